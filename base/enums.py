@@ -1,0 +1,69 @@
+"""The closed lists of words that several rooms share; each is stored as its text."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Provider(StrEnum):
+    PAYPAL = "paypal"
+    STRIPE = "stripe"
+    TWILIO = "twilio"
+    VAPI = "vapi"
+
+
+class SubscriptionStatus(StrEnum):
+    """What the provider says of a subscription, in our words."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    PAST_DUE = "past_due"
+    SUSPENDED = "suspended"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class FreezeReason(StrEnum):
+    """Why a wallet may not spend. The wallet is frozen while any reason stands."""
+
+    SUBSCRIPTION_INACTIVE = "subscription_inactive"
+    DISPUTE = "dispute"
+    REFUND_SHORTFALL = "refund_shortfall"
+    CALL_SHORTFALL = "call_shortfall"
+    MANUAL = "manual"
+
+
+class PauseReason(StrEnum):
+    """Why a campaign stands still, in the order in which the first that holds is named."""
+
+    MANUAL_PAUSE = "manual_pause"
+    SUBSCRIPTION_INACTIVE = "subscription_inactive"
+    WALLET_FROZEN = "wallet_frozen"
+    WALLET_DEPLETED = "wallet_depleted"
+
+
+class CampaignStatus(StrEnum):
+    DRAFT = "draft"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+class TwilioStatus(StrEnum):
+    """A subaccount's state; only the provider's own word makes it one of these."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    CLOSED = "closed"
+    ABSENT = "absent"
+
+
+class Queue(StrEnum):
+    """Queues by urgency, each with workers of its own."""
+
+    SAFETY = "safety"
+    BILLING = "billing"
+    MAINTENANCE = "maintenance"
+    CALLBACKS = "callbacks"
+    MESSAGING = "messaging"

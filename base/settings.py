@@ -1,0 +1,108 @@
+"""Settings: read once at the edges from environment variables, checked, and passed in.
+
+A missing or wrong one is named in one clear line; no secret is ever shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message is one line that names it."""
+
+
+class Settings(BaseSettings):
+    """Every setting of Holdfast, by the conventional name of its environment variable."""
+
+    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    database_url: str = Field("", description="PostgreSQL as the role holdfast_app, which serves")
+    database_owner_url: str = Field(
+        "", description="PostgreSQL as a superuser or owner: migrate and rebuild only"
+    )
+    redis_url: str = Field("", description="Redis or Valkey that carries the jobs")
+
+    host: str = Field("127.0.0.1", description="Address the ingress listens on")
+    port: int = Field(8080, ge=0, le=65535, description="Port the ingress listens on")
+    public_url: str = Field(
+        "", description="https address providers reach us at; Twilio signs it (PUBLIC_URL)"
+    )
+    holdfast_state: Path = Field(Path("var"), description="Folder for embedded servers' data")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level")
+    webhook_body_bytes_max: int = Field(
+        1_048_576, ge=1024, le=16_777_216, description="Largest webhook body accepted, in bytes"
+    )
+
+    paypal_client_id: str = Field("", description="REST app's client id")
+    paypal_client_secret: SecretStr = Field(SecretStr(""), description="REST app's secret")
+    paypal_webhook_id: str = Field("", description="Id of our webhook at PayPal")
+    paypal_environment: Literal["live", "sandbox"] = Field("live", description="Which PayPal")
+    paypal_base_url: str = Field("", description="Another address of PayPal's API (a stand-in)")
+    paypal_verification: Literal["offline", "api"] = Field(
+        "offline", description="Check signatures by certificate, or ask PayPal's API"
+    )
+    paypal_ca_file: Path | None = Field(
+        None, description="PEM of the issuers that PayPal's certificate must chain to"
+    )
+    paypal_certificate_name: str = Field(
+        "", description="Name the certificate must bear, if not PayPal's own (a stand-in)"
+    )
+
+    twilio_account_sid: str = Field("", description="The parent account")
+    twilio_auth_token: SecretStr = Field(SecretStr(""), description="The parent account's token")
+    twilio_base_url: str = Field("", description="Another address of Twilio's API (a stand-in)")
+    twilio_unsure_seconds: float = Field(
+        120, gt=0, le=3600, description="How long a lost request may still land at Twilio"
+    )
+    twilio_recheck_seconds: float = Field(
+        10, gt=0, le=600, description="How often an unsure subaccount is read again"
+    )
+
+    @field_validator("public_url", "paypal_base_url", "twilio_base_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value and not value.startswith(("https://", "http://")):
+            raise ValueError("must start with https:// or http://")
+        return value.rstrip("/")
+
+    @field_validator("paypal_webhook_id")
+    @classmethod
+    def _is_not_the_simulators(cls, value: str) -> str:
+        # PayPal's simulator signs for the literal WEBHOOK_ID, for anybody who asks it to.
+        if value.upper() == "WEBHOOK_ID":
+            raise ValueError("is the simulator's, for which anybody can have events signed")
+        return value
+
+
+def load_settings() -> Settings:
+    """This function will read the settings from the environment.
+
+    Raises: SettingsError naming each wrong variable in one line.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # every field has a default
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors()
+        )
+        raise SettingsError(f"wrong setting: {wrong}") from None
+
+
+def require(settings: Settings, *names: str) -> None:
+    """This function will check that the named settings are given.
+
+    Raises: SettingsError naming every missing one in one line.
+    """
+    missing = []
+    for name in names:
+        value = getattr(settings, name)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if not text:
+            missing.append(name.upper())
+    if missing:
+        raise SettingsError(f"missing setting: {', '.join(missing)}")
