@@ -1,0 +1,146 @@
+"""The one place that opens a transaction and commits it.
+
+A function given to run() has no effect but on the database, so it may be run again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+import psycopg
+from psycopg import errors
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown, Refused
+from db.jobs import Staged, staged_in
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+#: How often a deadlock or a serialization failure re-runs the function, the first run included.
+_RUNS_MAX = 3
+#: Longest wait before such a re-run, in seconds; the wait itself is drawn by chance.
+_RERUN_WAIT_SECONDS = 0.05
+
+
+class DatabaseBusy(NotYet):
+    """A lock or a statement took too long, or the connection was lost before the commit."""
+
+
+def sqlalchemy_url(url: str) -> str:
+    """This function will name the driver in a plain postgresql:// address."""
+    for plain in ("postgresql://", "postgres://"):
+        if url.startswith(plain):
+            return "postgresql+psycopg://" + url.removeprefix(plain)
+    return url
+
+
+def driver_url(url: str) -> str:
+    """This function will give the address as libpq reads it, without SQLAlchemy's driver name."""
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+class Database:
+    """A pool of connections and the transactions on it.
+
+    `after_commit` is told the jobs that a committed transaction staged; it must not raise.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        pool_size: int = 10,
+        after_commit: Callable[[list[Staged]], None] | None = None,
+    ) -> None:
+        self.url = url
+        self.engine: Engine = create_engine(
+            sqlalchemy_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_pre_ping=False,
+            # Prepared statements do not survive a transaction pooler that moves us about.
+            connect_args={"prepare_threshold": None, "application_name": f"holdfast {name}"},
+        )
+        self.after_commit = after_commit
+
+    def run(self, fn: Callable[[Session], T]) -> T:
+        """This function will run fn(session) in one transaction and commit it.
+
+        Replay: fn is run again, at most three times in all, after a deadlock or a serialization
+        failure. Raises: DatabaseBusy when nothing was committed and later may work; OutcomeUnknown
+        when the connection was lost in the commit itself, so that the caller repeats by key;
+        and whatever fn raises, after a rollback.
+        """
+        for left in range(_RUNS_MAX - 1, -1, -1):
+            try:
+                return self._run_once(fn)
+            except DBAPIError as error:
+                cause = error.orig
+                if isinstance(cause, errors.DeadlockDetected | errors.SerializationFailure):
+                    log.warning("transaction re-run", error=type(cause).__name__, left=left)
+                    if left:
+                        time.sleep(random.uniform(0, _RERUN_WAIT_SECONDS))  # noqa: S311
+                        continue
+                if _is_passing(cause):
+                    raise DatabaseBusy(f"database: {type(cause).__name__}") from error
+                raise
+        raise AssertionError("unreachable")
+
+    def now(self) -> datetime:
+        """This function will ask the database for its clock: business time for an edge."""
+        return self.run(clock)
+
+    def close(self) -> None:
+        """This function will close every pooled connection."""
+        self.engine.dispose()
+
+    def _run_once(self, fn: Callable[[Session], T]) -> T:
+        with Session(self.engine, expire_on_commit=False) as session:
+            try:
+                result = fn(session)
+                session.flush()
+            except (Refused, NotYet):
+                session.rollback()
+                raise
+            except BaseException:
+                # Interrupted anywhere, the connection's state is anybody's guess.
+                session.invalidate()
+                raise
+            staged = staged_in(session)
+            try:
+                session.commit()
+            except DBAPIError as error:
+                session.invalidate()
+                if error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError):
+                    raise OutcomeUnknown("connection lost in the commit") from error
+                raise
+        if staged and self.after_commit is not None:
+            self.after_commit(staged)
+        return result
+
+
+def clock(session: Session) -> datetime:
+    """This function will read the database's clock, not the transaction's start."""
+    now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now
+
+
+def _is_passing(cause: BaseException | None) -> bool:
+    return isinstance(
+        cause,
+        errors.LockNotAvailable
+        | errors.QueryCanceled
+        | errors.DeadlockDetected
+        | errors.SerializationFailure
+        | errors.IdleInTransactionSessionTimeout,
+    ) or (isinstance(cause, psycopg.OperationalError) and not isinstance(cause, errors.DiskFull))

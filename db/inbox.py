@@ -1,0 +1,179 @@
+"""The inbox's door: concurrent requests share one statement and one commit.
+
+A caller is answered only after the commit; where its outcome is unknown, nobody is told yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import psycopg
+
+from base.enums import Queue
+from base.ids import new_id
+from base.log import get_logger
+from db.engine import driver_url
+from db.jobs import Staged
+
+log = get_logger(__name__)
+
+#: Events stored by one statement at most.
+_BATCH_MAX = 64
+#: Events that may wait in one process; more are answered as unavailable, and the sender repeats.
+_WAITING_MAX = 2_000
+#: Seconds the one statement may take before the connection is given up.
+_STATEMENT_SECONDS = 6
+
+
+class Verdict(StrEnum):
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    FORGED = "forged"
+
+
+class InboxUnavailable(Exception):
+    """The event is not known to be stored; the sender has to send it again."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A verified webhook on its way into the inbox."""
+
+    source: str
+    external_id: str
+    transmission_id: str | None
+    event_type: str
+    body: bytes
+    correlation_id: str
+    queue: Queue
+
+
+class InboxBatcher:
+    """Stores verified events; one task and one connection a process.
+
+    `after_commit` is told the jobs that were staged for new events.
+    """
+
+    def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
+        self._url = driver_url(database_url)
+        self._after_commit = after_commit
+        self._waiting: asyncio.Queue[tuple[Received, asyncio.Future[Verdict]]] = asyncio.Queue(
+            _WAITING_MAX
+        )
+        self._connection: psycopg.AsyncConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """This function will start the task; the connection is made when first needed."""
+        self._task = asyncio.create_task(self._run(), name="inbox")
+
+    async def stop(self) -> None:
+        """This function will end the task after the batch it is at, and close the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._disconnect()
+
+    async def receive(self, event: Received) -> Verdict:
+        """This function will store the event, stage its job, and give the verdict after the commit.
+
+        Replay: the same external id with the same body is DUPLICATE and stages nothing; with
+        another body, or under another event's transmission id, FORGED.
+        Raises: InboxUnavailable when it is not known to be stored.
+        """
+        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        try:
+            self._waiting.put_nowait((event, answer))
+        except asyncio.QueueFull:
+            raise InboxUnavailable("too many events waiting") from None
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < _BATCH_MAX and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            try:
+                await self._store(batch)
+            except BaseException as error:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(InboxUnavailable(type(error).__name__))
+                if not isinstance(error, Exception):
+                    raise
+                log.error("inbox batch failed", size=len(batch), error=type(error).__name__)
+
+    async def _store(self, batch: list[tuple[Received, asyncio.Future[Verdict]]]) -> None:
+        events = [event for event, _ in batch]
+        try:
+            verdicts = await self._insert(events)
+        except psycopg.DataError:
+            # One bad row must not take the others with it: each is told its own outcome.
+            if len(batch) == 1:
+                raise
+            for one in batch:
+                try:
+                    await self._store([one])
+                except psycopg.DataError as error:
+                    one[1].set_exception(InboxUnavailable(type(error).__name__))
+            return
+        for (_, answer), verdict in zip(batch, verdicts, strict=True):
+            if not answer.done():
+                answer.set_result(verdict)
+
+    async def _insert(self, events: list[Received]) -> list[Verdict]:
+        ids = [new_id("evt") for _ in events]
+        jobs = [new_id("job") for _ in events]
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(_STATEMENT_SECONDS):
+                cursor = await connection.execute(
+                    "SELECT inbox_receive(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                    (
+                        ids,
+                        [event.source for event in events],
+                        [event.external_id for event in events],
+                        [event.transmission_id for event in events],
+                        [event.event_type for event in events],
+                        [event.body for event in events],
+                        [event.correlation_id for event in events],
+                        jobs,
+                        [str(event.queue) for event in events],
+                    ),
+                )
+                row = await cursor.fetchone()
+        except (psycopg.OperationalError, TimeoutError, asyncio.CancelledError):
+            # Lost in mid-commit perhaps: unknown for all, and the connection is of no more use.
+            await self._disconnect()
+            raise
+        verdicts = [Verdict(word) for word in (row or ([],))[0]]
+        self._after_commit(
+            [
+                Staged(job_id, "process_event", str(event.queue))
+                for job_id, event, verdict in zip(jobs, events, verdicts, strict=True)
+                if verdict is Verdict.NEW
+            ]
+        )
+        return verdicts
+
+    async def _connected(self) -> psycopg.AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await psycopg.AsyncConnection.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=2,
+                prepare_threshold=None,
+                application_name="holdfast inbox",
+            )
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                await connection.close()

@@ -1,0 +1,387 @@
+"""The life of a job's row: staged, claimed, then finished, refused, postponed, failed or buried.
+
+Machinery time only: every instant here is SQL's clock_timestamp(). The claimed job is the first
+lock of its transaction, and staging is a plain INSERT, so nobody who holds a later lock waits here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from base.ids import new_id
+
+#: Seconds after staging at which the relay rings if the ringer's own push was lost.
+_FIRST_RING_SECONDS = 2
+#: A job rung more often than this without an outcome may be killing its workers.
+RINGS_BEFORE_COMMITTED_CLAIM = 2
+#: Longest error text and traceback kept of one attempt, in characters.
+_ERROR_LENGTH_MAX = 2_000
+_TRACEBACK_LENGTH_MAX = 20_000
+
+#: Sets both instants of a wait that begins now.
+_WAIT = (
+    "due_at = clock_timestamp() + make_interval(secs => :delay),"
+    " ring_at = clock_timestamp() + make_interval(secs => :delay)"
+)
+
+_STAGED = "holdfast.staged"
+_CAUSE = "holdfast.cause"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What a bell needs: which job, of what name, in which queue."""
+
+    job_id: str
+    name: str
+    queue: str
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What staged a job, and the correlation id that ties it to its webhook or command."""
+
+    cause: str | None
+    correlation_id: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job in this worker's hands. `committed` says that the claim is visible to others."""
+
+    job_id: str
+    name: str
+    kwargs: dict[str, Any]
+    organization_id: str | None
+    queue: str
+    correlation_id: str
+    attempt: int
+    failures: int
+    rings: int
+    committed: bool
+    started_at: datetime
+
+    @property
+    def expected_attempt(self) -> int:
+        """The attempt that the row shows while this claim is the newest."""
+        return self.attempt if self.committed else self.attempt - 1
+
+
+def set_cause(session: Session, cause: Cause) -> None:
+    """This function will say what the jobs staged in this session's transaction come from."""
+    session.info[_CAUSE] = cause
+
+
+def staged_in(session: Session) -> list[Staged]:
+    """This function will list the jobs staged so far by this session that are due at once."""
+    staged: list[Staged] = session.info.get(_STAGED, [])
+    return staged
+
+
+def insert(
+    session: Session,
+    *,
+    name: str,
+    queue: str,
+    kwargs: dict[str, Any],
+    organization_id: str | None,
+    delay_seconds: float = 0,
+) -> str:
+    """This function will stage a job in the caller's transaction and give its id.
+
+    Units: `delay_seconds` from the database's clock; 0 rings as soon as the commit is done.
+    """
+    cause: Cause = session.info.get(_CAUSE) or Cause(None, new_id("cor"))
+    job_id = new_id("job")
+    session.execute(
+        text(
+            "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id,"
+            " due_at, ring_at) VALUES (:id, :name, CAST(:kwargs AS jsonb), :organization_id,"
+            " :queue, :cause, :correlation_id, clock_timestamp() + make_interval(secs => :delay),"
+            " clock_timestamp() + make_interval(secs => :ring))"
+        ),
+        {
+            "id": job_id,
+            "name": name,
+            "kwargs": json.dumps(kwargs),
+            "organization_id": organization_id,
+            "queue": queue,
+            "cause": cause.cause,
+            "correlation_id": cause.correlation_id,
+            "delay": float(delay_seconds),
+            "ring": float(delay_seconds or _FIRST_RING_SECONDS),
+        },
+    )
+    if not delay_seconds:
+        session.info.setdefault(_STAGED, []).append(Staged(job_id, name, queue))
+    return job_id
+
+
+def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
+    """This function will take the job if it is free: None if done, dead, locked or leased.
+
+    With `lease_seconds` the claim is meant to be committed before the work: the attempt is counted
+    and the bell set to the lease's end. A row whose last lease ran out without an end counts as
+    one more failure, since its worker died. With 0 the row only stays locked until the caller's
+    transaction ends.
+    """
+    row = session.execute(
+        text(
+            "SELECT name, kwargs, organization_id, queue, correlation_id, attempt, failures, rings,"
+            " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
+            " WHERE id = :id AND done_at IS NULL AND dead_at IS NULL"
+            " AND due_at <= clock_timestamp()"
+            " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
+            " FOR NO KEY UPDATE SKIP LOCKED"
+        ),
+        {"id": job_id},
+    ).one_or_none()
+    if row is None:
+        return None
+    failures = row.failures + int(row.abandoned)
+    committed = lease_seconds > 0
+    claimed = Claim(
+        job_id=job_id,
+        name=row.name,
+        kwargs=row.kwargs,
+        organization_id=row.organization_id,
+        queue=row.queue,
+        correlation_id=row.correlation_id,
+        attempt=row.attempt + 1,
+        failures=failures,
+        rings=row.rings,
+        committed=committed,
+        started_at=row.now,
+    )
+    if committed:
+        session.execute(
+            text(
+                "UPDATE jobs SET attempt = :attempt, failures = :failures, worker = :worker,"
+                " rings = 0, lease_until = clock_timestamp() + make_interval(secs => :lease),"
+                " ring_at = clock_timestamp() + make_interval(secs => :lease) WHERE id = :id"
+            ),
+            {
+                "id": job_id,
+                "attempt": claimed.attempt,
+                "failures": failures,
+                "worker": worker,
+                "lease": float(lease_seconds),
+            },
+        )
+        _write_attempt(session, claimed, worker)
+    return claimed
+
+
+def hold(session: Session, claimed: Claim) -> bool:
+    """This function will lock the claimed row if it is still this claim's; False if not.
+
+    The first lock of a transaction that records a provider's answer: where it is False, what the
+    provider said is still stored and the job is left to whoever has it now.
+    """
+    found = session.execute(
+        text(
+            "SELECT 1 FROM jobs WHERE id = :id AND attempt = :attempt AND done_at IS NULL"
+            " AND dead_at IS NULL FOR NO KEY UPDATE"
+        ),
+        {"id": claimed.job_id, "attempt": claimed.expected_attempt},
+    )
+    return found.one_or_none() is not None
+
+
+def finish(
+    session: Session,
+    claimed: Claim,
+    *,
+    worker: str,
+    outcome: str = "done",
+    error: str | None = None,
+) -> bool:
+    """This function will mark the job done (or refused); False if another claim has it now."""
+    changed = _update(
+        session,
+        claimed,
+        "done_at = clock_timestamp(), outcome = :outcome, ring_at = NULL, last_error = :error",
+        {"outcome": outcome, "error": _short(error), "worker": worker},
+    )
+    if changed:
+        _write_attempt(session, claimed, worker, outcome=outcome, error=error)
+    return changed
+
+
+def postpone(
+    session: Session, claimed: Claim, *, worker: str, delay_seconds: float, detail: str
+) -> bool:
+    """This function will set the bell for later without using up an attempt of the policy."""
+    changed = _update(
+        session,
+        claimed,
+        f"{_WAIT}, postponements = postponements + 1, rings = 0",
+        {"delay": float(delay_seconds), "worker": worker},
+    )
+    if changed:
+        _write_attempt(session, claimed, worker, outcome="postponed", error=detail)
+    return changed
+
+
+def fail(
+    session: Session,
+    claimed: Claim,
+    *,
+    worker: str,
+    error: str,
+    traceback: str | None,
+    retry_seconds: float | None,
+) -> bool:
+    """This function will record a failed attempt: retried after `retry_seconds`, dead if None."""
+    ring = "ring_at = NULL, dead_at = clock_timestamp()" if retry_seconds is None else _WAIT
+    changed = _update(
+        session,
+        claimed,
+        f"failures = :failures, rings = 0, last_error = :error, {ring}",
+        {
+            "failures": claimed.failures + 1,
+            "error": _short(error),
+            "delay": retry_seconds,
+            "worker": worker,
+        },
+    )
+    if changed:
+        _write_attempt(session, claimed, worker, outcome="failed", error=error, trace=traceback)
+    return changed
+
+
+def redrive(session: Session, job_id: str) -> bool:
+    """This function will give a dead job its whole policy again and ring it; False if not dead."""
+    row = session.execute(
+        text(
+            "UPDATE jobs SET dead_at = NULL, failures = 0, rings = 0, lease_until = NULL,"
+            " due_at = clock_timestamp(), ring_at = clock_timestamp()"
+            " WHERE id = :id AND dead_at IS NOT NULL RETURNING name, queue"
+        ),
+        {"id": job_id},
+    ).one_or_none()
+    if row is not None:
+        session.info.setdefault(_STAGED, []).append(Staged(job_id, row.name, row.queue))
+    return row is not None
+
+
+def discard(session: Session, job_id: str, *, why: str) -> bool:
+    """This function will end a dead job undone, with the reason kept; False if not dead."""
+    return (
+        session.execute(
+            text(
+                "UPDATE jobs SET dead_at = NULL, done_at = clock_timestamp(),"
+                " outcome = 'discarded', last_error = :why WHERE id = :id AND dead_at IS NOT NULL"
+                " RETURNING id"
+            ),
+            {"id": job_id, "why": _short(why)},
+        ).one_or_none()
+        is not None
+    )
+
+
+def _update(session: Session, claimed: Claim, assignments: str, values: dict[str, Any]) -> bool:
+    return (
+        session.execute(
+            text(
+                f"UPDATE jobs SET {assignments}, attempt = :attempt, worker = :worker,"  # noqa: S608
+                " lease_until = NULL WHERE id = :id AND attempt = :expected"
+                " AND done_at IS NULL AND dead_at IS NULL RETURNING id"
+            ),
+            {
+                "id": claimed.job_id,
+                "attempt": claimed.attempt,
+                "expected": claimed.expected_attempt,
+                **values,
+            },
+        ).one_or_none()
+        is not None
+    )
+
+
+def _write_attempt(
+    session: Session,
+    claimed: Claim,
+    worker: str,
+    *,
+    outcome: str | None = None,
+    error: str | None = None,
+    trace: str | None = None,
+) -> None:
+    session.execute(
+        text(
+            "INSERT INTO job_attempts (job_id, attempt, worker, started_at, ended_at, outcome,"
+            " error, traceback) VALUES (:id, :attempt, :worker, :started_at,"
+            " CASE WHEN CAST(:outcome AS text) IS NULL THEN NULL ELSE clock_timestamp() END,"
+            " :outcome, :error, :trace)"
+            " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
+            " outcome = excluded.outcome, error = excluded.error, traceback = excluded.traceback"
+        ),
+        {
+            "id": claimed.job_id,
+            "attempt": claimed.attempt,
+            "worker": worker,
+            "started_at": claimed.started_at,
+            "outcome": outcome,
+            "error": _short(error),
+            "trace": trace[-_TRACEBACK_LENGTH_MAX:] if trace else None,
+        },
+    )
+
+
+def _short(error: str | None) -> str | None:
+    # PostgreSQL's text cannot hold NUL, which a provider's message might.
+    return error[:_ERROR_LENGTH_MAX].replace("\x00", "") if error else None
+
+
+def ring_due(session: Session, limit: int) -> list[Staged]:
+    """This function will take up to `limit` jobs whose bell is due and set their next bell.
+
+    The wait doubles from 15 s to 10 min with every ring, so that a long backlog is not rung over
+    and over. Several relays may call it at once: each gets other rows.
+    """
+    rows = session.execute(
+        text(
+            "WITH due AS MATERIALIZED (SELECT id FROM jobs"
+            " WHERE ring_at <= (SELECT clock_timestamp()) ORDER BY ring_at LIMIT :limit"
+            " FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET rings = least(rings + 1, 1000), ring_at = clock_timestamp()"
+            " + least(interval '15 seconds' * power(2, least(rings, 6)), interval '10 minutes')"
+            " FROM due WHERE jobs.id = due.id RETURNING jobs.id, jobs.name, jobs.queue"
+        ),
+        {"limit": limit},
+    )
+    return [Staged(row.id, row.name, row.queue) for row in rows]
+
+
+def unring(session: Session, job_ids: list[str]) -> None:
+    """This function will make bells that did not get through ring again in a second."""
+    session.execute(
+        text(
+            "UPDATE jobs SET rings = greatest(rings - 1, 0),"
+            " ring_at = clock_timestamp() + interval '1 second'"
+            " WHERE id = ANY (:ids) AND ring_at IS NOT NULL AND lease_until IS NULL"
+        ),
+        {"ids": job_ids},
+    )
+
+
+def ring_all_again(session: Session) -> int:
+    """This function will make every bell that was rung and not answered due now; gives how many.
+
+    For an emptied Redis: what waits for its own time or is in a worker's hands stays as it is.
+    """
+    rows = session.execute(
+        text(
+            "UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
+            " WHERE rings > 0 AND ring_at IS NOT NULL"
+            " AND (lease_until IS NULL OR lease_until <= clock_timestamp()) RETURNING 1"
+        )
+    )
+    return len(rows.all())

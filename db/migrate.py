@@ -1,0 +1,80 @@
+"""Migrations forward and back, run as the owner; and what a serving login may be.
+
+Serving as a superuser or as the owner would pass by every guard of the ledger, so it is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+from sqlalchemy import create_engine, text
+
+from base.settings import SettingsError
+from db.engine import driver_url, sqlalchemy_url
+
+#: Two migrations at once wait for each other on this advisory lock (any constant will do).
+_LOCK = 4_713_201
+
+
+def migrate(owner_url: str, revision: str = "head") -> None:
+    """This function will bring the database forward to a revision (or "head"), or back to "base".
+
+    Replay: a database that is there already is left as it is. Two at once are run in turn.
+    """
+    engine = create_engine(sqlalchemy_url(owner_url))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.attributes["connection"] = connection
+            if revision == "base":
+                command.downgrade(config, revision)
+            else:
+                command.upgrade(config, revision)
+    finally:
+        engine.dispose()
+
+
+def set_password(owner_url: str, role: str, password: str) -> None:
+    """This function will set a role's password, so that DATABASE_URL can log in as it."""
+    with psycopg.connect(driver_url(owner_url), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
+        )
+
+
+def may_own(url: str) -> bool:
+    """This function will tell whether a login is a superuser, or acts as the ledger's owner."""
+    with psycopg.connect(driver_url(url), autocommit=True, connect_timeout=5) as connection:
+        row = connection.execute(
+            "SELECT rolsuper OR EXISTS (SELECT FROM pg_roles o WHERE o.rolname = 'holdfast_owner'"
+            " AND pg_has_role(current_user, o.oid, 'MEMBER'))"
+            " FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+    return bool(row and row[0])
+
+
+def check_serving_login(url: str) -> None:
+    """This function will check that ingress, workers and relay may serve with this login.
+
+    Raises: SettingsError in one line when the database cannot be reached, is not migrated, or the
+    login could pass by the ledger's guards.
+    """
+    try:
+        if may_own(url):
+            raise SettingsError(
+                "wrong setting: DATABASE_URL logs in as a superuser or owner; it must be"
+                " holdfast_app (DATABASE_OWNER_URL is for migrate and rebuild)"
+            )
+        with psycopg.connect(driver_url(url), autocommit=True, connect_timeout=5) as connection:
+            row = connection.execute("SELECT to_regclass('jobs')").fetchone()
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingsError(f"DATABASE_URL: cannot connect: {reason}") from None
+    if not row or row[0] is None:
+        raise SettingsError("DATABASE_URL: the database is not migrated; run: holdfast migrate")

@@ -1,0 +1,55 @@
+-- Takes one batch of verified events in one round trip and one commit.
+-- Rows go in sorted by their key, because two unsorted batches deadlock on each other's keys.
+-- Returns one verdict a row, in the order given:
+--   new        stored, its job staged
+--   duplicate  was there already with the same body
+--   forged     its external id or its transmission id was there with another body
+CREATE FUNCTION inbox_receive(
+    p_ids text[], p_sources text[], p_external_ids text[], p_transmission_ids text[],
+    p_event_types text[], p_bodies bytea[], p_correlation_ids text[],
+    p_job_ids text[], p_queues text[]
+) RETURNS text[]
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    v_fresh text[];
+BEGIN
+    WITH given AS (
+        SELECT * FROM unnest(p_ids, p_sources, p_external_ids, p_transmission_ids, p_event_types,
+                             p_bodies, p_correlation_ids, p_job_ids, p_queues)
+            AS g(id, source, external_id, transmission_id, event_type, body, correlation_id,
+                 job_id, queue)
+    ), fresh AS (
+        INSERT INTO inbox (id, source, external_id, transmission_id, event_type, body, body_sha256,
+                           correlation_id, received_at)
+        SELECT id, source, external_id, transmission_id, event_type, body, sha256(body),
+               correlation_id, clock_timestamp()
+        FROM given ORDER BY source, external_id, transmission_id
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    ), staged AS (
+        INSERT INTO jobs (id, name, kwargs, queue, cause, correlation_id, ring_at)
+        SELECT g.job_id, 'process_event', jsonb_build_object('event_id', g.id), g.queue, g.id,
+               g.correlation_id, clock_timestamp() + interval '2 seconds'
+        FROM given g JOIN fresh f USING (id)
+    )
+    SELECT array_agg(id) INTO v_fresh FROM fresh;
+
+    -- A statement of its own, so that it sees what a concurrent batch committed meanwhile.
+    RETURN (
+        SELECT array_agg(
+            CASE
+                WHEN g.id = ANY (v_fresh) THEN 'new'
+                WHEN EXISTS (
+                    SELECT FROM inbox i
+                    WHERE i.source = g.source AND i.body_sha256 <> sha256(g.body)
+                      AND (i.external_id = g.external_id OR i.transmission_id = g.transmission_id)
+                ) THEN 'forged'
+                ELSE 'duplicate'
+            END ORDER BY g.ordinality)
+        FROM unnest(p_ids, p_sources, p_external_ids, p_transmission_ids, p_bodies)
+            WITH ORDINALITY AS g(id, source, external_id, transmission_id, body, ordinality)
+    );
+END
+$$;
+REVOKE ALL ON FUNCTION inbox_receive FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION inbox_receive TO holdfast_app;

@@ -1,0 +1,126 @@
+"""The bell: tells workers through Redis which job is due. It carries ids and never the work.
+
+A lost ring is rung again by the relay; a doubled one finds the job taken or done.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from base.log import get_logger
+from db.jobs import Staged
+
+log = get_logger(__name__)
+
+#: Dramatiq's default namespace: keys are `dramatiq:<queue>` and `dramatiq:<queue>.msgs`.
+NAMESPACE = "dramatiq"
+#: Exists while Redis remembers what was rung; missing, Redis was emptied.
+EPOCH_KEY = "holdfast:epoch"
+#: Jobs that may wait in a process for its ringer; more are dropped and rung by the relay.
+_RINGER_CAPACITY = 10_000
+#: Jobs pushed to Redis in one round trip at most.
+_PUSH_MAX = 500
+
+
+def connect(url: str, *, retries: int = 0) -> redis.Redis:
+    """This function will make a client; a worker asks for long retries, a ringer for none.
+
+    An address alone gives redis-py no retries at all, so they are always given explicitly.
+    """
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        health_check_interval=30,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+    )
+
+
+def push(client: redis.Redis, staged: Iterable[Staged]) -> None:
+    """This function will put one message a job into Redis, in Dramatiq's own format.
+
+    Raises: redis.RedisError when Redis cannot be reached. Source: Dramatiq's guide, "Enqueueing
+    messages from other languages": the hash `<queue>.msgs`, then the list `<queue>`.
+    """
+    by_queue: dict[str, dict[Any, Any]] = {}
+    now_ms = time.time_ns() // 1_000_000
+    for job in staged:
+        # Unique for every ring: the same id twice in the list would be fetched without a payload.
+        message_id = f"{job.job_id}.{secrets.token_hex(4)}"
+        by_queue.setdefault(job.queue, {})[message_id] = json.dumps(
+            {
+                "queue_name": job.queue,
+                "actor_name": job.name,
+                "args": [],
+                "kwargs": {"job_id": job.job_id},
+                "options": {"redis_message_id": message_id},
+                "message_id": message_id,
+                "message_timestamp": now_ms,
+            }
+        )
+    with client.pipeline(transaction=False) as pipe:
+        for name, messages in by_queue.items():
+            pipe.hset(f"{NAMESPACE}:{name}.msgs", mapping=messages)
+            pipe.rpush(f"{NAMESPACE}:{name}", *messages)
+        pipe.execute()
+
+
+class Ringer:
+    """A thread that rings for this process after its commits, so that no request waits for Redis.
+
+    Bounded and allowed to fail: what it drops, the relay rings two seconds later.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self._client = connect(redis_url)
+        self._waiting: queue.SimpleQueue[Staged | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
+        self._thread.start()
+
+    def ring(self, staged: list[Staged]) -> None:
+        """This function will hand the jobs over and return at once."""
+        if self._waiting.qsize() > _RINGER_CAPACITY:
+            log.warning("ringer is full; left to the relay", jobs=len(staged))
+            return
+        for job in staged:
+            self._waiting.put(job)
+
+    def close(self) -> None:
+        """This function will ring what is waiting and end the thread."""
+        self._waiting.put(None)
+        self._thread.join(timeout=5)
+        self._client.close()
+
+    def _run(self) -> None:
+        while True:
+            batch, closing = self._next_batch()
+            if batch:
+                try:
+                    push(self._client, batch)
+                except redis.RedisError as error:
+                    log.warning("ring failed; left to the relay", jobs=len(batch), error=str(error))
+            if closing:
+                return
+
+    def _next_batch(self) -> tuple[list[Staged], bool]:
+        batch: list[Staged] = []
+        job = self._waiting.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) >= _PUSH_MAX:
+                return batch, False
+            try:
+                job = self._waiting.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
