@@ -20,6 +20,8 @@ class SubscriptionReport:
     closing: bool
     #: The provider's own time of the event; None when it has none that can be read.
     occurred_at: datetime | None
+    #: Says that it begins or resumes; most events claim neither.
+    opening: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import errors
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from base.log import get_logger
@@ -84,6 +85,8 @@ class Database:
         for left in range(_RUNS_MAX - 1, -1, -1):
             try:
                 return self._run_once(fn)
+            except PoolTimeout as error:
+                raise DatabaseBusy("database: every pooled connection is in use") from error
             except DBAPIError as error:
                 cause = error.orig
                 if isinstance(cause, errors.DeadlockDetected | errors.SerializationFailure):

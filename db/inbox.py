@@ -32,7 +32,7 @@ _STATEMENT_SECONDS = 6
 class Verdict(StrEnum):
     NEW = "new"
     DUPLICATE = "duplicate"
-    FORGED = "forged"
+    DIFFERS = "differs"
 
 
 class InboxUnavailable(Exception):
@@ -83,7 +83,7 @@ class InboxBatcher:
         """This function will store the event, stage its job, and give the verdict after the commit.
 
         Replay: the same external id with the same body is DUPLICATE and stages nothing; with
-        another body, or under another event's transmission id, FORGED.
+        another body, or under another event's transmission id, DIFFERS.
         Raises: InboxUnavailable when it is not known to be stored.
         """
         answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()

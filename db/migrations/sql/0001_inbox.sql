@@ -3,7 +3,7 @@
 -- Returns one verdict a row, in the order given:
 --   new        stored, its job staged
 --   duplicate  was there already with the same body
---   forged     its external id or its transmission id was there with another body
+--   differs    its external id or its transmission id was there with another body
 CREATE FUNCTION inbox_receive(
     p_ids text[], p_sources text[], p_external_ids text[], p_transmission_ids text[],
     p_event_types text[], p_bodies bytea[], p_correlation_ids text[],
@@ -43,7 +43,7 @@ BEGIN
                     SELECT FROM inbox i
                     WHERE i.source = g.source AND i.body_sha256 <> sha256(g.body)
                       AND (i.external_id = g.external_id OR i.transmission_id = g.transmission_id)
-                ) THEN 'forged'
+                ) THEN 'differs'
                 ELSE 'duplicate'
             END ORDER BY g.ordinality)
         FROM unnest(p_ids, p_sources, p_external_ids, p_transmission_ids, p_bodies)

@@ -1,0 +1,136 @@
+"""The processes: all of them together (up), or one at a time, as production runs them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from base.enums import Queue
+from base.log import configure
+from base.settings import Settings, load_settings, require
+from cli.commands.shared import clear_errors, console, owner_address
+from cli.databases import give_password
+from cli.stack import Stack, state_folder
+from cli.supervisor import ProcessNotReady
+from db.migrate import check_serving_login
+from db.migrate import migrate as migrate_database
+from ingress import app as ingress_app
+from providers import registry
+from workers import app as worker_app
+from workers import relay as relay_app
+
+
+def up(
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Start the providers' stand-ins and use them.")
+    ] = False,
+) -> None:
+    """Run everything on this machine until Ctrl-C.
+
+    Without DATABASE_URL and REDIS_URL it starts PostgreSQL and Valkey of its own.
+    """
+    with clear_errors():
+        settings = load_settings()
+        state = state_folder(settings)
+        if not sandbox:
+            require_providers(settings)
+
+        def told(name: str) -> None:
+            console.print(f"starting {name}")
+
+        try:
+            with Stack(settings, state, sandbox=sandbox, told=told) as stack:
+                _keep_addresses(stack)
+                console.print(f"[bold]ingress[/bold] {stack.ingress_url}/webhooks/paypal")
+                if sandbox:
+                    console.print(f"[bold]sandbox[/bold] {stack.info['base_url']}")
+                console.print("Ctrl-C stops all.")
+                stack.supervisor.wait()
+                console.print("stopping")
+        except ProcessNotReady as error:
+            raise typer.Exit(_told_not_ready(error)) from None
+
+
+def ingress() -> None:
+    """Run the ingress: it verifies webhooks and records them."""
+    with clear_errors():
+        settings = _serving_settings()
+        require_providers(settings)
+        ingress_app.serve(settings, registry.build(settings))
+
+
+def worker(
+    queue: Annotated[list[Queue], typer.Option("--queue", help="A queue to work on; repeatable.")],
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Jobs at once.")] = 8,
+) -> None:
+    """Run a worker: it carries out the jobs of its queues."""
+    with clear_errors():
+        settings = _serving_settings()
+        require_providers(settings)
+        worker_app.serve(settings, registry.build(settings), set(queue), threads)
+
+
+def relay() -> None:
+    """Run a relay: it rings for jobs that nobody rang for. Run as many as you like."""
+    with clear_errors():
+        relay_app.serve(_serving_settings())
+
+
+def migrate(
+    revision: Annotated[str, typer.Argument(help="'head', 'base' or a revision's id.")] = "head",
+) -> None:
+    """Bring the database to a revision, as its owner (DATABASE_OWNER_URL)."""
+    with clear_errors():
+        url = owner_address()
+        migrate_database(url, revision)
+        settings = load_settings()
+        if settings.database_url and revision != "base":
+            give_password(url, settings.database_url)
+        console.print(f"migrated to {revision}")
+
+
+def require_providers(settings: Settings) -> None:
+    """This function will check that the providers' credentials are given.
+
+    Raises: SettingsError naming every missing one in one line.
+    """
+    require(
+        settings,
+        "paypal_client_id",
+        "paypal_client_secret",
+        "paypal_webhook_id",
+        "twilio_account_sid",
+        "twilio_auth_token",
+    )
+
+
+def _serving_settings() -> Settings:
+    settings = load_settings()
+    configure(settings.log_level)
+    require(settings, "database_url", "redis_url")
+    check_serving_login(settings.database_url)
+    return settings
+
+
+def _keep_addresses(stack: Stack) -> None:
+    """Other commands on this machine find the embedded servers by it; only we may read it."""
+    path = stack.state / "addresses.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(
+        json.dumps(
+            {
+                "database_url": stack.urls.app_url,
+                "owner_url": stack.urls.owner_url,
+                "redis_url": stack.env["REDIS_URL"],
+            }
+        )
+    )
+
+
+def _told_not_ready(error: ProcessNotReady) -> int:
+    typer.echo(f"holdfast: {error}", err=True)
+    return 1

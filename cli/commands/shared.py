@@ -1,0 +1,140 @@
+"""What the commands share: a database to act in, printing, and errors as one clear line."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from base.outcomes import NotYet, OutcomeUnknown, Refused
+from base.settings import SettingsError, load_settings, require
+from cli.stack import state_folder
+from db.engine import Database, clock
+from db.ring import Ringer
+
+T = TypeVar("T")
+console = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="Print data instead of a table.")]
+Why = Annotated[str, typer.Option("--why", help="The reason; it is kept in the history.")]
+By = Annotated[str, typer.Option("--by", help="Who acts.", show_default="your login")]
+Org = Annotated[str, typer.Argument(help="The organization's id.")]
+
+
+def me() -> str:
+    """This function will give the login of whoever runs the command."""
+    return getpass.getuser()
+
+
+class Failure(Exception):
+    """The command cannot be carried out; the message is one clear line."""
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """This function will turn expected errors into one line and exit status 1 (settings: 2)."""
+    try:
+        yield
+    except (Refused, Failure) as error:
+        _stop(str(error), 1)
+    except (NotYet, OutcomeUnknown) as error:
+        _stop(f"the database cannot do it now: {error}", 1)
+    except SettingsError as error:
+        _stop(str(error), 2)
+
+
+def act(fn: Callable[[Session, datetime], T]) -> T:
+    """This function will run fn(session, now) in one transaction on the configured database.
+
+    Without DATABASE_URL it is the embedded one that `holdfast up` keeps running.
+    """
+    with clear_errors():
+        url, redis_url = addresses()
+        ringer = Ringer(redis_url) if redis_url else None
+        database = Database(
+            url, name="cli", pool_size=1, after_commit=ringer.ring if ringer else None
+        )
+        try:
+            return database.run(lambda session: fn(session, clock(session)))
+        finally:
+            if ringer is not None:
+                ringer.close()
+            database.close()
+    raise AssertionError("unreachable")
+
+
+def addresses() -> tuple[str, str]:
+    """This function will give DATABASE_URL and REDIS_URL, or those of the embedded servers.
+
+    Raises: SettingsError when neither is there.
+    """
+    settings = load_settings()
+    state = state_folder(settings)
+    known = state / "addresses.json"
+    if settings.database_url:
+        return settings.database_url, settings.redis_url
+    if not known.exists():
+        raise SettingsError("missing setting: DATABASE_URL (or run: holdfast up)")
+    saved = json.loads(known.read_text())
+    return saved["database_url"], settings.redis_url or saved["redis_url"]
+
+
+def owner_address() -> str:
+    """This function will give DATABASE_OWNER_URL, or the embedded server's.
+
+    Raises: SettingsError when neither is there.
+    """
+    settings = load_settings()
+    if settings.database_owner_url:
+        return settings.database_owner_url
+    known = state_folder(settings) / "addresses.json"
+    if not settings.database_url and known.exists():
+        url: str | None = json.loads(known.read_text())["owner_url"]
+        if url:
+            return url
+    require(settings, "database_owner_url")
+    raise AssertionError("unreachable")
+
+
+def show(data: Any, as_json: bool, title: str = "") -> None:
+    """This function will print a mapping or a list of mappings, as a table or as JSON."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
+        return
+    rows = data if isinstance(data, list) else [data]
+    if not rows:
+        console.print(f"{title}: none" if title else "none")
+        return
+    table = Table(title=title or None, title_justify="left")
+    if isinstance(data, list):
+        for name in rows[0]:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*[_text(value) for value in row.values()])
+    else:
+        table.add_column("")
+        table.add_column("", overflow="fold")
+        table.show_header = False
+        for name, value in data.items():
+            table.add_row(name, _text(value))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return "" if value is None else str(value)
+
+
+def _stop(line: str, code: int) -> None:
+    sys.stderr.write(f"holdfast: {line}\n")
+    raise typer.Exit(code)

@@ -1,0 +1,234 @@
+"""Wallets: figures, history, freezes, corrections. No procedure needs hand-written SQL."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from base.enums import FreezeReason
+from base.ids import new_id
+from base.money import micros_from_text, text_from_micros
+from cli.commands.shared import (
+    By,
+    Failure,
+    Json,
+    Org,
+    Why,
+    act,
+    clear_errors,
+    me,
+    owner_address,
+    show,
+)
+from db.engine import Database, clock
+from db.models import WalletEntry, WalletFreeze
+from domain import operators, wallet
+from domain.posture import Posture
+
+app = typer.Typer(no_args_is_help=True, help="Figures, history, freezes and corrections.")
+
+Reason = Annotated[FreezeReason, typer.Option("--reason", help="Which freeze.")]
+Format = Annotated[str, typer.Option("--format", help="table, csv or jsonl.")]
+
+
+@app.command("show")
+def show_wallet(organization_id: Org, as_json: Json = False) -> None:
+    """Show the figures and the freezes that stand."""
+
+    def read(session: Session, now: datetime) -> dict[str, Any]:
+        figures = wallet.balance(session, organization_id, now)
+        stopping, overridden = wallet.standing_freezes(session, organization_id, now)
+        summed = wallet.entries_sum(session, organization_id)
+        return {
+            "organization": organization_id,
+            "balance": f"{text_from_micros(figures.balance_micros, figures.currency)}"
+            f" {figures.currency}",
+            "held": text_from_micros(figures.held_micros, figures.currency),
+            "available": text_from_micros(figures.available_micros, figures.currency),
+            "owed": text_from_micros(figures.owed_micros, figures.currency),
+            "entries": figures.entry_no,
+            "consistent": figures.consistent and summed == figures.balance_micros,
+            "frozen": figures.frozen,
+            "freezes": "; ".join(_freeze(row) for row in [*stopping, *overridden]) or "none",
+        }
+
+    show(act(read), as_json)
+
+
+@app.command()
+def history(
+    organization_id: Org,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind; repeatable.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this instant (UTC) on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this instant (UTC).")] = None,
+    after: Annotated[int | None, typer.Option(help="The cursor: last number of a page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=wallet.PAGE_MAX, help="Rows a page.")] = 50,
+    output: Format = "table",
+) -> None:
+    """Show entries, newest first; csv and jsonl export the whole history as a stream."""
+    filters: dict[str, Any] = {"kinds": tuple(kind or ()), "since": since, "until": until}
+    if output not in ("table", "csv", "jsonl"):
+        with clear_errors():
+            raise Failure(f"--format is table, csv or jsonl, not {output!r}")
+    if output == "table":
+        rows = act(
+            lambda session, _: [
+                _entry(entry)
+                for entry in wallet.history(
+                    session, organization_id, after=after, limit=limit, **filters
+                )
+            ]
+        )
+        show(rows, False, f"history of {organization_id}")
+        return
+    act(lambda session, _: _export(session, organization_id, output, filters))
+
+
+@app.command()
+def freeze(organization_id: Org, why: Why, by: By = "") -> None:
+    """Freeze by hand: nothing but a person lifts it again."""
+    _told(
+        act(
+            lambda session, now: operators.freeze_by_hand(
+                session, organization_id, by=by or me(), why=why, now=now
+            )
+        )
+    )
+
+
+@app.command()
+def unfreeze(
+    organization_id: Org, why: Why, reason: Reason = FreezeReason.MANUAL, by: By = ""
+) -> None:
+    """Lift a freeze; other reasons that stand keep the wallet frozen."""
+    _told(
+        act(
+            lambda session, now: operators.lift_by_hand(
+                session, organization_id, reason, by=by or me(), why=why, now=now
+            )
+        )
+    )
+
+
+@app.command()
+def override(
+    organization_id: Org,
+    why: Why,
+    reason: Reason,
+    hours: Annotated[float, typer.Option(help="For how long.", min=0.01, max=720)],
+    by: By = "",
+) -> None:
+    """In an emergency, let it spend although a reason stands, for a time."""
+    _told(
+        act(
+            lambda session, now: operators.override_by_hand(
+                session,
+                organization_id,
+                reason,
+                until=now + timedelta(hours=hours),
+                by=by or me(),
+                why=why,
+                now=now,
+            )
+        )
+    )
+
+
+@app.command()
+def correct(
+    organization_id: Org,
+    amount: Annotated[str, typer.Argument(help="Such as 12.50, or -12.50 to take.")],
+    why: Why,
+    by: By = "",
+    key: Annotated[str, typer.Option(help="Repeat a try safely under the same key.")] = "",
+) -> None:
+    """Correct a balance by an entry of its own, which names who and why."""
+
+    def write(session: Session, now: datetime) -> wallet.WalletOutcome:
+        currency = wallet.balance(session, organization_id, now).currency
+        micros = micros_from_text(amount)
+        return operators.correct_by_hand(
+            session,
+            organization_id,
+            key=key or new_id("cor"),
+            amount_micros=micros,
+            currency=currency,
+            by=by or me(),
+            why=why,
+            now=now,
+        )
+
+    outcome = act(write)
+    with clear_errors():
+        if not outcome.ok:
+            raise Failure(outcome.outcome)
+    typer.echo(f"{'replay of' if outcome.replayed else 'wrote'} entry {outcome.entry_no}")
+
+
+@app.command()
+def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
+    """Make the wallet row again from its entries, as the database's owner; audited."""
+    with clear_errors():
+        database = Database(owner_address(), name="rebuild", pool_size=1)
+        try:
+            outcome = database.run(
+                lambda session: wallet.rebuild(
+                    session, organization_id, operator=by or me(), why=why, now=clock(session)
+                )
+            )
+        except DBAPIError as error:
+            raise Failure(str(error.orig).splitlines()[0]) from None
+        finally:
+            database.close()
+    typer.echo(f"rebuilt; entry {outcome.entry_no} tells so")
+
+
+def _export(session: Session, organization_id: str, output: str, filters: dict[str, Any]) -> None:
+    writer = csv.writer(sys.stdout)
+    header = False
+    for page in wallet.history_pages(session, organization_id, **filters):
+        for entry in page:
+            row = _entry(entry)
+            if output == "jsonl":
+                sys.stdout.write(json.dumps(row, default=str) + "\n")
+                continue
+            if not header:
+                writer.writerow(row)
+                header = True
+            writer.writerow(row.values())
+
+
+def _entry(entry: WalletEntry) -> dict[str, Any]:
+    return {
+        "no": entry.entry_no,
+        "at": entry.created_at.isoformat(),
+        "kind": entry.kind,
+        "direction": entry.direction,
+        "amount_micros": entry.amount_micros,
+        "balance_after_micros": entry.balance_after_micros,
+        "owed_after_micros": entry.owed_after_micros,
+        "counter_account": entry.counter_account,
+        "key": entry.operation_key,
+        "note": entry.note,
+    }
+
+
+def _freeze(row: WalletFreeze) -> str:
+    over = f", overridden until {row.override_until:%Y-%m-%d %H:%M}" if row.override_until else ""
+    return (
+        f"{row.reason} by {row.placed_by} at {row.placed_at:%Y-%m-%d %H:%M}: {row.placed_why}{over}"
+    )
+
+
+def _told(posture: Posture) -> None:
+    may = "may spend" if posture.refusal is None else f"may not spend: {posture.refusal}"
+    typer.echo(
+        f"{may}; campaigns paused {posture.campaigns_paused}, resumed {posture.campaigns_resumed}"
+    )

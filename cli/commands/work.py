@@ -1,0 +1,225 @@
+"""Organizations, campaigns and jobs: to see what stands how, and to do by hand what must be."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cli.commands.shared import Failure, Json, Org, Why, act, clear_errors, show
+from db import jobs as job_rows
+from db.locks import OrganizationNotFound
+from db.models import Brand, Campaign, Job, JobAttempt, Organization, Subscription
+from domain import operators, twilio_state
+from domain.jobs import JOB_TYPES
+from domain.posture import can_send, standing_of
+
+organizations = typer.Typer(no_args_is_help=True, help="Organizations and how they stand.")
+campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns by hand.")
+jobs = typer.Typer(no_args_is_help=True, help="Jobs: what is owed, what died, and why.")
+
+#: Rows that a list shows at most.
+_LIST_MAX = 200
+
+
+@organizations.command("list")
+def list_organizations(as_json: Json = False) -> None:
+    """List the newest organizations."""
+
+    def read(session: Session, now: datetime) -> list[dict[str, Any]]:
+        rows = session.scalars(
+            select(Organization).order_by(Organization.id.desc()).limit(_LIST_MAX)
+        )
+        return [
+            {"id": row.id, "name": row.name, "refused": can_send(session, row.id, now)}
+            for row in rows
+        ]
+
+    show(act(read), as_json, "organizations")
+
+
+@organizations.command("show")
+def show_organization(organization_id: Org, as_json: Json = False) -> None:
+    """Show an organization's posture, subscriptions, brands and campaigns."""
+
+    def read(session: Session, now: datetime) -> dict[str, Any]:
+        organization = session.get(Organization, organization_id)
+        if organization is None:
+            raise OrganizationNotFound(organization_id)
+        return _describe(session, organization, now)
+
+    found = act(read)
+    if as_json:
+        show(found, True)
+        return
+    for name, rows in found.items():
+        if isinstance(rows, list):
+            show(rows, False, name)
+        else:
+            typer.echo(f"{name}: {rows}")
+
+
+@campaigns.command("pause")
+def pause(campaign_id: str) -> None:
+    """Pause by hand: the system never resumes it."""
+    campaign = act(lambda session, now: operators.pause_campaign(session, campaign_id, now))
+    typer.echo(f"{campaign.id} {campaign.status} {campaign.pause_reason}")
+
+
+@campaigns.command("start")
+def start(campaign_id: str) -> None:
+    """Start, or resume after a pause by hand, as far as the organization may spend."""
+    campaign = act(lambda session, now: operators.start_campaign(session, campaign_id, now))
+    typer.echo(f"{campaign.id} {campaign.status} {campaign.pause_reason or ''}".rstrip())
+
+
+@jobs.command("list")
+def list_jobs(
+    state: Annotated[str, typer.Option(help="waiting, dead or done.")] = "waiting",
+    organization: Annotated[str | None, typer.Option("--org", help="Of one organization.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    states = {
+        "waiting": Job.ring_at.is_not(None),
+        "dead": Job.dead_at.is_not(None),
+        "done": Job.done_at.is_not(None),
+    }
+    with clear_errors():
+        if state not in states:
+            raise Failure(f"--state is one of {', '.join(states)}, not {state!r}")
+
+    def read(session: Session, _now: datetime) -> list[dict[str, Any]]:
+        query = select(Job).where(states[state]).order_by(Job.id.desc()).limit(_LIST_MAX)
+        if organization:
+            query = query.where(Job.organization_id == organization)
+        return [_job(row) for row in session.scalars(query)]
+
+    show(act(read), as_json, f"{state} jobs")
+
+
+@jobs.command("show")
+def show_job(job_id: str, as_json: Json = False) -> None:
+    """Show a job and every attempt at it."""
+
+    def read(session: Session, _now: datetime) -> dict[str, Any]:
+        row = session.get(Job, job_id)
+        if row is None:
+            raise Failure(f"no such job: {job_id}")
+        attempts = session.scalars(
+            select(JobAttempt).where(JobAttempt.job_id == job_id).order_by(JobAttempt.attempt)
+        )
+        return {
+            **_job(row),
+            "attempts": [
+                {
+                    "attempt": one.attempt,
+                    "worker": one.worker,
+                    "started": one.started_at,
+                    "ended": one.ended_at,
+                    "outcome": one.outcome,
+                    "error": one.error,
+                }
+                for one in attempts
+            ],
+        }
+
+    found = act(read)
+    if as_json:
+        show(found, True)
+        return
+    attempts = found.pop("attempts")
+    show(found, False)
+    show(attempts, False, "attempts")
+
+
+@jobs.command("redrive")
+def redrive(job_id: str) -> None:
+    """Give a dead job its whole policy again."""
+    done = act(lambda session, _: job_rows.redrive(session, job_id))
+    with clear_errors():
+        if not done:
+            raise Failure(f"{job_id} is not a dead job")
+    typer.echo(f"{job_id} runs again")
+
+
+@jobs.command("discard")
+def discard(job_id: str, why: Why) -> None:
+    """End a dead job undone, with the reason kept."""
+    done = act(lambda session, _: job_rows.discard(session, job_id, why=why))
+    with clear_errors():
+        if not done:
+            raise Failure(f"{job_id} is not a dead job")
+    typer.echo(f"{job_id} discarded")
+
+
+@jobs.command("policies")
+def policies(as_json: Json = False) -> None:
+    """List every job's queue and retry policy."""
+    rows = [
+        {
+            "job": job.name,
+            "queue": str(job.queue),
+            "attempts": job.policy.attempts,
+            "first_wait_seconds": job.policy.base_seconds,
+            "longest_wait_seconds": job.policy.cap_seconds,
+            "span_hours": round(job.policy.span_seconds / 3600, 1),
+            "limit_seconds": job.limit_seconds,
+        }
+        for job in JOB_TYPES.values()
+    ]
+    show(rows, as_json, "policies")
+
+
+def _describe(session: Session, organization: Organization, now: datetime) -> dict[str, Any]:
+    key = organization.id
+    subscriptions = session.scalars(
+        select(Subscription).where(Subscription.organization_id == key)
+    ).all()
+    brands = session.scalars(select(Brand).where(Brand.organization_id == key)).all()
+    runs = session.scalars(select(Campaign).where(Campaign.organization_id == key)).all()
+    return {
+        "organization": f"{organization.id} {organization.name}",
+        "subscription": str(standing_of(subscriptions, now)),
+        "refused": can_send(session, key, now),
+        "subscriptions": [
+            {
+                "provider": one.provider,
+                "id": one.external_id,
+                "status": one.status,
+                "closing_reported_at": one.closing_reported_at,
+                "looked_at": one.looked_at,
+            }
+            for one in subscriptions
+        ],
+        "brands": [
+            {
+                "id": one.id,
+                "name": one.name,
+                "subaccount": one.twilio_subaccount_sid,
+                "twilio": twilio_state.describe(one),
+                "generation": one.twilio_generation,
+            }
+            for one in brands
+        ],
+        "campaigns": [
+            {"id": one.id, "name": one.name, "status": one.status, "reason": one.pause_reason}
+            for one in runs
+        ],
+    }
+
+
+def _job(row: Job) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "job": row.name,
+        "queue": row.queue,
+        "arguments": row.kwargs,
+        "failures": row.failures,
+        "next": row.ring_at,
+        "outcome": "dead" if row.dead_at else row.outcome,
+        "error": row.last_error,
+    }

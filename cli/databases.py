@@ -1,0 +1,73 @@
+"""Gets a database ready to serve: migrated as its owner, with a login that may not pass by the
+ledger's guards.
+
+A single address of a superuser is enough on a laptop: the login that serves is then made from it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import psycopg
+
+from base.settings import SettingsError
+from db.migrate import may_own, migrate, set_password
+
+#: The role that ingress, workers and relay log in as.
+APP_ROLE = "holdfast_app"
+
+
+@dataclass(frozen=True)
+class DatabaseUrls:
+    """The owner's address (None where only the serving one is known) and the serving one."""
+
+    owner_url: str | None
+    app_url: str
+
+
+def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
+    """This function will migrate where it may and give the addresses to serve with.
+
+    Replay: safe; a migrated database is left as it is. Raises: SettingsError in one line when the
+    database cannot be reached.
+    """
+    try:
+        if not owner_url and may_own(database_url):
+            owner_url, database_url = database_url, ""
+        if not owner_url:
+            return DatabaseUrls(None, database_url)
+        migrate(owner_url)
+        if not database_url:
+            database_url = derive_app_url(owner_url, _password(state))
+        give_password(owner_url, database_url)
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingsError(f"DATABASE_URL: cannot connect: {reason}") from None
+    return DatabaseUrls(owner_url, database_url)
+
+
+def derive_app_url(owner_url: str, password: str) -> str:
+    """This function will give the same server and database, logged in as holdfast_app."""
+    parts = urlsplit(owner_url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{APP_ROLE}:{quote(password, safe='')}@{host}"))
+
+
+def give_password(owner_url: str, app_url: str) -> None:
+    """This function will set holdfast_app's password to the one in its address, if it has one."""
+    parts = urlsplit(app_url)
+    if unquote(parts.username or "") == APP_ROLE and parts.password:
+        set_password(owner_url, APP_ROLE, unquote(parts.password))
+
+
+def _password(state: Path) -> str:
+    """The serving login's password, made once and kept where only we can read it."""
+    path = state / "app-password"
+    if not path.exists():
+        state.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(24))
+    return path.read_text()

@@ -1,0 +1,107 @@
+"""How a child process is started: as whom, and tied to the life of the thread that starts it.
+
+Servers never run as root. Nobody's permissions are widened but those of folders we made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_CHILD = str(Path(__file__).with_name("child.py"))
+#: Accounts that root may run the servers as, best first.
+_ACCOUNTS = ("postgres", "nobody")
+#: Where root keeps servers' data when the account can't enter the folder that was asked for.
+ROOT_STATE = Path("/var/lib/holdfast")
+
+
+class EmbeddedServerError(Exception):
+    """An embedded server cannot be found, started or used; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account servers run as; uid and gid are -1 when it is our own."""
+
+    name: str
+    uid: int = -1
+    gid: int = -1
+
+    @property
+    def is_other(self) -> bool:
+        return self.uid >= 0
+
+    def own(self, path: Path, mode: int) -> None:
+        """This function will give a path that we made to the account, with this mode."""
+        if self.is_other:
+            os.chown(path, self.uid, self.gid)
+        path.chmod(mode)
+
+    def can_run(self, *argv: str | Path) -> bool:
+        """This function will try the command as the account; True if it ended well."""
+        command = tied_argv([str(word) for word in argv], self, signal.SIGKILL)
+        tried = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, cwd="/"
+        )
+        return tried.returncode == 0
+
+
+def tied_argv(argv: Sequence[str], account: Account, death_signal: signal.Signals) -> list[str]:
+    """This function will give the command that runs argv as the account, tied to this process.
+
+    On Linux the program gets death_signal when the *thread* that started it ends, so start it
+    from one that lives as long as it should. Elsewhere a killed parent leaves its children.
+    """
+    ids = [os.getpid(), account.uid, account.gid, int(death_signal)]
+    return [sys.executable, "-I", "-S", _CHILD, *map(str, ids), *argv]
+
+
+def server_account() -> Account:
+    """This function will give the account servers run as: ours, or an unprivileged one for root.
+
+    Raises: EmbeddedServerError when there is none that PostgreSQL accepts.
+    """
+    if os.geteuid() != 0:
+        try:
+            return Account(pwd.getpwuid(os.geteuid()).pw_name)
+        except KeyError:
+            raise EmbeddedServerError(
+                f"PostgreSQL needs an account, and user id {os.geteuid()} has none in /etc/passwd:"
+                " set DATABASE_URL and REDIS_URL to servers of your own"
+            ) from None
+    for name in _ACCOUNTS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if entry.pw_uid != 0:
+            return Account(name, entry.pw_uid, entry.pw_gid)
+    raise EmbeddedServerError(
+        f"root cannot run PostgreSQL, and there is no account {' or '.join(_ACCOUNTS)}:"
+        " run as another user, or set DATABASE_URL and REDIS_URL"
+    )
+
+
+def state_folder(wanted: Path, account: Account) -> Path:
+    """This function will make the folder servers keep their data in and give its path.
+
+    It is `wanted`, unless root asked for one below a folder that the account may not enter (such
+    as /root, which stays closed): then a folder of our own that stands for it.
+    """
+    if not wanted.exists():
+        wanted.mkdir(parents=True)
+        wanted.chmod(0o711 if account.is_other else 0o700)
+    if not account.is_other or account.can_run("/bin/sh", "-c", 'cd "$1"', "sh", wanted):
+        return wanted
+    folder = ROOT_STATE / hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    ROOT_STATE.chmod(0o711)
+    folder.chmod(0o711)
+    return folder

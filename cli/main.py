@@ -1,0 +1,109 @@
+"""The holdfast command: the composition root, where settings are read and all is put together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from base.settings import load_settings
+from cli.checks import run_tests
+from cli.commands import serve, wallet, work
+from cli.commands.shared import Failure, Json, clear_errors, show
+from cli.stack import sandbox_info, state_folder
+
+app = typer.Typer(
+    name="holdfast",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keeps prepaid accounts solvent.",
+)
+sandbox = typer.Typer(no_args_is_help=True, help="The providers' stand-ins.")
+
+app.command()(serve.up)
+app.command()(serve.migrate)
+app.command()(serve.ingress)
+app.command()(serve.worker)
+app.command()(serve.relay)
+app.add_typer(sandbox, name="sandbox")
+app.add_typer(work.organizations, name="org")
+app.add_typer(wallet.app, name="wallet")
+app.add_typer(work.campaigns, name="campaign")
+app.add_typer(work.jobs, name="job")
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Show the whole way once, from a signed webhook to every door closed and open again."""
+    from cli.demo import run_demo
+
+    with clear_errors():
+        raise typer.Exit(run_demo(load_settings(), as_json=as_json))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(context: typer.Context) -> None:
+    """Run style, types, layers and tests; further arguments go to pytest."""
+    raise typer.Exit(run_tests(context.args))
+
+
+@sandbox.command("info")
+def info(as_json: Json = False) -> None:
+    """Print the running sandbox's addresses, keys and webhook ids."""
+    with clear_errors():
+        found = sandbox_info(state_folder(load_settings()))
+    if as_json:
+        show(found, True)
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            show(value, False, name)
+        else:
+            typer.echo(f"{name}: {value}")
+
+
+@app.command()
+def trigger(
+    provider: Annotated[str, typer.Argument(help="paypal")],
+    event: Annotated[str, typer.Argument(help="Such as BILLING.SUBSCRIPTION.SUSPENDED.")],
+    organization: Annotated[str, typer.Option("--org", help="The organization's id.")],
+    copies: Annotated[int, typer.Option(min=1, max=50, help="Send it so often at once.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Have the sandbox send a signed webhook about an organization."""
+    with clear_errors():
+        if provider != "paypal":
+            raise Failure(f"the sandbox sends webhooks of paypal, not of {provider!r}")
+        found = sandbox_info(state_folder(load_settings()))
+        deliveries = _trigger(found, event, organization, copies)
+    rows = [
+        {"event": one["event_id"], "status": one["status_code"], "answer": one["body"]}
+        for one in deliveries
+    ]
+    show(rows, as_json, event)
+
+
+def _trigger(
+    found: dict[str, Any], event: str, organization: str, copies: int
+) -> list[dict[str, Any]]:
+    answer = httpx.post(
+        f"{found['base_url']}/_control/paypal/events",
+        json={"event_type": event, "organization_id": organization, "copies": copies},
+        timeout=30,
+    )
+    if answer.status_code >= 400:
+        raise Failure(f"the sandbox refuses: {answer.text}")
+    given = answer.json()
+    deliveries: list[dict[str, Any]] = given["deliveries"] if isinstance(given, dict) else given
+    return deliveries
+
+
+def main() -> None:
+    """This function will run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Row locks, in the house's one order: job, organization, subscription, payment, wallet, campaign,
+brand. Whoever takes two of them takes them in this order.
+
+FOR NO KEY UPDATE everywhere: plain FOR UPDATE would block the foreign keys of children.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from base.outcomes import Refused
+from db.models import Base, Brand, Campaign, Organization, Subscription, Wallet
+
+M = TypeVar("M", bound=Base)
+
+
+class OrganizationNotFound(Refused):
+    """There is no organization with this id."""
+
+    def __init__(self, organization_id: str) -> None:
+        super().__init__("ORGANIZATION_NOT_FOUND", organization_id, organization=organization_id)
+
+
+def lock_organization(session: Session, organization_id: str) -> Organization:
+    """This function will lock one organization's row.
+
+    Raises: OrganizationNotFound.
+    """
+    organization = _lock_one(session, Organization, organization_id)
+    if organization is None:
+        raise OrganizationNotFound(organization_id)
+    return organization
+
+
+def lock_subscriptions(session: Session, organization_id: str) -> list[Subscription]:
+    """This function will lock all of an organization's subscriptions, oldest first."""
+    return list(
+        session.scalars(
+            select(Subscription)
+            .where(Subscription.organization_id == organization_id)
+            .order_by(Subscription.id)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def lock_wallet(session: Session, organization_id: str) -> Wallet | None:
+    """This function will lock a wallet through the ledger's own function; None if there is none."""
+    session.execute(text("SELECT wallet_lock(:id)"), {"id": organization_id})
+    return session.get(Wallet, organization_id, populate_existing=True)
+
+
+def lock_campaigns(session: Session, organization_id: str) -> list[Campaign]:
+    """This function will lock an organization's campaigns that run or stand still."""
+    return list(
+        session.scalars(
+            select(Campaign)
+            .where(
+                Campaign.organization_id == organization_id,
+                Campaign.status.in_(("running", "paused")),
+            )
+            .order_by(Campaign.id)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def lock_brands(session: Session, organization_id: str) -> list[Brand]:
+    """This function will lock an organization's brands that have a Twilio subaccount."""
+    return list(
+        session.scalars(
+            select(Brand)
+            .where(
+                Brand.organization_id == organization_id, Brand.twilio_subaccount_sid.is_not(None)
+            )
+            .order_by(Brand.id)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def lock_brand(session: Session, brand_id: str) -> Brand | None:
+    """This function will lock one brand's row."""
+    return _lock_one(session, Brand, brand_id)
+
+
+def _lock_one(session: Session, model: type[M], key: str) -> M | None:
+    return session.get(model, key, with_for_update={"key_share": True}, populate_existing=True)

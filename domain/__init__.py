@@ -1,0 +1,18 @@
+"""What is allowed and what follows. No clock, no network, no commit: `now` is passed in.
+
+The house's words, one meaning each:
+
+balance, held, available  what a wallet has; what is set aside for calls; the first less the second
+entry                     one line of the ledger, debit or credit, never changed (a note moves none)
+owed                      what a refund or a call took beyond what was there; paid first
+freeze                    a reason why a wallet may not spend; frozen while any reason stands
+suspend                   what is done to a Twilio subaccount
+pause                     what is done to a campaign
+posture                   what an organization may do now, with the reason
+desired, actual           Twilio's state as it should be, and as Twilio last said it is
+generation                how often desired changed: the newest wins, whatever order jobs run in
+report, look              what a webhook claimed; what the provider itself answered when asked
+job                       what is still owed: staged, claimed, then finished, refused, postponed or
+                          failed; dead when its policy is used up, until an operator redrives it
+replay, conflict          the same request again; the same key with another request
+"""

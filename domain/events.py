@@ -1,0 +1,30 @@
+"""From a verified event to what follows: each report goes to the operation that takes it in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.facts import OtherReport, PaymentReport, Report
+from db.models import InboxEvent
+from domain import payments, subscriptions
+
+
+def take_in(session: Session, event: InboxEvent, report: Report, now: datetime) -> str:
+    """This function will act on an inbox event and mark it; gives "handled" or "ignored".
+
+    Replay: an event that was handled is left as it is.
+    """
+    if event.handled_at is not None:
+        return str(event.outcome)
+    if isinstance(report, OtherReport):
+        event.outcome = "ignored"
+    else:
+        if isinstance(report, PaymentReport):
+            payments.report(session, report)
+        else:
+            subscriptions.report(session, report, event.received_at, now)
+        event.outcome = "handled"
+    event.handled_at = now
+    return event.outcome

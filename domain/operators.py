@@ -1,0 +1,167 @@
+"""What people do by hand: each act names who and why; its posture follows in the same commit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CampaignStatus, FreezeReason, PauseReason
+from base.outcomes import Refused
+from db.locks import lock_campaigns, lock_organization
+from db.models import Campaign
+from domain import wallet as wallets
+from domain.posture import Posture, apply_posture
+from domain.wallet import WalletOutcome
+
+
+class CampaignNotFound(Refused):
+    """There is no such campaign, or it is not one that can run."""
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
+
+
+class WhoAndWhy(Refused):
+    """An act by hand names its operator and its reason."""
+
+    def __init__(self) -> None:
+        super().__init__("REASON_REQUIRED", "who and why must be given")
+
+
+def freeze_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> Posture:
+    """This function will place the manual freeze, which nothing but a person lifts.
+
+    Replay: one that stands is left as it is. Raises: WhoAndWhy, OrganizationNotFound,
+    WalletNotFound.
+    """
+    _check(by, why)
+    lock_organization(session, organization_id)
+    wallets.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
+    return apply_posture(session, organization_id, now)
+
+
+def lift_by_hand(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+) -> Posture:
+    """This function will lift a freeze: not the subscription's, which follows the provider alone.
+
+    Raises: WhoAndWhy; UnknownFreeze; Refused NOT_BY_HAND for subscription_inactive, which an
+    operator may override for a time instead.
+    """
+    _check(by, why)
+    if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
+        raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
+    lock_organization(session, organization_id)
+    if not wallets.unfreeze(session, organization_id, reason, by=by, why=why, now=now):
+        raise wallets.UnknownFreeze(organization_id, reason)
+    return apply_posture(session, organization_id, now)
+
+
+def override_by_hand(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    until: datetime,
+    by: str,
+    why: str,
+    now: datetime,
+) -> Posture:
+    """This function will let the organization spend although a reason stands, until an instant.
+
+    Raises: WhoAndWhy, UnknownFreeze, Refused INVALID_OVERRIDE.
+    """
+    _check(by, why)
+    lock_organization(session, organization_id)
+    wallets.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
+    return apply_posture(session, organization_id, now)
+
+
+def correct_by_hand(
+    session: Session,
+    organization_id: str,
+    *,
+    key: str,
+    amount_micros: int,
+    currency: str,
+    by: str,
+    why: str,
+    now: datetime,
+) -> WalletOutcome:
+    """This function will correct a balance by an entry of its own; see wallet.correct.
+
+    Raises: WhoAndWhy, OrganizationNotFound.
+    """
+    _check(by, why)
+    lock_organization(session, organization_id)
+    outcome = wallets.correct(
+        session,
+        organization_id,
+        key=key,
+        amount_micros=amount_micros,
+        currency=currency,
+        operator=by,
+        why=why,
+        now=now,
+    )
+    if outcome.ok:
+        apply_posture(session, organization_id, now)
+    return outcome
+
+
+def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:
+    """This function will start a draft, or resume a pause by hand, as far as the posture allows.
+
+    Where the organization may not spend, the campaign stands still with that reason and resumes by
+    itself. Replay: a running one is left as it is. Raises: CampaignNotFound.
+    """
+    campaign = _campaign(session, campaign_id)
+    if campaign.status == CampaignStatus.DRAFT or campaign.manually_paused:
+        campaign.manually_paused = False
+        campaign.status = CampaignStatus.RUNNING
+        campaign.pause_reason = None
+        campaign.paused_at = None
+    session.flush()
+    apply_posture(session, campaign.organization_id, now)
+    return campaign
+
+
+def pause_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:
+    """This function will pause a campaign by hand: only start_campaign resumes it.
+
+    Replay: one paused by hand is left as it is. Raises: CampaignNotFound.
+    """
+    campaign = _campaign(session, campaign_id)
+    if campaign.status not in (CampaignStatus.RUNNING, CampaignStatus.PAUSED):
+        raise CampaignNotFound(campaign_id)
+    campaign.manually_paused = True
+    campaign.status = CampaignStatus.PAUSED
+    campaign.pause_reason = PauseReason.MANUAL_PAUSE
+    campaign.paused_at = campaign.paused_at or now
+    session.flush()
+    return campaign
+
+
+def _campaign(session: Session, campaign_id: str) -> Campaign:
+    found = session.get(Campaign, campaign_id)
+    if found is None or found.status in (CampaignStatus.COMPLETED, CampaignStatus.CANCELLED):
+        raise CampaignNotFound(campaign_id)
+    lock_organization(session, found.organization_id)
+    lock_campaigns(session, found.organization_id)
+    return session.get_one(
+        Campaign, campaign_id, with_for_update={"key_share": True}, populate_existing=True
+    )
+
+
+def _check(by: str, why: str) -> None:
+    if not by.strip() or not why.strip():
+        raise WhoAndWhy

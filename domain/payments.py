@@ -1,0 +1,52 @@
+"""Payments: money moves only by what the provider's API answered, never by an event's amounts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.facts import PaymentFacts, PaymentReport
+from base.outcomes import Refused
+from db.locks import lock_organization
+from db.models import Organization
+from domain import wallet as wallets
+from domain.jobs import LOOK_AT_PAYMENT, stage
+from domain.posture import apply_posture
+from domain.wallet import WalletOutcome
+
+
+class PaymentNotOurs(Refused):
+    """The payment names no organization of ours: kept for a person to match."""
+
+    def __init__(self, external_id: str) -> None:
+        super().__init__("UNKNOWN_ORGANIZATION", external_id, payment=external_id)
+
+
+def report(session: Session, event: PaymentReport) -> None:
+    """This function will stage the look that reads a reported payment back from its provider."""
+    stage(
+        session,
+        LOOK_AT_PAYMENT,
+        None,
+        provider=str(event.provider),
+        kind=event.kind,
+        external_id=event.external_id,
+    )
+
+
+def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> WalletOutcome:
+    """This function will settle the payment in the ledger and apply the posture that follows.
+
+    Replay: facts seen before move nothing. Raises: PaymentNotOurs, or Refused with the ledger's
+    own code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
+    """
+    organization_id = facts.organization_id
+    if organization_id is None or session.get(Organization, organization_id) is None:
+        raise PaymentNotOurs(facts.external_id)
+    lock_organization(session, organization_id)
+    outcome = wallets.settle(session, organization_id, facts, now)
+    if not outcome.ok:
+        raise Refused(outcome.outcome, f"payment {facts.external_id}", payment=facts.external_id)
+    apply_posture(session, organization_id, now)
+    return outcome

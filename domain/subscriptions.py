@@ -1,0 +1,216 @@
+"""Subscriptions: closing needs one word, opening needs two.
+
+A verified closing event closes at once. Opening, and lifting what it closed, wait for the
+subscription read back from the provider, whose word wins, so that order, staleness and forgery do
+no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from base.enums import Provider, SubscriptionStatus
+from base.facts import SubscriptionFacts, SubscriptionReport
+from base.ids import new_id
+from base.outcomes import NotYet, Refused
+from db.locks import lock_organization, lock_subscriptions
+from db.models import Organization, Subscription
+from domain.jobs import LOOK_AT_SUBSCRIPTION, stage
+from domain.posture import Posture, apply_posture
+
+#: Seconds after which an answer that contradicts a newer event is asked again before belief.
+CONTRADICTION_WAITS_SECONDS = (5.0, 30.0, 120.0)
+#: Seconds until another holder's look is over, for one that finds the subscription taken.
+_TAKEN_WAIT_SECONDS = 2.0
+_OPEN = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
+
+
+class UnknownOrganization(Refused):
+    """The provider's subscription names no organization of ours: kept for a person to match."""
+
+    def __init__(self, external_id: str) -> None:
+        super().__init__("UNKNOWN_ORGANIZATION", external_id, subscription=external_id)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the provider in progress: the lease's token, and how many reports it knows of."""
+
+    provider: Provider
+    external_id: str
+    token: str
+    reports: int
+
+
+def report(
+    session: Session, event: SubscriptionReport, received_at: datetime, now: datetime
+) -> Posture | None:
+    """This function will take in a verified event: close at once, and stage the look that decides.
+
+    An event without a readable time counts as just received. Replay: safe; a stale closing event
+    closes until the look has contradicted it. Gives the posture where one was applied.
+    """
+    organization_id = session.scalar(
+        select(Subscription.organization_id).where(
+            Subscription.provider == event.provider, Subscription.external_id == event.external_id
+        )
+    )
+    stage(
+        session,
+        LOOK_AT_SUBSCRIPTION,
+        organization_id,
+        provider=str(event.provider),
+        external_id=event.external_id,
+    )
+    if organization_id is None:
+        return None  # Whose it is, only the provider can say.
+    subscription = _lock(session, organization_id, event.provider, event.external_id)
+    subscription.reports += 1
+    occurred_at = event.occurred_at or received_at
+    newest = subscription.reported_at is None or occurred_at >= subscription.reported_at
+    if (event.closing or event.opening) and newest:
+        subscription.reported_at = occurred_at
+        subscription.reported_claim = "closing" if event.closing else "opening"
+        subscription.contradictions = 0
+    if event.closing:
+        subscription.closing_reported_at = now
+    session.flush()
+    return apply_posture(session, organization_id, now)
+
+
+def begin_look(
+    session: Session, provider: Provider, external_id: str, *, lease_seconds: float
+) -> Look:
+    """This function will take the lease on looking at one subscription.
+
+    A subscription that we do not know yet has no row and so no lease; its insertion is unique.
+    Raises: NotYet while another holder's lease runs.
+    """
+    look = Look(provider, external_id, new_id("lse"), 0)
+    row = session.execute(
+        text(
+            "UPDATE subscriptions SET look_token = :token, look_lease_until = clock_timestamp()"
+            " + make_interval(secs => :lease) WHERE provider = :provider AND external_id = :id"
+            " AND (look_lease_until IS NULL OR look_lease_until <= clock_timestamp())"
+            " RETURNING reports"
+        ),
+        {"token": look.token, "lease": lease_seconds, "provider": str(provider), "id": external_id},
+    ).one_or_none()
+    if row is not None:
+        return Look(provider, external_id, look.token, row.reports)
+    known = session.scalar(
+        select(Subscription.id).where(
+            Subscription.provider == provider, Subscription.external_id == external_id
+        )
+    )
+    if known is not None:
+        raise NotYet("another look at this subscription is running", _TAKEN_WAIT_SECONDS)
+    return look
+
+
+def record_look(
+    session: Session,
+    look: Look,
+    facts: SubscriptionFacts,
+    now: datetime,
+    waits_seconds: tuple[float, ...] = CONTRADICTION_WAITS_SECONDS,
+) -> float | None:
+    """This function will believe what the provider said, or give the seconds to ask again after.
+
+    Not believed: an answer that contradicts a newer event, until it was given as often as
+    `waits_seconds` is long; an opening answer asked for before the newest event came in (that
+    event's own look decides). Raises: UnknownOrganization.
+    """
+    organization_id = session.scalar(
+        select(Subscription.organization_id).where(
+            Subscription.provider == look.provider, Subscription.external_id == look.external_id
+        )
+    )
+    if organization_id is None:
+        organization_id = _insert(session, facts, now)
+        if organization_id is None:
+            raise UnknownOrganization(facts.external_id)
+        subscription = _lock(session, organization_id, facts.provider, facts.external_id)
+    else:
+        subscription = _lock(session, organization_id, facts.provider, facts.external_id)
+        if subscription.look_token != look.token:
+            return None  # The lease ran out and somebody else looks; theirs is the newer answer.
+        subscription.look_token = subscription.look_lease_until = None
+        if subscription.reports != look.reports and facts.status in _OPEN:
+            return None
+        if _contradicts(subscription, facts) and subscription.contradictions < len(waits_seconds):
+            subscription.contradictions += 1
+            return waits_seconds[subscription.contradictions - 1]
+    _believe(subscription, facts, now)
+    session.flush()
+    apply_posture(session, organization_id, now)
+    return None
+
+
+def release_look(session: Session, look: Look) -> None:
+    """This function will give the lease back after a look that came to nothing."""
+    session.execute(
+        text(
+            "UPDATE subscriptions SET look_token = NULL, look_lease_until = NULL"
+            " WHERE provider = :provider AND external_id = :id AND look_token = :token"
+        ),
+        {"provider": str(look.provider), "id": look.external_id, "token": look.token},
+    )
+
+
+def _contradicts(subscription: Subscription, facts: SubscriptionFacts) -> bool:
+    if subscription.reported_claim is None or subscription.reported_at is None:
+        return False
+    agrees = (facts.status in _OPEN) == (subscription.reported_claim == "opening")
+    newer = facts.status_changed_at is None or subscription.reported_at > facts.status_changed_at
+    return not agrees and newer
+
+
+def _believe(subscription: Subscription, facts: SubscriptionFacts, now: datetime) -> None:
+    if facts.status is SubscriptionStatus.PAST_DUE:
+        subscription.past_due_since = subscription.past_due_since or now
+    else:
+        subscription.past_due_since = None
+    subscription.status = facts.status
+    subscription.status_changed_at = facts.status_changed_at
+    subscription.plan_external_id = facts.plan_external_id
+    subscription.looked_at = now
+    subscription.closing_reported_at = None
+    subscription.contradictions = 0
+
+
+def _insert(session: Session, facts: SubscriptionFacts, now: datetime) -> str | None:
+    """Makes the row of a subscription seen for the first time, under its organization's lock."""
+    if facts.organization_id is None or session.get(Organization, facts.organization_id) is None:
+        return None
+    lock_organization(session, facts.organization_id)
+    session.execute(
+        text(
+            "INSERT INTO subscriptions (id, organization_id, provider, external_id, status,"
+            " created_at) VALUES (:id, :org, :provider, :external_id, 'pending', :now)"
+            " ON CONFLICT (provider, external_id) DO NOTHING"
+        ),
+        {
+            "id": new_id("sub"),
+            "org": facts.organization_id,
+            "provider": str(facts.provider),
+            "external_id": facts.external_id,
+            "now": now,
+        },
+    )
+    return facts.organization_id
+
+
+def _lock(
+    session: Session, organization_id: str, provider: Provider, external_id: str
+) -> Subscription:
+    lock_organization(session, organization_id)
+    return next(
+        one
+        for one in lock_subscriptions(session, organization_id)
+        if one.provider == provider and one.external_id == external_id
+    )

@@ -1,0 +1,450 @@
+"""A wallet's operations: each calls one function of the ledger's SQL, which decides and writes.
+
+A refusal is an answer (`outcome`), not an exception. Amounts are micros, 1 to 10^15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from base.enums import FreezeReason
+from base.facts import PaymentFacts
+from base.outcomes import Refused
+from db.models import Wallet, WalletEntry, WalletFreeze
+from domain.jobs import ENFORCE_ORGANIZATION, stage
+
+#: Entries on one page of the history at most.
+PAGE_MAX = 1_000
+#: The longest override of a freeze: an emergency that lasts longer is no emergency.
+OVERRIDE_DAYS_MAX = 30
+
+
+@dataclass(frozen=True)
+class WalletOutcome:
+    """What an operation came to: "OK" or the refusal's code; a replay answers as the first time."""
+
+    outcome: str
+    replayed: bool
+    entry_no: int | None
+    balance_micros: int | None
+    held_micros: int | None
+    owed_micros: int | None
+    available_before_micros: int | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the money moved, now or the first time."""
+        return self.outcome == "OK"
+
+    @property
+    def available_micros(self) -> int:
+        """Balance less holds, after the operation; 0 after a refusal."""
+        return (self.balance_micros or 0) - (self.held_micros or 0)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A wallet's figures, and whether its row equals its newest entry."""
+
+    organization_id: str
+    currency: str
+    balance_micros: int
+    held_micros: int
+    available_micros: int
+    owed_micros: int
+    entry_no: int
+    frozen: bool
+    consistent: bool
+
+
+class WalletNotFound(Refused):
+    """The organization has no wallet."""
+
+    def __init__(self, organization_id: str) -> None:
+        super().__init__("WALLET_NOT_FOUND", organization_id, organization=organization_id)
+
+
+class UnknownFreeze(Refused):
+    """No freeze of this reason stands on the wallet."""
+
+    def __init__(self, organization_id: str, reason: str) -> None:
+        super().__init__("FREEZE_NOT_FOUND", reason, organization=organization_id)
+
+
+def open_wallet(
+    session: Session, organization_id: str, currency: str, now: datetime
+) -> WalletOutcome:
+    """This function will open the organization's one wallet in one ISO 4217 currency.
+
+    Replay: a wallet that is there in the same currency is left as it is; in another,
+    CURRENCY_MISMATCH.
+    """
+    return _call(
+        session,
+        "wallet_open(:org, :currency, :now)",
+        org=organization_id,
+        currency=currency,
+        now=now,
+    )
+
+
+def credit(
+    session: Session,
+    organization_id: str,
+    *,
+    key: str,
+    amount_micros: int,
+    currency: str,
+    now: datetime,
+    kind: str = "credit",
+    counter_account: str = "corrections",
+    note: str = "",
+) -> WalletOutcome:
+    """This function will add to the balance; what is owed is paid first.
+
+    Replay: the same key answers as the first time; with another amount or kind,
+    IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, WALLET_NOT_FOUND, CURRENCY_MISMATCH.
+    """
+    outcome = _call(
+        session,
+        "wallet_credit(:org, :key, :amount, :currency, :kind, :counter, :note, :now)",
+        org=organization_id,
+        key=key,
+        amount=amount_micros,
+        currency=currency,
+        kind=kind,
+        counter=counter_account,
+        note=note,
+        now=now,
+    )
+    return _check_crossing(session, organization_id, outcome)
+
+
+def debit(
+    session: Session,
+    organization_id: str,
+    *,
+    key: str,
+    amount_micros: int,
+    currency: str,
+    now: datetime,
+    counter_account: str = "messages",
+    note: str = "",
+) -> WalletOutcome:
+    """This function will take from what is available, or refuse and change nothing.
+
+    Replay: as credit. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what credit refuses.
+    """
+    outcome = _call(
+        session,
+        "wallet_debit(:org, :key, :amount, :currency, 'debit', :counter, :note, :now)",
+        org=organization_id,
+        key=key,
+        amount=amount_micros,
+        currency=currency,
+        counter=counter_account,
+        note=note,
+        now=now,
+    )
+    return _check_crossing(session, organization_id, outcome)
+
+
+def correct(
+    session: Session,
+    organization_id: str,
+    *,
+    key: str,
+    amount_micros: int,
+    currency: str,
+    operator: str,
+    why: str,
+    now: datetime,
+) -> WalletOutcome:
+    """This function will write a BALANCE_CORRECTION entry; a negative amount takes.
+
+    Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, INVALID_CORRECTION
+    without operator or reason, and what credit refuses.
+    """
+    outcome = _call(
+        session,
+        "wallet_correct(:org, :key, :direction, :amount, :currency, :operator, :why, :now)",
+        org=organization_id,
+        key=key,
+        direction="credit" if amount_micros > 0 else "debit",
+        amount=abs(amount_micros),
+        currency=currency,
+        operator=operator,
+        why=why,
+        now=now,
+    )
+    return _check_crossing(session, organization_id, outcome)
+
+
+def settle(
+    session: Session, organization_id: str, facts: PaymentFacts, now: datetime
+) -> WalletOutcome:
+    """This function will bring the ledger in line with a payment's cumulative facts.
+
+    Replay: facts seen before, in any order, move nothing. What a refund cannot take back is owed,
+    and freezes with refund_shortfall. Refuses: WALLET_NOT_FOUND, CURRENCY_MISMATCH,
+    INVALID_AMOUNT; IDEMPOTENCY_CONFLICT when the payment belongs to another organization.
+    """
+    return _call(
+        session,
+        "settle_payment(:org, :provider, 'capture', :id, :currency, :captured, :refunded, :now)",
+        org=organization_id,
+        provider=str(facts.provider),
+        id=facts.external_id,
+        currency=facts.currency,
+        captured=facts.captured_micros,
+        refunded=facts.refunded_micros,
+        now=now,
+    )
+
+
+def freeze(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+    cause: str = "",
+) -> bool:
+    """This function will place a freeze; False if it stands already, which changes nothing.
+
+    Raises: WalletNotFound.
+    """
+    _require_wallet(session, organization_id)
+    placed = session.execute(
+        text("SELECT wallet_freeze(:org, :reason, :cause, :by, :why, :now)"),
+        {
+            "org": organization_id,
+            "reason": str(reason),
+            "cause": cause,
+            "by": by,
+            "why": why,
+            "now": now,
+        },
+    ).scalar_one()
+    return bool(placed)
+
+
+def unfreeze(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+    cause: str | None = None,
+) -> int:
+    """This function will lift the reason's freezes (one cause, or all) and give how many.
+
+    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound.
+    """
+    _require_wallet(session, organization_id)
+    lifted: int = session.execute(
+        text("SELECT wallet_unfreeze(:org, :reason, :cause, :by, :why, :now)"),
+        {
+            "org": organization_id,
+            "reason": str(reason),
+            "cause": cause,
+            "by": by,
+            "why": why,
+            "now": now,
+        },
+    ).scalar_one()
+    return lifted
+
+
+def override(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    until: datetime,
+    by: str,
+    why: str,
+    now: datetime,
+) -> None:
+    """This function will let the wallet spend although the reason stands, until an instant.
+
+    At that instant the posture is enforced again by a job staged here; the debit itself compares
+    with `now` and waits for no job. Raises: UnknownFreeze; Refused INVALID_OVERRIDE when `until`
+    is past or more than 30 days away.
+    """
+    seconds = (until - now).total_seconds()
+    if not 0 < seconds <= OVERRIDE_DAYS_MAX * 86_400:
+        raise Refused("INVALID_OVERRIDE", f"the end must lie within {OVERRIDE_DAYS_MAX} days")
+    _require_wallet(session, organization_id)
+    count: int = session.execute(
+        text("SELECT wallet_override(:org, :reason, :until, :by, :why, :now)"),
+        {
+            "org": organization_id,
+            "reason": str(reason),
+            "until": until,
+            "by": by,
+            "why": why,
+            "now": now,
+        },
+    ).scalar_one()
+    if not count:
+        raise UnknownFreeze(organization_id, reason)
+    stage(
+        session,
+        ENFORCE_ORGANIZATION,
+        organization_id,
+        delay_seconds=seconds + 1,
+        organization_id=organization_id,
+    )
+
+
+def standing_freezes(
+    session: Session, organization_id: str, now: datetime
+) -> tuple[list[WalletFreeze], list[WalletFreeze]]:
+    """This function will give the freezes that stop spending, and those overridden at `now`."""
+    rows = session.scalars(
+        select(WalletFreeze)
+        .where(WalletFreeze.organization_id == organization_id, WalletFreeze.lifted_at.is_(None))
+        .order_by(WalletFreeze.id)
+        .execution_options(populate_existing=True)
+    ).all()
+    overridden = [row for row in rows if row.override_until and row.override_until > now]
+    return [row for row in rows if row not in overridden], overridden
+
+
+def balance(session: Session, organization_id: str, now: datetime) -> Balance:
+    """This function will give a wallet's figures, checked against its newest entry.
+
+    Raises: WalletNotFound.
+    """
+    row = session.execute(
+        select(Wallet, WalletEntry)
+        .outerjoin(
+            WalletEntry,
+            (WalletEntry.organization_id == Wallet.organization_id)
+            & (WalletEntry.entry_no == Wallet.entry_no),
+        )
+        .where(Wallet.organization_id == organization_id)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        raise WalletNotFound(organization_id)
+    wallet, newest = row
+    stopping, _ = standing_freezes(session, organization_id, now)
+    return Balance(
+        organization_id=organization_id,
+        currency=wallet.currency,
+        balance_micros=wallet.balance_micros,
+        held_micros=wallet.held_micros,
+        available_micros=wallet.balance_micros - wallet.held_micros,
+        owed_micros=wallet.owed_micros,
+        entry_no=wallet.entry_no,
+        frozen=bool(stopping),
+        consistent=newest is not None
+        and newest.balance_after_micros == wallet.balance_micros
+        and newest.owed_after_micros == wallet.owed_micros
+        and newest.hash == wallet.head_hash,
+    )
+
+
+def entries_sum(session: Session, organization_id: str) -> int:
+    """This function will add up all entries, in micros: what the balance has to be."""
+    total = session.execute(
+        select(
+            func.coalesce(
+                func.sum(WalletEntry.balance_after_micros - WalletEntry.balance_before_micros), 0
+            )
+        ).where(WalletEntry.organization_id == organization_id)
+    ).scalar_one()
+    return int(total)
+
+
+def history(
+    session: Session,
+    organization_id: str,
+    *,
+    after: int | None = None,
+    limit: int = 100,
+    kinds: Sequence[str] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[WalletEntry]:
+    """This function will give one page of entries, newest first, freezes and liftings included.
+
+    Units: `after` is the last entry_no of the page before (the cursor; None begins); `limit` 1 to
+    1,000; `since` inclusive, `until` exclusive.
+    """
+    query = select(WalletEntry).where(WalletEntry.organization_id == organization_id)
+    if after is not None:
+        query = query.where(WalletEntry.entry_no < after)
+    if kinds:
+        query = query.where(WalletEntry.kind.in_(kinds))
+    if since is not None:
+        query = query.where(WalletEntry.created_at >= since)
+    if until is not None:
+        query = query.where(WalletEntry.created_at < until)
+    page = query.order_by(WalletEntry.entry_no.desc()).limit(max(1, min(limit, PAGE_MAX)))
+    return list(session.scalars(page))
+
+
+def history_pages(
+    session: Session, organization_id: str, **filters: Any
+) -> Iterator[list[WalletEntry]]:
+    """This function will give all pages in turn, each with its own query: for exports."""
+    after: int | None = None
+    while page := history(session, organization_id, after=after, limit=PAGE_MAX, **filters):
+        yield page
+        after = page[-1].entry_no
+
+
+def rebuild(
+    session: Session, organization_id: str, *, operator: str, why: str, now: datetime
+) -> WalletOutcome:
+    """This function will make the wallet row again from its entries; the owner's login only.
+
+    Raises: the database's data_corrupted error when the entries themselves do not add up.
+    """
+    _require_wallet(session, organization_id)
+    return _call(
+        session,
+        "wallet_rebuild(:org, :operator, :why, :now)",
+        org=organization_id,
+        operator=operator,
+        why=why,
+        now=now,
+    )
+
+
+def _call(session: Session, call: str, **values: Any) -> WalletOutcome:
+    row = session.execute(text(f"SELECT * FROM {call}"), values).one()  # noqa: S608
+    # What the session read of this wallet before is old now.
+    stale = session.identity_map.get(session.identity_key(Wallet, values["org"]))
+    if stale is not None:
+        session.expire(stale)
+    return WalletOutcome(**row._mapping)
+
+
+def _check_crossing(
+    session: Session, organization_id: str, outcome: WalletOutcome
+) -> WalletOutcome:
+    """Every crossing of available over zero, for whatever cause, stages the check of posture."""
+    if outcome.ok and not outcome.replayed and outcome.available_before_micros is not None:
+        before = outcome.available_before_micros > 0
+        if before != (outcome.available_micros > 0):
+            stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
+    return outcome
+
+
+def _require_wallet(session: Session, organization_id: str) -> None:
+    if session.get(Wallet, organization_id) is None:
+        raise WalletNotFound(organization_id)

@@ -1,0 +1,1 @@
+"""What we are told: verifies, records, answers. It acts on nothing: that is the workers' part."""

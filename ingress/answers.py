@@ -1,0 +1,51 @@
+"""Answers: a problem for everything that is refused, by RFC 9457, and one for what is taken in."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from base.log import get_logger
+from base.problems import MEDIA_TYPE, Problem
+
+log = get_logger(__name__)
+
+
+class Refusal(Exception):
+    """A request is answered with a problem; `source` is counted among refused deliveries."""
+
+    def __init__(
+        self, status: int, title: str, detail: str = "", *, retry_after_seconds: int | None = None
+    ) -> None:
+        super().__init__(f"{status} {title}: {detail}")
+        self.problem = Problem(status, title, detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """This function will write a problem as application/problem+json."""
+    return Response(
+        json.dumps(problem.to_dict()), problem.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def accepted(verdict: str, correlation_id: str) -> Response:
+    """This function will say that an event is stored, or was before: 200, which ends retries."""
+    return JSONResponse({"received": True, "verdict": verdict, "correlation_id": correlation_id})
+
+
+async def on_http_exception(_request: Request, error: Exception) -> Response:
+    """This function will answer unknown routes and methods as problems."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    titles = {404: "No such route", 405: "Method not allowed"}
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
+    return problem_response(Problem(status, titles.get(status, "Request refused")), headers)
+
+
+async def on_error(_request: Request, error: Exception) -> Response:
+    """This function will answer a bug with 500 and tell the log, not the caller, what it was."""
+    log.error("unexpected error", exc_info=error)
+    return problem_response(Problem(500, "Unexpected error", "It is logged; send it again."))

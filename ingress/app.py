@@ -1,0 +1,90 @@
+"""The ingress: its routes, and what lives as long as it does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from base.settings import Settings
+from db.engine import Database
+from db.inbox import InboxBatcher
+from db.ring import Ringer
+from ingress.answers import on_error, on_http_exception
+from ingress.health import Ready, healthz
+from ingress.refusals import RefusalLog
+from ingress.webhooks.door import Door
+from ingress.webhooks.paypal import PayPalProof
+from ingress.webhooks.twilio import TwilioProof
+from providers.paypal.webhook import PayPalWebhookVerifier
+from providers.registry import Providers
+
+#: Seconds that requests in flight have to end after SIGTERM.
+STOP_SECONDS = 10
+
+
+def build_app(settings: Settings, providers: Providers) -> Starlette:
+    """This function will make the application.
+
+    Raises: SettingsError when PayPal's webhook id is missing or wrong.
+    """
+    ringer = Ringer(settings.redis_url)
+    database = Database(settings.database_url, name="ingress", pool_size=4)
+    inbox = InboxBatcher(settings.database_url, ringer.ring)
+    refusals = RefusalLog(settings.database_url)
+    verifier = PayPalWebhookVerifier.from_settings(settings, providers.paypal)
+    paypal = Door(
+        "paypal", PayPalProof(settings, verifier), inbox, refusals, differing_is_forged=True
+    )
+    # Twilio signs the whole body: another body under the same name is a repeat with more to say.
+    twilio = Door(
+        "twilio",
+        TwilioProof(settings, providers.twilio, database),
+        inbox,
+        refusals,
+        differing_is_forged=False,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await inbox.start()
+        await refusals.start()
+        yield
+        await inbox.stop()
+        await refusals.stop()
+        ringer.close()
+        database.close()
+        verifier.close()
+        providers.close()
+
+    return Starlette(
+        routes=[
+            Route("/webhooks/paypal", paypal.answer, methods=["POST"]),
+            Route("/api/webhooks/paypal", paypal.answer, methods=["POST"]),
+            Route("/webhooks/twilio", twilio.answer, methods=["POST"]),
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/readyz", Ready(database).answer, methods=["GET"]),
+        ],
+        exception_handlers={HTTPException: on_http_exception, Exception: on_error},
+        lifespan=lifespan,
+    )
+
+
+def serve(settings: Settings, providers: Providers) -> None:
+    """This function will serve until SIGTERM or SIGINT, and end what is in flight first."""
+    uvicorn.run(
+        build_app(settings, providers),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        limit_concurrency=1_000,
+    )

@@ -1,0 +1,96 @@
+"""Refused deliveries: counted, and kept in a short capped list, without their body.
+
+Gathered in memory and written once a second, so that a flood of forgeries costs one statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+from datetime import datetime
+
+import psycopg
+
+from base.clock import utc_now
+from base.log import get_logger
+from db.engine import driver_url
+
+log = get_logger(__name__)
+
+#: Refusals listed in the database at most; older ones are dropped.
+LIST_MAX = 1_000
+#: Refusals listed of one second at most; all of them are counted.
+_PER_SECOND_MAX = 100
+_FLUSH_SECONDS = 1.0
+
+
+class RefusalLog:
+    """What this process refused, on its way to the database."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = driver_url(database_url)
+        self._listed: deque[tuple[str, int, str, datetime]] = deque(maxlen=_PER_SECOND_MAX)
+        self._counts: Counter[tuple[str, int]] = Counter()
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, source: str, status: int, reason: str) -> None:
+        """This function will note one refused delivery."""
+        self._listed.append((source, status, reason[:200], utc_now()))
+        self._counts[source, status] += 1
+        log.warning("delivery refused", source=source, status=status, reason=reason)
+
+    async def start(self) -> None:
+        """This function will start writing once a second."""
+        self._task = asyncio.create_task(self._run(), name="refusals")
+
+    async def stop(self) -> None:
+        """This function will write what is left and end."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._flush()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if not self._counts:
+            return
+        listed, counts = list(self._listed), self._counts
+        self._listed.clear()
+        self._counts = Counter()
+        try:
+            await self._write(listed, counts)
+        except psycopg.Error as error:
+            # Counted again with the next flush; the list is only a sample anyway.
+            self._counts.update(counts)
+            log.warning("refusals not written", error=type(error).__name__)
+
+    async def _write(
+        self, listed: list[tuple[str, int, str, datetime]], counts: Counter[tuple[str, int]]
+    ) -> None:
+        async with (
+            await psycopg.AsyncConnection.connect(
+                self._url, connect_timeout=2, prepare_threshold=None
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            await cursor.executemany(
+                "INSERT INTO refused_deliveries (source, status, reason, refused_at)"
+                " VALUES (%s, %s, %s, %s)",
+                listed,
+            )
+            await cursor.executemany(
+                "INSERT INTO refusal_counts AS c (source, status, count) VALUES (%s, %s, %s)"
+                " ON CONFLICT (source, status) DO UPDATE SET count = c.count + excluded.count",
+                [(source, status, count) for (source, status), count in sorted(counts.items())],
+            )
+            await cursor.execute(
+                "DELETE FROM refused_deliveries WHERE id <= (SELECT max(id) FROM"
+                " refused_deliveries) - %s",
+                (LIST_MAX,),
+            )

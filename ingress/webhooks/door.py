@@ -1,0 +1,88 @@
+"""What every webhook's route has in common: a correlation id, the inbox, and how it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from base.ids import new_id
+from base.log import bound, get_logger
+from base.outcomes import ProviderUnavailable
+from db.inbox import InboxBatcher, InboxUnavailable, Received, Verdict
+from ingress.answers import Refusal, accepted, problem_response
+from ingress.refusals import RefusalLog
+from providers.errors import (
+    CertificateUnavailable,
+    CredentialsRejected,
+    ForgedWebhook,
+    MalformedWebhook,
+)
+
+log = get_logger(__name__)
+
+#: What a sender is asked to wait before it sends again, in seconds.
+_RETRY_AFTER_SECONDS = 5
+Prove = Callable[[Request, str], Awaitable[Received]]
+
+
+class Door:
+    """Takes a provider's message in: proved by `prove`, stored, and only then answered with 2xx."""
+
+    def __init__(
+        self,
+        source: str,
+        prove: Prove,
+        inbox: InboxBatcher,
+        refusals: RefusalLog,
+        *,
+        differing_is_forged: bool,
+    ) -> None:
+        self._source = source
+        self._prove = prove
+        self._inbox = inbox
+        self._refusals = refusals
+        self._differing_is_forged = differing_is_forged
+
+    async def answer(self, request: Request) -> Response:
+        """This function will answer one delivery: 2xx only once its event is committed."""
+        correlation_id = new_id("cor")
+        with bound(correlation_id=correlation_id, source=self._source):
+            try:
+                return await self._take_in(request, correlation_id)
+            except Refusal as refusal:
+                problem = refusal.problem
+                self._refusals.add(
+                    self._source, problem.status, f"{problem.title}. {problem.detail}"
+                )
+                wait = refusal.retry_after_seconds
+                return problem_response(problem, {"Retry-After": str(wait)} if wait else None)
+
+    async def _take_in(self, request: Request, correlation_id: str) -> Response:
+        try:
+            event = await self._prove(request, correlation_id)
+            verdict = await self._inbox.receive(event)
+        except ForgedWebhook as error:
+            raise Refusal(401, "Not proved to be the provider's", str(error)) from None
+        except MalformedWebhook as error:
+            raise Refusal(400, "Malformed", str(error)) from None
+        except (CertificateUnavailable, ProviderUnavailable, CredentialsRejected) as error:
+            log.error("cannot verify now", error=str(error))
+            raise _later("It cannot be verified now.") from None
+        except InboxUnavailable as error:
+            raise _later(f"It cannot be stored now ({error}).") from None
+        if verdict is Verdict.DIFFERS and self._differing_is_forged:
+            log.error("another body under an id seen before", external_id=event.external_id)
+            raise Refusal(401, "Not proved to be the provider's", "Its id came with another body.")
+        log.info(
+            "webhook received",
+            external_id=event.external_id,
+            event_type=event.event_type,
+            verdict=str(verdict),
+        )
+        return accepted(str(verdict), correlation_id)
+
+
+def _later(detail: str) -> Refusal:
+    return Refusal(503, "Send it again", detail, retry_after_seconds=_RETRY_AFTER_SECONDS)

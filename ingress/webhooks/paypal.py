@@ -1,0 +1,48 @@
+"""PayPal's webhooks: proved by their signature, and named by event id and transmission id."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from starlette.requests import Request
+
+from base.clock import utc_now
+from base.enums import Provider, Queue
+from base.settings import Settings
+from db.inbox import Received
+from ingress.body import read_body
+from providers.paypal.webhook import PayPalWebhookVerifier
+
+
+class PayPalProof:
+    """Proves a request to be PayPal's; it waits for the network only where it has to."""
+
+    def __init__(self, settings: Settings, verifier: PayPalWebhookVerifier) -> None:
+        self._bytes_max = settings.webhook_body_bytes_max
+        self._verifier = verifier
+
+    async def __call__(self, request: Request, correlation_id: str) -> Received:
+        body = await read_body(request, media_type="application/json", bytes_max=self._bytes_max)
+        headers, now = request.headers, utc_now()
+        if self._verifier.needs_network(headers):
+            webhook = await to_thread.run_sync(
+                lambda: self._verifier.verify(headers, body, now=now)
+            )
+        else:
+            webhook = self._verifier.verify(headers, body, now=now)
+        return Received(
+            source=Provider.PAYPAL,
+            external_id=webhook.external_id,
+            transmission_id=webhook.transmission_id,
+            event_type=webhook.event_type,
+            body=body,
+            correlation_id=correlation_id,
+            queue=_queue_of(webhook.event_type),
+        )
+
+
+def _queue_of(event_type: str) -> Queue:
+    if event_type.startswith("BILLING.SUBSCRIPTION."):
+        return Queue.SAFETY
+    if event_type.startswith("PAYMENT."):
+        return Queue.BILLING
+    return Queue.MAINTENANCE

@@ -1,0 +1,77 @@
+"""Twilio's callbacks: proved by the token of the account they name, over our public address."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from sqlalchemy import select
+from starlette.requests import Request
+
+from base.enums import Provider, Queue
+from base.outcomes import NotYet, Refused
+from base.settings import Settings
+from db.engine import Database
+from db.inbox import InboxUnavailable, Received
+from db.models import Brand
+from ingress.body import read_body
+from providers.errors import ForgedWebhook
+from providers.twilio import webhook
+from providers.twilio.api import TwilioApi
+
+
+class TwilioProof:
+    """Proves a request to be Twilio's.
+
+    The account it names is unproved until the signature is checked, so a token is fetched only for
+    subaccounts that are ours.
+    """
+
+    def __init__(self, settings: Settings, twilio: TwilioApi, database: Database) -> None:
+        self._bytes_max = settings.webhook_body_bytes_max
+        self._public_url = settings.public_url or f"http://{settings.host}:{settings.port}"
+        self._twilio = twilio
+        self._database = database
+
+    async def __call__(self, request: Request, correlation_id: str) -> Received:
+        body = await read_body(
+            request,
+            media_type="application/x-www-form-urlencoded",
+            bytes_max=self._bytes_max,
+        )
+        sid = webhook.account_sid_of(body)
+        token = self._twilio.cached_token(sid)
+        if token is None:
+            token = await to_thread.run_sync(self._token_of, sid)
+        query = request.url.query
+        params = webhook.verify(
+            public_url=self._public_url,
+            path_and_query=request.url.path + (f"?{query}" if query else ""),
+            body=body,
+            signature=request.headers.get("x-twilio-signature"),
+            token=token,
+        )
+        is_message = "MessageSid" in params
+        return Received(
+            source=Provider.TWILIO,
+            external_id=webhook.external_id_of(params),
+            transmission_id=None,
+            event_type="message.status" if is_message else "call.status",
+            body=body,
+            correlation_id=correlation_id,
+            queue=Queue.CALLBACKS,
+        )
+
+    def _token_of(self, sid: str) -> str:
+        try:
+            ours = self._database.run(
+                lambda session: session.scalar(
+                    select(Brand.id).where(Brand.twilio_subaccount_sid == sid)
+                )
+            )
+        except NotYet as error:
+            raise InboxUnavailable(str(error)) from None
+        if ours is None:
+            raise ForgedWebhook("the account it names is not ours")
+        try:
+            return self._twilio.subaccount_token(sid)
+        except Refused as error:
+            raise ForgedWebhook(f"the account it names cannot sign: {error.code}") from None

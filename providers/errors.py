@@ -1,0 +1,25 @@
+"""The ways in which a message or a conversation with a provider can be bad.
+
+Those about an answer that is missing or uncertain stand in base.outcomes.
+"""
+
+from __future__ import annotations
+
+
+class ForgedWebhook(Exception):
+    """The message is not proved to come from the provider: answer 401, and keep nothing of it."""
+
+
+class MalformedWebhook(Exception):
+    """The message comes from the provider, but says nothing that can be recorded: answer 400."""
+
+
+class CertificateUnavailable(Exception):
+    """The signing certificate could not be had now: answer 503, and the provider sends again."""
+
+
+class CredentialsRejected(Exception):
+    """The provider does not accept our credentials, or they are not set: a person must act.
+
+    It is no refusal: the same work succeeds once the credentials are right.
+    """

@@ -1,0 +1,1 @@
+"""PayPal: subscriptions, captures and refunds, and the messages it signs about them."""

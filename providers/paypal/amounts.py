@@ -1,0 +1,52 @@
+"""PayPal's amounts: decimal text in PayPal's own currencies and steps, exact or refused.
+
+Never ISO 4217's exponents: PayPal takes forints and Taiwan dollars without decimals.
+"""
+
+from __future__ import annotations
+
+from base.money import InvalidAmount, micros_from_text
+
+#: Decimals of every currency PayPal supports. HUF and TWD have two in ISO 4217 and none here.
+#: Source: developer.paypal.com/api/rest/reference/currency-codes (RUB from its earlier edition).
+DECIMALS: dict[str, int] = {
+    "AUD": 2,
+    "BRL": 2,
+    "CAD": 2,
+    "CHF": 2,
+    "CNY": 2,
+    "CZK": 2,
+    "DKK": 2,
+    "EUR": 2,
+    "GBP": 2,
+    "HKD": 2,
+    "HUF": 0,
+    "ILS": 2,
+    "INR": 2,
+    "JPY": 0,
+    "MXN": 2,
+    "MYR": 2,
+    "NOK": 2,
+    "NZD": 2,
+    "PHP": 2,
+    "PLN": 2,
+    "RUB": 2,
+    "SEK": 2,
+    "SGD": 2,
+    "THB": 2,
+    "TWD": 0,
+    "USD": 2,
+}
+
+
+def micros_from_paypal(value: str, currency: str) -> int:
+    """This function will turn PayPal's decimal text into micros, exactly.
+
+    Units: "5.00" is 5_000_000 of any currency, and "500.00" yen are 500 yen; the sign is kept.
+    Raises: InvalidAmount for a currency PayPal does not support, a text that is no plain decimal,
+    or decimals that the currency does not have.
+    """
+    decimals = DECIMALS.get(currency) if isinstance(currency, str) else None
+    if decimals is None:
+        raise InvalidAmount("not a currency of PayPal's")
+    return micros_from_text(value, decimals)

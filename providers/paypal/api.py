@@ -1,0 +1,206 @@
+"""PayPal's REST API: what a subscription, a payment or a signature really is, asked of PayPal.
+
+Only what it answers opens an account or credits money. It never follows an address that stands in
+an answer, and it changes nothing at PayPal.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from base.facts import PaymentFacts, SubscriptionFacts
+from base.outcomes import ProviderUnavailable, Refused
+from providers.errors import CredentialsRejected
+from providers.http import (
+    RETRY_WINDOW_SECONDS,
+    Answer,
+    Deadline,
+    ask_again,
+    build_client,
+    exchange,
+)
+from providers.paypal.fields import is_resource_id
+from providers.paypal.readings import capture_id_of, payment_facts, subscription_facts
+
+#: A token is renewed this many seconds before it ends; PayPal's live about nine hours.
+_TOKEN_MARGIN_SECONDS = 60.0
+#: A token whose life is not told is used for this many seconds.
+_TOKEN_SECONDS_DEFAULT = 300.0
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    renew_at: float
+
+
+class PayPalApi:
+    """PayPal's API for one REST app; safe to share between threads."""
+
+    def __init__(
+        self,
+        base_url: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        window_seconds: float = RETRY_WINDOW_SECONDS,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._window_seconds = window_seconds
+        self._client = build_client(base_url)
+        self._lock = threading.Lock()
+        self._token: _Token | None = None
+
+    def close(self) -> None:
+        """This function will close the connections that stand."""
+        self._client.close()
+
+    def get_subscription(self, external_id: str) -> SubscriptionFacts:
+        """This function will read a subscription as it is now.
+
+        Raises: Refused (INVALID_ID, NOT_FOUND, UNKNOWN_STATUS, PAYPAL_REFUSED),
+        ProviderUnavailable, CredentialsRejected. Source: billing_subscriptions_v1.
+        """
+        deadline = Deadline.after(self._window_seconds)
+        return subscription_facts(self._get("/v1/billing/subscriptions/", external_id, deadline))
+
+    def get_payment(self, kind: str, external_id: str) -> PaymentFacts:
+        """This function will read a payment as it is now, asked by "capture" or by "refund".
+
+        Units: micros of the capture's currency. A capture that is PARTIALLY_REFUNDED does not say
+        how much: asked by "capture", refunded_micros is then 0, which means "at least 0, unknown",
+        so keep the largest figure ever seen. Asked by "refund" it is PayPal's cumulative figure.
+        Raises: Refused (INVALID_ID, NOT_FOUND, UNKNOWN_STATUS, UNKNOWN_KIND, PAYPAL_REFUSED,
+        CURRENCY_MISMATCH, NO_CAPTURE), InvalidAmount, ProviderUnavailable, CredentialsRejected.
+        Source: payments_payment_v2.
+        """
+        deadline = Deadline.after(self._window_seconds)
+        if kind == "capture":
+            return payment_facts(self._capture(external_id, deadline), refund=None)
+        if kind != "refund":
+            raise Refused("UNKNOWN_KIND", "neither a capture nor a refund")
+        refund = self._get("/v2/payments/refunds/", external_id, deadline)
+        return payment_facts(self._capture(capture_id_of(refund), deadline), refund=refund)
+
+    def verify_webhook(self, transmission: dict[str, str], body: bytes, *, webhook_id: str) -> bool:
+        """This function will ask PayPal whether a message is genuine.
+
+        `transmission` holds auth_algo, cert_url and the transmission_ fields; `body` must have
+        been found to be one whole JSON object: it is put into the question byte for byte, since
+        writing it anew would change what was signed.
+        Raises: ProviderUnavailable for any answer but PayPal's yes or no, CredentialsRejected.
+        Source: notifications_webhooks_v1, verify-webhook-signature.
+        """
+        head = json.dumps({**transmission, "webhook_id": webhook_id}).encode("ascii")
+        question = head[:-1] + b', "webhook_event": ' + body + b"}"
+        deadline = Deadline.after(self._window_seconds)
+        answer = self._with_token(
+            lambda token: self._send(
+                "POST",
+                "/v1/notifications/verify-webhook-signature",
+                deadline,
+                content=question,
+                headers={**_bearer(token), "Content-Type": "application/json"},
+            ),
+            deadline,
+        )
+        if answer.status == 200:
+            status = answer.json_object().get("verification_status")
+            if status in ("SUCCESS", "FAILURE"):
+                return bool(status == "SUCCESS")
+        # An error says nothing about the signature, so it must not be taken for a no.
+        raise ProviderUnavailable(f"HTTP {answer.status} is no verdict on a signature")
+
+    def _capture(self, external_id: str, deadline: Deadline) -> dict[str, Any]:
+        return self._get("/v2/payments/captures/", external_id, deadline)
+
+    def _get(self, path: str, external_id: str, deadline: Deadline) -> dict[str, Any]:
+        if not is_resource_id(external_id):
+            raise Refused("INVALID_ID", "not an id of PayPal's")
+
+        def ask() -> dict[str, Any]:
+            answer = self._with_token(
+                lambda token: self._send(
+                    "GET", f"{path}{external_id}", deadline, headers=_bearer(token)
+                ),
+                deadline,
+            )
+            return _resource_of(answer, external_id)
+
+        return ask_again(ask, deadline)
+
+    def _send(self, method: str, path: str, deadline: Deadline, **request: Any) -> Answer:
+        # Every question asked here changes nothing at PayPal.
+        return exchange(
+            self._client,
+            method,
+            f"{self._base_url}{path}",
+            repeatable=True,
+            deadline=deadline,
+            **request,
+        )
+
+    def _with_token(self, send: Callable[[str], Answer], deadline: Deadline) -> Answer:
+        token = self._current_token(None, deadline)
+        answer = send(token)
+        if answer.status == 401:
+            answer = send(self._current_token(token, deadline))
+        if answer.status in (401, 403):
+            raise CredentialsRejected(f"PayPal answered {answer.status}")
+        return answer
+
+    def _current_token(self, refused: str | None, deadline: Deadline) -> str:
+        # Those who wait for the lock find the token that the first of them fetched.
+        if not self._lock.acquire(timeout=deadline.remaining_seconds()):
+            raise ProviderUnavailable("no token in time")
+        try:
+            held = self._token
+            if held and held.text != refused and time.monotonic() < held.renew_at:
+                return held.text
+            self._token = None
+            self._token = self._fetch_token(deadline)
+            return self._token.text
+        finally:
+            self._lock.release()
+
+    def _fetch_token(self, deadline: Deadline) -> _Token:
+        if not self._client_id or not self._client_secret:
+            raise CredentialsRejected("PAYPAL_CLIENT_ID or PAYPAL_CLIENT_SECRET is not set")
+        asked_at = time.monotonic()
+        answer = self._send(
+            "POST",
+            "/v1/oauth2/token",
+            deadline,
+            data={"grant_type": "client_credentials"},
+            auth=(self._client_id, self._client_secret),
+        )
+        if 400 <= answer.status < 500:
+            raise CredentialsRejected(f"PayPal answered {answer.status} for a token")
+        found = answer.json_object()
+        text, seconds = found.get("access_token"), found.get("expires_in")
+        if not isinstance(text, str) or not text.isascii() or not text.isprintable() or not text:
+            raise ProviderUnavailable("the answer has no access_token")
+        life = float(seconds) if isinstance(seconds, int) else _TOKEN_SECONDS_DEFAULT
+        return _Token(text, asked_at + max(0.0, life - _TOKEN_MARGIN_SECONDS))
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _resource_of(answer: Answer, external_id: str) -> dict[str, Any]:
+    if answer.status == 404:
+        raise Refused("NOT_FOUND", external_id=external_id)
+    if answer.status != 200:
+        raise Refused("PAYPAL_REFUSED", f"HTTP {answer.status}", external_id=external_id)
+    found = answer.json_object()
+    if found.get("id") != external_id:
+        raise ProviderUnavailable("the answer is about another resource")
+    return found

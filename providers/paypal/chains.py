@@ -1,0 +1,133 @@
+"""Whether a certificate is PayPal's: its name, its dates, its key, and who issued it.
+
+PayPal serves the leaf alone, and its issuer is in no root store any more, so the issuers are
+configured; TLS verifiers would look for a root and for today's policies, and find neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509.oid import NameOID
+
+from providers.errors import CertificateUnavailable, ForgedWebhook
+
+#: Bits of the smallest RSA key believed; PayPal's have 2048.
+_KEY_BITS_MIN = 2048
+#: Certificates above the leaf at most; PayPal's chain has an intermediate and a root.
+_ISSUERS_MAX = 4
+_HASHES = frozenset({"sha256", "sha384", "sha512"})
+_BROKEN_EXTENSIONS = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+
+
+@dataclass(frozen=True)
+class TrustedCertificate:
+    """A key of PayPal's, and the times at which its certificate and all its issuers hold."""
+
+    key: RSAPublicKey
+    #: Each from and until, both included: one for every chain that leads to the issuers.
+    periods: tuple[tuple[datetime, datetime], ...]
+
+    def check_instant(self, now: datetime) -> None:
+        """This function will check the dates.
+
+        Raises: ForgedWebhook when the certificate, or every chain above it, does not hold at `now`.
+        """
+        if not any(start <= now <= end for start, end in self.periods):
+            raise ForgedWebhook("the certificate or an issuer does not hold at this time")
+
+
+def load_bundle(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """This function will read the issuers. Raises: ValueError when there is none to read."""
+    return tuple(x509.load_pem_x509_certificates(pem))
+
+
+def trusted_certificate(
+    pem: bytes, name: str, issuers: tuple[x509.Certificate, ...] | None
+) -> TrustedCertificate:
+    """This function will check what was served as a certificate, but for the time.
+
+    Without issuers, TLS to PayPal's own host is the proof. Raises: CertificateUnavailable when it
+    is no certificate at all (PayPal has served HTML instead); ForgedWebhook when it is another's.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificates(pem)[0]
+        key = leaf.public_key()
+        is_named = _bears(leaf, name)
+    except (ValueError, UnsupportedAlgorithm, *_BROKEN_EXTENSIONS):
+        raise CertificateUnavailable("what was served is not a certificate") from None
+    if not is_named:
+        raise ForgedWebhook("the certificate bears another name")
+    if not isinstance(key, RSAPublicKey) or key.key_size < _KEY_BITS_MIN:
+        raise ForgedWebhook("the certificate's key is not RSA of 2048 bits or more")
+    period = (leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+    if issuers is None:
+        return TrustedCertificate(key, (period,))
+    periods = tuple(_periods(leaf, issuers, depth=0))
+    if not periods:
+        raise ForgedWebhook("the certificate does not chain to the configured issuers")
+    return TrustedCertificate(key, periods)
+
+
+def _bears(leaf: x509.Certificate, name: str) -> bool:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        common = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return [part.value for part in common] == [name]
+    return name in names.get_values_for_type(x509.DNSName)
+
+
+def _periods(
+    certificate: x509.Certificate, issuers: tuple[x509.Certificate, ...], depth: int
+) -> Iterator[tuple[datetime, datetime]]:
+    """Each chain's common period. It ends at a root, or where the bundle knows no issuer's name.
+
+    Everything in the bundle is trusted by configuration, so a bundle may hold an intermediate
+    alone; but where it holds an issuer of that name, the chain must go through it.
+    """
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if depth and certificate.issuer == certificate.subject:
+        yield start, end
+        return
+    named = [issuer for issuer in issuers if issuer.subject == certificate.issuer]
+    if depth and not named:
+        yield start, end
+        return
+    if depth >= _ISSUERS_MAX:
+        return
+    for issuer in named:
+        if _may_issue(issuer, depth) and _is_signed_by(certificate, issuer):
+            for issuer_start, issuer_end in _periods(issuer, issuers, depth + 1):
+                yield max(start, issuer_start), min(end, issuer_end)
+
+
+def _may_issue(issuer: x509.Certificate, intermediates_below: int) -> bool:
+    try:
+        constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except (x509.ExtensionNotFound, ValueError, *_BROKEN_EXTENSIONS):
+        return False
+    if not constraints.ca:
+        return False
+    if constraints.path_length is not None and constraints.path_length < intermediates_below:
+        return False
+    try:
+        return issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        return True
+
+
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        algorithm = certificate.signature_hash_algorithm
+        if algorithm is None or algorithm.name not in _HASHES:
+            return False
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True

@@ -1,0 +1,81 @@
+"""What a verified PayPal event reports, in our words.
+
+It decides only what has to be looked at. No amount, and no state that opens or pays, is taken from
+an event: its signature covers a CRC32 of the body, which can be forged.
+"""
+
+from __future__ import annotations
+
+from base.enums import Provider
+from base.facts import OtherReport, PaymentReport, Report, SubscriptionReport
+from providers.errors import MalformedWebhook
+from providers.paypal.envelope import Envelope, read
+from providers.paypal.fields import is_resource_id
+
+#: Source: developer.paypal.com/docs/subscriptions/reference/webhooks.
+_CLOSING = frozenset(
+    {
+        "BILLING.SUBSCRIPTION.SUSPENDED",
+        "BILLING.SUBSCRIPTION.CANCELLED",
+        "BILLING.SUBSCRIPTION.EXPIRED",
+    }
+)
+#: RE-ACTIVATED is the older API's.
+_OPENING = frozenset({"BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.RE-ACTIVATED"})
+#: They claim neither. A failed payment may be tried again, so it closes nothing.
+_NEITHER = frozenset(
+    {
+        "BILLING.SUBSCRIPTION.CREATED",
+        "BILLING.SUBSCRIPTION.UPDATED",
+        "BILLING.SUBSCRIPTION.PAYMENT.FAILED",
+    }
+)
+_CAPTURES = frozenset(
+    {
+        "PAYMENT.CAPTURE.COMPLETED",
+        "PAYMENT.CAPTURE.DENIED",
+        "PAYMENT.CAPTURE.DECLINED",
+        "PAYMENT.CAPTURE.PENDING",
+    }
+)
+_GIVEN_BACK = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
+
+
+def parse(body: bytes) -> Report:
+    """This function will say what a verified event is about.
+
+    Raises: MalformedWebhook when the id that has to be looked at is missing or odd.
+    """
+    event = read(body)
+    kind = event.event_type
+    if kind in _CLOSING | _OPENING | _NEITHER:
+        return _subscription(event, _id_from(event, "id"))
+    # A subscription's fee arrives as a sale; it shows that the subscription pays, and is never
+    # a top-up of the wallet.
+    if kind == "PAYMENT.SALE.COMPLETED" and event.resource.get("billing_agreement_id") is not None:
+        return _subscription(event, _id_from(event, "billing_agreement_id"))
+    if kind in _CAPTURES:
+        return PaymentReport(Provider.PAYPAL, "capture", _id_from(event, "id"))
+    if kind in _GIVEN_BACK:
+        # The older shape names the capture; the newer one only the refund.
+        if event.resource.get("capture_id") is not None:
+            return PaymentReport(Provider.PAYPAL, "capture", _id_from(event, "capture_id"))
+        return PaymentReport(Provider.PAYPAL, "refund", _id_from(event, "id"))
+    return OtherReport(kind)
+
+
+def _subscription(event: Envelope, external_id: str) -> SubscriptionReport:
+    return SubscriptionReport(
+        Provider.PAYPAL,
+        external_id,
+        closing=event.event_type in _CLOSING,
+        opening=event.event_type in _OPENING,
+        occurred_at=event.occurred_at,
+    )
+
+
+def _id_from(event: Envelope, name: str) -> str:
+    value = event.resource.get(name)
+    if not is_resource_id(value):
+        raise MalformedWebhook(f"{event.event_type} has no plain resource.{name}")
+    return str(value)

@@ -1,0 +1,132 @@
+"""What the resources in PayPal's answers mean: statuses, amounts and links, in our words.
+
+It decides which money is ours and which was given back, and asks nobody anything.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from base.enums import Provider, SubscriptionStatus
+from base.facts import PaymentFacts, SubscriptionFacts
+from base.money import InvalidAmount
+from base.outcomes import Refused
+from providers.paypal.amounts import micros_from_paypal
+from providers.paypal.fields import instant_of, is_resource_id
+
+#: Source: PayPal's billing_subscriptions_v1 OpenAPI file, schema subscription_status.
+_STATUSES = {
+    "APPROVAL_PENDING": SubscriptionStatus.PENDING,
+    "APPROVED": SubscriptionStatus.PENDING,
+    "ACTIVE": SubscriptionStatus.ACTIVE,
+    "SUSPENDED": SubscriptionStatus.SUSPENDED,
+    "CANCELLED": SubscriptionStatus.CANCELLED,
+    "EXPIRED": SubscriptionStatus.EXPIRED,
+}
+#: Source: PayPal's payments_payment_v2 OpenAPI file, schemas capture_status and refund_status.
+_CAPTURE_IS_OURS = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"})
+_CAPTURE_IS_NOT_OURS = frozenset({"PENDING", "DECLINED", "FAILED"})
+_REFUND_COUNTS = frozenset({"COMPLETED", "PENDING"})
+_REFUND_COUNTS_NOT = frozenset({"FAILED", "CANCELLED"})
+_CAPTURE_HREF = re.compile(r"https?://[^/?#]+/v2/payments/captures/([^/?#]+)")
+
+
+def subscription_facts(found: dict[str, Any]) -> SubscriptionFacts:
+    """This function will read a subscription's state, plan and organization.
+
+    Raises: Refused (UNKNOWN_STATUS).
+    """
+    external_id = str(found["id"])
+    status = _STATUSES.get(str(found.get("status")))
+    if status is None:
+        raise Refused("UNKNOWN_STATUS", "subscription", external_id=external_id)
+    if status is SubscriptionStatus.ACTIVE and _failed_payments(found) > 0:
+        status = SubscriptionStatus.PAST_DUE
+    return SubscriptionFacts(
+        provider=Provider.PAYPAL,
+        external_id=external_id,
+        status=status,
+        organization_id=_text_or_none(found.get("custom_id")),
+        plan_external_id=_text_or_none(found.get("plan_id")),
+        status_changed_at=instant_of(found.get("status_update_time")),
+    )
+
+
+def _failed_payments(subscription: dict[str, Any]) -> int:
+    billing = subscription.get("billing_info")
+    count = billing.get("failed_payments_count") if isinstance(billing, dict) else None
+    text = str(count)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def capture_id_of(refund: dict[str, Any]) -> str:
+    """This function will give the id of the capture that a refund was made from.
+
+    Raises: Refused (NO_CAPTURE).
+    """
+    links = refund.get("links")
+    for link in links if isinstance(links, list) else []:
+        if not isinstance(link, dict) or link.get("rel") != "up":
+            continue
+        # Only the id is taken: the host in a link may be anybody's, and is never asked.
+        match = _CAPTURE_HREF.fullmatch(str(link.get("href")))
+        if match and is_resource_id(match[1]):
+            return match[1]
+    raise Refused("NO_CAPTURE", "the refund does not name its capture")
+
+
+def payment_facts(capture: dict[str, Any], *, refund: dict[str, Any] | None) -> PaymentFacts:
+    """This function will read what a capture brought, and what was given back of it in all.
+
+    Raises: Refused (UNKNOWN_STATUS, CURRENCY_MISMATCH), InvalidAmount.
+    """
+    external_id, status = str(capture["id"]), str(capture.get("status"))
+    if status not in _CAPTURE_IS_OURS | _CAPTURE_IS_NOT_OURS:
+        raise Refused("UNKNOWN_STATUS", "capture", external_id=external_id)
+    amount_micros, currency = _amount(capture.get("amount"))
+    captured_micros = amount_micros if status in _CAPTURE_IS_OURS else 0
+    refunded_micros = captured_micros if status == "REFUNDED" else 0
+    if refund is not None:
+        refunded_micros = max(refunded_micros, _given_back_micros(refund, currency))
+    return PaymentFacts(
+        provider=Provider.PAYPAL,
+        external_id=external_id,
+        organization_id=_text_or_none(capture.get("custom_id")),
+        currency=currency,
+        captured_micros=captured_micros,
+        # What was never ours cannot be taken back from us.
+        refunded_micros=min(refunded_micros, captured_micros),
+    )
+
+
+def _given_back_micros(refund: dict[str, Any], currency: str) -> int:
+    status = str(refund.get("status"))
+    if status in _REFUND_COUNTS_NOT:
+        return 0
+    if status not in _REFUND_COUNTS:
+        raise Refused("UNKNOWN_STATUS", "refund", external_id=str(refund["id"]))
+    breakdown = refund.get("seller_payable_breakdown")
+    total = breakdown.get("total_refunded_amount") if isinstance(breakdown, dict) else None
+    largest_micros = 0
+    for part in (refund.get("amount"), total):
+        if part is None:
+            continue
+        part_micros, part_currency = _amount(part)
+        if part_currency != currency:
+            raise Refused("CURRENCY_MISMATCH", "refund and capture", external_id=str(refund["id"]))
+        largest_micros = max(largest_micros, part_micros)
+    return largest_micros
+
+
+def _amount(money: object) -> tuple[int, str]:
+    members = money if isinstance(money, dict) else {}
+    currency = str(members.get("currency_code"))
+    micros = micros_from_paypal(members.get("value", ""), currency)
+    if micros < 0:
+        raise InvalidAmount("below zero")
+    return micros, currency

@@ -1,0 +1,208 @@
+"""Whether a message was signed by PayPal for our webhook, by its certificate or by PayPal's API.
+
+The signature covers only a CRC32 of the body, so another body can be made to fit a genuine one:
+whoever records the message must refuse a transmission id that comes again with another body, and
+no amount in it may be believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from base.settings import Settings, SettingsError, require
+from providers.errors import ForgedWebhook
+from providers.paypal.api import PayPalApi
+from providers.paypal.certificates import CertificateStore
+from providers.paypal.envelope import read
+from providers.paypal.fields import instant_of
+
+#: PayPal tries again for three days; whether it renews the time is not documented. An hour more.
+TRANSMISSION_AGE_MAX = timedelta(days=3, hours=1)
+#: How far ahead of ours PayPal's clock may be.
+TRANSMISSION_AHEAD_MAX = timedelta(hours=1)
+
+#: The only algorithm seen, and the only one accepted.
+_ALGORITHM = "SHA256withRSA"
+#: Characters of the longest header value. Source: PayPal's schema verify_webhook_signature.
+_HEADER_LENGTH_MAX = 500
+_TRANSMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,49}")
+_WEBHOOK_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
+
+
+@dataclass(frozen=True)
+class VerifiedWebhook:
+    """A message that PayPal signed for us."""
+
+    #: The event's id. It is not unique to a body: keep the body's hash with transmission_id.
+    external_id: str
+    event_type: str
+    transmission_id: str
+    #: The event's own time; None when it has none that can be read.
+    occurred_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Transmission:
+    """The five headers of a signature, checked for shape; `time` is kept as it was written."""
+
+    id: str
+    time: str
+    sent_at: datetime
+    signature: bytes
+    certificate_url: str
+
+
+def transmission_of(headers: Mapping[str, str]) -> Transmission:
+    """This function will read the signature's headers, whatever the case of their names.
+
+    Raises: ForgedWebhook when one is missing, odd, or given twice.
+    """
+    identifier = _header(headers, "paypal-transmission-id")
+    time = _header(headers, "paypal-transmission-time")
+    sent_at = instant_of(time)
+    if not _TRANSMISSION_ID.fullmatch(identifier):
+        raise ForgedWebhook("the transmission id is odd")
+    if sent_at is None:
+        raise ForgedWebhook("the transmission time is junk")
+    if _header(headers, "paypal-auth-algo") != _ALGORITHM:
+        raise ForgedWebhook("the algorithm is not SHA256withRSA")
+    try:
+        signature = base64.b64decode(_header(headers, "paypal-transmission-sig"), validate=True)
+    except (binascii.Error, ValueError):
+        raise ForgedWebhook("the signature is not base64") from None
+    return Transmission(identifier, time, sent_at, signature, _header(headers, "paypal-cert-url"))
+
+
+def is_signed(key: RSAPublicKey, transmission: Transmission, webhook_id: str, body: bytes) -> bool:
+    """This function will tell whether a key signed a transmission of a body to a webhook.
+
+    Source: PayPal's Python SDK, notifications.py; all public samples verify this way.
+    """
+    text = f"{transmission.id}|{transmission.time}|{webhook_id}|{zlib.crc32(body)}"
+    try:
+        key.verify(transmission.signature, text.encode("ascii"), PKCS1v15(), SHA256())
+    except InvalidSignature:
+        return False
+    return True
+
+
+class PayPalWebhookVerifier:
+    """The proof that a message is PayPal's; safe to share between threads."""
+
+    def __init__(
+        self,
+        *,
+        webhook_id: str,
+        certificates: CertificateStore,
+        api: PayPalApi | None = None,
+        age_max: timedelta = TRANSMISSION_AGE_MAX,
+        ahead_max: timedelta = TRANSMISSION_AHEAD_MAX,
+    ) -> None:
+        # PayPal's simulator signs for WEBHOOK_ID with the live certificate, for anybody who asks.
+        if not _WEBHOOK_ID.fullmatch(webhook_id) or webhook_id.upper() == "WEBHOOK_ID":
+            raise SettingsError("PAYPAL_WEBHOOK_ID: is not the id of a webhook of ours")
+        self.certificates = certificates
+        self._webhook_id = webhook_id
+        self._api = api
+        self._age_max = age_max
+        self._ahead_max = ahead_max
+
+    @classmethod
+    def from_settings(cls, settings: Settings, api: PayPalApi) -> PayPalWebhookVerifier:
+        """This function will make the verifier that PAYPAL_VERIFICATION asks for.
+
+        Raises: SettingsError when the webhook's id is missing or the simulator's.
+        """
+        require(settings, "paypal_webhook_id")
+        return cls(
+            webhook_id=settings.paypal_webhook_id,
+            certificates=CertificateStore.from_settings(settings),
+            api=api if settings.paypal_verification == "api" else None,
+        )
+
+    def close(self) -> None:
+        """This function will close the connections that stand."""
+        self.certificates.close()
+
+    def needs_network(self, headers: Mapping[str, str]) -> bool:
+        """This function will tell whether `verify` will have to ask somebody, and so may wait.
+
+        False also for headers that are refused without asking.
+        """
+        try:
+            transmission = transmission_of(headers)
+            self.certificates.check_url(transmission.certificate_url)
+        except ForgedWebhook:
+            return False
+        if self._api is not None:
+            return True
+        return self.certificates.cached(transmission.certificate_url) is None
+
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> VerifiedWebhook:
+        """This function will prove a message and read its envelope; nothing of it is kept.
+
+        Replay: the same message verifies again for as long as its transmission time is fresh.
+        Raises: ForgedWebhook, MalformedWebhook (proved, but unreadable), CertificateUnavailable
+        or, where PayPal's API is asked, ProviderUnavailable and CredentialsRejected.
+        """
+        transmission = transmission_of(headers)
+        self.certificates.check_url(transmission.certificate_url)
+        if not -self._ahead_max <= now - transmission.sent_at <= self._age_max:
+            raise ForgedWebhook("the transmission time is too old or in the future")
+        if self._api is not None:
+            self._ask(self._api, transmission, body)
+        else:
+            key = self.certificates.key(transmission.certificate_url, now=now)
+            if not is_signed(key, transmission, self._webhook_id, body):
+                raise ForgedWebhook("the signature is not PayPal's for this body and webhook")
+        event = read(body)
+        return VerifiedWebhook(
+            external_id=event.external_id,
+            event_type=event.event_type,
+            transmission_id=transmission.id,
+            occurred_at=event.occurred_at,
+        )
+
+    def _ask(self, api: PayPalApi, transmission: Transmission, body: bytes) -> None:
+        fields = {
+            "auth_algo": _ALGORITHM,
+            "cert_url": transmission.certificate_url,
+            "transmission_id": transmission.id,
+            "transmission_sig": base64.b64encode(transmission.signature).decode("ascii"),
+            "transmission_time": transmission.time,
+        }
+        if not _is_one_object(body):
+            # PayPal can only be asked about an object, and sends nothing else. Anything less
+            # whole could also close the question early and answer it itself.
+            raise ForgedWebhook("the body is not a JSON object")
+        if not api.verify_webhook(fields, body, webhook_id=self._webhook_id):
+            raise ForgedWebhook("PayPal says that the signature is not its own")
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    values = {value for key, value in headers.items() if key.lower() == name}
+    if len(values) != 1:
+        raise ForgedWebhook(f"{name} is missing or given twice")
+    value = values.pop()
+    if not value or len(value) > _HEADER_LENGTH_MAX or not value.isascii():
+        raise ForgedWebhook(f"{name} is odd")
+    return value
+
+
+def _is_one_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body.decode("utf-8")), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,1 @@
+"""Twilio: subaccounts, and the signed callbacks about messages and calls."""

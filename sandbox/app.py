@@ -1,0 +1,71 @@
+"""The sandbox's application: one port, one prefix for each provider, and the control plane."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+
+import sandbox.paypal.api
+import sandbox.stripe.api
+import sandbox.twilio.api
+import sandbox.vapi.api
+from sandbox.control import Control
+from sandbox.core import Sandbox
+from sandbox.exchange import Answer, Call, json_answer
+from sandbox.gate import Gate, Handler
+from sandbox.paypal.control import PayPalControl
+from sandbox.stripe.control import StripeControl
+from sandbox.twilio.control import TwilioControl
+from sandbox.vapi.control import VapiControl
+
+_ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def build_app(house: Sandbox) -> Starlette:
+    """This function will build the application around one sandbox."""
+    gate = Gate(house)
+    routes: list[BaseRoute] = [
+        _provider(gate, "paypal", sandbox.paypal.api.operations(), _not_found),
+        _provider(gate, "twilio", sandbox.twilio.api.operations(), sandbox.twilio.api.not_found),
+        _provider(gate, "stripe", sandbox.stripe.api.operations(), _not_found),
+        _provider(gate, "vapi", sandbox.vapi.api.operations(), _not_found),
+        Mount(
+            "/_control",
+            routes=[
+                Mount("/paypal", routes=PayPalControl(house).routes()),
+                Mount("/twilio", routes=TwilioControl(house).routes()),
+                Mount("/stripe", routes=StripeControl(house).routes()),
+                Mount("/vapi", routes=VapiControl(house).routes()),
+                *Control(house).routes(),
+            ],
+        ),
+    ]
+    return Starlette(routes=routes, exception_handlers={ValidationError: _tell_what_is_wrong})
+
+
+def _provider(
+    gate: Gate, name: str, operations: list[tuple[str, str, Handler]], otherwise: Handler
+) -> Mount:
+    routes = [
+        Route(path, gate.endpoint(name, handler), methods=[method])
+        for method, path, handler in operations
+    ]
+    # Paths that nobody serves are noted too: a client that errs must be seen to err.
+    routes.append(Route("/{rest:path}", gate.endpoint(name, otherwise), methods=_ALL_METHODS))
+    return Mount(f"/{name}", routes=routes)
+
+
+def _not_found(house: Sandbox, call: Call) -> Answer:
+    message = f"no such operation: {call.method} {call.path}"
+    return json_answer({"name": "RESOURCE_NOT_FOUND", "message": message}, 404)
+
+
+async def _tell_what_is_wrong(request: Request, error: Exception) -> Response:
+    wrong: list[dict[str, str]] = []
+    if isinstance(error, ValidationError):
+        for one in error.errors():
+            wrong.append({"field": ".".join(map(str, one["loc"])), "why": one["msg"]})
+    return JSONResponse({"error": "not understood", "fields": wrong}, 422)

@@ -1,0 +1,96 @@
+"""The control plane: what no provider offers, and a laptop without accounts cannot do without."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.asking import refuse, understand
+from sandbox.core import Sandbox
+from sandbox.faults import Order
+
+
+class Target(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(pattern=r"^https?://")
+
+
+class Control:
+    """The endpoints that concern no one provider."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[Route]:
+        """This function will list the endpoints, below /_control."""
+        return [
+            Route("/info", self.get_info, methods=["GET"]),
+            Route("/target", self.set_target, methods=["POST"]),
+            Route("/deliveries", self.list_deliveries, methods=["GET"]),
+            Route("/requests", self.list_requests, methods=["GET"]),
+            Route("/reset", self.reset, methods=["POST"]),
+            Route("/faults", self.add_fault, methods=["POST"]),
+            Route("/faults", self.list_faults, methods=["GET"]),
+            Route("/faults", self.clear_faults, methods=["DELETE"]),
+            Route("/faults/{id}", self.remove_fault, methods=["DELETE"]),
+            Route("/faults/{id}/release", self.release_fault, methods=["POST"]),
+        ]
+
+    async def get_info(self, request: Request) -> Response:
+        """This function will show where the stand-ins are and what their clients need."""
+        return JSONResponse(self._sandbox.info())
+
+    async def set_target(self, request: Request) -> Response:
+        """This function will deliver webhooks elsewhere from now on."""
+        asked = await understand(request, Target)
+        self._sandbox.target = asked.url.rstrip("/")
+        return JSONResponse({"target": self._sandbox.target})
+
+    async def list_deliveries(self, request: Request) -> Response:
+        """This function will show the recent tries at delivery, oldest first."""
+        wanted = request.query_params.get("provider")
+        recent = self._sandbox.courier.recent
+        return JSONResponse([one for one in recent if wanted in (None, one["provider"])])
+
+    async def list_requests(self, request: Request) -> Response:
+        """This function will show the requests that the stand-ins received, oldest first."""
+        query = request.query_params
+        found = self._sandbox.journal.find(
+            query.get("provider", ""), query.get("path_contains", ""), query.get("method", "")
+        )
+        return JSONResponse(found)
+
+    async def reset(self, request: Request) -> Response:
+        """This function will forget all state and faults; keys and target stay."""
+        self._sandbox.reset()
+        return JSONResponse({"reset": True})
+
+    async def add_fault(self, request: Request) -> Response:
+        """This function will put a fault in force."""
+        fault = self._sandbox.faults.add(await understand(request, Order))
+        return JSONResponse(fault.to_dict(), 201)
+
+    async def list_faults(self, request: Request) -> Response:
+        """This function will show the faults, with what they struck and what they hold."""
+        return JSONResponse([fault.to_dict() for fault in self._sandbox.faults.all()])
+
+    async def clear_faults(self, request: Request) -> Response:
+        """This function will end every fault; what they hold vanishes without effect."""
+        self._sandbox.faults.clear()
+        return Response(status_code=204)
+
+    async def remove_fault(self, request: Request) -> Response:
+        """This function will end one fault; what it holds vanishes without effect."""
+        if not self._sandbox.faults.remove(request.path_params["id"]):
+            return refuse("no such fault", 404)
+        return Response(status_code=204)
+
+    async def release_fault(self, request: Request) -> Response:
+        """This function will let held requests take effect, and answer once they have."""
+        fault = self._sandbox.faults.get(request.path_params["id"])
+        if fault is None:
+            return refuse("no such fault", 404)
+        return JSONResponse({"released": await fault.release()})

@@ -1,0 +1,85 @@
+"""The sandbox as one value: its keys, where webhooks go, and what each provider remembers."""
+
+from __future__ import annotations
+
+from sandbox.delivery import Courier
+from sandbox.exchange import Json
+from sandbox.faults import Faults
+from sandbox.journal import Journal
+from sandbox.keys import CERTIFICATE_NAME, Keys
+from sandbox.paypal.state import PayPalState
+from sandbox.stripe.state import StripeState
+from sandbox.twilio.state import TwilioState
+from sandbox.vapi.state import VapiState
+
+
+class Sandbox:
+    """Everything that the stand-ins share. All of it lives in one process and one event loop."""
+
+    def __init__(self, keys: Keys, base_url: str, target: str) -> None:
+        self.keys = keys
+        self.base_url = base_url
+        #: Base address of the ingress; `/webhooks/<provider>` follows it.
+        self.target = target.rstrip("/")
+        self.journal = Journal()
+        self.faults = Faults()
+        self.courier = Courier()
+        self._start_afresh()
+
+    def webhook_url(self, provider: str) -> str:
+        """This function will give the address that a provider's webhooks are delivered to."""
+        return f"{self.target}/webhooks/{provider}"
+
+    def api_url(self, provider: str) -> str:
+        """This function will give the base address of a provider's stand-in."""
+        return f"{self.base_url}/{provider}"
+
+    def reset(self) -> None:
+        """This function will forget everything but the keys, the target and PayPal's tokens.
+
+        Tokens stay because a client that outlives the reset would else be refused for no fault.
+        """
+        tokens = self.paypal.tokens
+        self.faults.clear()
+        self.courier.cancel()
+        self.journal.clear()
+        self._start_afresh()
+        self.paypal.tokens = tokens
+
+    def info(self) -> Json:
+        """This function will give what a client needs to know, secrets and all."""
+        secrets = self.keys.secrets
+        return {
+            "base_url": self.base_url,
+            "target": self.target,
+            "paypal": {
+                "base_url": self.api_url("paypal"),
+                "client_id": secrets.paypal_client_id,
+                "client_secret": secrets.paypal_client_secret,
+                "webhook_id": secrets.paypal_webhook_id,
+                "ca_file": str(self.keys.ca_file),
+                "certificate_name": CERTIFICATE_NAME,
+            },
+            "twilio": {
+                "base_url": self.api_url("twilio"),
+                "account_sid": secrets.twilio_account_sid,
+                "auth_token": secrets.twilio_auth_token,
+            },
+            "stripe": {
+                "base_url": self.api_url("stripe"),
+                "api_key": secrets.stripe_api_key,
+                "webhook_secret": secrets.stripe_webhook_secret,
+            },
+            "vapi": {
+                "base_url": self.api_url("vapi"),
+                "api_key": secrets.vapi_api_key,
+                "server_secret": secrets.vapi_server_secret,
+            },
+        }
+
+    def _start_afresh(self) -> None:
+        secrets = self.keys.secrets
+        self.paypal = PayPalState()
+        self.twilio = TwilioState(secrets.twilio_account_sid, secrets.twilio_auth_token)
+        self.stripe = StripeState()
+        self.vapi = VapiState()

@@ -1,0 +1,109 @@
+"""One request to a provider's stand-in and one answer, as plain values that handlers take and give.
+
+Handlers are synchronous, so that each acts in one step and no other request sees half of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+Json = dict[str, Any]
+
+#: Letters of the ids that PayPal makes.
+_ID_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as it was received; the path is the provider's own, without our prefix."""
+
+    provider: str
+    method: str
+    path: str
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def form(self) -> dict[str, str]:
+        """This function will give the fields of a form body, blank ones too; {} for another."""
+        if "x-www-form-urlencoded" not in self.headers.get("content-type", ""):
+            return {}
+        return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
+
+    def json(self) -> Json | None:
+        """This function will give the body as a JSON object; None when it is not one."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def basic(self) -> tuple[str, str]:
+        """This function will give the user and password of HTTP Basic; two blanks without it."""
+        scheme, _, value = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return "", ""
+        try:
+            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return "", ""
+        return user, password
+
+    def bearer(self) -> str:
+        """This function will give the bearer token; blank without one."""
+        scheme, _, value = self.headers.get("authorization", "").partition(" ")
+        return value.strip() if scheme.lower() == "bearer" else ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the provider answers."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Rejected(Exception):
+    """The provider answers with an error and nothing has changed."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"answered {answer.status}")
+        self.answer = answer
+
+
+def json_answer(value: object, status: int = 200, **headers: str) -> Answer:
+    """This function will answer with a JSON body; header names are written with underscores."""
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return Answer(status, body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def same_secret(given: str, expected: str) -> bool:
+    """This function will compare two secrets in constant time."""
+    return secrets.compare_digest(given.encode(), expected.encode())
+
+
+def letters(length: int) -> str:
+    """This function will make an id of capital letters and digits by chance."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(length))
+
+
+def iso_seconds(at: datetime | None = None) -> str:
+    """This function will write an instant (now, by default) as RFC 3339 in whole seconds, `Z`."""
+    return (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def iso_ms(at: datetime | None = None) -> str:
+    """This function will write an instant (now, by default) as RFC 3339 in milliseconds, `Z`."""
+    text = (at or datetime.now(UTC)).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

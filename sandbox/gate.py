@@ -1,0 +1,136 @@
+"""Where every request to a stand-in comes in: noted first, then struck by a fault or acted on.
+
+What was begun goes on whether or not the client stays: a lost request can still land.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sandbox.core import Sandbox
+from sandbox.exchange import Answer, Call, Json, Rejected
+from sandbox.faults import Fault
+
+Handler = Callable[[Sandbox, Call], Answer]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+#: Key of the connection's transport among the scope's extensions; see server.py.
+TRANSPORT = "holdfast.transport"
+
+
+class NoAnswer(Response):
+    """Closes the connection without a byte of an answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"][TRANSPORT].abort()
+        # The server would answer 500 for us if it did not yet know that the client is gone.
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class Gate:
+    """Turns a provider's handler into an endpoint that obeys the faults in force."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._tasks: set[asyncio.Task[Response]] = set()
+
+    def endpoint(self, provider: str, handler: Handler) -> Endpoint:
+        """This function will give the endpoint of one operation of one provider."""
+
+        async def receive(request: Request) -> Response:
+            call = await _read(provider, request)
+            # A task of its own, so that nothing that befalls the connection can stop it.
+            task = asyncio.create_task(self._handle(call, handler))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return await asyncio.shield(task)
+
+        return receive
+
+    async def _handle(self, call: Call, handler: Handler) -> Response:
+        entry = self._sandbox.journal.record(call)
+        fault = self._sandbox.faults.pick(call)
+        if fault is None:
+            return self._act(call, handler, entry)
+        entry["fault_id"] = fault.id
+        return await self._fail(fault, call, handler, entry)
+
+    async def _fail(self, fault: Fault, call: Call, handler: Handler, entry: Json) -> Response:
+        order = fault.order
+        match order.kind:
+            case "delay":
+                await asyncio.sleep(order.seconds)
+                return self._act(call, handler, entry)
+            case "hold":
+                return await self._hold(fault, call, handler, entry)
+            case "act_then_drop":
+                self._act(call, handler, entry)
+                entry["outcome"] = "acted, not answered"
+                return NoAnswer()
+            case "act_then_timeout":
+                self._act(call, handler, entry)
+                entry["outcome"] = "acted, not answered"
+                await asyncio.sleep(order.seconds)
+                return NoAnswer()
+            case "drop":
+                entry["outcome"] = "dropped"
+                return NoAnswer()
+            case "status":
+                entry["outcome"], entry["status"] = "answered by fault", order.status
+                return _refusal(call, order.status, order.headers)
+
+    async def _hold(self, fault: Fault, call: Call, handler: Handler, entry: Json) -> Response:
+        held = fault.hold()
+        entry["outcome"] = "held"
+        if not await held.decision:
+            entry["outcome"] = "dropped"
+            return NoAnswer()
+        try:
+            return self._act(call, handler, entry)
+        finally:
+            held.landed.set()
+
+    def _act(self, call: Call, handler: Handler, entry: Json) -> Response:
+        try:
+            answer = handler(self._sandbox, call)
+        except Rejected as rejected:
+            answer = rejected.answer
+        entry["outcome"], entry["status"] = "answered", answer.status
+        return _response(answer)
+
+
+async def _read(provider: str, request: Request) -> Call:
+    path = request.url.path.removeprefix(f"/{provider}")
+    return Call(
+        provider=provider,
+        method=request.method,
+        path=path,
+        params=request.path_params,
+        query=request.query_params,
+        headers=request.headers,
+        body=await request.body(),
+    )
+
+
+def _response(answer: Answer) -> Response:
+    response = Response(answer.body or None, answer.status, dict(answer.headers))
+    if answer.body:
+        response.headers["content-type"] = answer.media_type
+    return response
+
+
+def _refusal(call: Call, status: int, headers: dict[str, str]) -> Response:
+    # An outage is answered in the provider's own manner only where a client reads the body.
+    words = "the stand-in was told to fail"
+    if call.provider == "twilio":
+        code = 20429 if status == 429 else 20000 + status
+        body = f'{{"code":{code},"message":"{words}","more_info":"","status":{status}}}'
+    else:
+        body = f'{{"name":"FAULT","message":"{words}"}}'
+    return Response(body, status, headers, "application/json")

@@ -1,0 +1,65 @@
+"""The requests that the stand-ins received: what lets a test prove that nobody was asked.
+
+Secrets are never kept: no headers, and no field whose name speaks of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Any
+
+from sandbox.exchange import Call, Json, iso_ms
+
+#: Requests remembered; older ones are forgotten.
+_ENTRIES_MAX = 5000
+_SECRET = re.compile(r"token|secret|password|signature|_sig$", re.IGNORECASE)
+
+
+class Journal:
+    """Requests in the order received."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Json] = deque(maxlen=_ENTRIES_MAX)
+
+    def record(self, call: Call) -> Json:
+        """This function will note a request on arrival, before anything is done about it.
+
+        The entry is given back so that its `outcome` and `status` can be filled in later.
+        """
+        entry: Json = {
+            "at": iso_ms(),
+            "provider": call.provider,
+            "method": call.method,
+            "path": call.path,
+            "query": _without_secrets(dict(call.query)),
+            "form": _without_secrets(call.form()),
+            "json": _without_secrets(call.json()),
+            "fault_id": None,
+            "outcome": "received",
+            "status": None,
+        }
+        self._entries.append(entry)
+        return entry
+
+    def find(self, provider: str = "", path_contains: str = "", method: str = "") -> list[Json]:
+        """This function will give the requests that fit, oldest first."""
+        return [
+            entry
+            for entry in self._entries
+            if provider in ("", entry["provider"])
+            and path_contains in entry["path"]
+            and method.upper() in ("", entry["method"])
+        ]
+
+    def clear(self) -> None:
+        """This function will forget every request."""
+        self._entries.clear()
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_secrets(v) for k, v in value.items() if not _SECRET.search(str(k))}
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""PayPal's stand-in."""

@@ -1,0 +1,236 @@
+"""What PayPal is made to do: the control plane under /_control/paypal."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.asking import Asked, Currency, Value, refuse, understand
+from sandbox.core import Sandbox
+from sandbox.exchange import Json
+from sandbox.paypal.events import (
+    Forgery,
+    Told,
+    forge_body,
+    make_event,
+    parcel,
+)
+from sandbox.paypal.scenario import (
+    DEFAULT_PLAN,
+    Subject,
+    UnknownResource,
+    event_type_of_subscription,
+    tell,
+)
+from sandbox.paypal.state import StoredEvent, money, set_subscription_status
+
+Status = Literal["APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
+
+
+class NewSubscription(Asked):
+    organization_id: str = Field(min_length=1, max_length=127)
+    status: Status = "ACTIVE"
+    plan_id: str = DEFAULT_PLAN
+
+
+class NewStatus(Asked):
+    status: Status
+
+
+class NewCapture(Asked):
+    organization_id: str = Field(min_length=1, max_length=127)
+    value: Value
+    currency: Currency = "USD"
+    status: Literal["COMPLETED", "PENDING", "DECLINED"] = "COMPLETED"
+
+
+class NewRefund(Asked):
+    value: Value | None = None
+
+
+class NewEvent(Asked):
+    event_type: str = Field(pattern=r"^[A-Z-]+(\.[A-Z-]+)+$")
+    organization_id: str = ""
+    resource_id: str = ""
+    value: Value = "49.00"
+    currency: Currency = "USD"
+    keep_state: bool = False
+    copies: int = Field(1, ge=1, le=200)
+    event_id: str = ""
+    create_time: str = ""
+    transmission_id: str = ""
+    transmission_time: str = ""
+    forge: Forgery | None = None
+
+
+class Again(Asked):
+    copies: int = Field(1, ge=1, le=200)
+    forge: Literal["body_crc"] | None = None
+
+
+class PayPalControl:
+    """The endpoints; each answers when the first deliveries have been answered."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[Route]:
+        """This function will list the endpoints, below /_control/paypal."""
+        return [
+            Route("/subscriptions", self.add_subscription, methods=["POST"]),
+            Route("/subscriptions", self.list_subscriptions, methods=["GET"]),
+            Route("/subscriptions/{id}/status", self.set_status, methods=["POST"]),
+            Route("/captures", self.add_capture, methods=["POST"]),
+            Route("/captures/{id}/refund", self.refund_capture, methods=["POST"]),
+            Route("/events", self.add_event, methods=["POST"]),
+            Route("/events/{id}", self.get_event, methods=["GET"]),
+            Route("/events/{id}/redeliver", self.redeliver, methods=["POST"]),
+            Route("/tokens", self.revoke_tokens, methods=["DELETE"]),
+        ]
+
+    async def add_subscription(self, request: Request) -> Response:
+        """This function will make a subscription and tell of its status."""
+        asked = await understand(request, NewSubscription)
+        subscription = self._sandbox.paypal.add_subscription(
+            asked.plan_id, asked.organization_id, asked.status
+        )
+        return await self._told_of_subscription(subscription, asked, 201)
+
+    async def list_subscriptions(self, request: Request) -> Response:
+        """This function will show the subscriptions, or those of one organization."""
+        wanted = request.query_params.get("organization_id")
+        found = self._sandbox.paypal.subscriptions.values()
+        return JSONResponse([one for one in found if wanted in (None, one.get("custom_id"))])
+
+    async def set_status(self, request: Request) -> Response:
+        """This function will set any status, as PayPal itself might."""
+        asked = await understand(request, NewStatus)
+        subscription = self._sandbox.paypal.subscriptions.get(request.path_params["id"])
+        if subscription is None:
+            return refuse("no such subscription", 404)
+        set_subscription_status(subscription, asked.status)
+        return await self._told_of_subscription(subscription, asked, 200)
+
+    async def add_capture(self, request: Request) -> Response:
+        """This function will make a payment and tell of it."""
+        asked = await understand(request, NewCapture)
+        capture = self._sandbox.paypal.add_capture(
+            asked.organization_id,
+            money(asked.value, asked.currency),
+            asked.status,
+        )
+        told = Told(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
+        return JSONResponse(capture | {"deliveries": await self._deliver(told, asked)}, 201)
+
+    async def refund_capture(self, request: Request) -> Response:
+        """This function will give back part of a payment, or what is left, and tell of it."""
+        asked = await understand(request, NewRefund)
+        state = self._sandbox.paypal
+        capture = state.captures.get(request.path_params["id"])
+        if capture is None:
+            return refuse("no such capture", 404)
+        left = state.left_of(capture)
+        value = asked.value or f"{left:f}"
+        if not state.can_refund(capture, value):
+            return refuse(f"{value} cannot be refunded: {left:f} is left", 422)
+        refund = state.add_refund(capture, value)
+        told = Told("PAYMENT.CAPTURE.REFUNDED", "refund", refund)
+        return JSONResponse(refund | {"deliveries": await self._deliver(told, asked)}, 201)
+
+    async def add_event(self, request: Request) -> Response:
+        """This function will tell of something, setting first the state that it implies."""
+        asked = await understand(request, NewEvent)
+        if not (asked.organization_id or asked.resource_id):
+            return refuse("organization_id or resource_id is needed", 422)
+        subject = Subject(
+            asked.organization_id,
+            asked.resource_id,
+            asked.value,
+            asked.currency,
+            # A forger has no say in what PayPal itself holds to be true.
+            asked.keep_state or asked.forge is not None,
+            asked.create_time,
+        )
+        try:
+            told = tell(self._sandbox, asked.event_type, subject)
+        except UnknownResource as error:
+            return refuse(f"no such resource: {error}", 404)
+        given = asked.model_dump(
+            include={"event_id", "create_time", "transmission_id", "transmission_time"}
+        )
+        told = Told(**{**vars(told), **given})
+        event = make_event(self._sandbox, told, asked.forge)
+        # A forgery is meant to be refused; trying it again would only blur what is shown.
+        retry = asked.retry and asked.forge is None
+        deliveries: list[Json] = []
+        if asked.deliver:
+            deliveries = await self._send(event, asked.copies, retry)
+        return JSONResponse(deliveries or [_unsent(event)])
+
+    async def get_event(self, request: Request) -> Response:
+        """This function will show an event's very bytes and headers."""
+        event = self._sandbox.paypal.events.get(request.path_params["id"])
+        if event is None:
+            return refuse("no such event", 404)
+        return JSONResponse(
+            {
+                "event_id": event.event_id,
+                "event_type": event.event_type,
+                "transmission_id": event.transmission_id,
+                "headers": event.headers,
+                "body": event.body.decode(),
+            }
+        )
+
+    async def redeliver(self, request: Request) -> Response:
+        """This function will send an event again, byte for byte, or a forgery under its headers."""
+        asked = await understand(request, Again)
+        event = self._sandbox.paypal.events.get(request.path_params["id"])
+        if event is None:
+            return refuse("no such event", 404)
+        if asked.forge == "body_crc":
+            event = StoredEvent(
+                event.event_id,
+                event.event_type,
+                event.transmission_id,
+                event.headers,
+                forge_body(event.body),
+            )
+        retry = asked.retry and asked.forge is None
+        return JSONResponse(await self._send(event, asked.copies, retry))
+
+    async def revoke_tokens(self, request: Request) -> Response:
+        """This function will make every token given so far worthless."""
+        self._sandbox.paypal.tokens.clear()
+        return Response(status_code=204)
+
+    async def _told_of_subscription(self, subscription: Json, asked: Asked, code: int) -> Response:
+        event_type = event_type_of_subscription(subscription["status"])
+        told = Told(event_type, "subscription", subscription)
+        deliveries = await self._deliver(told, asked)
+        return JSONResponse(subscription | {"deliveries": deliveries}, code)
+
+    async def _deliver(self, told: Told, asked: Asked) -> list[Json]:
+        if not asked.deliver:
+            return []
+        return await self._send(make_event(self._sandbox, told), 1, asked.retry)
+
+    async def _send(self, event: StoredEvent, copies: int, retry: bool) -> list[Json]:
+        addressed = parcel(self._sandbox, event)
+        return await self._sandbox.courier.send(addressed, copies=copies, retry=retry)
+
+
+def _unsent(event: StoredEvent) -> Json:
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "transmission_id": event.transmission_id,
+        "status_code": None,
+        "body": "",
+        "headers": {},
+        "error": "not delivered, as asked",
+    }

@@ -1,0 +1,189 @@
+"""PayPal's webhooks: the envelope, the signature, and the forgeries that a receiver must survive.
+
+The signature covers the CRC32 of the body and nothing more, which is PayPal's way, not ours.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+from uuid import uuid4
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+
+from sandbox.core import Sandbox
+from sandbox.delivery import Parcel
+from sandbox.exchange import Json, iso_ms, iso_seconds, letters
+from sandbox.paypal.state import LINKS_URL, StoredEvent
+
+Forgery = Literal["signature", "body_crc", "webhook_id"]
+
+#: What the simulator signs for; anybody can have it sign anything.
+_SIMULATOR_WEBHOOK_ID = "WEBHOOK_ID"
+#: Characters whose last four bits are free: enough of them steer a CRC32 to any value.
+_STEERING = "@" * 16
+#: The amount that a forged body claims.
+_FORGED_VALUE = "99999.00"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an event is about, and the parts of its envelope that can be set from outside."""
+
+    event_type: str
+    resource_type: str
+    resource: Json
+    #: "2.0", or blank for the first version, which names none.
+    resource_version: str = "2.0"
+    event_id: str = ""
+    create_time: str = ""
+    transmission_id: str = ""
+    transmission_time: str = ""
+
+
+def make_event(sandbox: Sandbox, told: Told, forge: Forgery | None = None) -> StoredEvent:
+    """This function will write an event, sign it as PayPal does, and remember it."""
+    event_id = told.event_id or f"WH-{letters(17)}-{letters(17)}"
+    body = _envelope(told, event_id)
+    webhook_id = sandbox.keys.secrets.paypal_webhook_id
+    headers = sign(
+        sandbox,
+        body,
+        transmission_id=told.transmission_id or str(uuid4()),
+        transmission_time=told.transmission_time or iso_seconds(),
+        webhook_id=_SIMULATOR_WEBHOOK_ID if forge == "webhook_id" else webhook_id,
+    )
+    if forge == "signature":
+        genuine = base64.b64decode(headers["PAYPAL-TRANSMISSION-SIG"])
+        headers["PAYPAL-TRANSMISSION-SIG"] = base64.b64encode(genuine[::-1]).decode()
+    if forge == "body_crc":
+        body = forge_body(body)
+        event_id = json.loads(body)["id"]
+    transmission_id = headers["PAYPAL-TRANSMISSION-ID"]
+    event = StoredEvent(event_id, told.event_type, transmission_id, headers, body)
+    sandbox.paypal.events[event_id] = event
+    return event
+
+
+def parcel(sandbox: Sandbox, event: StoredEvent) -> Parcel:
+    """This function will address an event to the ingress."""
+    return Parcel(
+        provider="paypal",
+        event_id=event.event_id,
+        event_type=event.event_type,
+        transmission_id=event.transmission_id,
+        url=sandbox.webhook_url("paypal"),
+        headers=event.headers,
+        body=event.body,
+    )
+
+
+def announce(sandbox: Sandbox, told: Told) -> None:
+    """This function will tell the ingress in the background, again and again if need be."""
+    sandbox.courier.post(parcel(sandbox, make_event(sandbox, told)))
+
+
+def sign(
+    sandbox: Sandbox, body: bytes, *, transmission_id: str, transmission_time: str, webhook_id: str
+) -> dict[str, str]:
+    """This function will give the headers that PayPal sends with a body.
+
+    Source: PayPal's own clients rebuild `id|time|webhook id|CRC32 in decimal` and check it with
+    RSA PKCS#1 v1.5 and SHA-256.
+    """
+    message = signed_text(transmission_id, transmission_time, webhook_id, body)
+    signature = sandbox.keys.signer.sign(message, padding.PKCS1v15(), hashes.SHA256())
+    certificate = f"v1/notifications/certs/{sandbox.keys.certificate_id}"
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "PayPal/AUHD-1.0-1",
+        "Correlation-Id": letters(13).lower(),
+        "PAYPAL-TRANSMISSION-ID": transmission_id,
+        "PAYPAL-TRANSMISSION-TIME": transmission_time,
+        "PAYPAL-TRANSMISSION-SIG": base64.b64encode(signature).decode(),
+        "PAYPAL-CERT-URL": f"{sandbox.api_url('paypal')}/{certificate}",
+        "PAYPAL-AUTH-ALGO": "SHA256withRSA",
+        "PAYPAL-AUTH-VERSION": "v2",
+    }
+
+
+def signed_text(
+    transmission_id: str, transmission_time: str, webhook_id: str, body: bytes
+) -> bytes:
+    """This function will give the bytes that a signature is made over."""
+    crc = zlib.crc32(body) & 0xFFFFFFFF
+    return f"{transmission_id}|{transmission_time}|{webhook_id}|{crc}".encode()
+
+
+def forge_body(genuine: bytes) -> bytes:
+    """This function will write another event with the same CRC32, so that its signature is valid.
+
+    It bears another id and, where there is an amount, a far larger one.
+    """
+    event = json.loads(genuine)
+    event["id"] = f"WH-{letters(17)}-{letters(17)}"
+    if "amount" in event["resource"]:
+        key = "value" if "value" in event["resource"]["amount"] else "total"
+        event["resource"]["amount"][key] = _FORGED_VALUE
+    event["summary"] = f"{event.get('summary', '')} {_STEERING}"
+    body = json.dumps(event, separators=(",", ":")).encode()
+    return steer_crc32(body, body.index(_STEERING.encode()), zlib.crc32(genuine))
+
+
+def steer_crc32(body: bytes, start: int, wanted: int) -> bytes:
+    """This function will set the free bits of the steering characters so that the CRC32 is wanted.
+
+    CRC32 is linear: each free bit flips a fixed set of the sum's bits, whatever the others do.
+    """
+    plain = zlib.crc32(body)
+    pivots: dict[int, tuple[int, int]] = {}
+    for number in range(len(_STEERING) * 4):
+        effect = zlib.crc32(_flip(body, start, 1 << number)) ^ plain
+        effect, bits = _reduce(effect, 1 << number, pivots.get)
+        if effect:
+            pivots[effect.bit_length()] = (effect, bits)
+    rest, bits = _reduce(plain ^ wanted, 0, pivots.get)
+    if rest:
+        raise ArithmeticError("the free bits do not span the sum")
+    return _flip(body, start, bits)
+
+
+def _reduce(
+    effect: int, bits: int, pivot_of: Callable[[int], tuple[int, int] | None]
+) -> tuple[int, int]:
+    while effect and (pivot := pivot_of(effect.bit_length())):
+        effect, bits = effect ^ pivot[0], bits ^ pivot[1]
+    return effect, bits
+
+
+def _flip(body: bytes, start: int, bits: int) -> bytes:
+    changed = bytearray(body)
+    for place in range(len(_STEERING)):
+        changed[start + place] ^= bits >> (4 * place) & 0xF
+    return bytes(changed)
+
+
+def _envelope(told: Told, event_id: str) -> bytes:
+    link = f"{LINKS_URL}/v1/notifications/webhooks-events/{event_id}"
+    event: Json = {
+        "id": event_id,
+        "event_version": "1.0",
+        "create_time": told.create_time or iso_ms(),
+        "resource_type": told.resource_type,
+        "resource_version": told.resource_version,
+        "event_type": told.event_type,
+        "summary": f"{told.event_type.replace('.', ' ').capitalize()}: {told.resource.get('id')}",
+        "resource": told.resource,
+        "links": [
+            {"href": link, "rel": "self", "method": "GET"},
+            {"href": f"{link}/resend", "rel": "resend", "method": "POST"},
+        ],
+    }
+    if not told.resource_version:
+        del event["resource_version"]
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()

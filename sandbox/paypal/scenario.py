@@ -1,0 +1,223 @@
+"""What an event is about: finds or makes its resource, and sets the state that the event implies.
+
+With keep_state nothing that the API shows is changed: the event is then stale, or a lie.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from sandbox.core import Sandbox
+from sandbox.exchange import Json, iso_seconds, letters
+from sandbox.paypal.events import Told
+from sandbox.paypal.state import LINKS_URL, build_refund, capture_of, money, set_subscription_status
+
+#: The plan of subscriptions that nobody named a plan for.
+DEFAULT_PLAN = "P-HOLDFASTSANDBOXPLAN00001"
+#: Statuses that events of a subscription imply.
+_IMPLIED = {
+    "ACTIVATED": "ACTIVE",
+    "RE-ACTIVATED": "ACTIVE",
+    "SUSPENDED": "SUSPENDED",
+    "CANCELLED": "CANCELLED",
+    "EXPIRED": "EXPIRED",
+}
+
+
+class UnknownResource(Exception):
+    """No resource of that kind has the id asked for."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom or what an event shall be about, and the amount where one has to be made up."""
+
+    organization_id: str
+    resource_id: str
+    value: str
+    currency: str
+    keep_state: bool
+    create_time: str
+
+
+def event_type_of_subscription(status: str) -> str:
+    """This function will name the event that tells of a status."""
+    word = {"APPROVAL_PENDING": "CREATED", "APPROVED": "UPDATED", "ACTIVE": "ACTIVATED"}
+    return f"BILLING.SUBSCRIPTION.{word.get(status, status)}"
+
+
+def tell(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+    """This function will say what the event tells, having set the state that it implies.
+
+    Raises: UnknownResource when a resource is named that is not there.
+    """
+    if event_type.startswith("BILLING.SUBSCRIPTION."):
+        return _tell_subscription(sandbox, event_type, subject)
+    if event_type.startswith("PAYMENT.CAPTURE."):
+        return _tell_capture(sandbox, event_type, subject)
+    if event_type.startswith("PAYMENT.SALE."):
+        return _tell_sale(sandbox, event_type, subject)
+    if event_type.startswith("CUSTOMER.DISPUTE."):
+        return _tell_dispute(sandbox, event_type, subject)
+    resource: Json = {"id": subject.resource_id or letters(17)}
+    if subject.organization_id:
+        resource["custom_id"] = subject.organization_id
+    return Told(event_type, event_type.split(".")[-2].lower(), resource)
+
+
+def _tell_subscription(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+    word = event_type.removeprefix("BILLING.SUBSCRIPTION.")
+    first = "APPROVAL_PENDING" if word == "CREATED" else "ACTIVE"
+    subscription = find_subscription(sandbox, subject, first)
+    if subject.keep_state:
+        subscription = copy.deepcopy(subscription)
+    if word in _IMPLIED:
+        set_subscription_status(subscription, _IMPLIED[word], subject.create_time or None)
+    elif word == "PAYMENT.FAILED":
+        _fail_payment(subscription, subject)
+    return Told(event_type, "subscription", subscription)
+
+
+def _fail_payment(subscription: Json, subject: Subject) -> None:
+    billing = subscription["billing_info"]
+    owed = Decimal(billing["outstanding_balance"]["value"]) + Decimal(subject.value)
+    billing["failed_payments_count"] += 1
+    billing["outstanding_balance"] = money(f"{owed:f}", subject.currency)
+    billing["last_failed_payment"] = {
+        "amount": money(subject.value, subject.currency),
+        "time": iso_seconds(),
+        "reason_code": "PAYMENT_DENIED",
+        "next_payment_retry_time": iso_seconds(datetime.now(UTC) + timedelta(days=5)),
+    }
+
+
+def _tell_capture(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+    word = event_type.removeprefix("PAYMENT.CAPTURE.")
+    if word in ("REFUNDED", "REVERSED"):
+        return Told(event_type, "refund", _find_refund(sandbox, subject))
+    status = "DECLINED" if word in ("DECLINED", "DENIED") else word
+    capture = _find_capture(sandbox, subject, status)
+    if subject.keep_state:
+        capture = copy.deepcopy(capture)
+    # What has been given back stays so, whatever a late event says of the payment before that.
+    if capture["status"] in ("PENDING", "DECLINED", "COMPLETED") or subject.keep_state:
+        sandbox.paypal.set_capture_status(capture, status)
+    return Told(event_type, "capture", capture)
+
+
+def _find_refund(sandbox: Sandbox, subject: Subject) -> Json:
+    state = sandbox.paypal
+    if subject.resource_id in state.refunds:
+        return state.refunds[subject.resource_id]
+    capture = _find_capture(sandbox, subject, "COMPLETED")
+    ours = [one for one in state.refunds.values() if capture_of(one) == capture["id"]]
+    left = state.left_of(capture)
+    if ours and (subject.keep_state or left <= 0):
+        return ours[-1]
+    value = subject.value if subject.value and Decimal(subject.value) <= left else f"{left:f}"
+    if subject.keep_state:
+        return build_refund(capture, value, value)
+    return state.add_refund(capture, value)
+
+
+def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+    """Tells of a subscription's payment, in the first version's shape: PayPal has no other."""
+    word = event_type.removeprefix("PAYMENT.SALE.")
+    subscription = find_subscription(sandbox, subject, "ACTIVE")
+    sale_id = letters(17)
+    now = iso_seconds()
+    sign = "-" if word in ("REFUNDED", "REVERSED") else ""
+    amount = money(subject.value, subject.currency)
+    sale: Json = {
+        "id": sale_id,
+        "billing_agreement_id": subscription["id"],
+        "amount": {
+            "total": f"{sign}{amount['value']}",
+            "currency": amount["currency_code"],
+            "details": {},
+        },
+        "payment_mode": "INSTANT_TRANSFER",
+        "state": {"PENDING": "pending", "DENIED": "denied"}.get(word, "completed"),
+        "create_time": now,
+        "update_time": now,
+        "links": [
+            {
+                "href": f"{LINKS_URL}/v1/payments/sale/{sale_id}",
+                "rel": "self",
+                "method": "GET",
+            }
+        ],
+    }
+    if word == "REFUNDED":
+        sale["sale_id"] = letters(17)
+    if word == "COMPLETED" and not subject.keep_state:
+        billing = subscription["billing_info"]
+        billing["failed_payments_count"] = 0
+        billing["outstanding_balance"] = money("0.00", subject.currency)
+        billing["last_payment"] = {"amount": amount, "time": now}
+        billing.pop("last_failed_payment", None)
+        # A sale can be read back as a capture too, since PayPal's payments share their ids.
+        sandbox.paypal.add_capture(subscription.get("custom_id"), amount, "COMPLETED", sale_id)
+    return Told(event_type, "sale", sale, resource_version="")
+
+
+def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+    state = sandbox.paypal
+    if subject.resource_id and subject.resource_id in state.disputes:
+        dispute = state.disputes[subject.resource_id]
+    else:
+        capture = _find_capture(sandbox, subject, "COMPLETED")
+        about = capture["id"]
+        known = [one for one in state.disputes.values() if one["custom"] == about]
+        dispute = known[-1] if known else _new_dispute(sandbox, capture)
+    shown = {key: value for key, value in dispute.items() if key != "custom"}
+    shown["status"] = "RESOLVED" if event_type.endswith(".RESOLVED") else "OPEN"
+    if event_type.endswith(".RESOLVED"):
+        shown["dispute_outcome"] = {"outcome_code": "RESOLVED_BUYER_FAVOUR"}
+    return Told(event_type, "dispute", shown, resource_version="")
+
+
+def _new_dispute(sandbox: Sandbox, capture: Json) -> Json:
+    dispute: Json = {
+        "dispute_id": f"PP-D-{letters(6)}",
+        "create_time": iso_seconds(),
+        "disputed_transactions": [{"seller_transaction_id": capture["id"]}],
+        "reason": "UNAUTHORISED",
+        "dispute_amount": capture["amount"],
+        "custom": capture["id"],
+    }
+    sandbox.paypal.disputes[dispute["dispute_id"]] = dispute
+    return dispute
+
+
+def find_subscription(sandbox: Sandbox, subject: Subject, first_status: str) -> Json:
+    """This function will give the subscription meant, making one for an organization without.
+
+    Raises: UnknownResource when an id is given that no subscription has.
+    """
+    state = sandbox.paypal
+    if subject.resource_id:
+        found = state.subscriptions.get(subject.resource_id)
+        if found is None:
+            raise UnknownResource(subject.resource_id)
+        return found
+    return state.newest(state.subscriptions, subject.organization_id) or state.add_subscription(
+        DEFAULT_PLAN, subject.organization_id, first_status
+    )
+
+
+def _find_capture(sandbox: Sandbox, subject: Subject, first_status: str) -> Json:
+    state = sandbox.paypal
+    if subject.resource_id:
+        found = state.captures.get(subject.resource_id)
+        if found is None:
+            raise UnknownResource(subject.resource_id)
+        return found
+    return state.newest(state.captures, subject.organization_id) or state.add_capture(
+        subject.organization_id,
+        money(subject.value, subject.currency),
+        first_status,
+    )

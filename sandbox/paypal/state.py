@@ -1,0 +1,237 @@
+"""What PayPal remembers: subscriptions, captures, refunds and the events it has told.
+
+Amounts are decimal strings, added up as decimals and never as floats.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from sandbox.exchange import Json, iso_seconds, letters
+
+#: Where links in answers and events point: nowhere, so that who follows one is found out. As with
+#: PayPal's own, the path alone means something.
+LINKS_URL = "https://api.sandbox.holdfast.example"
+#: Failed payments after which a suspended subscription cannot be activated through the API.
+FAILURE_THRESHOLD = 3
+#: Currencies that PayPal takes without decimals.
+_WHOLE_CURRENCIES = frozenset({"HUF", "JPY", "TWD"})
+_VALUE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """A webhook exactly as it is sent, so that it can be sent again."""
+
+    event_id: str
+    event_type: str
+    transmission_id: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class PayPalState:
+    """PayPal's side of the world, by PayPal's ids, in the order in which things were made."""
+
+    subscriptions: dict[str, Json] = field(default_factory=dict)
+    captures: dict[str, Json] = field(default_factory=dict)
+    refunds: dict[str, Json] = field(default_factory=dict)
+    disputes: dict[str, Json] = field(default_factory=dict)
+    events: dict[str, StoredEvent] = field(default_factory=dict)
+    #: Answers by operation and PayPal-Request-Id: the id of what the first request made.
+    made_by_request: dict[tuple[str, str], str] = field(default_factory=dict)
+    tokens: dict[str, datetime] = field(default_factory=dict)
+
+    def newest(self, kind: dict[str, Json], organization_id: str) -> Json | None:
+        """This function will give the organization's newest resource of a kind, if any."""
+        fitting = (one for one in kind.values() if one.get("custom_id") == organization_id)
+        return next(iter(reversed(list(fitting))), None)
+
+    def add_subscription(self, plan_id: str, custom_id: str | None, status: str) -> Json:
+        """This function will make a subscription in any status."""
+        now = iso_seconds()
+        subscription_id = f"I-{letters(12)}"
+        link = f"{LINKS_URL}/v1/billing/subscriptions/{subscription_id}"
+        subscription: Json = {
+            "id": subscription_id,
+            "plan_id": plan_id,
+            "status": status,
+            "status_update_time": now,
+            "start_time": now,
+            "quantity": "1",
+            "subscriber": {
+                "email_address": "payer@buyers.example",
+                "payer_id": letters(13),
+                "name": {"given_name": "Robin", "surname": "Keeler"},
+            },
+            "billing_info": _billing_info(),
+            "create_time": now,
+            "update_time": now,
+            "plan_overridden": False,
+            "links": [
+                {"href": link, "rel": "self", "method": "GET"},
+                {"href": link, "rel": "edit", "method": "PATCH"},
+            ],
+        }
+        if custom_id is not None:
+            subscription["custom_id"] = custom_id
+        self.subscriptions[subscription_id] = subscription
+        return subscription
+
+    def add_capture(
+        self, custom_id: str | None, amount: Json, status: str, capture_id: str = ""
+    ) -> Json:
+        """This function will make a capture, as if a buyer had just paid."""
+        now = iso_seconds()
+        capture_id = capture_id or letters(17)
+        link = f"{LINKS_URL}/v2/payments/captures/{capture_id}"
+        nothing = money("0.00", amount["currency_code"])
+        capture: Json = {
+            "id": capture_id,
+            "amount": amount,
+            "final_capture": True,
+            "seller_protection": {"status": "NOT_ELIGIBLE"},
+            "seller_receivable_breakdown": {
+                "gross_amount": amount,
+                "paypal_fee": nothing,
+                "net_amount": amount,
+            },
+            "status": status,
+            "create_time": now,
+            "update_time": now,
+            "links": [
+                {"href": link, "rel": "self", "method": "GET"},
+                {"href": f"{link}/refund", "rel": "refund", "method": "POST"},
+            ],
+        }
+        if custom_id is not None:
+            capture["custom_id"] = custom_id
+        self.captures[capture_id] = capture
+        self.set_capture_status(capture, status)
+        return capture
+
+    def set_capture_status(self, capture: Json, status: str) -> None:
+        """This function will set a capture's status with the reason that goes with it."""
+        capture["status"] = status
+        capture["update_time"] = iso_seconds()
+        if status == "PENDING":
+            capture["status_details"] = {"reason": "PENDING_REVIEW"}
+        else:
+            capture.pop("status_details", None)
+
+    def refunded_of(self, capture_id: str) -> Decimal:
+        """This function will add up what has been given back of a capture."""
+        return sum(
+            (
+                Decimal(refund["amount"]["value"])
+                for refund in self.refunds.values()
+                if capture_of(refund) == capture_id
+            ),
+            Decimal(0),
+        )
+
+    def left_of(self, capture: Json) -> Decimal:
+        """This function will give what has not yet been given back of a capture."""
+        return Decimal(capture["amount"]["value"]) - self.refunded_of(capture["id"])
+
+    def can_refund(self, capture: Json, value: str) -> bool:
+        """This function will tell whether so much of a capture can be given back."""
+        settled = capture["status"] in ("COMPLETED", "PARTIALLY_REFUNDED")
+        return settled and 0 < Decimal(value) <= self.left_of(capture)
+
+    def add_refund(self, capture: Json, value: str) -> Json:
+        """This function will give back part or all of a capture, and mark the capture.
+
+        total_refunded_amount is what had been given back in all when this refund was made. The
+        capture itself tells only whether that is all of it, as PayPal's does.
+        """
+        total = self.refunded_of(capture["id"]) + Decimal(value)
+        refund = build_refund(capture, value, f"{total:f}")
+        self.refunds[refund["id"]] = refund
+        whole = total >= Decimal(capture["amount"]["value"])
+        self.set_capture_status(capture, "REFUNDED" if whole else "PARTIALLY_REFUNDED")
+        return refund
+
+
+def _billing_info() -> Json:
+    cycle = {
+        "tenure_type": "REGULAR",
+        "sequence": 1,
+        "cycles_completed": 1,
+        "cycles_remaining": 0,
+        "current_pricing_scheme_version": 1,
+    }
+    return {
+        "outstanding_balance": money("0.00", "USD"),
+        "cycle_executions": [cycle],
+        "next_billing_time": iso_seconds(datetime.now(UTC) + timedelta(days=30)),
+        "failed_payments_count": 0,
+    }
+
+
+def set_subscription_status(subscription: Json, status: str, at: str | None = None) -> None:
+    """This function will set any status, as PayPal itself can; `at` is now unless given."""
+    subscription["status"] = status
+    subscription["status_update_time"] = at or iso_seconds()
+    subscription["update_time"] = subscription["status_update_time"]
+    if status in ("CANCELLED", "EXPIRED"):
+        subscription["billing_info"].pop("next_billing_time", None)
+
+
+def build_refund(capture: Json, value: str, total: str) -> Json:
+    """This function will write a refund of a capture without remembering it."""
+    now = iso_seconds()
+    currency = capture["amount"]["currency_code"]
+    refund_id = letters(17)
+    refund: Json = {
+        "id": refund_id,
+        "amount": money(value, currency),
+        "seller_payable_breakdown": {
+            "gross_amount": money(value, currency),
+            "paypal_fee": money("0.00", currency),
+            "net_amount": money(value, currency),
+            "total_refunded_amount": money(total, currency),
+        },
+        "status": "COMPLETED",
+        "create_time": now,
+        "update_time": now,
+        "links": [
+            {
+                "href": f"{LINKS_URL}/v2/payments/refunds/{refund_id}",
+                "rel": "self",
+                "method": "GET",
+            },
+            {
+                "href": f"{LINKS_URL}/v2/payments/captures/{capture['id']}",
+                "rel": "up",
+                "method": "GET",
+            },
+        ],
+    }
+    if "custom_id" in capture:
+        refund["custom_id"] = capture["custom_id"]
+    return refund
+
+
+def capture_of(refund: Json) -> str:
+    """This function will give the id of the capture that a refund belongs to."""
+    href: str = next(link["href"] for link in refund["links"] if link["rel"] == "up")
+    return href.rsplit("/", 1)[1]
+
+
+def money(value: str, currency: str) -> Json:
+    """This function will write an amount as PayPal does."""
+    if currency in _WHOLE_CURRENCIES:
+        value = value.partition(".")[0]
+    return {"currency_code": currency, "value": value}
+
+
+def is_amount(value: object, currency: str) -> bool:
+    """This function will tell whether PayPal would take the text as an amount above nothing."""
+    if not isinstance(value, str) or not _VALUE.fullmatch(value) or Decimal(value) == 0:
+        return False
+    return currency not in _WHOLE_CURRENCIES or "." not in value

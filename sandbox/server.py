@@ -1,0 +1,99 @@
+"""Serves the sandbox on 127.0.0.1 alone, tells in a file where it is, and stops when asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sandbox.app import build_app
+from sandbox.core import Sandbox
+from sandbox.gate import TRANSPORT
+from sandbox.keys import load_keys, write_private
+
+
+class _Protocol(H11Protocol):
+    """Hands the connection's transport to the application, which may have to cut it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        inner = self.app
+
+        async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("extensions", {})[TRANSPORT] = self.transport
+            await inner(scope, receive, send)
+
+        self.app = with_transport
+
+
+class _Server(uvicorn.Server):
+    """Writes the file that tells where the sandbox is once it listens; ends with code 0."""
+
+    def __init__(self, config: uvicorn.Config, sandbox: Sandbox, info_file: Path) -> None:
+        super().__init__(config)
+        self._sandbox = sandbox
+        self._info_file = info_file
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        write_private(self._info_file, json.dumps(self._sandbox.info(), indent=2).encode())
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The original raises the signal again at the end, so that a clean stop looks like a kill.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        self._sandbox.faults.clear()
+
+
+def serve(port: int, state: Path, target: str) -> None:
+    """This function will serve until SIGTERM or SIGINT.
+
+    Raises: OSError when the port is taken.
+    """
+    # Without the protocol's number asyncio leaves Nagle's algorithm on: 40 ms for each answer.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        info_file = state / "sandbox.json"
+        info_file.unlink(missing_ok=True)
+        try:
+            asyncio.run(_serve(listener, base_url, state, target, info_file))
+        finally:
+            info_file.unlink(missing_ok=True)
+
+
+async def _serve(
+    listener: socket.socket, base_url: str, state: Path, target: str, info_file: Path
+) -> None:
+    sandbox = Sandbox(load_keys(state / "keys"), base_url, target)
+    config = uvicorn.Config(
+        build_app(sandbox),
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        # Requests left without answer on purpose must not keep the process from ending.
+        timeout_graceful_shutdown=0,
+    )
+    try:
+        await _Server(config, sandbox, info_file).serve(sockets=[listener])
+    finally:
+        await sandbox.courier.close()

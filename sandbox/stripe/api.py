@@ -1,0 +1,154 @@
+"""Stripe's API: subscriptions, Checkout sessions and events, with idempotency keys.
+
+Source: Stripe's published specification and its page on idempotent requests.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sandbox.core import Sandbox
+from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
+from sandbox.gate import Handler
+from sandbox.stripe.events import announce
+from sandbox.stripe.state import set_subscription_status
+
+_METADATA = re.compile(r"metadata\[([^\]]{1,40})\]")
+
+
+def _error(status: int, kind: str, message: str, code: str = "") -> Rejected:
+    error = {"type": kind, "message": message} | ({"code": code} if code else {})
+    return Rejected(json_answer({"error": error}, status))
+
+
+def _missing(what: str) -> Rejected:
+    return _error(404, "invalid_request_error", f"No such {what}", "resource_missing")
+
+
+def _authorized(handler: Handler) -> Handler:
+    """Checks the key, and answers a repeated idempotency key as it was answered first."""
+
+    def checked(sandbox: Sandbox, call: Call) -> Answer:
+        given = call.bearer() or call.basic()[0]
+        if not same_secret(given, sandbox.keys.secrets.stripe_api_key):
+            raise _error(401, "invalid_request_error", "Invalid API Key provided")
+        key = call.headers.get("idempotency-key", "")
+        if call.method != "POST" or not key:
+            return handler(sandbox, call)
+        known = sandbox.stripe.answers.get(key)
+        if known is None:
+            answer = handler(sandbox, call)
+            sandbox.stripe.answers[key] = (call.path, call.form(), answer)
+            return answer
+        if known[:2] != (call.path, call.form()):
+            raise _error(400, "idempotency_error", "The key was used with other parameters.")
+        return known[2]
+
+    return checked
+
+
+def _found(kind: dict[str, Json], call: Call, what: str) -> Json:
+    found = kind.get(call.params["id"])
+    if found is None:
+        raise _missing(what)
+    return found
+
+
+def _metadata(form: dict[str, str]) -> dict[str, str]:
+    pairs = ((_METADATA.fullmatch(name), value) for name, value in form.items())
+    return {match[1]: value for match, value in pairs if match}
+
+
+def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer POST /v1/subscriptions."""
+    form = call.form()
+    if not form.get("customer"):
+        raise _error(400, "invalid_request_error", "Missing required param: customer.")
+    if not form.get("items[0][price]"):
+        raise _error(400, "invalid_request_error", "Missing required param: items.")
+    subscription = sandbox.stripe.add_subscription(
+        form["customer"], form["items[0][price]"], _metadata(form), "active"
+    )
+    announce(sandbox, "customer.subscription.created", subscription)
+    return json_answer(subscription)
+
+
+def get_subscription(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /v1/subscriptions/{id}."""
+    return json_answer(_found(sandbox.stripe.subscriptions, call, "subscription"))
+
+
+def update_subscription(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer POST /v1/subscriptions/{id}.
+
+    pause_collection does not change the status: Stripe goes on calling it active.
+    """
+    subscription = _found(sandbox.stripe.subscriptions, call, "subscription")
+    if subscription["status"] == "canceled":
+        raise _missing("subscription")
+    form = call.form()
+    if "cancel_at_period_end" in form:
+        subscription["cancel_at_period_end"] = form["cancel_at_period_end"] == "true"
+    if "pause_collection[behavior]" in form:
+        subscription["pause_collection"] = {"behavior": form["pause_collection[behavior]"]}
+    if form.get("pause_collection") == "":
+        subscription["pause_collection"] = None
+    subscription["metadata"] |= _metadata(form)
+    announce(sandbox, "customer.subscription.updated", subscription)
+    return json_answer(subscription)
+
+
+def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer DELETE /v1/subscriptions/{id}: at once and for good."""
+    subscription = _found(sandbox.stripe.subscriptions, call, "subscription")
+    if subscription["status"] == "canceled":
+        raise _missing("subscription")
+    set_subscription_status(subscription, "canceled")
+    announce(sandbox, "customer.subscription.deleted", subscription)
+    return json_answer(subscription)
+
+
+def create_session(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer POST /v1/checkout/sessions, for one payment of one price."""
+    form = call.form()
+    item = "line_items[0][price_data]"
+    amount = form.get(f"{item}[unit_amount]", "")
+    if not amount.isdigit() or int(amount) == 0:
+        raise _error(400, "invalid_request_error", "Invalid positive integer")
+    currency = form.get(f"{item}[currency]", "usd")
+    session = sandbox.stripe.add_session(_metadata(form), int(amount), currency)
+    session["client_reference_id"] = form.get("client_reference_id")
+    return json_answer(session)
+
+
+def get_session(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /v1/checkout/sessions/{id}."""
+    return json_answer(_found(sandbox.stripe.sessions, call, "checkout session"))
+
+
+def list_events(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /v1/events, newest first, perhaps of one type."""
+    wanted = call.query.get("type")
+    found = [one for one in sandbox.stripe.events.values() if wanted in (None, one["type"])]
+    body = {"object": "list", "url": "/v1/events", "has_more": False, "data": found[::-1]}
+    return json_answer(body)
+
+
+def get_event(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /v1/events/{id}."""
+    return json_answer(_found(sandbox.stripe.events, call, "event"))
+
+
+def operations() -> list[tuple[str, str, Handler]]:
+    """This function will list Stripe's operations: method, path, handler."""
+    plain: list[tuple[str, str, Handler]] = [
+        ("POST", "/v1/subscriptions", create_subscription),
+        ("GET", "/v1/subscriptions/{id}", get_subscription),
+        ("POST", "/v1/subscriptions/{id}", update_subscription),
+        ("DELETE", "/v1/subscriptions/{id}", cancel_subscription),
+        ("POST", "/v1/checkout/sessions", create_session),
+        ("GET", "/v1/checkout/sessions/{id}", get_session),
+        ("GET", "/v1/events", list_events),
+        ("GET", "/v1/events/{id}", get_event),
+    ]
+    return [(method, path, _authorized(handler)) for method, path, handler in plain]

@@ -1,0 +1,162 @@
+"""What Stripe is made to do: the control plane under /_control/stripe."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.asking import Asked, refuse, understand
+from sandbox.core import Sandbox
+from sandbox.exchange import Json
+from sandbox.stripe.events import Forgery, parcel
+from sandbox.stripe.state import invoice_of, new_id, set_subscription_status
+
+Status = Literal[
+    "incomplete",
+    "incomplete_expired",
+    "trialing",
+    "active",
+    "past_due",
+    "canceled",
+    "unpaid",
+    "paused",
+]
+
+
+class NewSubscription(Asked):
+    organization_id: str = Field(min_length=1)
+    status: Status = "active"
+    price: str = "price_holdfastsandbox"
+
+
+class NewStatus(Asked):
+    status: Status
+
+
+class NewSession(Asked):
+    organization_id: str = Field(min_length=1)
+    #: In the currency's minor unit, as Stripe has it.
+    amount: int = Field(2500, ge=1)
+    currency: str = Field("usd", pattern=r"^[a-z]{3}$")
+    payment_status: Literal["paid", "unpaid", "no_payment_required"] = "paid"
+
+
+class NewEvent(Asked):
+    event_type: str
+    organization_id: str = ""
+    resource_id: str = ""
+    keep_state: bool = False
+    copies: int = Field(1, ge=1, le=200)
+    event_id: str = ""
+    created: int = 0
+    forge: Forgery | None = None
+
+
+class StripeControl:
+    """The endpoints; each answers when the first deliveries have been answered."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[Route]:
+        """This function will list the endpoints, below /_control/stripe."""
+        return [
+            Route("/subscriptions", self.add_subscription, methods=["POST"]),
+            Route("/subscriptions/{id}/status", self.set_status, methods=["POST"]),
+            Route("/sessions", self.complete_session, methods=["POST"]),
+            Route("/events", self.add_event, methods=["POST"]),
+            Route("/events/{id}/redeliver", self.redeliver, methods=["POST"]),
+        ]
+
+    async def add_subscription(self, request: Request) -> Response:
+        """This function will make a subscription and tell that it was created."""
+        asked = await understand(request, NewSubscription)
+        metadata = {"organization_id": asked.organization_id}
+        subscription = self._sandbox.stripe.add_subscription(
+            new_id("cus"), asked.price, metadata, asked.status
+        )
+        return await self._told("customer.subscription.created", subscription, asked, 201)
+
+    async def set_status(self, request: Request) -> Response:
+        """This function will set any status and tell of it."""
+        asked = await understand(request, NewStatus)
+        subscription = self._sandbox.stripe.subscriptions.get(request.path_params["id"])
+        if subscription is None:
+            return refuse("no such subscription", 404)
+        set_subscription_status(subscription, asked.status)
+        word = "deleted" if asked.status == "canceled" else "updated"
+        return await self._told(f"customer.subscription.{word}", subscription, asked, 200)
+
+    async def complete_session(self, request: Request) -> Response:
+        """This function will have a buyer complete a Checkout session, and tell of it."""
+        asked = await understand(request, NewSession)
+        session = self._sandbox.stripe.add_session(
+            {"organization_id": asked.organization_id}, asked.amount, asked.currency
+        )
+        session["status"] = "complete"
+        session["payment_status"] = asked.payment_status
+        session["payment_intent"] = new_id("pi")
+        return await self._told("checkout.session.completed", session, asked, 201)
+
+    async def add_event(self, request: Request) -> Response:
+        """This function will tell of something, setting first the state that it implies."""
+        asked = await understand(request, NewEvent)
+        state = self._sandbox.stripe
+        if asked.event_type.startswith("checkout.session."):
+            about = state.sessions.get(asked.resource_id)
+        elif asked.resource_id:
+            about = state.subscriptions.get(asked.resource_id)
+        else:
+            about = state.newest_subscription(asked.organization_id)
+        if about is None:
+            return refuse("no such resource", 404)
+        told = self._apply(asked, about)
+        event = state.add_event(
+            asked.event_type, copy.deepcopy(told), asked.event_id, asked.created
+        )
+        sent = await self._sandbox.courier.send(
+            parcel(self._sandbox, event, asked.forge),
+            copies=asked.copies,
+            retry=asked.retry and asked.forge is None,
+        )
+        return JSONResponse(sent)
+
+    async def redeliver(self, request: Request) -> Response:
+        """This function will send an event again, signed anew as Stripe does."""
+        asked = await understand(request, Asked)
+        event = self._sandbox.stripe.events.get(request.path_params["id"])
+        if event is None:
+            return refuse("no such event", 404)
+        addressed = parcel(self._sandbox, event)
+        return JSONResponse(await self._sandbox.courier.send(addressed, retry=asked.retry))
+
+    def _apply(self, asked: NewEvent, about: Json) -> Json:
+        if asked.keep_state:
+            about = copy.deepcopy(about)
+        match asked.event_type:
+            case "customer.subscription.deleted":
+                set_subscription_status(about, "canceled")
+            case "invoice.payment_failed":
+                set_subscription_status(about, "past_due")
+                return invoice_of(about, paid=False)
+            case "invoice.paid":
+                set_subscription_status(about, "active")
+                return invoice_of(about, paid=True)
+            case "checkout.session.completed":
+                about |= {"status": "complete", "payment_status": "paid"}
+            case "checkout.session.expired":
+                about |= {"status": "expired"}
+        return about
+
+    async def _told(self, event_type: str, about: Json, asked: Asked, code: int) -> Response:
+        deliveries: list[Json] = []
+        if asked.deliver:
+            event = self._sandbox.stripe.add_event(event_type, copy.deepcopy(about))
+            addressed = parcel(self._sandbox, event)
+            deliveries = await self._sandbox.courier.send(addressed, retry=asked.retry)
+        return JSONResponse(about | {"deliveries": deliveries}, code)

@@ -1,0 +1,156 @@
+"""What Stripe remembers: subscriptions, Checkout sessions, events, and answers by idempotency key.
+
+Amounts are whole numbers in the currency's minor unit, as Stripe has them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from sandbox.exchange import Answer, Json
+
+#: The version that events are written by.
+API_VERSION = "2026-10-28.endive"
+_MONTH_SECONDS = 30 * 86_400
+
+
+@dataclass
+class StripeState:
+    """Stripe's side of the world, by Stripe's ids, oldest first."""
+
+    subscriptions: dict[str, Json] = field(default_factory=dict)
+    sessions: dict[str, Json] = field(default_factory=dict)
+    events: dict[str, Json] = field(default_factory=dict)
+    #: By idempotency key: the path and form of the first request, and its answer.
+    answers: dict[str, tuple[str, dict[str, str], Answer]] = field(default_factory=dict)
+
+    def newest_subscription(self, organization_id: str) -> Json | None:
+        """This function will give the organization's newest subscription, if any."""
+        for one in reversed(self.subscriptions.values()):
+            if one["metadata"].get("organization_id") == organization_id:
+                return one
+        return None
+
+    def add_subscription(
+        self, customer: str, price: str, metadata: dict[str, str], status: str
+    ) -> Json:
+        """This function will make a subscription in any status."""
+        now = int(time.time())
+        subscription_id = new_id("sub")
+        item: Json = {
+            "id": new_id("si"),
+            "object": "subscription_item",
+            "price": {"id": price, "object": "price", "currency": "usd", "unit_amount": 4900},
+            "quantity": 1,
+            "subscription": subscription_id,
+            "current_period_start": now,
+            "current_period_end": now + _MONTH_SECONDS,
+        }
+        subscription: Json = {
+            "id": subscription_id,
+            "object": "subscription",
+            "customer": customer,
+            "status": status,
+            "created": now,
+            "start_date": now,
+            "cancel_at": None,
+            "cancel_at_period_end": False,
+            "canceled_at": None,
+            "ended_at": None,
+            "collection_method": "charge_automatically",
+            "currency": "usd",
+            "items": {"object": "list", "data": [item], "has_more": False},
+            "latest_invoice": new_id("in"),
+            "livemode": False,
+            "metadata": metadata,
+            "pause_collection": None,
+        }
+        self.subscriptions[subscription_id] = subscription
+        return subscription
+
+    def add_session(self, metadata: dict[str, str], amount: int, currency: str) -> Json:
+        """This function will open a Checkout session for one payment."""
+        now = int(time.time())
+        session_id = new_id("cs_test")
+        session: Json = {
+            "id": session_id,
+            "object": "checkout.session",
+            "amount_subtotal": amount,
+            "amount_total": amount,
+            "client_reference_id": metadata.get("organization_id"),
+            "created": now,
+            "currency": currency,
+            "customer": None,
+            "expires_at": now + 86_400,
+            "livemode": False,
+            "metadata": metadata,
+            "mode": "payment",
+            "payment_intent": None,
+            "payment_status": "unpaid",
+            "status": "open",
+            "subscription": None,
+            "url": f"https://checkout.stripe.example/{session_id}",
+        }
+        self.sessions[session_id] = session
+        return session
+
+    def add_event(self, event_type: str, about: Json, event_id: str = "", created: int = 0) -> Json:
+        """This function will note an event and give it as it is sent."""
+        event: Json = {
+            "id": event_id or new_id("evt"),
+            "object": "event",
+            "api_version": API_VERSION,
+            "created": created or int(time.time()),
+            "data": {"object": about},
+            "livemode": False,
+            "pending_webhooks": 1,
+            "request": {"id": None, "idempotency_key": None},
+            "type": event_type,
+        }
+        self.events[event["id"]] = event
+        return event
+
+
+def set_subscription_status(subscription: Json, status: str) -> None:
+    """This function will set any status with the instants that go with it."""
+    now = int(time.time())
+    subscription["status"] = status
+    over = status in ("canceled", "incomplete_expired")
+    subscription["canceled_at"] = now if status == "canceled" else None
+    subscription["ended_at"] = now if over else None
+
+
+def invoice_of(subscription: Json, *, paid: bool, amount: int = 4900) -> Json:
+    """This function will write the subscription's latest invoice, in the present shape."""
+    now = int(time.time())
+    return {
+        "id": subscription["latest_invoice"],
+        "object": "invoice",
+        "amount_due": amount,
+        "amount_paid": amount if paid else 0,
+        "amount_remaining": 0 if paid else amount,
+        "attempt_count": 1,
+        "attempted": True,
+        "billing_reason": "subscription_cycle",
+        "created": now,
+        "currency": "usd",
+        "customer": subscription["customer"],
+        "livemode": False,
+        "metadata": {},
+        "next_payment_attempt": None if paid else now + 3 * 86_400,
+        "parent": {
+            "type": "subscription_details",
+            "subscription_details": {
+                "subscription": subscription["id"],
+                "metadata": subscription["metadata"],
+            },
+        },
+        "status": "paid" if paid else "open",
+    }
+
+
+def new_id(kind: str) -> str:
+    """This function will make an id as Stripe does."""
+    return f"{kind}_{secrets.token_hex(12)}"

@@ -1,0 +1,219 @@
+"""Twilio's API: accounts and their status, calls and messages, as version 2010-04-01 has them.
+
+Source: Twilio's published specification (twilio_api_v2010) and its pages on error codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sandbox.core import Sandbox
+from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
+from sandbox.gate import Handler
+from sandbox.twilio.state import STATUSES, VERSION, Account, complete_call
+
+#: What is done once the caller and the account in the path are known.
+Act = Callable[[Sandbox, Call, Account], Answer]
+
+
+def _error(status: int, code: int, message: str) -> Rejected:
+    body = {
+        "code": code,
+        "message": message,
+        "more_info": f"https://www.twilio.com/docs/errors/{code}",
+        "status": status,
+    }
+    return Rejected(json_answer(body, status))
+
+
+def _not_found(call: Call) -> Rejected:
+    return _error(404, 20404, f"The requested resource {call.path} was not found")
+
+
+def _caller(sandbox: Sandbox, call: Call) -> Account:
+    sid, token = call.basic()
+    account = sandbox.twilio.accounts.get(sid)
+    if account is None or not same_secret(token, account.auth_token):
+        raise _error(401, 20003, "Authenticate")
+    return account
+
+
+def _for_parent(act: Act) -> Handler:
+    """Only the parent may; the account acted on is the parent itself."""
+
+    def checked(sandbox: Sandbox, call: Call) -> Answer:
+        caller = _caller(sandbox, call)
+        if caller is not sandbox.twilio.parent:
+            raise _error(401, 20003, "Authenticate")
+        return act(sandbox, call, caller)
+
+    return checked
+
+
+def _for_account(act: Act, *, parent_only: bool = False) -> Handler:
+    """The parent may act on all of its accounts; an active subaccount on what is its own."""
+
+    def checked(sandbox: Sandbox, call: Call) -> Answer:
+        account = sandbox.twilio.accounts.get(call.params["account"])
+        if account is not None:
+            account.requests += 1
+        caller = _caller(sandbox, call)
+        if caller is not sandbox.twilio.parent and (
+            parent_only or caller is not account or caller.status != "active"
+        ):
+            raise _error(401, 20003, "Authenticate")
+        if account is None:
+            raise _not_found(call)
+        return act(sandbox, call, account)
+
+    return checked
+
+
+def create_account(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
+    """This function will answer POST Accounts.json with a new subaccount and its token."""
+    name = call.form().get("FriendlyName", "")
+    return json_answer(sandbox.twilio.add_subaccount(name, "api").to_dict(), 201)
+
+
+def list_accounts(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
+    """This function will answer GET Accounts.json."""
+    found = [
+        account.to_dict()
+        for account in sandbox.twilio.accounts.values()
+        if call.query.get("Status") in (None, account.status)
+    ]
+    return _page(call, "accounts", found)
+
+
+def fetch_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer GET Accounts/{Sid}.json."""
+    return json_answer(account.to_dict())
+
+
+def update_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer POST Accounts/{Sid}.json: another name, another status.
+
+    Replay: setting the status that is already set is no error.
+    """
+    form = call.form()
+    status = form.get("Status")
+    if status is not None:
+        _check_status(sandbox, account, status)
+    if "FriendlyName" in form:
+        account.friendly_name = form["FriendlyName"]
+    if status is not None:
+        account.set_status(status, "api")
+    return json_answer(account.to_dict())
+
+
+def _check_status(sandbox: Sandbox, account: Account, status: str) -> None:
+    words = "Unable to update Status"
+    if status not in STATUSES:
+        raise _error(400, 21475, f"{words}, invalid Status.")
+    if account is sandbox.twilio.parent:
+        raise _error(400, 21477, f"{words} for parent accounts")
+    if account.status == "closed":
+        raise _error(400, 21479, f"{words} for subaccount, it has been closed.")
+    if account.suspended_by_twilio:
+        raise _error(400, 21478, f"{words} for subaccount, it has been suspended by Twilio")
+
+
+def list_calls(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer GET Calls.json, perhaps of one status."""
+    found = [
+        one
+        for one in sandbox.twilio.calls.get(account.sid, {}).values()
+        if call.query.get("Status") in (None, one["status"])
+    ]
+    return _page(call, "calls", found)
+
+
+def fetch_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer GET Calls/{CallSid}.json."""
+    return json_answer(_find(sandbox.twilio.calls, account, call))
+
+
+def update_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer POST Calls/{CallSid}.json: ends a call, even of one suspended."""
+    one = _find(sandbox.twilio.calls, account, call)
+    if call.form().get("Status") in ("completed", "canceled"):
+        if one["status"] not in ("queued", "ringing", "in-progress"):
+            raise _error(400, 21220, "Call is not in-progress. Cannot redirect.")
+        complete_call(one)
+    return json_answer(one)
+
+
+def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer POST Messages.json; a suspended account may not send."""
+    if account.status != "active":
+        raise _error(403, 20005, "Account not active")
+    form = call.form()
+    if not form.get("To"):
+        raise _error(400, 21604, "A 'To' phone number is required.")
+    if not (form.get("From") or form.get("MessagingServiceSid")):
+        raise _error(400, 21603, "A 'From' phone number is required.")
+    if not (form.get("Body") or form.get("MediaUrl") or form.get("ContentSid")):
+        raise _error(400, 21602, "Message body is required.")
+    return json_answer(sandbox.twilio.add_message(account, form), 201)
+
+
+def list_messages(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer GET Messages.json, perhaps those to one number."""
+    found = [
+        one
+        for one in sandbox.twilio.messages.get(account.sid, {}).values()
+        if call.query.get("To") in (None, one["to"])
+    ]
+    return _page(call, "messages", found)
+
+
+def fetch_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
+    """This function will answer GET Messages/{MessageSid}.json."""
+    return json_answer(_find(sandbox.twilio.messages, account, call))
+
+
+def not_found(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will refuse a path that Twilio does not have here."""
+    raise _not_found(call)
+
+
+def _find(kind: dict[str, dict[str, Json]], account: Account, call: Call) -> Json:
+    one = kind.get(account.sid, {}).get(call.params["sid"])
+    if one is None:
+        raise _not_found(call)
+    return one
+
+
+def _page(call: Call, name: str, found: list[Json]) -> Answer:
+    # One page holds all: the stand-in never has so many that a client would need a second.
+    uri = call.path
+    body: Json = {
+        name: found,
+        "page": 0,
+        "page_size": max(50, len(found)),
+        "start": 0,
+        "end": max(0, len(found) - 1),
+        "uri": uri,
+        "first_page_uri": uri,
+        "next_page_uri": None,
+        "previous_page_uri": None,
+    }
+    return json_answer(body)
+
+
+def operations() -> list[tuple[str, str, Handler]]:
+    """This function will list Twilio's operations: method, path, handler."""
+    accounts = f"/{VERSION}/Accounts"
+    account = f"{accounts}/{{account}}"
+    return [
+        ("POST", f"{accounts}.json", _for_parent(create_account)),
+        ("GET", f"{accounts}.json", _for_parent(list_accounts)),
+        ("GET", f"{account}/Calls.json", _for_account(list_calls)),
+        ("GET", f"{account}/Calls/{{sid}}.json", _for_account(fetch_call)),
+        ("POST", f"{account}/Calls/{{sid}}.json", _for_account(update_call)),
+        ("GET", f"{account}/Messages.json", _for_account(list_messages)),
+        ("POST", f"{account}/Messages.json", _for_account(create_message)),
+        ("GET", f"{account}/Messages/{{sid}}.json", _for_account(fetch_message)),
+        ("GET", f"{account}.json", _for_account(fetch_account)),
+        ("POST", f"{account}.json", _for_account(update_account, parent_only=True)),
+    ]

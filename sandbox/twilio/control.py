@@ -1,0 +1,114 @@
+"""What Twilio is made to do: the control plane under /_control/twilio."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.asking import Asked, refuse, understand
+from sandbox.core import Sandbox
+from sandbox.exchange import Json
+from sandbox.twilio.events import callback
+from sandbox.twilio.state import Account
+
+
+class NewSubaccount(Asked):
+    friendly_name: str = ""
+
+
+class Change(Asked):
+    status: Literal["active", "suspended", "closed"] | None = None
+    suspended_by_twilio: bool | None = None
+
+
+class NewCall(Asked):
+    sid: str
+    to: str = "+15005550006"
+    from_: str = Field("+15005550001", alias="from")
+    status: Literal["queued", "ringing", "in-progress"] = "in-progress"
+
+
+class NewCallback(Asked):
+    sid: str
+    url: str = ""
+    params: dict[str, str] = Field(default_factory=dict)
+    copies: int = Field(1, ge=1, le=200)
+
+
+class TwilioControl:
+    """The endpoints below /_control/twilio."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[Route]:
+        """This function will list the endpoints, below /_control/twilio."""
+        return [
+            Route("/subaccounts", self.add_subaccount, methods=["POST"]),
+            Route("/subaccounts/{sid}", self.get_subaccount, methods=["GET"]),
+            Route("/subaccounts/{sid}", self.change_subaccount, methods=["POST"]),
+            Route("/calls", self.add_call, methods=["POST"]),
+            Route("/callbacks", self.send_callback, methods=["POST"]),
+        ]
+
+    async def add_subaccount(self, request: Request) -> Response:
+        """This function will make a subaccount without a word through the API."""
+        asked = await understand(request, NewSubaccount)
+        account = self._sandbox.twilio.add_subaccount(asked.friendly_name, "twilio")
+        return JSONResponse(_shown(account) | {"auth_token": account.auth_token}, 201)
+
+    async def get_subaccount(self, request: Request) -> Response:
+        """This function will show the status, how it came about, and how often it was asked for."""
+        account = self._sandbox.twilio.accounts.get(request.path_params["sid"])
+        return JSONResponse(_shown(account)) if account else refuse("no such subaccount", 404)
+
+    async def change_subaccount(self, request: Request) -> Response:
+        """This function will do what Twilio itself, or a person at its console, might do.
+
+        suspended_by_twilio alone also sets the status that goes with it.
+        """
+        asked = await understand(request, Change)
+        account = self._sandbox.twilio.accounts.get(request.path_params["sid"])
+        if account is None:
+            return refuse("no such subaccount", 404)
+        status = asked.status
+        if asked.suspended_by_twilio is not None:
+            account.suspended_by_twilio = asked.suspended_by_twilio
+            status = status or ("suspended" if asked.suspended_by_twilio else "active")
+        if status is not None:
+            account.set_status(status, "twilio")
+        return JSONResponse(_shown(account))
+
+    async def add_call(self, request: Request) -> Response:
+        """This function will start a call of a subaccount."""
+        asked = await understand(request, NewCall)
+        account = self._sandbox.twilio.accounts.get(asked.sid)
+        if account is None:
+            return refuse("no such subaccount", 404)
+        call = self._sandbox.twilio.add_call(account, asked.to, asked.from_, asked.status)
+        return JSONResponse(call, 201)
+
+    async def send_callback(self, request: Request) -> Response:
+        """This function will deliver a signed status callback."""
+        asked = await understand(request, NewCallback)
+        account = self._sandbox.twilio.accounts.get(asked.sid)
+        if account is None:
+            return refuse("no such subaccount", 404)
+        parcel = callback(self._sandbox, account, asked.url, asked.params)
+        sent = await self._sandbox.courier.send(parcel, copies=asked.copies, retry=asked.retry)
+        return JSONResponse(sent)
+
+
+def _shown(account: Account) -> Json:
+    return {
+        "sid": account.sid,
+        "friendly_name": account.friendly_name,
+        "status": account.status,
+        "suspended_by_twilio": account.suspended_by_twilio,
+        "history": account.history,
+        "requests": account.requests,
+    }

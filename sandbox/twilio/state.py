@@ -1,0 +1,156 @@
+"""What Twilio remembers: the parent account, its subaccounts, their calls and messages."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+from sandbox.exchange import Json, iso_ms
+
+#: Version of the API, which begins every path.
+VERSION = "2010-04-01"
+STATUSES = ("active", "suspended", "closed")
+
+
+@dataclass
+class Account:
+    """An account: the parent (its own owner) or one of its subaccounts."""
+
+    sid: str
+    auth_token: str
+    friendly_name: str
+    owner_sid: str
+    status: str = "active"
+    #: Suspended by Twilio itself, which the API can neither do nor undo.
+    suspended_by_twilio: bool = False
+    created_at: str = ""
+    updated_at: str = ""
+    #: Every status it has had: at, status and via (api, twilio).
+    history: list[Json] = field(default_factory=list)
+    #: Requests to the API that named it, whatever became of them.
+    requests: int = 0
+
+    def set_status(self, status: str, via: str) -> None:
+        """This function will set the status, and note it even if it is the same."""
+        self.status = status
+        self.updated_at = rfc2822_now()
+        self.history.append({"at": iso_ms(), "status": status, "via": via})
+
+    def to_dict(self) -> Json:
+        """This function will show the account as the API does."""
+        path = f"/{VERSION}/Accounts/{self.sid}"
+        return {
+            "sid": self.sid,
+            "friendly_name": self.friendly_name,
+            "status": self.status,
+            "type": "Full",
+            "auth_token": self.auth_token,
+            "owner_account_sid": self.owner_sid,
+            "date_created": self.created_at,
+            "date_updated": self.updated_at,
+            "subresource_uris": {
+                "calls": f"{path}/Calls.json",
+                "messages": f"{path}/Messages.json",
+            },
+            "uri": f"{path}.json",
+        }
+
+
+class TwilioState:
+    """Twilio's side of the world, by Twilio's ids."""
+
+    def __init__(self, parent_sid: str, parent_token: str) -> None:
+        now = rfc2822_now()
+        self.parent = Account(
+            parent_sid, parent_token, "Parent", parent_sid, created_at=now, updated_at=now
+        )
+        self.accounts: dict[str, Account] = {parent_sid: self.parent}
+        #: Calls and messages by account, then by id.
+        self.calls: dict[str, dict[str, Json]] = {}
+        self.messages: dict[str, dict[str, Json]] = {}
+
+    def add_subaccount(self, friendly_name: str, via: str) -> Account:
+        """This function will make an active subaccount of the parent."""
+        now = rfc2822_now()
+        account = Account(
+            sid="AC" + secrets.token_hex(16),
+            auth_token=secrets.token_hex(16),
+            friendly_name=friendly_name or f"SubAccount Created at {iso_ms()}",
+            owner_sid=self.parent.sid,
+            created_at=now,
+        )
+        account.set_status("active", via)
+        self.accounts[account.sid] = account
+        return account
+
+    def add_call(self, account: Account, to: str, from_: str, status: str) -> Json:
+        """This function will start a call; it goes on until somebody completes it."""
+        now = rfc2822_now()
+        sid = "CA" + secrets.token_hex(16)
+        call: Json = {
+            "sid": sid,
+            "account_sid": account.sid,
+            "parent_call_sid": None,
+            "to": to,
+            "from": from_,
+            "status": status,
+            "direction": "outbound-api",
+            "start_time": now,
+            "end_time": None,
+            "duration": None,
+            "price": None,
+            "price_unit": "USD",
+            "api_version": VERSION,
+            "date_created": now,
+            "date_updated": now,
+            "subresource_uris": {},
+            "uri": f"/{VERSION}/Accounts/{account.sid}/Calls/{sid}.json",
+        }
+        self.calls.setdefault(account.sid, {})[sid] = call
+        return call
+
+    def add_message(self, account: Account, form: dict[str, str]) -> Json:
+        """This function will queue a message."""
+        now = rfc2822_now()
+        sid = "SM" + secrets.token_hex(16)
+        body = form.get("Body", "")
+        message: Json = {
+            "sid": sid,
+            "account_sid": account.sid,
+            "messaging_service_sid": form.get("MessagingServiceSid"),
+            "to": form["To"],
+            "from": form.get("From"),
+            "body": body,
+            "status": "queued",
+            "direction": "outbound-api",
+            "num_segments": str(-(-len(body) // 160) or 1),
+            "num_media": "0",
+            "price": None,
+            "price_unit": None,
+            "error_code": None,
+            "error_message": None,
+            "api_version": VERSION,
+            "date_created": now,
+            "date_sent": None,
+            "date_updated": now,
+            "subresource_uris": {},
+            "uri": f"/{VERSION}/Accounts/{account.sid}/Messages/{sid}.json",
+        }
+        self.messages.setdefault(account.sid, {})[sid] = message
+        return message
+
+
+def complete_call(call: Json) -> None:
+    """This function will end a call that has not ended yet."""
+    if call["status"] in ("queued", "ringing", "in-progress"):
+        start = datetime.strptime(call["start_time"], "%a, %d %b %Y %H:%M:%S %z")
+        call["duration"] = str(int((datetime.now(UTC) - start).total_seconds()))
+        call["status"] = "completed"
+        call["end_time"] = call["date_updated"] = rfc2822_now()
+
+
+def rfc2822_now() -> str:
+    """This function will write the present instant as Twilio does."""
+    return format_datetime(datetime.now(UTC).replace(microsecond=0))

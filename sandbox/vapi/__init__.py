@@ -1,0 +1,1 @@
+"""Vapi's stand-in."""

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from base.enums import Provider, SubscriptionStatus
+from base.facts import PaymentFacts, SubscriptionFacts
+from base.money import InvalidAmount
+from base.outcomes import ProviderUnavailable, Refused
+from providers.errors import CredentialsRejected
+from providers.paypal.api import PayPalApi
+from tests.providers.support import Asked, Loopback, Reply, json_reply, sample
+
+SUBSCRIPTION = "I-BW452GLLEP1G"
+CAPTURE, REFUND = "5LK72275CG489890D", "8VC964970N548345V"
+
+
+@pytest.fixture
+def api(loopback: Loopback) -> Iterator[PayPalApi]:
+    built = PayPalApi(loopback.url, "client", "secret", window_seconds=10)
+    yield built
+    built.close()
+
+
+class PayPal:
+    """What PayPal holds in a test: answers by path, and the token it takes now."""
+
+    def __init__(self, loopback: Loopback) -> None:
+        self.replies: dict[str, Reply | Callable[[], Reply | None] | None] = {}
+        self.token = "T1"
+        self.expires_in: object = 32400
+        self.loopback = loopback
+        loopback.answer = self._answer
+
+    def _answer(self, asked: Asked) -> Reply | None:
+        if asked.path == "/v1/oauth2/token":
+            assert asked.headers["Authorization"] == "Basic Y2xpZW50OnNlY3JldA=="
+            assert asked.body == b"grant_type=client_credentials"
+            return json_reply({"access_token": self.token, "expires_in": self.expires_in})
+        if asked.headers["Authorization"] != f"Bearer {self.token}":
+            return json_reply({"error": "invalid_token"}, 401)
+        reply = self.replies.get(asked.path, Reply(404))
+        return reply() if callable(reply) else reply
+
+    def holds(self, path: str, **members: Any) -> None:
+        self.replies[path] = json_reply({"id": path.rsplit("/", 1)[1], **members})
+
+    def capture(
+        self, status: str, value: str = "10.00", currency: str = "USD", **more: Any
+    ) -> None:
+        amount = {"value": value, "currency_code": currency}
+        self.holds(f"/v2/payments/captures/{CAPTURE}", status=status, amount=amount, **more)
+
+    def refund(self, status: str = "COMPLETED", value: str = "3.00", **more: Any) -> None:
+        links = [
+            {"href": "https://evil.example/self", "rel": "self"},
+            {"href": f"https://api.paypal.com/v2/payments/captures/{CAPTURE}", "rel": "up"},
+        ]
+        amount = {"value": value, "currency_code": "USD"}
+        members = {"status": status, "amount": amount, "links": links, **more}
+        self.holds(f"/v2/payments/refunds/{REFUND}", **members)
+
+
+@pytest.fixture
+def paypal(loopback: Loopback) -> PayPal:
+    return PayPal(loopback)
+
+
+def total(value: str, currency: str = "USD") -> dict[str, Any]:
+    return {"total_refunded_amount": {"value": value, "currency_code": currency}}
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "expected"),
+    [
+        ("APPROVAL_PENDING", 0, SubscriptionStatus.PENDING),
+        ("APPROVED", 0, SubscriptionStatus.PENDING),
+        ("ACTIVE", 0, SubscriptionStatus.ACTIVE),
+        ("ACTIVE", 1, SubscriptionStatus.PAST_DUE),
+        ("ACTIVE", "2", SubscriptionStatus.PAST_DUE),
+        ("ACTIVE", None, SubscriptionStatus.ACTIVE),
+        ("SUSPENDED", 2, SubscriptionStatus.SUSPENDED),
+        ("CANCELLED", 2, SubscriptionStatus.CANCELLED),
+        ("EXPIRED", 0, SubscriptionStatus.EXPIRED),
+    ],
+)
+def test_a_subscription_is_read_in_our_words(api, paypal, status, failed, expected):
+    paypal.holds(
+        f"/v1/billing/subscriptions/{SUBSCRIPTION}",
+        status=status,
+        plan_id="P-5ML",
+        custom_id="org_1",
+        status_update_time="2026-05-04T11:00:00Z",
+        billing_info={"failed_payments_count": failed},
+    )
+    assert api.get_subscription(SUBSCRIPTION) == SubscriptionFacts(
+        provider=Provider.PAYPAL,
+        external_id=SUBSCRIPTION,
+        status=expected,
+        organization_id="org_1",
+        plan_external_id="P-5ML",
+        status_changed_at=datetime(2026, 5, 4, 11, 0, tzinfo=UTC),
+    )
+
+
+def test_paypals_own_example_of_a_subscription_is_read(api, paypal):
+    body = sample("paypal/api_post_v1_billing_subscriptions_200.json").read_bytes()
+    paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = Reply(200, body)
+    facts = api.get_subscription(SUBSCRIPTION)
+    assert facts.status is SubscriptionStatus.PENDING
+    assert facts.plan_external_id == "P-5ML4271244454362WXNWU5NQ"
+    assert facts.organization_id is None
+
+
+@pytest.mark.parametrize("status", ["FROZEN", "active", "", None, ["ACTIVE"]])
+def test_an_unknown_status_is_refused_and_never_guessed(api, paypal, status):
+    paypal.holds(f"/v1/billing/subscriptions/{SUBSCRIPTION}", status=status)
+    paypal.capture(status)
+    for ask in (
+        lambda: api.get_subscription(SUBSCRIPTION),
+        lambda: api.get_payment("capture", CAPTURE),
+    ):
+        with pytest.raises(Refused) as caught:
+            ask()
+        assert caught.value.code == "UNKNOWN_STATUS"
+
+
+def test_what_paypal_does_not_know_is_refused(api, paypal):
+    for ask in (
+        lambda: api.get_subscription(SUBSCRIPTION),
+        lambda: api.get_payment("capture", CAPTURE),
+        lambda: api.get_payment("refund", REFUND),
+    ):
+        with pytest.raises(Refused) as caught:
+            ask()
+        assert caught.value.code == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("evil", ["", "../x", "a/b", "a?b", "a%2fb", "I-1\n", "é", "a" * 51, "-"])
+def test_an_odd_id_never_gets_into_an_address(api, paypal, loopback, evil):
+    for ask in (
+        lambda: api.get_subscription(evil),
+        lambda: api.get_payment("capture", evil),
+        lambda: api.get_payment("refund", evil),
+    ):
+        with pytest.raises(Refused) as caught:
+            ask()
+        assert caught.value.code == "INVALID_ID"
+    assert loopback.asked == []
+
+
+@pytest.mark.parametrize(
+    ("status", "captured", "refunded"),
+    [
+        ("COMPLETED", 10_000_000, 0),
+        ("PARTIALLY_REFUNDED", 10_000_000, 0),
+        ("REFUNDED", 10_000_000, 10_000_000),
+        ("PENDING", 0, 0),
+        ("DECLINED", 0, 0),
+        ("FAILED", 0, 0),
+    ],
+)
+def test_only_money_that_is_ours_is_captured(api, paypal, status, captured, refunded):
+    paypal.capture(status, custom_id="org_1")
+    assert api.get_payment("capture", CAPTURE) == PaymentFacts(
+        Provider.PAYPAL, CAPTURE, "org_1", "USD", captured, refunded
+    )
+
+
+@pytest.mark.parametrize(
+    ("capture", "refund", "more", "refunded"),
+    [
+        ("PARTIALLY_REFUNDED", "COMPLETED", {"seller_payable_breakdown": total("5.00")}, 5_000_000),
+        ("PARTIALLY_REFUNDED", "PENDING", {"seller_payable_breakdown": total("5.00")}, 5_000_000),
+        ("PARTIALLY_REFUNDED", "COMPLETED", {}, 3_000_000),
+        ("COMPLETED", "FAILED", {"seller_payable_breakdown": total("5.00")}, 0),
+        ("COMPLETED", "CANCELLED", {}, 0),
+        ("REFUNDED", "COMPLETED", {"seller_payable_breakdown": total("5.00")}, 10_000_000),
+        ("REFUNDED", "FAILED", {}, 10_000_000),
+        (
+            "PARTIALLY_REFUNDED",
+            "COMPLETED",
+            {"seller_payable_breakdown": total("11.00")},
+            10_000_000,
+        ),
+    ],
+)
+def test_a_refund_is_read_as_what_was_given_back_in_all(
+    api, paypal, capture, refund, more, refunded
+):
+    paypal.capture(capture)
+    paypal.refund(refund, **more)
+    facts = api.get_payment("refund", REFUND)
+    assert (facts.external_id, facts.captured_micros) == (CAPTURE, 10_000_000)
+    assert facts.refunded_micros == refunded
+
+
+def test_a_refund_in_another_currency_is_refused(api, paypal):
+    paypal.capture("COMPLETED")
+    paypal.refund(seller_payable_breakdown=total("5.00", "EUR"))
+    with pytest.raises(Refused) as caught:
+        api.get_payment("refund", REFUND)
+    assert caught.value.code == "CURRENCY_MISMATCH"
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        None,
+        [],
+        ["up"],
+        [{"rel": "up"}],
+        [{"rel": "up", "href": "https://api.paypal.com/v2/payments/captures/"}],
+        [{"rel": "up", "href": "https://api.paypal.com/v2/payments/captures/a/../b"}],
+        [{"rel": "up", "href": "https://api.paypal.com/v2/payments/captures/..%2fx"}],
+        [{"rel": "up", "href": f"https://api.paypal.com/v2/payments/captures/{CAPTURE}?x"}],
+        [{"rel": "self", "href": f"https://api.paypal.com/v2/payments/captures/{CAPTURE}"}],
+    ],
+)
+def test_a_refund_whose_capture_cannot_be_told_is_refused(api, paypal, links):
+    paypal.capture("COMPLETED")
+    paypal.refund(links=links)
+    with pytest.raises(Refused) as caught:
+        api.get_payment("refund", REFUND)
+    assert caught.value.code == "NO_CAPTURE"
+
+
+def test_an_address_in_an_answer_is_never_asked(api, paypal, loopback):
+    # Given a refund whose link names another host
+    paypal.capture("COMPLETED")
+    href = f"http://10.24.121.37/v2/payments/captures/{CAPTURE}"
+    paypal.refund(links=[{"rel": "up", "href": href}])
+    # When it is read, Then the capture was asked of PayPal
+    api.get_payment("refund", REFUND)
+    assert loopback.paths("/v2") == [
+        f"/v2/payments/refunds/{REFUND}",
+        f"/v2/payments/captures/{CAPTURE}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [None, {}, {"value": 10.0, "currency_code": "USD"}, {"value": "-1.00", "currency_code": "USD"},
+     {"value": "1.50", "currency_code": "HUF"}, {"value": "1.00", "currency_code": "KWD"}],
+)  # fmt: skip
+def test_an_amount_that_is_not_exact_is_refused(api, paypal, amount):
+    paypal.holds(f"/v2/payments/captures/{CAPTURE}", status="COMPLETED", amount=amount)
+    with pytest.raises(InvalidAmount):
+        api.get_payment("capture", CAPTURE)
+
+
+def test_another_kind_is_refused(api, paypal):
+    with pytest.raises(Refused):
+        api.get_payment("sale", CAPTURE)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        Reply(500),
+        Reply(429),
+        Reply(200, b"<html>"),
+        json_reply([]),
+        json_reply({"id": "I-2"}),
+    ],
+    ids=["lost", "500", "429", "html", "list", "another"],
+)
+def test_an_answer_that_is_none_is_an_outage(api, paypal, reply):
+    paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = reply
+    with pytest.raises(ProviderUnavailable):
+        api.get_subscription(SUBSCRIPTION)
+
+
+def test_a_passing_failure_is_not_noticed(api, paypal, loopback):
+    paypal.capture("COMPLETED")
+    good = paypal.replies[f"/v2/payments/captures/{CAPTURE}"]
+    replies = iter([Reply(502, b"<html>"), None, good])
+    paypal.replies[f"/v2/payments/captures/{CAPTURE}"] = lambda: next(replies)
+    assert api.get_payment("capture", CAPTURE).captured_micros == 10_000_000
+    assert len(loopback.paths("/v1/oauth2/token")) == 1
+
+
+def test_any_other_refusal_is_final(api, paypal, loopback):
+    paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = json_reply({}, 422)
+    with pytest.raises(Refused) as caught:
+        api.get_subscription(SUBSCRIPTION)
+    assert caught.value.code == "PAYPAL_REFUSED"
+    assert len(loopback.paths("/v1/billing")) == 1
+
+
+def test_a_forbidden_answer_needs_a_person(api, paypal):
+    paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = json_reply({}, 403)
+    with pytest.raises(CredentialsRejected):
+        api.get_subscription(SUBSCRIPTION)
+
+
+def test_one_token_serves_many_threads_until_it_ends(api, paypal, loopback):
+    paypal.capture("COMPLETED")
+    threads = [
+        threading.Thread(target=api.get_payment, args=("capture", CAPTURE)) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loopback.paths("/v2")) == 8
+    assert len(loopback.paths("/v1/oauth2/token")) == 1
+
+
+def test_a_token_is_renewed_shortly_before_it_ends(api, paypal, loopback):
+    # Given tokens that live no longer than the margin
+    paypal.capture("COMPLETED")
+    paypal.expires_in = 60
+    api.get_payment("capture", CAPTURE)
+    api.get_payment("capture", CAPTURE)
+    assert len(loopback.paths("/v1/oauth2/token")) == 2
+
+
+def test_a_token_that_is_refused_is_renewed_once(api, paypal, loopback):
+    # Given a token that PayPal has since withdrawn
+    paypal.capture("COMPLETED")
+    api.get_payment("capture", CAPTURE)
+    paypal.token = "T2"
+    # When it is used, Then it is renewed, and the question asked again
+    assert api.get_payment("capture", CAPTURE).captured_micros == 10_000_000
+    assert len(loopback.paths("/v1/oauth2/token")) == 2
+
+
+def test_a_fresh_token_that_is_refused_too_needs_a_person(api, paypal, loopback):
+    paypal.replies[f"/v2/payments/captures/{CAPTURE}"] = json_reply({}, 401)
+    with pytest.raises(CredentialsRejected):
+        api.get_payment("capture", CAPTURE)
+    assert len(loopback.paths("/v2")) == 2
+
+
+@pytest.mark.parametrize("token", [None, 5, "", "a\r\nX: y", "é"])
+def test_a_token_that_is_none_is_an_outage(api, loopback, token):
+    loopback.answer = lambda asked: Reply(200, json.dumps({"access_token": token}).encode())
+    with pytest.raises(ProviderUnavailable):
+        api.get_subscription(SUBSCRIPTION)

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from base.settings import Settings, SettingsError
+from providers.errors import CertificateUnavailable, ForgedWebhook
+from providers.paypal import certificates
+from providers.paypal.certificates import CERTIFICATES_PATH, CertificateStore
+from tests.providers.support import LIVE_NAME, NOW, Issued, Loopback, Reply
+
+LIVE = "https://api.paypal.com/v1/notifications/certs/"
+REAL = f"{LIVE}CERT-360caa42-fca2a594-1a5f47cb"
+
+
+class Clock:
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(loopback: Loopback, clock: Clock, leaf: Issued) -> Iterator[CertificateStore]:
+    loopback.answer = lambda asked: Reply(200, leaf.pem)
+    built = CertificateStore(
+        prefixes=(f"{loopback.url}{CERTIFICATES_PATH}",), name=LIVE_NAME, clock=clock
+    )
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def url(loopback: Loopback) -> str:
+    return f"{loopback.url}{CERTIFICATES_PATH}CERT-1"
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "",
+        LIVE,
+        "http://api.paypal.com/v1/notifications/certs/CERT-1",
+        "HTTPS://api.paypal.com/v1/notifications/certs/CERT-1",
+        "https://API.PAYPAL.COM/v1/notifications/certs/CERT-1",
+        "https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1",
+        "https://evilpaypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com.evil.example/v1/notifications/certs/CERT-1",
+        "https://evil.example/api.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com@evil.example/v1/notifications/certs/CERT-1",
+        "https://user:word@api.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com:443/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com:8443/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com\\@evil.example/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com./v1/notifications/certs/CERT-1",
+        "https://www.paypal.com/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com/CERT-1",
+        "https://api.paypal.com/v1/notifications/CERT-1",
+        "https://api.paypal.com//v1/notifications/certs/CERT-1",
+        f"{LIVE}../CERT-1",
+        f"{LIVE}..",
+        f"{LIVE}.",
+        f"{LIVE}a/CERT-1",
+        f"{LIVE}..%2fCERT-1",
+        f"{LIVE}%2e%2e%2fCERT-1",
+        f"{LIVE}CERT-1%00",
+        f"{LIVE}CERT-1/",
+        f"{LIVE}CERT-1?x=1",
+        f"{LIVE}CERT-1#x",
+        f"{LIVE}CERT-1;x",
+        f"{LIVE}CERT-1\n",
+        f"{LIVE}CERT-1\r\nHost: evil.example",
+        f" {LIVE}CERT-1",
+        f"{LIVE}CÉRT-1",
+        f"{LIVE}{'C' * 101}",
+    ],
+)
+def test_an_evil_address_is_refused_before_anything_is_asked(evil):
+    store = CertificateStore.from_settings(Settings())
+    with pytest.raises(ForgedWebhook):
+        store.check_url(evil)
+    with pytest.raises(ForgedWebhook):
+        store.key(evil, now=NOW)
+    assert store.cached(evil) is None
+    store.close()
+
+
+def test_each_environment_has_its_own_hosts():
+    live = CertificateStore.from_settings(Settings())
+    sandbox = CertificateStore.from_settings(Settings(paypal_environment="sandbox"))
+    for host in ("api", "api-m"):
+        live.check_url(f"https://{host}.paypal.com{CERTIFICATES_PATH}CERT-1")
+        sandbox.check_url(f"https://{host}.sandbox.paypal.com{CERTIFICATES_PATH}CERT-1")
+    with pytest.raises(ForgedWebhook):
+        sandbox.check_url(REAL)
+    live.close()
+    sandbox.close()
+
+
+def test_a_stand_in_takes_the_place_of_paypals_hosts(loopback: Loopback, url):
+    store = CertificateStore.from_settings(Settings(paypal_base_url=loopback.url))
+    store.check_url(url)
+    with pytest.raises(ForgedWebhook):
+        store.check_url(REAL)
+    store.close()
+
+
+@pytest.mark.parametrize("base", ["http://10.0.0.1:80", "http://127.0.0.1.evil.example"])
+def test_a_stand_in_elsewhere_needs_https(base):
+    with pytest.raises(SettingsError):
+        CertificateStore.from_settings(Settings(paypal_base_url=base))
+
+
+def test_an_issuer_file_that_cannot_be_used_is_named(tmp_path):
+    for path in (tmp_path / "absent.pem", tmp_path / "empty.pem"):
+        (tmp_path / "empty.pem").write_bytes(b"not a certificate")
+        with pytest.raises(SettingsError, match="PAYPAL_CA_FILE"):
+            CertificateStore.from_settings(Settings(paypal_ca_file=path))
+
+
+def test_a_certificate_is_fetched_once_and_kept(store, loopback, url, leaf):
+    # Given nothing kept, When its key is asked for twice
+    assert store.cached(url) is None
+    first = store.key(url, now=NOW)
+    second = store.key(url, now=NOW)
+    # Then it was fetched once
+    assert (
+        first.public_numbers() == second.public_numbers() == leaf.key.public_key().public_numbers()
+    )
+    assert store.cached(url) is not None
+    assert len(loopback.asked) == 1
+
+
+def test_a_certificate_is_kept_by_its_whole_address(store, loopback, url):
+    store.key(url, now=NOW)
+    assert store.cached(f"{url}2") is None
+    store.key(f"{url}2", now=NOW)
+    assert len(loopback.asked) == 2
+
+
+def test_a_kept_certificate_is_fetched_again_after_its_time(store, loopback, url, clock):
+    store.key(url, now=NOW)
+    clock.seconds += certificates.TTL_SECONDS - 1
+    # Given that its time is nearly over, Then it is no longer promised without the network
+    assert store.cached(url) is None
+    store.key(url, now=NOW)
+    assert len(loopback.asked) == 1
+    clock.seconds += 2
+    store.key(url, now=NOW)
+    assert len(loopback.asked) == 2
+
+
+def test_a_kept_certificate_outlives_a_failing_host_but_not_for_ever(store, loopback, url, clock):
+    # Given a kept certificate, and a host that then serves HTML
+    store.key(url, now=NOW)
+    loopback.answer = lambda asked: Reply(200, b"<html>")
+    clock.seconds += certificates.TTL_SECONDS + 1
+    # When its time is over, Then it is still used, and the host is not asked for every message
+    store.key(url, now=NOW)
+    store.key(url, now=NOW)
+    assert len(loopback.asked) == 2
+    # Until it is too old
+    clock.seconds += certificates.STALE_SECONDS
+    with pytest.raises(CertificateUnavailable):
+        store.key(url, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        Reply(404),
+        Reply(500),
+        Reply(200, b"<html>sorry</html>"),
+        Reply(200, b""),
+        Reply(200, b"x" * (certificates.CERTIFICATE_BYTES_MAX + 1)),
+        Reply(200, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+    ],
+    ids=["lost", "404", "500", "html", "empty", "too large", "junk pem"],
+)
+def test_a_failed_download_is_no_forgery_and_is_soon_tried_again(
+    store, loopback, url, clock, leaf, reply
+):
+    # Given a host that cannot serve it
+    loopback.answer = lambda asked: reply
+    # When it is asked for twice, Then the host is asked once
+    for _ in range(2):
+        with pytest.raises(CertificateUnavailable):
+            store.key(url, now=NOW)
+    assert len(loopback.asked) == 1
+    # And when the host is well again, soon after, Then the key is there
+    loopback.answer = lambda asked: Reply(200, leaf.pem)
+    clock.seconds += certificates.FAILURE_SECONDS + 1
+    store.key(url, now=NOW)
+
+
+def test_a_redirect_is_not_followed(store, loopback, url, leaf):
+    def answer(asked):
+        if asked.path.startswith(CERTIFICATES_PATH):
+            return Reply(302, headers={"Location": f"{loopback.url}/elsewhere"})
+        return Reply(200, leaf.pem)
+
+    loopback.answer = answer
+    with pytest.raises(CertificateUnavailable):
+        store.key(url, now=NOW)
+    assert loopback.paths("/elsewhere") == []
+
+
+def test_made_up_addresses_push_out_no_certificate(store, loopback, url):
+    # Given a kept certificate
+    store.key(url, now=NOW)
+    # When more addresses than are remembered fail
+    loopback.answer = lambda asked: Reply(404)
+    for number in range(certificates._KEPT_MAX + 5):
+        with pytest.raises(CertificateUnavailable):
+            store.key(f"{url}-{number}", now=NOW)
+    # Then it is still there
+    assert store.cached(url) is not None
+
+
+def test_threads_that_miss_at_once_fetch_once(store, loopback, url, leaf):
+    # Given a host that answers slowly
+    def answer(asked):
+        time.sleep(0.2)
+        return Reply(200, leaf.pem)
+
+    loopback.answer = answer
+    found: list[object] = []
+    # When eight threads want the same certificate
+    threads = [
+        threading.Thread(target=lambda: found.append(store.key(url, now=NOW))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Then all have it, and it was fetched once
+    assert len(found) == 8
+    assert len(loopback.asked) == 1
+
+
+def test_a_certificate_is_held_to_its_dates_also_when_kept(store, url, leaf):
+    start, end = leaf.certificate.not_valid_before_utc, leaf.certificate.not_valid_after_utc
+    for instant in (start, end, NOW):
+        store.key(url, now=instant)
+    for instant in (start - timedelta(seconds=1), end + timedelta(seconds=1)):
+        with pytest.raises(ForgedWebhook):
+            store.key(url, now=instant)

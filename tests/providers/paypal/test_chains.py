@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from providers.errors import CertificateUnavailable, ForgedWebhook
+from providers.paypal.chains import load_bundle, trusted_certificate
+from tests.providers.support import LIVE_NAME, NOW, Issued, issue, sample
+
+SANDBOX_NAME = "messageverificationcerts.sandbox.paypal.com"
+
+
+@pytest.fixture(scope="module")
+def intermediate(root: Issued) -> Issued:
+    return issue("An intermediate", root, ca=True, path_length=0)
+
+
+@pytest.fixture(scope="module")
+def below(intermediate: Issued) -> Issued:
+    return issue(LIVE_NAME, intermediate)
+
+
+def check(leaf: Issued, *issuers: Issued, name: str = LIVE_NAME, now: datetime = NOW) -> None:
+    bundle = load_bundle(b"".join(issuer.pem for issuer in issuers)) if issuers else None
+    trusted_certificate(leaf.pem, name, bundle).check_instant(now)
+
+
+def test_a_chain_of_configured_issuers_is_believed(root, leaf, intermediate, below):
+    check(leaf)
+    check(leaf, root)
+    check(below, root, intermediate)
+    check(below, intermediate)
+
+
+@pytest.mark.parametrize(
+    ("cert", "name", "at"),
+    [
+        ("live-2024_CERT-360caa42-fca2a594-1a5f47cb", LIVE_NAME, datetime(2024, 7, 30, tzinfo=UTC)),
+        (
+            "sandbox-2015_CERT-360caa42-fca2a594-a5cafa77",
+            SANDBOX_NAME,
+            datetime(2015, 5, 12, tzinfo=UTC),
+        ),
+    ],
+)
+def test_paypals_real_certificates_chain_to_digicerts(cert, name, at):
+    # Given the certificates of real deliveries, and the issuers that PayPal's SDK shipped
+    pem = sample(f"paypal/certs/{cert}.pem").read_bytes()
+    bundle = load_bundle(
+        sample("paypal/certs/DigiCertSHA2ExtendedValidationServerCA.crt.pem").read_bytes()
+        + b"\n"
+        + sample("paypal/certs/DigiCertHighAssuranceEVRootCA.crt.pem").read_bytes()
+    )
+    # When judged at the time of the delivery, Then they hold; today they do not
+    certificate = trusted_certificate(pem, name, bundle)
+    certificate.check_instant(at)
+    with pytest.raises(ForgedWebhook):
+        certificate.check_instant(datetime(2026, 10, 1, tzinfo=UTC))
+    # And neither passes for the other environment's
+    with pytest.raises(ForgedWebhook):
+        trusted_certificate(pem, LIVE_NAME if name == SANDBOX_NAME else SANDBOX_NAME, bundle)
+
+
+def test_another_name_is_anothers_certificate(root, leaf):
+    for name in ("paypal.com", f"x.{LIVE_NAME}", SANDBOX_NAME, f"{LIVE_NAME}.evil.example"):
+        with pytest.raises(ForgedWebhook):
+            check(leaf, name=name)
+    # Given PayPal's name as common name, and another as the name that counts
+    with pytest.raises(ForgedWebhook):
+        check(issue(LIVE_NAME, root, key=leaf.key, san="evil.example"))
+    check(issue(LIVE_NAME, root, key=leaf.key, san=None))
+    with pytest.raises(ForgedWebhook):
+        check(issue("*.paypal.com", root, key=leaf.key))
+
+
+def test_an_issuer_of_the_same_name_but_another_key_is_not_believed(root, leaf):
+    impostor = issue("A root", ca=True)
+    with pytest.raises(ForgedWebhook):
+        check(leaf, impostor)
+    with pytest.raises(ForgedWebhook):
+        check(issue(LIVE_NAME, impostor, key=leaf.key), root)
+    # Given both in the bundle, as when an issuer renews its key, Then the right one is found
+    check(leaf, impostor, root)
+
+
+def test_an_issuer_that_may_not_issue_is_not_believed(root, leaf, intermediate, below):
+    # Given a leaf of the same issuer, which signs another leaf
+    ordinary = issue("ordinary.example", root)
+    with pytest.raises(ForgedWebhook):
+        check(issue(LIVE_NAME, ordinary, key=leaf.key), root, ordinary)
+    # Given an intermediate below one that may have none below it
+    deeper = issue("A deeper one", intermediate, ca=True)
+    with pytest.raises(ForgedWebhook):
+        check(issue(LIVE_NAME, deeper, key=leaf.key), root, intermediate, deeper)
+
+
+def test_a_certificate_that_signs_itself_is_not_believed(root):
+    with pytest.raises(ForgedWebhook):
+        check(issue(LIVE_NAME), root)
+
+
+def test_every_certificate_of_the_chain_must_hold(root, below, intermediate):
+    brief = issue(
+        "An intermediate", root, key=intermediate.key, ca=True, start=NOW - timedelta(9), days=5
+    )
+    check(below, root, intermediate)
+    check(below, root, brief, now=NOW - timedelta(7))
+    with pytest.raises(ForgedWebhook):
+        check(below, root, brief)
+    # Given an old root whose name the bundle holds, Then a chain may not stop short of it
+    old_root = issue("A root", key=root.key, ca=True, start=NOW - timedelta(900), days=300)
+    with pytest.raises(ForgedWebhook):
+        check(below, old_root, intermediate)
+
+
+def test_a_weak_or_strange_key_is_not_believed(root):
+    with pytest.raises(ForgedWebhook):
+        check(issue(LIVE_NAME, root, bits=1024))
+    curve = issue(LIVE_NAME, root, key=ec.generate_private_key(ec.SECP256R1()))  # type: ignore[arg-type]
+    with pytest.raises(ForgedWebhook):
+        check(curve)
+
+
+def test_a_page_instead_of_a_certificate_is_no_forgery():
+    with pytest.raises(CertificateUnavailable):
+        trusted_certificate(b"<html>", LIVE_NAME, None)
+
+
+def test_a_bundle_without_certificates_is_an_error():
+    with pytest.raises(ValueError, match=r"."):
+        load_bundle(b"")

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from base.enums import Provider
+from base.facts import OtherReport, PaymentReport, SubscriptionReport
+from providers.errors import MalformedWebhook
+from providers.paypal.events import parse
+from providers.paypal.fields import instant_of
+from tests.providers.support import sample
+
+AT = datetime(2026, 5, 4, 11, 0, tzinfo=UTC)
+
+
+def event(event_type: str, resource: object, **more: object) -> bytes:
+    return json.dumps(
+        {
+            "id": "WH-1",
+            "create_time": "2026-05-04T11:00:00Z",
+            "event_type": event_type,
+            "resource": resource,
+            **more,
+        }
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "closing", "opening"),
+    [
+        ("SUSPENDED", True, False),
+        ("CANCELLED", True, False),
+        ("EXPIRED", True, False),
+        ("CREATED", False, False),
+        ("ACTIVATED", False, True),
+        ("RE-ACTIVATED", False, True),
+        ("UPDATED", False, False),
+        ("PAYMENT.FAILED", False, False),
+    ],
+)
+def test_a_subscriptions_event_says_whether_it_closes_or_opens(name, closing, opening):
+    report = parse(event(f"BILLING.SUBSCRIPTION.{name}", {"id": "I-1"}))
+    assert report == SubscriptionReport(Provider.PAYPAL, "I-1", closing, AT, opening)
+
+
+def test_a_state_in_the_resource_changes_nothing():
+    # Given a cancellation whose resource says ACTIVE, as the order of events can make it
+    report = parse(event("BILLING.SUBSCRIPTION.CANCELLED", {"id": "I-1", "status": "ACTIVE"}))
+    # Then the event's type is what counts
+    assert isinstance(report, SubscriptionReport)
+    assert report.closing
+
+
+def test_a_subscriptions_fee_is_never_a_payment():
+    report = parse(event("PAYMENT.SALE.COMPLETED", {"id": "S1", "billing_agreement_id": "I-1"}))
+    assert report == SubscriptionReport(Provider.PAYPAL, "I-1", False, AT)
+    assert parse(event("PAYMENT.SALE.COMPLETED", {"id": "S1"})) == OtherReport(
+        "PAYMENT.SALE.COMPLETED"
+    )
+
+
+@pytest.mark.parametrize("name", ["COMPLETED", "DENIED", "DECLINED", "PENDING"])
+def test_a_captures_event_asks_for_the_capture(name):
+    report = parse(event(f"PAYMENT.CAPTURE.{name}", {"id": "3C1", "amount": {"value": "9.00"}}))
+    assert report == PaymentReport(Provider.PAYPAL, "capture", "3C1")
+
+
+@pytest.mark.parametrize("name", ["REFUNDED", "REVERSED"])
+def test_money_given_back_asks_for_the_refund_or_for_the_capture_it_names(name):
+    assert parse(event(f"PAYMENT.CAPTURE.{name}", {"id": "8VC"})) == PaymentReport(
+        Provider.PAYPAL, "refund", "8VC"
+    )
+    assert parse(
+        event(f"PAYMENT.CAPTURE.{name}", {"id": "8VC", "capture_id": "5LK"})
+    ) == PaymentReport(Provider.PAYPAL, "capture", "5LK")
+
+
+@pytest.mark.parametrize(
+    "event_type",
+    [
+        "PAYMENT.SALE.PENDING",
+        "PAYMENT.SALE.REVERSED",
+        "BILLING.PLAN.CREATED",
+        "X.Y",
+        "payment.capture.completed",
+    ],
+)
+def test_any_other_event_is_other(event_type):
+    assert parse(event(event_type, {"id": "1"})) == OtherReport(event_type)
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        {},
+        None,
+        [],
+        {"id": 5},
+        {"id": ""},
+        {"id": "../x"},
+        {"id": "a" * 51},
+        {"id": "I-1\n"},
+        {"id": "a/b"},
+    ],
+)
+@pytest.mark.parametrize(
+    "event_type",
+    ["BILLING.SUBSCRIPTION.CANCELLED", "PAYMENT.CAPTURE.COMPLETED", "PAYMENT.CAPTURE.REFUNDED"],
+)
+def test_an_event_without_the_id_it_needs_is_malformed(event_type, resource):
+    with pytest.raises(MalformedWebhook):
+        parse(event(event_type, resource))
+
+
+@pytest.mark.parametrize("value", ["I 1", 7, ["I-1"], ""])
+def test_a_fee_with_an_odd_subscription_is_malformed(value):
+    with pytest.raises(MalformedWebhook):
+        parse(event("PAYMENT.SALE.COMPLETED", {"id": "S1", "billing_agreement_id": value}))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "2018-19-12T22:20:32.000Z",
+        "2026-05-04",
+        "2026-05-04T11:00:00",
+        "",
+        None,
+        5,
+        "9999-12-31T23:59:59-14:00",
+    ],
+)
+def test_a_junk_time_is_no_time(junk):
+    assert instant_of(junk) is None
+    report = parse(event("BILLING.SUBSCRIPTION.CANCELLED", {"id": "I-1"}, create_time=junk))
+    assert isinstance(report, SubscriptionReport)
+    assert report.occurred_at is None
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-05-04T11:00:00Z", "2026-05-04T11:00:00.000Z", "2026-05-04T04:00:00-07:00"]
+)
+def test_a_time_is_read_as_paypal_writes_it(text):
+    assert instant_of(text) == AT
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("signed/sim_subscription_cancelled_v1.body", ("I-PE7JWXKGVN0R", True)),
+        ("signed/sim_subscription_cancelled_v2.body", ("I-BW452GLLEP1G", True)),
+        ("signed/sim_subscription_payment_failed_v2.body", ("I-BW452GLLEP1G", False)),
+        ("unsigned/djpaypal_billing.subscription.re-activated.json", (None, False)),
+        ("unsigned/djpaypal_payment.sale.completed--from-subscription.json", (None, False)),
+    ],
+)
+def test_real_subscription_samples_are_understood(path, expected):
+    report = parse(sample(f"paypal/{path}").read_bytes())
+    assert isinstance(report, SubscriptionReport)
+    external_id, closing = expected
+    assert report.closing is closing
+    assert external_id is None or report.external_id == external_id
+
+
+def test_a_real_refund_of_the_older_shape_names_its_capture():
+    body = sample("paypal/unsigned/djpaypal_payment.capture.refunded.json").read_bytes()
+    assert parse(body) == PaymentReport(Provider.PAYPAL, "capture", "5LK72275CG489890D")

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+
+from base.outcomes import ProviderUnavailable
+from base.settings import Settings, SettingsError
+from providers.errors import CertificateUnavailable, ForgedWebhook, MalformedWebhook
+from providers.paypal.api import PayPalApi
+from providers.paypal.certificates import CERTIFICATES_PATH
+from providers.paypal.webhook import (
+    PayPalWebhookVerifier,
+    VerifiedWebhook,
+    is_signed,
+    transmission_of,
+)
+from tests.providers.support import (
+    NOW,
+    SAMPLES,
+    WEBHOOK_ID,
+    Issued,
+    Loopback,
+    Reply,
+    json_reply,
+    sample,
+    sign,
+    with_same_crc32,
+)
+
+BODY = (
+    '{"id":"WH-1","create_time":"2026-05-04T11:00:00Z","event_type":"PAYMENT.CAPTURE.COMPLETED",'
+    '"summary":"9 €","resource":{"id":"3C1"}}'
+).encode()
+DIGICERT = ("DigiCertSHA2ExtendedValidationServerCA", "DigiCertHighAssuranceEVRootCA")
+SIGNED = sorted(path.stem for path in (SAMPLES / "paypal" / "signed").glob("*.body"))
+
+
+@pytest.fixture
+def url(loopback: Loopback, leaf: Issued) -> str:
+    loopback.answer = lambda asked: Reply(200, leaf.pem)
+    return f"{loopback.url}{CERTIFICATES_PATH}CERT-1"
+
+
+@pytest.fixture
+def api(loopback: Loopback) -> Iterator[PayPalApi]:
+    built = PayPalApi(loopback.url, "client", "secret", window_seconds=10)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def verifier(loopback: Loopback, url: str, api: PayPalApi) -> Iterator[PayPalWebhookVerifier]:
+    settings = Settings(paypal_base_url=loopback.url, paypal_webhook_id=WEBHOOK_ID)
+    built = PayPalWebhookVerifier.from_settings(settings, api)
+    yield built
+    built.close()
+
+
+def delivery(name: str) -> tuple[dict[str, str], bytes, str, bytes]:
+    meta = json.loads(sample(f"paypal/signed/{name}.meta.json").read_text())
+    body = sample(f"paypal/signed/{name}.body").read_bytes()
+    pem = sample(f"paypal/{meta['cert_file']}").read_bytes()
+    return meta["headers"], body, meta["webhook_id"], pem
+
+
+def key_of(pem: bytes):
+    return x509.load_pem_x509_certificate(pem).public_key()
+
+
+@pytest.mark.parametrize("name", SIGNED or ["absent"])
+def test_every_real_signed_sample_verifies(name):
+    # Given a message that PayPal signed, and the certificate it names
+    headers, body, webhook_id, pem = delivery(name)
+    transmission = transmission_of(headers)
+    # Then it verifies for its webhook, and for no other and no other body
+    assert is_signed(key_of(pem), transmission, webhook_id, body)
+    assert not is_signed(key_of(pem), transmission, WEBHOOK_ID, body)
+    assert not is_signed(key_of(pem), transmission, webhook_id, body + b" ")
+
+
+def test_a_real_delivery_verifies_in_whole_at_its_time(loopback, api, tmp_path):
+    # Given the sandbox's delivery of 2015, its certificate, and DigiCert's issuers
+    headers, body, webhook_id, pem = delivery("sandbox_payment_sale_completed_2015a")
+    loopback.answer = lambda asked: Reply(200, pem)
+    at = datetime(2015, 5, 12, 18, 15, tzinfo=UTC)
+    issuers = tmp_path / "issuers.pem"
+    issuers.write_bytes(
+        b"\n".join(sample(f"paypal/certs/{name}.crt.pem").read_bytes() for name in DIGICERT)
+    )
+    settings = Settings(
+        paypal_base_url=loopback.url,
+        paypal_webhook_id=webhook_id,
+        paypal_environment="sandbox",
+        paypal_ca_file=issuers,
+    )
+    verifier = PayPalWebhookVerifier.from_settings(settings, api)
+    here = {**headers, "PAYPAL-CERT-URL": f"{loopback.url}{CERTIFICATES_PATH}CERT-1"}
+    # When judged at its time, Then it is PayPal's
+    verified = verifier.verify(here, body, now=at)
+    assert verified.external_id == "WH-2W7266712B616591M-36507203HX6402335"
+    assert verified.event_type == "PAYMENT.SALE.COMPLETED"
+    # And not eleven years later
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(here, body, now=NOW)
+    verifier.close()
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNED if name.startswith("sim_")] or ["absent"])
+def test_the_simulators_messages_are_refused_with_a_webhook_of_our_own(name, loopback, verifier):
+    # Given a message of the simulator, truly signed with PayPal's live certificate
+    headers, body, _, pem = delivery(name)
+    loopback.answer = lambda asked: Reply(200, pem)
+    here = {key.lower(): value for key, value in headers.items()}
+    here["paypal-cert-url"] = f"{loopback.url}{CERTIFICATES_PATH}CERT-1"
+    at = datetime.fromisoformat(here["paypal-transmission-time"])
+    # When it is judged at its time, Then it is not for us
+    with pytest.raises(ForgedWebhook, match="signature"):
+        verifier.verify(here, body, now=at)
+
+
+@pytest.mark.parametrize("webhook_id", ["WEBHOOK_ID", "webhook_id", "", "a b", "x" * 51, "a|b"])
+def test_the_simulators_webhook_id_is_never_ours(webhook_id, verifier):
+    with pytest.raises(SettingsError):
+        PayPalWebhookVerifier(webhook_id=webhook_id, certificates=verifier.certificates)
+
+
+def test_a_webhook_id_must_be_set(api):
+    with pytest.raises(SettingsError, match="PAYPAL_WEBHOOK_ID"):
+        PayPalWebhookVerifier.from_settings(Settings(), api)
+
+
+def test_a_signed_message_is_verified(verifier, url, leaf):
+    headers = sign(leaf.key, BODY, url=url)
+    assert verifier.verify(headers, BODY, now=NOW) == VerifiedWebhook(
+        external_id="WH-1",
+        event_type="PAYMENT.CAPTURE.COMPLETED",
+        transmission_id="b2384410-f8d2-11e4-8bf3-77339302725b",
+        occurred_at=datetime(2026, 5, 4, 11, 0, tzinfo=UTC),
+    )
+    # And header names count in any case
+    shouted = {key.title(): value for key, value in headers.items()}
+    assert verifier.verify(shouted, BODY, now=NOW).external_id == "WH-1"
+
+
+def test_another_body_with_the_same_crc32_verifies_and_is_the_inboxs_to_refuse(verifier, url, leaf):
+    # Given a genuine message, and a body made to have its CRC32 but another payment
+    headers = sign(leaf.key, BODY, url=url)
+    forged = with_same_crc32(BODY.replace(b"3C1", b"9X9"), zlib.crc32(BODY))
+    assert zlib.crc32(forged) == zlib.crc32(BODY)
+    assert json.loads(forged)["resource"]["id"] == "9X9"
+    # When the genuine signature is judged with it, Then it holds: CRC32 is all that it covers.
+    # The same transmission id is what gives the forgery away to whoever keeps the first body.
+    genuine, other = (verifier.verify(headers, body, now=NOW) for body in (BODY, forged))
+    assert genuine.transmission_id == other.transmission_id
+
+
+HEADERS = [
+    "PAYPAL-TRANSMISSION-ID",
+    "PAYPAL-TRANSMISSION-TIME",
+    "PAYPAL-TRANSMISSION-SIG",
+    "PAYPAL-CERT-URL",
+    "PAYPAL-AUTH-ALGO",
+]
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("value", [None, "", "x" * 501, "é", "a|b", " ", "0"])
+def test_a_missing_or_odd_header_is_a_forgery_found_without_asking(
+    name, value, verifier, url, leaf, loopback
+):
+    headers = sign(leaf.key, BODY, url=url)
+    if value is None:
+        del headers[name]
+    else:
+        headers[name] = value
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(headers, BODY, now=NOW)
+    if not (name == "PAYPAL-TRANSMISSION-ID" and value == "0"):  # A plain id that was not signed.
+        assert not verifier.needs_network(headers)
+        assert loopback.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PAYPAL-TRANSMISSION-ID", "b2384410-f8d2-11e4-8bf3-77339302725c"),
+        ("PAYPAL-TRANSMISSION-TIME", "2026-05-04T11:59:59Z"),
+        ("PAYPAL-TRANSMISSION-TIME", "2026-05-04T11:59:58.000Z"),
+        ("PAYPAL-TRANSMISSION-SIG", base64.b64encode(b"x" * 256).decode()),
+        ("PAYPAL-TRANSMISSION-SIG", base64.b64encode(b"x").decode()),
+        ("PAYPAL-TRANSMISSION-SIG", "not base64!"),
+        ("PAYPAL-AUTH-ALGO", "SHA1withRSA"),
+        ("PAYPAL-AUTH-ALGO", "sha256withrsa"),
+        ("PAYPAL-AUTH-ALGO", "none"),
+    ],
+)
+def test_an_altered_header_is_a_forgery(name, value, verifier, url, leaf):
+    headers = {**sign(leaf.key, BODY, url=url), name: value}
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(headers, BODY, now=NOW)
+
+
+def test_a_header_given_twice_with_two_values_is_a_forgery(verifier, url, leaf):
+    headers = {**sign(leaf.key, BODY, url=url), "paypal-cert-url": f"{url}2"}
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(headers, BODY, now=NOW)
+
+
+def test_a_message_signed_by_another_key_is_a_forgery(verifier, url, root):
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(sign(root.key, BODY, url=url), BODY, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("age", "accepted"),
+    [
+        (timedelta(0), True),
+        (timedelta(days=3, hours=1), True),
+        (timedelta(days=3, hours=1, seconds=1), False),
+        (timedelta(hours=-1), True),
+        (timedelta(hours=-1, seconds=-1), False),
+    ],
+)
+def test_a_transmission_is_believed_for_as_long_as_paypal_tries(
+    age, accepted, verifier, url, leaf, loopback
+):
+    time = (NOW - age).strftime("%Y-%m-%dT%H:%M:%SZ")
+    headers = sign(leaf.key, BODY, url=url, time=time)
+    if accepted:
+        verifier.verify(headers, BODY, now=NOW)
+        return
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(headers, BODY, now=NOW)
+    assert loopback.asked == []
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"not json", b'{"id":"1","id":"2"}'])
+def test_a_proved_message_that_says_nothing_is_malformed_and_an_unproved_one_forged(
+    body, verifier, url, leaf, root
+):
+    with pytest.raises(MalformedWebhook):
+        verifier.verify(sign(leaf.key, body, url=url), body, now=NOW)
+    # The signature is looked at first.
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(sign(root.key, body, url=url), body, now=NOW)
+
+
+def test_only_the_first_message_needs_the_network(verifier, url, leaf, loopback):
+    headers = sign(leaf.key, BODY, url=url)
+    assert verifier.needs_network(headers)
+    verifier.verify(headers, BODY, now=NOW)
+    assert not verifier.needs_network(headers)
+    asked = len(loopback.asked)
+    verifier.verify(headers, BODY, now=NOW)
+    assert len(loopback.asked) == asked
+
+
+def test_an_evil_certificate_address_is_refused_by_the_verifier(verifier, leaf, loopback):
+    evil = f"{loopback.url}@evil.example{CERTIFICATES_PATH}CERT-1"
+    with pytest.raises(ForgedWebhook):
+        verifier.verify(sign(leaf.key, BODY, url=evil), BODY, now=NOW)
+    assert loopback.asked == []
+
+
+def test_a_certificate_that_cannot_be_had_is_no_verdict(verifier, url, leaf, loopback):
+    loopback.answer = lambda asked: Reply(503)
+    with pytest.raises(CertificateUnavailable):
+        verifier.verify(sign(leaf.key, BODY, url=url), BODY, now=NOW)
+
+
+@pytest.fixture
+def asking(loopback: Loopback, url: str, api: PayPalApi) -> Iterator[PayPalWebhookVerifier]:
+    settings = Settings(
+        paypal_base_url=loopback.url, paypal_webhook_id=WEBHOOK_ID, paypal_verification="api"
+    )
+    built = PayPalWebhookVerifier.from_settings(settings, api)
+    yield built
+    built.close()
+
+
+def paypal_says(loopback: Loopback, reply: Reply | None) -> None:
+    loopback.answer = lambda asked: (
+        json_reply({"access_token": "T", "expires_in": 32400})
+        if asked.path == "/v1/oauth2/token"
+        else reply
+    )
+
+
+def test_paypals_api_is_asked_with_the_body_byte_for_byte(asking, loopback, url, leaf):
+    # Given a body that does not survive being written anew, and a PayPal that says yes
+    body = BODY.replace(b'"summary":', b'"price": 1.0,  "summary":')
+    paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
+    headers = sign(leaf.key, body, url=url)
+    # When it is verified
+    assert asking.needs_network(headers)
+    assert asking.verify(headers, body, now=NOW).external_id == "WH-1"
+    # Then PayPal got that body, our webhook's id, and the transmission
+    question = loopback.asked[-1].body
+    assert body in question
+    asked = json.loads(question)
+    assert asked["webhook_id"] == WEBHOOK_ID
+    assert asked["webhook_event"] == json.loads(body)
+    assert asked["transmission_time"] == headers["PAYPAL-TRANSMISSION-TIME"]
+    assert asked["transmission_sig"] == headers["PAYPAL-TRANSMISSION-SIG"]
+    assert loopback.paths(CERTIFICATES_PATH) == []
+
+
+def test_paypals_no_is_a_forgery(asking, loopback, url, leaf):
+    paypal_says(loopback, json_reply({"verification_status": "FAILURE"}))
+    with pytest.raises(ForgedWebhook):
+        asking.verify(sign(leaf.key, BODY, url=url), BODY, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [None, Reply(500), Reply(429), json_reply({}), json_reply({}, 400), Reply(200, b"<html>")],
+    ids=["lost", "500", "429", "no verdict", "400", "html"],
+)
+def test_an_error_of_paypals_api_is_no_verdict(asking, loopback, url, leaf, reply):
+    paypal_says(loopback, reply)
+    with pytest.raises(ProviderUnavailable):
+        asking.verify(sign(leaf.key, BODY, url=url), BODY, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id":"WH-1"}, "webhook_id": "OTHER", "x": {}',
+        b'{}}\n{"a":{}',
+        b"1",
+        b"[]",
+        b"",
+        b"\xff",
+        b'{"a":' + b"9" * 5000 + b"}",
+    ],
+    ids=repr,
+)
+def test_a_body_cannot_add_to_the_question(asking, loopback, url, leaf, body):
+    # Given a PayPal that would say yes, and a body that is not one whole object
+    paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
+    # When it is verified, Then it is refused and PayPal is never asked
+    with pytest.raises(ForgedWebhook):
+        asking.verify(sign(leaf.key, body, url=url), body, now=NOW)
+    assert loopback.asked == []

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from base.settings import Settings
+from providers import registry
+from providers.errors import CredentialsRejected
+from tests.providers.support import Loopback, Reply
+
+SID = "AC" + "0" * 31 + "1"
+
+
+def test_providers_without_credentials_are_built_and_say_so_when_asked(loopback: Loopback):
+    # Given settings that name stand-ins but no credentials
+    settings = Settings(paypal_base_url=loopback.url, twilio_base_url=loopback.url)
+    # When the providers are built and asked
+    providers = registry.build(settings)
+    # Then nothing leaves this process
+    with pytest.raises(CredentialsRejected):
+        providers.paypal.get_subscription("I-BW452GLLEP1G")
+    with pytest.raises(CredentialsRejected):
+        providers.twilio.get_subaccount(SID)
+    providers.close()
+    assert loopback.asked == []
+
+
+def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
+    # Given providers that do not know us
+    loopback.answer = lambda asked: Reply(401, b'{"error":"invalid_client"}')
+    providers = registry.build(
+        Settings(
+            paypal_base_url=loopback.url,
+            paypal_client_id="c",
+            paypal_client_secret="s",
+            twilio_base_url=loopback.url,
+            twilio_account_sid="AC" + "f" * 32,
+            twilio_auth_token="t",
+        )
+    )
+    # When they are asked, Then a person has to act
+    with pytest.raises(CredentialsRejected):
+        providers.paypal.get_subscription("I-BW452GLLEP1G")
+    with pytest.raises(CredentialsRejected):
+        providers.twilio.get_subaccount(SID)
+    providers.close()
+    assert len(loopback.asked) == 2

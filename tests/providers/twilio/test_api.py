@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from urllib.parse import parse_qs
+
+import pytest
+
+from base.enums import TwilioStatus
+from base.facts import SubaccountFacts
+from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
+from providers.errors import CredentialsRejected
+from providers.twilio import api as twilio_api
+from providers.twilio.api import TwilioApi
+from tests.providers.support import Asked, Loopback, Reply, json_reply, sample
+
+PARENT = "AC" + "f" * 32
+SID = "AC" + "0" * 31 + "1"
+PATH = f"/2010-04-01/Accounts/{SID}.json"
+
+
+def account(status: str = "active", **more: object) -> Reply:
+    members = {"sid": SID, "status": status, "auth_token": "subaccount-token", **more}
+    return json_reply(members)
+
+
+def error(code: int, status: int, **headers: str) -> Reply:
+    body = {"code": code, "message": "no", "more_info": "", "status": status}
+    return json_reply(body, status, **headers)
+
+
+def problem(code: int, status: int) -> Reply:
+    return json_reply(
+        {"type": "about:blank", "title": "no", "status": status, "code": code}, status
+    )
+
+
+class Clock:
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def api(loopback: Loopback, clock: Clock) -> Iterator[TwilioApi]:
+    loopback.answer = lambda asked: account()
+    built = TwilioApi(PARENT, "parent-token", loopback.url, window_seconds=10, clock=clock)
+    yield built
+    built.close()
+
+
+@pytest.mark.parametrize("status", ["active", "suspended", "closed"])
+def test_a_subaccount_is_read_with_the_parents_credentials(api, loopback, status):
+    loopback.answer = lambda asked: account(status)
+    assert api.get_subaccount(SID) == SubaccountFacts(SID, TwilioStatus(status))
+    asked = loopback.asked[0]
+    assert (asked.method, asked.path) == ("GET", PATH)
+    assert asked.headers["Authorization"].startswith("Basic ")
+
+
+def test_twilios_own_example_of_an_account_is_read(api, loopback):
+    body = sample("twilio/api_get_Accounts_Sid_fetch.json").read_bytes()
+    loopback.answer = lambda asked: Reply(200, body)
+    sid = json.loads(body)["sid"]
+    assert api.get_subaccount(sid) == SubaccountFacts(sid, TwilioStatus.ACTIVE)
+
+
+@pytest.mark.parametrize("reply", [error(20404, 404), problem(20404, 404), Reply(404, b"<html>")])
+def test_a_subaccount_that_twilio_does_not_know_is_absent(api, loopback, reply):
+    loopback.answer = lambda asked: reply
+    assert api.get_subaccount(SID) == SubaccountFacts(SID, TwilioStatus.ABSENT)
+
+
+@pytest.mark.parametrize("status", ["absent", "frozen", "", None, 5])
+def test_a_status_that_is_not_twilios_is_never_guessed(api, loopback, status):
+    loopback.answer = lambda asked: account(status)
+    with pytest.raises(Refused) as caught:
+        api.get_subaccount(SID)
+    assert caught.value.code == "UNKNOWN_STATUS"
+    # And after a change it is not known what happened
+    with pytest.raises(OutcomeUnknown):
+        api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
+
+
+@pytest.mark.parametrize("status", [TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED])
+def test_a_status_is_set_by_one_request(api, loopback, status):
+    loopback.answer = lambda asked: account(parse_qs(asked.body.decode())["Status"][0])
+    assert api.set_subaccount_status(SID, status) == SubaccountFacts(SID, status)
+    assert [(asked.method, asked.path, asked.body) for asked in loopback.asked] == [
+        ("POST", PATH, f"Status={status}".encode())
+    ]
+
+
+@pytest.mark.parametrize("status", [TwilioStatus.CLOSED, TwilioStatus.ABSENT])
+def test_a_subaccount_is_never_closed(api, loopback, status):
+    with pytest.raises(Refused):
+        api.set_subaccount_status(SID, status)
+    assert loopback.asked == []
+
+
+def test_the_parents_own_state_is_never_changed(api, loopback):
+    with pytest.raises(Refused) as caught:
+        api.set_subaccount_status(PARENT, TwilioStatus.SUSPENDED)
+    assert caught.value.code == "PARENT_ACCOUNT"
+    assert loopback.asked == []
+
+
+@pytest.mark.parametrize("make", [error, problem])
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        (21478, 400, "SUSPENDED_BY_TWILIO"),
+        (21479, 400, "SUBACCOUNT_CLOSED"),
+        (20404, 404, "SUBACCOUNT_MISSING"),
+        (21476, 400, "PARENT_SUSPENDED"),
+        (21475, 400, "TWILIO_REFUSED"),
+    ],
+)
+def test_twilios_no_is_a_refusal_in_our_words(api, loopback, make, code, status, expected):
+    loopback.answer = lambda asked: make(code, status)
+    with pytest.raises(Refused) as caught:
+        api.set_subaccount_status(SID, TwilioStatus.ACTIVE)
+    assert caught.value.code == expected
+    assert caught.value.ids == {"external_id": SID}
+    assert len(loopback.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        Reply(502, b"<html>bad gateway</html>"),
+        error(20500, 500),
+        problem(20500, 500),
+        Reply(200, b"<html>a portal</html>"),
+        Reply(200, b"[]"),
+        Reply(302, headers={"Location": "/"}),
+        account(sid="AC" + "2" * 32),
+        json_reply({"sid": SID, "status": "active", "date_created": 5}),
+        json_reply({"sid": SID, "status": "active", "date_created": "Thu, 99 Jul 2015 20:00:00"}),
+    ],
+    ids=["lost", "502", "500", "500 rfc 9457", "html", "list", "302", "another", "odd", "odd day"],
+)
+def test_a_change_without_a_clear_answer_is_unknown_and_sent_once(api, loopback, reply):
+    loopback.answer = lambda asked: reply
+    with pytest.raises(OutcomeUnknown):
+        api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
+    assert len(loopback.asked) == 1
+
+
+def test_a_change_that_hangs_is_unknown(loopback):
+    # Given a Twilio that takes the request and says nothing
+    release = threading.Event()
+    loopback.answer = lambda asked: release.wait(5) and None
+    api = TwilioApi(PARENT, "parent-token", loopback.url, window_seconds=0.3)
+    # When a subaccount is suspended, Then it may have happened
+    with pytest.raises(OutcomeUnknown):
+        api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
+    release.set()
+    api.close()
+    assert len(loopback.asked) == 1
+
+
+def test_too_many_requests_never_happened_and_tell_the_wait(api, loopback):
+    loopback.answer = lambda asked: error(20429, 429, Retry_After="9")
+    with pytest.raises(ProviderUnavailable) as caught:
+        api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
+    assert caught.value.retry_after_seconds == 9.0
+    assert len(loopback.asked) == 1
+
+
+def test_a_change_that_could_not_be_sent_did_not_happen(loopback):
+    api = TwilioApi(PARENT, "parent-token", "http://127.0.0.1:1", window_seconds=1)
+    with pytest.raises(ProviderUnavailable):
+        api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
+    api.close()
+
+
+def test_a_question_is_asked_again(api, loopback):
+    replies = iter([Reply(502, b"<html>"), None, account("suspended")])
+    loopback.answer = lambda asked: next(replies)
+    assert api.get_subaccount(SID).status is TwilioStatus.SUSPENDED
+
+
+def test_a_question_without_an_answer_is_an_outage_and_never_absent(api, loopback):
+    for reply in (None, Reply(500), error(20429, 429), Reply(200, b"<html>")):
+        loopback.answer = lambda asked, reply=reply: reply
+        with pytest.raises(ProviderUnavailable):
+            api.get_subaccount(SID)
+
+
+@pytest.mark.parametrize("reply", [error(20003, 401), error(20005, 403)])
+def test_refused_credentials_need_a_person(api, loopback, reply):
+    loopback.answer = lambda asked: reply
+    with pytest.raises(CredentialsRejected):
+        api.get_subaccount(SID)
+    with pytest.raises(CredentialsRejected):
+        api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
+
+
+@pytest.mark.parametrize(
+    "sid", ["", "AC1", PARENT.upper(), f"{SID}\n", f"{SID[:-3]}/..", "CA" + SID[2:]]
+)
+def test_an_odd_sid_never_gets_into_an_address(api, loopback, sid):
+    for ask in (
+        lambda: api.get_subaccount(sid),
+        lambda: api.set_subaccount_status(sid, TwilioStatus.ACTIVE),
+        lambda: api.subaccount_token(sid),
+    ):
+        with pytest.raises(Refused):
+            ask()
+    assert loopback.asked == []
+
+
+def test_a_region_in_the_environment_sends_nothing_elsewhere(api, loopback, monkeypatch):
+    # Given an environment that the SDK would follow to another host
+    monkeypatch.setenv("TWILIO_REGION", "au1")
+    monkeypatch.setenv("TWILIO_EDGE", "sydney")
+    assert api.get_subaccount(SID).status is TwilioStatus.ACTIVE
+    assert len(loopback.asked) == 1
+
+
+def test_a_token_is_asked_for_once_and_again_after_its_time(api, loopback, clock):
+    # Given nothing known
+    assert api.cached_token(SID) is None
+    # When a token is asked for twice, Then Twilio is asked once
+    assert api.subaccount_token(SID) == "subaccount-token"
+    assert api.subaccount_token(SID) == "subaccount-token"
+    assert api.cached_token(SID) == "subaccount-token"
+    assert len(loopback.asked) == 1
+    # And after its time, a token that was rolled is found
+    loopback.answer = lambda asked: account(auth_token="rolled")
+    clock.seconds += twilio_api.TOKEN_TTL_SECONDS
+    assert api.cached_token(SID) is None
+    assert api.subaccount_token(SID) == "rolled"
+
+
+def test_the_parents_token_is_known(api, loopback):
+    assert api.subaccount_token(PARENT) == "parent-token"
+    assert loopback.asked == []
+
+
+def test_the_token_of_no_subaccount_is_refused_and_not_remembered(api, loopback):
+    loopback.answer = lambda asked: error(20404, 404)
+    with pytest.raises(Refused):
+        api.subaccount_token(SID)
+    loopback.answer = lambda asked: account()
+    assert api.subaccount_token(SID) == "subaccount-token"
+
+
+def test_an_answer_without_a_token_is_an_outage(api, loopback):
+    loopback.answer = lambda asked: account(auth_token=None)
+    with pytest.raises(ProviderUnavailable):
+        api.subaccount_token(SID)
+
+
+def test_many_threads_share_one_client(api, loopback):
+    # Given a Twilio that answers each about the account asked for
+    def answer(asked: Asked) -> Reply:
+        return account(sid=asked.path.rsplit("/", 1)[1].removesuffix(".json"))
+
+    loopback.answer = answer
+    sids = [f"AC{number:032x}" for number in range(16)]
+    found: list[str] = []
+    # When sixteen threads ask at once
+    threads = [
+        threading.Thread(target=lambda sid=sid: found.append(api.get_subaccount(sid).external_id))
+        for sid in sids
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Then each has its own answer
+    assert sorted(found) == sids
+
+
+@pytest.mark.parametrize("known", [20003, 20404, 20429, 21476, 21477, 21478, 21479, 20500])
+def test_twilios_documented_errors_are_all_one_of_our_outcomes(api, loopback, known):
+    bodies = json.loads(sample("twilio/error_bodies.json").read_text())
+    found = next(body for body in bodies if body["body"]["code"] == known)
+    loopback.answer = lambda asked: json_reply(found["body"], found["http_status"])
+    with pytest.raises((Refused, OutcomeUnknown, ProviderUnavailable, CredentialsRejected)):
+        api.set_subaccount_status(SID, TwilioStatus.ACTIVE)

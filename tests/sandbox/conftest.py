@@ -1,0 +1,65 @@
+"""The real sandbox as a process of its own, and an ingress that only remembers what it was told."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+from running_sandbox import LIMIT_SECONDS, Heard, Listener, start, stop
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory):
+    house = start(tmp_path_factory.mktemp("sandbox"))
+    yield house
+    stop(house)
+
+
+@pytest.fixture
+def house(running):
+    running.control("POST", "/reset")
+    yield running
+    running.control("POST", "/reset")
+
+
+@pytest.fixture
+def listener(house):
+    listener = Listener("")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            listener.heard.append(Heard(self.path, dict(self.headers), body))
+            self.send_response(listener.answers.pop(0) if listener.answers else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    house.control("POST", "/target", {"url": listener.url})
+    yield listener
+    house.control("POST", "/reset")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def paypal(house):
+    """A client of PayPal's stand-in that has a token."""
+    known = house.info["paypal"]
+    with httpx.Client(base_url=known["base_url"], trust_env=False, timeout=LIMIT_SECONDS) as client:
+        answer = client.post(
+            "/v1/oauth2/token",
+            auth=(known["client_id"], known["client_secret"]),
+            data={"grant_type": "client_credentials"},
+        )
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield client

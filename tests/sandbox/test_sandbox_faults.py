@@ -1,0 +1,116 @@
+"""Faults: what a lost request does, what its sender sees, and what the journal can prove."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from base.clock import wait_until
+
+LIMIT_SECONDS = 10.0
+
+
+@pytest.fixture
+def account(house):
+    return house.control("POST", "/twilio/subaccounts", {"friendly_name": "Acme"})
+
+
+def set_status(house, account, status: str, timeout: float = LIMIT_SECONDS) -> httpx.Response:
+    known = house.info["twilio"]
+    return httpx.post(
+        f"{known['base_url']}/2010-04-01/Accounts/{account['sid']}.json",
+        auth=(known["account_sid"], known["auth_token"]),
+        data={"Status": status},
+        timeout=timeout,
+        trust_env=False,
+    )
+
+
+def status_of(house, account) -> str:
+    return house.control("GET", f"/twilio/subaccounts/{account['sid']}")["status"]
+
+
+SUSPENDING = {"method": "POST", "path_contains": "/Accounts/", "form": {"Status": "suspended"}}
+
+
+def test_a_held_request_lands_late_though_its_sender_gave_up(house, account):
+    # Given that suspensions are held / When one is sent and its sender gives up
+    fault = house.fault("twilio", "hold", match=SUSPENDING, times=1)
+    with pytest.raises(httpx.ReadTimeout):
+        set_status(house, account, "suspended", timeout=0.3)
+    # Then it has had no effect, and others pass
+    assert house.fault_now(fault)["held"] == 1
+    assert status_of(house, account) == "active"
+    assert set_status(house, account, "active").status_code == 200
+    # When it is released / Then it has landed by the time of the answer
+    assert house.control("POST", f"/faults/{fault}/release") == {"released": 1}
+    assert status_of(house, account) == "suspended"
+    assert house.fault_now(fault)["hits"] == 1
+
+
+def test_a_held_request_is_answered_to_a_sender_who_waits(house, account):
+    fault = house.fault("twilio", "hold", match=SUSPENDING)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(set_status, house, account, "suspended")
+        assert wait_until(lambda: house.fault_now(fault)["held"] == 1, limit_seconds=LIMIT_SECONDS)
+        house.control("POST", f"/faults/{fault}/release")
+        assert answer.result(LIMIT_SECONDS).json()["status"] == "suspended"
+
+
+def test_a_held_request_vanishes_with_its_fault(house, account):
+    fault = house.fault("twilio", "hold")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(set_status, house, account, "suspended")
+        assert wait_until(lambda: house.fault_now(fault)["held"] == 1, limit_seconds=LIMIT_SECONDS)
+        house.control("DELETE", f"/faults/{fault}")
+        assert isinstance(answer.exception(LIMIT_SECONDS), httpx.RemoteProtocolError)
+    assert status_of(house, account) == "active"
+
+
+@pytest.mark.parametrize(("kind", "after"), [("act_then_drop", "suspended"), ("drop", "active")])
+def test_a_dropped_connection_says_nothing_of_the_effect(house, account, kind, after):
+    house.fault("twilio", kind, times=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        set_status(house, account, "suspended")
+    assert status_of(house, account) == after
+    # Then the fault is spent
+    assert set_status(house, account, "suspended").status_code == 200
+
+
+def test_an_answer_that_never_comes_leaves_the_effect(house, account):
+    house.fault("twilio", "act_then_timeout", seconds=30)
+    with pytest.raises(httpx.ReadTimeout):
+        set_status(house, account, "suspended", timeout=0.3)
+    assert status_of(house, account) == "suspended"
+
+
+def test_a_delay_and_a_refusal_are_seen_as_such(house, account):
+    slow = house.fault("twilio", "delay", seconds=0.3, times=1)
+    start = time.monotonic()
+    assert set_status(house, account, "suspended").status_code == 200
+    assert time.monotonic() - start >= 0.3 and house.fault_now(slow)["hits"] == 1
+    house.fault("twilio", "status", status=429, headers={"Retry-After": "7"})
+    answer = set_status(house, account, "active")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+    assert answer.json()["code"] == 20429
+    assert status_of(house, account) == "suspended"
+
+
+def test_the_journal_proves_who_was_asked_and_keeps_no_secret(house, account, paypal):
+    assert house.requests(provider="twilio") == []
+    set_status(house, account, "suspended")
+    (entry,) = house.requests(provider="twilio", path_contains=account["sid"])
+    assert (entry["method"], entry["form"], entry["status"]) == (
+        "POST",
+        {"Status": "suspended"},
+        200,
+    )
+    everything = house.http.get("/_control/requests").text
+    for secret in ("client_secret", "auth_token"):
+        for provider in ("paypal", "twilio"):
+            assert house.info[provider].get(secret, "no such secret") not in everything
+    paypal.get("/v1/nowhere")
+    assert house.requests(provider="paypal", path_contains="/v1/nowhere")[0]["status"] == 404

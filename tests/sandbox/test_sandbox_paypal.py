@@ -1,0 +1,296 @@
+"""PayPal's stand-in: signatures that verify as PayPal's do, status rules, cumulative refunds."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.x509.verification import PolicyBuilder, Store
+
+
+def verify_offline(house, headers, body, webhook_id=None) -> None:
+    """The receiver's recipe: fetch the leaf, check its chain and name, then the signed text."""
+    known = house.info["paypal"]
+    got = {name.upper(): value for name, value in headers.items()}
+    leaf = x509.load_pem_x509_certificate(
+        httpx.get(got["PAYPAL-CERT-URL"], trust_env=False).raise_for_status().content
+    )
+    issuer = x509.load_pem_x509_certificate(Path(known["ca_file"]).read_bytes())
+    name = x509.DNSName(known["certificate_name"])
+    PolicyBuilder().store(Store([issuer])).build_server_verifier(name).verify(leaf, [])
+    text = "|".join(
+        [
+            got["PAYPAL-TRANSMISSION-ID"],
+            got["PAYPAL-TRANSMISSION-TIME"],
+            webhook_id or known["webhook_id"],
+            str(zlib.crc32(body) & 0xFFFFFFFF),
+        ]
+    )
+    signature = base64.b64decode(got["PAYPAL-TRANSMISSION-SIG"])
+    leaf.public_key().verify(signature, text.encode(), padding.PKCS1v15(), hashes.SHA256())
+
+
+def event(house, event_type, organization_id="org_a", **more):
+    body = {"event_type": event_type, "organization_id": organization_id, **more}
+    return house.control("POST", "/paypal/events", body)
+
+
+def subscription(house, **more):
+    body = {"organization_id": "org_a", "deliver": False, **more}
+    return house.control("POST", "/paypal/subscriptions", body)
+
+
+def test_a_delivered_webhook_verifies_by_the_offline_recipe(house, listener):
+    # Given an organization without a subscription / When PayPal tells that it was cancelled
+    told = event(house, "BILLING.SUBSCRIPTION.CANCELLED", organization_id="org_ä")
+    # Then one was made and cancelled, and what arrived is signed over its very bytes
+    (heard,) = listener.wait_for(1)
+    assert heard.path == "/webhooks/paypal"
+    verify_offline(house, heard.headers, heard.body)
+    body = json.loads(heard.body)
+    assert body["id"] == told[0]["event_id"] and told[0]["status_code"] == 200
+    assert body["resource"]["status"] == "CANCELLED"
+    assert body["resource"]["custom_id"] == "org_ä"
+    assert body["resource_version"] == "2.0"
+
+
+@pytest.mark.parametrize(
+    "event_type", ["PAYMENT.CAPTURE.COMPLETED", "BILLING.SUBSCRIPTION.ACTIVATED"]
+)
+def test_a_forged_body_of_the_same_crc_verifies_too(house, listener, event_type):
+    # Given a genuine event / When an attacker sends another body under its very headers
+    (genuine,) = event(house, event_type)
+    house.control("POST", f"/paypal/events/{genuine['event_id']}/redeliver", {"forge": "body_crc"})
+    # Then both verify, though they say different things
+    first, forged = listener.wait_for(2)
+    assert forged.body != first.body and zlib.crc32(forged.body) == zlib.crc32(first.body)
+    assert forged.headers["PAYPAL-TRANSMISSION-ID"] == first.headers["PAYPAL-TRANSMISSION-ID"]
+    verify_offline(house, forged.headers, forged.body)
+    assert json.loads(forged.body)["id"] != json.loads(first.body)["id"]
+    if "CAPTURE" in event_type:
+        assert json.loads(forged.body)["resource"]["amount"]["value"] == "99999.00"
+
+
+def test_other_forgeries_do_not_verify(house, listener):
+    # Given a subscription that PayPal has suspended
+    subscription(house, status="SUSPENDED")
+    # When a signature is spoilt, and when one is genuine but for the simulator's webhook
+    event(house, "BILLING.SUBSCRIPTION.ACTIVATED", forge="signature")
+    event(house, "BILLING.SUBSCRIPTION.ACTIVATED", forge="webhook_id")
+    spoilt, simulated = listener.wait_for(2)
+    # Then neither is good for ours, and PayPal's own state is what it was
+    (held,) = house.control("GET", "/paypal/subscriptions?organization_id=org_a")
+    assert held["status"] == "SUSPENDED"
+    for heard in (spoilt, simulated):
+        with pytest.raises(InvalidSignature):
+            verify_offline(house, heard.headers, heard.body)
+    verify_offline(house, simulated.headers, simulated.body, webhook_id="WEBHOOK_ID")
+
+
+def test_copies_and_redeliveries_are_the_same_bytes(house, listener):
+    # When three copies come at once and the event is sent again later
+    told = event(house, "BILLING.SUBSCRIPTION.ACTIVATED", copies=3)
+    house.control("POST", f"/paypal/events/{told[0]['event_id']}/redeliver", {"copies": 2})
+    # Then all five are the same
+    heard = listener.wait_for(5)
+    assert len({one.body for one in heard}) == 1
+    assert len({one.headers["PAYPAL-TRANSMISSION-SIG"] for one in heard}) == 1
+    stored = house.control("GET", f"/paypal/events/{told[0]['event_id']}")
+    assert stored["body"].encode() == heard[0].body
+
+
+def test_a_refused_delivery_is_tried_again(house, listener):
+    # Given an ingress that is down for one delivery
+    listener.answers = [503]
+    # When something is told / Then it comes again by itself
+    (told,) = event(house, "BILLING.SUBSCRIPTION.ACTIVATED")
+    assert told["status_code"] == 503
+    first, second = listener.wait_for(2)
+    assert first.body == second.body
+
+
+def test_a_stale_event_says_what_was_and_changes_nothing(house, paypal, listener):
+    # Given a cancelled subscription / When an old event says that it is active
+    made = subscription(house, status="CANCELLED")
+    event(
+        house, "BILLING.SUBSCRIPTION.ACTIVATED", keep_state=True, create_time="2026-01-02T03:04:05Z"
+    )
+    (heard,) = listener.wait_for(1)
+    # Then the event says so and the API does not
+    body = json.loads(heard.body)
+    assert (body["resource"]["id"], body["resource"]["status"]) == (made["id"], "ACTIVE")
+    assert body["create_time"] == "2026-01-02T03:04:05Z"
+    shown = paypal.get(f"/v1/billing/subscriptions/{made['id']}").json()
+    assert shown["status"] == "CANCELLED"
+
+
+def verification(house, headers, body: bytes, **changed) -> dict:
+    fields = {
+        "auth_algo": headers["PAYPAL-AUTH-ALGO"],
+        "cert_url": headers["PAYPAL-CERT-URL"],
+        "transmission_id": headers["PAYPAL-TRANSMISSION-ID"],
+        "transmission_sig": headers["PAYPAL-TRANSMISSION-SIG"],
+        "transmission_time": headers["PAYPAL-TRANSMISSION-TIME"],
+        "webhook_id": house.info["paypal"]["webhook_id"],
+    }
+    text = json.dumps(fields | changed)[:-1]
+    return {"content": text.encode() + b', "webhook_event": ' + body + b"}"}
+
+
+def test_the_verification_call_takes_the_event_as_it_was_written(house, paypal, listener):
+    event(house, "PAYMENT.CAPTURE.COMPLETED")
+    (heard,) = listener.wait_for(1)
+    path = "/v1/notifications/verify-webhook-signature"
+    # When the text is handed on unchanged / Then it succeeds
+    answer = paypal.post(path, **verification(house, heard.headers, heard.body))
+    assert answer.json() == {"verification_status": "SUCCESS"}
+    # When it is written anew, or another webhook is named / Then it fails, with code 200
+    anew = json.dumps(json.loads(heard.body), indent=1).encode()
+    for question in (
+        verification(house, heard.headers, anew),
+        verification(house, heard.headers, heard.body, webhook_id="ANOTHER1"),
+    ):
+        answer = paypal.post(path, **question)
+        assert (answer.status_code, answer.json()["verification_status"]) == (200, "FAILURE")
+    # When a field is missing / Then it is no verdict at all
+    answer = paypal.post(path, **verification(house, heard.headers, heard.body, cert_url=""))
+    assert answer.status_code == 400
+
+
+def test_wrong_credentials_and_tokens_are_refused(house, paypal):
+    base = house.info["paypal"]["base_url"]
+    form = {"grant_type": "client_credentials"}
+    wrong = httpx.post(f"{base}/v1/oauth2/token", auth=("a", "b"), data=form, trust_env=False)
+    assert wrong.status_code == 401
+    path = "/v1/billing/subscriptions/I-NONE"
+    assert paypal.get(path).status_code == 404
+    # When every token is revoked / Then the client is told to fetch another
+    house.control("DELETE", "/paypal/tokens")
+    assert paypal.get(path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("status", "operation", "after"),
+    [
+        ("ACTIVE", "suspend", "SUSPENDED"),
+        ("ACTIVE", "cancel", "CANCELLED"),
+        ("SUSPENDED", "activate", "ACTIVE"),
+        ("SUSPENDED", "cancel", "CANCELLED"),
+        ("ACTIVE", "activate", None),
+        ("SUSPENDED", "suspend", None),
+        ("APPROVAL_PENDING", "cancel", None),
+        ("CANCELLED", "cancel", None),
+        ("CANCELLED", "activate", None),
+        ("EXPIRED", "suspend", None),
+    ],
+)
+def test_a_subscription_moves_only_as_the_rules_allow(
+    house, paypal, listener, status, operation, after
+):
+    # Given a subscription / When it is asked to move
+    made = subscription(house, status=status)
+    path = f"/v1/billing/subscriptions/{made['id']}"
+    answer = paypal.post(f"{path}/{operation}", json={"reason": "a test"})
+    shown = paypal.get(path).json()
+    # Then it moves and tells, or is refused and nothing has changed
+    if after:
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert shown["status"] == after
+        (heard,) = listener.wait_for(1)
+        assert json.loads(heard.body)["resource"]["status"] == after
+    else:
+        assert answer.status_code == 422
+        assert answer.json()["details"][0]["issue"] == "SUBSCRIPTION_STATUS_INVALID"
+        assert shown["status"] == status and not listener.heard
+
+
+def test_a_reason_is_required_and_bounded_and_failures_forbid_activation(house, paypal, listener):
+    made = subscription(house, status="ACTIVE")
+    path = f"/v1/billing/subscriptions/{made['id']}"
+    assert paypal.post(f"{path}/cancel", json={}).status_code == 400
+    answer = paypal.post(f"{path}/cancel", json={"reason": "x" * 129})
+    assert answer.json()["details"][0]["issue"] == "INVALID_STRING_MAX_LENGTH"
+    # Given three failed payments and the suspension that follows
+    for _ in range(3):
+        event(house, "BILLING.SUBSCRIPTION.PAYMENT.FAILED")
+    event(house, "BILLING.SUBSCRIPTION.SUSPENDED")
+    # When it is activated / Then it is refused
+    answer = paypal.post(f"{path}/activate")
+    assert answer.json()["details"][0]["issue"] == "SUBSCRIPTION_CANNOT_BE_ACTIVATED"
+    assert paypal.get(path).json()["billing_info"]["failed_payments_count"] == 3
+
+
+def test_creating_with_one_request_id_makes_one_subscription(house, paypal, listener):
+    body = {"plan_id": "P-1", "custom_id": "org_b"}
+    headers = {"PayPal-Request-Id": "same"}
+    first = paypal.post("/v1/billing/subscriptions", json=body, headers=headers)
+    again = paypal.post("/v1/billing/subscriptions", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json() and first.json()["status"] == "APPROVAL_PENDING"
+    (heard,) = listener.wait_for(1)
+    assert json.loads(heard.body)["event_type"] == "BILLING.SUBSCRIPTION.CREATED"
+
+
+def test_refunds_add_up_and_stop_at_the_whole(house, paypal, listener):
+    # Given a payment of 20.00
+    capture = house.control(
+        "POST",
+        "/paypal/captures",
+        {"organization_id": "org_a", "value": "20.00", "currency": "USD", "deliver": False},
+    )
+    path = f"/v2/payments/captures/{capture['id']}"
+    part = {"amount": {"currency_code": "USD", "value": "7.50"}}
+    # When part is refunded, with a repeat, then the rest
+    headers = {"PayPal-Request-Id": "once", "Prefer": "return=representation"}
+    first = paypal.post(f"{path}/refund", json=part, headers=headers)
+    repeat = paypal.post(f"{path}/refund", json=part, headers=headers)
+    assert (first.status_code, repeat.status_code) == (201, 200)
+    assert first.json()["id"] == repeat.json()["id"]
+    assert paypal.get(path).json()["status"] == "PARTIALLY_REFUNDED"
+    too_much = {"amount": {"currency_code": "USD", "value": "12.51"}}
+    answer = paypal.post(f"{path}/refund", json=too_much)
+    assert answer.json()["details"][0]["issue"] == "REFUND_AMOUNT_EXCEEDED"
+    second = paypal.post(f"{path}/refund").json()
+    # Then each shows what had been given back in all, and points up to the payment
+    shown = paypal.get(f"/v2/payments/refunds/{second['id']}").json()
+    assert shown["amount"] == {"currency_code": "USD", "value": "12.50"}
+    totals = [
+        one["seller_payable_breakdown"]["total_refunded_amount"]["value"]
+        for one in (first.json(), shown)
+    ]
+    assert totals == ["7.50", "20.00"]
+    up = next(link["href"] for link in shown["links"] if link["rel"] == "up")
+    assert up.endswith(path) and shown["custom_id"] == "org_a"
+    assert paypal.get(path).json()["status"] == "REFUNDED"
+    answer = paypal.post(f"{path}/refund")
+    assert answer.json()["details"][0]["issue"] == "CAPTURE_FULLY_REFUNDED"
+    heard = listener.wait_for(2)
+    assert {json.loads(one.body)["event_type"] for one in heard} == {"PAYMENT.CAPTURE.REFUNDED"}
+
+
+def test_a_subscriptions_payment_is_told_in_the_first_shape(house, paypal, listener):
+    made = subscription(house)
+    event(house, "PAYMENT.SALE.COMPLETED", value="12.00", currency="EUR")
+    event(house, "PAYMENT.SALE.REVERSED", value="12.00", currency="EUR")
+    paid, reversed_ = (json.loads(one.body) for one in listener.wait_for(2))
+    assert "resource_version" not in paid
+    assert paid["resource"]["billing_agreement_id"] == made["id"]
+    assert paid["resource"]["amount"]["total"] == "12.00"
+    assert reversed_["resource"]["amount"]["total"] == "-12.00"
+    shown = paypal.get(f"/v2/payments/captures/{paid['resource']['id']}").json()
+    assert shown["amount"] == {"currency_code": "EUR", "value": "12.00"}
+
+
+def test_a_slip_in_what_is_asked_is_told(house):
+    answer = house.control("POST", "/paypal/captures", {"organisation_id": "x", "value": 1.5}, 422)
+    assert {one["field"] for one in answer["fields"]} >= {"organization_id", "organisation_id"}
+    event_of_nobody = {"event_type": "BILLING.SUBSCRIPTION.EXPIRED", "resource_id": "I-NOBODY"}
+    house.control("POST", "/paypal/events", event_of_nobody, 404)

@@ -1,0 +1,47 @@
+"""The process: where it says that it is, what a restart keeps, and how it stops."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from running_sandbox import ROOT, start, stop
+
+
+def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
+    # Given a running sandbox with a request held for ever
+    house = start(tmp_path, "--target", "http://127.0.0.1:9/")
+    info_file = tmp_path / "sandbox.json"
+    assert stat.S_IMODE(info_file.stat().st_mode) == 0o600
+    assert house.info["target"] == "http://127.0.0.1:9"
+    assert house.control("GET", "/info") == house.info
+    house.fault("paypal", "hold")
+    house.fault("twilio", "act_then_timeout", seconds=60)
+    for path in ("/paypal/v1/nowhere", "/twilio/nowhere"):
+        with pytest.raises(httpx.ReadTimeout):
+            house.http.get(path, timeout=0.2)
+    # When it is asked to stop / Then it does, cleanly and within a second
+    began = time.monotonic()
+    assert stop(house) == 0
+    assert time.monotonic() - began < 1
+    assert not info_file.exists()
+    # When it starts again / Then its keys are the same
+    again = start(tmp_path)
+    for name in ("paypal", "twilio", "stripe", "vapi"):
+        before, after = dict(house.info[name]), dict(again.info[name])
+        assert before.pop("base_url") and after.pop("base_url")
+        assert before == after
+    # When another wants its port / Then that one is told so in a line, and this one stays
+    port = again.info["base_url"].rpartition(":")[2]
+    command = [sys.executable, "-m", "sandbox", "--port", port, "--state", str(tmp_path / "other")]
+    refused = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert refused.returncode == 1 and refused.stderr.startswith("sandbox: cannot serve: ")
+    assert refused.stderr.count("\n") == 1
+    assert again.control("GET", "/info") == again.info
+    assert stop(again) == 0

@@ -1,0 +1,23 @@
+"""The actors: one plain function for each job that domain/jobs.py declares, named as it is.
+
+Each is safe to run twice, at once, late and out of order.
+"""
+
+from __future__ import annotations
+
+from workers.actors.billing import look_at_payment
+from workers.actors.events import process_event
+from workers.actors.subscriptions import enforce_organization, look_at_subscription
+from workers.actors.twilio import converge_twilio
+from workers.execute import Actor
+
+ACTORS: dict[str, Actor] = {
+    actor.__name__: actor
+    for actor in (
+        process_event,
+        enforce_organization,
+        look_at_subscription,
+        look_at_payment,
+        converge_twilio,
+    )
+}

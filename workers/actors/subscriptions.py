@@ -1,0 +1,47 @@
+"""Subscriptions: the look at the provider, and the posture that follows."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from base.enums import Provider
+from domain import subscriptions
+from domain.jobs import LOOK_AT_SUBSCRIPTION
+from domain.posture import apply_posture
+from workers.run import Later, Run
+
+
+def enforce_organization(run: Run, organization_id: str) -> None:
+    """This function will derive the organization's posture again and bring it about: healing.
+
+    Raises: OrganizationNotFound.
+    """
+    apply_posture(run.own, organization_id, run.now)
+
+
+def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
+    """This function will read a subscription back from its provider and record the provider's word.
+
+    An answer that contradicts a newer event is asked for again later. Replay: reading changes
+    nothing there. Raises: NotYet while another look runs; Refused when the provider does not know
+    it or it names no organization of ours.
+    """
+    look = run.transaction(
+        lambda session: subscriptions.begin_look(
+            session,
+            Provider(provider),
+            external_id,
+            lease_seconds=LOOK_AT_SUBSCRIPTION.lease_seconds,
+        )
+    )
+    try:
+        facts = run.providers.paypal.get_subscription(external_id)
+    except BaseException:
+        run.transaction(lambda session: subscriptions.release_look(session, look))
+        raise
+
+    def record(session: Session) -> Later | None:
+        seconds = subscriptions.record_look(session, look, facts, run.now)
+        return None if seconds is None else Later(seconds, "it contradicts a newer event")
+
+    run.record(record)

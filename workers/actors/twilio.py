@@ -1,0 +1,83 @@
+"""Twilio: brings one subaccount to what is desired of it, and proves it by reading back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from base.facts import SubaccountFacts
+from base.outcomes import NotYet, OutcomeUnknown, Refused
+from domain import twilio_state
+from domain.jobs import CONVERGE_TWILIO
+from domain.twilio_state import Hand
+from workers.run import Later, Run
+
+#: Rounds in one run at most: each follows a change of what is desired while we were at it.
+_ROUNDS_MAX = 5
+
+
+def converge_twilio(run: Run, brand_id: str) -> None:
+    """This function will read the subaccount, set it where it is not as desired, and read it back.
+
+    Replay: a subaccount that is as desired is not touched. While a lost request may still land, the
+    job is postponed and reads again. Raises: NotYet for that and while another hand is at it;
+    Refused for what only a person can mend (missing, closed, suspended by Twilio).
+    """
+    hand = run.transaction(
+        lambda session: twilio_state.take(
+            session,
+            brand_id,
+            lease_seconds=CONVERGE_TWILIO.lease_seconds,
+            unsure_seconds=run.settings.twilio_unsure_seconds,
+        )
+    )
+    try:
+        _converge(run, hand)
+    except OutcomeUnknown:
+        _give_back(run, hand, unsure_seconds=run.settings.twilio_unsure_seconds)
+        raise
+    except Refused as refused:
+        _give_back(run, hand, problem=refused.code)
+        raise
+    except BaseException:
+        _give_back(run, hand)
+        raise
+
+    def end(session: Session) -> Later | None:
+        if twilio_state.release(session, hand):
+            return Later(run.settings.twilio_recheck_seconds, "a lost request may still land")
+        return None
+
+    run.record(end)
+
+
+def _converge(run: Run, hand: Hand) -> None:
+    for _ in range(_ROUNDS_MAX):
+        facts = run.providers.twilio.get_subaccount(hand.sid)
+        if facts.status in twilio_state.CHANGEABLE and facts.status != hand.desired:
+            # Past half of the lease, a request might land when the next hand is at work already.
+            run.check_lease()
+            run.providers.twilio.set_subaccount_status(hand.sid, hand.desired)
+            facts = run.providers.twilio.get_subaccount(hand.sid)
+        moved = run.transaction(_recording(run, hand, facts))
+        if facts.status not in twilio_state.CHANGEABLE:
+            raise Refused(f"SUBACCOUNT_{facts.status.upper()}", hand.sid, brand=hand.brand_id)
+        if moved is None:
+            return
+        hand = moved
+    raise NotYet("desired and actual still differ", 1)
+
+
+def _recording(run: Run, hand: Hand, facts: SubaccountFacts) -> Callable[[Session], Hand | None]:
+    return lambda session: twilio_state.record(session, hand, facts, run.now)
+
+
+def _give_back(
+    run: Run, hand: Hand, *, unsure_seconds: float | None = None, problem: str | None = None
+) -> None:
+    run.transaction(
+        lambda session: twilio_state.release(
+            session, hand, unsure_seconds=unsure_seconds, problem=problem
+        )
+    )

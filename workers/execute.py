@@ -1,0 +1,182 @@
+"""Runs one job and writes every outcome to its row: the one retry authority.
+
+It never raises to Dramatiq, which acknowledges every message; a message is only a bell.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dramatiq.middleware import Interrupt
+from sqlalchemy.orm import Session
+
+from base.log import bound, get_logger
+from base.outcomes import NotYet, ProviderUnavailable, Refused
+from base.settings import Settings
+from db import jobs
+from db.engine import Database, clock
+from db.jobs import RINGS_BEFORE_COMMITTED_CLAIM, Claim
+from domain.jobs import JOB_TYPES
+from providers.registry import Providers
+from workers.run import Run, set_cause
+
+log = get_logger(__name__)
+Actor = Callable[..., Any]
+
+
+@dataclass
+class _Attempt:
+    """What is known of the job once a transaction has looked at it."""
+
+    claim: Claim | None = None
+    buried: bool = False
+
+
+class Executor:
+    """Claims a job, calls its actor, and finishes, refuses, postpones, retries or buries it."""
+
+    def __init__(
+        self,
+        database: Database,
+        providers: Providers,
+        settings: Settings,
+        actors: Mapping[str, Actor],
+        worker: str,
+    ) -> None:
+        self.database = database
+        self.providers = providers
+        self.settings = settings
+        self.actors = actors
+        self.worker = worker
+
+    def execute(self, job_id: str) -> str:
+        """This function will run the job if it is free and tell how it went.
+
+        Gives "done", "refused", "postponed", "failed", "dead", "taken" when it was done already or
+        somebody else has it, or "unknown" when the database could not say: its bell rings again.
+        """
+        attempt = _Attempt()
+        with bound(job=job_id):
+            try:
+                self._run(job_id, attempt)
+            except (Exception, Interrupt) as error:
+                try:
+                    return self._write_down(attempt.claim, error)
+                except Exception as second:
+                    log.warning("job left to its bell", error=repr(error), second=repr(second))
+                    return "unknown"
+        if attempt.claim is None:
+            return "dead" if attempt.buried else "taken"
+        return "done"
+
+    def _run(self, job_id: str, attempt: _Attempt) -> None:
+        self.database.run(lambda session: self._first_transaction(session, job_id, attempt))
+        claim = attempt.claim
+        if claim is None or not claim.committed:
+            return
+        with bound(correlation_id=claim.correlation_id, job_name=claim.name):
+            if JOB_TYPES[claim.name].provider:
+                self.actors[claim.name](self._run_of(claim), **claim.kwargs)
+            else:
+                self.database.run(lambda session: self._held_transaction(session, claim))
+
+    def _first_transaction(self, session: Session, job_id: str, attempt: _Attempt) -> None:
+        """Runs a job on our own database whole; of one that calls out, it commits the claim."""
+        attempt.claim = None
+        claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
+        if claim is None:
+            return
+        job = JOB_TYPES.get(claim.name)
+        if job is None or claim.failures >= job.policy.attempts:
+            error = "no such job" if job is None else "out of attempts: its workers died"
+            jobs.fail(
+                session, claim, worker=self.worker, error=error, traceback=None, retry_seconds=None
+            )
+            log.error("job dead", job_name=claim.name, error=error)
+            attempt.buried = True
+        elif job.provider or claim.rings > RINGS_BEFORE_COMMITTED_CLAIM:
+            # Rung again and again without an outcome, a job may be what kills its workers: its
+            # attempts have to count although no transaction of its own ever commits.
+            attempt.claim = jobs.claim(
+                session, job_id, worker=self.worker, lease_seconds=job.lease_seconds
+            )
+        else:
+            attempt.claim = claim
+            with bound(correlation_id=claim.correlation_id, job_name=claim.name):
+                self._act_and_finish(session, claim)
+
+    def _held_transaction(self, session: Session, claim: Claim) -> None:
+        if jobs.hold(session, claim):
+            self._act_and_finish(session, claim)
+
+    def _act_and_finish(self, session: Session, claim: Claim) -> None:
+        set_cause(session, claim)
+        run = self._run_of(claim, session)
+        run.now = clock(session)
+        self.actors[claim.name](run, **claim.kwargs)
+        session.flush()
+        jobs.finish(session, claim, worker=self.worker)
+
+    def _run_of(self, claim: Claim, session: Session | None = None) -> Run:
+        return Run(
+            self.database,
+            self.providers,
+            self.settings,
+            claim,
+            self.worker,
+            claim.started_at,
+            session,
+        )
+
+    def _write_down(self, claim: Claim | None, error: BaseException) -> str:
+        if claim is None:
+            raise error
+        with bound(correlation_id=claim.correlation_id, job_name=claim.name):
+            if isinstance(error, Refused):
+                log.info("job refused", code=error.code, detail=error.detail)
+                self._end(
+                    lambda s: jobs.finish(
+                        s, claim, worker=self.worker, outcome="refused", error=str(error)
+                    )
+                )
+                return "refused"
+            if isinstance(error, NotYet):
+                self._end(
+                    lambda s: jobs.postpone(
+                        s,
+                        claim,
+                        worker=self.worker,
+                        delay_seconds=error.delay_seconds,
+                        detail=error.detail,
+                    )
+                )
+                return "postponed"
+            return self._fail(claim, error)
+
+    def _fail(self, claim: Claim, error: BaseException) -> str:
+        policy = JOB_TYPES[claim.name].policy
+        failures = claim.failures + 1
+        wait: float | None = None
+        if failures < policy.attempts:
+            asked = error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
+            wait = max(policy.wait_seconds(failures), asked or 0)
+        trace = "".join(traceback.format_exception(error))
+        self._end(
+            lambda s: jobs.fail(
+                s, claim, worker=self.worker, error=repr(error), traceback=trace, retry_seconds=wait
+            )
+        )
+        log.log(
+            40 if wait is None else 30,
+            "job dead" if wait is None else "job failed",
+            error=repr(error),
+            failures=failures,
+            retry_seconds=wait,
+        )
+        return "dead" if wait is None else "failed"
+
+    def _end(self, write: Callable[[Session], bool]) -> None:
+        self.database.run(write)

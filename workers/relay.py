@@ -1,0 +1,89 @@
+"""The relay: rings for every job whose bell is due and that nobody rang for, or nobody heard.
+
+Any number may run: each takes other rows. It holds nothing in memory, so killing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import threading
+from types import FrameType
+
+import redis
+
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown
+from base.settings import Settings
+from db import jobs
+from db.engine import Database
+from db.ring import EPOCH_KEY, connect, push
+
+log = get_logger(__name__)
+
+#: Seconds between two looks at what is due.
+_POLL_SECONDS = 0.25
+#: Jobs rung in one transaction at most.
+_BATCH = 500
+#: Seconds after a lost connection to Redis or PostgreSQL before the next try.
+_AWAY_SECONDS = 1.0
+
+
+class Relay:
+    """One pass at a time over the jobs whose bell is due."""
+
+    def __init__(self, database: Database, client: redis.Redis) -> None:
+        self._database = database
+        self._client = client
+
+    def run_once(self) -> int:
+        """This function will ring what is due, at most one batch, and give how many.
+
+        An emptied Redis is noticed by its missing epoch key: all that was rung and not answered is
+        due again. Raises: redis.RedisError, NotYet, OutcomeUnknown when one of the two is away.
+        """
+        if self._client.get(EPOCH_KEY) is None:
+            again = self._database.run(jobs.ring_all_again)
+            # Set last: killed in between, the next relay finds it missing and does it once more.
+            self._client.set(EPOCH_KEY, secrets.token_hex(8), nx=True)
+            log.warning("redis was empty; rung jobs are due again", jobs=again)
+        due = self._database.run(lambda session: jobs.ring_due(session, _BATCH))
+        if due:
+            try:
+                push(self._client, due)
+            except redis.RedisError:
+                ids = [job.job_id for job in due]
+                self._database.run(lambda session: jobs.unring(session, ids))
+                raise
+        return len(due)
+
+    def run_until(self, stop: threading.Event) -> None:
+        """This function will ring until told to stop; Redis or PostgreSQL may be away meanwhile."""
+        while not stop.is_set():
+            try:
+                rung = self.run_once()
+            except (redis.RedisError, NotYet, OutcomeUnknown) as error:
+                log.warning("relay waits", error=str(error))
+                stop.wait(_AWAY_SECONDS)
+                continue
+            if rung < _BATCH:
+                stop.wait(_POLL_SECONDS)
+
+
+def serve(settings: Settings) -> None:
+    """This function will run a relay until SIGTERM or SIGINT."""
+    stop = threading.Event()
+
+    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    database = Database(settings.database_url, name="relay", pool_size=2)
+    client = connect(settings.redis_url)
+    log.info("relay started")
+    with contextlib.closing(client):
+        Relay(database, client).run_until(stop)
+    database.close()
+    log.info("relay stopped")
