@@ -13,6 +13,8 @@ _PAYPAL_URLS = {
     "live": "https://api-m.paypal.com",
     "sandbox": "https://api-m.sandbox.paypal.com",
 }
+#: Seconds that all tries of one read at Twilio take together: a job there reads twice and sets once.
+_TWILIO_WINDOW_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,5 +45,6 @@ def build(settings: Settings) -> Providers:
             settings.twilio_account_sid,
             settings.twilio_auth_token.get_secret_value(),
             settings.twilio_base_url,
+            window_seconds=_TWILIO_WINDOW_SECONDS,
         ),
     )

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
-from running_sandbox import LIMIT_SECONDS, Heard, Listener, start, stop
+from tests.running_sandbox import LIMIT_SECONDS, Heard, Listener, start, stop
 
 
 @pytest.fixture(scope="session")

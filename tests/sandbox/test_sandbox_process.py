@@ -9,7 +9,7 @@ import time
 
 import httpx
 import pytest
-from running_sandbox import ROOT, start, stop
+from tests.running_sandbox import ROOT, start, stop
 
 
 def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):

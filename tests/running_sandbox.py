@@ -12,7 +12,7 @@ import httpx
 
 from base.clock import wait_until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LIMIT_SECONDS = 10.0
 
 

@@ -1,0 +1,130 @@
+"""Real PostgreSQL and Valkey for every test; a fresh, migrated database for each.
+
+With DATABASE_URL and REDIS_URL set, those servers are used: DATABASE_URL must then be a superuser's,
+and the Redis database is emptied.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+import redis
+
+from base.settings import Settings
+from cli.databases import derive_app_url
+from cli.embedded import EmbeddedServers, ServerUrls
+from cli.stack import sandbox_env
+from db.engine import Database, driver_url
+from db.migrate import migrate, set_password
+from db.ring import connect
+from providers import registry
+from tests.running_sandbox import House, start, stop
+from tests.servers import server_folder
+from tests.world import Urls, World, with_database
+
+PASSWORD = secrets.token_urlsafe(12)
+TEMPLATE = f"holdfast_template_{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[ServerUrls]:
+    given = ServerUrls(os.environ.get("DATABASE_URL", ""), os.environ.get("REDIS_URL", ""))
+    with ExitStack() as stack:
+        if given.owner_url and given.redis_url:
+            yield given
+            return
+        folder = stack.enter_context(server_folder())
+        made = stack.enter_context(
+            EmbeddedServers(
+                folder / "state",
+                fast=True,
+                postgres=not given.owner_url,
+                redis=not given.redis_url,
+            )
+        )
+        yield ServerUrls(given.owner_url or made.owner_url, given.redis_url or made.redis_url)
+
+
+@pytest.fixture(scope="session")
+def template(servers: ServerUrls) -> Iterator[str]:
+    """The name of a migrated database that others are copied from."""
+    with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        owner_url = with_database(servers.owner_url, TEMPLATE)
+        migrate(owner_url)
+        set_password(owner_url, "holdfast_app", PASSWORD)
+        yield TEMPLATE
+        connection.execute(f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
+
+
+@pytest.fixture
+def urls(servers: ServerUrls, template: str) -> Iterator[Urls]:
+    """The addresses of a fresh database, as its owner and as holdfast_app, and of an empty Redis."""
+    name = f"holdfast_test_{secrets.token_hex(4)}"
+    with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        owner_url = with_database(servers.owner_url, name)
+        client = connect(servers.redis_url)
+        client.flushdb()
+        yield Urls(owner_url, derive_app_url(owner_url, PASSWORD), servers.redis_url)
+        client.close()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(urls: Urls) -> Iterator[Database]:
+    """The database as holdfast_app, with connections for many threads."""
+    made = Database(urls.app_url, name="test", pool_size=40)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def redis_client(urls: Urls) -> Iterator[redis.Redis]:
+    client = connect(urls.redis_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    house = start(tmp_path_factory.mktemp("sandbox"))
+    yield house
+    stop(house)
+
+
+@pytest.fixture
+def sandbox(running_sandbox: House) -> Iterator[House]:
+    """The four providers' stand-ins, empty, without faults."""
+    running_sandbox.control("POST", "/reset")
+    yield running_sandbox
+    running_sandbox.control("POST", "/reset")
+
+
+@pytest.fixture
+def settings(urls: Urls, sandbox: House) -> Settings:
+    """Settings for the fresh database and the sandbox, with short waits for lost requests."""
+    env = {key.lower(): value for key, value in sandbox_env(sandbox.info).items()}
+    return Settings.model_validate(
+        {
+            **env,
+            "database_url": urls.app_url,
+            "redis_url": urls.redis_url,
+            "public_url": "http://127.0.0.1:1",
+            "twilio_unsure_seconds": 3,
+            "twilio_recheck_seconds": 0.2,
+        }
+    )
+
+
+@pytest.fixture
+def world(database: Database, settings: Settings, sandbox: House) -> Iterator[World]:
+    """An empty Holdfast with providers: makes organizations, and runs what is due in-process."""
+    providers = registry.build(settings)
+    yield World(database, settings, sandbox, providers)
+    providers.close()
