@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements.l
     && useradd --system --create-home holdfast
 
 WORKDIR /app
-COPY pyproject.toml alembic.ini* ./
+COPY pyproject.toml ./
 COPY base ./base
 COPY db ./db
 COPY domain ./domain

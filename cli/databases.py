@@ -12,8 +12,10 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import psycopg
+from psycopg import sql
 
 from base.settings import SettingsError
+from db.engine import driver_url
 from db.migrate import may_own, migrate, set_password
 
 #: The role that ingress, workers and relay log in as.
@@ -47,6 +49,15 @@ def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(f"DATABASE_URL: cannot connect: {reason}") from None
     return DatabaseUrls(owner_url, database_url)
+
+
+def recreate(owner_url: str) -> None:
+    """This function will drop the database and make it again, empty."""
+    parts = urlsplit(driver_url(owner_url))
+    name = sql.Identifier(unquote(parts.path.removeprefix("/")))
+    with psycopg.connect(urlunsplit(parts._replace(path="/postgres")), autocommit=True) as server:
+        server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+        server.execute(sql.SQL("CREATE DATABASE {}").format(name))
 
 
 def derive_app_url(owner_url: str, password: str) -> str:

@@ -95,8 +95,7 @@ def _trigger(
     )
     if answer.status_code >= 400:
         raise Failure(f"the sandbox refuses: {answer.text}")
-    given = answer.json()
-    deliveries: list[dict[str, Any]] = given["deliveries"] if isinstance(given, dict) else given
+    deliveries: list[dict[str, Any]] = answer.json()
     return deliveries
 
 

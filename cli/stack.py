@@ -5,6 +5,7 @@ What `up` keeps running and what the demo drives; each process is one that produ
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -17,9 +18,10 @@ from typing import Any
 import httpx
 
 from base.settings import Settings, SettingsError
-from cli.databases import DatabaseUrls, prepare
-from cli.embedded import EmbeddedServers
+from cli.databases import DatabaseUrls, prepare, recreate
+from cli.embedded import EmbeddedServers, ServerUrls
 from cli.supervisor import OnExit, Process, Supervisor
+from db.ring import connect
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Seconds a process has to be ready in; a cold start on two busy cores took 6.
@@ -48,18 +50,22 @@ class Stack:
         state: Path,
         *,
         sandbox: bool,
+        fresh: bool = False,
         logs: Path | None = None,
-        extra_env: dict[str, str] | None = None,
         on_exit: OnExit | None = None,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state = state
         self.supervisor = Supervisor(logs, on_exit)
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), **(extra_env or {})}
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+        }
         self.urls = DatabaseUrls(None, settings.database_url)
         self.info: dict[str, Any] = {}
         self._settings = settings
         self._sandbox = sandbox
+        self._fresh = fresh
         self._servers: EmbeddedServers | None = None
         self._told = told
 
@@ -145,6 +151,8 @@ class Stack:
             served = self._servers.start()
             owner_url = served.owner_url or owner_url
             self.env["REDIS_URL"] = served.redis_url or settings.redis_url
+            if self._fresh:
+                _empty(served)
         self.urls = prepare(settings.database_url, owner_url, self.state)
         self.env["DATABASE_URL"] = self.urls.app_url
         # Nothing that serves ever sees the owner's address.
@@ -225,6 +233,15 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def _empty(served: ServerUrls) -> None:
+    """Embedded servers' data of an earlier run are dropped; a given server is never emptied."""
+    if served.owner_url:
+        recreate(served.owner_url)
+    if served.redis_url:
+        with contextlib.closing(connect(served.redis_url)) as client:
+            client.flushall()
 
 
 def _free_port(host: str) -> int:

@@ -74,7 +74,7 @@ LOOK_AT_SUBSCRIPTION = JobType(
     "look_at_subscription", Queue.SAFETY, ("provider", "external_id"), _PROVIDER, True, 15
 )
 LOOK_AT_PAYMENT = JobType(
-    "look_at_payment", Queue.BILLING, ("provider", "kind", "external_id"), _PROVIDER, True, 30
+    "look_at_payment", Queue.BILLING, ("provider", "kind", "external_id"), _PROVIDER, True, 15
 )
 
 JOB_TYPES: dict[str, JobType] = {

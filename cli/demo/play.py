@@ -1,0 +1,61 @@
+"""Sets the stage, plays the scenes, and stops all that it started, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+
+from base.settings import Settings
+from cli.demo import scenes
+from cli.demo.report import Report
+from cli.demo.set import Set
+from cli.stack import Stack, state_folder
+
+
+def run_demo(settings: Settings, *, as_json: bool) -> int:
+    """This function will play the demo on processes of its own and give the exit status.
+
+    Embedded servers keep their data apart from those of `holdfast up`, and begin empty. Raises:
+    SettingsError when a given server cannot be reached.
+    """
+    console = None if as_json else Console()
+    report = Report(console)
+    state = state_folder(settings) / "demo"
+    # Any free port, so that it runs beside an `up`; unless one is asked for.
+    if "port" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"port": 0})
+    report.scene("Everything starts, each a process of its own")
+    with Stack(
+        settings, state, sandbox=True, fresh=True, logs=state / "logs", told=report.tell
+    ) as stack:
+        on = Set.build(stack)
+        try:
+            _play(on, report)
+        finally:
+            on.close()
+    report.end()
+    if as_json:
+        sys.stdout.write(json.dumps(report.data(), indent=2) + "\n")
+    elif report.failed:
+        Console(stderr=True).print(f"logs: {state / 'logs'}", highlight=False)
+    return 1 if report.failed else 0
+
+
+def _play(on: Set, report: Report) -> None:
+    report.check(
+        "ingress, three workers, relay and sandbox run",
+        all(on.stack.supervisor.alive(name) for name in on.stack.supervisor.names()),
+    )
+    scenes.good_standing(on, report)
+    event_id = scenes.suspension(on, report)
+    scenes.same_again(on, report, event_id)
+    scenes.reactivation(on, report)
+    scenes.stale_suspension(on, report)
+    scenes.cancellation(on, report)
+    scenes.manual_freeze(on, report)
+    scenes.money(on, report)
+    scenes.emptied_redis(on, report)
+    scenes.killed_worker(on, report)
+    scenes.books(on, report)
