@@ -6,7 +6,7 @@ this module knows ISO 4217 and the arithmetic.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 from iso4217 import Currency
 
@@ -19,6 +19,8 @@ AMOUNT_MICROS_MIN = 1
 AMOUNT_MICROS_MAX = 10**15
 #: A decimal text longer than this is not an amount of money.
 _TEXT_LENGTH_MAX = 32
+#: Digits enough for any such text in micros: the default context of 28 would round the longest.
+_EXACT = Context(prec=2 * _TEXT_LENGTH_MAX)
 
 
 class InvalidAmount(Refused):
@@ -59,9 +61,9 @@ def micros_from_text(text: str, exponent: int = 6) -> int:
         value = Decimal(text)
     except InvalidOperation:
         raise InvalidAmount(f"{text!r} is not a plain decimal") from None
-    scaled = value * MICROS_PER_UNIT
-    step = 10 ** (6 - exponent)
-    if scaled % step:
+    scaled = _EXACT.multiply(value, Decimal(MICROS_PER_UNIT))
+    step = Decimal(10 ** (6 - exponent))
+    if _EXACT.remainder(scaled, step):
         raise InvalidAmount(f"{text!r} has more than {exponent} decimals")
     micros = int(scaled)
     if abs(micros) > AMOUNT_MICROS_MAX:

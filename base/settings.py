@@ -88,7 +88,8 @@ def load_settings() -> Settings:
         return Settings()  # type: ignore[call-arg]  # every field has a default
     except ValidationError as error:
         wrong = "; ".join(
-            f"{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors()
+            f"{str(part['loc'][0]).upper()}: {part['msg'].removeprefix('Value error, ')}"
+            for part in error.errors()
         )
         raise SettingsError(f"wrong setting: {wrong}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import httpx
@@ -79,7 +80,7 @@ def trigger(
         found = sandbox_info(state_folder(load_settings()))
         deliveries = _trigger(found, event, organization, copies)
     rows = [
-        {"event": one["event_id"], "status": one["status_code"], "answer": one["body"]}
+        {"event": one["event_id"], "status": one["status_code"], "answer": _verdict(one["body"])}
         for one in deliveries
     ]
     show(rows, as_json, event)
@@ -99,9 +100,18 @@ def _trigger(
     return deliveries
 
 
+def _verdict(body: str) -> str:
+    """What the ingress answered, in a word or two; as it is where it is not ours."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return body
+    return str(answer.get("verdict") or answer.get("title") or body)
+
+
 def main() -> None:
     """This function will run the command line."""
-    app()
+    app(prog_name="holdfast")
 
 
 if __name__ == "__main__":

@@ -106,7 +106,8 @@ class Stack:
 
     def _start(self) -> None:
         settings = self._settings
-        port = settings.port or _free_port(settings.host)
+        # Asked now, because an ingress that cannot listen is taken for the one that does.
+        port = _free_port(settings.host, settings.port)
         self.env["PORT"] = str(port)
         self._start_servers()
         if self._sandbox:
@@ -244,8 +245,15 @@ def _empty(served: ServerUrls) -> None:
             client.flushall()
 
 
-def _free_port(host: str) -> int:
+def _free_port(host: str, port: int) -> int:
+    """The port itself if it is free, or any where it is 0."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"HOST and PORT: cannot listen on {host}:{port}: {error.strerror}"
+            ) from None
+        free: int = probe.getsockname()[1]
+        return free

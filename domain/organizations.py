@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus
 from base.ids import new_id
+from base.money import exponent_of
 from base.outcomes import Refused
 from db.locks import lock_organization
 from db.models import Brand, Campaign, Organization
@@ -16,6 +19,7 @@ from domain.wallet import open_wallet
 
 #: Longest name of anything, in characters.
 NAME_LENGTH_MAX = 200
+_SUBACCOUNT = re.compile(r"AC[0-9a-f]{32}")
 
 
 class InvalidName(Refused):
@@ -25,12 +29,28 @@ class InvalidName(Refused):
         super().__init__("INVALID_NAME", f"1 to {NAME_LENGTH_MAX} characters, not {len(name)}")
 
 
+class InvalidSubaccount(Refused):
+    """A subaccount's id is not one of Twilio's, or another brand has it."""
+
+    def __init__(self, sid: str) -> None:
+        super().__init__("INVALID_SUBACCOUNT", sid)
+
+
+class BrandNotFound(Refused):
+    """There is no brand with this id."""
+
+    def __init__(self, brand_id: str) -> None:
+        super().__init__("BRAND_NOT_FOUND", brand_id, brand=brand_id)
+
+
 def create_organization(session: Session, *, name: str, currency: str, now: datetime) -> str:
     """This function will make an organization with an empty wallet and give its id.
 
-    It may not spend yet: its posture needs an active subscription and money. Raises: InvalidName.
+    It may not spend yet: its posture needs an active subscription and money. Raises: InvalidName,
+    InvalidAmount for a currency that ISO 4217 does not know.
     """
     _check_name(name)
+    exponent_of(currency)
     organization = Organization(id=new_id("org"), name=name, created_at=now)
     session.add(organization)
     session.flush()
@@ -66,12 +86,15 @@ def create_brand(
     return brand.id
 
 
-def create_campaign(session: Session, brand: Brand, *, name: str, now: datetime) -> str:
+def create_campaign(session: Session, brand_id: str, *, name: str, now: datetime) -> str:
     """This function will make a campaign as a draft, which runs once it is started.
 
-    Raises: InvalidName.
+    Raises: InvalidName, BrandNotFound.
     """
     _check_name(name)
+    brand = session.get(Brand, brand_id)
+    if brand is None:
+        raise BrandNotFound(brand_id)
     campaign = Campaign(
         id=new_id("cmp"),
         organization_id=brand.organization_id,
@@ -88,3 +111,11 @@ def create_campaign(session: Session, brand: Brand, *, name: str, now: datetime)
 def _check_name(name: str) -> None:
     if not 0 < len(name.strip()) <= NAME_LENGTH_MAX or len(name) > NAME_LENGTH_MAX:
         raise InvalidName(name)
+
+
+def _check_subaccount(session: Session, sid: str | None) -> None:
+    if sid is None:
+        return
+    taken = session.scalar(select(Brand.id).where(Brand.twilio_subaccount_sid == sid))
+    if not _SUBACCOUNT.fullmatch(sid) or taken is not None:
+        raise InvalidSubaccount(sid)

@@ -1,7 +1,7 @@
 """Real PostgreSQL and Valkey for every test; a fresh, migrated database for each.
 
-With DATABASE_URL and REDIS_URL set, those servers are used: DATABASE_URL must then be a superuser's,
-and the Redis database is emptied.
+With DATABASE_URL and REDIS_URL set, those servers are used: DATABASE_URL must then be a
+superuser's, and the Redis database is emptied.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def template(servers: ServerUrls) -> Iterator[str]:
 
 @pytest.fixture
 def urls(servers: ServerUrls, template: str) -> Iterator[Urls]:
-    """The addresses of a fresh database, as its owner and as holdfast_app, and of an empty Redis."""
+    """A fresh database's addresses, as its owner and as holdfast_app, and an empty Redis's."""
     name = f"holdfast_test_{secrets.token_hex(4)}"
     with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")

@@ -1,4 +1,4 @@
-"""What tests build and look at: organizations with money, brands and campaigns; and due jobs run."""
+"""What tests build and look at: organizations with money, brands, campaigns; and due jobs run."""
 
 from __future__ import annotations
 
@@ -200,8 +200,7 @@ class World:
 
     def _campaign(self, brand_id: str, name: str) -> str:
         def work(session: Session, now: datetime) -> str:
-            brand = session.get_one(Brand, brand_id)
-            campaign_id = organizations.create_campaign(session, brand, name=name, now=now)
+            campaign_id = organizations.create_campaign(session, brand_id, name=name, now=now)
             operators.start_campaign(session, campaign_id, now)
             return campaign_id
 

@@ -6,14 +6,14 @@ import json
 from typing import Annotated
 
 import typer
+from alembic.util.exc import CommandError
 
 from base.enums import Queue
 from base.log import configure
 from base.settings import Settings, load_settings, require
-from cli.commands.shared import clear_errors, console, owner_address
+from cli.commands.shared import Failure, clear_errors, console, owner_address
 from cli.databases import give_password
 from cli.stack import Stack, state_folder
-from cli.supervisor import ProcessNotReady
 from db.migrate import check_serving_login
 from db.migrate import migrate as migrate_database
 from ingress import app as ingress_app
@@ -40,17 +40,14 @@ def up(
         def told(name: str) -> None:
             console.print(f"starting {name}")
 
-        try:
-            with Stack(settings, state, sandbox=sandbox, told=told) as stack:
-                _keep_addresses(stack)
-                console.print(f"[bold]ingress[/bold] {stack.ingress_url}/webhooks/paypal")
-                if sandbox:
-                    console.print(f"[bold]sandbox[/bold] {stack.info['base_url']}")
-                console.print("Ctrl-C stops all.")
-                stack.supervisor.wait()
-                console.print("stopping")
-        except ProcessNotReady as error:
-            raise typer.Exit(_told_not_ready(error)) from None
+        with Stack(settings, state, sandbox=sandbox, told=told) as stack:
+            _keep_addresses(stack)
+            console.print(f"[bold]ingress[/bold] {stack.ingress_url}/webhooks/paypal")
+            if sandbox:
+                console.print(f"[bold]sandbox[/bold] {stack.info['base_url']}")
+            console.print("Ctrl-C stops all.")
+            stack.supervisor.wait()
+            console.print("stopping")
 
 
 def ingress() -> None:
@@ -84,7 +81,10 @@ def migrate(
     """Bring the database to a revision, as its owner (DATABASE_OWNER_URL)."""
     with clear_errors():
         url = owner_address()
-        migrate_database(url, revision)
+        try:
+            migrate_database(url, revision)
+        except CommandError as error:
+            raise Failure(str(error)) from None
         settings = load_settings()
         if settings.database_url and revision != "base":
             give_password(url, settings.database_url)
@@ -129,8 +129,3 @@ def _keep_addresses(stack: Stack) -> None:
             }
         )
     )
-
-
-def _told_not_ready(error: ProcessNotReady) -> int:
-    typer.echo(f"holdfast: {error}", err=True)
-    return 1

@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session
 
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.settings import SettingsError, load_settings, require
+from cli.embedded import EmbeddedServerError
 from cli.stack import state_folder
+from cli.supervisor import ProcessNotReady
 from db.engine import Database, clock
 from db.ring import Ringer
 
@@ -44,7 +46,7 @@ def clear_errors() -> Iterator[None]:
     """This function will turn expected errors into one line and exit status 1 (settings: 2)."""
     try:
         yield
-    except (Refused, Failure) as error:
+    except (Refused, Failure, EmbeddedServerError, ProcessNotReady) as error:
         _stop(str(error), 1)
     except (NotYet, OutcomeUnknown) as error:
         _stop(f"the database cannot do it now: {error}", 1)

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -80,7 +81,7 @@ def history(
     if output == "table":
         rows = act(
             lambda session, _: [
-                _entry(entry)
+                _line(entry)
                 for entry in wallet.history(
                     session, organization_id, after=after, limit=limit, **filters
                 )
@@ -217,6 +218,19 @@ def _entry(entry: WalletEntry) -> dict[str, Any]:
         "counter_account": entry.counter_account,
         "key": entry.operation_key,
         "note": entry.note,
+    }
+
+
+def _line(entry: WalletEntry) -> dict[str, Any]:
+    """An entry as a person reads it: the amount with its sign, the last column says what for."""
+    sign = {"credit": "+", "debit": "-"}.get(entry.direction, "")
+    return {
+        "no": entry.entry_no,
+        "at": entry.created_at,
+        "kind": entry.kind,
+        "amount": f"{sign}{Decimal(entry.amount_micros).scaleb(-6):f}" if sign else "",
+        "balance": f"{Decimal(entry.balance_after_micros).scaleb(-6):f}",
+        "what for": entry.note or entry.counter_account,
     }
 
 

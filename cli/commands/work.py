@@ -14,6 +14,7 @@ from db import jobs as job_rows
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Job, JobAttempt, Organization, Subscription
 from domain import operators, twilio_state
+from domain import organizations as records
 from domain.jobs import JOB_TYPES
 from domain.posture import can_send, standing_of
 
@@ -34,7 +35,7 @@ def list_organizations(as_json: Json = False) -> None:
             select(Organization).order_by(Organization.id.desc()).limit(_LIST_MAX)
         )
         return [
-            {"id": row.id, "name": row.name, "refused": can_send(session, row.id, now)}
+            {"id": row.id, "name": row.name, "spending": _spending(session, row.id, now)}
             for row in rows
         ]
 
@@ -60,6 +61,45 @@ def show_organization(organization_id: Org, as_json: Json = False) -> None:
             show(rows, False, name)
         else:
             typer.echo(f"{name}: {rows}")
+
+
+@organizations.command("create")
+def create_organization(
+    name: str,
+    currency: Annotated[str, typer.Option(help="ISO 4217 code of its wallet.")] = "USD",
+) -> None:
+    """Make an organization with an empty wallet; it may spend once it subscribes and pays."""
+    typer.echo(
+        act(
+            lambda session, now: records.create_organization(
+                session, name=name, currency=currency, now=now
+            )
+        )
+    )
+
+
+@organizations.command("add-brand")
+def add_brand(
+    organization_id: Org,
+    name: str,
+    subaccount: Annotated[str | None, typer.Option(help="Its Twilio subaccount: AC…")] = None,
+) -> None:
+    """Add a brand, and bring its Twilio subaccount in line with the organization's posture."""
+    typer.echo(
+        act(
+            lambda session, now: records.create_brand(
+                session, organization_id, name=name, twilio_subaccount_sid=subaccount, now=now
+            )
+        )
+    )
+
+
+@organizations.command("add-campaign")
+def add_campaign(brand_id: str, name: str) -> None:
+    """Add a campaign to a brand, as a draft."""
+    typer.echo(
+        act(lambda session, now: records.create_campaign(session, brand_id, name=name, now=now))
+    )
 
 
 @campaigns.command("pause")
@@ -184,7 +224,7 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
     return {
         "organization": f"{organization.id} {organization.name}",
         "subscription": str(standing_of(subscriptions, now)),
-        "refused": can_send(session, key, now),
+        "spending": _spending(session, key, now),
         "subscriptions": [
             {
                 "provider": one.provider,
@@ -210,6 +250,11 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
             for one in runs
         ],
     }
+
+
+def _spending(session: Session, organization_id: str, now: datetime) -> str:
+    refusal = can_send(session, organization_id, now)
+    return "allowed" if refusal is None else f"refused: {refusal}"
 
 
 def _job(row: Job) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Set:
     control: httpx.Client
     redis: redis.Redis
     organization_id: str = ""
+    brand_ids: list[str] = field(default_factory=list)
     sids: list[str] = field(default_factory=list)
     campaign_ids: list[str] = field(default_factory=list)
 
@@ -88,7 +89,7 @@ class Set:
         for name in ("Acme North", "Acme South"):
             subaccount = self.ask("POST", "/twilio/subaccounts", {"friendly_name": name})
             self.sids.append(subaccount["sid"])
-            self._brand(name, subaccount["sid"])
+            self.brand_ids.append(self._brand(name, subaccount["sid"]))
         for name in ("Spring", "Summer", "Autumn"):
             self.campaign_ids.append(self._campaign(name))
         self.do(lambda session, now: operators.pause_campaign(session, self.campaign_ids[2], now))
@@ -211,12 +212,9 @@ class Set:
 
     def _campaign(self, name: str) -> str:
         def work(session: Session, now: datetime) -> str:
-            brand = session.scalars(
-                select(Brand).where(Brand.organization_id == self.organization_id)
-            ).first()
-            if brand is None:
-                raise LookupError(name)
-            campaign_id = organizations.create_campaign(session, brand, name=name, now=now)
+            campaign_id = organizations.create_campaign(
+                session, self.brand_ids[0], name=name, now=now
+            )
             operators.start_campaign(session, campaign_id, now)
             return campaign_id
 
