@@ -69,9 +69,10 @@ def create_brand(
     """This function will make a brand, with the Twilio subaccount it sends through if it has one.
 
     The subaccount is brought in line with the organization's posture. Raises: InvalidName,
-    OrganizationNotFound.
+    InvalidSubaccount, OrganizationNotFound.
     """
     _check_name(name)
+    _check_subaccount(session, twilio_subaccount_sid)
     brand = Brand(
         id=new_id("brd"),
         organization_id=organization_id,

@@ -1,0 +1,209 @@
+"""The holdfast command, on a real database: what it prints, and how it says no."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from base.settings import Settings
+from cli.main import app
+from db.engine import driver_url
+from domain import operators
+from domain.jobs import ENFORCE_ORGANIZATION, stage
+from tests.servers import ROOT
+from tests.world import fund, make_organization
+
+
+@pytest.fixture
+def run(urls, monkeypatch):
+    """Runs the command with the test's servers; gives exit status, output and error output."""
+    monkeypatch.setenv("DATABASE_URL", urls.app_url)
+    monkeypatch.setenv("DATABASE_OWNER_URL", urls.owner_url)
+    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+
+    def invoke(*arguments: str):
+        done = CliRunner().invoke(app, list(arguments))
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return invoke
+
+
+@pytest.fixture
+def organization_id(database):
+    return make_organization(database, micros=5_000_000)
+
+
+def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):
+    # Given an organization with a brand and a campaign, made by commands
+    _, out, _ = run("org", "create", "Acme", "--currency", "JPY")
+    organization_id = out.strip()
+    _, brand, _ = run("org", "add-brand", organization_id, "North")
+    _, campaign, _ = run("org", "add-campaign", brand.strip(), "Spring")
+    assert run("campaign", "start", campaign.strip())[0] == 0
+
+    # When it is shown as data
+    _, out, _ = run("org", "show", organization_id, "--json")
+
+    # Then it may not spend, and its campaign says why it stands still
+    shown = json.loads(out)
+    assert shown["spending"] == "refused: SUBSCRIPTION_INACTIVE"
+    assert shown["campaigns"][0]["reason"] == "subscription_inactive"
+    assert organization_id in run("org", "list")[1]
+
+
+def test_a_wallet_is_shown_with_exact_figures(run, organization_id):
+    _, out, _ = run("wallet", "show", organization_id, "--json")
+    shown = json.loads(out)
+    assert shown["balance"] == "5.00 USD"
+    assert shown["consistent"] is True
+
+
+def test_a_freeze_by_hand_is_placed_and_lifted_with_who_and_why(run, organization_id):
+    assert run("wallet", "freeze", organization_id, "--why", "fraud", "--by", "ann")[0] == 0
+    frozen = json.loads(run("wallet", "show", organization_id, "--json")[1])
+    assert "manual by ann" in frozen["freezes"]
+    assert run("wallet", "unfreeze", organization_id, "--why", "cleared", "--by", "ann")[0] == 0
+    history = [row["what for"] for row in _table(run("wallet", "history", organization_id)[1])]
+    assert any("fraud" in line for line in history)
+    assert any("cleared" in line for line in history)
+
+
+def test_an_override_lets_it_spend_although_a_reason_stands(run, organization_id):
+    run("wallet", "freeze", organization_id, "--why", "fraud")
+    options = ("--reason", "manual", "--hours", "1", "--why", "customer calls")
+    assert run("wallet", "override", organization_id, *options)[0] == 0
+    shown = json.loads(run("wallet", "show", organization_id, "--json")[1])
+    assert re.search(r"manual by .* fraud, overridden until", shown["freezes"])
+
+
+def test_a_correction_is_an_entry_and_safe_to_repeat_under_its_key(run, organization_id):
+    words = ("wallet", "correct", organization_id, "1.25", "--why", "goodwill", "--key", "k1")
+    assert run(*words)[1] == "wrote entry 2\n"
+    assert run(*words)[1] == "replay of entry 2\n"
+    shown = json.loads(run("wallet", "show", organization_id, "--json")[1])
+    assert shown["balance"] == "6.25 USD"
+
+
+def test_history_is_exported_whole_as_csv_and_as_jsonl(run, organization_id):
+    rows = list(
+        csv.DictReader(io.StringIO(run("wallet", "history", organization_id, "--format", "csv")[1]))
+    )
+    lines = [
+        json.loads(line)
+        for line in run("wallet", "history", organization_id, "--format", "jsonl")[1].splitlines()
+    ]
+    assert [row["amount_micros"] for row in rows] == ["5000000", "0"]
+    assert [line["amount_micros"] for line in lines] == [5_000_000, 0]
+
+
+def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_id):
+    # Given a row that somebody changed around every guard
+    with psycopg.connect(driver_url(urls.owner_url)) as superuser:
+        superuser.execute("SET session_replication_role = replica")
+        superuser.execute("UPDATE wallets SET balance_micros = 9000000")
+    assert json.loads(run("wallet", "show", organization_id, "--json")[1])["consistent"] is False
+
+    # When it is rebuilt, then it equals its entries, and an entry tells of it
+    assert run("wallet", "rebuild", organization_id, "--why", "broken")[0] == 0
+    shown = json.loads(run("wallet", "show", organization_id, "--json")[1])
+    assert (shown["balance"], shown["consistent"], shown["entries"]) == ("5.00 USD", True, 2)
+
+
+def test_a_job_is_listed_and_shown_with_its_attempts(run, database, organization_id):
+    job_id = database.run(
+        lambda session: stage(
+            session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id
+        )
+    )
+    assert job_id in run("job", "list", "--json")[1]
+    assert json.loads(run("job", "show", job_id, "--json")[1])["attempts"] == []
+    assert run("job", "redrive", job_id)[2] == f"holdfast: {job_id} is not a dead job\n"
+    policies = json.loads(run("job", "policies", "--json")[1])
+    assert {row["job"] for row in policies} >= {"process_event", "converge_twilio"}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("wallet", "show", "nope"), "WALLET_NOT_FOUND: nope"),
+        (("wallet", "correct", "ORG", "abc", "--why", "x"), "INVALID_AMOUNT: 'abc'"),
+        (("wallet", "correct", "ORG", "0.0000001", "--why", "x"), "INVALID_AMOUNT"),
+        (("wallet", "correct", "ORG", "--why", "x", "--", "-6"), "INSUFFICIENT_FUNDS"),
+        (("wallet", "freeze", "ORG", "--why", " "), "REASON_REQUIRED"),
+        (("wallet", "unfreeze", "ORG", "--why", "x"), "FREEZE_NOT_FOUND: manual"),
+        (("wallet", "history", "ORG", "--format", "xml"), "--format is table, csv or jsonl"),
+        (("org", "show", "nope"), "ORGANIZATION_NOT_FOUND: nope"),
+        (("org", "create", ""), "INVALID_NAME"),
+        (("org", "create", "X", "--currency", "ABC"), "unknown currency 'ABC'"),
+        (("org", "add-brand", "ORG", "B", "--subaccount", "nope"), "INVALID_SUBACCOUNT: nope"),
+        (("org", "add-campaign", "nope", "C"), "BRAND_NOT_FOUND: nope"),
+        (("campaign", "pause", "nope"), "CAMPAIGN_NOT_FOUND: nope"),
+        (("job", "list", "--state", "odd"), "--state is one of"),
+        (("migrate", "nope"), "Can't locate revision"),
+        (("trigger", "stripe", "x", "--org", "ORG"), "the sandbox sends webhooks of paypal"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_nothing_changes(
+    run, database, organization_id, words, line
+):
+    given = [organization_id if word == "ORG" else word for word in words]
+    code, out, err = run(*given)
+    assert code == 1
+    assert out == ""
+    assert err.startswith("holdfast: ")
+    assert line in err
+    assert err.count("\n") == 1
+    fund(database, organization_id, 1)  # Nothing holds a lock, and the wallet still works.
+
+
+def test_without_a_sandbox_a_trigger_says_how_to_start_one(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path))
+    code, _, err = run("trigger", "paypal", "BILLING.SUBSCRIPTION.CANCELLED", "--org", "x")
+    assert (code, err) == (2, "holdfast: no sandbox runs here; start one: holdfast up --sandbox\n")
+
+
+def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
+    customer = world.customer()
+    assert run("campaign", "pause", customer.campaign_ids[0])[0] == 0
+    world.do(
+        lambda session, now: operators.freeze_by_hand(
+            session, customer.id, by="t", why="t", now=now
+        )
+    )
+    world.do(
+        lambda session, now: operators.lift_by_hand(
+            session, customer.id, "manual", by="t", why="t", now=now
+        )
+    )
+    assert world.campaign(customer.campaign_ids[0]).pause_reason == "manual_pause"
+    assert world.campaign(customer.campaign_ids[1]).status == "running"
+
+
+def test_the_readme_names_every_setting():
+    named = set(re.findall(r"`([A-Z][A-Z_]+)`", (ROOT / "README.md").read_text()))
+    assert {name.upper() for name in Settings.model_fields} <= named
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    """The rows of a printed table; a cell that was folded is joined again."""
+    rows: list[dict[str, str]] = []
+    names: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("┃"):
+            names = [cell.strip() for cell in line.strip("┃").split("┃")]
+        elif line.startswith("│"):
+            cells = [cell.strip() for cell in line.strip("│").split("│")]
+            if cells[0]:
+                rows.append(dict(zip(names, cells, strict=True)))
+            else:
+                for name, cell in zip(names, cells, strict=True):
+                    rows[-1][name] = f"{rows[-1][name]} {cell}".strip()
+    return rows

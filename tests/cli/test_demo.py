@@ -1,0 +1,48 @@
+"""The demo, as a person runs it: every check passes, and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers import ROOT, server_folder
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_passes_and_leaves_nothing_running():
+    # Given a state folder of its own, and the servers that the environment names, if it does
+    with server_folder() as folder:
+        state = folder / "state"
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "HOLDFAST_STATE": str(state)}
+
+        # When it is run as data
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", "demo", "--json"],
+            env=env,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+        # Then it says that every check passed
+        told = json.loads(done.stdout)
+        failed = [
+            (scene["title"], check)
+            for scene in told["scenes"]
+            for check in scene["checks"]
+            if not check["ok"]
+        ]
+        assert failed == []
+        assert (done.returncode, told["failed"]) == (0, 0)
+        assert told["passed"] > 70
+        assert str(state) not in _command_lines()
+
+
+def _command_lines() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
