@@ -74,11 +74,19 @@ def give_password(owner_url: str, app_url: str) -> None:
         set_password(owner_url, APP_ROLE, unquote(parts.password))
 
 
+def write_private(path: Path, text: str) -> None:
+    """This function will write a file that only we can read, whole or not at all."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.rename(path)
+
+
 def _password(state: Path) -> str:
     """The serving login's password, made once and kept where only we can read it."""
     path = state / "app-password"
     if not path.exists():
         state.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(24))
+        write_private(path, secrets.token_urlsafe(24))
     return path.read_text()

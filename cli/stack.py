@@ -24,7 +24,7 @@ from cli.supervisor import OnExit, Process, Supervisor
 from db.ring import connect
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Seconds a process has to be ready in; a cold start on two busy cores took 6.
+#: Seconds a process has to be ready in, on a machine that is busy with other things.
 _READY_SECONDS = 60
 #: Queues of each worker process, and its threads.
 WORKERS = {
@@ -73,14 +73,6 @@ class Stack:
     def ingress_url(self) -> str:
         """Where the ingress answers."""
         return f"http://{self._settings.host}:{self.env['PORT']}"
-
-    @property
-    def settings(self) -> Settings:
-        """The settings that the processes run with."""
-        names = {name.upper(): name for name in Settings.model_fields}
-        return Settings.model_validate(
-            {names[key]: value for key, value in self.env.items() if key in names}
-        )
 
     def __enter__(self) -> Stack:
         try:

@@ -12,7 +12,7 @@ from base.enums import Queue
 from base.log import configure
 from base.settings import Settings, load_settings, require
 from cli.commands.shared import Failure, clear_errors, console, owner_address
-from cli.databases import give_password
+from cli.databases import give_password, write_private
 from cli.stack import Stack, state_folder
 from db.migrate import check_serving_login
 from db.migrate import migrate as migrate_database
@@ -118,14 +118,13 @@ def _keep_addresses(stack: Stack) -> None:
     """Other commands on this machine find the embedded servers by it; only we may read it."""
     path = stack.state / "addresses.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(
+    write_private(
+        path,
         json.dumps(
             {
                 "database_url": stack.urls.app_url,
                 "owner_url": stack.urls.owner_url,
                 "redis_url": stack.env["REDIS_URL"],
             }
-        )
+        ),
     )

@@ -54,23 +54,32 @@ def clear_errors() -> Iterator[None]:
         _stop(str(error), 2)
 
 
-def act(fn: Callable[[Session, datetime], T]) -> T:
-    """This function will run fn(session, now) in one transaction on the configured database.
+@contextmanager
+def acting() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
+    """This function will give a way to run fn(session, now), each in a transaction of its own.
 
-    Without DATABASE_URL it is the embedded one that `holdfast up` keeps running.
+    Without DATABASE_URL it is the embedded database that `holdfast up` keeps running.
     """
     with clear_errors():
         url, redis_url = addresses()
         ringer = Ringer(redis_url) if redis_url else None
-        database = Database(
-            url, name="cli", pool_size=1, after_commit=ringer.ring if ringer else None
-        )
         try:
-            return database.run(lambda session: fn(session, clock(session)))
+            database = Database(
+                url, name="cli", pool_size=1, after_commit=ringer.ring if ringer else None
+            )
+            try:
+                yield lambda fn: database.run(lambda session: fn(session, clock(session)))
+            finally:
+                database.close()
         finally:
             if ringer is not None:
                 ringer.close()
-            database.close()
+
+
+def act(fn: Callable[[Session, datetime], T]) -> T:
+    """This function will run fn(session, now) in one transaction on the configured database."""
+    with acting() as do:
+        return do(fn)
     raise AssertionError("unreachable")
 
 

@@ -23,6 +23,7 @@ from cli.commands.shared import (
     Org,
     Why,
     act,
+    acting,
     clear_errors,
     me,
     owner_address,
@@ -32,6 +33,20 @@ from db.engine import Database, clock
 from db.models import WalletEntry, WalletFreeze
 from domain import operators, wallet
 from domain.posture import Posture
+
+#: The columns of an export, in order.
+_COLUMNS = (
+    "no",
+    "at",
+    "kind",
+    "direction",
+    "amount_micros",
+    "balance_after_micros",
+    "owed_after_micros",
+    "counter_account",
+    "key",
+    "note",
+)
 
 app = typer.Typer(no_args_is_help=True, help="Figures, history, freezes and corrections.")
 
@@ -89,7 +104,10 @@ def history(
         )
         show(rows, False, f"history of {organization_id}")
         return
-    act(lambda session, _: _export(session, organization_id, output, filters))
+    if after is not None:
+        with clear_errors():
+            raise Failure("an export is whole: --after goes with the table only")
+    _export(organization_id, output, filters)
 
 
 @app.command()
@@ -142,7 +160,7 @@ def override(
     )
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def correct(
     organization_id: Org,
     amount: Annotated[str, typer.Argument(help="Such as 12.50, or -12.50 to take.")],
@@ -152,13 +170,15 @@ def correct(
 ) -> None:
     """Correct a balance by an entry of its own, which names who and why."""
 
+    key = key or new_id("fix")
+
     def write(session: Session, now: datetime) -> wallet.WalletOutcome:
         currency = wallet.balance(session, organization_id, now).currency
         micros = micros_from_text(amount)
         return operators.correct_by_hand(
             session,
             organization_id,
-            key=key or new_id("cor"),
+            key=key,
             amount_micros=micros,
             currency=currency,
             by=by or me(),
@@ -166,6 +186,8 @@ def correct(
             now=now,
         )
 
+    # Told first: if the answer is lost, the same key repeats this try and not another.
+    typer.echo(f"key {key}", err=True)
     outcome = act(write)
     with clear_errors():
         if not outcome.ok:
@@ -191,19 +213,35 @@ def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
     typer.echo(f"rebuilt; entry {outcome.entry_no} tells so")
 
 
-def _export(session: Session, organization_id: str, output: str, filters: dict[str, Any]) -> None:
-    writer = csv.writer(sys.stdout)
-    header = False
-    for page in wallet.history_pages(session, organization_id, **filters):
-        for entry in page:
-            row = _entry(entry)
-            if output == "jsonl":
-                sys.stdout.write(json.dumps(row, default=str) + "\n")
-                continue
-            if not header:
-                writer.writerow(row)
-                header = True
-            writer.writerow(row.values())
+def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
+    """Page by page, each in a transaction of its own: a slow reader holds none open."""
+    writer = csv.DictWriter(sys.stdout, fieldnames=_COLUMNS)
+    if output == "csv":
+        writer.writeheader()
+    cursor: int | None = None
+    with acting() as do:
+        while True:
+            after = cursor
+            page = do(
+                lambda session, _: [
+                    _entry(entry)
+                    for entry in wallet.history(
+                        session,
+                        organization_id,
+                        after=after,  # noqa: B023  # called before the next turn
+                        limit=wallet.PAGE_MAX,
+                        **filters,
+                    )
+                ]
+            )
+            for row in page:
+                if output == "csv":
+                    writer.writerow(row)
+                else:
+                    sys.stdout.write(json.dumps(row) + "\n")
+            if len(page) < wallet.PAGE_MAX:
+                return
+            cursor = page[-1]["no"]
 
 
 def _entry(entry: WalletEntry) -> dict[str, Any]:
