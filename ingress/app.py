@@ -61,7 +61,7 @@ def build_app(settings: Settings, providers: Providers) -> Starlette:
         verifier.close()
         providers.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/webhooks/paypal", paypal.answer, methods=["POST"]),
             Route("/api/webhooks/paypal", paypal.answer, methods=["POST"]),
@@ -72,6 +72,10 @@ def build_app(settings: Settings, providers: Providers) -> Starlette:
         exception_handlers={HTTPException: on_http_exception, Exception: on_error},
         lifespan=lifespan,
     )
+    # A slash too many is an unknown route: a redirect would be built from what a request says of
+    # its host, and no provider follows one.
+    app.router.redirect_slashes = False
+    return app
 
 
 def serve(settings: Settings, providers: Providers) -> None:

@@ -65,9 +65,12 @@ class RefusalLog:
         self._counts = Counter()
         try:
             await self._write(listed, counts)
-        except psycopg.Error as error:
-            # Counted again with the next flush; the list is only a sample anyway.
+        except BaseException as error:
+            # Counted again with the next flush, of which the stop that cut this one off makes one
+            # more; the list is only a sample anyway.
             self._counts.update(counts)
+            if not isinstance(error, psycopg.Error):
+                raise
             log.warning("refusals not written", error=type(error).__name__)
 
     async def _write(

@@ -3,31 +3,352 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from base.enums import FreezeReason
+from db.models import InboxEvent, Job, WalletEntry
+from domain import operators, wallet
+from domain.posture import can_send
+
+TEN = 10_000_000
 
 
-def event(event_type: str, resource: dict, **more) -> bytes:
+def event(event_id: str, event_type: str, resource: dict, **more) -> bytes:
     return json.dumps(
-        {"id": "WH-1", "event_type": event_type, "resource": resource, **more}
+        {"id": event_id, "event_type": event_type, "resource": resource, **more}
     ).encode()
 
 
-def test_a_suspension_closes_every_door_and_a_reactivation_opens_them(world):
+def told(world, event_id, event_type, resource, **more):
+    """PayPal tells of something, and all that is due is done."""
+    body = event(event_id, event_type, resource, **more)
+    verdict = world.receive(event_id, event_type, body)
+    world.run_due()
+    return verdict
+
+
+def at_paypal(world, subscription_id, status):
+    path = f"/paypal/subscriptions/{subscription_id}/status"
+    world.sandbox.control("POST", path, {"status": status, "deliver": False})
+
+
+def changed(world, customer, event_id, word, **more):
+    """The subscription changes at PayPal, and PayPal says so."""
+    status = {"ACTIVATED": "ACTIVE", "RE-ACTIVATED": "ACTIVE"}.get(word, word)
+    at_paypal(world, customer.subscription_id, status)
+    kind = f"BILLING.SUBSCRIPTION.{word}"
+    assert told(world, event_id, kind, {"id": customer.subscription_id}, **more) == "new"
+
+
+def campaigns(world, customer):
+    return [
+        (world.campaign(one).status, world.campaign(one).pause_reason)
+        for one in customer.campaign_ids
+    ]
+
+
+def freezes(world, organization_id):
+    stopping, _ = world.do(
+        lambda session, now: wallet.standing_freezes(session, organization_id, now)
+    )
+    return [row.reason for row in stopping]
+
+
+def at_twilio(world, customer):
+    return [world.twilio_status(sid) for sid in customer.sids]
+
+
+def in_our_rows(world, customer):
+    return [
+        (one.twilio_desired, one.twilio_actual, one.twilio_problem)
+        for one in world.brands(customer.id)
+    ]
+
+
+def posts(world):
+    return len(world.sandbox.requests(provider="twilio", method="POST"))
+
+
+def may_send(world, customer):
+    return world.do(lambda session, now: can_send(session, customer.id, now))
+
+
+BY_HAND = ("paused", "manual_pause")
+RUNNING = ("running", None)
+STOPPED = ("paused", "subscription_inactive")
+
+
+def is_open(world, customer):
+    assert may_send(world, customer) is None
+    assert campaigns(world, customer) == [RUNNING, RUNNING, BY_HAND]
+    assert freezes(world, customer.id) == []
+    assert at_twilio(world, customer) == ["active", "active"]
+    # A subaccount that never had to be changed has not been asked for either.
+    known = [
+        (desired, actual or "active", why) for desired, actual, why in in_our_rows(world, customer)
+    ]
+    assert known == [("active", "active", None)] * 2
+    return True
+
+
+def is_shut(world, customer):
+    assert may_send(world, customer) == "SUBSCRIPTION_INACTIVE"
+    assert campaigns(world, customer) == [STOPPED, STOPPED, BY_HAND]
+    assert freezes(world, customer.id) == ["subscription_inactive"]
+    assert at_twilio(world, customer) == ["suspended", "suspended"]
+    assert in_our_rows(world, customer) == [("suspended", "suspended", None)] * 2
+    return True
+
+
+@pytest.mark.parametrize("ending", ["SUSPENDED", "CANCELLED", "EXPIRED"])
+def test_an_end_closes_every_door(world, ending):
     # Given a customer in good standing
     customer = world.customer()
-    assert [world.twilio_status(sid) for sid in customer.sids] == ["active", "active"]
-    assert world.campaign(customer.campaign_ids[0]).status == "running"
+    assert is_open(world, customer)
 
-    # When PayPal suspends the subscription and says so
-    world.sandbox.control(
+    # When PayPal ends the subscription and says so, then everything is closed
+    changed(world, customer, "WH-1", ending)
+    assert is_shut(world, customer)
+    assert world.subscription(customer.subscription_id).status == ending.lower()
+    assert world.wallet(customer.id).balance_micros == 50_000_000
+
+
+@pytest.mark.parametrize("word", ["ACTIVATED", "RE-ACTIVATED"])
+def test_a_suspension_closes_every_door_and_a_reactivation_opens_them(world, word):
+    customer = world.customer()
+
+    changed(world, customer, "WH-1", "SUSPENDED")
+    assert is_shut(world, customer)
+
+    changed(world, customer, "WH-2", word)
+    assert is_open(world, customer)
+
+
+def test_the_same_event_again_changes_nothing(world):
+    # Given a suspended customer
+    customer = world.customer()
+    changed(world, customer, "WH-1", "SUSPENDED")
+    before = (len(world.read(Job)), len(world.read(WalletEntry)), posts(world))
+
+    # When the event comes again, and so does its job
+    kind = "BILLING.SUBSCRIPTION.SUSPENDED"
+    assert told(world, "WH-1", kind, {"id": customer.subscription_id}) == "duplicate"
+    assert world.executor.execute("job_WH-1") == "taken"
+
+    # Then nothing has changed
+    assert (len(world.read(Job)), len(world.read(WalletEntry)), posts(world)) == before
+    assert is_shut(world, customer)
+    assert len(world.read(InboxEvent)) == 1
+
+
+def test_a_second_event_of_the_same_kind_under_a_new_id_touches_twilio_no_more(world):
+    customer = world.customer()
+    changed(world, customer, "WH-1", "SUSPENDED")
+    before = posts(world)
+
+    changed(world, customer, "WH-2", "SUSPENDED")
+
+    assert is_shut(world, customer)
+    assert posts(world) == before == 2
+
+
+def test_a_stale_suspension_under_a_new_id_closes_and_opens_again_by_itself(world):
+    # Given a customer in good standing, and an old suspension that is told again
+    customer = world.customer()
+    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    kind = "BILLING.SUBSCRIPTION.SUSPENDED"
+    body = event("WH-9", kind, {"id": customer.subscription_id}, create_time=old)
+    before = posts(world)
+
+    # When it comes in, then spending is closed at once, and Twilio stays as it is
+    assert world.receive("WH-9", kind, body) == "new"
+    assert world.executor.execute("job_WH-9") == "done"
+    assert may_send(world, customer) == "SUBSCRIPTION_INACTIVE"
+    assert campaigns(world, customer)[0] == STOPPED
+    assert [one.twilio_desired for one in world.brands(customer.id)] == ["active", "active"]
+
+    # And when PayPal was asked it is open again, by itself
+    world.run_due()
+    assert is_open(world, customer)
+    assert posts(world) == before
+
+
+def test_a_late_reactivation_of_a_cancelled_subscription_opens_nothing(world):
+    # Given a cancelled customer
+    customer = world.customer()
+    changed(world, customer, "WH-1", "CANCELLED")
+
+    # When an old "activated" comes late
+    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    kind = "BILLING.SUBSCRIPTION.ACTIVATED"
+    told(world, "WH-2", kind, {"id": customer.subscription_id}, create_time=old)
+
+    # Then PayPal's own word stands
+    assert is_shut(world, customer)
+
+
+def test_a_cancelled_customer_comes_back_with_a_new_subscription(world):
+    # Given a customer who cancelled
+    customer = world.customer()
+    changed(world, customer, "WH-1", "CANCELLED")
+    assert is_shut(world, customer)
+
+    # When there is a new subscription
+    new = world.sandbox.control(
         "POST",
-        f"/paypal/subscriptions/{customer.subscription_id}/status",
-        {"status": "SUSPENDED", "deliver": False},
+        "/paypal/subscriptions",
+        {"organization_id": customer.id, "status": "ACTIVE", "deliver": False},
     )
-    body = event("BILLING.SUBSCRIPTION.SUSPENDED", {"id": customer.subscription_id})
-    assert world.receive("WH-1", "BILLING.SUBSCRIPTION.SUSPENDED", body) == "new"
-    print(world.run_due())
+    told(world, "WH-2", "BILLING.SUBSCRIPTION.ACTIVATED", {"id": new["id"]})
+    assert is_open(world, customer)
 
-    # Then everything is closed, at Twilio too, and the pause by hand is untouched
-    states = [world.campaign(one).pause_reason for one in customer.campaign_ids]
-    assert states == ["subscription_inactive", "subscription_inactive", "manual_pause"]
-    assert [world.twilio_status(sid) for sid in customer.sids] == ["suspended", "suspended"]
+    # Then the end of the old one, told once more, suspends nobody
+    told(world, "WH-3", "BILLING.SUBSCRIPTION.CANCELLED", {"id": customer.subscription_id})
+    assert is_open(world, customer)
+
+
+def test_a_manual_freeze_survives_the_reactivation(world):
+    # Given a suspended customer whom a person has frozen too
+    customer = world.customer()
+    changed(world, customer, "WH-1", "SUSPENDED")
+    world.do(
+        lambda session, now: operators.freeze_by_hand(
+            session, customer.id, by="me", why="a doubt", now=now
+        )
+    )
+
+    # When the subscription is active again
+    changed(world, customer, "WH-2", "ACTIVATED")
+
+    # Then Twilio is active, and spending waits for the person
+    assert freezes(world, customer.id) == ["manual"]
+    assert may_send(world, customer) == "FROZEN_WALLET"
+    frozen = ("paused", "wallet_frozen")
+    assert campaigns(world, customer) == [frozen, frozen, BY_HAND]
+    assert at_twilio(world, customer) == ["active", "active"]
+
+    # Who lifts it
+    world.do(
+        lambda session, now: operators.lift_by_hand(
+            session, customer.id, FreezeReason.MANUAL, by="me", why="cleared", now=now
+        )
+    )
+    assert is_open(world, customer)
+
+
+def pay(world, customer, value):
+    return world.sandbox.control(
+        "POST",
+        "/paypal/captures",
+        {"organization_id": customer.id, "value": value, "deliver": False},
+    )
+
+
+def captured(world, event_id, capture, value):
+    resource = {"id": capture["id"], "amount": {"value": value, "currency_code": "USD"}}
+    return told(world, event_id, "PAYMENT.CAPTURE.COMPLETED", resource)
+
+
+def test_a_top_up_is_credited_once_and_by_what_paypal_says_and_not_the_event(world):
+    # Given a payment of 10 dollars
+    customer = world.customer(micros=0)
+    capture = pay(world, customer, "10.00")
+
+    # When an event says that it was 99,999, and others say so again
+    for event_id in ("WH-1", "WH-2", "WH-3"):
+        captured(world, event_id, capture, "99999.00")
+
+    # Then 10 dollars are there
+    assert world.wallet(customer.id).balance_micros == TEN
+    kinds = [one.kind for one in world.read(WalletEntry, organization_id=customer.id)]
+    assert len([kind for kind in kinds if kind in ("credit", "payment", "top_up")]) <= 1
+
+
+def test_a_payment_that_paypal_does_not_know_brings_nothing(world):
+    customer = world.customer(micros=0)
+
+    captured(world, "WH-1", {"id": "7XX0000000000000A"}, "99999.00")
+
+    assert world.wallet(customer.id).balance_micros == 0
+
+
+def test_a_refund_takes_back_what_paypal_says_once(world):
+    # Given a customer who paid 10 dollars
+    customer = world.customer(micros=0)
+    capture = pay(world, customer, "10.00")
+    captured(world, "WH-1", capture, "10.00")
+
+    # When 4 of them are given back, and the refund is told twice
+    path = f"/paypal/captures/{capture['id']}/refund"
+    refund = world.sandbox.control("POST", path, {"value": "4.00", "deliver": False})
+    for event_id in ("WH-2", "WH-3"):
+        told(world, event_id, "PAYMENT.CAPTURE.REFUNDED", {"id": refund["id"]})
+
+    # Then 6 are left
+    assert world.wallet(customer.id).balance_micros == 6_000_000
+    assert campaigns(world, customer) == [RUNNING, RUNNING, BY_HAND]
+
+
+def test_campaigns_stand_still_without_money_and_resume_with_a_top_up(world):
+    # Given a customer without money
+    customer = world.customer(micros=0)
+    depleted = ("paused", "wallet_depleted")
+    assert campaigns(world, customer) == [depleted, depleted, BY_HAND]
+
+    # When money comes in, then they resume, and what a person paused does not
+    captured(world, "WH-1", pay(world, customer, "10.00"), "10.00")
+    assert campaigns(world, customer) == [RUNNING, RUNNING, BY_HAND]
+
+
+def test_money_alone_resumes_nothing_while_the_subscription_is_suspended(world):
+    # Given a customer without money whose subscription is suspended
+    customer = world.customer(micros=0)
+    changed(world, customer, "WH-1", "SUSPENDED")
+    assert campaigns(world, customer) == [STOPPED, STOPPED, BY_HAND]
+
+    # When money comes in
+    captured(world, "WH-2", pay(world, customer, "10.00"), "10.00")
+
+    # Then it is credited, and nothing runs
+    assert world.wallet(customer.id).balance_micros == TEN
+    assert is_shut(world, customer)
+
+
+def test_a_reactivation_without_money_leaves_campaigns_with_the_reason_that_is_left(world):
+    # Given a suspended customer without money
+    customer = world.customer(micros=0)
+    changed(world, customer, "WH-1", "SUSPENDED")
+
+    # When the subscription is active again
+    changed(world, customer, "WH-2", "ACTIVATED")
+
+    # Then the reason is re-derived, and Twilio is open
+    depleted = ("paused", "wallet_depleted")
+    assert campaigns(world, customer) == [depleted, depleted, BY_HAND]
+    assert at_twilio(world, customer) == ["active", "active"]
+    assert may_send(world, customer) == "INSUFFICIENT_FUNDS"
+
+
+def test_a_refund_of_all_there_is_stops_the_campaigns(world):
+    customer = world.customer(micros=0)
+    capture = pay(world, customer, "10.00")
+    captured(world, "WH-1", capture, "10.00")
+
+    path = f"/paypal/captures/{capture['id']}/refund"
+    refund = world.sandbox.control("POST", path, {"deliver": False})
+    told(world, "WH-2", "PAYMENT.CAPTURE.REFUNDED", {"id": refund["id"]})
+
+    assert world.wallet(customer.id).balance_micros == 0
+    depleted = ("paused", "wallet_depleted")
+    assert campaigns(world, customer) == [depleted, depleted, BY_HAND]
+
+
+def test_another_customer_is_not_concerned(world):
+    one, other = world.customer(), world.customer()
+
+    changed(world, one, "WH-1", "SUSPENDED")
+
+    assert is_shut(world, one)
+    assert is_open(world, other)

@@ -33,6 +33,8 @@ class _Attempt:
 
     claim: Claim | None = None
     buried: bool = False
+    #: How the actor's own last transaction ended it.
+    outcome: str = "done"
 
 
 class Executor:
@@ -65,12 +67,12 @@ class Executor:
             except (Exception, Interrupt) as error:
                 try:
                     return self._write_down(attempt.claim, error)
-                except Exception as second:
+                except (Exception, Interrupt) as second:
                     log.warning("job left to its bell", error=repr(error), second=repr(second))
                     return "unknown"
         if attempt.claim is None:
             return "dead" if attempt.buried else "taken"
-        return "done"
+        return attempt.outcome
 
     def _run(self, job_id: str, attempt: _Attempt) -> None:
         self.database.run(lambda session: self._first_transaction(session, job_id, attempt))
@@ -79,9 +81,11 @@ class Executor:
             return
         with bound(correlation_id=claim.correlation_id, job_name=claim.name):
             if JOB_TYPES[claim.name].provider:
-                self.actors[claim.name](self._run_of(claim), **claim.kwargs)
-            else:
-                self.database.run(lambda session: self._held_transaction(session, claim))
+                run = self._run_of(claim)
+                self.actors[claim.name](run, **claim.kwargs)
+                attempt.outcome = run.outcome
+            elif not self.database.run(lambda session: self._held_transaction(session, claim)):
+                attempt.outcome = "taken"
 
     def _first_transaction(self, session: Session, job_id: str, attempt: _Attempt) -> None:
         """Runs a job on our own database whole; of one that calls out, it commits the claim."""
@@ -97,9 +101,10 @@ class Executor:
             )
             log.error("job dead", job_name=claim.name, error=error)
             attempt.buried = True
-        elif job.provider or claim.rings > RINGS_BEFORE_COMMITTED_CLAIM:
+        elif job.provider or claim.failures or claim.rings > RINGS_BEFORE_COMMITTED_CLAIM:
             # Rung again and again without an outcome, a job may be what kills its workers: its
-            # attempts have to count although no transaction of its own ever commits.
+            # attempts have to count although no transaction of its own ever commits. Once one
+            # has counted, so does each that follows.
             attempt.claim = jobs.claim(
                 session, job_id, worker=self.worker, lease_seconds=job.lease_seconds
             )
@@ -108,9 +113,11 @@ class Executor:
             with bound(correlation_id=claim.correlation_id, job_name=claim.name):
                 self._act_and_finish(session, claim)
 
-    def _held_transaction(self, session: Session, claim: Claim) -> None:
-        if jobs.hold(session, claim):
+    def _held_transaction(self, session: Session, claim: Claim) -> bool:
+        held = jobs.hold(session, claim)
+        if held:
             self._act_and_finish(session, claim)
+        return held
 
     def _act_and_finish(self, session: Session, claim: Claim) -> None:
         set_cause(session, claim)

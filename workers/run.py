@@ -48,6 +48,8 @@ class Run:
     worker: str
     now: datetime
     session: Session | None = None
+    #: How `record` ended the attempt: "done", "postponed", or "taken" by a newer claim.
+    outcome: str = "done"
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -74,24 +76,25 @@ class Run:
         now, the answer is stored all the same and the job is left alone.
         """
 
-        def work(session: Session) -> None:
+        def work(session: Session) -> str:
             set_cause(session, self.claim)
             self.now = clock(session)
             jobs.hold(session, self.claim)
             later = fn(session)
             session.flush()
             if later is None:
-                jobs.finish(session, self.claim, worker=self.worker)
-            else:
-                jobs.postpone(
-                    session,
-                    self.claim,
-                    worker=self.worker,
-                    delay_seconds=later.seconds,
-                    detail=later.detail,
-                )
+                ended = jobs.finish(session, self.claim, worker=self.worker)
+                return "done" if ended else "taken"
+            ended = jobs.postpone(
+                session,
+                self.claim,
+                worker=self.worker,
+                delay_seconds=later.seconds,
+                detail=later.detail,
+            )
+            return "postponed" if ended else "taken"
 
-        self.database.run(work)
+        self.outcome = self.database.run(work)
 
     def check_lease(self) -> None:
         """This function will make sure that a request sent now is over before the lease is.

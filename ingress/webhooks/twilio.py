@@ -7,7 +7,7 @@ from sqlalchemy import select
 from starlette.requests import Request
 
 from base.enums import Provider, Queue
-from base.outcomes import NotYet, Refused
+from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.settings import Settings
 from db.engine import Database
 from db.inbox import InboxUnavailable, Received
@@ -67,7 +67,7 @@ class TwilioProof:
                     select(Brand.id).where(Brand.twilio_subaccount_sid == sid)
                 )
             )
-        except NotYet as error:
+        except (NotYet, OutcomeUnknown) as error:
             raise InboxUnavailable(str(error)) from None
         if ours is None:
             raise ForgedWebhook("the account it names is not ours")

@@ -42,6 +42,6 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
 
     def record(session: Session) -> Later | None:
         seconds = subscriptions.record_look(session, look, facts, run.now)
-        return None if seconds is None else Later(seconds, "it contradicts a newer event")
+        return None if seconds is None else Later(seconds, "the answer is not believed yet")
 
     run.record(record)

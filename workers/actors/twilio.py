@@ -7,14 +7,17 @@ from collections.abc import Callable
 from sqlalchemy.orm import Session
 
 from base.facts import SubaccountFacts
-from base.outcomes import NotYet, OutcomeUnknown, Refused
+from base.outcomes import NotYet, ProviderUnavailable, Refused
 from domain import twilio_state
 from domain.jobs import CONVERGE_TWILIO
 from domain.twilio_state import Hand
-from workers.run import Later, Run
+from providers.errors import CredentialsRejected
+from workers.run import Later, LeaseTooOld, Run
 
 #: Rounds in one run at most: each follows a change of what is desired while we were at it.
 _ROUNDS_MAX = 5
+#: None of these leaves a request of ours on its way.
+_NOTHING_IS_ON_ITS_WAY = (NotYet, ProviderUnavailable, CredentialsRejected, LeaseTooOld)
 
 
 def converge_twilio(run: Run, brand_id: str) -> None:
@@ -34,14 +37,15 @@ def converge_twilio(run: Run, brand_id: str) -> None:
     )
     try:
         _converge(run, hand)
-    except OutcomeUnknown:
-        _give_back(run, hand, unsure_seconds=run.settings.twilio_unsure_seconds)
-        raise
     except Refused as refused:
         _give_back(run, hand, problem=refused.code)
         raise
-    except BaseException:
+    except _NOTHING_IS_ON_ITS_WAY:
         _give_back(run, hand)
+        raise
+    except BaseException:
+        # A lost answer, or the time limit cutting us off while one was coming.
+        _give_back(run, hand, unsure_seconds=run.settings.twilio_unsure_seconds)
         raise
 
     def end(session: Session) -> Later | None:

@@ -1,0 +1,51 @@
+"""The real ingress over real HTTP, on the test's own database, and the sandbox delivering to it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import httpx
+import pytest
+import uvicorn
+
+from base.clock import wait_until
+from ingress.app import build_app
+from providers import registry
+from tests.ingress.house import Ingress
+from tests.workers.conftest import processes
+
+__all__ = ["processes"]
+
+
+@pytest.fixture
+def start_ingress(sandbox):
+    """Starts an ingress with given settings; the sandbox delivers to the newest."""
+    with contextlib.ExitStack() as stack:
+        yield lambda settings: stack.enter_context(_serving(settings, sandbox))
+
+
+@pytest.fixture
+def ingress(start_ingress, settings):
+    return start_ingress(settings)
+
+
+@contextlib.contextmanager
+def _serving(settings, sandbox):
+    app = build_app(settings, registry.build(settings))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    assert wait_until(lambda: server.started, limit_seconds=20)
+    url = f"http://127.0.0.1:{port}"
+    sandbox.control("POST", "/target", {"url": url})
+    with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+        yield Ingress(url, port, client, sandbox)
+    server.should_exit = True
+    thread.join()
+    listener.close()

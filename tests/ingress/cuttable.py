@@ -1,0 +1,82 @@
+"""A way to PostgreSQL that can be cut and mended: what a client sees of a server that is away."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from urllib.parse import quote
+
+from psycopg.conninfo import conninfo_to_dict
+
+from db.engine import driver_url
+
+
+class Way:
+    """Passes bytes between clients and the real server until it is told otherwise."""
+
+    def __init__(self, url: str) -> None:
+        self._target = conninfo_to_dict(driver_url(url))
+        self._open: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+        self._port = 0
+        #: While set, what the server answers is lost.
+        self.deaf = threading.Event()
+        self.mend()
+
+    @property
+    def url(self) -> str:
+        """The database's address by this way."""
+        known = self._target
+        user, password = quote(str(known["user"])), quote(str(known.get("password", "")), safe="")
+        return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{known['dbname']}"
+
+    def cut(self) -> None:
+        """This function will end every connection and refuse new ones."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def mend(self) -> None:
+        """This function will let clients through again, at the same address."""
+        self.deaf.clear()
+        listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = self._connect()
+            self._open += [client, server]
+            for source, sink, answers in ((client, server, False), (server, client, True)):
+                threading.Thread(
+                    target=self._pass_on, args=(source, sink, answers), daemon=True
+                ).start()
+
+    def _connect(self) -> socket.socket:
+        host, port = str(self._target["host"]), int(self._target.get("port") or 5432)
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{host}/.s.PGSQL.{port}")
+        return server
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not (answers and self.deaf.is_set()):
+                    sink.sendall(data)
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()

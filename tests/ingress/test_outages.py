@@ -1,0 +1,161 @@
+"""PostgreSQL away: 503, and the sender repeats. Redis away: taken in all the same."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from base.clock import wait_until
+from db.engine import driver_url
+from db.models import InboxEvent, Job
+from db.ring import connect
+from tests.ingress.cuttable import Way
+from tests.ingress.house import paypal_event
+from tests.ingress.test_paypal import is_refused
+from tests.workers.scenes import eventually, rung
+
+
+@pytest.fixture
+def way(settings):
+    made = Way(settings.database_url)
+    yield made
+    made.cut()
+
+
+@pytest.fixture
+def ingress(start_ingress, settings, way):
+    return start_ingress(settings.model_copy(update={"database_url": way.url}))
+
+
+def test_while_postgresql_is_away_the_sender_is_asked_to_send_again(world, ingress, way):
+    # Given an ingress that has worked, and a database that is away
+    assert ingress.send(ingress.genuine()).status_code == 200
+    assert ingress.client.get("/readyz").status_code == 200
+    way.cut()
+
+    # When an event comes
+    message = ingress.genuine()
+    answer = ingress.send(message)
+
+    # Then nobody is told yes, and the process lives but is not ready
+    assert is_refused(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert ingress.client.get("/healthz").json() == {"status": "ok"}
+    assert is_refused(ingress.client.get("/readyz"), 503)
+
+    # And when the database is back, the repeat is taken in
+    way.mend()
+    assert ingress.send(message).status_code == 200
+    assert wait_until(lambda: ingress.client.get("/readyz").is_success, limit_seconds=10)
+    assert len(world.read(InboxEvent)) == 2
+
+
+def test_the_sandbox_delivers_again_by_itself_when_postgresql_is_back(world, ingress, way):
+    # Given a delivery that met no database
+    way.cut()
+    (delivery,) = ingress.sandbox.control(
+        "POST",
+        "/paypal/events",
+        {"event_type": "BILLING.SUBSCRIPTION.SUSPENDED", "organization_id": "org_one"},
+    )
+    assert delivery["status_code"] == 503
+
+    # When it is back, then the event comes in by itself
+    way.mend()
+    assert eventually(lambda: len(world.read(InboxEvent)) == 1)
+
+
+def test_a_commit_whose_answer_was_lost_is_nobodys_yes(world, ingress, way):
+    # Given an ingress whose database answers no more
+    assert ingress.send(ingress.genuine()).status_code == 200
+    message = ingress.genuine()
+    way.deaf.set()
+    with ThreadPoolExecutor(1) as pool:
+        # When an event is committed, and the connection is lost before that is heard of
+        answer = pool.submit(ingress.send, message)
+        assert eventually(lambda: len(world.read(InboxEvent)) == 2)
+        way.cut()
+
+        # Then the sender is asked to repeat
+        assert is_refused(answer.result(), 503)
+
+    # And the repeat finds it there
+    way.mend()
+    assert ingress.send(message).json()["verdict"] == "duplicate"
+    assert (len(world.read(InboxEvent)), len(world.read(Job))) == (2, 2)
+
+
+def test_nobody_is_answered_before_the_commit(world, ingress, urls):
+    # Given a database in which nothing can be stored for the moment
+    message = ingress.genuine()
+    answers: list[int] = []
+    with psycopg.connect(driver_url(urls.owner_url)) as holder:
+        holder.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")
+        sender = threading.Thread(target=lambda: answers.append(ingress.send(message).status_code))
+        sender.start()
+        assert eventually(lambda: _waits_for_lock(urls))
+
+        # Then its sender is not answered
+        assert answers == []
+        holder.rollback()
+    sender.join()
+
+    # Until it is stored
+    assert answers == [200]
+    assert len(world.read(InboxEvent)) == 1
+
+
+def _waits_for_lock(urls):
+    with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as watch:
+        row = watch.execute(
+            "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+            " WHERE d.datname = current_database() AND NOT l.granted"
+        ).fetchone()
+    return row[0] > 0
+
+
+def test_a_store_that_takes_too_long_is_nobodys_yes(world, ingress, urls):
+    # Given a lock that outlasts the patience of the database's login
+    message = ingress.genuine()
+    with psycopg.connect(driver_url(urls.owner_url)) as holder:
+        holder.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")
+        assert is_refused(ingress.send(message), 503)
+        holder.rollback()
+
+    assert world.read(InboxEvent) == []
+    assert ingress.send(message).status_code == 200
+
+
+def test_while_redis_is_away_events_are_taken_in_and_wait_in_the_database(
+    world, start_ingress, settings
+):
+    # Given a Redis that is away
+    away = settings.model_copy(update={"redis_url": "unix:///nowhere/valkey.sock?db=0"})
+    ingress = start_ingress(away)
+
+    # When events come, then they are taken in, and the ingress is ready
+    for number in range(3):
+        message = ingress.signed(paypal_event(f"WH-{number}"))
+        assert ingress.send(message).status_code == 200
+    assert ingress.client.get("/readyz").status_code == 200
+
+    # And their jobs wait for the relay
+    assert [job.rings for job in world.read(Job)] == [0, 0, 0]
+    assert all(job.ring_at is not None for job in world.read(Job))
+
+
+def test_a_new_event_is_rung_for_at_once_and_a_repeat_is_not(world, start_ingress, settings, urls):
+    # Given an ingress with Redis, and no relay
+    ingress = start_ingress(settings)
+    message = ingress.genuine()
+    with connect(urls.redis_url) as client:
+        # When an event comes twice
+        assert ingress.send(message).json()["verdict"] == "new"
+        assert ingress.send(message).json()["verdict"] == "duplicate"
+
+        # Then its one job was rung once
+        (job,) = world.read(Job)
+        assert eventually(lambda: rung(client) == [job.id])

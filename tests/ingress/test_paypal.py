@@ -1,0 +1,268 @@
+"""PayPal's webhooks: only what is proved is stored, once, and before it is answered."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from base.clock import wait_until
+from base.settings import Settings
+from db.models import InboxEvent, Job
+from providers.paypal import certificates
+from tests.ingress.house import SUSPENDED, Message, paypal_event
+from tests.servers import ROOT
+
+SAMPLES = ROOT.parent / "shared" / "samples" / "paypal" / "signed"
+PROBLEM = "application/problem+json"
+
+
+def is_refused(answer, status):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM
+    problem = answer.json()
+    assert problem["status"] == status and problem["title"]
+    return True
+
+
+def nothing_is_stored(world):
+    return world.read(InboxEvent) == [] and world.read(Job) == []
+
+
+@pytest.mark.parametrize("path", ["/webhooks/paypal", "/api/webhooks/paypal"])
+def test_a_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, path):
+    # When PayPal tells of a suspension
+    message = ingress.genuine()
+    answer = ingress.send(message, path)
+
+    # Then it is answered with 200
+    assert answer.status_code == 200
+    assert answer.json()["verdict"] == "new"
+
+    # And the event is there byte for byte, with one job, from the same transaction
+    (event,) = world.read(InboxEvent)
+    (job,) = world.read(Job)
+    assert event.body == message.body
+    assert (event.source, event.event_type, event.handled_at) == ("paypal", SUSPENDED, None)
+    assert event.transmission_id == message.headers["PAYPAL-TRANSMISSION-ID"]
+    assert job.kwargs == {"event_id": event.id}
+    correlation_id = answer.json()["correlation_id"]
+    assert event.correlation_id == job.correlation_id == correlation_id
+    with world.database.engine.connect() as connection:
+        same = text("SELECT inbox.xmin::text = jobs.xmin::text FROM inbox, jobs")
+        assert connection.execute(same).scalar_one()
+
+
+@pytest.mark.parametrize(
+    ("event_type", "queue"),
+    [
+        (SUSPENDED, "safety"),
+        ("BILLING.SUBSCRIPTION.ACTIVATED", "safety"),
+        ("PAYMENT.CAPTURE.COMPLETED", "billing"),
+        ("CUSTOMER.DISPUTE.CREATED", "maintenance"),
+    ],
+)
+def test_an_event_goes_to_the_queue_of_its_urgency(world, ingress, event_type, queue):
+    assert ingress.send(ingress.genuine(event_type)).status_code == 200
+    assert world.read(Job)[0].queue == queue
+
+
+def test_an_event_that_comes_again_and_again_is_stored_once(world, ingress):
+    # Given an event that was delivered
+    deliveries = ingress.sandbox.control(
+        "POST", "/paypal/events", {"event_type": SUSPENDED, "organization_id": "org_one"}
+    )
+    assert [one["status_code"] for one in deliveries] == [200]
+    event_id = deliveries[0]["event_id"]
+
+    # When PayPal delivers it five times more, all at once
+    again = ingress.sandbox.control("POST", f"/paypal/events/{event_id}/redeliver", {"copies": 5})
+
+    # Then each is told yes, and there is one event and one job
+    assert [one["status_code"] for one in again] == [200] * 5
+    assert {json.loads(one["body"])["verdict"] for one in again} == {"duplicate"}
+    assert (len(world.read(InboxEvent)), len(world.read(Job))) == (1, 1)
+
+
+def test_copies_that_are_the_first_all_at_once_are_stored_once(world, ingress):
+    message = ingress.genuine()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ingress.send(message), range(8)))
+
+    assert {one.status_code for one in answers} == {200}
+    assert sorted(one.json()["verdict"] for one in answers) == ["duplicate"] * 7 + ["new"]
+    assert (len(world.read(InboxEvent)), len(world.read(Job))) == (1, 1)
+
+
+@pytest.mark.parametrize("forge", ["signature", "webhook_id"])
+def test_a_forged_event_is_refused_and_nothing_of_it_is_kept(world, ingress, forge):
+    # When somebody sends an event that PayPal did not sign for our webhook
+    (delivery,) = ingress.sandbox.control(
+        "POST",
+        "/paypal/events",
+        {"event_type": SUSPENDED, "organization_id": "org_one", "forge": forge},
+    )
+
+    # Then it is refused as a problem that shows nothing
+    assert delivery["status_code"] == 401
+    assert delivery["headers"]["content-type"] == PROBLEM
+    assert nothing_is_stored(world)
+
+
+def test_another_body_under_a_genuine_signature_is_refused(world, ingress):
+    # Given an event that was taken in, whose signature covers only a CRC32 of its body
+    (first,) = ingress.sandbox.control(
+        "POST",
+        "/paypal/events",
+        {
+            "event_type": "PAYMENT.CAPTURE.COMPLETED",
+            "organization_id": "org_one",
+            "value": "10.00",
+        },
+    )
+    (before,) = world.read(InboxEvent)
+
+    # When another body with the same CRC32 comes under the same signature
+    path = f"/paypal/events/{first['event_id']}/redeliver"
+    (forged,) = ingress.sandbox.control("POST", path, {"forge": "body_crc"})
+
+    # Then it is refused, and what was stored is as it was
+    assert forged["status_code"] == 401
+    (after,) = world.read(InboxEvent)
+    assert after.body == before.body
+    assert len(world.read(Job)) == 1
+
+    # And the genuine one may still come again
+    assert ingress.sandbox.control("POST", path, {})[0]["status_code"] == 200
+
+
+def test_another_body_under_an_event_id_seen_before_is_refused(world, ingress):
+    assert ingress.send(ingress.signed(paypal_event())).status_code == 200
+
+    other = ingress.signed(paypal_event(event_type="BILLING.SUBSCRIPTION.ACTIVATED"))
+
+    assert is_refused(ingress.send(other), 401)
+    assert world.read(InboxEvent)[0].event_type == SUSPENDED
+
+
+@pytest.mark.parametrize("age", [timedelta(days=4), timedelta(days=-1)])
+def test_a_transmission_that_is_too_old_or_in_the_future_is_refused(world, ingress, age):
+    assert is_refused(ingress.send(ingress.signed(paypal_event(), age=age)), 401)
+    assert nothing_is_stored(world)
+
+
+def test_a_certificate_from_elsewhere_is_never_asked_for(world, ingress):
+    message = ingress.genuine()
+
+    for url in (
+        "https://evil.example/v1/notifications/certs/CERT-1",
+        "https://api.paypal.com.evil.example/v1/notifications/certs/CERT-1",
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest/meta-data",
+    ):
+        assert is_refused(ingress.send(message, **{"PAYPAL-CERT-URL": url}), 401)
+
+    assert nothing_is_stored(world)
+    assert ingress.sandbox.requests(provider="paypal", path_contains="/certs/") == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PAYPAL-TRANSMISSION-ID",
+        "PAYPAL-TRANSMISSION-TIME",
+        "PAYPAL-TRANSMISSION-SIG",
+        "PAYPAL-CERT-URL",
+        "PAYPAL-AUTH-ALGO",
+    ],
+)
+def test_a_missing_or_odd_header_is_refused(world, ingress, name):
+    message = ingress.genuine()
+    others = {key: one for key, one in message.headers.items() if key != name}
+
+    for value in (None, "", "x" * 600, "a\tb", "é".encode("latin-1")):
+        headers = others if value is None else {**others, name: value}
+        answer = ingress.client.post("/webhooks/paypal", content=message.body, headers=headers)
+        assert is_refused(answer, 401)
+
+    assert nothing_is_stored(world)
+
+
+def test_a_header_given_twice_is_refused(world, ingress):
+    message = ingress.genuine()
+    headers = [*message.headers.items(), ("PAYPAL-TRANSMISSION-ID", "another-id")]
+
+    answer = ingress.client.post("/webhooks/paypal", content=message.body, headers=headers)
+
+    assert is_refused(answer, 401)
+    assert nothing_is_stored(world)
+
+
+def test_an_unknown_kind_of_event_is_taken_in(world, ingress):
+    assert ingress.send(ingress.genuine("SOMETHING.NEVER.SEEN")).status_code == 200
+    assert world.read(InboxEvent)[0].event_type == "SOMETHING.NEVER.SEEN"
+
+
+def test_a_certificate_that_cannot_be_had_now_is_asked_for_again_later(world, ingress, monkeypatch):
+    # Given that PayPal does not give its certificate
+    monkeypatch.setattr(certificates, "FAILURE_SECONDS", 0.2)
+    fault = ingress.sandbox.fault("paypal", "status", match={"path_contains": "/certs/"})
+    message = ingress.genuine()
+
+    # When a genuine event comes, then its sender is asked to send again, and nothing is stored
+    answer = ingress.send(message)
+    assert is_refused(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert nothing_is_stored(world)
+
+    # And when the certificate is there, it is taken in, as soon as it is asked for again
+    ingress.sandbox.control("DELETE", f"/faults/{fault}")
+    assert wait_until(lambda: ingress.send(message).status_code == 200, limit_seconds=20)
+    assert len(world.read(InboxEvent)) == 1
+
+
+def test_paypals_own_api_may_be_asked_instead(world, start_ingress, settings):
+    # Given an ingress that asks PayPal's API
+    ingress = start_ingress(settings.model_copy(update={"paypal_verification": "api"}))
+    message = ingress.genuine()
+    fault = ingress.sandbox.fault("paypal", "status", match={"path_contains": "/verify-webhook"})
+
+    # When PayPal cannot be asked, then that is no verdict
+    answer = ingress.send(message)
+    assert is_refused(answer, 503)
+    ingress.sandbox.control("DELETE", f"/faults/{fault}")
+
+    # And when it can, the genuine one is taken in, and a forged one is not
+    assert ingress.send(message).status_code == 200
+    forged = Message(message.headers, message.body.replace(b"SUSPENDED", b"CANCELLED"))
+    assert is_refused(ingress.send(forged), 401)
+    assert len(world.read(InboxEvent)) == 1
+
+
+@pytest.mark.parametrize("value", ["WEBHOOK_ID", "webhook_id"])
+def test_the_simulators_webhook_id_is_no_setting(settings, value):
+    given = {**settings.model_dump(), "paypal_webhook_id": value}
+    with pytest.raises(ValueError, match="simulator"):
+        Settings.model_validate(given)
+
+
+def _samples():
+    return sorted(SAMPLES.glob("*.meta.json")) if SAMPLES.is_dir() else []
+
+
+@pytest.mark.skipif(not _samples(), reason="the public samples are not beside the project")
+@pytest.mark.parametrize("meta", _samples(), ids=lambda path: path.name.partition(".")[0])
+def test_real_messages_that_were_signed_for_others_are_refused(world, ingress, meta):
+    # Given a message with PayPal's own signature, for the simulator or for somebody else
+    known = json.loads(meta.read_text())
+    body = meta.with_name(meta.name.replace(".meta.json", ".body")).read_bytes()
+    headers = {**known["headers"], "Content-Type": "application/json"}
+    headers = {key: value for key, value in headers.items() if key.lower() != "content-length"}
+
+    # When it is sent to us, then it is not ours
+    assert is_refused(ingress.send(Message(headers, body)), 401)
+    assert nothing_is_stored(world)

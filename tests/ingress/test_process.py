@@ -1,0 +1,61 @@
+"""The ingress as production runs it: a process that is killed, stopped, and refuses to start."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+
+from base.clock import wait_until
+from db.models import InboxEvent
+from tests.ingress.house import Ingress
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def serving(processes, sandbox, port):
+    process = processes.command("ingress", PORT=str(port))
+    url = f"http://127.0.0.1:{port}"
+
+    def ready():
+        try:
+            return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    assert wait_until(ready, limit_seconds=30), process.said()
+    sandbox.control("POST", "/target", {"url": url})
+    return process, url
+
+
+def test_what_was_answered_with_yes_survives_a_kill(world, processes, sandbox):
+    # Given an ingress of its own that has said yes to an event
+    port = free_port()
+    process, url = serving(processes, sandbox, port)
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        ingress = Ingress(url, port, client, sandbox)
+        message = ingress.genuine()
+        assert ingress.send(message).status_code == 200
+
+        # When it is killed and another takes its place
+        process.kill()
+        assert len(world.read(InboxEvent)) == 1
+        second, _ = serving(processes, sandbox, port)
+
+        # Then the event is there, and a repeat is known as one
+        assert ingress.send(message).json()["verdict"] == "duplicate"
+
+    # And asked to stop, it ends in order
+    assert second.stop() in (0, -15), second.said()
+    assert "Traceback" not in second.said()
+
+
+def test_a_missing_or_wrong_webhook_id_is_named_in_one_line(processes):
+    for value, words in (("", "missing setting: PAYPAL_WEBHOOK_ID"), ("WEBHOOK_ID", "simulator")):
+        refused = processes.command("ingress", PAYPAL_WEBHOOK_ID=value)
+        assert refused.ended() == 2
+        (line,) = refused.said().splitlines()
+        assert "PAYPAL_WEBHOOK_ID" in line and words in line

@@ -1,0 +1,107 @@
+"""What tests of workers do over and over: wishes for Twilio, waits set over, and what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import redis
+
+from base.clock import wait_until
+from db.engine import driver_url
+from db.jobs import Staged
+from db.models import Job, JobAttempt
+from db.ring import NAMESPACE, push
+from tests.world import World
+
+#: Seconds for which a condition is waited for before the test is red.
+LIMIT_SECONDS = 20.0
+
+
+def eventually(condition: Callable[[], bool], limit_seconds: float = LIMIT_SECONDS) -> bool:
+    return wait_until(condition, limit_seconds=limit_seconds)
+
+
+def execute_sql(world: World, statement: str, *values: Any) -> None:
+    """This function will change rows by hand, as holdfast_app."""
+    with psycopg.connect(driver_url(world.settings.database_url), autocommit=True) as connection:
+        connection.execute(statement, values)
+
+
+def set_leases_over(world: World) -> None:
+    """This function will end every lease now, as time would."""
+    world.due_now()
+    execute_sql(
+        world,
+        "UPDATE brands SET twilio_lease_until = clock_timestamp()"
+        " WHERE twilio_lease_until IS NOT NULL",
+    )
+
+
+def set_unsure_over(world: World) -> None:
+    """This function will end the time in which a lost request may still land."""
+    execute_sql(
+        world,
+        "UPDATE brands SET twilio_unsure_until = clock_timestamp()"
+        " WHERE twilio_unsure_until IS NOT NULL",
+    )
+
+
+def want(world: World, brand_id: str, status: str) -> str:
+    """This function will change what is desired of a subaccount, and give the job that follows."""
+    execute_sql(
+        world,
+        "UPDATE brands SET twilio_desired = %s, twilio_generation = twilio_generation + 1"
+        " WHERE id = %s",
+        status,
+        brand_id,
+    )
+    return world.stage("converge_twilio", brand_id=brand_id)
+
+
+def asked(world: World, sid: str, method: str) -> int:
+    """This function will count the requests about a subaccount that the sandbox received."""
+    return len(world.sandbox.requests(provider="twilio", path_contains=sid, method=method))
+
+
+def held(world: World, fault_id: str, count: int = 1) -> bool:
+    """This function will wait until a fault holds so many requests back."""
+    return eventually(lambda: world.sandbox.fault_now(fault_id)["held"] >= count)
+
+
+def release(world: World, fault_id: str) -> None:
+    world.sandbox.control("POST", f"/faults/{fault_id}/release")
+
+
+def clear_faults(world: World) -> None:
+    world.sandbox.control("DELETE", "/faults")
+
+
+def newest_attempt(world: World, job_id: str) -> JobAttempt:
+    return max(world.read(JobAttempt, job_id=job_id), key=lambda one: one.attempt)
+
+
+def jobs_of(world: World, name: str) -> list[Job]:
+    return sorted(world.read(Job, name=name), key=lambda job: job.id)
+
+
+def ring(world: World, client: redis.Redis, *job_ids: str) -> None:
+    """This function will ring for jobs as a ringer does after a commit."""
+    found = [world.job(job_id) for job_id in job_ids]
+    push(client, [Staged(job.id, job.name, job.queue) for job in found])
+
+
+def rung(client: redis.Redis, queue: str = "safety") -> list[str]:
+    """The ids of the jobs whose messages wait in Redis."""
+    messages = client.lrange(f"{NAMESPACE}:{queue}", 0, -1)
+    return sorted(message.decode().partition(".")[0] for message in messages)
+
+
+@contextmanager
+def another_thread() -> Iterator[Callable[..., Future[Any]]]:
+    """This function will give a way to call something in a thread of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit

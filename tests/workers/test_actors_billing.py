@@ -1,0 +1,181 @@
+"""Money in and out: once, by the provider's own figures, in whatever order the news comes."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.models import WalletEntry
+from domain import wallet
+from tests.workers.scenes import another_thread, clear_faults, held, release
+from tests.world import make_organization
+
+LOOK = {"method": "GET", "path_contains": "/v2/payments/"}
+TEN = 10_000_000
+
+
+@pytest.fixture
+def organization(world):
+    return make_organization(world.database)
+
+
+def pay(world, organization_id, value="10.00", **more):
+    made = world.sandbox.control(
+        "POST",
+        "/paypal/captures",
+        {"organization_id": organization_id, "value": value, "deliver": False, **more},
+    )
+    return made["id"]
+
+
+def give_back(world, capture_id, value):
+    path = f"/paypal/captures/{capture_id}/refund"
+    return world.sandbox.control("POST", path, {"value": value, "deliver": False})["id"]
+
+
+def look(world, external_id, kind="capture"):
+    return world.stage("look_at_payment", provider="paypal", kind=kind, external_id=external_id)
+
+
+def run(world, job_id):
+    return world.executor.execute(job_id)
+
+
+def balance(world, organization_id):
+    return world.wallet(organization_id).balance_micros
+
+
+def moved(world, organization_id):
+    """The ledger's movements, signed, in their order."""
+    entries = world.read(WalletEntry, organization_id=organization_id)
+    signed = [
+        one.balance_after_micros - one.balance_before_micros
+        for one in sorted(entries, key=lambda one: one.entry_no)
+    ]
+    return [amount for amount in signed if amount]
+
+
+def test_a_payment_is_credited_once_however_often_it_is_looked_at(world, organization):
+    capture_id = pay(world, organization)
+    first = look(world, capture_id)
+
+    assert [run(world, first), run(world, first)] == ["done", "taken"]
+    assert run(world, look(world, capture_id)) == "done"
+
+    assert moved(world, organization) == [TEN]
+
+
+def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
+    # Given four looks that all wait for PayPal's answer
+    capture_id = pay(world, organization)
+    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
+    ids = [look(world, capture_id) for _ in range(4)]
+    with another_thread() as start:
+        outcomes = [start(run, world, job_id) for job_id in ids]
+        assert held(world, fault, 4)
+
+        # When all are answered together
+        release(world, fault)
+        assert {one.result() for one in outcomes} <= {"done", "postponed"}
+    world.due_now()
+    world.run_due()
+
+    # Then the money came once
+    assert moved(world, organization) == [TEN]
+
+
+@pytest.mark.parametrize("status", ["PENDING", "DECLINED"])
+def test_money_that_is_not_ours_is_not_credited(world, organization, status):
+    assert run(world, look(world, pay(world, organization, status=status))) == "done"
+    assert moved(world, organization) == []
+
+
+def test_a_payment_that_paypal_does_not_know_is_refused(world, organization):
+    assert run(world, look(world, "7XX0000000000000A")) == "refused"
+    assert moved(world, organization) == []
+
+
+def test_a_payment_that_names_nobody_is_kept_for_a_person(world):
+    job_id = look(world, pay(world, "org_of_nobody"))
+
+    assert run(world, job_id) == "refused"
+    assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
+
+
+def test_a_payment_in_another_currency_is_refused_and_changes_nothing(world, organization):
+    job_id = look(world, pay(world, organization, currency="EUR"))
+
+    assert run(world, job_id) == "refused"
+    assert world.job(job_id).last_error.startswith("CURRENCY_MISMATCH")
+    assert moved(world, organization) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("status", {"status": 503}), ("status", {"status": 429}), ("drop", {})],
+)
+def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
+    world, organization, kind, more
+):
+    # Given a payment, and a PayPal that does not answer
+    job_id = look(world, pay(world, organization))
+    world.sandbox.fault("paypal", kind, match=LOOK, **more)
+    assert run(world, job_id) == "failed"
+    assert moved(world, organization) == []
+
+    # When it is back
+    clear_faults(world)
+    world.due_now()
+
+    # Then the payment is credited
+    assert run(world, job_id) == "done"
+    assert moved(world, organization) == [TEN]
+
+
+def test_a_lost_answer_is_asked_for_again(world, organization):
+    world.sandbox.fault("paypal", "act_then_drop", match=LOOK, times=1)
+
+    assert run(world, look(world, pay(world, organization))) == "done"
+    assert moved(world, organization) == [TEN]
+
+
+def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organization):
+    # Given a payment of 10 of which 3 and then 2 were given back
+    capture_id = pay(world, organization)
+    refunds = [give_back(world, capture_id, value) for value in ("3.00", "2.00")]
+
+    # When the news comes backwards, and all of it twice
+    for _ in range(2):
+        for kind, external_id in [
+            ("refund", refunds[1]),
+            ("refund", refunds[0]),
+            ("capture", capture_id),
+        ]:
+            assert run(world, look(world, external_id, kind)) == "done"
+
+    # Then the balance is what is left
+    assert balance(world, organization) == 5_000_000
+
+
+def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization):
+    # Given a credited payment of which most was spent
+    capture_id = pay(world, organization)
+    assert run(world, look(world, capture_id)) == "done"
+    world.do(
+        lambda session, now: wallet.correct(
+            session,
+            organization,
+            key="spent",
+            amount_micros=-9_000_000,
+            currency="USD",
+            operator="me",
+            why="spent",
+            now=now,
+        )
+    )
+
+    # When all of it is given back
+    assert run(world, look(world, give_back(world, capture_id, "10.00"), "refund")) == "done"
+
+    # Then what was there is taken, and the rest is owed
+    wallet_row = world.wallet(organization)
+    assert (wallet_row.balance_micros, wallet_row.owed_micros) == (0, 9_000_000)

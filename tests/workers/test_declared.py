@@ -1,0 +1,41 @@
+"""Every declared job has its one actor, which takes what is declared."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from base.enums import Queue
+from db.ring import NAMESPACE
+from domain.jobs import JOB_TYPES
+from workers.actors import ACTORS
+from workers.app import build_broker
+
+
+def test_there_is_exactly_one_actor_for_each_declared_job():
+    assert set(ACTORS) == set(JOB_TYPES)
+    assert len({id(actor) for actor in ACTORS.values()}) == len(JOB_TYPES)
+
+
+@pytest.mark.parametrize("name", sorted(JOB_TYPES))
+def test_an_actor_is_named_as_its_job_and_takes_the_declared_arguments(name):
+    parameters = list(inspect.signature(ACTORS[name]).parameters.values())
+
+    assert ACTORS[name].__name__ == name
+    assert [one.name for one in parameters] == ["run", *JOB_TYPES[name].arguments]
+    assert all(one.kind is one.POSITIONAL_OR_KEYWORD for one in parameters)
+
+
+def test_the_broker_knows_every_job_with_its_limit_and_nothing_that_retries(world, urls):
+    # When a worker of one queue builds its broker
+    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
+
+    # Then a message of any job is understood, and the job's row is the only retry authority
+    assert set(broker.get_declared_actors()) == set(JOB_TYPES)
+    for name, job in JOB_TYPES.items():
+        assert broker.get_actor(name).options["time_limit"] == job.limit_seconds * 1000
+    loaded = {type(one).__name__ for one in broker.middleware}
+    assert loaded == {"TimeLimit", "ShutdownNotifications"}
+    assert broker.namespace == NAMESPACE
+    broker.close()

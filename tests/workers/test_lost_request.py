@@ -1,0 +1,101 @@
+"""A worker dies when its request has left, and the request lands after everything was set right."""
+
+from __future__ import annotations
+
+import json
+
+from db.models import Brand, Job
+from tests.workers.scenes import (
+    asked,
+    eventually,
+    execute_sql,
+    held,
+    release,
+    set_leases_over,
+    set_unsure_over,
+)
+
+
+def test_a_dead_workers_suspension_that_lands_after_the_reactivation_does_not_stand(
+    world, processes
+):
+    # Given a customer with one brand, suspended at PayPal, and a worker whose request to suspend
+    # the subaccount has left and is not answered
+    customer = world.customer()
+    sid, brand_id = customer.sids[0], customer.brand_ids[0]
+    execute_sql(world, "UPDATE brands SET twilio_subaccount_sid = NULL WHERE id <> %s", brand_id)
+    fault = world.sandbox.fault(
+        "twilio", "hold", match={"method": "POST", "form": {"Status": "suspended"}}
+    )
+    tell(world, customer, "WH-1", "SUSPENDED")
+    first = processes.worker("safety", TWILIO_UNSURE_SECONDS="30")
+    processes.relay()
+    assert held(world, fault)
+
+    looked = asked(world, sid, "GET")
+
+    # When that worker is killed, and PayPal reactivates the subscription
+    first.kill()
+    tell(world, customer, "WH-2", "ACTIVATED")
+    processes.worker("safety", TWILIO_UNSURE_SECONDS="30")
+
+    # Then the new worker asks Twilio nothing about it while the dead one's lease runs
+    assert eventually(lambda: reactivation(world).postponements >= 2)
+    assert brand(world, brand_id).twilio_desired == "active"
+    assert (asked(world, sid, "POST"), asked(world, sid, "GET")) == (1, looked)
+
+    # And when the lease is over it reads it, finds it active, and goes on reading, since the dead
+    # one's request may still land: the two jobs there are would else read it once each
+    set_leases_over(world)
+    assert eventually(lambda: asked(world, sid, "GET") >= looked + 3)
+    assert eventually(lambda: brand(world, brand_id).twilio_converged == 2)
+    assert brand(world, brand_id).twilio_actual == "active"
+    assert not nothing_left(world)
+    assert statuses(world, sid) == ["active"]
+
+    # When the dead worker's request lands now
+    release(world, fault)
+    assert statuses(world, sid)[:2] == ["active", "suspended"]
+
+    # Then by itself the subaccount becomes active again, there and in our row, and stays so
+    assert eventually(lambda: world.twilio_status(sid) == "active")
+    set_unsure_over(world)
+    assert eventually(lambda: nothing_left(world))
+    assert statuses(world, sid) == ["active", "suspended", "active"]
+    row = brand(world, brand_id)
+    assert (row.twilio_actual, row.twilio_desired) == ("active", "active")
+    assert row.twilio_converged == row.twilio_generation
+
+
+def tell(world, customer, event_id, word):
+    path = f"/paypal/subscriptions/{customer.subscription_id}/status"
+    status = {"ACTIVATED": "ACTIVE"}.get(word, word)
+    world.sandbox.control("POST", path, {"status": status, "deliver": False})
+    kind = f"BILLING.SUBSCRIPTION.{word}"
+    body = {"id": event_id, "event_type": kind, "resource": {"id": customer.subscription_id}}
+    world.receive(event_id, kind, json.dumps(body).encode())
+    world.due_now()
+
+
+def reactivation(world):
+    """The job that the reactivation staged for the subaccount."""
+
+    def found():
+        jobs = world.read(Job, name="converge_twilio", correlation_id="cor_WH-2")
+        return jobs[0] if jobs else None
+
+    assert eventually(lambda: found() is not None)
+    return found()
+
+
+def nothing_left(world):
+    return all(job.ring_at is None for job in world.read(Job))
+
+
+def brand(world, brand_id):
+    return world.read(Brand, id=brand_id)[0]
+
+
+def statuses(world, sid):
+    history = world.sandbox.control("GET", f"/twilio/subaccounts/{sid}")["history"]
+    return [one["status"] for one in history]

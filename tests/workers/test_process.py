@@ -1,0 +1,158 @@
+"""The worker and relay processes: how they begin, and how they end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import psycopg
+import pytest
+import redis
+
+from db.engine import driver_url
+from db.ring import NAMESPACE
+from tests.servers import ROOT
+from tests.workers.scenes import eventually, held, newest_attempt, release, ring, rung
+from tests.world import make_organization
+
+
+def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
+    world, processes, redis_client, urls
+):
+    # Given a worker of one thread in the middle of a job, and more jobs in its queue
+    organization_id = make_organization(world.database)
+    capture = world.sandbox.control(
+        "POST",
+        "/paypal/captures",
+        {"organization_id": organization_id, "value": "10.00", "deliver": False},
+    )
+    fault = world.sandbox.fault("paypal", "hold", match={"path_contains": capture["id"]}, times=1)
+    jobs = [
+        world.stage("look_at_payment", provider="paypal", kind="capture", external_id=capture["id"])
+        for _ in range(3)
+    ]
+    worker = processes.worker("billing", threads=1)
+    ring(world, redis_client, *jobs)
+    assert held(world, fault)
+
+    # When it is asked to stop, and the provider answers then
+    worker.process.terminate()
+    release(world, fault)
+
+    # Then it ends in order, the running job is done, and the others are back in the queue
+    assert worker.ended() == 0, worker.said()
+    assert "worker stopped" in worker.said()
+    outcomes = [world.job(job_id).outcome for job_id in jobs]
+    assert outcomes[0] == "done"
+    left = [job_id for job_id in jobs if world.job(job_id).done_at is None]
+    assert rung(redis_client, "billing") == sorted(left)
+    assert fetched(redis_client, "billing") == 0
+
+    # And another worker does them
+    processes.worker("billing")
+    assert eventually(lambda: all(world.job(job_id).done_at for job_id in jobs))
+    assert world.wallet(organization_id).balance_micros == 10_000_000
+
+
+def fetched(client: redis.Redis, queue: str) -> int:
+    return sum(client.scard(key) for key in client.keys(f"{NAMESPACE}:__acks__.*.{queue}"))
+
+
+def test_a_worker_fetches_no_more_than_it_can_run(world, processes, redis_client, urls):
+    # Given ten jobs, and a worker of two threads that is stuck in the first ones
+    ids = [make_organization(world.database) for _ in range(10)]
+    jobs = [world.stage("enforce_organization", organization_id=one) for one in ids]
+    with psycopg.connect(driver_url(urls.owner_url)) as holder:
+        holder.execute("SELECT 1 FROM organizations FOR UPDATE")
+        worker = processes.worker("safety", threads=2)
+        ring(world, redis_client, *jobs)
+        assert eventually(lambda: fetched(redis_client, "safety") == 2)
+
+        # When another worker is free, then the rest waits where it can be reached
+        assert len(rung(redis_client, "safety")) >= 6
+        worker.kill()
+
+
+def test_a_worker_leaves_other_queues_alone(world, processes, redis_client):
+    # Given a worker of the billing queue, and a job of each queue
+    organization_id = make_organization(world.database)
+    urgent = world.stage("enforce_organization", organization_id=organization_id)
+    money = world.stage("look_at_payment", provider="paypal", kind="capture", external_id="7XX")
+    processes.worker("billing")
+    ring(world, redis_client, urgent, money)
+
+    # When its own job is over, then the other still waits
+    assert eventually(lambda: world.job(money).done_at is not None)
+    assert rung(redis_client, "safety") == [urgent]
+    assert world.job(urgent).attempt == 0
+
+
+def test_the_name_of_the_worker_is_kept_with_each_attempt(world, processes, redis_client):
+    job_id = world.stage("enforce_organization", organization_id="org_none")
+    worker = processes.worker("safety")
+    ring(world, redis_client, job_id)
+
+    assert eventually(lambda: world.job(job_id).outcome == "refused")
+    assert newest_attempt(world, job_id).worker.endswith(f":{worker.pid}")
+
+
+def test_a_relay_asked_to_stop_ends_in_order(processes):
+    relay = processes.relay()
+
+    assert relay.stop() == 0
+    assert "relay stopped" in relay.said()
+
+
+@pytest.mark.parametrize("command", [("worker", "--queue", "safety"), ("relay",), ("ingress",)])
+def test_nothing_serves_as_superuser(processes, urls, command):
+    # When a process is started with the owner's address
+    refused = processes.command(*command, DATABASE_URL=urls.owner_url)
+
+    # Then it says so in one line and ends
+    assert refused.ended() == 2
+    (line,) = refused.said().splitlines()
+    assert "superuser or owner" in line
+    assert "Traceback" not in refused.said()
+
+
+def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes, urls):
+    # When a worker is started without what it needs
+    missing = processes.command("worker", "--queue", "safety", REDIS_URL="", TWILIO_AUTH_TOKEN="")
+    assert missing.ended() == 2
+    assert missing.said() == "holdfast: missing setting: REDIS_URL\n"
+
+    providers = processes.command(
+        "worker", "--queue", "safety", TWILIO_AUTH_TOKEN="", PAYPAL_CLIENT_SECRET=""
+    )
+
+    # Then every missing one is named
+    assert providers.ended() == 2
+    line = "holdfast: missing setting: PAYPAL_CLIENT_SECRET, TWILIO_AUTH_TOKEN\n"
+    assert providers.said() == line
+
+
+def test_a_database_that_cannot_be_reached_is_named_in_one_line(processes):
+    away = "postgresql://holdfast_app:secret-word@/nowhere?host=/nowhere"
+    refused = processes.command("worker", "--queue", "safety", DATABASE_URL=away)
+
+    assert refused.ended() == 2
+    (line,) = refused.said().splitlines()
+    assert line.startswith("holdfast: DATABASE_URL: cannot connect")
+    assert "secret-word" not in line
+
+
+def test_the_command_line_starts_a_worker_as_production_does(processes):
+    # When the module is run as it is in production, and asked to stop once it works
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "worker", "--queue", "safety", "--threads", "1"],
+        cwd=ROOT,
+        env=processes.environment,
+        stderr=subprocess.PIPE,
+    )
+    first = worker.stderr.readline()
+    worker.terminate()
+    _, rest = worker.communicate(timeout=30)
+
+    # Then it began and ended in order
+    assert b"worker started" in first
+    assert worker.returncode == 0, rest

@@ -1,0 +1,250 @@
+"""The relay rings for every job that nobody rang for: Redis may be emptied, or be away, at will."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import psycopg
+import pytest
+import redis
+
+from cli.embedded import EmbeddedServers
+from db.engine import Database, driver_url
+from db.models import Job
+from db.ring import EPOCH_KEY, NAMESPACE, connect
+from tests.servers import server_folder
+from tests.workers.crimes import die_between_claim_and_push
+from tests.workers.scenes import eventually, execute_sql, ring, rung
+from tests.world import make_organization
+from workers.relay import Relay
+
+
+@pytest.fixture
+def organization(world):
+    return make_organization(world.database)
+
+
+@pytest.fixture
+def relay(world, redis_client):
+    return Relay(world.database, redis_client)
+
+
+def stage(world, organization_id, count=1):
+    return [
+        world.stage("enforce_organization", organization_id=organization_id) for _ in range(count)
+    ]
+
+
+def all_done(world, job_ids):
+    return all(world.job(job_id).done_at is not None for job_id in job_ids)
+
+
+def test_a_job_that_nobody_rang_for_is_rung_by_the_relay(world, processes, organization):
+    # Given a worker, and a job whose ring was lost
+    processes.worker("safety")
+    job_ids = stage(world, organization)
+
+    # When a relay runs, then the job runs
+    processes.relay()
+    assert eventually(lambda: all_done(world, job_ids))
+
+
+def test_the_relay_rings_only_what_is_due_and_then_waits_longer_each_time(
+    world, relay, redis_client, organization
+):
+    # Given one job that is due and one that is not
+    first, second = stage(world, organization, 2)
+    relay.run_once()
+    redis_client.delete(f"{NAMESPACE}:safety")
+    execute_sql(world, "UPDATE jobs SET ring_at = clock_timestamp() WHERE id = %s", first)
+
+    # When the relay looks, it rings the one that is due
+    assert relay.run_once() == 1
+    assert rung(redis_client) == [first]
+    assert world.job(second).rings == 0
+
+    # Then it rings it no more for a while, and for longer each time
+    assert relay.run_once() == 0
+    waits = []
+    for _ in range(8):
+        job = world.job(first)
+        waits.append(round((job.ring_at - world.database.now()).total_seconds() / 15))
+        execute_sql(world, "UPDATE jobs SET ring_at = clock_timestamp() WHERE id = %s", first)
+        relay.run_once()
+    assert waits == [1, 2, 4, 8, 16, 32, 40, 40]
+
+
+def test_a_finished_or_dead_job_is_never_rung(world, relay, redis_client, organization):
+    done, dead = stage(world, organization, 2)
+    assert world.executor.execute(done) == "done"
+    execute_sql(
+        world, "UPDATE jobs SET dead_at = clock_timestamp(), ring_at = NULL WHERE id = %s", dead
+    )
+
+    assert relay.run_once() == 0
+    assert rung(redis_client) == []
+
+
+def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
+    world, processes, redis_client, organization
+):
+    # Given a relay, and jobs that were rung but have no worker yet
+    processes.relay()
+    job_ids = stage(world, organization, 20)
+    world.due_now()
+    assert eventually(lambda: rung(redis_client) == sorted(job_ids))
+
+    # When Redis is emptied, then they are rung again within moments, long before their next bell
+    redis_client.flushall()
+    assert eventually(lambda: rung(redis_client) == sorted(job_ids))
+    assert redis_client.get(EPOCH_KEY) is not None
+
+    # And every one of them runs
+    processes.worker("safety")
+    assert eventually(lambda: all_done(world, job_ids))
+
+
+def test_a_job_that_runs_long_does_not_keep_an_emptied_redis_from_being_filled(
+    world, relay, redis_client, organization, urls
+):
+    # Given two jobs that were rung, one of which is running in its worker's transaction
+    running, waiting = stage(world, organization, 2)
+    world.due_now()
+    relay.run_once()
+    with psycopg.connect(driver_url(urls.app_url)) as worker:
+        worker.execute("SELECT 1 FROM jobs WHERE id = %s FOR NO KEY UPDATE", [running])
+
+        # When Redis is emptied
+        redis_client.flushall()
+        relay.run_once()
+
+        # Then the other one is rung
+        assert rung(redis_client) == [waiting]
+
+
+def test_what_a_worker_has_or_what_waits_for_its_time_is_not_rung_by_an_emptied_redis(
+    world, relay, redis_client, organization
+):
+    # Given a leased job and a postponed one
+    leased, postponed = stage(world, organization, 2)
+    execute_sql(
+        world,
+        "UPDATE jobs SET rings = 1, lease_until = clock_timestamp() + interval '1 hour',"
+        " ring_at = clock_timestamp() + interval '1 hour' WHERE id = %s",
+        leased,
+    )
+    execute_sql(
+        world,
+        "UPDATE jobs SET due_at = clock_timestamp() + interval '1 hour',"
+        " ring_at = clock_timestamp() + interval '1 hour' WHERE id = %s",
+        postponed,
+    )
+
+    redis_client.flushall()
+    assert relay.run_once() == 0
+    assert rung(redis_client) == []
+
+
+def test_while_redis_is_away_nothing_is_lost_and_it_is_rung_when_it_is_back(world, organization):
+    # Given a Valkey of its own that is stopped, and a relay that runs meanwhile
+    with server_folder() as folder:
+        servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
+        url = servers.start().redis_url
+        client = connect(url)
+        relay = Relay(world.database, client)
+        assert relay.run_once() == 0
+        servers.stop()
+        job_ids = stage(world, organization, 3)
+        world.due_now()
+
+        # When it tries to ring, it says that Redis is away, and nothing counts as rung
+        with pytest.raises(redis.RedisError):
+            relay.run_once()
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(relay.run_until, stop)
+            assert {world.job(one).rings for one in job_ids} == {0}
+
+            # Then, when it is back, all are rung
+            servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
+            client_back = connect(servers.start().redis_url)
+            assert eventually(lambda: rung(client_back) == sorted(job_ids))
+            stop.set()
+            running.result()
+        client_back.close()
+        client.close()
+        servers.stop()
+
+
+def test_a_ring_that_did_not_get_through_is_taken_back(world, redis_client, organization, relay):
+    # Given a Redis that still answers, and takes nothing in
+    (job_id,) = stage(world, organization)
+    relay.run_once()
+    world.due_now()
+    redis_client.config_set("maxmemory", 1)
+    try:
+        # When the relay cannot push
+        with pytest.raises(redis.RedisError):
+            relay.run_once()
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+    # Then the job is due again in a second, and not in fifteen
+    job = world.job(job_id)
+    assert job.rings == 0
+    assert (job.ring_at - world.database.now()).total_seconds() <= 1
+
+
+def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organization):
+    # Given many jobs that are due
+    redis_client.set(EPOCH_KEY, "there")
+    job_ids = stage(world, organization, 60)
+    world.due_now()
+    together = threading.Barrier(4)
+
+    def work():
+        database = Database(urls.app_url, name="relay", pool_size=1)
+        with closing(connect(urls.redis_url)) as client:
+            together.wait()
+            count = Relay(database, client).run_once()
+        database.close()
+        return count
+
+    # When four relays look at the same moment
+    with ThreadPoolExecutor(4) as pool:
+        counts = [one.result() for one in [pool.submit(work) for _ in range(4)]]
+
+    # Then each job is rung, by one of them
+    assert sum(counts) == 60
+    assert rung(redis_client) == sorted(job_ids)
+
+
+def test_a_relay_killed_between_its_claim_and_its_push_loses_nothing(
+    world, processes, organization
+):
+    # Given a relay that is killed when it has marked a job as rung, and has not rung
+    job_ids = stage(world, organization, 3)
+    world.due_now()
+    assert processes.call(die_between_claim_and_push).ended() == -9
+    assert {world.job(job_id).rings for job_id in job_ids} == {1}
+
+    # When the next bell is due
+    processes.worker("safety")
+    processes.relay()
+    world.due_now()
+
+    # Then another relay rings it
+    assert eventually(lambda: all_done(world, job_ids))
+
+
+def test_a_bell_that_rings_twice_runs_a_job_once(world, processes, redis_client, organization):
+    # Given two rings for one job
+    (job_id,) = stage(world, organization)
+    processes.worker("safety")
+    ring(world, redis_client, job_id, job_id)
+
+    # When both were heard, then the job ran once
+    assert eventually(lambda: rung(redis_client) == [] and all_done(world, [job_id]))
+    assert world.read(Job, id=job_id)[0].attempt == 1
