@@ -21,11 +21,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
 
-    database_url: str = Field("", description="PostgreSQL as the role holdfast_app, which serves")
-    database_owner_url: str = Field(
-        "", description="PostgreSQL as a superuser or owner: migrate and rebuild only"
+    # These hold passwords, so no repr shows them.
+    database_url: str = Field(
+        "", repr=False, description="PostgreSQL as the role holdfast_app, which serves"
     )
-    redis_url: str = Field("", description="Redis or Valkey that carries the jobs")
+    database_owner_url: str = Field(
+        "", repr=False, description="PostgreSQL as a superuser or owner: migrate and rebuild only"
+    )
+    redis_url: str = Field("", repr=False, description="Redis or Valkey that carries the jobs")
 
     host: str = Field("127.0.0.1", description="Address the ingress listens on")
     port: int = Field(8080, ge=0, le=65535, description="Port the ingress listens on")

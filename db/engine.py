@@ -122,9 +122,9 @@ class Database:
             staged = staged_in(session)
             try:
                 session.commit()
-            except DBAPIError as error:
+            except BaseException as error:
                 session.invalidate()
-                if error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError):
+                if isinstance(error, DBAPIError) and _is_lost(error):
                     raise OutcomeUnknown("connection lost in the commit") from error
                 raise
         if staged and self.after_commit is not None:
@@ -136,6 +136,11 @@ def clock(session: Session) -> datetime:
     """This function will read the database's clock, not the transaction's start."""
     now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now
+
+
+def _is_lost(error: DBAPIError) -> bool:
+    """Whether no answer came: where the server itself said no, the transaction was rolled back."""
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
 
 
 def _is_passing(cause: BaseException | None) -> bool:

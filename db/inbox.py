@@ -29,6 +29,10 @@ _WAITING_MAX = 2_000
 _STATEMENT_SECONDS = 6
 
 
+#: What one event alone can be guilty of: text that cannot be stored, or a bound of the table's.
+_BAD_ROW = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
+
+
 class Verdict(StrEnum):
     NEW = "new"
     DUPLICATE = "duplicate"
@@ -52,6 +56,10 @@ class Received:
     queue: Queue
 
 
+#: An event, and where its sender waits for the verdict.
+_Waiting = tuple[Received, asyncio.Future[Verdict]]
+
+
 class InboxBatcher:
     """Stores verified events; one task and one connection a process.
 
@@ -61,9 +69,7 @@ class InboxBatcher:
     def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
         self._url = driver_url(database_url)
         self._after_commit = after_commit
-        self._waiting: asyncio.Queue[tuple[Received, asyncio.Future[Verdict]]] = asyncio.Queue(
-            _WAITING_MAX
-        )
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_WAITING_MAX)
         self._connection: psycopg.AsyncConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -72,11 +78,17 @@ class InboxBatcher:
         self._task = asyncio.create_task(self._run(), name="inbox")
 
     async def stop(self) -> None:
-        """This function will end the task after the batch it is at, and close the connection."""
+        """This function will end the task and close the connection.
+
+        What is not known to be stored by then is answered as unavailable, and nobody waits on.
+        """
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        self._task = None
+        while not self._waiting.empty():
+            _refuse([self._waiting.get_nowait()], InboxUnavailable("stopping"))
         await self._disconnect()
 
     async def receive(self, event: Received) -> Verdict:
@@ -86,6 +98,8 @@ class InboxBatcher:
         another body, or under another event's transmission id, DIFFERS.
         Raises: InboxUnavailable when it is not known to be stored.
         """
+        if self._task is None:
+            raise InboxUnavailable("not started, or stopped")
         answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         try:
             self._waiting.put_nowait((event, answer))
@@ -101,26 +115,24 @@ class InboxBatcher:
             try:
                 await self._store(batch)
             except BaseException as error:
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(InboxUnavailable(type(error).__name__))
+                _refuse(batch, error)
                 if not isinstance(error, Exception):
                     raise
                 log.error("inbox batch failed", size=len(batch), error=type(error).__name__)
 
-    async def _store(self, batch: list[tuple[Received, asyncio.Future[Verdict]]]) -> None:
+    async def _store(self, batch: list[_Waiting]) -> None:
         events = [event for event, _ in batch]
         try:
             verdicts = await self._insert(events)
-        except psycopg.DataError:
+        except _BAD_ROW:
             # One bad row must not take the others with it: each is told its own outcome.
             if len(batch) == 1:
                 raise
             for one in batch:
                 try:
                     await self._store([one])
-                except psycopg.DataError as error:
-                    one[1].set_exception(InboxUnavailable(type(error).__name__))
+                except _BAD_ROW as error:
+                    _refuse([one], error)
             return
         for (_, answer), verdict in zip(batch, verdicts, strict=True):
             if not answer.done():
@@ -177,3 +189,9 @@ class InboxBatcher:
         if connection is not None:
             with contextlib.suppress(psycopg.Error):
                 await connection.close()
+
+
+def _refuse(batch: list[_Waiting], error: BaseException) -> None:
+    for _, answer in batch:
+        if not answer.done():
+            answer.set_exception(InboxUnavailable(type(error).__name__))

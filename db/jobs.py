@@ -163,8 +163,10 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
         session.execute(
             text(
                 "UPDATE jobs SET attempt = :attempt, failures = :failures, worker = :worker,"
-                " rings = 0, lease_until = clock_timestamp() + make_interval(secs => :lease),"
-                " ring_at = clock_timestamp() + make_interval(secs => :lease) WHERE id = :id"
+                " rings = 0, lease_until = lease.ends_at, ring_at = lease.ends_at"
+                # One reading of the clock: a bell before the lease's end would ring for nothing.
+                " FROM (SELECT clock_timestamp() + make_interval(secs => :lease) AS ends_at) lease"
+                " WHERE id = :id"
             ),
             {
                 "id": job_id,
@@ -221,8 +223,8 @@ def postpone(
     changed = _update(
         session,
         claimed,
-        f"{_WAIT}, postponements = postponements + 1, rings = 0",
-        {"delay": float(delay_seconds), "worker": worker},
+        f"{_WAIT}, failures = :failures, postponements = postponements + 1, rings = 0",
+        {"failures": claimed.failures, "delay": float(delay_seconds), "worker": worker},
     )
     if changed:
         _write_attempt(session, claimed, worker, outcome="postponed", error=detail)
@@ -361,12 +363,17 @@ def ring_due(session: Session, limit: int) -> list[Staged]:
 
 
 def unring(session: Session, job_ids: list[str]) -> None:
-    """This function will make bells that did not get through ring again in a second."""
+    """This function will make bells that did not get through ring again in a second.
+
+    A row that is locked is in a worker's hands already, and is not waited for.
+    """
     session.execute(
         text(
-            "UPDATE jobs SET rings = greatest(rings - 1, 0),"
+            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs WHERE id = ANY (:ids)"
+            " AND ring_at IS NOT NULL AND lease_until IS NULL FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET rings = greatest(rings - 1, 0),"
             " ring_at = clock_timestamp() + interval '1 second'"
-            " WHERE id = ANY (:ids) AND ring_at IS NOT NULL AND lease_until IS NULL"
+            " FROM unheard WHERE jobs.id = unheard.id"
         ),
         {"ids": job_ids},
     )
@@ -375,13 +382,17 @@ def unring(session: Session, job_ids: list[str]) -> None:
 def ring_all_again(session: Session) -> int:
     """This function will make every bell that was rung and not answered due now; gives how many.
 
-    For an emptied Redis: what waits for its own time or is in a worker's hands stays as it is.
+    For an emptied Redis: what waits for its own time or is in a worker's hands (leased, or locked
+    by a run that may take longer than a lock is waited for) stays as it is.
     """
     rows = session.execute(
         text(
-            "UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
+            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"
             " WHERE rings > 0 AND ring_at IS NOT NULL"
-            " AND (lease_until IS NULL OR lease_until <= clock_timestamp()) RETURNING 1"
+            " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
+            " FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
+            " FROM unheard WHERE jobs.id = unheard.id RETURNING 1"
         )
     )
     return len(rows.all())

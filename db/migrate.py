@@ -76,5 +76,8 @@ def check_serving_login(url: str) -> None:
     except psycopg.OperationalError as error:
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(f"DATABASE_URL: cannot connect: {reason}") from None
+    except psycopg.ProgrammingError:
+        # libpq repeats what it could not read, password and all: that is not for a log.
+        raise SettingsError("DATABASE_URL: not an address of a PostgreSQL database") from None
     if not row or row[0] is None:
         raise SettingsError("DATABASE_URL: the database is not migrated; run: holdfast migrate")

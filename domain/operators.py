@@ -22,11 +22,19 @@ class CampaignNotFound(Refused):
         super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
 
 
+#: Longest name of an operator and longest reason, in characters; the database checks the same.
+BY_LENGTH_MAX = 200
+WHY_LENGTH_MAX = 500
+
+
 class WhoAndWhy(Refused):
-    """An act by hand names its operator and its reason."""
+    """An act by hand names its operator and its reason, each within its bound."""
 
     def __init__(self) -> None:
-        super().__init__("REASON_REQUIRED", "who and why must be given")
+        super().__init__(
+            "REASON_REQUIRED",
+            f"who (to {BY_LENGTH_MAX} characters) and why (to {WHY_LENGTH_MAX}) must be given",
+        )
 
 
 def freeze_by_hand(
@@ -163,5 +171,6 @@ def _campaign(session: Session, campaign_id: str) -> Campaign:
 
 
 def _check(by: str, why: str) -> None:
-    if not by.strip() or not why.strip():
+    given = by.strip() and why.strip()
+    if not given or len(by) > BY_LENGTH_MAX or len(why) > WHY_LENGTH_MAX:
         raise WhoAndWhy

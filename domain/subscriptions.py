@@ -38,12 +38,16 @@ class UnknownOrganization(Refused):
 
 @dataclass(frozen=True)
 class Look:
-    """A look at the provider in progress: the lease's token, and how many reports it knows of."""
+    """A look at the provider in progress: the lease's token, and how many reports it knows of.
+
+    `leased` is False for a subscription that we did not know when the look began.
+    """
 
     provider: Provider
     external_id: str
     token: str
     reports: int
+    leased: bool = True
 
 
 def report(
@@ -87,10 +91,11 @@ def begin_look(
 ) -> Look:
     """This function will take the lease on looking at one subscription.
 
-    A subscription that we do not know yet has no row and so no lease; its insertion is unique.
+    A subscription that we do not know yet has no row and so no lease: of several looks, the first
+    to record makes the row, and the others ask again.
     Raises: NotYet while another holder's lease runs.
     """
-    look = Look(provider, external_id, new_id("lse"), 0)
+    look = Look(provider, external_id, new_id("lse"), 0, leased=False)
     row = session.execute(
         text(
             "UPDATE subscriptions SET look_token = :token, look_lease_until = clock_timestamp()"
@@ -123,7 +128,8 @@ def record_look(
 
     Not believed: an answer that contradicts a newer event, until it was given as often as
     `waits_seconds` is long; an opening answer asked for before the newest event came in (that
-    event's own look decides). Raises: UnknownOrganization.
+    event's own look decides); one that had no lease, where the row has come meanwhile, since
+    nobody can say which of the two answers is the newer. Raises: UnknownOrganization.
     """
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
@@ -131,10 +137,12 @@ def record_look(
         )
     )
     if organization_id is None:
-        organization_id = _insert(session, facts, now)
-        if organization_id is None:
-            raise UnknownOrganization(facts.external_id)
+        organization_id = _organization_of(session, facts)
+        if not _insert(session, organization_id, facts, now):
+            return _TAKEN_WAIT_SECONDS
         subscription = _lock(session, organization_id, facts.provider, facts.external_id)
+    elif not look.leased:
+        return _TAKEN_WAIT_SECONDS
     else:
         subscription = _lock(session, organization_id, facts.provider, facts.external_id)
         if subscription.look_token != look.token:
@@ -183,26 +191,33 @@ def _believe(subscription: Subscription, facts: SubscriptionFacts, now: datetime
     subscription.contradictions = 0
 
 
-def _insert(session: Session, facts: SubscriptionFacts, now: datetime) -> str | None:
-    """Makes the row of a subscription seen for the first time, under its organization's lock."""
-    if facts.organization_id is None or session.get(Organization, facts.organization_id) is None:
-        return None
-    lock_organization(session, facts.organization_id)
-    session.execute(
+def _organization_of(session: Session, facts: SubscriptionFacts) -> str:
+    organization_id = facts.organization_id
+    if organization_id is None or session.get(Organization, organization_id) is None:
+        raise UnknownOrganization(facts.external_id)
+    return organization_id
+
+
+def _insert(
+    session: Session, organization_id: str, facts: SubscriptionFacts, now: datetime
+) -> bool:
+    """Makes the row of a subscription not seen before; False if another look has made it."""
+    lock_organization(session, organization_id)
+    inserted = session.execute(
         text(
             "INSERT INTO subscriptions (id, organization_id, provider, external_id, status,"
             " created_at) VALUES (:id, :org, :provider, :external_id, 'pending', :now)"
-            " ON CONFLICT (provider, external_id) DO NOTHING"
+            " ON CONFLICT (provider, external_id) DO NOTHING RETURNING 1"
         ),
         {
             "id": new_id("sub"),
-            "org": facts.organization_id,
+            "org": organization_id,
             "provider": str(facts.provider),
             "external_id": facts.external_id,
             "now": now,
         },
     )
-    return facts.organization_id
+    return inserted.one_or_none() is not None
 
 
 def _lock(

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
 from base.facts import PaymentFacts
+from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from db.models import Wallet, WalletEntry, WalletFreeze
 from domain.jobs import ENFORCE_ORGANIZATION, stage
@@ -116,7 +117,7 @@ def credit(
         "wallet_credit(:org, :key, :amount, :currency, :kind, :counter, :note, :now)",
         org=organization_id,
         key=key,
-        amount=amount_micros,
+        amount=_refusable(amount_micros),
         currency=currency,
         kind=kind,
         counter=counter_account,
@@ -146,7 +147,7 @@ def debit(
         "wallet_debit(:org, :key, :amount, :currency, 'debit', :counter, :note, :now)",
         org=organization_id,
         key=key,
-        amount=amount_micros,
+        amount=_refusable(amount_micros),
         currency=currency,
         counter=counter_account,
         note=note,
@@ -177,7 +178,7 @@ def correct(
         org=organization_id,
         key=key,
         direction="credit" if amount_micros > 0 else "debit",
-        amount=abs(amount_micros),
+        amount=_refusable(abs(amount_micros)),
         currency=currency,
         operator=operator,
         why=why,
@@ -202,8 +203,8 @@ def settle(
         provider=str(facts.provider),
         id=facts.external_id,
         currency=facts.currency,
-        captured=facts.captured_micros,
-        refunded=facts.refunded_micros,
+        captured=_refusable(facts.captured_micros),
+        refunded=_refusable(facts.refunded_micros),
         now=now,
     )
 
@@ -432,6 +433,11 @@ def _call(session: Session, call: str, **values: Any) -> WalletOutcome:
     if stale is not None:
         session.expire(stale)
     return WalletOutcome(**row._mapping)
+
+
+def _refusable(amount_micros: int) -> int:
+    # What no bigint holds could not even be refused by the ledger; this it refuses just as well.
+    return max(-1, min(amount_micros, AMOUNT_MICROS_MAX + 1))
 
 
 def _check_crossing(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from base.enums import Provider
+from base.outcomes import Refused
 from base.settings import Settings
 from providers.paypal.api import PayPalApi
 from providers.twilio.api import TwilioApi
@@ -23,6 +25,15 @@ class Providers:
 
     paypal: PayPalApi
     twilio: TwilioApi
+
+    def billing(self, provider: str) -> PayPalApi:
+        """This function will give the provider that subscriptions and payments are read back from.
+
+        Raises: Refused UNKNOWN_PROVIDER.
+        """
+        if provider != Provider.PAYPAL:
+            raise Refused("UNKNOWN_PROVIDER", provider)
+        return self.paypal
 
     def close(self) -> None:
         """This function will close the connections that stand."""

@@ -45,7 +45,7 @@ _DOWNLOAD_SECONDS = 7.0
 #: Seconds a certificate is used before it is fetched again (one day).
 TTL_SECONDS = 86_400.0
 #: Seconds it is still used while fetching it again fails (seven days): PayPal has served an HTML
-#: page in its place for days (its Python SDK's issue 130), and closing events must get through.
+#: page in its place for days, and closing events must get through.
 STALE_SECONDS = 7 * 86_400.0
 #: Seconds for which a failure is remembered, so that a flood asks PayPal once.
 FAILURE_SECONDS = 10.0

@@ -61,7 +61,10 @@ def _failed_payments(subscription: dict[str, Any]) -> int:
 
 
 def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    """A plain text that can be stored and be somebody's id; anything else is as good as none."""
+    if isinstance(value, str) and 0 < len(value) <= 64 and value.isascii() and value.isprintable():
+        return value
+    return None
 
 
 def capture_id_of(refund: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
     Replay: the facts are cumulative, so a second look moves nothing. Raises: Refused when the
     provider does not know it, it is not ours, or the ledger refuses it.
     """
-    facts = run.providers.paypal.get_payment(kind, external_id)
+    facts = run.providers.billing(provider).get_payment(kind, external_id)
 
     def record(session: Session) -> None:
         record_payment(session, facts, run.now)

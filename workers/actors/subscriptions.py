@@ -35,7 +35,7 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
         )
     )
     try:
-        facts = run.providers.paypal.get_subscription(external_id)
+        facts = run.providers.billing(provider).get_subscription(external_id)
     except BaseException:
         run.transaction(lambda session: subscriptions.release_look(session, look))
         raise

@@ -185,6 +185,12 @@ LANGUAGE sql SET search_path = public, pg_temp AS $$
     WHERE organization_id = w.organization_id
 $$;
 
+-- Whether a credit would pass the bound of a balance, which is refused before the CHECK raises.
+CREATE FUNCTION ledger_has_no_room(w wallets, p_amount bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = public, pg_temp AS $$
+    SELECT w.balance_micros > 900000000000000000 - p_amount
+$$;
+
 -- Locks the wallet for the rest of the transaction; holdfast_app has no other way to lock it.
 CREATE FUNCTION wallet_lock(p_org text) RETURNS wallets
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -331,6 +337,9 @@ BEGIN
     END IF;
     SELECT * INTO w FROM wallets WHERE organization_id = p_org;
     v_before := w.balance_micros - w.held_micros;
+    IF ledger_has_no_room(w, p_amount) THEN
+        RETURN wallet_refusal('INVALID_AMOUNT');
+    END IF;
     w := ledger_append(w, p_kind, 'credit', p_amount, w.owed_micros, p_counter, p_key, p_note, p_now);
     w := ledger_pay_owed(w, p_key, p_now);
     PERFORM ledger_store(w, p_now);
@@ -386,6 +395,8 @@ BEGIN
     v_before := w.balance_micros - w.held_micros;
     IF p_direction = 'debit' AND v_before - p_amount < -w.debt_limit_micros THEN
         RETURN wallet_refusal('INSUFFICIENT_FUNDS');
+    ELSIF p_direction = 'credit' AND ledger_has_no_room(w, p_amount) THEN
+        RETURN wallet_refusal('INVALID_AMOUNT');
     END IF;
     w := ledger_append(w, 'BALANCE_CORRECTION', p_direction, p_amount, w.owed_micros, 'corrections',
         p_key, p_operator || ': ' || p_why || ' (before ' || w.balance_micros || ')', p_now);
@@ -525,6 +536,9 @@ BEGIN
     v_target := greatest(r.captured_micros - r.refunded_micros, 0);
     v_delta := v_target - r.moved_micros;
     v_before := w.balance_micros - w.held_micros;
+    IF v_delta > 0 AND ledger_has_no_room(w, v_delta) THEN
+        RETURN wallet_refusal('INVALID_AMOUNT');
+    END IF;
     UPDATE payment_references SET captured_micros = r.captured_micros,
         refunded_micros = r.refunded_micros, moved_micros = v_target, updated_at = p_now
     WHERE provider = p_provider AND kind = p_kind AND external_id = p_external_id;

@@ -1,0 +1,27 @@
+"""Ids: their kind is seen, they sort by when they were made, and no two are the same."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from base.ids import new_id
+
+
+def test_an_id_shows_its_kind_and_has_26_characters_after_it():
+    assert re.fullmatch(r"org_[0-9a-hjkmnp-tv-z]{26}", new_id("org"))
+
+
+def test_ids_sort_by_the_time_they_were_made(monkeypatch):
+    instants = [0, 1, 1_700_000_000_000, 1_700_000_000_001, 4_102_444_800_000, 2**48 - 1]
+    made = []
+    for milliseconds in instants:
+        monkeypatch.setattr(time, "time_ns", lambda ms=milliseconds: ms * 1_000_000)
+        made.append(new_id("job"))
+    assert made == sorted(made)
+    assert sorted(made, key=str.encode) == made
+
+
+def test_ids_of_one_instant_are_all_different(monkeypatch):
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    assert len({new_id("job") for _ in range(10_000)}) == 10_000

@@ -1,0 +1,97 @@
+"""Settings: what is wrong is named in one line, and no secret is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.settings import Settings, SettingsError, load_settings, require
+
+
+def refusal(monkeypatch, **environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert caught.value.__cause__ is None
+    return line
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    """No setting comes from the shell that runs the tests."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_without_any_variable_there_are_defaults():
+    settings = load_settings()
+    assert (settings.port, settings.paypal_environment, settings.database_url) == (8080, "live", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "70000"),
+        ("LOG_LEVEL", "LOUD"),
+        ("PUBLIC_URL", "ftp://x"),
+        ("PAYPAL_BASE_URL", "paypal"),
+        ("PAYPAL_WEBHOOK_ID", "webhook_id"),
+        ("PAYPAL_ENVIRONMENT", "test"),
+        ("WEBHOOK_BODY_BYTES_MAX", "1"),
+        ("TWILIO_UNSURE_SECONDS", "0"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(monkeypatch, name, value):
+    assert f"{name}: " in refusal(monkeypatch, **{name: value})
+
+
+def test_several_wrong_settings_are_named_together(monkeypatch):
+    line = refusal(monkeypatch, PORT="x", LOG_LEVEL="y")
+    assert "PORT: " in line
+    assert "LOG_LEVEL: " in line
+
+
+def test_an_error_shows_no_value_secret_or_not(monkeypatch):
+    line = refusal(
+        monkeypatch,
+        PORT="hunter2",
+        PAYPAL_CLIENT_SECRET="hunter2",
+        TWILIO_AUTH_TOKEN="hunter2",
+        DATABASE_URL="postgresql://holdfast_app:hunter2@db/holdfast",
+    )
+    assert "hunter2" not in line
+
+
+def test_printed_settings_show_no_secret(monkeypatch):
+    monkeypatch.setenv("PAYPAL_CLIENT_SECRET", "hunter2")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "hunter3")
+    settings = load_settings()
+    for told in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hunter" not in told
+    assert settings.paypal_client_secret.get_secret_value() == "hunter2"
+
+
+def test_the_databases_passwords_are_not_printed_either(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://holdfast_app:hunter2@db/holdfast")
+    monkeypatch.setenv("DATABASE_OWNER_URL", "postgresql://postgres:hunter3@db/holdfast")
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter4@cache/0")
+    assert "hunter" not in repr(load_settings())
+
+
+def test_every_missing_setting_is_named_at_once():
+    with pytest.raises(SettingsError) as caught:
+        require(load_settings(), "database_url", "paypal_client_secret", "paypal_environment")
+    assert str(caught.value) == "missing setting: DATABASE_URL, PAYPAL_CLIENT_SECRET"
+
+
+def test_what_is_given_is_not_missing(monkeypatch):
+    monkeypatch.setenv("PAYPAL_CLIENT_SECRET", "x")
+    require(load_settings(), "paypal_client_secret", "paypal_environment")
+
+
+def test_an_address_loses_its_last_slash(monkeypatch):
+    monkeypatch.setenv("PUBLIC_URL", "https://example.test/")
+    assert load_settings().public_url == "https://example.test"

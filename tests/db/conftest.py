@@ -1,0 +1,36 @@
+"""Databases for tests: one that a file shares, and one in which nothing was ever migrated."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from cli.embedded import ServerUrls
+from db.engine import driver_url
+from tests.db.shared import shared, shared_urls
+from tests.world import with_database
+
+__all__ = ["empty_url", "shared", "shared_urls"]
+
+_COUNTED = ("job_attempts", "jobs", "inbox")
+
+
+@pytest.fixture
+def empty_url(servers: ServerUrls) -> Iterator[str]:
+    """The owner's address of a database in which nothing was ever migrated."""
+    name = f"holdfast_empty_{secrets.token_hex(4)}"
+    with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        yield with_database(servers.owner_url, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def emptied(shared):
+    """The shared database with no jobs and no events, for tests that count all rows."""
+    shared.run(lambda s: [s.execute(text(f"DELETE FROM {table}")) for table in _COUNTED])
+    return shared

@@ -1,0 +1,135 @@
+"""Each lock: it is really taken, it waits for its like, and it lets foreign keys pass."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+from sqlalchemy import text
+
+from base.ids import new_id
+from db import locks
+from db.engine import DatabaseBusy, clock
+from db.locks import OrganizationNotFound
+from domain import operators, organizations
+from tests.db.support import holding, hurried
+from tests.world import make_organization
+
+
+@pytest.fixture
+def house(shared):
+    """An organization with one row of everything that can be locked; gives its ids."""
+    organization_id = make_organization(shared, micros=5)
+
+    def work(session):
+        now = clock(session)
+        sid = "AC" + secrets.token_hex(16)
+        brand_id = organizations.create_brand(
+            session, organization_id, name="b", twilio_subaccount_sid=sid, now=now
+        )
+        session.execute(
+            text(
+                "INSERT INTO subscriptions (id, organization_id, provider, external_id, status,"
+                " created_at) VALUES (:id, :org, 'paypal', :id, 'active', :now)"
+            ),
+            {"id": new_id("sub"), "org": organization_id, "now": now},
+        )
+        campaign_id = organizations.create_campaign(session, brand_id, name="c", now=now)
+        operators.start_campaign(session, campaign_id, now)
+        return {"org": organization_id, "brand": brand_id}
+
+    return shared.run(work)
+
+
+LOCKS = {
+    "organization": lambda session, ids: locks.lock_organization(session, ids["org"]),
+    "subscriptions": lambda session, ids: locks.lock_subscriptions(session, ids["org"]),
+    "wallet": lambda session, ids: locks.lock_wallet(session, ids["org"]),
+    "campaigns": lambda session, ids: locks.lock_campaigns(session, ids["org"]),
+    "brands": lambda session, ids: locks.lock_brands(session, ids["org"]),
+    "brand": lambda session, ids: locks.lock_brand(session, ids["brand"]),
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_whoever_locks_second_waits_for_the_first(shared, house, name):
+    lock = LOCKS[name]
+    with holding(shared, lambda session: lock(session, house)), pytest.raises(DatabaseBusy):
+        shared.run(lambda session: (hurried(session), lock(session, house)))
+    assert shared.run(lambda session: lock(session, house))
+
+
+@pytest.mark.parametrize("name", ["organization", "brand", "brands"])
+def test_a_locked_parent_does_not_hold_up_a_childs_foreign_key(shared, house, name):
+    def insert_child(session):
+        hurried(session)
+        session.execute(
+            text(
+                "INSERT INTO campaigns (id, organization_id, brand_id, name, status, created_at)"
+                " VALUES (:id, :org, :brand, 'c', 'draft', now())"
+            ),
+            {"id": new_id("cmp"), **house},
+        )
+
+    with holding(shared, lambda session: LOCKS[name](session, house)):
+        shared.run(insert_child)
+
+
+@pytest.mark.parametrize("name", ["organization", "subscriptions", "wallet", "campaigns", "brands"])
+def test_a_lock_shows_the_row_as_it_is_now_and_not_as_it_was_read_before(shared, house, name):
+    columns = {
+        "organization": ("organizations", "name", "id", "'now'"),
+        "subscriptions": ("subscriptions", "plan_external_id", "organization_id", "'now'"),
+        "wallet": ("", "", "", ""),
+        "campaigns": ("campaigns", "name", "organization_id", "'now'"),
+        "brands": ("brands", "name", "organization_id", "'now'"),
+    }
+    table, column, key, new = columns[name]
+
+    def change(session):
+        if name == "wallet":
+            session.execute(
+                text("SELECT wallet_credit(:org, 'k', 7, 'USD', 'credit', 'c', '', now())"), house
+            )
+        else:
+            session.execute(text(f"UPDATE {table} SET {column} = {new} WHERE {key} = :org"), house)
+
+    def value(found):
+        row = found[0] if isinstance(found, list) else found
+        return row.balance_micros if name == "wallet" else getattr(row, column)
+
+    def work(session):
+        # Given a row that this session has read already, and keeps
+        kept = LOCKS[name](session, house)
+        before = value(kept)
+        session.commit()
+        # When another changes it, and this one locks it
+        shared.run(change)
+        return before, value(LOCKS[name](session, house))
+
+    before, after = shared.run(work)
+    assert before != after
+    assert after == (12 if name == "wallet" else "now")
+
+
+def test_what_is_not_there_is_refused_or_none(shared):
+    with pytest.raises(OrganizationNotFound):
+        shared.run(lambda session: locks.lock_organization(session, "org_none"))
+    assert shared.run(lambda session: locks.lock_wallet(session, "org_none")) is None
+    assert shared.run(lambda session: locks.lock_brand(session, "brd_none")) is None
+    assert shared.run(lambda session: locks.lock_campaigns(session, "org_none")) == []
+
+
+def test_only_brands_with_a_subaccount_and_campaigns_that_can_run_are_locked(shared, house):
+    def work(session):
+        now = clock(session)
+        organizations.create_brand(
+            session, house["org"], name="bare", twilio_subaccount_sid=None, now=now
+        )
+        organizations.create_campaign(session, house["brand"], name="draft", now=now)
+        return (
+            [brand.name for brand in locks.lock_brands(session, house["org"])],
+            [campaign.name for campaign in locks.lock_campaigns(session, house["org"])],
+        )
+
+    assert shared.run(work) == (["b"], ["c"])

@@ -1,0 +1,148 @@
+"""Migrations: forward, back and forward again; models that fit the tables; and who may serve."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from base.settings import SettingsError
+from db.engine import driver_url, sqlalchemy_url
+from db.migrate import check_serving_login, may_own, migrate, set_password
+from db.models import Base
+from tests.conftest import PASSWORD
+from tests.db.support import at_once
+
+_SCHEMA = """
+    SELECT 'table', relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'column', attrelid::regclass::text || '.' || attname::text || ' ' || atttypid
+        FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+        WHERE relnamespace = 'public'::regnamespace AND attnum > 0
+    UNION ALL SELECT 'constraint', conname::text || ' ' || pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT 'function', oid::regprocedure::text || ' ' || proacl::text
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT 'trigger', tgname::text FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT 'grant', relname::text || ' ' || coalesce(relacl::text, '') FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+    UNION ALL SELECT 'type', typname::text FROM pg_type
+        WHERE typnamespace = 'public'::regnamespace
+"""
+
+
+def schema(url):
+    with psycopg.connect(driver_url(url)) as connection:
+        rows = connection.execute(_SCHEMA).fetchall()
+    return {row for row in map(str, rows) if "alembic" not in row}
+
+
+def test_forward_back_to_base_and_forward_again_gives_the_same(empty_url):
+    nothing = schema(empty_url)
+    migrate(empty_url)
+    first = schema(empty_url)
+    assert len(first) > 100
+    # When all is taken back
+    migrate(empty_url, "base")
+    # Then nothing is left behind, and it can be made again
+    assert schema(empty_url) == nothing
+    migrate(empty_url)
+    # (a type's own number is new)
+    strip = {"".join(c for c in row if not c.isdigit()) for row in first}
+    assert {"".join(c for c in row if not c.isdigit()) for row in schema(empty_url)} == strip
+
+
+def test_a_database_that_is_there_already_is_left_as_it_is(empty_url):
+    migrate(empty_url)
+    first = schema(empty_url)
+    migrate(empty_url)
+    assert schema(empty_url) == first
+
+
+def test_two_migrations_at_once_run_in_turn(empty_url):
+    assert at_once([lambda: migrate(empty_url)] * 3) == [None] * 3
+    assert any("wallet_entries" in row for row in schema(empty_url))
+
+
+def test_the_models_say_what_the_tables_are(shared_urls):
+    engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_object": _is_compared}
+        )
+        differences = compare_metadata(context, Base.metadata)
+    engine.dispose()
+    assert differences == []
+
+
+def _is_compared(_, name, kind, reflected, __):
+    # Keys and checks stand in the SQL alone; the rest of a table is the model's to know.
+    unmapped = ("payment_references", "refused_deliveries", "refusal_counts", "wallet_operations")
+    return kind in ("table", "column") and not (
+        reflected and kind == "table" and name in (*unmapped, "alembic_version")
+    )
+
+
+def test_a_model_that_is_wrong_would_be_found(shared_urls):
+    # The comparison above must be able to fail: here is a table without one of its columns.
+    engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN cause")
+        connection.exec_driver_sql("ALTER TABLE brands ALTER COLUMN name DROP NOT NULL")
+        context = MigrationContext.configure(connection, opts={"include_object": _is_compared})
+        differences = compare_metadata(context, Base.metadata)
+        transaction.rollback()
+    engine.dispose()
+    assert len(differences) == 2
+
+
+def test_the_serving_login_passes(shared_urls):
+    check_serving_login(shared_urls.app_url)
+    assert may_own(shared_urls.owner_url)
+    assert not may_own(shared_urls.app_url)
+
+
+def refusal(url):
+    with pytest.raises(SettingsError) as caught:
+        check_serving_login(url)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "DATABASE_URL" in line
+    assert PASSWORD not in line
+    return line
+
+
+def test_a_superuser_may_not_serve(shared_urls):
+    assert "superuser or owner" in refusal(shared_urls.owner_url)
+
+
+def test_whoever_may_act_as_the_owner_may_not_serve(shared_urls):
+    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
+        owner.execute("CREATE ROLE half_owner LOGIN IN ROLE holdfast_owner")
+        try:
+            set_password(shared_urls.owner_url, "half_owner", PASSWORD)
+            url = shared_urls.app_url.replace("holdfast_app:", "half_owner:")
+            assert "superuser or owner" in refusal(url)
+        finally:
+            owner.execute("DROP ROLE half_owner")
+
+
+def test_an_unmigrated_database_cannot_serve(shared_urls, empty_url):
+    database = driver_url(empty_url).split("?", maxsplit=1)[0].rsplit("/", 1)[1]
+    before, query = shared_urls.app_url.split("?")
+    url = f"{before.rsplit('/', 1)[0]}/{database}?{query}"
+    assert refusal(url).endswith("not migrated; run: holdfast migrate")
+
+
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(shared_urls):
+    # Another password of the same kind: it may not be shown either.
+    wrong = shared_urls.app_url.replace(PASSWORD, "wrong-secret")
+    assert "wrong-secret" not in refusal(wrong)
+    assert "cannot connect" in refusal("postgresql://holdfast_app@/x?host=/nowhere")
+
+
+def test_an_address_that_is_none_is_named_without_what_it_holds(shared_urls):
+    line = refusal("postgers//holdfast_app:some-secret@db/holdfast")
+    assert "some-secret" not in line

@@ -1,0 +1,16 @@
+"""One database for each file: every test makes organizations of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.db.shared import shared, shared_urls
+from tests.world import make_organization
+
+__all__ = ["org", "shared", "shared_urls"]
+
+
+@pytest.fixture
+def org(shared):
+    """An organization with an empty wallet in USD and without a subscription."""
+    return make_organization(shared)

@@ -1,0 +1,64 @@
+"""An inbox event is acted on once, and marked in the same commit."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from base.enums import Provider
+from base.facts import OtherReport, PaymentReport, SubscriptionReport
+from db.models import InboxEvent, Job
+from domain import events
+from tests.domain.support import T0, later, standing, subscribe, subscription
+
+
+@pytest.fixture
+def event_id(shared, org):
+    """An event as the inbox keeps it."""
+    shared.run(
+        lambda s: s.execute(
+            text(
+                "INSERT INTO inbox (id, source, external_id, event_type, body, body_sha256,"
+                " correlation_id, received_at) VALUES (:id, 'paypal', :id, 'T', '', sha256(''),"
+                " 'cor', :now)"
+            ),
+            {"id": f"evt_{org}", "now": T0},
+        )
+    )
+    return f"evt_{org}"
+
+
+def take_in(database, event_id, report, now=T0):
+    return database.run(lambda s: events.take_in(s, s.get_one(InboxEvent, event_id), report, now))
+
+
+def count_jobs(database):
+    return database.run(lambda s: s.query(Job).count())
+
+
+def test_an_event_that_no_rule_concerns_is_kept_and_ignored(shared, event_id):
+    before = count_jobs(shared)
+    assert take_in(shared, event_id, OtherReport("T"), later(5)) == "ignored"
+    kept = shared.run(lambda s: s.get_one(InboxEvent, event_id))
+    assert (kept.outcome, kept.handled_at) == ("ignored", later(5))
+    assert count_jobs(shared) == before
+
+
+def test_a_payments_event_asks_the_provider(shared, event_id):
+    before = count_jobs(shared)
+    report = PaymentReport(Provider.PAYPAL, "capture", "C-1")
+    assert take_in(shared, event_id, report) == "handled"
+    assert count_jobs(shared) == before + 1
+
+
+def test_a_subscriptions_event_closes_and_one_handled_already_does_nothing(shared, org, event_id):
+    external_id = subscribe(shared, org)
+    report = SubscriptionReport(Provider.PAYPAL, external_id, closing=True, occurred_at=None)
+    assert take_in(shared, event_id, report, later(5)) == "handled"
+    assert standing(shared, org) == {"subscription_inactive"}
+    # It has no time of its own, so it counts from when it was received
+    assert subscription(shared, external_id).reported_at == T0
+    before = count_jobs(shared)
+    assert take_in(shared, event_id, report, later(9)) == "handled"
+    assert subscription(shared, external_id).reports == 1
+    assert count_jobs(shared) == before

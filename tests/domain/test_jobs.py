@@ -1,0 +1,73 @@
+"""Every job is declared once: with a policy that ends, and arguments that are a contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import Queue
+from db.models import Job
+from domain.jobs import JOB_TYPES, LOOK_AT_SUBSCRIPTION, Policy, stage
+
+
+def test_waits_double_up_to_the_cap_and_half_of_each_is_chance():
+    policy = Policy(attempts=10, base_seconds=1, cap_seconds=60)
+    for failures, full in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1_000, 60)]:
+        waits = [policy.wait_seconds(failures) for _ in range(200)]
+        assert all(full / 2 <= wait <= full for wait in waits)
+        assert max(waits) > full * 0.8
+        assert min(waits) < full * 0.7
+
+
+def test_the_span_is_the_sum_of_the_longest_waits():
+    assert Policy(attempts=1, base_seconds=1, cap_seconds=60).span_seconds == 0
+    assert Policy(attempts=4, base_seconds=1, cap_seconds=60).span_seconds == 1 + 2 + 4
+    assert Policy(attempts=5, base_seconds=1, cap_seconds=3).span_seconds == 1 + 2 + 3 + 3
+
+
+def test_every_job_is_declared_under_its_own_name_and_stops_by_itself():
+    assert set(JOB_TYPES) >= {
+        "process_event",
+        "enforce_organization",
+        "converge_twilio",
+        "look_at_subscription",
+        "look_at_payment",
+    }
+    for name, job in JOB_TYPES.items():
+        assert job.name == name
+        assert isinstance(job.queue, Queue)
+        assert len(name) <= 64
+        assert job.lease_seconds > job.limit_seconds > 0
+        assert job.policy.attempts >= 2
+        # PayPal forgets a request's key after 45 days; nothing here goes on for a tenth of that
+        assert job.policy.span_seconds < 4 * 86_400
+
+
+def test_nothing_that_asks_a_provider_gives_up_within_twelve_hours():
+    for job in JOB_TYPES.values():
+        if job.provider:
+            # Chance may halve every wait
+            assert job.policy.span_seconds / 2 > 12 * 3_600, job.name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"provider": "paypal"}, {"provider": "p", "external_id": "x", "more": "y"}],
+)
+def test_other_arguments_than_those_declared_are_a_bug(shared, arguments):
+    with pytest.raises(TypeError, match="look_at_subscription takes"):
+        shared.run(lambda s: stage(s, LOOK_AT_SUBSCRIPTION, None, **arguments))
+    assert shared.run(lambda s: s.query(Job).count()) == 0
+
+
+def test_a_job_is_staged_in_its_own_queue_unless_told_otherwise(shared):
+    arguments = {"provider": "paypal", "external_id": "I-1"}
+
+    def work(session):
+        own = stage(session, LOOK_AT_SUBSCRIPTION, "org_1", **arguments)
+        other = stage(session, LOOK_AT_SUBSCRIPTION, None, queue=Queue.MAINTENANCE, **arguments)
+        return [session.get_one(Job, one) for one in (own, other)]
+
+    own, other = shared.run(work)
+    assert (own.queue, own.organization_id, own.kwargs) == ("safety", "org_1", arguments)
+    assert (other.queue, other.organization_id) == ("maintenance", None)
+    shared.run(lambda s: [s.delete(s.get_one(Job, one.id)) for one in (own, other)])

@@ -1,0 +1,346 @@
+"""Closing needs one word, opening needs two: reports, looks, leases, and answers not believed."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from base.enums import Provider
+from base.outcomes import NotYet
+from db.models import Job, Subscription
+from domain import subscriptions
+from domain.posture import Standing
+from domain.subscriptions import UnknownOrganization
+from tests.db.support import at_once
+from tests.domain.support import (
+    T0,
+    facts,
+    forget_jobs,
+    later,
+    look,
+    staged,
+    standing,
+    subscribe,
+    subscription,
+    tell,
+)
+from tests.world import make_organization
+
+PAYPAL = Provider.PAYPAL
+WAITS = (5.0, 30.0, 120.0)
+
+
+def new_id():
+    return f"I-{secrets.token_hex(6).upper()}"
+
+
+def begin(database, external_id, *, lease=60):
+    return database.run(
+        lambda s: subscriptions.begin_look(s, PAYPAL, external_id, lease_seconds=lease)
+    )
+
+
+def record(database, begun, org, status, now=T0, **more):
+    answer = facts(begun.external_id, org, status, **more)
+    return database.run(lambda s: subscriptions.record_look(s, begun, answer, now))
+
+
+def end_lease(database, external_id):
+    database.run(
+        lambda s: s.execute(
+            text(
+                "UPDATE subscriptions SET look_lease_until = clock_timestamp()"
+                " WHERE external_id = :id"
+            ),
+            {"id": external_id},
+        )
+    )
+
+
+# Closing by one word
+
+
+def test_a_closing_event_closes_at_once_and_asks_the_provider(shared, org):
+    one = subscribe(shared, org)
+    forget_jobs(shared, org)
+    applied = tell(shared, one, closing=True)
+    assert applied.standing is Standing.REPORTED
+    assert standing(shared, org) == {"subscription_inactive"}
+    (job,) = staged(shared, org, "look_at_subscription")
+    assert job.kwargs == {"provider": "paypal", "external_id": one}
+    # The status stays the provider's own last word
+    assert subscription(shared, one).status == "active"
+
+
+def test_a_look_that_confirms_makes_it_the_providers_word(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True)
+    assert look(shared, one, org, "cancelled") is None
+    found = subscription(shared, one)
+    assert (found.status, found.closing_reported_at) == ("cancelled", None)
+    assert standing(shared, org) == {"subscription_inactive"}
+
+
+def test_a_look_that_knows_of_a_later_change_lifts_what_a_stale_event_closed(shared, org):
+    # Given an event that the provider's own status has overtaken
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True, occurred_at=later(-600))
+    assert standing(shared, org) == {"subscription_inactive"}
+    # When the look shows a change after it, then it is believed at the first word
+    assert look(shared, one, org, "active", changed_at=later(-60)) is None
+    assert standing(shared, org) == set()
+    assert subscription(shared, one).closing_reported_at is None
+
+
+def test_a_closing_event_older_than_the_newest_report_closes_until_the_look(shared, org):
+    # Given a reactivation that was told first, and the suspension before it that comes late
+    one = subscribe(shared, org)
+    tell(shared, one, opening=True, occurred_at=later(0))
+    tell(shared, one, closing=True, occurred_at=later(-300))
+    found = subscription(shared, one)
+    assert (found.reported_claim, found.reported_at) == ("opening", later(0))
+    assert standing(shared, org) == {"subscription_inactive"}
+    # Then the newest claim agrees with the look, and one look opens
+    assert look(shared, one, org, "active") is None
+    assert standing(shared, org) == set()
+
+
+def test_an_opening_event_opens_nothing_by_itself(shared, org):
+    one = subscribe(shared, org, "suspended")
+    assert tell(shared, one, opening=True).standing is Standing.INACTIVE
+    assert standing(shared, org) == {"subscription_inactive"}
+    tell(shared, one, closing=True, occurred_at=later(-10))
+    assert tell(shared, one, opening=True, occurred_at=later(10)).standing is Standing.INACTIVE
+
+
+def test_an_event_that_claims_neither_only_asks(shared, org):
+    one = subscribe(shared, org)
+    forget_jobs(shared, org)
+    assert tell(shared, one).standing is Standing.ACTIVE
+    assert len(staged(shared, org, "look_at_subscription")) == 1
+    assert subscription(shared, one).reported_claim is None
+
+
+def test_an_event_without_a_readable_time_counts_as_just_received(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, opening=True, occurred_at=later(-5))
+    tell(shared, one, closing=True, occurred_at=None, now=later(0))
+    found = subscription(shared, one)
+    assert (found.reported_claim, found.reported_at) == ("closing", later(0))
+    # So an answer that says otherwise is asked for again
+    assert look(shared, one, org, "active") == WAITS[0]
+
+
+# Contradictions
+
+
+def test_an_answer_against_a_newer_event_is_believed_after_three_more_askings(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True)
+    # When the provider keeps answering that it is active
+    for wait in WAITS:
+        assert look(shared, one, org, "active") == wait
+        # Then it stays closed while that is asked again
+        assert standing(shared, org) == {"subscription_inactive"}
+    assert look(shared, one, org, "active") is None
+    assert standing(shared, org) == set()
+    assert subscription(shared, one).contradictions == 0
+
+
+def test_a_closing_answer_against_a_newer_opening_event_is_asked_again_too(shared, org):
+    one = subscribe(shared, org, "suspended")
+    tell(shared, one, opening=True)
+    for wait in WAITS:
+        assert look(shared, one, org, "suspended") == wait
+    assert look(shared, one, org, "suspended") is None
+
+
+def test_a_newer_event_begins_the_counting_anew(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True)
+    for wait in WAITS[:2]:
+        assert look(shared, one, org, "active") == wait
+    tell(shared, one, closing=True, occurred_at=later(5))
+    assert look(shared, one, org, "active") == WAITS[0]
+
+
+def test_past_due_agrees_with_an_opening_claim_and_not_with_a_closing_one(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, opening=True)
+    assert look(shared, one, org, "past_due") is None
+    tell(shared, one, closing=True, occurred_at=later(5))
+    assert look(shared, one, org, "past_due") == WAITS[0]
+
+
+def test_the_instant_of_the_event_itself_counts_as_known_to_the_provider(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True, occurred_at=later(5))
+    before = later(5) - timedelta(microseconds=1)
+    assert look(shared, one, org, "active", changed_at=before) == WAITS[0]
+    assert look(shared, one, org, "active", changed_at=later(5)) is None
+
+
+# Answers asked for before the newest report
+
+
+def test_an_opening_answer_asked_for_before_the_newest_event_is_not_believed(shared, org):
+    # Given a look under way
+    one = subscribe(shared, org)
+    begun = begin(shared, one)
+    # When the subscription is reported ended before the answer is recorded
+    tell(shared, one, closing=True)
+    assert record(shared, begun, org, "active", changed_at=later(600)) is None
+    # Then it stays closed: that event's own look decides
+    assert standing(shared, org) == {"subscription_inactive"}
+    assert subscription(shared, one).closing_reported_at is not None
+    assert look(shared, one, org, "cancelled") is None
+
+
+def test_a_closing_answer_asked_for_before_the_newest_event_is_believed(shared, org):
+    one = subscribe(shared, org)
+    begun = begin(shared, one)
+    tell(shared, one)
+    assert record(shared, begun, org, "suspended") is None
+    assert subscription(shared, one).status == "suspended"
+
+
+def test_an_answer_that_was_too_old_gives_the_lease_back(shared, org):
+    one = subscribe(shared, org)
+    begun = begin(shared, one)
+    tell(shared, one, closing=True)
+    record(shared, begun, org, "active")
+    assert begin(shared, one).leased
+
+
+# The lease
+
+
+def test_one_looks_at_a_time(shared, org):
+    one = subscribe(shared, org)
+    begun = begin(shared, one)
+    with pytest.raises(NotYet):
+        begin(shared, one)
+    record(shared, begun, org, "active")
+    assert begin(shared, one).token != begun.token
+
+
+def test_of_many_looks_that_begin_at_once_one_has_the_lease(shared, org):
+    one = subscribe(shared, org)
+    begun = at_once([lambda: begin(shared, one)] * 8)
+    assert sum(not isinstance(each, NotYet) for each in begun) == 1
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_outdated_look_records_nothing(shared, org):
+    one = subscribe(shared, org)
+    outdated = begin(shared, one)
+    end_lease(shared, one)
+    newest = begin(shared, one)
+    # When the outdated look comes back with an older answer
+    assert record(shared, outdated, org, "cancelled", now=later(60)) is None
+    found = subscription(shared, one)
+    assert (found.status, found.looked_at) == ("active", T0)
+    assert found.look_token == newest.token
+    assert standing(shared, org) == set()
+    # Nor can it give back a lease that is not its own
+    shared.run(lambda s: subscriptions.release_look(s, outdated))
+    with pytest.raises(NotYet):
+        begin(shared, one)
+    assert record(shared, newest, org, "suspended") is None
+    assert subscription(shared, one).status == "suspended"
+
+
+def test_a_look_whose_lease_ran_out_may_record_if_nobody_took_it(shared, org):
+    one = subscribe(shared, org)
+    begun = begin(shared, one)
+    end_lease(shared, one)
+    record(shared, begun, org, "suspended")
+    assert subscription(shared, one).status == "suspended"
+
+
+def test_a_look_that_came_to_nothing_gives_its_lease_back(shared, org):
+    one = subscribe(shared, org)
+    begun = begin(shared, one)
+    shared.run(lambda s: subscriptions.release_look(s, begun))
+    assert begin(shared, one)
+
+
+# Subscriptions that we do not know
+
+
+def test_an_event_about_an_unknown_subscription_only_asks(shared):
+    one = new_id()
+    assert tell(shared, one, closing=True) is None
+    jobs = shared.run(
+        lambda s: [job for job in s.query(Job).all() if job.kwargs.get("external_id") == one]
+    )
+    assert [(job.name, job.organization_id) for job in jobs] == [("look_at_subscription", None)]
+    assert shared.run(lambda s: s.query(Subscription).filter_by(external_id=one).count()) == 0
+
+
+def test_an_unknown_subscription_is_linked_by_the_providers_word(shared, org):
+    one = new_id()
+    assert look(shared, one, org, "active") is None
+    found = subscription(shared, one)
+    assert (found.organization_id, found.status, found.plan_external_id) == (org, "active", "P-1")
+    assert standing(shared, org) == set()
+
+
+def test_a_known_subscription_is_not_moved_to_another_organization(shared, org):
+    one = subscribe(shared, org)
+    other = make_organization(shared)
+    assert look(shared, one, other, "suspended") is None
+    assert subscription(shared, one).organization_id == org
+
+
+@pytest.mark.parametrize("whose", [None, "org_none"])
+def test_a_subscription_that_names_no_organization_of_ours_is_refused(shared, whose):
+    one = new_id()
+    with pytest.raises(UnknownOrganization):
+        look(shared, one, whose, "active")
+    assert shared.run(lambda s: s.query(Subscription).filter_by(external_id=one).count()) == 0
+
+
+def test_of_two_first_looks_the_second_to_record_asks_again(shared, org):
+    # Given two looks that began when nobody knew the subscription
+    one = new_id()
+    earlier, newer = begin(shared, one), begin(shared, one)
+    # When the one with the older answer is recorded first
+    assert record(shared, earlier, org, "active") is None
+    # Then the other's is neither believed nor dropped: the provider is asked again
+    assert record(shared, newer, org, "cancelled") == 2.0
+    assert subscription(shared, one).status == "active"
+    assert look(shared, one, org, "cancelled") is None
+    assert subscription(shared, one).status == "cancelled"
+
+
+def test_first_looks_recorded_at_once_make_one_row(shared, org):
+    one = new_id()
+    begun = [begin(shared, one) for _ in range(6)]
+    results = at_once([lambda b=b: record(shared, b, org, "active") for b in begun])
+    assert sorted(results, key=str) == [2.0] * 5 + [None]
+    assert shared.run(lambda s: s.query(Subscription).filter_by(external_id=one).count()) == 1
+
+
+def test_reports_and_looks_at_once_end_as_the_provider_says(shared, org):
+    one = subscribe(shared, org)
+
+    def look_patiently():
+        try:
+            return look(shared, one, org, "suspended", changed_at=later(60))
+        except NotYet:
+            return None
+
+    results = at_once(
+        [
+            *(lambda n=n: tell(shared, one, closing=True, now=later(n)) for n in range(6)),
+            *[look_patiently] * 6,
+        ]
+    )
+    assert not [each for each in results if isinstance(each, Exception)]
+    found = subscription(shared, one)
+    assert (found.reports, found.reported_at) == (6, later(5))
+    look_patiently()
+    assert subscription(shared, one).status == "suspended"
