@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         "", description="Name the certificate must bear, if not PayPal's own (a stand-in)"
     )
 
+    subscription_grace_seconds: int = Field(
+        0, ge=0, le=7_776_000, description="How long a failed payment leaves an organization open"
+    )
+
     twilio_account_sid: str = Field("", description="The parent account")
     twilio_auth_token: SecretStr = Field(SecretStr(""), description="The parent account's token")
     twilio_base_url: str = Field("", description="Another address of Twilio's API (a stand-in)")

@@ -14,9 +14,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from base.settings import SettingsError
 from db.engine import driver_url
-from db.migrate import may_own, migrate, set_password
+from db.migrate import clear_addresses, may_own, migrate, set_password
 
 #: The role that ingress, workers and relay log in as.
 APP_ROLE = "holdfast_app"
@@ -36,18 +35,16 @@ def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
     Replay: safe; a migrated database is left as it is. Raises: SettingsError in one line when the
     database cannot be reached.
     """
-    try:
-        if not owner_url and may_own(database_url):
-            owner_url, database_url = database_url, ""
-        if not owner_url:
-            return DatabaseUrls(None, database_url)
+    if not owner_url:
+        with clear_addresses("DATABASE_URL"):
+            if not may_own(database_url):
+                return DatabaseUrls(None, database_url)
+        owner_url, database_url = database_url, ""
+    with clear_addresses("DATABASE_OWNER_URL"):
         migrate(owner_url)
         if not database_url:
             database_url = derive_app_url(owner_url, _password(state))
         give_password(owner_url, database_url)
-    except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SettingsError(f"DATABASE_URL: cannot connect: {reason}") from None
     return DatabaseUrls(owner_url, database_url)
 
 

@@ -35,6 +35,10 @@ class DatabaseBusy(NotYet):
     """A lock or a statement took too long, or the connection was lost before the commit."""
 
 
+class StatementTooSlow(DatabaseBusy):
+    """One statement took longer than any may: for a job that is a failed attempt, not a wait."""
+
+
 def sqlalchemy_url(url: str) -> str:
     """This function will name the driver in a plain postgresql:// address."""
     for plain in ("postgresql://", "postgres://"):
@@ -70,7 +74,11 @@ class Database:
             pool_timeout=5,
             pool_pre_ping=False,
             # Prepared statements do not survive a transaction pooler that moves us about.
-            connect_args={"prepare_threshold": None, "application_name": f"holdfast {name}"},
+            connect_args={
+                "prepare_threshold": None,
+                "application_name": f"holdfast {name}",
+                "connect_timeout": 5,
+            },
         )
         self.after_commit = after_commit
 
@@ -94,6 +102,8 @@ class Database:
                     if left:
                         time.sleep(random.uniform(0, _RERUN_WAIT_SECONDS))  # noqa: S311
                         continue
+                if isinstance(cause, errors.QueryCanceled):
+                    raise StatementTooSlow("database: QueryCanceled") from error
                 if _is_passing(cause):
                     raise DatabaseBusy(f"database: {type(cause).__name__}") from error
                 raise
@@ -147,7 +157,6 @@ def _is_passing(cause: BaseException | None) -> bool:
     return isinstance(
         cause,
         errors.LockNotAvailable
-        | errors.QueryCanceled
         | errors.DeadlockDetected
         | errors.SerializationFailure
         | errors.IdleInTransactionSessionTimeout,

@@ -97,7 +97,8 @@ def insert(
 
     Units: `delay_seconds` from the database's clock; 0 rings as soon as the commit is done.
     """
-    cause: Cause = session.info.get(_CAUSE) or Cause(None, new_id("cor"))
+    # One correlation id for all that this transaction stages.
+    cause: Cause = session.info.setdefault(_CAUSE, Cause(None, new_id("cor")))
     job_id = new_id("job")
     session.execute(
         text(
@@ -180,7 +181,7 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
     return claimed
 
 
-def hold(session: Session, claimed: Claim) -> bool:
+def lock_claimed(session: Session, claimed: Claim) -> bool:
     """This function will lock the claimed row if it is still this claim's; False if not.
 
     The first lock of a transaction that records a provider's answer: where it is False, what the
@@ -259,12 +260,18 @@ def fail(
 
 
 def redrive(session: Session, job_id: str) -> bool:
-    """This function will give a dead job its whole policy again and ring it; False if not dead."""
+    """This function will give a dead or refused job its whole policy again and ring it.
+
+    A refusal stays no for as long as its cause does, which a person may have mended. False for a
+    job that is neither.
+    """
     row = session.execute(
         text(
-            "UPDATE jobs SET dead_at = NULL, failures = 0, rings = 0, lease_until = NULL,"
-            " due_at = clock_timestamp(), ring_at = clock_timestamp()"
-            " WHERE id = :id AND dead_at IS NOT NULL RETURNING name, queue"
+            "UPDATE jobs SET dead_at = NULL, done_at = NULL, outcome = NULL, failures = 0,"
+            " rings = 0, lease_until = NULL, due_at = clock_timestamp(),"
+            " ring_at = clock_timestamp()"
+            " WHERE id = :id AND (dead_at IS NOT NULL OR outcome = 'refused')"
+            " RETURNING name, queue"
         ),
         {"id": job_id},
     ).one_or_none()
@@ -332,67 +339,17 @@ def _write_attempt(
             "started_at": claimed.started_at,
             "outcome": outcome,
             "error": _short(error),
-            "trace": trace[-_TRACEBACK_LENGTH_MAX:] if trace else None,
+            "trace": _storable(trace[-_TRACEBACK_LENGTH_MAX:] if trace else None),
         },
     )
 
 
 def _short(error: str | None) -> str | None:
-    # PostgreSQL's text cannot hold NUL, which a provider's message might.
-    return error[:_ERROR_LENGTH_MAX].replace("\x00", "") if error else None
+    return _storable(error[:_ERROR_LENGTH_MAX] if error else None)
 
 
-def ring_due(session: Session, limit: int) -> list[Staged]:
-    """This function will take up to `limit` jobs whose bell is due and set their next bell.
-
-    The wait doubles from 15 s to 10 min with every ring, so that a long backlog is not rung over
-    and over. Several relays may call it at once: each gets other rows.
-    """
-    rows = session.execute(
-        text(
-            "WITH due AS MATERIALIZED (SELECT id FROM jobs"
-            " WHERE ring_at <= (SELECT clock_timestamp()) ORDER BY ring_at LIMIT :limit"
-            " FOR NO KEY UPDATE SKIP LOCKED)"
-            " UPDATE jobs SET rings = least(rings + 1, 1000), ring_at = clock_timestamp()"
-            " + least(interval '15 seconds' * power(2, least(rings, 6)), interval '10 minutes')"
-            " FROM due WHERE jobs.id = due.id RETURNING jobs.id, jobs.name, jobs.queue"
-        ),
-        {"limit": limit},
-    )
-    return [Staged(row.id, row.name, row.queue) for row in rows]
-
-
-def unring(session: Session, job_ids: list[str]) -> None:
-    """This function will make bells that did not get through ring again in a second.
-
-    A row that is locked is in a worker's hands already, and is not waited for.
-    """
-    session.execute(
-        text(
-            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs WHERE id = ANY (:ids)"
-            " AND ring_at IS NOT NULL AND lease_until IS NULL FOR NO KEY UPDATE SKIP LOCKED)"
-            " UPDATE jobs SET rings = greatest(rings - 1, 0),"
-            " ring_at = clock_timestamp() + interval '1 second'"
-            " FROM unheard WHERE jobs.id = unheard.id"
-        ),
-        {"ids": job_ids},
-    )
-
-
-def ring_all_again(session: Session) -> int:
-    """This function will make every bell that was rung and not answered due now; gives how many.
-
-    For an emptied Redis: what waits for its own time or is in a worker's hands (leased, or locked
-    by a run that may take longer than a lock is waited for) stays as it is.
-    """
-    rows = session.execute(
-        text(
-            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"
-            " WHERE rings > 0 AND ring_at IS NOT NULL"
-            " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
-            " FOR NO KEY UPDATE SKIP LOCKED)"
-            " UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
-            " FROM unheard WHERE jobs.id = unheard.id RETURNING 1"
-        )
-    )
-    return len(rows.all())
+def _storable(text_of_others: str | None) -> str | None:
+    # PostgreSQL's text holds neither NUL nor half a surrogate pair, which a provider's might.
+    if text_of_others is None:
+        return None
+    return text_of_others.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

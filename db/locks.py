@@ -1,5 +1,5 @@
-"""Row locks, in the house's one order: job, organization, subscription, payment, wallet, campaign,
-brand. Whoever takes two of them takes them in this order.
+"""Row locks, in the house's one order: job, inbox event, organization, subscription, payment,
+wallet, campaign, brand. Whoever takes two of them takes them in this order.
 
 FOR NO KEY UPDATE everywhere: plain FOR UPDATE would block the foreign keys of children.
 """
@@ -22,6 +22,22 @@ class OrganizationNotFound(Refused):
 
     def __init__(self, organization_id: str) -> None:
         super().__init__("ORGANIZATION_NOT_FOUND", organization_id, organization=organization_id)
+
+
+class BrandNotFound(Refused):
+    """There is no brand with this id, or none that has a subaccount."""
+
+    def __init__(self, brand_id: str) -> None:
+        super().__init__("BRAND_NOT_FOUND", brand_id, brand=brand_id)
+
+
+def lock_standing(session: Session, organization_id: str) -> list[Subscription]:
+    """This function will lock an organization and its subscriptions: what comes before a wallet.
+
+    Raises: OrganizationNotFound.
+    """
+    lock_organization(session, organization_id)
+    return lock_subscriptions(session, organization_id)
 
 
 def lock_organization(session: Session, organization_id: str) -> Organization:

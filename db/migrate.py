@@ -5,6 +5,8 @@ Serving as a superuser or as the owner would pass by every guard of the ledger, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -12,12 +14,30 @@ from alembic import command
 from alembic.config import Config
 from psycopg import sql
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from base.settings import SettingsError
 from db.engine import driver_url, sqlalchemy_url
 
 #: Two migrations at once wait for each other on this advisory lock (any constant will do).
 _LOCK = 4_713_201
+
+
+@contextmanager
+def clear_addresses(name: str) -> Iterator[None]:
+    """This function will turn a bad or unreachable address into one line that names the setting.
+
+    Raises: SettingsError. libpq repeats an address it could not read, password and all: that is
+    not for a log.
+    """
+    try:
+        yield
+    except (psycopg.OperationalError, OperationalError) as error:
+        cause = error.orig if isinstance(error, OperationalError) else error
+        reason = str(cause).strip().splitlines()[0]
+        raise SettingsError(f"{name}: cannot connect: {reason}") from None
+    except (psycopg.ProgrammingError, ArgumentError, ValueError):
+        raise SettingsError(f"{name}: not an address of a PostgreSQL database") from None
 
 
 def migrate(owner_url: str, revision: str = "head") -> None:
@@ -65,7 +85,7 @@ def check_serving_login(url: str) -> None:
     Raises: SettingsError in one line when the database cannot be reached, is not migrated, or the
     login could pass by the ledger's guards.
     """
-    try:
+    with clear_addresses("DATABASE_URL"):
         if may_own(url):
             raise SettingsError(
                 "wrong setting: DATABASE_URL logs in as a superuser or owner; it must be"
@@ -73,11 +93,5 @@ def check_serving_login(url: str) -> None:
             )
         with psycopg.connect(driver_url(url), autocommit=True, connect_timeout=5) as connection:
             row = connection.execute("SELECT to_regclass('jobs')").fetchone()
-    except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SettingsError(f"DATABASE_URL: cannot connect: {reason}") from None
-    except psycopg.ProgrammingError:
-        # libpq repeats what it could not read, password and all: that is not for a log.
-        raise SettingsError("DATABASE_URL: not an address of a PostgreSQL database") from None
     if not row or row[0] is None:
         raise SettingsError("DATABASE_URL: the database is not migrated; run: holdfast migrate")

@@ -50,7 +50,7 @@ class Subscription(Base):
     reported_at: Mapped[datetime | None]
     reported_claim: Mapped[str | None]
     closing_reported_at: Mapped[datetime | None]
-    contradictions: Mapped[int] = mapped_column(default=0)
+    contradicted_at: Mapped[datetime | None]
     look_token: Mapped[str | None]
     look_lease_until: Mapped[datetime | None]
     created_at: Mapped[datetime]

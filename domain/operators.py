@@ -1,4 +1,7 @@
-"""What people do by hand: each act names who and why; its posture follows in the same commit."""
+"""What people do by hand; what follows from it is done in the same commit.
+
+Every act on money names who and why.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus, FreezeReason, PauseReason
 from base.outcomes import Refused
-from db.locks import lock_campaigns, lock_organization
+from db.locks import lock_standing
 from db.models import Campaign
 from domain import wallet as wallets
 from domain.posture import Posture, apply_posture
@@ -46,7 +49,7 @@ def freeze_by_hand(
     WalletNotFound.
     """
     _check(by, why)
-    lock_organization(session, organization_id)
+    lock_standing(session, organization_id)
     wallets.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
     return apply_posture(session, organization_id, now)
 
@@ -68,7 +71,7 @@ def lift_by_hand(
     _check(by, why)
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
         raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
-    lock_organization(session, organization_id)
+    lock_standing(session, organization_id)
     if not wallets.unfreeze(session, organization_id, reason, by=by, why=why, now=now):
         raise wallets.UnknownFreeze(organization_id, reason)
     return apply_posture(session, organization_id, now)
@@ -89,7 +92,7 @@ def override_by_hand(
     Raises: WhoAndWhy, UnknownFreeze, Refused INVALID_OVERRIDE.
     """
     _check(by, why)
-    lock_organization(session, organization_id)
+    lock_standing(session, organization_id)
     wallets.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
     return apply_posture(session, organization_id, now)
 
@@ -110,7 +113,7 @@ def correct_by_hand(
     Raises: WhoAndWhy, OrganizationNotFound.
     """
     _check(by, why)
-    lock_organization(session, organization_id)
+    lock_standing(session, organization_id)
     outcome = wallets.correct(
         session,
         organization_id,
@@ -160,14 +163,14 @@ def pause_campaign(session: Session, campaign_id: str, now: datetime) -> Campaig
 
 
 def _campaign(session: Session, campaign_id: str) -> Campaign:
+    """The campaign as it is under its organization's lock, which all that changes it holds."""
     found = session.get(Campaign, campaign_id)
+    if found is not None:
+        lock_standing(session, found.organization_id)
+        session.refresh(found)
     if found is None or found.status in (CampaignStatus.COMPLETED, CampaignStatus.CANCELLED):
         raise CampaignNotFound(campaign_id)
-    lock_organization(session, found.organization_id)
-    lock_campaigns(session, found.organization_id)
-    return session.get_one(
-        Campaign, campaign_id, with_for_update={"key_share": True}, populate_existing=True
-    )
+    return found
 
 
 def _check(by: str, why: str) -> None:

@@ -12,7 +12,7 @@ from base.enums import CampaignStatus
 from base.ids import new_id
 from base.money import exponent_of
 from base.outcomes import Refused
-from db.locks import lock_organization
+from db.locks import BrandNotFound, lock_organization
 from db.models import Brand, Campaign, Organization
 from domain.posture import apply_posture
 from domain.wallet import open_wallet
@@ -34,13 +34,6 @@ class InvalidSubaccount(Refused):
 
     def __init__(self, sid: str) -> None:
         super().__init__("INVALID_SUBACCOUNT", sid)
-
-
-class BrandNotFound(Refused):
-    """There is no brand with this id."""
-
-    def __init__(self, brand_id: str) -> None:
-        super().__init__("BRAND_NOT_FOUND", brand_id, brand=brand_id)
 
 
 def create_organization(session: Session, *, name: str, currency: str, now: datetime) -> str:
@@ -83,7 +76,7 @@ def create_brand(
     lock_organization(session, organization_id)
     session.add(brand)
     session.flush()
-    apply_posture(session, organization_id, now)
+    apply_posture(session, organization_id, now, heal=True)
     return brand.id
 
 

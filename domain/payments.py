@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from base.facts import PaymentFacts, PaymentReport
 from base.outcomes import Refused
-from db.locks import lock_organization
+from db.locks import lock_standing
 from db.models import Organization
 from domain import wallet as wallets
 from domain.jobs import LOOK_AT_PAYMENT, stage
@@ -44,7 +44,7 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
     organization_id = facts.organization_id
     if organization_id is None or session.get(Organization, organization_id) is None:
         raise PaymentNotOurs(facts.external_id)
-    lock_organization(session, organization_id)
+    lock_standing(session, organization_id)
     outcome = wallets.settle(session, organization_id, facts, now)
     if not outcome.ok:
         raise Refused(outcome.outcome, f"payment {facts.external_id}", payment=facts.external_id)

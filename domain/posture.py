@@ -18,13 +18,12 @@ from base.enums import CampaignStatus, FreezeReason, PauseReason, SubscriptionSt
 from db.locks import (
     lock_brands,
     lock_campaigns,
-    lock_organization,
-    lock_subscriptions,
+    lock_standing,
     lock_wallet,
 )
 from db.models import Campaign, Subscription, Wallet
 from domain import wallet as wallets
-from domain.jobs import CONVERGE_TWILIO, ENFORCE_ORGANIZATION, stage
+from domain.jobs import CONVERGE_TWILIO, stage
 
 #: Who places and lifts what the posture decides.
 SYSTEM = "system"
@@ -75,8 +74,8 @@ def standing_of(subscriptions: Sequence[Subscription], now: datetime) -> Standin
 def can_send(session: Session, organization_id: str, now: datetime) -> Refusal | None:
     """This function will tell why the organization may not spend now; None if it may.
 
-    The one place that answers; every way of spending asks it first. A hint and not a lock: the
-    debit itself decides again, under the wallet's lock.
+    The one place that answers, for every way of spending. A hint and not a lock: the debit itself
+    decides again, under the wallet's lock.
     """
     subscriptions = session.scalars(
         select(Subscription)
@@ -87,14 +86,16 @@ def can_send(session: Session, organization_id: str, now: datetime) -> Refusal |
     return _refusal(session, wallet, standing_of(subscriptions, now), organization_id, now)
 
 
-def apply_posture(session: Session, organization_id: str, now: datetime) -> Posture:
+def apply_posture(
+    session: Session, organization_id: str, now: datetime, *, heal: bool = False
+) -> Posture:
     """This function will bring freezes, campaigns and Twilio's desired state in line with facts.
 
-    Replay: where they are in line already, nothing changes. Locks the organization and all below
+    With `heal`, subaccounts that were not brought in line so far are asked for again. Replay: where
+    they are in line already, nothing changes. Locks the organization and all below
     it, in the house's order. Raises: OrganizationNotFound.
     """
-    lock_organization(session, organization_id)
-    subscriptions = lock_subscriptions(session, organization_id)
+    subscriptions = lock_standing(session, organization_id)
     standing = standing_of(subscriptions, now)
     wallet = lock_wallet(session, organization_id)
     if wallet is not None:
@@ -105,8 +106,8 @@ def apply_posture(session: Session, organization_id: str, now: datetime) -> Post
         lock_campaigns(session, organization_id), _pause_reason(refusal), now
     )
     overridden = standing is not Standing.ACTIVE and refusal is not Refusal.SUBSCRIPTION_INACTIVE
-    _desire_twilio(session, organization_id, Standing.ACTIVE if overridden else standing)
-    _enforce_at_end_of_grace(session, organization_id, subscriptions, now)
+    effective = Standing.ACTIVE if overridden else standing
+    _desire_twilio(session, organization_id, effective, heal=heal)
     return Posture(standing, refusal, paused, resumed)
 
 
@@ -187,33 +188,18 @@ def _pause_or_resume(
     return paused, resumed
 
 
-def _desire_twilio(session: Session, organization_id: str, standing: Standing) -> None:
-    if standing is Standing.REPORTED:
-        return  # Twilio stays as it is until the provider has confirmed the end.
-    desired = TwilioStatus.ACTIVE if standing is Standing.ACTIVE else TwilioStatus.SUSPENDED
+def _desire_twilio(
+    session: Session, organization_id: str, standing: Standing, *, heal: bool
+) -> None:
+    # None while an end is only reported: Twilio stays as it is until the provider has confirmed it.
+    desired = {
+        Standing.ACTIVE: TwilioStatus.ACTIVE,
+        Standing.INACTIVE: TwilioStatus.SUSPENDED,
+    }.get(standing)
     for brand in lock_brands(session, organization_id):
-        if brand.twilio_desired != desired:
+        moved = brand.twilio_desired != (desired or brand.twilio_desired)
+        if desired is not None and moved:
             brand.twilio_desired = desired
             brand.twilio_generation += 1
+        if moved or (heal and brand.twilio_converged != brand.twilio_generation):
             stage(session, CONVERGE_TWILIO, organization_id, brand_id=brand.id)
-
-
-def _enforce_at_end_of_grace(
-    session: Session, organization_id: str, subscriptions: Sequence[Subscription], now: datetime
-) -> None:
-    """The end of a grace changes the posture although no event tells of it."""
-    for subscription in subscriptions:
-        end = grace_ends_at(subscription)
-        if (
-            subscription.status == SubscriptionStatus.PAST_DUE
-            and end is not None
-            and end > now
-            and subscription.looked_at == now
-        ):
-            stage(
-                session,
-                ENFORCE_ORGANIZATION,
-                organization_id,
-                delay_seconds=(end - now).total_seconds() + 1,
-                organization_id=organization_id,
-            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -19,10 +20,11 @@ from base.ids import new_id
 from base.outcomes import NotYet, Refused
 from db.locks import lock_organization, lock_subscriptions
 from db.models import Organization, Subscription
-from domain.jobs import LOOK_AT_SUBSCRIPTION, stage
+from domain.jobs import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION, stage
 from domain.posture import Posture, apply_posture
 
-#: Seconds after which an answer that contradicts a newer event is asked again before belief.
+#: Seconds between the times that an answer which contradicts a newer event is asked for again;
+#: after them it is believed.
 CONTRADICTION_WAITS_SECONDS = (5.0, 30.0, 120.0)
 #: Seconds until another holder's look is over, for one that finds the subscription taken.
 _TAKEN_WAIT_SECONDS = 2.0
@@ -79,7 +81,7 @@ def report(
     if (event.closing or event.opening) and newest:
         subscription.reported_at = occurred_at
         subscription.reported_claim = "closing" if event.closing else "opening"
-        subscription.contradictions = 0
+        subscription.contradicted_at = None
     if event.closing:
         subscription.closing_reported_at = now
     session.flush()
@@ -122,14 +124,16 @@ def record_look(
     look: Look,
     facts: SubscriptionFacts,
     now: datetime,
-    waits_seconds: tuple[float, ...] = CONTRADICTION_WAITS_SECONDS,
+    *,
+    grace_seconds: int,
 ) -> float | None:
     """This function will believe what the provider said, or give the seconds to ask again after.
 
-    Not believed: an answer that contradicts a newer event, until it was given as often as
-    `waits_seconds` is long; an opening answer asked for before the newest event came in (that
-    event's own look decides); one that had no lease, where the row has come meanwhile, since
-    nobody can say which of the two answers is the newer. Raises: UnknownOrganization.
+    Not believed: an answer that contradicts a newer event, until it has for as long as
+    CONTRADICTION_WAITS_SECONDS say; an opening answer asked for before the newest event came in
+    (that event's own look decides); one that had no lease, where the row has come meanwhile, since
+    nobody can say which of the two answers is the newer. A subscription that has just become past
+    due counts as active for `grace_seconds` more. Raises: UnknownOrganization.
     """
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
@@ -150,16 +154,20 @@ def record_look(
         subscription.look_token = subscription.look_lease_until = None
         if subscription.reports != look.reports and facts.status in _OPEN:
             return None
-        if _contradicts(subscription, facts) and subscription.contradictions < len(waits_seconds):
-            subscription.contradictions += 1
-            return waits_seconds[subscription.contradictions - 1]
+        if _contradicts(subscription, facts):
+            wait_seconds = _until_asked_again(subscription, now)
+            if wait_seconds is not None:
+                return wait_seconds
     _believe(subscription, facts, now)
+    if facts.status is SubscriptionStatus.PAST_DUE and subscription.past_due_since == now:
+        subscription.grace_seconds = grace_seconds
+        _enforce_at_end_of_grace(session, subscription)
     session.flush()
     apply_posture(session, organization_id, now)
     return None
 
 
-def release_look(session: Session, look: Look) -> None:
+def give_back_look(session: Session, look: Look) -> None:
     """This function will give the lease back after a look that came to nothing."""
     session.execute(
         text(
@@ -178,6 +186,26 @@ def _contradicts(subscription: Subscription, facts: SubscriptionFacts) -> bool:
     return not agrees and newer
 
 
+def _until_asked_again(subscription: Subscription, now: datetime) -> float | None:
+    """Counts time and not answers, of which several looks may give many at once."""
+    subscription.contradicted_at = subscription.contradicted_at or now
+    elapsed = (now - subscription.contradicted_at).total_seconds()
+    asked_at = accumulate(CONTRADICTION_WAITS_SECONDS)
+    return next((instant - elapsed for instant in asked_at if instant > elapsed), None)
+
+
+def _enforce_at_end_of_grace(session: Session, subscription: Subscription) -> None:
+    """The end of a grace changes the posture although no event tells of it."""
+    if subscription.grace_seconds:
+        stage(
+            session,
+            ENFORCE_ORGANIZATION,
+            subscription.organization_id,
+            delay_seconds=subscription.grace_seconds + 1,
+            organization_id=subscription.organization_id,
+        )
+
+
 def _believe(subscription: Subscription, facts: SubscriptionFacts, now: datetime) -> None:
     if facts.status is SubscriptionStatus.PAST_DUE:
         subscription.past_due_since = subscription.past_due_since or now
@@ -188,7 +216,7 @@ def _believe(subscription: Subscription, facts: SubscriptionFacts, now: datetime
     subscription.plan_external_id = facts.plan_external_id
     subscription.looked_at = now
     subscription.closing_reported_at = None
-    subscription.contradictions = 0
+    subscription.contradicted_at = None
 
 
 def _organization_of(session: Session, facts: SubscriptionFacts) -> str:

@@ -16,21 +16,14 @@ from sqlalchemy.orm import Session
 from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.ids import new_id
-from base.outcomes import NotYet, Refused
-from db.locks import lock_brand
+from base.outcomes import NotYet
+from db.locks import BrandNotFound, lock_brand
 from db.models import Brand
 
 #: Seconds until a brand in somebody else's hands is tried again.
 _TAKEN_WAIT_SECONDS = 1.0
 #: The states a subaccount can be taken into and out of; the others need a person.
 CHANGEABLE = (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED)
-
-
-class BrandNotFound(Refused):
-    """There is no such brand, or it has no subaccount."""
-
-    def __init__(self, brand_id: str) -> None:
-        super().__init__("BRAND_NOT_FOUND", brand_id, brand=brand_id)
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ def record(session: Session, hand: Hand, facts: SubaccountFacts, now: datetime) 
     return None
 
 
-def release(
+def give_back(
     session: Session,
     hand: Hand,
     *,

@@ -13,10 +13,10 @@ from starlette.routing import Route
 from base.settings import Settings
 from db.engine import Database
 from db.inbox import InboxBatcher
+from db.refusals import RefusalLog
 from db.ring import Ringer
 from ingress.answers import on_error, on_http_exception
 from ingress.health import Ready, healthz
-from ingress.refusals import RefusalLog
 from ingress.webhooks.door import Door
 from ingress.webhooks.paypal import PayPalProof
 from ingress.webhooks.twilio import TwilioProof

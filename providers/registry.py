@@ -15,7 +15,7 @@ _PAYPAL_URLS = {
     "live": "https://api-m.paypal.com",
     "sandbox": "https://api-m.sandbox.paypal.com",
 }
-#: Seconds that all tries of one read at Twilio take together: a job there reads twice and sets once.
+#: Seconds that all tries of one read at Twilio take together: a job reads twice, and sets once.
 _TWILIO_WINDOW_SECONDS = 5.0
 
 

@@ -17,7 +17,7 @@ from base.log import bound, get_logger
 from base.outcomes import NotYet, ProviderUnavailable, Refused
 from base.settings import Settings
 from db import jobs
-from db.engine import Database, clock
+from db.engine import Database, StatementTooSlow
 from db.jobs import RINGS_BEFORE_COMMITTED_CLAIM, Claim
 from domain.jobs import JOB_TYPES
 from providers.registry import Providers
@@ -83,6 +83,8 @@ class Executor:
             if JOB_TYPES[claim.name].provider:
                 run = self._run_of(claim)
                 self.actors[claim.name](run, **claim.kwargs)
+                if run.outcome is None:
+                    raise TypeError(f"{claim.name} ended without recording anything")
                 attempt.outcome = run.outcome
             elif not self.database.run(lambda session: self._held_transaction(session, claim)):
                 attempt.outcome = "taken"
@@ -94,8 +96,11 @@ class Executor:
         if claim is None:
             return
         job = JOB_TYPES.get(claim.name)
-        if job is None or claim.failures >= job.policy.attempts:
-            error = "no such job" if job is None else "out of attempts: its workers died"
+        if job is None:
+            # Newer than this worker: left to its bell, until a worker that knows it is there.
+            log.error("job of an unknown name", job_name=claim.name)
+        elif claim.failures >= job.policy.attempts:
+            error = "out of attempts: its workers died"
             jobs.fail(
                 session, claim, worker=self.worker, error=error, traceback=None, retry_seconds=None
             )
@@ -114,16 +119,14 @@ class Executor:
                 self._act_and_finish(session, claim)
 
     def _held_transaction(self, session: Session, claim: Claim) -> bool:
-        held = jobs.hold(session, claim)
+        held = jobs.lock_claimed(session, claim)
         if held:
             self._act_and_finish(session, claim)
         return held
 
     def _act_and_finish(self, session: Session, claim: Claim) -> None:
         set_cause(session, claim)
-        run = self._run_of(claim, session)
-        run.now = clock(session)
-        self.actors[claim.name](run, **claim.kwargs)
+        self.actors[claim.name](self._run_of(claim, session), **claim.kwargs)
         session.flush()
         jobs.finish(session, claim, worker=self.worker)
 
@@ -150,7 +153,7 @@ class Executor:
                     )
                 )
                 return "refused"
-            if isinstance(error, NotYet):
+            if isinstance(error, NotYet) and not isinstance(error, StatementTooSlow):
                 self._end(
                     lambda s: jobs.postpone(
                         s,

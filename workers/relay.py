@@ -16,7 +16,7 @@ import redis
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
-from db import jobs
+from db import bells
 from db.engine import Database
 from db.ring import EPOCH_KEY, connect, push
 
@@ -44,17 +44,17 @@ class Relay:
         due again. Raises: redis.RedisError, NotYet, OutcomeUnknown when one of the two is away.
         """
         if self._client.get(EPOCH_KEY) is None:
-            again = self._database.run(jobs.ring_all_again)
+            again = self._database.run(bells.ring_all_again)
             # Set last: killed in between, the next relay finds it missing and does it once more.
             self._client.set(EPOCH_KEY, secrets.token_hex(8), nx=True)
             log.warning("redis was empty; rung jobs are due again", jobs=again)
-        due = self._database.run(lambda session: jobs.ring_due(session, _BATCH))
+        due = self._database.run(lambda session: bells.ring_due(session, _BATCH))
         if due:
             try:
                 push(self._client, due)
             except redis.RedisError:
                 ids = [job.job_id for job in due]
-                self._database.run(lambda session: jobs.unring(session, ids))
+                self._database.run(lambda session: bells.unring(session, ids))
                 raise
         return len(due)
 

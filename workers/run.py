@@ -49,7 +49,7 @@ class Run:
     now: datetime
     session: Session | None = None
     #: How `record` ended the attempt: "done", "postponed", or "taken" by a newer claim.
-    outcome: str = "done"
+    outcome: str | None = None
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -79,7 +79,7 @@ class Run:
         def work(session: Session) -> str:
             set_cause(session, self.claim)
             self.now = clock(session)
-            jobs.hold(session, self.claim)
+            jobs.lock_claimed(session, self.claim)
             later = fn(session)
             session.flush()
             if later is None:

@@ -14,7 +14,7 @@ from base.settings import Settings, load_settings, require
 from cli.commands.shared import Failure, clear_errors, console, owner_address
 from cli.databases import give_password, write_private
 from cli.stack import Stack, state_folder
-from db.migrate import check_serving_login
+from db.migrate import check_serving_login, clear_addresses
 from db.migrate import migrate as migrate_database
 from ingress import app as ingress_app
 from providers import registry
@@ -82,7 +82,8 @@ def migrate(
     with clear_errors():
         url = owner_address()
         try:
-            migrate_database(url, revision)
+            with clear_addresses("DATABASE_OWNER_URL"):
+                migrate_database(url, revision)
         except CommandError as error:
             raise Failure(str(error)) from None
         settings = load_settings()

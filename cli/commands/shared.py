@@ -21,6 +21,7 @@ from cli.embedded import EmbeddedServerError
 from cli.stack import state_folder
 from cli.supervisor import ProcessNotReady
 from db.engine import Database, clock
+from db.migrate import clear_addresses
 from db.ring import Ringer
 
 T = TypeVar("T")
@@ -64,9 +65,10 @@ def acting() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
         url, redis_url = addresses()
         ringer = Ringer(redis_url) if redis_url else None
         try:
-            database = Database(
-                url, name="cli", pool_size=1, after_commit=ringer.ring if ringer else None
-            )
+            with clear_addresses("DATABASE_URL"):
+                database = Database(
+                    url, name="cli", pool_size=1, after_commit=ringer.ring if ringer else None
+                )
             try:
                 yield lambda fn: database.run(lambda session: fn(session, clock(session)))
             finally:

@@ -31,7 +31,7 @@ from cli.commands.shared import (
 )
 from db.engine import Database, clock
 from db.models import WalletEntry, WalletFreeze
-from domain import operators, wallet
+from domain import books, operators, wallet
 from domain.posture import Posture
 
 #: The columns of an export, in order.
@@ -59,9 +59,9 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
     """Show the figures and the freezes that stand."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
-        figures = wallet.balance(session, organization_id, now)
+        figures = books.balance(session, organization_id, now)
         stopping, overridden = wallet.standing_freezes(session, organization_id, now)
-        summed = wallet.entries_sum(session, organization_id)
+        summed = books.entries_sum(session, organization_id)
         return {
             "organization": organization_id,
             "balance": f"{text_from_micros(figures.balance_micros, figures.currency)}"
@@ -85,7 +85,7 @@ def history(
     since: Annotated[datetime | None, typer.Option(help="From this instant (UTC) on.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Before this instant (UTC).")] = None,
     after: Annotated[int | None, typer.Option(help="The cursor: last number of a page.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=wallet.PAGE_MAX, help="Rows a page.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=books.PAGE_MAX, help="Rows a page.")] = 50,
     output: Format = "table",
 ) -> None:
     """Show entries, newest first; csv and jsonl export the whole history as a stream."""
@@ -97,7 +97,7 @@ def history(
         rows = act(
             lambda session, _: [
                 _line(entry)
-                for entry in wallet.history(
+                for entry in books.history(
                     session, organization_id, after=after, limit=limit, **filters
                 )
             ]
@@ -173,7 +173,7 @@ def correct(
     key = key or new_id("fix")
 
     def write(session: Session, now: datetime) -> wallet.WalletOutcome:
-        currency = wallet.balance(session, organization_id, now).currency
+        currency = books.balance(session, organization_id, now).currency
         micros = micros_from_text(amount)
         return operators.correct_by_hand(
             session,
@@ -225,11 +225,11 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
             page = do(
                 lambda session, _: [
                     _entry(entry)
-                    for entry in wallet.history(
+                    for entry in books.history(
                         session,
                         organization_id,
                         after=after,  # noqa: B023  # called before the next turn
-                        limit=wallet.PAGE_MAX,
+                        limit=books.PAGE_MAX,
                         **filters,
                     )
                 ]
@@ -239,7 +239,7 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
                     writer.writerow(row)
                 else:
                     sys.stdout.write(json.dumps(row) + "\n")
-            if len(page) < wallet.PAGE_MAX:
+            if len(page) < books.PAGE_MAX:
                 return
             cursor = page[-1]["no"]
 

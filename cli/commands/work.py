@@ -16,7 +16,7 @@ from db.models import Brand, Campaign, Job, JobAttempt, Organization, Subscripti
 from domain import operators, twilio_state
 from domain import organizations as records
 from domain.jobs import JOB_TYPES
-from domain.posture import can_send, standing_of
+from domain.posture import apply_posture, can_send, standing_of
 
 organizations = typer.Typer(no_args_is_help=True, help="Organizations and how they stand.")
 campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns by hand.")
@@ -78,6 +78,16 @@ def create_organization(
     )
 
 
+@organizations.command("enforce")
+def enforce(organization_id: Org) -> None:
+    """Derive the posture again and heal what is out of line with it, at Twilio too."""
+    posture = act(lambda session, now: apply_posture(session, organization_id, now, heal=True))
+    typer.echo(
+        f"subscription {posture.standing}; campaigns paused {posture.campaigns_paused},"
+        f" resumed {posture.campaigns_resumed}"
+    )
+
+
 @organizations.command("add-brand")
 def add_brand(
     organization_id: Org,
@@ -118,7 +128,7 @@ def start(campaign_id: str) -> None:
 
 @jobs.command("list")
 def list_jobs(
-    state: Annotated[str, typer.Option(help="waiting, dead or done.")] = "waiting",
+    state: Annotated[str, typer.Option(help="waiting, dead, refused or done.")] = "waiting",
     organization: Annotated[str | None, typer.Option("--org", help="Of one organization.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -126,6 +136,7 @@ def list_jobs(
     states = {
         "waiting": Job.ring_at.is_not(None),
         "dead": Job.dead_at.is_not(None),
+        "refused": Job.outcome == "refused",
         "done": Job.done_at.is_not(None),
     }
     with clear_errors():
@@ -178,11 +189,11 @@ def show_job(job_id: str, as_json: Json = False) -> None:
 
 @jobs.command("redrive")
 def redrive(job_id: str) -> None:
-    """Give a dead job its whole policy again."""
+    """Give a dead or refused job its whole policy again, once its cause is mended."""
     done = act(lambda session, _: job_rows.redrive(session, job_id))
     with clear_errors():
         if not done:
-            raise Failure(f"{job_id} is not a dead job")
+            raise Failure(f"{job_id} is neither dead nor refused")
     typer.echo(f"{job_id} runs again")
 
 

@@ -12,7 +12,7 @@ from cli.demo.report import Report
 from cli.demo.set import Set
 from db.models import InboxEvent, Job, WalletEntry
 from domain import operators
-from domain.wallet import balance, entries_sum
+from domain.books import balance, entries_sum
 
 CLOSED = ["subscription_inactive", "subscription_inactive", "manual_pause"]
 OPEN = ["running", "running", "manual_pause"]

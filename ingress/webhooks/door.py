@@ -11,8 +11,8 @@ from base.ids import new_id
 from base.log import bound, get_logger
 from base.outcomes import ProviderUnavailable
 from db.inbox import InboxBatcher, InboxUnavailable, Received, Verdict
+from db.refusals import RefusalLog
 from ingress.answers import Refusal, accepted, problem_response
-from ingress.refusals import RefusalLog
 from providers.errors import (
     CertificateUnavailable,
     CredentialsRejected,

@@ -125,7 +125,7 @@ def test_a_job_is_listed_and_shown_with_its_attempts(run, database, organization
     )
     assert job_id in run("job", "list", "--json")[1]
     assert json.loads(run("job", "show", job_id, "--json")[1])["attempts"] == []
-    assert run("job", "redrive", job_id)[2] == f"holdfast: {job_id} is not a dead job\n"
+    assert run("job", "redrive", job_id)[2] == f"holdfast: {job_id} is neither dead nor refused\n"
     policies = json.loads(run("job", "policies", "--json")[1])
     assert {row["job"] for row in policies} >= {"process_event", "converge_twilio"}
 

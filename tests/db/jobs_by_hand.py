@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from db import jobs
+from db import bells, jobs
 from db.models import Job, JobAttempt
 
 #: A wait or a lease that no test outlives, in seconds.
@@ -82,4 +82,4 @@ def fail(database, claimed, retry=WAIT):
 
 
 def ring_due(database, limit=500):
-    return [one.job_id for one in database.run(lambda session: jobs.ring_due(session, limit))]
+    return [one.job_id for one in database.run(lambda session: bells.ring_due(session, limit))]

@@ -167,13 +167,13 @@ def test_an_attempt_that_was_taken_over_can_neither_finish_nor_fail_nor_postpone
     assert fail(database, outdated) is False
     assert fail(database, outdated, retry=None) is False
     assert postpone(database, outdated) is False
-    assert database.run(lambda session: jobs.hold(session, outdated)) is False
+    assert database.run(lambda session: jobs.lock_claimed(session, outdated)) is False
     # Then nothing changed, and the newest attempt ends as it says
     after = row(database, job_id)
     for column in Job.__table__.columns.keys():  # noqa: SIM118
         assert getattr(after, column) == getattr(before, column), column
     assert attempts(database, job_id) == history
-    assert database.run(lambda session: jobs.hold(session, newest)) is True
+    assert database.run(lambda session: jobs.lock_claimed(session, newest)) is True
     assert finish(database, newest) is True
 
 
@@ -194,7 +194,7 @@ def test_what_has_ended_cannot_end_again(database, end):
     assert not finish(database, claimed, outcome="refused")
     assert not fail(database, claimed)
     assert not postpone(database, claimed)
-    assert not database.run(lambda session: jobs.hold(session, claimed))
+    assert not database.run(lambda session: jobs.lock_claimed(session, claimed))
     after = row(database, job_id)
     assert (after.outcome, after.done_at, after.dead_at) == (
         before.outcome,
@@ -207,7 +207,7 @@ def test_a_held_job_is_nobody_elses_until_the_transaction_ends(database):
     job_id = stage(database)
     claimed = claim(database, job_id)
     abandon(database, job_id)
-    with holding(database, lambda session: jobs.hold(session, claimed)):
+    with holding(database, lambda session: jobs.lock_claimed(session, claimed)):
         assert claim(database, job_id, worker="b") is None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from db import jobs
+from db import bells, jobs
 from tests.db.jobs_by_hand import (
     WAIT,
     change,
@@ -54,7 +54,7 @@ def test_relays_that_ask_at_once_each_ring_other_jobs(database):
 def test_a_relay_passes_by_bells_that_another_is_just_ringing(database):
     ids = [stage(database) for _ in range(2)]
     database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
-    with holding(database, lambda session: jobs.ring_due(session, 1)):
+    with holding(database, lambda session: bells.ring_due(session, 1)):
         (other,) = ring_due(database)
     assert other in ids
 
@@ -79,7 +79,7 @@ def test_a_bell_that_did_not_get_through_rings_again_in_a_second(database):
     job_id = stage(database)
     change(database, job_id, "ring_at = clock_timestamp()")
     ring_due(database)
-    database.run(lambda session: jobs.unring(session, [job_id]))
+    database.run(lambda session: bells.unring(session, [job_id]))
     assert row(database, job_id).rings == 0
     assert 0 < seconds_until(database, job_id, "ring_at") <= 1
 
@@ -89,7 +89,7 @@ def test_unringing_leaves_what_is_done_or_leased(database):
     finish(database, claim(database, done))
     claim(database, leased)
     before = row(database, leased).ring_at
-    database.run(lambda session: jobs.unring(session, [done, leased]))
+    database.run(lambda session: bells.unring(session, [done, leased]))
     assert row(database, done).ring_at is None
     assert row(database, leased).ring_at == before
 
@@ -107,7 +107,7 @@ def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
         abandoned,
         "rings = 1, ring_at = now() + interval '1 minute', lease_until = now()",
     )
-    assert database.run(jobs.ring_all_again) == 2
+    assert database.run(bells.ring_all_again) == 2
     assert sorted(ring_due(database)) == sorted([rung, abandoned])
     for job_id in (waiting, leased):
         assert seconds_until(database, job_id, "ring_at") > 30
@@ -121,7 +121,7 @@ def test_ringing_again_does_not_wait_for_a_job_that_is_just_being_run(database):
         change(database, job_id, "rings = 2, ring_at = clock_timestamp() + interval '1 hour'")
     with holding(database, lambda s: jobs.claim(s, running, worker="a", lease_seconds=0)):
         # When Redis was emptied meanwhile, and a bell did not get through
-        assert database.run(lambda s: (hurried(s), jobs.ring_all_again(s))[1]) == 1
-        database.run(lambda s: (hurried(s), jobs.unring(s, [running])))
+        assert database.run(lambda s: (hurried(s), bells.ring_all_again(s))[1]) == 1
+        database.run(lambda s: (hurried(s), bells.unring(s, [running])))
     # Then the other one rings
     assert ring_due(database) == [rung]

@@ -61,7 +61,7 @@ AS_APP = {
     ),
     "delete an operation": "DELETE FROM wallet_operations WHERE organization_id = %(org)s",
     "insert a payment": (
-        "INSERT INTO payment_references VALUES ('paypal', 'capture', 'P', %(org)s, 'USD', 1, 0, 0,"
+        "INSERT INTO payment_references VALUES ('paypal', 'capture', 'P', %(org)s, 1, 0, 0,"
         " now(), now())"
     ),
     "update a payment": "UPDATE payment_references SET moved_micros = 0",
@@ -272,7 +272,7 @@ def test_one_reason_with_one_cause_stands_once(owner, org):
 
 def test_one_payment_belongs_to_one_organization(owner, shared, org):
     insert = (
-        "INSERT INTO payment_references VALUES ('paypal', 'capture', 'ONE', %s, 'USD', 0, 0, 0,"
+        "INSERT INTO payment_references VALUES ('paypal', 'capture', 'ONE', %s, 0, 0, 0,"
         " now(), now())"
     )
     owner.execute(insert, (org,))

@@ -14,7 +14,7 @@ from base.enums import Provider, SubscriptionStatus
 from base.facts import PaymentFacts, SubscriptionFacts, SubscriptionReport
 from db.engine import Database
 from db.models import Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
-from domain import operators, organizations, subscriptions, wallet
+from domain import books, operators, organizations, subscriptions, wallet
 from domain.wallet import WalletOutcome
 
 #: The instant at which every test begins.
@@ -77,7 +77,7 @@ def _move(
 
 def figures(database: Database, org: str) -> tuple[int, int]:
     """This function will give a wallet's balance and what it owes."""
-    found = database.run(lambda session: wallet.balance(session, org, T0))
+    found = database.run(lambda session: books.balance(session, org, T0))
     assert found.consistent
     return found.balance_micros, found.owed_micros
 
@@ -145,14 +145,23 @@ def facts(
 
 
 def look(
-    database: Database, external_id: str, org: str | None, status: str, now: datetime = T0, **more
+    database: Database,
+    external_id: str,
+    org: str | None,
+    status: str,
+    now: datetime = T0,
+    *,
+    grace_seconds: int = 0,
+    **more,
 ) -> float | None:
     """This function will look at a subscription, be answered, and record it."""
     begun = database.run(
         lambda s: subscriptions.begin_look(s, Provider.PAYPAL, external_id, lease_seconds=60)
     )
     answer = facts(external_id, org, status, **more)
-    return database.run(lambda s: subscriptions.record_look(s, begun, answer, now))
+    return database.run(
+        lambda s: subscriptions.record_look(s, begun, answer, now, grace_seconds=grace_seconds)
+    )
 
 
 def subscribe(database: Database, org: str, status: str = "active", now: datetime = T0) -> str:

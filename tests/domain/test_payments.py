@@ -16,7 +16,7 @@ from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from db.engine import DatabaseBusy
 from db.models import Job
-from domain import payments, wallet
+from domain import books, payments, wallet
 from domain.payments import PaymentNotOurs
 from tests.db.support import (
     Impatient,
@@ -133,7 +133,7 @@ def test_in_whatever_order_a_payment_is_told_the_same_money_has_moved(shared, te
 
     shared.run(work)
     assert figures(shared, org) == (left, 0)
-    assert shared.run(lambda session: wallet.entries_sum(session, org)) == left
+    assert shared.run(lambda session: books.entries_sum(session, org)) == left
 
 
 @settings(max_examples=40, deadline=None)

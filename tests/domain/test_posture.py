@@ -373,8 +373,7 @@ def set_grace(database, external_id, seconds):
 
 
 def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, shared):
-    set_grace(shared, scene.subscription, 3_600)
-    look(shared, scene.subscription, scene.org, "past_due", later(0))
+    look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
     assert scene.seen() == GOOD
     assert scene.seen(later(3_599)) == GOOD
     assert can_send(shared, scene.org, later(3_600)) is Refusal.SUBSCRIPTION_INACTIVE
@@ -384,8 +383,7 @@ def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, 
 
 
 def test_the_end_of_a_grace_is_enforced_by_a_job_since_no_event_tells_of_it(scene, shared):
-    set_grace(shared, scene.subscription, 3_600)
-    look(shared, scene.subscription, scene.org, "past_due")
+    look(shared, scene.subscription, scene.org, "past_due", grace_seconds=3_600)
     (job,) = staged(shared, scene.org, "enforce_organization")
     assert timedelta(seconds=3_590) < job.due_at - job.staged_at < timedelta(seconds=3_602)
     # When its time has come
@@ -394,11 +392,10 @@ def test_the_end_of_a_grace_is_enforced_by_a_job_since_no_event_tells_of_it(scen
 
 
 def test_being_told_again_that_it_is_past_due_does_not_lengthen_the_grace(scene, shared):
-    set_grace(shared, scene.subscription, 3_600)
-    look(shared, scene.subscription, scene.org, "past_due", later(0))
-    look(shared, scene.subscription, scene.org, "past_due", later(3_000))
+    look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
+    look(shared, scene.subscription, scene.org, "past_due", later(3_000), grace_seconds=3_600)
     assert can_send(shared, scene.org, later(3_600)) is Refusal.SUBSCRIPTION_INACTIVE
     # But one that paid in between has a new grace
     look(shared, scene.subscription, scene.org, "active", later(4_000))
-    look(shared, scene.subscription, scene.org, "past_due", later(5_000))
+    look(shared, scene.subscription, scene.org, "past_due", later(5_000), grace_seconds=3_600)
     assert can_send(shared, scene.org, later(8_599)) is None

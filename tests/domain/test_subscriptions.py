@@ -45,7 +45,7 @@ def begin(database, external_id, *, lease=60):
 
 def record(database, begun, org, status, now=T0, **more):
     answer = facts(begun.external_id, org, status, **more)
-    return database.run(lambda s: subscriptions.record_look(s, begun, answer, now))
+    return database.run(lambda s: subscriptions.record_look(s, begun, answer, now, grace_seconds=0))
 
 
 def end_lease(database, external_id):
@@ -141,30 +141,43 @@ def test_an_answer_against_a_newer_event_is_believed_after_three_more_askings(sh
     one = subscribe(shared, org)
     tell(shared, one, closing=True)
     # When the provider keeps answering that it is active
+    now = T0
     for wait in WAITS:
-        assert look(shared, one, org, "active") == wait
+        assert look(shared, one, org, "active", now) == wait
         # Then it stays closed while that is asked again
         assert standing(shared, org) == {"subscription_inactive"}
-    assert look(shared, one, org, "active") is None
+        now += timedelta(seconds=wait)
+    assert look(shared, one, org, "active", now) is None
     assert standing(shared, org) == set()
-    assert subscription(shared, one).contradictions == 0
+    assert subscription(shared, one).contradicted_at is None
+
+
+def test_many_looks_at_once_do_not_make_a_contradiction_believed_sooner(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True)
+    answers = [look(shared, one, org, "active", T0 + timedelta(seconds=n)) for n in range(6)]
+    assert answers == [5.0, 4.0, 3.0, 2.0, 1.0, 30.0]
+    assert standing(shared, org) == {"subscription_inactive"}
 
 
 def test_a_closing_answer_against_a_newer_opening_event_is_asked_again_too(shared, org):
     one = subscribe(shared, org, "suspended")
     tell(shared, one, opening=True)
+    now = T0
     for wait in WAITS:
-        assert look(shared, one, org, "suspended") == wait
-    assert look(shared, one, org, "suspended") is None
+        assert look(shared, one, org, "suspended", now) == wait
+        now += timedelta(seconds=wait)
+    assert look(shared, one, org, "suspended", now) is None
 
 
 def test_a_newer_event_begins_the_counting_anew(shared, org):
     one = subscribe(shared, org)
     tell(shared, one, closing=True)
-    for wait in WAITS[:2]:
-        assert look(shared, one, org, "active") == wait
+    assert look(shared, one, org, "active", T0) == WAITS[0]
+    late = T0 + timedelta(seconds=40)
+    assert look(shared, one, org, "active", late) == sum(WAITS) - 40
     tell(shared, one, closing=True, occurred_at=later(5))
-    assert look(shared, one, org, "active") == WAITS[0]
+    assert look(shared, one, org, "active", late) == WAITS[0]
 
 
 def test_past_due_agrees_with_an_opening_claim_and_not_with_a_closing_one(shared, org):
@@ -245,7 +258,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_outdated_look_records_nothin
     assert found.look_token == newest.token
     assert standing(shared, org) == set()
     # Nor can it give back a lease that is not its own
-    shared.run(lambda s: subscriptions.release_look(s, outdated))
+    shared.run(lambda s: subscriptions.give_back_look(s, outdated))
     with pytest.raises(NotYet):
         begin(shared, one)
     assert record(shared, newest, org, "suspended") is None
@@ -263,7 +276,7 @@ def test_a_look_whose_lease_ran_out_may_record_if_nobody_took_it(shared, org):
 def test_a_look_that_came_to_nothing_gives_its_lease_back(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
-    shared.run(lambda s: subscriptions.release_look(s, begun))
+    shared.run(lambda s: subscriptions.give_back_look(s, begun))
     assert begin(shared, one)
 
 

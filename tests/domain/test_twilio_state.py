@@ -8,8 +8,8 @@ from sqlalchemy import text
 from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.outcomes import NotYet
+from db.locks import BrandNotFound
 from domain import organizations, twilio_state
-from domain.twilio_state import BrandNotFound
 from tests.db.support import at_once
 from tests.domain.support import T0, brand, later, look, make_brand, subscribe
 
@@ -35,7 +35,7 @@ def record(database, hand, status, now=T0):
 
 
 def release(database, hand, **more):
-    return database.run(lambda s: twilio_state.release(s, hand, **more))
+    return database.run(lambda s: twilio_state.give_back(s, hand, **more))
 
 
 def expire(database, brand_id):

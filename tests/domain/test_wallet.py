@@ -10,6 +10,7 @@ from sqlalchemy import text
 from base.enums import FreezeReason
 from base.money import AMOUNT_MICROS_MAX
 from db.engine import DatabaseBusy
+from domain import books
 from domain import wallet as wallets
 from domain.wallet import WalletOutcome
 from tests.db.support import Impatient, at_once, holding, one_behind_the_other
@@ -258,7 +259,7 @@ def test_debits_and_credits_of_many_threads_add_up_and_are_numbered_without_gaps
     for before, after in pairwise(rows):
         assert after.balance_before_micros == before.balance_after_micros
         assert after.previous_hash == before.hash
-    assert shared.run(lambda session: wallets.entries_sum(session, org)) == 1_000 - 32 * 4 * 4
+    assert shared.run(lambda session: books.entries_sum(session, org)) == 1_000 - 32 * 4 * 4
 
 
 @pytest.mark.parametrize("move", MOVES)

@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import Database
 from db.models import Wallet
+from domain import books
 from domain import wallet as wallets
 from domain.wallet import WalletNotFound
 from tests.domain.support import (
@@ -86,14 +87,14 @@ def test_a_session_that_read_the_wallet_before_sees_what_the_operation_did(share
 def test_the_balance_shows_every_figure(shared, shared_urls, org):
     credit(shared, org, 100)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 30 WHERE organization_id = '{org}'")
-    found = shared.run(lambda session: wallets.balance(session, org, T0))
+    found = shared.run(lambda session: books.balance(session, org, T0))
     assert (found.balance_micros, found.held_micros, found.available_micros) == (100, 30, 70)
     assert (found.currency, found.owed_micros, found.entry_no) == ("USD", 0, 1)
     assert (found.frozen, found.consistent) == (False, True)
 
 
 def history(database, org, **filters):
-    found = database.run(lambda session: wallets.history(session, org, **filters))
+    found = database.run(lambda session: books.history(session, org, **filters))
     return [entry.entry_no for entry in found]
 
 
@@ -118,14 +119,6 @@ def test_the_history_can_be_narrowed_by_kind_and_time(shared, org):
     assert history(shared, org, kinds=["debit", "freeze"]) == [6, 5]
     assert history(shared, org, since=later(2), until=later(4)) == [3, 2]
     assert history(shared, org, kinds=["credit"], since=later(4)) == [4]
-
-
-def test_an_export_gives_every_entry_once(shared, org, monkeypatch):
-    monkeypatch.setattr(wallets, "PAGE_MAX", 3)
-    for n in range(1, 8):
-        credit(shared, org, n)
-    pages = shared.run(lambda session: list(wallets.history_pages(session, org)))
-    assert [[entry.entry_no for entry in page] for page in pages] == [[7, 6, 5], [4, 3, 2], [1, 0]]
 
 
 # Rebuilding
@@ -157,7 +150,7 @@ def test_a_damaged_wallet_is_seen_and_made_again_from_its_entries(
     as_owner(
         shared_urls, f"UPDATE wallets SET {damage} WHERE organization_id = '{org}'", broken=True
     )
-    assert shared.run(lambda session: wallets.balance(session, org, T0)).consistent is False
+    assert shared.run(lambda session: books.balance(session, org, T0)).consistent is False
     # When the owner has it made again
     assert rebuild(owner, org).balance_micros == 60
     # Then it fits its entries, which tell of it, and money moves again

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from base.clock import wait_until
-from ingress import refusals
+from db import refusals
 from tests.ingress.cuttable import Way
 from tests.ingress.house import paypal_event
 

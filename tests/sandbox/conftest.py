@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+
 from tests.running_sandbox import LIMIT_SECONDS, Heard, Listener, start, stop
 
 

@@ -9,6 +9,7 @@ import time
 
 import httpx
 import pytest
+
 from tests.running_sandbox import ROOT, start, stop
 
 

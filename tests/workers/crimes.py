@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 from base.settings import load_settings
-from db import jobs
+from db import bells
 from db.engine import Database
 from db.ring import connect
 from providers import registry
@@ -45,4 +45,4 @@ def ring_once(times: int) -> None:
     """This function will set the bells of what is due so many times, as a relay does."""
     database = Database(load_settings().database_url, name="relay")
     for _ in range(times):
-        database.run(lambda session: jobs.ring_due(session, 500))
+        database.run(lambda session: bells.ring_due(session, 500))

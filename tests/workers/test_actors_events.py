@@ -56,12 +56,13 @@ def test_an_event_of_no_concern_is_kept_and_marked_ignored(world, event_type):
     assert looks(world) == []
 
 
-def test_an_event_whose_resource_cannot_be_looked_at_is_refused_and_kept(world):
+def test_an_event_whose_resource_cannot_be_looked_at_is_kept_and_marked(world):
     job_id = receive(world, "WH-1", SUSPENDED, {"id": "../../etc"})
 
-    assert run(world, job_id) == "refused"
-    assert world.job(job_id).last_error.startswith("MALFORMED_EVENT")
-    assert len(world.read(InboxEvent)) == 1
+    assert run(world, job_id) == "done"
+    (kept,) = world.read(InboxEvent)
+    assert kept.outcome == "malformed"
+    assert kept.handled_at is not None
     assert looks(world) == []
 
 

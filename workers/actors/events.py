@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base.enums import Provider
 from base.facts import OtherReport, Report
+from base.log import get_logger
 from base.outcomes import Refused
 from db.models import InboxEvent
 from domain.events import take_in
@@ -11,23 +12,26 @@ from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
 from workers.run import Run
 
+log = get_logger(__name__)
+
 
 def process_event(run: Run, event_id: str) -> None:
     """This function will act on one inbox event, whole, in the job's own transaction.
 
-    Raises: Refused EVENT_NOT_FOUND when it was pruned, MALFORMED_EVENT when it says nothing that
-    can be acted on.
+    Raises: Refused EVENT_NOT_FOUND.
     """
     event = run.own.get(InboxEvent, event_id, with_for_update={"key_share": True})
     if event is None:
         raise Refused("EVENT_NOT_FOUND", event_id)
-    take_in(run.own, event, _parse(event), run.now)
+    try:
+        take_in(run.own, event, _parse(event), run.now)
+    except MalformedWebhook as error:
+        # Kept and marked: it is genuine, but says nothing that can be acted on.
+        log.error("malformed event", event_type=event.event_type, error=str(error))
+        event.handled_at, event.outcome = run.now, "malformed"
 
 
 def _parse(event: InboxEvent) -> Report:
     if event.source == Provider.PAYPAL:
-        try:
-            return parse_paypal(event.body)
-        except MalformedWebhook as error:
-            raise Refused("MALFORMED_EVENT", str(error)) from None
+        return parse_paypal(event.body)
     return OtherReport(event.event_type)

@@ -16,7 +16,7 @@ def enforce_organization(run: Run, organization_id: str) -> None:
 
     Raises: OrganizationNotFound.
     """
-    apply_posture(run.own, organization_id, run.now)
+    apply_posture(run.own, organization_id, run.now, heal=True)
 
 
 def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
@@ -37,11 +37,17 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
     try:
         facts = run.providers.billing(provider).get_subscription(external_id)
     except BaseException:
-        run.transaction(lambda session: subscriptions.release_look(session, look))
+        run.transaction(lambda session: subscriptions.give_back_look(session, look))
         raise
 
     def record(session: Session) -> Later | None:
-        seconds = subscriptions.record_look(session, look, facts, run.now)
+        seconds = subscriptions.record_look(
+            session,
+            look,
+            facts,
+            run.now,
+            grace_seconds=run.settings.subscription_grace_seconds,
+        )
         return None if seconds is None else Later(seconds, "the answer is not believed yet")
 
     run.record(record)

@@ -49,7 +49,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
         raise
 
     def end(session: Session) -> Later | None:
-        if twilio_state.release(session, hand):
+        if twilio_state.give_back(session, hand):
             return Later(run.settings.twilio_recheck_seconds, "a lost request may still land")
         return None
 
@@ -81,7 +81,7 @@ def _give_back(
     run: Run, hand: Hand, *, unsure_seconds: float | None = None, problem: str | None = None
 ) -> None:
     run.transaction(
-        lambda session: twilio_state.release(
+        lambda session: twilio_state.give_back(
             session, hand, unsure_seconds=unsure_seconds, problem=problem
         )
     )

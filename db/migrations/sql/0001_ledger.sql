@@ -100,7 +100,6 @@ CREATE TABLE payment_references (
     kind            text NOT NULL CHECK (kind IN ('capture')),
     external_id     text COLLATE "C" NOT NULL CHECK (length(external_id) BETWEEN 1 AND 64),
     organization_id text COLLATE "C" NOT NULL REFERENCES wallets,
-    currency        text NOT NULL,
     captured_micros bigint NOT NULL DEFAULT 0 CHECK (captured_micros >= 0),
     refunded_micros bigint NOT NULL DEFAULT 0 CHECK (refunded_micros >= 0),
     -- What the ledger has moved for it so far, what it owes included.
@@ -508,16 +507,19 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     w wallets; r payment_references; v_before bigint; v_target bigint; v_delta bigint; v_key text;
 BEGIN
-    IF p_captured NOT BETWEEN 0 AND 1000000000000000
-       OR p_refunded NOT BETWEEN 0 AND 1000000000000000 THEN
+    IF (p_captured BETWEEN 0 AND 1000000000000000
+        AND p_refunded BETWEEN 0 AND 1000000000000000) IS NOT TRUE THEN
         RETURN wallet_refusal('INVALID_AMOUNT');
     END IF;
-    PERFORM FROM wallets WHERE organization_id = p_org;
+    -- Read without the lock, which comes after the payment's: a wallet's currency never changes.
+    SELECT * INTO w FROM wallets WHERE organization_id = p_org;
     IF NOT FOUND THEN
         RETURN wallet_refusal('WALLET_NOT_FOUND');
+    ELSIF w.currency <> p_currency THEN
+        RETURN wallet_refusal('CURRENCY_MISMATCH');
     END IF;
     INSERT INTO payment_references
-    VALUES (p_provider, p_kind, p_external_id, p_org, p_currency, 0, 0, 0, p_now, p_now)
+    VALUES (p_provider, p_kind, p_external_id, p_org, 0, 0, 0, p_now, p_now)
     ON CONFLICT DO NOTHING;
     SELECT * INTO STRICT r FROM payment_references
         WHERE provider = p_provider AND kind = p_kind AND external_id = p_external_id
@@ -525,11 +527,6 @@ BEGIN
     SELECT * INTO STRICT w FROM wallets WHERE organization_id = p_org FOR NO KEY UPDATE;
     IF r.organization_id <> p_org THEN
         RETURN wallet_refusal('IDEMPOTENCY_CONFLICT');
-    ELSIF r.currency <> p_currency OR w.currency <> p_currency THEN
-        -- Nothing of the reference may stay behind: the first row would pin the wrong currency.
-        DELETE FROM payment_references WHERE provider = p_provider AND kind = p_kind
-            AND external_id = p_external_id AND captured_micros = 0 AND refunded_micros = 0;
-        RETURN wallet_refusal('CURRENCY_MISMATCH');
     END IF;
     r.captured_micros := greatest(r.captured_micros, p_captured);
     r.refunded_micros := greatest(r.refunded_micros, p_refunded);
@@ -556,7 +553,6 @@ BEGIN
         w := ledger_take_back(w, -v_delta, p_provider || ':' || p_external_id, v_key, p_now);
     END IF;
     PERFORM ledger_store(w, p_now);
-    PERFORM wallet_remember(w, v_key, 'settle', p_kind, abs(v_delta), p_now);
     RETURN wallet_ok(w, v_before);
 END
 $$;

@@ -25,7 +25,8 @@ CREATE TABLE subscriptions (
     reported_at         timestamptz,
     reported_claim      text CHECK (reported_claim IN ('closing', 'opening')),
     closing_reported_at timestamptz,
-    contradictions      integer NOT NULL DEFAULT 0,
+    -- Since when the provider's answer has contradicted the newest event.
+    contradicted_at     timestamptz,
     -- One holder at a time looks at the provider; the token fences one that lost its lease.
     look_token          text,
     look_lease_until    timestamptz,
@@ -91,11 +92,10 @@ CREATE TABLE inbox (
     correlation_id  text COLLATE "C" NOT NULL,
     received_at     timestamptz NOT NULL,
     handled_at      timestamptz,
-    outcome         text CHECK (outcome IN ('handled', 'ignored')),
+    outcome         text CHECK (outcome IN ('handled', 'ignored', 'malformed')),
     UNIQUE (source, external_id),
     UNIQUE (source, transmission_id)
 );
-CREATE INDEX inbox_unhandled ON inbox (received_at) WHERE handled_at IS NULL;
 
 CREATE TABLE refused_deliveries (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,0 +1,64 @@
+"""Which bells are due: what the relay asks of the jobs' rows. Machinery time only."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db.jobs import Staged
+
+
+def ring_due(session: Session, limit: int) -> list[Staged]:
+    """This function will take up to `limit` jobs whose bell is due and set their next bell.
+
+    The wait doubles from 15 s to 10 min with every ring, so that a long backlog is not rung over
+    and over. Several relays may call it at once: each gets other rows.
+    """
+    rows = session.execute(
+        text(
+            "WITH due AS MATERIALIZED (SELECT id FROM jobs"
+            " WHERE ring_at <= (SELECT clock_timestamp()) ORDER BY ring_at LIMIT :limit"
+            " FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET rings = least(rings + 1, 1000), ring_at = clock_timestamp()"
+            " + least(interval '15 seconds' * power(2, least(rings, 6)), interval '10 minutes')"
+            " FROM due WHERE jobs.id = due.id RETURNING jobs.id, jobs.name, jobs.queue"
+        ),
+        {"limit": limit},
+    )
+    return [Staged(row.id, row.name, row.queue) for row in rows]
+
+
+def unring(session: Session, job_ids: list[str]) -> None:
+    """This function will make bells that did not get through ring again in a second.
+
+    A row that is locked is in a worker's hands already, and is not waited for.
+    """
+    session.execute(
+        text(
+            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs WHERE id = ANY (:ids)"
+            " AND ring_at IS NOT NULL AND lease_until IS NULL FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET rings = greatest(rings - 1, 0),"
+            " ring_at = clock_timestamp() + interval '1 second'"
+            " FROM unheard WHERE jobs.id = unheard.id"
+        ),
+        {"ids": job_ids},
+    )
+
+
+def ring_all_again(session: Session) -> int:
+    """This function will make every bell that was rung and not answered due now; gives how many.
+
+    For an emptied Redis: what waits for its own time or is in a worker's hands (leased, or locked
+    by a run that may take longer than a lock is waited for) stays as it is.
+    """
+    rows = session.execute(
+        text(
+            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"
+            " WHERE rings > 0 AND ring_at IS NOT NULL"
+            " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
+            " FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
+            " FROM unheard WHERE jobs.id = unheard.id RETURNING 1"
+        )
+    )
+    return len(rows.all())
