@@ -1,0 +1,27 @@
+"""Runs a command with DATABASE_URL and REDIS_URL naming Debian's PostgreSQL 15 and Redis 7.
+
+    python -m tests.on_debian ./run test
+
+They are started on private sockets with fresh data, and removed after. Gives the command's status.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.servers import debian_servers, debian_servers_missing
+
+
+def main() -> int:
+    if missing := debian_servers_missing():
+        print(f"not installed here, so not run on Debian's servers: {missing}")
+        return 0
+    with debian_servers() as urls:
+        env = {**os.environ, "DATABASE_URL": urls.owner_url, "REDIS_URL": urls.redis_url}
+        return subprocess.run(sys.argv[1:], env=env, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
