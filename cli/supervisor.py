@@ -106,6 +106,12 @@ class Supervisor:
         finally:
             self._signals.close()
 
+    def listen(self) -> None:
+        """This function will take SIGINT and SIGTERM for the wish to stop from now on, until
+        stop_all() has ended; wait() gives the first. Only on the main thread.
+        """
+        self._signals.listen()
+
     def wait(self) -> signal.Signals:
         """This function will block until SIGINT or SIGTERM and give it; then call stop_all().
 

@@ -54,6 +54,8 @@ with Supervisor(folder) as supervisor:
         ready=(folder / "ready").exists,
         stop_seconds=60,
     ))
+    # Before anybody is told that it may send a signal.
+    supervisor.listen()
     print(supervisor.pid("plain"), supervisor.pid("stubborn"), flush=True)
     print("told", supervisor.wait().name, flush=True)
 print("stopped", flush=True)
