@@ -45,8 +45,10 @@ def unring(session: Session, job_ids: list[str]) -> None:
     )
 
 
-def ring_all_again(session: Session) -> int:
-    """This function will make every bell that was rung and not answered due now; gives how many.
+def ring_all_again(session: Session, limit: int) -> int:
+    """This function will make up to `limit` bells that were rung and not answered due now.
+
+    Gives how many; fewer than `limit` means that none is left.
 
     For an emptied Redis: what waits for its own time or is in a worker's hands (leased, or locked
     by a run that may take longer than a lock is waited for) stays as it is.
@@ -56,9 +58,10 @@ def ring_all_again(session: Session) -> int:
             "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"
             " WHERE rings > 0 AND ring_at IS NOT NULL"
             " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
-            " FOR NO KEY UPDATE SKIP LOCKED)"
+            " LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)"
             " UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
             " FROM unheard WHERE jobs.id = unheard.id RETURNING 1"
-        )
+        ),
+        {"limit": limit},
     )
     return len(rows.all())

@@ -5,6 +5,8 @@ Serving as a superuser or as the owner would pass by every guard of the ledger, 
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +16,17 @@ from alembic import command
 from alembic.config import Config
 from psycopg import sql
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from base.settings import SettingsError
 from db.engine import driver_url, sqlalchemy_url
 
 #: Two migrations at once wait for each other on this advisory lock (any constant will do).
 _LOCK = 4_713_201
+#: What a migration of another database of the same server makes ours fail with, since roles belong
+#: to the whole server and that lock to one database: changed meanwhile, or made meanwhile.
+_ROLES_IN_USE = ("XX000", "23505", "42710")
+_TRIES_MAX = 5
 
 
 @contextmanager
@@ -45,6 +51,18 @@ def migrate(owner_url: str, revision: str = "head") -> None:
 
     Replay: a database that is there already is left as it is. Two at once are run in turn.
     """
+    for left in range(_TRIES_MAX - 1, -1, -1):
+        try:
+            _migrate_once(owner_url, revision)
+        except DBAPIError as error:
+            if not left or getattr(error.orig, "sqlstate", None) not in _ROLES_IN_USE:
+                raise
+            time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  # not a secret
+        else:
+            return
+
+
+def _migrate_once(owner_url: str, revision: str) -> None:
     engine = create_engine(sqlalchemy_url(owner_url))
     try:
         with engine.begin() as connection:

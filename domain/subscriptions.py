@@ -28,6 +28,8 @@ from domain.posture import Posture, apply_posture
 CONTRADICTION_WAITS_SECONDS = (5.0, 30.0, 120.0)
 #: Seconds until another holder's look is over, for one that finds the subscription taken.
 _TAKEN_WAIT_SECONDS = 2.0
+#: Seconds until a subscription that has just got its row is looked at again, under a lease.
+_FIRST_WAIT_SECONDS = 0.0
 _OPEN = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
 
 
@@ -76,7 +78,8 @@ def report(
         return None  # Whose it is, only the provider can say.
     subscription = _lock(session, organization_id, event.provider, event.external_id)
     subscription.reports += 1
-    occurred_at = event.occurred_at or received_at
+    # Never later than it came: a time in the future would outrank every true event after it.
+    occurred_at = min(event.occurred_at or received_at, received_at)
     newest = subscription.reported_at is None or occurred_at >= subscription.reported_at
     if (event.closing or event.opening) and newest:
         subscription.reported_at = occurred_at
@@ -131,8 +134,9 @@ def record_look(
 
     Not believed: an answer that contradicts a newer event, until it has for as long as
     CONTRADICTION_WAITS_SECONDS say; an opening answer asked for before the newest event came in
-    (that event's own look decides); one that had no lease, where the row has come meanwhile, since
-    nobody can say which of the two answers is the newer. A subscription that has just become past
+    (that event's own look decides); one asked for before we knew the subscription, since an event
+    that came meanwhile had no row to close: it makes the row, and is asked for again. A
+    subscription that has just become past
     due counts as active for `grace_seconds` more. Raises: UnknownOrganization.
     """
     organization_id = session.scalar(
@@ -142,22 +146,20 @@ def record_look(
     )
     if organization_id is None:
         organization_id = _organization_of(session, facts)
-        if not _insert(session, organization_id, facts, now):
-            return _TAKEN_WAIT_SECONDS
-        subscription = _lock(session, organization_id, facts.provider, facts.external_id)
-    elif not look.leased:
-        return _TAKEN_WAIT_SECONDS
-    else:
-        subscription = _lock(session, organization_id, facts.provider, facts.external_id)
-        if subscription.look_token != look.token:
-            return None  # The lease ran out and somebody else looks; theirs is the newer answer.
-        subscription.look_token = subscription.look_lease_until = None
-        if subscription.reports != look.reports and facts.status in _OPEN:
-            return None
-        if _contradicts(subscription, facts):
-            wait_seconds = _until_asked_again(subscription, now)
-            if wait_seconds is not None:
-                return wait_seconds
+        _insert(session, organization_id, facts, now)
+        return _FIRST_WAIT_SECONDS
+    if not look.leased:
+        return _FIRST_WAIT_SECONDS
+    subscription = _lock(session, organization_id, facts.provider, facts.external_id)
+    if subscription.look_token != look.token:
+        return None  # The lease ran out and somebody else looks; theirs is the newer answer.
+    subscription.look_token = subscription.look_lease_until = None
+    if subscription.reports != look.reports and facts.status in _OPEN:
+        return None
+    if _contradicts(subscription, facts):
+        wait_seconds = _until_asked_again(subscription, now)
+        if wait_seconds is not None:
+            return wait_seconds
     _believe(subscription, facts, now)
     if facts.status is SubscriptionStatus.PAST_DUE and subscription.past_due_since == now:
         subscription.grace_seconds = grace_seconds
@@ -228,14 +230,14 @@ def _organization_of(session: Session, facts: SubscriptionFacts) -> str:
 
 def _insert(
     session: Session, organization_id: str, facts: SubscriptionFacts, now: datetime
-) -> bool:
-    """Makes the row of a subscription not seen before; False if another look has made it."""
+) -> None:
+    """Makes the row of a subscription not seen before, unless another look has made it."""
     lock_organization(session, organization_id)
-    inserted = session.execute(
+    session.execute(
         text(
             "INSERT INTO subscriptions (id, organization_id, provider, external_id, status,"
             " created_at) VALUES (:id, :org, :provider, :external_id, 'pending', :now)"
-            " ON CONFLICT (provider, external_id) DO NOTHING RETURNING 1"
+            " ON CONFLICT (provider, external_id) DO NOTHING"
         ),
         {
             "id": new_id("sub"),
@@ -245,7 +247,6 @@ def _insert(
             "now": now,
         },
     )
-    return inserted.one_or_none() is not None
 
 
 def _lock(

@@ -19,6 +19,7 @@ from base.ids import new_id
 from base.outcomes import NotYet
 from db.locks import BrandNotFound, lock_brand
 from db.models import Brand
+from domain.jobs import CONVERGE_TWILIO, stage
 
 #: Seconds until a brand in somebody else's hands is tried again.
 _TAKEN_WAIT_SECONDS = 1.0
@@ -71,14 +72,25 @@ def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_second
     )
 
 
-def record(session: Session, hand: Hand, facts: SubaccountFacts, now: datetime) -> Hand | None:
+def record(
+    session: Session,
+    hand: Hand,
+    facts: SubaccountFacts,
+    now: datetime,
+    *,
+    sent_unsure_seconds: float | None = None,
+) -> Hand | None:
     """This function will store what Twilio said, and tell what is desired now if that moved.
 
     None: the state is what is desired, or the lease is no longer ours. A Hand: go round again.
-    What Twilio said is stored under our token only, because another hand's word is newer.
+    What Twilio said is stored under our token only, because another hand's word is newer. Where we
+    sent a request and lost the lease meanwhile, it may have undone the other's work: the subaccount
+    is unsure for `sent_unsure_seconds`, and a job reads it again.
     """
     brand = lock_brand(session, hand.brand_id)
     if brand is None or brand.twilio_lease_token != hand.token:
+        if brand is not None and sent_unsure_seconds is not None:
+            _doubt(session, brand, sent_unsure_seconds)
         return None
     brand.twilio_actual = facts.status
     brand.twilio_actual_at = now
@@ -126,7 +138,22 @@ def give_back(
             "problem": problem,
         },
     ).one_or_none()
+    if row is None and unsure_seconds is not None:
+        brand = lock_brand(session, hand.brand_id)
+        if brand is not None:
+            _doubt(session, brand, unsure_seconds)
     return bool(row and row.unsure)
+
+
+def _doubt(session: Session, brand: Brand, unsure_seconds: float) -> None:
+    session.execute(
+        text(
+            "UPDATE brands SET twilio_unsure_until = clock_timestamp()"
+            " + make_interval(secs => :unsure) WHERE id = :id"
+        ),
+        {"unsure": float(unsure_seconds), "id": brand.id},
+    )
+    stage(session, CONVERGE_TWILIO, brand.organization_id, brand_id=brand.id)
 
 
 def describe(brand: Brand) -> str:

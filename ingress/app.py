@@ -17,6 +17,7 @@ from db.refusals import RefusalLog
 from db.ring import Ringer
 from ingress.answers import on_error, on_http_exception
 from ingress.health import Ready, healthz
+from ingress.protocol import BoundedProtocol
 from ingress.webhooks.door import Door
 from ingress.webhooks.paypal import PayPalProof
 from ingress.webhooks.twilio import TwilioProof
@@ -90,5 +91,6 @@ def serve(settings: Settings, providers: Providers) -> None:
         date_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_SECONDS,
-        limit_concurrency=1_000,
+        http=BoundedProtocol,
+        limit_concurrency=4_000,
     )

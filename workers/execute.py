@@ -24,6 +24,8 @@ from providers.registry import Providers
 from workers.run import Run, set_cause
 
 log = get_logger(__name__)
+#: The longest wait that a provider's Retry-After is followed for.
+RETRY_AFTER_SECONDS_MAX = 60.0
 Actor = Callable[..., Any]
 
 
@@ -172,7 +174,8 @@ class Executor:
         wait: float | None = None
         if failures < policy.attempts:
             asked = error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
-            wait = max(policy.wait_seconds(failures), asked or 0)
+            # Honoured, but no header keeps a suspension or a payment waiting for a day.
+            wait = max(policy.wait_seconds(failures), min(asked or 0, RETRY_AFTER_SECONDS_MAX))
         trace = "".join(traceback.format_exception(error))
         self._end(
             lambda s: jobs.fail(

@@ -26,6 +26,8 @@ log = get_logger(__name__)
 _POLL_SECONDS = 0.25
 #: Jobs rung in one transaction at most.
 _BATCH = 500
+#: Jobs made due again in one transaction at most, after Redis was emptied.
+_AGAIN_BATCH = 5_000
 #: Seconds after a lost connection to Redis or PostgreSQL before the next try.
 _AWAY_SECONDS = 1.0
 
@@ -44,7 +46,7 @@ class Relay:
         due again. Raises: redis.RedisError, NotYet, OutcomeUnknown when one of the two is away.
         """
         if self._client.get(EPOCH_KEY) is None:
-            again = self._database.run(bells.ring_all_again)
+            again = self._ring_all_again()
             # Set last: killed in between, the next relay finds it missing and does it once more.
             self._client.set(EPOCH_KEY, secrets.token_hex(8), nx=True)
             log.warning("redis was empty; rung jobs are due again", jobs=again)
@@ -57,6 +59,15 @@ class Relay:
                 self._database.run(lambda session: bells.unring(session, ids))
                 raise
         return len(due)
+
+    def _ring_all_again(self) -> int:
+        """In transactions of a bounded size: all at once would run into the statement's limit."""
+        total = 0
+        while True:
+            batch = self._database.run(lambda session: bells.ring_all_again(session, _AGAIN_BATCH))
+            total += batch
+            if batch < _AGAIN_BATCH:
+                return total
 
     def run_until(self, stop: threading.Event) -> None:
         """This function will ring until told to stop; Redis or PostgreSQL may be away meanwhile."""

@@ -197,9 +197,10 @@ def _bearer(token: str) -> dict[str, str]:
 
 def _resource_of(answer: Answer, external_id: str) -> dict[str, Any]:
     if answer.status == 404:
-        raise Refused("NOT_FOUND", external_id=external_id)
+        # Its own event told us of it: PayPal may only be late, so it is asked again.
+        raise ProviderUnavailable(f"PayPal does not know {external_id} now")
     if answer.status != 200:
-        raise Refused("PAYPAL_REFUSED", f"HTTP {answer.status}", external_id=external_id)
+        raise ProviderUnavailable(f"PayPal answered {answer.status} about {external_id}")
     found = answer.json_object()
     if found.get("id") != external_id:
         raise ProviderUnavailable("the answer is about another resource")

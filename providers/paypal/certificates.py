@@ -155,6 +155,9 @@ class CertificateStore:
             is_first = download is None
             if download is None:
                 if len(self._downloads) >= _DOWNLOADS_MAX:
+                    # A flood of made-up addresses must not hide the one that is known.
+                    if stale is not None:
+                        return stale
                     raise CertificateUnavailable("too many downloads at once")
                 download = self._downloads[url] = Future()
         if is_first:

@@ -57,9 +57,7 @@ def parse(body: bytes) -> Report:
     if kind in _CAPTURES:
         return PaymentReport(Provider.PAYPAL, "capture", _id_from(event, "id"))
     if kind in _GIVEN_BACK:
-        # The older shape names the capture; the newer one only the refund.
-        if event.resource.get("capture_id") is not None:
-            return PaymentReport(Provider.PAYPAL, "capture", _id_from(event, "capture_id"))
+        # In both shapes it is the refund's own id; only the refund tells how much was given back.
         return PaymentReport(Provider.PAYPAL, "refund", _id_from(event, "id"))
     return OtherReport(kind)
 

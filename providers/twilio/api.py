@@ -31,7 +31,6 @@ _SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 #: Twilio's codes for which the answer stays no. Source: twilio.com/docs/api/errors.
 _REFUSALS = {
     20404: "SUBACCOUNT_MISSING",
-    21476: "PARENT_SUSPENDED",
     21478: "SUSPENDED_BY_TWILIO",
     21479: "SUBACCOUNT_CLOSED",
 }
@@ -194,4 +193,5 @@ def _raise_for(error: TwilioException, sid: str) -> NoReturn:
         raise Refused("SUBACCOUNT_MISSING", external_id=sid) from None
     if status in (401, 403):
         raise CredentialsRejected(f"Twilio answered {status} with code {code}") from None
-    raise Refused("TWILIO_REFUSED", f"HTTP {status}, code {code}", external_id=sid) from None
+    # No word on the subaccount itself (the parent is suspended, say): it is asked again.
+    raise ProviderUnavailable(f"Twilio answered {status} with code {code}") from None

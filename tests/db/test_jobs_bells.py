@@ -107,7 +107,7 @@ def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
         abandoned,
         "rings = 1, ring_at = now() + interval '1 minute', lease_until = now()",
     )
-    assert database.run(bells.ring_all_again) == 2
+    assert database.run(lambda session: bells.ring_all_again(session, 1_000)) == 2
     assert sorted(ring_due(database)) == sorted([rung, abandoned])
     for job_id in (waiting, leased):
         assert seconds_until(database, job_id, "ring_at") > 30
@@ -121,7 +121,7 @@ def test_ringing_again_does_not_wait_for_a_job_that_is_just_being_run(database):
         change(database, job_id, "rings = 2, ring_at = clock_timestamp() + interval '1 hour'")
     with holding(database, lambda s: jobs.claim(s, running, worker="a", lease_seconds=0)):
         # When Redis was emptied meanwhile, and a bell did not get through
-        assert database.run(lambda s: (hurried(s), bells.ring_all_again(s))[1]) == 1
+        assert database.run(lambda s: (hurried(s), bells.ring_all_again(s, 1_000))[1]) == 1
         database.run(lambda s: (hurried(s), bells.unring(s, [running])))
     # Then the other one rings
     assert ring_due(database) == [rung]

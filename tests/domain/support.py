@@ -167,6 +167,8 @@ def look(
 def subscribe(database: Database, org: str, status: str = "active", now: datetime = T0) -> str:
     """This function will make a subscription by the provider's word and give its external id."""
     external_id = f"I-{secrets.token_hex(6).upper()}"
+    # The first look makes the row; one under its lease is believed.
+    assert look(database, external_id, org, status, now) == 0.0
     assert look(database, external_id, org, status, now) is None
     return external_id
 

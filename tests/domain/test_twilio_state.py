@@ -11,7 +11,7 @@ from base.outcomes import NotYet
 from db.locks import BrandNotFound
 from domain import organizations, twilio_state
 from tests.db.support import at_once
-from tests.domain.support import T0, brand, later, look, make_brand, subscribe
+from tests.domain.support import T0, brand, later, look, make_brand, staged, subscribe
 
 ACTIVE, SUSPENDED = TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED
 
@@ -125,11 +125,32 @@ def test_an_outdated_hand_changes_nothing(shared, scene):
     before = vars_of(brand(shared, brand_id))
     # When the outdated one comes back with what it saw
     assert record(shared, outdated, "suspended", later(60)) is None
-    assert release(shared, outdated, unsure_seconds=9_000, problem="old news") is False
+    assert release(shared, outdated, problem="old news") is False
     # Then nothing changed, the lease included
     assert vars_of(brand(shared, brand_id)) == before
     with pytest.raises(NotYet):
         take(shared, brand_id)
+
+
+def test_an_outdated_hand_that_had_sent_something_has_it_read_again(shared, org, scene):
+    # Given a hand that was stopped past its lease just before its request, and another's work
+    brand_id = scene[1]
+    outdated = take(shared, brand_id)
+    expire(shared, brand_id)
+    newest = take(shared, brand_id)
+    assert record(shared, newest, "active") is None
+    release(shared, newest)
+    jobs = len(staged(shared, org, "converge_twilio"))
+    # When the outdated one's request has landed after all
+    seen = SubaccountFacts(outdated.sid, SUSPENDED)
+    told = shared.run(
+        lambda s: twilio_state.record(s, outdated, seen, later(1), sent_unsure_seconds=60)
+    )
+    # Then it is stored nowhere, but the subaccount is read again, and again while unsure
+    assert told is None
+    assert brand(shared, brand_id).twilio_actual == "active"
+    assert len(staged(shared, org, "converge_twilio")) == jobs + 1
+    assert release(shared, take(shared, brand_id)) is True
 
 
 def test_a_takeover_makes_unsure_since_a_lost_request_may_still_land(shared, scene):

@@ -89,8 +89,8 @@ def test_money_that_is_not_ours_is_not_credited(world, organization, status):
     assert moved(world, organization) == []
 
 
-def test_a_payment_that_paypal_does_not_know_is_refused(world, organization):
-    assert run(world, look(world, "7XX0000000000000A")) == "refused"
+def test_a_payment_that_paypal_does_not_know_now_is_asked_for_again(world, organization):
+    assert run(world, look(world, "7XX0000000000000A")) == "failed"
     assert moved(world, organization) == []
 
 

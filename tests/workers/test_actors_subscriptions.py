@@ -62,6 +62,8 @@ def test_a_look_at_an_active_subscription_opens(world):
 
     # When it is looked at
     job_id = look(world, subscribe(world, organization_id))
+    assert run(world, job_id) == "postponed"  # It had no row yet, and so no lease.
+    assert may_send(world, organization_id) == "SUBSCRIPTION_INACTIVE"
     assert run(world, job_id) == "done"
 
     # Then the organization may spend, and a replay changes nothing
@@ -70,8 +72,8 @@ def test_a_look_at_an_active_subscription_opens(world):
     assert len(world.read(Subscription)) == 1
 
 
-def test_a_subscription_that_the_provider_does_not_know_is_refused(world):
-    assert run(world, look(world, "I-NOBODYKNOWS1")) == "refused"
+def test_a_subscription_that_the_provider_does_not_know_now_is_asked_for_again(world):
+    assert run(world, look(world, "I-NOBODYKNOWS1")) == "failed"
     assert world.read(Subscription) == []
 
 
@@ -128,9 +130,10 @@ def test_one_lost_answer_is_asked_for_again_at_once(world, kind):
     subscription_id = subscribe(world, organization_id)
     world.sandbox.fault("paypal", kind, match=LOOK, times=1)
 
-    assert run(world, look(world, subscription_id)) == "done"
+    job_id = look(world, subscription_id)
+    assert [run(world, job_id), run(world, job_id)] == ["postponed", "done"]
 
-    assert looks(world, subscription_id) == 2
+    assert looks(world, subscription_id) == 3
     assert world.subscription(subscription_id).status == "active"
 
 

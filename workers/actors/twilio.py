@@ -58,13 +58,14 @@ def converge_twilio(run: Run, brand_id: str) -> None:
 
 def _converge(run: Run, hand: Hand) -> None:
     for _ in range(_ROUNDS_MAX):
-        facts = run.providers.twilio.get_subaccount(hand.sid)
+        facts, sent = run.providers.twilio.get_subaccount(hand.sid), False
         if facts.status in twilio_state.CHANGEABLE and facts.status != hand.desired:
             # Past half of the lease, a request might land when the next hand is at work already.
             run.check_lease()
             run.providers.twilio.set_subaccount_status(hand.sid, hand.desired)
+            sent = True
             facts = run.providers.twilio.get_subaccount(hand.sid)
-        moved = run.transaction(_recording(run, hand, facts))
+        moved = run.transaction(_recording(run, hand, facts, sent=sent))
         if facts.status not in twilio_state.CHANGEABLE:
             raise Refused(f"SUBACCOUNT_{facts.status.upper()}", hand.sid, brand=hand.brand_id)
         if moved is None:
@@ -73,8 +74,13 @@ def _converge(run: Run, hand: Hand) -> None:
     raise NotYet("desired and actual still differ", 1)
 
 
-def _recording(run: Run, hand: Hand, facts: SubaccountFacts) -> Callable[[Session], Hand | None]:
-    return lambda session: twilio_state.record(session, hand, facts, run.now)
+def _recording(
+    run: Run, hand: Hand, facts: SubaccountFacts, *, sent: bool
+) -> Callable[[Session], Hand | None]:
+    unsure_seconds = run.settings.twilio_unsure_seconds if sent else None
+    return lambda session: twilio_state.record(
+        session, hand, facts, run.now, sent_unsure_seconds=unsure_seconds
+    )
 
 
 def _give_back(

@@ -130,15 +130,14 @@ def test_an_unknown_status_is_refused_and_never_guessed(api, paypal, status):
         assert caught.value.code == "UNKNOWN_STATUS"
 
 
-def test_what_paypal_does_not_know_is_refused(api, paypal):
+def test_what_paypal_does_not_know_now_is_asked_for_again(api, paypal):
     for ask in (
         lambda: api.get_subscription(SUBSCRIPTION),
         lambda: api.get_payment("capture", CAPTURE),
         lambda: api.get_payment("refund", REFUND),
     ):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ProviderUnavailable, match="does not know"):
             ask()
-        assert caught.value.code == "NOT_FOUND"
 
 
 @pytest.mark.parametrize("evil", ["", "../x", "a/b", "a?b", "a%2fb", "I-1\n", "é", "a" * 51, "-"])
@@ -286,12 +285,11 @@ def test_a_passing_failure_is_not_noticed(api, paypal, loopback):
     assert len(loopback.paths("/v1/oauth2/token")) == 1
 
 
-def test_any_other_refusal_is_final(api, paypal, loopback):
+def test_any_other_no_is_no_word_on_what_was_asked(api, paypal, loopback):
     paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = json_reply({}, 422)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ProviderUnavailable, match="422"):
         api.get_subscription(SUBSCRIPTION)
-    assert caught.value.code == "PAYPAL_REFUSED"
-    assert len(loopback.paths("/v1/billing")) == 1
+    assert len(loopback.paths("/v1/billing")) == 3
 
 
 def test_a_forbidden_answer_needs_a_person(api, paypal):

@@ -68,13 +68,13 @@ def test_a_captures_event_asks_for_the_capture(name):
 
 
 @pytest.mark.parametrize("name", ["REFUNDED", "REVERSED"])
-def test_money_given_back_asks_for_the_refund_or_for_the_capture_it_names(name):
+def test_money_given_back_asks_for_the_refund_in_both_shapes(name):
     assert parse(event(f"PAYMENT.CAPTURE.{name}", {"id": "8VC"})) == PaymentReport(
         Provider.PAYPAL, "refund", "8VC"
     )
     assert parse(
         event(f"PAYMENT.CAPTURE.{name}", {"id": "8VC", "capture_id": "5LK"})
-    ) == PaymentReport(Provider.PAYPAL, "capture", "5LK")
+    ) == PaymentReport(Provider.PAYPAL, "refund", "8VC")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,6 @@ def test_real_subscription_samples_are_understood(path, expected):
     assert external_id is None or report.external_id == external_id
 
 
-def test_a_real_refund_of_the_older_shape_names_its_capture():
+def test_a_real_refund_of_the_older_shape_is_asked_for_by_its_own_id():
     body = sample("paypal/unsigned/djpaypal_payment.capture.refunded.json").read_bytes()
-    assert parse(body) == PaymentReport(Provider.PAYPAL, "capture", "5LK72275CG489890D")
+    assert parse(body) == PaymentReport(Provider.PAYPAL, "refund", "8VC964970N548345V")

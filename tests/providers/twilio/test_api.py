@@ -113,14 +113,20 @@ def test_the_parents_own_state_is_never_changed(api, loopback):
 
 
 @pytest.mark.parametrize("make", [error, problem])
+@pytest.mark.parametrize("code", [21475, 21476])
+def test_a_no_that_is_no_word_on_the_subaccount_is_asked_again(api, loopback, make, code):
+    loopback.answer = lambda asked: make(code, 400)
+    with pytest.raises(ProviderUnavailable, match=str(code)):
+        api.set_subaccount_status(SID, TwilioStatus.ACTIVE)
+
+
+@pytest.mark.parametrize("make", [error, problem])
 @pytest.mark.parametrize(
     ("code", "status", "expected"),
     [
         (21478, 400, "SUSPENDED_BY_TWILIO"),
         (21479, 400, "SUBACCOUNT_CLOSED"),
         (20404, 404, "SUBACCOUNT_MISSING"),
-        (21476, 400, "PARENT_SUSPENDED"),
-        (21475, 400, "TWILIO_REFUSED"),
     ],
 )
 def test_twilios_no_is_a_refusal_in_our_words(api, loopback, make, code, status, expected):
