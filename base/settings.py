@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         "", description="Name the certificate must bear, if not PayPal's own (a stand-in)"
     )
 
+    ledger_anchor_key: SecretStr = Field(
+        SecretStr(""), description="Signs the file of all chains' heads (verify anchor)"
+    )
+
     subscription_grace_seconds: int = Field(
         0, ge=0, le=7_776_000, description="How long a failed payment leaves an organization open"
     )

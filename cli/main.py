@@ -10,7 +10,8 @@ import typer
 
 from base.settings import load_settings
 from cli.checks import run_tests
-from cli.commands import serve, wallet, work
+from cli.commands import serve, verify, wallet, work
+from cli.commands.bench import bench
 from cli.commands.shared import Failure, Json, clear_errors, show
 from cli.stack import sandbox_info, state_folder
 
@@ -28,9 +29,11 @@ app.command()(serve.migrate)
 app.command()(serve.ingress)
 app.command()(serve.worker)
 app.command()(serve.relay)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(work.organizations, name="org")
 app.add_typer(wallet.app, name="wallet")
+app.add_typer(verify.app, name="verify")
 app.add_typer(work.campaigns, name="campaign")
 app.add_typer(work.jobs, name="job")
 

@@ -201,3 +201,25 @@ class WalletFreeze(Base):
     lifted_by: Mapped[str | None]
     lifted_why: Mapped[str | None]
     lifted_at: Mapped[datetime | None]
+
+
+class CallHold(Base):
+    """Money set aside for a call, and what became of it. Read-only here."""
+
+    __tablename__ = "call_holds"
+    organization_id: Mapped[str] = mapped_column(
+        ForeignKey("wallets.organization_id"), primary_key=True
+    )
+    call_id: Mapped[str] = mapped_column(primary_key=True)
+    provider_call_id: Mapped[str | None]
+    reserved_micros: Mapped[int] = mapped_column(BigInteger)
+    extensions: Mapped[int] = mapped_column(default=0)
+    extended_micros: Mapped[int] = mapped_column(BigInteger)
+    captured_micros: Mapped[int] = mapped_column(BigInteger)
+    released_micros: Mapped[int] = mapped_column(BigInteger)
+    billed_micros: Mapped[int | None] = mapped_column(BigInteger)
+    shortfall_micros: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]

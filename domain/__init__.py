@@ -3,6 +3,9 @@
 The house's words, one meaning each:
 
 balance, held, available  what a wallet has; what is set aside for calls; the first less the second
+reserve, extend           sets money aside for a call (a hold), and sets more aside while it lives
+commit                    charges what the call cost and gives the rest of its hold back
+release, expire           gives a hold back for a call that never was, or that nobody settled
 entry                     one line of the ledger, debit or credit, never changed (a note moves none)
 owed                      what a refund or a call took beyond what was there; paid first
 freeze                    a reason why a wallet may not spend; frozen while any reason stands

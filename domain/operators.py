@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus, FreezeReason, PauseReason
 from base.outcomes import Refused
-from db.locks import lock_standing
+from db.locks import lock_organization, lock_standing
 from db.models import Campaign
 from domain import wallet as wallets
 from domain.posture import Posture, apply_posture
@@ -127,6 +127,29 @@ def correct_by_hand(
     if outcome.ok:
         apply_posture(session, organization_id, now)
     return outcome
+
+
+def set_debt_limit_by_hand(
+    session: Session, organization_id: str, *, limit_micros: int, by: str, why: str, now: datetime
+) -> WalletOutcome:
+    """This function will approve how far below zero the cost of calls may take what is available.
+
+    Units: `limit_micros` 0 to 10^15. Only the cost of a call ever uses it, and it pays nothing that
+    is owed already, so that no posture follows. Replay: the limit that stands is left as it is.
+    Refuses: DEBT_ABOVE_LIMIT below what is in debt now, INVALID_AMOUNT, WALLET_NOT_FOUND. Raises:
+    WhoAndWhy, OrganizationNotFound.
+    """
+    _check(by, why)
+    lock_organization(session, organization_id)
+    return wallets.call_ledger(
+        session,
+        "wallet_set_debt_limit(:org, :limit, :operator, :why, :now)",
+        org=organization_id,
+        limit=wallets.refusable(limit_micros),
+        operator=by,
+        why=why,
+        now=now,
+    )
 
 
 def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:

@@ -16,7 +16,7 @@ from base.enums import FreezeReason
 from base.facts import PaymentFacts
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
-from db.models import Wallet, WalletFreeze
+from db.models import Wallet, WalletEntry, WalletFreeze
 from domain.jobs import ENFORCE_ORGANIZATION, stage
 
 #: The longest override of a freeze: an emergency that lasts longer is no emergency.
@@ -68,7 +68,7 @@ def open_wallet(
     Replay: a wallet that is there in the same currency is left as it is; in another,
     CURRENCY_MISMATCH.
     """
-    return _call(
+    return call_ledger(
         session,
         "wallet_open(:org, :currency, :now)",
         org=organization_id,
@@ -94,19 +94,19 @@ def credit(
     Replay: the same key answers as the first time; with another amount or kind,
     IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, WALLET_NOT_FOUND, CURRENCY_MISMATCH.
     """
-    outcome = _call(
+    outcome = call_ledger(
         session,
         "wallet_credit(:org, :key, :amount, :currency, :kind, :counter, :note, :now)",
         org=organization_id,
         key=key,
-        amount=_refusable(amount_micros),
+        amount=refusable(amount_micros),
         currency=currency,
         kind=kind,
         counter=counter_account,
         note=note,
         now=now,
     )
-    return _check_crossing(session, organization_id, outcome)
+    return follow_up(session, organization_id, outcome, key)
 
 
 def debit(
@@ -124,18 +124,18 @@ def debit(
 
     Replay: as credit. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what credit refuses.
     """
-    outcome = _call(
+    outcome = call_ledger(
         session,
         "wallet_debit(:org, :key, :amount, :currency, 'debit', :counter, :note, :now)",
         org=organization_id,
         key=key,
-        amount=_refusable(amount_micros),
+        amount=refusable(amount_micros),
         currency=currency,
         counter=counter_account,
         note=note,
         now=now,
     )
-    return _check_crossing(session, organization_id, outcome)
+    return follow_up(session, organization_id, outcome)
 
 
 def correct(
@@ -154,19 +154,19 @@ def correct(
     Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, INVALID_CORRECTION
     without operator or reason, and what credit refuses.
     """
-    outcome = _call(
+    outcome = call_ledger(
         session,
         "wallet_correct(:org, :key, :direction, :amount, :currency, :operator, :why, :now)",
         org=organization_id,
         key=key,
         direction="credit" if amount_micros > 0 else "debit",
-        amount=_refusable(abs(amount_micros)),
+        amount=refusable(abs(amount_micros)),
         currency=currency,
         operator=operator,
         why=why,
         now=now,
     )
-    return _check_crossing(session, organization_id, outcome)
+    return follow_up(session, organization_id, outcome, key)
 
 
 def settle(
@@ -178,15 +178,15 @@ def settle(
     and freezes with refund_shortfall. Refuses: WALLET_NOT_FOUND, CURRENCY_MISMATCH,
     INVALID_AMOUNT; IDEMPOTENCY_CONFLICT when the payment belongs to another organization.
     """
-    return _call(
+    return call_ledger(
         session,
         "settle_payment(:org, :provider, 'capture', :id, :currency, :captured, :refunded, :now)",
         org=organization_id,
         provider=str(facts.provider),
         id=facts.external_id,
         currency=facts.currency,
-        captured=_refusable(facts.captured_micros),
-        refunded=_refusable(facts.refunded_micros),
+        captured=refusable(facts.captured_micros),
+        refunded=refusable(facts.refunded_micros),
         now=now,
     )
 
@@ -308,12 +308,13 @@ def standing_freezes(
 def rebuild(
     session: Session, organization_id: str, *, operator: str, why: str, now: datetime
 ) -> WalletOutcome:
-    """This function will make the wallet row again from its entries; the owner's login only.
+    """This function will make the wallet row again from its entries and its open holds.
 
-    Raises: the database's data_corrupted error when the entries themselves do not add up.
+    The owner's login only. Raises: the database's data_corrupted error when the entries themselves
+    do not add up, or more is held than they leave.
     """
     _require_wallet(session, organization_id)
-    return _call(
+    outcome = call_ledger(
         session,
         "wallet_rebuild(:org, :operator, :why, :now)",
         org=organization_id,
@@ -321,10 +322,14 @@ def rebuild(
         why=why,
         now=now,
     )
+    # Whatever the row said before, its posture was derived from it.
+    stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
+    return outcome
 
 
-def _call(session: Session, call: str, **values: Any) -> WalletOutcome:
-    row = session.execute(text(f"SELECT * FROM {call}"), values).one()  # noqa: S608
+def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutcome:
+    """This function will call one of the ledger's functions; `values` names the wallet as org."""
+    row = session.execute(text(f"SELECT * FROM {function}"), values).one()  # noqa: S608
     # What the session read of this wallet before is old now.
     stale = session.identity_map.get(session.identity_key(Wallet, values["org"]))
     if stale is not None:
@@ -332,20 +337,39 @@ def _call(session: Session, call: str, **values: Any) -> WalletOutcome:
     return WalletOutcome(**row._mapping)
 
 
-def _refusable(amount_micros: int) -> int:
-    # What no bigint holds could not even be refused by the ledger; this it refuses just as well.
+def refusable(amount_micros: int) -> int:
+    """This function will keep an amount within a bigint, and out of bounds if it was so.
+
+    What no bigint holds could not even be refused by the ledger.
+    """
     return max(-1, min(amount_micros, AMOUNT_MICROS_MAX + 1))
 
 
-def _check_crossing(
-    session: Session, organization_id: str, outcome: WalletOutcome
+def follow_up(
+    session: Session, organization_id: str, outcome: WalletOutcome, *keys: str
 ) -> WalletOutcome:
-    """Every crossing of available over zero, for whatever cause, stages the check of posture."""
+    """This function will stage the check of posture where an operation gave cause for it.
+
+    A cause is every crossing of available over zero, and, for an operation whose `keys` are given,
+    a freeze that it placed or lifted, which is always its last entry. Replay: stages nothing.
+    """
     if outcome.ok and not outcome.replayed and outcome.available_before_micros is not None:
-        before = outcome.available_before_micros > 0
-        if before != (outcome.available_micros > 0):
+        crossed = (outcome.available_before_micros > 0) != (outcome.available_micros > 0)
+        if crossed or (keys and _changed_a_freeze(session, organization_id, outcome, keys)):
             stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
     return outcome
+
+
+def _changed_a_freeze(
+    session: Session, organization_id: str, outcome: WalletOutcome, keys: tuple[str, ...]
+) -> bool:
+    newest = session.execute(
+        select(WalletEntry.kind, WalletEntry.operation_key).where(
+            WalletEntry.organization_id == organization_id,
+            WalletEntry.entry_no == outcome.entry_no,
+        )
+    ).one()
+    return newest.operation_key in keys and newest.kind in ("freeze", "unfreeze")
 
 
 def _require_wallet(session: Session, organization_id: str) -> None:

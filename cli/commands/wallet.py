@@ -195,6 +195,35 @@ def correct(
     typer.echo(f"{'replay of' if outcome.replayed else 'wrote'} entry {outcome.entry_no}")
 
 
+@app.command("debt-limit", context_settings={"ignore_unknown_options": True})
+def debt_limit(
+    organization_id: Org,
+    amount: Annotated[
+        str, typer.Argument(help="How far below zero, such as 25; 0 for not at all.")
+    ],
+    why: Why,
+    by: By = "",
+) -> None:
+    """Approve a debt limit: only the cost of a call may use it, assets and messages never."""
+
+    outcome = act(
+        lambda session, now: operators.set_debt_limit_by_hand(
+            session,
+            organization_id,
+            limit_micros=micros_from_text(amount),
+            by=by or me(),
+            why=why,
+            now=now,
+        )
+    )
+    with clear_errors():
+        if not outcome.ok:
+            raise Failure(outcome.outcome)
+    typer.echo(
+        "it is so already" if outcome.replayed else f"approved; entry {outcome.entry_no} tells so"
+    )
+
+
 @app.command()
 def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
     """Make the wallet row again from its entries, as the database's owner; audited."""

@@ -5,7 +5,7 @@ Never ISO 4217's exponents: PayPal takes forints and Taiwan dollars without deci
 
 from __future__ import annotations
 
-from base.money import InvalidAmount, micros_from_text
+from base.money import InvalidAmount, micros_from_text, minor_from_micros
 
 #: Decimals of every currency PayPal supports. HUF and TWD have two in ISO 4217 and none here.
 #: Source: developer.paypal.com/api/rest/reference/currency-codes (RUB from its earlier edition).
@@ -46,7 +46,23 @@ def micros_from_paypal(value: str, currency: str) -> int:
     Raises: InvalidAmount for a currency PayPal does not support, a text that is no plain decimal,
     or decimals that the currency does not have.
     """
+    return micros_from_text(value, _decimals_of(currency))
+
+
+def paypal_from_micros(micros: int, currency: str) -> str:
+    """This function will turn micros into PayPal's decimal text, exactly.
+
+    Raises: InvalidAmount when they are finer than PayPal takes, and as micros_from_paypal.
+    """
+    decimals = _decimals_of(currency)
+    minor = minor_from_micros(micros, decimals)
+    units, rest = divmod(abs(minor), 10**decimals)
+    sign = "-" if minor < 0 else ""
+    return f"{sign}{units}.{rest:0{decimals}d}" if decimals else f"{sign}{units}"
+
+
+def _decimals_of(currency: str) -> int:
     decimals = DECIMALS.get(currency) if isinstance(currency, str) else None
     if decimals is None:
         raise InvalidAmount("not a currency of PayPal's")
-    return micros_from_text(value, decimals)
+    return decimals

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from iso4217 import Currency
 
 from base.money import (
     AMOUNT_MICROS_MAX,
+    Amount,
     InvalidAmount,
     exponent_of,
+    micros_from_minor,
     micros_from_text,
+    minor_from_micros,
     text_from_micros,
 )
 
@@ -120,3 +126,112 @@ def test_decimals_are_those_of_iso_4217(currency, exponent):
 def test_a_currency_without_money_is_refused(currency):
     with pytest.raises(InvalidAmount):
         exponent_of(currency)
+
+
+ISO = {currency.code: currency.exponent for currency in Currency if currency.exponent is not None}
+
+
+def test_iso_4217_has_currencies_of_0_2_3_and_4_decimals():
+    assert set(ISO.values()) == {0, 2, 3, 4}
+    assert len(ISO) > 150
+
+
+@pytest.mark.parametrize(("currency", "exponent"), ISO.items())
+@settings(max_examples=15)
+@given(data=st.data())
+def test_minor_units_of_every_currency_there_and_back_are_the_same(currency, exponent, data):
+    bound = AMOUNT_MICROS_MAX // 10 ** (6 - exponent)
+    minor = data.draw(st.integers(-bound, bound))
+    amount = Amount.from_minor(minor, currency)
+    assert amount.minor == minor
+    assert amount.micros * 10**exponent == minor * 10**6
+    assert Amount.from_text(text_from_micros(amount.micros, currency), currency) == amount
+
+
+@pytest.mark.parametrize("exponent", [0, 2, 3])
+@given(data=st.data())
+def test_minor_units_become_micros_exactly_and_finer_micros_are_refused(exponent, data):
+    minor = data.draw(st.integers(-(10**9), 10**9))
+    micros = micros_from_minor(minor, exponent)
+    assert Decimal(micros).scaleb(-6) == Decimal(minor).scaleb(-exponent)
+    assert minor_from_micros(micros, exponent) == minor
+    finer = data.draw(st.integers(1, 10 ** (6 - exponent) - 1))
+    with pytest.raises(InvalidAmount):
+        minor_from_micros(micros + finer, exponent)
+
+
+@given(st.integers(-(10**6), 10**6), st.sampled_from([1, 10, 100]))
+def test_minor_units_off_the_step_are_refused_both_ways(minor, step):
+    if minor % step == 0:
+        assert minor_from_micros(micros_from_minor(minor, 2, step), 2, step) == minor
+        return
+    with pytest.raises(InvalidAmount):
+        micros_from_minor(minor, 2, step)
+    with pytest.raises(InvalidAmount):
+        minor_from_micros(micros_from_minor(minor, 2), 2, step)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(1.0, 0.5, float("nan"), float("inf"), True, False, None, "1", b"1", 1 + 0j, Fraction(1)),
+        *(Decimal("0.5"), Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity")),
+        *(Decimal("1e999999"), Decimal("1e-999999"), Decimal("1e99999999999")),
+        *(AMOUNT_MICROS_MAX + 1, -AMOUNT_MICROS_MAX - 1, Decimal(AMOUNT_MICROS_MAX) + 1),
+    ],
+    ids=lambda value: f"{type(value).__name__}",
+)
+def test_an_amount_is_never_made_of_anything_inexact_or_out_of_bounds(value):
+    with pytest.raises(InvalidAmount):
+        Amount(value, "USD")
+
+
+@pytest.mark.parametrize("value", [1.0, True, None, "1", Decimal(1), 10**16])
+def test_minor_units_are_an_int_within_bounds(value):
+    with pytest.raises(InvalidAmount):
+        Amount.from_minor(value, "USD")
+    with pytest.raises(InvalidAmount):
+        minor_from_micros(value, 2)
+
+
+def test_a_number_too_long_to_be_written_is_out_of_bounds_like_any_other():
+    number = 10**10_000 + 1
+    for make in (lambda: Amount(number, "USD"), lambda: Amount.from_minor(number, "USD")):
+        with pytest.raises(InvalidAmount, match="out of bounds"):
+            make()
+    with pytest.raises(InvalidAmount, match="out of bounds"):
+        minor_from_micros(number, 2, 100)
+
+
+@given(st.floats())
+def test_no_float_is_an_amount(value):
+    with pytest.raises(InvalidAmount):
+        Amount(value, "USD")
+
+
+@given(st.decimals())
+def test_a_decimal_is_an_amount_of_micros_where_it_is_whole_and_within_bounds(value):
+    whole = value.is_finite() and value.copy_abs() <= AMOUNT_MICROS_MAX and value % 1 == 0
+    try:
+        amount = Amount(value, "USD")
+    except InvalidAmount:
+        assert not whole
+        return
+    assert whole
+    assert type(amount.micros) is int
+    assert amount.micros == value
+
+
+@pytest.mark.parametrize("currency", ["usd", "XYZ", "", "XAU", None, 840, []])
+def test_an_amount_is_of_a_currency(currency):
+    with pytest.raises(InvalidAmount):
+        Amount(1, currency)
+
+
+def test_an_amount_is_a_value_that_cannot_be_changed():
+    amount = Amount.from_text("0.0079", "USD")
+    assert amount == Amount(7_900, "USD")
+    assert amount != Amount(7_900, "EUR")
+    assert str(amount) == "0.0079 USD"
+    with pytest.raises(FrozenInstanceError):
+        amount.micros = 1

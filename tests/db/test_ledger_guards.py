@@ -107,16 +107,24 @@ def test_the_serving_role_may_execute_these_functions_of_the_ledger_and_no_other
         " AND has_function_privilege(oid, 'EXECUTE')"
     ).fetchall()
     assert sorted(name for (name,) in rows) == [
+        "check_balance_and_deduct_asset_cost",
+        "cleanup_expired_reservations",
+        "commit_reserved_credits",
+        "extend_call_credits",
         "inbox_receive",
+        "release_call_credits",
+        "reserve_call_credits",
         "settle_payment",
         "wallet_correct",
         "wallet_credit",
         "wallet_debit",
+        "wallet_debit_many",
         "wallet_freeze",
         "wallet_is_frozen",
         "wallet_lock",
         "wallet_open",
         "wallet_override",
+        "wallet_set_debt_limit",
         "wallet_unfreeze",
     ]
 

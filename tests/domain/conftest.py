@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.db.shared import shared, shared_urls
+from tests.domain.holds_by_hand import funded
 from tests.world import make_organization
 
-__all__ = ["org", "shared", "shared_urls"]
+__all__ = ["funded", "org", "shared", "shared_urls"]
 
 
 @pytest.fixture

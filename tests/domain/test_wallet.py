@@ -328,3 +328,9 @@ def test_a_wallet_that_is_just_being_opened_is_waited_for(shared, shared_urls):
     )
     assert outcome.ok
     assert len(entries(shared, org)) == 1
+
+
+def test_a_key_of_a_calls_own_is_refused_since_it_would_block_the_calls_bill(shared, org):
+    credit(shared, org, 10)
+    for act in (credit, debit):
+        assert act(shared, org, 1, key="call:c1:commit").outcome == "RESERVED_KEY"

@@ -13,8 +13,8 @@ CREATE TABLE wallet_entries (
     entry_no              bigint NOT NULL CHECK (entry_no >= 0),
     kind                  text NOT NULL CHECK (kind IN
                               ('opening', 'topup', 'credit', 'debit', 'refund', 'owed_payment',
-                               'BALANCE_CORRECTION', 'freeze', 'unfreeze', 'override', 'owed',
-                               'rebuild')),
+                               'call', 'asset', 'BALANCE_CORRECTION', 'freeze', 'unfreeze',
+                               'override', 'owed', 'debt_limit', 'rebuild')),
     -- A note moves no money: it puts a freeze, a debt or a repair into the same numbered chain.
     direction             text NOT NULL CHECK (direction IN ('credit', 'debit', 'note')),
     amount_micros         bigint NOT NULL,
@@ -244,7 +244,7 @@ BEGIN
     END IF;
     SELECT * INTO w FROM wallets WHERE organization_id = p_org;
     IF FOUND THEN
-        IF w.currency <> p_currency THEN
+        IF w.currency IS DISTINCT FROM p_currency THEN
             RETURN wallet_refusal('CURRENCY_MISMATCH');
         END IF;
         RETURN wallet_ok(w, w.balance_micros - w.held_micros);
@@ -309,13 +309,16 @@ DECLARE
 BEGIN
     IF p_amount IS NULL OR p_amount NOT BETWEEN 1 AND 1000000000000000 THEN
         RETURN wallet_refusal('INVALID_AMOUNT');
+    ELSIF p_key LIKE 'call:%' THEN
+        -- A call's own keys: whoever took one would make that call impossible to bill.
+        RETURN wallet_refusal('RESERVED_KEY');
     END IF;
     SELECT currency INTO v_currency FROM wallets WHERE organization_id = p_org FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN wallet_refusal('WALLET_NOT_FOUND');
     END IF;
     v_answer := wallet_replay(p_org, p_key, p_operation, p_kind, p_amount, p_currency);
-    IF v_answer.outcome IS NULL AND v_currency <> p_currency THEN
+    IF v_answer.outcome IS NULL AND v_currency IS DISTINCT FROM p_currency THEN
         RETURN wallet_refusal('CURRENCY_MISMATCH');
     END IF;
     RETURN v_answer;
@@ -515,7 +518,7 @@ BEGIN
     SELECT * INTO w FROM wallets WHERE organization_id = p_org;
     IF NOT FOUND THEN
         RETURN wallet_refusal('WALLET_NOT_FOUND');
-    ELSIF w.currency <> p_currency THEN
+    ELSIF w.currency IS DISTINCT FROM p_currency THEN
         RETURN wallet_refusal('CURRENCY_MISMATCH');
     END IF;
     INSERT INTO payment_references
@@ -557,13 +560,15 @@ BEGIN
 END
 $$;
 
--- Makes a wallet row again from its entries (after damage done around the functions). The owner's
--- alone. It raises where the entries themselves do not add up, because then they need a person.
+-- Makes a wallet row again from its entries and its open holds (after damage done around the
+-- functions). The owner's alone. It raises where the entries themselves do not add up, or more is held
+-- than they leave, because then they need a person.
 CREATE FUNCTION wallet_rebuild(p_org text, p_operator text, p_why text, p_now timestamptz)
 RETURNS wallet_outcome
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     w wallets; e wallet_entries; v_sum numeric; v_count bigint; v_found text;
+    v_held numeric; v_key text;
 BEGIN
     SELECT * INTO STRICT w FROM wallets WHERE organization_id = p_org FOR UPDATE;
     SELECT * INTO STRICT e FROM wallet_entries WHERE organization_id = p_org
@@ -576,15 +581,24 @@ BEGIN
             p_org, v_sum, e.balance_after_micros, v_count, e.entry_no + 1
             USING ERRCODE = 'data_corrupted';
     END IF;
-    v_found := 'balance ' || w.balance_micros || ', owed ' || w.owed_micros || ', entry '
-               || w.entry_no;
+    SELECT coalesce(sum(reserved_micros), 0) INTO v_held
+        FROM call_holds WHERE organization_id = p_org AND status = 'open';
+    IF v_held > e.balance_after_micros + w.debt_limit_micros THEN
+        RAISE EXCEPTION 'the open holds of % do not fit its entries: held %, balance %',
+            p_org, v_held, e.balance_after_micros USING ERRCODE = 'data_corrupted';
+    END IF;
+    v_found := 'balance ' || w.balance_micros || ', held ' || w.held_micros || ', owed '
+               || w.owed_micros || ', entry ' || w.entry_no;
+    w.held_micros := v_held;
     w.balance_micros := e.balance_after_micros;
     w.owed_micros := e.owed_after_micros;
     w.entry_no := e.entry_no;
     w.head_hash := e.hash;
-    w := ledger_append(w, 'rebuild', 'note', 0, w.owed_micros, 'rebuild',
-        'rebuild:' || (w.entry_no + 1), p_operator || ': ' || p_why || ' (found ' || v_found || ')',
-        p_now);
+    v_key := 'rebuild:' || (w.entry_no + 1);
+    w := ledger_append(w, 'rebuild', 'note', 0, w.owed_micros, 'rebuild', v_key,
+        p_operator || ': ' || p_why || ' (found ' || v_found || ')', p_now);
+    -- Fewer holds than were counted leave more available, and what is owed comes first.
+    w := ledger_pay_owed(w, v_key, p_now);
     PERFORM ledger_store(w, p_now);
     RETURN wallet_ok(w, w.balance_micros - w.held_micros);
 END
@@ -592,7 +606,17 @@ $$;
 
 GRANT SELECT ON wallets, wallet_entries, wallet_operations, wallet_freezes, payment_references
     TO holdfast_app, holdfast_readonly;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+-- Ours only: others may have functions in the same schema.
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+             AND proowner = 'holdfast_owner'::regrole LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+END
+$$;
 GRANT EXECUTE ON FUNCTION wallet_lock, wallet_is_frozen, wallet_open, wallet_credit, wallet_debit,
     wallet_correct, wallet_freeze, wallet_unfreeze, wallet_override, settle_payment
     TO holdfast_app;

@@ -29,6 +29,8 @@ def upgrade() -> None:
     op.execute("SET LOCAL ROLE holdfast_owner")
     _run("0001_tables.sql")
     _run("0001_ledger.sql")
+    _run("0001_holds.sql")
+    _run("0001_batch.sql")
     _run("0001_inbox.sql")
     op.execute("RESET ROLE")
 
@@ -37,9 +39,9 @@ def downgrade() -> None:
     # The roles stay: they belong to the whole server, where other databases may use them.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute(
-        "DROP TABLE job_attempts, jobs, inbox, refused_deliveries, refusal_counts, campaigns,"
-        " brands, subscriptions, payment_references, wallet_freezes, wallet_operations, wallets,"
-        " wallet_entries, organizations CASCADE"
+        "DROP TABLE call_holds, job_attempts, jobs, inbox, refused_deliveries, refusal_counts,"
+        " campaigns, brands, subscriptions, payment_references, wallet_freezes, wallet_operations,"
+        " wallets, wallet_entries, organizations CASCADE"
     )
     op.execute("DROP TYPE wallet_outcome CASCADE")
     for function in (
@@ -49,6 +51,7 @@ def downgrade() -> None:
         "wallet_freeze",
         "wallet_unfreeze",
         "wallet_override",
+        "wallet_debit_many",
         "inbox_receive",
     ):
         op.execute(f"DROP FUNCTION {function}")

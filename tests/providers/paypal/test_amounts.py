@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iso4217 import Currency
 
-from base.money import InvalidAmount
-from providers.paypal.amounts import DECIMALS, micros_from_paypal
+from base.money import AMOUNT_MICROS_MAX, InvalidAmount
+from providers.paypal.amounts import DECIMALS, micros_from_paypal, paypal_from_micros
 
 
 @pytest.mark.parametrize(
@@ -51,3 +54,36 @@ def test_an_amount_that_is_not_exact_or_not_paypals_is_refused(value, currency):
 
 def test_forints_and_taiwan_dollars_have_no_decimals_at_paypal():
     assert {code for code, decimals in DECIMALS.items() if decimals == 0} == {"HUF", "JPY", "TWD"}
+
+
+@pytest.mark.parametrize("currency", DECIMALS)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_every_amount_of_every_currency_there_and_back_is_the_same(currency, data):
+    bound = AMOUNT_MICROS_MAX // 10 ** (6 - DECIMALS[currency])
+    micros = data.draw(st.integers(-bound, bound)) * 10 ** (6 - DECIMALS[currency])
+    text = paypal_from_micros(micros, currency)
+    assert len(text.partition(".")[2]) == DECIMALS[currency]
+    assert micros_from_paypal(text, currency) == micros
+
+
+@pytest.mark.parametrize(
+    ("micros", "currency", "text"),
+    [(5_000_000, "USD", "5.00"), (-10_000, "EUR", "-0.01"), (500_000_000, "JPY", "500")],
+)
+def test_micros_are_written_as_paypal_writes_them(micros, currency, text):
+    assert paypal_from_micros(micros, currency) == text
+
+
+@pytest.mark.parametrize(
+    ("micros", "currency"),
+    [(7_900, "USD"), (500_000, "HUF"), (1_000_000, "ISK"), (1.0, "USD"), (10**16, "USD")],
+)
+def test_micros_that_paypal_cannot_take_are_refused(micros, currency):
+    with pytest.raises(InvalidAmount):
+        paypal_from_micros(micros, currency)
+
+
+def test_every_difference_from_iso_4217_is_one_that_is_meant():
+    differing = {code for code, decimals in DECIMALS.items() if Currency(code).exponent != decimals}
+    assert differing == {"HUF", "TWD"}

@@ -1,0 +1,55 @@
+"""spread_wallets: debits per second over 10,000 wallets, called from two processes.
+
+The baseline is pgbench with 8 clients calling wallet_debit, the same SQL function that a single
+debit of ours is. Measured through two doors: a single call on a connection per thread, and the
+combining door.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.callers import Order, run_callers
+from benchmarks.measure import Result, compare
+from benchmarks.pgbench import run_pgbench
+from benchmarks.server import Bench
+
+_WALLETS = 10_000
+_PROCESSES = 2
+#: Callers in each process. A single call keeps as many clients as the baseline; combining is
+#: for many callers at once, and is measured with as many and with four times as many.
+_DOORS = (("single", 4, ""), ("combined", 4, "_combined_8"), ("combined", 16, "_combined"))
+
+_SCRIPT = """
+\\set number random(1, {wallets})
+\\set key random(1, 9000000000000000000)
+SELECT * FROM wallet_debit('{prefix}' || lpad(:number::text, 6, '0'), 'k:' || :key, 1, 'USD',
+    'debit', 'bench', '', clock_timestamp());
+"""
+
+
+def spread_wallets(bench: Bench, rounds: int, seconds: float) -> list[Result]:
+    """This function will measure both doors against pgbench calling the function itself."""
+    wallets = bench.make_wallets(_WALLETS)
+    script = _SCRIPT.format(wallets=_WALLETS, prefix=wallets[0][:-6])
+
+    def ours(door: str, threads: int) -> float:
+        bench.settle()
+        order = Order(bench.app_url, door, wallets, threads, seconds)
+        rate, _ = run_callers(order, processes=_PROCESSES)
+        return rate
+
+    def function_alone() -> float:
+        bench.settle()
+        return run_pgbench(bench.app_url, script, clients=8, seconds=seconds)
+
+    return [
+        compare(
+            f"spread_wallets{name}",
+            "debits/s",
+            rounds,
+            value=partial(ours, door, threads),
+            baseline=function_alone,
+        )
+        for door, threads, name in _DOORS
+    ]

@@ -1,0 +1,19 @@
+"""The benchmarks, started as a process of their own: nothing of ours imports them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def bench(context: typer.Context) -> None:
+    """Run benchmarks, each against its baseline: [name ...] [--json FILE]; all without a name."""
+    env = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    argv = [sys.executable, "-m", "benchmarks", *context.args]
+    raise typer.Exit(subprocess.run(argv, check=False, env=env).returncode)

@@ -1,0 +1,132 @@
+"""Proofs: that the ledger is what was once written, and the anchors that show a cut tail."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy.orm import Session
+
+from base.settings import load_settings, require
+from cli.commands.shared import Failure, Json, acting
+from cli.databases import write_private
+from domain import verify
+from domain.anchors import read_heads, signed_heads
+from domain.chain import Finding, Head
+
+#: What a run without heads says of itself.
+_TAIL_UNSEEN = "without --heads, entries cut off at a wallet's end cannot be seen"
+
+app = typer.Typer(no_args_is_help=True, help="Proofs, and anchors outside the database.")
+
+OneOrg = Annotated[str, typer.Option("--org", help="Only this organization's wallet.")]
+Heads = Annotated[
+    Path | None, typer.Option("--heads", help="A file that verify anchor wrote before.")
+]
+Do = Callable[[Callable[[Session, datetime], Any]], Any]
+
+
+@app.command()
+def ledger(org: OneOrg = "", heads: Heads = None, as_json: Json = False) -> None:
+    """Recompute every wallet from its opening entry; exit status 1 when anything differs."""
+    with acting() as do:
+        known = _read(heads) if heads is not None else None
+        tally = verify.Tally()
+        findings = _verify(do, org or None, known, tally)
+        if as_json:
+            _print_json(findings, tally, tail_checked=known is not None)
+        else:
+            for finding in findings:
+                typer.echo(str(finding))
+            typer.echo(
+                f"verify: {tally.wallets} wallets, {tally.entries} entries,"
+                f" {tally.findings} findings"
+            )
+            if known is None:
+                typer.echo(_TAIL_UNSEEN)
+    if tally.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def anchor(
+    file: Annotated[Path, typer.Argument(help="Written whole; keep it outside the database.")],
+) -> None:
+    """Write the heads of all wallets to a signed file, for verify ledger --heads."""
+    with acting() as do:
+        key = _key()
+        now = do(lambda _, now: now)
+        lines = list(signed_heads(verify.current_heads(_reading(do)), now, key))
+        try:
+            write_private(file, b"".join(lines).decode())
+        except OSError as error:
+            raise Failure(f"cannot write {file}: {error.strerror}") from None
+    typer.echo(f"anchored {len(lines) - 2} wallets at {now:%Y-%m-%d %H:%M:%S} UTC in {file}")
+
+
+def _verify(
+    do: Do, org: str | None, heads: Mapping[str, Head] | None, tally: verify.Tally
+) -> Iterator[Finding]:
+    run = _reading(do)
+    total = run(lambda session: verify.entries_to_verify(session, org))
+    with _progress(total) as advance:
+
+        def read(fn: Callable[[Session], Any]) -> Any:
+            advance(tally.entries)
+            return run(fn)
+
+        yield from verify.verify_ledger(read, organization_id=org, heads=heads, tally=tally)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the error output, where a person watches; findings still go where output goes."""
+    console = Console(stderr=True)
+    columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
+        task = bar.add_task("verify", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _print_json(findings: Iterator[Finding], tally: verify.Tally, *, tail_checked: bool) -> None:
+    """One document, written as it goes: there may be as many findings as entries."""
+    sys.stdout.write('{"findings": [')
+    before = "\n  "
+    for finding in findings:
+        sys.stdout.write(before + json.dumps(asdict(finding)))
+        before = ",\n  "
+    rest = {"wallets": tally.wallets, "entries": tally.entries, "tail_checked": tail_checked}
+    sys.stdout.write(f"], {json.dumps(rest)[1:]}\n")
+
+
+def _read(file: Path) -> dict[str, Head]:
+    key = _key()
+    try:
+        return read_heads(file.read_bytes(), key)
+    except OSError as error:
+        raise Failure(f"cannot read {file}: {error.strerror}") from None
+
+
+def _key() -> str:
+    settings = load_settings()
+    require(settings, "ledger_anchor_key")
+    return settings.ledger_anchor_key.get_secret_value()
+
+
+def _reading(do: Do) -> verify.Run:
+    return lambda fn: do(lambda session, _: fn(session))

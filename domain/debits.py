@@ -1,0 +1,82 @@
+"""Debits in numbers: many in the caller's transaction, or single ones that share commits.
+
+A refusal is an answer (`outcome`), not an exception, and takes no other debit with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from base.money import AMOUNT_MICROS_MAX
+from db.combiner import Combiner, Debit
+from db.models import Wallet
+from domain.jobs import ENFORCE_ORGANIZATION, stage
+from domain.wallet import WalletOutcome
+
+__all__ = ["Debit", "debit_many", "debit_now"]
+
+_CALL = text(
+    "SELECT outcomes, replayed, entry_nos, balances, helds, oweds, befores FROM wallet_debit_many("
+    "CAST(:orgs AS text[]), CAST(:keys AS text[]), CAST(:amounts AS bigint[]),"
+    " CAST(:currencies AS text[]), CAST(:counters AS text[]), :now, NULL)"
+)
+
+
+def debit_now(combiner: Combiner, debit: Debit) -> WalletOutcome:
+    """This function will take from what is available, in a commit shared with other callers.
+
+    Never called inside a transaction: it owns its own, and answers after the commit. The instant is
+    the database's clock. Replay: as wallet.debit; also after OutcomeUnknown, with the same key.
+    Refuses: INVALID_KEY (1 to 200 characters), and what wallet.debit refuses. Raises: DatabaseBusy
+    when nothing was committed; OutcomeUnknown when that is not known.
+    """
+    if not 0 <= debit.amount_micros <= AMOUNT_MICROS_MAX:
+        debit = debit._replace(amount_micros=-1)
+    return WalletOutcome(*combiner.debit(debit))
+
+
+def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list[WalletOutcome]:
+    """This function will take many debits of one or many wallets, each as wallet.debit would.
+
+    Answers stand in the order of the request; a wallet's debits are decided in that order. Wallets
+    are locked in one order, and nobody may lock a wallet before it in the same transaction.
+    Replay: by key, within the request too. Refuses: as debit_now.
+    """
+    if not debits:
+        return []
+    orgs, keys, amounts, currencies, counters = map(list, zip(*debits, strict=True))
+    row = session.execute(
+        _CALL,
+        {
+            "orgs": orgs,
+            "keys": keys,
+            "amounts": [n if 0 <= n <= AMOUNT_MICROS_MAX else -1 for n in amounts],
+            "currencies": currencies,
+            "counters": counters,
+            "now": now,
+        },
+    ).one()
+    outcomes = [WalletOutcome(*answer) for answer in zip(*row, strict=True)]
+    for organization_id in dict.fromkeys(orgs):
+        # What the session read of these wallets before is old now.
+        stale = session.identity_map.get(session.identity_key(Wallet, organization_id))
+        if stale is not None:
+            session.expire(stale)
+    crossed = {org for org, one in zip(orgs, outcomes, strict=True) if _crossed(one)}
+    for organization_id in sorted(crossed):
+        stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
+    return outcomes
+
+
+def _crossed(outcome: WalletOutcome) -> bool:
+    """Whether this debit took the last of what was available."""
+    return (
+        outcome.ok
+        and not outcome.replayed
+        and (outcome.available_before_micros or 0) > 0
+        and outcome.available_micros <= 0
+    )

@@ -1,0 +1,1 @@
+"""Stripe: amounts, in its own minor units."""

@@ -1,0 +1,161 @@
+"""`holdfast verify`: what it prints of a ledger that is whole, and of one that is not."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from db.engine import driver_url
+from tests.world import fund, make_organization
+
+TAIL = "without --heads, entries cut off at a wallet's end cannot be seen\n"
+
+
+@pytest.fixture
+def run(urls, monkeypatch):
+    """Runs the command with the test's servers; gives exit status, output and error output."""
+    monkeypatch.setenv("DATABASE_URL", urls.app_url)
+    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+    monkeypatch.setenv("LEDGER_ANCHOR_KEY", "a key")
+
+    def invoke(*arguments: str):
+        done = CliRunner().invoke(app, ["verify", *arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return invoke
+
+
+@pytest.fixture
+def org(database):
+    """An organization with three entries: its opening and two credits."""
+    organization_id = make_organization(database, micros=5_000_000)
+    fund(database, organization_id, 1_000_000)
+    return organization_id
+
+
+@pytest.fixture
+def tamper(urls):
+    """Changes the ledger as a superuser, with every guard off."""
+
+    def change(*statements: str):
+        with psycopg.connect(driver_url(urls.owner_url)) as superuser:
+            superuser.execute("SET session_replication_role = replica")
+            for statement in statements:
+                superuser.execute(statement)
+
+    return change
+
+
+CUT = (
+    "DELETE FROM wallet_entries WHERE entry_no = 2",
+    "UPDATE wallets SET entry_no = 1, balance_micros = 5000000,"
+    " head_hash = (SELECT hash FROM wallet_entries WHERE entry_no = 1)",
+)
+
+
+def test_a_whole_ledger_is_told_in_one_line_and_what_is_not_seen_in_another(run, database, org):
+    make_organization(database)
+    assert run("ledger") == (0, f"verify: 2 wallets, 4 entries, 0 findings\n{TAIL}", "")
+    assert run("ledger", "--org", org)[1].startswith("verify: 1 wallets, 3 entries, 0 findings")
+
+
+def test_each_finding_is_a_line_and_the_exit_status_1(run, tamper, org):
+    tamper("UPDATE wallets SET held_micros = 7", "UPDATE wallets SET debt_limit_micros = 9")
+    code, out, _ = run("ledger")
+    assert code == 1
+    assert out.splitlines() == [
+        f"{org} entry 2: wallet's held: expected 0, found 7",
+        f"{org} entry 2: wallet's debt limit: expected 0, found 9",
+        "verify: 1 wallets, 3 entries, 2 findings",
+        TAIL.strip(),
+    ]
+
+
+def test_findings_come_as_data_too(run, tamper, org):
+    assert json.loads(run("ledger", "--json")[1])["findings"] == []
+    tamper("DELETE FROM wallet_entries WHERE entry_no = 1")
+    code, out, _ = run("ledger", "--json")
+    assert code == 1
+    told = json.loads(out)
+    assert (told["wallets"], told["entries"], told["tail_checked"]) == (1, 2, False)
+    assert told["findings"][0] == {
+        "organization_id": org,
+        "entry_no": 1,
+        "what": "entry missing",
+        "expected": "entry 1",
+        "found": "entry 2",
+    }
+    assert len(told["findings"]) == 2
+
+
+def test_a_cut_tail_shows_with_the_heads_that_were_anchored(run, tamper, org, tmp_path):
+    # Given heads that were anchored, and an entry cut off afterwards
+    file = tmp_path / "heads"
+    code, out, _ = run("anchor", str(file))
+    assert (code, out.split(" at ")[0]) == (0, "anchored 1 wallets")
+    assert run("ledger", "--heads", str(file))[:2] == (
+        0,
+        "verify: 1 wallets, 3 entries, 0 findings\n",
+    )
+    tamper(*CUT)
+    # Then it agrees with itself, but not with its head
+    assert run("ledger")[0] == 0
+    code, out, _ = run("ledger", "--heads", str(file))
+    assert code == 1
+    assert f"{org} entry 2: anchored hash: expected" in out
+    assert "found nothing after entry 1" in out
+    assert TAIL not in out
+
+
+@pytest.mark.parametrize("command", ["anchor", "ledger --heads"])
+def test_without_a_key_both_say_so_in_one_line(run, monkeypatch, tmp_path, command):
+    monkeypatch.delenv("LEDGER_ANCHOR_KEY")
+    (tmp_path / "heads").touch()
+    code, out, err = run(*command.split(), str(tmp_path / "heads"))
+    assert (code, out, err) == (2, "", "holdfast: missing setting: LEDGER_ANCHOR_KEY\n")
+    assert (tmp_path / "heads").read_bytes() == b""
+
+
+def test_a_file_of_another_key_or_changed_is_refused_in_one_line(run, org, monkeypatch, tmp_path):
+    file = tmp_path / "heads"
+    run("anchor", str(file))
+    line = "holdfast: HEADS_REFUSED: the file was signed with another key, or changed since\n"
+    # Given another key
+    monkeypatch.setenv("LEDGER_ANCHOR_KEY", "another key")
+    assert run("ledger", "--heads", str(file)) == (1, "", line)
+    # Given the right key and a changed file
+    monkeypatch.setenv("LEDGER_ANCHOR_KEY", "a key")
+    file.write_bytes(file.read_bytes().replace(b'"entry_no":2', b'"entry_no":1'))
+    assert run("ledger", "--heads", str(file)) == (1, "", line)
+
+
+def test_a_file_that_cannot_be_read_or_written_is_one_line(run, org, tmp_path):
+    missing = tmp_path / "no" / "heads"
+    code, out, err = run("ledger", "--heads", str(missing))
+    assert (code, out, err) == (
+        1,
+        "",
+        f"holdfast: cannot read {missing}: No such file or directory\n",
+    )
+    code, out, err = run("anchor", str(missing))
+    assert (code, out, err) == (
+        1,
+        "",
+        f"holdfast: cannot write {missing}: No such file or directory\n",
+    )
+
+
+def test_an_organization_that_is_not_there_is_one_line(run):
+    assert run("ledger", "--org", "org_no") == (1, "", "holdfast: WALLET_NOT_FOUND: org_no\n")
+
+
+def test_the_key_is_shown_nowhere(run, org, tmp_path):
+    file = tmp_path / "heads"
+    told = [*run("anchor", str(file)), *run("ledger", "--heads", str(file))]
+    assert not any("a key" in str(one) for one in [*told, file.read_text()])
