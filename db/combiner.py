@@ -184,19 +184,17 @@ class Combiner:
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        error: BaseException = DatabaseBusy("combiner: stopped")
         try:
             while batch := self._next_batch():
                 self._answer(batch)
-        except BaseException as raised:
+        except BaseException:
             log.exception("combiner thread died")
-            error = raised
             raise
         finally:
             self._wake_all()
             # First the word, then the last look: whoever comes after the word looks as well.
             self._ended = True
-            _tell_all(self._take_everything(), error)
+            _tell_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
             self._disconnect()
 
     def _next_batch(self) -> list[_Waiting]:

@@ -335,6 +335,26 @@ def test_stop_carries_out_what_waits_and_answers_everybody(shared, shared_urls, 
     assert len(keys_of(shared, org)) == 20
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_answers_everybody_first(shared, shared_urls, org):
+    # Given a combiner whose thread dies right after a commit, with others waiting behind it
+    def die(_: list[Staged]) -> None:
+        raise SystemExit
+
+    door = Combiner(shared_urls.app_url, after_commit=die)
+    door.start()
+    debits = [ask(org, "all", BEFORE), *(ask(org, f"k{n}") for n in range(5))]
+    with waiting_callers(shared, shared_urls.owner_url, door, org, debits) as callers:
+        pass
+    # Then the one that was sent is unknown (it was committed), and the others were not sent
+    assert isinstance(callers[0].exception(), OutcomeUnknown)
+    assert all(isinstance(one.exception(), DatabaseBusy) for one in callers[1:])
+    assert keys_of(shared, org) == ["all"]
+    with pytest.raises(DatabaseBusy):
+        door.debit(ask(org, "late"))
+    door.stop()
+
+
 def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared, shared_urls, org):
     for round_number in range(10):
         door = Combiner(shared_urls.app_url)

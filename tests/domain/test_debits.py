@@ -348,3 +348,9 @@ def test_debit_now_stages_the_check_that_a_debit_stages(shared, combiner):
     )
     assert other.correlation_id.startswith("cor_")
     assert (other.ring_at - other.staged_at).total_seconds() == pytest.approx(2, abs=0.1)
+
+
+def test_a_key_of_a_calls_own_is_refused_among_many(shared, org):
+    debits = [Debit(org, "call:c1:commit", 1, "USD", "messages")]
+    answers = shared.run(lambda session: debit_many(session, debits, T0))
+    assert [one.outcome for one in answers] == ["RESERVED_KEY"]

@@ -10,9 +10,9 @@
 -- organization named, at least); with p_job_ids NULL the caller stages it, in this transaction.
 --
 -- Raises where the arrays are not of one length or a counter-account is missing. The bytes hashed
--- are ledger_hash's (docs/ledger.md), put together here because that costs a tenth. Two settings
--- keep the plans: one for all sizes, since planning anew costs as much as 20 debits, and with index
--- scans only, since it may be made while the tables are small and is kept while they grow.
+-- are ledger_hash's (docs/ledger.md), put together here without a call for each entry. Two
+-- settings keep the plans: one for all sizes, since planning anew costs as much as ten debits, and
+-- with index scans only, since it may be made while the tables are small and outlives that.
 CREATE FUNCTION wallet_debit_many(
     p_orgs text[], p_keys text[], p_amounts bigint[], p_currencies text[], p_counters text[],
     p_now timestamptz, p_job_ids text[],
@@ -97,6 +97,8 @@ BEGIN
             v_outcome := 'INVALID_AMOUNT';
         ELSIF (length(r.key) BETWEEN 1 AND 200) IS NOT TRUE THEN
             v_outcome := 'INVALID_KEY';
+        ELSIF r.key LIKE 'call:%' THEN
+            v_outcome := 'RESERVED_KEY';
         ELSIF r.found IS NULL THEN
             v_outcome := 'WALLET_NOT_FOUND';
         ELSIF r.known IS NOT NULL THEN
