@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings, require
-from cli.commands.shared import Failure, Json, acting
+from cli.commands.shared import Failure, Json, act, acting
 from cli.databases import write_private
+from db.data_model import COUNTERPARTS
+from db.deployment import defects
 from domain import verify
 from domain.anchors import read_heads, signed_heads
 from domain.chain import Finding, Head
@@ -71,6 +73,20 @@ def anchor(
         except OSError as error:
             raise Failure(f"cannot write {file}: {error.strerror}") from None
     typer.echo(f"anchored {len(lines) - 2} wallets at {now:%Y-%m-%d %H:%M:%S} UTC in {file}")
+
+
+@app.command()
+def deployment(as_json: Json = False) -> None:
+    """Look for every table, function, constraint, index, role and setting; exit status 1 if not."""
+    found = act(lambda session, _: list(defects(session)))
+    if as_json:
+        typer.echo(json.dumps({"defects": [one._asdict() for one in found]}, indent=2))
+    else:
+        for one in found:
+            typer.echo(str(one))
+        typer.echo(f"verify: {len(COUNTERPARTS)} names looked for, {len(found)} defects")
+    if found:
+        raise typer.Exit(1)
 
 
 def _verify(

@@ -159,3 +159,18 @@ def test_the_key_is_shown_nowhere(run, org, tmp_path):
     file = tmp_path / "heads"
     told = [*run("anchor", str(file)), *run("ledger", "--heads", str(file))]
     assert not any("a key" in str(one) for one in [*told, file.read_text()])
+
+
+def test_a_deployment_is_told_defect_by_defect(run, urls):
+    with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as superuser:
+        superuser.execute("DROP INDEX call_holds_open")
+    code, out, _ = run("deployment")
+    assert code == 1
+    assert "index call_holds_open: missing, disabled or not valid" in out.splitlines()
+    code, out, _ = run("deployment", "--json")
+    told = json.loads(out)["defects"]
+    assert {"subject": "index call_holds_open", "found": "missing, disabled or not valid"} in told
+    assert (code, run("deployment")[1].splitlines()[-1].split(", ")[1]) == (
+        1,
+        f"{len(told)} defects",
+    )
