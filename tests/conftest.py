@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import psycopg
@@ -23,6 +23,7 @@ from db.engine import Database, driver_url
 from db.migrate import migrate, set_password
 from db.ring import connect
 from providers import registry
+from tests import pooler
 from tests.running_sandbox import House, start, stop
 from tests.servers import server_folder
 from tests.world import Urls, World, with_database
@@ -62,8 +63,18 @@ def template(servers: ServerUrls) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def app_url_of(servers: ServerUrls, template: str) -> Iterator[Callable[[str], str]]:
+    """Gives holdfast_app's address for an owner's; through PgBouncer in a run that wants it."""
+    if not pooler.wanted():
+        yield lambda owner_url: derive_app_url(owner_url, PASSWORD)
+        return
+    with pooler.running(servers.owner_url, PASSWORD) as folder:
+        yield lambda owner_url: pooler.through(folder, derive_app_url(owner_url, PASSWORD))
+
+
 @pytest.fixture
-def urls(servers: ServerUrls, template: str) -> Iterator[Urls]:
+def urls(servers: ServerUrls, template: str, app_url_of: Callable[[str], str]) -> Iterator[Urls]:
     """A fresh database's addresses, as its owner and as holdfast_app, and an empty Redis's."""
     name = f"holdfast_test_{secrets.token_hex(4)}"
     with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
@@ -71,7 +82,7 @@ def urls(servers: ServerUrls, template: str) -> Iterator[Urls]:
         owner_url = with_database(servers.owner_url, name)
         client = connect(servers.redis_url)
         client.flushdb()
-        yield Urls(owner_url, derive_app_url(owner_url, PASSWORD), servers.redis_url)
+        yield Urls(owner_url, app_url_of(owner_url), servers.redis_url)
         client.close()
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -80,6 +91,14 @@ def urls(servers: ServerUrls, template: str) -> Iterator[Urls]:
 def database(urls: Urls) -> Iterator[Database]:
     """The database as holdfast_app, with connections for many threads."""
     made = Database(urls.app_url, name="test", pool_size=40)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def direct(urls: Urls) -> Iterator[Database]:
+    """The same without a pooler, for what a test asks of one connection of the server."""
+    made = Database(derive_app_url(urls.owner_url, PASSWORD), name="test", pool_size=4)
     yield made
     made.close()
 

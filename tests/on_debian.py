@@ -2,7 +2,8 @@
 
     python -m tests.on_debian ./run test
 
-They are started on private sockets with fresh data, and removed after. Gives the command's status.
+The tests reach PostgreSQL through PgBouncer then, where it is installed. All are started on
+private sockets with fresh data, and removed after. Gives the command's status.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 
+from tests import pooler
 from tests.servers import debian_servers, debian_servers_missing
 
 
@@ -20,6 +22,10 @@ def main() -> int:
         return 0
     with debian_servers() as urls:
         env = {**os.environ, "DATABASE_URL": urls.owner_url, "REDIS_URL": urls.redis_url}
+        if missing := pooler.missing():
+            print(f"not installed here, so PostgreSQL is reached directly: {missing}")
+        else:
+            env |= pooler.WANTED
         return subprocess.run(sys.argv[1:], env=env, check=False).returncode
 
 

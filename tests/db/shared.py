@@ -4,26 +4,26 @@ organizations. Where a test counts all rows, it takes the usual fresh one."""
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 
-from cli.databases import derive_app_url
 from cli.embedded import ServerUrls
 from db.engine import Database, driver_url
-from tests.conftest import PASSWORD
 from tests.world import Urls, with_database
 
 
 @pytest.fixture(scope="module")
-def shared_urls(servers: ServerUrls, template: str) -> Iterator[Urls]:
+def shared_urls(
+    servers: ServerUrls, template: str, app_url_of: Callable[[str], str]
+) -> Iterator[Urls]:
     """A migrated database that all tests of a file share: each makes its own organizations."""
     name = f"holdfast_shared_{secrets.token_hex(4)}"
     with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         owner_url = with_database(servers.owner_url, name)
-        yield Urls(owner_url, derive_app_url(owner_url, PASSWORD), servers.redis_url)
+        yield Urls(owner_url, app_url_of(owner_url), servers.redis_url)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

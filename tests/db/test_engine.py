@@ -326,7 +326,7 @@ def test_a_refusal_keeps_the_connection(shared_urls):
         one.close()
 
 
-def test_an_interrupt_that_strikes_the_commit_discards_the_connection(slow_commit, database):
+def test_an_interrupt_that_strikes_the_commit_discards_the_connection(slow_commit, direct):
     # Given a thread in the middle of a commit
     pids, ended = [], []
 
@@ -336,7 +336,7 @@ def test_an_interrupt_that_strikes_the_commit_discards_the_connection(slow_commi
 
     def run():
         try:
-            database.run(work)
+            direct.run(work)
         except Interrupted as error:
             ended.append(error)
 
@@ -350,7 +350,7 @@ def test_an_interrupt_that_strikes_the_commit_discards_the_connection(slow_commi
     thread.join(timeout=20)
     # Then the interrupt comes out, and the connection is used no more
     assert len(ended) == 1
-    assert pids[0] not in {database.run(backend_of) for _ in range(2)}
+    assert pids[0] not in {direct.run(backend_of) for _ in range(2)}
 
 
 def test_the_database_is_named_with_and_without_its_driver():

@@ -9,6 +9,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from base.settings import SettingsError
+from cli.databases import derive_app_url
 from db.engine import driver_url, sqlalchemy_url
 from db.migrate import check_serving_login, may_own, migrate, set_password
 from db.models import Base
@@ -123,7 +124,8 @@ def test_whoever_may_act_as_the_owner_may_not_serve(shared_urls):
         owner.execute("CREATE ROLE half_owner LOGIN IN ROLE holdfast_owner")
         try:
             set_password(shared_urls.owner_url, "half_owner", PASSWORD)
-            url = shared_urls.app_url.replace("holdfast_app:", "half_owner:")
+            url = derive_app_url(shared_urls.owner_url, PASSWORD)
+            url = url.replace("holdfast_app:", "half_owner:")
             assert "superuser or owner" in refusal(url)
         finally:
             owner.execute("DROP ROLE half_owner")
