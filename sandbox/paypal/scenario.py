@@ -173,10 +173,11 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
 def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
     """Tells of a dispute: of one by its id, or of the newest of the organization's newest capture.
 
-    RESOLVED decides for the buyer unless it is decided already; UPDATED opens a decided one again.
+    CREATED opens one where none is open; RESOLVED decides for the buyer unless it is decided
+    already; UPDATED opens a decided one again.
     """
     word = event_type.removeprefix("CUSTOMER.DISPUTE.")
-    dispute = _find_dispute(sandbox, subject)
+    dispute = _find_dispute(sandbox, subject, anew=word == "CREATED" and not subject.keep_state)
     if subject.keep_state:
         dispute = copy.deepcopy(dispute)
     if word == "RESOLVED" and dispute["status"] != "RESOLVED":
@@ -191,12 +192,15 @@ def tell_of_dispute(word: str, dispute: Json) -> Told:
     return Told(f"CUSTOMER.DISPUTE.{word}", "dispute", dispute, resource_version="")
 
 
-def _find_dispute(sandbox: Sandbox, subject: Subject) -> Json:
+def _find_dispute(sandbox: Sandbox, subject: Subject, *, anew: bool) -> Json:
     state = sandbox.paypal
     if subject.resource_id in state.disputes:
         return state.disputes[subject.resource_id]
     capture = _find_capture(sandbox, subject, "COMPLETED")
-    return newest_about(state, capture["id"]) or open_dispute(state, capture, capture["amount"])
+    known = newest_about(state, capture["id"])
+    if known is None or (anew and known["status"] == "RESOLVED"):
+        return open_dispute(state, capture, capture["amount"])
+    return known
 
 
 def find_subscription(sandbox: Sandbox, subject: Subject, first_status: str) -> Json:
