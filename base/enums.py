@@ -33,6 +33,23 @@ class FreezeReason(StrEnum):
     MANUAL = "manual"
 
 
+class RefundState(StrEnum):
+    """What became of money given back: pending it has left, failed it has come back."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class DisputeState(StrEnum):
+    """A dispute in our words. Reported is an event's word, the others are the provider's own."""
+
+    REPORTED = "reported"
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+
+
 class PauseReason(StrEnum):
     """Why a campaign stands still, in the order in which the first that holds is named."""
 

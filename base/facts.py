@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from base.enums import Provider, SubscriptionStatus, TwilioStatus
+from base.enums import DisputeState, Provider, RefundState, SubscriptionStatus, TwilioStatus
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,24 @@ class PaymentReport:
 
 
 @dataclass(frozen=True)
+class DisputeReport:
+    """A verified event about a dispute of a payment. `opening` says that it has begun."""
+
+    provider: Provider
+    external_id: str
+    #: The payment that it claims to be about; None when it names none, or several.
+    payment_external_id: str | None
+    opening: bool
+
+
+@dataclass(frozen=True)
 class OtherReport:
     """A verified event that no rule of ours concerns: it is kept and marked ignored."""
 
     event_type: str
 
 
-Report = SubscriptionReport | PaymentReport | OtherReport
+Report = SubscriptionReport | PaymentReport | DisputeReport | OtherReport
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,22 @@ class SubscriptionFacts:
 
 
 @dataclass(frozen=True)
+class RefundFacts:
+    """One refund, or reversal, of a payment as the provider's API shows it now."""
+
+    external_id: str
+    amount_micros: int
+    #: What had been given back of the payment in all, this refund included; None when untold.
+    total_micros: int | None
+    state: RefundState
+    made_at: datetime | None
+    #: The provider's own time of this state; None when it has none that can be read.
+    stated_at: datetime | None
+
+
+@dataclass(frozen=True)
 class PaymentFacts:
-    """A payment as the provider's API shows it now: cumulative, so that order cannot matter."""
+    """A payment as the provider's API shows it now."""
 
     provider: Provider
     #: The payment itself ("capture"), whatever was asked about.
@@ -69,8 +94,30 @@ class PaymentFacts:
     currency: str
     #: What was captured and is really ours (held or pending money is 0).
     captured_micros: int
-    #: What has been given back in all, by refunds and reversals.
+    #: What the payment itself says was given back in all; 0 also where it does not say.
     refunded_micros: int
+    #: The provider's own time of these figures; None when it has none that can be read.
+    stated_at: datetime | None = None
+    #: The refund that was asked about, if one was.
+    refund: RefundFacts | None = None
+    #: Whether it was made through an order, as top-ups are; a subscription's fee is not.
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class DisputeFacts:
+    """A dispute as the provider's API shows it now."""
+
+    provider: Provider
+    external_id: str
+    payment_external_id: str
+    currency: str
+    #: What is disputed while it is open; what was lost once it is lost.
+    disputed_micros: int
+    state: DisputeState
+    opened_at: datetime | None
+    #: The provider's own time of this state; None when it has none that can be read.
+    stated_at: datetime | None
 
 
 @dataclass(frozen=True)

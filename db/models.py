@@ -203,6 +203,41 @@ class WalletFreeze(Base):
     lifted_at: Mapped[datetime | None]
 
 
+class PaymentRefund(Base):
+    """A refund or reversal of a payment: the provider's newest word. Read-only here."""
+
+    __tablename__ = "payment_refunds"
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    external_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    payment_id: Mapped[str]
+    organization_id: Mapped[str] = mapped_column(ForeignKey("wallets.organization_id"))
+    amount_micros: Mapped[int] = mapped_column(BigInteger)
+    total_micros: Mapped[int | None] = mapped_column(BigInteger)
+    state: Mapped[str]
+    made_at: Mapped[datetime | None]
+    stated_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class PaymentDispute(Base):
+    """A dispute of a payment: what an event or the provider last said of it. Read-only here."""
+
+    __tablename__ = "payment_disputes"
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    external_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    payment_id: Mapped[str]
+    organization_id: Mapped[str] = mapped_column(ForeignKey("wallets.organization_id"))
+    disputed_micros: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str]
+    opened_at: Mapped[datetime | None]
+    stated_at: Mapped[datetime | None]
+    changed_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
 class CallHold(Base):
     """Money set aside for a call, and what became of it. Read-only here."""
 

@@ -8,6 +8,8 @@ commit                    charges what the call cost and gives the rest of its h
 release, expire           gives a hold back for a call that never was, or that nobody settled
 entry                     one line of the ledger, debit or credit, never changed (a note moves none)
 owed                      what a refund or a call took beyond what was there; paid first
+dispute                   a payment that its buyer contests: open, then won (ours) or lost
+cause                     which dispute or payment a freeze is for; a job reads it again
 freeze                    a reason why a wallet may not spend; frozen while any reason stands
 suspend                   what is done to a Twilio subaccount
 pause                     what is done to a campaign

@@ -44,6 +44,7 @@ class What(StrEnum):
     WALLET_CURRENCY = "wallet's currency"
     WALLET_DEBT_LIMIT = "wallet's debt limit"
     SUM = "sum of entries"
+    PAYMENT = "what a payment moved"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.facts import OtherReport, PaymentReport, Report
+from base.facts import DisputeReport, OtherReport, PaymentReport, Report
 from db.models import InboxEvent
-from domain import payments, subscriptions
+from domain import disputes, payments, subscriptions
 
 
 def take_in(session: Session, event: InboxEvent, report: Report, now: datetime) -> str:
@@ -23,6 +23,8 @@ def take_in(session: Session, event: InboxEvent, report: Report, now: datetime) 
     else:
         if isinstance(report, PaymentReport):
             payments.report(session, report)
+        elif isinstance(report, DisputeReport):
+            disputes.report(session, report, now)
         else:
             subscriptions.report(session, report, event.received_at, now)
         event.outcome = "handled"

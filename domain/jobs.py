@@ -77,6 +77,17 @@ LOOK_AT_PAYMENT = JobType(
     "look_at_payment", Queue.BILLING, ("provider", "kind", "external_id"), _PROVIDER, True, 15
 )
 
+#: It may read two things, each within 12 s: the dispute, and a payment not heard of yet.
+LOOK_AT_DISPUTE = JobType(
+    "look_at_dispute", Queue.BILLING, ("provider", "external_id"), _PROVIDER, True, 30
+)
+FREEZE_WALLET = JobType(
+    "freeze_wallet", Queue.SAFETY, ("organization_id", "reason", "cause"), _OWN, False, 10
+)
+UNFREEZE_WALLET = JobType(
+    "unfreeze_wallet", Queue.SAFETY, ("organization_id", "reason", "cause"), _OWN, False, 10
+)
+
 JOB_TYPES: dict[str, JobType] = {
     job.name: job
     for job in (
@@ -85,6 +96,9 @@ JOB_TYPES: dict[str, JobType] = {
         CONVERGE_TWILIO,
         LOOK_AT_SUBSCRIPTION,
         LOOK_AT_PAYMENT,
+        LOOK_AT_DISPUTE,
+        FREEZE_WALLET,
+        UNFREEZE_WALLET,
     )
 }
 

@@ -14,6 +14,7 @@ from base.outcomes import Refused
 from db.locks import lock_organization, lock_standing
 from db.models import Campaign
 from domain import wallet as wallets
+from domain.notes import BY_LENGTH_MAX, WHY_LENGTH_MAX
 from domain.posture import Posture, apply_posture
 from domain.wallet import WalletOutcome
 
@@ -23,11 +24,6 @@ class CampaignNotFound(Refused):
 
     def __init__(self, campaign_id: str) -> None:
         super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
-
-
-#: Longest name of an operator and longest reason, in characters; the database checks the same.
-BY_LENGTH_MAX = 200
-WHY_LENGTH_MAX = 500
 
 
 class WhoAndWhy(Refused):

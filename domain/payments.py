@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from base.enums import RefundState
 from base.facts import PaymentFacts, PaymentReport
 from base.outcomes import Refused
 from db.locks import lock_standing
@@ -13,7 +14,11 @@ from db.models import Organization
 from domain import wallet as wallets
 from domain.jobs import LOOK_AT_PAYMENT, stage
 from domain.posture import apply_posture
+from domain.settlements import settle_refund
 from domain.wallet import WalletOutcome
+
+#: Seconds until a refund that is pending is looked at again: no event is promised when it fails.
+PENDING_REFUND_SECONDS = 6 * 3_600.0
 
 
 class PaymentNotOurs(Refused):
@@ -38,6 +43,7 @@ def report(session: Session, event: PaymentReport) -> None:
 def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> WalletOutcome:
     """This function will settle the payment in the ledger and apply the posture that follows.
 
+    The refund that was asked about is settled with it, and looked at again while it is pending.
     Replay: facts seen before move nothing. Raises: PaymentNotOurs, or Refused with the ledger's
     own code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
     """
@@ -45,8 +51,25 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
     if organization_id is None or session.get(Organization, organization_id) is None:
         raise PaymentNotOurs(facts.external_id)
     lock_standing(session, organization_id)
+    if facts.refund is not None:
+        # Before the payment itself, of which nothing is taken or given twice in between.
+        _believe(settle_refund(session, organization_id, facts, facts.refund, now), facts)
+        if facts.refund.state is RefundState.PENDING:
+            stage(
+                session,
+                LOOK_AT_PAYMENT,
+                organization_id,
+                delay_seconds=PENDING_REFUND_SECONDS,
+                provider=str(facts.provider),
+                kind="refund",
+                external_id=facts.refund.external_id,
+            )
     outcome = wallets.settle(session, organization_id, facts, now)
-    if not outcome.ok:
-        raise Refused(outcome.outcome, f"payment {facts.external_id}", payment=facts.external_id)
+    _believe(outcome, facts)
     apply_posture(session, organization_id, now)
     return outcome
+
+
+def _believe(outcome: WalletOutcome, facts: PaymentFacts) -> None:
+    if not outcome.ok:
+        raise Refused(outcome.outcome, f"payment {facts.external_id}", payment=facts.external_id)

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from domain.chain import Backing, Chain, Entry, Finding, Head, WalletFacts, unbacked
+from domain.chain import Backing, Chain, Entry, Finding, Head, WalletFacts, What, unbacked
 from domain.wallet import WalletNotFound
 
 #: Runs a function of a session in a transaction of its own and gives what it gave.
@@ -25,6 +25,8 @@ Run = Callable[[Callable[[Session], Any]], Any]
 PAGE_ENTRIES = 5_000
 #: Heads read by one statement.
 PAGE_HEADS = 5_000
+#: Payments computed anew by one statement, each from its refunds and disputes.
+PAGE_PAYMENTS = 1_000
 
 # The next organization that has a wallet or entries: a wallet's row may have been removed. Both
 # look at an index; min() over a union would read all.
@@ -77,6 +79,15 @@ _PAGE = r"""
         WHERE organization_id = e.organization_id AND key = e.operation_key
           AND e.direction <> 'note' LIMIT 1) o ON true
     ORDER BY e.entry_no
+"""
+# What a payment has moved, and what its row, its refunds and its disputes come to, of one instant.
+_PAYMENTS = """
+    SELECT provider, kind, external_id, moved_micros,
+        captured_micros - payment_taken(provider, kind, external_id)
+    FROM payment_references
+    WHERE organization_id = :org
+      AND (provider, kind, external_id) > (:provider, :kind, :external_id)
+    ORDER BY provider, kind, external_id LIMIT :page
 """
 #: Columns of _PAGE that are the entry's own.
 _ENTRY_COLUMNS = len(Entry._fields)
@@ -162,7 +173,21 @@ def _verify_wallet(run: Run, org: str, anchored: Head | None, tally: Tally) -> I
         tally.entries += len(page)
         first = chain.next_no
     yield from chain.end(wallet)
+    yield from _verify_payments(run, org, max(chain.next_no - 1, 0))
     tally.wallets += 1
+
+
+def _verify_payments(run: Run, org: str, last: int) -> Iterator[Finding]:
+    after = ("", "", "")
+    while True:
+        page = run(partial(_payments, org, after))
+        for *key, moved, due in page:
+            if moved != due:
+                name = ":".join(key)
+                yield Finding(org, last, What.PAYMENT, f"{name} {due}", f"{moved}")
+        if len(page) < PAGE_PAYMENTS:
+            return
+        after = tuple(page[-1][:3])
 
 
 def _organizations(run: Run) -> Iterator[str]:
@@ -188,6 +213,12 @@ def _wallet(org: str, session: Session) -> tuple[int | None, WalletFacts | None]
 def _page(org: str, first: int, last: int, session: Session) -> list[Any]:
     values = {"org": org, "first": first, "last": last, "page": PAGE_ENTRIES}
     return list(session.execute(text(_PAGE), values).all())
+
+
+def _payments(org: str, after: tuple[str, str, str], session: Session) -> list[Any]:
+    values: dict[str, Any] = dict(zip(("provider", "kind", "external_id"), after, strict=True))
+    values |= {"org": org, "page": PAGE_PAYMENTS}
+    return list(session.execute(text(_PAYMENTS), values).all())
 
 
 def _heads_page(after: str, session: Session) -> list[Head]:

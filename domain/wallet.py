@@ -18,6 +18,7 @@ from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from db.models import Wallet, WalletEntry, WalletFreeze
 from domain.jobs import ENFORCE_ORGANIZATION, stage
+from domain.notes import check_note, check_who_and_why
 
 #: The longest override of a freeze: an emergency that lasts longer is no emergency.
 OVERRIDE_DAYS_MAX = 30
@@ -92,8 +93,10 @@ def credit(
     """This function will add to the balance; what is owed is paid first.
 
     Replay: the same key answers as the first time; with another amount or kind,
-    IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, WALLET_NOT_FOUND, CURRENCY_MISMATCH.
+    IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, INVALID_KIND, WALLET_NOT_FOUND,
+    CURRENCY_MISMATCH. Raises: InvalidNote.
     """
+    check_note(note)
     outcome = call_ledger(
         session,
         "wallet_credit(:org, :key, :amount, :currency, :kind, :counter, :note, :now)",
@@ -122,8 +125,10 @@ def debit(
 ) -> WalletOutcome:
     """This function will take from what is available, or refuse and change nothing.
 
-    Replay: as credit. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what credit refuses.
+    Replay: as credit. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what credit refuses. Raises:
+    InvalidNote.
     """
+    check_note(note)
     outcome = call_ledger(
         session,
         "wallet_debit(:org, :key, :amount, :currency, 'debit', :counter, :note, :now)",
@@ -152,8 +157,9 @@ def correct(
     """This function will write a BALANCE_CORRECTION entry; a negative amount takes.
 
     Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, INVALID_CORRECTION
-    without operator or reason, and what credit refuses.
+    without operator or reason, and what credit refuses. Raises: InvalidNote.
     """
+    check_who_and_why(operator, why)
     outcome = call_ledger(
         session,
         "wallet_correct(:org, :key, :direction, :amount, :currency, :operator, :why, :now)",
@@ -172,21 +178,24 @@ def correct(
 def settle(
     session: Session, organization_id: str, facts: PaymentFacts, now: datetime
 ) -> WalletOutcome:
-    """This function will bring the ledger in line with a payment's cumulative facts.
+    """This function will bring the ledger in line with what a payment itself says.
 
-    Replay: facts seen before, in any order, move nothing. What a refund cannot take back is owed,
-    and freezes with refund_shortfall. Refuses: WALLET_NOT_FOUND, CURRENCY_MISMATCH,
-    INVALID_AMOUNT; IDEMPOTENCY_CONFLICT when the payment belongs to another organization.
+    Its refund, if there is one, is settlements.settle_refund's. Replay: facts seen before, in any
+    order, move nothing. What cannot be taken back is owed, and freezes with refund_shortfall.
+    Refuses: WALLET_NOT_FOUND, CURRENCY_MISMATCH, INVALID_AMOUNT; IDEMPOTENCY_CONFLICT when the
+    payment belongs to another organization.
     """
     return call_ledger(
         session,
-        "settle_payment(:org, :provider, 'capture', :id, :currency, :captured, :refunded, :now)",
+        "settle_payment(:org, :provider, 'capture', :id, :currency, :captured, :refunded,"
+        " :stated_at, :now)",
         org=organization_id,
         provider=str(facts.provider),
         id=facts.external_id,
         currency=facts.currency,
         captured=refusable(facts.captured_micros),
         refunded=refusable(facts.refunded_micros),
+        stated_at=facts.stated_at,
         now=now,
     )
 
@@ -203,8 +212,9 @@ def freeze(
 ) -> bool:
     """This function will place a freeze; False if it stands already, which changes nothing.
 
-    Raises: WalletNotFound.
+    Raises: WalletNotFound, InvalidNote.
     """
+    check_who_and_why(by, why)
     _require_wallet(session, organization_id)
     placed = session.execute(
         text("SELECT wallet_freeze(:org, :reason, :cause, :by, :why, :now)"),
@@ -232,8 +242,9 @@ def unfreeze(
 ) -> int:
     """This function will lift the reason's freezes (one cause, or all) and give how many.
 
-    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound.
+    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound, InvalidNote.
     """
+    check_who_and_why(by, why)
     _require_wallet(session, organization_id)
     lifted: int = session.execute(
         text("SELECT wallet_unfreeze(:org, :reason, :cause, :by, :why, :now)"),
@@ -262,9 +273,10 @@ def override(
     """This function will let the wallet spend although the reason stands, until an instant.
 
     At that instant the posture is enforced again by a job staged here; the debit itself compares
-    with `now` and waits for no job. Raises: UnknownFreeze; Refused INVALID_OVERRIDE when `until`
-    is past or more than 30 days away.
+    with `now` and waits for no job. Raises: UnknownFreeze, InvalidNote; Refused INVALID_OVERRIDE
+    when `until` is past or more than 30 days away.
     """
+    check_who_and_why(by, why)
     seconds = (until - now).total_seconds()
     if not 0 < seconds <= OVERRIDE_DAYS_MAX * 86_400:
         raise Refused("INVALID_OVERRIDE", f"the end must lie within {OVERRIDE_DAYS_MAX} days")
@@ -311,8 +323,9 @@ def rebuild(
     """This function will make the wallet row again from its entries and its open holds.
 
     The owner's login only. Raises: the database's data_corrupted error when the entries themselves
-    do not add up, or more is held than they leave.
+    do not add up, or more is held than they leave; InvalidNote.
     """
+    check_who_and_why(operator, why)
     _require_wallet(session, organization_id)
     outcome = call_ledger(
         session,

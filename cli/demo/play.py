@@ -56,6 +56,7 @@ def _play(on: Set, report: Report) -> None:
     scenes.cancellation(on, report)
     scenes.manual_freeze(on, report)
     scenes.money(on, report)
+    scenes.dispute(on, report)
     scenes.emptied_redis(on, report)
     scenes.killed_worker(on, report)
     scenes.books(on, report)

@@ -223,6 +223,25 @@ def money(on: Set, report: Report) -> None:
     )
 
 
+def dispute(on: Set, report: Report) -> None:
+    """A dispute closes and takes at once; one that is won gives back."""
+    report.scene("A buyer disputes a top-up, and loses")
+    before = on.balance()
+    body = {"organization_id": on.organization_id, "value": "8.00", "currency": "USD"}
+    capture = on.ask("POST", "/paypal/captures", body)
+    report.eventually("8.00 USD are credited", on.balance, before + 8 * DOLLAR)
+    opened = on.ask("POST", "/paypal/disputes", {"capture_id": capture["id"]})
+    report.tell(f"PayPal sends CUSTOMER.DISPUTE.CREATED for {opened['dispute_id']}")
+    report.eventually("the wallet is frozen", on.freezes, ["dispute"])
+    report.eventually("what is disputed is taken back", on.balance, before)
+    report.check("a debit is refused", on.debit(DOLLAR, "demo:disputed"), "FROZEN_WALLET")
+    won = {"outcome_code": "RESOLVED_SELLER_FAVOUR"}
+    on.ask("POST", f"/paypal/disputes/{opened['dispute_id']}/resolve", won)
+    report.eventually("won, it is given back", on.balance, before + 8 * DOLLAR)
+    report.eventually("and the freeze is lifted", on.freezes, [])
+    report.eventually("the campaigns run again", on.campaigns, OPEN)
+
+
 def emptied_redis(on: Set, report: Report) -> None:
     """Redis only rings the bell."""
     report.scene(f"Valkey is emptied while {_WAITING} top-ups wait")

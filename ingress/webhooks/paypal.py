@@ -41,7 +41,8 @@ class PayPalProof:
 
 
 def _queue_of(event_type: str) -> Queue:
-    if event_type.startswith("BILLING.SUBSCRIPTION."):
+    # What may close a door comes first.
+    if event_type.startswith(("BILLING.SUBSCRIPTION.", "CUSTOMER.DISPUTE.")):
         return Queue.SAFETY
     if event_type.startswith("PAYMENT."):
         return Queue.BILLING

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from base.facts import PaymentFacts, SubscriptionFacts
+from base.facts import DisputeFacts, PaymentFacts, SubscriptionFacts
 from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http import (
@@ -24,6 +24,7 @@ from providers.http import (
     build_client,
     exchange,
 )
+from providers.paypal.disputes import dispute_facts
 from providers.paypal.fields import is_resource_id
 from providers.paypal.readings import capture_id_of, payment_facts, subscription_facts
 
@@ -75,8 +76,8 @@ class PayPalApi:
         """This function will read a payment as it is now, asked by "capture" or by "refund".
 
         Units: micros of the capture's currency. A capture that is PARTIALLY_REFUNDED does not say
-        how much: asked by "capture", refunded_micros is then 0, which means "at least 0, unknown",
-        so keep the largest figure ever seen. Asked by "refund" it is PayPal's cumulative figure.
+        how much, and lists no refunds: refunded_micros is then 0. Each refund has to be asked about
+        by its own id, and comes with its state and with what was given back in all by then.
         Raises: Refused (INVALID_ID, NOT_FOUND, UNKNOWN_STATUS, UNKNOWN_KIND, PAYPAL_REFUSED,
         CURRENCY_MISMATCH, NO_CAPTURE), InvalidAmount, ProviderUnavailable, CredentialsRejected.
         Source: payments_payment_v2.
@@ -88,6 +89,17 @@ class PayPalApi:
             raise Refused("UNKNOWN_KIND", "neither a capture nor a refund")
         refund = self._get("/v2/payments/refunds/", external_id, deadline)
         return payment_facts(self._capture(capture_id_of(refund), deadline), refund=refund)
+
+    def get_dispute(self, external_id: str) -> DisputeFacts:
+        """This function will read a dispute as it is now.
+
+        Units: micros of the disputed currency. Raises: Refused (INVALID_ID, UNKNOWN_STATUS,
+        UNKNOWN_OUTCOME, SEVERAL_PAYMENTS, NO_CAPTURE, CURRENCY_MISMATCH), InvalidAmount,
+        ProviderUnavailable, CredentialsRejected. Source: customer_disputes_v1.
+        """
+        deadline = Deadline.after(self._window_seconds)
+        found = self._get("/v1/customer/disputes/", external_id, deadline, named="dispute_id")
+        return dispute_facts(found)
 
     def verify_webhook(self, transmission: dict[str, str], body: bytes, *, webhook_id: str) -> bool:
         """This function will ask PayPal whether a message is genuine.
@@ -121,7 +133,9 @@ class PayPalApi:
     def _capture(self, external_id: str, deadline: Deadline) -> dict[str, Any]:
         return self._get("/v2/payments/captures/", external_id, deadline)
 
-    def _get(self, path: str, external_id: str, deadline: Deadline) -> dict[str, Any]:
+    def _get(
+        self, path: str, external_id: str, deadline: Deadline, *, named: str = "id"
+    ) -> dict[str, Any]:
         if not is_resource_id(external_id):
             raise Refused("INVALID_ID", "not an id of PayPal's")
 
@@ -132,7 +146,7 @@ class PayPalApi:
                 ),
                 deadline,
             )
-            return _resource_of(answer, external_id)
+            return _resource_of(answer, external_id, named)
 
         return ask_again(ask, deadline)
 
@@ -195,13 +209,13 @@ def _bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _resource_of(answer: Answer, external_id: str) -> dict[str, Any]:
+def _resource_of(answer: Answer, external_id: str, named: str) -> dict[str, Any]:
     if answer.status == 404:
         # Its own event told us of it: PayPal may only be late, so it is asked again.
         raise ProviderUnavailable(f"PayPal does not know {external_id} now")
     if answer.status != 200:
         raise ProviderUnavailable(f"PayPal answered {answer.status} about {external_id}")
     found = answer.json_object()
-    if found.get("id") != external_id:
+    if found.get(named) != external_id:
         raise ProviderUnavailable("the answer is about another resource")
     return found

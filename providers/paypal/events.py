@@ -7,7 +7,13 @@ an event: its signature covers a CRC32 of the body, which can be forged.
 from __future__ import annotations
 
 from base.enums import Provider
-from base.facts import OtherReport, PaymentReport, Report, SubscriptionReport
+from base.facts import (
+    DisputeReport,
+    OtherReport,
+    PaymentReport,
+    Report,
+    SubscriptionReport,
+)
 from providers.errors import MalformedWebhook
 from providers.paypal.envelope import Envelope, read
 from providers.paypal.fields import is_resource_id
@@ -38,7 +44,20 @@ _CAPTURES = frozenset(
         "PAYMENT.CAPTURE.PENDING",
     }
 )
-_GIVEN_BACK = frozenset({"PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED"})
+_GIVEN_BACK = frozenset(
+    {
+        "PAYMENT.CAPTURE.REFUNDED",
+        "PAYMENT.CAPTURE.REVERSED",
+        "PAYMENT.REFUND.PENDING",
+        "PAYMENT.REFUND.COMPLETED",
+        "PAYMENT.REFUND.FAILED",
+        "PAYMENT.REFUND.CANCELLED",
+    }
+)
+#: RISK.DISPUTE.CREATED, the older name, is sent beside the first of them and says nothing more.
+_DISPUTES = frozenset(
+    {"CUSTOMER.DISPUTE.CREATED", "CUSTOMER.DISPUTE.UPDATED", "CUSTOMER.DISPUTE.RESOLVED"}
+)
 
 
 def parse(body: bytes) -> Report:
@@ -59,6 +78,8 @@ def parse(body: bytes) -> Report:
     if kind in _GIVEN_BACK:
         # In both shapes it is the refund's own id; only the refund tells how much was given back.
         return PaymentReport(Provider.PAYPAL, "refund", _id_from(event, "id"))
+    if kind in _DISPUTES:
+        return _dispute(event)
     return OtherReport(kind)
 
 
@@ -69,6 +90,22 @@ def _subscription(event: Envelope, external_id: str) -> SubscriptionReport:
         closing=event.event_type in _CLOSING,
         opening=event.event_type in _OPENING,
         occurred_at=event.occurred_at,
+    )
+
+
+def _dispute(event: Envelope) -> DisputeReport:
+    listed = event.resource.get("disputed_transactions")
+    ids = [
+        one.get("seller_transaction_id")
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict)
+    ]
+    return DisputeReport(
+        Provider.PAYPAL,
+        _id_from(event, "dispute_id"),
+        # A hint for the freeze alone: what is disputed, and of which payment, is asked of PayPal.
+        str(ids[0]) if len(ids) == 1 and is_resource_id(ids[0]) else None,
+        opening=event.event_type == "CUSTOMER.DISPUTE.CREATED",
     )
 
 

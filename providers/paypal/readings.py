@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from base.enums import Provider, SubscriptionStatus
-from base.facts import PaymentFacts, SubscriptionFacts
+from base.enums import Provider, RefundState, SubscriptionStatus
+from base.facts import PaymentFacts, RefundFacts, SubscriptionFacts
 from base.money import InvalidAmount
 from base.outcomes import Refused
 from providers.paypal.amounts import micros_from_paypal
@@ -27,8 +27,12 @@ _STATUSES = {
 #: Source: PayPal's payments_payment_v2 OpenAPI file, schemas capture_status and refund_status.
 _CAPTURE_IS_OURS = frozenset({"COMPLETED", "PARTIALLY_REFUNDED", "REFUNDED"})
 _CAPTURE_IS_NOT_OURS = frozenset({"PENDING", "DECLINED", "FAILED"})
-_REFUND_COUNTS = frozenset({"COMPLETED", "PENDING"})
-_REFUND_COUNTS_NOT = frozenset({"FAILED", "CANCELLED"})
+_REFUND_STATES = {
+    "PENDING": RefundState.PENDING,
+    "COMPLETED": RefundState.COMPLETED,
+    "FAILED": RefundState.FAILED,
+    "CANCELLED": RefundState.FAILED,
+}
 _CAPTURE_HREF = re.compile(r"https?://[^/?#]+/v2/payments/captures/([^/?#]+)")
 
 
@@ -84,49 +88,62 @@ def capture_id_of(refund: dict[str, Any]) -> str:
 
 
 def payment_facts(capture: dict[str, Any], *, refund: dict[str, Any] | None) -> PaymentFacts:
-    """This function will read what a capture brought, and what was given back of it in all.
+    """This function will read what a capture brought, what it says of refunds, and one refund.
 
     Raises: Refused (UNKNOWN_STATUS, CURRENCY_MISMATCH), InvalidAmount.
     """
     external_id, status = str(capture["id"]), str(capture.get("status"))
     if status not in _CAPTURE_IS_OURS | _CAPTURE_IS_NOT_OURS:
         raise Refused("UNKNOWN_STATUS", "capture", external_id=external_id)
-    amount_micros, currency = _amount(capture.get("amount"))
+    amount_micros, currency = amount_of(capture.get("amount"))
     captured_micros = amount_micros if status in _CAPTURE_IS_OURS else 0
-    refunded_micros = captured_micros if status == "REFUNDED" else 0
-    if refund is not None:
-        refunded_micros = max(refunded_micros, _given_back_micros(refund, currency))
     return PaymentFacts(
         provider=Provider.PAYPAL,
         external_id=external_id,
         organization_id=_text_or_none(capture.get("custom_id")),
         currency=currency,
         captured_micros=captured_micros,
-        # What was never ours cannot be taken back from us.
-        refunded_micros=min(refunded_micros, captured_micros),
+        refunded_micros=captured_micros if status == "REFUNDED" else 0,
+        stated_at=instant_of(capture.get("update_time")),
+        refund=None if refund is None else _refund_facts(refund, currency),
+        ordered=_names_an_order(capture),
     )
 
 
-def _given_back_micros(refund: dict[str, Any], currency: str) -> int:
-    status = str(refund.get("status"))
-    if status in _REFUND_COUNTS_NOT:
-        return 0
-    if status not in _REFUND_COUNTS:
-        raise Refused("UNKNOWN_STATUS", "refund", external_id=str(refund["id"]))
+def _names_an_order(capture: dict[str, Any]) -> bool:
+    found: object = capture
+    for name in ("supplementary_data", "related_ids", "order_id"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return is_resource_id(found)
+
+
+def _refund_facts(refund: dict[str, Any], currency: str) -> RefundFacts:
+    external_id = str(refund["id"])
+    state = _REFUND_STATES.get(str(refund.get("status")))
+    if state is None:
+        raise Refused("UNKNOWN_STATUS", "refund", external_id=external_id)
+    amount_micros, amount_currency = amount_of(refund.get("amount"))
     breakdown = refund.get("seller_payable_breakdown")
     total = breakdown.get("total_refunded_amount") if isinstance(breakdown, dict) else None
-    largest_micros = 0
-    for part in (refund.get("amount"), total):
-        if part is None:
-            continue
-        part_micros, part_currency = _amount(part)
-        if part_currency != currency:
-            raise Refused("CURRENCY_MISMATCH", "refund and capture", external_id=str(refund["id"]))
-        largest_micros = max(largest_micros, part_micros)
-    return largest_micros
+    total_micros, total_currency = (None, currency) if total is None else amount_of(total)
+    if {amount_currency, total_currency} != {currency}:
+        raise Refused("CURRENCY_MISMATCH", "refund and capture", external_id=external_id)
+    made_at = instant_of(refund.get("create_time"))
+    return RefundFacts(
+        external_id=external_id,
+        amount_micros=amount_micros,
+        total_micros=total_micros,
+        state=state,
+        made_at=made_at,
+        stated_at=instant_of(refund.get("update_time")) or made_at,
+    )
 
 
-def _amount(money: object) -> tuple[int, str]:
+def amount_of(money: object) -> tuple[int, str]:
+    """This function will read an amount in micros, and its currency.
+
+    Raises: InvalidAmount.
+    """
     members = money if isinstance(money, dict) else {}
     currency = str(members.get("currency_code"))
     micros = micros_from_paypal(members.get("value", ""), currency)

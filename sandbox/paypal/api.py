@@ -167,6 +167,11 @@ def get_refund(sandbox: Sandbox, call: Call) -> Answer:
     return json_answer(_found(sandbox.paypal.refunds, call))
 
 
+def get_dispute(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /v1/customer/disputes/{id}."""
+    return json_answer(_found(sandbox.paypal.disputes, call))
+
+
 def refund_capture(sandbox: Sandbox, call: Call) -> Answer:
     """This function will answer POST …/captures/{id}/refund: in part, or what is left of it.
 
@@ -221,6 +226,7 @@ def operations() -> list[tuple[str, str, Handler]]:
         ("GET", capture, get_capture),
         ("POST", f"{capture}/refund", refund_capture),
         ("GET", "/v2/payments/refunds/{id}", get_refund),
+        ("GET", "/v1/customer/disputes/{id}", get_dispute),
     ]
     return [
         ("POST", "/v1/oauth2/token", give_token),

@@ -12,9 +12,11 @@ from starlette.routing import Route
 from sandbox.asking import Asked, Currency, Value, refuse, understand
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
+from sandbox.paypal.control_money import MoneyControl
 from sandbox.paypal.events import (
     Forgery,
     Told,
+    deliver,
     forge_body,
     make_event,
     parcel,
@@ -26,7 +28,7 @@ from sandbox.paypal.scenario import (
     event_type_of_subscription,
     tell,
 )
-from sandbox.paypal.state import StoredEvent, money, set_subscription_status
+from sandbox.paypal.state import StoredEvent, set_subscription_status
 
 Status = Literal["APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
 
@@ -39,17 +41,6 @@ class NewSubscription(Asked):
 
 class NewStatus(Asked):
     status: Status
-
-
-class NewCapture(Asked):
-    organization_id: str = Field(min_length=1, max_length=127)
-    value: Value
-    currency: Currency = "USD"
-    status: Literal["COMPLETED", "PENDING", "DECLINED"] = "COMPLETED"
-
-
-class NewRefund(Asked):
-    value: Value | None = None
 
 
 class NewEvent(Asked):
@@ -84,12 +75,11 @@ class PayPalControl:
             Route("/subscriptions", self.add_subscription, methods=["POST"]),
             Route("/subscriptions", self.list_subscriptions, methods=["GET"]),
             Route("/subscriptions/{id}/status", self.set_status, methods=["POST"]),
-            Route("/captures", self.add_capture, methods=["POST"]),
-            Route("/captures/{id}/refund", self.refund_capture, methods=["POST"]),
             Route("/events", self.add_event, methods=["POST"]),
             Route("/events/{id}", self.get_event, methods=["GET"]),
             Route("/events/{id}/redeliver", self.redeliver, methods=["POST"]),
             Route("/tokens", self.revoke_tokens, methods=["DELETE"]),
+            *MoneyControl(self._sandbox).routes(),
         ]
 
     async def add_subscription(self, request: Request) -> Response:
@@ -114,32 +104,6 @@ class PayPalControl:
             return refuse("no such subscription", 404)
         set_subscription_status(subscription, asked.status)
         return await self._told_of_subscription(subscription, asked, 200)
-
-    async def add_capture(self, request: Request) -> Response:
-        """This function will make a payment and tell of it."""
-        asked = await understand(request, NewCapture)
-        capture = self._sandbox.paypal.add_capture(
-            asked.organization_id,
-            money(asked.value, asked.currency),
-            asked.status,
-        )
-        told = Told(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
-        return JSONResponse(capture | {"deliveries": await self._deliver(told, asked)}, 201)
-
-    async def refund_capture(self, request: Request) -> Response:
-        """This function will give back part of a payment, or what is left, and tell of it."""
-        asked = await understand(request, NewRefund)
-        state = self._sandbox.paypal
-        capture = state.captures.get(request.path_params["id"])
-        if capture is None:
-            return refuse("no such capture", 404)
-        left = state.left_of(capture)
-        value = asked.value or f"{left:f}"
-        if not state.can_refund(capture, value):
-            return refuse(f"{value} cannot be refunded: {left:f} is left", 422)
-        refund = state.add_refund(capture, value)
-        told = Told("PAYMENT.CAPTURE.REFUNDED", "refund", refund)
-        return JSONResponse(refund | {"deliveries": await self._deliver(told, asked)}, 201)
 
     async def add_event(self, request: Request) -> Response:
         """This function will tell of something, setting first the state that it implies."""
@@ -215,9 +179,7 @@ class PayPalControl:
         return JSONResponse(subscription | {"deliveries": deliveries}, code)
 
     async def _deliver(self, told: Told, asked: Asked) -> list[Json]:
-        if not asked.deliver:
-            return []
-        return await self._send(make_event(self._sandbox, told), 1, asked.retry)
+        return await deliver(self._sandbox, told, retry=asked.retry) if asked.deliver else []
 
     async def _send(self, event: StoredEvent, copies: int, retry: bool) -> list[Json]:
         addressed = parcel(self._sandbox, event)

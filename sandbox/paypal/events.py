@@ -88,6 +88,12 @@ def announce(sandbox: Sandbox, told: Told) -> None:
     sandbox.courier.post(parcel(sandbox, make_event(sandbox, told)))
 
 
+async def deliver(sandbox: Sandbox, told: Told, *, retry: bool) -> list[Json]:
+    """This function will tell the ingress once, and wait for its first answer."""
+    addressed = parcel(sandbox, make_event(sandbox, told))
+    return await sandbox.courier.send(addressed, copies=1, retry=retry)
+
+
 def sign(
     sandbox: Sandbox, body: bytes, *, transmission_id: str, transmission_time: str, webhook_id: str
 ) -> dict[str, str]:
@@ -168,6 +174,10 @@ def _flip(body: bytes, start: int, bits: int) -> bytes:
     return bytes(changed)
 
 
+def _id_of(resource: Json) -> object:
+    return resource.get("id") or resource.get("dispute_id")
+
+
 def _envelope(told: Told, event_id: str) -> bytes:
     link = f"{LINKS_URL}/v1/notifications/webhooks-events/{event_id}"
     event: Json = {
@@ -177,7 +187,7 @@ def _envelope(told: Told, event_id: str) -> bytes:
         "resource_type": told.resource_type,
         "resource_version": told.resource_version,
         "event_type": told.event_type,
-        "summary": f"{told.event_type.replace('.', ' ').capitalize()}: {told.resource.get('id')}",
+        "summary": f"{told.event_type.replace('.', ' ').capitalize()}: {_id_of(told.resource)}",
         "resource": told.resource,
         "links": [
             {"href": link, "rel": "self", "method": "GET"},

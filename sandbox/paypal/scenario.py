@@ -12,6 +12,12 @@ from decimal import Decimal
 
 from sandbox.core import Sandbox
 from sandbox.exchange import Json, iso_seconds, letters
+from sandbox.paypal.disputes import (
+    newest_about,
+    open_dispute,
+    reopen_dispute,
+    resolve_dispute,
+)
 from sandbox.paypal.events import Told
 from sandbox.paypal.state import LINKS_URL, build_refund, capture_of, money, set_subscription_status
 
@@ -165,32 +171,36 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
 
 
 def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
+    """Tells of a dispute: of one by its id, or of the newest of the organization's newest capture.
+
+    CREATED opens one where none is open; RESOLVED decides for the buyer unless it is decided
+    already; UPDATED opens a decided one again.
+    """
+    word = event_type.removeprefix("CUSTOMER.DISPUTE.")
+    dispute = _find_dispute(sandbox, subject, anew=word == "CREATED" and not subject.keep_state)
+    if subject.keep_state:
+        dispute = copy.deepcopy(dispute)
+    if word == "RESOLVED" and dispute["status"] != "RESOLVED":
+        resolve_dispute(dispute, "RESOLVED_BUYER_FAVOUR", None)
+    elif word == "UPDATED" and dispute["status"] == "RESOLVED":
+        reopen_dispute(dispute)
+    return tell_of_dispute(word, dispute)
+
+
+def tell_of_dispute(word: str, dispute: Json) -> Told:
+    """This function will say what an event tells of a dispute; its shape is the first version's."""
+    return Told(f"CUSTOMER.DISPUTE.{word}", "dispute", dispute, resource_version="")
+
+
+def _find_dispute(sandbox: Sandbox, subject: Subject, *, anew: bool) -> Json:
     state = sandbox.paypal
-    if subject.resource_id and subject.resource_id in state.disputes:
-        dispute = state.disputes[subject.resource_id]
-    else:
-        capture = _find_capture(sandbox, subject, "COMPLETED")
-        about = capture["id"]
-        known = [one for one in state.disputes.values() if one["custom"] == about]
-        dispute = known[-1] if known else _new_dispute(sandbox, capture)
-    shown = {key: value for key, value in dispute.items() if key != "custom"}
-    shown["status"] = "RESOLVED" if event_type.endswith(".RESOLVED") else "OPEN"
-    if event_type.endswith(".RESOLVED"):
-        shown["dispute_outcome"] = {"outcome_code": "RESOLVED_BUYER_FAVOUR"}
-    return Told(event_type, "dispute", shown, resource_version="")
-
-
-def _new_dispute(sandbox: Sandbox, capture: Json) -> Json:
-    dispute: Json = {
-        "dispute_id": f"PP-D-{letters(6)}",
-        "create_time": iso_seconds(),
-        "disputed_transactions": [{"seller_transaction_id": capture["id"]}],
-        "reason": "UNAUTHORISED",
-        "dispute_amount": capture["amount"],
-        "custom": capture["id"],
-    }
-    sandbox.paypal.disputes[dispute["dispute_id"]] = dispute
-    return dispute
+    if subject.resource_id in state.disputes:
+        return state.disputes[subject.resource_id]
+    capture = _find_capture(sandbox, subject, "COMPLETED")
+    known = newest_about(state, capture["id"])
+    if known is None or (anew and known["status"] == "RESOLVED"):
+        return open_dispute(state, capture, capture["amount"])
+    return known
 
 
 def find_subscription(sandbox: Sandbox, subject: Subject, first_status: str) -> Json:

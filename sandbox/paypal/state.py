@@ -15,6 +15,8 @@ from sandbox.exchange import Json, iso_seconds, letters
 #: Where links in answers and events point: nowhere, so that who follows one is found out. As with
 #: PayPal's own, the path alone means something.
 LINKS_URL = "https://api.sandbox.holdfast.example"
+#: Refunds whose money has left.
+_LEFT = frozenset({"COMPLETED", "PENDING"})
 #: Failed payments after which a suspended subscription cannot be activated through the API.
 FAILURE_THRESHOLD = 3
 #: Currencies that PayPal takes without decimals.
@@ -85,7 +87,11 @@ class PayPalState:
     def add_capture(
         self, custom_id: str | None, amount: Json, status: str, capture_id: str = ""
     ) -> Json:
-        """This function will make a capture, as if a buyer had just paid."""
+        """This function will make a capture, as if a buyer had just paid.
+
+        One that is given its id was no order's: a sale, which is a subscription's fee.
+        """
+        of_order = not capture_id
         now = iso_seconds()
         capture_id = capture_id or letters(17)
         link = f"{LINKS_URL}/v2/payments/captures/{capture_id}"
@@ -108,6 +114,8 @@ class PayPalState:
                 {"href": f"{link}/refund", "rel": "refund", "method": "POST"},
             ],
         }
+        if of_order:
+            capture["supplementary_data"] = {"related_ids": {"order_id": letters(17)}}
         if custom_id is not None:
             capture["custom_id"] = custom_id
         self.captures[capture_id] = capture
@@ -129,7 +137,7 @@ class PayPalState:
             (
                 Decimal(refund["amount"]["value"])
                 for refund in self.refunds.values()
-                if capture_of(refund) == capture_id
+                if capture_of(refund) == capture_id and refund["status"] in _LEFT
             ),
             Decimal(0),
         )
@@ -143,7 +151,7 @@ class PayPalState:
         settled = capture["status"] in ("COMPLETED", "PARTIALLY_REFUNDED")
         return settled and 0 < Decimal(value) <= self.left_of(capture)
 
-    def add_refund(self, capture: Json, value: str) -> Json:
+    def add_refund(self, capture: Json, value: str, status: str = "COMPLETED") -> Json:
         """This function will give back part or all of a capture, and mark the capture.
 
         total_refunded_amount is what had been given back in all when this refund was made. The
@@ -151,10 +159,23 @@ class PayPalState:
         """
         total = self.refunded_of(capture["id"]) + Decimal(value)
         refund = build_refund(capture, value, f"{total:f}")
+        refund["status"] = status
         self.refunds[refund["id"]] = refund
-        whole = total >= Decimal(capture["amount"]["value"])
-        self.set_capture_status(capture, "REFUNDED" if whole else "PARTIALLY_REFUNDED")
+        self._mark_refunded(capture)
         return refund
+
+    def set_refund_status(self, refund: Json, status: str) -> None:
+        """This function will let a refund go through or fail, and mark its capture anew."""
+        refund["status"] = status
+        refund["update_time"] = iso_seconds()
+        self._mark_refunded(self.captures[capture_of(refund)])
+
+    def _mark_refunded(self, capture: Json) -> None:
+        if self.left_of(capture) <= 0:
+            status = "REFUNDED"
+        else:
+            status = "PARTIALLY_REFUNDED" if self.refunded_of(capture["id"]) else "COMPLETED"
+        self.set_capture_status(capture, status)
 
 
 def _billing_info() -> Json:

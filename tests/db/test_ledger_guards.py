@@ -28,6 +28,8 @@ def state(owner, org):
         "SELECT * FROM wallet_operations WHERE organization_id = %s ORDER BY key",
         "SELECT * FROM wallet_freezes WHERE organization_id = %s ORDER BY id",
         "SELECT * FROM payment_references WHERE organization_id = %s",
+        "SELECT * FROM payment_refunds WHERE organization_id = %s",
+        "SELECT * FROM payment_disputes WHERE organization_id = %s",
     )
     return [owner.execute(query, (org,)).fetchall() for query in queries]
 
@@ -65,6 +67,19 @@ AS_APP = {
         " now(), now())"
     ),
     "update a payment": "UPDATE payment_references SET moved_micros = 0",
+    "insert a refund": (
+        "INSERT INTO payment_refunds VALUES ('paypal', 'R', 'capture', 'P', %(org)s, 1, NULL,"
+        " 'failed', NULL, NULL, now(), now())"
+    ),
+    "update a refund": "UPDATE payment_refunds SET state = 'failed'",
+    "insert a dispute": (
+        "INSERT INTO payment_disputes VALUES ('paypal', 'D', 'capture', 'P', %(org)s, 1, 'won',"
+        " NULL, NULL, now(), now())"
+    ),
+    "update a dispute": "UPDATE payment_disputes SET state = 'won'",
+    "delete a dispute": "DELETE FROM payment_disputes",
+    "move for a payment": "SELECT payment_move('paypal', 'capture', 'P', 'refund', 'x', now())",
+    "begin with a payment": "SELECT payment_begin(%(org)s, 'paypal', 'capture', 'P', 'USD', now())",
     "insert a freeze": (
         "INSERT INTO wallet_freezes (organization_id, reason, placed_by, placed_why, placed_at)"
         " VALUES (%(org)s, 'manual', 'x', 'x', now())"
@@ -78,7 +93,7 @@ AS_APP = {
     "store": "SELECT ledger_store(w, now()) FROM wallets w",
     "remember": "SELECT wallet_remember(w, 'k', 'debit', 'debit', 1, now()) FROM wallets w",
     "pay what is owed": "SELECT ledger_pay_owed(w, 'k', now()) FROM wallets w",
-    "take back": "SELECT ledger_take_back(w, 1, 'c', 'k', now()) FROM wallets w",
+    "take back": "SELECT ledger_take_back(w, 1, 'refund', 'c', 'k', now()) FROM wallets w",
     "place": "SELECT ledger_place_freeze(w, 'manual', '', 'x', 'x', 'k', now()) FROM wallets w",
     "lock without the door": "SELECT FROM wallets FOR UPDATE",
     "disable the trigger": "ALTER TABLE wallet_entries DISABLE TRIGGER ALL",
@@ -110,11 +125,15 @@ def test_the_serving_role_may_execute_these_functions_of_the_ledger_and_no_other
         "check_balance_and_deduct_asset_cost",
         "cleanup_expired_reservations",
         "commit_reserved_credits",
+        "dispute_reported",
         "extend_call_credits",
         "inbox_receive",
+        "payment_taken",
         "release_call_credits",
         "reserve_call_credits",
+        "settle_dispute",
         "settle_payment",
+        "settle_refund",
         "wallet_correct",
         "wallet_credit",
         "wallet_debit",

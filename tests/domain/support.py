@@ -20,7 +20,15 @@ from domain.wallet import WalletOutcome
 #: The instant at which every test begins.
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 #: What a wallet, its entries and all that hangs on it look like to whoever may read them.
-_TABLES = ("wallets", "wallet_entries", "wallet_operations", "wallet_freezes", "payment_references")
+_TABLES = (
+    "wallets",
+    "wallet_entries",
+    "wallet_operations",
+    "wallet_freezes",
+    "payment_references",
+    "payment_refunds",
+    "payment_disputes",
+)
 
 
 def later(seconds: float) -> datetime:
@@ -126,9 +134,11 @@ def forget_jobs(database: Database, org: str) -> None:
     )
 
 
-def payment(external_id: str, org: str | None, captured: int, refunded: int = 0, currency="USD"):
+def payment(
+    external_id: str, org: str | None, captured: int, refunded: int = 0, currency="USD", **more: Any
+):
     """This function will make a payment as PayPal would show it."""
-    return PaymentFacts(Provider.PAYPAL, external_id, org, currency, captured, refunded)
+    return PaymentFacts(Provider.PAYPAL, external_id, org, currency, captured, refunded, **more)
 
 
 def facts(

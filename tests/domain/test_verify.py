@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from datetime import timedelta
 
 import psycopg
 import pytest
 
+from base.enums import DisputeState, Provider, RefundState
+from base.facts import DisputeFacts, RefundFacts
 from db.engine import driver_url
 from db.models import Wallet
 from domain import assets, debits, holds, operators, verify, wallet
 from domain.chain import Head, What
+from domain.settlements import settle_dispute, settle_refund
 from domain.wallet import WalletNotFound
 from tests.domain.support import T0, correct, credit, debit, entries, later, payment
 from tests.domain.wallets_by_hand import freeze, override, unfreeze
@@ -328,6 +332,33 @@ def test_a_payment_and_a_hold_must_be_there_for_the_money_they_moved(shared, sha
     tamper(shared_urls, org, f"DELETE FROM {table} WHERE {{org}}")
     numbers = {"payment_references": [1, 2], "call_holds": [5]}[table]
     assert found(shared, org) == [(number, What.OPERATION) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE payment_references SET moved_micros = moved_micros + 1 WHERE {org}",
+        "UPDATE payment_references SET captured_micros = 101 WHERE {org}",
+        "UPDATE payment_refunds SET state = 'failed' WHERE {org}",
+        "UPDATE payment_disputes SET state = 'won' WHERE {org}",
+        "DELETE FROM payment_disputes WHERE {org}",
+    ],
+)
+def test_what_a_payment_moved_is_what_its_refunds_and_disputes_come_to(shared, shared_urls, change):
+    # Given a payment of 100, of which 20 were given back before 30 were disputed
+    org = make_organization(shared)
+    one = f"P-{secrets.token_hex(6)}"
+    about = payment(one, org, 100)
+    refund = RefundFacts(f"{one}-R", 20, None, RefundState.COMPLETED, later(1), later(1))
+    dispute = DisputeFacts(
+        Provider.PAYPAL, f"{one}-D", one, "USD", 30, DisputeState.OPEN, later(9), later(9)
+    )
+    done(shared, wallet.settle, org, facts=about)
+    done(shared, settle_refund, org, payment=about, refund=refund)
+    done(shared, settle_dispute, org, facts=dispute)
+    assert found(shared, org) == []
+    tamper(shared_urls, org, change)
+    assert found(shared, org) == [(3, What.PAYMENT)]
 
 
 def test_what_a_rebuilding_pays_of_a_debt_has_the_rebuilding_behind_it(shared, shared_urls):

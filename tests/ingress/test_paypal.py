@@ -62,7 +62,8 @@ def test_a_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, pa
         (SUSPENDED, "safety"),
         ("BILLING.SUBSCRIPTION.ACTIVATED", "safety"),
         ("PAYMENT.CAPTURE.COMPLETED", "billing"),
-        ("CUSTOMER.DISPUTE.CREATED", "maintenance"),
+        ("CUSTOMER.DISPUTE.CREATED", "safety"),
+        ("BILLING.PLAN.CREATED", "maintenance"),
     ],
 )
 def test_an_event_goes_to_the_queue_of_its_urgency(world, ingress, event_type, queue):

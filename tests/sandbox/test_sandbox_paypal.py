@@ -276,6 +276,92 @@ def test_refunds_add_up_and_stop_at_the_whole(house, paypal, listener):
     assert {json.loads(one.body)["event_type"] for one in heard} == {"PAYMENT.CAPTURE.REFUNDED"}
 
 
+def paid(house, **more):
+    body = {"organization_id": "org_a", "value": "20.00", "deliver": False, **more}
+    return house.control("POST", "/paypal/captures", body)
+
+
+def test_a_pending_refund_that_fails_marks_its_capture_anew(house, paypal, listener):
+    # Given a payment with a pending refund of all of it
+    capture = paid(house)
+    path = f"/v2/payments/captures/{capture['id']}"
+    asked = {"status": "PENDING", "deliver": False}
+    refund = house.control("POST", f"/paypal/captures/{capture['id']}/refund", asked)
+    assert paypal.get(path).json()["status"] == "REFUNDED"
+    # When it fails
+    house.control("POST", f"/paypal/refunds/{refund['id']}/status", {"status": "FAILED"})
+    # Then it is told, and the payment is whole again
+    (heard,) = listener.wait_for(1)
+    assert json.loads(heard.body)["event_type"] == "PAYMENT.REFUND.FAILED"
+    assert paypal.get(f"/v2/payments/refunds/{refund['id']}").json()["status"] == "FAILED"
+    assert paypal.get(path).json()["status"] == "COMPLETED"
+
+
+def test_a_dispute_is_opened_resolved_and_opened_again(house, paypal, listener):
+    # Given a dispute of a part of a payment
+    capture = paid(house)
+    made = house.control("POST", "/paypal/disputes", {"capture_id": capture["id"], "value": "7.50"})
+    path = f"/v1/customer/disputes/{made['dispute_id']}"
+    # When it is resolved, with what the buyer got, and appealed
+    shown = [paypal.get(path).json()]
+    outcome = {"outcome_code": "RESOLVED_BUYER_FAVOUR", "refunded": "5.00"}
+    house.control("POST", f"/paypal/disputes/{made['dispute_id']}/resolve", outcome)
+    shown.append(paypal.get(path).json())
+    house.control("POST", f"/paypal/disputes/{made['dispute_id']}/reopen")
+    shown.append(paypal.get(path).json())
+    # Then each step shows, and is told in the first version's shape by a signed event
+    assert [one["status"] for one in shown] == ["OPEN", "RESOLVED", "UNDER_REVIEW"]
+    assert shown[1]["dispute_outcome"] == {
+        "outcome_code": "RESOLVED_BUYER_FAVOUR",
+        "amount_refunded": {"currency_code": "USD", "value": "5.00"},
+    }
+    assert "dispute_outcome" not in shown[2]
+    assert shown[0]["update_time"] <= shown[1]["update_time"] <= shown[2]["update_time"]
+    heard = listener.wait_for(3)
+    for one in heard:
+        verify_offline(house, one.headers, one.body)
+    bodies = [json.loads(one.body) for one in heard]
+    words = [body["event_type"].rsplit(".", 1)[1] for body in bodies]
+    assert words == ["CREATED", "RESOLVED", "UPDATED"]
+    assert all("resource_version" not in body for body in bodies)
+    transaction = bodies[0]["resource"]["disputed_transactions"][0]
+    assert transaction["seller_transaction_id"] == capture["id"]
+
+
+def test_triggered_dispute_events_set_what_they_imply(house, paypal, listener):
+    # Given a payment / When a dispute of it is triggered to its end, and another one begins
+    paid(house)
+    for word in ("CREATED", "CREATED", "RESOLVED", "CREATED"):
+        event(house, f"CUSTOMER.DISPUTE.{word}")
+    told = [json.loads(one.body)["resource"] for one in listener.wait_for(4)]
+    # Then it is the same until it is decided
+    ids = [one["dispute_id"] for one in told]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    assert paypal.get(f"/v1/customer/disputes/{ids[0]}").json()["status"] == "RESOLVED"
+    assert paypal.get(f"/v1/customer/disputes/{ids[3]}").json()["status"] == "OPEN"
+    # And a stale one changes nothing
+    event(house, "CUSTOMER.DISPUTE.RESOLVED", keep_state=True)
+    assert paypal.get(f"/v1/customer/disputes/{ids[3]}").json()["status"] == "OPEN"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/disputes/PP-D-NONE/resolve", "/disputes/PP-D-NONE/reopen", "/refunds/NONE/status"],
+)
+def test_what_is_not_there_is_told(house, path):
+    asked = {"resolve": {"outcome_code": "NONE"}, "status": {"status": "FAILED"}, "reopen": {}}
+    house.control("POST", f"/paypal{path}", asked[path.rsplit("/", 1)[1]], 404)
+    house.control("POST", "/paypal/disputes", {"capture_id": "NONE"}, 404)
+
+
+def test_a_top_up_names_its_order_and_a_fee_has_none(house, paypal, listener):
+    capture = paid(house)
+    assert capture["supplementary_data"]["related_ids"]["order_id"]
+    event(house, "PAYMENT.SALE.COMPLETED")
+    sale = json.loads(listener.wait_for(1)[0].body)["resource"]["id"]
+    assert "supplementary_data" not in paypal.get(f"/v2/payments/captures/{sale}").json()
+
+
 def test_a_subscriptions_payment_is_told_in_the_first_shape(house, paypal, listener):
     made = subscription(house)
     event(house, "PAYMENT.SALE.COMPLETED", value="12.00", currency="EUR")

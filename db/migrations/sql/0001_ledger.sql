@@ -1,4 +1,4 @@
--- The ledger. Everything that moves money stands in this file.
+-- The ledger: wallets, entries, freezes, and what credits, debits and corrects.
 --
 -- A function locks the wallet in a statement of its own, then looks for a replay, then decides,
 -- then writes the entry, then the wallet. (One statement that did all would look for the replay in
@@ -14,7 +14,8 @@ CREATE TABLE wallet_entries (
     kind                  text NOT NULL CHECK (kind IN
                               ('opening', 'topup', 'credit', 'debit', 'refund', 'owed_payment',
                                'call', 'asset', 'BALANCE_CORRECTION', 'freeze', 'unfreeze',
-                               'override', 'owed', 'debt_limit', 'rebuild')),
+                               'override', 'owed', 'debt_limit', 'rebuild', 'dispute',
+                               'give_back')),
     -- A note moves no money: it puts a freeze, a debt or a repair into the same numbered chain.
     direction             text NOT NULL CHECK (direction IN ('credit', 'debit', 'note')),
     amount_micros         bigint NOT NULL,
@@ -93,8 +94,8 @@ CREATE TABLE wallet_freezes (
 CREATE UNIQUE INDEX wallet_freezes_standing ON wallet_freezes (organization_id, reason, cause)
     WHERE lifted_at IS NULL;
 
--- A payment's cumulative facts; its key is unique over the whole system, so that one payment can
--- never credit two organizations.
+-- A payment's own facts; its key is unique over the whole system, so that one payment can never
+-- credit two organizations. Its refunds and disputes, and what follows, stand in 0001_payments.sql.
 CREATE TABLE payment_references (
     provider        text NOT NULL CHECK (provider IN ('paypal', 'stripe')),
     kind            text NOT NULL CHECK (kind IN ('capture')),
@@ -106,6 +107,10 @@ CREATE TABLE payment_references (
     moved_micros    bigint NOT NULL DEFAULT 0,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL,
+    -- The provider's time of captured and refunded; NULL where it has none.
+    stated_at       timestamptz,
+    -- How often the ledger has moved for it: what makes each movement's key its own.
+    movements       integer NOT NULL DEFAULT 0 CHECK (movements >= 0),
     PRIMARY KEY (provider, kind, external_id)
 );
 CREATE INDEX ON payment_references (organization_id);
@@ -333,6 +338,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     w wallets; v_answer wallet_outcome; v_before bigint;
 BEGIN
+    -- Any other kind is written by the function whose entry it is, and means more than a credit.
+    IF (p_kind IN ('credit', 'topup', 'refund', 'give_back')) IS NOT TRUE THEN
+        RETURN wallet_refusal('INVALID_KIND');
+    END IF;
     v_answer := wallet_begin(p_org, p_key, 'credit', p_kind, p_amount, p_currency);
     IF v_answer.outcome IS NOT NULL THEN
         RETURN v_answer;
@@ -478,85 +487,26 @@ BEGIN
 END
 $$;
 
--- Takes p_amount back: what is available above zero is debited, the rest is owed and freezes.
-CREATE FUNCTION ledger_take_back(w wallets, p_amount bigint, p_cause text, p_key text,
+-- Takes p_amount back for a refund or a dispute (p_kind): what is available above zero is debited,
+-- the rest is owed and freezes.
+CREATE FUNCTION ledger_take_back(w wallets, p_amount bigint, p_kind text, p_cause text, p_key text,
                                  p_now timestamptz) RETURNS wallets
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     v_take bigint := least(p_amount, greatest(w.balance_micros - w.held_micros, 0));
 BEGIN
     IF v_take > 0 THEN
-        w := ledger_append(w, 'refund', 'debit', v_take, w.owed_micros, 'topup_clearing', p_key,
+        w := ledger_append(w, p_kind, 'debit', v_take, w.owed_micros, 'topup_clearing', p_key,
                            '', p_now);
     END IF;
     IF v_take < p_amount THEN
         w := ledger_append(w, 'owed', 'note', p_amount - v_take, w.owed_micros + p_amount - v_take,
                            'owed', p_key, '', p_now);
         w := ledger_place_freeze(w, 'refund_shortfall', p_cause, 'system',
-                                 'a refund came after the money was spent', p_key, p_now);
+                                 'a ' || p_kind || ' came after the money was spent', p_key,
+                                 p_now);
     END IF;
     RETURN w;
-END
-$$;
-
--- Brings the ledger in line with what a provider says of one payment, cumulatively: what should
--- have moved (captured less refunded) against what has. So neither order nor repetition matters,
--- and an older, smaller figure changes nothing.
-CREATE FUNCTION settle_payment(
-    p_org text, p_provider text, p_kind text, p_external_id text, p_currency text,
-    p_captured bigint, p_refunded bigint, p_now timestamptz
-) RETURNS wallet_outcome
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE
-    w wallets; r payment_references; v_before bigint; v_target bigint; v_delta bigint; v_key text;
-BEGIN
-    IF (p_captured BETWEEN 0 AND 1000000000000000
-        AND p_refunded BETWEEN 0 AND 1000000000000000) IS NOT TRUE THEN
-        RETURN wallet_refusal('INVALID_AMOUNT');
-    END IF;
-    -- Read without the lock, which comes after the payment's: a wallet's currency never changes.
-    SELECT * INTO w FROM wallets WHERE organization_id = p_org;
-    IF NOT FOUND THEN
-        RETURN wallet_refusal('WALLET_NOT_FOUND');
-    ELSIF w.currency IS DISTINCT FROM p_currency THEN
-        RETURN wallet_refusal('CURRENCY_MISMATCH');
-    END IF;
-    INSERT INTO payment_references
-    VALUES (p_provider, p_kind, p_external_id, p_org, 0, 0, 0, p_now, p_now)
-    ON CONFLICT DO NOTHING;
-    SELECT * INTO STRICT r FROM payment_references
-        WHERE provider = p_provider AND kind = p_kind AND external_id = p_external_id
-        FOR NO KEY UPDATE;
-    SELECT * INTO STRICT w FROM wallets WHERE organization_id = p_org FOR NO KEY UPDATE;
-    IF r.organization_id <> p_org THEN
-        RETURN wallet_refusal('IDEMPOTENCY_CONFLICT');
-    END IF;
-    r.captured_micros := greatest(r.captured_micros, p_captured);
-    r.refunded_micros := greatest(r.refunded_micros, p_refunded);
-    v_target := greatest(r.captured_micros - r.refunded_micros, 0);
-    v_delta := v_target - r.moved_micros;
-    v_before := w.balance_micros - w.held_micros;
-    IF v_delta > 0 AND ledger_has_no_room(w, v_delta) THEN
-        RETURN wallet_refusal('INVALID_AMOUNT');
-    END IF;
-    UPDATE payment_references SET captured_micros = r.captured_micros,
-        refunded_micros = r.refunded_micros, moved_micros = v_target, updated_at = p_now
-    WHERE provider = p_provider AND kind = p_kind AND external_id = p_external_id;
-    IF v_delta = 0 THEN
-        RETURN ROW('OK', true, w.entry_no, w.balance_micros, w.held_micros, w.owed_micros,
-                   v_before)::wallet_outcome;
-    END IF;
-    v_key := concat_ws(':', 'payment', p_provider, p_kind, p_external_id, r.captured_micros,
-                       r.refunded_micros);
-    IF v_delta > 0 THEN
-        w := ledger_append(w, 'topup', 'credit', v_delta, w.owed_micros, 'topup_clearing', v_key,
-                           '', p_now);
-        w := ledger_pay_owed(w, v_key, p_now);
-    ELSE
-        w := ledger_take_back(w, -v_delta, p_provider || ':' || p_external_id, v_key, p_now);
-    END IF;
-    PERFORM ledger_store(w, p_now);
-    RETURN wallet_ok(w, v_before);
 END
 $$;
 
@@ -618,5 +568,5 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION wallet_lock, wallet_is_frozen, wallet_open, wallet_credit, wallet_debit,
-    wallet_correct, wallet_freeze, wallet_unfreeze, wallet_override, settle_payment
+    wallet_correct, wallet_freeze, wallet_unfreeze, wallet_override
     TO holdfast_app;

@@ -29,6 +29,7 @@ def upgrade() -> None:
     op.execute("SET LOCAL ROLE holdfast_owner")
     _run("0001_tables.sql")
     _run("0001_ledger.sql")
+    _run("0001_payments.sql")
     _run("0001_holds.sql")
     _run("0001_batch.sql")
     _run("0001_inbox.sql")
@@ -40,8 +41,8 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute(
         "DROP TABLE call_holds, job_attempts, jobs, inbox, refused_deliveries, refusal_counts,"
-        " campaigns, brands, subscriptions, payment_references, wallet_freezes, wallet_operations,"
-        " wallets, wallet_entries, organizations CASCADE"
+        " campaigns, brands, subscriptions, payment_disputes, payment_refunds, payment_references,"
+        " wallet_freezes, wallet_operations, wallets, wallet_entries, organizations CASCADE"
     )
     op.execute("DROP TYPE wallet_outcome CASCADE")
     for function in (
@@ -52,6 +53,8 @@ def downgrade() -> None:
         "wallet_unfreeze",
         "wallet_override",
         "wallet_debit_many",
+        "payment_taken",
+        "dispute_reported",
         "inbox_receive",
     ):
         op.execute(f"DROP FUNCTION {function}")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from base.enums import Provider, SubscriptionStatus
-from base.facts import PaymentFacts, SubscriptionFacts
+from base.enums import Provider, RefundState, SubscriptionStatus
+from base.facts import PaymentFacts, RefundFacts, SubscriptionFacts
 from base.money import InvalidAmount
 from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
@@ -18,6 +18,7 @@ from tests.providers.support import Asked, Loopback, Reply, json_reply, sample
 
 SUBSCRIPTION = "I-BW452GLLEP1G"
 CAPTURE, REFUND = "5LK72275CG489890D", "8VC964970N548345V"
+AT = datetime(2026, 5, 4, 11, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -172,31 +173,62 @@ def test_only_money_that_is_ours_is_captured(api, paypal, status, captured, refu
 
 
 @pytest.mark.parametrize(
-    ("capture", "refund", "more", "refunded"),
+    ("capture", "refund", "more", "state", "total_micros"),
     [
-        ("PARTIALLY_REFUNDED", "COMPLETED", {"seller_payable_breakdown": total("5.00")}, 5_000_000),
-        ("PARTIALLY_REFUNDED", "PENDING", {"seller_payable_breakdown": total("5.00")}, 5_000_000),
-        ("PARTIALLY_REFUNDED", "COMPLETED", {}, 3_000_000),
-        ("COMPLETED", "FAILED", {"seller_payable_breakdown": total("5.00")}, 0),
-        ("COMPLETED", "CANCELLED", {}, 0),
-        ("REFUNDED", "COMPLETED", {"seller_payable_breakdown": total("5.00")}, 10_000_000),
-        ("REFUNDED", "FAILED", {}, 10_000_000),
-        (
-            "PARTIALLY_REFUNDED",
-            "COMPLETED",
-            {"seller_payable_breakdown": total("11.00")},
-            10_000_000,
-        ),
+        ("PARTIALLY_REFUNDED", "COMPLETED", {"seller_payable_breakdown": total("5.00")},
+         RefundState.COMPLETED, 5_000_000),
+        ("PARTIALLY_REFUNDED", "PENDING", {}, RefundState.PENDING, None),
+        ("PARTIALLY_REFUNDED", "PENDING", {"seller_payable_breakdown": {}},
+         RefundState.PENDING, None),
+        ("COMPLETED", "FAILED", {"seller_payable_breakdown": total("3.00")},
+         RefundState.FAILED, 3_000_000),
+        ("COMPLETED", "CANCELLED", {}, RefundState.FAILED, None),
+        ("REFUNDED", "COMPLETED", {}, RefundState.COMPLETED, None),
     ],
-)
-def test_a_refund_is_read_as_what_was_given_back_in_all(
-    api, paypal, capture, refund, more, refunded
+)  # fmt: skip
+def test_a_refund_is_read_with_its_own_amount_and_state_beside_its_capture(
+    api, paypal, capture, refund, more, state, total_micros
 ):
     paypal.capture(capture)
-    paypal.refund(refund, **more)
+    paypal.refund(refund, create_time="2026-05-04T11:00:00Z", **more)
     facts = api.get_payment("refund", REFUND)
     assert (facts.external_id, facts.captured_micros) == (CAPTURE, 10_000_000)
-    assert facts.refunded_micros == refunded
+    assert facts.refunded_micros == (10_000_000 if capture == "REFUNDED" else 0)
+    assert facts.refund == RefundFacts(REFUND, 3_000_000, total_micros, state, AT, AT)
+
+
+def test_a_payment_is_as_old_as_its_last_update(api, paypal):
+    paypal.capture("COMPLETED", update_time="2026-05-04T04:00:00-07:00")
+    paypal.refund(create_time="2026-05-04T10:00:00Z", update_time="2026-05-04T11:00:00Z")
+    facts = api.get_payment("refund", REFUND)
+    assert facts.stated_at == AT
+    assert facts.refund is not None
+    assert facts.refund.stated_at == AT
+    assert facts.refund.made_at == datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("status", ["DONE", "completed", None])
+def test_an_unknown_state_of_a_refund_is_refused_and_never_guessed(api, paypal, status):
+    paypal.capture("COMPLETED")
+    paypal.refund(status)
+    with pytest.raises(Refused) as caught:
+        api.get_payment("refund", REFUND)
+    assert caught.value.code == "UNKNOWN_STATUS"
+
+
+@pytest.mark.parametrize(
+    ("more", "ordered"),
+    [
+        ({"supplementary_data": {"related_ids": {"order_id": "5O190127TN364715T"}}}, True),
+        ({"supplementary_data": {"related_ids": {"order_id": None}}}, False),
+        ({"supplementary_data": {"related_ids": []}}, False),
+        ({"supplementary_data": "x"}, False),
+        ({}, False),
+    ],
+)
+def test_a_payment_says_whether_it_was_made_through_an_order(api, paypal, more, ordered):
+    paypal.capture("COMPLETED", **more)
+    assert api.get_payment("capture", CAPTURE).ordered is ordered
 
 
 def test_a_refund_in_another_currency_is_refused(api, paypal):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from base.enums import Provider
-from base.facts import OtherReport, PaymentReport, SubscriptionReport
+from base.facts import DisputeReport, OtherReport, PaymentReport, SubscriptionReport
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse
 from providers.paypal.fields import instant_of
@@ -77,9 +77,67 @@ def test_money_given_back_asks_for_the_refund_in_both_shapes(name):
     ) == PaymentReport(Provider.PAYPAL, "refund", "8VC")
 
 
+@pytest.mark.parametrize("name", ["PENDING", "COMPLETED", "FAILED", "CANCELLED"])
+def test_what_becomes_of_a_refund_asks_for_the_refund(name):
+    assert parse(event(f"PAYMENT.REFUND.{name}", {"id": "8VC"})) == PaymentReport(
+        Provider.PAYPAL, "refund", "8VC"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "opening"), [("CREATED", True), ("UPDATED", False), ("RESOLVED", False)]
+)
+def test_a_disputes_event_says_whether_it_begins_and_names_its_payment(name, opening):
+    about = {"dispute_id": "PP-D-1", "disputed_transactions": [{"seller_transaction_id": "3C1"}]}
+    report = parse(event(f"CUSTOMER.DISPUTE.{name}", about))
+    assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", "3C1", opening)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        None,
+        "x",
+        [],
+        ["x"],
+        [{}],
+        [{"seller_transaction_id": "../x"}],
+        [{"seller_transaction_id": "3C1"}, {"seller_transaction_id": "3C2"}],
+    ],
+)
+def test_a_dispute_that_does_not_name_one_payment_names_none(listed):
+    about = {"dispute_id": "PP-D-1", "disputed_transactions": listed}
+    report = parse(event("CUSTOMER.DISPUTE.CREATED", about))
+    assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", None, True)
+
+
+def test_a_dispute_without_a_plain_id_is_malformed():
+    with pytest.raises(MalformedWebhook):
+        parse(event("CUSTOMER.DISPUTE.CREATED", {"id": "PP-D-1"}))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (
+            "created",
+            DisputeReport(Provider.PAYPAL, "PP-000-001-341-393", "45V487086B989905H", True),
+        ),
+        (
+            "resolved",
+            DisputeReport(Provider.PAYPAL, "PP-000-001-341-261", "6C589962JJ4368547", False),
+        ),
+    ],
+)
+def test_real_dispute_samples_are_understood(path, expected):
+    body = sample(f"paypal/unsigned/djpaypal_customer.dispute.{path}.json").read_bytes()
+    assert parse(body) == expected
+
+
 @pytest.mark.parametrize(
     "event_type",
     [
+        "RISK.DISPUTE.CREATED",
         "PAYMENT.SALE.PENDING",
         "PAYMENT.SALE.REVERSED",
         "BILLING.PLAN.CREATED",

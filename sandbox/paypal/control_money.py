@@ -1,0 +1,138 @@
+"""What PayPal is made to do with payments: captures, refunds and disputes of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.asking import Asked, Currency, Value, refuse, understand
+from sandbox.core import Sandbox
+from sandbox.exchange import Json
+from sandbox.paypal.disputes import open_dispute, reopen_dispute, resolve_dispute
+from sandbox.paypal.events import Told, deliver
+from sandbox.paypal.scenario import tell_of_dispute
+from sandbox.paypal.state import money
+
+
+class NewCapture(Asked):
+    organization_id: str = Field(min_length=1, max_length=127)
+    value: Value
+    currency: Currency = "USD"
+    status: Literal["COMPLETED", "PENDING", "DECLINED"] = "COMPLETED"
+
+
+class NewRefund(Asked):
+    value: Value | None = None
+    status: Literal["COMPLETED", "PENDING"] = "COMPLETED"
+    #: Whether PayPal took it back itself, as with a lost dispute.
+    reversal: bool = False
+
+
+class NewRefundStatus(Asked):
+    status: Literal["COMPLETED", "FAILED", "CANCELLED"]
+
+
+class NewDispute(Asked):
+    capture_id: str = Field(min_length=1)
+    value: Value | None = None
+    currency: Currency | None = None
+
+
+class Outcome(Asked):
+    outcome_code: str = Field(pattern=r"^[A-Z_]{1,64}$")
+    refunded: Value | None = None
+
+
+class Again(Asked):
+    """Nothing but how to deliver."""
+
+
+class MoneyControl:
+    """The endpoints; each answers when the first deliveries have been answered."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[Route]:
+        """This function will list the endpoints, below /_control/paypal."""
+        return [
+            Route("/captures", self.add_capture, methods=["POST"]),
+            Route("/captures/{id}/refund", self.refund_capture, methods=["POST"]),
+            Route("/refunds/{id}/status", self.set_refund_status, methods=["POST"]),
+            Route("/disputes", self.add_dispute, methods=["POST"]),
+            Route("/disputes/{id}/resolve", self.resolve, methods=["POST"]),
+            Route("/disputes/{id}/reopen", self.reopen, methods=["POST"]),
+        ]
+
+    async def add_capture(self, request: Request) -> Response:
+        """This function will make a payment and tell of it."""
+        asked = await understand(request, NewCapture)
+        amount = money(asked.value, asked.currency)
+        capture = self._sandbox.paypal.add_capture(asked.organization_id, amount, asked.status)
+        told = Told(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
+        return await self._answer(told, asked, 201)
+
+    async def refund_capture(self, request: Request) -> Response:
+        """This function will give back part of a payment, or what is left, and tell of it."""
+        asked = await understand(request, NewRefund)
+        state = self._sandbox.paypal
+        capture = state.captures.get(request.path_params["id"])
+        if capture is None:
+            return refuse("no such capture", 404)
+        left = state.left_of(capture)
+        value = asked.value or f"{left:f}"
+        if not state.can_refund(capture, value):
+            return refuse(f"{value} cannot be refunded: {left:f} is left", 422)
+        refund = state.add_refund(capture, value, asked.status)
+        word = "REVERSED" if asked.reversal else "REFUNDED"
+        return await self._answer(Told(f"PAYMENT.CAPTURE.{word}", "refund", refund), asked, 201)
+
+    async def set_refund_status(self, request: Request) -> Response:
+        """This function will let a refund go through, fail or be cancelled, and tell of it."""
+        asked = await understand(request, NewRefundStatus)
+        refund = self._sandbox.paypal.refunds.get(request.path_params["id"])
+        if refund is None:
+            return refuse("no such refund", 404)
+        self._sandbox.paypal.set_refund_status(refund, asked.status)
+        return await self._answer(Told(f"PAYMENT.REFUND.{asked.status}", "refund", refund), asked)
+
+    async def add_dispute(self, request: Request) -> Response:
+        """This function will dispute a payment, whole or in part, and tell of it."""
+        asked = await understand(request, NewDispute)
+        capture = self._sandbox.paypal.captures.get(asked.capture_id)
+        if capture is None:
+            return refuse("no such capture", 404)
+        currency = asked.currency or capture["amount"]["currency_code"]
+        amount = money(asked.value or capture["amount"]["value"], currency)
+        dispute = open_dispute(self._sandbox.paypal, capture, amount)
+        return await self._answer(tell_of_dispute("CREATED", dispute), asked, 201)
+
+    async def resolve(self, request: Request) -> Response:
+        """This function will end a dispute with any outcome and tell of it."""
+        asked = await understand(request, Outcome)
+        dispute = self._sandbox.paypal.disputes.get(request.path_params["id"])
+        if dispute is None:
+            return refuse("no such dispute", 404)
+        currency = dispute["dispute_amount"]["currency_code"]
+        refunded = money(asked.refunded, currency) if asked.refunded else None
+        resolve_dispute(dispute, asked.outcome_code, refunded)
+        return await self._answer(tell_of_dispute("RESOLVED", dispute), asked)
+
+    async def reopen(self, request: Request) -> Response:
+        """This function will open a dispute again, as an appeal does, and tell of it."""
+        asked = await understand(request, Again)
+        dispute = self._sandbox.paypal.disputes.get(request.path_params["id"])
+        if dispute is None:
+            return refuse("no such dispute", 404)
+        reopen_dispute(dispute)
+        return await self._answer(tell_of_dispute("UPDATED", dispute), asked)
+
+    async def _answer(self, told: Told, asked: Asked, code: int = 200) -> Response:
+        deliveries: list[Json] = []
+        if asked.deliver:
+            deliveries = await deliver(self._sandbox, told, retry=asked.retry)
+        return JSONResponse(told.resource | {"deliveries": deliveries}, code)

@@ -1,0 +1,68 @@
+"""Disputes at PayPal's stand-in: opened on a capture, resolved either way, and opened again.
+
+Source: PayPal's customer_disputes_v1 specification, from which states and outcomes are taken.
+"""
+
+from __future__ import annotations
+
+from sandbox.exchange import Json, iso_ms, letters
+from sandbox.paypal.state import LINKS_URL, PayPalState
+
+
+def open_dispute(state: PayPalState, capture: Json, amount: Json) -> Json:
+    """This function will dispute a capture, or a part of it, as a buyer would."""
+    now = iso_ms()
+    dispute_id = f"PP-D-{letters(6)}"
+    dispute: Json = {
+        "dispute_id": dispute_id,
+        "create_time": now,
+        "update_time": now,
+        "disputed_transactions": [
+            {
+                "buyer_transaction_id": letters(17),
+                "seller_transaction_id": capture["id"],
+                "seller_protection_eligible": True,
+            }
+        ],
+        "reason": "UNAUTHORISED",
+        "status": "OPEN",
+        "dispute_amount": amount,
+        "dispute_life_cycle_stage": "CHARGEBACK",
+        "dispute_channel": "INTERNAL",
+        "links": [
+            {
+                "href": f"{LINKS_URL}/v1/customer/disputes/{dispute_id}",
+                "rel": "self",
+                "method": "GET",
+            }
+        ],
+    }
+    state.disputes[dispute_id] = dispute
+    return dispute
+
+
+def resolve_dispute(dispute: Json, outcome_code: str, refunded: Json | None) -> None:
+    """This function will end a dispute; `refunded` is what the buyer got, where that is told."""
+    dispute["status"] = "RESOLVED"
+    dispute["update_time"] = iso_ms()
+    dispute["dispute_outcome"] = {"outcome_code": outcome_code}
+    if refunded is not None:
+        dispute["dispute_outcome"]["amount_refunded"] = refunded
+
+
+def reopen_dispute(dispute: Json) -> None:
+    """This function will open a dispute again, as an appeal does."""
+    dispute["status"] = "UNDER_REVIEW"
+    dispute["update_time"] = iso_ms()
+    dispute.pop("dispute_outcome", None)
+
+
+def newest_about(state: PayPalState, capture_id: str) -> Json | None:
+    """This function will give the newest dispute of a capture, if there is one."""
+    found = [one for one in state.disputes.values() if disputed_capture(one) == capture_id]
+    return found[-1] if found else None
+
+
+def disputed_capture(dispute: Json) -> str:
+    """This function will give the id of the capture that is disputed."""
+    return str(dispute["disputed_transactions"][0]["seller_transaction_id"])

@@ -1,0 +1,148 @@
+"""A dispute is read as PayPal shows it; an outcome that is not known is never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from base.enums import DisputeState, Provider
+from base.facts import DisputeFacts
+from base.money import InvalidAmount
+from base.outcomes import ProviderUnavailable, Refused
+from providers.paypal.api import PayPalApi
+from tests.providers.support import Asked, Loopback, Reply, json_reply
+
+DISPUTE, CAPTURE = "PP-D-4012", "5LK72275CG489890D"
+OPENED = datetime(2026, 5, 4, 11, 0, tzinfo=UTC)
+UPDATED = datetime(2026, 5, 5, 12, 30, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.fixture
+def api(loopback: Loopback) -> Iterator[PayPalApi]:
+    built = PayPalApi(loopback.url, "client", "secret", window_seconds=2)
+    yield built
+    built.close()
+
+
+def usd(value: str, currency: str = "USD") -> dict[str, str]:
+    return {"value": value, "currency_code": currency}
+
+
+def holds(loopback: Loopback, **changed: Any) -> None:
+    shown = {
+        "dispute_id": DISPUTE,
+        "create_time": "2026-05-04T11:00:00.000Z",
+        "update_time": "2026-05-05T12:30:00.250Z",
+        "status": "OPEN",
+        "dispute_amount": usd("7.50"),
+        "disputed_transactions": [{"seller_transaction_id": CAPTURE}],
+        **changed,
+    }
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/v1/oauth2/token":
+            return json_reply({"access_token": "T", "expires_in": 32400})
+        assert asked.path == f"/v1/customer/disputes/{DISPUTE}"
+        return json_reply({name: value for name, value in shown.items() if value is not None})
+
+    loopback.answer = answer
+
+
+def facts(state: DisputeState, micros: int = 7_500_000, stated_at=UPDATED) -> DisputeFacts:
+    return DisputeFacts(Provider.PAYPAL, DISPUTE, CAPTURE, "USD", micros, state, OPENED, stated_at)
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["OPEN", "WAITING_FOR_BUYER_RESPONSE", "WAITING_FOR_SELLER_RESPONSE", "UNDER_REVIEW", "OTHER"],
+)
+def test_a_dispute_that_is_not_resolved_is_open(api, loopback, status):
+    # An outcome of an earlier stage says nothing while it is open
+    holds(loopback, status=status, dispute_outcome={"outcome_code": "RESOLVED_SELLER_FAVOUR"})
+    assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN)
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        ("RESOLVED_BUYER_FAVOUR", DisputeState.LOST),
+        ("ACCEPTED", DisputeState.LOST),
+        ("RESOLVED_SELLER_FAVOUR", DisputeState.WON),
+        ("RESOLVED_WITH_PAYOUT", DisputeState.WON),
+        ("CANCELED_BY_BUYER", DisputeState.WON),
+        ("DENIED", DisputeState.WON),
+        ("NONE", DisputeState.WON),
+    ],
+)
+def test_a_resolved_dispute_is_lost_by_whoever_bears_it(api, loopback, code, state):
+    holds(loopback, status="RESOLVED", dispute_outcome={"outcome_code": code})
+    assert api.get_dispute(DISPUTE) == facts(state)
+
+
+def test_of_a_lost_dispute_only_what_was_refunded_is_lost(api, loopback):
+    outcome = {"outcome_code": "RESOLVED_BUYER_FAVOUR", "amount_refunded": usd("2.00")}
+    holds(loopback, status="RESOLVED", dispute_outcome=outcome)
+    assert api.get_dispute(DISPUTE) == facts(DisputeState.LOST, 2_000_000)
+
+
+def test_without_an_update_it_is_as_old_as_its_beginning(api, loopback):
+    holds(loopback, update_time=None)
+    assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN, stated_at=OPENED)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"status": "WON"}, "UNKNOWN_STATUS"),
+        ({"status": None}, "UNKNOWN_STATUS"),
+        ({"status": "RESOLVED"}, "UNKNOWN_OUTCOME"),
+        ({"status": "RESOLVED", "dispute_outcome": {"outcome_code": "TIE"}}, "UNKNOWN_OUTCOME"),
+        ({"status": "RESOLVED", "dispute_outcome": []}, "UNKNOWN_OUTCOME"),
+        ({"disputed_transactions": None}, "NO_CAPTURE"),
+        ({"disputed_transactions": []}, "NO_CAPTURE"),
+        ({"disputed_transactions": ["x"]}, "NO_CAPTURE"),
+        ({"disputed_transactions": [{"seller_transaction_id": "../x"}]}, "NO_CAPTURE"),
+        (
+            {"disputed_transactions": [{"seller_transaction_id": CAPTURE}] * 2},
+            "SEVERAL_PAYMENTS",
+        ),
+        (
+            {
+                "status": "RESOLVED",
+                "dispute_outcome": {
+                    "outcome_code": "ACCEPTED",
+                    "amount_refunded": usd("1.00", "EUR"),
+                },
+            },
+            "CURRENCY_MISMATCH",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_refused_and_never_guessed(api, loopback, changed, code):
+    holds(loopback, **changed)
+    with pytest.raises(Refused) as caught:
+        api.get_dispute(DISPUTE)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("amount", [None, {}, usd("-1.00"), usd("1.50", "JPY"), usd("1.001")])
+def test_an_amount_that_is_not_exact_is_refused(api, loopback, amount):
+    holds(loopback, dispute_amount=amount)
+    with pytest.raises(InvalidAmount):
+        api.get_dispute(DISPUTE)
+
+
+def test_an_answer_about_another_dispute_is_an_outage(api, loopback):
+    holds(loopback, dispute_id="PP-D-1")
+    with pytest.raises(ProviderUnavailable):
+        api.get_dispute(DISPUTE)
+
+
+def test_an_odd_id_is_never_asked_about(api, loopback):
+    with pytest.raises(Refused) as caught:
+        api.get_dispute("../x")
+    assert caught.value.code == "INVALID_ID"
+    assert loopback.asked == []
