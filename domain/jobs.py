@@ -76,6 +76,8 @@ LOOK_AT_SUBSCRIPTION = JobType(
 LOOK_AT_PAYMENT = JobType(
     "look_at_payment", Queue.BILLING, ("provider", "kind", "external_id"), _PROVIDER, True, 15
 )
+#: The database stages it too, where what is available falls below the level (wallet_fell).
+DECIDE_TOP_UP = JobType("decide_top_up", Queue.BILLING, ("organization_id",), _OWN, False, 10)
 
 JOB_TYPES: dict[str, JobType] = {
     job.name: job
@@ -85,6 +87,7 @@ JOB_TYPES: dict[str, JobType] = {
         CONVERGE_TWILIO,
         LOOK_AT_SUBSCRIPTION,
         LOOK_AT_PAYMENT,
+        DECIDE_TOP_UP,
     )
 }
 

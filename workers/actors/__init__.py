@@ -5,7 +5,7 @@ Each is safe to run twice, at once, late and out of order.
 
 from __future__ import annotations
 
-from workers.actors.billing import look_at_payment
+from workers.actors.billing import decide_top_up, look_at_payment
 from workers.actors.events import process_event
 from workers.actors.subscriptions import enforce_organization, look_at_subscription
 from workers.actors.twilio import converge_twilio
@@ -18,6 +18,7 @@ ACTORS: dict[str, Actor] = {
         enforce_organization,
         look_at_subscription,
         look_at_payment,
+        decide_top_up,
         converge_twilio,
     )
 }

@@ -31,6 +31,7 @@ def upgrade() -> None:
     _run("0001_ledger.sql")
     _run("0001_holds.sql")
     _run("0001_batch.sql")
+    _run("0001_thresholds.sql")
     _run("0001_inbox.sql")
     op.execute("RESET ROLE")
 
@@ -39,7 +40,8 @@ def downgrade() -> None:
     # The roles stay: they belong to the whole server, where other databases may use them.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute(
-        "DROP TABLE call_holds, job_attempts, jobs, inbox, refused_deliveries, refusal_counts,"
+        "DROP TABLE top_up_decisions, top_up_settings, wallet_thresholds, alerts, call_holds,"
+        " job_attempts, jobs, inbox, refused_deliveries, refusal_counts,"
         " campaigns, brands, subscriptions, payment_references, wallet_freezes, wallet_operations,"
         " wallets, wallet_entries, organizations CASCADE"
     )
@@ -52,6 +54,9 @@ def downgrade() -> None:
         "wallet_unfreeze",
         "wallet_override",
         "wallet_debit_many",
+        "wallet_fell",
+        "wallet_watch",
+        "ledger_new_id",
         "inbox_receive",
     ):
         op.execute(f"DROP FUNCTION {function}")
