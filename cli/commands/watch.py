@@ -152,16 +152,17 @@ def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
 def _top_up(session: Session, organization_id: str, currency: str) -> dict[str, Any]:
     settings = top_up_terms.settings_of(session, organization_id)
     if settings is None:
-        return {"organization": organization_id, "automatic top-up": "never agreed"}
+        return {"organization": organization_id, "automatic_top_up": "never agreed"}
     return {
         "organization": organization_id,
-        "automatic top-up": _standing(settings),
+        "automatic_top_up": _standing(settings),
         "provider": settings.provider,
         "payment_method": settings.payment_method,
         "below": text_from_micros(settings.below_micros, currency),
         "amount": text_from_micros(settings.amount_micros, currency),
-        "cap of 24 hours": f"{text_from_micros(settings.day_cap_micros, currency)} {currency},"
-        f" {settings.day_cap_count} times",
+        "currency": currency,
+        "day_cap": text_from_micros(settings.day_cap_micros, currency),
+        "day_count": settings.day_cap_count,
         "set_by": settings.set_by,
         "set_at": settings.set_at,
         "why": settings.set_why,

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import pytest
+
 from base.enums import Provider
 from db.models import Wallet
 from domain import alerts, thresholds, top_up_charges, top_up_terms, top_ups
 from domain.top_up_rule import Terms
 from domain.top_up_terms import Method
-from tests.domain.support import T0, credit, payment
+from tests.domain.support import T0, credit, debit, payment, subscribe
 
 #: Who can charge in these tests.
 CHARGEABLE = frozenset({Provider.PAYPAL})
 CARD = Method(Provider.PAYPAL, "card-1")
 #: Below 50 micros, 100 at once; 250 and three times in 24 hours.
 TERMS = Terms(below_micros=50, amount_micros=100, day_cap_micros=250, day_cap_count=3)
+
+
+@pytest.fixture
+def low(shared, org):
+    """A customer in good standing with 40 micros, and automatic top-up crossed by a debit."""
+    subscribe(shared, org)
+    credit(shared, org, 100)
+    switch_on(shared, org)
+    debit(shared, org, 60)
+    return org
 
 
 def set_thresholds(database, org, *micros, now=T0, by="ann", why="agreed"):
@@ -99,8 +111,8 @@ def begin(database, decision_id, now=T0, *, chargeable=CHARGEABLE):
     )
 
 
-def charged(database, org, decision_id, now=T0, *, captured=100, external_id="", **more):
-    facts = payment(external_id or f"PAY-{decision_id}", org, captured, **more)
+def charged(database, org, decision_id, now=T0, *, captured=100, external_id="", facts=None):
+    facts = facts or payment(external_id or f"PAY-{decision_id}", org, captured)
     database.run(lambda session: top_up_charges.record_charged(session, decision_id, facts, now))
 
 
