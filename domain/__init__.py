@@ -8,6 +8,8 @@ commit                    charges what the call cost and gives the rest of its h
 release, expire           gives a hold back for a call that never was, or that nobody settled
 entry                     one line of the ledger, debit or credit, never changed (a note moves none)
 owed                      what a refund or a call took beyond what was there; paid first
+threshold                 a level of available; crossed below it, armed again by a top-up
+alert                     what a person has to know: raised once for each cause, then cleared
 freeze                    a reason why a wallet may not spend; frozen while any reason stands
 suspend                   what is done to a Twilio subaccount
 pause                     what is done to a campaign

@@ -11,6 +11,7 @@ from base.money import InvalidAmount
 from base.outcomes import Refused
 from db.combiner import Combiner
 from domain import wallet as wallets
+from domain.alerts import AlertKind, Severity, raise_alert
 from domain.debits import Debit, debit_many, debit_now
 from tests.db.support import at_once, one_behind_the_other
 from tests.domain.holds_by_hand import (
@@ -170,6 +171,24 @@ def test_a_debit_that_is_refused_or_replayed_or_taken_back_tells_nothing(shared,
     assert notice(shared, funded) == 50
 
 
+def test_an_alert_that_stands_already_never_costs_a_debit(shared, funded):
+    # Given one that was raised around the ledger
+    set_thresholds(shared, funded, 50)
+    shared.run(
+        lambda session: raise_alert(
+            session,
+            AlertKind.LOW_BALANCE,
+            funded,
+            "50",
+            severity=Severity.INFO,
+            details={},
+            now=T0,
+        )
+    )
+    assert debit(shared, funded, 60).ok
+    assert (crossed(shared, funded), told(shared, funded)) == ([50], ["50"])
+
+
 # Armed again by a top-up, and by nothing else.
 
 
@@ -200,6 +219,16 @@ def test_a_payment_that_is_settled_arms_it(shared, org):
     fallen(shared, org)
     settle(shared, org, 20)
     assert (crossed(shared, org), standing(shared, org)) == ([], [])
+
+
+def test_a_refund_of_a_payment_arms_nothing(shared, org):
+    # Given a payment, and a threshold that is crossed and was brought back by a correction
+    settle(shared, org, 100)
+    set_thresholds(shared, org, 50)
+    debit(shared, org, 60)
+    correct(shared, org, 60)
+    settle(shared, org, 100, 10)
+    assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
 
 
 def test_a_top_up_that_pays_what_is_owed_arms_only_what_is_left_of_it_reaches(shared, funded):

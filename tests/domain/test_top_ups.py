@@ -150,8 +150,9 @@ def test_thresholds_and_the_level_are_watched_together(shared, low):
 def test_an_organization_without_it_stages_nothing(shared, funded):
     switch_on(shared, funded)
     switch_off(shared, funded)
+    set_thresholds(shared, funded, 50)
     debit(shared, funded, 90)
-    assert staged(shared, funded, JOB) == []
+    assert (crossed(shared, funded), staged(shared, funded, JOB)) == ([50], [])
     assert decide(shared, funded) is None
 
 
