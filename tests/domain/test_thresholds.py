@@ -83,10 +83,11 @@ def test_several_thresholds_crossed_by_one_debit_are_each_told_once(shared, fund
     debit(shared, funded, 85)
     assert crossed(shared, funded) == [20, 50, 90]
     assert sorted(told(shared, funded), key=int) == ["20", "50", "90"]
-    # The one that is left is still watched.
+    # The one that is left is still watched, and the others keep their instant.
     assert notice(shared, funded) == 5
-    debit(shared, funded, 11)
-    assert crossed(shared, funded) == [5, 20, 50, 90]
+    debit(shared, funded, 11, now=later(5))
+    rows = set_thresholds(shared, funded, 90, 50, 20, 5)
+    assert [row.crossed_at for row in rows] == [T0, T0, T0, later(5)]
 
 
 #: Every way in which what is available falls by 60 of 100, as a caller takes it.

@@ -143,6 +143,8 @@ def test_thresholds_and_the_level_are_watched_together(shared, low):
     assert notice(shared, low) == 30
     debit(shared, low, 11)
     assert (crossed(shared, low), notice(shared, low)) == ([30], None)
+    # The level was crossed before, and is not decided on again.
+    assert (len(staged(shared, low, JOB)), settings(shared, low).crossings) == (1, 1)
     top_up(shared, low, 25)
     assert (crossed(shared, low), notice(shared, low)) == ([], 50)
 
