@@ -10,7 +10,7 @@ import typer
 
 from base.settings import load_settings
 from cli.checks import run_tests
-from cli.commands import serve, verify, wallet, work
+from cli.commands import serve, verify, wallet, watch, work
 from cli.commands.bench import bench
 from cli.commands.shared import Failure, Json, clear_errors, show
 from cli.stack import sandbox_info, state_folder
@@ -33,6 +33,9 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(work.organizations, name="org")
 app.add_typer(wallet.app, name="wallet")
+wallet.app.command("thresholds")(watch.thresholds)
+wallet.app.command("auto-top-up")(watch.auto_top_up)
+app.add_typer(watch.app, name="alert")
 app.add_typer(verify.app, name="verify")
 app.add_typer(work.campaigns, name="campaign")
 app.add_typer(work.jobs, name="job")

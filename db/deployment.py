@@ -20,6 +20,8 @@ LEDGER_TABLES = (
     "wallet_operations",
     "wallet_freezes",
     "payment_references",
+    "payment_refunds",
+    "payment_disputes",
     "call_holds",
 )
 #: What guards the ledger by structure, named table.constraint.

@@ -162,6 +162,7 @@ class Wallet(Base):
     head_hash: Mapped[bytes]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    notice_below_micros: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class WalletEntry(Base):
@@ -258,3 +259,77 @@ class CallHold(Base):
     expires_at: Mapped[datetime]
     created_at: Mapped[datetime]
     settled_at: Mapped[datetime | None]
+
+
+class Alert(Base):
+    """What a person has to know; one of a kind, organization and subject stands at a time."""
+
+    __tablename__ = "alerts"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    kind: Mapped[str]
+    organization_id: Mapped[str | None] = mapped_column(ForeignKey("organizations.id"))
+    subject: Mapped[str]
+    severity: Mapped[str]
+    details: Mapped[dict[str, Any]]
+    raised_at: Mapped[datetime]
+    cleared_at: Mapped[datetime | None]
+
+
+class WalletThreshold(Base):
+    """A level below which somebody wants to know; the ledger disarms it and arms it again."""
+
+    __tablename__ = "wallet_thresholds"
+    organization_id: Mapped[str] = mapped_column(
+        ForeignKey("wallets.organization_id"), primary_key=True
+    )
+    threshold_micros: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    armed: Mapped[bool] = mapped_column(default=True)
+    crossed_at: Mapped[datetime | None]
+    set_by: Mapped[str]
+    set_why: Mapped[str]
+    set_at: Mapped[datetime]
+
+
+class TopUpSettings(Base):
+    """Automatic top-up as it was agreed with an organization, and how its level stands."""
+
+    __tablename__ = "top_up_settings"
+    organization_id: Mapped[str] = mapped_column(
+        ForeignKey("wallets.organization_id"), primary_key=True
+    )
+    enabled: Mapped[bool]
+    provider: Mapped[str]
+    payment_method: Mapped[str]
+    below_micros: Mapped[int] = mapped_column(BigInteger)
+    amount_micros: Mapped[int] = mapped_column(BigInteger)
+    day_cap_micros: Mapped[int] = mapped_column(BigInteger)
+    day_cap_count: Mapped[int]
+    armed: Mapped[bool] = mapped_column(default=True)
+    crossed_at: Mapped[datetime | None]
+    crossings: Mapped[int] = mapped_column(BigInteger, default=0)
+    asks_at: Mapped[datetime | None]
+    set_by: Mapped[str]
+    set_why: Mapped[str]
+    set_at: Mapped[datetime]
+
+
+class TopUpDecision(Base):
+    """A top-up that was decided, and what became of it."""
+
+    __tablename__ = "top_up_decisions"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str] = mapped_column(ForeignKey("wallets.organization_id"))
+    idempotency_key: Mapped[str]
+    crossing: Mapped[int] = mapped_column(BigInteger)
+    provider: Mapped[str]
+    payment_method: Mapped[str]
+    amount_micros: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str]
+    state: Mapped[str]
+    decided_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    charging_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    payment_external_id: Mapped[str | None]
+    charged_micros: Mapped[int | None] = mapped_column(BigInteger)
+    decline_code: Mapped[str | None]

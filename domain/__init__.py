@@ -10,6 +10,8 @@ entry                     one line of the ledger, debit or credit, never changed
 owed                      what a refund or a call took beyond what was there; paid first
 dispute                   a payment that its buyer contests: open, then won (ours) or lost
 cause                     which dispute or payment a freeze is for; a job reads it again
+threshold                 a level of available; crossed below it, armed again by a top-up
+alert                     what a person has to know: raised once for each cause, then cleared
 freeze                    a reason why a wallet may not spend; frozen while any reason stands
 suspend                   what is done to a Twilio subaccount
 pause                     what is done to a campaign

@@ -76,6 +76,8 @@ LOOK_AT_SUBSCRIPTION = JobType(
 LOOK_AT_PAYMENT = JobType(
     "look_at_payment", Queue.BILLING, ("provider", "kind", "external_id"), _PROVIDER, True, 15
 )
+#: The database stages it too, where what is available falls below the level (wallet_fell).
+DECIDE_TOP_UP = JobType("decide_top_up", Queue.BILLING, ("organization_id",), _OWN, False, 10)
 
 #: It may read two things, each within 12 s: the dispute, and a payment not heard of yet.
 LOOK_AT_DISPUTE = JobType(
@@ -99,6 +101,7 @@ JOB_TYPES: dict[str, JobType] = {
         LOOK_AT_DISPUTE,
         FREEZE_WALLET,
         UNFREEZE_WALLET,
+        DECIDE_TOP_UP,
     )
 }
 

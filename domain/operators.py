@@ -5,17 +5,21 @@ Every act on money names who and why.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.enums import CampaignStatus, FreezeReason, PauseReason
+from base.enums import CampaignStatus, FreezeReason, PauseReason, Provider
 from base.outcomes import Refused
 from db.locks import lock_organization, lock_standing
-from db.models import Campaign
+from db.models import Campaign, TopUpSettings, WalletThreshold
+from domain import thresholds, top_up_terms
 from domain import wallet as wallets
 from domain.notes import BY_LENGTH_MAX, WHY_LENGTH_MAX
 from domain.posture import Posture, apply_posture
+from domain.top_up_rule import Terms
+from domain.top_up_terms import Method
 from domain.wallet import WalletOutcome
 
 
@@ -146,6 +150,66 @@ def set_debt_limit_by_hand(
         why=why,
         now=now,
     )
+
+
+def set_thresholds_by_hand(
+    session: Session,
+    organization_id: str,
+    micros: Sequence[int],
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+) -> list[WalletThreshold]:
+    """This function will make these the wallet's thresholds; see thresholds.set_thresholds.
+
+    Raises: WhoAndWhy, and what that raises.
+    """
+    _check(by, why)
+    return thresholds.set_thresholds(session, organization_id, micros, by=by, why=why, now=now)
+
+
+def rearm_thresholds_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> list[WalletThreshold]:
+    """This function will arm thresholds again without a top-up; see thresholds.rearm_thresholds.
+
+    Raises: WhoAndWhy, and what that raises.
+    """
+    _check(by, why)
+    return thresholds.rearm_thresholds(session, organization_id, by=by, why=why, now=now)
+
+
+def switch_top_up_on_by_hand(
+    session: Session,
+    organization_id: str,
+    terms: Terms,
+    method: Method,
+    *,
+    chargeable: Collection[Provider],
+    by: str,
+    why: str,
+    now: datetime,
+) -> TopUpSettings:
+    """This function will agree on automatic top-up; see top_up_terms.switch_on.
+
+    Raises: WhoAndWhy, and what that raises.
+    """
+    _check(by, why)
+    return top_up_terms.switch_on(
+        session, organization_id, terms, method, chargeable=chargeable, by=by, why=why, now=now
+    )
+
+
+def switch_top_up_off_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> TopUpSettings:
+    """This function will end automatic top-up; see top_up_terms.switch_off.
+
+    Raises: WhoAndWhy, and what that raises.
+    """
+    _check(by, why)
+    return top_up_terms.switch_off(session, organization_id, by=by, why=why, now=now)
 
 
 def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:

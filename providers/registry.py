@@ -17,6 +17,9 @@ _PAYPAL_URLS = {
 }
 #: Seconds that all tries of one read at Twilio take together: a job reads twice, and sets once.
 _TWILIO_WINDOW_SECONDS = 5.0
+#: Who can charge a payment method that it stores, without the payer: automatic top-up asks for it.
+#: None can as yet, so that none is enabled and nothing is decided.
+CHARGEABLE: frozenset[Provider] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Providers:
 
     paypal: PayPalApi
     twilio: TwilioApi
+    chargeable: frozenset[Provider] = CHARGEABLE
 
     def billing(self, provider: str) -> PayPalApi:
         """This function will give the provider that subscriptions and payments are read back from.

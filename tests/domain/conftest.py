@@ -6,9 +6,10 @@ import pytest
 
 from tests.db.shared import shared, shared_urls
 from tests.domain.holds_by_hand import funded
+from tests.domain.levels_by_hand import low
 from tests.world import make_organization
 
-__all__ = ["funded", "org", "shared", "shared_urls"]
+__all__ = ["funded", "low", "org", "shared", "shared_urls"]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from domain import top_ups
 from domain.payments import record_payment
 from workers.run import Run
 
@@ -20,3 +21,11 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
         record_payment(session, facts, run.now)
 
     run.record(record)
+
+
+def decide_top_up(run: Run, organization_id: str) -> None:
+    """This function will decide whether automatic top-up charges now, or when to look again.
+
+    Replay: while a decision is pending, none is added. Raises: OrganizationNotFound.
+    """
+    top_ups.decide(run.own, organization_id, run.now, chargeable=run.providers.chargeable)

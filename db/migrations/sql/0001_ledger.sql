@@ -49,6 +49,9 @@ CREATE TABLE wallets (
     head_hash         bytea NOT NULL,
     created_at        timestamptz NOT NULL,
     updated_at        timestamptz NOT NULL,
+    -- The highest level at which somebody wants to know (0001_thresholds.sql); NULL if there is
+    -- none. Not indexed, so that an update of a wallet stays within its page.
+    notice_below_micros bigint,
     CHECK (balance_micros - held_micros >= -debt_limit_micros),
     CONSTRAINT wallet_equals_its_newest_entry
         FOREIGN KEY (organization_id, entry_no, balance_micros, owed_micros)
@@ -354,6 +357,9 @@ BEGIN
     w := ledger_append(w, p_kind, 'credit', p_amount, w.owed_micros, p_counter, p_key, p_note, p_now);
     w := ledger_pay_owed(w, p_key, p_now);
     PERFORM ledger_store(w, p_now);
+    IF p_kind = 'topup' THEN
+        PERFORM ledger_rearm(w, p_now);
+    END IF;
     PERFORM wallet_remember(w, p_key, 'credit', p_kind, p_amount, p_now);
     RETURN wallet_ok(w, v_before);
 END

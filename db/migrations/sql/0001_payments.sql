@@ -169,6 +169,9 @@ BEGIN
                               p_now);
     END IF;
     PERFORM ledger_store(w, p_now);
+    IF v_delta > 0 THEN
+        PERFORM ledger_rearm(w, p_now);
+    END IF;
     RETURN wallet_ok(w, v_before);
 END
 $$;

@@ -32,6 +32,7 @@ def upgrade() -> None:
     _run("0001_payments.sql")
     _run("0001_holds.sql")
     _run("0001_batch.sql")
+    _run("0001_thresholds.sql")
     _run("0001_inbox.sql")
     op.execute("RESET ROLE")
 
@@ -40,9 +41,10 @@ def downgrade() -> None:
     # The roles stay: they belong to the whole server, where other databases may use them.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute(
-        "DROP TABLE call_holds, job_attempts, jobs, inbox, refused_deliveries, refusal_counts,"
-        " campaigns, brands, subscriptions, payment_disputes, payment_refunds, payment_references,"
-        " wallet_freezes, wallet_operations, wallets, wallet_entries, organizations CASCADE"
+        "DROP TABLE top_up_decisions, top_up_settings, wallet_thresholds, alerts, call_holds,"
+        " job_attempts, jobs, inbox, refused_deliveries, refusal_counts, campaigns, brands,"
+        " subscriptions, payment_disputes, payment_refunds, payment_references, wallet_freezes,"
+        " wallet_operations, wallets, wallet_entries, organizations CASCADE"
     )
     op.execute("DROP TYPE wallet_outcome CASCADE")
     for function in (
@@ -55,6 +57,9 @@ def downgrade() -> None:
         "wallet_debit_many",
         "payment_taken",
         "dispute_reported",
+        "wallet_fell",
+        "wallet_watch",
+        "ledger_new_id",
         "inbox_receive",
     ):
         op.execute(f"DROP FUNCTION {function}")

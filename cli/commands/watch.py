@@ -1,0 +1,218 @@
+"""What watches the wallets: thresholds, automatic top-up, and the alerts that stand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.orm import Session
+
+from base.enums import Provider
+from base.money import micros_from_text, text_from_micros
+from cli.commands.shared import By, Failure, Json, Org, act, clear_errors, me, show
+from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
+from domain import alerts, books, operators, top_up_terms
+from domain import thresholds as levels
+from domain.top_up_rule import State, Terms
+from domain.top_up_terms import Method
+from domain.top_ups import decisions_of
+from providers.registry import CHARGEABLE
+
+app = typer.Typer(no_args_is_help=True, help="What a person has to know.")
+
+#: Decisions that are shown with the settings.
+_DECISIONS_SHOWN = 10
+
+WhyIfChanged = Annotated[str, typer.Option("--why", help="The reason, where it is changed.")]
+
+
+def thresholds(
+    organization_id: Org,
+    amounts: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Such as 20; repeatable. These replace those that are set."),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all.")] = False,
+    rearm: Annotated[
+        bool, typer.Option("--rearm", help="Arm again, without a top-up, what is not crossed now.")
+    ] = False,
+    why: WhyIfChanged = "",
+    by: By = "",
+    as_json: Json = False,
+) -> None:
+    """Show or set the levels below which an alert is raised, once until a top-up."""
+    with clear_errors():
+        if bool(amounts) + clear + rearm > 1:
+            raise Failure("one of --set, --clear and --rearm at a time")
+
+    def work(session: Session, now: datetime) -> list[dict[str, Any]]:
+        who: dict[str, Any] = {"by": by or me(), "why": why, "now": now}
+        currency = books.balance(session, organization_id, now).currency
+        if amounts or clear:
+            micros = [micros_from_text(amount) for amount in amounts or ()]
+            rows = operators.set_thresholds_by_hand(session, organization_id, micros, **who)
+        elif rearm:
+            rows = operators.rearm_thresholds_by_hand(session, organization_id, **who)
+        else:
+            rows = levels.thresholds_of(session, organization_id)
+        return [_threshold(row, currency) for row in rows]
+
+    show(act(work), as_json, f"thresholds of {organization_id}")
+
+
+def auto_top_up(
+    organization_id: Org,
+    provider: Annotated[Provider | None, typer.Option(help="Whose payment method.")] = None,
+    method: Annotated[
+        str, typer.Option("--payment-method", help="The provider's id of what is charged.")
+    ] = "",
+    below: Annotated[str, typer.Option(help="Top up when less is available, such as 20.")] = "",
+    amount: Annotated[str, typer.Option(help="How much at once, such as 50.")] = "",
+    day_cap: Annotated[str, typer.Option(help="At most so much in 24 hours, such as 200.")] = "",
+    day_count: Annotated[int, typer.Option(help="At most so often in 24 hours.")] = 3,
+    off: Annotated[bool, typer.Option("--off", help="Switch it off.")] = False,
+    why: WhyIfChanged = "",
+    by: By = "",
+    as_json: Json = False,
+) -> None:
+    """Show automatic top-up and its newest decisions; switch it on with terms, or off."""
+    given = {
+        "--provider": provider,
+        "--payment-method": method,
+        "--below": below,
+        "--amount": amount,
+        "--day-cap": day_cap,
+    }
+    missing = [name for name, value in given.items() if not value]
+    with clear_errors():
+        if off and len(missing) < len(given):
+            raise Failure("--off goes without terms")
+        if 0 < len(missing) < len(given):
+            raise Failure(f"missing: {', '.join(missing)}")
+
+    def work(session: Session, now: datetime) -> dict[str, Any]:
+        currency = books.balance(session, organization_id, now).currency
+        if off:
+            operators.switch_top_up_off_by_hand(
+                session, organization_id, by=by or me(), why=why, now=now
+            )
+        elif provider is not None:
+            operators.switch_top_up_on_by_hand(
+                session,
+                organization_id,
+                Terms(
+                    micros_from_text(below),
+                    micros_from_text(amount),
+                    micros_from_text(day_cap),
+                    day_count,
+                ),
+                Method(provider, method),
+                chargeable=CHARGEABLE,
+                by=by or me(),
+                why=why,
+                now=now,
+            )
+        return _top_up(session, organization_id, currency)
+
+    _show_top_up(act(work), as_json)
+
+
+@app.command("list")
+def list_alerts(
+    organization_id: Annotated[str | None, typer.Option("--org", help="Only this one's.")] = None,
+    kind: Annotated[alerts.AlertKind | None, typer.Option(help="Only this kind.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are cleared.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=alerts.LIST_MAX)] = 100,
+    as_json: Json = False,
+) -> None:
+    """List the alerts that stand, newest first."""
+    rows = act(
+        lambda session, _: [
+            _alert(row)
+            for row in alerts.list_alerts(
+                session, organization_id=organization_id, kind=kind, cleared=everything, limit=limit
+            )
+        ]
+    )
+    show(rows, as_json, "alerts")
+
+
+def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
+    return {
+        "threshold": f"{text_from_micros(row.threshold_micros, currency)} {currency}",
+        "state": "armed" if row.armed else "crossed",
+        "crossed_at": row.crossed_at,
+        "set_by": row.set_by,
+        "set_at": row.set_at,
+        "why": row.set_why,
+    }
+
+
+def _top_up(session: Session, organization_id: str, currency: str) -> dict[str, Any]:
+    settings = top_up_terms.settings_of(session, organization_id)
+    if settings is None:
+        return {"organization": organization_id, "automatic_top_up": "never agreed"}
+    return {
+        "organization": organization_id,
+        "automatic_top_up": _standing(settings),
+        "provider": settings.provider,
+        "payment_method": settings.payment_method,
+        "below": text_from_micros(settings.below_micros, currency),
+        "amount": text_from_micros(settings.amount_micros, currency),
+        "currency": currency,
+        "day_cap": text_from_micros(settings.day_cap_micros, currency),
+        "day_count": settings.day_cap_count,
+        "set_by": settings.set_by,
+        "set_at": settings.set_at,
+        "why": settings.set_why,
+        "decisions": [
+            _decision(row, currency)
+            for row in decisions_of(session, organization_id, _DECISIONS_SHOWN)
+        ],
+    }
+
+
+def _standing(settings: TopUpSettings) -> str:
+    if not settings.enabled:
+        return "off"
+    if settings.armed:
+        return "on"
+    looks = f"; looks again {settings.asks_at:%Y-%m-%d %H:%M:%S}" if settings.asks_at else ""
+    return f"on; crossed {settings.crossed_at:%Y-%m-%d %H:%M:%S}{looks}"
+
+
+def _decision(row: TopUpDecision, currency: str) -> dict[str, Any]:
+    state = row.state
+    if state == State.DECIDED:
+        state = "being charged" if row.charging_at else "decided, waits for a charge"
+    return {
+        "id": row.id,
+        "amount": f"{text_from_micros(row.charged_micros or row.amount_micros, currency)}",
+        "state": state,
+        "decided_at": row.decided_at,
+        "ended_at": row.ended_at,
+        "outcome": row.payment_external_id or row.decline_code,
+    }
+
+
+def _show_top_up(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show(found, True)
+        return
+    decisions = found.pop("decisions", [])
+    show(found, False)
+    show(decisions, False, "decisions")
+
+
+def _alert(row: Alert) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "organization": row.organization_id,
+        "subject": row.subject,
+        "severity": row.severity,
+        "raised_at": row.raised_at,
+        "cleared_at": row.cleared_at,
+        "details": row.details,
+    }

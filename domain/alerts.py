@@ -1,0 +1,109 @@
+"""Alerts: what a person has to know, from its raising to its clearing.
+
+One of a kind, organization and subject stands at a time: a cause that persists is told once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from db.models import Alert
+
+#: Alerts that one list holds at most.
+LIST_MAX = 500
+
+
+class AlertKind(StrEnum):
+    """What an alert is about; its subject says which."""
+
+    #: Available fell below a threshold (the subject, in micros). Raised and cleared by the ledger.
+    LOW_BALANCE = "low_balance"
+    #: The provider (the subject) declined an automatic top-up.
+    TOP_UP_DECLINED = "top_up_declined"
+    #: Automatic top-up through the provider (the subject) has reached its cap of a day.
+    TOP_UP_CAPPED = "top_up_capped"
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+def raise_alert(
+    session: Session,
+    kind: AlertKind,
+    organization_id: str | None,
+    subject: str,
+    *,
+    severity: Severity,
+    details: dict[str, Any],
+    now: datetime,
+) -> bool:
+    """This function will raise an alert; False if it stands already, which changes nothing.
+
+    Bounds: `subject` is 1 to 200 characters.
+    """
+    raised = session.execute(
+        insert(Alert)
+        .values(
+            kind=str(kind),
+            organization_id=organization_id,
+            subject=subject,
+            severity=str(severity),
+            details=details,
+            raised_at=now,
+        )
+        .on_conflict_do_nothing()
+        .returning(Alert.id)
+    )
+    return raised.scalar_one_or_none() is not None
+
+
+def clear_alerts(
+    session: Session,
+    kind: AlertKind,
+    organization_id: str | None,
+    *subjects: str,
+    now: datetime,
+) -> int:
+    """This function will clear an organization's alerts of a kind and give how many stood.
+
+    Without subjects, all of the kind.
+    """
+    # None is compared as any other: the house's own alerts have no organization.
+    whose = Alert.organization_id.is_not_distinct_from(organization_id)
+    statement = update(Alert).where(Alert.kind == str(kind), whose, Alert.cleared_at.is_(None))
+    if subjects:
+        statement = statement.where(Alert.subject.in_(subjects))
+    cleared = session.scalars(
+        statement.values(cleared_at=now)
+        .returning(Alert.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(cleared.all())
+
+
+def list_alerts(
+    session: Session,
+    *,
+    organization_id: str | None = None,
+    kind: str | None = None,
+    cleared: bool = False,
+    limit: int = LIST_MAX,
+) -> list[Alert]:
+    """This function will give the newest alerts that stand; with `cleared`, also past ones."""
+    statement = select(Alert).order_by(Alert.id.desc()).limit(limit)
+    if organization_id is not None:
+        statement = statement.where(Alert.organization_id == organization_id)
+    if kind is not None:
+        statement = statement.where(Alert.kind == kind)
+    if not cleared:
+        statement = statement.where(Alert.cleared_at.is_(None))
+    return list(session.scalars(statement.execution_options(populate_existing=True)))

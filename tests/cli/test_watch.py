@@ -1,0 +1,154 @@
+"""Thresholds, automatic top-up and alerts by command: what they print, and how they say no."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from base.enums import Provider
+from cli.main import app
+from db.engine import clock
+from domain import top_up_charges, top_up_terms, top_ups
+from domain.top_up_rule import Terms
+from domain.top_up_terms import Method
+from tests.world import fund, make_organization
+
+PAYPAL = frozenset({Provider.PAYPAL})
+TERMS = (
+    *("--provider", "paypal", "--payment-method", "card-1"),
+    *("--below", "20", "--amount", "50", "--day-cap", "100"),
+)
+
+
+@pytest.fixture
+def run(urls, monkeypatch):
+    """Runs the command with the test's servers; gives exit status, output and error output."""
+    monkeypatch.setenv("DATABASE_URL", urls.app_url)
+    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: str):
+        done = CliRunner().invoke(app, list(arguments))
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return invoke
+
+
+@pytest.fixture
+def organization_id(database):
+    return make_organization(database, micros=5_000_000)
+
+
+def data(answer):
+    assert answer[0] == 0, answer
+    return json.loads(answer[1])
+
+
+def test_thresholds_are_set_shown_and_removed(run, organization_id):
+    # Given one that is above what is available and one below
+    words = ("wallet", "thresholds", organization_id)
+    rows = data(
+        run(*words, "--set", "20", "--set", "1.5", "--why", "asked", "--by", "ann", "--json")
+    )
+    assert [(row["threshold"], row["state"], row["set_by"]) for row in rows] == [
+        ("20.00 USD", "crossed", "ann"),
+        ("1.50 USD", "armed", "ann"),
+    ]
+    # Then they are shown as they stand, and the crossed one's alert is listed
+    assert data(run(*words, "--json")) == rows
+    assert "20.00 USD" in run(*words)[1]
+    (alert,) = data(run("alert", "list", "--org", organization_id, "--json"))
+    assert (alert["kind"], alert["subject"]) == ("low_balance", "20000000")
+    assert "low_balance" in run("alert", "list")[1]
+    # When all are removed
+    assert (
+        run(*words, "--clear", "--why", "no more")[1] == f"thresholds of {organization_id}: none\n"
+    )
+    assert data(run("alert", "list", "--json")) == []
+    (past,) = data(run("alert", "list", "--all", "--kind", "low_balance", "--json"))
+    assert past["cleared_at"] is not None
+
+
+def test_a_crossed_threshold_is_armed_again_by_hand(run, database, organization_id):
+    words = ("wallet", "thresholds", organization_id)
+    run(*words, "--set", "20", "--why", "asked")
+    fund(database, organization_id, 30_000_000)
+    assert data(run(*words, "--json"))[0]["state"] == "crossed"
+    (row,) = data(run(*words, "--rearm", "--why", "paid by cheque", "--json"))
+    assert (row["state"], row["why"]) == ("armed", "paid by cheque")
+
+
+def test_automatic_top_up_is_refused_while_no_provider_can_charge(run, organization_id):
+    words = ("wallet", "auto-top-up", organization_id)
+    code, out, err = run(*words, *TERMS, "--why", "asked")
+    assert (code, out) == (1, "")
+    assert err == "holdfast: CANNOT_CHARGE: paypal cannot charge a stored payment method yet\n"
+    assert data(run(*words, "--json"))["automatic_top_up"] == "never agreed"
+
+
+def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
+    run, database, organization_id
+):
+    # Given one that is agreed and crossed, with a decision
+    terms = Terms(20_000_000, 50_000_000, 100_000_000, 3)
+    method = Method(Provider.PAYPAL, "card-1")
+    who = {"by": "ann", "why": "asked"}
+
+    def agree(session):
+        now = clock(session)
+        top_up_terms.switch_on(
+            session, organization_id, terms, method, chargeable=PAYPAL, now=now, **who
+        )
+        top_ups.decide(session, organization_id, now, chargeable=PAYPAL)
+
+    database.run(agree)
+    words = ("wallet", "auto-top-up", organization_id)
+    shown = data(run(*words, "--json"))
+    assert shown["automatic_top_up"].startswith("on; crossed ")
+    assert (shown["below"], shown["amount"]) == ("20.00", "50.00")
+    assert (shown["day_cap"], shown["day_count"]) == ("100.00", 3)
+    (decision,) = shown["decisions"]
+    assert (decision["amount"], decision["state"]) == ("50.00", "decided, waits for a charge")
+    assert "decided, waits for a charge" in run(*words)[1]
+    # When it is declined and switched off
+    database.run(
+        lambda session: top_up_charges.record_declined(
+            session, decision["id"], "no funds", clock(session)
+        )
+    )
+    shown = data(run(*words, "--off", "--why", "asked", "--by", "bob", "--json"))
+    assert (shown["automatic_top_up"], shown["set_by"]) == ("off", "bob")
+    (decision,) = shown["decisions"]
+    assert (decision["state"], decision["outcome"]) == ("declined", "no funds")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("thresholds", "nope"), "WALLET_NOT_FOUND: nope"),
+        (("thresholds", "ORG", "--set", "20"), "REASON_REQUIRED"),
+        (("thresholds", "ORG", "--clear", "--why", " "), "REASON_REQUIRED"),
+        (("thresholds", "ORG", "--rearm"), "REASON_REQUIRED"),
+        (("thresholds", "ORG", "--set", "abc", "--why", "x"), "INVALID_AMOUNT: 'abc'"),
+        (("thresholds", "ORG", "--set", "0", "--why", "x"), "INVALID_AMOUNT"),
+        (("thresholds", "ORG", "--set", "1", "--clear", "--why", "x"), "one of --set, --clear"),
+        (("auto-top-up", "nope"), "WALLET_NOT_FOUND: nope"),
+        (("auto-top-up", "ORG", "--off"), "REASON_REQUIRED"),
+        (("auto-top-up", "ORG", "--off", "--why", "x"), "TOP_UP_NOT_SET"),
+        (("auto-top-up", "ORG", "--off", "--below", "3", "--why", "x"), "--off goes without terms"),
+        (("auto-top-up", "ORG", "--below", "3", "--why", "x"), "missing: --provider"),
+        (("auto-top-up", "ORG", *TERMS), "REASON_REQUIRED"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_nothing_changes(run, organization_id, words, line):
+    given = [organization_id if word == "ORG" else word for word in words]
+    code, out, err = run("wallet", *given)
+    assert (code, out) == (1, "")
+    assert err.startswith("holdfast: ")
+    assert err.count("\n") == 1
+    assert line in err
+    assert data(run("wallet", "thresholds", organization_id, "--json")) == []

@@ -1,0 +1,79 @@
+"""Alerts: one stands for each cause, is told once, and may come again after it was cleared."""
+
+from __future__ import annotations
+
+import pytest
+
+from domain.alerts import AlertKind, Severity, clear_alerts, list_alerts, raise_alert
+from tests.db.support import at_once
+from tests.domain.support import T0, later
+from tests.world import make_organization
+
+KIND = AlertKind.TOP_UP_DECLINED
+
+
+def raised(database, org, subject="paypal", now=T0, kind=KIND, details=None):
+    return database.run(
+        lambda session: raise_alert(
+            session,
+            kind,
+            org,
+            subject,
+            severity=Severity.WARNING,
+            details=details or {},
+            now=now,
+        )
+    )
+
+
+def cleared(database, org, *subjects, now=T0):
+    return database.run(lambda session: clear_alerts(session, KIND, org, *subjects, now=now))
+
+
+def listed(database, **where):
+    return database.run(lambda session: list_alerts(session, **where))
+
+
+def test_one_that_stands_is_raised_once_and_keeps_its_first_words(shared, org):
+    assert raised(shared, org, details={"code": "first"})
+    assert not raised(shared, org, now=later(9), details={"code": "second"})
+    (row,) = listed(shared, organization_id=org)
+    assert (row.raised_at, row.details) == (T0, {"code": "first"})
+
+
+def test_another_subject_kind_or_organization_is_another_alert(shared, org):
+    assert raised(shared, org)
+    assert raised(shared, org, "stripe")
+    assert raised(shared, org, kind=AlertKind.TOP_UP_CAPPED)
+    assert raised(shared, make_organization(shared))
+
+
+def test_raised_at_once_it_stands_once(shared, org):
+    assert at_once([lambda: raised(shared, org)] * 8).count(True) == 1
+
+
+@pytest.mark.parametrize("whole_house", [True, False])
+def test_cleared_it_may_be_raised_again_and_both_are_kept(shared, org, whole_house):
+    whose = None if whole_house else org
+    raised(shared, whose)
+    assert not raised(shared, whose)
+    assert cleared(shared, whose, now=later(5)) == 1
+    assert cleared(shared, whose) == 0
+    assert raised(shared, whose, now=later(9))
+    assert cleared(shared, whose) == 1
+    rows = [row for row in listed(shared, kind=KIND, cleared=True) if row.organization_id == whose]
+    assert [row.raised_at for row in rows] == [later(9), T0]
+
+
+def test_clearing_one_subject_leaves_the_others(shared, org):
+    for subject in ("a", "b", "c"):
+        raised(shared, org, subject)
+    assert cleared(shared, org, "a", "c", "z") == 2
+    assert [row.subject for row in listed(shared, organization_id=org)] == ["b"]
+
+
+def test_a_list_is_the_newest_first_and_bounded(shared, org):
+    for subject in ("a", "b", "c"):
+        raised(shared, org, subject)
+    assert [row.subject for row in listed(shared, organization_id=org, limit=2)] == ["c", "b"]
+    assert listed(shared, organization_id=org, kind=AlertKind.LOW_BALANCE) == []
