@@ -5,8 +5,8 @@ Each is safe to run twice, at once, late and out of order.
 
 from __future__ import annotations
 
-from workers.actors.disputes import freeze_wallet, look_at_dispute, unfreeze_wallet
 from workers.actors.billing import decide_top_up, look_at_payment
+from workers.actors.disputes import freeze_wallet, look_at_dispute, unfreeze_wallet
 from workers.actors.events import process_event
 from workers.actors.subscriptions import enforce_organization, look_at_subscription
 from workers.actors.twilio import converge_twilio
