@@ -19,9 +19,8 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from db.combiner import Combiner, Debit
-from db.engine import driver_url
-from domain.debits import debit_now
+from db.engine import Database, driver_url
+from domain.debits import Debit, debit_now
 
 _SINGLE = "SELECT outcome FROM wallet_debit(%s, %s, %s, %s, 'debit', %s, '', %s)"
 
@@ -79,14 +78,13 @@ def _hear(process: subprocess.Popen[str]) -> str:
 def main() -> None:
     """This function will carry out the order that comes on standard input."""
     order = Order(**json.loads(sys.stdin.readline()))
-    combiner = Combiner(order.url)
-    combiner.start()
+    database = Database(order.url, name="bench")
     gate = threading.Event()
     counts = [0] * order.threads
     ends_at = [0.0]
 
     def call(number: int) -> None:
-        debit = _combined(combiner) if order.door == "combined" else _single(order.url)
+        debit = _combined(database) if order.door == "combined" else _single(order.url)
         chance = random.Random()  # noqa: S311
         prefix = secrets.token_hex(6)
         # A connection of its own is made before the time that counts.
@@ -106,13 +104,13 @@ def main() -> None:
     gate.set()
     for thread in threads:
         thread.join()
-    combiner.stop()
+    database.close()
     print(sum(counts), flush=True)  # noqa: T201
 
 
-def _combined(combiner: Combiner) -> Callable[[Debit], None]:
+def _combined(database: Database) -> Callable[[Debit], None]:
     def debit(one: Debit) -> None:
-        outcome = debit_now(combiner, one)
+        outcome = debit_now(database, one)
         if not outcome.ok:
             raise SystemExit(f"refused: {outcome}")
 

@@ -2,28 +2,29 @@
 
 One thread and one connection a process: what comes while a batch is under way makes the next one,
 so that nobody waits for company. A caller is answered only after the commit, and where the
-commit's outcome is unknown nobody is told no.
+commit's outcome is unknown nobody is told no. The thread begins with the first caller, and again
+with the next one if it died.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
-import time
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import psycopg
 from psycopg import errors
 
-from base.ids import new_id
 from base.log import get_logger
 from base.outcomes import OutcomeUnknown
-from db.engine import DatabaseBusy, driver_url
+from db.busy import DatabaseBusy
+from db.combined_call import Answer, CombinedCall, Debit, busy
 from db.jobs import Staged
+
+__all__ = ["Answer", "Combiner", "Debit"]
 
 log = get_logger(__name__)
 
@@ -36,32 +37,6 @@ _WAITING_MAX = 10_000
 _ANSWER_SECONDS = 20.0
 #: Seconds a batch waits for those who were answered just now and are about to ask again.
 _LINGER_SECONDS = 0.001
-#: How often a deadlock or a serialization failure re-runs a batch, the first run included.
-_RUNS_MAX = 3
-_RERUN_WAIT_SECONDS = 0.05
-#: Seconds after which a silent network counts as a lost connection.
-_SILENCE_SECONDS = 8
-
-#: Not prepared: a transaction pooler may hand every batch to another server connection.
-_CALL = (
-    "SELECT outcomes, replayed, entry_nos, balances, helds, oweds, befores, job_ids"
-    " FROM wallet_debit_many(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[],"
-    " NULL, %s::text[])"
-)
-
-
-class Debit(NamedTuple):
-    """One debit as it is asked for: amount in micros, 1 to 10^15; key of 1 to 200 characters."""
-
-    organization_id: str
-    key: str
-    amount_micros: int
-    currency: str
-    counter_account: str
-
-
-#: outcome, replayed, entry_no, balance, held, owed, available before: see wallet_debit_many.
-Answer = tuple[str, bool, int | None, int | None, int | None, int | None, int | None]
 
 
 class _Waiting:
@@ -87,11 +62,12 @@ class Combiner:
     """
 
     def __init__(
-        self, database_url: str, *, after_commit: Callable[[list[Staged]], None] | None = None
+        self,
+        database_url: str,
+        *,
+        after_commit: Callable[[list[Staged]], None] = lambda _staged: None,
     ) -> None:
-        self._url = driver_url(database_url)
-        self._after_commit = after_commit
-        self._connection: psycopg.Connection[Any] | None = None
+        self._call = CombinedCall(database_url, after_commit)
         self._waiting: deque[_Waiting] = deque()
         self._locks = threading.local()
         # What the thread sleeps on, and how many waiting callers are to wake it (0: it is awake).
@@ -102,25 +78,22 @@ class Combiner:
         # The callers of the last batch that are not woken yet.
         self._asleep: Iterator[_Waiting] = iter(())
         self._stopping = False
+        # Whether nobody takes what waits: not begun, stopped or dead. Changed under _changing only,
+        # but for the thread's own end.
         self._ended = True
+        self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """This function will start the thread; the connection is made when first needed."""
-        self._stopping = self._ended = False
-        self._thread = threading.Thread(target=self._run, name="combiner", daemon=True)
-        self._thread.start()
 
     def stop(self) -> None:
         """This function will carry out what is waiting, answer everybody and end the thread.
 
         Replay: nothing happens. Who comes later is told DatabaseBusy.
         """
-        self._stopping = True
+        with self._changing:
+            self._stopping = True
         self._ring()
         if self._thread is not None:
             self._thread.join()
-        self._thread = None
 
     def debit(self, debit: Debit) -> Answer:
         """This function will wait for the commit that holds the debit and give its answer.
@@ -129,15 +102,15 @@ class Combiner:
         OutcomeUnknown when that is not known, so that the caller repeats with the same key; and
         the database's own error when this debit alone is its cause.
         """
-        if self._ended or self._stopping or len(self._waiting) >= _WAITING_MAX:
+        if self._stopping or len(self._waiting) >= _WAITING_MAX:
             raise DatabaseBusy("combiner: stopped, or too many debits waiting")
         waiting = _Waiting(debit, self._sleeping_lock())
         self._waiting.append(waiting)
         if 0 < self._wanted <= len(self._waiting):
             self._ring()
         if self._ended:
-            # It ended between the check and here, and may have looked for the last time before.
-            _tell_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
+            # Looked at after the append: a thread that ends says so first, then looks once more.
+            self._begin()
         answered = False
         try:
             answered = waiting.lock.acquire(timeout=_ANSWER_SECONDS)
@@ -148,10 +121,12 @@ class Combiner:
         if not answered:
             raise OutcomeUnknown("no answer in time from the combiner")
         _wake_next(waiting.behind)
-        answer: Any = waiting.answer
+        answer = waiting.answer
         if isinstance(answer, BaseException):
             raise answer
-        return cast(Answer, answer)
+        if answer is None:
+            raise OutcomeUnknown("the combiner's thread died")
+        return answer
 
     @property
     def waiting_count(self) -> int:
@@ -168,6 +143,24 @@ class Combiner:
             lock = self._locks.lock = allocate_lock()
             lock.acquire()
         return lock
+
+    def _begin(self) -> None:
+        """Starts the thread, for the first time or after it died, unless another caller has."""
+        with self._changing:
+            if not self._ended:
+                return
+            if self._stopping:
+                _tell_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
+                return
+            self._expected = self._wanted = 0
+            self._thread = threading.Thread(target=self._run, name="combiner", daemon=True)
+            self._ended = False
+            try:
+                self._thread.start()
+            except BaseException:
+                self._ended = True
+                _tell_all(self._take_everything(), DatabaseBusy("combiner: no thread"))
+                raise
 
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # somebody else rang already
@@ -191,11 +184,13 @@ class Combiner:
             log.exception("combiner thread died")
             raise
         finally:
-            self._wake_all()
-            # First the word, then the last look: whoever comes after the word looks as well.
-            self._ended = True
-            _tell_all(self._take_everything(), DatabaseBusy("combiner: stopped"))
-            self._disconnect()
+            try:
+                self._wake_all()
+                self._call.disconnect()
+            finally:
+                # First the word, then the last look: whoever comes after the word begins anew.
+                self._ended = True
+                _tell_all(self._take_everything(), DatabaseBusy("combiner: its thread ended"))
 
     def _next_batch(self) -> list[_Waiting]:
         """Waits for work; nothing when stopping and all is done."""
@@ -229,15 +224,15 @@ class Combiner:
 
     def _answer(self, batch: list[_Waiting]) -> None:
         try:
-            answers = self._debit_many([one.debit for one in batch])
+            answers = self._call.debit_many([one.debit for one in batch])
         except (DatabaseBusy, OutcomeUnknown) as error:
             _tell_all(batch, error)
         except errors.LockNotAvailable as error:
             # One wallet is held by somebody: the others do not have to wait for it.
             if not self._answer_apart(batch, lambda one: one.debit.organization_id):
-                _tell_all(batch, _busy(error))
+                _tell_all(batch, busy(error))
         except psycopg.OperationalError as error:
-            _tell_all(batch, _busy(error))
+            _tell_all(batch, busy(error))
         except Exception as error:
             # One row cannot even be refused: the others are not to be touched by it.
             if not self._answer_apart(batch, id):
@@ -253,7 +248,8 @@ class Combiner:
         self._wake_all()
         # Who is told now is about to ask again, beside those who wait already.
         self._expected = min(len(batch) + len(self._waiting), _BATCH_MAX)
-        # One iterator for all, so that each is woken exactly once, whoever does it.
+        # One iterator for all, so that each is woken exactly once, whoever does it; before the
+        # answers, so that nobody sleeps on if the thread dies here.
         self._asleep = iter(batch)
         for one, answer in zip(batch, answers, strict=True):
             one.answer, one.behind = answer, self._asleep
@@ -276,77 +272,11 @@ class Combiner:
             self._answer(group)
         return True
 
-    # -- the database -----------------------------------------------------------------------------
-
-    def _debit_many(self, debits: Sequence[Debit]) -> list[Answer]:
-        for left in range(_RUNS_MAX - 1, -1, -1):
-            try:
-                return self._call(debits)
-            except (errors.DeadlockDetected, errors.SerializationFailure) as error:
-                if not left:
-                    raise _busy(error) from error
-                time.sleep(random.uniform(0, _RERUN_WAIT_SECONDS))  # noqa: S311
-        raise AssertionError("unreachable")
-
-    def _call(self, debits: Sequence[Debit]) -> list[Answer]:
-        orgs, keys, amounts, currencies, counters = zip(*debits, strict=True)
-        texts = (orgs, keys, currencies, counters, [new_id("job") for _ in set(orgs)])
-        org_array, key_array, currency_array, counter_array, job_array = map(_text_array, texts)
-        amount_array = f"{{{','.join(map(str, amounts))}}}"
-        connection = self._connected()
-        try:
-            row: Any = connection.execute(
-                _CALL,
-                (org_array, key_array, amount_array, currency_array, counter_array, job_array),
-            ).fetchone()
-        except BaseException as error:
-            # The server's own no over a living connection was a rollback; all else may have been
-            # committed.
-            if isinstance(error, Exception) and not connection.closed:
-                raise
-            self._disconnect()
-            raise OutcomeUnknown("connection lost in a combined debit") from error
-        *columns, staged = row
-        if staged and self._after_commit is not None:
-            self._after_commit([Staged(job, "enforce_organization", "safety") for job in staged])
-        return list(zip(*columns, strict=True))
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            try:
-                self._connection = psycopg.connect(
-                    self._url,
-                    autocommit=True,
-                    connect_timeout=2,
-                    prepare_threshold=None,
-                    application_name="holdfast combiner",
-                    keepalives_idle=_SILENCE_SECONDS,
-                    tcp_user_timeout=_SILENCE_SECONDS * 1000,
-                )
-            except psycopg.OperationalError as error:
-                raise DatabaseBusy("combiner: no connection") from error
-        return self._connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
 
 def _wake_next(asleep: Iterator[_Waiting]) -> None:
     for one in asleep:
         one.lock.release()
         return
-
-
-def _text_array(texts: Sequence[str]) -> str:
-    """An array as PostgreSQL reads it; the driver's own way of writing lists takes longer."""
-    escaped = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
-    return '{"' + '","'.join(escaped) + '"}'
-
-
-def _busy(error: psycopg.Error) -> DatabaseBusy:
-    return DatabaseBusy(f"database: {type(error).__name__}")
 
 
 def _tell_all(batch: Sequence[_Waiting], error: BaseException) -> None:

@@ -5,7 +5,9 @@ A function given to run() has no effect but on the database, so it may be run ag
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -20,7 +22,19 @@ from sqlalchemy.orm import Session
 
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, Refused
+from db.address import driver_url, sqlalchemy_url
+from db.busy import DatabaseBusy, StatementTooSlow
+from db.combiner import Combiner
 from db.jobs import Staged, staged_in
+
+__all__ = [
+    "Database",
+    "DatabaseBusy",
+    "StatementTooSlow",
+    "clock",
+    "driver_url",
+    "sqlalchemy_url",
+]
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -31,29 +45,8 @@ _RUNS_MAX = 3
 _RERUN_WAIT_SECONDS = 0.05
 
 
-class DatabaseBusy(NotYet):
-    """A lock or a statement took too long, or the connection was lost before the commit."""
-
-
-class StatementTooSlow(DatabaseBusy):
-    """One statement took longer than any may: for a job that is a failed attempt, not a wait."""
-
-
-def sqlalchemy_url(url: str) -> str:
-    """This function will name the driver in a plain postgresql:// address."""
-    for plain in ("postgresql://", "postgres://"):
-        if url.startswith(plain):
-            return "postgresql+psycopg://" + url.removeprefix(plain)
-    return url
-
-
-def driver_url(url: str) -> str:
-    """This function will give the address as libpq reads it, without SQLAlchemy's driver name."""
-    return url.replace("postgresql+psycopg://", "postgresql://", 1)
-
-
 class Database:
-    """A pool of connections and the transactions on it.
+    """A pool of connections and the transactions on it, and the shared door for single debits.
 
     `after_commit` is told the jobs that a committed transaction staged; it must not raise.
     """
@@ -81,6 +74,20 @@ class Database:
             },
         )
         self.after_commit = after_commit
+        self._combiner: Combiner | None = None
+        self._combiner_pid = 0
+        self._making_combiner = threading.Lock()
+
+    @property
+    def combiner(self) -> Combiner:
+        """The one combiner of this process, made when first asked for."""
+        if self._combiner is None or self._combiner_pid != os.getpid():
+            with self._making_combiner:
+                # A fork's child has neither the thread nor the connection: they are the parent's.
+                if self._combiner is None or self._combiner_pid != os.getpid():
+                    self._combiner = Combiner(self.url, after_commit=self._committed)
+                    self._combiner_pid = os.getpid()
+        return self._combiner
 
     def run(self, fn: Callable[[Session], T]) -> T:
         """This function will run fn(session) in one transaction and commit it.
@@ -114,7 +121,11 @@ class Database:
         return self.run(clock)
 
     def close(self) -> None:
-        """This function will close every pooled connection."""
+        """This function will carry out the debits that wait, then close every connection.
+
+        Replay: nothing happens. A debit that comes later is told DatabaseBusy.
+        """
+        self.combiner.stop()
         self.engine.dispose()
 
     def _run_once(self, fn: Callable[[Session], T]) -> T:
@@ -137,9 +148,12 @@ class Database:
                 if isinstance(error, DBAPIError) and _is_lost(error):
                     raise OutcomeUnknown("connection lost in the commit") from error
                 raise
+        self._committed(staged)
+        return result
+
+    def _committed(self, staged: list[Staged]) -> None:
         if staged and self.after_commit is not None:
             self.after_commit(staged)
-        return result
 
 
 def clock(session: Session) -> datetime:

@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from base.money import AMOUNT_MICROS_MAX
-from db.combiner import Combiner, Debit
+from db.combiner import Debit
+from db.engine import Database
 from db.models import Wallet
 from domain.jobs import ENFORCE_ORGANIZATION, stage
 from domain.wallet import WalletOutcome
@@ -26,17 +27,18 @@ _CALL = text(
 )
 
 
-def debit_now(combiner: Combiner, debit: Debit) -> WalletOutcome:
+def debit_now(database: Database, debit: Debit) -> WalletOutcome:
     """This function will take from what is available, in a commit shared with other callers.
 
-    Never called inside a transaction: it owns its own, and answers after the commit. The instant is
-    the database's clock. Replay: as wallet.debit; also after OutcomeUnknown, with the same key.
-    Refuses: INVALID_KEY (1 to 200 characters), and what wallet.debit refuses. Raises: DatabaseBusy
-    when nothing was committed; OutcomeUnknown when that is not known.
+    Never called inside a transaction, where debit_many is the way: it owns its own, and answers
+    after the commit. The instant is the database's clock. Replay: as wallet.debit; also after
+    OutcomeUnknown, with the same key. Refuses: INVALID_KEY (1 to 200 characters), and what
+    wallet.debit refuses. Raises: DatabaseBusy when nothing was committed; OutcomeUnknown when that
+    is not known.
     """
     if not 0 <= debit.amount_micros <= AMOUNT_MICROS_MAX:
         debit = debit._replace(amount_micros=-1)
-    return WalletOutcome(*combiner.debit(debit))
+    return WalletOutcome(*database.combiner.debit(debit))
 
 
 def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list[WalletOutcome]:

@@ -28,18 +28,22 @@ PAGE_HEADS = 5_000
 #: Payments computed anew by one statement, each from its refunds and disputes.
 PAGE_PAYMENTS = 1_000
 
-# The next organization that has a wallet or entries: a wallet's row may have been removed. Both
-# look at an index; min() over a union would read all.
+# The next organization that has a wallet, entries or operations: nothing but the wallet's own
+# foreign key holds the others to an organization, and its row may have been removed. Each looks at
+# an index; min() over a union would read all.
 _NEXT = """
     SELECT least(
         (SELECT organization_id FROM wallets WHERE organization_id > :after
          ORDER BY organization_id LIMIT 1),
         (SELECT organization_id FROM wallet_entries WHERE organization_id > :after
+         ORDER BY organization_id LIMIT 1),
+        (SELECT organization_id FROM wallet_operations WHERE organization_id > :after
          ORDER BY organization_id LIMIT 1))
 """
 # One statement, so that the row, its holds and its newest entry are of one instant.
 _WALLET = """
     SELECT (SELECT max(entry_no) FROM wallet_entries WHERE organization_id = :org),
+        EXISTS (SELECT FROM wallet_operations WHERE organization_id = :org),
         w.currency, w.balance_micros, w.held_micros, w.owed_micros, w.debt_limit_micros,
         w.entry_no, w.head_hash,
         (SELECT coalesce(sum(reserved_micros), 0)::bigint FROM call_holds
@@ -154,8 +158,8 @@ def entries_to_verify(session: Session, organization_id: str | None = None) -> i
 
 
 def _verify_wallet(run: Run, org: str, anchored: Head | None, tally: Tally) -> Iterator[Finding]:
-    last, wallet = run(partial(_wallet, org))
-    if last is None and wallet is None and anchored is None:
+    last, has_operations, wallet = run(partial(_wallet, org))
+    if last is None and not has_operations and wallet is None and anchored is None:
         raise WalletNotFound(org)
     chain = Chain(org, anchored)
     first = 0
@@ -205,9 +209,9 @@ def _next_organization(after: str, session: Session) -> str | None:
     return org
 
 
-def _wallet(org: str, session: Session) -> tuple[int | None, WalletFacts | None]:
-    last, *facts = session.execute(text(_WALLET), {"org": org}).one()
-    return last, WalletFacts(*facts) if facts[0] is not None else None
+def _wallet(org: str, session: Session) -> tuple[int | None, bool, WalletFacts | None]:
+    last, has_operations, *facts = session.execute(text(_WALLET), {"org": org}).one()
+    return last, has_operations, WalletFacts(*facts) if facts[0] is not None else None
 
 
 def _page(org: str, first: int, last: int, session: Session) -> list[Any]:

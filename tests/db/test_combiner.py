@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,16 @@ from base.outcomes import OutcomeUnknown
 from db.combiner import Answer, Combiner, Debit
 from db.engine import DatabaseBusy, driver_url
 from db.jobs import Staged
-from db.models import Job, WalletEntry
-from tests.db.support import at_once, holding, scalar, wait_for_waiters
+from db.models import Job
+from tests.db.combining import (
+    ask,
+    broken_links,
+    entries_of,
+    keys_of,
+    lock_of,
+    waiting_callers,
+)
+from tests.db.support import at_once, holding, scalar
 from tests.world import make_organization
 
 BEFORE = 1_000_000
@@ -37,7 +45,6 @@ def rung() -> list[Staged]:
 @pytest.fixture
 def combiner(shared_urls, rung) -> Iterator[Combiner]:
     made = Combiner(shared_urls.app_url, after_commit=rung.extend)
-    made.start()
     yield made
     made.stop()
 
@@ -47,68 +54,8 @@ def org(shared) -> str:
     return make_organization(shared, micros=BEFORE)
 
 
-def ask(org: str, key: str, amount: int = 1, currency: str = "USD") -> Debit:
-    return Debit(org, key, amount, currency, "messages")
-
-
-def entries_of(database, org: str) -> list[WalletEntry]:
-    return database.run(
-        lambda session: list(
-            session.query(WalletEntry)
-            .filter_by(organization_id=org, kind="debit")
-            .order_by(WalletEntry.entry_no)
-        )
-    )
-
-
-def keys_of(database, org: str) -> list[str]:
-    return [entry.operation_key for entry in entries_of(database, org)]
-
-
 def jobs_of(database, org: str) -> list[Job]:
     return database.run(lambda session: session.query(Job).filter_by(organization_id=org).all())
-
-
-def lock_of(org: str) -> Callable[[Any], Any]:
-    return lambda session: session.execute(text("SELECT wallet_lock(:org)"), {"org": org})
-
-
-def broken_links(owner_url: str, org: str) -> int:
-    """Entries of the chain that are missing, misnumbered, not linked or wrongly hashed."""
-    return scalar(
-        owner_url,
-        "SELECT count(*) FROM (SELECT e.*, lag(hash, 1, '') OVER w AS hash_before,"
-        " row_number() OVER w - 1 AS place FROM wallet_entries e WHERE organization_id = %s"
-        " WINDOW w AS (ORDER BY entry_no)) e WHERE entry_no <> place"
-        " OR previous_hash <> hash_before OR hash <> ledger_hash(previous_hash, organization_id,"
-        " entry_no::text, kind, direction, amount_micros::text, balance_after_micros::text,"
-        " owed_after_micros::text, counter_account, operation_key, note,"
-        " (extract(epoch FROM created_at) * 1000000)::bigint::text)",
-        org,
-    )
-
-
-@contextmanager
-def waiting_callers(
-    shared, owner_url: str, combiner: Combiner, org: str, debits: list[Debit]
-) -> Iterator[list[Future[Answer]]]:
-    """Callers that all wait while the block runs: the first of them, alone, for its wallet's lock,
-    the others behind it for their turn, which will then be one batch."""
-    with ThreadPoolExecutor(len(debits)) as pool:
-        with holding(shared, lock_of(org)):
-            first = pool.submit(combiner.debit, debits[0])
-            assert wait_for_waiters(owner_url, 1)
-            rest = []
-            for debit in debits[1:]:
-                # One after the other, so that they stand in the queue in this order.
-                rest.append(pool.submit(combiner.debit, debit))
-                assert wait_until(
-                    lambda: combiner.waiting_count == len(rest),
-                    limit_seconds=5,
-                    every_seconds=0.001,
-                )
-            yield [first, *rest]
-        [one.exception(timeout=20) for one in (first, *rest)]
 
 
 def test_many_threads_take_exactly_what_they_were_told(shared, shared_urls, combiner, org):
@@ -219,7 +166,6 @@ def test_the_same_key_waiting_twice_is_one_debit_and_one_replay(shared, shared_u
 
 def test_the_same_key_from_two_processes_at_once_is_one_debit(shared, shared_urls, combiner, org):
     other = Combiner(shared_urls.app_url)
-    other.start()
     for n in range(20):
         answers = at_once(
             [lambda door=door, n=n: door.debit(ask(org, f"k{n}")) for door in (combiner, other)]
@@ -250,7 +196,6 @@ def test_an_answer_lost_after_the_commit_is_unknown_to_all_and_repeated_by_key(
 ):
     with losing_answers(shared_urls.app_url, tmp_path) as (url, lose):
         door = Combiner(url)
-        door.start()
         assert door.debit(ask(org, "before"))[0] == "OK"
         # When the commit happens and its answer does not arrive
         lose.set()
@@ -300,7 +245,6 @@ def test_a_wallet_somebody_holds_makes_only_its_own_debits_wait(shared, shared_u
         name = owner.info.dbname
         owner.execute(f"ALTER ROLE holdfast_app IN DATABASE {name} SET lock_timeout = '300ms'")
         door = Combiner(shared_urls.app_url)
-        door.start()
         debits = [ask(org, "first"), ask(held, "a"), ask(org, "b"), ask(held, "c"), ask(org, "d")]
         with (
             holding(shared, lock_of(held)),
@@ -335,30 +279,9 @@ def test_stop_carries_out_what_waits_and_answers_everybody(shared, shared_urls, 
     assert len(keys_of(shared, org)) == 20
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_dies_answers_everybody_first(shared, shared_urls, org):
-    # Given a combiner whose thread dies right after a commit, with others waiting behind it
-    def die(_: list[Staged]) -> None:
-        raise SystemExit
-
-    door = Combiner(shared_urls.app_url, after_commit=die)
-    door.start()
-    debits = [ask(org, "all", BEFORE), *(ask(org, f"k{n}") for n in range(5))]
-    with waiting_callers(shared, shared_urls.owner_url, door, org, debits) as callers:
-        pass
-    # Then the one that was sent is unknown (it was committed), and the others were not sent
-    assert isinstance(callers[0].exception(), OutcomeUnknown)
-    assert all(isinstance(one.exception(), DatabaseBusy) for one in callers[1:])
-    assert keys_of(shared, org) == ["all"]
-    with pytest.raises(DatabaseBusy):
-        door.debit(ask(org, "late"))
-    door.stop()
-
-
 def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared, shared_urls, org):
     for round_number in range(10):
         door = Combiner(shared_urls.app_url)
-        door.start()
         told: list[Any] = []
 
         def caller(number: int, door=door, told=told, round_number=round_number) -> None:

@@ -205,6 +205,15 @@ def test_even_a_superuser_may_not_change_what_was_written(owner, org, table, sta
     assert state(owner, org) == before
 
 
+@pytest.mark.parametrize("statement", ["DELETE FROM wallets", "TRUNCATE wallets CASCADE"])
+def test_even_a_superuser_may_not_remove_a_wallet(owner, org, statement):
+    # Its foreign key is what holds entries and operations to an organization.
+    before = state(owner, org)
+    with pytest.raises(errors.InsufficientPrivilege, match="append-only"):
+        owner.execute(statement)
+    assert state(owner, org) == before
+
+
 def test_the_loss_of_the_newest_entry_is_refused_even_with_the_trigger_off(owner, org):
     with owner.transaction(force_rollback=True):
         owner.execute("ALTER TABLE wallet_entries DISABLE TRIGGER wallet_entries_append_only")

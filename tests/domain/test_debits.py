@@ -9,7 +9,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from db.combiner import Combiner
 from db.engine import clock
 from db.models import Wallet
 from domain import wallet
@@ -27,14 +26,6 @@ from tests.domain.support import (
 )
 from tests.domain.wallets_by_hand import bare_organization, freeze, override
 from tests.world import make_organization
-
-
-@pytest.fixture
-def combiner(shared_urls):
-    made = Combiner(shared_urls.app_url)
-    made.start()
-    yield made
-    made.stop()
 
 
 def ask(org: str, key: str, amount: int = 1, currency: str = "USD", counter: str = "messages"):
@@ -296,22 +287,22 @@ def test_threads_with_wallets_in_any_order_take_exactly_what_they_were_told(shar
         assert [entry.entry_no for entry in entries(shared, org)] == list(range(82))
 
 
-def test_debit_now_answers_as_a_debit_does(shared, combiner, org):
+def test_debit_now_answers_as_a_debit_does(shared, org):
     credit(shared, org, 10)
-    first = debit_now(combiner, ask(org, "k", 4))
+    first = debit_now(shared, ask(org, "k", 4))
     assert first == wallet.WalletOutcome("OK", False, first.entry_no, 6, 0, 0, 10)
-    assert debit_now(combiner, ask(org, "k", 4)).replayed
-    assert debit_now(combiner, ask(org, "k", 5)).outcome == "IDEMPOTENCY_CONFLICT"
-    assert debit_now(combiner, ask(org, "l", 7)).outcome == "INSUFFICIENT_FUNDS"
-    assert debit_now(combiner, ask(org, "l", 2**80)).outcome == "INVALID_AMOUNT"
-    assert debit_now(combiner, ask(org, "l", -(2**80))).outcome == "INVALID_AMOUNT"
+    assert debit_now(shared, ask(org, "k", 4)).replayed
+    assert debit_now(shared, ask(org, "k", 5)).outcome == "IDEMPOTENCY_CONFLICT"
+    assert debit_now(shared, ask(org, "l", 7)).outcome == "INSUFFICIENT_FUNDS"
+    assert debit_now(shared, ask(org, "l", 2**80)).outcome == "INVALID_AMOUNT"
+    assert debit_now(shared, ask(org, "l", -(2**80))).outcome == "INVALID_AMOUNT"
     assert figures(shared, org) == (6, 0)
 
 
-def test_debit_now_is_refused_while_frozen_and_allowed_under_an_override(shared, combiner, org):
+def test_debit_now_is_refused_while_frozen_and_allowed_under_an_override(shared, org):
     credit(shared, org, 10)
     freeze(shared, org)
-    assert debit_now(combiner, ask(org, "k")).outcome == "FROZEN_WALLET"
+    assert debit_now(shared, ask(org, "k")).outcome == "FROZEN_WALLET"
     shared.run(
         lambda session: wallet.override(
             session,
@@ -323,16 +314,16 @@ def test_debit_now_is_refused_while_frozen_and_allowed_under_an_override(shared,
             now=clock(session),
         )
     )
-    assert debit_now(combiner, ask(org, "k")).ok
+    assert debit_now(shared, ask(org, "k")).ok
 
 
-def test_debit_now_stages_the_check_that_a_debit_stages(shared, combiner):
+def test_debit_now_stages_the_check_that_a_debit_stages(shared):
     # Given two equal wallets, one emptied alone in a transaction and one through the shared door
     alone, combined = make_organization(shared, micros=5), make_organization(shared, micros=5)
     for org in (alone, combined):
         forget_jobs(shared, org)
     shared.run(lambda session: one_by_one(session, [ask(alone, "k", 5)]))
-    debit_now(combiner, ask(combined, "k", 5))
+    debit_now(shared, ask(combined, "k", 5))
     # Then the jobs are alike
     (one,) = staged(shared, alone, "enforce_organization")
     (other,) = staged(shared, combined, "enforce_organization")

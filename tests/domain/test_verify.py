@@ -393,6 +393,24 @@ def test_entries_whose_wallet_is_gone_are_found_among_all(database, urls):
     assert [finding.organization_id for finding in findings] == orgs[::2]
 
 
+def test_entries_and_operations_of_nobody_are_found_among_all(database, urls):
+    # Given an entry and an operation of organizations that never were
+    make_organization(database)
+    with psycopg.connect(driver_url(urls.owner_url)) as superuser:
+        superuser.execute(
+            "INSERT INTO wallet_entries VALUES ('org_1', 0, 'opening', 'note', 0, 0, 0, 0, 'USD',"
+            " 'opening', '', now(), '', sha256(''))"
+        )
+        superuser.execute(
+            "INSERT INTO wallet_operations VALUES ('org_2', 'k', 'debit', 'debit', 1, 'USD', 1, 0,"
+            " 0, 0, now())"
+        )
+    findings = list(verify.verify_ledger(database.run))
+    lacking = [one.organization_id for one in findings if one.what is What.WALLET]
+    assert lacking == ["org_1", "org_2"]
+    assert found(database, "org_2") == [(0, What.WALLET)]
+
+
 def test_a_cut_tail_is_seen_with_the_heads_and_only_with_them(shared, shared_urls, plain):
     # Given the last two entries cut off, and the wallet made to agree
     head = shared.run(lambda session: session.get_one(Wallet, plain))

@@ -29,9 +29,9 @@ DECLARE
     v_tail bytea := int4send(0) || int4send(length(v_instant)) || convert_to(v_instant, 'UTF8');
     v_debit bytea := int4send(5) || 'debit'::bytea || int4send(5) || 'debit'::bytea;
     v_repeats boolean; v_previous bytea[]; v_hashes bytea[]; v_crossed text[] := '{}';
-    -- The wallet in hand.
-    v_org text; v_org_bytes bytea; v_owed_bytes bytea; v_balance bigint; v_entry_no bigint;
-    v_head bytea; v_before bigint;
+    -- Every wallet asked for, in the order of their ids; and the one in hand, as it becomes.
+    v_wallets wallets[]; v_next integer := 1; v_org text; w wallets; v_org_bytes bytea;
+    v_owed_bytes bytea;
     r record; i integer; v_first integer; v_outcome text;
 BEGIN
     IF (cardinality(p_keys) = v_count AND cardinality(p_amounts) = v_count
@@ -48,27 +48,26 @@ BEGIN
     v_hashes := v_previous;
     v_repeats := EXISTS (SELECT FROM unnest(p_orgs, p_keys) AS g(org, key)
                          GROUP BY g.org, g.key HAVING count(*) > 1);
-    PERFORM FROM wallets WHERE organization_id = ANY (p_orgs)
-        ORDER BY organization_id FOR NO KEY UPDATE;
+    SELECT array_agg(l.one) INTO v_wallets FROM (
+        SELECT t AS one FROM wallets AS t WHERE organization_id = ANY (p_orgs)
+        ORDER BY organization_id FOR NO KEY UPDATE) AS l;
 
     FOR r IN
-        SELECT g.*, w.organization_id AS found, w.currency AS wallet_currency, w.balance_micros,
-            w.held_micros, w.owed_micros, w.entry_no, w.head_hash,
-            o.key AS known, o.entry_no AS known_entry_no, o.balance_micros AS known_balance,
+        SELECT g.n, g.org, g.key, g.amount, g.currency,
+            o.entry_no AS known_entry_no, o.balance_micros AS known_balance,
             o.held_micros AS known_held, o.owed_micros AS known_owed,
             o.operation = 'debit' AND o.kind = 'debit' AND o.amount_micros = g.amount
                 AND o.currency IS NOT DISTINCT FROM g.currency AS known_same,
             EXISTS (SELECT FROM wallet_freezes f
                     WHERE f.organization_id = g.org AND f.lifted_at IS NULL
                       AND (f.override_until IS NULL OR f.override_until <= v_now)) AS frozen,
-            int4send(length(g.amount::text)) || convert_to(g.amount::text, 'UTF8') AS amount_bytes,
+            v_debit || int4send(length(g.amount::text)) || convert_to(g.amount::text, 'UTF8')
+                AS amount_bytes,
             int4send(octet_length(convert_to(g.counter, 'UTF8'))) || convert_to(g.counter, 'UTF8')
                 || int4send(octet_length(convert_to(g.key, 'UTF8'))) || convert_to(g.key, 'UTF8')
-                AS key_bytes
+                || v_tail AS key_bytes
         FROM unnest(p_orgs, p_keys, p_amounts, p_currencies, p_counters) WITH ORDINALITY
             AS g(org, key, amount, currency, counter, n)
-        LEFT JOIN LATERAL (
-            SELECT * FROM wallets WHERE organization_id = g.org LIMIT 1) AS w ON true
         LEFT JOIN LATERAL (
             SELECT * FROM wallet_operations WHERE organization_id = g.org AND key = g.key LIMIT 1
         ) AS o ON true
@@ -77,13 +76,15 @@ BEGIN
         i := r.n;
         IF r.org IS DISTINCT FROM v_org THEN
             v_org := r.org;
-            v_org_bytes := int4send(octet_length(convert_to(v_org, 'UTF8')))
-                || convert_to(v_org, 'UTF8');
-            v_owed_bytes := int4send(length(r.owed_micros::text))
-                || convert_to(r.owed_micros::text, 'UTF8');
-            v_balance := r.balance_micros;
-            v_entry_no := r.entry_no;
-            v_head := r.head_hash;
+            w := NULL;
+            IF (v_wallets[v_next]).organization_id = v_org THEN
+                w := v_wallets[v_next];
+                v_next := v_next + 1;
+                v_org_bytes := int4send(octet_length(convert_to(v_org, 'UTF8')))
+                    || convert_to(v_org, 'UTF8');
+                v_owed_bytes := int4send(length(w.owed_micros::text))
+                    || convert_to(w.owed_micros::text, 'UTF8');
+            END IF;
         END IF;
         v_first := NULL;
         IF v_repeats THEN
@@ -99,9 +100,9 @@ BEGIN
             v_outcome := 'INVALID_KEY';
         ELSIF r.key LIKE 'call:%' THEN
             v_outcome := 'RESERVED_KEY';
-        ELSIF r.found IS NULL THEN
+        ELSIF w.organization_id IS NULL THEN
             v_outcome := 'WALLET_NOT_FOUND';
-        ELSIF r.known IS NOT NULL THEN
+        ELSIF r.known_entry_no IS NOT NULL THEN
             IF NOT r.known_same THEN
                 v_outcome := 'IDEMPOTENCY_CONFLICT';
             ELSE
@@ -113,7 +114,7 @@ BEGIN
                 befores[i] := r.known_balance - r.known_held;
             END IF;
         ELSIF v_first IS NOT NULL THEN
-            IF r.amount <> p_amounts[v_first] OR r.currency IS DISTINCT FROM r.wallet_currency THEN
+            IF r.amount <> p_amounts[v_first] OR r.currency IS DISTINCT FROM w.currency THEN
                 v_outcome := 'IDEMPOTENCY_CONFLICT';
             ELSE
                 replayed[i] := true;
@@ -123,29 +124,29 @@ BEGIN
                 oweds[i] := oweds[v_first];
                 befores[i] := balances[v_first] - helds[v_first];
             END IF;
-        ELSIF r.currency IS DISTINCT FROM r.wallet_currency THEN
+        ELSIF r.currency IS DISTINCT FROM w.currency THEN
             v_outcome := 'CURRENCY_MISMATCH';
         ELSIF r.frozen THEN
             v_outcome := 'FROZEN_WALLET';
-        ELSIF v_balance - r.held_micros < r.amount THEN
+        ELSIF w.balance_micros - w.held_micros < r.amount THEN
             v_outcome := 'INSUFFICIENT_FUNDS';
         ELSE
-            v_before := v_balance - r.held_micros;
-            v_balance := v_balance - r.amount;
-            v_entry_no := v_entry_no + 1;
-            v_previous[i] := v_head;
-            v_head := sha256(v_head || v_org_bytes
-                || int4send(length(v_entry_no::text)) || convert_to(v_entry_no::text, 'UTF8')
-                || v_debit || r.amount_bytes
-                || int4send(length(v_balance::text)) || convert_to(v_balance::text, 'UTF8')
-                || v_owed_bytes || r.key_bytes || v_tail);
-            v_hashes[i] := v_head;
-            entry_nos[i] := v_entry_no;
-            balances[i] := v_balance;
-            helds[i] := r.held_micros;
-            oweds[i] := r.owed_micros;
-            befores[i] := v_before;
-            IF v_before = r.amount THEN
+            befores[i] := w.balance_micros - w.held_micros;
+            w.balance_micros := w.balance_micros - r.amount;
+            w.entry_no := w.entry_no + 1;
+            v_previous[i] := w.head_hash;
+            w.head_hash := sha256(w.head_hash || v_org_bytes
+                || int4send(length(w.entry_no::text)) || convert_to(w.entry_no::text, 'UTF8')
+                || r.amount_bytes
+                || int4send(length(w.balance_micros::text))
+                || convert_to(w.balance_micros::text, 'UTF8')
+                || v_owed_bytes || r.key_bytes);
+            v_hashes[i] := w.head_hash;
+            entry_nos[i] := w.entry_no;
+            balances[i] := w.balance_micros;
+            helds[i] := w.held_micros;
+            oweds[i] := w.owed_micros;
+            IF w.balance_micros = w.held_micros THEN
                 v_crossed := v_crossed || v_org;
             END IF;
         END IF;
@@ -169,13 +170,15 @@ BEGIN
     FROM unnest(p_orgs, p_keys, p_amounts, p_currencies, entry_nos, balances, helds, oweds,
                 v_hashes) AS e(org, key, amount, currency, entry_no, balance, held, owed, hash)
     WHERE e.hash IS NOT NULL;
-    -- The wallet becomes its newest entry.
-    UPDATE wallets AS w SET balance_micros = e.balance, entry_no = e.entry_no, head_hash = e.hash,
-        updated_at = v_now
-    FROM (SELECT DISTINCT ON (g.org) g.* FROM unnest(p_orgs, entry_nos, balances, v_hashes)
-              AS g(org, entry_no, balance, hash)
-          WHERE g.hash IS NOT NULL ORDER BY g.org, g.entry_no DESC) AS e
-    WHERE w.organization_id = e.org;
+    -- Each wallet becomes its newest entry. One by one: joined with them, a plan made while there
+    -- were few wallets reads all of them, for as long as the connection lives.
+    FOR r IN SELECT DISTINCT ON (g.org) g.* FROM unnest(p_orgs, entry_nos, balances, v_hashes)
+                 AS g(org, entry_no, balance, hash)
+             WHERE g.hash IS NOT NULL ORDER BY g.org, g.entry_no DESC LOOP
+        UPDATE wallets SET balance_micros = r.balance, entry_no = r.entry_no, head_hash = r.hash,
+            updated_at = v_now
+        WHERE organization_id = r.org;
+    END LOOP;
     IF p_job_ids IS NOT NULL AND v_crossed <> '{}' THEN
         job_ids := p_job_ids[1:cardinality(v_crossed)];
         INSERT INTO jobs (id, name, kwargs, organization_id, queue, correlation_id, ring_at)
