@@ -15,9 +15,6 @@ from base.enums import FreezeReason
 from tests.model.books import Books, Operation
 from tests.model.model import AMOUNT_MAX
 
-#: A currency that no wallet of the machines has.
-_FOREIGN = "EUR"
-
 
 class Near(NamedTuple):
     """An amount by its name, and how far from it."""
@@ -36,17 +33,25 @@ _near = st.builds(
     st.sampled_from(["available", "available", "headroom", "owed", "balance"]),
     st.integers(-1, 1),
 )
-_out_of_bounds = st.sampled_from([0, -1, AMOUNT_MAX, AMOUNT_MAX + 1, 2**70])
-_amounts = st.one_of(_small, _small, _near, _near, _near, _small, _out_of_bounds)
-_orgs = st.sampled_from([0, 0, 0, 1, 2])
-_keys = st.sampled_from(["new"] * 8 + ["k0", "k1", "call:c0:commit"])
-_currencies = _mostly("own", _FOREIGN)
+#: Amounts that most verbs refuse, at the bounds and beyond what the database can hold.
+OUT_OF_BOUNDS = st.sampled_from([0, -1, AMOUNT_MAX, AMOUNT_MAX + 1, 2**70])
+_amounts = st.one_of(_small, _near)
+_orgs = st.sampled_from([0, 0, 0, 0, 1, 2])
+#: A wallet with a call that is going on, and one that is frozen; where there is none, the first.
+_calling = st.sampled_from(["calling", "calling", "calling", 0, 1])
+_frozen = st.sampled_from(["frozen", "frozen", "frozen", 0, 1])
+_keys = st.sampled_from(["new"] * 16 + ["k0", "k0", "k1", "call:c0:commit"])
+_currencies = st.just("own")
 _calls = st.sampled_from(["c0", "c1", "c2"])
+#: A call that is going on, where there is one.
+_live_calls = st.sampled_from(["live", "live", "live", "c0", "c1"])
 _provider_calls = st.sampled_from([None, None, None, None, "v0", "v1"])
 _soon = st.sampled_from([0, 1, 30, 60, 60, 60])
 _reasons = st.sampled_from([str(reason) for reason in FreezeReason])
+#: A freeze that stands, where there is one.
+_standing = st.one_of(st.just("standing"), st.just("standing"), _reasons)
 _causes = st.sampled_from(["", "c0", "d1"])
-_sums = st.one_of(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), _out_of_bounds)
+_sums = st.integers(0, 60)
 
 _by_key = {"org": _orgs, "key": _keys, "amount": _amounts, "currency": _currencies}
 _rows = st.lists(st.fixed_dictionaries(_by_key), min_size=1, max_size=5)
@@ -67,13 +72,13 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "currency": _currencies,
     },
     "freeze": {"org": _orgs, "reason": _reasons, "cause": _causes},
-    "unfreeze": {"org": _orgs, "reason": _reasons, "cause": st.one_of(st.none(), _causes)},
+    "unfreeze": {"org": _frozen, "reason": _standing, "cause": st.one_of(st.none(), _causes)},
     "freeze_by_hand": {"org": _orgs},
-    "lift_by_hand": {"org": _orgs, "reason": _reasons},
+    "lift_by_hand": {"org": _frozen, "reason": _standing},
     "override_by_hand": {
-        "org": _orgs,
-        "reason": _reasons,
-        "until": st.sampled_from([0, 1, 30, 60, 30 * 86_400, 30 * 86_400 + 1]),
+        "org": _frozen,
+        "reason": _standing,
+        "until": st.sampled_from([1, 30, 60, 30, 60, 0, 30 * 86_400, 30 * 86_400 + 1]),
     },
     "set_debt_limit": {"org": _orgs, "limit": st.one_of(_sums, _near)},
     "rebuild": {"org": _orgs},
@@ -86,15 +91,15 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "expires_at": _soon,
     },
     "extend": {
-        "org": _orgs,
-        "call": _calls,
+        "org": _calling,
+        "call": _live_calls,
         "nth": _mostly("next", "newest", 0, 1, 2),
         "amount": _amounts,
         "expires_at": _soon,
     },
-    "commit": {"org": _orgs, "call": _calls, "amount": _amounts, "currency": _currencies},
-    "release": {"org": _orgs, "call": _calls},
-    "expire": {"org": _orgs, "calls": st.lists(_calls, min_size=1, max_size=3)},
+    "commit": {"org": _calling, "call": _live_calls, "amount": _amounts, "currency": _currencies},
+    "release": {"org": _calling, "call": _live_calls},
+    "expire": {"org": _calling, "calls": st.lists(_calls, min_size=1, max_size=3)},
 }
 
 
@@ -118,8 +123,13 @@ class Asking:
         if name == "debit_many":
             rows = [self.operation(books, "debit", row, now) for row in values["rows"]]
             return Operation(name, None, {"rows": tuple(rows)})
-        org = self.orgs[values.pop("org")]
+        org = self._org(books, values.pop("org"))
         wallet = books.wallets[org]
+        if values.get("call") == "live":
+            live = [call for call, hold in wallet.holds.items() if hold.status == "open"]
+            values["call"] = live[-1] if live else "c0"
+        if values.get("reason") == "standing":
+            values["reason"] = next(iter(wallet.freezes), ("manual", ""))[0]
         for field in ("amount", "limit"):
             if isinstance(values.get(field), Near):
                 values[field] = self._number(books, org, values[field], values.get("call"))
@@ -144,6 +154,16 @@ class Asking:
             values["payment"] += self.token
             return Operation(name, None, {"org": org, **values})
         return Operation(name, org, values)
+
+    def _org(self, books: Books, named: int | str) -> str:
+        if isinstance(named, int):
+            return self.orgs[named]
+        wanted = [
+            org
+            for org, wallet in books.wallets.items()
+            if (wallet.freezes if named == "frozen" else wallet.held)
+        ]
+        return (wanted or self.orgs)[0]
 
     def _number(self, books: Books, org: str, near: Near, call: str | None) -> int:
         wallet = books.wallets[org]

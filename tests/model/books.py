@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.model.model import AMOUNT_MAX, Answer, No, Wallet
+from tests.model.calls import Wallet
+from tests.model.model import AMOUNT_MAX, Answer, No
 
 
 @dataclass(frozen=True)

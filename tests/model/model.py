@@ -1,4 +1,4 @@
-"""What a wallet must do, said once more in plain Python: short enough to be read as a specification.
+"""What a wallet must do, said once more in plain Python: to be read as a specification.
 
 Written from docs/ledger.md, never from the SQL that it judges. Instants are seconds since the
 beginning; amounts are micros. A refusal is raised before anything is changed.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 AMOUNT_MAX = 10**15
 DAYS_30 = 30 * 86_400
@@ -64,8 +64,8 @@ class Hold:
 
 
 @dataclass
-class Wallet:
-    """One organization's money."""
+class Purse:
+    """One organization's money: movements by key, freezes, what is owed. Calls are in calls.py."""
 
     currency: str
     balance: int = 0
@@ -86,7 +86,7 @@ class Wallet:
     def available(self) -> int:
         return self.balance - self.held
 
-    def copy(self) -> Wallet:
+    def copy(self) -> Self:
         return replace(
             self,
             lines=list(self.lines),
@@ -228,107 +228,6 @@ class Wallet:
         self._write("rebuild", 0)
         return self._ok()
 
-    # -- holds ------------------------------------------------------------------------------------
-
-    def reserve(
-        self,
-        call: str,
-        provider_call: str | None,
-        amount: int,
-        currency: str,
-        expires_at: float,
-        now: float,
-    ) -> Answer:
-        """One hold a call; while it is open, asking again is a replay whatever is asked for."""
-        _in_bounds(amount)
-        self._same_currency(currency)
-        known = self.holds.get(call)
-        if known:
-            if None not in (provider_call, known.provider_call) and (
-                provider_call != known.provider_call
-            ):
-                raise No("IDEMPOTENCY_CONFLICT")
-            if known.status != "open":
-                raise No("CALL_SETTLED")
-            return self._ok(replayed=True)
-        if provider_call and any(h.provider_call == provider_call for h in self.holds.values()):
-            raise No("IDEMPOTENCY_CONFLICT")
-        _ends_later(expires_at, now)
-        self._may_spend(amount, now)
-        self.holds[call] = Hold("open", amount, expires_at, provider_call)
-        return self._ok()
-
-    def extend(self, call: str, nth: int, amount: int, expires_at: float, now: float) -> Answer:
-        """Adds to an open hold, in numbered steps, and never brings its end nearer."""
-        _in_bounds(amount)
-        if nth < 1:
-            raise No("INVALID_EXTENSION")
-        known = self._hold(call)
-        if known.status != "open":
-            raise No("CALL_SETTLED")
-        if nth < known.extensions or (nth, amount) == (known.extensions, known.extended):
-            return self._ok(replayed=True)
-        if nth != known.extensions + 1:
-            raise No("IDEMPOTENCY_CONFLICT")
-        _in_bounds(known.reserved + amount)
-        _ends_later(expires_at, now)
-        self._may_spend(amount, now)
-        self.holds[call] = replace(
-            known,
-            reserved=known.reserved + amount,
-            expires_at=max(known.expires_at, expires_at),
-            extensions=nth,
-            extended=amount,
-        )
-        return self._ok()
-
-    def commit(self, call: str, amount: int, currency: str, now: float) -> Answer:
-        """Charges hold, then available, then debt limit; the rest is owed. Also while frozen."""
-        if not 0 <= amount <= AMOUNT_MAX:
-            raise No("INVALID_AMOUNT")
-        request, key = ("commit", amount, currency), f"call:{call}:commit"
-        if key in self.firsts:
-            return self._again(key, request)
-        self._same_currency(currency)
-        known = self.holds.get(call) or Hold("committed", expires_at=now)
-        own = known.reserved if known.status == "open" else 0
-        charged = min(amount, own + self.available + self.debt_limit)
-        settled = replace(known, billed=amount, shortfall=amount - charged)
-        if known.status == "open":
-            captured = min(amount, own)
-            settled = replace(
-                settled, status="committed", captured=captured, released=own - captured
-            )
-        self.holds[call] = settled
-        if charged:
-            self._write("call", charged, moved=-charged)
-        self._owe(amount - charged, "call_shortfall", call)
-        if charged == amount:
-            self._pay_owed()
-        self.firsts[key] = (request, self._ok())
-        return self._ok()
-
-    def release(self, call: str, now: float) -> Answer:
-        """For a call that never began; one given back already is left as it is."""
-        known = self._hold(call)
-        if known.billed is not None:
-            raise No("CALL_SETTLED")
-        if known.status != "open":
-            return self._ok(replayed=True)
-        self._give_back(call, "released")
-        return self._ok()
-
-    def expire(self, calls: tuple[str, ...], now: float) -> Answer:
-        """Gives back those that are still open and past their end."""
-        past = [
-            call
-            for call in sorted(set(calls) & set(self.holds))
-            if self.holds[call].status == "open" and self.holds[call].expires_at <= now
-        ]
-        for call in past:
-            self._give_back(call, "expired")
-        return Answer("OK", told=tuple(past))
-
     # -- what they share --------------------------------------------------------------------------
 
     def _ok(self, *, replayed: bool = False) -> Answer:
@@ -343,11 +242,6 @@ class Wallet:
     def _same_currency(self, currency: str) -> None:
         if currency != self.currency:
             raise No("CURRENCY_MISMATCH")
-
-    def _hold(self, call: str) -> Hold:
-        if call not in self.holds:
-            raise No("HOLD_NOT_FOUND")
-        return self.holds[call]
 
     def _may_spend(self, amount: int, now: float) -> None:
         if any(until is None or until <= now for until in self.freezes.values()):
@@ -383,21 +277,6 @@ class Wallet:
             self._write("unfreeze", 0)
         return len(lifted)
 
-    def _give_back(self, call: str, status: str) -> None:
-        known = self.holds[call]
-        self.holds[call] = replace(known, status=status, released=known.reserved)
-        self._pay_owed()
-
     def _follow_subscription(self) -> None:
         """What people and payments do brings the posture in line: the subscription is active."""
         self._lift(SUBSCRIPTION)
-
-
-def _in_bounds(amount: int) -> None:
-    if not 1 <= amount <= AMOUNT_MAX:
-        raise No("INVALID_AMOUNT")
-
-
-def _ends_later(expires_at: float, now: float) -> None:
-    if expires_at <= now:
-        raise No("INVALID_EXPIRY")

@@ -12,7 +12,8 @@ import psycopg
 from domain.chain import Chain, Entry, WalletFacts
 from tests.domain.support import T0
 from tests.model.books import Books, Payment
-from tests.model.model import Hold, Line, Wallet
+from tests.model.calls import Wallet
+from tests.model.model import Hold, Line
 
 _NEW_ENTRIES = """
     SELECT e.organization_id, e.entry_no, e.kind, e.direction, e.amount_micros,
@@ -40,7 +41,8 @@ _WALLETS = """
                      extract(epoch FROM expires_at), provider_call_id, extensions, extended_micros,
                      captured_micros, released_micros, billed_micros, shortfall_micros)), '[]'),
                  string_agg(h::text, '|' ORDER BY call_id) AS digest
-             FROM call_holds h WHERE organization_id = w.organization_id) AS held(sum, rows, digest),
+             FROM call_holds h WHERE organization_id = w.organization_id
+            ) AS held(sum, rows, digest),
     LATERAL (SELECT coalesce(jsonb_agg(jsonb_build_array(reason, cause,
                      extract(epoch FROM override_until))) FILTER (WHERE lifted_at IS NULL), '[]'),
                  string_agg(f::text, '|' ORDER BY id) AS digest

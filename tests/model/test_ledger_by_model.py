@@ -11,8 +11,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from db.combiner import Combiner
 from db.engine import Database, driver_url
+from tests.model.at_once import AtOnce
 from tests.model.doors import Doors
-from tests.model.machine import AtOnce, InTurn
+from tests.model.in_turn import InTurn
 
 __all__ = ["shared", "shared_urls"]
 
@@ -57,7 +58,7 @@ def sequences(request):
 @pytest.mark.timeout(_HANGS)
 def test_in_turn_every_operation_answers_and_leaves_what_the_model_does(doors, looking, sequences):
     run_state_machine_as_test(
-        partial(InTurn, doors, looking), settings=settings(sequences, stateful_step_count=30)
+        partial(InTurn, doors, looking), settings=settings(sequences, stateful_step_count=20)
     )
 
 
@@ -66,5 +67,5 @@ def test_at_once_some_order_explains_all_answers_and_what_is_left(doors, looking
     # What threads did cannot be shrunk: it may not happen again.
     run_state_machine_as_test(
         partial(AtOnce, doors, looking),
-        settings=settings(sequences, stateful_step_count=8, phases=[Phase.generate]),
+        settings=settings(sequences, stateful_step_count=6, phases=[Phase.generate]),
     )
