@@ -32,6 +32,29 @@ PASSWORD = secrets.token_urlsafe(12)
 TEMPLATE = f"holdfast_template_{os.getpid()}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--model-sequences",
+        type=int,
+        default=None,
+        help="so many random sequences against the ledger's model, instead of the same few",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--model-sequences") and config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if asked := config.getoption("--model-sequences"):
+        seed = config.getoption("--hypothesis-seed")
+        terminalreporter.write_line(f"again: --model-sequences {asked} --hypothesis-seed {seed}")
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[ServerUrls]:
     given = ServerUrls(os.environ.get("DATABASE_URL", ""), os.environ.get("REDIS_URL", ""))

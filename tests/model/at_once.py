@@ -1,0 +1,68 @@
+"""Batches from real threads: some order of what they asked must explain all answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from tests.db.support import at_once
+from tests.model.asking import ARGUMENTS, arguments
+from tests.model.books import Operation
+from tests.model.machine import Ledger
+from tests.model.serial import explain
+
+_ASKED = [st.tuples(st.just(name), arguments(name)) for name in ARGUMENTS]
+
+
+class AtOnce(Ledger):
+    """Batches from real threads, through their own transactions and one combiner together."""
+
+    @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())
+    def alone(self, name: str, data: st.DataObject) -> None:
+        """Brings the wallets into some state between the batches."""
+        self.carry_out(self.operation(name, data.draw(arguments(name))))
+
+    @rule(asked=st.lists(st.one_of(_ASKED), min_size=2, max_size=8), same=st.booleans())
+    def at_once(self, asked: list[tuple[str, dict[str, Any]]], same: bool) -> None:
+        """Hunts: two that both saw the last money, a replay missed, a hold settled twice."""
+        operations = [self.operation(name, drawn) for name, drawn in asked]
+        if same:
+            # Everything twice: what a provider does when it delivers at least once.
+            operations = (operations * 2)[:8]
+        self.together(operations)
+
+    @rule(
+        names=st.lists(st.sampled_from(["debit", "debit_now", "reserve"]), min_size=2, max_size=8),
+        share=st.integers(1, 3),
+    )
+    def spend(self, names: list[str], share: int) -> None:
+        """Hunts: the same money spent twice, by combined and by plain debits and by holds."""
+        wallet = self.books.wallets[self.asking.orgs[0]]
+        amount = max(wallet.available // share, 1)
+        operations = []
+        for place, name in enumerate(names):
+            drawn = {"org": 0, "amount": amount, "currency": "own", "key": "new"}
+            if name == "reserve":
+                del drawn["key"]
+                more = {"call": f"s{place % 3}", "provider_call": None, "expires_at": 60}
+                drawn.update(more)
+            operations.append(self.operation(name, drawn))
+        self.together(operations)
+
+    @rule()
+    def time_passes(self) -> None:
+        """Lets holds and overrides come to their end."""
+        self.wait_for_an_end(0)
+
+    def together(self, operations: list[Operation]) -> None:
+        """This function will ask all at once, and look for an order that explains the answers."""
+        jobs = [lambda one=one: self.doors.do(one, self.now) for one in operations]
+        answers = at_once(jobs)
+        self.picture.look()
+        asked = list(zip(operations, answers, strict=True))
+        found = explain(self.books, asked, self.now, self.picture)
+        told = "\n".join(f"{one} -> {answer}" for one, answer in asked)
+        assert found is not None, f"no order explains these:\n{told}\nafter {self.books}"
+        self.books = found

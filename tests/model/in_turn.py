@@ -1,0 +1,212 @@
+"""One operation after the other. Each rule says which bug it hunts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, rule
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from tests.model.asking import ARGUMENTS, OUT_OF_BOUNDS, arguments
+from tests.model.books import Operation
+from tests.model.machine import Ledger
+
+_OWN = {"currency": "own"}
+#: An operation by key, and another that must not be taken for it.
+_NAMESAKES = {
+    "debit": "deduct_asset_cost",
+    "deduct_asset_cost": "debit",
+    "debit_now": "debit",
+    "correct": "debit",
+}
+
+
+class InTurn(Ledger):
+    """Every operation by a rule of its own, and repeats of what was asked before."""
+
+    done = Bundle("done")
+
+    @rule(target=done, drawn=arguments("credit"))
+    def credit(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: money that comes in and does not pay what is owed, or lifts another's freeze."""
+        return self.ask("credit", drawn)
+
+    @rule(target=done, drawn=arguments("debit"))
+    def debit(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a debit while frozen, out of what is held, or out of the debt limit."""
+        return self.ask("debit", drawn)
+
+    @rule(target=done, drawn=arguments("debit_now"))
+    def debit_now(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a combined debit that is decided otherwise than one alone."""
+        return self.ask("debit_now", drawn)
+
+    @rule(target=done, drawn=arguments("debit_many"))
+    def debit_many(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a row that sees another's money, order or key wrongly, or takes others with it."""
+        return self.ask("debit_many", drawn)
+
+    @rule(target=done, drawn=arguments("deduct_asset_cost"))
+    def deduct_asset_cost(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: an asset bought on debt, or its key taken for a plain debit's."""
+        return self.ask("deduct_asset_cost", drawn)
+
+    @rule(target=done, drawn=arguments("correct"))
+    def correct(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a correction past the limit or out of a hold, or one that forgets what is owed."""
+        return self.ask("correct", drawn)
+
+    @rule(target=done, drawn=arguments("settle"))
+    def settle(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: facts that count twice or by their order, a payment of two organizations."""
+        return self.ask("settle", drawn)
+
+    @rule(target=done, drawn=arguments("freeze"))
+    def freeze(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a second placing that clears an override, or one cause taken for another."""
+        return self.ask("freeze", drawn)
+
+    @rule(target=done, drawn=arguments("unfreeze"))
+    def unfreeze(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a lifting that takes other reasons or causes with it."""
+        return self.ask("unfreeze", drawn)
+
+    @rule(target=done, drawn=arguments("freeze_by_hand"))
+    def freeze_by_hand(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a manual freeze that something but a person lifts."""
+        return self.ask("freeze_by_hand", drawn)
+
+    @rule(target=done, drawn=arguments("lift_by_hand"))
+    def lift_by_hand(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: the subscription's freeze lifted by hand, or a refusal that leaves an entry."""
+        return self.ask("lift_by_hand", drawn)
+
+    @rule(target=done, drawn=arguments("override_by_hand"))
+    def override_by_hand(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: an override that lasts at its end, or covers a reason it does not name."""
+        return self.ask("override_by_hand", drawn)
+
+    @rule(target=done, drawn=arguments("set_debt_limit"))
+    def set_debt_limit(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a limit above which debt stands, or one that pays what is owed."""
+        return self.ask("set_debt_limit", drawn)
+
+    @rule(target=done, drawn=arguments("rebuild"))
+    def rebuild(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a rebuilding of a sound wallet that changes it."""
+        return self.ask("rebuild", drawn)
+
+    @rule(target=done, drawn=arguments("reserve"))
+    def reserve(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: two holds for a call, a hold for a settled one, or more held than there is."""
+        return self.ask("reserve", drawn)
+
+    @rule(target=done, drawn=arguments("extend"))
+    def extend(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a step taken twice or skipped, an end brought nearer, a settled hold growing."""
+        return self.ask("extend", drawn)
+
+    @rule(target=done, drawn=arguments("commit"))
+    def commit(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a call charged twice, a hold not given back, a shortfall lost or over limit."""
+        return self.ask("commit", drawn)
+
+    @rule(target=done, drawn=arguments("release"))
+    def release(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a billed call's hold given back, or one given back twice."""
+        return self.ask("release", drawn)
+
+    @rule(target=done, drawn=arguments("expire"))
+    def expire(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: a hold expired before its end, after it was settled, or not at its end."""
+        return self.ask("expire", drawn)
+
+    @rule(operation=done)
+    def repeat(self, operation: Operation) -> None:
+        """Hunts: a repeat that moves money again, or answers by what is there now."""
+        self.carry_out(operation)
+
+    @rule(operation=done, change=st.sampled_from(["amount", "currency", "name", "kind", "org"]))
+    def ask_otherwise(self, operation: Operation, change: str) -> None:
+        """Hunts: a key that is taken again for another amount, currency, kind, verb or wallet."""
+        values = dict(operation.values)
+        if change == "amount" and "amount" in values:
+            values["amount"] += 1
+        elif change == "currency" and "currency" in values:
+            values["currency"] = "JPY" if values["currency"] == "USD" else "USD"
+        elif change == "kind" and "kind" in values:
+            values["kind"] = "refund"
+        elif change == "org" and "org" in values:
+            values["org"] = self.asking.orgs[1]
+        elif change == "name" and operation.name in _NAMESAKES:
+            operation = replace(operation, name=_NAMESAKES[operation.name])
+        self.carry_out(replace(operation, values=values))
+
+    @rule(drawn=arguments("rebuild"), off=st.integers(-3, 3))
+    def damage_and_rebuild(self, drawn: dict[str, Any], off: int) -> None:
+        """Hunts: a rebuilding that believes the damaged row."""
+        org = self.asking.orgs[drawn["org"]]
+
+        def damage(session: Session) -> None:
+            session.execute(text("SET LOCAL session_replication_role = replica"))
+            session.execute(
+                text(
+                    "UPDATE wallets SET balance_micros = balance_micros + 50 + :off,"
+                    " held_micros = greatest(held_micros + :off, 0), owed_micros = 7,"
+                    " entry_no = entry_no - 1 WHERE organization_id = :org"
+                ),
+                {"off": off, "org": org},
+            )
+
+        self.doors.owner.run(damage)
+        self.carry_out(Operation("rebuild", org, {}))
+
+    @rule(
+        org=st.sampled_from([0, 0, 1, 2]),
+        steps=st.lists(st.integers(1, 12), min_size=1, max_size=3),
+        ending=st.sampled_from(["commit", "commit", "release", "expire", "none"]),
+        cost=arguments("commit"),
+    )
+    def a_call(self, org: int, steps: list[int], ending: str, cost: dict[str, Any]) -> None:
+        """Hunts: a hold that loses a step on its way, or is settled for other than it holds."""
+        call = f"x{self.now}"
+        first, *more = steps
+        self.ask("credit", {**_OWN, "org": org, "key": "new", "amount": 20, "kind": "credit"})
+        begun = {"call": call, "provider_call": None, "amount": first, "expires_at": 30}
+        self.ask("reserve", {**_OWN, "org": org, **begun})
+        for amount in more:
+            self.ask(
+                "extend",
+                {"org": org, "call": call, "nth": "next", "amount": amount, "expires_at": 60},
+            )
+        if ending == "commit":
+            self.ask("commit", {**cost, "org": org, "call": call})
+        elif ending == "release":
+            self.ask("release", {"org": org, "call": call})
+        elif ending == "expire":
+            self.time_passes(0)
+
+    @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())
+    def ask_nonsense(self, name: str, data: st.DataObject) -> None:
+        """Hunts: amounts beyond the bounds, and another currency, that are not refused first."""
+        drawn = dict(data.draw(arguments(name)))
+        for field in sorted({"amount", "limit", "captured", "currency"} & set(drawn)):
+            if data.draw(st.booleans()):
+                wrong = st.just("EUR") if field == "currency" else OUT_OF_BOUNDS
+                drawn[field] = data.draw(wrong)
+        self.ask(name, drawn)
+
+    @rule(before=st.sampled_from([0, 0, 1]))
+    def time_passes(self, before: int) -> None:
+        """Hunts: a hold or an override that ends a moment too early or too late."""
+        self.wait_for_an_end(before)
+        for place, org in enumerate(self.asking.orgs):
+            calls = self.books.wallets[org].holds
+            if calls:
+                self.ask("expire", {"org": place, "calls": list(calls)})
+            if self.books.wallets[org].freezes:
+                named = {"org": place, "key": "new", "amount": 1, "currency": "own"}
+                self.ask("debit", named)

@@ -1,0 +1,71 @@
+"""The ledger does what its model does, whatever is asked of it, in turn and at once."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from db.combiner import Combiner
+from db.engine import Database, driver_url
+from tests.model.at_once import AtOnce
+from tests.model.doors import Doors
+from tests.model.in_turn import InTurn
+
+__all__ = ["shared", "shared_urls"]
+
+from tests.db.shared import shared, shared_urls
+
+#: Sequences of each machine in an ordinary run: the same ones every time.
+SEQUENCES = 200
+#: Seconds after which a long run is taken for one that hangs.
+_HANGS = 6 * 3600
+
+
+@pytest.fixture(scope="module")
+def doors(shared, shared_urls):
+    owner = Database(shared_urls.owner_url, name="test owner", pool_size=8)
+    combiner = Combiner(shared_urls.app_url)
+    combiner.start()
+    yield Doors(shared, owner, combiner)
+    combiner.stop()
+    owner.close()
+
+
+@pytest.fixture(scope="module")
+def looking(shared_urls):
+    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def sequences(request):
+    """How many sequences, and whether they are drawn anew: see --model-sequences."""
+    asked = request.config.getoption("--model-sequences")
+    return settings(
+        max_examples=asked or SEQUENCES,
+        derandomize=asked is None,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.mark.timeout(_HANGS)
+def test_in_turn_every_operation_answers_and_leaves_what_the_model_does(doors, looking, sequences):
+    run_state_machine_as_test(
+        partial(InTurn, doors, looking), settings=settings(sequences, stateful_step_count=20)
+    )
+
+
+@pytest.mark.timeout(_HANGS)
+def test_at_once_some_order_explains_all_answers_and_what_is_left(doors, looking, sequences):
+    # What threads did cannot be shrunk: it may not happen again.
+    run_state_machine_as_test(
+        partial(AtOnce, doors, looking),
+        settings=settings(sequences, stateful_step_count=6, phases=[Phase.generate]),
+    )
