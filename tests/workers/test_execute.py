@@ -7,7 +7,7 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
-from db import jobs
+from db import job_acts
 from db.engine import Database, clock, driver_url
 from db.models import Brand, Job, JobAttempt, Organization
 from tests.workers.crimes import die_in_job, ring_once
@@ -175,7 +175,7 @@ def test_a_job_is_dead_when_its_policy_is_used_up_and_lives_again_when_redriven(
     assert run.execute(job_id) == "taken"
 
     # And redriven it has its whole policy again
-    assert world.do(lambda session, _: jobs.redrive(session, job_id))
+    assert world.do(lambda session, _: job_acts.redrive(session, job_id))
     assert executor(world, lambda run, **_: None).execute(job_id) == "done"
 
 

@@ -9,6 +9,7 @@ from workers.actors.billing import look_at_payment
 from workers.actors.events import process_event
 from workers.actors.subscriptions import enforce_organization, look_at_subscription
 from workers.actors.twilio import converge_twilio
+from workers.actors.upkeep import prune
 from workers.execute import Actor
 
 ACTORS: dict[str, Actor] = {
@@ -19,5 +20,6 @@ ACTORS: dict[str, Actor] = {
         look_at_subscription,
         look_at_payment,
         converge_twilio,
+        prune,
     )
 }

@@ -32,6 +32,7 @@ def upgrade() -> None:
     _run("0001_holds.sql")
     _run("0001_batch.sql")
     _run("0001_inbox.sql")
+    _run("0001_upkeep.sql")
     op.execute("RESET ROLE")
 
 
@@ -39,7 +40,8 @@ def downgrade() -> None:
     # The roles stay: they belong to the whole server, where other databases may use them.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute(
-        "DROP TABLE call_holds, job_attempts, jobs, inbox, refused_deliveries, refusal_counts,"
+        "DROP TABLE operator_acts, schedules, call_holds, job_attempts, jobs, inbox,"
+        " refused_deliveries, refusal_counts,"
         " campaigns, brands, subscriptions, payment_references, wallet_freezes, wallet_operations,"
         " wallets, wallet_entries, organizations CASCADE"
     )
