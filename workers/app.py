@@ -97,6 +97,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     worker.start()
     log.info("worker started", queues=sorted(queues), threads=threads, worker=name)
     signals.wait()
+    log.info("worker stopping", worker=name)
     longest = max(job.limit_seconds for job in JOB_TYPES.values())
     unfinished = stop_worker(worker, limit_seconds=longest + 5, hurry=lambda: signals.count > 1)
     ringer.close()
