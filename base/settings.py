@@ -60,6 +60,13 @@ class Settings(BaseSettings):
         SecretStr(""), description="Signs the file of all chains' heads (verify anchor)"
     )
 
+    jobs_kept_days: int = Field(
+        30, ge=1, le=3_650, description="How long a job that is over is kept, with its attempts"
+    )
+    payloads_kept_days: int = Field(
+        90, ge=4, le=3_650, description="How long a handled event's body is kept"
+    )
+
     subscription_grace_seconds: int = Field(
         0, ge=0, le=7_776_000, description="How long a failed payment leaves an organization open"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -53,15 +55,17 @@ def ring_all_again(session: Session, limit: int) -> int:
     For an emptied Redis: what waits for its own time or is in a worker's hands (leased, or locked
     by a run that may take longer than a lock is waited for) stays as it is.
     """
-    rows = session.execute(
+    rows: Any = session.execute(
         text(
+            # Only bells still to come: what is due already is rung by itself, and each batch would
+            # have to step over all those before it.
             "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"
-            " WHERE rings > 0 AND ring_at IS NOT NULL"
+            " WHERE rings > 0 AND ring_at > (SELECT clock_timestamp())"
             " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
             " LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)"
             " UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
-            " FROM unheard WHERE jobs.id = unheard.id RETURNING 1"
+            " FROM unheard WHERE jobs.id = unheard.id"
         ),
         {"limit": limit},
     )
-    return len(rows.all())
+    return int(rows.rowcount)

@@ -1,4 +1,5 @@
 """The life of a job's row: staged, claimed, then finished, refused, postponed, failed or buried.
+What people may do to it by hand stands in db/job_acts.py.
 
 Machinery time only: every instant here is SQL's clock_timestamp(). The claimed job is the first
 lock of its transaction, and staging is a plain INSERT, so nobody who holds a later lock waits here.
@@ -120,8 +121,13 @@ def insert(
         },
     )
     if not delay_seconds:
-        session.info.setdefault(_STAGED, []).append(Staged(job_id, name, queue))
+        ring_after_commit(session, Staged(job_id, name, queue))
     return job_id
+
+
+def ring_after_commit(session: Session, staged: Staged) -> None:
+    """This function will have the process ring for a job once this transaction is committed."""
+    session.info.setdefault(_STAGED, []).append(staged)
 
 
 def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
@@ -257,42 +263,6 @@ def fail(
     if changed:
         _write_attempt(session, claimed, worker, outcome="failed", error=error, trace=traceback)
     return changed
-
-
-def redrive(session: Session, job_id: str) -> bool:
-    """This function will give a dead or refused job its whole policy again and ring it.
-
-    A refusal stays no for as long as its cause does, which a person may have mended. False for a
-    job that is neither.
-    """
-    row = session.execute(
-        text(
-            "UPDATE jobs SET dead_at = NULL, done_at = NULL, outcome = NULL, failures = 0,"
-            " rings = 0, lease_until = NULL, due_at = clock_timestamp(),"
-            " ring_at = clock_timestamp()"
-            " WHERE id = :id AND (dead_at IS NOT NULL OR outcome = 'refused')"
-            " RETURNING name, queue"
-        ),
-        {"id": job_id},
-    ).one_or_none()
-    if row is not None:
-        session.info.setdefault(_STAGED, []).append(Staged(job_id, row.name, row.queue))
-    return row is not None
-
-
-def discard(session: Session, job_id: str, *, why: str) -> bool:
-    """This function will end a dead job undone, with the reason kept; False if not dead."""
-    return (
-        session.execute(
-            text(
-                "UPDATE jobs SET dead_at = NULL, done_at = clock_timestamp(),"
-                " outcome = 'discarded', last_error = :why WHERE id = :id AND dead_at IS NOT NULL"
-                " RETURNING id"
-            ),
-            {"id": job_id, "why": _short(why)},
-        ).one_or_none()
-        is not None
-    )
 
 
 def _update(session: Session, claimed: Claim, assignments: str, values: dict[str, Any]) -> bool:

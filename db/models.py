@@ -100,7 +100,8 @@ class InboxEvent(Base):
     external_id: Mapped[str]
     transmission_id: Mapped[str | None]
     event_type: Mapped[str]
-    body: Mapped[bytes]
+    #: None once it was handled long ago: the row stays, so that a repeat is known as one.
+    body: Mapped[bytes | None]
     body_sha256: Mapped[bytes]
     correlation_id: Mapped[str]
     received_at: Mapped[datetime]
@@ -146,6 +147,30 @@ class JobAttempt(Base):
     outcome: Mapped[str | None]
     error: Mapped[str | None]
     traceback: Mapped[str | None]
+
+
+class OperatorAct(Base):
+    """What a person did by hand: to what, why and when."""
+
+    __tablename__ = "operator_acts"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    act: Mapped[str]
+    subject: Mapped[str]
+    operator: Mapped[str]
+    why: Mapped[str]
+    acted_at: Mapped[datetime]
+
+
+class ScheduleRow(Base):
+    """When a periodic job is staged next, and when it last was."""
+
+    __tablename__ = "schedules"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    every_seconds: Mapped[int]
+    next_at: Mapped[datetime]
+    last_at: Mapped[datetime | None]
+    last_job_id: Mapped[str | None]
+    declared_at: Mapped[datetime]
 
 
 class Wallet(Base):

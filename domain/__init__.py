@@ -21,5 +21,7 @@ generation                how often desired changed: the newest wins, whatever o
 report, look              what a webhook claimed; what the provider itself answered when asked
 job                       what is still owed: staged, claimed, then finished, refused, postponed or
                           failed; dead when its policy is used up, until an operator redrives it
+schedule, tick            a job that is staged every so often, and one time that it is
+act                       what an operator did by hand to a job, with who and why
 replay, conflict          the same request again; the same key with another request
 """

@@ -7,15 +7,33 @@ defaults, and a renamed job keeps its old name until it is drained.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from base.enums import Queue
+from base.enums import Provider, Queue
+from base.outcomes import Refused
 from db import jobs
 
 #: Seconds a lease outlives the actor's own limit: the time to write the outcome down.
 LEASE_MARGIN_SECONDS = 5
+
+
+#: How long a provider knows a key that a request of ours carried, in seconds: sent again later, the
+#: same request is a new one. 0 is a provider that takes no such key. Sources: PayPal's
+#: Subscriptions API on PayPal-Request-Id; docs.stripe.com/idempotency; neither Twilio's nor Vapi's
+#: API has one.
+KEY_KEPT_SECONDS: Mapping[Provider, int] = {
+    Provider.PAYPAL: 72 * 3_600,
+    Provider.STRIPE: 24 * 3_600,
+    Provider.TWILIO: 0,
+    Provider.VAPI: 0,
+}
+
+
+class KeyForgotten(ValueError):
+    """A job's last attempt could come after its provider has forgotten the first one's key."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +43,17 @@ class Policy:
     attempts: int
     base_seconds: float
     cap_seconds: float
+    #: The share of each wait that is left to chance, so that what failed together is not tried
+    #: again together.
+    jitter: float = 0.5
+    #: Errors that no further attempt can mend. A Refused is an answer and ends the job as refused;
+    #: any other ends it dead, for a person to look at.
+    permanent: tuple[type[Exception], ...] = (Refused,)
 
     def wait_seconds(self, failures: int) -> float:
-        """This function will draw the wait after the nth failure: half of it fixed, half chance."""
+        """This function will draw the wait after the nth failure, a share of it by chance."""
         full = min(self.base_seconds * 2.0 ** min(failures - 1, 32), self.cap_seconds)
-        return full * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+        return full * random.uniform(1 - self.jitter, 1.0)  # noqa: S311  # jitter, not a secret
 
     @property
     def span_seconds(self) -> float:
@@ -43,7 +67,11 @@ class Policy:
 
 @dataclass(frozen=True)
 class JobType:
-    """One kind of job. `limit_seconds` bounds one run; `provider` says that it calls outside."""
+    """One kind of job. `limit_seconds` bounds one run; `provider` says that it calls outside.
+
+    `key_of` names the provider to which its requests carry a key of ours. Raises: KeyForgotten when
+    the provider may have forgotten that key before the last attempt.
+    """
 
     name: str
     queue: Queue
@@ -51,11 +79,25 @@ class JobType:
     policy: Policy
     provider: bool
     limit_seconds: float
+    key_of: Provider | None = None
+
+    def __post_init__(self) -> None:
+        if self.key_of is not None and self.total_seconds >= KEY_KEPT_SECONDS[self.key_of]:
+            raise KeyForgotten(f"{self.name} goes on after {self.key_of} has forgotten its key")
 
     @property
     def lease_seconds(self) -> float:
         """How long a claim is another worker's business not to touch."""
         return self.limit_seconds + LEASE_MARGIN_SECONDS
+
+    @property
+    def total_seconds(self) -> float:
+        """The longest time from the first attempt's start to the last one's end.
+
+        Every wait at its longest, every attempt ending with its lease. What postpones a job does
+        not count: an actor that sends a key looks before it acts when it comes back from that.
+        """
+        return self.policy.span_seconds + self.policy.attempts * self.lease_seconds
 
 
 #: Our own database: an error is a bug or an outage; 20 tries over about 2.5 hours.
@@ -90,6 +132,9 @@ UNFREEZE_WALLET = JobType(
     "unfreeze_wallet", Queue.SAFETY, ("organization_id", "reason", "cause"), _OWN, False, 10
 )
 
+#: Deletes a bounded number of rows, and stages itself again while more are left.
+PRUNE = JobType("prune", Queue.MAINTENANCE, (), _OWN, False, 30)
+
 JOB_TYPES: dict[str, JobType] = {
     job.name: job
     for job in (
@@ -102,6 +147,7 @@ JOB_TYPES: dict[str, JobType] = {
         FREEZE_WALLET,
         UNFREEZE_WALLET,
         DECIDE_TOP_UP,
+        PRUNE,
     )
 }
 

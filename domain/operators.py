@@ -11,9 +11,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus, FreezeReason, PauseReason, Provider
+from base.ids import new_id
 from base.outcomes import Refused
 from db.locks import lock_organization, lock_standing
-from db.models import Campaign, TopUpSettings, WalletThreshold
+from db.models import Campaign, OperatorAct, TopUpSettings, WalletThreshold
 from domain import thresholds, top_up_terms
 from domain import wallet as wallets
 from domain.notes import BY_LENGTH_MAX, WHY_LENGTH_MAX
@@ -38,6 +39,19 @@ class WhoAndWhy(Refused):
             "REASON_REQUIRED",
             f"who (to {BY_LENGTH_MAX} characters) and why (to {WHY_LENGTH_MAX}) must be given",
         )
+
+
+def note_act(session: Session, act: str, subject: str, *, by: str, why: str, now: datetime) -> None:
+    """This function will write down an act by hand that no row of its own tells of.
+
+    Units: `act` is "kind.verb", `subject` the id of the row that was acted on. It commits or
+    vanishes with the act itself. Raises: WhoAndWhy.
+    """
+    _check(by, why)
+    session.add(
+        OperatorAct(id=new_id("act"), act=act, subject=subject, operator=by, why=why, acted_at=now)
+    )
+    session.flush()
 
 
 def freeze_by_hand(

@@ -6,13 +6,9 @@ Dramatiq's Retries, AgeLimit and Pipelines are not loaded: the job's row is the 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
-from types import FrameType
 
 import dramatiq
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import ShutdownNotifications, TimeLimit
 from dramatiq.worker import Worker
 
@@ -24,7 +20,9 @@ from db.ring import NAMESPACE, Ringer, connect
 from domain.jobs import JOB_TYPES
 from providers.registry import Providers
 from workers.actors import ACTORS
+from workers.broker import UNKNOWN_JOB, BellBroker
 from workers.execute import Executor
+from workers.stop import StopSignals, stop_worker
 
 log = get_logger(__name__)
 
@@ -32,17 +30,18 @@ log = get_logger(__name__)
 _REDIS_RETRIES = 60
 #: After so long without a word, a worker's unacknowledged messages go to others, in milliseconds.
 _HEARTBEAT_TIMEOUT_MS = 10_000
+#: Seconds for the look that tells that a job is of an unknown name.
+_UNKNOWN_LIMIT_SECONDS = 10
 #: How often an idle worker asks for messages, in milliseconds.
 _IDLE_POLL_MS = 50
 
 
-def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> RedisBroker:
-    """This function will make the broker with an actor for every declared job.
+def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> BellBroker:
+    """This function will make the broker with an actor for every declared job, and one for others.
 
-    A message for a name that is not declared would be dead-lettered by Dramatiq; the job's row
-    would then be rung again until a worker that knows it is there.
+    A name that is not declared is a newer version's: the job is left to a worker that knows it.
     """
-    broker = RedisBroker(  # type: ignore[no-untyped-call]
+    broker = BellBroker(  # type: ignore[no-untyped-call]
         client=connect(redis_url, retries=_REDIS_RETRIES),
         middleware=[TimeLimit(), ShutdownNotifications()],
         namespace=NAMESPACE,
@@ -50,14 +49,16 @@ def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> Redi
         maintenance_chance=1_000_000,
         heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,
     )
-    for job in JOB_TYPES.values():
+    limits = {job.name: job.limit_seconds for job in JOB_TYPES.values()}
+    of_job = {job.name: str(job.queue) for job in JOB_TYPES.values()}
+    for name in (*JOB_TYPES, UNKNOWN_JOB):
         dramatiq.Actor(
             executor.execute,
             broker=broker,
-            actor_name=job.name,
-            queue_name=str(job.queue),
+            actor_name=name,
+            queue_name=of_job.get(name, str(Queue.MAINTENANCE)),
             priority=0,
-            options={"time_limit": job.limit_seconds * 1000},
+            options={"time_limit": limits.get(name, _UNKNOWN_LIMIT_SECONDS) * 1000},
         )
     for queue in queues:
         broker.declare_queue(str(queue))
@@ -72,9 +73,10 @@ def worker_name() -> str:
 def serve(settings: Settings, providers: Providers, queues: set[Queue], threads: int) -> None:
     """This function will work on the queues until SIGTERM or SIGINT, then stop gracefully.
 
-    What is running is finished within the longest actor's limit; what was only fetched is put
-    back. Units: `threads` jobs run at once.
+    What was only fetched goes back to the queue at once; what runs is finished within the longest
+    actor's limit, or given up at a second signal. Units: `threads` jobs run at once.
     """
+    signals = StopSignals()
     ringer = Ringer(settings.redis_url)
     name = worker_name()
     database = Database(
@@ -90,19 +92,20 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     )
     # One message a thread, so that none waits behind a slow one while another worker is idle.
     worker.queue_prefetch = threads
-    stop = threading.Event()
-
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, ask_to_stop)
-    signal.signal(signal.SIGINT, ask_to_stop)
+    # Said by Dramatiq's own command line, which is not ours: it starts the clock of time limits.
+    broker.emit_after("process_boot")
     worker.start()
     log.info("worker started", queues=sorted(queues), threads=threads, worker=name)
-    stop.wait()
+    signals.wait()
+    log.info("worker stopping", worker=name)
     longest = max(job.limit_seconds for job in JOB_TYPES.values())
-    worker.stop(timeout=int((longest + 5) * 1000))
-    broker.close()
+    unfinished = stop_worker(worker, limit_seconds=longest + 5, hurry=lambda: signals.count > 1)
     ringer.close()
+    if unfinished:
+        # Their transactions end with the process; a lease is over when its time is, since what its
+        # request did at the provider nobody knows.
+        log.error("worker ended with jobs unfinished", jobs=unfinished, worker=name)
+        os._exit(1)
+    broker.close()
     database.close()
     log.info("worker stopped", worker=name)

@@ -172,7 +172,7 @@ class Executor:
         policy = JOB_TYPES[claim.name].policy
         failures = claim.failures + 1
         wait: float | None = None
-        if failures < policy.attempts:
+        if failures < policy.attempts and not isinstance(error, policy.permanent):
             asked = error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
             # Honoured, but no header keeps a suspension or a payment waiting for a day.
             wait = max(policy.wait_seconds(failures), min(asked or 0, RETRY_AFTER_SECONDS_MAX))

@@ -1,4 +1,5 @@
-"""The relay: rings for every job whose bell is due and that nobody rang for, or nobody heard.
+"""The relay: rings for every job whose bell is due and that nobody rang for, or nobody heard, and
+stages periodic work when its time has come.
 
 Any number may run: each takes other rows. It holds nothing in memory, so killing it loses nothing.
 """
@@ -9,6 +10,8 @@ import contextlib
 import secrets
 import signal
 import threading
+import time
+from collections.abc import Iterable
 from types import FrameType
 
 import redis
@@ -19,15 +22,21 @@ from base.settings import Settings
 from db import bells
 from db.engine import Database
 from db.ring import EPOCH_KEY, connect, push
+from domain import schedules
+from domain.schedules import SCHEDULES, Schedule
 
 log = get_logger(__name__)
 
 #: Seconds between two looks at what is due.
 _POLL_SECONDS = 0.25
-#: Jobs rung in one transaction at most.
-_BATCH = 500
+#: Jobs rung in one transaction at most. What a batch costs hardly depends on its size (measured:
+#: 100,000 bells took 13 s by 200, 4 s by 1000, 2 s by 5000).
+_BATCH = 5_000
 #: Jobs made due again in one transaction at most, after Redis was emptied.
 _AGAIN_BATCH = 5_000
+#: Seconds between two looks at the schedules, and between two declarations of them.
+_TICK_SECONDS = 1.0
+_DECLARE_SECONDS = 60.0
 #: Seconds after a lost connection to Redis or PostgreSQL before the next try.
 _AWAY_SECONDS = 1.0
 
@@ -35,9 +44,33 @@ _AWAY_SECONDS = 1.0
 class Relay:
     """One pass at a time over the jobs whose bell is due."""
 
-    def __init__(self, database: Database, client: redis.Redis) -> None:
+    def __init__(
+        self,
+        database: Database,
+        client: redis.Redis,
+        declared: Iterable[Schedule] = SCHEDULES,
+    ) -> None:
         self._database = database
         self._client = client
+        self._schedules = tuple(declared)
+        self._next_tick = 0.0
+        self._next_declaration = 0.0
+
+    def tick(self) -> None:
+        """This function will stage the periodic work that is due, about once a second.
+
+        Raises: NotYet, OutcomeUnknown when PostgreSQL is away.
+        """
+        now = time.monotonic()
+        if now >= self._next_declaration:
+            self._database.run(lambda session: schedules.declare(session, self._schedules))
+            self._next_declaration = now + _DECLARE_SECONDS
+        if now >= self._next_tick:
+            for job_id in self._database.run(
+                lambda session: schedules.tick(session, self._schedules)
+            ):
+                log.info("periodic job staged", job=job_id)
+            self._next_tick = now + _TICK_SECONDS
 
     def run_once(self) -> int:
         """This function will ring what is due, at most one batch, and give how many.
@@ -73,6 +106,8 @@ class Relay:
         """This function will ring until told to stop; Redis or PostgreSQL may be away meanwhile."""
         while not stop.is_set():
             try:
+                # First: work that is due is staged although Redis may be away.
+                self.tick()
                 rung = self.run_once()
             except (redis.RedisError, NotYet, OutcomeUnknown) as error:
                 log.warning("relay waits", error=str(error))

@@ -1,4 +1,4 @@
-"""Organizations, campaigns and jobs: to see what stands how, and to do by hand what must be."""
+"""Organizations and campaigns: to see how they stand, and to do by hand what must be."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import Failure, Json, Org, Why, act, clear_errors, show
-from db import jobs as job_rows
+from cli.commands.shared import Json, Org, act, show
 from db.locks import OrganizationNotFound
-from db.models import Brand, Campaign, Job, JobAttempt, Organization, Subscription
+from db.models import Brand, Campaign, Organization, Subscription
 from domain import operators, twilio_state
 from domain import organizations as records
-from domain.jobs import JOB_TYPES
 from domain.posture import apply_posture, can_send, standing_of
 
 organizations = typer.Typer(no_args_is_help=True, help="Organizations and how they stand.")
 campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns by hand.")
-jobs = typer.Typer(no_args_is_help=True, help="Jobs: what is owed, what died, and why.")
 
 #: Rows that a list shows at most.
 _LIST_MAX = 200
@@ -126,105 +123,6 @@ def start(campaign_id: str) -> None:
     typer.echo(f"{campaign.id} {campaign.status} {campaign.pause_reason or ''}".rstrip())
 
 
-@jobs.command("list")
-def list_jobs(
-    state: Annotated[str, typer.Option(help="waiting, dead, refused or done.")] = "waiting",
-    organization: Annotated[str | None, typer.Option("--org", help="Of one organization.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List jobs, newest first."""
-    states = {
-        "waiting": Job.ring_at.is_not(None),
-        "dead": Job.dead_at.is_not(None),
-        "refused": Job.outcome == "refused",
-        "done": Job.done_at.is_not(None),
-    }
-    with clear_errors():
-        if state not in states:
-            raise Failure(f"--state is one of {', '.join(states)}, not {state!r}")
-
-    def read(session: Session, _now: datetime) -> list[dict[str, Any]]:
-        query = select(Job).where(states[state]).order_by(Job.id.desc()).limit(_LIST_MAX)
-        if organization:
-            query = query.where(Job.organization_id == organization)
-        return [_job(row) for row in session.scalars(query)]
-
-    show(act(read), as_json, f"{state} jobs")
-
-
-@jobs.command("show")
-def show_job(job_id: str, as_json: Json = False) -> None:
-    """Show a job and every attempt at it."""
-
-    def read(session: Session, _now: datetime) -> dict[str, Any]:
-        row = session.get(Job, job_id)
-        if row is None:
-            raise Failure(f"no such job: {job_id}")
-        attempts = session.scalars(
-            select(JobAttempt).where(JobAttempt.job_id == job_id).order_by(JobAttempt.attempt)
-        )
-        return {
-            **_job(row),
-            "attempts": [
-                {
-                    "attempt": one.attempt,
-                    "worker": one.worker,
-                    "started": one.started_at,
-                    "ended": one.ended_at,
-                    "outcome": one.outcome,
-                    "error": one.error,
-                }
-                for one in attempts
-            ],
-        }
-
-    found = act(read)
-    if as_json:
-        show(found, True)
-        return
-    attempts = found.pop("attempts")
-    show(found, False)
-    show(attempts, False, "attempts")
-
-
-@jobs.command("redrive")
-def redrive(job_id: str) -> None:
-    """Give a dead or refused job its whole policy again, once its cause is mended."""
-    done = act(lambda session, _: job_rows.redrive(session, job_id))
-    with clear_errors():
-        if not done:
-            raise Failure(f"{job_id} is neither dead nor refused")
-    typer.echo(f"{job_id} runs again")
-
-
-@jobs.command("discard")
-def discard(job_id: str, why: Why) -> None:
-    """End a dead job undone, with the reason kept."""
-    done = act(lambda session, _: job_rows.discard(session, job_id, why=why))
-    with clear_errors():
-        if not done:
-            raise Failure(f"{job_id} is not a dead job")
-    typer.echo(f"{job_id} discarded")
-
-
-@jobs.command("policies")
-def policies(as_json: Json = False) -> None:
-    """List every job's queue and retry policy."""
-    rows = [
-        {
-            "job": job.name,
-            "queue": str(job.queue),
-            "attempts": job.policy.attempts,
-            "first_wait_seconds": job.policy.base_seconds,
-            "longest_wait_seconds": job.policy.cap_seconds,
-            "span_hours": round(job.policy.span_seconds / 3600, 1),
-            "limit_seconds": job.limit_seconds,
-        }
-        for job in JOB_TYPES.values()
-    ]
-    show(rows, as_json, "policies")
-
-
 def _describe(session: Session, organization: Organization, now: datetime) -> dict[str, Any]:
     key = organization.id
     subscriptions = session.scalars(
@@ -266,16 +164,3 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
 def _spending(session: Session, organization_id: str, now: datetime) -> str:
     refusal = can_send(session, organization_id, now)
     return "allowed" if refusal is None else f"refused: {refusal}"
-
-
-def _job(row: Job) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "job": row.name,
-        "queue": row.queue,
-        "arguments": row.kwargs,
-        "failures": row.failures,
-        "next": row.ring_at,
-        "outcome": "dead" if row.dead_at else row.outcome,
-        "error": row.last_error,
-    }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import timedelta
 
-from base.ids import new_id
+from base.clock import utc_now
+from base.ids import first_id, new_id
 
 
 def test_an_id_shows_its_kind_and_has_26_characters_after_it():
@@ -25,3 +27,11 @@ def test_ids_sort_by_the_time_they_were_made(monkeypatch):
 def test_ids_of_one_instant_are_all_different(monkeypatch):
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
     assert len({new_id("job") for _ in range(10_000)}) == 10_000
+
+
+def test_the_first_id_of_an_instant_lies_between_those_made_before_and_after_it():
+    before = new_id("job")
+    second = timedelta(seconds=1)
+    assert first_id("job", utc_now() - second) < before < first_id("job", utc_now() + second)
+    assert first_id("job", utc_now()).startswith("job_")
+    assert len(first_id("job", utc_now())) == len(before)

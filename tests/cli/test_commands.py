@@ -15,7 +15,6 @@ from base.settings import Settings
 from cli.main import app
 from db.engine import driver_url
 from domain import operators
-from domain.jobs import ENFORCE_ORGANIZATION, stage
 from tests.servers import ROOT
 from tests.world import fund, make_organization
 
@@ -117,19 +116,6 @@ def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization
     assert (shown["balance"], shown["consistent"], shown["entries"]) == ("5.00 USD", True, 2)
 
 
-def test_a_job_is_listed_and_shown_with_its_attempts(run, database, organization_id):
-    job_id = database.run(
-        lambda session: stage(
-            session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id
-        )
-    )
-    assert job_id in run("job", "list", "--json")[1]
-    assert json.loads(run("job", "show", job_id, "--json")[1])["attempts"] == []
-    assert run("job", "redrive", job_id)[2] == f"holdfast: {job_id} is neither dead nor refused\n"
-    policies = json.loads(run("job", "policies", "--json")[1])
-    assert {row["job"] for row in policies} >= {"process_event", "converge_twilio"}
-
-
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -147,6 +133,12 @@ def test_a_job_is_listed_and_shown_with_its_attempts(run, database, organization
         (("org", "add-campaign", "nope", "C"), "BRAND_NOT_FOUND: nope"),
         (("campaign", "pause", "nope"), "CAMPAIGN_NOT_FOUND: nope"),
         (("job", "list", "--state", "odd"), "--state is one of"),
+        (("job", "list", "--argument", "odd"), "--argument is NAME=VALUE"),
+        (("job", "list", "--state", "done", "--error", "x"), "UNBOUNDED_SEARCH"),
+        (("job", "show", "nope"), "no such job: nope"),
+        (("job", "redrive", "nope", "--why", "x"), "JOB_ACT_IMPOSSIBLE: nope is neither dead nor"),
+        (("job", "redrive", "--state", "done", "--why", "x"), "--state is dead or refused"),
+        (("job", "discard", "nope", "--why", " "), "REASON_REQUIRED"),
         (("migrate", "nope"), "Can't locate revision"),
         (("trigger", "stripe", "x", "--org", "ORG"), "the sandbox sends webhooks of paypal"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from db import jobs
-from db.jobs import Cause, Staged
+from db.jobs import Cause
 from db.models import Job, JobAttempt
 from tests.db.jobs_by_hand import (
     WAIT,
@@ -254,39 +254,3 @@ def test_an_error_with_nul_or_without_end_is_kept_as_far_as_it_can_be(database):
     assert len(kept.error) <= 2_000
     assert len(kept.traceback) == 20_000
     assert kept.traceback.endswith("end")
-
-
-def test_a_buried_job_rings_no_more_until_it_is_redriven_with_its_whole_policy(database):
-    job_id = stage(database)
-    fail(database, claim(database, job_id), retry=0)
-    fail(database, claim(database, job_id), retry=None)
-    job = row(database, job_id)
-    assert (job.failures, job.ring_at, job.done_at) == (2, None, None)
-    assert job.dead_at is not None
-    # When an operator redrives it
-    told = []
-    database.after_commit = told.extend
-    assert database.run(lambda session: jobs.redrive(session, job_id)) is True
-    # Then it is told at once, free to claim, and its numbers of attempts go on rising
-    assert told == [Staged(job_id, "work", "safety")]
-    again = claim(database, job_id)
-    assert (again.attempt, again.failures) == (3, 0)
-
-
-def test_only_a_dead_job_can_be_redriven_or_discarded(database):
-    job_id = stage(database)
-    assert not database.run(lambda session: jobs.redrive(session, job_id))
-    assert not database.run(lambda session: jobs.discard(session, job_id, why="no"))
-    finish(database, claim(database, job_id))
-    assert not database.run(lambda session: jobs.redrive(session, job_id))
-    assert not database.run(lambda session: jobs.discard(session, job_id, why="no"))
-    assert row(database, job_id).outcome == "done"
-
-
-def test_a_discarded_job_is_done_with_its_reason_and_cannot_come_back(database):
-    job_id = stage(database)
-    fail(database, claim(database, job_id), retry=None)
-    assert database.run(lambda session: jobs.discard(session, job_id, why="no longer wanted"))
-    job = row(database, job_id)
-    assert (job.outcome, job.last_error, job.dead_at) == ("discarded", "no longer wanted", None)
-    assert not database.run(lambda session: jobs.redrive(session, job_id))

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from base.enums import Queue
+from base.enums import Provider, Queue
+from base.outcomes import Refused
 from db.models import Job
-from domain.jobs import JOB_TYPES, LOOK_AT_SUBSCRIPTION, Policy, stage
+from domain.jobs import (
+    JOB_TYPES,
+    KEY_KEPT_SECONDS,
+    LOOK_AT_SUBSCRIPTION,
+    JobType,
+    KeyForgotten,
+    Policy,
+    stage,
+)
 
 
 def test_waits_double_up_to_the_cap_and_half_of_each_is_chance():
@@ -40,6 +49,45 @@ def test_every_job_is_declared_under_its_own_name_and_stops_by_itself():
         assert job.policy.attempts >= 2
         # PayPal forgets a request's key after 45 days; nothing here goes on for a tenth of that
         assert job.policy.span_seconds < 4 * 86_400
+
+
+def test_every_job_that_carries_a_key_is_over_before_its_provider_forgets_it():
+    for job in JOB_TYPES.values():
+        if job.key_of is not None:
+            assert job.total_seconds < KEY_KEPT_SECONDS[job.key_of], job.name
+    # As the providers themselves say; none that takes no key can be declared with one
+    assert KEY_KEPT_SECONDS == {
+        Provider.PAYPAL: 72 * 3_600,
+        Provider.STRIPE: 24 * 3_600,
+        Provider.TWILIO: 0,
+        Provider.VAPI: 0,
+    }
+
+
+def keyed(provider, attempts):
+    policy = Policy(attempts=attempts, base_seconds=600, cap_seconds=600)
+    return JobType("buy", Queue.BILLING, (), policy, True, 55, key_of=provider)
+
+
+@pytest.mark.parametrize(
+    ("provider", "most"),
+    # Each attempt may take its lease of 60 s, and 600 s lie between two
+    [(Provider.STRIPE, 131), (Provider.PAYPAL, 393), (Provider.TWILIO, 0), (Provider.VAPI, 0)],
+)
+def test_a_job_whose_key_would_be_forgotten_meanwhile_cannot_be_declared(provider, most):
+    if most:
+        assert keyed(provider, most).total_seconds < KEY_KEPT_SECONDS[provider]
+    with pytest.raises(KeyForgotten, match=f"buy goes on after {provider}"):
+        keyed(provider, most + 1)
+
+
+def test_the_share_of_chance_is_the_policys_own():
+    steady = Policy(attempts=3, base_seconds=8, cap_seconds=60, jitter=0)
+    assert {steady.wait_seconds(2) for _ in range(50)} == {16}
+
+
+def test_a_refusal_is_permanent_for_every_job():
+    assert all(Refused in job.policy.permanent for job in JOB_TYPES.values())
 
 
 def test_nothing_that_asks_a_provider_gives_up_within_twelve_hours():

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from dataclasses import replace
 from typing import Any
 
+from base.enums import Queue
 from base.settings import load_settings
 from db import bells
 from db.engine import Database
 from db.ring import connect
+from domain import jobs as domain_jobs
+from domain import schedules
 from providers import registry
-from workers import relay
+from workers import app, relay
 from workers.execute import Executor
 from workers.run import Run
 
@@ -46,3 +51,40 @@ def ring_once(times: int) -> None:
     database = Database(load_settings().database_url, name="relay")
     for _ in range(times):
         database.run(lambda session: bells.ring_due(session, 500))
+
+
+def die_between_tick_and_commit() -> None:
+    """This function will run a relay that is killed when it has staged periodic work."""
+    tick = schedules.tick
+
+    def die(*arguments: Any) -> None:
+        staged = tick(*arguments)
+        assert staged
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    settings = load_settings()
+    schedules.tick = die
+    relay.Relay(Database(settings.database_url, name="relay"), connect(settings.redis_url)).tick()
+
+
+def work_without_end() -> None:
+    """This function will be a worker whose enforce_organization never ends, with a limit of 1 s."""
+    settings = load_settings()
+
+    def never_end(run: Run, **arguments: Any) -> None:
+        while True:
+            time.sleep(0.01)
+
+    app.ACTORS["enforce_organization"] = never_end
+    domain_jobs.JOB_TYPES["enforce_organization"] = replace(
+        domain_jobs.ENFORCE_ORGANIZATION, limit_seconds=1
+    )
+    app.serve(settings, registry.build(settings), {Queue.SAFETY}, 1)
+
+
+def work_as_an_older_version() -> None:
+    """This function will be a worker of a version that does not know enforce_organization."""
+    settings = load_settings()
+    del app.ACTORS["enforce_organization"]
+    del domain_jobs.JOB_TYPES["enforce_organization"]
+    app.serve(settings, registry.build(settings), {Queue.SAFETY}, 2)

@@ -11,6 +11,7 @@ from db.ring import NAMESPACE
 from domain.jobs import JOB_TYPES
 from workers.actors import ACTORS
 from workers.app import build_broker
+from workers.broker import UNKNOWN_JOB
 
 
 def test_there_is_exactly_one_actor_for_each_declared_job():
@@ -32,7 +33,7 @@ def test_the_broker_knows_every_job_with_its_limit_and_nothing_that_retries(worl
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
 
     # Then a message of any job is understood, and the job's row is the only retry authority
-    assert set(broker.get_declared_actors()) == set(JOB_TYPES)
+    assert set(broker.get_declared_actors()) == {*JOB_TYPES, UNKNOWN_JOB}
     for name, job in JOB_TYPES.items():
         assert broker.get_actor(name).options["time_limit"] == job.limit_seconds * 1000
     loaded = {type(one).__name__ for one in broker.middleware}

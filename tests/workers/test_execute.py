@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
-from db import jobs
+from db import job_acts
 from db.engine import Database, clock, driver_url
 from db.models import Brand, Job, JobAttempt, Organization
+from domain.jobs import JOB_TYPES
 from tests.workers.crimes import die_in_job, ring_once
 from tests.workers.scenes import execute_sql, newest_attempt
 from workers.execute import Executor
@@ -175,8 +178,23 @@ def test_a_job_is_dead_when_its_policy_is_used_up_and_lives_again_when_redriven(
     assert run.execute(job_id) == "taken"
 
     # And redriven it has its whole policy again
-    assert world.do(lambda session, _: jobs.redrive(session, job_id))
+    assert world.do(lambda session, _: job_acts.redrive(session, job_id))
     assert executor(world, lambda run, **_: None).execute(job_id) == "done"
+
+
+def test_an_error_that_the_policy_calls_permanent_ends_the_job_dead_at_once(world, monkeypatch):
+    # Given a job whose policy says that no further attempt can mend one kind of error
+    job_id = staged(world)
+    declared = JOB_TYPES[OWN]
+    policy = replace(declared.policy, permanent=(Refused, ZeroDivisionError))
+    monkeypatch.setitem(JOB_TYPES, OWN, replace(declared, policy=policy))
+
+    # When it raises that
+    assert executor(world, raising(ZeroDivisionError("never"))).execute(job_id) == "dead"
+
+    # Then it is dead after one attempt, and any other error is tried again
+    assert (world.job(job_id).failures, world.job(job_id).ring_at) == (1, None)
+    assert executor(world, raising(KeyError("once"))).execute(staged(world)) == "failed"
 
 
 def test_a_job_that_is_done_leased_or_not_yet_due_is_left_alone(world):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from db import jobs
+from db import job_acts
 from db.engine import StatementTooSlow
 from db.models import Job
 from domain import organizations
@@ -43,7 +43,7 @@ def test_a_mended_subaccount_is_brought_in_line_when_the_posture_is_enforced(wor
     # When it is mended at Twilio and the refused job is driven again
     world.sandbox.control("POST", path, {"suspended_by_twilio": False, "status": "suspended"})
     refused = max((one.id for one in world.read(Job) if one.outcome == "refused"), default="")
-    assert world.do(lambda session, _: jobs.redrive(session, refused))
+    assert world.do(lambda session, _: job_acts.redrive(session, refused))
     world.run_due()
 
     # Then it is active, and nothing is left for a person

@@ -10,6 +10,7 @@ from workers.actors.disputes import freeze_wallet, look_at_dispute, unfreeze_wal
 from workers.actors.events import process_event
 from workers.actors.subscriptions import enforce_organization, look_at_subscription
 from workers.actors.twilio import converge_twilio
+from workers.actors.upkeep import prune
 from workers.execute import Actor
 
 ACTORS: dict[str, Actor] = {
@@ -24,5 +25,6 @@ ACTORS: dict[str, Actor] = {
         unfreeze_wallet,
         decide_top_up,
         converge_twilio,
+        prune,
     )
 }

@@ -34,6 +34,7 @@ def upgrade() -> None:
     _run("0001_batch.sql")
     _run("0001_thresholds.sql")
     _run("0001_inbox.sql")
+    _run("0001_upkeep.sql")
     op.execute("RESET ROLE")
 
 
@@ -41,10 +42,11 @@ def downgrade() -> None:
     # The roles stay: they belong to the whole server, where other databases may use them.
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute(
-        "DROP TABLE top_up_decisions, top_up_settings, wallet_thresholds, alerts, call_holds,"
-        " job_attempts, jobs, inbox, refused_deliveries, refusal_counts, campaigns, brands,"
-        " subscriptions, payment_disputes, payment_refunds, payment_references, wallet_freezes,"
-        " wallet_operations, wallets, wallet_entries, organizations CASCADE"
+        "DROP TABLE operator_acts, schedules, top_up_decisions, top_up_settings,"
+        " wallet_thresholds, alerts, call_holds, job_attempts, jobs, inbox, refused_deliveries,"
+        " refusal_counts, campaigns, brands, subscriptions, payment_disputes, payment_refunds,"
+        " payment_references, wallet_freezes, wallet_operations, wallets, wallet_entries,"
+        " organizations CASCADE"
     )
     op.execute("DROP TYPE wallet_outcome CASCADE")
     for function in (

@@ -1,0 +1,87 @@
+"""How a job is shown: in a line, and whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cli.commands.shared import Failure
+from db.job_search import POSSIBLE, Found, family, find
+from db.models import InboxEvent, JobAttempt, OperatorAct
+
+
+def describe_whole(session: Session, job_id: str) -> dict[str, Any]:
+    """This function will describe a job with its attempts, its family and what was done by hand.
+
+    Raises: Failure when there is none.
+    """
+    found = find(session, job_id)
+    if found is None:
+        raise Failure(f"no such job: {job_id}")
+    job = found.job
+    related = family(session, job)
+    attempts = session.scalars(
+        select(JobAttempt).where(JobAttempt.job_id == job_id).order_by(JobAttempt.attempt)
+    )
+    acts = session.scalars(
+        select(OperatorAct).where(OperatorAct.subject == job_id).order_by(OperatorAct.id)
+    )
+    return {
+        **describe(found),
+        "staged": job.staged_at,
+        "due": job.due_at,
+        "lease_until": job.lease_until,
+        "worker": job.worker,
+        "done": job.done_at,
+        "dead": job.dead_at,
+        "attempt": job.attempt,
+        "postponements": job.postponements,
+        "cause": job.cause,
+        "correlation": job.correlation_id,
+        "event": None if related.event is None else _event(related.event),
+        "possible": list(POSSIBLE.get(found.state, ())),
+        "attempts": [_attempt(one) for one in attempts],
+        "causes": [_brief(one) for one in related.causes],
+        "others": [_brief(one) for one in related.others],
+        "acts": [
+            {"act": one.act, "by": one.operator, "why": one.why, "at": one.acted_at} for one in acts
+        ],
+    }
+
+
+def describe(found: Found) -> dict[str, Any]:
+    """This function will describe a job in one line."""
+    job = found.job
+    return {
+        "id": job.id,
+        "job": job.name,
+        "state": found.state,
+        "queue": job.queue,
+        "organization": job.organization_id,
+        "arguments": job.kwargs,
+        "failures": job.failures,
+        "next": job.ring_at,
+        "error": job.last_error,
+    }
+
+
+def _brief(found: Found) -> dict[str, Any]:
+    return {"id": found.job.id, "job": found.job.name, "state": found.state}
+
+
+def _event(event: InboxEvent) -> str:
+    return f"{event.id} {event.source} {event.event_type} {event.external_id}"
+
+
+def _attempt(one: JobAttempt) -> dict[str, Any]:
+    return {
+        "attempt": one.attempt,
+        "worker": one.worker,
+        "started": one.started_at,
+        "ended": one.ended_at,
+        "outcome": one.outcome,
+        "error": one.error,
+        "traceback": one.traceback,
+    }

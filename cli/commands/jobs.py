@@ -1,0 +1,269 @@
+"""Jobs: what is owed, what died and why, and what a person may do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from cli.commands.job_rows import describe, describe_whole
+from cli.commands.shared import By, Failure, Json, Why, act, acting, clear_errors, console, me, show
+from db.job_search import ASKABLE, PAGE_MAX, Filters, page
+from domain.job_acts import JobAct, act_on_many, discard_by_hand, redrive_by_hand, run_now_by_hand
+from domain.jobs import JOB_TYPES, KEY_KEPT_SECONDS
+
+app = typer.Typer(no_args_is_help=True, help="Jobs: what is owed, what died, and why.")
+
+#: Jobs that one transaction of a bulk act changes at most.
+_CHUNK = 200
+#: Jobs that one bulk act changes at most.
+_BULK_MAX = 10_000
+
+JobId = Annotated[str, typer.Argument(help="The job's id.")]
+Name = Annotated[str | None, typer.Option("--job", help="Of this name, such as process_event.")]
+OfOrg = Annotated[str | None, typer.Option("--org", help="Of one organization.")]
+OfQueue = Annotated[str | None, typer.Option("--queue", help="Of one queue.")]
+ErrorText = Annotated[str | None, typer.Option("--error", help="Any part of its last error.")]
+Arguments = Annotated[
+    list[str] | None, typer.Option("--argument", help="Staged with NAME=VALUE; repeatable.")
+]
+Since = Annotated[datetime | None, typer.Option(help="Staged from this instant (UTC) on.")]
+Until = Annotated[datetime | None, typer.Option(help="Staged before this instant (UTC).")]
+Limit = Annotated[int, typer.Option(min=1, max=_BULK_MAX, help="So many jobs at most.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a bulk act.")]
+ManyIds = Annotated[
+    list[str] | None, typer.Argument(help="Ids of jobs; without, the filters choose.")
+]
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[
+        str, typer.Option(help=f"{', '.join(ASKABLE)}, or all.", show_default=True)
+    ] = "open",
+    name: Name = None,
+    organization: OfOrg = None,
+    queue: OfQueue = None,
+    error: ErrorText = None,
+    argument: Arguments = None,
+    since: Since = None,
+    until: Until = None,
+    after: Annotated[str | None, typer.Option(help="The cursor: last id of a page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Rows a page.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first; among finished ones a search needs --since or --org."""
+    filters = _filters(
+        None if state == "all" else state, name, organization, queue, error, argument, since, until
+    )
+    found = act(lambda session, _: page(session, filters, after=after, limit=limit))
+    cursor = found[-1].job.id if len(found) == limit else None
+    rows = [describe(one) for one in found]
+    if as_json:
+        show({"jobs": rows, "after": cursor}, True)
+        return
+    show(rows, False, f"{state} jobs")
+    if cursor:
+        console.print(f"more: --after {cursor}")
+
+
+@app.command("show")
+def show_job(job_id: JobId, as_json: Json = False) -> None:
+    """Show a job, every attempt at it, what it comes from, and what can be done about it."""
+    found = act(lambda session, _: describe_whole(session, job_id))
+    if as_json:
+        show(found, True)
+        return
+    lists = {name: found.pop(name) for name in ("attempts", "causes", "others", "acts")}
+    show(found, False)
+    for name, rows in lists.items():
+        show(rows, False, name)
+
+
+@app.command("redrive")
+def redrive(
+    why: Why,
+    job_ids: ManyIds = None,
+    state: Annotated[str, typer.Option(help="dead or refused.")] = "dead",
+    name: Name = None,
+    organization: OfOrg = None,
+    queue: OfQueue = None,
+    error: ErrorText = None,
+    argument: Arguments = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    by: By = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Give dead or refused jobs their whole policy again, once their cause is mended."""
+    _only(state, "dead", "refused")
+    filters = _filters(state, name, organization, queue, error, argument, since, until)
+    _act_by_hand("redrive", redrive_by_hand, job_ids, filters, limit, by, why, yes, as_json)
+
+
+@app.command("discard")
+def discard(
+    why: Why,
+    job_ids: ManyIds = None,
+    name: Name = None,
+    organization: OfOrg = None,
+    queue: OfQueue = None,
+    error: ErrorText = None,
+    argument: Arguments = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    by: By = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """End dead jobs undone; they never come back."""
+    filters = _filters("dead", name, organization, queue, error, argument, since, until)
+    _act_by_hand("discard", discard_by_hand, job_ids, filters, limit, by, why, yes, as_json)
+
+
+@app.command("run-now")
+def run_now(
+    why: Why,
+    job_ids: ManyIds = None,
+    name: Name = None,
+    organization: OfOrg = None,
+    queue: OfQueue = None,
+    error: ErrorText = None,
+    argument: Arguments = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    by: By = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """End the wait of jobs for their next attempt; one in a worker's hands is left alone."""
+    filters = _filters("waiting", name, organization, queue, error, argument, since, until)
+    _act_by_hand("run now", run_now_by_hand, job_ids, filters, limit, by, why, yes, as_json)
+
+
+@app.command("policies")
+def policies(as_json: Json = False) -> None:
+    """List every job's queue and retry policy."""
+    rows = [
+        {
+            "job": job.name,
+            "queue": str(job.queue),
+            "attempts": job.policy.attempts,
+            "first_wait_seconds": job.policy.base_seconds,
+            "longest_wait_seconds": job.policy.cap_seconds,
+            "jitter": job.policy.jitter,
+            "span_hours": round(job.total_seconds / 3600, 1),
+            "limit_seconds": job.limit_seconds,
+            "permanent": ", ".join(error.__name__ for error in job.policy.permanent),
+            "key": None
+            if job.key_of is None
+            else f"{job.key_of}: {KEY_KEPT_SECONDS[job.key_of]} s",
+        }
+        for job in JOB_TYPES.values()
+    ]
+    show(rows, as_json, "policies")
+
+
+def _act_by_hand(
+    verb: str,
+    operation: JobAct,
+    job_ids: list[str] | None,
+    filters: Filters,
+    limit: int,
+    by: str,
+    why: str,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """One job named by its id must allow it; of many, those that no longer do are left."""
+    who = by or me()
+    with acting() as do:
+        if job_ids and len(job_ids) == 1:
+            do(lambda session, now: operation(session, job_ids[0], by=who, why=why, now=now))
+            _report(verb, 1, 1, as_json)
+            return
+        chosen = job_ids or _chosen(do, filters, limit)
+        if chosen and not yes:
+            _confirm(f"{verb} {len(chosen)} jobs?", as_json)
+        done = 0
+        for start in range(0, len(chosen), _CHUNK):
+            part = chosen[start : start + _CHUNK]
+            done += do(
+                lambda session, now: act_on_many(
+                    session,
+                    operation,
+                    part,  # noqa: B023  # called before the next turn
+                    by=who,
+                    why=why,
+                    now=now,
+                )
+            )
+        _report(verb, len(chosen), done, as_json)
+
+
+def _chosen(do: Any, filters: Filters, limit: int) -> list[str]:
+    chosen: list[str] = []
+    while len(chosen) < limit:
+        after = chosen[-1] if chosen else None
+        size = min(limit - len(chosen), PAGE_MAX)
+        found = do(lambda session, _: page(session, filters, after=after, limit=size))  # noqa: B023
+        chosen += [one.job.id for one in found]
+        if len(found) < size:
+            break
+    return chosen
+
+
+def _confirm(question: str, as_json: bool) -> None:
+    if as_json:
+        raise Failure(f"{question} Say --yes: --json asks nothing")
+    if not typer.confirm(question):
+        raise Failure("nothing was done")
+
+
+def _report(verb: str, chosen: int, done: int, as_json: bool) -> None:
+    if as_json:
+        show({"chosen": chosen, "done": done, "left": chosen - done}, True)
+        return
+    left = f"; {chosen - done} left alone: they changed meanwhile" if done < chosen else ""
+    typer.echo(f"{verb}: {done} of {chosen} jobs{left}")
+
+
+def _filters(
+    state: str | None,
+    name: str | None,
+    organization: str | None,
+    queue: str | None,
+    error: str | None,
+    arguments: list[str] | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Filters:
+    with clear_errors():
+        if state is not None and state not in ASKABLE:
+            raise Failure(f"--state is one of {', '.join(ASKABLE)} or all, not {state!r}")
+        return Filters(
+            state, name, organization, queue, error, _pairs(arguments), _utc(since), _utc(until)
+        )
+
+
+def _only(state: str, *allowed: str) -> None:
+    with clear_errors():
+        if state not in allowed:
+            raise Failure(f"--state is {' or '.join(allowed)}, not {state!r}")
+
+
+def _pairs(arguments: list[str] | None) -> Mapping[str, str]:
+    pairs = [one.partition("=") for one in arguments or ()]
+    if not all(separator for _, separator, _ in pairs):
+        raise Failure("--argument is NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _utc(given: datetime | None) -> datetime | None:
+    return None if given is None else given.replace(tzinfo=given.tzinfo or UTC)

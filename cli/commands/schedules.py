@@ -1,0 +1,51 @@
+"""Periodic work: how often, when next, when last, and how that went."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cli.commands.shared import Json, act, show
+from db.job_search import find
+from db.models import ScheduleRow
+from domain.schedules import SCHEDULES
+
+app = typer.Typer(no_args_is_help=True, help="Periodic work.")
+
+
+@app.callback()
+def periodic() -> None:
+    """Periodic work, which every relay stages when its time has come."""
+
+
+@app.command("list")
+def list_schedules(as_json: Json = False) -> None:
+    """List what is staged how often, when next, when last, and in which state the last job is."""
+
+    def read(session: Session, _now: datetime) -> list[dict[str, Any]]:
+        known = {one.name: one for one in SCHEDULES}
+        return [
+            {
+                "schedule": row.name,
+                "job": known[row.name].job.name if row.name in known else None,
+                "every_seconds": row.every_seconds,
+                "next": row.next_at,
+                "last": row.last_at,
+                "last_job": row.last_job_id,
+                "last_state": _state_of(session, row.last_job_id),
+            }
+            for row in session.scalars(select(ScheduleRow).order_by(ScheduleRow.name))
+        ]
+
+    show(act(read), as_json, "schedules")
+
+
+def _state_of(session: Session, job_id: str | None) -> str | None:
+    if job_id is None:
+        return None
+    found = find(session, job_id)
+    return "pruned" if found is None else found.state

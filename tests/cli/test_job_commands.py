@@ -1,0 +1,169 @@
+"""holdfast job and holdfast schedule, on a real database: found, shown, and acted on by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from base.enums import Provider
+from cli.main import app
+from db.models import OperatorAct
+from domain import schedules
+from domain.jobs import JOB_TYPES, KEY_KEPT_SECONDS
+from tests.db.jobs_by_hand import WAIT, claim, fail, finish, row, stage
+
+
+@pytest.fixture
+def run(urls, monkeypatch):
+    """Runs the command with the test's servers; gives exit status, output and error output."""
+    monkeypatch.setenv("DATABASE_URL", urls.app_url)
+    monkeypatch.setenv("DATABASE_OWNER_URL", urls.owner_url)
+    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+
+    def invoke(*arguments: str, answer: str | None = None):
+        done = CliRunner().invoke(app, list(arguments), input=answer)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return invoke
+
+
+def dead(database, name="work"):
+    job_id = stage(database, name=name, kwargs={"event_id": f"evt_of_{name}"})
+    fail(database, claim(database, job_id), retry=None)
+    return job_id
+
+
+def acts(database, job_id):
+    rows = database.run(lambda s: s.query(OperatorAct).filter_by(subject=job_id).all())
+    return [(one.act, one.operator, one.why) for one in rows]
+
+
+def listed(run, *arguments):
+    code, out, err = run("job", "list", "--json", *arguments)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_jobs_are_found_by_all_that_is_known_of_them(run, database):
+    owed, gone = stage(database, name="a"), dead(database, "b")
+    assert [one["id"] for one in listed(run)["jobs"]] == [owed]
+    (shown,) = listed(run, "--state", "dead", "--job", "b", "--error", "BOO", "--queue", "safety")[
+        "jobs"
+    ]
+    assert (shown["id"], shown["state"], shown["error"]) == (gone, "dead", "boom")
+    argument = "event_id=evt_of_b"
+    since = "2020-01-01"
+    found = listed(run, "--state", "all", "--argument", argument, "--since", since)
+    assert [one["id"] for one in found["jobs"]] == [gone]
+    assert listed(run, "--state", "all", "--until", since)["jobs"] == []
+    assert listed(run, "--state", "all", "--org", "org_none")["jobs"] == []
+
+
+def test_pages_follow_each_other_by_cursor(run, database):
+    ids = sorted((stage(database) for _ in range(5)), reverse=True)
+    first = listed(run, "--limit", "3")
+    assert [one["id"] for one in first["jobs"]] == ids[:3]
+    second = listed(run, "--limit", "3", "--after", first["after"])
+    assert ([one["id"] for one in second["jobs"]], second["after"]) == (ids[3:], None)
+    assert f"more: --after {ids[2]}" in run("job", "list", "--limit", "3")[1]
+
+
+def test_a_job_is_shown_whole_with_its_attempts_and_what_can_be_done(run, database):
+    job_id = dead(database)
+    assert run("job", "redrive", job_id, "--why", "mended", "--by", "ann")[0] == 0
+    fail(database, claim(database, job_id), retry=None)
+
+    shown = json.loads(run("job", "show", job_id, "--json")[1])
+
+    assert (shown["state"], shown["possible"]) == ("dead", ["redrive", "discard"])
+    assert [one["error"] for one in shown["attempts"]] == ["boom", "boom"]
+    assert [one["traceback"] for one in shown["attempts"]] == ["trace", "trace"]
+    assert [(one["act"], one["by"], one["why"]) for one in shown["acts"]] == [
+        ("job.redrive", "ann", "mended")
+    ]
+    assert "boom" in run("job", "show", job_id)[1]
+
+
+def test_one_job_is_redriven_discarded_and_run_now_by_id(run, database):
+    again, away, waiting = dead(database), dead(database), stage(database)
+    fail(database, claim(database, waiting), retry=WAIT)
+
+    assert run("job", "redrive", again, "--why", "a")[1] == "redrive: 1 of 1 jobs\n"
+    assert run("job", "discard", away, "--why", "b")[0] == 0
+    out = run("job", "run-now", waiting, "--why", "c", "--by", "ann", "--json")[1]
+    assert json.loads(out) == {"chosen": 1, "done": 1, "left": 0}
+
+    assert row(database, again).dead_at is None
+    assert row(database, away).outcome == "discarded"
+    assert claim(database, waiting) is not None
+    assert acts(database, waiting) == [("job.run_now", "ann", "c")]
+
+
+def test_a_bulk_act_takes_what_its_filters_find_up_to_its_limit(run, database):
+    mine = [dead(database, "mine") for _ in range(4)]
+    other = dead(database, "other")
+
+    # When dead jobs of one name are redriven, three at most
+    out = run("job", "redrive", "--job", "mine", "--limit", "3", "--why", "x", "--yes", "--json")[1]
+
+    # Then the newest three are, and nothing else
+    assert json.loads(out) == {"chosen": 3, "done": 3, "left": 0}
+    assert [row(database, one).dead_at is None for one in mine] == [False, True, True, True]
+    assert row(database, other).dead_at is not None
+    assert [len(acts(database, one)) for one in (*mine, other)] == [0, 1, 1, 1, 0]
+
+
+def test_a_bulk_act_asks_first(run, database):
+    job_id = dead(database)
+    code, out, err = run("job", "discard", "--why", "x", answer="n\n")
+    assert (code, err) == (1, "holdfast: nothing was done\n")
+    assert "discard 1 jobs?" in out
+    assert run("job", "discard", "--why", "x", "--json")[0] == 1
+    assert row(database, job_id).dead_at is not None
+
+    assert run("job", "discard", "--why", "x", answer="y\n")[0] == 0
+    assert row(database, job_id).outcome == "discarded"
+
+
+def test_of_several_ids_those_that_do_not_allow_it_are_left_and_told(run, database):
+    job_id, done = dead(database), stage(database)
+    finish(database, claim(database, done))
+    out = run("job", "redrive", job_id, done, "--why", "x", "--yes")[1]
+    assert out == "redrive: 1 of 2 jobs; 1 left alone: they changed meanwhile\n"
+
+
+def test_refused_jobs_are_redriven_when_asked_for(run, database):
+    job_id = stage(database)
+    finish(database, claim(database, job_id), outcome="refused", error="NO")
+    assert run("job", "redrive", "--state", "refused", "--why", "mended", "--yes")[0] == 0
+    assert row(database, job_id).outcome is None
+
+
+def test_every_policy_is_listed_under_both_names_of_the_command(run):
+    first = json.loads(run("job", "policies", "--json")[1])
+    assert first == json.loads(run("jobs", "policies", "--json")[1])
+    assert [one["job"] for one in first] == list(JOB_TYPES)
+    for one in first:
+        assert one["attempts"] == JOB_TYPES[one["job"]].policy.attempts
+        assert one["span_hours"] == round(JOB_TYPES[one["job"]].total_seconds / 3600, 1)
+        assert one["permanent"].startswith("Refused")
+    assert set(KEY_KEPT_SECONDS) == set(Provider)
+
+
+def test_schedules_are_listed_with_their_next_and_last_tick(run, database):
+    assert "schedules: none" in run("schedule", "list")[1]
+    database.run(schedules.declare)
+    (shown,) = json.loads(run("schedule", "list", "--json")[1])
+    assert (shown["schedule"], shown["job"], shown["every_seconds"]) == ("prune", "prune", 3600)
+    assert (shown["last"], shown["last_job"]) == (None, None)
+
+    database.run(
+        lambda s: s.connection().exec_driver_sql("UPDATE schedules SET next_at = clock_timestamp()")
+    )
+    (job_id,) = database.run(schedules.tick)
+    (shown,) = json.loads(run("schedule", "list", "--json")[1])
+    assert (shown["last_job"], shown["last_state"]) == (job_id, "staged")

@@ -1,0 +1,121 @@
+"""A rolling restart under load: ingress, workers and relays are stopped and replaced, one after the
+other, while webhooks come in; nothing is lost and nothing is done twice."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from base.clock import wait_until
+from db.models import InboxEvent, Job, WalletEntry
+from db.ring import NAMESPACE
+from tests.ingress.house import Message
+from tests.workers.conftest import processes
+from tests.workers.scenes import eventually
+from tests.world import make_organization
+
+__all__ = ["processes"]
+
+#: Payments that come in during the restart; each is 10.00.
+PAYMENTS = 40
+#: Seconds in which all has to come to rest.
+LIMIT_SECONDS = 60.0
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def serving(processes, port):
+    """An ingress that answers: the port is the old one's, as behind a proxy."""
+    process = processes.command("ingress", PORT=str(port))
+
+    def ready():
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    assert wait_until(ready, limit_seconds=30), process.said()
+    return process
+
+
+def paid(sandbox, organization_id):
+    """A signed webhook about a payment of 10.00 that PayPal's stand-in has taken."""
+    asked = {"organization_id": organization_id, "value": "10.00", "deliver": False}
+    capture = sandbox.control("POST", "/paypal/captures", asked)
+    asked |= {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource_id": capture["id"]}
+    (told,) = sandbox.control("POST", "/paypal/events", asked)
+    event = sandbox.control("GET", f"/paypal/events/{told['event_id']}")
+    return Message(event["headers"], event["body"].encode())
+
+
+def sent(client, message):
+    """Sends as a provider does: until it is told yes."""
+
+    def accepted():
+        try:
+            return client.post(
+                "/webhooks/paypal", content=message.body, headers=message.headers
+            ).is_success
+        except httpx.TransportError:
+            return False
+
+    assert wait_until(accepted, limit_seconds=LIMIT_SECONDS)
+
+
+def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
+    world, processes, sandbox, redis_client
+):
+    # Given everything running, and payments that have been made
+    organization_id = make_organization(world.database)
+    port = free_port()
+    ingress = serving(processes, port)
+    workers = [processes.worker("safety", "billing") for _ in range(2)]
+    relays = [processes.relay() for _ in range(2)]
+    halfway, over = threading.Semaphore(0), []
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
+        messages = [paid(sandbox, organization_id) for _ in range(PAYMENTS)]
+
+        def send(message):
+            sent(client, message)
+            over.append(message)
+            halfway.release()
+
+        with ThreadPoolExecutor(4) as pool:
+            sending = [pool.submit(send, message) for message in messages[: PAYMENTS // 2]]
+            sending += [pool.submit(sent, client, messages[0])]  # a provider repeats itself
+            halfway.acquire(timeout=LIMIT_SECONDS)
+
+            # When each process is asked to stop and replaced, one after the other
+            for worker in workers:
+                processes.worker("safety", "billing")
+                assert worker.stop() == 0, worker.said()
+            sending += [pool.submit(send, message) for message in messages[PAYMENTS // 2 :]]
+            for relay in relays:
+                processes.relay()
+                assert relay.stop() == 0, relay.said()
+            assert ingress.stop() in (0, -15), ingress.said()
+            ingress = serving(processes, port)
+            for one in sending:
+                one.result(timeout=LIMIT_SECONDS)
+
+    # Then every payment that was accepted came in, once
+    def at_rest():
+        return all(job.done_at is not None for job in world.read(Job))
+
+    assert eventually(at_rest, LIMIT_SECONDS), [job for job in world.read(Job) if not job.done_at]
+    assert len(world.read(InboxEvent)) == len(over) == PAYMENTS
+    assert {job.outcome for job in world.read(Job)} == {"done"}
+    assert world.wallet(organization_id).balance_micros == PAYMENTS * 10_000_000
+    entries = world.read(WalletEntry, organization_id=organization_id)
+    assert sum(entry.amount_micros == 10_000_000 for entry in entries) == PAYMENTS
+
+    # And no message was buried, and none is left in a worker's name
+    assert redis_client.keys(f"{NAMESPACE}:*.XQ*") == []
+    for process in (ingress, *workers, *relays):
+        assert "Traceback" not in process.said()
