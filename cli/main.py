@@ -10,7 +10,7 @@ import typer
 
 from base.settings import load_settings
 from cli.checks import run_tests
-from cli.commands import serve, verify, wallet, work
+from cli.commands import providers, serve, verify, wallet, work
 from cli.commands.bench import bench
 from cli.commands.shared import Failure, Json, clear_errors, show
 from cli.stack import sandbox_info, state_folder
@@ -36,6 +36,7 @@ app.add_typer(wallet.app, name="wallet")
 app.add_typer(verify.app, name="verify")
 app.add_typer(work.campaigns, name="campaign")
 app.add_typer(work.jobs, name="job")
+app.add_typer(providers.app, name="provider")
 
 
 @app.command()
