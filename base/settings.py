@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     # Calls a second, for each account and class; safety has none. PayPal publishes no limit and
     # asks for no polling; Twilio limits concurrency only (error 20429) and messages to 2000 a
     # second (error 63017); Stripe allows 100 a second and 25 to each endpoint (docs, rate-limits);
-    # no page of Vapi's names one.
+    # for Vapi no figure was found.
     paypal_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
     paypal_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
     stripe_money_per_second: float = Field(20, gt=0, le=1000, description="Calls for money")

@@ -13,10 +13,10 @@ import pytest
 from base.enums import CallClass, Provider
 from base.outcomes import HeldBack
 from base.routes import Route
+from cli.embedded import EmbeddedServers
 from db import circuits as under_test
 from db.circuits import Circuits, Policy, circuit_key
 from db.ring import connect
-from cli.embedded import EmbeddedServers
 from tests.db.circuits_by_hand import (
     BULK,
     MONEY,
