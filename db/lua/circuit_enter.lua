@@ -47,8 +47,9 @@ if circuit[1] then
       return {'trial', math.ceil(trial_until - now), ''}
     end
     ticket = ARGV[8]
+    -- Rounded down: rounded up, it would look too far off to a caller within the same millisecond.
     redis.call('HSET', KEYS[1], 'trial', ticket,
-      'trial_until', string.format('%.0f', now + trial_max))
+      'trial_until', string.format('%.0f', math.floor(now + trial_max)))
   end
 end
 if not safety then

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx
 import pytest
 
+from base.clock import wait_until
 from base.enums import CallClass, Provider
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable
 from base.routes import Route
@@ -180,9 +185,37 @@ def test_a_place_that_comes_free_soon_is_waited_for(redis_client, loopback: Loop
     # Given a rate of twenty calls a second
     loopback.answer = lambda asked: Reply(200)
     line = line_of(circuits(redis_client, per_second=20))
-    # When more are made than may go out at once, Then none is refused
+    began = time.monotonic()
+    # When more are made than may go out at once
     for _ in range(12):
         assert send(loopback.url, line).status == 200
+    # Then none was refused, and none came before its place
+    assert time.monotonic() - began >= 11 / 20 - 0.2
+
+
+def test_that_we_had_no_connection_free_says_nothing_of_the_provider(fleet, loopback: Loopback):
+    # Given a client whose only connection is in use
+    release = threading.Event()
+    loopback.answer = lambda asked: release.wait(20) and Reply(200)
+    line, limits = line_of(fleet), httpx.Limits(max_connections=1)
+    with httpx.Client(limits=limits, timeout=20) as client, ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(client.get, loopback.url)
+        assert wait_until(lambda: bool(loopback.asked), limit_seconds=20)
+        # When calls find none, more often than opens a circuit
+        for _ in range(2 * POLICY.failures):
+            with pytest.raises(ProviderUnavailable, match="PoolTimeout"):
+                exchange(
+                    client,
+                    "GET",
+                    loopback.url,
+                    line=line,
+                    repeatable=True,
+                    deadline=Deadline.after(0.1),
+                )
+        release.set()
+        busy.result()
+    # Then the circuit is closed
+    assert fleet.enter(line.route, 1.0)[1] == ""
 
 
 def test_a_question_is_not_asked_again_of_an_open_circuit(fleet, loopback: Loopback):
