@@ -84,3 +84,11 @@ class Queue(StrEnum):
     MAINTENANCE = "maintenance"
     CALLBACKS = "callbacks"
     MESSAGING = "messaging"
+
+
+class CallClass(StrEnum):
+    """What a call to a provider is worth, the most urgent first. Safety is never refused."""
+
+    SAFETY = "safety"
+    MONEY = "money"
+    BULK = "bulk"

@@ -28,6 +28,13 @@ class NotYet(Exception):
         self.delay_seconds = delay_seconds
 
 
+class HeldBack(NotYet):
+    """A provider is not called now: its circuit is open, or its limit is used up.
+
+    Nothing was sent.
+    """
+
+
 class OutcomeUnknown(Exception):
     """A request left and no answer came: it may have happened, and it may still happen."""
 

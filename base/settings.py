@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from base.addresses import check_redis_address
+
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the message is one line that names it."""
@@ -80,6 +82,40 @@ class Settings(BaseSettings):
     twilio_recheck_seconds: float = Field(
         10, gt=0, le=600, description="How often an unsure subaccount is read again"
     )
+
+    circuit_failures: int = Field(
+        8, ge=1, le=1000, description="So many failures among a provider's last calls open it"
+    )
+    circuit_calls: int = Field(20, ge=1, le=1000, description="How many last calls are looked at")
+    circuit_window_seconds: float = Field(
+        60, gt=0, le=3600, description="How long ago such a call may have been"
+    )
+    circuit_open_seconds: float = Field(
+        5, gt=0, le=3600, description="How long an open circuit waits before its first trial"
+    )
+    circuit_open_seconds_max: float = Field(
+        300, gt=0, le=86_400, description="The wait doubles with each failed trial up to this"
+    )
+
+    # Calls a second, for each account and class; safety has none. PayPal publishes no limit and
+    # asks for no polling; Twilio limits concurrency only (error 20429) and messages to 2000 a
+    # second (error 63017); Stripe allows 100 a second and 25 to each endpoint (docs, rate-limits);
+    # for Vapi no figure was found.
+    paypal_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
+    paypal_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
+    stripe_money_per_second: float = Field(20, gt=0, le=1000, description="Calls for money")
+    stripe_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
+    twilio_money_per_second: float = Field(20, gt=0, le=1000, description="Calls for money")
+    twilio_bulk_per_second: float = Field(50, gt=0, le=1000, description="Other calls")
+    vapi_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
+    vapi_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_redis(cls, value: str) -> str:
+        if value:
+            check_redis_address(value)
+        return value
 
     @field_validator("public_url", "paypal_base_url", "twilio_base_url")
     @classmethod

@@ -10,7 +10,7 @@ import typer
 
 from base.settings import load_settings
 from cli.checks import run_tests
-from cli.commands import jobs, schedules, serve, verify, wallet, watch, work
+from cli.commands import jobs, providers, schedules, serve, verify, wallet, watch, work
 from cli.commands.bench import bench
 from cli.commands.shared import Failure, Json, clear_errors, show
 from cli.stack import sandbox_info, state_folder
@@ -41,6 +41,7 @@ app.add_typer(work.campaigns, name="campaign")
 app.add_typer(jobs.app, name="job")
 app.add_typer(jobs.app, name="jobs", hidden=True)
 app.add_typer(schedules.app, name="schedule")
+app.add_typer(providers.app, name="provider")
 
 
 @app.command()

@@ -14,9 +14,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
+from base.addresses import sentinel_address
 from base.log import get_logger
 from db.jobs import Staged
 
@@ -32,18 +34,43 @@ _RINGER_CAPACITY = 10_000
 _PUSH_MAX = 500
 
 
-def connect(url: str, *, retries: int = 0) -> redis.Redis:
+def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.Redis:
     """This function will make a client; a worker asks for long retries, a ringer for none.
 
-    An address alone gives redis-py no retries at all, so they are always given explicitly.
+    The address is one server's, or a service's behind Sentinels (base.addresses); those are asked
+    again with every new connection, so that it follows a failover. An address alone gives redis-py
+    no retries at all, so they are always given explicitly.
     """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=5,
-        socket_connect_timeout=2,
-        health_check_interval=30,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+    connection: dict[str, Any] = {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": min(2, timeout_seconds),
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+    }
+    service = sentinel_address(url)
+    if service is None:
+        return redis.Redis.from_url(url, **connection)
+    patience = {key: connection[key] for key in ("socket_timeout", "socket_connect_timeout")}
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        service.sentinels,
+        sentinel_kwargs={
+            **patience,
+            # The next Sentinel is the retry.
+            "retry": Retry(NoBackoff(), 0),
+            "username": service.sentinel_username,
+            "password": service.sentinel_password,
+            "ssl": service.tls,
+        },
     )
+    client: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
+        service.service,
+        db=service.db,
+        username=service.username,
+        password=service.password,
+        ssl=service.tls,
+        **connection,
+    )
+    return client
 
 
 def push(client: redis.Redis, staged: Iterable[Staged]) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from base.enums import Provider, Queue
+from base.enums import CallClass, Provider, Queue
 from base.outcomes import Refused
 from db import jobs
 
+#: What the provider calls of a queue's jobs are worth. A queue that is not named is bulk.
+_CALL_CLASSES = {Queue.SAFETY: CallClass.SAFETY, Queue.BILLING: CallClass.MONEY}
 #: Seconds a lease outlives the actor's own limit: the time to write the outcome down.
 LEASE_MARGIN_SECONDS = 5
 
@@ -150,6 +152,11 @@ JOB_TYPES: dict[str, JobType] = {
         PRUNE,
     )
 }
+
+
+def call_class_of(queue: str) -> CallClass:
+    """This function will give the class of the provider calls that a queue's jobs make."""
+    return _CALL_CLASSES.get(Queue(queue), CallClass.BULK)
 
 
 def stage(

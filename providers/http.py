@@ -11,6 +11,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,7 @@ import httpx
 import tenacity
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
+from providers.line import Line, Passage
 
 #: Seconds until a connection must stand, and until more of an answer must come.
 CONNECT_SECONDS = 2.0
@@ -119,6 +121,7 @@ def exchange(
     method: str,
     url: str,
     *,
+    line: Line | None,
     repeatable: bool,
     deadline: Deadline,
     bytes_max: int = ANSWER_BYTES_MAX,
@@ -126,39 +129,50 @@ def exchange(
 ) -> Answer:
     """This function will send one request, once, and read its answer.
 
-    `repeatable` says that the request changes nothing, so that a lost answer is no doubt.
-    Raises: ProviderUnavailable when nothing happened or the request is repeatable (no connection,
-    429, and for a repeatable one a lost answer, 5xx or a redirect); OutcomeUnknown otherwise.
+    `line` is the account it goes out for; None for what is no call of an account, such as a
+    certificate. `repeatable` says that the request changes nothing, so that a lost answer is no
+    doubt. Raises: HeldBack when the line does not let it out; ProviderUnavailable when nothing
+    happened or the request is repeatable (no connection, 429, and for a repeatable one a lost
+    answer, 5xx or a redirect); OutcomeUnknown otherwise.
     """
-    lost = ProviderUnavailable if repeatable else OutcomeUnknown
     left = deadline.remaining_seconds()
     if left <= 0:
         raise ProviderUnavailable("no time left to ask")
-    timeout = httpx.Timeout(
-        min(READ_SECONDS, left),
-        connect=min(CONNECT_SECONDS, left),
-        pool=min(CONNECT_SECONDS, left),
-    )
-    try:
-        with client.stream(method, url, timeout=timeout, **request) as response:
-            status, headers = response.status_code, response.headers
-            body = _read_within(response, bytes_max, deadline)
-    except _NEVER_SENT as error:
-        raise ProviderUnavailable(f"not reached: {type(error).__name__}") from None
-    except (httpx.HTTPError, httpx.StreamError) as error:
-        raise lost(f"the answer was lost: {type(error).__name__}") from None
+    lost = ProviderUnavailable if repeatable else OutcomeUnknown
+    with line.passage(left) if line else nullcontext(Passage()) as passage:
+        try:
+            with client.stream(method, url, timeout=_timeout(deadline), **request) as response:
+                status = response.status_code
+                retry_after = retry_after_seconds_of(response.headers)
+                body = _read_within(response, bytes_max, deadline)
+        except _NEVER_SENT as error:
+            # That we had no connection free says nothing of the provider.
+            if not isinstance(error, httpx.PoolTimeout):
+                passage.lost()
+            raise ProviderUnavailable(f"not reached: {type(error).__name__}") from None
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            passage.lost()
+            raise lost(f"the answer was lost: {type(error).__name__}") from None
+        passage.answered(status, retry_after)
     # A provider refuses with 429 before it acts (Twilio says so of 20429: never processed).
-    if status == 429:
-        raise ProviderUnavailable("HTTP 429", retry_after_seconds_of(headers))
+    if status == 429 or (status >= 500 and repeatable):
+        raise ProviderUnavailable(f"HTTP {status}", retry_after)
     if status >= 500:
-        if repeatable:
-            raise ProviderUnavailable(f"HTTP {status}", retry_after_seconds_of(headers))
         raise OutcomeUnknown(f"HTTP {status}")
     if 300 <= status < 400:
         raise lost(f"HTTP {status}: redirects are not followed")
     if body is None:
         raise lost("the answer is too large or too slow")
     return Answer(status, body)
+
+
+def _timeout(deadline: Deadline) -> httpx.Timeout:
+    left = deadline.remaining_seconds()
+    return httpx.Timeout(
+        min(READ_SECONDS, left),
+        connect=min(CONNECT_SECONDS, left),
+        pool=min(CONNECT_SECONDS, left),
+    )
 
 
 def _read_within(response: httpx.Response, bytes_max: int, deadline: Deadline) -> bytes | None:

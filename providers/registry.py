@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from base.enums import Provider
+from base.enums import CallClass, Provider
 from base.outcomes import Refused
+from base.routes import Route
 from base.settings import Settings
+from providers.line import Gate, Line
 from providers.paypal.api import PayPalApi
 from providers.twilio.api import TwilioApi
 
@@ -24,11 +26,20 @@ CHARGEABLE: frozenset[Provider] = frozenset()
 
 @dataclass(frozen=True)
 class Providers:
-    """Everything outside that can be asked or told; safe to share between threads."""
+    """Everything outside that can be asked or told, by calls of one class; safe to share between
+    threads. Each class has connections of its own, so that none waits for another's.
+    """
 
     paypal: PayPalApi
     twilio: TwilioApi
     chargeable: frozenset[Provider] = CHARGEABLE
+    call_class: CallClass = CallClass.SAFETY
+    #: The same providers for calls of the other classes.
+    others: tuple[Providers, ...] = ()
+
+    def for_class(self, call_class: CallClass) -> Providers:
+        """This function will give the same providers for calls of a class."""
+        return next(one for one in (self, *self.others) if one.call_class is call_class)
 
     def billing(self, provider: str) -> PayPalApi:
         """This function will give the provider that subscriptions and payments are read back from.
@@ -41,25 +52,39 @@ class Providers:
 
     def close(self) -> None:
         """This function will close the connections that stand."""
-        self.paypal.close()
-        self.twilio.close()
+        for one in (self, *self.others):
+            one.paypal.close()
+            one.twilio.close()
 
 
-def build(settings: Settings) -> Providers:
+def build(settings: Settings, gate: Gate | None = None) -> Providers:
     """This function will make the providers' clients; nothing is asked of anybody yet.
 
-    Credentials that are not set are found out by the first question: CredentialsRejected.
+    They are for safety calls, and hold those for the other classes. Without a gate, as for what is
+    asked while a sender waits for its answer, every call goes out at once. Credentials that are
+    not set are found out by the first question: CredentialsRejected.
     """
+    safety, *others = (_of_class(settings, gate, one) for one in CallClass)
+    return replace(safety, others=tuple(others))
+
+
+def _of_class(settings: Settings, gate: Gate | None, call_class: CallClass) -> Providers:
+    def line(provider: Provider, account: str) -> Line:
+        return Line(Route(provider, account, call_class), gate)
+
     return Providers(
         paypal=PayPalApi(
             settings.paypal_base_url or _PAYPAL_URLS[settings.paypal_environment],
             settings.paypal_client_id,
             settings.paypal_client_secret.get_secret_value(),
+            line=line(Provider.PAYPAL, settings.paypal_client_id),
         ),
         twilio=TwilioApi(
             settings.twilio_account_sid,
             settings.twilio_auth_token.get_secret_value(),
             settings.twilio_base_url,
             window_seconds=_TWILIO_WINDOW_SECONDS,
+            line=line(Provider.TWILIO, settings.twilio_account_sid),
         ),
+        call_class=call_class,
     )

@@ -19,7 +19,7 @@ from base.settings import Settings
 from db import jobs
 from db.engine import Database, StatementTooSlow
 from db.jobs import RINGS_BEFORE_COMMITTED_CLAIM, Claim
-from domain.jobs import JOB_TYPES
+from domain.jobs import JOB_TYPES, call_class_of
 from providers.registry import Providers
 from workers.run import Run, set_cause
 
@@ -135,7 +135,7 @@ class Executor:
     def _run_of(self, claim: Claim, session: Session | None = None) -> Run:
         return Run(
             self.database,
-            self.providers,
+            self.providers.for_class(call_class_of(claim.queue)),
             self.settings,
             claim,
             self.worker,

@@ -14,6 +14,7 @@ from base.settings import Settings, load_settings, require
 from cli.commands.shared import Failure, clear_errors, console, owner_address
 from cli.databases import give_password, write_private
 from cli.stack import Stack, state_folder
+from db.circuits import Circuits
 from db.migrate import check_serving_login, clear_addresses
 from db.migrate import migrate as migrate_database
 from ingress import app as ingress_app
@@ -66,7 +67,9 @@ def worker(
     with clear_errors():
         settings = _serving_settings()
         require_providers(settings)
-        worker_app.serve(settings, registry.build(settings), set(queue), threads)
+        circuits = Circuits.from_settings(settings)
+        worker_app.serve(settings, registry.build(settings, circuits), set(queue), threads)
+        circuits.close()
 
 
 def relay() -> None:

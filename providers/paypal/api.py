@@ -24,6 +24,7 @@ from providers.http import (
     build_client,
     exchange,
 )
+from providers.line import Line
 from providers.paypal.disputes import dispute_facts
 from providers.paypal.fields import is_resource_id
 from providers.paypal.readings import capture_id_of, payment_facts, subscription_facts
@@ -50,11 +51,13 @@ class PayPalApi:
         client_secret: str,
         *,
         window_seconds: float = RETRY_WINDOW_SECONDS,
+        line: Line | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._client_id = client_id
         self._client_secret = client_secret
         self._window_seconds = window_seconds
+        self._line = line
         self._client = build_client(base_url)
         self._lock = threading.Lock()
         self._token: _Token | None = None
@@ -156,6 +159,7 @@ class PayPalApi:
             self._client,
             method,
             f"{self._base_url}{path}",
+            line=self._line,
             repeatable=True,
             deadline=deadline,
             **request,

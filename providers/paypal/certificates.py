@@ -217,6 +217,7 @@ class CertificateStore:
                 self._client,
                 "GET",
                 url,
+                line=None,
                 repeatable=True,
                 deadline=Deadline.after(_DOWNLOAD_SECONDS),
                 bytes_max=CERTIFICATE_BYTES_MAX,

@@ -21,6 +21,7 @@ from base.facts import SubaccountFacts
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
+from providers.line import Line
 from providers.twilio.transport import TWILIO_URL, Transport
 
 #: Seconds for which a subaccount's token is remembered: a token that was rolled is found out soon.
@@ -50,12 +51,14 @@ class TwilioApi:
         base_url: str = "",
         *,
         window_seconds: float = RETRY_WINDOW_SECONDS,
+        line: Line | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account_sid = account_sid
         self._auth_token = auth_token
         self._base_url = base_url.rstrip("/")
         self._window_seconds = window_seconds
+        self._line = line
         self._clock = clock
         self._client = build_client(self._base_url or TWILIO_URL)
         self._lock = threading.Lock()
@@ -166,7 +169,7 @@ class TwilioApi:
         sdk = Client(
             self._account_sid,
             self._auth_token,
-            http_client=Transport(self._client, self._base_url, deadline),
+            http_client=Transport(self._client, self._base_url, deadline, self._line),
             environment=_NO_ENVIRONMENT,
         )
         return sdk.api.v2010.accounts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import httpx
@@ -16,9 +17,13 @@ from twilio.http.response import Response
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
 from providers.http import Deadline, exchange
+from providers.line import Line
 
 #: What the SDK asks; the only address a stand-in takes the place of.
 TWILIO_URL = "https://api.twilio.com"
+
+#: What belongs to a subaccount; the subaccount itself (/Accounts/AC….json) is the parent's to ask.
+_WITHIN_AN_ACCOUNT = re.compile(r"/2010-04-01/Accounts/(AC[0-9a-f]{32})/", re.ASCII)
 
 _logger = logging.getLogger("holdfast.twilio")
 
@@ -26,11 +31,18 @@ _logger = logging.getLogger("holdfast.twilio")
 class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
     """One question's transport: cheap to make, over a client that many threads share."""
 
-    def __init__(self, client: httpx.Client, base_url: str, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        client: httpx.Client,
+        base_url: str,
+        deadline: Deadline,
+        line: Line | None = None,
+    ) -> None:
         super().__init__(_logger, False)
         self._client = client
         self._base_url = base_url or TWILIO_URL
         self._deadline = deadline
+        self._line = line
 
     def request(  # noqa: PLR0917  # the SDK's own signature
         self,
@@ -45,7 +57,7 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
     ) -> Response:
         """This function will send the SDK's request once.
 
-        Raises: ProviderUnavailable, OutcomeUnknown (only for what changes something).
+        Raises: HeldBack, ProviderUnavailable, OutcomeUnknown (only for what changes something).
         """
         if not uri.startswith(f"{TWILIO_URL}/"):
             raise ValueError("the SDK asked another host than api.twilio.com")
@@ -54,6 +66,7 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
             self._client,
             method,
             f"{self._base_url}{uri[len(TWILIO_URL) :]}",
+            line=self._line_of(uri),
             repeatable=is_question,
             deadline=self._deadline,
             params=params or None,
@@ -67,6 +80,14 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
             lost: type[Exception] = ProviderUnavailable if is_question else OutcomeUnknown
             raise lost("the answer is not a JSON object")
         return Response(answer.status, text)
+
+    def _line_of(self, uri: str) -> Line | None:
+        # Twilio counts an account's requests by themselves (error 20429): one tenant's flood holds
+        # back that tenant alone.
+        within = _WITHIN_AN_ACCOUNT.match(uri[len(TWILIO_URL) :])
+        if self._line is None or within is None or within[1] == self._line.route.account:
+            return self._line
+        return self._line.of_tenant(within[1])
 
 
 def _is_object(text: str) -> bool:

@@ -1,0 +1,77 @@
+"""Providers as the fleet sees them: circuits, rates, who is held back; and closing one by hand."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import redis
+import typer
+
+from base.enums import CallClass, Provider
+from base.log import configure
+from base.settings import SettingsError, load_settings
+from cli.commands.shared import By, Failure, Json, Why, addresses, clear_errors, me, show
+from db import circuit_states as states
+from db.circuit_states import CircuitState
+from db.circuits import Circuits, rates_of
+
+app = typer.Typer(no_args_is_help=True, help="Providers: circuits, limits, who is held back.")
+
+
+@app.command("list")
+def list_providers(as_json: Json = False) -> None:
+    """List each provider's circuits: state, failures, when it is tried, limit, who is held back."""
+    with _circuits() as circuits:
+        found = states.read_states(circuits.client, circuits.window_seconds)
+    rates = rates_of(load_settings())
+    rows = [_row(state, rates.get((state.provider, state.call_class))) for state in found]
+    show(rows, as_json, "providers")
+
+
+@app.command("close-circuit")
+def close_circuit(
+    provider: Provider,
+    call_class: Annotated[CallClass, typer.Argument(metavar="CLASS", help="The calls' class.")],
+    why: Why,
+    by: By = "",
+) -> None:
+    """Close a circuit by hand and hold nobody back: calls go out again at once."""
+    with _circuits() as circuits:
+        was_open = states.close_circuit(
+            circuits.client, provider, call_class, by=by or me(), why=why
+        )
+    typer.echo(f"{provider} {call_class}: {'closed' if was_open else 'was closed already'}")
+
+
+def _row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
+    return {
+        "provider": str(state.provider),
+        "class": str(state.call_class),
+        "circuit": state.state,
+        "failures": state.failures,
+        "open until": state.open_until,
+        "openings": state.openings,
+        "per second": per_second,
+        "held back until": ", ".join(
+            f"{account} {until:%H:%M:%S}" for account, until in sorted(state.held_back.items())
+        ),
+        "closed by hand": state.closed_by_hand,
+    }
+
+
+@contextlib.contextmanager
+def _circuits() -> Iterator[Circuits]:
+    with clear_errors():
+        settings = load_settings()
+        configure(settings.log_level)
+        url = settings.redis_url or addresses()[1]
+        if not url:
+            raise SettingsError("missing setting: REDIS_URL (or run: holdfast up)")
+        made = Circuits.from_settings(settings.model_copy(update={"redis_url": url}))
+        with contextlib.closing(made):
+            try:
+                yield made
+            except redis.RedisError as error:
+                raise Failure(f"Redis cannot be asked: {error}") from None

@@ -1,0 +1,95 @@
+"""What an operator sees of the providers, and closing a circuit by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.db.circuits_by_hand import BULK, call, circuits, open_circuit
+
+
+@pytest.fixture
+def run(urls, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", urls.app_url)
+    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def invoke(*arguments: str):
+        done = CliRunner().invoke(app, list(arguments))
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    yield invoke
+    # The command's records went to an error output that is closed by now.
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def shown(run, provider: str, call_class: str) -> dict:
+    rows = json.loads(run("provider", "list", "--json")[1])
+    return next(one for one in rows if (one["provider"], one["class"]) == (provider, call_class))
+
+
+def test_every_circuit_is_listed_with_its_limit(run):
+    rows = json.loads(run("provider", "list", "--json")[1])
+    assert len(rows) == 12
+    assert {one["circuit"] for one in rows} == {"closed"}
+    assert shown(run, "twilio", "bulk")["per second"] == 50
+    assert shown(run, "twilio", "safety")["per second"] is None
+
+
+def test_failures_and_an_open_circuit_are_shown(run, redis_client):
+    # Given a failure, Then it is counted
+    fleet = circuits(redis_client)
+    call(fleet, BULK, "failed")
+    assert shown(run, "twilio", "bulk")["failures"] == 1
+    # Given so many that it opens, and a hold, Then until when is told
+    call(fleet, BULK, "failed")
+    call(fleet, BULK, "failed", hold_seconds=50)
+    row = shown(run, "twilio", "bulk")
+    assert (row["circuit"], row["openings"]) == ("open", 1)
+    assert row["open until"]
+    assert row["held back until"].startswith("AC1 ")
+    assert "half-open" not in run("provider", "list")[1]
+
+
+def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis_client):
+    # Given an open circuit and an account held back
+    fleet = circuits(redis_client)
+    open_circuit(fleet, BULK)
+    fleet.leave(BULK, "", "answered", 50)
+    # When an operator closes it
+    why = "Twilio says it is over"
+    code, out, err = run("provider", "close-circuit", "twilio", "bulk", "--why", why, "--by", "ann")
+    # Then calls go out, and who and why is logged and shown
+    assert (code, out) == (0, "twilio bulk: closed\n")
+    assert "circuit closed by hand" in err
+    assert why in err
+    fleet.enter(BULK, 1.0)
+    row = shown(run, "twilio", "bulk")
+    assert (row["circuit"], row["held back until"]) == ("closed", "")
+    assert row["closed by hand"] == f"ann: {why}"
+
+
+def test_closing_what_is_closed_says_so(run):
+    _, out, _ = run("provider", "close-circuit", "paypal", "money", "--why", "to be sure")
+    assert out == "paypal money: was closed already\n"
+
+
+def test_a_circuit_is_not_closed_without_a_reason(run):
+    assert run("provider", "close-circuit", "paypal", "money")[0] == 2
+
+
+def test_a_redis_that_is_away_is_told_in_one_line(run, monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "unix:///nowhere/valkey.sock?db=0")
+    code, _, err = run("provider", "list")
+    assert code == 1
+    assert "Redis cannot be asked" in err

@@ -1,0 +1,251 @@
+"""Jobs and circuits: who waits for a provider that is down, who does not, and how it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import CallClass, Provider, Queue
+from base.routes import Route
+from db import circuit_states
+from db.circuits import circuit_key
+from db.ring import connect
+from domain.jobs import JOB_TYPES, call_class_of, stage
+from providers import registry
+from tests.db.circuits_by_hand import POLICY, circuits, holds_are_over, wait_is_over
+from tests.workers.scenes import clear_faults, eventually, jobs_of, newest_attempt, want
+from tests.world import World, make_organization
+
+PAYMENTS = {"path_contains": "/v2/payments/"}
+
+
+@pytest.fixture
+def governed(world, redis_client):
+    """The same Holdfast, as a worker sees it: its calls go through the fleet's circuits."""
+    providers = registry.build(world.settings, circuits(redis_client))
+    yield World(world.database, world.settings, world.sandbox, providers)
+    providers.close()
+
+
+@pytest.fixture
+def organization(world):
+    return make_organization(world.database)
+
+
+@pytest.fixture
+def money(world):
+    return Route(Provider.PAYPAL, world.settings.paypal_client_id, CallClass.MONEY)
+
+
+def paid(world, organization_id: str) -> str:
+    made = world.sandbox.control(
+        "POST",
+        "/paypal/captures",
+        {"organization_id": organization_id, "value": "10.00", "deliver": False},
+    )
+    return made["id"]
+
+
+def look(world, capture_id: str) -> str:
+    return world.stage("look_at_payment", provider="paypal", kind="capture", external_id=capture_id)
+
+
+def asked(world) -> int:
+    return len(world.sandbox.requests(provider="paypal", path_contains="/v2/payments/"))
+
+
+def state_of(client, route: Route):
+    found = circuit_states.read_states(client, POLICY.window_seconds)
+    return next(
+        one for one in found if (one.provider, one.call_class) == (route.provider, route.call_class)
+    )
+
+
+@pytest.mark.parametrize(
+    ("queue", "call_class"),
+    [
+        (Queue.SAFETY, CallClass.SAFETY),
+        (Queue.BILLING, CallClass.MONEY),
+        (Queue.MAINTENANCE, CallClass.BULK),
+        (Queue.CALLBACKS, CallClass.BULK),
+        (Queue.MESSAGING, CallClass.BULK),
+    ],
+)
+def test_a_queue_says_what_its_jobs_calls_are_worth(queue, call_class):
+    assert call_class_of(str(queue)) is call_class
+
+
+def test_a_job_that_meets_an_open_circuit_waits_and_uses_up_no_attempt(
+    governed, organization, redis_client, money
+):
+    # Given a payment whose look failed until the circuit opened
+    capture = paid(governed, organization)
+    governed.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
+    first = look(governed, capture)
+    outcomes = [governed.executor.execute(first)]
+    assert state_of(redis_client, money).state == "open"
+    before, failures = asked(governed), governed.job(first).failures
+
+    # When it is due again, and so are others
+    governed.due_now()
+    others = [look(governed, capture) for _ in range(3)]
+    outcomes = [governed.executor.execute(job_id) for job_id in (first, *others)]
+
+    # Then all wait until it may be tried, nothing is sent, and no attempt is used up
+    assert outcomes == ["postponed"] * 4
+    assert asked(governed) == before
+    for job_id in (first, *others):
+        job = governed.job(job_id)
+        assert job.failures == (failures if job_id == first else 0)
+        assert (job.due_at - governed.database.now()).total_seconds() > POLICY.open_seconds - 30
+        assert "the circuit is open" in newest_attempt(governed, job_id).error
+
+
+def test_after_an_outage_one_job_tries_and_the_others_follow(
+    governed, organization, redis_client, money
+):
+    # Given an outage that opened the circuit, and jobs that wait
+    capture = paid(governed, organization)
+    governed.sandbox.fault("paypal", "status", status=503, match=PAYMENTS)
+    jobs = [look(governed, capture) for _ in range(8)]
+    for job_id in jobs:
+        governed.executor.execute(job_id)
+    before = asked(governed)
+    assert before == POLICY.failures
+
+    # When all of them are due at one moment, and the provider is still down
+    wait_is_over(redis_client, money)
+    governed.due_now()
+    for job_id in jobs:
+        governed.executor.execute(job_id)
+
+    # Then one request was made by all of them together
+    assert asked(governed) == before + 1
+    assert state_of(redis_client, money).openings == 2
+
+    # And when it is back, all are done
+    clear_faults(governed)
+    wait_is_over(redis_client, money)
+    governed.due_now()
+    assert [governed.executor.execute(job_id) for job_id in jobs] == ["done"] * 8
+    assert governed.wallet(organization).balance_micros == 10_000_000
+    assert state_of(redis_client, money).state == "closed"
+
+
+def test_a_suspension_goes_on_while_every_circuit_is_open(governed, redis_client):
+    # Given a customer, and circuits of Twilio that are open for every class
+    customer = governed.customer()
+    account = governed.settings.twilio_account_sid
+    fleet = circuits(redis_client)
+    for of in CallClass:
+        route = Route(Provider.TWILIO, account, of)
+        for _ in range(POLICY.failures):
+            fleet.leave(route, "", "failed", 60)
+        assert state_of(redis_client, route).state == "open"
+
+    # When its subaccount is to be suspended
+    job_id = want(governed, customer.brand_ids[0], "suspended")
+    assert governed.executor.execute(job_id) == "done"
+
+    # Then it is, and the answer closed the circuit of safety calls alone
+    assert governed.twilio_status(customer.sids[0]) == "suspended"
+    states = {of: state_of(redis_client, Route(Provider.TWILIO, account, of)) for of in CallClass}
+    assert [states[of].state for of in CallClass] == ["closed", "open", "open"]
+
+
+def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
+    governed, organization, redis_client, money
+):
+    # Given an open circuit for money
+    capture = paid(governed, organization)
+    fleet = circuits(redis_client)
+    for _ in range(POLICY.failures):
+        fleet.leave(money, "", "failed", 0)
+    arguments = {"provider": "paypal", "kind": "capture", "external_id": capture}
+    # When the same look is staged in both queues
+    of_safety = governed.do(
+        lambda session, _: stage(
+            session, JOB_TYPES["look_at_payment"], None, queue=Queue.SAFETY, **arguments
+        )
+    )
+    of_money = look(governed, capture)
+    # Then its class is its queue's
+    assert governed.executor.execute(of_money) == "postponed"
+    assert governed.executor.execute(of_safety) == "done"
+
+
+def test_one_workers_429_holds_back_the_account_for_all(governed, organization, redis_client):
+    # Given a provider that told one job to stay away
+    capture = paid(governed, organization)
+    governed.sandbox.fault(
+        "paypal", "status", status=429, headers={"Retry-After": "40"}, match=PAYMENTS, times=1
+    )
+    jobs = [look(governed, capture) for _ in range(3)]
+    assert governed.executor.execute(jobs[0]) == "failed"
+
+    # When the others run, Then nothing is sent, and they wait until then
+    assert [governed.executor.execute(job_id) for job_id in jobs[1:]] == ["postponed"] * 2
+    assert asked(governed) == 1
+    for job_id in jobs:
+        assert (governed.job(job_id).due_at - governed.database.now()).total_seconds() > 15
+
+    # And afterwards all are done
+    holds_are_over(redis_client)
+    governed.due_now()
+    assert [governed.executor.execute(job_id) for job_id in jobs] == ["done"] * 3
+
+
+def test_while_redis_is_away_money_goes_on_and_bulk_waits(world, organization):
+    # Given a worker that cannot reach Redis
+    away = circuits(connect("unix:///nowhere/valkey.sock?db=0", timeout_seconds=0.2))
+    providers = registry.build(world.settings, away)
+    blind = World(world.database, world.settings, world.sandbox, providers)
+    arguments = {"provider": "paypal", "kind": "capture", "external_id": paid(blind, organization)}
+    jobs = [
+        blind.do(
+            lambda session, _, queue=queue: stage(
+                session, JOB_TYPES["look_at_payment"], None, queue=queue, **arguments
+            )
+        )
+        for queue in (Queue.SAFETY, Queue.BILLING, Queue.MAINTENANCE)
+    ]
+    # When jobs of each class run
+    outcomes = [blind.executor.execute(job_id) for job_id in jobs]
+    providers.close()
+    # Then bulk waits, without an attempt
+    assert outcomes == ["done", "done", "postponed"]
+    assert blind.job(jobs[2]).failures == 0
+
+
+def test_two_workers_see_one_circuit(world, processes, organization, redis_client, money):
+    # Given a provider that is down, and two worker processes with many payments to look at
+    capture = paid(world, organization)
+    fault = world.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
+    jobs = [look(world, capture) for _ in range(30)]
+    environment = {"CIRCUIT_FAILURES": "4", "CIRCUIT_CALLS": "8", "CIRCUIT_OPEN_SECONDS": "3600"}
+    for _ in range(2):
+        processes.worker("billing", threads=2, CIRCUIT_OPEN_SECONDS_MAX="3600", **environment)
+    processes.relay()
+
+    # When they have worked on all of them
+    def all_tried() -> bool:
+        return all(job.attempt for job in jobs_of(world, "look_at_payment"))
+
+    assert eventually(all_tried, 60)
+    assert eventually(lambda: not any(job.lease_until for job in jobs_of(world, "look_at_payment")))
+
+    # Then they sent few requests in all: those that opened it, and those on their way just then
+    assert 4 <= world.sandbox.fault_now(fault)["hits"] <= 4 + 3
+    assert state_of(redis_client, money).state == "open"
+
+    # And when it is tried again, every payment is looked at, and the money is there once
+    clear_faults(world)
+    wait_is_over(redis_client, money)
+
+    def all_done() -> bool:
+        world.due_now()
+        return all(job.outcome == "done" for job in jobs_of(world, "look_at_payment"))
+
+    assert eventually(all_done, 60)
+    assert len(jobs) == 30
+    assert not redis_client.exists(circuit_key(money))
+    assert world.wallet(organization).balance_micros == 10_000_000

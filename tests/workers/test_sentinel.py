@@ -1,0 +1,108 @@
+"""Redis behind Sentinels: its master is killed, and every job is done once all the same."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+import redis
+
+from db.circuits import HELD, Circuits
+from db.models import JobAttempt
+from db.ring import Ringer, connect
+from domain.jobs import ENFORCE_ORGANIZATION, stage
+from tests.db.circuits_by_hand import BULK, MONEY
+from tests.sentinels import LIMIT_SECONDS, Service, sentinels_missing
+from tests.servers import server_folder
+from tests.workers.scenes import eventually
+from tests.world import make_organization
+
+pytestmark = pytest.mark.skipif(bool(sentinels_missing()), reason=sentinels_missing())
+
+
+@pytest.fixture
+def service():
+    with server_folder() as folder:
+        made = Service(folder)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.mark.timeout(300)
+def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
+    world, processes, service
+):
+    # Given a worker and a relay that know Redis by its Sentinels, and a process that rings
+    organization = make_organization(world.database)
+    master = service.master()
+    processes.worker("safety", REDIS_URL=service.url)
+    relay = processes.relay(REDIS_URL=service.url)
+    ringer = Ringer(service.url)
+    world.database.after_commit = ringer.ring
+    staged = []
+
+    def stage_some() -> None:
+        staged.extend(
+            world.do(
+                lambda session, _: stage(
+                    session, ENFORCE_ORGANIZATION, organization, organization_id=organization
+                )
+            )
+            for _ in range(20)
+        )
+
+    def all_done() -> bool:
+        return all(world.job(job_id).outcome == "done" for job_id in staged)
+
+    stage_some()
+    assert eventually(all_done, LIMIT_SECONDS)
+
+    # When the master is killed while jobs are staged, and another takes over
+    stage_some()
+    service.kill(master)
+    stage_some()
+    assert eventually(lambda: service.master() not in (master, None), LIMIT_SECONDS), service.said()
+    stage_some()
+
+    # Then every job is done, by one attempt each
+    assert eventually(all_done, 120), (relay.said(), service.said())
+    attempts = world.read(JobAttempt)
+    assert sorted(one.job_id for one in attempts if one.job_id in staged) == sorted(staged)
+
+    # And when the old master comes back as a replica, the service goes on
+    service.start_server(master)
+    with service.client(master) as old:
+        assert eventually(lambda: old.info("replication")["role"] == "slave", LIMIT_SECONDS)
+    stage_some()
+    assert eventually(all_done, LIMIT_SECONDS)
+    ringer.close()
+
+
+@pytest.mark.timeout(300)
+def test_circuits_follow_a_failover(service, settings):
+    # Given circuits kept at the service, and an account held back
+    fleet = Circuits.from_settings(settings.model_copy(update={"redis_url": service.url}))
+    master = service.master()
+    fleet.leave(BULK, "", "answered", 60)
+    with closing(connect(service.url)) as client:
+        assert client.zcard(HELD) == 1
+        client.wait(1, 20_000)
+
+        # When the master dies, Then calls for money go out meanwhile
+        service.kill(master)
+        fleet.enter(MONEY, 1.0)
+        assert eventually(lambda: service.master() not in (master, None), LIMIT_SECONDS)
+
+        # And what was known is known to the one that takes over
+        assert eventually(lambda: _members(client) == 1, LIMIT_SECONDS)
+    fleet.close()
+
+
+def _members(client) -> int:
+    try:
+        return client.zcard(HELD)
+    except redis.RedisError:
+        return -1
