@@ -89,9 +89,7 @@ def paypal_event(event_type: str, resource: Mapping[str, object]) -> bytes:
     ).encode()
 
 
-def twilio_callbacks(
-    count: int, accounts: list[tuple[str, str]], public_url: str
-) -> list[bytes]:
+def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: str) -> list[bytes]:
     """This function will write status callbacks of messages, over accounts (sid, token) in turn."""
     path = "/webhooks/twilio"
     made = []
