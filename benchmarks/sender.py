@@ -48,9 +48,8 @@ def send_all(
         selector.register(connection, selectors.EVENT_READ)
     began, began_cpu = time.perf_counter(), time.thread_time()
     ends = began + seconds
-    open_ = [key.fileobj for key in list(selector.get_map().values())]
-    for connection in open_:
-        _send_next(selector, connection, waiting)
+    for key in list(selector.get_map().values()):
+        _send_next(selector, key.fileobj, waiting)
     answered = 0
     while selector.get_map():
         ready = selector.select(_SILENCE_SECONDS)

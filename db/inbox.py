@@ -205,14 +205,8 @@ def _tell(events: list[Received], verdicts: list[Verdict]) -> None:
     log.info(
         "webhooks received",
         events=[
-            {
-                "correlation_id": event.correlation_id,
-                "source": event.source,
-                "event_type": event.event_type,
-                "external_id": event.external_id,
-                "verdict": verdict,
-            }
-            for event, verdict in zip(events, verdicts, strict=True)
+            f"{one.correlation_id} {one.source} {one.event_type} {one.external_id} {verdict}"
+            for one, verdict in zip(events, verdicts, strict=True)
         ],
     )
 

@@ -24,11 +24,14 @@ async def read_body(delivery: Delivery, *, media_type: str, bytes_max: int) -> b
     declared = delivery.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > bytes_max:
         raise Refusal(413, "Too large", f"At most {bytes_max} bytes.")
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            body = await _read_all(delivery, bytes_max)
-    except TimeoutError:
-        raise Refusal(408, "Too slow", f"The body took over {_BODY_SECONDS} s.") from None
+    if delivery.is_whole:
+        body = await _read_all(delivery, bytes_max)
+    else:
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _read_all(delivery, bytes_max)
+        except TimeoutError:
+            raise Refusal(408, "Too slow", f"The body took over {_BODY_SECONDS} s.") from None
     if not body:
         raise Refusal(400, "Malformed", "The body is empty.")
     return body

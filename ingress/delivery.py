@@ -1,4 +1,4 @@
-"""One webhook's request as it came. Starlette's Request does more than a webhook needs, and longer."""
+"""One webhook's request as it came; Starlette's Request would do more than a webhook needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
+
+#: A scope has this key once its request has come whole; see ingress.protocol.
+WHOLE = "holdfast.whole"
 
 
 class Delivery:
@@ -22,6 +25,11 @@ class Delivery:
         self.headers: Mapping[str, str] = (
             plain if len(plain) == len(pairs) else Headers(raw=scope["headers"])
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the server has the whole body already, so that reading it waits for nobody."""
+        return WHOLE in self._scope
 
     @property
     def path_and_query(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from structlog.stdlib import BoundLogger
 from starlette.types import Receive, Scope, Send
+from structlog.stdlib import BoundLogger
 
 from base.ids import new_id
 from base.log import bound, get_logger

@@ -13,8 +13,8 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -51,8 +51,7 @@ _TRANSMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,49}")
 _WEBHOOK_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
-@dataclass(frozen=True)
-class VerifiedWebhook:
+class VerifiedWebhook(NamedTuple):
     """A message that PayPal signed for us."""
 
     #: The event's id. It is not unique to a body: keep the body's hash with transmission_id.
@@ -63,8 +62,7 @@ class VerifiedWebhook:
     occurred_at: datetime | None
 
 
-@dataclass(frozen=True)
-class Transmission:
+class Transmission(NamedTuple):
     """The five headers of a signature, checked for shape; `time` is kept as it was written."""
 
     id: str
@@ -178,7 +176,6 @@ class PayPalWebhookVerifier:
 
     def prove(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
         """This function will do what `verify` does, of headers that have been read already."""
-        self.certificates.check_url(transmission.certificate_url)
         if not -self._ahead_max <= now - transmission.sent_at <= self._age_max:
             raise ForgedWebhook("the transmission time is too old or in the future")
         if self._api is not None:
@@ -196,6 +193,7 @@ class PayPalWebhookVerifier:
         )
 
     def _ask(self, api: PayPalApi, transmission: Transmission, body: bytes) -> None:
+        self.certificates.check_url(transmission.certificate_url)
         fields = {
             "auth_algo": _ALGORITHM,
             "cert_url": transmission.certificate_url,
