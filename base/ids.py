@@ -20,5 +20,16 @@ def new_id(kind: str) -> str:
 
     Units: `kind` is two to four lower-case letters; the part after it is 26 characters.
     """
-    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return f"{kind}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
+    return new_ids(kind, 1)[0]
+
+
+def new_ids(kind: str, count: int) -> list[str]:
+    """This function will make so many ids at once, for less than one by one."""
+    milliseconds = (time.time_ns() // 1_000_000) << 80
+    chance = secrets.token_bytes(10 * count)
+    made = []
+    for start in range(0, 10 * count, 10):
+        number = milliseconds | int.from_bytes(chance[start : start + 10], "big")
+        digits = "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+        made.append(f"{kind}_{digits}")
+    return made

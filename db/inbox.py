@@ -15,7 +15,7 @@ from typing import NamedTuple
 import psycopg
 
 from base.enums import Queue
-from base.ids import new_id
+from base.ids import new_ids
 from base.log import get_logger
 from db.engine import driver_url
 from db.jobs import Staged
@@ -147,8 +147,8 @@ class InboxBatcher:
                 answer.set_result(verdict)
 
     async def _insert(self, events: list[Received]) -> list[Verdict]:
-        ids = [new_id("evt") for _ in events]
-        jobs = [new_id("job") for _ in events]
+        ids = new_ids("evt", len(events))
+        jobs = new_ids("job", len(events))
         connection = await self._connected()
         try:
             async with asyncio.timeout(_STATEMENT_SECONDS):
