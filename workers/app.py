@@ -12,7 +12,6 @@ import threading
 from types import FrameType
 
 import dramatiq
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import ShutdownNotifications, TimeLimit
 from dramatiq.worker import Worker
 
@@ -25,6 +24,7 @@ from domain.jobs import JOB_TYPES
 from providers.registry import Providers
 from workers.actors import ACTORS
 from workers.execute import Executor
+from workers.fetch import PromptBroker
 
 log = get_logger(__name__)
 
@@ -32,17 +32,18 @@ log = get_logger(__name__)
 _REDIS_RETRIES = 60
 #: After so long without a word, a worker's unacknowledged messages go to others, in milliseconds.
 _HEARTBEAT_TIMEOUT_MS = 10_000
-#: How often an idle worker asks for messages, in milliseconds.
-_IDLE_POLL_MS = 50
+#: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
+#: milliseconds; far below the heartbeat's timeout, since each look is a heartbeat too.
+_IDLE_WAIT_MS = 500
 
 
-def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> RedisBroker:
+def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> PromptBroker:
     """This function will make the broker with an actor for every declared job.
 
     A message for a name that is not declared would be dead-lettered by Dramatiq; the job's row
     would then be rung again until a worker that knows it is there.
     """
-    broker = RedisBroker(  # type: ignore[no-untyped-call]
+    broker = PromptBroker(  # type: ignore[no-untyped-call]
         client=connect(redis_url, retries=_REDIS_RETRIES),
         middleware=[TimeLimit(), ShutdownNotifications()],
         namespace=NAMESPACE,
@@ -86,7 +87,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         broker,
         queues={str(queue) for queue in queues},
         worker_threads=threads,
-        worker_timeout=_IDLE_POLL_MS,
+        worker_timeout=_IDLE_WAIT_MS,
     )
     # One message a thread, so that none waits behind a slow one while another worker is idle.
     worker.queue_prefetch = threads
