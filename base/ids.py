@@ -11,6 +11,9 @@ from datetime import datetime
 
 #: Crockford's base 32, in lower case: sorts as bytes do, and has no letters that look like digits.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+#: Every two of them, since an id is made for every request: by ten bits at a time.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
 
 
 def new_id(kind: str) -> str:
@@ -18,7 +21,17 @@ def new_id(kind: str) -> str:
 
     Units: `kind` is two to four lower-case letters; the part after it is 26 characters.
     """
-    return _id(kind, time.time_ns() // 1_000_000, secrets.randbits(80))
+    return new_ids(kind, 1)[0]
+
+
+def new_ids(kind: str, count: int) -> list[str]:
+    """This function will make so many ids at once, for less than one by one."""
+    milliseconds = time.time_ns() // 1_000_000
+    chance = secrets.token_bytes(10 * count)
+    return [
+        _id(kind, milliseconds, int.from_bytes(chance[start : start + 10], "big"))
+        for start in range(0, 10 * count, 10)
+    ]
 
 
 def first_id(kind: str, made_at: datetime) -> str:
@@ -28,5 +41,4 @@ def first_id(kind: str, made_at: datetime) -> str:
 
 def _id(kind: str, milliseconds: int, chance: int) -> str:
     number = milliseconds << 80 | chance
-    digits = [_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)]
-    return f"{kind}_{''.join(digits)}"
+    return f"{kind}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"

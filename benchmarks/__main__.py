@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,15 +13,23 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hot_wallet import hot_wallet
-from benchmarks.measure import Result, Skipped
+from benchmarks.house import House, bench_house
+from benchmarks.ingest import ingest
+from benchmarks.measure import Result, Skipped, Timing
 from benchmarks.pgbench import find_pgbench
 from benchmarks.server import Bench, bench_server
 from benchmarks.spread_wallets import spread_wallets
 
-BENCHMARKS: dict[str, Callable[[Bench, int, float], list[Result]]] = {
+#: Of the ledger alone, against pgbench.
+LEDGER: dict[str, Callable[[Bench, int, float], list[Result]]] = {
     "hot_wallet": hot_wallet,
     "spread_wallets": spread_wallets,
 }
+#: Of our processes, from the socket to the effect.
+SYSTEM: dict[str, Callable[[House, int, float], Sequence[Result | Timing]]] = {
+    "ingest": ingest,
+}
+BENCHMARKS = [*LEDGER, *SYSTEM]
 
 
 def main() -> int:
@@ -35,15 +43,22 @@ def main() -> int:
     names = asked.names or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    results: list[Result | Skipped] = []
-    if find_pgbench() is None:
-        results += [Skipped(name, "pgbench is not installed") for name in names]
-    else:
+    results: list[Result | Timing | Skipped] = []
+    ledger = [name for name in names if name in LEDGER]
+    system = [name for name in names if name in SYSTEM]
+    if ledger and find_pgbench() is None:
+        results += [Skipped(name, "pgbench is not installed") for name in ledger]
+    elif ledger:
         with bench_server() as bench:
-            for name in names:
-                print(f"{name}: {asked.rounds} rounds", file=sys.stderr, flush=True)  # noqa: T201
-                results += BENCHMARKS[name](bench, asked.rounds, asked.seconds)
-    Console(width=100).print(_table(results))
+            for name in ledger:
+                _announce(name, asked.rounds)
+                results += LEDGER[name](bench, asked.rounds, asked.seconds)
+    if system:
+        with bench_house() as house:
+            for name in system:
+                _announce(name, asked.rounds)
+                results += SYSTEM[name](house, asked.rounds, asked.seconds)
+    Console(width=120).print(_table(results))
     figures = [asdict(result) for result in results]
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -51,15 +66,28 @@ def main() -> int:
     return 0
 
 
-def _table(results: list[Result | Skipped]) -> Table:
+def _announce(name: str, rounds: int) -> None:
+    print(f"{name}: {rounds} rounds", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _table(results: Sequence[Result | Timing | Skipped]) -> Table:
     table = Table("benchmark", "value", "baseline", "ratio", "spread", "unit", "rounds")
     for one in results:
-        if isinstance(one, Skipped):
-            table.add_row(one.name, "-", "-", "-", "-", f"skipped: {one.skipped}", "-")
-        else:
-            spread = f"{one.ratio_min} - {one.ratio_max}"
-            figures = (f"{one.value:,.0f}", f"{one.baseline:,.0f}", f"{one.ratio}", spread)
-            table.add_row(one.name, *figures, one.unit, str(one.rounds))
+        match one:
+            case Skipped():
+                table.add_row(one.name, "-", "-", "-", "-", f"skipped: {one.skipped}", "-")
+            case Timing():
+                value = f"{one.p50_ms:g} / {one.p99_ms:g}"
+                baseline = "-"
+                if one.baseline_p50_ms is not None:
+                    baseline = f"{one.baseline_p50_ms:g} / {one.baseline_p99_ms:g}"
+                unit = f"ms, p50 / p99; {one.limit}"
+                worst = f"p99 at most {one.p99_ms_max:g}"
+                table.add_row(one.name, value, baseline, "-", worst, unit, str(one.rounds))
+            case Result():
+                spread = f"{one.ratio_min} - {one.ratio_max}"
+                figures = (f"{one.value:,.0f}", f"{one.baseline:,.0f}", f"{one.ratio}", spread)
+                table.add_row(one.name, *figures, one.unit, str(one.rounds))
     return table
 
 

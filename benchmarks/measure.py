@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from base.clock import wait_until
+
+#: Seconds in which whatever a benchmark waits for has to come about.
+_WAIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,22 @@ class Result:
     ratio_max: float
     unit: str
     rounds: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long something took, measured against a limit: medians over the rounds of p50 and p99."""
+
+    name: str
+    p50_ms: float
+    p99_ms: float
+    #: The worst round's p99.
+    p99_ms_max: float
+    limit: str
+    rounds: int
+    #: The same of the baseline, where there is one.
+    baseline_p50_ms: float | None = None
+    baseline_p99_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,3 +79,46 @@ def compare(
         unit=unit,
         rounds=rounds,
     )
+
+
+def timing(
+    name: str,
+    limit: str,
+    rounds: list[list[float]],
+    baseline: list[list[float]] | None = None,
+) -> Timing:
+    """This function will make one figure of every round's durations, given in seconds."""
+    worst = [percentile_ms(one, 99) for one in rounds]
+    return Timing(
+        name=name,
+        p50_ms=round(statistics.median(percentile_ms(one, 50) for one in rounds), 2),
+        p99_ms=round(statistics.median(worst), 2),
+        p99_ms_max=round(max(worst), 2),
+        limit=limit,
+        rounds=len(rounds),
+        baseline_p50_ms=_median_of(baseline, 50),
+        baseline_p99_ms=_median_of(baseline, 99),
+    )
+
+
+def percentile_ms(durations: list[float], percent: int) -> float:
+    """This function will give the duration, in milliseconds, that so many per cent do not pass."""
+    ordered = sorted(durations)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] * 1000
+
+
+def wait(condition: Callable[[], bool], what: str, *, every_seconds: float = 0.05) -> float:
+    """This function will wait until the condition holds and give the seconds it took.
+
+    Raises: SystemExit when it does not come about.
+    """
+    began = time.monotonic()
+    if not wait_until(condition, limit_seconds=_WAIT_SECONDS, every_seconds=every_seconds):
+        raise SystemExit(f"waited {_WAIT_SECONDS:g} s in vain for {what}")
+    return time.monotonic() - began
+
+
+def _median_of(rounds: list[list[float]] | None, percent: int) -> float | None:
+    if rounds is None:
+        return None
+    return round(statistics.median(percentile_ms(one, percent) for one in rounds), 2)

@@ -31,6 +31,25 @@ _WAIT = (
     " ring_at = clock_timestamp() + make_interval(secs => :delay)"
 )
 
+_CLAIM = text(
+    "SELECT name, kwargs, organization_id, queue, correlation_id, attempt, failures, rings,"
+    " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
+    " WHERE id = :id AND done_at IS NULL AND dead_at IS NULL AND due_at <= clock_timestamp()"
+    " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
+    " FOR NO KEY UPDATE SKIP LOCKED"
+)
+#: The row and its attempt's in one statement, since this is what nearly every job comes to.
+_FINISH = text(
+    "WITH ended AS (UPDATE jobs SET done_at = clock_timestamp(), outcome = :outcome,"
+    " ring_at = NULL, last_error = :error, attempt = :attempt, worker = :worker, lease_until = NULL"
+    " WHERE id = :id AND attempt = :expected AND done_at IS NULL AND dead_at IS NULL"
+    " RETURNING id, attempt, done_at)"
+    " INSERT INTO job_attempts (job_id, attempt, worker, started_at, ended_at, outcome, error)"
+    " SELECT id, attempt, :worker, :started_at, done_at, :outcome, :error FROM ended"
+    " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
+    " outcome = excluded.outcome, error = excluded.error RETURNING job_id"
+)
+
 _STAGED = "holdfast.staged"
 _CAUSE = "holdfast.cause"
 
@@ -138,17 +157,7 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
     one more failure, since its worker died. With 0 the row only stays locked until the caller's
     transaction ends.
     """
-    row = session.execute(
-        text(
-            "SELECT name, kwargs, organization_id, queue, correlation_id, attempt, failures, rings,"
-            " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
-            " WHERE id = :id AND done_at IS NULL AND dead_at IS NULL"
-            " AND due_at <= clock_timestamp()"
-            " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
-            " FOR NO KEY UPDATE SKIP LOCKED"
-        ),
-        {"id": job_id},
-    ).one_or_none()
+    row = session.execute(_CLAIM, {"id": job_id}).one_or_none()
     if row is None:
         return None
     failures = row.failures + int(row.abandoned)
@@ -212,15 +221,19 @@ def finish(
     error: str | None = None,
 ) -> bool:
     """This function will mark the job done (or refused); False if another claim has it now."""
-    changed = _update(
-        session,
-        claimed,
-        "done_at = clock_timestamp(), outcome = :outcome, ring_at = NULL, last_error = :error",
-        {"outcome": outcome, "error": _short(error), "worker": worker},
+    ended = session.execute(
+        _FINISH,
+        {
+            "id": claimed.job_id,
+            "attempt": claimed.attempt,
+            "expected": claimed.expected_attempt,
+            "worker": worker,
+            "started_at": claimed.started_at,
+            "outcome": outcome,
+            "error": _short(error),
+        },
     )
-    if changed:
-        _write_attempt(session, claimed, worker, outcome=outcome, error=error)
-    return changed
+    return ended.one_or_none() is not None
 
 
 def postpone(

@@ -9,6 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from base.settings import Settings
 from db.engine import Database
@@ -16,6 +17,7 @@ from db.inbox import InboxBatcher
 from db.refusals import RefusalLog
 from db.ring import Ringer
 from ingress.answers import on_error, on_http_exception
+from ingress.front import Front
 from ingress.health import Ready, healthz
 from ingress.protocol import BoundedProtocol
 from ingress.webhooks.door import Door
@@ -28,7 +30,7 @@ from providers.registry import Providers
 STOP_SECONDS = 10
 
 
-def build_app(settings: Settings, providers: Providers) -> Starlette:
+def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     """This function will make the application.
 
     Raises: SettingsError when PayPal's webhook id is missing or wrong.
@@ -62,11 +64,15 @@ def build_app(settings: Settings, providers: Providers) -> Starlette:
         verifier.close()
         providers.close()
 
+    doors = {
+        "/webhooks/paypal": paypal,
+        "/api/webhooks/paypal": paypal,
+        "/webhooks/twilio": twilio,
+    }
     app = Starlette(
         routes=[
-            Route("/webhooks/paypal", paypal.answer, methods=["POST"]),
-            Route("/api/webhooks/paypal", paypal.answer, methods=["POST"]),
-            Route("/webhooks/twilio", twilio.answer, methods=["POST"]),
+            # Reached by other methods only, which are told which one is allowed.
+            *(Route(path, door, methods=["POST"]) for path, door in doors.items()),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", Ready(database).answer, methods=["GET"]),
         ],
@@ -76,7 +82,7 @@ def build_app(settings: Settings, providers: Providers) -> Starlette:
     # A slash too many is an unknown route: a redirect would be built from what a request says of
     # its host, and no provider follows one.
     app.router.redirect_slashes = False
-    return app
+    return Front(app, doors)
 
 
 def serve(settings: Settings, providers: Providers) -> None:

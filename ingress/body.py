@@ -4,40 +4,50 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.requests import ClientDisconnect, Request
-
 from ingress.answers import Refusal
+from ingress.delivery import Delivery
 
 #: Seconds a sender has to deliver its whole body.
 _BODY_SECONDS = 10
 
 
-async def read_body(request: Request, *, media_type: str, bytes_max: int) -> bytes:
+async def read_body(delivery: Delivery, *, media_type: str, bytes_max: int) -> bytes:
     """This function will give the body exactly as received.
 
     Raises: Refusal 415 for another media type, 413 when it is longer than `bytes_max` (the
     declared length is believed, the true one is counted), 400 when it is empty or broken off,
     408 when it takes too long.
     """
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != media_type:
+    given = delivery.headers.get("content-type", "")
+    if given != media_type and given.partition(";")[0].strip().lower() != media_type:
         raise Refusal(415, "Unknown content", f"Send {media_type}.")
-    declared = request.headers.get("content-length", "")
+    declared = delivery.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > bytes_max:
         raise Refusal(413, "Too large", f"At most {bytes_max} bytes.")
+    if delivery.is_whole:
+        body = await _read_all(delivery, bytes_max)
+    else:
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _read_all(delivery, bytes_max)
+        except TimeoutError:
+            raise Refusal(408, "Too slow", f"The body took over {_BODY_SECONDS} s.") from None
+    if not body:
+        raise Refusal(400, "Malformed", "The body is empty.")
+    return body
+
+
+async def _read_all(delivery: Delivery, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > bytes_max:
-                    raise Refusal(413, "Too large", f"At most {bytes_max} bytes.")
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Refusal(408, "Too slow", f"The body took over {_BODY_SECONDS} s.") from None
-    except ClientDisconnect:
-        raise Refusal(400, "Broken off", "The body ended too early.") from None
-    if not size:
-        raise Refusal(400, "Malformed", "The body is empty.")
-    return b"".join(chunks)
+    while True:
+        message = await delivery.receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "Broken off", "The body ended too early.")
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > bytes_max:
+            raise Refusal(413, "Too large", f"At most {bytes_max} bytes.")
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)

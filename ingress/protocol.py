@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ingress.delivery import WHOLE
+
 #: Bytes of a request line and headers; PayPal's have under 3 KiB.
 HEAD_BYTES_MAX = 65_536
 #: Seconds a connection may take to send them, from its opening or the request's first byte.
@@ -27,7 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """This function will begin to wait for the first head."""
         super().connection_made(transport)
-        self._begin_head()
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """This function will stop waiting."""
@@ -38,7 +40,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """This function will count what belongs to a head, and close when that is too much."""
         super().data_received(data)
         if self._in_head:
-            # A body that came in the same piece has ended the head by now.
+            # A head that came whole in this piece has ended by now, and needed no timer.
+            self._wait_for_head()
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.transport.close()
@@ -46,17 +49,22 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """This function will begin to wait for a further head on the same connection."""
         super().on_message_begin()
-        self._begin_head()
+        self._end_head()
+        self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         """This function will stop waiting: the head is whole."""
         self._end_head()
         super().on_headers_complete()
 
-    def _begin_head(self) -> None:
-        self._end_head()
-        self._in_head, self._head_bytes = True, 0
-        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def on_message_complete(self) -> None:
+        """This function will note that the whole request has come."""
+        super().on_message_complete()
+        self.scope[WHOLE] = True  # type: ignore[literal-required]
+
+    def _wait_for_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _end_head(self) -> None:
         self._in_head = False

@@ -32,8 +32,9 @@ _REDIS_RETRIES = 60
 _HEARTBEAT_TIMEOUT_MS = 10_000
 #: Seconds for the look that tells that a job is of an unknown name.
 _UNKNOWN_LIMIT_SECONDS = 10
-#: How often an idle worker asks for messages, in milliseconds.
-_IDLE_POLL_MS = 50
+#: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
+#: milliseconds; far below the heartbeat's timeout, since each look is a heartbeat too.
+_IDLE_WAIT_MS = 500
 
 
 def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> BellBroker:
@@ -88,7 +89,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         broker,
         queues={str(queue) for queue in queues},
         worker_threads=threads,
-        worker_timeout=_IDLE_POLL_MS,
+        worker_timeout=_IDLE_WAIT_MS,
     )
     # One message a thread, so that none waits behind a slow one while another worker is idle.
     worker.queue_prefetch = threads

@@ -8,17 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 from dramatiq import Actor, MessageProxy
-from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import ActorNotFound
+
+from workers.fetch import PromptConsumer
 
 #: The actor that answers bells of jobs that this version of the worker does not know.
 UNKNOWN_JOB = "unknown_job"
 
 
-class _BellConsumer(_RedisConsumer):
+class _BellConsumer(PromptConsumer):
     def nack(self, message: MessageProxy) -> None:
         # An interrupt may still hit outside the wrapper that catches all; the row rings again.
-        self.ack(message)  # type: ignore[no-untyped-call]
+        self.ack(message)
 
 
 class BellBroker(RedisBroker):

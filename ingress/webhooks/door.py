@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from structlog.stdlib import BoundLogger
 
 from base.ids import new_id
 from base.log import bound, get_logger
 from base.outcomes import ProviderUnavailable
 from db.inbox import InboxBatcher, InboxUnavailable, Received, Verdict
 from db.refusals import RefusalLog
-from ingress.answers import Refusal, accepted, problem_response
+from ingress.answers import Refusal, accept, problem_response
+from ingress.delivery import Delivery
 from providers.errors import (
     CertificateUnavailable,
     CredentialsRejected,
@@ -24,11 +25,14 @@ log = get_logger(__name__)
 
 #: What a sender is asked to wait before it sends again, in seconds.
 _RETRY_AFTER_SECONDS = 5
-Prove = Callable[[Request, str], Awaitable[Received]]
+Prove = Callable[[Delivery, str], Awaitable[Received]]
 
 
 class Door:
-    """Takes a provider's message in: proved by `prove`, stored, and only then answered with 2xx."""
+    """Takes a provider's message in: proved by `prove`, stored, and only then answered with 2xx.
+
+    An ASGI application of its own: nothing but the server stands between it and the socket.
+    """
 
     def __init__(
         self,
@@ -45,43 +49,45 @@ class Door:
         self._refusals = refusals
         self._differing_is_forged = differing_is_forged
 
-    async def answer(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """This function will answer one delivery: 2xx only once its event is committed."""
         correlation_id = new_id("cor")
-        with bound(correlation_id=correlation_id, source=self._source):
-            try:
-                return await self._take_in(request, correlation_id)
-            except Refusal as refusal:
-                problem = refusal.problem
+        try:
+            verdict = await self._take_in(Delivery(scope, receive), correlation_id)
+        except Refusal as refusal:
+            problem = refusal.problem
+            with bound(correlation_id=correlation_id):
                 self._refusals.add(
                     self._source, problem.status, f"{problem.title}. {problem.detail}"
                 )
-                wait = refusal.retry_after_seconds
-                return problem_response(problem, {"Retry-After": str(wait)} if wait else None)
+            wait = refusal.retry_after_seconds
+            response = problem_response(problem, {"Retry-After": str(wait)} if wait else None)
+            await response(scope, receive, send)
+        else:
+            await accept(send, verdict, correlation_id)
 
-    async def _take_in(self, request: Request, correlation_id: str) -> Response:
+    async def _take_in(self, delivery: Delivery, correlation_id: str) -> Verdict:
         try:
-            event = await self._prove(request, correlation_id)
+            event = await self._prove(delivery, correlation_id)
             verdict = await self._inbox.receive(event)
         except ForgedWebhook as error:
             raise Refusal(401, "Not proved to be the provider's", str(error)) from None
         except MalformedWebhook as error:
             raise Refusal(400, "Malformed", str(error)) from None
         except (CertificateUnavailable, ProviderUnavailable, CredentialsRejected) as error:
-            log.error("cannot verify now", error=str(error))
+            self._log(correlation_id).error("cannot verify now", error=str(error))
             raise _later("It cannot be verified now.") from None
         except InboxUnavailable as error:
             raise _later(f"It cannot be stored now ({error}).") from None
         if verdict is Verdict.DIFFERS and self._differing_is_forged:
-            log.error("another body under an id seen before", external_id=event.external_id)
+            self._log(correlation_id).error(
+                "another body under an id seen before", external_id=event.external_id
+            )
             raise Refusal(401, "Not proved to be the provider's", "Its id came with another body.")
-        log.info(
-            "webhook received",
-            external_id=event.external_id,
-            event_type=event.event_type,
-            verdict=str(verdict),
-        )
-        return accepted(str(verdict), correlation_id)
+        return verdict
+
+    def _log(self, correlation_id: str) -> BoundLogger:
+        return log.bind(correlation_id=correlation_id, source=self._source)
 
 
 def _later(detail: str) -> Refusal:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from anyio import to_thread
-from starlette.requests import Request
 
 from base.clock import utc_now
 from base.enums import Provider, Queue
+from base.log import bound
 from base.settings import Settings
 from db.inbox import Received
 from ingress.body import read_body
-from providers.paypal.webhook import PayPalWebhookVerifier
+from ingress.delivery import Delivery
+from providers.paypal.webhook import PayPalWebhookVerifier, transmission_of
 
 
 class PayPalProof:
@@ -20,15 +21,16 @@ class PayPalProof:
         self._bytes_max = settings.webhook_body_bytes_max
         self._verifier = verifier
 
-    async def __call__(self, request: Request, correlation_id: str) -> Received:
-        body = await read_body(request, media_type="application/json", bytes_max=self._bytes_max)
-        headers, now = request.headers, utc_now()
-        if self._verifier.needs_network(headers):
-            webhook = await to_thread.run_sync(
-                lambda: self._verifier.verify(headers, body, now=now)
-            )
+    async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
+        body = await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)
+        transmission, now = transmission_of(delivery.headers), utc_now()
+        if self._verifier.must_ask(transmission):
+            with bound(correlation_id=correlation_id, source=str(Provider.PAYPAL)):
+                webhook = await to_thread.run_sync(
+                    lambda: self._verifier.prove(transmission, body, now=now)
+                )
         else:
-            webhook = self._verifier.verify(headers, body, now=now)
+            webhook = self._verifier.prove(transmission, body, now=now)
         return Received(
             source=Provider.PAYPAL,
             external_id=webhook.external_id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from anyio import to_thread
 from sqlalchemy import select
-from starlette.requests import Request
 
 from base.enums import Provider, Queue
 from base.outcomes import NotYet, OutcomeUnknown, Refused
@@ -13,6 +12,7 @@ from db.engine import Database
 from db.inbox import InboxUnavailable, Received
 from db.models import Brand
 from ingress.body import read_body
+from ingress.delivery import Delivery
 from providers.errors import ForgedWebhook
 from providers.twilio import webhook
 from providers.twilio.api import TwilioApi
@@ -31,9 +31,9 @@ class TwilioProof:
         self._twilio = twilio
         self._database = database
 
-    async def __call__(self, request: Request, correlation_id: str) -> Received:
+    async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
         body = await read_body(
-            request,
+            delivery,
             media_type="application/x-www-form-urlencoded",
             bytes_max=self._bytes_max,
         )
@@ -41,12 +41,11 @@ class TwilioProof:
         token = self._twilio.cached_token(sid)
         if token is None:
             token = await to_thread.run_sync(self._token_of, sid)
-        query = request.url.query
         params = webhook.verify(
             public_url=self._public_url,
-            path_and_query=request.url.path + (f"?{query}" if query else ""),
+            path_and_query=delivery.path_and_query,
             body=body,
-            signature=request.headers.get("x-twilio-signature"),
+            signature=delivery.headers.get("x-twilio-signature"),
             token=token,
         )
         is_message = "MessageSid" in params

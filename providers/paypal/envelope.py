@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from providers.errors import MalformedWebhook
 from providers.paypal.fields import instant_of
@@ -16,8 +15,7 @@ _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _EVENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """What every event has; `resource` is empty when the event has none."""
 
     external_id: str
@@ -50,9 +48,7 @@ def read(body: bytes) -> Envelope:
 
 def _strict_object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_each_key_once, parse_constant=_no_constant
-        )
+        value = _STRICT.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise MalformedWebhook("the body is not JSON") from None
     if not isinstance(value, dict):
@@ -69,3 +65,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise MalformedWebhook(f"{name} is not JSON")
+
+
+#: Made once: json.loads would make one for every body.
+_STRICT = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_constant=_no_constant)

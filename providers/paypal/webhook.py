@@ -13,8 +13,8 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -35,14 +35,23 @@ TRANSMISSION_AHEAD_MAX = timedelta(hours=1)
 
 #: The only algorithm seen, and the only one accepted.
 _ALGORITHM = "SHA256withRSA"
+_PADDING, _HASH = PKCS1v15(), SHA256()
 #: Characters of the longest header value. Source: PayPal's schema verify_webhook_signature.
 _HEADER_LENGTH_MAX = 500
+_HEADERS = frozenset(
+    {
+        "paypal-transmission-id",
+        "paypal-transmission-time",
+        "paypal-auth-algo",
+        "paypal-transmission-sig",
+        "paypal-cert-url",
+    }
+)
 _TRANSMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,49}")
 _WEBHOOK_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
-@dataclass(frozen=True)
-class VerifiedWebhook:
+class VerifiedWebhook(NamedTuple):
     """A message that PayPal signed for us."""
 
     #: The event's id. It is not unique to a body: keep the body's hash with transmission_id.
@@ -53,8 +62,7 @@ class VerifiedWebhook:
     occurred_at: datetime | None
 
 
-@dataclass(frozen=True)
-class Transmission:
+class Transmission(NamedTuple):
     """The five headers of a signature, checked for shape; `time` is kept as it was written."""
 
     id: str
@@ -69,20 +77,21 @@ def transmission_of(headers: Mapping[str, str]) -> Transmission:
 
     Raises: ForgedWebhook when one is missing, odd, or given twice.
     """
-    identifier = _header(headers, "paypal-transmission-id")
-    time = _header(headers, "paypal-transmission-time")
+    given = _signature_headers(headers)
+    identifier = _checked(given, "paypal-transmission-id")
+    time = _checked(given, "paypal-transmission-time")
     sent_at = instant_of(time)
     if not _TRANSMISSION_ID.fullmatch(identifier):
         raise ForgedWebhook("the transmission id is odd")
     if sent_at is None:
         raise ForgedWebhook("the transmission time is junk")
-    if _header(headers, "paypal-auth-algo") != _ALGORITHM:
+    if _checked(given, "paypal-auth-algo") != _ALGORITHM:
         raise ForgedWebhook("the algorithm is not SHA256withRSA")
     try:
-        signature = base64.b64decode(_header(headers, "paypal-transmission-sig"), validate=True)
+        signature = base64.b64decode(_checked(given, "paypal-transmission-sig"), validate=True)
     except (binascii.Error, ValueError):
         raise ForgedWebhook("the signature is not base64") from None
-    return Transmission(identifier, time, sent_at, signature, _header(headers, "paypal-cert-url"))
+    return Transmission(identifier, time, sent_at, signature, _checked(given, "paypal-cert-url"))
 
 
 def is_signed(key: RSAPublicKey, transmission: Transmission, webhook_id: str, body: bytes) -> bool:
@@ -92,7 +101,7 @@ def is_signed(key: RSAPublicKey, transmission: Transmission, webhook_id: str, bo
     """
     text = f"{transmission.id}|{transmission.time}|{webhook_id}|{zlib.crc32(body)}"
     try:
-        key.verify(transmission.signature, text.encode("ascii"), PKCS1v15(), SHA256())
+        key.verify(transmission.signature, text.encode("ascii"), _PADDING, _HASH)
     except InvalidSignature:
         return False
     return True
@@ -142,10 +151,16 @@ class PayPalWebhookVerifier:
         False also for headers that are refused without asking.
         """
         try:
-            transmission = transmission_of(headers)
-            self.certificates.check_url(transmission.certificate_url)
+            return self.must_ask(transmission_of(headers))
         except ForgedWebhook:
             return False
+
+    def must_ask(self, transmission: Transmission) -> bool:
+        """This function will tell whether `prove` will have to ask somebody, and so may wait.
+
+        Raises: ForgedWebhook for an address that nobody is asked at.
+        """
+        self.certificates.check_url(transmission.certificate_url)
         if self._api is not None:
             return True
         return self.certificates.cached(transmission.certificate_url) is None
@@ -157,8 +172,10 @@ class PayPalWebhookVerifier:
         Raises: ForgedWebhook, MalformedWebhook (proved, but unreadable), CertificateUnavailable
         or, where PayPal's API is asked, ProviderUnavailable and CredentialsRejected.
         """
-        transmission = transmission_of(headers)
-        self.certificates.check_url(transmission.certificate_url)
+        return self.prove(transmission_of(headers), body, now=now)
+
+    def prove(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
+        """This function will do what `verify` does, of headers that have been read already."""
         if not -self._ahead_max <= now - transmission.sent_at <= self._age_max:
             raise ForgedWebhook("the transmission time is too old or in the future")
         if self._api is not None:
@@ -176,6 +193,7 @@ class PayPalWebhookVerifier:
         )
 
     def _ask(self, api: PayPalApi, transmission: Transmission, body: bytes) -> None:
+        self.certificates.check_url(transmission.certificate_url)
         fields = {
             "auth_algo": _ALGORITHM,
             "cert_url": transmission.certificate_url,
@@ -191,11 +209,19 @@ class PayPalWebhookVerifier:
             raise ForgedWebhook("PayPal says that the signature is not its own")
 
 
-def _header(headers: Mapping[str, str], name: str) -> str:
-    values = {value for key, value in headers.items() if key.lower() == name}
-    if len(values) != 1:
-        raise ForgedWebhook(f"{name} is missing or given twice")
-    value = values.pop()
+def _signature_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for key, value in headers.items():
+        name = key.lower()
+        if name in _HEADERS and given.setdefault(name, value) != value:
+            raise ForgedWebhook(f"{name} is given twice")
+    return given
+
+
+def _checked(given: Mapping[str, str], name: str) -> str:
+    value = given.get(name)
+    if value is None:
+        raise ForgedWebhook(f"{name} is missing")
     if not value or len(value) > _HEADER_LENGTH_MAX or not value.isascii():
         raise ForgedWebhook(f"{name} is odd")
     return value

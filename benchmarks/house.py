@@ -1,0 +1,186 @@
+"""The whole house under measurement: durable servers, the sandbox, and our processes on request."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from base.settings import Settings
+from benchmarks.measure import wait
+from benchmarks.server import Bench
+from cli.databases import derive_app_url
+from cli.embedded import EmbeddedServers
+from cli.stack import ROOT, answers, sandbox_env
+from cli.supervisor import Process, Supervisor
+from db.engine import Database, driver_url
+from db.migrate import migrate, set_password
+from db.ring import connect
+
+#: Seconds a process has to be ready in, on a machine that is busy with other things.
+_READY_SECONDS = 60
+#: What a round leaves behind, emptied before the next.
+_TRACES = ("inbox", "jobs", "job_attempts")
+
+
+@dataclass
+class House:
+    """The servers' addresses, the environment of our processes, and the hand that runs them."""
+
+    bench: Bench
+    redis_url: str
+    env: dict[str, str]
+    sandbox: dict[str, Any]
+    supervisor: Supervisor
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the sandbox keeps the key that signs for PayPal."""
+        return Path(self.sandbox["paypal"]["ca_file"]).parent
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that every process of ours has here."""
+        return Settings.model_validate({name.lower(): value for name, value in self.env.items()})
+
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """This function will make the sandbox do or tell something.
+
+        Raises: httpx.HTTPStatusError when it will not.
+        """
+        url = f"{self.sandbox['base_url']}/_control{path}"
+        answer = httpx.request(method, url, json=body, timeout=30, trust_env=False)
+        return answer.raise_for_status().json() if answer.content else None
+
+    @contextmanager
+    def ingress(self, port: int) -> Iterator[None]:
+        """This function will run one ingress process on a port."""
+        url = f"http://127.0.0.1:{port}/readyz"
+        with self.running("ingress", ["cli.main", "ingress"], url, PORT=str(port)):
+            yield
+
+    @contextmanager
+    def running(
+        self, name: str, module: list[str], ready_url: str = "", **more: str
+    ) -> Iterator[None]:
+        """This function will run `python -m MODULE …` until the block ends."""
+        self.supervisor.start(
+            Process(
+                name,
+                [sys.executable, "-m", *module],
+                {**self.env, **more},
+                ready=(lambda: answers(ready_url)) if ready_url else None,
+                ready_seconds=_READY_SECONDS,
+                stop_seconds=60,
+            )
+        )
+        try:
+            yield
+        finally:
+            self.supervisor.stop(name)
+
+    @contextmanager
+    def workers(self, queue: str, *, processes: int, threads: int) -> Iterator[None]:
+        """This function will run worker processes of ours and wait until each asks for work."""
+        arguments = ["cli.main", "worker", "--queue", queue, "--threads", str(threads)]
+        with ExitStack() as stack, contextlib.closing(connect(self.redis_url)) as redis:
+            redis.delete("dramatiq:__heartbeats__")
+            for number in range(processes):
+                stack.enter_context(self.running(f"worker-{number}", arguments))
+            self.wait_for_workers(processes)
+            yield
+
+    def wait_for_workers(self, count: int) -> None:
+        """This function will wait until so many brokers have spoken to Redis."""
+        with contextlib.closing(connect(self.redis_url)) as redis:
+            wait(lambda: redis.zcard("dramatiq:__heartbeats__") >= count, "workers that ask")
+
+    @contextmanager
+    def relay(self) -> Iterator[None]:
+        """This function will run one relay process."""
+        with self.running("relay", ["cli.main", "relay"]):
+            yield
+
+    def database(self) -> Database:
+        """This function will open a pool as our processes do; the caller closes it."""
+        return Database(self.bench.app_url, name="bench", pool_size=4)
+
+    def clear(self) -> None:
+        """This function will empty inbox, jobs and Redis, and leave no work to the next round."""
+        with psycopg.connect(driver_url(self.bench.owner_url), autocommit=True) as owner:
+            owner.execute(f"TRUNCATE {', '.join(_TRACES)}")
+        with contextlib.closing(connect(self.redis_url)) as redis:
+            redis.flushall()
+        self.bench.settle()
+
+    def ask(self, statement: str, *values: Any) -> Any:
+        """This function will run a statement as the owner and give the first row's first value."""
+        with psycopg.connect(driver_url(self.bench.owner_url), autocommit=True) as owner:
+            cursor = owner.execute(statement, values)
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+
+
+@contextmanager
+def bench_house() -> Iterator[House]:
+    """This function will run PostgreSQL and Valkey durably, and the sandbox; then remove it all."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
+    # The servers' account must be able to enter it.
+    folder.chmod(0o711)
+    try:
+        with ExitStack() as stack:
+            urls = stack.enter_context(EmbeddedServers(folder / "state"))
+            migrate(urls.owner_url)
+            password = secrets.token_urlsafe(12)
+            set_password(urls.owner_url, "holdfast_app", password)
+            app_url = derive_app_url(urls.owner_url, password)
+            supervisor = stack.enter_context(Supervisor(folder / "logs"))
+            info = _start_sandbox(supervisor, folder / "sandbox")
+            env = {
+                **{name: value for name, value in os.environ.items() if name != "PORT"},
+                **sandbox_env(info),
+                "PYTHONPATH": str(ROOT),
+                "DATABASE_URL": app_url,
+                "REDIS_URL": urls.redis_url,
+                "PUBLIC_URL": "https://bench.holdfast.example",
+            }
+            yield House(Bench(urls.owner_url, app_url), urls.redis_url, env, info, supervisor)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """This function will find a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start_sandbox(supervisor: Supervisor, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    told = folder / "sandbox.json"
+    supervisor.start(
+        Process(
+            "sandbox",
+            [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(folder)],
+            {**os.environ, "PYTHONPATH": str(ROOT)},
+            ready=told.exists,
+            ready_seconds=_READY_SECONDS,
+        )
+    )
+    info: dict[str, Any] = json.loads(told.read_text())
+    return info

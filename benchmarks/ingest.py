@@ -1,0 +1,80 @@
+"""ingest: PayPal's webhooks per second that one ingress process verifies, stores and answers.
+
+Each has its own body, transmission id and signature. The baseline is an empty route of Starlette on
+the same server, sent the same requests. After each round every answer is looked for in the inbox,
+with its job.
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks.house import House, free_port
+from benchmarks.measure import Result, compare
+from benchmarks.sender import Sent, send_all
+from benchmarks.webhooks import PayPalSigner, paypal_event
+
+#: Webhooks written for each second of a measurement: more than a process can take in.
+_PER_SECOND = 12_000
+_CONNECTIONS = (16, 64)
+#: Kept by the inbox and staged, whatever an organization's state: nothing is done about it here.
+_EVENT_TYPE = "PAYMENT.SALE.PENDING"
+#: The sender may use up so much of one core before it bounds what is measured.
+_BUSY_MAX = 0.95
+
+_STORED = """
+    SELECT count(*) FROM inbox i JOIN jobs j ON j.cause = i.id
+    WHERE i.source = 'paypal' AND j.name = 'process_event' AND j.kwargs ->> 'event_id' = i.id
+"""
+
+
+def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
+    """This function will measure the ingress against an empty route, 16 and 64 at once."""
+    signer = PayPalSigner(house)
+    count = round(_PER_SECOND * seconds)
+    requests = signer.requests(
+        [paypal_event(_EVENT_TYPE, {"id": f"8VC{number:014d}"}) for number in range(count)]
+    )
+    ours_port, empty_port = free_port(), free_port()
+
+    def ours(connections: int) -> float:
+        house.clear()
+        # A first one has the certificate fetched, and is not counted among the round's.
+        sent = send_all(ours_port, requests[:1], connections=1)
+        sent = send_all(ours_port, requests[1:], connections=connections, seconds=seconds)
+        stored = house.ask(_STORED)
+        if stored != sent.answered + 1:
+            raise SystemExit(f"lost: {stored} stored of {sent.answered + 1} answered")
+        return _rate(sent)
+
+    def empty(connections: int) -> float:
+        forever = itertools.cycle(requests)
+        return _rate(send_all(empty_port, forever, connections=connections, seconds=seconds))
+
+    with ExitStack() as stack:
+        stack.enter_context(house.ingress(ours_port))
+        stack.enter_context(
+            house.running(
+                "empty",
+                ["benchmarks.empty_server", str(empty_port)],
+                f"http://127.0.0.1:{empty_port}/readyz",
+            )
+        )
+        return [
+            compare(
+                f"ingest_{connections}",
+                "webhooks/s",
+                rounds,
+                value=partial(ours, connections),
+                baseline=partial(empty, connections),
+            )
+            for connections in _CONNECTIONS
+        ]
+
+
+def _rate(sent: Sent) -> float:
+    if sent.busy > _BUSY_MAX:
+        raise SystemExit(f"the sender was the bottleneck: busy for {sent.busy:.0%} of the time")
+    return sent.rate

@@ -1,0 +1,113 @@
+"""The load: requests written beforehand, sent over connections that stay open, one at a time each.
+
+One thread and epoll, nothing parsed but an answer's end and status, so that it is the server that
+is measured; `busy` tells whether that held.
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+#: Seconds without any answer after which the server is taken for dead.
+_SILENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of it: how many were answered 200, in how long, and how busy the sender was."""
+
+    answered: int
+    seconds: float
+    busy: float
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return self.answered / self.seconds
+
+
+def send_all(
+    port: int, requests: Iterable[bytes], *, connections: int, seconds: float = float("inf")
+) -> Sent:
+    """This function will send the requests, as many at once as there are connections.
+
+    It ends with the last request, or after `seconds` with the answers to what was sent by then.
+    Raises: SystemExit for an answer other than 200, or a server that falls silent.
+    """
+    selector = selectors.DefaultSelector()
+    waiting = iter(requests)
+    for _ in range(connections):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(connection, selectors.EVENT_READ)
+    began, began_cpu = time.perf_counter(), time.thread_time()
+    ends = began + seconds
+    for key in list(selector.get_map().values()):
+        _send_next(selector, key.fileobj, waiting)
+    answered = 0
+    while selector.get_map():
+        ready = selector.select(_SILENCE_SECONDS)
+        if not ready:
+            raise SystemExit("the server under measurement does not answer")
+        is_over = time.perf_counter() >= ends
+        for key, _ in ready:
+            _check(key.fileobj.recv(65_536), key.fileobj)  # type: ignore[union-attr]
+            answered += 1
+            if is_over:
+                _close(selector, key.fileobj)
+            else:
+                _send_next(selector, key.fileobj, waiting)
+    took = time.perf_counter() - began
+    return Sent(answered, took, (time.thread_time() - began_cpu) / took)
+
+
+def drip(port: int, requests: list[bytes], *, per_second: float) -> None:
+    """This function will send the requests at a steady pace, one after the other.
+
+    Raises: SystemExit for an answer other than 200.
+    """
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = time.monotonic()
+        for number, request in enumerate(requests):
+            time.sleep(max(0.0, began + number / per_second - time.monotonic()))
+            connection.sendall(request)
+            _check(connection.recv(65_536), connection)
+
+
+def _send_next(
+    selector: selectors.BaseSelector, connection: object, waiting: Iterator[bytes]
+) -> None:
+    request = next(waiting, None)
+    if request is None:
+        _close(selector, connection)
+    else:
+        connection.sendall(request)  # type: ignore[attr-defined]
+
+
+def _close(selector: selectors.BaseSelector, connection: object) -> None:
+    selector.unregister(connection)  # type: ignore[arg-type]
+    connection.close()  # type: ignore[attr-defined]
+
+
+def _check(answer: bytes, connection: object) -> None:
+    """Reads to the answer's end, which nearly always came in one piece, and looks at its status."""
+    while not _is_whole(answer):
+        more = connection.recv(65_536)  # type: ignore[attr-defined]
+        if not more:
+            raise SystemExit(f"broken off: {answer[:200]!r}")
+        answer += more
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"not accepted: {answer[:400]!r}")
+
+
+def _is_whole(answer: bytes) -> bool:
+    end = answer.find(b"\r\n\r\n")
+    length = _LENGTH.search(answer)
+    return end >= 0 and (length is None or len(answer) >= end + 4 + int(length[1]))

@@ -1,0 +1,130 @@
+"""Webhooks written and signed beforehand, each another one, as bytes ready for a socket."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from urllib.parse import urlencode
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+
+from benchmarks.house import House
+from sandbox.keys import load_keys
+from sandbox.paypal.events import signed_text
+from sandbox.twilio.events import sign as sign_for_twilio
+
+
+class PayPalSigner:
+    """Signs as the sandbox's PayPal does, with its key; two threads, since signing is slow."""
+
+    def __init__(self, house: House) -> None:
+        self._keys = load_keys(house.keys_folder)
+        paypal = house.sandbox["paypal"]
+        self._webhook_id = paypal["webhook_id"]
+        certificate = f"v1/notifications/certs/{self._keys.certificate_id}"
+        self._certificate_url = f"{paypal['base_url']}/{certificate}"
+
+    def requests(self, bodies: list[bytes], path: str = "/webhooks/paypal") -> list[bytes]:
+        """This function will write one signed request for each body."""
+        with ThreadPoolExecutor(2) as threads:
+            return list(threads.map(lambda body: self._request(body, path), bodies))
+
+    def _request(self, body: bytes, path: str) -> bytes:
+        transmission_id = f"{secrets.token_hex(4)}-{secrets.token_hex(14)}"
+        sent_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        text = signed_text(transmission_id, sent_at, self._webhook_id, body)
+        signature = self._keys.signer.sign(text, padding.PKCS1v15(), hashes.SHA256())
+        return http_request(
+            path,
+            {
+                "Accept": "*/*",
+                "PAYPAL-TRANSMISSION-ID": transmission_id,
+                "PAYPAL-TRANSMISSION-TIME": sent_at,
+                "PAYPAL-TRANSMISSION-SIG": base64.b64encode(signature).decode(),
+                "PAYPAL-AUTH-VERSION": "v2",
+                "PAYPAL-CERT-URL": self._certificate_url,
+                "PAYPAL-AUTH-ALGO": "SHA256withRSA",
+                "Content-Type": "application/json",
+                "User-Agent": "PayPal/AUHD-1.0-1",
+                "Correlation-Id": secrets.token_hex(7),
+            },
+            body,
+        )
+
+
+def paypal_event(event_type: str, resource: Mapping[str, object]) -> bytes:
+    """This function will write an event with an id of its own, of the size PayPal's have."""
+    event_id = f"WH-{secrets.token_hex(8)}-{secrets.token_hex(8)}".upper()
+    link = f"https://api.paypal.com/v1/notifications/webhooks-events/{event_id}"
+    return json.dumps(
+        {
+            "id": event_id,
+            "create_time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "resource_type": "subscription",
+            "event_type": event_type,
+            "event_version": "1.0",
+            "resource_version": "2.0",
+            "summary": "Told by a benchmark",
+            "resource": {
+                "plan_id": "P-HOLDFASTSANDBOXPLAN00001",
+                "quantity": "1",
+                "subscriber": {"name": {"given_name": "Ada", "surname": "Byron"}},
+                "billing_info": {
+                    "outstanding_balance": {"currency_code": "USD", "value": "0.00"},
+                    "failed_payments_count": 0,
+                },
+                **resource,
+            },
+            "links": [
+                {"href": link, "rel": "self", "method": "GET"},
+                {"href": f"{link}/resend", "rel": "resend", "method": "POST"},
+            ],
+        }
+    ).encode()
+
+
+def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: str) -> list[bytes]:
+    """This function will write status callbacks of messages, over accounts (sid, token) in turn."""
+    path = "/webhooks/twilio"
+    made = []
+    for number in range(count):
+        sid, token = accounts[number % len(accounts)]
+        params = {
+            "AccountSid": sid,
+            "ApiVersion": "2010-04-01",
+            "MessageSid": f"SM{secrets.token_hex(16)}",
+            "MessageStatus": "delivered",
+            "To": "+15005550006",
+            "From": "+15005550001",
+        }
+        made.append(
+            http_request(
+                path,
+                {
+                    "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
+                    "User-Agent": "TwilioProxy/1.1",
+                    "X-Twilio-Signature": sign_for_twilio(token, public_url + path, params),
+                },
+                urlencode(params).encode(),
+            )
+        )
+    return made
+
+
+def http_request(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """This function will write one request as it goes over the wire."""
+    lines = [f"POST {path} HTTP/1.1", "Host: bench.holdfast.example"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def signing_seconds(count: int, began: float) -> str:
+    """This function will say how long the writing took, for whoever waits for it."""
+    return f"{count:,} webhooks signed in {time.monotonic() - began:.0f} s"
