@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal
 
 from pydantic import Field
@@ -26,7 +27,7 @@ from sandbox.paypal.scenario import (
     event_type_of_subscription,
     tell,
 )
-from sandbox.paypal.state import StoredEvent, money, set_subscription_status
+from sandbox.paypal.state import StoredEvent, capture_of, money, set_subscription_status
 
 Status = Literal["APPROVAL_PENDING", "APPROVED", "ACTIVE", "SUSPENDED", "CANCELLED", "EXPIRED"]
 
@@ -85,6 +86,7 @@ class PayPalControl:
             Route("/subscriptions", self.list_subscriptions, methods=["GET"]),
             Route("/subscriptions/{id}/status", self.set_status, methods=["POST"]),
             Route("/captures", self.add_capture, methods=["POST"]),
+            Route("/captures", self.list_captures, methods=["GET"]),
             Route("/captures/{id}/refund", self.refund_capture, methods=["POST"]),
             Route("/events", self.add_event, methods=["POST"]),
             Route("/events/{id}", self.get_event, methods=["GET"]),
@@ -125,6 +127,20 @@ class PayPalControl:
         )
         told = Told(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
         return JSONResponse(capture | {"deliveries": await self._deliver(told, asked)}, 201)
+
+    async def list_captures(self, request: Request) -> Response:
+        """This function will show every payment, with what has been given back of it in all."""
+        state = self._sandbox.paypal
+        totals: dict[str, Decimal] = {}
+        for refund in state.refunds.values():
+            about = capture_of(refund)
+            totals[about] = totals.get(about, Decimal(0)) + Decimal(refund["amount"]["value"])
+        return JSONResponse(
+            [
+                capture | {"refunded": f"{totals.get(capture['id'], Decimal(0)):f}"}
+                for capture in state.captures.values()
+            ]
+        )
 
     async def refund_capture(self, request: Request) -> Response:
         """This function will give back part of a payment, or what is left, and tell of it."""
