@@ -54,6 +54,11 @@ class Child:
         answer: Words = json.loads(line)
         return answer
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
     def stop(self) -> None:
         """This function will end the process. Replay: nothing happens."""
         if self._process.stdin is not None:

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from base.clock import wait_until
 from chaos.child import ROOT, Child
+from chaos.facts import Customer
 from chaos.servers import KillableServer
 from cli.databases import prepare
 from cli.stack import answers, sandbox_env
@@ -48,21 +49,7 @@ RELAYS = ("relay-1", "relay-2")
 #: short as the faults allow, so that a run comes to rest soon.
 _TWILIO = {"TWILIO_UNSURE_SECONDS": "12", "TWILIO_RECHECK_SECONDS": "1"}
 #: Seconds in which all processes have to be up, on a machine with much else to do.
-_READY_SECONDS = 120.0
-
-
-@dataclass
-class Customer:
-    """One organization of the run: what it is called here and at the providers."""
-
-    organization_id: str
-    #: Whether its wallet is nearly always empty, so that debits are refused and it crosses zero.
-    poor: bool
-    subaccount_sid: str
-    brand_id: str
-    #: The first runs as the posture allows; the second was paused by hand and stays so.
-    campaign_ids: list[str]
-    subscription_id: str = ""
+_READY_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +80,7 @@ class House:
         self.valkey = KillableServer(self.folder / "valkey", postgres=False)
         self.supervisor = Supervisor(self.logs)
         self.children: list[Child] = []
-        self.database: Database | None = None
+        self._database: Database | None = None
         try:
             self._start()
         except BaseException:
@@ -120,8 +107,8 @@ class House:
         for child in reversed(self.children):
             child.stop()
         self.supervisor.stop_all()
-        if self.database is not None:
-            self.database.close()
+        if self._database is not None:
+            self._database.close()
         self.valkey.stop()
         self.postgres.stop()
         if not self.keep:
@@ -137,9 +124,14 @@ class House:
 
     def do(self, fn: Callable[[Session, datetime], T]) -> T:
         """This function will run fn(session, now) in a transaction, not through the proxy."""
-        if self.database is None:
-            raise RuntimeError("the house is not started")
         return self.database.run(lambda session: fn(session, clock(session)))
+
+    @property
+    def database(self) -> Database:
+        """The driver's own connections, which no fault but the server's own end touches."""
+        if self._database is None:
+            raise RuntimeError("the house is not started")
+        return self._database
 
     def start_traffic(self, order: dict[str, Any]) -> Child:
         """This function will start the traffic process with its order and give it."""
@@ -166,7 +158,7 @@ class House:
         self.valkey.start()
         urls = prepare("", self.postgres.url, self.folder)
         self.owner_url = urls.owner_url or ""
-        self.database = Database(urls.app_url, name="chaos", pool_size=2)
+        self._database = Database(urls.app_url, name="chaos", pool_size=2)
         self.proxy = Child("chaos.proxy", {}, self.logs / "proxy.log")
         self.children.append(self.proxy)
         self.ports = [_free_port() for _ in INGRESSES]
@@ -277,7 +269,7 @@ class House:
             for campaign_id in campaign_ids:
                 operators.start_campaign(session, campaign_id, now)
             operators.pause_campaign(session, campaign_ids[1], now)
-            return Customer(organization_id, poor, sid, brand_id, campaign_ids)
+            return Customer(organization_id, poor, sid, campaign_ids)
 
         return self.do(work)
 

@@ -6,14 +6,14 @@ import re
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from chaos.count import Problem
+from chaos.facts import Problem
 
 #: Problems shown of each kind; all of them are counted.
 _SHOWN_MAX = 20
@@ -86,15 +86,18 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """This function will give the whole report as data."""
-        told = asdict(self) | {
-            "problems": [problem._asdict() for problem in self.problems],
-            "lost": self.count("lost"),
-            "doubled": self.count("doubled"),
-            "drift": self.count("drift"),
+        return {
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "sabotage": self.sabotage,
+            "faults": dict(self.faults),
+            "events": self.events,
+            **{kind: self.count(kind) for kind in ("lost", "doubled", "drift")},
             "refused_by_database": self.refused_by_database,
+            "refusals": dict(self.guards),
+            "problems": [problem._asdict() for problem in self.problems],
+            "figures": self.figures,
         }
-        del told["began"]
-        return told
 
 
 def refusals(log: Path) -> Counter[str]:

@@ -14,9 +14,10 @@ from sqlalchemy import func, select, text
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Child
-from chaos.count import Problem, count_problems
+from chaos.count import count_problems
+from chaos.facts import Customer, Problem, read_facts
 from chaos.faults import Planned, plan, strike
-from chaos.house import Customer, House
+from chaos.house import House
 from chaos.journal import Story, read_journal
 from chaos.report import Report, refusals
 from chaos.sabotage import moves_holds, plan_of, sabotage_database
@@ -54,7 +55,9 @@ def run(asked: Asked) -> Report:
         _calm_down(house, traffic, report, asked)
         story = read_journal(house.journal)
         report.events = story.count
-        report.problems += count_problems(house, customers, story)
+        reading = read_facts(house.owner_url, house.database, house.control, customers, story)
+        with reading as facts:
+            report.problems += count_problems(facts)
         report.guards = refusals(house.postgres.log)
         report.figures |= _figures(house, story)
     return report
