@@ -19,7 +19,8 @@ from chaos.facts import Problem
 _SHOWN_MAX = 20
 #: What PostgreSQL's log says when a guard of ours refuses, whoever asked.
 _GUARDED = re.compile(
-    rb"ERROR: .*(violates (foreign key|unique|check) constraint|the ledger is append-only).*"
+    rb"ERROR: .*(violates (foreign key|unique|check) constraint"
+    rb"|the ledger is append-only|has a newer entry than).*"
 )
 
 

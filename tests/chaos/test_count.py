@@ -1,4 +1,4 @@
-"""The count: a house at rest where all is well; then one thing after another is wrong, and found."""
+"""The count: a house at rest, where all is well; then one thing is wrong, and found."""
 
 from __future__ import annotations
 
@@ -191,7 +191,10 @@ def test_a_refund_beyond_what_is_left_is_owed_and_that_is_right(at_rest):
 
 
 def test_a_payment_that_moved_more_than_it_brought_is_doubled(at_rest):
-    at_rest.sql("UPDATE wallet_entries SET amount_micros = 11000000 WHERE kind = 'topup'")
+    at_rest.sql(
+        "UPDATE wallet_entries SET amount_micros = amount_micros + 1,"
+        " balance_after_micros = balance_after_micros + 1 WHERE kind = 'topup'"
+    )
     assert "doubled payment" in at_rest.problems()
 
 
