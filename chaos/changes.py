@@ -21,7 +21,8 @@ _LAPSE_SECONDS = (2.5, 6.0)
 #: Seconds between two freezes by hand, and how long one lasts.
 _FREEZE_EVERY_SECONDS = (1.0, 4.0)
 _FREEZE_SECONDS = (0.2, 2.0)
-#: How many lapses and freezes are left as they are, until the organization's next.
+#: How many lapses and freezes are left as they are, until the organization's next: not of the hot
+#: ones, whose spending would end with them.
 _LEFT = 0.1
 
 
@@ -35,7 +36,7 @@ def _lapse(scene: Scene) -> None:
     chance = scene.chance("lapses")
     while not scene.stopping.wait(chance.uniform(*_LAPSE_EVERY_SECONDS)):
         client = chance.choice(scene.clients)
-        returns = chance.random() >= _LEFT
+        returns = chance.random() >= _LEFT or client.hot
         seconds = chance.uniform(*_LAPSE_SECONDS)
         about = (client.organization_id, client.subscription_id, chance)
         scene.post.tell("BILLING.SUBSCRIPTION.SUSPENDED", *about)
@@ -48,8 +49,9 @@ def _freeze(scene: Scene) -> None:
     chance = scene.chance("operator")
     number = 0
     while not scene.stopping.wait(chance.uniform(*_FREEZE_EVERY_SECONDS)):
-        organization_id = chance.choice(scene.clients).organization_id
-        lifts = chance.random() >= _LEFT
+        client = chance.choice(scene.clients)
+        organization_id = client.organization_id
+        lifts = chance.random() >= _LEFT or client.hot
         seconds = chance.uniform(*_FREEZE_SECONDS)
         scene.ask("freeze", [(organization_id, f"freeze-{number}", 0)], partial(_place, scene))
         scene.stopping.wait(seconds)

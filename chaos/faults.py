@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 
+from base.clock import wait_until
 from chaos.house import INGRESSES, RELAYS, WORKERS, House
 from db.engine import driver_url
 
@@ -23,6 +24,10 @@ _FIRST_SECONDS = 2.0
 _EVERY_SECONDS = (1.0, 2.6)
 #: Seconds that a frozen worker outlives: longer than the longest lease (35 s).
 _PAST_LEASE_SECONDS = 37.0
+#: Seconds in which somebody has to ask, for a worker to be frozen while it does.
+_ASKED_WITHIN_SECONDS = 6.0
+#: Kinds that last so long.
+_LONG = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_frozen_changing")
 
 
 def _nothing() -> None:
@@ -59,7 +64,7 @@ def plan(seed: int, seconds: float) -> list[Planned]:
     while at < seconds:
         kind = next(kinds)
         # What lasts long has to begin early enough to end under traffic.
-        if kind != "worker_frozen_past_lease" or at + _PAST_LEASE_SECONDS < seconds:
+        if kind not in _LONG or at + _PAST_LEASE_SECONDS < seconds:
             planned.append(Planned(at, kind, f"{seed}:{len(planned)}"))
             at += chance.uniform(*_EVERY_SECONDS)
     return planned
@@ -69,8 +74,6 @@ def _decks(chance: Random) -> Iterator[str]:
     while True:
         deck = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
         chance.shuffle(deck)
-        # Once a turn, and first: it lasts longest.
-        deck.sort(key=lambda kind: kind != "worker_frozen_past_lease")
         yield from deck
 
 
@@ -105,6 +108,52 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
         return Done(f"SIGSTOP: {name} for {lasts:.1f} s", lasts, undo)
 
     return act
+
+
+def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
+    """Freezes a worker whose request is on its way, until somebody else has long had its job."""
+
+    def act(house: House, _: Random) -> Done:
+        order = {"provider": provider, "kind": "hold", "match": match, "times": 1}
+        made = house.control("POST", "/faults", order)["id"]
+        wait_until(
+            lambda: any(
+                one["id"] == made and one["held"] for one in house.control("GET", "/faults")
+            ),
+            limit_seconds=_ASKED_WITHIN_SECONDS,
+        )
+        pid = _claimant(house, job)
+        names = [name for name in WORKERS if house.supervisor.pid(name) == pid and pid]
+        for name in names:
+            house.supervisor.kill(name, signal.SIGSTOP)
+        house.control("POST", f"/faults/{made}/release")
+        house.control("DELETE", f"/faults/{made}")
+
+        def undo() -> None:
+            for name in names:
+                if house.supervisor.pid(name) == pid:
+                    house.supervisor.kill(name, signal.SIGCONT)
+
+        if not names:
+            return Done("nobody asked in time")
+        return Done(
+            f"SIGSTOP: {names[0]} in its {job} for {_PAST_LEASE_SECONDS:g} s",
+            _PAST_LEASE_SECONDS,
+            undo,
+        )
+
+    return act
+
+
+def _claimant(house: House, job: str) -> int | None:
+    """The process that claimed such a job last and still holds its lease."""
+    with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
+        row = owner.execute(
+            "SELECT split_part(worker, ':', 2)::int FROM jobs WHERE name = %s"
+            " AND lease_until > clock_timestamp() ORDER BY lease_until DESC LIMIT 1",
+            (job,),
+        ).fetchone()
+    return row[0] if row else None
 
 
 # -- servers --------------------------------------------------------------------------------------
@@ -207,6 +256,11 @@ KINDS: dict[str, tuple[Act, int]] = {
         _freeze("safety-1", "billing-1", seconds=(_PAST_LEASE_SECONDS, _PAST_LEASE_SECONDS)),
         1,
     ),
+    "worker_frozen_asking": (
+        _freeze_asking("paypal", "look_at_payment", {"path_contains": "/v2/payments/"}),
+        1,
+    ),
+    "worker_frozen_changing": (_freeze_asking("twilio", "converge_twilio", _CHANGES), 1),
     "relay_frozen": (_freeze(*RELAYS, seconds=(3, 10)), 1),
     "ingress_frozen": (_freeze(*INGRESSES, seconds=(2, 8)), 1),
     "postgres_restarted": (_restart_postgres, 1),

@@ -25,6 +25,8 @@ from db.models import Job
 
 #: Organizations of a run; the last third of them is poor.
 _CUSTOMERS = 6
+#: How many of the first are hot.
+_HOT = 2
 #: Seconds between two lines that tell how far the run is.
 _PROGRESS_SECONDS = 10.0
 
@@ -73,10 +75,11 @@ def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Chi
             "clients": [
                 {
                     "organization_id": one.organization_id,
+                    "hot": number < _HOT,
                     "poor": one.poor,
                     "subscription_id": one.subscription_id,
                 }
-                for one in customers
+                for number, one in enumerate(customers)
             ],
         }
     )

@@ -35,6 +35,8 @@ class Client:
     """One organization as the traffic knows it."""
 
     organization_id: str
+    #: Whether it is one of those that most of the spending goes to, and one that has no money.
+    hot: bool
     poor: bool
     subscription_id: str
 

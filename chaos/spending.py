@@ -14,8 +14,7 @@ from domain.debits import Debit, debit_many, debit_now
 
 #: Threads that debit at once.
 _SPENDERS = 12
-#: How many of the customers are hot, and how much of all spending is theirs.
-_HOT = 2
+#: How much of all spending is the hot ones'.
 _HOT_SHARE = 0.75
 #: Micros of the largest debit: of one that has much, and of one that has next to nothing.
 _MICROS_MAX = {False: 40_000, True: 60_000}
@@ -32,7 +31,7 @@ def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
 def pick(scene: Scene, chance: Random) -> Client:
     """This function will pick whose money is spent next."""
     if chance.random() < _HOT_SHARE:
-        return scene.clients[chance.randrange(_HOT)]
+        return chance.choice([one for one in scene.clients if one.hot])
     return chance.choice(scene.clients)
 
 

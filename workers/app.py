@@ -50,9 +50,14 @@ def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> Redi
         maintenance_chance=1_000_000,
         heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,
     )
+
+    def execute(job_id: str) -> None:
+        # Its word is not handed on: Dramatiq writes a warning for every value an actor gives.
+        executor.execute(job_id)
+
     for job in JOB_TYPES.values():
         dramatiq.Actor(
-            executor.execute,
+            execute,
             broker=broker,
             actor_name=job.name,
             queue_name=str(job.queue),
