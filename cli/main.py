@@ -12,6 +12,7 @@ from base.settings import load_settings
 from cli.checks import run_tests
 from cli.commands import jobs, providers, schedules, serve, verify, wallet, watch, work
 from cli.commands.bench import bench
+from cli.commands.chaos import chaos
 from cli.commands.shared import Failure, Json, clear_errors, show
 from cli.stack import sandbox_info, state_folder
 
@@ -30,6 +31,7 @@ app.command()(serve.ingress)
 app.command()(serve.worker)
 app.command()(serve.relay)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(chaos)
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(work.organizations, name="org")
 app.add_typer(wallet.app, name="wallet")

@@ -52,9 +52,14 @@ def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> Bell
     )
     limits = {job.name: job.limit_seconds for job in JOB_TYPES.values()}
     of_job = {job.name: str(job.queue) for job in JOB_TYPES.values()}
+
+    def execute(job_id: str) -> None:
+        # Its word is not handed on: Dramatiq writes a warning for every value an actor gives.
+        executor.execute(job_id)
+
     for name in (*JOB_TYPES, UNKNOWN_JOB):
         dramatiq.Actor(
-            executor.execute,
+            execute,
             broker=broker,
             actor_name=name,
             queue_name=of_job.get(name, str(Queue.MAINTENANCE)),

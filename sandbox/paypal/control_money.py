@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal
 
 from pydantic import Field
@@ -15,7 +16,7 @@ from sandbox.exchange import Json
 from sandbox.paypal.disputes import open_dispute, reopen_dispute, resolve_dispute
 from sandbox.paypal.events import Told, deliver
 from sandbox.paypal.scenario import tell_of_dispute
-from sandbox.paypal.state import money
+from sandbox.paypal.state import capture_of, money
 
 
 class NewCapture(Asked):
@@ -61,6 +62,7 @@ class MoneyControl:
         """This function will list the endpoints, below /_control/paypal."""
         return [
             Route("/captures", self.add_capture, methods=["POST"]),
+            Route("/captures", self.list_captures, methods=["GET"]),
             Route("/captures/{id}/refund", self.refund_capture, methods=["POST"]),
             Route("/refunds/{id}/status", self.set_refund_status, methods=["POST"]),
             Route("/disputes", self.add_dispute, methods=["POST"]),
@@ -75,6 +77,21 @@ class MoneyControl:
         capture = self._sandbox.paypal.add_capture(asked.organization_id, amount, asked.status)
         told = Told(f"PAYMENT.CAPTURE.{asked.status}", "capture", capture)
         return await self._answer(told, asked, 201)
+
+    async def list_captures(self, request: Request) -> Response:
+        """This function will show every payment, with what has been given back of it in all."""
+        state = self._sandbox.paypal
+        totals: dict[str, Decimal] = {}
+        for refund in state.refunds.values():
+            if refund["status"] in ("COMPLETED", "PENDING"):
+                about = capture_of(refund)
+                totals[about] = totals.get(about, Decimal(0)) + Decimal(refund["amount"]["value"])
+        return JSONResponse(
+            [
+                capture | {"refunded": f"{totals.get(capture['id'], Decimal(0)):f}"}
+                for capture in state.captures.values()
+            ]
+        )
 
     async def refund_capture(self, request: Request) -> Response:
         """This function will give back part of a payment, or what is left, and tell of it."""

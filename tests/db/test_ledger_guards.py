@@ -194,6 +194,43 @@ def test_even_a_superusers_raw_balance_change_is_refused(owner, org):
             )
 
 
+def test_even_a_superuser_may_not_take_a_wallet_back_to_an_older_entry_of_its_own(owner, org):
+    # Given a wallet of two entries, the older of which is one of its own too
+    before = state(owner, org)
+
+    # When its row is made equal to that one, as a store without the lock would make it
+    with pytest.raises(errors.CheckViolation, match="has a newer entry"):
+        owner.execute(
+            "UPDATE wallets w SET entry_no = e.entry_no, balance_micros = e.balance_after_micros,"
+            " owed_micros = e.owed_after_micros FROM wallet_entries e WHERE e.entry_no = 0"
+            " AND e.organization_id = w.organization_id AND w.organization_id = %s",
+            (org,),
+        )
+
+    # Then nothing has changed
+    assert state(owner, org) == before
+
+
+def test_a_store_that_was_read_before_anothers_commit_is_refused(owner, shared_urls, org):
+    # Given somebody who read the wallet without its lock
+    read = owner.execute(
+        "SELECT entry_no, balance_micros, owed_micros FROM wallets WHERE organization_id = %s",
+        (org,),
+    ).fetchone()
+    with psycopg.connect(driver_url(shared_urls.app_url), autocommit=True) as other:
+        other.execute(
+            "SELECT wallet_debit(%s, 'd', 1, 'USD', 'debit', 'messages', '', now())", (org,)
+        )
+
+    # When they store what they read, with what they hold, then it is refused
+    with pytest.raises(errors.CheckViolation, match="has a newer entry"):
+        owner.execute(
+            "UPDATE wallets SET entry_no = %s, balance_micros = %s, owed_micros = %s,"
+            " held_micros = 7 WHERE organization_id = %s",
+            (*read, org),
+        )
+
+
 @pytest.mark.parametrize("table", ["wallet_entries", "wallet_operations"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET created_at = now()", "DELETE FROM {}"])
 def test_even_a_superuser_may_not_change_what_was_written(owner, org, table, statement):

@@ -52,6 +52,8 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
     processes.worker("billing")
     assert eventually(lambda: all(world.job(job_id).done_at for job_id in jobs))
     assert world.wallet(organization_id).balance_micros == 10_000_000
+    # And nothing is written to the log for every job that went well
+    assert "warning" not in worker.said()
 
 
 def fetched(client: redis.Redis, queue: str) -> int:

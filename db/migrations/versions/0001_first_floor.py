@@ -30,6 +30,7 @@ def upgrade() -> None:
     _run("0001_tables.sql")
     _run("0001_ledger.sql")
     _run("0001_payments.sql")
+    _run("0001_newest.sql")
     _run("0001_holds.sql")
     _run("0001_batch.sql")
     _run("0001_thresholds.sql")
@@ -52,6 +53,7 @@ def downgrade() -> None:
     for function in (
         "ledger_is_append_only",
         "ledger_hash",
+        "wallet_goes_back",
         "wallet_is_frozen",
         "wallet_freeze",
         "wallet_unfreeze",

@@ -1,0 +1,54 @@
+"""Runs chaos once and prints its count; `./run chaos` starts it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from chaos.child import ChildEnded
+from chaos.run import Asked, run
+from chaos.sabotage import SABOTAGES
+from cli.embedded import EmbeddedServerError
+from cli.supervisor import ProcessNotReady
+
+
+def main() -> int:
+    """This function will make the run and give the exit status: 0 only if nothing went wrong."""
+    sabotages = "; ".join(f"{name}: {words}" for name, words in SABOTAGES.items())
+    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="of traffic under faults")
+    parser.add_argument("--seed", type=int, help="repeats a run's choices; drawn if not given")
+    parser.add_argument("--sabotage", choices=SABOTAGES, default="", help=sabotages)
+    parser.add_argument(
+        "--rest-seconds", type=float, default=120, help="how long it may take to come to rest"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    parser.add_argument("--keep", action="store_true", help="leave logs and data for a look")
+    given = parser.parse_args()
+    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        report = run(Asked(given.seconds, seed, given.sabotage, given.rest_seconds, given.keep))
+    except (ChildEnded, EmbeddedServerError, ProcessNotReady, RuntimeError) as error:
+        sys.stderr.write(f"chaos: the run came to nothing: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("chaos: stopped\n")
+        return 130
+    if given.json:
+        given.json.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    report.print_all()
+    return 0 if report.is_clean else 1
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

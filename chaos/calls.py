@@ -1,0 +1,147 @@
+"""Calls: each holds money, perhaps more and more, and is committed or given up in the end.
+
+Some holds are so short that they expire under a live call, whose commit then comes late.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from base.outcomes import NotYet, OutcomeUnknown
+from chaos.scene import Scene, Wish
+from chaos.spending import pick
+from db.engine import clock
+from domain import holds
+
+#: Threads that each lead one call after another.
+_CALLERS = 6
+#: Micros of the largest reservation.
+_MICROS_MAX = 50_000
+#: Seconds that a hold is good for: usually, and of one that expires under its call.
+_LONG_SECONDS = 3600
+_SHORT_SECONDS = 1
+#: Holds expired in one look.
+_EXPIRED_MAX = 50
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """This function will give the threads' names and what they do until they are stopped."""
+    if not scene.with_holds:
+        return
+    for number in range(_CALLERS):
+        yield f"caller-{number}", partial(_lead_calls, scene, f"caller-{number}")
+    yield "expirer", partial(_expire, scene)
+
+
+def _lead_calls(scene: Scene, name: str) -> None:
+    chance = scene.chance(name)
+    number = 0
+    while not scene.stopping.is_set():
+        organization_id = pick(scene, chance).organization_id
+        call_id = f"{name}:{number}"
+        number += 1
+        micros = chance.randint(1, _MICROS_MAX)
+        seconds = _SHORT_SECONDS if chance.random() < 0.15 else _LONG_SECONDS
+        # Drawn in any case, so that what is refused changes no later choice.
+        extensions, ending, cost = chance.randint(0, 2), chance.random(), chance.random()
+        pauses = [chance.uniform(0.02, 0.25) for _ in range(4)]
+        reserved = scene.ask(
+            "reserve",
+            [(organization_id, call_id, micros)],
+            partial(_reserve, scene, seconds),
+            in_the_calm=("release", partial(_release, scene)),
+        )
+        time.sleep(pauses[0])
+        if "OK" in reserved:
+            for nth in range(1, extensions + 1):
+                wish = (organization_id, f"{call_id}:{nth}", micros // 2 + 1)
+                scene.ask("extend", [wish], partial(_extend, scene, nth, seconds))
+                time.sleep(pauses[nth])
+            if ending < 0.2:
+                scene.ask("release", [(organization_id, call_id, 0)], partial(_release, scene))
+        if ("OK" in reserved and ending >= 0.2) or ("OK" not in reserved and ending < 0.1):
+            # Up to half more than was reserved at first; without a hold it is billed directly.
+            bill = (organization_id, call_id, int(micros * 1.5 * cost))
+            scene.ask("commit", [bill], partial(_commit, scene))
+        time.sleep(pauses[3])
+
+
+def _expire(scene: Scene) -> None:
+    def work(session: Session) -> None:
+        now = clock(session)
+        found: dict[str, list[str]] = {}
+        for one in holds.expired_candidates(session, now, _EXPIRED_MAX):
+            found.setdefault(one.organization_id, []).append(one.call_id)
+        for organization_id in sorted(found):
+            holds.expire(session, organization_id, call_ids=found[organization_id], now=now)
+
+    while not scene.stopping.wait(0.5):
+        try:
+            scene.database.run(work)
+        except (NotYet, OutcomeUnknown):
+            continue  # What is still there is found again.
+
+
+def _reserve(scene: Scene, seconds: int, wishes: Sequence[Wish]) -> list[str]:
+    ((organization_id, call_id, micros),) = wishes
+
+    def work(session: Session) -> str:
+        now = clock(session)
+        return holds.reserve(
+            session,
+            organization_id,
+            call_id=call_id,
+            amount_micros=micros,
+            currency="USD",
+            expires_at=now + timedelta(seconds=seconds),
+            now=now,
+        ).outcome
+
+    return [scene.database.run(work)]
+
+
+def _extend(scene: Scene, nth: int, seconds: int, wishes: Sequence[Wish]) -> list[str]:
+    ((organization_id, key, micros),) = wishes
+    call_id = key.rpartition(":")[0]
+
+    def work(session: Session) -> str:
+        now = clock(session)
+        return holds.extend(
+            session,
+            organization_id,
+            call_id=call_id,
+            nth=nth,
+            amount_micros=micros,
+            expires_at=now + timedelta(seconds=seconds),
+            now=now,
+        ).outcome
+
+    return [scene.database.run(work)]
+
+
+def _commit(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+    ((organization_id, call_id, micros),) = wishes
+    outcome = scene.database.run(
+        lambda session: holds.commit(
+            session,
+            organization_id,
+            call_id=call_id,
+            amount_micros=micros,
+            currency="USD",
+            now=clock(session),
+        )
+    )
+    return [outcome.outcome]
+
+
+def _release(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+    ((organization_id, call_id, _),) = wishes
+    outcome = scene.database.run(
+        lambda session: holds.release(session, organization_id, call_id=call_id, now=clock(session))
+    )
+    return [outcome.outcome]

@@ -1,0 +1,81 @@
+"""Changes of standing: subscriptions that lapse and return, and operators who freeze and lift."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from base.enums import FreezeReason
+from chaos.scene import Scene, Wish
+from db.engine import clock
+from domain import operators, wallet
+
+#: Seconds between two lapses, and how long one lasts. PayPal tells instants in whole seconds: two
+#: changes of one subscription within one could not be told apart.
+_LAPSE_EVERY_SECONDS = (2.0, 5.0)
+_LAPSE_SECONDS = (2.5, 6.0)
+#: Seconds between two freezes by hand, and how long one lasts.
+_FREEZE_EVERY_SECONDS = (1.0, 4.0)
+_FREEZE_SECONDS = (0.2, 2.0)
+#: How many lapses and freezes are left as they are, until the organization's next: not of the hot
+#: ones, whose spending would end with them.
+_LEFT = 0.1
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """This function will give the threads' names and what they do until they are stopped."""
+    yield "lapses", partial(_lapse, scene)
+    yield "operator", partial(_freeze, scene)
+
+
+def _lapse(scene: Scene) -> None:
+    chance = scene.chance("lapses")
+    while not scene.stopping.wait(chance.uniform(*_LAPSE_EVERY_SECONDS)):
+        client = chance.choice(scene.clients)
+        returns = chance.random() >= _LEFT or client.hot
+        seconds = chance.uniform(*_LAPSE_SECONDS)
+        about = (client.organization_id, client.subscription_id, chance)
+        scene.post.tell("BILLING.SUBSCRIPTION.SUSPENDED", *about)
+        scene.stopping.wait(seconds)
+        if returns:
+            scene.post.tell("BILLING.SUBSCRIPTION.ACTIVATED", *about)
+
+
+def _freeze(scene: Scene) -> None:
+    chance = scene.chance("operator")
+    number = 0
+    while not scene.stopping.wait(chance.uniform(*_FREEZE_EVERY_SECONDS)):
+        client = chance.choice(scene.clients)
+        organization_id = client.organization_id
+        lifts = chance.random() >= _LEFT or client.hot
+        seconds = chance.uniform(*_FREEZE_SECONDS)
+        scene.ask("freeze", [(organization_id, f"freeze-{number}", 0)], partial(_place, scene))
+        scene.stopping.wait(seconds)
+        if lifts:
+            scene.ask("lift", [(organization_id, f"freeze-{number}", 0)], partial(_lift, scene))
+        number += 1
+
+
+def _place(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+    def work(session: Session) -> None:
+        now = clock(session)
+        operators.freeze_by_hand(session, wishes[0][0], by="chaos", why="a drill", now=now)
+
+    scene.database.run(work)
+    return ["OK"]
+
+
+def _lift(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+    def lift(session: Session, now: datetime) -> None:
+        operators.lift_by_hand(
+            session, wishes[0][0], FreezeReason.MANUAL, by="chaos", why="the drill is over", now=now
+        )
+
+    # None stands any more where the same request lifted it before and its answer was lost.
+    with contextlib.suppress(wallet.UnknownFreeze):
+        scene.database.run(lambda session: lift(session, clock(session)))
+    return ["OK"]

@@ -1,0 +1,79 @@
+"""A process that is told what to do line by line and answers each with a line, both JSON.
+
+It ends when its standard input does, so that it never outlives the driver, however that dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+Words = dict[str, Any]
+
+
+class ChildEnded(Exception):
+    """A process of the run's own ended, or said what is no answer: the run is worth nothing."""
+
+
+class Child:
+    """The driver's end: `python -m MODULE`, its errors in a log."""
+
+    def __init__(self, module: str, env: Mapping[str, str], log: Path) -> None:
+        self._module = module
+        with log.open("ab") as errors:
+            # A session of its own: Ctrl-C reaches the driver alone, which ends it in order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+        self._log = log
+
+    def ask(self, **words: Any) -> Words:
+        """This function will send one order and wait for its answer. Raises: ChildEnded."""
+        line = ""
+        if self._process.stdin is not None and self._process.stdout is not None:
+            try:
+                self._process.stdin.write(json.dumps(words) + "\n")
+                self._process.stdin.flush()
+                line = self._process.stdout.readline()
+            except OSError:
+                line = ""
+        if not line:
+            raise ChildEnded(f"{self._module} ended: see {self._log}")
+        answer: Words = json.loads(line)
+        return answer
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        """This function will end the process. Replay: nothing happens."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def serve_orders(answer: Callable[[Words], Words]) -> None:
+    """This function will answer orders, in the child itself, until standard input ends."""
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,176 @@
+"""The count at the end: what should be, reckoned in plain Python from the providers' facts and the
+journal, against what is in the database.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+
+from chaos.facts import Facts, Problem
+from chaos.journal import Name
+from chaos.standing import standings
+from domain.verify import verify_ledger
+
+
+def count_problems(facts: Facts) -> list[Problem]:
+    """This function will compare everything and give what is wrong."""
+    # The first three reckon up what the last ones expect.
+    checks = (_debits, _payments, _holds, _webhooks, _jobs, _wallets, _ledgers, standings)
+    return [problem for check in checks for problem in check(facts)]
+
+
+# -- what moved -----------------------------------------------------------------------------------
+
+
+def _debits(facts: Facts) -> Iterator[Problem]:
+    written: dict[Name, list[int]] = {}
+    for organization_id, key, micros in facts.rows(
+        "SELECT organization_id, operation_key, amount_micros FROM wallet_entries"
+        " WHERE kind = 'debit'"
+    ):
+        written.setdefault((organization_id, key), []).append(micros)
+    for name, wish in facts.story.of("debit").items():
+        found = written.pop(name, [])
+        if wish.outcome == "OK":
+            facts.add(name[0], -wish.micros)
+        elif wish.outcome is None:
+            yield Problem("lost", f"debit {name}: never answered, {wish.unsure} times asked")
+        if wish.outcome == "OK" and not found:
+            yield Problem("lost", f"debit {name}: answered OK, no entry")
+        elif len(found) > (wish.outcome == "OK"):
+            yield Problem("doubled", f"debit {name}: answered {wish.outcome}, entries {found}")
+        elif found and found != [wish.micros]:
+            yield Problem("drift", f"debit {name}: asked for {wish.micros}, entry of {found[0]}")
+    for name, found in written.items():
+        yield Problem("doubled", f"debit {name}: asked for by nobody, entries {found}")
+
+
+def _payments(facts: Facts) -> Iterator[Problem]:
+    moved: Counter[str] = Counter()
+    for capture_id, micros in facts.rows(
+        "SELECT split_part(operation_key, ':', 4), sum(CASE kind WHEN 'topup' THEN amount_micros"
+        " ELSE -amount_micros END)::bigint FROM wallet_entries"
+        " WHERE operation_key LIKE 'payment:%' AND kind IN ('topup', 'refund', 'owed') GROUP BY 1"
+    ):
+        moved[capture_id] = micros
+    known = {
+        capture_id: seen
+        for capture_id, *seen in facts.rows(
+            "SELECT external_id, captured_micros, refunded_micros FROM payment_references"
+        )
+    }
+    for capture in facts.captures:
+        told = [_micros(capture["amount"]["value"]), _micros(capture["refunded"])]
+        kept = told[0] - told[1]
+        facts.add(capture["custom_id"], kept)
+        found, seen = moved.pop(capture["id"], 0), known.get(capture["id"])
+        if seen != told:
+            yield Problem(
+                "lost", f"payment {capture['id']}: paid and refunded {told}, known {seen}"
+            )
+        elif found != kept:
+            yield Problem("doubled", f"payment {capture['id']}: {kept} kept, {found} moved")
+    for capture_id, found in moved.items():
+        yield Problem("doubled", f"payment {capture_id}: unknown at the provider, {found} moved")
+
+
+def _holds(facts: Facts) -> Iterator[Problem]:
+    rows = {
+        (row[0], row[1]): row[2:]
+        for row in facts.rows(
+            "SELECT organization_id, call_id, status, billed_micros FROM call_holds"
+        )
+    }
+    billed, released = facts.story.of("commit"), facts.story.of("release")
+    for name, wish in billed.items():
+        status, found = rows.get(name, (None, None))
+        facts.add(name[0], -wish.micros if wish.outcome == "OK" else 0)
+        if wish.outcome != "OK":
+            yield Problem("lost", f"call {name}: commit answered {wish.outcome}")
+        elif found != wish.micros:
+            yield Problem(
+                "lost", f"call {name}: {wish.micros} committed, {found} billed ({status})"
+            )
+    for name, wish in released.items():
+        status, _ = rows.get(name, (None, None))
+        if name not in billed and status in ("open", "committed"):
+            yield Problem("lost", f"call {name}: released ({wish.outcome}), but {status}")
+    for name, (status, found) in rows.items():
+        if status == "open":
+            yield Problem("lost", f"call {name}: its hold is still open")
+        if found is not None and name not in billed:
+            yield Problem("doubled", f"call {name}: {found} billed, asked for by nobody")
+    for organization_id, key, times in facts.rows(
+        "SELECT organization_id, operation_key, count(*) FROM wallet_entries"
+        " WHERE kind = 'call' GROUP BY 1, 2 HAVING count(*) > 1"
+    ):
+        yield Problem("doubled", f"call {organization_id} {key}: {times} entries")
+
+
+# -- what was taken in, and what followed ---------------------------------------------------------
+
+
+def _webhooks(facts: Facts) -> Iterator[Problem]:
+    kept: dict[str, str | None] = dict(
+        facts.rows(
+            "SELECT external_id, CASE WHEN handled_at IS NOT NULL THEN outcome END FROM inbox"
+        )
+    )
+    for (organization_id, event_id), wish in facts.story.of("webhook").items():
+        if wish.outcome != "OK":
+            yield Problem("lost", f"webhook {event_id} of {organization_id}: never taken in")
+        elif event_id not in kept:
+            yield Problem("lost", f"webhook {event_id} of {organization_id}: taken in, not kept")
+        elif kept[event_id] != "handled":
+            yield Problem("lost", f"webhook {event_id} of {organization_id}: {kept[event_id]}")
+    for event_id, times in facts.rows(
+        "SELECT kwargs ->> 'event_id', count(*) FROM jobs WHERE name = 'process_event'"
+        " GROUP BY 1 HAVING count(*) > 1"
+    ):
+        yield Problem("doubled", f"webhook {event_id}: {times} jobs")
+
+
+def _jobs(facts: Facts) -> Iterator[Problem]:
+    for job_id, name, state, error in facts.rows(
+        "SELECT id, name, CASE WHEN dead_at IS NOT NULL THEN 'dead' WHEN ring_at IS NOT NULL"
+        " THEN 'waiting' ELSE outcome END, last_error FROM jobs"
+        " WHERE outcome IS DISTINCT FROM 'done' ORDER BY id"
+    ):
+        yield Problem("lost", f"job {job_id} {name}: {state} {error or ''}".rstrip())
+
+
+# -- wallets --------------------------------------------------------------------------------------
+
+
+def _wallets(facts: Facts) -> Iterator[Problem]:
+    for organization_id, balance, held, owed, sum_of, entries, newest in facts.rows(
+        "SELECT w.organization_id, w.balance_micros, w.held_micros, w.owed_micros, e.sum, e.count,"
+        " w.entry_no FROM wallets w CROSS JOIN LATERAL (SELECT count(*), sum("
+        " CASE direction WHEN 'credit' THEN amount_micros WHEN 'debit' THEN -amount_micros ELSE 0"
+        " END)::bigint FROM wallet_entries x WHERE x.organization_id = w.organization_id) e"
+    ):
+        expected = facts.expected.get(organization_id, 0)
+        wanted = (max(expected, 0), 0, max(-expected, 0))
+        if (balance, held, owed) != wanted:
+            yield Problem(
+                "drift",
+                f"wallet {organization_id}: balance, held, owed are {(balance, held, owed)},"
+                f" should be {wanted}",
+            )
+        if sum_of != balance or entries != newest + 1:
+            yield Problem(
+                "drift",
+                f"wallet {organization_id}: {entries} entries come to {sum_of}, the wallet says"
+                f" entry {newest} and {balance}",
+            )
+
+
+def _ledgers(facts: Facts) -> Iterator[Problem]:
+    for finding in verify_ledger(facts.database.run):
+        yield Problem("drift", f"chain: {finding}")
+
+
+def _micros(value: str) -> int:
+    return int(Decimal(value) * 1_000_000)

@@ -1,0 +1,68 @@
+"""A worker with one thing the wrong way round: a job is done, and committed, before its effect.
+
+Started in place of `holdfast worker` by the sabotage done-first, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from sqlalchemy.orm import Session
+
+from base.enums import Queue
+from base.log import configure, get_logger
+from base.settings import load_settings
+from db import jobs
+from db.jobs import Claim
+from domain.jobs import JOB_TYPES
+from providers import registry
+from workers import app
+from workers.execute import Executor
+
+log = get_logger(__name__)
+
+
+class DoneFirst(Executor):
+    """Finishes, commits, and only then acts; what goes wrong after that nobody hears of."""
+
+    def execute(self, job_id: str) -> str:
+        """This function will run the job as no job must be run."""
+
+        def finish(session: Session) -> Claim | None:
+            claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
+            if claim is not None:
+                jobs.finish(session, claim, worker=self.worker)
+            return claim
+
+        try:
+            claim = self.database.run(finish)
+            if claim is None:
+                return "taken"
+            self._act(claim)
+        except Exception as error:
+            log.warning("job failed after it was done", error=repr(error))
+            return "unknown"
+        return "done"
+
+    def _act(self, claim: Claim) -> None:
+        actor = self.actors[claim.name]
+        if JOB_TYPES[claim.name].provider:
+            actor(self._run_of(claim), **claim.kwargs)
+        else:
+            self.database.run(lambda session: actor(self._run_of(claim, session), **claim.kwargs))
+
+
+def main() -> None:
+    """This function will work on queues as `holdfast worker` does, but for the above."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--queue", action="append", type=Queue, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    asked = parser.parse_args()
+    settings = load_settings()
+    configure(settings.log_level)
+    vars(app)["Executor"] = DoneFirst
+    app.serve(settings, registry.build(settings), set(asked.queue), asked.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What the count reads once the house is at rest: the database, the providers and the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import psycopg
+
+from chaos.journal import Story
+from db.engine import Database, driver_url
+
+Kind = Literal["lost", "doubled", "drift"]
+
+
+@dataclass
+class Customer:
+    """One organization of the run: what it is called here and at the providers."""
+
+    organization_id: str
+    #: Whether its wallet is nearly always empty, so that debits are refused and it crosses zero.
+    poor: bool
+    subaccount_sid: str
+    #: The first runs as the posture allows; the second was paused by hand and stays so.
+    campaign_ids: list[str]
+    subscription_id: str = ""
+
+
+class Problem(NamedTuple):
+    """One thing that is not as it should be, with the ids to look for.
+
+    lost: asked for or taken in, without its effect. doubled: an effect too many. drift: a wallet or
+    a chain that is not what all effects come to.
+    """
+
+    kind: Kind
+    words: str
+
+
+@dataclass
+class Facts:
+    """Everything the count compares; `rows` asks the database, as its owner."""
+
+    customers: list[Customer]
+    story: Story
+    database: Database
+    rows: Callable[[str], list[tuple[Any, ...]]]
+    captures: list[dict[str, Any]]
+    #: The providers' word for each subscription and each subaccount.
+    subscriptions: dict[str, str]
+    subaccounts: dict[str, str]
+    #: What each organization has come to: balance less what is owed, in micros.
+    expected: dict[str, int] = field(default_factory=dict)
+
+    def add(self, organization_id: str, micros: int) -> None:
+        """This function will reckon a movement into what the organization has come to."""
+        self.expected[organization_id] = self.expected.get(organization_id, 0) + micros
+
+
+@contextmanager
+def read_facts(
+    owner_url: str,
+    database: Database,
+    control: Callable[[str, str], Any],
+    customers: list[Customer],
+    story: Story,
+) -> Iterator[Facts]:
+    """This function will read what does not change any more. `control` asks the sandbox."""
+    with psycopg.connect(driver_url(owner_url), autocommit=True) as owner:
+        yield Facts(
+            customers,
+            story,
+            database,
+            lambda query: owner.execute(query).fetchall(),
+            control("GET", "/paypal/captures"),
+            {one["id"]: one["status"] for one in control("GET", "/paypal/subscriptions")},
+            {
+                sid: control("GET", f"/twilio/subaccounts/{sid}")["status"]
+                for sid in (one.subaccount_sid for one in customers)
+            },
+        )

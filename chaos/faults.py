@@ -1,0 +1,306 @@
+"""The faults: what each does to the house, for how long, and how it is undone.
+
+A fault gives what it did in words and, where it lasts, the seconds until `undo` is called. Which
+come when, and each one's choices, follow from the seed alone.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import psycopg
+
+from base.clock import wait_until
+from chaos.house import INGRESSES, RELAYS, WORKERS, House
+from db.engine import driver_url
+
+#: Seconds from the start to the first fault, and between two.
+_FIRST_SECONDS = 2.0
+_EVERY_SECONDS = (1.0, 2.6)
+#: Seconds that a frozen worker outlives: longer than the longest lease (35 s).
+_PAST_LEASE_SECONDS = 37.0
+#: Seconds in which somebody has to ask, for a worker to be frozen while it does.
+_ASKED_WITHIN_SECONDS = 6.0
+#: Kinds that last so long.
+_LONG = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_frozen_changing")
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a fault did. While `seconds` run it lasts; then `undo` ends it."""
+
+    words: str
+    seconds: float = 0.0
+    undo: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fault of the plan: when it comes, and the seed of its choices."""
+
+    at: float
+    kind: str
+    seed: str
+
+
+Act = Callable[[House, Random], Done]
+
+
+def plan(seed: int, seconds: float) -> list[Planned]:
+    """This function will draw a run's faults: every kind in turn, each turn in another order."""
+    chance = Random(f"{seed}:faults")  # noqa: S311
+    planned: list[Planned] = []
+    kinds = _decks(chance)
+    at = _FIRST_SECONDS
+    while at < seconds:
+        kind = next(kinds)
+        # What lasts long has to begin early enough to end under traffic.
+        if kind not in _LONG or at + _PAST_LEASE_SECONDS < seconds:
+            planned.append(Planned(at, kind, f"{seed}:{len(planned)}"))
+            at += chance.uniform(*_EVERY_SECONDS)
+    return planned
+
+
+def _decks(chance: Random) -> Iterator[str]:
+    while True:
+        deck = [kind for kind, (_, weight) in KINDS.items() for _ in range(weight)]
+        chance.shuffle(deck)
+        yield from deck
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+def _kill(*names: str, count: int = 1) -> Act:
+    def act(house: House, chance: Random) -> Done:
+        known = [name for name in names if name in house.supervisor.names()]
+        chosen = chance.sample(known, min(count, len(known)))
+        for name in chosen:
+            house.supervisor.kill(name, signal.SIGKILL)
+        return Done(f"SIGKILL: {', '.join(chosen) or 'none runs'}")
+
+    return act
+
+
+def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
+    def act(house: House, chance: Random) -> Done:
+        lasts = chance.uniform(*seconds)
+        known = [name for name in names if name in house.supervisor.names()]
+        if not known:
+            return Done("SIGSTOP: none runs")
+        name = chance.choice(known)
+        pid = house.supervisor.pid(name)
+        house.supervisor.kill(name, signal.SIGSTOP)
+
+        def undo() -> None:
+            if house.supervisor.pid(name) == pid:
+                house.supervisor.kill(name, signal.SIGCONT)
+
+        return Done(f"SIGSTOP: {name} for {lasts:.1f} s", lasts, undo)
+
+    return act
+
+
+def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
+    """Freezes a worker whose request is on its way, until somebody else has long had its job."""
+
+    def act(house: House, _: Random) -> Done:
+        order = {"provider": provider, "kind": "hold", "match": match, "times": 1}
+        made = house.control("POST", "/faults", order)["id"]
+        wait_until(
+            lambda: any(
+                one["id"] == made and one["held"] for one in house.control("GET", "/faults")
+            ),
+            limit_seconds=_ASKED_WITHIN_SECONDS,
+        )
+        pid = _claimant(house, job)
+        names = [name for name in WORKERS if house.supervisor.pid(name) == pid and pid]
+        for name in names:
+            house.supervisor.kill(name, signal.SIGSTOP)
+        house.control("POST", f"/faults/{made}/release")
+        house.control("DELETE", f"/faults/{made}")
+
+        def undo() -> None:
+            for name in names:
+                if house.supervisor.pid(name) == pid:
+                    house.supervisor.kill(name, signal.SIGCONT)
+
+        if not names:
+            return Done("nobody asked in time")
+        return Done(
+            f"SIGSTOP: {names[0]} in its {job} for {_PAST_LEASE_SECONDS:g} s",
+            _PAST_LEASE_SECONDS,
+            undo,
+        )
+
+    return act
+
+
+def _claimant(house: House, job: str) -> int | None:
+    """The process that claimed such a job last and still holds its lease."""
+    with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
+        row = owner.execute(
+            "SELECT split_part(worker, ':', 2)::int FROM jobs WHERE name = %s"
+            " AND lease_until > clock_timestamp() ORDER BY lease_until DESC LIMIT 1",
+            (job,),
+        ).fetchone()
+    return row[0] if row else None
+
+
+# -- servers --------------------------------------------------------------------------------------
+
+
+def _restart_postgres(house: House, _: Random) -> Done:
+    return Done(f"fast restart, back after {house.postgres.restart():.1f} s")
+
+
+def _kill_postgres(number: signal.Signals) -> Act:
+    return lambda house, _: Done(
+        f"{number.name} to the postmaster, recovered after {house.postgres.kill(number):.1f} s"
+    )
+
+
+def _terminate_backends(house: House, chance: Random) -> Done:
+    with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
+        found = owner.execute(
+            "SELECT pid FROM pg_stat_activity WHERE usename = 'holdfast_app'"
+            " AND application_name NOT LIKE 'holdfast chaos%' ORDER BY pid"
+        ).fetchall()
+        chosen = chance.sample(found, len(found) // 2)
+        for (pid,) in chosen:
+            owner.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    return Done(f"{len(chosen)} of {len(found)} sessions terminated")
+
+
+def _restart_valkey(house: House, _: Random) -> Done:
+    return Done(f"restart, back after {house.valkey.restart():.1f} s")
+
+
+def _kill_valkey(house: House, _: Random) -> Done:
+    return Done(f"SIGKILL, back after {house.valkey.kill(signal.SIGKILL):.1f} s")
+
+
+def _flush_valkey(house: House, _: Random) -> Done:
+    house.valkey.flush()
+    return Done("FLUSHALL")
+
+
+# -- connections ----------------------------------------------------------------------------------
+
+
+def _cut(route: str) -> Act:
+    def act(house: House, _: Random) -> Done:
+        house.proxy.ask(route=route, do="cut")
+        return Done("every connection cut")
+
+    return act
+
+
+def _mode(route: str, mode: str, words: str, seconds: tuple[float, float]) -> Act:
+    def act(house: House, chance: Random) -> Done:
+        lasts, delay = chance.uniform(*seconds), chance.uniform(0.005, 0.05)
+        house.proxy.ask(route=route, do=mode, seconds=delay)
+
+        def undo() -> None:
+            if mode == "deaf":
+                # Whoever waits for a lost answer is told so by the end of its connection.
+                house.proxy.ask(route=route, do="cut")
+            house.proxy.ask(route=route, do="open")
+
+        told = f"{words} ({delay * 1000:.0f} ms)" if mode == "delay" else words
+        return Done(f"{told} for {lasts:.1f} s", lasts, undo)
+
+    return act
+
+
+# -- providers ------------------------------------------------------------------------------------
+
+
+def _provider(provider: str, kind: str, span: tuple[float, float], **more: Any) -> Act:
+    def act(house: House, chance: Random) -> Done:
+        lasts = chance.uniform(*span)
+        made = house.control("POST", "/faults", {"provider": provider, "kind": kind, **more})
+
+        def undo() -> None:
+            if kind == "hold":
+                # Given up by now by whoever sent them, the requests land after all.
+                house.control("POST", f"/faults/{made['id']}/release")
+            house.control("DELETE", f"/faults/{made['id']}")
+
+        status = f" {more['status']}" if "status" in more else ""
+        return Done(f"{provider}: {kind}{status} for {lasts:.1f} s", lasts, undo)
+
+    return act
+
+
+_CHANGES = {"method": "POST"}
+_RETRY_AFTER = {"Retry-After": "1"}
+
+#: Every kind of fault: what it does, and how often it comes in one turn.
+KINDS: dict[str, tuple[Act, int]] = {
+    "worker_killed": (_kill(*WORKERS), 3),
+    "workers_killed_all": (_kill(*WORKERS, count=len(WORKERS)), 1),
+    "relay_killed": (_kill(*RELAYS), 2),
+    "ingress_killed": (_kill(*INGRESSES), 2),
+    "worker_frozen": (_freeze(*WORKERS, seconds=(3, 12)), 2),
+    "worker_frozen_past_lease": (
+        _freeze("safety-1", "billing-1", seconds=(_PAST_LEASE_SECONDS, _PAST_LEASE_SECONDS)),
+        1,
+    ),
+    "worker_frozen_asking": (
+        _freeze_asking("paypal", "look_at_payment", {"path_contains": "/v2/payments/"}),
+        1,
+    ),
+    "worker_frozen_changing": (_freeze_asking("twilio", "converge_twilio", _CHANGES), 1),
+    "relay_frozen": (_freeze(*RELAYS, seconds=(3, 10)), 1),
+    "ingress_frozen": (_freeze(*INGRESSES, seconds=(2, 8)), 1),
+    "postgres_restarted": (_restart_postgres, 1),
+    "postgres_immediate": (_kill_postgres(signal.SIGQUIT), 1),
+    "postgres_killed": (_kill_postgres(signal.SIGKILL), 1),
+    "postgres_sessions_ended": (_terminate_backends, 2),
+    "postgres_cut": (_cut("postgres"), 2),
+    "postgres_away": (_mode("postgres", "refuse", "no connection", (0.5, 4)), 1),
+    "postgres_stalled": (_mode("postgres", "stall", "not a byte passes", (1, 7)), 1),
+    "postgres_slow": (_mode("postgres", "delay", "each packet late", (3, 6)), 1),
+    "postgres_answers_lost": (_mode("postgres", "deaf", "answers lost", (0.2, 1)), 2),
+    "valkey_restarted": (_restart_valkey, 1),
+    "valkey_killed": (_kill_valkey, 1),
+    "valkey_emptied": (_flush_valkey, 2),
+    "valkey_cut": (_cut("valkey"), 1),
+    "valkey_stalled": (_mode("valkey", "stall", "not a byte passes", (1, 6)), 1),
+    "valkey_answers_lost": (_mode("valkey", "deaf", "answers lost", (0.2, 1)), 1),
+    "ingress_cut": (_cut("ingress"), 1),
+    "ingress_answers_lost": (_mode("ingress", "deaf", "answers lost", (0.3, 1.5)), 2),
+    "paypal_500": (_provider("paypal", "status", (2, 6), status=500, probability=0.6), 1),
+    "paypal_429": (
+        _provider("paypal", "status", (2, 6), status=429, probability=0.6, headers=_RETRY_AFTER),
+        1,
+    ),
+    "paypal_answers_lost": (_provider("paypal", "act_then_drop", (2, 6), probability=0.5), 1),
+    "paypal_slow": (_provider("paypal", "delay", (2, 5), seconds=6, probability=0.3), 1),
+    "twilio_500": (_provider("twilio", "status", (3, 6), status=500, probability=0.6), 1),
+    "twilio_429": (
+        _provider("twilio", "status", (3, 6), status=429, probability=0.6, headers=_RETRY_AFTER),
+        1,
+    ),
+    "twilio_acts_and_says_nothing": (
+        _provider("twilio", "act_then_timeout", (4, 8), seconds=6, match=_CHANGES),
+        2,
+    ),
+    "twilio_acts_late": (_provider("twilio", "hold", (6, 9), match=_CHANGES, times=2), 2),
+}
+
+
+def strike(house: House, planned: Planned) -> Done:
+    """This function will carry out one fault of the plan."""
+    act, _ = KINDS[planned.kind]
+    return act(house, random.Random(planned.seed))  # noqa: S311

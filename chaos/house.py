@@ -1,0 +1,288 @@
+"""The whole house as processes, each of which may be killed: servers, proxy, sandbox, ingresses,
+workers and relays; and the customers that the run is about.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+from sqlalchemy.orm import Session
+
+from base.clock import wait_until
+from chaos.child import ROOT, Child
+from chaos.facts import Customer
+from chaos.servers import KillableServer
+from cli.databases import prepare
+from cli.stack import answers, sandbox_env
+from cli.supervisor import Process, Supervisor
+from db.engine import Database, clock
+from domain import operators, organizations
+from domain.jobs import LOOK_AT_SUBSCRIPTION, stage
+
+T = TypeVar("T")
+
+INGRESSES = ("ingress-1", "ingress-2")
+#: Worker processes with their queues and threads: of what carries money and safety, two of each.
+WORKERS = {
+    "safety-1": (("safety",), 4),
+    "safety-2": (("safety",), 4),
+    "billing-1": (("billing",), 4),
+    "billing-2": (("billing",), 4),
+    "rest-1": (("maintenance", "callbacks"), 2),
+}
+RELAYS = ("relay-1", "relay-2")
+#: How long a lost request may still land at Twilio, and how often one is looked for meanwhile: as
+#: short as the faults allow, so that a run comes to rest soon.
+_TWILIO = {"TWILIO_UNSURE_SECONDS": "12", "TWILIO_RECHECK_SECONDS": "1"}
+#: Seconds in which all processes have to be up, on a machine with much else to do.
+_READY_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is different about this house's processes."""
+
+    relays: bool = True
+    #: The module whose `--queue Q … --threads N` is a worker; the command's own if empty.
+    worker_module: str = ""
+
+
+@dataclass
+class House:
+    """Everything that runs; the driver's own ways to it pass by the proxy."""
+
+    plan: Plan
+    #: Whether logs and data are left for a person to look at.
+    keep: bool = False
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="holdfast-chaos-")))
+
+    def __enter__(self) -> House:
+        # The servers' account must be able to enter it.
+        self.folder.chmod(0o711)
+        self.logs = self.folder / "logs"
+        self.logs.mkdir()
+        self.journal = self.folder / "journal"
+        self.postgres = KillableServer(self.folder / "postgres", postgres=True)
+        self.valkey = KillableServer(self.folder / "valkey", postgres=False)
+        self.supervisor = Supervisor(self.logs)
+        self.children: list[Child] = []
+        self._database: Database | None = None
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """This function will stop all processes and servers, and remove the folder if it may."""
+        for name in self.supervisor.names():
+            # One that is frozen could not even be asked to stop.
+            self.supervisor.kill(name, signal.SIGCONT)
+            # What they would finish now, nobody counts any more.
+            if name != "sandbox":
+                self.supervisor.kill(name, signal.SIGKILL)
+        for child in reversed(self.children):
+            child.stop()
+        self.supervisor.stop_all()
+        if self._database is not None:
+            self._database.close()
+        self.valkey.stop()
+        self.postgres.stop()
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- what the driver asks ---------------------------------------------------------------------
+
+    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """This function will ask the sandbox's control plane."""
+        answer = self._http.request(method, f"/_control{path}", json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def do(self, fn: Callable[[Session, datetime], T]) -> T:
+        """This function will run fn(session, now) in a transaction, not through the proxy."""
+        return self.database.run(lambda session: fn(session, clock(session)))
+
+    @property
+    def database(self) -> Database:
+        """The driver's own connections, which no fault but the server's own end touches."""
+        if self._database is None:
+            raise RuntimeError("the house is not started")
+        return self._database
+
+    def start_traffic(self, order: dict[str, Any]) -> Child:
+        """This function will start the traffic process with its order and give it."""
+        traffic = Child("chaos.traffic", {}, self.logs / "traffic.log")
+        self.children.append(traffic)
+        traffic.ask(
+            **order,
+            database_url=self.env["DATABASE_URL"],
+            redis_url=self.env["REDIS_URL"],
+            control_url=f"{self.info['base_url']}/_control",
+        )
+        return traffic
+
+    def ready(self) -> bool:
+        """This function will tell whether both ingresses can store and no process is down."""
+        return all(self.supervisor.alive(name) for name in self.supervisor.names()) and all(
+            answers(f"http://127.0.0.1:{port}/readyz") for port in self.ports
+        )
+
+    # -- the start --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.postgres.start()
+        self.valkey.start()
+        urls = prepare("", self.postgres.url, self.folder)
+        self.owner_url = urls.owner_url or ""
+        self._database = Database(urls.app_url, name="chaos", pool_size=2)
+        self.proxy = Child("chaos.proxy", {}, self.logs / "proxy.log")
+        self.children.append(self.proxy)
+        self.ports = [_free_port() for _ in INGRESSES]
+        postgres = self._listen("postgres", [str(self.postgres.socket)])
+        valkey = self._listen("valkey", [str(self.valkey.socket)])
+        front = self._listen("ingress", [f"127.0.0.1:{port}" for port in self.ports])
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "DATABASE_URL": _through(urls.app_url, postgres),
+            "REDIS_URL": f"redis://127.0.0.1:{valkey}/0",
+            "PUBLIC_URL": f"http://127.0.0.1:{front}",
+            "HOST": "127.0.0.1",
+            "LOG_LEVEL": "INFO",
+            **_TWILIO,
+        }
+        # No process that serves ever sees the owner's address.
+        self.env.pop("DATABASE_OWNER_URL", None)
+        self._start_sandbox(f"http://127.0.0.1:{front}")
+        self.env.update(sandbox_env(self.info))
+
+    def _listen(self, route: str, targets: list[str]) -> int:
+        port: int = self.proxy.ask(route=route, do="listen", targets=targets)["port"]
+        return port
+
+    def _start_sandbox(self, target: str) -> None:
+        folder = self.folder / "sandbox"
+        folder.mkdir()
+        path = folder / "sandbox.json"
+        argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(folder)]
+        self.supervisor.start(
+            Process(
+                "sandbox",
+                [*argv, "--target", target],
+                dict(self.env),
+                ready=path.exists,
+                ready_seconds=_READY_SECONDS,
+            )
+        )
+        self.info: dict[str, Any] = json.loads(path.read_text())
+        self._http = httpx.Client(base_url=self.info["base_url"], trust_env=False, timeout=30)
+
+    def start_processes(self) -> None:
+        """This function will start ingresses, workers and relays, and wait until all work."""
+        for name, port in zip(INGRESSES, self.ports, strict=True):
+            self._run(name, ["cli.main", "ingress"], PORT=str(port))
+        for name, (queues, threads) in WORKERS.items():
+            arguments = [part for queue in queues for part in ("--queue", queue)]
+            module = [self.plan.worker_module] if self.plan.worker_module else []
+            self._run(
+                name, [*(module or ["cli.main", "worker"]), *arguments, "--threads", str(threads)]
+            )
+        relays = RELAYS if self.plan.relays else ()
+        for name in relays:
+            self._run(name, ["cli.main", "relay"])
+
+        def all_work() -> bool:
+            said = {name: (self.logs / f"{name}.log").read_text() for name in (*WORKERS, *relays)}
+            return all(" started" in text for text in said.values()) and self.ready()
+
+        if not wait_until(all_work, limit_seconds=_READY_SECONDS, every_seconds=0.2):
+            raise RuntimeError(f"not all processes were up in {_READY_SECONDS:g} s")
+
+    def _run(self, name: str, words: list[str], **more: str) -> None:
+        argv = [sys.executable, "-m", *words]
+        self.supervisor.start(Process(name, argv, {**self.env, **more}))
+
+    # -- the customers ----------------------------------------------------------------------------
+
+    def make_customers(self, count: int) -> list[Customer]:
+        """This function will make organizations with a brand, two campaigns and a subscription;
+        the last third of them is poor."""
+        customers = [self._make_customer(n, poor=n >= count * 2 // 3) for n in range(count)]
+        for one in customers:
+            subscription = self.control(
+                "POST",
+                "/paypal/subscriptions",
+                {"organization_id": one.organization_id, "deliver": False},
+            )
+            one.subscription_id = subscription["id"]
+            self.do(
+                lambda session, _, one=one: stage(  # type: ignore[misc]
+                    session,
+                    LOOK_AT_SUBSCRIPTION,
+                    None,
+                    provider="paypal",
+                    external_id=one.subscription_id,
+                )
+            )
+        return customers
+
+    def _make_customer(self, number: int, *, poor: bool) -> Customer:
+        sid = self.control("POST", "/twilio/subaccounts", {"friendly_name": f"brand {number}"})[
+            "sid"
+        ]
+
+        def work(session: Session, now: datetime) -> Customer:
+            organization_id = organizations.create_organization(
+                session, name=f"customer {number}", currency="USD", now=now
+            )
+            brand_id = organizations.create_brand(
+                session, organization_id, name="brand", twilio_subaccount_sid=sid, now=now
+            )
+            campaign_ids = [
+                organizations.create_campaign(session, brand_id, name=name, now=now)
+                for name in ("by itself", "by hand")
+            ]
+            for campaign_id in campaign_ids:
+                operators.start_campaign(session, campaign_id, now)
+            operators.pause_campaign(session, campaign_ids[1], now)
+            return Customer(organization_id, poor, sid, campaign_ids)
+
+        return self.do(work)
+
+
+def _through(url: str, port: int) -> str:
+    """The same login at the proxy's port."""
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}", query=""))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,99 @@
+"""The post office: events that the sandbox has signed, until each has been taken in.
+
+Some leave late, some out of order, some twice at once, some again although they were taken in.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import httpx
+
+from chaos.journal import Journal
+
+#: How many events leave late, and how late at most, in seconds.
+_LATE_SHARE = 0.3
+_LATE_SECONDS = 4.0
+#: How many are sent twice at once, and how many again although they were taken in.
+_TWICE_SHARE = 0.15
+_REPEATED_SHARE = 0.1
+
+
+@dataclass
+class Letter:
+    """One event on its way."""
+
+    organization_id: str
+    event_id: str
+    copies: int
+    repeated: bool
+    due: float
+    taken_in: bool = False
+
+
+@dataclass
+class Post:
+    """Events that are still to be delivered, and the sandbox that signs and sends them."""
+
+    http: httpx.Client
+    journal: Journal
+    letters: list[Letter] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    on_the_way: int = 0
+    told: int = 0
+    doubled: int = 0
+    late: int = 0
+
+    def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """This function will ask the sandbox's control plane, which no fault touches."""
+        answer = self.http.request(method, path, json=body)
+        answer.raise_for_status()
+        return answer.json()
+
+    def tell(self, event_type: str, organization_id: str, resource_id: str, chance: Random) -> None:
+        """This function will have the event made and signed, and post it."""
+        (made,) = self.control(
+            "POST",
+            "/paypal/events",
+            {"event_type": event_type, "resource_id": resource_id, "deliver": False},
+        )
+        late = chance.uniform(0, _LATE_SECONDS) if chance.random() < _LATE_SHARE else 0.0
+        copies = 2 if chance.random() < _TWICE_SHARE else 1
+        repeated = chance.random() < _REPEATED_SHARE
+        event_id = made["event_id"]
+        self.journal.asked("webhook", organization_id, event_id)
+        with self.lock:
+            self.told += 1
+            self.late += late > 0
+            self.letters.append(
+                Letter(organization_id, event_id, copies, repeated, time.monotonic() + late)
+            )
+
+    def take(self) -> Letter | None:
+        """This function will give any letter that is due, not the oldest first."""
+        with self.lock:
+            due = [one for one in self.letters if one.due <= time.monotonic()]
+            if not due:
+                return None
+            letter = due[len(due) // 2]
+            self.letters.remove(letter)
+            self.on_the_way += 1
+            return letter
+
+    def give_back(self, letter: Letter | None, seconds: float) -> None:
+        """This function will post a letter again, or none when it has been delivered."""
+        with self.lock:
+            self.on_the_way -= 1
+            if letter is not None:
+                letter.due = time.monotonic() + seconds
+                self.letters.append(letter)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all has been delivered."""
+        with self.lock:
+            return not self.letters and not self.on_the_way

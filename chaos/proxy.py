@@ -1,0 +1,201 @@
+"""Stands between the house and its servers, and between senders and the ingress: a network that
+can be cut, stalled, delayed, or made to lose every answer.
+
+A process of its own, `python -m chaos.proxy`, so that no other work delays what is not meant to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import cast
+
+from chaos.child import Words, serve_orders
+
+#: What a route does with what it is given. deaf: what the servers answer is lost.
+MODES = ("open", "refuse", "stall", "delay", "deaf")
+
+
+class Route:
+    """One address that is listened on, the servers behind it, and what is wrong with it now."""
+
+    def __init__(self, targets: list[str]) -> None:
+        self._targets = deque(targets)
+        self.mode = "open"
+        self.delay_seconds = 0.0
+        self.ends: set[End] = set()
+
+    async def connect(self, client: End) -> None:
+        """This function will join a client to the next server that takes it."""
+        loop = asyncio.get_running_loop()
+        for _ in range(len(self._targets)):
+            target = self._targets[0]
+            self._targets.rotate(-1)
+            try:
+                if target.startswith("/"):
+                    _, end = await loop.create_unix_connection(lambda: End(self, True), target)
+                else:
+                    host, port = target.split(":")
+                    _, end = await loop.create_connection(lambda: End(self, True), host, int(port))
+            except OSError:
+                continue
+            client.join(end)
+            return
+        client.abort()
+
+    def set(self, mode: str, delay_seconds: float) -> None:
+        """This function will do so from now on, to connections that stand and to new ones."""
+        self.mode, self.delay_seconds = mode, delay_seconds
+        for end in list(self.ends):
+            end.obey()
+
+    def cut(self) -> None:
+        """This function will break every connection, with whatever is on its way."""
+        for end in list(self.ends):
+            end.abort()
+
+
+class End(asyncio.Protocol):
+    """One end of a joined pair; what it reads, its peer writes."""
+
+    def __init__(self, route: Route, is_server: bool) -> None:
+        self._route = route
+        self._is_server = is_server
+        self._transport: asyncio.Transport | None = None
+        self._peer: End | None = None
+        self._early: list[bytes] = []
+        #: What waits for its delay to be over; None is the end of the stream.
+        self._waiting: deque[tuple[float, bytes | None]] = deque()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._route.ends.add(self)
+        if self._is_server:
+            return
+        if self._route.mode == "refuse":
+            self.abort()
+            return
+        self._transport.pause_reading()
+        task = asyncio.ensure_future(self._route.connect(self))
+        _keep(task)
+
+    def join(self, server: End) -> None:
+        """This function will make the pair; until then nothing of the client's is read."""
+        self._peer, server._peer = server, self
+        if self._transport is None or self._transport.is_closing():
+            server.abort()
+            return
+        self._transport.resume_reading()
+        for end in (self, server):
+            end.obey()
+
+    def obey(self) -> None:
+        """This function will read on, or not, as the route says now."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._peer is None:
+            return
+        if self._route.mode == "stall":
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_server and self._route.mode == "deaf":
+            return
+        self._pass_on(data)
+
+    def eof_received(self) -> bool:
+        self._pass_on(None)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._route.ends.discard(self)
+        if not self._waiting:
+            self._end_peer(abort=exc is not None)
+        elif exc is not None:
+            self._waiting.append((0.0, None))
+
+    def abort(self) -> None:
+        """This function will break the connection at once."""
+        self._waiting.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _pass_on(self, data: bytes | None) -> None:
+        seconds = self._route.delay_seconds if self._route.mode == "delay" else 0.0
+        if not self._waiting and not seconds:
+            self._write(data)
+            return
+        loop = asyncio.get_running_loop()
+        # Never before what was read earlier.
+        at = max(loop.time() + seconds, self._waiting[-1][0] if self._waiting else 0.0)
+        self._waiting.append((at, data))
+        if len(self._waiting) == 1:
+            loop.call_at(at, self._pass_on_what_waited)
+
+    def _pass_on_what_waited(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._waiting[0][0] <= loop.time():
+            self._write(self._waiting.popleft()[1])
+        if self._waiting:
+            loop.call_at(self._waiting[0][0], self._pass_on_what_waited)
+
+    def _write(self, data: bytes | None) -> None:
+        if data is None:
+            self._end_peer(abort=False)
+        elif self._peer is not None and self._peer._transport is not None:
+            self._peer._transport.write(data)
+
+    def _end_peer(self, *, abort: bool) -> None:
+        for end in (self._peer, self):
+            if end is None or end._transport is None or end._transport.is_closing():
+                continue
+            if abort:
+                end._transport.abort()
+            else:
+                end._transport.close()
+
+
+_tasks: set[asyncio.Future[None]] = set()
+
+
+def _keep(task: asyncio.Future[None]) -> None:
+    # A task that nobody holds may be collected before it has run.
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+class Proxy:
+    """The routes by name, on an event loop in a thread, told what to do from another."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._routes: dict[str, Route] = {}
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def answer(self, order: Words) -> Words:
+        """This function will carry out one order, and answer once it is in force."""
+        done = asyncio.run_coroutine_threadsafe(self._carry_out(order), self._loop)
+        return done.result()
+
+    async def _carry_out(self, order: Words) -> Words:
+        name = order["route"]
+        match order["do"]:
+            case "listen":
+                route = self._routes[name] = Route(order["targets"])
+                server = await self._loop.create_server(
+                    lambda: End(route, False), "127.0.0.1", order.get("port", 0)
+                )
+                return {"port": server.sockets[0].getsockname()[1]}
+            case "cut":
+                self._routes[name].cut()
+            case mode if mode in MODES:
+                self._routes[name].set(mode, order.get("seconds", 0.0))
+                if mode == "refuse":
+                    self._routes[name].cut()
+        return {}
+
+
+if __name__ == "__main__":
+    serve_orders(Proxy().answer)

@@ -1,0 +1,110 @@
+"""What a run says: a line for each fault and every ten seconds, at the end tables and one line."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from chaos.facts import Problem
+
+#: Problems shown of each kind; all of them are counted.
+_SHOWN_MAX = 20
+#: What PostgreSQL's log says when a guard of ours refuses, whoever asked.
+_GUARDED = re.compile(
+    rb"ERROR: .*(violates (foreign key|unique|check) constraint"
+    rb"|the ledger is append-only|has a newer entry than).*"
+)
+
+
+@dataclass
+class Report:
+    """Everything that is told of one run."""
+
+    seed: int
+    seconds: float
+    sabotage: str
+    faults: Counter[str] = field(default_factory=Counter)
+    events: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    guards: Counter[str] = field(default_factory=Counter)
+    figures: dict[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def say(self, words: str) -> None:
+        """This function will print a line of the running log, with the time since the start."""
+        print(f"{time.monotonic() - self.began:6.1f} s  {words}", flush=True)  # noqa: T201
+
+    def count(self, kind: str) -> int:
+        """This function will count the problems of one kind."""
+        return sum(problem.kind == kind for problem in self.problems)
+
+    @property
+    def refused_by_database(self) -> int:
+        """How often a guard of the database refused, whoever was told so."""
+        return self.guards.total()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was lost, doubled or drifted."""
+        return not self.problems
+
+    def last_line(self) -> str:
+        """This function will give the line that a run is judged by."""
+        return (
+            f"chaos: faults={self.faults.total()} events={self.events}"
+            f" lost={self.count('lost')} doubled={self.count('doubled')}"
+            f" drift={self.count('drift')} refused_by_database={self.refused_by_database}"
+        )
+
+    def print_all(self) -> None:
+        """This function will print the table of faults, the figures, the problems and the line."""
+        table = Table("fault", "times")
+        for kind, times in sorted(self.faults.items()):
+            table.add_row(kind, str(times))
+        console = Console(width=100, file=sys.stdout)
+        console.print(table)
+        figures = Table("figure", "value")
+        for name, value in self.figures.items():
+            figures.add_row(name, str(value))
+        for guard, times in self.guards.most_common():
+            figures.add_row(f"refused: {guard}", str(times))
+        console.print(figures)
+        for kind in ("lost", "doubled", "drift"):
+            of_kind = [problem for problem in self.problems if problem.kind == kind]
+            for problem in of_kind[:_SHOWN_MAX]:
+                print(f"{problem.kind}: {problem.words}")  # noqa: T201
+            if len(of_kind) > _SHOWN_MAX:
+                print(f"{kind}: and {len(of_kind) - _SHOWN_MAX} more")  # noqa: T201
+        print(self.last_line(), flush=True)  # noqa: T201
+
+    def to_dict(self) -> dict[str, Any]:
+        """This function will give the whole report as data."""
+        return {
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "sabotage": self.sabotage,
+            "faults": dict(self.faults),
+            "events": self.events,
+            **{kind: self.count(kind) for kind in ("lost", "doubled", "drift")},
+            "refused_by_database": self.refused_by_database,
+            "refusals": dict(self.guards),
+            "problems": [problem._asdict() for problem in self.problems],
+            "figures": self.figures,
+        }
+
+
+def refusals(log: Path) -> Counter[str]:
+    """This function will count what the database's own guards refused, by the server's log."""
+    counts: Counter[str] = Counter()
+    for match in _GUARDED.finditer(log.read_bytes()):
+        line = match[0].decode(errors="replace").removeprefix("ERROR:").strip()
+        counts[line] += 1
+    return counts

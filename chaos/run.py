@@ -1,0 +1,182 @@
+"""One run from start to count: the house up, traffic and faults, the calm, the reckoning."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+from sqlalchemy import func, select, text
+
+from base.clock import wait_until
+from base.outcomes import NotYet, OutcomeUnknown
+from chaos.child import Child
+from chaos.count import count_problems
+from chaos.facts import Customer, Problem, read_facts
+from chaos.faults import Planned, plan, strike
+from chaos.house import House
+from chaos.journal import Story, read_journal
+from chaos.report import Report, refusals
+from chaos.sabotage import moves_holds, plan_of, sabotage_database
+from db.models import Job
+
+#: Organizations of a run; the last third of them is poor.
+_CUSTOMERS = 6
+#: How many of the first are hot.
+_HOT = 2
+#: Seconds between two lines that tell how far the run is.
+_PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked to be. `rest_seconds` is how long it may take to come to rest."""
+
+    seconds: float
+    seed: int
+    sabotage: str
+    rest_seconds: float
+    keep: bool = False
+
+
+def run(asked: Asked) -> Report:
+    """This function will make one run and give its report."""
+    report = Report(asked.seed, asked.seconds, asked.sabotage)
+    report.say(f"starting the house (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
+    with House(plan_of(asked.sabotage), keep=asked.keep) as house:
+        house.start_processes()
+        customers = house.make_customers(_CUSTOMERS)
+        _rest(house, asked.rest_seconds)
+        for words in sabotage_database(house, asked.sabotage):
+            report.say(f"sabotage: {words}")
+        traffic = _start_traffic(house, asked, customers)
+        _break_things(house, traffic, report, asked)
+        _calm_down(house, traffic, report, asked)
+        story = read_journal(house.journal)
+        report.events = story.count
+        reading = read_facts(house.owner_url, house.database, house.control, customers, story)
+        with reading as facts:
+            report.problems += count_problems(facts)
+        report.guards = refusals(house.postgres.log)
+        report.figures |= _figures(house, story)
+    return report
+
+
+def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Child:
+    return house.start_traffic(
+        {
+            "do": "build",
+            "seed": asked.seed,
+            "holds": moves_holds(asked.sabotage),
+            "journal": str(house.journal),
+            "clients": [
+                {
+                    "organization_id": one.organization_id,
+                    "hot": number < _HOT,
+                    "poor": one.poor,
+                    "subscription_id": one.subscription_id,
+                }
+                for number, one in enumerate(customers)
+            ],
+        }
+    )
+
+
+def _break_things(house: House, traffic: Child, report: Report, asked: Asked) -> None:
+    """Carries out the plan, undoes what lasts when its time is over, and tells how it goes."""
+    report.say("traffic and faults begin")
+    began = time.monotonic()
+    traffic.ask(do="go")
+    #: When, in which order among equals, and what.
+    agenda: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(seconds: float, do: Callable[[], None]) -> None:
+        heapq.heappush(agenda, (seconds, next(numbers), do))
+
+    def begin(planned: Planned) -> None:
+        done = strike(house, planned)
+        report.faults[planned.kind] += 1
+        report.say(f"{planned.kind}: {done.words}")
+        if done.seconds:
+            at(time.monotonic() - began + done.seconds, done.undo)
+
+    numbers = count()
+    for planned in plan(asked.seed, asked.seconds):
+        at(planned.at, partial(begin, planned))
+    for number in range(1, int(asked.seconds / _PROGRESS_SECONDS) + 1):
+        at(number * _PROGRESS_SECONDS, partial(_tell_progress, house, traffic, report))
+    while agenda:
+        seconds, _, do = heapq.heappop(agenda)
+        time.sleep(max(0.0, began + seconds - time.monotonic()))
+        do()
+
+
+def _tell_progress(house: House, traffic: Child, report: Report) -> None:
+    told = traffic.ask(do="progress")
+    restarts = sum(house.supervisor.restarts(name) for name in house.supervisor.names())
+    report.say(
+        f"-- {told['operations']} operations, {told['events']} events"
+        f" ({told['doubled']} sent twice), {_waiting(house)} jobs waiting, {restarts} restarts"
+    )
+
+
+def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> None:
+    """Ends what was begun, asks again for what is in doubt, and waits until nothing is due."""
+    report.say("faults are over; traffic ends what it has begun")
+    if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
+        report.say("not every process came back")
+    told = traffic.ask(do="stop")
+    for name in told["running"]:
+        report.problems.append(Problem("lost", f"thread {name} of the traffic does not end"))
+    seconds = _rest(house, asked.rest_seconds)
+    told |= traffic.ask(do="settle")
+    seconds += _rest(house, asked.rest_seconds)
+    report.say(f"at rest after {seconds:.1f} s; counting")
+    report.figures |= {
+        "operations asked for": told["operations"],
+        "asked again in the calm": told["settled"],
+        "webhooks": told["events"],
+        "webhooks sent late": told["late"],
+        "webhooks sent twice": told["doubled"],
+        "seconds to rest": round(seconds, 1),
+    }
+
+
+def _rest(house: House, limit_seconds: float) -> float:
+    """Waits until no job is waiting, at most so long, and gives the seconds it took."""
+    began = time.monotonic()
+    wait_until(lambda: not _waiting(house), limit_seconds=limit_seconds, every_seconds=0.2)
+    return time.monotonic() - began
+
+
+def _waiting(house: House) -> int:
+    query = select(func.count()).select_from(Job).where(Job.ring_at.is_not(None))
+    try:
+        return house.do(lambda session, _: session.scalars(query).one())
+    except (NotYet, OutcomeUnknown):
+        return -1
+
+
+def _figures(house: House, story: Story) -> dict[str, int]:
+    """What the run came to, beside its problems: how much really went wrong on the way."""
+    unsure = sum(wish.unsure for wishes in story.wishes.values() for wish in wishes.values())
+    attempts = house.do(
+        lambda session, _: session.execute(
+            text(
+                "SELECT count(*), count(*) FILTER (WHERE outcome = 'failed'),"
+                " count(*) FILTER (WHERE outcome IS NULL) FROM job_attempts"
+            )
+        ).one()
+    )
+    return {
+        "answers that did not come": unsure,
+        "attempts at jobs": attempts[0],
+        "attempts that failed": attempts[1],
+        "attempts whose worker died": attempts[2],
+        "processes started again": sum(
+            house.supervisor.restarts(name) for name in house.supervisor.names()
+        ),
+    }

@@ -1,0 +1,70 @@
+"""Sabotages: one promise of the house broken for a whole run, which the count must then see.
+
+Each is done to the run's own processes or database; nothing that production runs knows of it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+
+from chaos.house import House, Plan
+from db.engine import driver_url
+
+SABOTAGES = {
+    "relay-off": "no relay runs: whatever was not rung for, or not heard, is lost",
+    "done-first": "a job is done before its effect: what dies in between is lost",
+    "no-lock": "the wallet's lock is gone: the database refuses, and no balance drifts",
+    "no-guards": "lock, entry number and the wallet's foreign key are gone: balances drift",
+}
+
+#: A statement that reads wallets under a lock.
+_LOCK = re.compile(r"(FROM wallets\b[^;]*?)\s+FOR NO KEY UPDATE")
+_FUNCTIONS = """
+    SELECT pg_get_functiondef(oid) FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace AND prosrc LIKE '%FROM wallets%FOR NO KEY UPDATE%'
+"""
+_GUARDS = (
+    "ALTER TABLE wallets DROP CONSTRAINT wallet_equals_its_newest_entry",
+    "ALTER TABLE wallet_entries DROP CONSTRAINT wallet_entries_pkey",
+    "ALTER TABLE wallet_entries DROP CONSTRAINT"
+    " wallet_entries_organization_id_entry_no_balance_after_micro_key",
+    # Without an index under it, what was not meant to be slow would be.
+    "CREATE INDEX ON wallet_entries (organization_id, entry_no)",
+)
+
+
+def plan_of(sabotage: str) -> Plan:
+    """This function will say what the sabotage changes about the processes."""
+    return Plan(
+        relays=sabotage != "relay-off",
+        worker_module="chaos.done_first" if sabotage == "done-first" else "",
+    )
+
+
+def moves_holds(sabotage: str) -> bool:
+    """This function will tell whether the traffic has calls.
+
+    A hold writes no entry, so that only the lock keeps what is held right: without it no guard of
+    the database could see the difference.
+    """
+    return sabotage not in ("no-lock", "no-guards")
+
+
+def sabotage_database(house: House, sabotage: str) -> list[str]:
+    """This function will break the run's own database, as its owner, and tell what it did."""
+    if sabotage not in ("no-lock", "no-guards"):
+        return []
+    did = []
+    with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
+        for (definition,) in owner.execute(_FUNCTIONS).fetchall():
+            unlocked = _LOCK.sub(r"\1", definition)
+            if unlocked != definition:
+                owner.execute(unlocked)
+                did.append(definition.splitlines()[0])
+        if sabotage == "no-guards":
+            for statement in _GUARDS:
+                owner.execute(statement)
+                did.append(statement)
+    return did

@@ -1,0 +1,86 @@
+"""Spending: debits through each of the three doors, most of them on two hot wallets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from random import Random
+
+from chaos.scene import Client, Scene, Wish
+from db.engine import clock
+from domain import wallet
+from domain.debits import Debit, debit_many, debit_now
+
+#: Threads that debit at once.
+_SPENDERS = 12
+#: How much of all spending is the hot ones'.
+_HOT_SHARE = 0.75
+#: Micros of the largest debit: of one that has much, and of one that has next to nothing.
+_MICROS_MAX = {False: 40_000, True: 60_000}
+#: Debits of the largest call for many.
+_MANY_MAX = 4
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """This function will give the threads' names and what they do until they are stopped."""
+    for number in range(_SPENDERS):
+        yield f"spender-{number}", partial(_spend, scene, f"spender-{number}")
+
+
+def pick(scene: Scene, chance: Random) -> Client:
+    """This function will pick whose money is spent next."""
+    if chance.random() < _HOT_SHARE:
+        return chance.choice([one for one in scene.clients if one.hot])
+    return chance.choice(scene.clients)
+
+
+def _spend(scene: Scene, name: str) -> None:
+    chance = scene.chance(name)
+    number = 0
+    while not scene.stopping.is_set():
+        door = chance.random()
+        count = chance.randint(2, _MANY_MAX) if door > 0.85 else 1
+        wishes = []
+        for _ in range(count):
+            client = pick(scene, chance)
+            micros = chance.randint(1, _MICROS_MAX[client.poor])
+            wishes.append((client.organization_id, f"{name}:{number}", micros))
+            number += 1
+        if door > 0.85:
+            scene.ask("debit", wishes, partial(_many, scene))
+        elif door > 0.6:
+            scene.ask("debit", wishes, partial(_single, scene))
+        else:
+            scene.ask("debit", wishes, partial(_combined, scene))
+        time.sleep(chance.uniform(0.0, 0.06))
+
+
+def _debit(wish: Wish) -> Debit:
+    organization_id, key, micros = wish
+    return Debit(organization_id, key, micros, "USD", "messages")
+
+
+def _combined(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+    return [debit_now(scene.combiner, _debit(wish)).outcome for wish in wishes]
+
+
+def _many(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+    debits = [_debit(wish) for wish in wishes]
+    outcomes = scene.database.run(lambda session: debit_many(session, debits, clock(session)))
+    return [one.outcome for one in outcomes]
+
+
+def _single(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
+    ((organization_id, key, micros),) = wishes
+    outcome = scene.database.run(
+        lambda session: wallet.debit(
+            session,
+            organization_id,
+            key=key,
+            amount_micros=micros,
+            currency="USD",
+            now=clock(session),
+        )
+    )
+    return [outcome.outcome]

@@ -1,0 +1,66 @@
+"""How each organization stands at the end, against how it should by the providers' word, the
+operators' acts and its money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from chaos.facts import Facts, Problem
+from chaos.journal import Story
+
+
+def standings(facts: Facts) -> Iterator[Problem]:
+    """This function will compare subscriptions, subaccounts, freezes and campaigns."""
+    frozen = {
+        (organization_id, reason)
+        for organization_id, reason in facts.rows(
+            "SELECT organization_id, reason FROM wallet_freezes WHERE lifted_at IS NULL"
+        )
+    }
+    campaigns = {
+        row[0]: row[1:] for row in facts.rows("SELECT id, status, pause_reason FROM campaigns")
+    }
+    known: dict[str, str] = dict(facts.rows("SELECT external_id, status FROM subscriptions"))
+    by_hand = _frozen_by_hand(facts.story)
+    for one in facts.customers:
+        check = partial(_differs, one.organization_id)
+        theirs = facts.subscriptions[one.subscription_id]
+        active, net = theirs == "ACTIVE", facts.expected.get(one.organization_id, 0)
+        found = {reason for whose, reason in frozen if whose == one.organization_id}
+        owed = found & {"refund_shortfall", "call_shortfall"}
+        yield from check("subscription", theirs.lower(), known.get(one.subscription_id))
+        twilio = "active" if active else "suspended"
+        yield from check("Twilio", twilio, facts.subaccounts[one.subaccount_sid])
+        manual = one.organization_id in by_hand
+        yield from check("freeze by hand", manual, "manual" in found)
+        yield from check("freeze for the end", not active, "subscription_inactive" in found)
+        yield from check("freeze for what is owed", net < 0, bool(owed))
+        reason = _pause_reason(active, manual or net < 0, net)
+        running = ("running", None) if reason is None else ("paused", reason)
+        yield from check("campaign", running, campaigns[one.campaign_ids[0]])
+        paused = ("paused", "manual_pause")
+        yield from check("campaign paused by hand", paused, campaigns[one.campaign_ids[1]])
+
+
+def _pause_reason(active: bool, frozen: bool, net: int) -> str | None:
+    if not active:
+        return "subscription_inactive"
+    if frozen:
+        return "wallet_frozen"
+    return "wallet_depleted" if net <= 0 else None
+
+
+def _frozen_by_hand(story: Story) -> set[str]:
+    """Who was frozen last and not lifted since: a freeze is lifted before the next, if at all."""
+    lifted = story.of("lift")
+    standing: dict[str, bool] = {}
+    for organization_id, key in story.of("freeze"):
+        standing[organization_id] = (organization_id, key) not in lifted
+    return {organization_id for organization_id, stands in standing.items() if stands}
+
+
+def _differs(organization_id: str, what: str, wanted: object, found: object) -> Iterator[Problem]:
+    if wanted != found:
+        yield Problem("lost", f"{what} of {organization_id}: is {found}, should be {wanted}")

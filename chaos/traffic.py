@@ -1,0 +1,61 @@
+"""The traffic: a process whose threads spend, hold, pay, lapse and freeze as customers, providers
+and operators do. Started by the driver as `python -m chaos.traffic`.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from base.clock import wait_until
+from base.log import configure
+from chaos import calls, changes, post, spending
+from chaos.child import Words, serve_orders
+from chaos.scene import PATIENCE_SECONDS, Scene
+
+
+def start_threads(scene: Scene) -> list[threading.Thread]:
+    """This function will start every thread of the traffic."""
+    threads = [
+        threading.Thread(target=work, name=name, daemon=True)
+        for part in (spending, calls, changes, post)
+        for name, work in part.threads(scene)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def main() -> None:
+    """This function will carry out the driver's orders: build, go, progress, stop, settle."""
+    configure("WARNING")
+    scenes: list[Scene] = []
+    threads: list[threading.Thread] = []
+
+    def answer(order: Words) -> Words:
+        match order["do"]:
+            case "build":
+                scenes.append(Scene(order))
+            case "go":
+                threads.extend(start_threads(scenes[0]))
+            case "stop":
+                scenes[0].stop()
+                wait_until(
+                    lambda: not any(thread.is_alive() for thread in threads),
+                    limit_seconds=PATIENCE_SECONDS + 60,
+                    every_seconds=0.1,
+                )
+            case "settle":
+                return {"settled": scenes[0].settle()}
+        return {
+            "operations": scenes[0].asked,
+            "events": scenes[0].post.told,
+            "doubled": scenes[0].post.doubled,
+            "late": scenes[0].post.late,
+            "running": [thread.name for thread in threads if thread.is_alive()],
+        }
+
+    serve_orders(answer)
+
+
+if __name__ == "__main__":
+    main()

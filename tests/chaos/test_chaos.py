@@ -1,0 +1,68 @@
+"""Chaos, as a person runs it, for a minute: everything is broken and nothing is lost; and where the
+house is sabotaged, the count says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers import ROOT
+
+#: The run brings its own servers: on others that are given it would be the same run again.
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        bool(os.environ.get("DATABASE_URL")), reason="chaos runs on servers of its own"
+    ),
+]
+
+LAST_LINE = re.compile(
+    r"chaos: faults=(\d+) events=(\d+) lost=(\d+) doubled=(\d+) drift=(\d+)"
+    r" refused_by_database=(\d+)"
+)
+
+
+def run_chaos(*arguments: str) -> tuple[int, list[int], str]:
+    """The exit status, the last line's figures in their order, and all that was said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "chaos", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=880,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    last = LAST_LINE.fullmatch((done.stdout.splitlines() or [""])[-1])
+    assert last is not None, said
+    return done.returncode, [int(figure) for figure in last.groups()], said
+
+
+def test_a_minute_of_everything_broken_loses_doubles_and_drifts_nothing():
+    # When the whole house is under traffic for a minute while all kinds of faults strike it
+    code, figures, said = run_chaos("--seconds", "60", "--seed", "1")
+
+    # Then much was asked for and much went wrong, and the count is clean
+    faults, events, *problems = figures
+    assert problems == [0, 0, 0, 0], said
+    assert code == 0
+    assert faults > 20
+    assert events > 1000
+
+
+def test_without_a_relay_the_count_says_what_is_lost():
+    # When no relay runs, so that what nobody rang for is never rung for
+    code, figures, said = run_chaos(
+        "--seconds", "20", "--seed", "1", "--rest-seconds", "5", "--sabotage", "relay-off"
+    )
+
+    # Then the run fails and says so
+    _, _, lost, *_ = figures
+    assert lost > 0, said
+    assert code == 1

@@ -1,0 +1,329 @@
+"""The count: a house at rest, where all is well; then one thing is wrong, and found."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from chaos.count import count_problems
+from chaos.facts import Customer, read_facts
+from chaos.journal import Journal, read_journal
+from chaos.report import Report, refusals
+from db.engine import driver_url
+from domain import holds, operators, wallet
+
+
+class AtRest:
+    """One customer with a payment, a debit, a call and a webhook, all of them in the journal."""
+
+    def __init__(self, world, urls, path):
+        self.world, self.urls, self.path = world, urls, path
+        self.journal = Journal(path)
+        made = world.customer(micros=0)
+        self.org = made.id
+        self.customer = Customer(
+            made.id,
+            False,
+            made.sids[0],
+            [made.campaign_ids[0], made.campaign_ids[2]],
+            made.subscription_id,
+        )
+        self.capture_id = self.pay("10.00")
+        self.debit("d1", 700)
+        self.told("debit", "d1", 700, "OK")
+        self.hold("c1", 5_000)
+        self.commit("c1", 3_000)
+        self.told("commit", "c1", 3_000, "OK")
+        world.receive("e1", "CHECKOUT.ORDER.APPROVED", b"{}")
+        world.run_due()
+        self.sql("UPDATE inbox SET outcome = 'handled'")
+        self.told("webhook", "e1", 0, "OK")
+
+    def pay(self, value: str) -> str:
+        capture = self.world.sandbox.control(
+            "POST",
+            "/paypal/captures",
+            {"organization_id": self.org, "value": value, "deliver": False},
+        )
+        self.look("capture", capture["id"])
+        return capture["id"]
+
+    def look(self, kind: str, external_id: str) -> None:
+        self.world.stage("look_at_payment", provider="paypal", kind=kind, external_id=external_id)
+        self.world.run_due()
+
+    def debit(self, key: str, micros: int) -> None:
+        outcome = self.world.do(
+            lambda session, now: wallet.debit(
+                session, self.org, key=key, amount_micros=micros, currency="USD", now=now
+            )
+        )
+        assert outcome.ok
+
+    def hold(self, call_id: str, micros: int) -> None:
+        outcome = self.world.do(
+            lambda session, now: holds.reserve(
+                session,
+                self.org,
+                call_id=call_id,
+                amount_micros=micros,
+                currency="USD",
+                expires_at=now + timedelta(hours=1),
+                now=now,
+            )
+        )
+        assert outcome.ok
+
+    def commit(self, call_id: str, micros: int) -> None:
+        outcome = self.world.do(
+            lambda session, now: holds.commit(
+                session, self.org, call_id=call_id, amount_micros=micros, currency="USD", now=now
+            )
+        )
+        assert outcome.ok
+
+    def told(self, what: str, key: str, micros: int, outcome: str | None) -> None:
+        self.journal.asked(what, self.org, key, micros)
+        if outcome is not None:
+            self.journal.told(what, self.org, key, outcome)
+
+    def sql(self, *statements: str) -> None:
+        """Changes rows around every guard, as nobody but a superuser can."""
+        with psycopg.connect(driver_url(self.urls.owner_url), autocommit=True) as owner:
+            owner.execute("SET session_replication_role = replica")
+            for statement in statements:
+                owner.execute(statement)
+
+    def problems(self) -> list[str]:
+        """The kinds of what is found, and the first words of each."""
+        reading = read_facts(
+            self.urls.owner_url,
+            self.world.database,
+            self.world.sandbox.control,
+            [self.customer],
+            read_journal(self.path),
+        )
+        with reading as facts:
+            return [f"{one.kind} {one.words.split()[0]}" for one in count_problems(facts)]
+
+
+@pytest.fixture
+def at_rest(world, urls, tmp_path):
+    house = AtRest(world, urls, tmp_path / "journal")
+    assert house.problems() == []
+    return house
+
+
+def test_a_debit_that_was_answered_but_never_written_is_lost(at_rest):
+    at_rest.told("debit", "d2", 10, "OK")
+    assert at_rest.problems() == ["lost debit", "drift wallet"]
+
+
+def test_a_debit_that_nobody_answered_is_lost(at_rest):
+    at_rest.told("debit", "d2", 10, None)
+    assert at_rest.problems() == ["lost debit"]
+
+
+def test_a_debit_that_was_refused_but_written_is_doubled(at_rest):
+    at_rest.debit("d2", 10)
+    at_rest.told("debit", "d2", 10, "INSUFFICIENT_FUNDS")
+    assert at_rest.problems() == ["doubled debit", "drift wallet"]
+
+
+def test_a_debit_that_nobody_asked_for_is_doubled(at_rest):
+    at_rest.debit("d2", 10)
+    assert at_rest.problems() == ["doubled debit", "drift wallet"]
+
+
+def test_a_debit_of_another_amount_is_drift(at_rest):
+    at_rest.debit("d2", 10)
+    at_rest.told("debit", "d2", 11, "OK")
+    assert at_rest.problems() == ["drift debit", "drift wallet"]
+
+
+def test_a_debit_written_twice_is_doubled_and_breaks_the_chain(at_rest):
+    at_rest.sql(
+        "INSERT INTO wallet_entries SELECT organization_id, 9, kind, direction, amount_micros,"
+        " balance_before_micros, balance_after_micros, owed_after_micros, counter_account,"
+        " operation_key, note, created_at, previous_hash, hash FROM wallet_entries"
+        " WHERE operation_key = 'd1'"
+    )
+    found = at_rest.problems()
+    assert found[:2] == ["doubled debit", "drift wallet"]
+    assert "drift chain:" in found
+
+
+def test_a_payment_that_never_came_in_is_lost(at_rest):
+    at_rest.world.sandbox.control(
+        "POST",
+        "/paypal/captures",
+        {"organization_id": at_rest.org, "value": "3.00", "deliver": False},
+    )
+    assert at_rest.problems() == ["lost payment", "drift wallet"]
+
+
+def test_a_refund_that_was_never_looked_at_is_lost_until_it_is(at_rest):
+    # Given part of a payment given back
+    refund = at_rest.world.sandbox.control(
+        "POST", f"/paypal/captures/{at_rest.capture_id}/refund", {"value": "4.00", "deliver": False}
+    )
+    assert at_rest.problems() == ["lost payment", "drift wallet"]
+
+    # When it is looked at, all is well again
+    at_rest.look("refund", refund["id"])
+    assert at_rest.problems() == []
+
+
+def test_a_refund_beyond_what_is_left_is_owed_and_that_is_right(at_rest):
+    # Given a customer who has spent what is now given back
+    at_rest.debit("d2", 9_000_000)
+    at_rest.told("debit", "d2", 9_000_000, "OK")
+    refund = at_rest.world.sandbox.control(
+        "POST", f"/paypal/captures/{at_rest.capture_id}/refund", {"deliver": False}
+    )
+
+    # When it is looked at, then nothing is wrong, although the wallet owes
+    at_rest.look("refund", refund["id"])
+    assert at_rest.problems() == []
+    assert at_rest.world.wallet(at_rest.org).owed_micros > 0
+
+
+def test_a_payment_that_moved_more_than_it_brought_is_doubled(at_rest):
+    at_rest.sql(
+        "UPDATE wallet_entries SET amount_micros = amount_micros + 1,"
+        " balance_after_micros = balance_after_micros + 1 WHERE kind = 'topup'"
+    )
+    assert "doubled payment" in at_rest.problems()
+
+
+def test_a_hold_left_open_or_billed_otherwise_is_lost(at_rest):
+    at_rest.hold("c2", 100)
+    at_rest.hold("c3", 100)
+    at_rest.commit("c3", 50)
+    at_rest.told("commit", "c3", 60, "OK")
+    assert at_rest.problems() == ["lost call", "lost call", "drift wallet"]
+
+
+def test_a_call_billed_that_nobody_asked_for_is_doubled(at_rest):
+    at_rest.commit("c2", 50)
+    assert at_rest.problems() == ["doubled call", "drift wallet"]
+
+
+def test_a_released_hold_that_is_still_open_is_lost(at_rest):
+    at_rest.hold("c2", 100)
+    at_rest.told("release", "c2", 0, "OK")
+    assert at_rest.problems() == ["lost call", "lost call", "drift wallet"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM inbox",
+        "UPDATE inbox SET handled_at = NULL, outcome = NULL",
+        "UPDATE inbox SET outcome = 'ignored'",
+    ],
+)
+def test_a_webhook_taken_in_and_not_kept_or_not_handled_is_lost(at_rest, change):
+    at_rest.sql(change)
+    assert at_rest.problems() == ["lost webhook"]
+
+
+def test_a_webhook_that_was_never_taken_in_is_lost(at_rest):
+    at_rest.told("webhook", "e2", 0, None)
+    assert at_rest.problems() == ["lost webhook"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "done_at = NULL, outcome = NULL, dead_at = now()",
+        "done_at = NULL, outcome = NULL, ring_at = now()",
+        "outcome = 'refused'",
+        "outcome = 'discarded'",
+    ],
+)
+def test_a_job_that_is_not_done_is_lost(at_rest, change):
+    at_rest.sql(
+        f"UPDATE jobs SET {change} WHERE id = (SELECT max(id) FROM jobs WHERE done_at IS NOT NULL)"
+    )
+    assert at_rest.problems() == ["lost job"]
+
+
+def test_a_wallet_that_differs_from_its_entries_is_drift(at_rest):
+    at_rest.sql("UPDATE wallets SET balance_micros = balance_micros + 1")
+    found = at_rest.problems()
+    assert found[:2] == ["drift wallet", "drift wallet"]
+    assert "drift chain:" in found
+
+
+def test_a_wallet_whose_held_is_not_nothing_at_the_end_is_drift(at_rest):
+    at_rest.sql("UPDATE wallets SET held_micros = 1")
+    assert at_rest.problems() == ["drift wallet", "drift chain:"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "word"),
+    [
+        ("UPDATE subscriptions SET status = 'suspended'", "lost subscription"),
+        ("UPDATE campaigns SET status = 'running', pause_reason = NULL,"
+         " manually_paused = false WHERE manually_paused", "lost campaign"),
+        ("UPDATE campaigns SET status = 'paused', pause_reason = 'wallet_frozen'"
+         " WHERE NOT manually_paused", "lost campaign"),
+        ("INSERT INTO wallet_freezes (organization_id, reason, placed_by, placed_why, placed_at)"
+         " SELECT id, 'manual', 'x', 'y', now() FROM organizations", "lost freeze"),
+        ("INSERT INTO wallet_freezes (organization_id, reason, placed_by, placed_why, placed_at)"
+         " SELECT id, 'call_shortfall', 'x', 'y', now() FROM organizations", "lost freeze"),
+    ],
+)  # fmt: skip
+def test_an_organization_that_stands_otherwise_than_it_should_is_lost(at_rest, statement, word):
+    at_rest.sql(statement)
+    assert at_rest.problems() == [word]
+
+
+def test_a_subaccount_that_is_not_as_the_subscription_says_is_lost(at_rest):
+    at_rest.world.sandbox.control(
+        "POST", f"/twilio/subaccounts/{at_rest.customer.subaccount_sid}", {"status": "suspended"}
+    )
+    assert at_rest.problems() == ["lost Twilio"]
+
+
+def test_a_freeze_by_hand_is_right_until_it_is_lifted(at_rest):
+    # Given a freeze that an operator placed
+    at_rest.world.do(
+        lambda session, now: operators.freeze_by_hand(
+            session, at_rest.org, by="x", why="y", now=now
+        )
+    )
+    assert "lost freeze" in at_rest.problems()
+    at_rest.told("freeze", "f1", 0, "OK")
+    assert at_rest.problems() == []
+
+    # When the journal says that it was lifted, and it stands
+    at_rest.told("lift", "f1", 0, "OK")
+
+    # Then that is a lift that was lost
+    assert at_rest.problems() == ["lost freeze", "lost campaign"]
+
+
+def test_what_the_databases_guards_refuse_is_counted_from_the_servers_log(tmp_path):
+    # Given a server's log with a refusal of each kind, and an error that is none
+    log = tmp_path / "postgres.log"
+    log.write_text(
+        "2026 [1] ERROR:  duplicate key value violates unique constraint \"wallet_entries_pkey\"\n"
+        "2026 [1] DETAIL:  Key violates nothing\n"
+        "2026 [1] ERROR:  insert or update on table \"wallets\" violates foreign key constraint\n"
+        "2026 [1] ERROR:  new row for \"wallets\" violates check constraint \"wallets_check\"\n"
+        "2026 [1] ERROR:  the ledger is append-only: UPDATE of wallet_entries refused\n"
+        "2026 [1] ERROR:  canceling statement due to lock timeout\n"
+    )  # fmt: skip
+
+    # When it is counted
+    report = Report(1, 1.0, "", guards=refusals(log))
+
+    # Then the four stand in the last line, which is otherwise clean
+    assert report.is_clean
+    assert report.last_line() == (
+        "chaos: faults=0 events=0 lost=0 doubled=0 drift=0 refused_by_database=4"
+    )

@@ -1,0 +1,166 @@
+"""The proxy between the house and its servers: what each of its modes does to a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from base.clock import wait_until
+from chaos.child import Child
+
+LIMIT_SECONDS = 20.0
+
+
+@pytest.fixture
+def echo():
+    """A server that answers each connection with what it is sent; gives its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(1024):
+                connection.sendall(data)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"127.0.0.1:{listener.getsockname()[1]}"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    child = Child("chaos.proxy", {}, tmp_path / "proxy.log")
+    yield child
+    child.stop()
+
+
+@pytest.fixture
+def connect(proxy, echo):
+    """Gives new connections through the proxy's route "r"."""
+    port = proxy.ask(route="r", do="listen", targets=["127.0.0.1:1", echo])["port"]
+    opened = []
+
+    def make() -> socket.socket:
+        opened.append(socket.create_connection(("127.0.0.1", port), timeout=LIMIT_SECONDS))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def say(connection: socket.socket, words: bytes) -> bytes:
+    connection.sendall(words)
+    return connection.recv(1024)
+
+
+def is_broken(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1024) == b""
+    except ConnectionError:
+        return True
+
+
+def test_an_open_route_passes_both_ways_and_goes_by_a_server_that_is_away(connect):
+    # Given a route with two servers, of which the first is away; when a client speaks
+    # Then the second answers
+    assert say(connect(), b"hello") == b"hello"
+
+
+def test_a_cut_breaks_what_stands_and_nothing_that_comes_after(proxy, connect):
+    # Given a connection that stands
+    connection = connect()
+    assert say(connection, b"one") == b"one"
+
+    # When the route is cut
+    proxy.ask(route="r", do="cut")
+
+    # Then it is broken, and a new one is not
+    assert is_broken(connection)
+    assert say(connect(), b"two") == b"two"
+
+
+def test_a_route_that_refuses_takes_nobody_until_it_is_open_again(proxy, connect):
+    # When the route refuses
+    standing = connect()
+    assert say(standing, b"one") == b"one"
+    proxy.ask(route="r", do="refuse")
+
+    # Then old connections and new ones are broken
+    assert is_broken(standing)
+    assert is_broken(connect())
+    # And once it is open again, it serves
+    proxy.ask(route="r", do="open")
+    assert say(connect(), b"two") == b"two"
+
+
+def test_a_stalled_route_keeps_what_it_is_given_and_passes_it_on_later(proxy, connect):
+    # Given a stalled route
+    connection = connect()
+    assert say(connection, b"one") == b"one"
+    proxy.ask(route="r", do="stall")
+
+    # When a client speaks, nothing comes back
+    connection.sendall(b"two")
+    connection.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        connection.recv(1024)
+
+    # Then what it said arrives once the route is open
+    connection.settimeout(LIMIT_SECONDS)
+    proxy.ask(route="r", do="open")
+    assert connection.recv(1024) == b"two"
+
+
+def test_a_slow_route_keeps_the_order(proxy, connect):
+    # Given a slow route
+    connection = connect()
+    proxy.ask(route="r", do="delay", seconds=0.05)
+
+    # When much is said at once and the route is opened in the middle of it
+    for number in range(50):
+        connection.sendall(b"%04d" % number)
+    proxy.ask(route="r", do="open")
+    for number in range(50, 100):
+        connection.sendall(b"%04d" % number)
+
+    # Then all of it comes back in order
+    heard = b""
+    while len(heard) < 400:
+        heard += connection.recv(1024)
+    assert heard == b"".join(b"%04d" % number for number in range(100))
+
+
+def test_a_deaf_route_loses_answers_and_nothing_else(proxy, connect, echo):
+    # Given a deaf route
+    connection = connect()
+    assert say(connection, b"one") == b"one"
+    proxy.ask(route="r", do="deaf")
+
+    # When a client speaks, no answer comes
+    connection.sendall(b"two")
+    connection.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        connection.recv(1024)
+
+    # Then what comes after it is answered once the route is open, and the lost answer stays lost
+    connection.settimeout(LIMIT_SECONDS)
+    proxy.ask(route="r", do="open")
+    assert say(connection, b"three") == b"three"
+
+
+def test_it_ends_with_whoever_started_it(proxy):
+    # When its standard input ends
+    proxy.stop()
+
+    # Then it is gone
+    assert wait_until(lambda: proxy.is_over, limit_seconds=LIMIT_SECONDS)
