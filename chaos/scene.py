@@ -20,7 +20,6 @@ from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Words
 from chaos.journal import Journal
 from chaos.office import Post
-from db.combiner import Combiner
 from db.engine import Database
 from db.ring import Ringer
 
@@ -59,8 +58,6 @@ class Scene:
         self.database = Database(
             order["database_url"], name="traffic", pool_size=_POOL, after_commit=ringer.ring
         )
-        self.combiner = Combiner(order["database_url"], after_commit=ringer.ring)
-        self.combiner.start()
         self.stopping = threading.Event()
         #: What was refused after it had gone unanswered: only in the calm is that the last word.
         self.doubtful: list[tuple[str, Wish, Act]] = []

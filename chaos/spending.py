@@ -62,7 +62,7 @@ def _debit(wish: Wish) -> Debit:
 
 
 def _combined(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
-    return [debit_now(scene.combiner, _debit(wish)).outcome for wish in wishes]
+    return [debit_now(scene.database, _debit(wish)).outcome for wish in wishes]
 
 
 def _many(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
