@@ -129,21 +129,20 @@ class InTurn(Ledger):
         """Hunts: a repeat that moves money again, or answers by what is there now."""
         self.carry_out(operation)
 
-    @rule(operation=done, change=st.sampled_from(["amount", "currency", "name", "kind", "org"]))
-    def ask_otherwise(self, operation: Operation, change: str) -> None:
+    @rule(operation=done)
+    def ask_otherwise(self, operation: Operation) -> None:
         """Hunts: a key that is taken again for another amount, currency, kind, verb or wallet."""
-        values = dict(operation.values)
-        if change == "amount" and "amount" in values:
-            values["amount"] += 1
-        elif change == "currency" and "currency" in values:
-            values["currency"] = "JPY" if values["currency"] == "USD" else "USD"
-        elif change == "kind" and "kind" in values:
-            values["kind"] = "refund"
-        elif change == "org" and "org" in values:
-            values["org"] = self.asking.orgs[1]
-        elif change == "name" and operation.name in _NAMESAKES:
-            operation = replace(operation, name=_NAMESAKES[operation.name])
-        self.carry_out(replace(operation, values=values))
+        values = operation.values
+        other = {
+            "amount": values.get("amount", 0) + 1,
+            "currency": "JPY" if values.get("currency") == "USD" else "USD",
+            "kind": "refund",
+            "org": self.asking.orgs[1],
+        }
+        for field in sorted(set(other) & set(values)):
+            self.carry_out(replace(operation, values={**values, field: other[field]}))
+        if operation.name in _NAMESAKES:
+            self.carry_out(replace(operation, name=_NAMESAKES[operation.name]))
 
     @rule(drawn=arguments("rebuild"), off=st.integers(-3, 3))
     def damage_and_rebuild(self, drawn: dict[str, Any], off: int) -> None:

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from db.combiner import Combiner
-from db.engine import Database, driver_url
 from tests.model.at_once import AtOnce
-from tests.model.doors import Doors
 from tests.model.in_turn import InTurn
-
-__all__ = ["shared", "shared_urls"]
-
-from tests.db.shared import shared, shared_urls
 
 #: Sequences of each machine in an ordinary run: the same ones every time.
 SEQUENCES = 200
 #: Seconds after which a long run is taken for one that hangs.
 _HANGS = 6 * 3600
-
-
-@pytest.fixture(scope="module")
-def doors(shared, shared_urls):
-    owner = Database(shared_urls.owner_url, name="test owner", pool_size=8)
-    combiner = Combiner(shared_urls.app_url)
-    combiner.start()
-    yield Doors(shared, owner, combiner)
-    combiner.stop()
-    owner.close()
-
-
-@pytest.fixture(scope="module")
-def looking(shared_urls):
-    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -51,6 +27,7 @@ def sequences(request):
         database=None,
         deadline=None,
         print_blob=True,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
 

@@ -1,0 +1,30 @@
+"""The doors of one database for the whole file: every sequence makes organizations of its own."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from db.combiner import Combiner
+from db.engine import Database, driver_url
+from tests.db.shared import shared, shared_urls
+from tests.model.doors import Doors
+
+__all__ = ["doors", "looking", "shared", "shared_urls"]
+
+
+@pytest.fixture(scope="module")
+def doors(shared, shared_urls):
+    owner = Database(shared_urls.owner_url, name="test owner", pool_size=8)
+    combiner = Combiner(shared_urls.app_url)
+    combiner.start()
+    yield Doors(shared, owner, combiner)
+    combiner.stop()
+    owner.close()
+
+
+@pytest.fixture(scope="module")
+def looking(shared_urls):
+    """A connection of its own that reads what was committed."""
+    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as connection:
+        yield connection

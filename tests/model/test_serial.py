@@ -1,0 +1,72 @@
+"""The explanation of answers given at once accepts what was, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.db.support import at_once
+from tests.model.books import Books, Operation
+from tests.model.calls import Wallet
+from tests.model.model import Answer
+from tests.model.picture import Picture
+from tests.model.serial import explain
+from tests.world import make_organization
+
+OK, NO = "OK", "INSUFFICIENT_FUNDS"
+
+
+@pytest.fixture
+def race(doors, looking):
+    """Two debits of 10 at once, from a wallet that has 10: the books before, and what came."""
+    org = make_organization(doors.database)
+    books, picture = Books({org: Wallet("USD")}), Picture(looking, [org])
+    amount = {"amount": 10, "currency": "USD"}
+    fund = Operation("credit", org, {**amount, "key": "fund", "kind": "credit"})
+    assert doors.do(fund, 0) == books.do(fund, 0)
+    debits = [
+        Operation("debit", org, {**amount, "key": "plain"}),
+        Operation("debit_now", org, {**amount, "key": "combined"}),
+    ]
+    answers = at_once([lambda one=one: doors.do(one, 0) for one in debits])
+    picture.look()
+    return books, list(zip(debits, answers, strict=True)), picture
+
+
+def test_of_two_debits_of_the_last_money_one_was_first(race):
+    books, asked, picture = race
+
+    found = explain(books, asked, 0, picture)
+
+    assert sorted(answer.code for _, answer in asked) == [NO, OK]
+    assert found is not None
+    assert not picture.shows(found)
+
+
+def test_that_both_had_the_last_money_cannot_be_explained(race):
+    books, asked, picture = race
+    paid = next(answer for _, answer in asked if answer.code == OK)
+
+    assert explain(books, [(one, paid) for one, _ in asked], 0, picture) is None
+
+
+def test_that_neither_had_the_money_cannot_be_explained(race):
+    books, asked, picture = race
+
+    assert explain(books, [(one, Answer(NO)) for one, _ in asked], 0, picture) is None
+
+
+def test_an_answer_with_a_balance_that_never_was_cannot_be_explained(race):
+    books, asked, picture = race
+    wrong = [
+        (one, replace(answer, balance=1) if answer.code == OK else answer) for one, answer in asked
+    ]
+
+    assert explain(books, wrong, 0, picture) is None
+
+
+def test_what_is_there_without_having_been_asked_for_cannot_be_explained(race):
+    books, asked, picture = race
+
+    assert explain(books, [one for one in asked if one[1].code != OK], 0, picture) is None
