@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from base.addresses import check_redis_address
@@ -115,6 +115,13 @@ class Settings(BaseSettings):
     def _is_a_redis(cls, value: str) -> str:
         if value:
             check_redis_address(value)
+        return value
+
+    @field_validator("circuit_calls")
+    @classmethod
+    def _can_open(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("circuit_failures", 0):
+            raise ValueError("must not be less than CIRCUIT_FAILURES, or no circuit ever opens")
         return value
 
     @field_validator("public_url", "paypal_base_url", "twilio_base_url")

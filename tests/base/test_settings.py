@@ -95,3 +95,9 @@ def test_what_is_given_is_not_missing(monkeypatch):
 def test_an_address_loses_its_last_slash(monkeypatch):
     monkeypatch.setenv("PUBLIC_URL", "https://example.test/")
     assert load_settings().public_url == "https://example.test"
+
+
+def test_a_circuit_that_could_never_open_is_refused(monkeypatch):
+    monkeypatch.setenv("CIRCUIT_FAILURES", "21")
+    with pytest.raises(SettingsError, match="CIRCUIT_CALLS: must not be less"):
+        load_settings()
