@@ -27,6 +27,7 @@ _FUNCTIONS = """
 """
 _GUARDS = (
     "ALTER TABLE wallets DROP CONSTRAINT wallet_equals_its_newest_entry",
+    "DROP TRIGGER wallets_never_go_back ON wallets",
     "ALTER TABLE wallet_entries DROP CONSTRAINT wallet_entries_pkey",
     "ALTER TABLE wallet_entries DROP CONSTRAINT"
     " wallet_entries_organization_id_entry_no_balance_after_micro_key",
