@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from cli.embedded import EmbeddedServers
 from cli.stack import ROOT, answers, sandbox_env
 from cli.supervisor import Process, Supervisor
 from db.engine import Database, driver_url
+from db.jobs import Staged
 from db.migrate import migrate, set_password
 from db.ring import connect
 
@@ -66,10 +67,11 @@ class House:
         return answer.raise_for_status().json() if answer.content else None
 
     @contextmanager
-    def ingress(self, port: int) -> Iterator[None]:
+    def ingress(self, port: int, **more: str) -> Iterator[None]:
         """This function will run one ingress process on a port."""
         url = f"http://127.0.0.1:{port}/readyz"
-        with self.running("ingress", ["cli.main", "ingress"], url, PORT=str(port)):
+        environment = {**more, "PORT": str(port)}
+        with self.running(f"ingress-{port}", ["cli.main", "ingress"], url, **environment):
             yield
 
     @contextmanager
@@ -103,6 +105,17 @@ class House:
             self.wait_for_workers(processes)
             yield
 
+    @contextmanager
+    def empty_workers(self, *, processes: int, threads: int) -> Iterator[None]:
+        """This function will run Dramatiq's own command on the baselines' actors."""
+        arguments = ["benchmarks.empty_actors:make_broker", "--skip-logging"]
+        arguments += ["-p", str(processes), "-t", str(threads)]
+        with contextlib.closing(connect(self.redis_url)) as redis:
+            redis.delete("dramatiq:__heartbeats__")
+            with self.running("empty-workers", ["dramatiq", *arguments]):
+                self.wait_for_workers(processes)
+                yield
+
     def wait_for_workers(self, count: int) -> None:
         """This function will wait until so many brokers have spoken to Redis."""
         with contextlib.closing(connect(self.redis_url)) as redis:
@@ -114,9 +127,14 @@ class House:
         with self.running("relay", ["cli.main", "relay"]):
             yield
 
-    def database(self) -> Database:
+    def database(self, after_commit: Callable[[list[Staged]], None] | None = None) -> Database:
         """This function will open a pool as our processes do; the caller closes it."""
-        return Database(self.bench.app_url, name="bench", pool_size=4)
+        return Database(self.bench.app_url, name="bench", pool_size=4, after_commit=after_commit)
+
+    @property
+    def silent_redis_url(self) -> str:
+        """Where a process rings whose bells nobody shall hear."""
+        return self.redis_url.replace("?db=0", "?db=1")
 
     def clear(self) -> None:
         """This function will empty inbox, jobs and Redis, and leave no work to the next round."""
