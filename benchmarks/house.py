@@ -33,6 +33,8 @@ from db.ring import connect
 
 #: Seconds a process has to be ready in, on a machine that is busy with other things.
 _READY_SECONDS = 60
+#: Dramatiq's list of the workers that have asked it for work.
+_HEARTBEATS = "dramatiq:__heartbeats__"
 #: What a round leaves behind, emptied before the next.
 _TRACES = ("inbox", "jobs", "job_attempts")
 
@@ -98,11 +100,10 @@ class House:
     def workers(self, queue: str, *, processes: int, threads: int) -> Iterator[None]:
         """This function will run worker processes of ours and wait until each asks for work."""
         arguments = ["cli.main", "worker", "--queue", queue, "--threads", str(threads)]
-        with ExitStack() as stack, contextlib.closing(connect(self.redis_url)) as redis:
-            redis.delete("dramatiq:__heartbeats__")
+        with ExitStack() as stack, self._heard(processes) as heard:
             for number in range(processes):
-                stack.enter_context(self.running(f"worker-{number}", arguments))
-            self.wait_for_workers(processes)
+                stack.enter_context(self.running(f"worker-{queue}-{number}", arguments))
+            heard()
             yield
 
     @contextmanager
@@ -110,16 +111,21 @@ class House:
         """This function will run Dramatiq's own command on the baselines' actors."""
         arguments = ["benchmarks.empty_actors:make_broker", "--skip-logging"]
         arguments += ["-p", str(processes), "-t", str(threads)]
-        with contextlib.closing(connect(self.redis_url)) as redis:
-            redis.delete("dramatiq:__heartbeats__")
-            with self.running("empty-workers", ["dramatiq", *arguments]):
-                self.wait_for_workers(processes)
-                yield
+        with (
+            self._heard(processes) as heard,
+            self.running("empty-workers", ["dramatiq", *arguments]),
+        ):
+            heard()
+            yield
 
-    def wait_for_workers(self, count: int) -> None:
-        """This function will wait until so many brokers have spoken to Redis."""
+    @contextmanager
+    def _heard(self, count: int) -> Iterator[Callable[[], float]]:
+        """Gives what waits until so many more workers have asked Redis for work."""
         with contextlib.closing(connect(self.redis_url)) as redis:
-            wait(lambda: redis.zcard("dramatiq:__heartbeats__") >= count, "workers that ask")
+            known = int(redis.zcard(_HEARTBEATS))
+            yield lambda: wait(
+                lambda: int(redis.zcard(_HEARTBEATS)) >= known + count, "workers that ask"
+            )
 
     @contextmanager
     def relay(self) -> Iterator[None]:
