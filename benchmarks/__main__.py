@@ -12,13 +12,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.dispatch import dispatch
+from benchmarks.end_to_end import end_to_end
 from benchmarks.hot_wallet import hot_wallet
 from benchmarks.house import House, bench_house
 from benchmarks.ingest import ingest
 from benchmarks.measure import Result, Skipped, Timing
 from benchmarks.pgbench import find_pgbench
+from benchmarks.relay import relay
 from benchmarks.server import Bench, bench_server
 from benchmarks.spread_wallets import spread_wallets
+from benchmarks.suspend import suspend
 
 #: Of the ledger alone, against pgbench.
 LEDGER: dict[str, Callable[[Bench, int, float], list[Result]]] = {
@@ -28,6 +32,10 @@ LEDGER: dict[str, Callable[[Bench, int, float], list[Result]]] = {
 #: Of our processes, from the socket to the effect.
 SYSTEM: dict[str, Callable[[House, int, float], Sequence[Result | Timing]]] = {
     "ingest": ingest,
+    "end_to_end": end_to_end,
+    "dispatch": dispatch,
+    "relay": relay,
+    "suspend": suspend,
 }
 BENCHMARKS = [*LEDGER, *SYSTEM]
 

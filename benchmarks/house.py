@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,14 @@ from cli.embedded import EmbeddedServers
 from cli.stack import ROOT, answers, sandbox_env
 from cli.supervisor import Process, Supervisor
 from db.engine import Database, driver_url
+from db.jobs import Staged
 from db.migrate import migrate, set_password
 from db.ring import connect
 
 #: Seconds a process has to be ready in, on a machine that is busy with other things.
 _READY_SECONDS = 60
+#: Dramatiq's list of the workers that have asked it for work.
+_HEARTBEATS = "dramatiq:__heartbeats__"
 #: What a round leaves behind, emptied before the next.
 _TRACES = ("inbox", "jobs", "job_attempts")
 
@@ -66,10 +69,11 @@ class House:
         return answer.raise_for_status().json() if answer.content else None
 
     @contextmanager
-    def ingress(self, port: int) -> Iterator[None]:
+    def ingress(self, port: int, **more: str) -> Iterator[None]:
         """This function will run one ingress process on a port."""
         url = f"http://127.0.0.1:{port}/readyz"
-        with self.running("ingress", ["cli.main", "ingress"], url, PORT=str(port)):
+        environment = {**more, "PORT": str(port)}
+        with self.running(f"ingress-{port}", ["cli.main", "ingress"], url, **environment):
             yield
 
     @contextmanager
@@ -96,17 +100,32 @@ class House:
     def workers(self, queue: str, *, processes: int, threads: int) -> Iterator[None]:
         """This function will run worker processes of ours and wait until each asks for work."""
         arguments = ["cli.main", "worker", "--queue", queue, "--threads", str(threads)]
-        with ExitStack() as stack, contextlib.closing(connect(self.redis_url)) as redis:
-            redis.delete("dramatiq:__heartbeats__")
+        with ExitStack() as stack, self._heard(processes) as heard:
             for number in range(processes):
-                stack.enter_context(self.running(f"worker-{number}", arguments))
-            self.wait_for_workers(processes)
+                stack.enter_context(self.running(f"worker-{queue}-{number}", arguments))
+            heard()
             yield
 
-    def wait_for_workers(self, count: int) -> None:
-        """This function will wait until so many brokers have spoken to Redis."""
+    @contextmanager
+    def empty_workers(self, *, processes: int, threads: int) -> Iterator[None]:
+        """This function will run Dramatiq's own command on the baselines' actors."""
+        arguments = ["benchmarks.empty_actors:make_broker", "--skip-logging"]
+        arguments += ["-p", str(processes), "-t", str(threads)]
+        with (
+            self._heard(processes) as heard,
+            self.running("empty-workers", ["dramatiq", *arguments]),
+        ):
+            heard()
+            yield
+
+    @contextmanager
+    def _heard(self, count: int) -> Iterator[Callable[[], float]]:
+        """Gives what waits until so many more workers have asked Redis for work."""
         with contextlib.closing(connect(self.redis_url)) as redis:
-            wait(lambda: redis.zcard("dramatiq:__heartbeats__") >= count, "workers that ask")
+            known = int(redis.zcard(_HEARTBEATS))
+            yield lambda: wait(
+                lambda: int(redis.zcard(_HEARTBEATS)) >= known + count, "workers that ask"
+            )
 
     @contextmanager
     def relay(self) -> Iterator[None]:
@@ -114,9 +133,14 @@ class House:
         with self.running("relay", ["cli.main", "relay"]):
             yield
 
-    def database(self) -> Database:
+    def database(self, after_commit: Callable[[list[Staged]], None] | None = None) -> Database:
         """This function will open a pool as our processes do; the caller closes it."""
-        return Database(self.bench.app_url, name="bench", pool_size=4)
+        return Database(self.bench.app_url, name="bench", pool_size=4, after_commit=after_commit)
+
+    @property
+    def silent_redis_url(self) -> str:
+        """Where a process rings whose bells nobody shall hear."""
+        return self.redis_url.replace("?db=0", "?db=1")
 
     def clear(self) -> None:
         """This function will empty inbox, jobs and Redis, and leave no work to the next round."""

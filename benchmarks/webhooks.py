@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
+import psycopg
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
+from base.ids import new_id
 from benchmarks.house import House
+from db.engine import driver_url
 from sandbox.keys import load_keys
 from sandbox.paypal.events import signed_text
 from sandbox.twilio.events import sign as sign_for_twilio
@@ -117,14 +119,24 @@ def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: st
     return made
 
 
+def make_subaccounts(house: House, count: int) -> list[tuple[str, str]]:
+    """This function will make organizations with one subaccount each, and give (sid, token)."""
+    made = []
+    with psycopg.connect(driver_url(house.bench.owner_url), autocommit=True) as owner:
+        for organization_id in house.bench.make_wallets(count):
+            account = house.control("POST", "/twilio/subaccounts", {"friendly_name": "bench"})
+            owner.execute(
+                "INSERT INTO brands (id, organization_id, name, twilio_subaccount_sid, created_at)"
+                " VALUES (%s, %s, 'bench', %s, now())",
+                (new_id("brd"), organization_id, account["sid"]),
+            )
+            made.append((account["sid"], account["auth_token"]))
+    return made
+
+
 def http_request(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
     """This function will write one request as it goes over the wire."""
     lines = [f"POST {path} HTTP/1.1", "Host: bench.holdfast.example"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode() + body
-
-
-def signing_seconds(count: int, began: float) -> str:
-    """This function will say how long the writing took, for whoever waits for it."""
-    return f"{count:,} webhooks signed in {time.monotonic() - began:.0f} s"

@@ -1,0 +1,76 @@
+"""dispatch: how long after a commit the actor of a job that it staged starts, on an idle machine.
+
+The baseline is an empty actor of Dramatiq's own, from the push of its message; both are asked one
+job at a time, at irregular intervals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from contextlib import ExitStack
+
+from redis import Redis
+
+from benchmarks.empty_actors import LATENCIES, QUEUE
+from benchmarks.house import House
+from benchmarks.measure import Timing, timing, wait
+from db.engine import Database
+from db.jobs import Staged
+from db.ring import Ringer, connect, push
+from domain.jobs import ENFORCE_ORGANIZATION, stage
+
+_LIMIT = "goal: p50 under 20"
+#: Jobs of each round for each second asked for.
+_PER_SECOND = 15
+_PAUSE_SECONDS = (0.02, 0.1)
+
+_STARTED = """
+    SELECT extract(epoch FROM a.started_at)::float8 FROM job_attempts a
+    JOIN jobs j ON j.id = a.job_id WHERE a.job_id = %s AND j.outcome = 'done'
+"""
+
+
+def dispatch(house: House, rounds: int, seconds: float) -> list[Timing]:
+    """This function will measure from commit to start, against Dramatiq from push to start."""
+    count = max(20, round(_PER_SECOND * seconds))
+    (organization_id,) = house.bench.make_wallets(1)
+    with ExitStack() as stack:
+        redis = stack.enter_context(contextlib.closing(connect(house.redis_url)))
+        ringer = Ringer(house.redis_url)
+        stack.callback(ringer.close)
+        database = house.database(after_commit=ringer.ring)
+        stack.callback(database.close)
+        stack.enter_context(house.workers("safety", processes=1, threads=8))
+        stack.enter_context(house.empty_workers(processes=1, threads=8))
+        ours, theirs = [], []
+        for _ in range(rounds):
+            house.clear()
+            ours.append([_ours(house, database, organization_id) for _ in range(count)])
+            theirs.append([_theirs(redis) for _ in range(count)])
+    return [timing("dispatch", _LIMIT, ours, theirs)]
+
+
+def _ours(house: House, database: Database, organization_id: str) -> float:
+    _pause()
+    job_id = database.run(
+        lambda session: stage(
+            session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id
+        )
+    )
+    committed_at = time.time()
+    wait(lambda: house.ask(_STARTED, job_id) is not None, "the job", every_seconds=0.01)
+    # Told by the same machine's clock; on its way to us the commit may have been overtaken.
+    return max(0.0, float(house.ask(_STARTED, job_id)) - committed_at)
+
+
+def _theirs(redis: Redis) -> float:
+    _pause()
+    push(redis, [Staged(str(time.time()), "note", QUEUE)])
+    wait(lambda: redis.llen(LATENCIES) > 0, "the actor", every_seconds=0.01)
+    return float(redis.lpop(LATENCIES))  # type: ignore[arg-type]
+
+
+def _pause() -> None:
+    time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311

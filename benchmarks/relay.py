@@ -1,0 +1,78 @@
+"""relay: waiting jobs rung again per second, after Redis that had been told of them was emptied.
+
+100,000 jobs wait, one relay runs; the clock runs from the moment Redis is emptied to the last of
+them being in its queue. The baseline is Dramatiq's own `broker.enqueue`, message by
+message, of a tenth as many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from contextlib import ExitStack
+
+import psycopg
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+
+from benchmarks.house import House
+from benchmarks.measure import Result, compare, wait
+from db.engine import driver_url
+from db.ring import EPOCH_KEY, connect
+
+_JOBS = 100_000
+_BASELINE_JOBS = _JOBS // 10
+#: A job's id, with which a message's begins.
+_ID_BYTES = 30
+
+#: As they stand once they were rung, and nobody has answered yet.
+_WAITING = """
+    INSERT INTO jobs (id, name, kwargs, queue, correlation_id, ring_at, rings)
+    SELECT 'job_' || lpad(n::text, 26, '0'), 'process_event', '{"event_id": "evt_bench"}',
+           'callbacks', 'cor_bench', clock_timestamp() + interval '10 minutes', 1
+    FROM generate_series(1, %s) AS n
+"""
+
+
+def relay(house: House, rounds: int, seconds: float) -> list[Result]:
+    """This function will measure one relay that rings for 100,000 jobs again.
+
+    The amount is given, so `seconds` is not: the goal, 10 s, is 10,000 jobs a second.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(contextlib.closing(connect(house.redis_url)))
+        broker = RedisBroker(client=redis, middleware=[])  # type: ignore[no-untyped-call]
+        stack.enter_context(house.relay())
+
+        def ours() -> float:
+            house.clear()
+            wait(lambda: redis.exists(EPOCH_KEY) == 1, "the relay")
+            with psycopg.connect(driver_url(house.bench.owner_url), autocommit=True) as owner:
+                owner.execute(_WAITING, (_JOBS,))
+            house.bench.settle()
+            began = time.monotonic()
+            redis.flushall()
+            wait(lambda: redis.llen("dramatiq:callbacks") >= _JOBS, "the bells")
+            took = time.monotonic() - began
+            # One that waited for over 15 s there is rung once more, which is as it should be.
+            told = {one[:_ID_BYTES] for one in redis.lrange("dramatiq:callbacks", 0, -1)}
+            if len(told) != _JOBS:
+                raise SystemExit(f"wrong: {len(told)} jobs rung of {_JOBS}")
+            return _JOBS / took
+
+        def enqueued() -> float:
+            redis.flushall()
+            began = time.monotonic()
+            for number in range(_BASELINE_JOBS):
+                broker.enqueue(
+                    Message(
+                        queue_name="bench",
+                        actor_name="count",
+                        args=(),
+                        kwargs={"job_id": f"job_{number}"},
+                        options={},
+                    )
+                )
+            return _BASELINE_JOBS / (time.monotonic() - began)
+
+        return [compare("relay", "jobs/s", rounds, value=ours, baseline=enqueued)]
