@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from base.clock import wait_until
+from base.outcomes import NotYet
 from db.engine import Database, driver_url
 
 
@@ -29,6 +30,23 @@ def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         return list(pool.map(one, jobs))
+
+
+def patiently(job: Callable[[], Any]) -> Callable[[], Any]:
+    """This function will make a job ask again where a lock was not had in time, as its callers do.
+
+    On a machine that is busy enough any wait for a lock may end so, and nothing has changed then.
+    """
+
+    def again_and_again() -> Any:
+        for _ in range(30):
+            try:
+                return job()
+            except NotYet:
+                continue
+        return job()
+
+    return again_and_again
 
 
 def scalar(url: str, query: str, *values: Any) -> Any:

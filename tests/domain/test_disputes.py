@@ -17,7 +17,7 @@ from db.models import Job, PaymentDispute
 from domain import disputes, settlements, wallet
 from domain.disputes import NotATopUp
 from domain.payments import PaymentNotOurs
-from tests.db.support import at_once
+from tests.db.support import at_once, patiently
 from tests.domain.support import (
     T0,
     credit,
@@ -259,7 +259,7 @@ def test_any_words_in_any_two_orders_come_to_the_same(shared, data):
 def test_words_of_one_dispute_at_once_move_once(shared, org, paid):
     acts = [lambda: settle(shared, org, dispute(paid)) for _ in range(5)]
     acts += [lambda: settle(shared, org, dispute(paid, WON, at=20)) for _ in range(5)]
-    assert all(one.ok for one in at_once(acts))
+    assert all(one.ok for one in at_once([patiently(act) for act in acts]))
     assert figures(shared, org) == (100, 0)
 
 
@@ -268,7 +268,7 @@ def test_disputes_refunds_and_debits_at_once_add_up(shared, org, paid):
     acts = [lambda n=n: settle(shared, org, dispute(paid, amount=10, name=n)) for n in "ABCD"]
     acts += [lambda: give_back(shared, org, paid, 30, made=5)] * 2
     acts += [lambda: debit(shared, org, 5) for _ in range(8)]
-    results = at_once(acts)
+    results = at_once([patiently(act) for act in acts])
     assert not [one for one in results if isinstance(one, Exception)]
     spent = 5 * sum(one.ok for one in results[6:])
     balance, owed = figures(shared, org)
