@@ -11,18 +11,17 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.at_once import AtOnce
 from tests.model.in_turn import InTurn
 
-#: Sequences of each machine in an ordinary run: the same ones every time.
-SEQUENCES = 200
+#: Sequences in an ordinary run, the same ones every time: in turn, and at once.
+IN_TURN, AT_ONCE = 200, 100
 #: Seconds after which a long run is taken for one that hangs.
 _HANGS = 6 * 3600
 
 
-@pytest.fixture
-def sequences(request):
+def _sequences(config: pytest.Config, usual: int) -> settings:
     """How many sequences, and whether they are drawn anew: see --model-sequences."""
-    asked = request.config.getoption("--model-sequences")
+    asked = config.getoption("--model-sequences")
     return settings(
-        max_examples=asked or SEQUENCES,
+        max_examples=asked or usual,
         derandomize=asked is None,
         database=None,
         deadline=None,
@@ -33,14 +32,20 @@ def sequences(request):
 
 
 @pytest.mark.timeout(_HANGS)
-def test_in_turn_every_operation_answers_and_leaves_what_the_model_does(doors, looking, sequences):
+def test_in_turn_every_operation_answers_and_leaves_what_the_model_does(
+    doors, looking, pytestconfig
+):
+    sequences = _sequences(pytestconfig, IN_TURN)
+
     run_state_machine_as_test(
         partial(InTurn, doors, looking), settings=settings(sequences, stateful_step_count=20)
     )
 
 
 @pytest.mark.timeout(_HANGS)
-def test_at_once_some_order_explains_all_answers_and_what_is_left(doors, looking, sequences):
+def test_at_once_some_order_explains_all_answers_and_what_is_left(doors, looking, pytestconfig):
+    sequences = _sequences(pytestconfig, AT_ONCE)
+
     # What threads did cannot be shrunk: it may not happen again.
     run_state_machine_as_test(
         partial(AtOnce, doors, looking),
