@@ -92,6 +92,7 @@ def test_a_thread_that_dies_answers_everybody_and_the_next_debit_works(shared, s
         pass
     # Then the one that was sent is unknown (it was committed), and the others were not sent
     assert isinstance(callers[0].exception(), OutcomeUnknown)
+    assert "interrupted" in str(callers[0].exception()), "told, and did not give up waiting"
     assert all(isinstance(one.exception(), DatabaseBusy) for one in callers[1:])
     assert keys_of(shared, org) == ["all"]
     # And the next ones are served, the repeat with its first answer
