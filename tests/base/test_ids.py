@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from base.ids import new_id
+from base.ids import new_id, new_ids
 
 
 def test_an_id_shows_its_kind_and_has_26_characters_after_it():
@@ -25,3 +25,11 @@ def test_ids_sort_by_the_time_they_were_made(monkeypatch):
 def test_ids_of_one_instant_are_all_different(monkeypatch):
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
     assert len({new_id("job") for _ in range(10_000)}) == 10_000
+
+
+def test_ids_made_at_once_are_all_different_and_as_those_made_one_by_one():
+    made = new_ids("job", 1_000)
+    assert len(set(made)) == 1_000
+    assert all(re.fullmatch(r"job_[0-9a-hjkmnp-tv-z]{26}", one) for one in made)
+    assert min(made)[:11] <= new_id("job")[:11]
+    assert new_ids("job", 0) == []
