@@ -19,7 +19,6 @@ from typing import Any
 import httpx
 import psycopg
 
-from base.settings import Settings
 from benchmarks.measure import wait
 from benchmarks.server import Bench
 from cli.databases import derive_app_url
@@ -48,16 +47,6 @@ class House:
     env: dict[str, str]
     sandbox: dict[str, Any]
     supervisor: Supervisor
-
-    @property
-    def keys_folder(self) -> Path:
-        """Where the sandbox keeps the key that signs for PayPal."""
-        return Path(self.sandbox["paypal"]["ca_file"]).parent
-
-    @property
-    def settings(self) -> Settings:
-        """The settings that every process of ours has here."""
-        return Settings.model_validate({name.lower(): value for name, value in self.env.items()})
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """This function will make the sandbox do or tell something.

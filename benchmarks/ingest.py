@@ -32,7 +32,7 @@ _STORED = """
 
 def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
     """This function will measure the ingress against an empty route, 16 and 64 at once."""
-    signer = PayPalSigner(house)
+    signer = PayPalSigner(house.sandbox["paypal"])
     count = round(_PER_SECOND * seconds)
     requests = signer.requests(
         [paypal_event(_EVENT_TYPE, {"id": f"8VC{number:014d}"}) for number in range(count)]

@@ -79,7 +79,7 @@ def suspend(house: House, rounds: int, seconds: float) -> list[Timing]:
 
 def _round(house: House, port: int, count: int, backlog: int) -> tuple[list[float], list[float]]:
     house.clear()
-    signer = PayPalSigner(house)
+    signer = PayPalSigner(house.sandbox["paypal"])
     customers = _make_customers(house, count)
     if backlog:
         _fill(house, port, backlog)

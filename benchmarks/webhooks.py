@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlencode
 
 import psycopg
@@ -25,9 +26,8 @@ from sandbox.twilio.events import sign as sign_for_twilio
 class PayPalSigner:
     """Signs as the sandbox's PayPal does, with its key; two threads, since signing is slow."""
 
-    def __init__(self, house: House) -> None:
-        self._keys = load_keys(house.keys_folder)
-        paypal = house.sandbox["paypal"]
+    def __init__(self, paypal: Mapping[str, str]) -> None:
+        self._keys = load_keys(Path(paypal["ca_file"]).parent)
         self._webhook_id = paypal["webhook_id"]
         certificate = f"v1/notifications/certs/{self._keys.certificate_id}"
         self._certificate_url = f"{paypal['base_url']}/{certificate}"

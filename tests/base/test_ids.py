@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 
 from base.clock import utc_now
-from base.ids import first_id, new_id
+from base.ids import first_id, new_id, new_ids
 
 
 def test_an_id_shows_its_kind_and_has_26_characters_after_it():
@@ -35,3 +35,11 @@ def test_the_first_id_of_an_instant_lies_between_those_made_before_and_after_it(
     assert first_id("job", utc_now() - second) < before < first_id("job", utc_now() + second)
     assert first_id("job", utc_now()).startswith("job_")
     assert len(first_id("job", utc_now())) == len(before)
+
+
+def test_ids_made_at_once_are_all_different_and_as_those_made_one_by_one():
+    made = new_ids("job", 1_000)
+    assert len(set(made)) == 1_000
+    assert all(re.fullmatch(r"job_[0-9a-hjkmnp-tv-z]{26}", one) for one in made)
+    assert min(made)[:11] <= new_id("job")[:11]
+    assert new_ids("job", 0) == []

@@ -12,6 +12,7 @@ import uvicorn
 
 from base.clock import wait_until
 from ingress.app import build_app
+from ingress.protocol import BoundedProtocol
 from providers import registry
 from tests.ingress.house import Ingress
 from tests.workers.conftest import processes
@@ -35,7 +36,9 @@ def ingress(start_ingress, settings):
 def _serving(settings, sandbox):
     app = build_app(settings, registry.build(settings))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+        uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, http=BoundedProtocol
+        )
     )
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

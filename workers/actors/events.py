@@ -6,7 +6,8 @@ from base.enums import Provider
 from base.facts import OtherReport, Report
 from base.log import get_logger
 from base.outcomes import Refused
-from db.models import InboxEvent
+from db import events
+from db.events import LockedEvent
 from domain.events import take_in
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
@@ -20,7 +21,7 @@ def process_event(run: Run, event_id: str) -> None:
 
     Replay: a handled event is left as it is. Raises: Refused EVENT_NOT_FOUND.
     """
-    event = run.own.get(InboxEvent, event_id, with_for_update={"key_share": True})
+    event = events.lock(run.own, event_id)
     if event is None:
         raise Refused("EVENT_NOT_FOUND", event_id)
     if event.body is None:
@@ -31,9 +32,10 @@ def process_event(run: Run, event_id: str) -> None:
         # Kept and marked: it is genuine, but says nothing that can be acted on.
         log.error("malformed event", event_type=event.event_type, error=str(error))
         event.handled_at, event.outcome = run.now, "malformed"
+    events.mark(run.own, event)
 
 
-def _parse(event: InboxEvent, body: bytes) -> Report:
+def _parse(event: LockedEvent, body: bytes) -> Report:
     if event.source == Provider.PAYPAL:
         return parse_paypal(body)
     return OtherReport(event.event_type)

@@ -1,0 +1,116 @@
+"""How messages are fetched: what is waited for, and that waiting changes nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from dramatiq.errors import ConnectionClosed
+
+from db.jobs import Staged
+from db.ring import NAMESPACE, connect, push
+from tests.workers.scenes import LIMIT_SECONDS, eventually
+from workers.fetch import PromptBroker
+
+#: Longer than any test lasts: whoever is woken by it alone comes too late.
+NEVER_MS = 600_000
+QUEUE = "safety"
+
+
+@pytest.fixture
+def patient(urls):
+    """A client that waits for an answer for as long as it takes."""
+    client = connect(urls.redis_url)
+    client.connection_pool.connection_kwargs["socket_timeout"] = None
+    client.flushdb()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def broker(patient):
+    return PromptBroker(client=patient, middleware=[], namespace=NAMESPACE)
+
+
+def bell(number):
+    return Staged(f"job_{number}", "process_event", QUEUE)
+
+
+def in_thread(consumer, fetched):
+    """This function will fetch until one message has come."""
+
+    def fetch():
+        while (message := next(consumer)) is None:
+            pass
+        fetched.append(message)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    return thread
+
+
+def is_waiting(client):
+    return any("blmove" in one["cmd"] for one in client.client_list())
+
+
+def test_a_message_that_comes_while_nobody_works_is_fetched_at_once(broker, redis_client):
+    # Given a consumer that waits in Redis, and would do so for longer than the test lasts
+    fetched = []
+    thread = in_thread(broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS), fetched)
+    assert eventually(lambda: is_waiting(redis_client))
+
+    # When anybody pushes a message as Dramatiq would
+    push(redis_client, [bell(1)])
+
+    # Then it is there
+    thread.join(LIMIT_SECONDS)
+    assert [message.kwargs for message in fetched] == [{"job_id": "job_1"}]
+
+
+def test_waiting_leaves_the_queue_as_it_is(broker, redis_client):
+    consumer = broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS)
+    push(redis_client, [bell(number) for number in range(5)])
+    before = redis_client.lrange(f"{NAMESPACE}:{QUEUE}", 0, -1)
+    consumer._wait_for_message()
+    assert redis_client.lrange(f"{NAMESPACE}:{QUEUE}", 0, -1) == before
+
+
+def test_no_more_is_fetched_than_there_are_threads_and_the_next_as_soon_as_one_is_free(
+    broker, redis_client
+):
+    # Given a consumer whose one thread is at work, and another message
+    consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
+    push(redis_client, [bell(1), bell(2)])
+    first = next(consumer)
+    fetched = []
+    thread = in_thread(consumer, fetched)
+    assert eventually(lambda: redis_client.llen(f"{NAMESPACE}:{QUEUE}") == 1)
+    assert not fetched
+
+    # When the work is done, then the other is fetched
+    consumer.ack(first)
+    thread.join(LIMIT_SECONDS)
+    assert {first.kwargs["job_id"], fetched[0].kwargs["job_id"]} == {"job_1", "job_2"}
+    assert redis_client.llen(f"{NAMESPACE}:{QUEUE}") == 0
+
+
+def test_a_lost_connection_is_told_in_dramatiqs_own_words(broker, patient, redis_client):
+    consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
+    failed = []
+
+    def fetch():
+        try:
+            while True:
+                next(consumer)
+        except ConnectionClosed as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    assert eventually(lambda: is_waiting(redis_client))
+    patient.connection_pool.connection_kwargs["path"] = "/nowhere/valkey.sock"
+    for one in redis_client.client_list():
+        if "blmove" in one["cmd"]:
+            redis_client.client_kill_filter(_id=one["id"])
+    thread.join(LIMIT_SECONDS)
+    assert failed
