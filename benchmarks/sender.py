@@ -11,6 +11,7 @@ import selectors
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
@@ -40,12 +41,16 @@ def send_all(
     It ends with the last request, or after `seconds` with the answers to what was sent by then.
     Raises: SystemExit for an answer other than 200, or a server that falls silent.
     """
-    selector = selectors.DefaultSelector()
-    waiting = iter(requests)
-    for _ in range(connections):
-        connection = socket.create_connection(("127.0.0.1", port))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        selector.register(connection, selectors.EVENT_READ)
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for _ in range(connections):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(connection, selectors.EVENT_READ)
+        return _exchange(selector, iter(requests), seconds)
+
+
+def _exchange(selector: selectors.BaseSelector, waiting: Iterator[bytes], seconds: float) -> Sent:
     began, began_cpu = time.perf_counter(), time.thread_time()
     ends = began + seconds
     for key in list(selector.get_map().values()):
