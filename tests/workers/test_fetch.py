@@ -10,7 +10,7 @@ from dramatiq.errors import ConnectionClosed
 from db.jobs import Staged
 from db.ring import NAMESPACE, connect, push
 from tests.workers.scenes import LIMIT_SECONDS, eventually
-from workers.fetch import PromptBroker
+from workers.broker import BellBroker
 
 #: Longer than any test lasts: whoever is woken by it alone comes too late.
 NEVER_MS = 600_000
@@ -29,7 +29,7 @@ def patient(urls):
 
 @pytest.fixture
 def broker(patient):
-    return PromptBroker(client=patient, middleware=[], namespace=NAMESPACE)
+    return BellBroker(client=patient, middleware=[], namespace=NAMESPACE)
 
 
 def bell(number):
