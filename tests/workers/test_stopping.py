@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 import redis
+from dramatiq.worker import Worker
 
 from base.enums import Queue
 from db.engine import driver_url
@@ -13,6 +14,7 @@ from tests.workers.crimes import work_as_an_older_version, work_without_end
 from tests.workers.scenes import eventually, execute_sql, held, newest_attempt, release, ring, rung
 from tests.world import make_organization
 from workers.app import build_broker
+from workers.stop import stop_worker
 
 
 @pytest.fixture
@@ -75,6 +77,24 @@ def test_what_was_fetched_and_not_begun_goes_back_before_what_runs_is_finished(
     assert worker.ended() == 0, worker.said()
     assert world.job(running).outcome == "done"
     assert rung(redis_client, "safety") == sorted(waiting)
+
+
+def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis_client):
+    # Given a worker that waits for messages
+    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY, Queue.BILLING})
+    worker = Worker(broker, queues={"safety", "billing"}, worker_timeout=50, worker_threads=2)
+    worker.start()
+    assert eventually(lambda: all(one.consumer for one in worker.consumers.values()))
+
+    # When it is stopped, then no thread of it works or fetches
+    assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
+    assert eventually(lambda: not any(one.is_alive() for one in worker.consumers.values()))
+
+    # And what comes now is there for others
+    job_id = world.stage("process_event", event_id="evt_none")
+    ring(world, redis_client, job_id)
+    assert rung(redis_client) == [job_id]
+    broker.close()
 
 
 def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_done_by_another(
