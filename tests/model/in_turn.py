@@ -10,11 +10,16 @@ from hypothesis.stateful import Bundle, rule
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from tests.model.asking import ARGUMENTS, OUT_OF_BOUNDS, arguments
+from tests.model.asking import ARGUMENTS, OUT_OF_BOUNDS, Near, arguments
 from tests.model.books import Operation
 from tests.model.machine import Ledger
 
 _OWN = {"currency": "own"}
+#: In how many seconds a hold ends, and what a call costs: often more than it holds, to the limit.
+_ENDS = st.sampled_from([60, 30, 1])
+_COSTS = st.one_of(
+    st.integers(1, 40), st.builds(Near, st.just("headroom"), st.sampled_from([-1, 0, 1, 9]))
+)
 #: An operation by key, and another that must not be taken for it.
 _NAMESAKES = {
     "debit": "deduct_asset_cost",
@@ -28,6 +33,8 @@ class InTurn(Ledger):
     """Every operation by a rule of its own, and repeats of what was asked before."""
 
     done = Bundle("done")
+    #: Calls that were begun by a_call, each with a name of its own.
+    calls = 0
 
     @rule(target=done, drawn=arguments("credit"))
     def credit(self, drawn: dict[str, Any]) -> Operation:
@@ -164,28 +171,29 @@ class InTurn(Ledger):
         self.carry_out(Operation("rebuild", org, {}))
 
     @rule(
-        org=st.sampled_from([0, 0, 1, 2]),
-        steps=st.lists(st.integers(1, 12), min_size=1, max_size=3),
-        ending=st.sampled_from(["commit", "commit", "release", "expire", "none"]),
-        cost=arguments("commit"),
+        org=st.sampled_from([0, 0, 0, 1]),
+        steps=st.lists(st.tuples(st.integers(1, 9), _ENDS), min_size=1, max_size=3),
+        ending=st.sampled_from(["commit", "commit", "release", "time_passes", "none"]),
+        cost=_COSTS,
     )
-    def a_call(self, org: int, steps: list[int], ending: str, cost: dict[str, Any]) -> None:
+    def a_call(self, org: int, steps: list[tuple[int, int]], ending: str, cost: int | Near) -> None:
         """Hunts: a hold that loses a step on its way, or is settled for other than it holds."""
-        call = f"x{self.now}"
-        first, *more = steps
-        self.ask("credit", {**_OWN, "org": org, "key": "new", "amount": 20, "kind": "credit"})
-        begun = {"call": call, "provider_call": None, "amount": first, "expires_at": 30}
-        self.ask("reserve", {**_OWN, "org": org, **begun})
-        for amount in more:
-            self.ask(
-                "extend",
-                {"org": org, "call": call, "nth": "next", "amount": amount, "expires_at": 60},
-            )
+        self.calls += 1
+        its = {"org": org, "call": f"x{self.calls}"}
+        funds = {"org": org, "key": "new", "amount": 20, "kind": "credit"}
+        self.ask("credit", {**_OWN, **funds})
+        for nth, (amount, end) in enumerate(steps):
+            step = {**its, "amount": amount, "expires_at": end}
+            if nth == 0:
+                self.ask("reserve", {**_OWN, **step, "provider_call": None})
+                continue
+            self.ask("extend", {**step, "nth": nth})
+            self.ask("extend", {**step, "nth": nth, "amount": amount + 1})
         if ending == "commit":
-            self.ask("commit", {**cost, "org": org, "call": call})
+            self.ask("commit", {**_OWN, **its, "amount": cost})
         elif ending == "release":
-            self.ask("release", {"org": org, "call": call})
-        elif ending == "expire":
+            self.ask("release", its)
+        elif ending == "time_passes":
             self.time_passes(0)
 
     @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())
