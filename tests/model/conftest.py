@@ -5,7 +5,6 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from db.combiner import Combiner
 from db.engine import Database, driver_url
 from tests.db.shared import shared, shared_urls
 from tests.model.doors import Doors
@@ -16,10 +15,7 @@ __all__ = ["doors", "looking", "shared", "shared_urls"]
 @pytest.fixture(scope="module")
 def doors(shared, shared_urls):
     owner = Database(shared_urls.owner_url, name="test owner", pool_size=8)
-    combiner = Combiner(shared_urls.app_url)
-    combiner.start()
-    yield Doors(shared, owner, combiner)
-    combiner.stop()
+    yield Doors(shared, owner)
     owner.close()
 
 

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from base.enums import FreezeReason, Provider
 from base.facts import PaymentFacts
 from base.outcomes import Refused
-from db.combiner import Combiner
 from db.engine import Database, DatabaseBusy
 from domain import assets, debits, holds, operators, payments
 from domain import wallet as wallets
@@ -34,7 +33,6 @@ class Doors:
 
     database: Database
     owner: Database
-    combiner: Combiner
 
     def do(self, operation: Operation, now: float) -> Answer:
         """This function will carry an operation out, in a transaction of its own, and answer."""
@@ -49,7 +47,7 @@ class Doors:
 
     def _do(self, operation: Operation, now: datetime) -> Answer:
         if operation.name == "debit_now":
-            return _answer(debits.debit_now(self.combiner, _debit(operation)))
+            return _answer(debits.debit_now(self.database, _debit(operation)))
         database = self.owner if operation.name == "rebuild" else self.database
         act: Any = getattr(_Acts, operation.name)
         values = dict(operation.values)
@@ -86,13 +84,12 @@ class _Acts:
         return operators.correct_by_hand(s, org, amount_micros=amount, now=now, **ANN, **more)
 
     @staticmethod
-    def settle(
-        s: Session, org: str, payment: str, captured: int, refunded: int, currency: str,
-        now: datetime,
-    ) -> WalletOutcome:  # fmt: skip
-        provider, external_id = payment.split(":")
-        facts = PaymentFacts(Provider(provider), external_id, org, currency, captured, refunded)
-        return payments.record_payment(s, facts, now)
+    def settle(s: Session, now: datetime, **values: Any) -> WalletOutcome:
+        return payments.record_payment(s, _facts(**values), now)
+
+    @staticmethod
+    def settle_alone(s: Session, org: str, now: datetime, **values: Any) -> WalletOutcome:
+        return wallets.settle(s, org, _facts(org, **values), now)
 
     @staticmethod
     def freeze(s: Session, org: str, reason: str, cause: str, now: datetime) -> Answer:
@@ -168,6 +165,11 @@ class _Acts:
     @staticmethod
     def expire(s: Session, org: str, calls: tuple[str, ...], now: datetime) -> Answer:
         return Answer("OK", told=tuple(holds.expire(s, org, call_ids=calls, now=now)))
+
+
+def _facts(org: str, payment: str, captured: int, refunded: int, currency: str) -> PaymentFacts:
+    provider, external_id = payment.split(":")
+    return PaymentFacts(Provider(provider), external_id, org, currency, captured, refunded)
 
 
 def _debit(row: Operation) -> Debit:
