@@ -34,8 +34,8 @@ from db.ring import connect
 _READY_SECONDS = 60
 #: Dramatiq's list of the workers that have asked it for work.
 _HEARTBEATS = "dramatiq:__heartbeats__"
-#: What a round leaves behind, emptied before the next; in the order in which a job locks them, since
-#: one may still be at work.
+#: What a round leaves behind, emptied before the next; in the order in which a job locks them,
+#: since one may still be at work.
 _TRACES = ("jobs", "inbox", "job_attempts")
 
 
