@@ -151,7 +151,7 @@ CREATE INDEX jobs_dead ON jobs (id) WHERE dead_at IS NOT NULL;
 CREATE INDEX jobs_refused ON jobs (id) WHERE outcome = 'refused';
 CREATE INDEX jobs_organization ON jobs (organization_id, id);
 -- What came of one webhook. No index for arguments and errors: each of a job's three writes would
--- pay for it (measured: a tenth more for this one, a quarter more for one over the arguments).
+-- pay for it (measured on a busy machine: some 14% more for this one, 22% for the arguments').
 CREATE INDEX jobs_correlation ON jobs (correlation_id);
 
 CREATE TABLE job_attempts (
