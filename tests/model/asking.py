@@ -56,6 +56,14 @@ _sums = st.integers(0, 60)
 _by_key = {"org": _orgs, "key": _keys, "amount": _amounts, "currency": _currencies}
 _rows = st.lists(st.fixed_dictionaries(_by_key), min_size=1, max_size=5)
 
+_payment = {
+    "org": _orgs,
+    "payment": st.sampled_from(["paypal:P0", "paypal:P1", "stripe:P0"]),
+    "captured": _sums,
+    "refunded": _sums,
+    "currency": _currencies,
+}
+
 #: What each operation is called with.
 ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "credit": {**_by_key, "kind": _mostly("credit", "topup")},
@@ -64,13 +72,8 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "debit_many": {"rows": _rows},
     "deduct_asset_cost": _by_key,
     "correct": {**_by_key, "sign": st.sampled_from([1, -1])},
-    "settle": {
-        "org": _orgs,
-        "payment": st.sampled_from(["paypal:P0", "paypal:P1", "stripe:P0"]),
-        "captured": _sums,
-        "refunded": _sums,
-        "currency": _currencies,
-    },
+    "settle": _payment,
+    "settle_alone": _payment,
     "freeze": {"org": _orgs, "reason": _reasons, "cause": _causes},
     "unfreeze": {"org": _frozen, "reason": _standing, "cause": st.one_of(st.none(), _causes)},
     "freeze_by_hand": {"org": _orgs},
@@ -150,7 +153,7 @@ class Asking:
             known = wallet.holds.get(values["call"])
             made = known.extensions if known else 0
             values["nth"] = made + (values["nth"] == "next")
-        if name == "settle":
+        if name in ("settle", "settle_alone"):
             values["payment"] += self.token
             return Operation(name, None, {"org": org, **values})
         return Operation(name, org, values)

@@ -14,10 +14,14 @@ from tests.model.machine import Ledger
 from tests.model.serial import explain
 
 _ASKED = [st.tuples(st.just(name), arguments(name)) for name in ARGUMENTS]
+_ON_A_CALL = ["expire", "expire", "commit", "release", "extend", "credit", "debit_now"]
 
 
 class AtOnce(Ledger):
     """Batches from real threads, through their own transactions and one combiner together."""
+
+    #: Calls that were begun by one_call, each with a name of its own.
+    calls = 0
 
     @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())
     def alone(self, name: str, data: st.DataObject) -> None:
@@ -50,6 +54,39 @@ class AtOnce(Ledger):
                 drawn.update(more)
             operations.append(self.operation(name, drawn))
         self.together(operations)
+
+    @rule(asked=st.lists(arguments("settle_alone"), min_size=2, max_size=6), apart=st.booleans())
+    def one_payment(self, asked: list[dict[str, Any]], apart: bool) -> None:
+        """Hunts: a payment's facts that were read before another's lock was waited for."""
+        first = asked[0]
+        operations = []
+        for drawn in asked:
+            org = drawn["org"] if apart else first["org"]
+            facts = {**drawn, "org": org, "payment": first["payment"]}
+            operations.append(self.operation("settle_alone", facts))
+        self.together(operations)
+
+    @rule(
+        names=st.lists(st.sampled_from(_ON_A_CALL), min_size=2, max_size=8),
+        amount=st.integers(1, 30),
+    )
+    def one_call(self, names: list[str], amount: int) -> None:
+        """Hunts: a hold at its end that two ways of settling it both found open."""
+        self.calls += 1
+        its = {"org": 0, "call": f"y{self.calls}"}
+        sums = {"amount": amount, "currency": "own"}
+        self.ask("credit", {**sums, "org": 0, "key": "new", "kind": "credit"})
+        self.ask("reserve", {**its, **sums, "provider_call": None, "expires_at": 30})
+        self.now += 30
+        asked: dict[str, dict[str, Any]] = {
+            "credit": {**sums, "org": 0, "key": "new", "kind": "credit"},
+            "debit_now": {**sums, "org": 0, "key": "new"},
+            "extend": {**its, "nth": "next", "amount": amount, "expires_at": 30},
+            "commit": {**its, **sums},
+            "release": its,
+            "expire": {"org": 0, "calls": [its["call"]]},
+        }
+        self.together([self.operation(name, asked[name]) for name in names])
 
     @rule()
     def time_passes(self) -> None:

@@ -56,7 +56,13 @@ class Books:
         """Each row as a debit alone, in the order received; one refused takes no other with it."""
         return Answer("OK", told=tuple(self.do(row, now) for row in rows))
 
-    def settle(
+    def settle(self, org: str, **facts: Any) -> Answer:
+        """As settle_alone; the posture is brought in line in the same transaction."""
+        answer = self.settle_alone(org, **facts)
+        self.wallets[org].follow_subscription()
+        return answer
+
+    def settle_alone(
         self, org: str, payment: str, captured: int, refunded: int, currency: str, now: float
     ) -> Answer:
         """Moves the difference that the largest facts seen so far make: order cannot matter."""

@@ -86,13 +86,12 @@ class _Acts:
         return operators.correct_by_hand(s, org, amount_micros=amount, now=now, **ANN, **more)
 
     @staticmethod
-    def settle(
-        s: Session, org: str, payment: str, captured: int, refunded: int, currency: str,
-        now: datetime,
-    ) -> WalletOutcome:  # fmt: skip
-        provider, external_id = payment.split(":")
-        facts = PaymentFacts(Provider(provider), external_id, org, currency, captured, refunded)
-        return payments.record_payment(s, facts, now)
+    def settle(s: Session, now: datetime, **values: Any) -> WalletOutcome:
+        return payments.record_payment(s, _facts(**values), now)
+
+    @staticmethod
+    def settle_alone(s: Session, org: str, now: datetime, **values: Any) -> WalletOutcome:
+        return wallets.settle(s, org, _facts(org, **values), now)
 
     @staticmethod
     def freeze(s: Session, org: str, reason: str, cause: str, now: datetime) -> Answer:
@@ -168,6 +167,11 @@ class _Acts:
     @staticmethod
     def expire(s: Session, org: str, calls: tuple[str, ...], now: datetime) -> Answer:
         return Answer("OK", told=tuple(holds.expire(s, org, call_ids=calls, now=now)))
+
+
+def _facts(org: str, payment: str, captured: int, refunded: int, currency: str) -> PaymentFacts:
+    provider, external_id = payment.split(":")
+    return PaymentFacts(Provider(provider), external_id, org, currency, captured, refunded)
 
 
 def _debit(row: Operation) -> Debit:

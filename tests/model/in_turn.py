@@ -71,6 +71,11 @@ class InTurn(Ledger):
         """Hunts: facts that count twice or by their order, a payment of two organizations."""
         return self.ask("settle", drawn)
 
+    @rule(target=done, drawn=arguments("settle_alone"))
+    def settle_alone(self, drawn: dict[str, Any]) -> Operation:
+        """Hunts: as settle, where nothing but the ledger itself stands between two of them."""
+        return self.ask("settle_alone", drawn)
+
     @rule(target=done, drawn=arguments("freeze"))
     def freeze(self, drawn: dict[str, Any]) -> Operation:
         """Hunts: a second placing that clears an override, or one cause taken for another."""

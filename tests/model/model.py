@@ -122,7 +122,7 @@ class Purse:
         kind = "correct credit" if amount > 0 else "correct debit"
         request = (kind, kind, abs(amount), currency)
         answer = self._once(key, request, lambda: self._correct(amount))
-        self._follow_subscription()
+        self.follow_subscription()
         return answer
 
     def _once(self, key: str, request: Any, act: Callable[[], None]) -> Answer:
@@ -172,9 +172,7 @@ class Purse:
             if taken:
                 self._write("refund", taken, moved=-taken)
             self._owe(-difference - taken, "refund_shortfall", cause)
-        answer = self._ok(replayed=difference == 0)
-        self._follow_subscription()
-        return answer
+        return self._ok(replayed=difference == 0)
 
     # -- freezes and limits -----------------------------------------------------------------------
 
@@ -188,7 +186,7 @@ class Purse:
 
     def freeze_by_hand(self, now: float) -> Answer:
         self._freeze("manual", "")
-        self._follow_subscription()
+        self.follow_subscription()
         return Answer("OK")
 
     def lift_by_hand(self, reason: str, now: float) -> Answer:
@@ -196,7 +194,7 @@ class Purse:
             raise No("NOT_BY_HAND")
         if not self._lift(reason):
             raise No("FREEZE_NOT_FOUND")
-        self._follow_subscription()
+        self.follow_subscription()
         return Answer("OK")
 
     def override_by_hand(self, reason: str, until: float, now: float) -> Answer:
@@ -208,7 +206,7 @@ class Purse:
             raise No("FREEZE_NOT_FOUND")
         self.freezes.update(dict.fromkeys(standing, until))
         self._write("override", 0)
-        self._follow_subscription()
+        self.follow_subscription()
         return Answer("OK")
 
     def set_debt_limit(self, limit: int, now: float) -> Answer:
@@ -277,6 +275,6 @@ class Purse:
             self._write("unfreeze", 0)
         return len(lifted)
 
-    def _follow_subscription(self) -> None:
+    def follow_subscription(self) -> None:
         """What people and payments do brings the posture in line: the subscription is active."""
         self._lift(SUBSCRIPTION)
