@@ -59,7 +59,8 @@ class Ledger(RuleBasedStateMachine):
     )
     def begin(self, funds: list[int], limit: int, calls: bool) -> None:
         self.picture.look()
-        assert not self.picture.shows(self.books)
+        differences = self.picture.shows(self.books)
+        assert not differences, differences
         named: dict[str, Any] = {"key": "new", "currency": "own", "kind": "credit"}
         for place, amount in enumerate(funds):
             if amount:
@@ -85,7 +86,8 @@ class Ledger(RuleBasedStateMachine):
         answer = self.doors.do(operation, self.now)
         assert answer == expected, f"{operation} was answered {answer}, not {expected}"
         self.picture.look()
-        assert not self.picture.shows(self.books), operation
+        differences = self.picture.shows(self.books)
+        assert not differences, f"after {operation}: {differences}"
         if (
             _changed_nothing(answer)
             and self.books == before
