@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from base.money import InvalidAmount
 from base.outcomes import Refused
-from db.combiner import Combiner
 from domain import wallet as wallets
 from domain.alerts import AlertKind, Severity, raise_alert
 from domain.debits import Debit, debit_many, debit_now
@@ -36,14 +35,6 @@ from tests.domain.levels_by_hand import (
 from tests.domain.support import T0, correct, credit, debit, later
 from tests.domain.wallets_by_hand import as_owner, freeze
 from tests.world import make_organization
-
-
-@pytest.fixture
-def combiner(shared_urls):
-    made = Combiner(shared_urls.app_url)
-    made.start()
-    yield made
-    made.stop()
 
 
 def take_many(database, org, amount):
@@ -108,9 +99,9 @@ def test_every_way_of_falling_crosses(shared, funded, way):
     assert (crossed(shared, funded), told(shared, funded)) == ([50], ["50"])
 
 
-def test_a_combined_debit_crosses(shared, funded, combiner):
+def test_a_combined_debit_crosses(shared, funded):
     set_thresholds(shared, funded, 50)
-    assert debit_now(combiner, Debit(funded, "k", 60, "USD", "messages")).ok
+    assert debit_now(shared, Debit(funded, "k", 60, "USD", "messages")).ok
     assert told(shared, funded) == ["50"]
 
 
@@ -358,13 +349,13 @@ def test_a_hundred_debits_over_it_at_once_tell_it_once(shared, org):
     assert (told(shared, org), crossed(shared, org)) == (["100"], [100])
 
 
-def test_a_hundred_combined_debits_over_it_at_once_tell_it_once(shared, combiner):
+def test_a_hundred_combined_debits_over_it_at_once_tell_it_once(shared):
     # Given two wallets, debited by the same hundred callers
     orgs = [make_organization(shared, micros=70) for _ in range(2)]
     for org in orgs:
         set_thresholds(shared, org, 60, 50)
     asked = [Debit(org, f"k{n}", 1, "USD", "messages") for n in range(50) for org in orgs]
-    outcomes = at_once([lambda one=one: debit_now(combiner, one) for one in asked])
+    outcomes = at_once([lambda one=one: debit_now(shared, one) for one in asked])
     assert {outcome.outcome for outcome in outcomes} == {"OK"}
     for org in orgs:
         assert told(shared, org) == ["60", "50"]

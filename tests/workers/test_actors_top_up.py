@@ -43,7 +43,8 @@ with Session(database.engine) as session:
 @pytest.fixture
 def charging(world):
     """The world with a provider that can charge a stored payment method."""
-    providers = replace(world.providers, chargeable=PAYPAL)
+    others = tuple(replace(one, chargeable=PAYPAL) for one in world.providers.others)
+    providers = replace(world.providers, chargeable=PAYPAL, others=others)
     return World(world.database, world.settings, world.sandbox, providers)
 
 
