@@ -9,17 +9,22 @@ from sqlalchemy.orm import Session
 
 from db.jobs import Staged
 
+#: By `urgent`; said literally, so that the index of urgent bells answers the first.
+_OF_QUEUE = {True: " AND queue = 'safety'", False: " AND queue <> 'safety'", None: ""}
 
-def ring_due(session: Session, limit: int) -> list[Staged]:
+
+def ring_due(session: Session, limit: int, *, urgent: bool | None = None) -> list[Staged]:
     """This function will take up to `limit` jobs whose bell is due and set their next bell.
 
-    The wait doubles from 15 s to 10 min with every ring, so that a long backlog is not rung over
-    and over. Several relays may call it at once: each gets other rows.
+    `urgent` takes those of the safety queue alone, which are to wait behind no backlog, or those of
+    all others. The wait doubles from 15 s to 10 min with every ring, so that a long backlog is not
+    rung over and over. Several relays may call it at once: each gets other rows.
     """
     rows = session.execute(
         text(
-            "WITH due AS MATERIALIZED (SELECT id FROM jobs"
-            " WHERE ring_at <= (SELECT clock_timestamp()) ORDER BY ring_at LIMIT :limit"
+            "WITH due AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # constants of ours
+            f" WHERE ring_at <= (SELECT clock_timestamp()){_OF_QUEUE[urgent]}"
+            " ORDER BY ring_at LIMIT :limit"
             " FOR NO KEY UPDATE SKIP LOCKED)"
             " UPDATE jobs SET rings = least(rings + 1, 1000), ring_at = clock_timestamp()"
             " + least(interval '15 seconds' * power(2, least(rings, 6)), interval '10 minutes')"
@@ -47,10 +52,10 @@ def unring(session: Session, job_ids: list[str]) -> None:
     )
 
 
-def ring_all_again(session: Session, limit: int) -> int:
+def ring_all_again(session: Session, limit: int, *, urgent: bool | None = None) -> int:
     """This function will make up to `limit` bells that were rung and not answered due now.
 
-    Gives how many; fewer than `limit` means that none is left.
+    Gives how many; fewer than `limit` means that none is left. `urgent`: as with ring_due.
 
     For an emptied Redis: what waits for its own time or is in a worker's hands (leased, or locked
     by a run that may take longer than a lock is waited for) stays as it is.
@@ -59,10 +64,10 @@ def ring_all_again(session: Session, limit: int) -> int:
         text(
             # Only bells still to come: what is due already is rung by itself, and each batch would
             # have to step over all those before it.
-            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"
+            "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # as above
             " WHERE rings > 0 AND ring_at > (SELECT clock_timestamp())"
             " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
-            " LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)"
+            f"{_OF_QUEUE[urgent]} LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)"
             " UPDATE jobs SET ring_at = clock_timestamp(), rings = 0"
             " FROM unheard WHERE jobs.id = unheard.id"
         ),

@@ -10,4 +10,4 @@ class DatabaseBusy(NotYet):
 
 
 class StatementTooSlow(DatabaseBusy):
-    """One statement took longer than any may: for a job that is a failed attempt, not a wait."""
+    """A statement, or a pause between two, took too long: for a job a failed attempt, no wait."""

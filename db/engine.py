@@ -43,6 +43,8 @@ T = TypeVar("T")
 _RUNS_MAX = 3
 #: Longest wait before such a re-run, in seconds; the wait itself is drawn by chance.
 _RERUN_WAIT_SECONDS = 0.05
+#: What the function itself is to blame for: run again, it would most likely end the same way.
+_TOO_SLOW = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
 
 
 class Database:
@@ -109,8 +111,8 @@ class Database:
                     if left:
                         time.sleep(random.uniform(0, _RERUN_WAIT_SECONDS))  # noqa: S311
                         continue
-                if isinstance(cause, errors.QueryCanceled):
-                    raise StatementTooSlow("database: QueryCanceled") from error
+                if isinstance(cause, _TOO_SLOW):
+                    raise StatementTooSlow(f"database: {type(cause).__name__}") from error
                 if _is_passing(cause):
                     raise DatabaseBusy(f"database: {type(cause).__name__}") from error
                 raise
@@ -170,8 +172,5 @@ def _is_lost(error: DBAPIError) -> bool:
 def _is_passing(cause: BaseException | None) -> bool:
     return isinstance(
         cause,
-        errors.LockNotAvailable
-        | errors.DeadlockDetected
-        | errors.SerializationFailure
-        | errors.IdleInTransactionSessionTimeout,
+        errors.LockNotAvailable | errors.DeadlockDetected | errors.SerializationFailure,
     ) or (isinstance(cause, psycopg.OperationalError) and not isinstance(cause, errors.DiskFull))

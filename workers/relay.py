@@ -73,17 +73,23 @@ class Relay:
             self._next_tick = now + _TICK_SECONDS
 
     def run_once(self) -> int:
-        """This function will ring what is due, at most one batch, and give how many.
+        """This function will ring what is due, at most a batch of each, and give how many.
 
+        What is urgent comes first, so that it waits behind no backlog of other work.
         An emptied Redis is noticed by its missing epoch key: all that was rung and not answered is
         due again. Raises: redis.RedisError, NotYet, OutcomeUnknown when one of the two is away.
         """
         if self._client.get(EPOCH_KEY) is None:
-            again = self._ring_all_again()
+            again = self._ring_all_again(urgent=True)
+            self._ring(urgent=True)
+            again += self._ring_all_again(urgent=False)
             # Set last: killed in between, the next relay finds it missing and does it once more.
             self._client.set(EPOCH_KEY, secrets.token_hex(8), nx=True)
             log.warning("redis was empty; rung jobs are due again", jobs=again)
-        due = self._database.run(lambda session: bells.ring_due(session, _BATCH))
+        return self._ring(urgent=True) + self._ring(urgent=False)
+
+    def _ring(self, *, urgent: bool) -> int:
+        due = self._database.run(lambda session: bells.ring_due(session, _BATCH, urgent=urgent))
         if due:
             try:
                 push(self._client, due)
@@ -93,11 +99,13 @@ class Relay:
                 raise
         return len(due)
 
-    def _ring_all_again(self) -> int:
+    def _ring_all_again(self, *, urgent: bool) -> int:
         """In transactions of a bounded size: all at once would run into the statement's limit."""
         total = 0
         while True:
-            batch = self._database.run(lambda session: bells.ring_all_again(session, _AGAIN_BATCH))
+            batch = self._database.run(
+                lambda session: bells.ring_all_again(session, _AGAIN_BATCH, urgent=urgent)
+            )
             total += batch
             if batch < _AGAIN_BATCH:
                 return total

@@ -6,6 +6,7 @@ an answer, and it changes nothing at PayPal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -59,7 +60,7 @@ class PayPalApi:
         self._window_seconds = window_seconds
         self._line = line
         self._client = build_client(base_url)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._token: _Token | None = None
 
     def close(self) -> None:
@@ -176,9 +177,9 @@ class PayPalApi:
 
     def _current_token(self, refused: str | None, deadline: Deadline) -> str:
         # Those who wait for the lock find the token that the first of them fetched.
-        if not self._lock.acquire(timeout=deadline.remaining_seconds()):
-            raise ProviderUnavailable("no token in time")
         try:
+            if not self._lock.acquire(timeout=deadline.remaining_seconds()):
+                raise ProviderUnavailable("no token in time")
             held = self._token
             if held and held.text != refused and time.monotonic() < held.renew_at:
                 return held.text
@@ -186,7 +187,10 @@ class PayPalApi:
             self._token = self._fetch_token(deadline)
             return self._token.text
         finally:
-            self._lock.release()
+            # A time limit may strike between having the lock and the next line, and a lock left
+            # held would end all calls of this process. Only its owner can release it.
+            with contextlib.suppress(RuntimeError):
+                self._lock.release()
 
     def _fetch_token(self, deadline: Deadline) -> _Token:
         if not self._client_id or not self._client_secret:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy import text
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from db import jobs
-from db.engine import Database, DatabaseBusy, clock, driver_url, sqlalchemy_url
+from db.engine import Database, DatabaseBusy, StatementTooSlow, clock, driver_url, sqlalchemy_url
 from tests.db.support import at_once, backend_of, hurried, scalar, wait_for_waiters
 
 
@@ -371,3 +372,14 @@ def test_waiters_are_seen(shared, shared_urls):
         assert wait_for_waiters(shared_urls.owner_url, 1)
     thread.join(timeout=10)
     assert name_of(shared_urls, "watched") == "c"
+
+
+def test_a_function_that_stands_idle_too_long_is_to_blame_itself(shared):
+    def idle(session):
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+        session.execute(text("SELECT 1"))
+        time.sleep(1)
+        session.execute(text("SELECT 1"))
+
+    with pytest.raises(StatementTooSlow):
+        shared.run(idle)

@@ -99,7 +99,7 @@ def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
     # When Redis is emptied, then they are rung again within moments, long before their next bell
     redis_client.flushall()
     assert eventually(lambda: rung(redis_client) == sorted(job_ids))
-    assert redis_client.get(EPOCH_KEY) is not None
+    assert eventually(lambda: redis_client.get(EPOCH_KEY) is not None)
 
     # And every one of them runs
     processes.worker("safety")
@@ -248,3 +248,25 @@ def test_a_bell_that_rings_twice_runs_a_job_once(world, processes, redis_client,
     # When both were heard, then the job ran once
     assert eventually(lambda: rung(redis_client) == [] and all_done(world, [job_id]))
     assert world.read(Job, id=job_id)[0].attempt == 1
+
+
+def test_urgent_work_waits_behind_no_backlog(world, relay, redis_client, organization, monkeypatch):
+    # Given more old callbacks than are rung at once, and then a job of the safety queue
+    monkeypatch.setattr("workers.relay._BATCH", 3)
+    stage(world, organization, 9)
+    execute_sql(world, "UPDATE jobs SET queue = 'callbacks'")
+    (urgent,) = stage(world, organization)
+    world.due_now()
+    execute_sql(
+        world, "UPDATE jobs SET ring_at = ring_at - interval '1 hour' WHERE queue = 'callbacks'"
+    )
+    # When the relay looks once, then the urgent one is rung, and the others in their turn
+    relay.run_once()
+    assert rung(redis_client) == [urgent]
+    assert len(rung(redis_client, "callbacks")) == 3
+    # And when Redis was emptied, it is the first of those that ring again
+    monkeypatch.setattr("workers.relay._AGAIN_BATCH", 3)
+    redis_client.flushdb()
+    relay.run_once()
+    assert rung(redis_client) == [urgent]
+    assert len(rung(redis_client, "callbacks")) == 3

@@ -147,6 +147,7 @@ CREATE TABLE jobs (
     CHECK ((ring_at IS NULL) = (done_at IS NOT NULL OR dead_at IS NOT NULL))
 );
 CREATE INDEX jobs_ring_at ON jobs (ring_at) WHERE ring_at IS NOT NULL;
+CREATE INDEX jobs_ring_at_urgent ON jobs (ring_at) WHERE ring_at IS NOT NULL AND queue = 'safety';
 CREATE INDEX jobs_dead ON jobs (id) WHERE dead_at IS NOT NULL;
 CREATE INDEX jobs_refused ON jobs (id) WHERE outcome = 'refused';
 CREATE INDEX jobs_organization ON jobs (organization_id, id);

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from base.clock import wait_until
 from base.enums import Provider, RefundState, SubscriptionStatus
 from base.facts import PaymentFacts, RefundFacts, SubscriptionFacts
 from base.money import InvalidAmount
@@ -341,6 +345,42 @@ def test_one_token_serves_many_threads_until_it_ends(api, paypal, loopback):
         thread.join()
     assert len(loopback.paths("/v2")) == 8
     assert len(loopback.paths("/v1/oauth2/token")) == 1
+
+
+class TimeIsUp(BaseException):
+    """As a worker's time limit, which is thrown into a thread."""
+
+
+def test_a_time_limit_that_strikes_whoever_waits_for_the_token_holds_up_nobody_after_it(
+    api, paypal
+):
+    # Given a thread that waits while another one fetches the token
+    paypal.capture("COMPLETED")
+    struck = []
+
+    def wait_for_token():
+        try:
+            api.get_payment("capture", CAPTURE)
+        except TimeIsUp as error:
+            struck.append(error)
+
+    def waits():
+        frame = sys._current_frames().get(waiting.ident)
+        return frame is not None and frame.f_code.co_name == "_current_token"
+
+    with api._lock:
+        waiting = threading.Thread(target=wait_for_token)
+        waiting.start()
+        assert wait_until(waits, limit_seconds=10)
+        # When its time is up, which it hears of the moment it has the lock
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(waiting.ident), ctypes.py_object(TimeIsUp)
+        )
+    waiting.join(timeout=10)
+    # Then the next one, in another thread, gets its answer
+    assert len(struck) == 1
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(api.get_payment, "capture", CAPTURE).result(timeout=20)
 
 
 def test_a_token_is_renewed_shortly_before_it_ends(api, paypal, loopback):
