@@ -114,6 +114,7 @@ def defects(session: Session) -> Iterator[Defect]:
         return
     yield from _open_functions(session)
     yield from _writable_tables(session)
+    yield from _open_schema(session)
     yield from _roles(roles)
     yield from _settings(session)
 
@@ -148,6 +149,12 @@ def _open_functions(session: Session) -> Iterator[Defect]:
 def _writable_tables(session: Session) -> Iterator[Defect]:
     for table, privilege in session.execute(text(_WRITABLE), {"tables": list(LEDGER_TABLES)}):
         yield Defect(f"table {table}", f"holdfast_app may {privilege} it around the functions")
+
+
+def _open_schema(session: Session) -> Iterator[Defect]:
+    asked = "SELECT has_schema_privilege('holdfast_app', 'public', 'CREATE')"
+    if session.execute(text(asked)).scalar_one():
+        yield Defect("schema public", "holdfast_app may make functions that the ledger would call")
 
 
 def _roles(roles: dict[str, Any]) -> Iterator[Defect]:

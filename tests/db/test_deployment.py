@@ -83,6 +83,10 @@ def test_a_migrated_database_has_everything_also_in_the_eyes_of_the_login_that_s
             "function wallet_credit(text,text,bigint,text,text,text,text,timestamp with time zone):"
             " everybody may execute it",
         ),
+        (
+            "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "schema public: holdfast_app may make functions",
+        ),
         ("ALTER ROLE holdfast_owner LOGIN", "role holdfast_owner: may log in"),
         ("ALTER ROLE holdfast_app BYPASSRLS", "role holdfast_app: is a superuser, passes by"),
         ("GRANT holdfast_owner TO holdfast_app", "role holdfast_app: acts as holdfast_owner"),

@@ -148,3 +148,16 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(shared_
 def test_an_address_that_is_none_is_named_without_what_it_holds(shared_urls):
     line = refusal("postgers//holdfast_app:some-secret@db/holdfast")
     assert "some-secret" not in line
+
+
+def test_a_database_in_which_everybody_may_make_functions_is_closed(empty_url):
+    # Given a database as they were before PostgreSQL 15
+    with psycopg.connect(driver_url(empty_url), autocommit=True) as owner:
+        owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    # When it is migrated
+    migrate(empty_url)
+    # Then the login that serves may make nothing there
+    with psycopg.connect(driver_url(empty_url), autocommit=True) as owner:
+        owner.execute("SET ROLE holdfast_app")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            owner.execute("CREATE FUNCTION concat_ws(text, text) RETURNS text LANGUAGE sql AS ''")

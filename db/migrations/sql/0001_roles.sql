@@ -25,6 +25,9 @@ ALTER ROLE holdfast_app SET timezone = 'UTC';
 ALTER ROLE holdfast_readonly SET statement_timeout = '30s';
 ALTER ROLE holdfast_readonly SET default_transaction_read_only = on;
 
+-- In a database begun before PostgreSQL 15 everybody may make functions in public; one that looks
+-- like a built-in would be called by the ledger's own, with its owner's rights.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT holdfast_owner TO CURRENT_USER;
 GRANT USAGE, CREATE ON SCHEMA public TO holdfast_owner;
 GRANT USAGE ON SCHEMA public TO holdfast_app, holdfast_readonly;
