@@ -7,7 +7,7 @@ hold                      money set aside for one call; open, then committed, re
 reserve, extend           sets money aside for a call, and sets more aside while it lives
 commit                    charges what the call cost and gives the rest of its hold back
 release, expire           gives a hold back for a call that never was, or that nobody settled
-settle                    moves what a payment, its refunds and its disputes come to by now
+settle                    ends a hold; moves what a payment, its refunds and disputes come to by now
 entry                     one line of the ledger, debit or credit, never changed (a note moves none)
 idempotency key           a caller's name for one operation, so that asking again moves nothing
 replay, conflict          the same request again; the same key with another request

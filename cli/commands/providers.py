@@ -39,9 +39,9 @@ def close_circuit(
     by: By = "",
 ) -> None:
     """Close a circuit by hand and hold nobody back: calls go out again at once."""
-    if provider not in CALLED:
-        raise Failure(f"{provider} has no circuits: nothing calls it")
     with _circuits() as circuits:
+        if provider not in CALLED:
+            raise Failure(f"{provider} has no circuits: nothing calls it")
         was_open = states.close_circuit(
             circuits.client, provider, call_class, by=by or me(), why=why
         )
