@@ -67,6 +67,15 @@ class CampaignStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class HoldStatus(StrEnum):
+    """What became of money set aside for a call; it leaves open once."""
+
+    OPEN = "open"
+    COMMITTED = "committed"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
 class TwilioStatus(StrEnum):
     """A subaccount's state; only the provider's own word makes it one of these."""
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from base.enums import CallClass, Provider
 
+#: Providers that something of ours calls; the others have neither circuits nor rates.
+CALLED = (Provider.PAYPAL, Provider.TWILIO)
+
 
 @dataclass(frozen=True)
 class Route:

@@ -21,7 +21,10 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Every setting of Holdfast, by the conventional name of its environment variable."""
 
-    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
+    # An empty variable is one that is not set: files that hand on whatever is there make many.
+    model_config = SettingsConfigDict(
+        extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
 
     # These hold passwords, so no repr shows them.
     database_url: str = Field(
@@ -99,16 +102,11 @@ class Settings(BaseSettings):
 
     # Calls a second, for each account and class; safety has none. PayPal publishes no limit and
     # asks for no polling; Twilio limits concurrency only (error 20429) and messages to 2000 a
-    # second (error 63017); Stripe allows 100 a second and 25 to each endpoint (docs, rate-limits);
-    # for Vapi no figure was found.
+    # second (error 63017).
     paypal_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
     paypal_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
-    stripe_money_per_second: float = Field(20, gt=0, le=1000, description="Calls for money")
-    stripe_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
     twilio_money_per_second: float = Field(20, gt=0, le=1000, description="Calls for money")
     twilio_bulk_per_second: float = Field(50, gt=0, le=1000, description="Other calls")
-    vapi_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
-    vapi_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
 
     @field_validator("redis_url")
     @classmethod

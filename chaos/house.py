@@ -42,7 +42,7 @@ WORKERS = {
     "safety-2": (("safety",), 4),
     "billing-1": (("billing",), 4),
     "billing-2": (("billing",), 4),
-    "rest-1": (("maintenance", "callbacks"), 2),
+    "rest-1": (("maintenance", "callbacks", "messaging"), 2),
 }
 RELAYS = ("relay-1", "relay-2")
 #: How long a lost request may still land at Twilio, and how often one is looked for meanwhile: as

@@ -30,7 +30,7 @@ _READY_SECONDS = 60
 WORKERS = {
     "worker-safety": (("safety",), 8),
     "worker-billing": (("billing",), 4),
-    "worker-rest": (("maintenance", "callbacks"), 2),
+    "worker-rest": (("maintenance", "callbacks", "messaging"), 2),
 }
 #: Seconds a worker may take to finish what it runs: the longest actor, and a margin.
 _WORKER_STOP_SECONDS = 40

@@ -10,7 +10,7 @@ import redis
 
 from base.enums import CallClass, Provider
 from base.log import get_logger
-from base.routes import Route
+from base.routes import CALLED, Route
 from db.circuits import HELD, circuit_key, member_of, outcomes_key
 
 log = get_logger(__name__)
@@ -39,7 +39,7 @@ class CircuitState:
 
 def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState]:
     """This function will read how every circuit stands. Raises: redis.RedisError."""
-    routes = [Route(provider, "", of) for provider in Provider for of in CallClass]
+    routes = [Route(provider, "", of) for provider in CALLED for of in CallClass]
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.zrange(HELD, 0, -1, withscores=True)

@@ -21,7 +21,7 @@ import redis
 from base.enums import CallClass, Provider
 from base.log import get_logger
 from base.outcomes import HeldBack
-from base.routes import Route
+from base.routes import CALLED, Route
 from base.settings import Settings
 from db.ring import connect
 
@@ -199,7 +199,7 @@ def rates_of(settings: Settings) -> dict[tuple[Provider, CallClass], float]:
     """This function will read the calls a second that each account may make; safety has none."""
     return {
         (provider, of): getattr(settings, f"{provider}_{of}_per_second")
-        for provider in Provider
+        for provider in CALLED
         for of in (CallClass.MONEY, CallClass.BULK)
     }
 

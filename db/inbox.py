@@ -28,8 +28,6 @@ _BATCH_MAX = 64
 _WAITING_MAX = 2_000
 #: Seconds the one statement may take before the connection is given up.
 _STATEMENT_SECONDS = 6
-
-
 #: What one event alone can be guilty of: text that cannot be stored, or a bound of the table's.
 _BAD_ROW = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
 

@@ -1,5 +1,6 @@
 """Row locks, in the house's one order: job, inbox event, organization, subscription, payment,
-wallet, campaign, brand. Whoever takes two of them takes them in this order.
+wallet (with its freezes, holds and levels), campaign, brand. Whoever takes two of them takes them
+in this order.
 
 FOR NO KEY UPDATE everywhere: plain FOR UPDATE would block the foreign keys of children.
 """
@@ -11,6 +12,7 @@ from typing import TypeVar
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from base.enums import CampaignStatus
 from base.outcomes import Refused
 from db.models import Base, Brand, Campaign, Organization, Subscription, Wallet
 
@@ -77,7 +79,7 @@ def lock_campaigns(session: Session, organization_id: str) -> list[Campaign]:
             select(Campaign)
             .where(
                 Campaign.organization_id == organization_id,
-                Campaign.status.in_(("running", "paused")),
+                Campaign.status.in_((CampaignStatus.RUNNING, CampaignStatus.PAUSED)),
             )
             .order_by(Campaign.id)
             .with_for_update(key_share=True)

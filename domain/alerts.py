@@ -33,7 +33,6 @@ class AlertKind(StrEnum):
 class Severity(StrEnum):
     INFO = "info"
     WARNING = "warning"
-    CRITICAL = "critical"
 
 
 def raise_alert(

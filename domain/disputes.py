@@ -32,7 +32,7 @@ class NotATopUp(Refused):
     """The disputed payment is none that ever came into a wallet, such as a subscription's fee."""
 
     def __init__(self, external_id: str) -> None:
-        super().__init__("NOT_A_TOPUP", external_id, payment=external_id)
+        super().__init__("NOT_A_TOP_UP", external_id, payment=external_id)
 
 
 def report(session: Session, event: DisputeReport, now: datetime) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from base.enums import HoldStatus
 from db.models import CallHold, Wallet
 from domain.wallet import WalletNotFound, WalletOutcome, call_ledger, follow_up, refusable
 
@@ -176,7 +177,7 @@ def expired_candidates(session: Session, now: datetime, limit: int) -> list[Expi
             CallHold.provider_call_id,
             CallHold.expires_at,
         )
-        .where(CallHold.status == "open", CallHold.expires_at <= now)
+        .where(CallHold.status == HoldStatus.OPEN, CallHold.expires_at <= now)
         .order_by(CallHold.expires_at, CallHold.organization_id, CallHold.call_id)
         .limit(limit)
     )
@@ -203,7 +204,7 @@ def open_holds_sum(session: Session, organization_id: str) -> int:
     """This function will add up the open holds, in micros: what the wallet's held has to be."""
     total = session.execute(
         select(func.coalesce(func.sum(CallHold.reserved_micros), 0)).where(
-            CallHold.organization_id == organization_id, CallHold.status == "open"
+            CallHold.organization_id == organization_id, CallHold.status == HoldStatus.OPEN
         )
     ).scalar_one()
     return int(total)

@@ -20,8 +20,6 @@ from db import jobs
 _CALL_CLASSES = {Queue.SAFETY: CallClass.SAFETY, Queue.BILLING: CallClass.MONEY}
 #: Seconds a lease outlives the actor's own limit: the time to write the outcome down.
 LEASE_MARGIN_SECONDS = 5
-
-
 #: How long a provider knows a key that a request of ours carried, in seconds: sent again later, the
 #: same request is a new one. 0 is a provider that takes no such key. Sources: PayPal's
 #: Subscriptions API on PayPal-Request-Id; docs.stripe.com/idempotency; neither Twilio's nor Vapi's
@@ -120,9 +118,6 @@ LOOK_AT_SUBSCRIPTION = JobType(
 LOOK_AT_PAYMENT = JobType(
     "look_at_payment", Queue.BILLING, ("provider", "kind", "external_id"), _PROVIDER, True, 15
 )
-#: The database stages it too, where what is available falls below the level (wallet_fell).
-DECIDE_TOP_UP = JobType("decide_top_up", Queue.BILLING, ("organization_id",), _OWN, False, 10)
-
 #: It may read two things, each within 12 s: the dispute, and a payment not heard of yet.
 LOOK_AT_DISPUTE = JobType(
     "look_at_dispute", Queue.BILLING, ("provider", "external_id"), _PROVIDER, True, 30
@@ -133,7 +128,8 @@ FREEZE_WALLET = JobType(
 UNFREEZE_WALLET = JobType(
     "unfreeze_wallet", Queue.SAFETY, ("organization_id", "reason", "cause"), _OWN, False, 10
 )
-
+#: The database stages it too, where what is available falls below the level (wallet_fell).
+DECIDE_TOP_UP = JobType("decide_top_up", Queue.BILLING, ("organization_id",), _OWN, False, 10)
 #: Deletes a bounded number of rows, and stages itself again while more are left.
 PRUNE = JobType("prune", Queue.MAINTENANCE, (), _OWN, False, 30)
 

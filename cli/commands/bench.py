@@ -13,7 +13,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def bench(context: typer.Context) -> None:
-    """Run benchmarks, each against its baseline: [name ...] [--json FILE]; all without a name."""
+    """Run benchmarks, each against its baseline: those that are named, or all; --json FILE."""
     env = {**os.environ, "PYTHONPATH": str(_ROOT)}
     argv = [sys.executable, "-m", "benchmarks", *context.args]
     raise typer.Exit(subprocess.run(argv, check=False, env=env).returncode)

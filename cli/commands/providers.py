@@ -11,6 +11,7 @@ import typer
 
 from base.enums import CallClass, Provider
 from base.log import configure
+from base.routes import CALLED
 from base.settings import SettingsError, load_settings
 from cli.commands.shared import By, Failure, Json, Why, addresses, clear_errors, me, show
 from db import circuit_states as states
@@ -39,6 +40,8 @@ def close_circuit(
 ) -> None:
     """Close a circuit by hand and hold nobody back: calls go out again at once."""
     with _circuits() as circuits:
+        if provider not in CALLED:
+            raise Failure(f"{provider} has no circuits: nothing calls it")
         was_open = states.close_circuit(
             circuits.client, provider, call_class, by=by or me(), why=why
         )

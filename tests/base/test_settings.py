@@ -30,6 +30,16 @@ def test_without_any_variable_there_are_defaults():
     assert (settings.port, settings.paypal_environment, settings.database_url) == (8080, "live", "")
 
 
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
+    # Given every variable, each of them empty, as a file makes that hands on what is not there
+    plain = load_settings()
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+    # Then the settings are the defaults, of which no file is named "."
+    assert load_settings() == plain
+    assert load_settings().paypal_ca_file is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

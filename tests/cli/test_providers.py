@@ -40,7 +40,7 @@ def shown(run, provider: str, call_class: str) -> dict:
 
 def test_every_circuit_is_listed_with_its_limit(run):
     rows = json.loads(run("provider", "list", "--json")[1])
-    assert len(rows) == 12
+    assert [one["provider"] for one in rows] == ["paypal"] * 3 + ["twilio"] * 3
     assert {one["circuit"] for one in rows} == {"closed"}
     assert shown(run, "twilio", "bulk")["per second"] == 50
     assert shown(run, "twilio", "safety")["per second"] is None
@@ -82,6 +82,11 @@ def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis
 def test_closing_what_is_closed_says_so(run):
     _, out, _ = run("provider", "close-circuit", "paypal", "money", "--why", "to be sure")
     assert out == "paypal money: was closed already\n"
+
+
+def test_a_provider_that_nothing_calls_has_no_circuit_to_close(run):
+    code, _, err = run("provider", "close-circuit", "stripe", "money", "--why", "to be sure")
+    assert (code, "stripe has no circuits" in err) == (1, True)
 
 
 def test_a_circuit_is_not_closed_without_a_reason(run):

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
+from base.enums import Provider
+from base.routes import CALLED
 from base.settings import Settings
 from providers import registry
 from providers.errors import CredentialsRejected
@@ -44,3 +48,8 @@ def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
         providers.twilio.get_subaccount(SID)
     providers.close()
     assert len(loopback.asked) == 2
+
+
+def test_a_provider_is_called_one_if_there_is_a_client_for_it():
+    # Circuits, rates and what an operator sees of them follow this list.
+    assert set(CALLED) == set(Provider) & {one.name for one in fields(registry.Providers)}

@@ -209,7 +209,7 @@ def test_a_dispute_of_a_subscriptions_fee_never_credits_the_wallet(world, org):
     job = look(world, dispute)
     # When its dispute is looked at, Then it is refused and nothing was credited
     assert world.executor.execute(job) == "refused"
-    assert world.job(job).last_error.startswith("NOT_A_TOPUP")
+    assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
     assert moved(world, org) == []
 
 

@@ -18,13 +18,13 @@ ACTORS: dict[str, Actor] = {
     for actor in (
         process_event,
         enforce_organization,
+        converge_twilio,
         look_at_subscription,
         look_at_payment,
         look_at_dispute,
         freeze_wallet,
         unfreeze_wallet,
         decide_top_up,
-        converge_twilio,
         prune,
     )
 }
