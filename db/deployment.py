@@ -5,7 +5,7 @@ It reads the catalogs alone, with whatever login it is given, and changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
@@ -156,18 +156,13 @@ def _open_functions(session: Session) -> Iterator[Defect]:
 
 
 def _writable_tables(session: Session) -> Iterator[Defect]:
-    for table, privilege in _writes(session, LEDGER_TABLES, _EVERY_WRITE):
-        yield Defect(f"table {table}", f"holdfast_app may {privilege} it around the functions")
-    for table, privilege in _writes(session, APPEND_ONLY_TABLES, _EVERY_WRITE[1:]):
-        yield Defect(f"table {table}", f"holdfast_app may {privilege} it, and may only add to it")
-
-
-def _writes(
-    session: Session, tables: Sequence[str], privileges: Sequence[str]
-) -> Iterator[tuple[str, str]]:
-    values = {"tables": list(tables), "privileges": list(privileges)}
-    for table, privilege in session.execute(text(_WRITABLE), values):
-        yield table, privilege
+    for tables, privileges, told in (
+        (LEDGER_TABLES, _EVERY_WRITE, "around the functions"),
+        (APPEND_ONLY_TABLES, _EVERY_WRITE[1:], "and not only add to it"),
+    ):
+        values = {"tables": list(tables), "privileges": list(privileges)}
+        for table, privilege in session.execute(text(_WRITABLE), values):
+            yield Defect(f"table {table}", f"holdfast_app may {privilege} it {told}")
 
 
 def _roles(roles: dict[str, Any]) -> Iterator[Defect]:

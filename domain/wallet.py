@@ -156,8 +156,8 @@ def correct(
 ) -> WalletOutcome:
     """This function will write a BALANCE_CORRECTION entry; a negative amount takes.
 
-    Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, INVALID_CORRECTION
-    without operator or reason, and what credit refuses. Raises: InvalidNote.
+    Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, and what credit refuses.
+    Raises: WhoAndWhy, InvalidNote.
     """
     check_who_and_why(operator, why)
     outcome = call_ledger(
@@ -212,7 +212,7 @@ def freeze(
 ) -> bool:
     """This function will place a freeze; False if it stands already, which changes nothing.
 
-    Raises: WalletNotFound, InvalidNote.
+    Raises: WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     _require_wallet(session, organization_id)
@@ -242,7 +242,8 @@ def unfreeze(
 ) -> int:
     """This function will lift the reason's freezes (one cause, or all) and give how many.
 
-    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound, InvalidNote.
+    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound,
+    WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     _require_wallet(session, organization_id)
@@ -273,8 +274,8 @@ def override(
     """This function will let the wallet spend although the reason stands, until an instant.
 
     At that instant the posture is enforced again by a job staged here; the debit itself compares
-    with `now` and waits for no job. Raises: UnknownFreeze, InvalidNote; Refused INVALID_OVERRIDE
-    when `until` is past or more than 30 days away.
+    with `now` and waits for no job. Raises: UnknownFreeze, WhoAndWhy, InvalidNote; Refused
+    INVALID_OVERRIDE when `until` is past or more than 30 days away.
     """
     check_who_and_why(by, why)
     seconds = (until - now).total_seconds()
@@ -323,7 +324,7 @@ def rebuild(
     """This function will make the wallet row again from its entries and its open holds.
 
     The owner's login only. Raises: the database's data_corrupted error when the entries themselves
-    do not add up, or more is held than they leave; InvalidNote.
+    do not add up, or more is held than they leave; WhoAndWhy, InvalidNote.
     """
     check_who_and_why(operator, why)
     _require_wallet(session, organization_id)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from base.settings import Settings
 from cli.main import app
 from db.engine import driver_url
+from db.models import OperatorAct
 from domain import operators
 from tests.servers import ROOT
 from tests.world import fund, make_organization
@@ -46,7 +47,7 @@ def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):
     organization_id = out.strip()
     _, brand, _ = run("org", "add-brand", organization_id, "North")
     _, campaign, _ = run("org", "add-campaign", brand.strip(), "Spring")
-    assert run("campaign", "start", campaign.strip())[0] == 0
+    assert run("campaign", "start", campaign.strip(), "--why", "go")[0] == 0
 
     # When it is shown as data
     _, out, _ = run("org", "show", organization_id, "--json")
@@ -131,7 +132,10 @@ def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization
         (("org", "create", "X", "--currency", "ABC"), "unknown currency 'ABC'"),
         (("org", "add-brand", "ORG", "B", "--subaccount", "nope"), "INVALID_SUBACCOUNT: nope"),
         (("org", "add-campaign", "nope", "C"), "BRAND_NOT_FOUND: nope"),
-        (("campaign", "pause", "nope"), "CAMPAIGN_NOT_FOUND: nope"),
+        (("campaign", "pause", "nope", "--why", "x"), "CAMPAIGN_NOT_FOUND: nope"),
+        (("campaign", "start", "nope", "--why", " "), "REASON_REQUIRED"),
+        (("org", "enforce", "ORG", "--why", ""), "REASON_REQUIRED"),
+        (("org", "enforce", "nope", "--why", "x"), "ORGANIZATION_NOT_FOUND: nope"),
         (("job", "list", "--state", "odd"), "--state is one of"),
         (("job", "list", "--argument", "odd"), "--argument is NAME=VALUE"),
         (("job", "list", "--state", "done", "--error", "x"), "UNBOUNDED_SEARCH"),
@@ -165,7 +169,8 @@ def test_without_a_sandbox_a_trigger_says_how_to_start_one(run, monkeypatch, tmp
 
 def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     customer = world.customer()
-    assert run("campaign", "pause", customer.campaign_ids[0])[0] == 0
+    words = ("campaign", "pause", customer.campaign_ids[0], "--why", "complaint", "--by", "ann")
+    assert run(*words)[0] == 0
     world.do(
         lambda session, now: operators.freeze_by_hand(
             session, customer.id, by="t", why="t", now=now
@@ -178,6 +183,15 @@ def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     )
     assert world.campaign(customer.campaign_ids[0]).pause_reason == "manual_pause"
     assert world.campaign(customer.campaign_ids[1]).status == "running"
+    (noted,) = world.read(OperatorAct, subject=customer.campaign_ids[0])
+    assert (noted.act, noted.operator, noted.why) == ("campaign.pause", "ann", "complaint")
+
+
+def test_a_posture_is_enforced_by_command_with_who_and_why(run, database, organization_id):
+    words = ("org", "enforce", organization_id, "--why", "to be sure", "--by", "ann")
+    assert run(*words)[1].startswith("subscription ")
+    (noted,) = database.run(lambda s: s.query(OperatorAct).filter_by(subject=organization_id).all())
+    assert (noted.act, noted.operator, noted.why) == ("organization.enforce", "ann", "to be sure")
 
 
 def test_the_readme_names_every_setting():
