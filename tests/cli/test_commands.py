@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import re
+from datetime import UTC, timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 from base.settings import Settings
@@ -102,6 +104,34 @@ def test_history_is_exported_whole_as_csv_and_as_jsonl(run, organization_id):
     ]
     assert [row["amount_micros"] for row in rows] == ["5000000", "0"]
     assert [line["amount_micros"] for line in lines] == [5_000_000, 0]
+
+
+def test_history_is_shown_with_the_decimals_of_its_currency(run, database):
+    _, out, _ = run("org", "create", "Acme", "--currency", "JPY")
+    organization_id = out.strip()
+    for amount in ("120", "-20.000001"):
+        assert run("wallet", "correct", organization_id, amount, "--why", "x")[0] == 0
+    rows = _table(run("wallet", "history", organization_id)[1])
+    shown = [(row["amount"], row["balance"]) for row in rows if row["amount"]]
+    assert shown == [("-20.000001", "99.999999"), ("+120", "120")]
+
+
+def test_an_instant_without_a_zone_is_one_of_utc_whatever_the_roles(run, urls, organization_id):
+    # Given connections whose own time is far from UTC, and an entry of just now
+    with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
+        name = sql.Identifier(owner.info.dbname)
+        far = "ALTER ROLE holdfast_app IN DATABASE {} SET timezone = 'Etc/GMT-14'"
+        owner.execute(sql.SQL(far).format(name))
+        ((instant,),) = owner.execute("SELECT created_at FROM wallet_entries WHERE entry_no = 1")
+
+    # When the second in which it was written is asked for
+    second = instant.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+    words = ("wallet", "history", organization_id, "--format", "jsonl")
+    span = ("--since", second.isoformat(), "--until", (second + timedelta(seconds=1)).isoformat())
+
+    # Then it is found, and not before it
+    assert 1 in [json.loads(line)["no"] for line in run(*words, *span)[1].splitlines()]
+    assert run(*words, "--until", (second - timedelta(hours=1)).isoformat())[1] == ""
 
 
 def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_id):
