@@ -24,6 +24,9 @@ LEDGER_TABLES = (
     "payment_disputes",
     "call_holds",
 )
+#: Added to by whoever acts, and never changed: who did what by hand, and why.
+APPEND_ONLY_TABLES = ("operator_acts",)
+_EVERY_WRITE = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 #: What guards the ledger by structure, named table.constraint.
 _GUARDS = (
     "wallets.wallet_equals_its_newest_entry",
@@ -32,10 +35,18 @@ _GUARDS = (
     "payment_references.payment_references_pkey",
     "call_holds.call_holds_pkey",
 )
-#: table.trigger, each of which refuses a change of what is written.
-_TRIGGERS = (
+#: table.trigger, each of which guards or watches the ledger.
+TRIGGERS = (
+    "wallets.wallets_are_kept",
+    "wallets.wallets_fell",
+    "wallets.wallets_never_go_back",
     "wallet_entries.wallet_entries_append_only",
     "wallet_operations.wallet_operations_append_only",
+    "wallet_thresholds.wallet_thresholds_watched",
+    "top_up_settings.top_up_settings_watched",
+    "payment_references.payment_references_kept",
+    "payment_refunds.payment_refunds_kept",
+    "payment_disputes.payment_disputes_kept",
     "call_holds.call_holds_settle_once",
     "call_holds.call_holds_kept",
 )
@@ -67,8 +78,7 @@ _UNPINNED = """
 """
 _WRITABLE = """
     SELECT c.relname, p.privilege FROM pg_class c
-        CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER'])
-            AS p (privilege)
+        CROSS JOIN unnest(CAST(:privileges AS text[])) AS p (privilege)
     WHERE c.oid = ANY (SELECT to_regclass(t) FROM unnest(CAST(:tables AS text[])) AS t)
         AND has_table_privilege('holdfast_app', c.oid, p.privilege)
     ORDER BY 1, 2
@@ -120,9 +130,9 @@ def defects(session: Session) -> Iterator[Defect]:
 
 
 def _missing_objects(session: Session) -> Iterator[Defect]:
-    wanted = [("table", name) for name in LEDGER_TABLES]
+    wanted = [("table", name) for name in (*LEDGER_TABLES, *APPEND_ONLY_TABLES)]
     wanted += [("constraint", name) for name in _GUARDS]
-    wanted += [("trigger", name) for name in _TRIGGERS]
+    wanted += [("trigger", name) for name in TRIGGERS]
     wanted += [(one.kind, one.here) for one in COUNTERPARTS]
     for kind, here in dict.fromkeys(wanted):
         table, _, name = here.rpartition(".")
@@ -147,8 +157,13 @@ def _open_functions(session: Session) -> Iterator[Defect]:
 
 
 def _writable_tables(session: Session) -> Iterator[Defect]:
-    for table, privilege in session.execute(text(_WRITABLE), {"tables": list(LEDGER_TABLES)}):
-        yield Defect(f"table {table}", f"holdfast_app may {privilege} it around the functions")
+    for tables, privileges, told in (
+        (LEDGER_TABLES, _EVERY_WRITE, "around the functions"),
+        (APPEND_ONLY_TABLES, _EVERY_WRITE[1:], "and not only add to it"),
+    ):
+        values = {"tables": list(tables), "privileges": list(privileges)}
+        for table, privilege in session.execute(text(_WRITABLE), values):
+            yield Defect(f"table {table}", f"holdfast_app may {privilege} it {told}")
 
 
 def _open_schema(session: Session) -> Iterator[Defect]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -162,6 +162,16 @@ def clock(session: Session) -> datetime:
     """This function will read the database's clock, not the transaction's start."""
     now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now
+
+
+def forget(session: Session, model: type[Any], key: object) -> None:
+    """This function will have a row read again that SQL of ours changed behind the session's back.
+
+    Units: `key` is its primary key. Replay: one that was never read stays so.
+    """
+    read_before = session.identity_map.get(session.identity_key(model, key))
+    if read_before is not None:
+        session.expire(read_before)
 
 
 def _is_lost(error: DBAPIError) -> bool:

@@ -11,12 +11,11 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from base.money import AMOUNT_MICROS_MAX
 from db.combiner import Debit
-from db.engine import Database
+from db.engine import Database, forget
 from db.models import Wallet
 from domain.jobs import ENFORCE_ORGANIZATION, stage
-from domain.wallet import WalletOutcome
+from domain.wallet import WalletOutcome, refusable
 
 __all__ = ["Debit", "debit_many", "debit_now"]
 
@@ -36,9 +35,8 @@ def debit_now(database: Database, debit: Debit) -> WalletOutcome:
     wallet.debit refuses. Raises: DatabaseBusy when nothing was committed; OutcomeUnknown when that
     is not known.
     """
-    if not 0 <= debit.amount_micros <= AMOUNT_MICROS_MAX:
-        debit = debit._replace(amount_micros=-1)
-    return WalletOutcome(*database.combiner.debit(debit))
+    bounded = debit._replace(amount_micros=refusable(debit.amount_micros))
+    return WalletOutcome(*database.combiner.debit(bounded))
 
 
 def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list[WalletOutcome]:
@@ -56,7 +54,7 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
         {
             "orgs": orgs,
             "keys": keys,
-            "amounts": [n if 0 <= n <= AMOUNT_MICROS_MAX else -1 for n in amounts],
+            "amounts": [refusable(amount) for amount in amounts],
             "currencies": currencies,
             "counters": counters,
             "now": now,
@@ -64,21 +62,8 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
     ).one()
     outcomes = [WalletOutcome(*answer) for answer in zip(*row, strict=True)]
     for organization_id in dict.fromkeys(orgs):
-        # What the session read of these wallets before is old now.
-        stale = session.identity_map.get(session.identity_key(Wallet, organization_id))
-        if stale is not None:
-            session.expire(stale)
-    crossed = {org for org, one in zip(orgs, outcomes, strict=True) if _crossed(one)}
+        forget(session, Wallet, organization_id)
+    crossed = {org for org, one in zip(orgs, outcomes, strict=True) if one.crossed_zero}
     for organization_id in sorted(crossed):
         stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
     return outcomes
-
-
-def _crossed(outcome: WalletOutcome) -> bool:
-    """Whether this debit took the last of what was available."""
-    return (
-        outcome.ok
-        and not outcome.replayed
-        and (outcome.available_before_micros or 0) > 0
-        and outcome.available_micros <= 0
-    )

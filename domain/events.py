@@ -8,13 +8,10 @@ from sqlalchemy.orm import Session
 
 from base.facts import DisputeReport, OtherReport, PaymentReport, Report
 from db.events import LockedEvent
-from db.models import InboxEvent
 from domain import disputes, payments, subscriptions
 
 
-def take_in(
-    session: Session, event: InboxEvent | LockedEvent, report: Report, now: datetime
-) -> str:
+def take_in(session: Session, event: LockedEvent, report: Report, now: datetime) -> str:
     """This function will act on an inbox event and mark it; gives "handled" or "ignored".
 
     Replay: an event that was handled is left as it is.

@@ -15,6 +15,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from base.enums import HoldStatus
+from db.engine import forget
 from db.models import CallHold, Wallet
 from domain.wallet import WalletNotFound, WalletOutcome, call_ledger, follow_up, refusable
 
@@ -158,9 +159,9 @@ def expire(
     outcome = WalletOutcome(**answer)
     if not outcome.ok:
         raise WalletNotFound(organization_id)
-    _forget(session, Wallet, organization_id)
+    forget(session, Wallet, organization_id)
     for call_id in expired:
-        _forget(session, CallHold, (organization_id, call_id))
+        forget(session, CallHold, (organization_id, call_id))
     follow_up(session, organization_id, outcome, *(f"call:{one}:expired" for one in expired))
     return expired
 
@@ -214,12 +215,5 @@ def _call(
     session: Session, function: str, organization_id: str, call_id: str, **values: Any
 ) -> WalletOutcome:
     outcome = call_ledger(session, function, org=organization_id, call=call_id, **values)
-    _forget(session, CallHold, (organization_id, call_id))
+    forget(session, CallHold, (organization_id, call_id))
     return outcome
-
-
-def _forget(session: Session, model: type[Any], key: object) -> None:
-    # What the session read of it before is old now.
-    stale = session.identity_map.get(session.identity_key(model, key))
-    if stale is not None:
-        session.expire(stale)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
 from db import job_acts
-from domain.operators import note_act
+from domain.notes import note_act
 
 #: One of the three operations below.
 JobAct = Callable[..., None]

@@ -105,13 +105,16 @@ _OWN = Policy(attempts=20, base_seconds=1, cap_seconds=900)
 #: A provider is asked or told again for about a day: nothing may be dropped while it is away. All
 #: of these are reads or set a state, so no key of ours can be forgotten meanwhile.
 _PROVIDER = Policy(attempts=160, base_seconds=1, cap_seconds=600)
+#: The same, but never longer apart: until a lost request can land no more, the subaccount must be
+#: read every few seconds, also by a job that could not read it for a while.
+_CONVERGE = Policy(attempts=1_500, base_seconds=1, cap_seconds=60)
 
 PROCESS_EVENT = JobType("process_event", Queue.SAFETY, ("event_id",), _OWN, False, 30)
 ENFORCE_ORGANIZATION = JobType(
     "enforce_organization", Queue.SAFETY, ("organization_id",), _OWN, False, 10
 )
 #: Read, set, read back: each call to Twilio is over within 7 s, a read within 5.
-CONVERGE_TWILIO = JobType("converge_twilio", Queue.SAFETY, ("brand_id",), _PROVIDER, True, 20)
+CONVERGE_TWILIO = JobType("converge_twilio", Queue.SAFETY, ("brand_id",), _CONVERGE, True, 20)
 LOOK_AT_SUBSCRIPTION = JobType(
     "look_at_subscription", Queue.SAFETY, ("provider", "external_id"), _PROVIDER, True, 15
 )

@@ -1,6 +1,6 @@
 """What people do by hand; what follows from it is done in the same commit.
 
-Every act on money names who and why.
+Every act on money names who and why. Acts whose rows are changed again are noted beside them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus, FreezeReason, PauseReason, Provider
-from base.ids import new_id
 from base.outcomes import Refused
 from db.locks import lock_organization, lock_standing
-from db.models import Campaign, OperatorAct, TopUpSettings, WalletThreshold
+from db.models import Campaign, TopUpSettings, WalletThreshold
 from domain import thresholds, top_up_terms
 from domain import wallet as wallets
-from domain.notes import BY_LENGTH_MAX, WHY_LENGTH_MAX
+from domain.notes import check_who_and_why, note_act
 from domain.posture import Posture, apply_posture
 from domain.top_up_rule import Terms
 from domain.top_up_terms import Method
@@ -31,29 +30,6 @@ class CampaignNotFound(Refused):
         super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
 
 
-class WhoAndWhy(Refused):
-    """An act by hand names its operator and its reason, each within its bound."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "REASON_REQUIRED",
-            f"who (to {BY_LENGTH_MAX} characters) and why (to {WHY_LENGTH_MAX}) must be given",
-        )
-
-
-def note_act(session: Session, act: str, subject: str, *, by: str, why: str, now: datetime) -> None:
-    """This function will write down an act by hand that no row of its own tells of.
-
-    Units: `act` is "kind.verb", `subject` the id of the row that was acted on. It commits or
-    vanishes with the act itself. Raises: WhoAndWhy.
-    """
-    _check(by, why)
-    session.add(
-        OperatorAct(id=new_id("act"), act=act, subject=subject, operator=by, why=why, acted_at=now)
-    )
-    session.flush()
-
-
 def freeze_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> Posture:
@@ -62,7 +38,7 @@ def freeze_by_hand(
     Replay: one that stands is left as it is. Raises: WhoAndWhy, OrganizationNotFound,
     WalletNotFound.
     """
-    _check(by, why)
+    check_who_and_why(by, why)
     lock_standing(session, organization_id)
     wallets.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
     return apply_posture(session, organization_id, now)
@@ -82,7 +58,7 @@ def lift_by_hand(
     Raises: WhoAndWhy; UnknownFreeze; Refused NOT_BY_HAND for subscription_inactive, which an
     operator may override for a time instead.
     """
-    _check(by, why)
+    check_who_and_why(by, why)
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
         raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
     lock_standing(session, organization_id)
@@ -105,7 +81,7 @@ def override_by_hand(
 
     Raises: WhoAndWhy, UnknownFreeze, Refused INVALID_OVERRIDE.
     """
-    _check(by, why)
+    check_who_and_why(by, why)
     lock_standing(session, organization_id)
     wallets.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
     return apply_posture(session, organization_id, now)
@@ -126,7 +102,7 @@ def correct_by_hand(
 
     Raises: WhoAndWhy, OrganizationNotFound.
     """
-    _check(by, why)
+    check_who_and_why(by, why)
     lock_standing(session, organization_id)
     outcome = wallets.correct(
         session,
@@ -153,7 +129,7 @@ def set_debt_limit_by_hand(
     Refuses: DEBT_ABOVE_LIMIT below what is in debt now, INVALID_AMOUNT, WALLET_NOT_FOUND. Raises:
     WhoAndWhy, OrganizationNotFound.
     """
-    _check(by, why)
+    check_who_and_why(by, why)
     lock_organization(session, organization_id)
     return wallets.call_ledger(
         session,
@@ -177,9 +153,10 @@ def set_thresholds_by_hand(
 ) -> list[WalletThreshold]:
     """This function will make these the wallet's thresholds; see thresholds.set_thresholds.
 
-    Raises: WhoAndWhy, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
     """
-    _check(by, why)
+    act = "thresholds.set" if micros else "thresholds.clear"
+    note_act(session, act, organization_id, by=by, why=why, now=now)
     return thresholds.set_thresholds(session, organization_id, micros, by=by, why=why, now=now)
 
 
@@ -188,9 +165,9 @@ def rearm_thresholds_by_hand(
 ) -> list[WalletThreshold]:
     """This function will arm thresholds again without a top-up; see thresholds.rearm_thresholds.
 
-    Raises: WhoAndWhy, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
     """
-    _check(by, why)
+    note_act(session, "thresholds.rearm", organization_id, by=by, why=why, now=now)
     return thresholds.rearm_thresholds(session, organization_id, by=by, why=why, now=now)
 
 
@@ -207,9 +184,9 @@ def switch_top_up_on_by_hand(
 ) -> TopUpSettings:
     """This function will agree on automatic top-up; see top_up_terms.switch_on.
 
-    Raises: WhoAndWhy, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
     """
-    _check(by, why)
+    note_act(session, "top_up.on", organization_id, by=by, why=why, now=now)
     return top_up_terms.switch_on(
         session, organization_id, terms, method, chargeable=chargeable, by=by, why=why, now=now
     )
@@ -220,10 +197,49 @@ def switch_top_up_off_by_hand(
 ) -> TopUpSettings:
     """This function will end automatic top-up; see top_up_terms.switch_off.
 
-    Raises: WhoAndWhy, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
     """
-    _check(by, why)
+    note_act(session, "top_up.off", organization_id, by=by, why=why, now=now)
     return top_up_terms.switch_off(session, organization_id, by=by, why=why, now=now)
+
+
+def enforce_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> Posture:
+    """This function will derive the posture again, and heal what is out of line with it.
+
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
+    """
+    check_who_and_why(by, why)
+    posture = apply_posture(session, organization_id, now, heal=True)
+    note_act(session, "organization.enforce", organization_id, by=by, why=why, now=now)
+    return posture
+
+
+def start_campaign_by_hand(
+    session: Session, campaign_id: str, *, by: str, why: str, now: datetime
+) -> Campaign:
+    """This function will start a campaign, or resume it; see start_campaign.
+
+    Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
+    """
+    check_who_and_why(by, why)
+    campaign = start_campaign(session, campaign_id, now)
+    note_act(session, "campaign.start", campaign.id, by=by, why=why, now=now)
+    return campaign
+
+
+def pause_campaign_by_hand(
+    session: Session, campaign_id: str, *, by: str, why: str, now: datetime
+) -> Campaign:
+    """This function will pause a campaign, which nothing but a person resumes; see pause_campaign.
+
+    Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
+    """
+    check_who_and_why(by, why)
+    campaign = pause_campaign(session, campaign_id, now)
+    note_act(session, "campaign.pause", campaign.id, by=by, why=why, now=now)
+    return campaign
 
 
 def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:
@@ -268,9 +284,3 @@ def _campaign(session: Session, campaign_id: str) -> Campaign:
     if found is None or found.status in (CampaignStatus.COMPLETED, CampaignStatus.CANCELLED):
         raise CampaignNotFound(campaign_id)
     return found
-
-
-def _check(by: str, why: str) -> None:
-    given = by.strip() and why.strip()
-    if not given or len(by) > BY_LENGTH_MAX or len(why) > WHY_LENGTH_MAX:
-        raise WhoAndWhy

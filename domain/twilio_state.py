@@ -113,13 +113,15 @@ def give_back(
     session: Session,
     hand: Hand,
     *,
+    read_seconds_ago: float = 0,
     unsure_seconds: float | None = None,
     problem: str | None = None,
 ) -> bool:
     """This function will give the lease back and tell whether the state is still unsure.
 
-    `unsure_seconds`: a request of ours was lost and may land until then. `problem`: what a person
-    has to look at.
+    What matters is whether a lost request could still land when our last read began, which is
+    `read_seconds_ago`: what landed after that, nobody has seen. `unsure_seconds`: a request of ours
+    was lost and may land until then. `problem`: what a person has to look at.
     """
     row = session.execute(
         text(
@@ -129,13 +131,16 @@ def give_back(
             " THEN twilio_unsure_until"
             " ELSE clock_timestamp() + make_interval(secs => :unsure) END"
             " WHERE id = :id AND twilio_lease_token = :token"
-            " RETURNING twilio_unsure_until > clock_timestamp() AS unsure"
+            # Not clock_timestamp(), which would count a wait for the row's lock as well.
+            " RETURNING twilio_unsure_until"
+            " > statement_timestamp() - make_interval(secs => :read_ago) AS unsure"
         ),
         {
             "id": hand.brand_id,
             "token": hand.token,
             "unsure": unsure_seconds,
             "problem": problem,
+            "read_ago": read_seconds_ago,
         },
     ).one_or_none()
     if row is None and unsure_seconds is not None:

@@ -16,6 +16,7 @@ from base.enums import FreezeReason
 from base.facts import PaymentFacts
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
+from db.engine import forget
 from db.models import Wallet, WalletEntry, WalletFreeze
 from domain.jobs import ENFORCE_ORGANIZATION, stage
 from domain.notes import check_note, check_who_and_why
@@ -45,6 +46,14 @@ class WalletOutcome:
     def available_micros(self) -> int:
         """Balance less holds, after the operation; 0 after a refusal."""
         return (self.balance_micros or 0) - (self.held_micros or 0)
+
+    @property
+    def crossed_zero(self) -> bool:
+        """Whether available crossed zero now, in either direction; a replay crosses nothing."""
+        before = self.available_before_micros
+        if not self.ok or self.replayed or before is None:
+            return False
+        return (before > 0) != (self.available_micros > 0)
 
 
 class WalletNotFound(Refused):
@@ -156,8 +165,8 @@ def correct(
 ) -> WalletOutcome:
     """This function will write a BALANCE_CORRECTION entry; a negative amount takes.
 
-    Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, INVALID_CORRECTION
-    without operator or reason, and what credit refuses. Raises: InvalidNote.
+    Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, and what credit refuses.
+    Raises: WhoAndWhy, InvalidNote.
     """
     check_who_and_why(operator, why)
     outcome = call_ledger(
@@ -212,7 +221,7 @@ def freeze(
 ) -> bool:
     """This function will place a freeze; False if it stands already, which changes nothing.
 
-    Raises: WalletNotFound, InvalidNote.
+    Raises: WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     _require_wallet(session, organization_id)
@@ -242,7 +251,8 @@ def unfreeze(
 ) -> int:
     """This function will lift the reason's freezes (one cause, or all) and give how many.
 
-    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound, InvalidNote.
+    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound,
+    WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     _require_wallet(session, organization_id)
@@ -273,8 +283,8 @@ def override(
     """This function will let the wallet spend although the reason stands, until an instant.
 
     At that instant the posture is enforced again by a job staged here; the debit itself compares
-    with `now` and waits for no job. Raises: UnknownFreeze, InvalidNote; Refused INVALID_OVERRIDE
-    when `until` is past or more than 30 days away.
+    with `now` and waits for no job. Raises: UnknownFreeze, WhoAndWhy, InvalidNote; Refused
+    INVALID_OVERRIDE when `until` is past or more than 30 days away.
     """
     check_who_and_why(by, why)
     seconds = (until - now).total_seconds()
@@ -323,7 +333,7 @@ def rebuild(
     """This function will make the wallet row again from its entries and its open holds.
 
     The owner's login only. Raises: the database's data_corrupted error when the entries themselves
-    do not add up, or more is held than they leave; InvalidNote.
+    do not add up, or more is held than they leave; WhoAndWhy, InvalidNote.
     """
     check_who_and_why(operator, why)
     _require_wallet(session, organization_id)
@@ -343,10 +353,7 @@ def rebuild(
 def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutcome:
     """This function will call one of the ledger's functions; `values` names the wallet as org."""
     row = session.execute(text(f"SELECT * FROM {function}"), values).one()  # noqa: S608
-    # What the session read of this wallet before is old now.
-    stale = session.identity_map.get(session.identity_key(Wallet, values["org"]))
-    if stale is not None:
-        session.expire(stale)
+    forget(session, Wallet, values["org"])
     return WalletOutcome(**row._mapping)
 
 
@@ -366,16 +373,16 @@ def follow_up(
     A cause is every crossing of available over zero, and, for an operation whose `keys` are given,
     a freeze that it placed or lifted, which is always its last entry. Replay: stages nothing.
     """
-    if outcome.ok and not outcome.replayed and outcome.available_before_micros is not None:
-        crossed = (outcome.available_before_micros > 0) != (outcome.available_micros > 0)
-        if crossed or (keys and _changed_a_freeze(session, organization_id, outcome, keys)):
-            stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
+    if outcome.crossed_zero or _changed_a_freeze(session, organization_id, outcome, keys):
+        stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
     return outcome
 
 
 def _changed_a_freeze(
     session: Session, organization_id: str, outcome: WalletOutcome, keys: tuple[str, ...]
 ) -> bool:
+    if not keys or not outcome.ok or outcome.replayed or outcome.available_before_micros is None:
+        return False
     newest = session.execute(
         select(WalletEntry.kind, WalletEntry.operation_key).where(
             WalletEntry.organization_id == organization_id,

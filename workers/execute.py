@@ -182,14 +182,11 @@ class Executor:
                 s, claim, worker=self.worker, error=repr(error), traceback=trace, retry_seconds=wait
             )
         )
-        log.log(
-            40 if wait is None else 30,
-            "job dead" if wait is None else "job failed",
-            error=repr(error),
-            failures=failures,
-            retry_seconds=wait,
-        )
-        return "dead" if wait is None else "failed"
+        if wait is None:
+            log.error("job dead", error=repr(error), failures=failures)
+            return "dead"
+        log.warning("job failed", error=repr(error), failures=failures, retry_seconds=wait)
+        return "failed"
 
     def _end(self, write: Callable[[Session], bool]) -> None:
         self.database.run(write)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from cli.commands.job_rows import describe, describe_whole
-from cli.commands.shared import By, Failure, Json, Why, act, acting, clear_errors, console, me, show
+from cli.commands.shared import (
+    By,
+    Failure,
+    Json,
+    Why,
+    act,
+    acting,
+    clear_errors,
+    console,
+    me,
+    show,
+    utc,
+)
 from db.job_search import ASKABLE, PAGE_MAX, Filters, page
 from domain.job_acts import JobAct, act_on_many, discard_by_hand, redrive_by_hand, run_now_by_hand
 from domain.jobs import JOB_TYPES, KEY_KEPT_SECONDS
@@ -248,7 +260,7 @@ def _filters(
         if state is not None and state not in ASKABLE:
             raise Failure(f"--state is one of {', '.join(ASKABLE)} or all, not {state!r}")
         return Filters(
-            state, name, organization, queue, error, _pairs(arguments), _utc(since), _utc(until)
+            state, name, organization, queue, error, _pairs(arguments), utc(since), utc(until)
         )
 
 
@@ -263,7 +275,3 @@ def _pairs(arguments: list[str] | None) -> Mapping[str, str]:
     if not all(separator for _, separator, _ in pairs):
         raise Failure("--argument is NAME=VALUE")
     return {name: value for name, _, value in pairs}
-
-
-def _utc(given: datetime | None) -> datetime | None:
-    return None if given is None else given.replace(tzinfo=given.tzinfo or UTC)

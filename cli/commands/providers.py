@@ -13,10 +13,11 @@ from base.enums import CallClass, Provider
 from base.log import configure
 from base.routes import CALLED
 from base.settings import SettingsError, load_settings
-from cli.commands.shared import By, Failure, Json, Why, addresses, clear_errors, me, show
+from cli.commands.shared import By, Failure, Json, Why, act, addresses, clear_errors, me, show
 from db import circuit_states as states
 from db.circuit_states import CircuitState
 from db.circuits import Circuits, rates_of
+from domain.notes import note_act
 
 app = typer.Typer(no_args_is_help=True, help="Providers: circuits, limits, who is held back.")
 
@@ -39,12 +40,14 @@ def close_circuit(
     by: By = "",
 ) -> None:
     """Close a circuit by hand and hold nobody back: calls go out again at once."""
-    with _circuits() as circuits:
-        if provider not in CALLED:
+    who, subject = by or me(), f"{provider}:{call_class}"
+    if provider not in CALLED:
+        with clear_errors():
             raise Failure(f"{provider} has no circuits: nothing calls it")
-        was_open = states.close_circuit(
-            circuits.client, provider, call_class, by=by or me(), why=why
-        )
+    # Written down first: what Redis keeps of it is for a day, and for display.
+    act(lambda session, now: note_act(session, "circuit.close", subject, by=who, why=why, now=now))
+    with _circuits() as circuits:
+        was_open = states.close_circuit(circuits.client, provider, call_class, by=who, why=why)
     typer.echo(f"{provider} {call_class}: {'closed' if was_open else 'was closed already'}")
 
 

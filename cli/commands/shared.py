@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
+from base.money import Amount
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.settings import SettingsError, load_settings, require
 from cli.embedded import EmbeddedServerError
@@ -116,6 +117,19 @@ def owner_address() -> str:
             return url
     require(settings, "database_owner_url")
     raise AssertionError("unreachable")
+
+
+def micros_of(amount: str, currency: str) -> int:
+    """This function will turn what was typed for an amount into micros of a wallet's currency.
+
+    Raises: InvalidAmount.
+    """
+    return Amount.from_text(amount, currency).micros
+
+
+def utc(given: datetime | None) -> datetime | None:
+    """This function will take an instant without a zone for one of UTC."""
+    return None if given is None else given.replace(tzinfo=given.tzinfo or UTC)
 
 
 def show(data: Any, as_json: bool, title: str = "") -> None:

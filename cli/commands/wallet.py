@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
 from base.ids import new_id
-from base.money import micros_from_text, text_from_micros
+from base.money import text_from_micros
 from cli.commands.shared import (
     By,
     Failure,
@@ -26,8 +25,10 @@ from cli.commands.shared import (
     acting,
     clear_errors,
     me,
+    micros_of,
     owner_address,
     show,
+    utc,
 )
 from db.engine import Database, clock
 from db.models import WalletEntry, WalletFreeze
@@ -89,19 +90,22 @@ def history(
     output: Format = "table",
 ) -> None:
     """Show entries, newest first; csv and jsonl export the whole history as a stream."""
-    filters: dict[str, Any] = {"kinds": tuple(kind or ()), "since": since, "until": until}
+    filters: dict[str, Any] = {
+        "kinds": tuple(kind or ()),
+        "since": utc(since),
+        "until": utc(until),
+    }
     if output not in ("table", "csv", "jsonl"):
         with clear_errors():
             raise Failure(f"--format is table, csv or jsonl, not {output!r}")
     if output == "table":
-        rows = act(
-            lambda session, _: [
-                _line(entry)
-                for entry in books.history(
-                    session, organization_id, after=after, limit=limit, **filters
-                )
-            ]
-        )
+
+        def read(session: Session, now: datetime) -> list[dict[str, Any]]:
+            currency = books.balance(session, organization_id, now).currency
+            page = books.history(session, organization_id, after=after, limit=limit, **filters)
+            return [_line(entry, currency) for entry in page]
+
+        rows = act(read)
         show(rows, False, f"history of {organization_id}")
         return
     if after is not None:
@@ -174,12 +178,11 @@ def correct(
 
     def write(session: Session, now: datetime) -> wallet.WalletOutcome:
         currency = books.balance(session, organization_id, now).currency
-        micros = micros_from_text(amount)
         return operators.correct_by_hand(
             session,
             organization_id,
             key=key,
-            amount_micros=micros,
+            amount_micros=micros_of(amount, currency),
             currency=currency,
             by=by or me(),
             why=why,
@@ -206,16 +209,18 @@ def debt_limit(
 ) -> None:
     """Approve a debt limit: only the cost of a call may use it, assets and messages never."""
 
-    outcome = act(
-        lambda session, now: operators.set_debt_limit_by_hand(
+    def write(session: Session, now: datetime) -> wallet.WalletOutcome:
+        currency = books.balance(session, organization_id, now).currency
+        return operators.set_debt_limit_by_hand(
             session,
             organization_id,
-            limit_micros=micros_from_text(amount),
+            limit_micros=micros_of(amount, currency),
             by=by or me(),
             why=why,
             now=now,
         )
-    )
+
+    outcome = act(write)
     with clear_errors():
         if not outcome.ok:
             raise Failure(outcome.outcome)
@@ -288,15 +293,15 @@ def _entry(entry: WalletEntry) -> dict[str, Any]:
     }
 
 
-def _line(entry: WalletEntry) -> dict[str, Any]:
+def _line(entry: WalletEntry, currency: str) -> dict[str, Any]:
     """An entry as a person reads it: the amount with its sign, the last column says what for."""
     sign = {"credit": "+", "debit": "-"}.get(entry.direction, "")
     return {
         "no": entry.entry_no,
         "at": entry.created_at,
         "kind": entry.kind,
-        "amount": f"{sign}{Decimal(entry.amount_micros).scaleb(-6):f}" if sign else "",
-        "balance": f"{Decimal(entry.balance_after_micros).scaleb(-6):f}",
+        "amount": f"{sign}{text_from_micros(entry.amount_micros, currency)}" if sign else "",
+        "balance": text_from_micros(entry.balance_after_micros, currency),
         "what for": entry.note or entry.counter_account,
     }
 

@@ -9,8 +9,8 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.enums import Provider
-from base.money import micros_from_text, text_from_micros
-from cli.commands.shared import By, Failure, Json, Org, act, clear_errors, me, show
+from base.money import Amount, text_from_micros
+from cli.commands.shared import By, Failure, Json, Org, act, clear_errors, me, micros_of, show
 from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
 from domain import alerts, books, operators, top_up_terms
 from domain import thresholds as levels
@@ -50,7 +50,7 @@ def thresholds(
         who: dict[str, Any] = {"by": by or me(), "why": why, "now": now}
         currency = books.balance(session, organization_id, now).currency
         if amounts or clear:
-            micros = [micros_from_text(amount) for amount in amounts or ()]
+            micros = [micros_of(amount, currency) for amount in amounts or ()]
             rows = operators.set_thresholds_by_hand(session, organization_id, micros, **who)
         elif rearm:
             rows = operators.rearm_thresholds_by_hand(session, organization_id, **who)
@@ -102,9 +102,9 @@ def auto_top_up(
                 session,
                 organization_id,
                 Terms(
-                    micros_from_text(below),
-                    micros_from_text(amount),
-                    micros_from_text(day_cap),
+                    micros_of(below, currency),
+                    micros_of(amount, currency),
+                    micros_of(day_cap, currency),
                     day_count,
                 ),
                 Method(provider, method),
@@ -140,7 +140,7 @@ def list_alerts(
 
 def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
     return {
-        "threshold": f"{text_from_micros(row.threshold_micros, currency)} {currency}",
+        "threshold": str(Amount(row.threshold_micros, currency)),
         "state": "armed" if row.armed else "crossed",
         "crossed_at": row.crossed_at,
         "set_by": row.set_by,

@@ -9,12 +9,12 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import Json, Org, act, show
+from cli.commands.shared import By, Json, Org, Why, act, me, show
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
 from domain import operators, twilio_state
 from domain import organizations as records
-from domain.posture import apply_posture, can_send, standing_of
+from domain.posture import can_send, standing_of
 
 organizations = typer.Typer(no_args_is_help=True, help="Organizations and how they stand.")
 campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns by hand.")
@@ -76,9 +76,13 @@ def create_organization(
 
 
 @organizations.command("enforce")
-def enforce(organization_id: Org) -> None:
+def enforce(organization_id: Org, why: Why, by: By = "") -> None:
     """Derive the posture again and heal what is out of line with it, at Twilio too."""
-    posture = act(lambda session, now: apply_posture(session, organization_id, now, heal=True))
+    posture = act(
+        lambda session, now: operators.enforce_by_hand(
+            session, organization_id, by=by or me(), why=why, now=now
+        )
+    )
     typer.echo(
         f"subscription {posture.standing}; campaigns paused {posture.campaigns_paused},"
         f" resumed {posture.campaigns_resumed}"
@@ -110,16 +114,24 @@ def add_campaign(brand_id: str, name: str) -> None:
 
 
 @campaigns.command("pause")
-def pause(campaign_id: str) -> None:
+def pause(campaign_id: str, why: Why, by: By = "") -> None:
     """Pause by hand: the system never resumes it."""
-    campaign = act(lambda session, now: operators.pause_campaign(session, campaign_id, now))
+    campaign = act(
+        lambda session, now: operators.pause_campaign_by_hand(
+            session, campaign_id, by=by or me(), why=why, now=now
+        )
+    )
     typer.echo(f"{campaign.id} {campaign.status} {campaign.pause_reason}")
 
 
 @campaigns.command("start")
-def start(campaign_id: str) -> None:
+def start(campaign_id: str, why: Why, by: By = "") -> None:
     """Start, or resume after a pause by hand, as far as the organization may spend."""
-    campaign = act(lambda session, now: operators.start_campaign(session, campaign_id, now))
+    campaign = act(
+        lambda session, now: operators.start_campaign_by_hand(
+            session, campaign_id, by=by or me(), why=why, now=now
+        )
+    )
     typer.echo(f"{campaign.id} {campaign.status} {campaign.pause_reason or ''}".rstrip())
 
 

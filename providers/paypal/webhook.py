@@ -58,8 +58,6 @@ class VerifiedWebhook(NamedTuple):
     external_id: str
     event_type: str
     transmission_id: str
-    #: The event's own time; None when it has none that can be read.
-    occurred_at: datetime | None
 
 
 class Transmission(NamedTuple):
@@ -145,16 +143,6 @@ class PayPalWebhookVerifier:
         """This function will close the connections that stand."""
         self.certificates.close()
 
-    def needs_network(self, headers: Mapping[str, str]) -> bool:
-        """This function will tell whether `verify` will have to ask somebody, and so may wait.
-
-        False also for headers that are refused without asking.
-        """
-        try:
-            return self.must_ask(transmission_of(headers))
-        except ForgedWebhook:
-            return False
-
     def must_ask(self, transmission: Transmission) -> bool:
         """This function will tell whether `prove` will have to ask somebody, and so may wait.
 
@@ -165,17 +153,13 @@ class PayPalWebhookVerifier:
             return True
         return self.certificates.cached(transmission.certificate_url) is None
 
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> VerifiedWebhook:
+    def prove(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
         """This function will prove a message and read its envelope; nothing of it is kept.
 
-        Replay: the same message verifies again for as long as its transmission time is fresh.
+        Replay: the same message is proved again for as long as its transmission time is fresh.
         Raises: ForgedWebhook, MalformedWebhook (proved, but unreadable), CertificateUnavailable
         or, where PayPal's API is asked, ProviderUnavailable and CredentialsRejected.
         """
-        return self.prove(transmission_of(headers), body, now=now)
-
-    def prove(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
-        """This function will do what `verify` does, of headers that have been read already."""
         if not -self._ahead_max <= now - transmission.sent_at <= self._age_max:
             raise ForgedWebhook("the transmission time is too old or in the future")
         if self._api is not None:
@@ -189,7 +173,6 @@ class PayPalWebhookVerifier:
             external_id=event.external_id,
             event_type=event.event_type,
             transmission_id=transmission.id,
-            occurred_at=event.occurred_at,
         )
 
     def _ask(self, api: PayPalApi, transmission: Transmission, body: bytes) -> None:

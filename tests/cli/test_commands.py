@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import re
+from datetime import UTC, timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 from base.settings import Settings
 from cli.main import app
 from db.engine import driver_url
+from db.models import OperatorAct
 from domain import operators
 from tests.servers import ROOT
 from tests.world import fund, make_organization
@@ -46,7 +49,7 @@ def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):
     organization_id = out.strip()
     _, brand, _ = run("org", "add-brand", organization_id, "North")
     _, campaign, _ = run("org", "add-campaign", brand.strip(), "Spring")
-    assert run("campaign", "start", campaign.strip())[0] == 0
+    assert run("campaign", "start", campaign.strip(), "--why", "go")[0] == 0
 
     # When it is shown as data
     _, out, _ = run("org", "show", organization_id, "--json")
@@ -103,6 +106,34 @@ def test_history_is_exported_whole_as_csv_and_as_jsonl(run, organization_id):
     assert [line["amount_micros"] for line in lines] == [5_000_000, 0]
 
 
+def test_history_is_shown_with_the_decimals_of_its_currency(run, database):
+    _, out, _ = run("org", "create", "Acme", "--currency", "JPY")
+    organization_id = out.strip()
+    for amount in ("120", "-20.000001"):
+        assert run("wallet", "correct", organization_id, amount, "--why", "x")[0] == 0
+    rows = _table(run("wallet", "history", organization_id)[1])
+    shown = [(row["amount"], row["balance"]) for row in rows if row["amount"]]
+    assert shown == [("-20.000001", "99.999999"), ("+120", "120")]
+
+
+def test_an_instant_without_a_zone_is_one_of_utc_whatever_the_roles(run, urls, organization_id):
+    # Given connections whose own time is far from UTC, and an entry of just now
+    with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
+        name = sql.Identifier(owner.info.dbname)
+        far = "ALTER ROLE holdfast_app IN DATABASE {} SET timezone = 'Etc/GMT-14'"
+        owner.execute(sql.SQL(far).format(name))
+        ((instant,),) = owner.execute("SELECT created_at FROM wallet_entries WHERE entry_no = 1")
+
+    # When the second in which it was written is asked for
+    second = instant.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+    words = ("wallet", "history", organization_id, "--format", "jsonl")
+    span = ("--since", second.isoformat(), "--until", (second + timedelta(seconds=1)).isoformat())
+
+    # Then it is found, and not before it
+    assert 1 in [json.loads(line)["no"] for line in run(*words, *span)[1].splitlines()]
+    assert run(*words, "--until", (second - timedelta(hours=1)).isoformat())[1] == ""
+
+
 def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_id):
     # Given a row that somebody changed around every guard
     with psycopg.connect(driver_url(urls.owner_url)) as superuser:
@@ -131,7 +162,10 @@ def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization
         (("org", "create", "X", "--currency", "ABC"), "unknown currency 'ABC'"),
         (("org", "add-brand", "ORG", "B", "--subaccount", "nope"), "INVALID_SUBACCOUNT: nope"),
         (("org", "add-campaign", "nope", "C"), "BRAND_NOT_FOUND: nope"),
-        (("campaign", "pause", "nope"), "CAMPAIGN_NOT_FOUND: nope"),
+        (("campaign", "pause", "nope", "--why", "x"), "CAMPAIGN_NOT_FOUND: nope"),
+        (("campaign", "start", "nope", "--why", " "), "REASON_REQUIRED"),
+        (("org", "enforce", "ORG", "--why", ""), "REASON_REQUIRED"),
+        (("org", "enforce", "nope", "--why", "x"), "ORGANIZATION_NOT_FOUND: nope"),
         (("job", "list", "--state", "odd"), "--state is one of"),
         (("job", "list", "--argument", "odd"), "--argument is NAME=VALUE"),
         (("job", "list", "--state", "done", "--error", "x"), "UNBOUNDED_SEARCH"),
@@ -165,7 +199,8 @@ def test_without_a_sandbox_a_trigger_says_how_to_start_one(run, monkeypatch, tmp
 
 def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     customer = world.customer()
-    assert run("campaign", "pause", customer.campaign_ids[0])[0] == 0
+    words = ("campaign", "pause", customer.campaign_ids[0], "--why", "complaint", "--by", "ann")
+    assert run(*words)[0] == 0
     world.do(
         lambda session, now: operators.freeze_by_hand(
             session, customer.id, by="t", why="t", now=now
@@ -178,6 +213,15 @@ def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     )
     assert world.campaign(customer.campaign_ids[0]).pause_reason == "manual_pause"
     assert world.campaign(customer.campaign_ids[1]).status == "running"
+    (noted,) = world.read(OperatorAct, subject=customer.campaign_ids[0])
+    assert (noted.act, noted.operator, noted.why) == ("campaign.pause", "ann", "complaint")
+
+
+def test_a_posture_is_enforced_by_command_with_who_and_why(run, database, organization_id):
+    words = ("org", "enforce", organization_id, "--why", "to be sure", "--by", "ann")
+    assert run(*words)[1].startswith("subscription ")
+    (noted,) = database.run(lambda s: s.query(OperatorAct).filter_by(subject=organization_id).all())
+    assert (noted.act, noted.operator, noted.why) == ("organization.enforce", "ann", "to be sure")
 
 
 def test_the_readme_names_every_setting():

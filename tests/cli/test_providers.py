@@ -10,6 +10,7 @@ import structlog
 from typer.testing import CliRunner
 
 from cli.main import app
+from db.models import OperatorAct
 from tests.db.circuits_by_hand import BULK, call, circuits, open_circuit
 
 
@@ -61,7 +62,7 @@ def test_failures_and_an_open_circuit_are_shown(run, redis_client):
     assert "half-open" not in run("provider", "list")[1]
 
 
-def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis_client):
+def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis_client, database):
     # Given an open circuit and an account held back
     fleet = circuits(redis_client)
     open_circuit(fleet, BULK)
@@ -77,6 +78,10 @@ def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis
     row = shown(run, "twilio", "bulk")
     assert (row["circuit"], row["held back until"]) == ("closed", "")
     assert row["closed by hand"] == f"ann: {why}"
+    # And it is written down for longer than Redis tells it
+    (noted,) = database.run(lambda s: s.query(OperatorAct).all())
+    assert (noted.act, noted.subject) == ("circuit.close", "twilio:bulk")
+    assert (noted.operator, noted.why) == ("ann", why)
 
 
 def test_closing_what_is_closed_says_so(run):
@@ -89,8 +94,22 @@ def test_a_provider_that_nothing_calls_has_no_circuit_to_close(run):
     assert (code, "stripe has no circuits" in err) == (1, True)
 
 
-def test_a_circuit_is_not_closed_without_a_reason(run):
-    assert run("provider", "close-circuit", "paypal", "money")[0] == 2
+def test_a_circuit_is_not_closed_without_a_reason(run, redis_client):
+    open_circuit(circuits(redis_client), BULK)
+    assert run("provider", "close-circuit", "twilio", "bulk")[0] == 2
+    code, _, err = run("provider", "close-circuit", "twilio", "bulk", "--why", " ")
+    assert (code, err) == (1, "holdfast: REASON_REQUIRED: who and why must be given\n")
+    row = shown(run, "twilio", "bulk")
+    assert (row["circuit"], row["closed by hand"]) == ("open", None)
+
+
+def test_a_circuit_is_not_closed_where_who_and_why_cannot_be_written_down(
+    run, redis_client, monkeypatch
+):
+    open_circuit(circuits(redis_client), BULK)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://holdfast_app@/none?host=/nowhere")
+    assert run("provider", "close-circuit", "twilio", "bulk", "--why", "x")[0] == 1
+    assert shown(run, "twilio", "bulk")["circuit"] == "open"
 
 
 def test_a_redis_that_is_away_is_told_in_one_line(run, monkeypatch):

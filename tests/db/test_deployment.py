@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from db.data_model import COUNTERPARTS
-from db.deployment import LEDGER_TABLES, defects
+from db.deployment import APPEND_ONLY_TABLES, LEDGER_TABLES, TRIGGERS, defects
 from db.engine import sqlalchemy_url
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +106,38 @@ def test_each_thing_that_is_gone_or_open_is_found(found_after, change, told):
 def test_a_ledger_table_that_the_application_may_write_is_found(found_after, table, privilege):
     found = found_after(f"GRANT {privilege} ON {table} TO holdfast_app")
     assert found == [f"table {table}: holdfast_app may {privilege} it around the functions"]
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY_TABLES)
+@pytest.mark.parametrize("privilege", ["UPDATE", "DELETE", "TRUNCATE", "TRIGGER"])
+def test_a_record_of_acts_that_the_application_may_change_is_found(found_after, table, privilege):
+    found = found_after(f"GRANT {privilege} ON {table} TO holdfast_app")
+    assert found == [f"table {table}: holdfast_app may {privilege} it and not only add to it"]
+
+
+def test_the_triggers_that_are_there_are_those_that_are_looked_for(database):
+    there = database.run(
+        lambda session: (
+            session.execute(
+                text(
+                    "SELECT tgrelid::regclass || '.' || tgname FROM pg_trigger JOIN pg_class c"
+                    " ON c.oid = tgrelid WHERE c.relnamespace = 'public'::regnamespace"
+                    " AND NOT tgisinternal"
+                )
+            )
+            .scalars()
+            .all()
+        )
+    )
+    assert sorted(there) == sorted(TRIGGERS)
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_a_trigger_that_is_gone_is_found(found_after, trigger):
+    table, name = trigger.split(".")
+    assert found_after(f"DROP TRIGGER {name} ON {table}") == [
+        f"trigger {trigger}: missing, disabled or not valid"
+    ]
 
 
 def test_a_missing_role_is_found_and_nothing_breaks(found_after):

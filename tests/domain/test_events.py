@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from base.enums import Provider
 from base.facts import OtherReport, PaymentReport, SubscriptionReport
+from db.events import lock, mark
 from db.models import InboxEvent, Job
 from domain import events
 from tests.domain.support import T0, later, standing, subscribe, subscription
@@ -29,7 +30,13 @@ def event_id(shared, org):
 
 
 def take_in(database, event_id, report, now=T0):
-    return database.run(lambda s: events.take_in(s, s.get_one(InboxEvent, event_id), report, now))
+    def work(session):
+        event = lock(session, event_id)
+        outcome = events.take_in(session, event, report, now)
+        mark(session, event)
+        return outcome
+
+    return database.run(work)
 
 
 def count_jobs(database):

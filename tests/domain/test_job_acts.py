@@ -12,7 +12,7 @@ from domain.job_acts import (
     redrive_by_hand,
     run_now_by_hand,
 )
-from domain.operators import WhoAndWhy
+from domain.notes import InvalidNote, WhoAndWhy
 from tests.db.jobs_by_hand import claim, fail, finish, postpone, row, stage
 from tests.domain.support import T0
 
@@ -51,12 +51,12 @@ def test_an_act_is_done_and_written_down_in_one_commit(shared, name):
 
 @pytest.mark.parametrize("name", ACTS)
 @pytest.mark.parametrize(
-    ("by", "why"), [("", "x"), ("ann", " "), ("a" * 201, "x"), ("ann", "x" * 501)]
+    ("by", "why"), [("", "x"), ("ann", " "), ("a" * 201, "x"), ("ann", "x" * 501), ("a\0", "x")]
 )
 def test_without_who_and_why_nothing_is_done(shared, name, by, why):
     job_id = made_for(shared, name)
     before = row(shared, job_id).due_at, row(shared, job_id).dead_at
-    with pytest.raises(WhoAndWhy):
+    with pytest.raises((WhoAndWhy, InvalidNote)):
         do(shared, name, job_id, by=by, why=why)
     assert (row(shared, job_id).due_at, row(shared, job_id).dead_at) == before
     assert written(shared, job_id) == []

@@ -8,6 +8,7 @@ from base.enums import Provider, Queue
 from base.outcomes import Refused
 from db.models import Job
 from domain.jobs import (
+    CONVERGE_TWILIO,
     JOB_TYPES,
     KEY_KEPT_SECONDS,
     LOOK_AT_SUBSCRIPTION,
@@ -95,6 +96,13 @@ def test_nothing_that_asks_a_provider_gives_up_within_twelve_hours():
         if job.provider:
             # Chance may halve every wait
             assert job.policy.span_seconds / 2 > 12 * 3_600, job.name
+
+
+def test_a_subaccount_that_could_not_be_read_is_never_left_alone_for_more_than_a_minute():
+    policy = CONVERGE_TWILIO.policy
+    waits = [policy.wait_seconds(failures) for failures in range(1, policy.attempts)]
+    assert max(waits) <= 60
+    assert 24 * 3_600 < policy.span_seconds < 30 * 3_600
 
 
 @pytest.mark.parametrize(

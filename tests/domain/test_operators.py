@@ -6,12 +6,17 @@ import pytest
 from sqlalchemy import text
 
 from base.enums import FreezeReason
+from base.money import InvalidAmount
 from base.outcomes import Refused
 from db.locks import OrganizationNotFound
+from db.models import OperatorAct
 from domain import operators
-from domain.operators import CampaignNotFound, WhoAndWhy
+from domain.notes import InvalidNote, WhoAndWhy
+from domain.operators import CampaignNotFound
 from domain.posture import Refusal
+from domain.thresholds import thresholds_of
 from domain.wallet import UnknownFreeze
+from tests.domain.levels_by_hand import CARD, CHARGEABLE, TERMS, switch_on
 from tests.domain.support import (
     T0,
     campaign,
@@ -29,6 +34,15 @@ from tests.domain.support import (
 )
 
 MANUAL = FreezeReason.MANUAL
+#: Names and reasons that say nothing, or that could not be kept.
+UNKEPT = [
+    {"by": ""},
+    {"why": " "},
+    {"by": "x" * 201},
+    {"why": "x" * 501},
+    {"by": "x\0"},
+    {"why": "\0"},
+]
 
 
 @pytest.fixture
@@ -54,25 +68,117 @@ ACTS = {
     "lift_by_hand": ((MANUAL,), {}),
     "override_by_hand": ((MANUAL,), {"until": later(60)}),
     "correct_by_hand": ((), {"key": "k", "amount_micros": 5, "currency": "USD"}),
+    "enforce_by_hand": ((), {}),
+    "set_thresholds_by_hand": (([5, 7],), {}),
+    "rearm_thresholds_by_hand": ((), {}),
+    "switch_top_up_on_by_hand": ((TERMS, CARD), {"chargeable": CHARGEABLE}),
+    "switch_top_up_off_by_hand": ((), {}),
+}
+#: Acts that the ledger's own rows tell of, by the entry that is written.
+ENTRIES = {
+    "freeze_by_hand": "freeze",
+    "lift_by_hand": "unfreeze",
+    "override_by_hand": "override",
+    "correct_by_hand": "BALANCE_CORRECTION",
+}
+#: Acts that are noted, since the rows that they write are written again.
+NOTED = {
+    "enforce_by_hand": "organization.enforce",
+    "set_thresholds_by_hand": "thresholds.set",
+    "rearm_thresholds_by_hand": "thresholds.rearm",
+    "switch_top_up_on_by_hand": "top_up.on",
+    "switch_top_up_off_by_hand": "top_up.off",
 }
 
 
+def prepare(database, org, name):
+    """Makes what the act needs: a freeze to lift or override, or an agreement to end."""
+    if name in ("lift_by_hand", "override_by_hand"):
+        act(database, "freeze_by_hand", org)
+    if name == "switch_top_up_off_by_hand":
+        switch_on(database, org)
+
+
+def noted(database, subject):
+    rows = database.run(
+        lambda s: s.query(OperatorAct).filter_by(subject=subject).order_by(OperatorAct.id).all()
+    )
+    return [(one.act, one.operator, one.why, one.acted_at) for one in rows]
+
+
 @pytest.mark.parametrize("name", ACTS)
-@pytest.mark.parametrize("given", [{"by": ""}, {"why": " "}, {"by": "x" * 201}, {"why": "x" * 501}])
+@pytest.mark.parametrize("given", UNKEPT)
 def test_an_act_without_who_and_why_is_refused_and_changes_nothing(shared, org, name, given):
-    act(shared, "freeze_by_hand", org)
+    prepare(shared, org, name)
     before = money_state(shared, org)
     arguments, more = ACTS[name]
-    with pytest.raises(WhoAndWhy):
+    with pytest.raises((WhoAndWhy, InvalidNote)):
         act(shared, name, org, *arguments, **{**more, **given})
     assert money_state(shared, org) == before
+    assert noted(shared, org) == []
 
 
-@pytest.mark.parametrize("name", ACTS)
-def test_an_act_with_the_longest_name_and_reason_is_kept_whole(shared, org, name):
-    act(shared, "freeze_by_hand", org)
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_act_on_money_keeps_the_longest_name_and_reason_whole_in_its_entry(shared, org, name):
+    prepare(shared, org, name)
     arguments, more = ACTS[name]
-    act(shared, name, org, *arguments, **{**more, "by": "x" * 200, "why": "y" * 500})
+    act(shared, name, org, *arguments, **{**more, "by": "é" * 200, "why": "y" * 500})
+    # The posture that follows may write entries of its own
+    notes = [one.note for one in entries(shared, org) if one.kind == ENTRIES[name]]
+    assert any(note.startswith("é" * 200 + ": " + "y" * 500) for note in notes), notes
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_an_act_whose_rows_are_written_again_is_noted_with_who_and_why_whole(shared, org, name):
+    prepare(shared, org, name)
+    arguments, more = ACTS[name]
+    act(shared, name, org, *arguments, **{**more, "by": "é" * 200, "why": "y" * 500})
+    assert noted(shared, org) == [(NOTED[name], "é" * 200, "y" * 500, T0)]
+
+
+def test_each_change_of_thresholds_leaves_its_own_note_and_so_does_their_removal(shared, org):
+    act(shared, "set_thresholds_by_hand", org, [5], by="ann", why="asked")
+    act(shared, "set_thresholds_by_hand", org, [7], by="bob", why="asked again")
+    act(shared, "set_thresholds_by_hand", org, [], by="cyd", why="no more", now=later(5))
+    assert shared.run(lambda s: thresholds_of(s, org)) == []
+    assert noted(shared, org) == [
+        ("thresholds.set", "ann", "asked", T0),
+        ("thresholds.set", "bob", "asked again", T0),
+        ("thresholds.clear", "cyd", "no more", later(5)),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["start", "pause"])
+def test_an_act_on_a_campaign_is_noted_with_who_and_why(shared, org, running, verb):
+    name = f"{verb}_campaign_by_hand"
+    if verb == "start":
+        pause(shared, running)
+    before = state_of(shared, running)
+    for given in UNKEPT:
+        with pytest.raises((WhoAndWhy, InvalidNote)):
+            act(shared, name, running, **given)
+    assert (state_of(shared, running), noted(shared, running)) == (before, [])
+    act(shared, name, running)
+    assert state_of(shared, running) != before
+    assert noted(shared, running) == [(f"campaign.{verb}", "ann", "phone call", T0)]
+
+
+def test_an_act_that_is_refused_is_not_noted(shared, org):
+    with pytest.raises(CampaignNotFound):
+        act(shared, "pause_campaign_by_hand", "cmp_none")
+    with pytest.raises(InvalidAmount):
+        act(shared, "set_thresholds_by_hand", org, [0])
+    assert noted(shared, org) == noted(shared, "cmp_none") == []
+
+
+def test_enforcing_by_hand_heals_what_is_out_of_line(shared, org, running):
+    shared.run(
+        lambda s: s.execute(
+            text("UPDATE campaigns SET status = 'paused', pause_reason = 'wallet_frozen'")
+        )
+    )
+    assert act(shared, "enforce_by_hand", org).campaigns_resumed == 1
+    assert state_of(shared, running)[0] == "running"
 
 
 @pytest.mark.parametrize("name", ACTS)

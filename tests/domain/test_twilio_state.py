@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.outcomes import NotYet
-from db.locks import BrandNotFound
+from db.locks import BrandNotFound, lock_brand
 from domain import organizations, twilio_state
-from tests.db.support import at_once
+from tests.db.support import at_once, wait_for_waiters
 from tests.domain.support import T0, brand, later, look, make_brand, staged, subscribe
 
 ACTIVE, SUSPENDED = TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED
@@ -180,6 +183,46 @@ def test_a_lost_request_makes_unsure_until_its_time_is_over(shared, scene):
         )
     )
     assert release(shared, take(shared, brand_id)) is False
+
+
+def test_what_counts_is_whether_it_was_unsure_when_the_last_read_began(shared, scene):
+    # Given a lost request that could land until ten seconds ago
+    brand_id = scene[1]
+
+    def hand():
+        taken = take(shared, brand_id)
+        shared.run(
+            lambda s: s.execute(
+                text(
+                    "UPDATE brands SET twilio_unsure_until ="
+                    " clock_timestamp() - interval '10 seconds' WHERE id = :id"
+                ),
+                {"id": brand_id},
+            )
+        )
+        return taken
+
+    # Then a read that began before that cannot have seen it land, and one that began after has
+    assert release(shared, hand(), read_seconds_ago=3_600) is True
+    assert release(shared, hand(), read_seconds_ago=0) is False
+
+
+def test_a_wait_for_the_brands_row_makes_no_read_a_later_one(shared, shared_urls, scene):
+    # Given a hand that gives back at once, and waits for a lock
+    brand_id = scene[1]
+    hand = take(shared, brand_id)
+    with Session(shared.engine) as other, ThreadPoolExecutor(1) as pool:
+        lock_brand(other, brand_id)
+        released = pool.submit(release, shared, hand)
+        assert wait_for_waiters(shared_urls.owner_url, 1)
+        # When a lost request could land after the read, and no more when the wait is over
+        other.execute(
+            text("UPDATE brands SET twilio_unsure_until = clock_timestamp() WHERE id = :id"),
+            {"id": brand_id},
+        )
+        other.commit()
+        # Then it is unsure
+        assert released.result(timeout=20) is True
 
 
 @pytest.mark.parametrize("status", ["closed", "absent"])

@@ -12,6 +12,7 @@ from base.money import AMOUNT_MICROS_MAX
 from db.engine import DatabaseBusy
 from domain import books
 from domain import wallet as wallets
+from domain.notes import WhoAndWhy
 from domain.wallet import WalletOutcome
 from tests.db.support import Impatient, at_once, holding, one_behind_the_other
 from tests.domain.support import T0, correct, credit, debit, entries, figures, later, money_state
@@ -105,7 +106,20 @@ def test_a_correction_names_its_operator_its_reason_and_the_balance_before(share
 @pytest.mark.parametrize("missing", [{"operator": ""}, {"why": ""}])
 def test_a_correction_without_operator_or_reason_is_refused(shared, org, missing):
     before = money_state(shared, org)
-    assert correct(shared, org, 5, **missing).outcome == "INVALID_CORRECTION"
+    with pytest.raises(WhoAndWhy):
+        correct(shared, org, 5, **missing)
+    # The ledger itself refuses it too, whoever calls it
+    values = {"operator": "ann", "why": "typo", **missing}
+    outcome = shared.run(
+        lambda session: wallets.call_ledger(
+            session,
+            "wallet_correct(:org, 'k', 'credit', 5, 'USD', :operator, :why, :now)",
+            org=org,
+            now=T0,
+            **values,
+        )
+    )
+    assert outcome.outcome == "INVALID_CORRECTION"
     assert money_state(shared, org) == before
 
 

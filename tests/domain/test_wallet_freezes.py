@@ -138,8 +138,11 @@ def test_an_override_that_is_past_or_too_long_is_refused(shared, org, seconds):
 
 
 def test_the_longest_override_is_allowed(shared, org):
+    credit(shared, org, 100)
     freeze(shared, org)
     override(shared, org, later(30 * 86_400))
+    assert debit(shared, org, 1, now=later(30 * 86_400 - 1)).ok
+    assert debit(shared, org, 1, now=later(30 * 86_400)).outcome == "FROZEN_WALLET"
 
 
 def test_what_does_not_stand_cannot_be_overridden(shared, org):

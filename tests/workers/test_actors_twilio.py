@@ -263,6 +263,32 @@ def test_a_lost_suspension_that_lands_after_the_reactivation_is_repaired(world, 
     assert now_is(world, brand).twilio_actual == "active"
 
 
+def test_a_read_that_began_while_unsure_is_not_the_last_word(world, brand, monkeypatch):
+    # Given a subaccount that is unsure after a lost answer
+    monkeypatch.setattr(http, "READ_SECONDS", 0.4)
+    world.sandbox.fault("twilio", "act_then_drop", match=SUSPEND, times=1)
+    job_id = want(world, brand.id, "suspended")
+    assert run(world, job_id) == "failed"
+    monkeypatch.undo()
+
+    # When a read is on its way as that time ends
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault(
+        "twilio", "hold", match={"method": "GET", "path_contains": sid}, times=1
+    )
+    world.due_now()
+    with another_thread() as start:
+        outcome = start(run, world, job_id)
+        assert held(world, fault)
+        set_unsure_over(world)
+        release(world, fault)
+
+        # Then what landed after it was answered is still looked for
+        assert outcome.result() == "postponed"
+    world.due_now()
+    assert run(world, job_id) == "done"
+
+
 def test_a_worker_cut_off_while_its_request_is_under_way_leaves_it_unsure(world, brand):
     # Given a worker that waits for the answer to a suspension
     fault = world.sandbox.fault("twilio", "hold", match=SUSPEND, times=1)

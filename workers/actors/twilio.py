@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from sqlalchemy.orm import Session
@@ -36,7 +37,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
         )
     )
     try:
-        _converge(run, hand)
+        read_began = _converge(run, hand)
     except Refused as refused:
         _give_back(run, hand, problem=refused.code)
         raise
@@ -49,27 +50,31 @@ def converge_twilio(run: Run, brand_id: str) -> None:
         raise
 
     def end(session: Session) -> Later | None:
-        if twilio_state.give_back(session, hand):
+        read_seconds_ago = time.monotonic() - read_began
+        if twilio_state.give_back(session, hand, read_seconds_ago=read_seconds_ago):
             return Later(run.settings.twilio_recheck_seconds, "a lost request may still land")
         return None
 
     run.record(end)
 
 
-def _converge(run: Run, hand: Hand) -> None:
+def _converge(run: Run, hand: Hand) -> float:
+    """Gives when the last read began, by the monotonic clock."""
     for _ in range(_ROUNDS_MAX):
+        read_began = time.monotonic()
         facts, sent = run.providers.twilio.get_subaccount(hand.sid), False
         if facts.status in twilio_state.CHANGEABLE and facts.status != hand.desired:
             # Past half of the lease, a request might land when the next hand is at work already.
             run.check_lease()
             run.providers.twilio.set_subaccount_status(hand.sid, hand.desired)
             sent = True
+            read_began = time.monotonic()
             facts = run.providers.twilio.get_subaccount(hand.sid)
         moved = run.transaction(_recording(run, hand, facts, sent=sent))
         if facts.status not in twilio_state.CHANGEABLE:
             raise Refused(f"SUBACCOUNT_{facts.status.upper()}", hand.sid, brand=hand.brand_id)
         if moved is None:
-            return
+            return read_began
         hand = moved
     raise NotYet("desired and actual still differ", 1)
 
