@@ -33,8 +33,8 @@ class InTurn(Ledger):
     """Every operation by a rule of its own, and repeats of what was asked before."""
 
     done = Bundle("done")
-    #: Calls that were begun by a_call, each with a name of its own.
-    calls = 0
+    #: Calls and payments that rules made for themselves, each with a name of its own.
+    made = 0
 
     @rule(target=done, drawn=arguments("credit"))
     def credit(self, drawn: dict[str, Any]) -> Operation:
@@ -183,8 +183,8 @@ class InTurn(Ledger):
     )
     def a_call(self, org: int, steps: list[tuple[int, int]], ending: str, cost: int | Near) -> None:
         """Hunts: a hold that loses a step on its way, or is settled for other than it holds."""
-        self.calls += 1
-        its = {"org": org, "call": f"x{self.calls}"}
+        self.made += 1
+        its = {"org": org, "call": f"x{self.made}"}
         funds = {"org": org, "key": "new", "amount": 20, "kind": "credit"}
         self.ask("credit", {**_OWN, **funds})
         for nth, (amount, end) in enumerate(steps):
@@ -200,6 +200,43 @@ class InTurn(Ledger):
             self.ask("release", its)
         elif ending == "time_passes":
             self.time_passes(0)
+
+    @rule(
+        org=st.sampled_from([0, 0, 0, 1]),
+        rows=st.lists(
+            st.tuples(st.integers(1, 9), st.sampled_from(["new", "new", "b0", "b1"])),
+            min_size=2,
+            max_size=5,
+        ),
+    )
+    def a_batch(self, org: int, rows: list[tuple[int, str]]) -> None:
+        """Hunts: a row that does not see what an earlier one of its wallet took, or its key."""
+        its = {**_OWN, "org": org}
+        self.ask("credit", {**its, "key": "new", "amount": 20, "kind": "credit"})
+        drawn = [{**its, "amount": amount, "key": key} for amount, key in rows]
+        self.ask("debit_many", {"rows": drawn})
+
+    @rule(
+        org=st.sampled_from([0, 0, 0, 1]),
+        cause=st.sampled_from(["refund", "call"]),
+        by_hand=st.booleans(),
+        paid=st.sampled_from([Near("owed", -1), Near("owed", 0), Near("owed", 1)]),
+    )
+    def a_debt(self, org: int, cause: str, by_hand: bool, paid: Near) -> None:
+        """Hunts: a debt not paid first, one that takes another freeze along or leaves its own."""
+        self.made += 1
+        its = {**_OWN, "org": org}
+        if cause == "refund":
+            facts = {**its, "payment": f"stripe:D{self.made}", "captured": 10}
+            self.ask("settle", {**facts, "refunded": 0})
+            self.ask("debit", {**its, "key": "new", "amount": Near("available", 0)})
+            self.ask("settle", {**facts, "refunded": 10})
+        else:
+            cost = Near("headroom", 5)
+            self.ask("commit", {**its, "call": f"d{self.made}", "amount": cost})
+        if by_hand:
+            self.ask("freeze_by_hand", {"org": org})
+        self.ask("credit", {**its, "key": "new", "amount": paid, "kind": "credit"})
 
     @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())
     def ask_nonsense(self, name: str, data: st.DataObject) -> None:
