@@ -50,15 +50,19 @@ def _debits(facts: Facts) -> Iterator[Problem]:
 def _payments(facts: Facts) -> Iterator[Problem]:
     moved: Counter[str] = Counter()
     for capture_id, micros in facts.rows(
-        "SELECT split_part(operation_key, ':', 4), sum(CASE kind WHEN 'topup' THEN amount_micros"
-        " ELSE -amount_micros END)::bigint FROM wallet_entries"
-        " WHERE operation_key LIKE 'payment:%' AND kind IN ('topup', 'refund', 'owed') GROUP BY 1"
+        "SELECT split_part(operation_key, ':', 4), sum(CASE direction WHEN 'credit'"
+        " THEN amount_micros ELSE -amount_micros END)::bigint FROM wallet_entries"
+        " WHERE operation_key LIKE 'payment:%'"
+        " AND kind IN ('topup', 'give_back', 'refund', 'dispute', 'owed') GROUP BY 1"
     ):
         moved[capture_id] = micros
     known = {
         capture_id: seen
         for capture_id, *seen in facts.rows(
-            "SELECT external_id, captured_micros, refunded_micros FROM payment_references"
+            "SELECT p.external_id, captured_micros, (SELECT coalesce(sum(amount_micros), 0)::bigint"
+            " FROM payment_refunds r WHERE (r.provider, r.kind, r.payment_id)"
+            " = (p.provider, p.kind, p.external_id) AND state <> 'failed')"
+            " FROM payment_references p"
         )
     }
     for capture in facts.captures:

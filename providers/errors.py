@@ -15,7 +15,14 @@ class MalformedWebhook(Exception):
 
 
 class CertificateUnavailable(Exception):
-    """The signing certificate could not be had now: answer 503, and the provider sends again."""
+    """The signing certificate could not be had now: answer 503, and the provider sends again.
+
+    `retry_after_seconds` is what its host itself asked for, if it did.
+    """
+
+    def __init__(self, detail: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class CredentialsRejected(Exception):

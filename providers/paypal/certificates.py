@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -47,14 +48,36 @@ TTL_SECONDS = 86_400.0
 #: Seconds it is still used while fetching it again fails (seven days): PayPal has served an HTML
 #: page in its place for days, and closing events must get through.
 STALE_SECONDS = 7 * 86_400.0
-#: Seconds for which a failure is remembered, so that a flood asks PayPal once.
-FAILURE_SECONDS = 10.0
+#: Seconds for which a first failure is remembered, so that a flood asks PayPal once; each further
+#: one in a row is remembered twice as long, up to the second figure, and up to the third when
+#: PayPal itself asks for a wait: closing events wait for it too.
+FAILURE_SECONDS = 1.0
+FAILURE_SECONDS_MAX = 30.0
+RETRY_AFTER_SECONDS_MAX = 60.0
 #: `cached` stops answering this many seconds early, so that what it promised still stands.
 _PROMISE_SECONDS = 5.0
 #: Certificates and failures remembered, and downloads at once; PayPal uses one or two addresses.
 _KEPT_MAX = 64
 _FAILURES_MAX = 256
 _DOWNLOADS_MAX = 8
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A download that failed, and until when it is not tried again."""
+
+    error: Exception
+    pause_seconds: float
+    until: float
+
+    @classmethod
+    def after(cls, before: _Failure | None, error: Exception, now: float) -> _Failure:
+        pause = FAILURE_SECONDS
+        if before is not None:
+            pause = min(2 * before.pause_seconds, FAILURE_SECONDS_MAX)
+        asked_for = error.retry_after_seconds if isinstance(error, CertificateUnavailable) else None
+        wait = max(pause, min(asked_for or 0.0, RETRY_AFTER_SECONDS_MAX))
+        return cls(error, pause, now + wait)
 
 
 class CertificateStore:
@@ -75,7 +98,7 @@ class CertificateStore:
         self._client = build_client(prefixes[0])
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[float, TrustedCertificate]] = OrderedDict()
-        self._failures: OrderedDict[str, tuple[float, Exception]] = OrderedDict()
+        self._failures: OrderedDict[str, _Failure] = OrderedDict()
         self._downloads: dict[str, Future[TrustedCertificate]] = {}
 
     @classmethod
@@ -147,10 +170,10 @@ class CertificateStore:
                     return entry[1]
             stale = entry[1] if entry is not None and now <= entry[0] + STALE_SECONDS else None
             failure = self._failures.get(url)
-            if failure is not None and now <= failure[0] + FAILURE_SECONDS:
-                if stale is not None and isinstance(failure[1], CertificateUnavailable):
+            if failure is not None and now <= failure.until:
+                if stale is not None and isinstance(failure.error, CertificateUnavailable):
                     return stale
-                raise _again(failure[1])
+                raise _again(failure.error)
             download = self._downloads.get(url)
             is_first = download is None
             if download is None:
@@ -206,7 +229,7 @@ class CertificateStore:
                     self._kept.popitem(last=False)
             if failure is not None:
                 # Kept apart, so that made-up addresses never push out a certificate.
-                self._failures[url] = (now, failure)
+                self._failures[url] = _Failure.after(self._failures.get(url), failure, now)
                 self._failures.move_to_end(url)
                 while len(self._failures) > _FAILURES_MAX:
                     self._failures.popitem(last=False)
@@ -223,7 +246,7 @@ class CertificateStore:
                 bytes_max=CERTIFICATE_BYTES_MAX,
             )
         except ProviderUnavailable as error:
-            raise CertificateUnavailable(str(error)) from None
+            raise CertificateUnavailable(str(error), error.retry_after_seconds) from None
         if answer.status != 200:
             raise CertificateUnavailable(f"HTTP {answer.status}")
         return answer.body

@@ -154,8 +154,8 @@ def test_a_server_that_may_lose_a_commit_is_found(database):
     assert "setting synchronous_commit: is off, not on" in database.run(look)
 
 
-def test_an_empty_database_is_told_and_not_an_error(urls, servers):
-    engine = create_engine(sqlalchemy_url(servers.owner_url))
+def test_an_empty_database_is_told_and_not_an_error(empty_url):
+    engine = create_engine(sqlalchemy_url(empty_url))
     with engine.connect() as connection:
         found = [str(one) for one in defects(Session(bind=connection))]
     engine.dispose()

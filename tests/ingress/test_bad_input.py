@@ -7,8 +7,10 @@ import socket
 
 import pytest
 
+from base.clock import wait_until
 from db.models import InboxEvent
 from ingress import body as bodies
+from ingress import protocol
 from tests.ingress.house import Message, paypal_event
 from tests.ingress.test_paypal import PROBLEM, is_refused, nothing_is_stored
 
@@ -115,6 +117,37 @@ def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch
     assert answer.startswith(b"HTTP/1.1 408")
     assert PROBLEM.encode() in answer
     assert nothing_is_stored(world)
+
+
+@doors
+def test_a_slow_body_is_answered_and_does_not_keep_its_connection(ingress, path, monkeypatch):
+    # Given a sender of one byte after the other, who did not ask for an end
+    monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 1.0)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Type: {DOORS[path]}\r\nContent-Length: 100000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", ingress.port), timeout=20) as connection:
+        connection.sendall(head.encode())
+
+        # When it goes on after the answer
+        def is_closed():
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                return True
+            return False
+
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+
+        # Then the answer is whole and the last, and the connection ends
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"connection: close" in answer.lower()
+        assert answer.endswith(b"}")
+        assert wait_until(is_closed, limit_seconds=10)
 
 
 def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(world, ingress):

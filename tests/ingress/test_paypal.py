@@ -226,6 +226,31 @@ def test_a_certificate_that_cannot_be_had_now_is_asked_for_again_later(world, in
     assert len(world.read(InboxEvent)) == 1
 
 
+def test_a_flood_of_deliveries_asks_a_host_that_refuses_once(world, ingress):
+    # Given that PayPal asks to be left alone for longer than this test may last
+    fault = ingress.sandbox.fault(
+        "paypal",
+        "status",
+        status=429,
+        headers={"Retry-After": "60"},
+        match={"path_contains": "/certs/"},
+    )
+    message = ingress.genuine()
+
+    # When many deliveries come at once to an ingress that has no certificate yet
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ingress.send(message), range(40)))
+
+    # Then each is to be sent again, and PayPal was asked once
+    assert all(is_refused(answer, 503) for answer in answers)
+    assert nothing_is_stored(world)
+    assert len(ingress.sandbox.requests(provider="paypal", path_contains="/certs/")) == 1
+
+    # And that it is well again is heard of only after the wait
+    ingress.sandbox.control("DELETE", f"/faults/{fault}")
+    assert is_refused(ingress.send(message), 503)
+
+
 def test_paypals_own_api_may_be_asked_instead(world, start_ingress, settings):
     # Given an ingress that asks PayPal's API
     ingress = start_ingress(settings.model_copy(update={"paypal_verification": "api"}))

@@ -203,6 +203,54 @@ def test_a_failed_download_is_no_forgery_and_is_soon_tried_again(
     store.key(url, now=NOW)
 
 
+def asked_again_after(store, loopback, url, clock) -> float:
+    """The seconds, to a quarter, for which a failure that just came keeps the host in peace."""
+    begun, before = clock.seconds, len(loopback.asked)
+    while len(loopback.asked) == before:
+        clock.seconds += 0.25
+        with pytest.raises(CertificateUnavailable):
+            store.key(url, now=NOW)
+    return clock.seconds - begun - 0.25
+
+
+def test_a_host_that_fails_again_is_asked_ever_more_rarely(store, loopback, url, clock, leaf):
+    # Given a host that asks for nothing but to be left alone
+    loopback.answer = lambda asked: Reply(429)
+    with pytest.raises(CertificateUnavailable):
+        store.key(url, now=NOW)
+    # When deliveries go on, Then each wait is twice the one before, up to a limit
+    waits = [asked_again_after(store, loopback, url, clock) for _ in range(7)]
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    # And after a success the first wait is short again
+    loopback.answer = lambda asked: Reply(200, leaf.pem)
+    clock.seconds += 31
+    store.key(url, now=NOW)
+    loopback.answer = lambda asked: Reply(429)
+    clock.seconds += certificates.STALE_SECONDS + 1
+    with pytest.raises(CertificateUnavailable):
+        store.key(url, now=NOW)
+    assert asked_again_after(store, loopback, url, clock) == 1
+
+
+@pytest.mark.parametrize(("status", "given", "kept"), [(429, 7, 7), (503, 7, 7), (429, 3600, 60)])
+def test_a_wait_that_the_host_asks_for_is_kept_to_within_reason(
+    store, loopback, url, clock, status, given, kept
+):
+    loopback.answer = lambda asked: Reply(status, headers={"Retry-After": str(given)})
+    with pytest.raises(CertificateUnavailable):
+        store.key(url, now=NOW)
+    assert asked_again_after(store, loopback, url, clock) == kept
+
+
+def test_failures_remembered_are_bounded(store, loopback, url):
+    # Given more addresses that fail than are remembered
+    loopback.answer = lambda asked: Reply(404)
+    for number in range(certificates._FAILURES_MAX + 5):
+        with pytest.raises(CertificateUnavailable):
+            store.key(f"{url}-{number}", now=NOW)
+    assert len(store._failures) == certificates._FAILURES_MAX
+
+
 def test_a_redirect_is_not_followed(store, loopback, url, leaf):
     def answer(asked):
         if asked.path.startswith(CERTIFICATES_PATH):
