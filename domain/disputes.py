@@ -28,13 +28,6 @@ from domain.posture import apply_posture
 from domain.wallet import WalletOutcome
 
 
-class NotATopUp(Refused):
-    """The disputed payment is none that ever came into a wallet, such as a subscription's fee."""
-
-    def __init__(self, external_id: str) -> None:
-        super().__init__("NOT_A_TOPUP", external_id, payment=external_id)
-
-
 def report(session: Session, event: DisputeReport, now: datetime) -> None:
     """This function will take in a verified event: freeze at once, and stage the look that decides.
 
@@ -73,9 +66,6 @@ def record_dispute(
     with the ledger's own code (PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, …).
     """
     if payment is not None:
-        if not payment.ordered:
-            # A fee that was credited here would be given out as money that nobody paid for.
-            raise NotATopUp(payment.external_id)
         record_payment(session, payment, now)
     organization_id = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
     if organization_id is None:
