@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Integer, LargeBinary, SmallInteger, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -262,6 +262,7 @@ class PaymentDispute(Base):
     stated_at: Mapped[datetime | None]
     changed_at: Mapped[datetime]
     created_at: Mapped[datetime]
+    named: Mapped[list[str]] = mapped_column(ARRAY(Text))
 
 
 class CallHold(Base):

@@ -310,7 +310,7 @@ def test_a_dispute_that_the_provider_had_put_to_another_payment_is_a_conflict(sh
 
 
 def report(database, one, *, name="D", opening=True, about="same"):
-    named = one if about == "same" else about
+    named = (one,) if about == "same" else about
     event = DisputeReport(Provider.PAYPAL, f"{one}-{name}", named, opening)
     database.run(lambda session: disputes.report(session, event, T0))
     return event.external_id
@@ -345,7 +345,7 @@ def test_an_opened_dispute_of_a_known_payment_stages_the_freeze_and_the_look(sha
     assert figures(shared, org) == (100, 0)
 
 
-@pytest.mark.parametrize("about", [None, "P-unknown"])
+@pytest.mark.parametrize("about", [(), ("P-unknown",)])
 def test_an_opened_dispute_of_an_unknown_payment_is_only_looked_at(shared, paid, org, about):
     external_id = report(shared, paid, about=about)
     assert names(shared, org) == []
