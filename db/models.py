@@ -8,7 +8,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Integer, LargeBinary, SmallInteger, Text
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    FetchedValue,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -332,7 +341,7 @@ class TopUpSettings(Base):
     day_cap_count: Mapped[int]
     armed: Mapped[bool] = mapped_column(default=True)
     crossed_at: Mapped[datetime | None]
-    crossings: Mapped[int] = mapped_column(BigInteger, default=0)
+    crossings: Mapped[int] = mapped_column(BigInteger, server_default=FetchedValue())
     asks_at: Mapped[datetime | None]
     set_by: Mapped[str]
     set_why: Mapped[str]

@@ -381,6 +381,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     w wallets; v_answer wallet_outcome; v_before bigint;
 BEGIN
+    -- As with credits: what any other kind takes, its own function takes.
+    IF (p_kind IN ('debit', 'asset')) IS NOT TRUE THEN
+        RETURN wallet_refusal('INVALID_KIND');
+    END IF;
     v_answer := wallet_begin(p_org, p_key, 'debit', p_kind, p_amount, p_currency);
     IF v_answer.outcome IS NOT NULL THEN
         RETURN v_answer;
