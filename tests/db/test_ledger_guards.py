@@ -208,6 +208,32 @@ def test_a_debit_of_a_kind_that_means_something_else_is_refused(app, owner, org,
     assert state(owner, org) == before
 
 
+ODD = {
+    "credit": ("wallet_credit(%(org)s, %(odd)s, 1, 'USD', 'credit', 'c', '', now())", "KEY"),
+    "debit": ("wallet_debit(%(org)s, %(odd)s, 1, 'USD', 'debit', 'c', '', now())", "KEY"),
+    "correct": ("wallet_correct(%(org)s, %(odd)s, 'credit', 1, 'USD', 'o', 'w', now())", "KEY"),
+    "direction": (
+        "wallet_correct(%(org)s, 'k', %(odd)s, 1, 'USD', 'o', 'w', now())",
+        "CORRECTION",
+    ),
+    "operator": (
+        "wallet_correct(%(org)s, 'k', 'credit', 1, 'USD', %(odd)s, 'w', now())",
+        "CORRECTION",
+    ),
+    "why": ("wallet_correct(%(org)s, 'k', 'credit', 1, 'USD', 'o', %(odd)s, now())", "CORRECTION"),
+}
+
+
+@pytest.mark.parametrize("odd", [None, "", "x" * 1_200], ids=["missing", "empty", "too long"])
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_missing_or_out_of_bounds_is_refused_with_a_code(app, owner, org, name, odd):
+    call, code = ODD[name]
+    before = state(owner, org)
+    outcome = app.execute(f"SELECT ({call}).outcome", {"org": org, "odd": odd}).fetchone()
+    assert outcome == (f"INVALID_{code}",)
+    assert state(owner, org) == before
+
+
 # As superuser: the structure itself refuses.
 
 
