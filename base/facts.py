@@ -40,8 +40,8 @@ class DisputeReport:
 
     provider: Provider
     external_id: str
-    #: The payment that it claims to be about; None when it names none, or several.
-    payment_external_id: str | None
+    #: The payments that it claims to be about, each once.
+    payment_external_ids: tuple[str, ...]
     opening: bool
 
 

@@ -8,8 +8,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Integer, LargeBinary, SmallInteger, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    FetchedValue,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -262,6 +271,7 @@ class PaymentDispute(Base):
     stated_at: Mapped[datetime | None]
     changed_at: Mapped[datetime]
     created_at: Mapped[datetime]
+    named: Mapped[list[str]] = mapped_column(ARRAY(Text))
 
 
 class CallHold(Base):
@@ -331,7 +341,7 @@ class TopUpSettings(Base):
     day_cap_count: Mapped[int]
     armed: Mapped[bool] = mapped_column(default=True)
     crossed_at: Mapped[datetime | None]
-    crossings: Mapped[int] = mapped_column(BigInteger, default=0)
+    crossings: Mapped[int] = mapped_column(BigInteger, server_default=FetchedValue())
     asks_at: Mapped[datetime | None]
     set_by: Mapped[str]
     set_why: Mapped[str]

@@ -32,9 +32,17 @@ def debit_now(database: Database, debit: Debit) -> WalletOutcome:
     Never called inside a transaction, where debit_many is the way: it owns its own, and answers
     after the commit. The instant is the database's clock. Replay: as wallet.debit; also after
     OutcomeUnknown, with the same key. Refuses: INVALID_KEY (1 to 200 characters), and what
-    wallet.debit refuses. Raises: DatabaseBusy when nothing was committed; OutcomeUnknown when that
-    is not known.
+    wallet.debit refuses; a text that cannot be stored is nobody's key, wallet or currency. Raises:
+    DatabaseBusy when nothing was committed; OutcomeUnknown when that is not known.
     """
+    # One that the server cannot read would be told by taking apart the batch that it came with.
+    for given, code in (
+        (debit.key, "INVALID_KEY"),
+        (debit.organization_id, "WALLET_NOT_FOUND"),
+        (debit.currency, "CURRENCY_MISMATCH"),
+    ):
+        if not _is_storable(given):
+            return WalletOutcome(code, False, None, None, None, None, None)
     bounded = debit._replace(amount_micros=refusable(debit.amount_micros))
     return WalletOutcome(*database.combiner.debit(bounded))
 
@@ -67,3 +75,14 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
     for organization_id in sorted(crossed):
         stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
     return outcomes
+
+
+def _is_storable(given: object) -> bool:
+    """Whether it is a text that PostgreSQL can hold: no NUL, and no half of a character."""
+    if not isinstance(given, str) or "\0" in given:
+        return False
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

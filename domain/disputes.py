@@ -14,6 +14,7 @@ from base.facts import DisputeFacts, DisputeReport, PaymentFacts
 from base.outcomes import Refused
 from db.locks import lock_standing
 from domain import settlements
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.freezes import cause_of_dispute
 from domain.jobs import (
     FREEZE_WALLET,
@@ -28,30 +29,19 @@ from domain.posture import apply_posture
 from domain.wallet import WalletOutcome
 
 
-class NotATopUp(Refused):
-    """The disputed payment is none that ever came into a wallet, such as a subscription's fee."""
-
-    def __init__(self, external_id: str) -> None:
-        super().__init__("NOT_A_TOP_UP", external_id, payment=external_id)
-
-
 def report(session: Session, event: DisputeReport, now: datetime) -> None:
     """This function will take in a verified event: freeze at once, and stage the look that decides.
 
-    It freezes where the event says that a dispute has begun and its payment is known here. Replay:
+    It freezes whoever had one of its payments, where the event says that it has begun. Replay:
     safe; a late event of a dispute that the provider has closed freezes nothing.
     """
-    organization_id = None
-    if event.opening and event.payment_external_id is not None:
-        organization_id = settlements.note_reported(
-            session, event.provider, event.payment_external_id, event.external_id, now
-        )
-    if organization_id is not None:
+    concerned = settlements.note_reported(session, event, now) if event.opening else []
+    for organization_id in concerned:
         _stage_freeze(session, FREEZE_WALLET, organization_id, event)
     stage(
         session,
         LOOK_AT_DISPUTE,
-        organization_id,
+        concerned[0] if len(concerned) == 1 else None,
         provider=str(event.provider),
         external_id=event.external_id,
     )
@@ -73,31 +63,57 @@ def record_dispute(
     with the ledger's own code (PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, …).
     """
     if payment is not None:
-        if not payment.ordered:
-            # A fee that was credited here would be given out as money that nobody paid for.
-            raise NotATopUp(payment.external_id)
         record_payment(session, payment, now)
     organization_id = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
     if organization_id is None:
         raise Refused("PAYMENT_NOT_FOUND", facts.payment_external_id, dispute=facts.external_id)
     lock_standing(session, organization_id)
     before = settlements.known_dispute(session, facts.provider, facts.external_id)
-    owner_before, state_before = (before.organization_id, before.state) if before else (None, None)
+    state_before = before.state if before else None
     outcome = settlements.settle_dispute(session, organization_id, facts, now)
     if not outcome.ok:
         raise Refused(outcome.outcome, f"dispute {facts.external_id}", dispute=facts.external_id)
-    if owner_before is not None and owner_before != organization_id:
-        # The event had named somebody else's payment.
-        _stage_freeze(session, UNFREEZE_WALLET, owner_before, facts)
     after = settlements.known_dispute(session, facts.provider, facts.external_id)
+    others = sorted({*after.named} - {organization_id}) if after else []
+    if after is None or after.state != state_before:
+        for other in others:
+            # The event had named somebody else's payment.
+            _stage_freeze(session, UNFREEZE_WALLET, other, facts)
     if after is not None and after.state == DisputeState.OPEN:
         _stage_freeze(session, FREEZE_WALLET, organization_id, facts)
     else:
         _stage_freeze(session, UNFREEZE_WALLET, organization_id, facts)
         if after is None or after.state != state_before:
             _look_at_refunds_again(session, organization_id, facts)
+    for told in (None, organization_id, *others):
+        clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, told, facts.external_id, now=now)
     apply_posture(session, organization_id, now)
     return outcome
+
+
+def tell_unsettled(
+    session: Session, provider: str, external_id: str, refused: Refused, now: datetime
+) -> None:
+    """This function will raise the alert of a dispute that only a person can settle.
+
+    It goes to everybody whom the dispute concerns, and to the house where nobody is known. Replay:
+    one that stands is left as it is. The provider's next word that can be settled clears it.
+    """
+    known = settlements.known_dispute(session, provider, external_id)
+    concerned = sorted({known.organization_id, *known.named}) if known else [None]
+    if known:
+        # The house was told while nobody was known.
+        clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, None, external_id, now=now)
+    for organization_id in concerned:
+        raise_alert(
+            session,
+            AlertKind.DISPUTE_UNSETTLED,
+            organization_id,
+            external_id,
+            severity=Severity.CRITICAL,
+            details={"provider": provider, "code": refused.code, "detail": refused.detail},
+            now=now,
+        )
 
 
 def _stage_freeze(

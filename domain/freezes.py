@@ -85,7 +85,12 @@ def _stands_since(
     """Since when the cause stands; None where it does not, and where the posture itself decides."""
     if reason is FreezeReason.DISPUTE:
         dispute = known_dispute(session, *_dispute_of(cause))
-        if dispute is None or dispute.organization_id != organization_id:
+        if dispute is None:
+            return None
+        concerned = {dispute.organization_id}
+        if dispute.state == DisputeState.REPORTED:
+            concerned |= {*dispute.named}
+        if organization_id not in concerned:
             return None
         return dispute.changed_at if dispute.state in _UNDECIDED else None
     if reason in _DEBTS:

@@ -14,7 +14,7 @@ from db.models import Organization
 from domain import wallet as wallets
 from domain.jobs import LOOK_AT_PAYMENT, stage
 from domain.posture import apply_posture
-from domain.settlements import settle_refund
+from domain.settlements import payment_owner, settle_refund
 from domain.wallet import WalletOutcome
 
 #: Seconds until a refund that is pending is looked at again: no event is promised when it fails.
@@ -26,6 +26,13 @@ class PaymentNotOurs(Refused):
 
     def __init__(self, external_id: str) -> None:
         super().__init__("UNKNOWN_ORGANIZATION", external_id, payment=external_id)
+
+
+class NotATopUp(Refused):
+    """The payment is none that ever came into a wallet, such as a subscription's fee."""
+
+    def __init__(self, external_id: str) -> None:
+        super().__init__("NOT_A_TOP_UP", external_id, payment=external_id)
 
 
 def report(session: Session, event: PaymentReport) -> None:
@@ -44,9 +51,14 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
     """This function will settle the payment in the ledger and apply the posture that follows.
 
     The refund that was asked about is settled with it, and looked at again while it is pending.
-    Replay: facts seen before move nothing. Raises: PaymentNotOurs, or Refused with the ledger's
-    own code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
+    Replay: facts seen before move nothing. Raises: NotATopUp, PaymentNotOurs, or Refused with the
+    ledger's own code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
     """
+    known = payment_owner(session, facts.provider, facts.external_id) is not None
+    if not facts.ordered and not known:
+        # A fee can be read back as a capture too, and its refund or its dispute names it as one:
+        # credited here, it would be given out as money that nobody paid for.
+        raise NotATopUp(facts.external_id)
     organization_id = facts.organization_id
     if organization_id is None or session.get(Organization, organization_id) is None:
         raise PaymentNotOurs(facts.external_id)

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import Provider, RefundState
-from base.facts import DisputeFacts, PaymentFacts, RefundFacts
+from base.facts import DisputeFacts, DisputeReport, PaymentFacts, RefundFacts
 from db.models import PaymentDispute, PaymentRefund
 from domain.wallet import WalletOutcome, call_ledger, refusable
 
@@ -81,20 +81,18 @@ def settle_dispute(
     )
 
 
-def note_reported(
-    session: Session, provider: Provider, payment_id: str, external_id: str, now: datetime
-) -> str | None:
-    """This function will note a dispute that an event told of, and give whose it is.
+def note_reported(session: Session, event: DisputeReport, now: datetime) -> list[str]:
+    """This function will note a dispute that an event told of, and give whom it concerns.
 
-    None where its payment is not known. Replay: what is known of the dispute already stands.
+    Nobody where none of its payments is known. Replay: what is known of the dispute already stands.
     """
-    found: str | None = session.execute(
-        text("SELECT dispute_reported(:provider, :kind, :payment, :id, :now)"),
+    found: list[str] = session.execute(
+        text("SELECT dispute_reported(:provider, :kind, :payments, :id, :now)"),
         {
-            "provider": str(provider),
+            "provider": str(event.provider),
             "kind": CAPTURE,
-            "payment": payment_id,
-            "id": external_id,
+            "payments": list(event.payment_external_ids),
+            "id": event.external_id,
             "now": now,
         },
     ).scalar_one()

@@ -102,8 +102,8 @@ def credit(
     """This function will add to the balance; what is owed is paid first.
 
     Replay: the same key answers as the first time; with another amount or kind,
-    IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, INVALID_KIND, WALLET_NOT_FOUND,
-    CURRENCY_MISMATCH. Raises: InvalidNote.
+    IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, INVALID_KEY (1 to 200 characters),
+    INVALID_KIND, WALLET_NOT_FOUND, CURRENCY_MISMATCH. Raises: InvalidNote.
     """
     check_note(note)
     outcome = call_ledger(

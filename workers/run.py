@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
+from base.log import get_logger
+from base.outcomes import Refused
 from base.settings import Settings
 from db import jobs
 from db.engine import Database, clock
@@ -17,6 +19,7 @@ from db.jobs import Cause, Claim
 from domain.jobs import JOB_TYPES
 from providers.registry import Providers
 
+log = get_logger(__name__)
 T = TypeVar("T")
 
 
@@ -48,7 +51,7 @@ class Run:
     worker: str
     now: datetime
     session: Session | None = None
-    #: How `record` ended the attempt: "done", "postponed", or "taken" by a newer claim.
+    #: How the attempt ended: "done", "refused", "postponed", or "taken" by a newer claim.
     outcome: str | None = None
     _began: float = field(default_factory=time.monotonic)
 
@@ -95,6 +98,23 @@ class Run:
             return "postponed" if ended else "taken"
 
         self.outcome = self.database.run(work)
+
+    def refuse(self, refused: Refused, fn: Callable[[Session], None]) -> None:
+        """This function will end the attempt as refused, with what fn stores, in one commit."""
+
+        def work(session: Session) -> str:
+            set_cause(session, self.claim)
+            self.now = clock(session)
+            jobs.lock_claimed(session, self.claim)
+            fn(session)
+            session.flush()
+            ended = jobs.finish(
+                session, self.claim, worker=self.worker, outcome="refused", error=str(refused)
+            )
+            return "refused" if ended else "taken"
+
+        self.outcome = self.database.run(work)
+        log.info("job refused", code=refused.code, detail=refused.detail)
 
     def check_lease(self) -> None:
         """This function will make sure that a request sent now is over before the lease is.

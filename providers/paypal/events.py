@@ -104,7 +104,7 @@ def _dispute(event: Envelope) -> DisputeReport:
         Provider.PAYPAL,
         _id_from(event, "dispute_id"),
         # A hint for the freeze alone: what is disputed, and of which payment, is asked of PayPal.
-        str(ids[0]) if len(ids) == 1 and is_resource_id(ids[0]) else None,
+        tuple(dict.fromkeys(str(one) for one in ids if is_resource_id(one))),
         opening=event.event_type == "CUSTOMER.DISPUTE.CREATED",
     )
 

@@ -39,6 +39,8 @@ class NewRefundStatus(Asked):
 
 class NewDispute(Asked):
     capture_id: str = Field(min_length=1)
+    #: Further payments that the same dispute is about.
+    also: list[str] = Field(default=[], max_length=10)
     value: Value | None = None
     currency: Currency | None = None
 
@@ -125,7 +127,7 @@ class MoneyControl:
             return refuse("no such capture", 404)
         currency = asked.currency or capture["amount"]["currency_code"]
         amount = money(asked.value or capture["amount"]["value"], currency)
-        dispute = open_dispute(self._sandbox.paypal, capture, amount)
+        dispute = open_dispute(self._sandbox.paypal, [asked.capture_id, *asked.also], amount)
         return await self._answer(tell_of_dispute("CREATED", dispute), asked, 201)
 
     async def resolve(self, request: Request) -> Response:

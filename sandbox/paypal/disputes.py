@@ -9,8 +9,8 @@ from sandbox.exchange import Json, iso_ms, letters
 from sandbox.paypal.state import LINKS_URL, PayPalState
 
 
-def open_dispute(state: PayPalState, capture: Json, amount: Json) -> Json:
-    """This function will dispute a capture, or a part of it, as a buyer would."""
+def open_dispute(state: PayPalState, capture_ids: list[str], amount: Json) -> Json:
+    """This function will dispute captures, or a part of them, as a buyer would."""
     now = iso_ms()
     dispute_id = f"PP-D-{letters(6)}"
     dispute: Json = {
@@ -20,9 +20,10 @@ def open_dispute(state: PayPalState, capture: Json, amount: Json) -> Json:
         "disputed_transactions": [
             {
                 "buyer_transaction_id": letters(17),
-                "seller_transaction_id": capture["id"],
+                "seller_transaction_id": capture_id,
                 "seller_protection_eligible": True,
             }
+            for capture_id in capture_ids
         ],
         "reason": "UNAUTHORISED",
         "status": "OPEN",

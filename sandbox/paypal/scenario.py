@@ -199,7 +199,7 @@ def _find_dispute(sandbox: Sandbox, subject: Subject, *, anew: bool) -> Json:
     capture = _find_capture(sandbox, subject, "COMPLETED")
     known = newest_about(state, capture["id"])
     if known is None or (anew and known["status"] == "RESOLVED"):
-        return open_dispute(state, capture, capture["amount"])
+        return open_dispute(state, [capture["id"]], capture["amount"])
     return known
 
 

@@ -101,6 +101,21 @@ AS_APP = {
     "take back": "SELECT ledger_take_back(w, 1, 'refund', 'c', 'k', now()) FROM wallets w",
     "place": "SELECT ledger_place_freeze(w, 'manual', '', 'x', 'x', 'k', now()) FROM wallets w",
     "lock without the door": "SELECT FROM wallets FOR UPDATE",
+    "choose an alert's number": (
+        "INSERT INTO alerts OVERRIDING SYSTEM VALUE"
+        " VALUES (1, 'x', NULL, '1', 'info', '{}', now(), NULL)"
+    ),
+    "change what an alert says": "UPDATE alerts SET subject = 'x'",
+    "move a threshold": "UPDATE wallet_thresholds SET organization_id = %(org)s",
+    "change a threshold": "UPDATE wallet_thresholds SET threshold_micros = 1",
+    "begin with crossings": (
+        "INSERT INTO top_up_settings (organization_id, enabled, provider, payment_method,"
+        " below_micros, amount_micros, day_cap_micros, day_cap_count, crossings, set_by, set_why,"
+        " set_at) VALUES (%(org)s, true, 'paypal', 'pm', 1, 1, 1, 1, 5, 'x', 'x', now())"
+    ),
+    "change the crossings": "UPDATE top_up_settings SET crossings = 0",
+    "move the terms": "UPDATE top_up_settings SET organization_id = %(org)s",
+    "change a decision's key": "UPDATE top_up_decisions SET idempotency_key = 'x'",
     "disable the trigger": "ALTER TABLE wallet_entries DISABLE TRIGGER ALL",
     "drop a table": "DROP TABLE wallet_entries CASCADE",
     "replace a function": (
@@ -183,7 +198,74 @@ def test_the_readonly_role_reads_and_cannot_write_anything(owner, org):
                 assert owner.execute(query, (table, right)).fetchone() == (False,)
 
 
+@pytest.mark.parametrize("kind", ["topup", "dispute", "refund", "call", "", None])
+def test_a_debit_of_a_kind_that_means_something_else_is_refused(app, owner, org, kind):
+    before = state(owner, org)
+    outcome = app.execute(
+        "SELECT (wallet_debit(%s, 'k', 1, 'USD', %s, 'messages', '', now())).outcome", (org, kind)
+    ).fetchone()
+    assert outcome == ("INVALID_KIND",)
+    assert state(owner, org) == before
+
+
+ODD = {
+    "credit": ("wallet_credit(%(org)s, %(odd)s, 1, 'USD', 'credit', 'c', '', now())", "KEY"),
+    "debit": ("wallet_debit(%(org)s, %(odd)s, 1, 'USD', 'debit', 'c', '', now())", "KEY"),
+    "correct": ("wallet_correct(%(org)s, %(odd)s, 'credit', 1, 'USD', 'o', 'w', now())", "KEY"),
+    "direction": (
+        "wallet_correct(%(org)s, 'k', %(odd)s, 1, 'USD', 'o', 'w', now())",
+        "CORRECTION",
+    ),
+    "operator": (
+        "wallet_correct(%(org)s, 'k', 'credit', 1, 'USD', %(odd)s, 'w', now())",
+        "CORRECTION",
+    ),
+    "why": ("wallet_correct(%(org)s, 'k', 'credit', 1, 'USD', 'o', %(odd)s, now())", "CORRECTION"),
+}
+
+
+@pytest.mark.parametrize("odd", [None, "", "x" * 1_200], ids=["missing", "empty", "too long"])
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_missing_or_out_of_bounds_is_refused_with_a_code(app, owner, org, name, odd):
+    call, code = ODD[name]
+    before = state(owner, org)
+    outcome = app.execute(f"SELECT ({call}).outcome", {"org": org, "odd": odd}).fetchone()
+    assert outcome == (f"INVALID_{code}",)
+    assert state(owner, org) == before
+
+
 # As superuser: the structure itself refuses.
+
+
+def test_a_conflict_of_numbers_never_swallows_a_low_balances_alert(owner, org):
+    with owner.transaction(force_rollback=True):
+        # Given a level, and an alert that has the number that comes next
+        owner.execute(
+            "INSERT INTO wallet_thresholds (organization_id, threshold_micros, set_by, set_why,"
+            " set_at) SELECT %s, balance_micros, 'x', 'x', now() FROM wallets"
+            " WHERE organization_id = %s",
+            (org, org),
+        )
+        owner.execute(
+            "INSERT INTO alerts OVERRIDING SYSTEM VALUE SELECT nextval('alerts_id_seq') + 1, 'x',"
+            " NULL, '1', 'info', '{}', now(), NULL"
+        )
+        # When it is crossed, Then it is not crossed in silence
+        with pytest.raises(errors.UniqueViolation):
+            owner.execute(
+                "SELECT wallet_debit(%s, 'd', 1, 'USD', 'debit', 'messages', '', now())", (org,)
+            )
+
+
+def test_crossings_cannot_be_set_where_counting_one_more_would_overflow(owner, org):
+    with pytest.raises(errors.CheckViolation):
+        owner.execute(
+            "INSERT INTO top_up_settings (organization_id, enabled, provider, payment_method,"
+            " below_micros, amount_micros, day_cap_micros, day_cap_count, crossings, set_by,"
+            " set_why, set_at) VALUES (%s, true, 'paypal', 'pm', 1, 1, 1, 1, 1000000000000000,"
+            " 'x', 'x', now())",
+            (org,),
+        )
 
 
 def test_even_a_superusers_raw_balance_change_is_refused(owner, org):

@@ -137,7 +137,8 @@ def forget_jobs(database: Database, org: str) -> None:
 def payment(
     external_id: str, org: str | None, captured: int, refunded: int = 0, currency="USD", **more: Any
 ):
-    """This function will make a payment as PayPal would show it."""
+    """This function will make a payment as PayPal would show it: a top-up's, if nothing is said."""
+    more.setdefault("ordered", True)
     return PaymentFacts(Provider.PAYPAL, external_id, org, currency, captured, refunded, **more)
 
 

@@ -345,3 +345,23 @@ def test_a_key_of_a_calls_own_is_refused_among_many(shared, org):
     debits = [Debit(org, "call:c1:commit", 1, "USD", "messages")]
     answers = shared.run(lambda session: debit_many(session, debits, T0))
     assert [one.outcome for one in answers] == ["RESERVED_KEY"]
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800", None])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("key", "INVALID_KEY"),
+        ("organization_id", "WALLET_NOT_FOUND"),
+        ("currency", "CURRENCY_MISMATCH"),
+    ],
+)
+def test_a_text_that_cannot_be_stored_is_refused_before_it_joins_others(
+    shared, org, name, code, bad
+):
+    # Given a debit of which one text cannot even be sent
+    debit = ask(org, "k")._replace(**{name: bad})
+    before = money_state(shared, org)
+    # When it is made alone, Then it is an answer and no error, and nothing has changed
+    assert debit_now(shared, debit).outcome == code
+    assert money_state(shared, org) == before

@@ -15,8 +15,7 @@ from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from db.models import Job, PaymentDispute
 from domain import disputes, settlements, wallet
-from domain.disputes import NotATopUp
-from domain.payments import PaymentNotOurs
+from domain.payments import NotATopUp, PaymentNotOurs
 from tests.db.support import at_once, patiently
 from tests.domain.support import (
     T0,
@@ -311,7 +310,7 @@ def test_a_dispute_that_the_provider_had_put_to_another_payment_is_a_conflict(sh
 
 
 def report(database, one, *, name="D", opening=True, about="same"):
-    named = one if about == "same" else about
+    named = (one,) if about == "same" else about
     event = DisputeReport(Provider.PAYPAL, f"{one}-{name}", named, opening)
     database.run(lambda session: disputes.report(session, event, T0))
     return event.external_id
@@ -346,7 +345,7 @@ def test_an_opened_dispute_of_a_known_payment_stages_the_freeze_and_the_look(sha
     assert figures(shared, org) == (100, 0)
 
 
-@pytest.mark.parametrize("about", [None, "P-unknown"])
+@pytest.mark.parametrize("about", [(), ("P-unknown",)])
 def test_an_opened_dispute_of_an_unknown_payment_is_only_looked_at(shared, paid, org, about):
     external_id = report(shared, paid, about=about)
     assert names(shared, org) == []
@@ -382,7 +381,7 @@ def test_the_provider_names_another_payment_than_the_event_did(shared, org, paid
 
 def test_a_payment_not_heard_of_is_settled_with_its_dispute(shared, org):
     one = f"P-{secrets.token_hex(6)}"
-    record(shared, dispute(one, amount=30), payment(one, org, 100, ordered=True))
+    record(shared, dispute(one, amount=30), payment(one, org, 100))
     assert [one for one in moves(shared, org) if one[1]] == [("topup", 100), ("dispute", 30)]
 
 
@@ -390,7 +389,7 @@ def test_a_disputed_fee_never_comes_into_a_wallet(shared, org):
     one = f"P-{secrets.token_hex(6)}"
     before = money_state(shared, org)
     with pytest.raises(NotATopUp):
-        record(shared, dispute(one, WON), payment(one, org, 100))
+        record(shared, dispute(one, WON), payment(one, org, 100, ordered=False))
     assert money_state(shared, org) == before
 
 
@@ -398,7 +397,7 @@ def test_a_disputed_fee_never_comes_into_a_wallet(shared, org):
 def test_a_dispute_of_a_payment_of_nobody_of_ours_is_refused(shared, whose):
     one = f"P-{secrets.token_hex(6)}"
     with pytest.raises(PaymentNotOurs):
-        record(shared, dispute(one), payment(one, whose, 100, ordered=True))
+        record(shared, dispute(one), payment(one, whose, 100))
 
 
 def test_a_refusal_of_the_ledgers_comes_out_with_its_code_and_keeps_nothing(shared, org, paid):

@@ -8,7 +8,7 @@ import secrets
 import pytest
 
 from base.enums import DisputeState, FreezeReason, Provider
-from base.facts import DisputeFacts
+from base.facts import DisputeFacts, DisputeReport
 from base.outcomes import Refused
 from db.locks import OrganizationNotFound
 from domain import operators, settlements, wallet
@@ -42,10 +42,8 @@ def paid(shared, org):
 
 def report(database, one):
     """An event told of a dispute; gives the cause of the freeze."""
-    found = database.run(
-        lambda s: settlements.note_reported(s, Provider.PAYPAL, one, f"{one}-D", T0)
-    )
-    assert found is not None
+    event = DisputeReport(Provider.PAYPAL, f"{one}-D", (one,), True)
+    assert database.run(lambda s: settlements.note_reported(s, event, T0))
     return cause_of_dispute(Provider.PAYPAL, f"{one}-D")
 
 

@@ -17,7 +17,7 @@ from base.outcomes import Refused
 from db.engine import DatabaseBusy
 from db.models import Job
 from domain import books, payments, wallet
-from domain.payments import PaymentNotOurs
+from domain.payments import NotATopUp, PaymentNotOurs
 from tests.db.support import (
     Impatient,
     at_once,
@@ -340,6 +340,20 @@ def test_a_recorded_refund_that_freezes_is_seen_by_the_posture_at_once(shared, o
 def test_a_payment_that_names_no_organization_of_ours_is_refused(shared, whose):
     with pytest.raises(PaymentNotOurs):
         record(shared, payment(new_id(), whose, 100))
+
+
+def test_a_payment_of_no_order_is_refused_unless_it_is_known_here(shared, org):
+    # Given a fee, and a top-up that came before anything said what it is
+    fee, known = new_id(), new_id()
+    settle(shared, org, known, 100)
+    before = money_state(shared, org)
+    # When the fee is told of, Then it is refused
+    with pytest.raises(NotATopUp):
+        record(shared, payment(fee, org, 100, ordered=False))
+    assert money_state(shared, org) == before
+    # And what is known goes on
+    assert record(shared, payment(known, org, 100, 40, ordered=False)).ok
+    assert figures(shared, org) == (60, 0)
 
 
 def test_a_refusal_of_the_ledgers_comes_out_with_its_code_and_keeps_nothing(shared, org):

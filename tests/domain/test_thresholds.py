@@ -393,7 +393,10 @@ def test_the_serving_role_cannot_unwatch_a_wallet(shared, funded):
     # What it may write, the levels, cannot part from the wallet.
     shared.run(
         lambda session: session.execute(
-            text("UPDATE wallet_thresholds SET threshold_micros = 70 WHERE organization_id = :org"),
+            text(
+                "INSERT INTO wallet_thresholds (organization_id, threshold_micros, set_by, set_why,"
+                " set_at) VALUES (:org, 70, 'x', 'x', now())"
+            ),
             {"org": funded},
         )
     )

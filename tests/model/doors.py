@@ -169,7 +169,9 @@ class _Acts:
 
 def _facts(org: str, payment: str, captured: int, refunded: int, currency: str) -> PaymentFacts:
     provider, external_id = payment.split(":")
-    return PaymentFacts(Provider(provider), external_id, org, currency, captured, refunded)
+    return PaymentFacts(
+        Provider(provider), external_id, org, currency, captured, refunded, ordered=True
+    )
 
 
 def _debit(row: Operation) -> Debit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from db.models import WalletEntry
@@ -179,3 +181,38 @@ def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization
     # Then what was there is taken, and the rest is owed
     wallet_row = world.wallet(organization)
     assert (wallet_row.balance_micros, wallet_row.owed_micros) == (0, 9_000_000)
+
+
+@pytest.fixture
+def fee(world, organization):
+    """A subscription's fee, which PayPal shows as a capture too; gives its id."""
+    (event,) = world.sandbox.control(
+        "POST",
+        "/paypal/events",
+        {
+            "event_type": "PAYMENT.SALE.COMPLETED",
+            "organization_id": organization,
+            "deliver": False,
+        },
+    )
+    told = world.sandbox.control("GET", f"/paypal/events/{event['event_id']}")
+    return json.loads(told["body"])["resource"]["id"]
+
+
+def test_a_subscriptions_fee_that_is_given_back_never_comes_into_the_wallet(
+    world, organization, fee
+):
+    # Given a part of a fee given back
+    job = look(world, give_back(world, fee, "1.00"), "refund")
+    # When the refund is looked at, Then nothing moves
+    assert run(world, job) == "refused"
+    assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
+    assert (balance(world, organization), moved(world, organization)) == (0, [])
+
+
+def test_a_captures_event_that_names_a_fee_credits_nothing(world, organization, fee):
+    event_type = "PAYMENT.CAPTURE.COMPLETED"
+    body = {"id": "WH-fee", "event_type": event_type, "resource": {"id": fee}}
+    world.receive("WH-fee", event_type, json.dumps(body).encode())
+    assert ("look_at_payment", "refused") in world.run_due()
+    assert (balance(world, organization), moved(world, organization)) == (0, [])

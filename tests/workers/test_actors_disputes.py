@@ -6,9 +6,16 @@ import json
 
 import pytest
 
-from db.models import PaymentDispute, WalletEntry, WalletFreeze
+from db.models import Alert, PaymentDispute, WalletEntry, WalletFreeze
 from domain import disputes, wallet
-from tests.workers.scenes import another_thread, clear_faults, held, jobs_of, release
+from tests.workers.scenes import (
+    another_thread,
+    clear_faults,
+    held,
+    jobs_of,
+    newest_attempt,
+    release,
+)
 
 LOOK = {"method": "GET", "path_contains": "/v1/customer/disputes/"}
 TEN = 10_000_000
@@ -56,11 +63,11 @@ def looked_at(world, dispute):
     world.run_due()
 
 
-def tell(world, word, dispute, capture):
+def tell(world, word, dispute, *captures):
     """An event of PayPal's comes in, and all that follows from it."""
     resource = {
         "dispute_id": dispute,
-        "disputed_transactions": [{"seller_transaction_id": capture}],
+        "disputed_transactions": [{"seller_transaction_id": one} for one in captures],
     }
     event_type = f"CUSTOMER.DISPUTE.{word}"
     number = len(jobs_of(world, "process_event"))
@@ -75,6 +82,10 @@ def balance(world, org):
 def reasons(world, org):
     found = world.read(WalletFreeze, organization_id=org, lifted_at=None)
     return sorted(one.reason for one in found)
+
+
+def alerts(world):
+    return world.read(Alert, kind="dispute_unsettled", cleared_at=None)
 
 
 def moved(world, org):
@@ -222,10 +233,64 @@ def test_what_cannot_be_settled_is_refused_and_moves_nothing(world, org, capture
     dispute = open_dispute(world, capture, **currency)
     if "outcome_code" in change:
         ask(world, f"disputes/{dispute}/resolve", **change)
+    tell(world, "CREATED", dispute, capture)
     job = look(world, dispute)
-    assert world.executor.execute(job) == "refused"
+    world.run_due()
     assert world.job(job).last_error.startswith(code)
+    assert newest_attempt(world, job).outcome == "refused"
     assert moved(world, org) == [("topup", TEN)]
+    # And a person is told, once however often it is looked at
+    (alert,) = alerts(world)
+    assert (alert.organization_id, alert.subject) == (org, dispute)
+    assert alert.details["code"] == code
+
+
+def test_a_dispute_over_several_payments_freezes_everybody_and_tells_a_person(world, org, capture):
+    # Given one dispute of payments of two organizations, and of one not heard of
+    other = world.customer(micros=1_000_000).id
+    theirs, unheard = pay(world, other), pay(world, org)
+    look_at_payment(world, theirs)
+    dispute = open_dispute(world, capture, also=[theirs, unheard])
+    # When PayPal tells of it, and its own word cannot be divided
+    tell(world, "CREATED", dispute, capture, theirs, unheard)
+    assert ("look_at_dispute", "refused") in world.run_due()
+    # Then both are frozen, no money moved, and both are named to a person
+    for one in (org, other):
+        assert (balance(world, one), reasons(world, one)) == (11_000_000, ["dispute"])
+    found = alerts(world)
+    assert {one.organization_id for one in found} == {org, other}
+    assert {(one.subject, one.details["code"]) for one in found} == {(dispute, "SEVERAL_PAYMENTS")}
+
+
+def test_paypals_word_about_one_payment_lets_the_others_that_its_event_named_go(
+    world, org, capture
+):
+    # Given an event that names two payments, the second in a second telling, while PayPal is away
+    other = world.customer(micros=1_000_000).id
+    theirs = pay(world, other)
+    look_at_payment(world, theirs)
+    dispute = open_dispute(world, capture)
+    world.sandbox.fault("paypal", "status", match=LOOK, status=503)
+    tell(world, "CREATED", dispute, capture)
+    tell(world, "CREATED", dispute, capture, theirs)
+    world.run_due()
+    assert (reasons(world, org), reasons(world, other)) == (["dispute"], ["dispute"])
+    # When its own word is about the first alone, Then the other is let go
+    clear_faults(world)
+    world.due_now()
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
+    assert (balance(world, other), reasons(world, other)) == (11_000_000, [])
+
+
+def test_a_dispute_that_can_be_settled_at_last_clears_its_alert(world, org, capture):
+    dispute = open_dispute(world, capture)
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="TIE")
+    world.executor.execute(look(world, dispute))
+    assert [one.organization_id for one in alerts(world)] == [None]
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="DENIED")
+    looked_at(world, dispute)
+    assert alerts(world) == []
 
 
 def test_more_disputed_than_was_paid_takes_what_was_paid(world, org, capture):

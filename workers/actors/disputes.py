@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from base.outcomes import Refused
 from domain import disputes
 from domain.freezes import lift_freeze, place_freeze
 from workers.run import Run
@@ -12,10 +13,24 @@ from workers.run import Run
 def look_at_dispute(run: Run, provider: str, external_id: str) -> None:
     """This function will read a dispute back from its provider and settle it in the ledger.
 
-    A payment not heard of yet is read back too, so that a dispute may come before it. Replay: the
-    provider's own times decide, so a second look moves nothing. Raises: Refused when it is nobody's
-    of ours, the ledger refuses it, or the provider's words are unknown.
+    A payment not heard of yet is read back too, so that a dispute may come before it. It is
+    refused, and an alert raised for a person, when it is nobody's of ours, the ledger refuses it,
+    or the provider's words are unknown. Replay: the provider's own times decide, so a second look
+    moves nothing.
     """
+    try:
+        _look(run, provider, external_id)
+    except Refused as error:
+        refused = error
+        run.refuse(
+            refused,
+            lambda session: disputes.tell_unsettled(
+                session, provider, external_id, refused, run.now
+            ),
+        )
+
+
+def _look(run: Run, provider: str, external_id: str) -> None:
     billing = run.providers.billing(provider)
     facts = billing.get_dispute(external_id)
     known = run.transaction(lambda session: disputes.payment_is_known(session, facts))

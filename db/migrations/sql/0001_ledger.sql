@@ -325,6 +325,8 @@ DECLARE
 BEGIN
     IF p_amount IS NULL OR p_amount NOT BETWEEN 1 AND 1000000000000000 THEN
         RETURN wallet_refusal('INVALID_AMOUNT');
+    ELSIF (length(p_key) BETWEEN 1 AND 200) IS NOT TRUE THEN
+        RETURN wallet_refusal('INVALID_KEY');
     ELSIF p_key LIKE 'call:%' THEN
         -- A call's own keys: whoever took one would make that call impossible to bill.
         RETURN wallet_refusal('RESERVED_KEY');
@@ -381,6 +383,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     w wallets; v_answer wallet_outcome; v_before bigint;
 BEGIN
+    -- As with credits: what any other kind takes, its own function takes.
+    IF (p_kind IN ('debit', 'asset')) IS NOT TRUE THEN
+        RETURN wallet_refusal('INVALID_KIND');
+    END IF;
     v_answer := wallet_begin(p_org, p_key, 'debit', p_kind, p_amount, p_currency);
     IF v_answer.outcome IS NOT NULL THEN
         RETURN v_answer;
@@ -408,7 +414,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     w wallets; v_answer wallet_outcome; v_before bigint; v_kind text;
 BEGIN
-    IF p_direction NOT IN ('credit', 'debit') OR length(p_operator) = 0 OR length(p_why) = 0 THEN
+    IF (p_direction IN ('credit', 'debit') AND length(p_operator) BETWEEN 1 AND 200
+        AND length(p_why) BETWEEN 1 AND 500) IS NOT TRUE THEN
         RETURN wallet_refusal('INVALID_CORRECTION');
     END IF;
     v_kind := 'BALANCE_CORRECTION:' || p_direction;

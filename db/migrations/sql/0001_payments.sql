@@ -44,6 +44,8 @@ CREATE TABLE payment_disputes (
     -- Since when it is in this state, by our own clock.
     changed_at      timestamptz NOT NULL,
     created_at      timestamptz NOT NULL,
+    -- Whose payments an event named: each is frozen while the dispute is only reported.
+    named           text[] COLLATE "C" NOT NULL DEFAULT '{}',
     PRIMARY KEY (provider, external_id),
     CHECK (state <> 'reported' OR disputed_micros = 0),
     FOREIGN KEY (provider, kind, payment_id) REFERENCES payment_references
@@ -259,24 +261,29 @@ EXCEPTION WHEN SQLSTATE 'HF001' THEN
 END
 $$;
 
--- Notes that an event told of a dispute, where its payment is known. Gives whose the dispute is, or
--- NULL. What the provider itself has said of it already stands.
+-- Notes that an event told of a dispute, where a payment that it names is known. Gives whom it
+-- concerns: all that events named while it is only reported, and nobody where none is known. What
+-- the provider itself has said of it already stands.
 CREATE FUNCTION dispute_reported(
-    p_provider text, p_kind text, p_payment_id text, p_external_id text, p_now timestamptz
-) RETURNS text
+    p_provider text, p_kind text, p_payment_ids text[], p_external_id text, p_now timestamptz
+) RETURNS text[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_org text;
+    v_named text[];
 BEGIN
-    INSERT INTO payment_disputes
-    SELECT p_provider, p_external_id, p_kind, p_payment_id, organization_id, 0, 'reported', NULL,
-           NULL, p_now, p_now
+    INSERT INTO payment_disputes AS known
+    SELECT p_provider, p_external_id, p_kind, (array_agg(external_id ORDER BY external_id))[1],
+           (array_agg(organization_id ORDER BY external_id))[1], 0, 'reported', NULL, NULL, p_now,
+           p_now, array_agg(DISTINCT organization_id)
     FROM payment_references
-    WHERE provider = p_provider AND kind = p_kind AND external_id = p_payment_id
-    ON CONFLICT DO NOTHING;
-    SELECT organization_id INTO v_org FROM payment_disputes
-        WHERE provider = p_provider AND external_id = p_external_id;
-    RETURN v_org;
+    WHERE provider = p_provider AND kind = p_kind AND external_id = ANY (p_payment_ids)
+    HAVING count(*) > 0
+    ON CONFLICT (provider, external_id) DO UPDATE SET named = ARRAY(
+        SELECT DISTINCT one FROM unnest(known.named || excluded.named) AS u(one) ORDER BY one)
+    WHERE known.state = 'reported' AND NOT known.named @> excluded.named;
+    SELECT CASE state WHEN 'reported' THEN named ELSE ARRAY[organization_id] END INTO v_named
+        FROM payment_disputes WHERE provider = p_provider AND external_id = p_external_id;
+    RETURN coalesce(v_named, '{}');
 END
 $$;
 

@@ -51,7 +51,8 @@ CREATE TABLE top_up_settings (
     day_cap_count   integer NOT NULL CHECK (day_cap_count BETWEEN 1 AND 100),
     armed           boolean NOT NULL DEFAULT true,
     crossed_at      timestamptz,
-    crossings       bigint NOT NULL DEFAULT 0 CHECK (crossings >= 0),
+    crossings       bigint NOT NULL DEFAULT 0
+                        CHECK (crossings >= 0 AND crossings < 1000000000000000),
     -- When the job that looks again is due, where one was staged.
     asks_at         timestamptz,
     set_by          text NOT NULL CHECK (length(set_by) BETWEEN 1 AND 200),
@@ -126,7 +127,8 @@ BEGIN
         jsonb_build_object('threshold_micros', threshold_micros, 'available_micros', v_available,
                            'currency', NEW.currency), crossed_at
     FROM crossed ORDER BY threshold_micros DESC
-    ON CONFLICT DO NOTHING;
+    -- Only one that stands is the same: any other conflict must not swallow it.
+    ON CONFLICT (kind, organization_id, subject) WHERE cleared_at IS NULL DO NOTHING;
     UPDATE top_up_settings
     SET armed = false, crossings = crossings + 1, crossed_at = greatest(NEW.updated_at, set_at)
     WHERE organization_id = NEW.organization_id AND enabled AND armed
@@ -191,7 +193,19 @@ $$;
 
 GRANT SELECT ON alerts, wallet_thresholds, top_up_settings, top_up_decisions
     TO holdfast_app, holdfast_readonly;
-GRANT INSERT, UPDATE ON alerts, wallet_thresholds, top_up_settings, top_up_decisions
-    TO holdfast_app;
+-- By column: wallet_fell writes these rows inside debits and refunds, so nobody may choose an
+-- alert's number or a count of crossings that would stop them, nor move a row to another wallet.
+GRANT INSERT (kind, organization_id, subject, severity, details, raised_at), UPDATE (cleared_at)
+    ON alerts TO holdfast_app;
+GRANT INSERT, UPDATE (armed, crossed_at, set_by, set_why, set_at)
+    ON wallet_thresholds TO holdfast_app;
+GRANT INSERT (organization_id, enabled, provider, payment_method, below_micros, amount_micros,
+        day_cap_micros, day_cap_count, armed, crossed_at, asks_at, set_by, set_why, set_at),
+    UPDATE (enabled, provider, payment_method, below_micros, amount_micros, day_cap_micros,
+        day_cap_count, armed, crossed_at, asks_at, set_by, set_why, set_at)
+    ON top_up_settings TO holdfast_app;
+GRANT INSERT, UPDATE (state, charging_at, ended_at, payment_external_id, charged_micros,
+        decline_code)
+    ON top_up_decisions TO holdfast_app;
 GRANT DELETE ON wallet_thresholds TO holdfast_app;
 REVOKE ALL ON FUNCTION ledger_new_id, wallet_fell, wallet_watch, ledger_rearm FROM PUBLIC;

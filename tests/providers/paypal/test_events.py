@@ -90,7 +90,7 @@ def test_what_becomes_of_a_refund_asks_for_the_refund(name):
 def test_a_disputes_event_says_whether_it_begins_and_names_its_payment(name, opening):
     about = {"dispute_id": "PP-D-1", "disputed_transactions": [{"seller_transaction_id": "3C1"}]}
     report = parse(event(f"CUSTOMER.DISPUTE.{name}", about))
-    assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", "3C1", opening)
+    assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", ("3C1",), opening)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,19 @@ def test_a_disputes_event_says_whether_it_begins_and_names_its_payment(name, ope
         ["x"],
         [{}],
         [{"seller_transaction_id": "../x"}],
-        [{"seller_transaction_id": "3C1"}, {"seller_transaction_id": "3C2"}],
     ],
 )
-def test_a_dispute_that_does_not_name_one_payment_names_none(listed):
+def test_a_dispute_without_a_plain_payment_names_none(listed):
     about = {"dispute_id": "PP-D-1", "disputed_transactions": listed}
     report = parse(event("CUSTOMER.DISPUTE.CREATED", about))
-    assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", None, True)
+    assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", (), True)
+
+
+def test_a_disputes_event_names_every_payment_once():
+    listed = [{"seller_transaction_id": one} for one in ("3C1", "3C2", "../x", "3C1")]
+    about = {"dispute_id": "PP-D-1", "disputed_transactions": listed}
+    report = parse(event("CUSTOMER.DISPUTE.CREATED", about))
+    assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", ("3C1", "3C2"), True)
 
 
 def test_a_dispute_without_a_plain_id_is_malformed():
@@ -121,11 +127,11 @@ def test_a_dispute_without_a_plain_id_is_malformed():
     [
         (
             "created",
-            DisputeReport(Provider.PAYPAL, "PP-000-001-341-393", "45V487086B989905H", True),
+            DisputeReport(Provider.PAYPAL, "PP-000-001-341-393", ("45V487086B989905H",), True),
         ),
         (
             "resolved",
-            DisputeReport(Provider.PAYPAL, "PP-000-001-341-261", "6C589962JJ4368547", False),
+            DisputeReport(Provider.PAYPAL, "PP-000-001-341-261", ("6C589962JJ4368547",), False),
         ),
     ],
 )
