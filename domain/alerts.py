@@ -35,6 +35,7 @@ class AlertKind(StrEnum):
 class Severity(StrEnum):
     INFO = "info"
     WARNING = "warning"
+    CRITICAL = "critical"
 
 
 def raise_alert(

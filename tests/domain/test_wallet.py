@@ -10,6 +10,7 @@ from sqlalchemy import text
 from base.enums import FreezeReason
 from base.money import AMOUNT_MICROS_MAX
 from db.engine import DatabaseBusy
+from db.models import Wallet
 from domain import books
 from domain import wallet as wallets
 from domain.notes import WhoAndWhy
@@ -348,3 +349,31 @@ def test_a_key_of_a_calls_own_is_refused_since_it_would_block_the_calls_bill(sha
     credit(shared, org, 10)
     for act in (credit, debit):
         assert act(shared, org, 1, key="call:c1:commit").outcome == "RESERVED_KEY"
+
+
+def test_what_the_session_read_before_is_read_again(shared, org):
+    def work(session):
+        row = session.get_one(Wallet, org)
+        values = {"key": "k", "amount_micros": 5, "currency": "USD", "now": T0}
+        wallets.credit(session, org, **values)
+        return row.balance_micros
+
+    assert shared.run(work) == 5
+
+
+@pytest.mark.parametrize(
+    ("outcome", "replayed", "before", "balance", "crossed"),
+    [
+        ("OK", False, 1, 0, True),
+        ("OK", False, 0, 1, True),
+        ("OK", False, 2, 1, False),
+        ("OK", False, 0, -1, False),
+        ("OK", False, None, 1, False),
+        ("OK", True, 1, 0, False),
+        ("INSUFFICIENT_FUNDS", False, 1, 0, False),
+    ],
+)
+def test_available_crosses_zero_in_either_direction_and_only_where_money_moved_now(
+    outcome, replayed, before, balance, crossed
+):
+    assert WalletOutcome(outcome, replayed, 1, balance, 0, 0, before).crossed_zero is crossed

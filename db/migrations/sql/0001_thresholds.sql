@@ -15,7 +15,7 @@ CREATE TABLE alerts (
     organization_id text COLLATE "C" REFERENCES organizations,
     -- Which of its kind: a threshold, a payment, a queue.
     subject         text COLLATE "C" NOT NULL CHECK (length(subject) BETWEEN 1 AND 200),
-    severity        text NOT NULL CHECK (severity IN ('info', 'warning')),
+    severity        text NOT NULL CHECK (severity IN ('info', 'warning', 'critical')),
     details         jsonb NOT NULL,
     raised_at       timestamptz NOT NULL,
     cleared_at      timestamptz
