@@ -12,7 +12,7 @@ from rich.console import Console
 from base.clock import wait_until
 
 #: Longest wait for an effect, in seconds; most take a fraction of one.
-_EFFECT_SECONDS = 25
+_EFFECT_SECONDS = 60
 
 
 @dataclass
