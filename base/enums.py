@@ -76,6 +76,43 @@ class HoldStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class CallStatus(StrEnum):
+    """How far a call is, as its provider says. Only the provider's word makes it ended.
+
+    The order is a call's life: a word never moves it back.
+    """
+
+    #: Admitted by us; the provider has not said anything of it yet.
+    ADMITTED = "admitted"
+    QUEUED = "queued"
+    RINGING = "ringing"
+    IN_PROGRESS = "in_progress"
+    FORWARDING = "forwarding"
+    ENDED = "ended"
+
+
+class CallDirection(StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+    WEB = "web"
+
+
+class EndCause(StrEnum):
+    """Why we end a call."""
+
+    CREDIT_GONE = "credit_gone"
+    WALLET_FROZEN = "wallet_frozen"
+    SUBSCRIPTION_INACTIVE = "subscription_inactive"
+    OPERATOR = "operator"
+
+
+class FaultPolicy(StrEnum):
+    """What a call costs that its provider's own fault has ended."""
+
+    WAIVE = "waive"
+    CHARGE = "charge"
+
+
 class TwilioStatus(StrEnum):
     """A subaccount's state; only the provider's own word makes it one of these."""
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from base.enums import DisputeState, Provider, RefundState, SubscriptionStatus, TwilioStatus
+from base.enums import (
+    CallDirection,
+    CallStatus,
+    DisputeState,
+    Provider,
+    RefundState,
+    SubscriptionStatus,
+    TwilioStatus,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,55 @@ class OtherReport:
     event_type: str
 
 
-Report = SubscriptionReport | PaymentReport | DisputeReport | OtherReport
+@dataclass(frozen=True)
+class CallFacts:
+    """A call as its provider describes it, in a message of its own or when asked.
+
+    What is missing, or cannot be believed, is None and named in `oddities`.
+    """
+
+    #: Vapi's id of the call.
+    external_id: str
+    #: None where it says nothing that we know (Vapi's list of words grows).
+    status: CallStatus | None
+    direction: CallDirection | None = None
+    assistant_id: str | None = None
+    phone_number_id: str | None = None
+    #: The leg at Twilio, and the account that carries it.
+    twilio_call_sid: str | None = None
+    twilio_account_sid: str | None = None
+    #: The two parties' numbers, masked already: their last digits alone.
+    our_party: str | None = None
+    their_party: str | None = None
+    #: What we gave the provider along when the call was admitted.
+    organization_id: str | None = None
+    call_id: str | None = None
+    #: The provider's own instants.
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    #: How long it was talked, by the rules of providers/vapi; None where nothing can be believed.
+    duration_ms: int | None = None
+    ended_reason: str | None = None
+    #: It never was connected, or its provider's own fault ended it.
+    never_connected: bool = False
+    provider_fault: bool = False
+    #: What the provider charges us, in micros of a US dollar.
+    provider_cost_micros: int | None = None
+    #: Odd values that were met, by short names.
+    oddities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CallReport:
+    """A verified message about a call. `final` is the report that comes after its end."""
+
+    facts: CallFacts
+    final: bool
+    #: How long before the message was sent the talk had begun, by the provider's own clock.
+    talking_ms: int | None = None
+
+
+Report = SubscriptionReport | PaymentReport | DisputeReport | CallReport | OtherReport
 
 
 @dataclass(frozen=True)
