@@ -108,6 +108,31 @@ class CallReport:
     talking_ms: int | None = None
 
 
+@dataclass(frozen=True)
+class CallAsk:
+    """A call that comes in and waits for our word: who may answer it, and for how long."""
+
+    external_id: str
+    direction: CallDirection
+    assistant_id: str | None
+    phone_number_id: str | None
+    #: Our own number, whole, since its owner is found by it; the other party's last digits alone.
+    our_number: str | None
+    their_party: str | None
+    twilio_call_sid: str | None
+    twilio_account_sid: str | None
+
+
+@dataclass(frozen=True)
+class PredialAsk:
+    """A campaign at the provider asks whether it may dial."""
+
+    campaign_id: str
+    contact_id: str
+    assistant_id: str | None
+    phone_number_id: str | None
+
+
 Report = SubscriptionReport | PaymentReport | DisputeReport | CallReport | OtherReport
 
 

@@ -86,6 +86,10 @@ class Settings(BaseSettings):
         10, gt=0, le=600, description="How often an unsure subaccount is read again"
     )
 
+    vapi_report_seconds: float = Field(
+        120, gt=0, le=86_400, description="How long a call's report is waited for before we ask"
+    )
+
     circuit_failures: int = Field(
         8, ge=1, le=1000, description="So many failures among a provider's last calls open it"
     )

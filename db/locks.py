@@ -1,6 +1,6 @@
 """Row locks, in the house's one order: job, inbox event, organization, subscription, payment,
-wallet (with its freezes, holds and levels), campaign, brand. Whoever takes two of them takes them
-in this order.
+wallet (with its freezes, holds and levels), call, campaign, brand. Whoever takes two of them takes
+them in this order.
 
 FOR NO KEY UPDATE everywhere: plain FOR UPDATE would block the foreign keys of children.
 """
@@ -12,8 +12,9 @@ from typing import TypeVar
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from base.enums import CampaignStatus
+from base.enums import CallStatus, CampaignStatus
 from base.outcomes import Refused
+from db.call_models import Call
 from db.models import Base, Brand, Campaign, Organization, Subscription, Wallet
 
 M = TypeVar("M", bound=Base)
@@ -70,6 +71,33 @@ def lock_wallet(session: Session, organization_id: str) -> Wallet | None:
     """This function will lock a wallet through the ledger's own function; None if there is none."""
     session.execute(text("SELECT wallet_lock(:id)"), {"id": organization_id})
     return session.get(Wallet, organization_id, populate_existing=True)
+
+
+def lock_call(session: Session, organization_id: str, call_id: str) -> Call | None:
+    """This function will lock one call's row; its wallet is locked before, if at all."""
+    return session.get(
+        Call,
+        (organization_id, call_id),
+        with_for_update={"key_share": True},
+        populate_existing=True,
+    )
+
+
+def lock_live_calls(session: Session, organization_id: str) -> list[Call]:
+    """This function will lock an organization's calls that are not known to be over."""
+    return list(
+        session.scalars(
+            select(Call)
+            .where(
+                Call.organization_id == organization_id,
+                Call.status != CallStatus.ENDED,
+                Call.settled_at.is_(None),
+            )
+            .order_by(Call.id)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        )
+    )
 
 
 def lock_campaigns(session: Session, organization_id: str) -> list[Campaign]:

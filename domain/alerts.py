@@ -30,6 +30,18 @@ class AlertKind(StrEnum):
     TOP_UP_CAPPED = "top_up_capped"
     #: What the provider says of a dispute (the subject) cannot be settled here.
     DISPUTE_UNSETTLED = "dispute_unsettled"
+    #: A call (the subject) goes on although its provider was told to end it, or cannot be told.
+    CALL_NOT_ENDED = "call_not_ended"
+    #: A call (the subject) cost more than could be charged; the rest is owed.
+    CALL_SHORTFALL = "call_shortfall"
+    #: What a call (the subject) cost cannot be told; its hold stays.
+    CALL_UNSETTLED = "call_unsettled"
+    #: A verified message tells of a call (the subject) that is nobody's of ours.
+    CALL_UNKNOWN = "call_unknown"
+    #: The provider does not answer what became of a call (the subject) whose hold is over.
+    HOLD_UNANSWERED = "hold_unanswered"
+    #: A call (the subject) was settled, and its provider says now that it was another.
+    CALL_DIFFERS = "call_differs"
 
 
 class Severity(StrEnum):

@@ -6,9 +6,10 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.facts import DisputeReport, OtherReport, PaymentReport, Report
+from base.facts import CallReport, DisputeReport, OtherReport, PaymentReport, Report
 from db.events import LockedEvent
 from domain import disputes, payments, subscriptions
+from domain.calls.words import take_in_report
 
 
 def take_in(session: Session, event: LockedEvent, report: Report, now: datetime) -> str:
@@ -20,6 +21,9 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
         return str(event.outcome)
     if isinstance(report, OtherReport):
         event.outcome = "ignored"
+    elif isinstance(report, CallReport):
+        ours = take_in_report(session, report, event.received_at, now)
+        event.outcome = "handled" if ours else "ignored"
     else:
         if isinstance(report, PaymentReport):
             payments.report(session, report)

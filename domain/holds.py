@@ -33,6 +33,15 @@ class ExpiredCandidate:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class Extension:
+    """One more step of a hold. `nth` counts a hold's extensions from 1."""
+
+    call_id: str
+    nth: int
+    amount_micros: int
+
+
 def reserve(
     session: Session,
     organization_id: str,
@@ -94,6 +103,55 @@ def extend(
         now=now,
     )
     return follow_up(session, organization_id, outcome)
+
+
+def extend_many(
+    session: Session,
+    organization_id: str,
+    extensions: Sequence[Extension],
+    *,
+    expires_at: datetime,
+    now: datetime,
+) -> list[str]:
+    """This function will extend many holds of one wallet in one call, and give each one's outcome.
+
+    Each as `extend` does, in the order given; a refusal of one leaves the others.
+    """
+    row = session.execute(
+        text(
+            "SELECT m.outcomes, (m.answer).* FROM extend_call_credits_many(:org,"
+            " CAST(:calls AS text[]), CAST(:nths AS integer[]), CAST(:amounts AS bigint[]),"
+            " :expires, :now) AS m"
+        ),
+        {
+            "org": organization_id,
+            "calls": [one.call_id for one in extensions],
+            "nths": [one.nth for one in extensions],
+            "amounts": [refusable(one.amount_micros) for one in extensions],
+            "expires": expires_at,
+            "now": now,
+        },
+    ).one()
+    answer = dict(row._mapping)
+    outcomes: list[str] = answer.pop("outcomes")
+    forget(session, Wallet, organization_id)
+    for one in extensions:
+        forget(session, CallHold, (organization_id, one.call_id))
+    if answer["outcome"] is not None:
+        follow_up(session, organization_id, WalletOutcome(**answer))
+    return outcomes
+
+
+def put_off(
+    session: Session, organization_id: str, call_id: str, *, expires_at: datetime, now: datetime
+) -> bool:
+    """This function will put off the end of an open hold, never nearer; False if none is open."""
+    put: bool = session.execute(
+        text("SELECT put_off_call_hold(:org, :call, :expires, :now)"),
+        {"org": organization_id, "call": call_id, "expires": expires_at, "now": now},
+    ).scalar_one()
+    forget(session, CallHold, (organization_id, call_id))
+    return put
 
 
 def commit(

@@ -109,6 +109,11 @@ _PROVIDER = Policy(attempts=160, base_seconds=1, cap_seconds=600)
 #: read every few seconds, also by a job that could not read it for a while.
 _CONVERGE = Policy(attempts=1_500, base_seconds=1, cap_seconds=60)
 
+#: Said within seconds or not at all: a warning that comes late warns of nothing.
+_WARN = Policy(attempts=4, base_seconds=1, cap_seconds=4)
+#: A look is staged anew as long as it is needed, so one of them need not go on for a day.
+_LOOK = Policy(attempts=8, base_seconds=1, cap_seconds=30)
+
 PROCESS_EVENT = JobType("process_event", Queue.SAFETY, ("event_id",), _OWN, False, 30)
 ENFORCE_ORGANIZATION = JobType(
     "enforce_organization", Queue.SAFETY, ("organization_id",), _OWN, False, 10
@@ -133,6 +138,15 @@ UNFREEZE_WALLET = JobType(
 )
 #: The database stages it too, where what is available falls below the level (wallet_fell).
 DECIDE_TOP_UP = JobType("decide_top_up", Queue.BILLING, ("organization_id",), _OWN, False, 10)
+#: A look, an order to Vapi and one to Twilio, each within 5 s; a round, then the job goes on later.
+END_CALL = JobType("end_call", Queue.SAFETY, ("organization_id", "call_id"), _CONVERGE, True, 20)
+WARN_CALL = JobType("warn_call", Queue.SAFETY, ("organization_id", "call_id"), _WARN, True, 12)
+LOOK_AT_CALL = JobType(
+    "look_at_call", Queue.BILLING, ("organization_id", "call_id"), _LOOK, True, 12
+)
+#: Finds what has to be looked at and whose holds are over, and stages that.
+RECONCILE_CALLS = JobType("reconcile_calls", Queue.BILLING, (), _OWN, False, 30)
+EXPIRE_HOLDS = JobType("expire_holds", Queue.BILLING, ("organization_id",), _OWN, False, 30)
 #: Deletes a bounded number of rows, and stages itself again while more are left.
 PRUNE = JobType("prune", Queue.MAINTENANCE, (), _OWN, False, 30)
 
@@ -148,6 +162,11 @@ JOB_TYPES: dict[str, JobType] = {
         FREEZE_WALLET,
         UNFREEZE_WALLET,
         DECIDE_TOP_UP,
+        END_CALL,
+        WARN_CALL,
+        LOOK_AT_CALL,
+        RECONCILE_CALLS,
+        EXPIRE_HOLDS,
         PRUNE,
     )
 }

@@ -14,7 +14,14 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.enums import CampaignStatus, FreezeReason, PauseReason, SubscriptionStatus, TwilioStatus
+from base.enums import (
+    CampaignStatus,
+    EndCause,
+    FreezeReason,
+    PauseReason,
+    SubscriptionStatus,
+    TwilioStatus,
+)
 from db.locks import (
     lock_brands,
     lock_campaigns,
@@ -23,6 +30,7 @@ from db.locks import (
 )
 from db.models import Campaign, Subscription, Wallet
 from domain import wallet as wallets
+from domain.calls.endings import end_live_calls
 from domain.jobs import CONVERGE_TWILIO, stage
 
 #: Who places and lifts what the posture decides.
@@ -56,6 +64,7 @@ class Posture:
     refusal: Refusal | None
     campaigns_paused: int
     campaigns_resumed: int
+    calls_ended: int = 0
 
 
 def standing_of(subscriptions: Sequence[Subscription], now: datetime) -> Standing:
@@ -102,13 +111,15 @@ def apply_posture(
         _freeze_or_lift(session, organization_id, standing, now)
         wallet = lock_wallet(session, organization_id)
     refusal = _refusal(session, wallet, standing, organization_id, now)
+    overridden = standing is not Standing.ACTIVE and refusal is not Refusal.SUBSCRIPTION_INACTIVE
+    effective = Standing.ACTIVE if overridden else standing
+    cause = _end_cause(session, organization_id, effective, now)
+    ended = end_live_calls(session, organization_id, cause, now) if cause else 0
     paused, resumed = _pause_or_resume(
         lock_campaigns(session, organization_id), _pause_reason(refusal), now
     )
-    overridden = standing is not Standing.ACTIVE and refusal is not Refusal.SUBSCRIPTION_INACTIVE
-    effective = Standing.ACTIVE if overridden else standing
     _desire_twilio(session, organization_id, effective, heal=heal)
-    return Posture(standing, refusal, paused, resumed)
+    return Posture(standing, refusal, paused, resumed, ended)
 
 
 def grace_ends_at(subscription: Subscription) -> datetime | None:
@@ -155,6 +166,17 @@ def _refusal(
     if wallet is None or wallet.balance_micros - wallet.held_micros <= 0:
         return Refusal.INSUFFICIENT_FUNDS
     return None
+
+
+def _end_cause(
+    session: Session, organization_id: str, standing: Standing, now: datetime
+) -> EndCause | None:
+    """Why live calls end now. One whose subscription's end is only reported runs on its hold."""
+    if standing is Standing.INACTIVE:
+        return EndCause.SUBSCRIPTION_INACTIVE
+    stopping, _ = wallets.standing_freezes(session, organization_id, now)
+    others = {row.reason for row in stopping} - {FreezeReason.SUBSCRIPTION_INACTIVE}
+    return EndCause.WALLET_FROZEN if others else None
 
 
 def _pause_reason(refusal: Refusal | None) -> PauseReason | None:

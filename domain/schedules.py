@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from base.ids import new_id
 from db import schedules as rows
 from db.jobs import Cause, set_cause
-from domain.jobs import PRUNE, JobType, stage
+from domain.jobs import PRUNE, RECONCILE_CALLS, JobType, stage
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Schedule:
     job: JobType
 
 
-SCHEDULES: tuple[Schedule, ...] = (Schedule("prune", 3_600, PRUNE),)
+SCHEDULES: tuple[Schedule, ...] = (
+    Schedule("prune", 3_600, PRUNE),
+    Schedule("reconcile_calls", 15, RECONCILE_CALLS),
+)
 
 
 def declare(session: Session, schedules: Iterable[Schedule] = SCHEDULES) -> None:

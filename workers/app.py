@@ -22,6 +22,7 @@ from providers.registry import Providers
 from workers.actors import ACTORS
 from workers.broker import UNKNOWN_JOB, BellBroker
 from workers.execute import Executor
+from workers.meter import Meter
 from workers.stop import StopSignals, stop_worker
 
 log = get_logger(__name__)
@@ -32,6 +33,8 @@ _REDIS_RETRIES = 60
 _HEARTBEAT_TIMEOUT_MS = 10_000
 #: Seconds for the look that tells that a job is of an unknown name.
 _UNKNOWN_LIMIT_SECONDS = 10
+#: Seconds that the meter has to end the wallet that it is at.
+_METER_STOP_SECONDS = 6
 #: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
 #: milliseconds; far below the heartbeat's timeout, since each look is a heartbeat too.
 _IDLE_WAIT_MS = 500
@@ -85,8 +88,9 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     signals = StopSignals()
     ringer = Ringer(settings.redis_url)
     name = worker_name()
+    # One connection more than threads, for the meter.
     database = Database(
-        settings.database_url, name=name, pool_size=threads, after_commit=ringer.ring
+        settings.database_url, name=name, pool_size=threads + 1, after_commit=ringer.ring
     )
     executor = Executor(database, providers, settings, ACTORS, name)
     broker = build_broker(settings.redis_url, executor, queues)
@@ -101,9 +105,14 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     # Said by Dramatiq's own command line, which is not ours: it starts the clock of time limits.
     broker.emit_after("process_boot")
     worker.start()
+    meter = Meter(database) if Queue.SAFETY in queues else None
+    if meter is not None:
+        meter.start()
     log.info("worker started", queues=sorted(queues), threads=threads, worker=name)
     signals.wait()
     log.info("worker stopping", worker=name)
+    if meter is not None:
+        meter.stop(_METER_STOP_SECONDS)
     longest = max(job.limit_seconds for job in JOB_TYPES.values())
     unfinished = stop_worker(worker, limit_seconds=longest + 5, hurry=lambda: signals.count > 1)
     ringer.close()

@@ -6,6 +6,13 @@ Each is safe to run twice, at once, late and out of order.
 from __future__ import annotations
 
 from workers.actors.billing import decide_top_up, look_at_payment
+from workers.actors.calls import (
+    end_call,
+    expire_holds,
+    look_at_call,
+    reconcile_calls,
+    warn_call,
+)
 from workers.actors.disputes import freeze_wallet, look_at_dispute, unfreeze_wallet
 from workers.actors.events import process_event
 from workers.actors.subscriptions import enforce_organization, look_at_subscription
@@ -25,6 +32,11 @@ ACTORS: dict[str, Actor] = {
         freeze_wallet,
         unfreeze_wallet,
         decide_top_up,
+        end_call,
+        warn_call,
+        look_at_call,
+        reconcile_calls,
+        expire_holds,
         prune,
     )
 }

@@ -1,0 +1,147 @@
+"""Whose a call is: by the assistant, phone number or campaign that a verified message names.
+
+Never by what a caller says of itself in a header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import Session
+
+from base.outcomes import Refused
+from db.call_models import CallDoor
+from db.models import Brand, Wallet
+from domain.notes import note_act
+from domain.wallet import WalletNotFound
+
+_ID_LENGTH_MAX = 64
+
+
+class DoorKind(StrEnum):
+    """What a door goes by; a phone number by Vapi's id of it, or by the number itself."""
+
+    ASSISTANT = "assistant"
+    PHONE_NUMBER = "phone_number"
+    CAMPAIGN = "campaign"
+
+
+class InvalidDoor(Refused):
+    """A door's id is none, another organization has it, or its brand is not its own."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("INVALID_DOOR", why)
+
+
+def find_door(
+    session: Session,
+    *,
+    assistant_id: str | None = None,
+    phone_numbers: Iterable[str | None] = (),
+    campaign_id: str | None = None,
+) -> CallDoor | None:
+    """This function will give the door that a call comes by; None for one that is not ours.
+
+    Where several are named they must lead to one organization: a phone number of one and an
+    assistant of another is nobody's call.
+    """
+    named = [
+        (str(kind), external_id)
+        for kind, external_id in (
+            (DoorKind.ASSISTANT, assistant_id),
+            (DoorKind.CAMPAIGN, campaign_id),
+            *((DoorKind.PHONE_NUMBER, one) for one in phone_numbers),
+        )
+        if external_id
+    ]
+    if not named:
+        return None
+    found = session.scalars(
+        select(CallDoor)
+        .where(tuple_(CallDoor.kind, CallDoor.external_id).in_(named))
+        # The number says most of a call: which assistant answers, and which brand carries it.
+        .order_by(CallDoor.kind.desc(), CallDoor.external_id)
+        .execution_options(populate_existing=True)
+    ).all()
+    if len({door.organization_id for door in found}) != 1:
+        return None
+    return found[0]
+
+
+def add_door(
+    session: Session,
+    organization_id: str,
+    kind: DoorKind,
+    external_id: str,
+    *,
+    assistant_id: str | None = None,
+    brand_id: str | None = None,
+    by: str,
+    why: str,
+    now: datetime,
+) -> None:
+    """This function will say that calls by this door are an organization's.
+
+    `assistant_id` answers the calls that come in by it; `brand_id` carries them at Twilio. Replay:
+    the same door is given its new assistant and brand. Raises: InvalidDoor, WalletNotFound,
+    WhoAndWhy, InvalidNote.
+    """
+    if session.get(Wallet, organization_id) is None:
+        raise WalletNotFound(organization_id)
+    if not 0 < len(external_id) <= _ID_LENGTH_MAX or "\0" in external_id:
+        raise InvalidDoor(f"an id has 1 to {_ID_LENGTH_MAX} characters")
+    if assistant_id is not None and not 0 < len(assistant_id) <= _ID_LENGTH_MAX:
+        raise InvalidDoor(f"an assistant's id has 1 to {_ID_LENGTH_MAX} characters")
+    if brand_id is not None:
+        brand = session.get(Brand, brand_id)
+        if brand is None or brand.organization_id != organization_id:
+            raise InvalidDoor(f"{brand_id} is no brand of the organization")
+    door = session.get(CallDoor, (str(kind), external_id), populate_existing=True)
+    if door is None:
+        door = CallDoor(
+            kind=str(kind),
+            external_id=external_id,
+            organization_id=organization_id,
+            created_at=now,
+        )
+        session.add(door)
+    elif door.organization_id != organization_id:
+        raise InvalidDoor(f"{external_id} belongs to another organization")
+    door.assistant_id, door.brand_id = assistant_id, brand_id
+    session.flush()
+    note_act(session, "call_door.add", f"{kind} {external_id}", by=by, why=why, now=now)
+
+
+def remove_door(
+    session: Session, kind: DoorKind, external_id: str, *, by: str, why: str, now: datetime
+) -> bool:
+    """This function will close a door: calls by it are nobody's from now on. False if none was."""
+    removed = session.execute(
+        delete(CallDoor)
+        .where(CallDoor.kind == str(kind), CallDoor.external_id == external_id)
+        .returning(CallDoor.external_id)
+    ).one_or_none()
+    if removed is not None:
+        note_act(session, "call_door.remove", f"{kind} {external_id}", by=by, why=why, now=now)
+    return removed is not None
+
+
+def list_doors(session: Session, organization_id: str) -> list[CallDoor]:
+    """This function will give an organization's doors."""
+    return list(
+        session.scalars(
+            select(CallDoor)
+            .where(CallDoor.organization_id == organization_id)
+            .order_by(CallDoor.kind, CallDoor.external_id)
+        )
+    )
+
+
+def twilio_account_of(session: Session, door: CallDoor | None) -> str | None:
+    """This function will give the subaccount that carries a door's calls at Twilio, if known."""
+    if door is None or door.brand_id is None:
+        return None
+    return session.scalar(select(Brand.twilio_subaccount_sid).where(Brand.id == door.brand_id))

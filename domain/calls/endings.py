@@ -1,0 +1,199 @@
+"""Ending calls: decided once, told again and again, and believed only on the provider's word.
+
+A round tells Vapi, speaking first; the next ones do without words; then Twilio completes the leg;
+then a person is told. The hold stays until the provider has said that the call is over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus, EndCause
+from db.call_models import Call
+from db.locks import lock_call, lock_live_calls
+from domain.alerts import AlertKind, Severity, raise_alert
+from domain.calls.rows import CallNotFound, call_and_wallet, note
+from domain.calls.terms import terms_of
+from domain.jobs import END_CALL, WARN_CALL, stage
+from domain.notes import check_who_and_why, note_act
+
+#: Rounds that Vapi is asked in; from the one after them on, Twilio completes the leg as well.
+VAPI_ROUNDS = 2
+#: From this round on a person knows.
+ALERT_ROUND = 6
+#: Seconds after a round until the next: time to speak, then to obey, then to answer at all.
+_SPEECH_SECONDS = 3.0
+_OBEY_SECONDS = 0.8
+_STUBBORN_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of ending a call: what to tell whom."""
+
+    number: int
+    provider_call_id: str | None
+    twilio_account_sid: str | None
+    twilio_call_sid: str | None
+    text: str
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the call is told first why it ends."""
+        return self.number == 1
+
+    @property
+    def at_twilio_too(self) -> bool:
+        """Whether the leg is completed at Twilio, whatever Vapi says."""
+        return self.number > VAPI_ROUNDS
+
+
+def decide_ending(session: Session, call: Call, cause: EndCause, now: datetime) -> bool:
+    """This function will decide, under its lock, that a call ends; False if it was decided before.
+
+    Its ending is a job from here on. A call that is over, or settled, is left alone.
+    """
+    if (
+        call.end_decided_at is not None
+        or call.status == CallStatus.ENDED
+        or call.settled_at is not None
+    ):
+        return False
+    call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
+    session.flush()
+    note(session, call, "end_decided", now, cause)
+    stage(
+        session,
+        END_CALL,
+        call.organization_id,
+        organization_id=call.organization_id,
+        call_id=call.id,
+    )
+    return True
+
+
+def end_live_calls(session: Session, organization_id: str, cause: EndCause, now: datetime) -> int:
+    """This function will decide that all of an organization's live calls end, and give how many.
+
+    The wallet is locked before. Replay: those that are ending already are not counted.
+    """
+    live = lock_live_calls(session, organization_id)
+    return sum(decide_ending(session, call, cause, now) for call in live)
+
+
+def end_by_hand(
+    session: Session,
+    organization_id: str,
+    call_id: str,
+    *,
+    operator: str,
+    why: str,
+    now: datetime,
+) -> bool:
+    """This function will end a call by an operator's word; False if it was ending or over.
+
+    Raises: CallNotFound, WhoAndWhy, InvalidNote.
+    """
+    check_who_and_why(operator, why)
+    call, _ = call_and_wallet(session, organization_id, call_id)
+    decided = decide_ending(session, call, EndCause.OPERATOR, now)
+    if decided:
+        subject = f"{organization_id} {call_id}"
+        note_act(session, "call.end", subject, by=operator, why=why, now=now)
+    return decided
+
+
+def begin_round(
+    session: Session, organization_id: str, call_id: str, now: datetime
+) -> Round | None:
+    """This function will begin the next round; None once the call is over.
+
+    Raises: CallNotFound.
+    """
+    call = lock_call(session, organization_id, call_id)
+    if call is None:
+        raise CallNotFound(call_id)
+    if call.status == CallStatus.ENDED or call.settled_at is not None:
+        return None
+    call.end_rounds += 1
+    if call.end_rounds >= ALERT_ROUND:
+        _tell_not_ended(session, call, "it does not end", now)
+    return Round(
+        call.end_rounds,
+        call.provider_call_id,
+        call.twilio_account_sid,
+        call.twilio_call_sid,
+        terms_of(session, organization_id).ending_text,
+    )
+
+
+def end_round(
+    session: Session,
+    organization_id: str,
+    call_id: str,
+    done: Round,
+    *,
+    told: list[str],
+    now: datetime,
+) -> float | None:
+    """This function will record whom a round told, and give the seconds until the next one.
+
+    `told` names what was accepted: "say", "end", "twilio"; none of them is an end. None: the call
+    is over meanwhile. Raises: CallNotFound.
+    """
+    call = lock_call(session, organization_id, call_id)
+    if call is None:
+        raise CallNotFound(call_id)
+    if told:
+        call.end_told_at = call.end_told_at or now
+    elif done.at_twilio_too:
+        # Nobody could be told: not Vapi, and not Twilio either.
+        _tell_not_ended(session, call, "nobody can be told to end it", now)
+    note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
+    if call.status == CallStatus.ENDED or call.settled_at is not None:
+        return None
+    if done.number >= ALERT_ROUND:
+        return _STUBBORN_SECONDS
+    return _SPEECH_SECONDS if "say" in told else _OBEY_SECONDS
+
+
+def decide_warning(session: Session, call: Call, now: datetime) -> None:
+    """This function will have a call told, once, that its credit is nearly gone."""
+    call.warned_at = now
+    session.flush()
+    note(session, call, "warned", now)
+    stage(
+        session,
+        WARN_CALL,
+        call.organization_id,
+        organization_id=call.organization_id,
+        call_id=call.id,
+    )
+
+
+def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[str, str] | None:
+    """This function will give the provider's id and the words of a warning; None if it is too late.
+
+    Too late is one whose call is over or ending.
+    """
+    call = session.get(Call, (organization_id, call_id), populate_existing=True)
+    if call is None or call.provider_call_id is None or call.status == CallStatus.ENDED:
+        return None
+    if call.end_decided_at is not None or call.settled_at is not None:
+        return None
+    return call.provider_call_id, terms_of(session, organization_id).warning_text
+
+
+def _tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
+    raise_alert(
+        session,
+        AlertKind.CALL_NOT_ENDED,
+        call.organization_id,
+        call.id,
+        severity=Severity.CRITICAL,
+        details={"why": why, "cause": call.end_cause, "provider_call": call.provider_call_id},
+        now=now,
+    )

@@ -1,0 +1,126 @@
+"""The tick: what the live calls of one wallet need now, decided for all of them together.
+
+Each call's hold covers the increment that begins next, and a margin, before it begins; what is left
+is shared out among them, and a call that cannot be covered any more is ended in time. Plain rules;
+domain/calls/ticks carries them out under the wallet's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from domain.calls.rates import Rate
+from domain.calls.terms import Terms
+
+#: How much earlier than it must be a hold is extended, in seconds: the tick is not punctual.
+LEAD_SECONDS = 2.0
+#: A call that waits for its warning is looked at again after this share of the time until then,
+#: since others spend too; and after this many seconds at the earliest.
+_WARNING_SHARE = 0.25
+_LOOK_SECONDS_MIN = 1.0
+
+
+@dataclass
+class Metered:
+    """A live call as its meter sees it, and what it is given."""
+
+    call_id: str
+    rate: Rate
+    elapsed_seconds: float
+    hold_micros: int
+    debt_micros: int
+    warned: bool
+    #: Whether its hold is open; one without cannot be given more.
+    can_extend: bool = True
+    #: What it gets now, out of what is available and out of the debt limit.
+    extend_micros: int = 0
+    borrow_micros: int = 0
+    warn: bool = False
+    end: bool = False
+    #: Seconds until it has to be looked at again.
+    next_seconds: float = 0.0
+
+    @property
+    def covered_seconds(self) -> int:
+        """How long a talk its hold pays for, with what it may borrow."""
+        return self.rate.seconds_for(self.hold_micros + self.debt_micros)
+
+    @property
+    def left_seconds(self) -> float:
+        """How much of that is left."""
+        return self.covered_seconds - self.elapsed_seconds
+
+    def price_of(self, more_seconds: int) -> int:
+        """This function will give what it takes to cover so many seconds more."""
+        whole = self.covered_seconds + self.rate.up_to_increment(more_seconds)
+        return max(0, self.rate.cost_micros(1000 * whole) - self.hold_micros - self.debt_micros)
+
+    def give(self, micros: int) -> None:
+        """This function will add to its hold."""
+        self.extend_micros += micros
+        self.hold_micros += micros
+
+    def lend(self, micros: int) -> None:
+        """This function will let it use more of the debt limit."""
+        self.borrow_micros += micros
+        self.debt_micros += micros
+
+
+def share_out(
+    calls: Sequence[Metered], terms: Terms, *, available_micros: int, debt_room_micros: int
+) -> None:
+    """This function will decide for every live call of one wallet what it gets, or that it ends.
+
+    What is available is 0 while the wallet may not spend. Whoever is nearest to its end comes
+    first; where there is not enough for a step each, each gets its share in whole increments, and
+    one increment at least as long as there is any.
+    """
+    pot, room = max(0, available_micros), max(0, debt_room_micros)
+    must_seconds = terms.margin_seconds
+    for place, call in enumerate(sorted(calls, key=lambda one: one.left_seconds)):
+        if call.left_seconds <= must_seconds + LEAD_SECONDS:
+            sharing = len(calls) - place
+            if call.can_extend:
+                pot -= _cover(call, terms, pot, sharing, call.give)
+            if call.left_seconds <= must_seconds + LEAD_SECONDS:
+                room -= _cover(call, terms, room, sharing, call.lend)
+    for call in calls:
+        call.end = call.left_seconds <= must_seconds
+        seconds_to_end = call.left_seconds + _share_seconds(call, pot + room, len(calls))
+        call.warn = not call.warned and not call.end and seconds_to_end <= terms.warn_before_seconds
+        call.next_seconds = _next_look(call, terms, seconds_to_end)
+
+
+def _cover(call: Metered, terms: Terms, pot: int, sharing: int, take: Callable[[int], None]) -> int:
+    """Covers a step of a call out of a pot that so many share, or what it can; gives the price."""
+    step = call.price_of(terms.step_seconds)
+    increment = call.price_of(call.rate.increment_seconds)
+    if step * sharing <= pot:
+        price = step
+    elif increment <= pot:
+        share = max(increment, pot // sharing)
+        more_seconds = _share_seconds(call, min(share, pot), 1)
+        price = call.price_of(more_seconds)
+    else:
+        price = 0
+    if price:
+        take(price)
+    return price
+
+
+def _share_seconds(call: Metered, pot: int, sharing: int) -> int:
+    """How many seconds more a call's share of a pot pays for, beyond what is covered already."""
+    paid = call.rate.seconds_for(call.hold_micros + call.debt_micros + pot // sharing)
+    return max(0, paid - call.covered_seconds)
+
+
+def _next_look(call: Metered, terms: Terms, seconds_to_end: float) -> float:
+    wait = call.left_seconds - terms.margin_seconds - LEAD_SECONDS
+    if wait <= 0:
+        # It cannot be extended: it ends when what it has is used up to its margin.
+        wait = call.left_seconds - terms.margin_seconds
+    if not call.warned and not call.warn and terms.warn_before_seconds:
+        to_warning = seconds_to_end - terms.warn_before_seconds
+        wait = min(wait, max(_LOOK_SECONDS_MIN, to_warning * _WARNING_SHARE))
+    return max(0.0, wait)

@@ -1,0 +1,156 @@
+"""What a call costs: a price a minute, in whole increments, never less than a minimum.
+
+One rounding: the talk is counted up to whole increments, their price up to whole micros.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from base.enums import CallDirection
+from base.outcomes import Refused
+from db.call_models import CallRate
+from domain.notes import check_who_and_why, note_act
+
+#: The route whose rate holds where no other fits.
+DEFAULT_ROUTE = "default"
+#: What a call may be counted in, in seconds.
+INCREMENTS_SECONDS = (1, 6, 30, 60)
+#: The dearest minute, and the highest minimum, in micros: a call of twelve hours stays an amount.
+RATE_MICROS_MAX = 10**12
+_ROUTE = re.compile(r"default|(inbound|outbound|web)(:\+[0-9]{1,15})?", re.ASCII)
+
+
+class InvalidRate(Refused):
+    """A rate is out of bounds, or its route is none."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("INVALID_RATE", why)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A price a minute, the seconds it is counted in, and the least that a call costs."""
+
+    micros_per_minute: int
+    increment_seconds: int
+    minimum_micros: int = 0
+
+    def cost_micros(self, duration_ms: int) -> int:
+        """This function will price a talk; one that never began costs nothing."""
+        if duration_ms <= 0:
+            return 0
+        increments = -(-duration_ms // (1000 * self.increment_seconds))
+        price = -(-increments * self.increment_seconds * self.micros_per_minute // 60)
+        return max(self.minimum_micros, price)
+
+    def seconds_for(self, amount_micros: int) -> int:
+        """This function will give the longest talk, in whole increments, that an amount pays."""
+        if amount_micros < self.minimum_micros:
+            return 0
+        increment_price = self.increment_seconds * self.micros_per_minute
+        return max(0, 60 * amount_micros // increment_price) * self.increment_seconds
+
+    def up_to_increment(self, seconds: int) -> int:
+        """This function will count seconds up to whole increments."""
+        return -(-seconds // self.increment_seconds) * self.increment_seconds
+
+
+def rate_for(
+    session: Session, organization_id: str, direction: CallDirection, number: str | None
+) -> Rate | None:
+    """This function will give the rate of the longest route that fits; None where none does.
+
+    `number` is the one that the route goes by, with its plus sign: the called one of a call that
+    goes out, our own of one that comes in.
+    """
+    rows = session.scalars(
+        select(CallRate)
+        .where(CallRate.organization_id == organization_id)
+        .execution_options(populate_existing=True)
+    )
+    fitting = [row for row in rows if _fits(row.route, direction, number)]
+    if not fitting:
+        return None
+    # By length the default is the shortest but one of a plain direction, which goes before it.
+    best = max(fitting, key=lambda row: (row.route != DEFAULT_ROUTE, len(row.route)))
+    return Rate(best.micros_per_minute, best.increment_seconds, best.minimum_micros)
+
+
+def list_rates(session: Session, organization_id: str) -> list[CallRate]:
+    """This function will give an organization's rates, by route."""
+    return list(
+        session.scalars(
+            select(CallRate)
+            .where(CallRate.organization_id == organization_id)
+            .order_by(CallRate.route)
+        )
+    )
+
+
+def set_rate(
+    session: Session,
+    organization_id: str,
+    rate: Rate,
+    *,
+    route: str = DEFAULT_ROUTE,
+    by: str,
+    why: str,
+    now: datetime,
+) -> None:
+    """This function will set what a route's minute costs, for calls that begin from now on.
+
+    Routes are "default", a direction, or a direction and the beginning of a number, such as
+    "outbound:+44". Replay: the same again changes who set it, and when. Raises: InvalidRate,
+    WhoAndWhy, InvalidNote.
+    """
+    check_who_and_why(by, why)
+    if not _ROUTE.fullmatch(route):
+        raise InvalidRate(f"{route!r} is no route")
+    if rate.increment_seconds not in INCREMENTS_SECONDS:
+        raise InvalidRate(f"counted in {INCREMENTS_SECONDS} s, not in {rate.increment_seconds}")
+    if not 0 < rate.micros_per_minute <= RATE_MICROS_MAX:
+        raise InvalidRate("a minute costs more than nothing, and at most a million")
+    if not 0 <= rate.minimum_micros <= RATE_MICROS_MAX:
+        raise InvalidRate("the minimum is out of bounds")
+    values = {
+        "micros_per_minute": rate.micros_per_minute,
+        "increment_seconds": rate.increment_seconds,
+        "minimum_micros": rate.minimum_micros,
+        "set_by": by,
+        "set_why": why,
+        "set_at": now,
+    }
+    session.execute(
+        insert(CallRate)
+        .values(organization_id=organization_id, route=route, **values)
+        .on_conflict_do_update(index_elements=("organization_id", "route"), set_=values)
+    )
+    note_act(session, "call_rate.set", f"{organization_id} {route}", by=by, why=why, now=now)
+
+
+def remove_rate(
+    session: Session, organization_id: str, route: str, *, by: str, why: str, now: datetime
+) -> bool:
+    """This function will take a route's rate away; False if there was none."""
+    removed = session.execute(
+        delete(CallRate)
+        .where(CallRate.organization_id == organization_id, CallRate.route == route)
+        .returning(CallRate.route)
+    ).one_or_none()
+    if removed is not None:
+        note_act(session, "call_rate.remove", f"{organization_id} {route}", by=by, why=why, now=now)
+    return removed is not None
+
+
+def _fits(route: str, direction: CallDirection, number: str | None) -> bool:
+    if route == DEFAULT_ROUTE:
+        return True
+    of_direction, _, prefix = route.partition(":")
+    return of_direction == direction and (number or "").startswith(prefix)

@@ -1,0 +1,76 @@
+"""A call's row: how it is found and locked, with its wallet before it, and its timeline."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.outcomes import Refused
+from db.call_models import Call, CallTimeline
+from db.locks import lock_call, lock_wallet
+from db.models import Wallet
+from domain.calls.rates import Rate
+
+#: How long after the time it covers a hold ends, if nobody extends it: longer than a report takes.
+HOLD_GRACE_SECONDS = 900
+#: A call that has not begun is asked about this often, in seconds.
+BEGIN_LOOK_SECONDS = 30
+_DETAIL_LENGTH_MAX = 500
+
+
+class CallNotFound(Refused):
+    """There is no call with this id."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__("CALL_NOT_FOUND", call_id, call=call_id)
+
+
+def call_of_provider(session: Session, provider_call_id: str) -> Call | None:
+    """This function will give the call that its provider knows by this id, unlocked."""
+    return session.scalars(
+        select(Call)
+        .where(Call.provider_call_id == provider_call_id)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def call_and_wallet(session: Session, organization_id: str, call_id: str) -> tuple[Call, Wallet]:
+    """This function will lock a call's wallet, then the call.
+
+    Raises: CallNotFound.
+    """
+    wallet = lock_wallet(session, organization_id)
+    call = lock_call(session, organization_id, call_id)
+    if wallet is None or call is None:
+        raise CallNotFound(call_id)
+    return call, wallet
+
+
+def rate_of(call: Call) -> Rate:
+    """This function will give the rate that a call began with."""
+    return Rate(call.micros_per_minute, call.increment_seconds, call.minimum_micros)
+
+
+def hold_end(now: datetime, seconds: int) -> datetime:
+    """This function will give when a hold that covers so many seconds from now is over."""
+    return now + timedelta(seconds=seconds + HOLD_GRACE_SECONDS)
+
+
+def note(session: Session, call: Call, what: str, now: datetime, detail: str = "") -> None:
+    """This function will add to a call's timeline."""
+    session.add(
+        CallTimeline(
+            organization_id=call.organization_id,
+            call_id=call.id,
+            at=now,
+            what=what,
+            detail=detail[:_DETAIL_LENGTH_MAX],
+        )
+    )
+
+
+def masked(number: str | None) -> str | None:
+    """This function will keep the last four digits of a number, and that there were more."""
+    return None if not number else f"…{number[-4:]}"

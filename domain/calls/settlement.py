@@ -1,0 +1,220 @@
+"""What a call cost: by its real duration and its own rate, once, whoever says so first.
+
+A duration that nobody can tell is told to a person, and the hold stays.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from base.enums import FaultPolicy, HoldStatus
+from base.facts import CallFacts
+from base.outcomes import Refused
+from db.call_models import Call
+from domain import holds
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.rows import CallNotFound, call_and_wallet, note, rate_of
+from domain.calls.terms import terms_of
+from domain.jobs import LOOK_AT_CALL, stage
+from domain.notes import note_act
+from domain.wallet import WalletOutcome
+
+#: The longest talk that is believed: the platform's longest call, and a minute.
+DURATION_MS_MAX = 43_260_000
+
+
+class NotSettled(Refused):
+    """The ledger refused what a call cost."""
+
+    def __init__(self, call_id: str, code: str) -> None:
+        super().__init__(code, call_id, call=call_id)
+
+
+def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now: datetime) -> None:
+    """This function will settle an ended call by its provider's word, under the call's lock.
+
+    `by` is "report" or "look". Where a report says no duration that can be believed, the provider
+    is asked; where the answer has none either, our own meter's is taken, or a person is told.
+    Replay: a call is settled once; another word afterwards moves nothing, and a person is told if
+    the call would have cost otherwise by it.
+    """
+    duration_ms = 0 if facts.never_connected else facts.duration_ms
+    if duration_ms is None and by == "report":
+        stage(
+            session,
+            LOOK_AT_CALL,
+            call.organization_id,
+            organization_id=call.organization_id,
+            call_id=call.id,
+        )
+        return
+    if duration_ms is None:
+        duration_ms = _metered_ms(call)
+        if duration_ms is None:
+            _tell_unsettled(session, call, "its duration cannot be told", now)
+            return
+        call.oddities = sorted({*call.oddities, "metered_by_us"})
+    waived = facts.provider_fault and (
+        terms_of(session, call.organization_id).fault_policy is FaultPolicy.WAIVE
+    )
+    cost = 0 if waived else rate_of(call).cost_micros(duration_ms)
+    if call.settled_at is None or call.settled_by == "expiry":
+        settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
+    elif call.cost_micros != cost:
+        _tell_differs(session, call, duration_ms, cost, now)
+
+
+def settle(
+    session: Session, call: Call, *, duration_ms: int, cost_micros: int, by: str, now: datetime
+) -> WalletOutcome:
+    """This function will charge what a call cost and give back the rest, under the call's lock.
+
+    Its wallet is locked before. What cannot be charged is owed, and told to a person. Raises:
+    NotSettled where the ledger refuses, IDEMPOTENCY_CONFLICT for one that was charged otherwise.
+    """
+    hold = holds.hold_of_call(session, call.organization_id, call.id)
+    if cost_micros == 0 and hold is not None and hold.status == HoldStatus.OPEN:
+        outcome = holds.release(session, call.organization_id, call_id=call.id, now=now)
+    elif cost_micros == 0:
+        outcome = WalletOutcome("OK", True, None, None, None, None, None)
+    else:
+        outcome = holds.commit(
+            session,
+            call.organization_id,
+            call_id=call.id,
+            amount_micros=cost_micros,
+            currency=call.currency,
+            now=now,
+        )
+    if not outcome.ok:
+        raise NotSettled(call.id, outcome.outcome)
+    call.duration_ms, call.cost_micros = duration_ms, cost_micros
+    call.settled_at, call.settled_by, call.tick_at = now, by, None
+    session.flush()
+    note(session, call, "settled", now, f"{by}: {duration_ms} ms, {cost_micros} micros")
+    _tell_shortfall(session, call, now)
+    clear_alerts(session, AlertKind.CALL_UNSETTLED, call.organization_id, call.id, now=now)
+    return outcome
+
+
+def settle_by_api(
+    session: Session, organization_id: str, call_id: str, duration_ms: int, now: datetime
+) -> WalletOutcome:
+    """This function will settle a call by the company's own word of its duration.
+
+    Units: `duration_ms` 0 to 43,260,000. Replay: the same duration answers as the first time;
+    another, IDEMPOTENCY_CONFLICT. Raises: CallNotFound, NotSettled, Refused INVALID_DURATION.
+    """
+    if not 0 <= duration_ms <= DURATION_MS_MAX:
+        raise Refused("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
+    call, _ = call_and_wallet(session, organization_id, call_id)
+    cost = rate_of(call).cost_micros(duration_ms)
+    if call.settled_at is not None and call.settled_by != "expiry":
+        if call.cost_micros != cost:
+            raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
+        return WalletOutcome("OK", True, None, None, None, None, None)
+    return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="api", now=now)
+
+
+def settle_by_hand(
+    session: Session,
+    organization_id: str,
+    call_id: str,
+    *,
+    duration_ms: int,
+    operator: str,
+    why: str,
+    now: datetime,
+) -> WalletOutcome:
+    """This function will settle a call whose cost nothing else can tell, by an operator's word.
+
+    It is over then for us, whatever its provider says. Raises: CallNotFound, NotSettled, WhoAndWhy,
+    InvalidNote, Refused INVALID_DURATION, CALL_SETTLED.
+    """
+    if not 0 <= duration_ms <= DURATION_MS_MAX:
+        raise Refused("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
+    call, _ = call_and_wallet(session, organization_id, call_id)
+    if call.settled_at is not None:
+        raise Refused("CALL_SETTLED", call_id, call=call_id)
+    note_act(session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now)
+    cost = rate_of(call).cost_micros(duration_ms)
+    return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
+
+
+def expire_call(session: Session, organization_id: str, call_id: str, now: datetime) -> bool:
+    """This function will give back the hold of a call that nobody knows, if its time is over.
+
+    Its wallet's lock comes first; under it, only a hold that is still open and still past its end.
+    A report that comes all the same bills directly. Replay: nothing is left to expire.
+    """
+    try:
+        call, _ = call_and_wallet(session, organization_id, call_id)
+    except CallNotFound:
+        return False
+    if call_id not in holds.expire(session, organization_id, call_ids=[call_id], now=now):
+        return False
+    close_expired(session, call, now)
+    return True
+
+
+def close_expired(session: Session, call: Call, now: datetime) -> None:
+    """This function will note, under the call's lock, that its hold has expired."""
+    if call.settled_at is None:
+        call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, "expiry", None
+        session.flush()
+        note(session, call, "expired", now)
+
+
+def _metered_ms(call: Call) -> int | None:
+    """How long it was talked by our own clock, where we were told of both ends."""
+    if call.started_at is None or call.metered_from is None or call.ended_seen_at is None:
+        return None
+    metered = round((call.ended_seen_at - call.metered_from) / timedelta(milliseconds=1))
+    return min(max(0, metered), DURATION_MS_MAX)
+
+
+def _tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
+    raise_alert(
+        session,
+        AlertKind.CALL_UNSETTLED,
+        call.organization_id,
+        call.id,
+        severity=Severity.CRITICAL,
+        details={"why": why, "provider_call": call.provider_call_id},
+        now=now,
+    )
+
+
+def _tell_differs(
+    session: Session, call: Call, duration_ms: int, cost_micros: int, now: datetime
+) -> None:
+    raise_alert(
+        session,
+        AlertKind.CALL_DIFFERS,
+        call.organization_id,
+        call.id,
+        severity=Severity.WARNING,
+        details={
+            "settled_micros": call.cost_micros,
+            "said_micros": cost_micros,
+            "said_ms": duration_ms,
+        },
+        now=now,
+    )
+
+
+def _tell_shortfall(session: Session, call: Call, now: datetime) -> None:
+    hold = holds.hold_of_call(session, call.organization_id, call.id)
+    if hold is None or not hold.shortfall_micros:
+        return
+    raise_alert(
+        session,
+        AlertKind.CALL_SHORTFALL,
+        call.organization_id,
+        call.id,
+        severity=Severity.CRITICAL,
+        details={"owed_micros": hold.shortfall_micros, "cost_micros": call.cost_micros},
+        now=now,
+    )

@@ -1,0 +1,110 @@
+"""How an organization's calls are led: steps, margins, warnings, what is said, and who pays faults.
+
+One without terms of its own has the house's defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from base.enums import FaultPolicy
+from base.outcomes import Refused
+from db.call_models import CallTerms
+from domain.notes import check_who_and_why, note_act
+
+#: Longest text that is spoken, in characters.
+TEXT_LENGTH_MAX = 500
+#: Lowest and highest of each number of seconds; the platform itself takes 10 to 43,200 s a call
+#: (Vapi's API, maxDurationSeconds).
+_BOUNDS = {
+    "step_seconds": (1, 3_600),
+    "margin_seconds": (1, 60),
+    "warn_before_seconds": (0, 3_600),
+    "max_duration_seconds": (10, 43_200),
+    "fail_open_seconds": (10, 3_600),
+}
+
+
+class InvalidTerms(Refused):
+    """A term is out of its bounds."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("INVALID_TERMS", why)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How calls are led."""
+
+    #: How much talk a hold covers at first, and is extended by each time.
+    step_seconds: int = 60
+    #: How long before its hold no longer covers it a call is ended, so that it ends within it.
+    margin_seconds: int = 5
+    #: How long before its credit ends a call is told so once; 0 tells nobody.
+    warn_before_seconds: int = 60
+    max_duration_seconds: int = 3_600
+    #: Whether a call is let in when our database does not answer in time, and for how long.
+    fail_open: bool = False
+    fail_open_seconds: int = 60
+    fault_policy: FaultPolicy = FaultPolicy.WAIVE
+    refusal_text: str = "We cannot take your call at the moment. Please try again later."
+    warning_text: str = "This call will end soon."
+    ending_text: str = "This call has to end now. Goodbye."
+
+
+def terms_of(session: Session, organization_id: str) -> Terms:
+    """This function will give an organization's terms."""
+    row = session.get(CallTerms, organization_id, populate_existing=True)
+    if row is None:
+        return Terms()
+    return Terms(
+        step_seconds=row.step_seconds,
+        margin_seconds=row.margin_seconds,
+        warn_before_seconds=row.warn_before_seconds,
+        max_duration_seconds=row.max_duration_seconds,
+        fail_open=row.fail_open,
+        fail_open_seconds=row.fail_open_seconds,
+        fault_policy=FaultPolicy(row.fault_policy),
+        refusal_text=row.refusal_text,
+        warning_text=row.warning_text,
+        ending_text=row.ending_text,
+    )
+
+
+def set_terms(
+    session: Session, organization_id: str, terms: Terms, *, by: str, why: str, now: datetime
+) -> None:
+    """This function will set an organization's terms; calls that live follow them from now on.
+
+    Replay: the same again changes who set them, and when. Raises: InvalidTerms, WhoAndWhy,
+    InvalidNote.
+    """
+    check_who_and_why(by, why)
+    _check(terms)
+    values = {
+        **asdict(terms),
+        "fault_policy": str(terms.fault_policy),
+        "set_by": by,
+        "set_why": why,
+        "set_at": now,
+    }
+    session.execute(
+        insert(CallTerms)
+        .values(organization_id=organization_id, **values)
+        .on_conflict_do_update(index_elements=("organization_id",), set_=values)
+    )
+    note_act(session, "call_terms.set", organization_id, by=by, why=why, now=now)
+
+
+def _check(terms: Terms) -> None:
+    for name, (lowest, highest) in _BOUNDS.items():
+        if not lowest <= getattr(terms, name) <= highest:
+            raise InvalidTerms(f"{name}: {lowest} to {highest}")
+    for name in ("refusal_text", "warning_text", "ending_text"):
+        text = getattr(terms, name)
+        if not 0 < len(text.strip()) <= TEXT_LENGTH_MAX or "\0" in text:
+            raise InvalidTerms(f"{name}: 1 to {TEXT_LENGTH_MAX} characters")

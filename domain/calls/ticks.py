@@ -1,0 +1,176 @@
+"""The tick over one wallet's live calls: meters them, extends their holds, warns and ends them.
+
+One transaction a wallet, a few statements however many calls it has. Nothing here waits for a
+provider: what has to be said to one is left to a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from base.enums import EndCause, HoldStatus
+from base.log import get_logger
+from db.call_models import Call
+from db.locks import lock_live_calls, lock_wallet
+from db.models import CallHold, Wallet
+from domain import holds
+from domain.calls.endings import decide_ending, decide_warning
+from domain.calls.metering import Metered, share_out
+from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note, rate_of
+from domain.calls.terms import terms_of
+from domain.jobs import LOOK_AT_CALL, stage
+from domain.wallet import standing_freezes
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """What one tick over a wallet did, in calls."""
+
+    extended: int = 0
+    warned: int = 0
+    ended: int = 0
+    asked: int = 0
+
+
+def due_organizations(session: Session, now: datetime, limit: int) -> list[str]:
+    """This function will give organizations that have a call to look at, the longest due first.
+
+    Read without a lock: `tick` looks again under the wallet's.
+    """
+    return list(
+        session.scalars(
+            select(Call.organization_id)
+            .where(Call.tick_at <= now)
+            .group_by(Call.organization_id)
+            .order_by(func.min(Call.tick_at))
+            .limit(limit)
+        )
+    )
+
+
+def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
+    """This function will give every live call of a wallet what it needs now, or have it end.
+
+    Replay: a wallet none of whose calls is due is left as it is.
+    """
+    wallet = lock_wallet(session, organization_id)
+    live = lock_live_calls(session, organization_id)
+    if wallet is None or not any(call.tick_at and call.tick_at <= now for call in live):
+        return Ticked()
+    metered = {call.id: call for call in live if call.tick_at and call.metered_from}
+    terms = terms_of(session, organization_id)
+    open_holds = _open_holds(session, organization_id, list(metered))
+    frozen = bool(standing_freezes(session, organization_id, now)[0])
+    meters = [_meter(call, open_holds.get(call.id), now) for call in metered.values()]
+    share_out(
+        meters,
+        terms,
+        available_micros=0 if frozen else wallet.balance_micros - wallet.held_micros,
+        debt_room_micros=0 if frozen else _debt_room(wallet, live),
+    )
+    _extend(session, organization_id, meters, open_holds, step_seconds=terms.step_seconds, now=now)
+    for meter in meters:
+        call = metered[meter.call_id]
+        call.debt_micros = meter.debt_micros
+        if meter.end:
+            cause = EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE
+            decide_ending(session, call, cause, now)
+            continue
+        call.tick_at = now + timedelta(seconds=meter.next_seconds)
+        if meter.warn:
+            decide_warning(session, call, now)
+    asked = [_ask(session, call, now) for call in live if call.tick_at and not call.metered_from]
+    return Ticked(
+        extended=sum(meter.extend_micros > 0 for meter in meters),
+        warned=sum(meter.warn for meter in meters),
+        ended=sum(meter.end for meter in meters),
+        asked=sum(asked),
+    )
+
+
+def _open_holds(session: Session, organization_id: str, ids: list[str]) -> dict[str, CallHold]:
+    rows = session.scalars(
+        select(CallHold)
+        .where(
+            CallHold.organization_id == organization_id,
+            CallHold.call_id.in_(ids),
+            CallHold.status == HoldStatus.OPEN,
+        )
+        .execution_options(populate_existing=True)
+    )
+    return {row.call_id: row for row in rows}
+
+
+def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
+    began = call.metered_from or now
+    return Metered(
+        call.id,
+        rate_of(call),
+        elapsed_seconds=max(0.0, (now - began).total_seconds()),
+        hold_micros=hold.reserved_micros if hold else 0,
+        debt_micros=call.debt_micros,
+        warned=call.warned_at is not None,
+        can_extend=hold is not None,
+    )
+
+
+def _debt_room(wallet: Wallet, live: Sequence[Call]) -> int:
+    """What of the debt limit is neither used nor promised to a call that still lives."""
+    used = min(0, wallet.balance_micros - wallet.held_micros)
+    return wallet.debt_limit_micros + used - sum(call.debt_micros for call in live)
+
+
+def _extend(
+    session: Session,
+    organization_id: str,
+    meters: Sequence[Metered],
+    open_holds: dict[str, CallHold],
+    *,
+    step_seconds: int,
+    now: datetime,
+) -> None:
+    extended = [one for one in meters if one.extend_micros]
+    if not extended:
+        return
+    outcomes = holds.extend_many(
+        session,
+        organization_id,
+        [
+            holds.Extension(one.call_id, open_holds[one.call_id].extensions + 1, one.extend_micros)
+            for one in extended
+        ],
+        expires_at=hold_end(now, step_seconds),
+        now=now,
+    )
+    for one, outcome in zip(extended, outcomes, strict=True):
+        if outcome != "OK":
+            # Reckoned under the same lock, so only a hold that grew past all bounds: it ends.
+            log.error("hold not extended", call=one.call_id, outcome=outcome)
+            one.end = True
+
+
+def _ask(session: Session, call: Call, now: datetime) -> bool:
+    """One that has not begun, by what we know, is asked about: its first word may be lost."""
+    if call.tick_at is None or call.tick_at > now:
+        return False
+    call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)
+    if call.provider_call_id is None:
+        return False
+    call.asked_at = now
+    session.flush()
+    note(session, call, "asked", now, "has it begun?")
+    stage(
+        session,
+        LOOK_AT_CALL,
+        call.organization_id,
+        organization_id=call.organization_id,
+        call_id=call.id,
+    )
+    return True

@@ -1,0 +1,215 @@
+"""What providers say of a call, taken in: words come late, twice, in any order, or not at all.
+
+A word never moves a call back, and only the provider's own makes it ended. What the call cost is
+settled by domain/calls/settlement.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallDirection, CallStatus, EndCause
+from base.facts import CallFacts, CallReport
+from base.ids import new_id
+from db.call_models import Call, CallDoor
+from db.locks import lock_call, lock_wallet
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.admission import open_call, write_call
+from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.endings import decide_ending
+from domain.calls.rates import rate_for
+from domain.calls.rows import call_of_provider, note
+from domain.calls.settlement import settle_by_word
+from domain.calls.terms import terms_of
+
+#: How far a call is; a word that is behind what is known is late.
+_ORDER = {
+    CallStatus.ADMITTED: 0,
+    CallStatus.QUEUED: 1,
+    CallStatus.RINGING: 2,
+    CallStatus.IN_PROGRESS: 3,
+    CallStatus.FORWARDING: 4,
+    CallStatus.ENDED: 5,
+}
+#: Those in which somebody talks.
+_TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
+
+
+def take_in_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
+    """This function will take in a verified message about a call; False if it is nobody's of ours.
+
+    `heard_at` is when it reached us. A call that did not ask us is made known here: it is metered
+    from now on, or settled at once if it is over. Replay: says nothing new.
+    """
+    call = _find(session, report.facts) or _adopt(session, report.facts, now)
+    if call is None:
+        return False
+    _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
+    if report.final:
+        _end(session, call, report.facts, now)
+        settle_by_word(session, call, report.facts, "report", now)
+    return True
+
+
+def take_in_look(
+    session: Session, organization_id: str, call_id: str, facts: CallFacts, now: datetime
+) -> None:
+    """This function will take in the provider's answer to our own question about a call.
+
+    An ended call is settled by it. Replay: says nothing new.
+    """
+    call = _locked(session, organization_id, call_id)
+    if call is None:
+        return
+    talking_ms = None
+    if facts.started_at is not None:
+        talking_ms = max(0, round((now - facts.started_at) / timedelta(milliseconds=1)))
+    _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
+    if facts.status is CallStatus.ENDED:
+        settle_by_word(session, call, facts, "look", now)
+    clear_alerts(session, AlertKind.HOLD_UNANSWERED, organization_id, call_id, now=now)
+
+
+def _find(session: Session, facts: CallFacts) -> Call | None:
+    """By the provider's id, or by ours as we gave it along."""
+    known = call_of_provider(session, facts.external_id)
+    if known is not None:
+        return _locked(session, known.organization_id, known.id)
+    if not facts.organization_id or not facts.call_id:
+        return None
+    named = _locked(session, facts.organization_id, facts.call_id)
+    if named is None or named.provider_call_id not in (None, facts.external_id):
+        return None
+    return named
+
+
+def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
+    lock_wallet(session, organization_id)
+    return lock_call(session, organization_id, call_id)
+
+
+def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
+    door = find_door(
+        session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
+    )
+    if door is None:
+        _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
+        return None
+    wallet = lock_wallet(session, door.organization_id)
+    known = _find(session, facts)
+    if known is not None or wallet is None:
+        return known
+    direction = facts.direction or CallDirection.INBOUND
+    rate = rate_for(session, door.organization_id, direction, None)
+    if rate is None:
+        _tell_unknown(session, door.organization_id, facts, "no rate", now)
+        return None
+    call = _new_call(session, door, facts, direction)
+    if facts.status is CallStatus.ENDED:
+        write_call(session, call, rate, wallet.currency, now)
+    else:
+        terms = terms_of(session, door.organization_id)
+        seconds = rate.up_to_increment(terms.step_seconds)
+        outcome = open_call(session, call, rate, wallet.currency, seconds=seconds, now=now)
+        if not outcome.ok:
+            # It lives all the same, so it is known, and ended: what it costs by then is billed.
+            write_call(session, call, rate, wallet.currency, now)
+            frozen = outcome.outcome == "FROZEN_WALLET"
+            decide_ending(
+                session, call, EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE, now
+            )
+    note(session, call, "adopted", now, "it did not ask us")
+    return call
+
+
+def _new_call(session: Session, door: CallDoor, facts: CallFacts, direction: CallDirection) -> Call:
+    # One that was let in while our database was away bears the id that it was given then.
+    let_in = facts.organization_id == door.organization_id and facts.call_id is not None
+    return Call(
+        organization_id=door.organization_id,
+        id=facts.call_id if let_in else new_id("call"),
+        provider_call_id=facts.external_id,
+        twilio_account_sid=twilio_account_of(session, door),
+        direction=direction,
+        fail_open=let_in,
+        status=CallStatus.ADMITTED,
+    )
+
+
+def _take_in(
+    session: Session,
+    call: Call,
+    facts: CallFacts,
+    *,
+    heard_at: datetime,
+    talking_ms: int | None,
+    now: datetime,
+) -> None:
+    _fill_in(call, facts)
+    call.seen_at = now
+    status, word = CallStatus(call.status), facts.status
+    if word is not None and _ORDER[word] > _ORDER[status]:
+        if word is CallStatus.ENDED:
+            _end(session, call, facts, now)
+            return
+        call.status = word
+        if word in _TALKING and status not in _TALKING:
+            _begin(call, heard_at, talking_ms, now)
+        note(session, call, word, now)
+    session.flush()
+
+
+def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
+    """From here on it costs: by our clock, less the time that the provider says has passed."""
+    began = heard_at - timedelta(milliseconds=talking_ms or 0)
+    call.metered_from = min(max(began, call.created_at), now)
+    call.started_at = call.started_at or call.metered_from
+    if call.end_decided_at is None and call.settled_at is None:
+        call.tick_at = now
+
+
+def _end(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    """It is over: a report says so too, whatever status its copy of the call may bear."""
+    if call.status == CallStatus.ENDED:
+        return
+    call.status, call.ended_seen_at, call.tick_at = CallStatus.ENDED, now, None
+    session.flush()
+    note(session, call, "ended", now, facts.ended_reason or "")
+    clear_alerts(session, AlertKind.CALL_NOT_ENDED, call.organization_id, call.id, now=now)
+
+
+def _fill_in(call: Call, facts: CallFacts) -> None:
+    call.provider_call_id = call.provider_call_id or facts.external_id
+    call.twilio_call_sid = call.twilio_call_sid or facts.twilio_call_sid
+    call.twilio_account_sid = call.twilio_account_sid or facts.twilio_account_sid
+    call.assistant_id = call.assistant_id or facts.assistant_id
+    call.phone_number_id = call.phone_number_id or facts.phone_number_id
+    call.our_party = call.our_party or facts.our_party
+    call.their_party = call.their_party or facts.their_party
+    call.started_at = facts.started_at or call.started_at
+    call.ended_at = facts.ended_at or call.ended_at
+    call.ended_reason = facts.ended_reason or call.ended_reason
+    if facts.provider_cost_micros is not None:
+        call.provider_cost_micros = facts.provider_cost_micros
+    call.oddities = sorted({*call.oddities, *facts.oddities})
+
+
+def _tell_unknown(
+    session: Session, organization_id: str | None, facts: CallFacts, why: str, now: datetime
+) -> None:
+    raise_alert(
+        session,
+        AlertKind.CALL_UNKNOWN,
+        organization_id,
+        facts.external_id,
+        severity=Severity.CRITICAL,
+        details={
+            "why": why,
+            "assistant": facts.assistant_id,
+            "phone_number": facts.phone_number_id,
+            "status": facts.status,
+        },
+        now=now,
+    )

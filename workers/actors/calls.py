@@ -1,0 +1,171 @@
+"""Calls: ends and warns them at their providers, asks what became of them, gives expired holds back.
+
+Ending a call and asking about one may be done twice by two hands: neither can be undone by the
+other, so no lease stands on a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
+from db.call_models import Call
+from domain.calls import endings, watch
+from domain.calls.endings import Round
+from domain.calls.words import take_in_look
+from providers.errors import CredentialsRejected
+from providers.vapi.api import VapiCall
+from workers.run import Later, Run
+
+log = get_logger(__name__)
+
+#: A provider that says one of these has not ended the call, and is told again in the next round.
+_NO_WORD = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Refused)
+#: Looks that fail before a person is told that the provider does not answer.
+_UNANSWERED_FAILURES = 3
+
+
+def end_call(run: Run, organization_id: str, call_id: str) -> None:
+    """This function will carry out one round of ending a call, and come back until it is over.
+
+    Replay: a call that is over is left alone; ending one twice ends it once. Raises: CallNotFound.
+    """
+    round_ = run.transaction(
+        lambda session: endings.begin_round(session, organization_id, call_id, run.now)
+    )
+    if round_ is None:
+        run.record(lambda _: None)
+        return
+    found, told = _tell_vapi(run, round_)
+    if found is not None and found.facts.status is CallStatus.ENDED:
+        run.record(_taking_in(run, organization_id, call_id, found))
+        return
+    if not told or round_.at_twilio_too:
+        told += _tell_twilio(run, round_)
+
+    def end(session: Session) -> Later | None:
+        seconds = endings.end_round(
+            session, organization_id, call_id, round_, told=told, now=run.now
+        )
+        return None if seconds is None else Later(seconds, "it has not ended yet")
+
+    run.record(end)
+
+
+def warn_call(run: Run, organization_id: str, call_id: str) -> None:
+    """This function will have a call told that its credit is nearly gone.
+
+    Replay: may be said twice where the first answer was lost. It is not said to a call that is over
+    or ending. Raises: what the provider raises.
+    """
+    warning = run.transaction(
+        lambda session: endings.warning_of(session, organization_id, call_id)
+    )
+    if warning is not None:
+        provider_call_id, text = warning
+        found = run.providers.vapi.get_call(provider_call_id)
+        if found is not None and found.control_url is not None:
+            run.providers.vapi.say(found.control_url, text, then_end=False)
+    run.record(lambda _: None)
+
+
+def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
+    """This function will ask a call's provider what became of it, and take its word in.
+
+    One that lives keeps its hold; one that is over is settled; one that it does not know gives its
+    hold back once that is over. No answer keeps the hold, and a person is told. Replay: asking
+    changes nothing there. Raises: what the provider raises.
+    """
+    provider_call_id = run.transaction(
+        lambda session: _provider_call_id(session, organization_id, call_id)
+    )
+    if provider_call_id is None:
+        run.record(lambda _: None)
+        return
+    try:
+        found = run.providers.vapi.get_call(provider_call_id)
+    except (ProviderUnavailable, CredentialsRejected) as error:
+        why = str(error)
+        if run.claim.failures + 1 >= _UNANSWERED_FAILURES:
+            run.transaction(
+                lambda session: watch.tell_unanswered(
+                    session, organization_id, call_id, why, run.now
+                )
+            )
+        raise
+    run.record(_taking_in(run, organization_id, call_id, found))
+
+
+def reconcile_calls(run: Run) -> None:
+    """This function will stage looks at calls that nobody spoke of, and the expiry of holds.
+
+    Replay: what is asked about already is not asked about again for a minute.
+    """
+    looks, organizations = watch.sweep(
+        run.own, run.now, report_seconds=run.settings.vapi_report_seconds
+    )
+    log.info("calls looked through", looks=looks, organizations=organizations)
+
+
+def expire_holds(run: Run, organization_id: str) -> None:
+    """This function will give back an organization's expired holds that nobody is asked about.
+
+    Replay: nothing is left to expire.
+    """
+    watch.expire_unasked(run.own, organization_id, run.now)
+
+
+def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str]]:
+    """What Vapi says of the call, and what it was told and took."""
+    found: VapiCall | None = None
+    if round_.provider_call_id is None:
+        return None, []
+    try:
+        # Its own answer also says where the call is controlled: no message's word is taken for that.
+        found = run.providers.vapi.get_call(round_.provider_call_id)
+        if found is None or found.control_url is None:
+            return found, []
+        if found.facts.status is CallStatus.ENDED:
+            return found, []
+        if round_.speaks:
+            taken = run.providers.vapi.say(found.control_url, round_.text, then_end=True)
+            return found, ["say"] if taken else []
+        return found, ["end"] if run.providers.vapi.end(found.control_url) else []
+    except _NO_WORD as error:
+        log.warning("vapi was not told", call=round_.provider_call_id, error=str(error))
+        return found, []
+
+
+def _tell_twilio(run: Run, round_: Round) -> list[str]:
+    if round_.twilio_call_sid is None:
+        return []
+    account = round_.twilio_account_sid or run.settings.twilio_account_sid
+    try:
+        run.providers.twilio.complete_call(account, round_.twilio_call_sid)
+    except _NO_WORD as error:
+        log.warning("twilio was not told", call=round_.twilio_call_sid, error=str(error))
+        return []
+    return ["twilio"]
+
+
+def _taking_in(
+    run: Run, organization_id: str, call_id: str, found: VapiCall | None
+) -> Callable[[Session], None]:
+    def record(session: Session) -> None:
+        if found is None:
+            watch.call_is_absent(session, organization_id, call_id, run.now)
+            return
+        take_in_look(session, organization_id, call_id, found.facts, run.now)
+        if found.facts.status is not CallStatus.ENDED:
+            watch.put_off_hold(session, organization_id, call_id, run.now)
+
+    return record
+
+
+def _provider_call_id(session: Session, organization_id: str, call_id: str) -> str | None:
+    call = session.get(Call, (organization_id, call_id))
+    return None if call is None else call.provider_call_id

@@ -1,0 +1,86 @@
+"""The meter: ticks over all live calls, by a thread in every worker for safety.
+
+Any number of them may run: each looks for wallets with a call that is due, and whoever locks a
+wallet first does its tick; the next finds nothing due. None of them is a leader.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown
+from db.engine import Database, clock
+from domain.calls.ticks import due_organizations, tick
+
+log = get_logger(__name__)
+
+#: How often due calls are looked for, in seconds; the share of it that is left to chance keeps
+#: several meters from looking at the same instant.
+POLL_SECONDS = 0.25
+_JITTER = 0.3
+#: Wallets whose calls one look takes at most.
+WALLETS_MAX = 200
+
+
+class Meter:
+    """One thread, from start() to stop()."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
+
+    def start(self) -> None:
+        """This function will begin to tick."""
+        self._thread.start()
+
+    def stop(self, limit_seconds: float) -> None:
+        """This function will end the thread after the wallet that it is at."""
+        self._stopped.set()
+        self._thread.join(limit_seconds)
+
+    def tick_once(self) -> int:
+        """This function will tick over every wallet that is due, and give how many there were."""
+        due = self._database.run(
+            lambda session: due_organizations(session, clock(session), WALLETS_MAX)
+        )
+        # In another order than the other meters, so that they do not wait for each other's wallets.
+        random.shuffle(due)
+        for organization_id in due:
+            if self._stopped.is_set():
+                break
+            self._tick(organization_id)
+        return len(due)
+
+    def _tick(self, organization_id: str) -> None:
+        try:
+            done = self._database.run(
+                lambda session: tick(session, organization_id, clock(session))
+            )
+        except (NotYet, OutcomeUnknown) as error:
+            log.warning("wallet not ticked", organization=organization_id, error=str(error))
+        except Exception:
+            # One wallet's bug must not keep the others' calls from being ended.
+            log.exception("tick failed", organization=organization_id)
+        else:
+            if done.ended or done.warned:
+                log.info(
+                    "calls metered",
+                    organization=organization_id,
+                    extended=done.extended,
+                    warned=done.warned,
+                    ended=done.ended,
+                )
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            found = 0
+            try:
+                found = self.tick_once()
+            except Exception as error:
+                # The database is away: its calls are capped at the platform meanwhile.
+                log.warning("calls not metered", error=str(error))
+            if found < WALLETS_MAX:
+                self._stopped.wait(POLL_SECONDS * random.uniform(1 - _JITTER, 1))  # noqa: S311
