@@ -5,6 +5,7 @@ Never mocks: these are real PostgreSQL and Redis processes on private sockets.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,20 +19,32 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Where Debian 12 keeps the programs of PostgreSQL 15 and Redis 7.
 DEBIAN_POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
 DEBIAN_REDIS_BIN = Path("/usr/bin")
+#: Where Linux keeps a file system in memory, and how much of it must be free to be used.
+_MEMORY = Path("/dev/shm")  # noqa: S108
+_MEMORY_BYTES_MIN = 4 * 1024**3
 
 
 @contextmanager
 def server_folder() -> Iterator[Path]:
     """This function will give a folder that the servers' account may enter, and remove it after.
 
-    pytest's tmp_path is closed to other accounts, and as root the servers run as another.
+    pytest's tmp_path is closed to other accounts, and as root the servers run as another. It lies in
+    memory where there is plenty: every test copies a database and drops it again.
     """
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir=_in_memory()))
     folder.chmod(0o711)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_memory() -> str | None:
+    try:
+        free = shutil.disk_usage(_MEMORY).free
+    except OSError:
+        return None
+    return str(_MEMORY) if free >= _MEMORY_BYTES_MIN and os.access(_MEMORY, os.W_OK) else None
 
 
 def debian_servers_missing() -> str:
