@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEBIAN_POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
 DEBIAN_REDIS_BIN = Path("/usr/bin")
 #: Where Linux keeps a file system in memory, and how much of it must be free to be used.
-_MEMORY = Path("/dev/shm")  # noqa: S108
+_MEMORY = Path("/dev/shm")
 _MEMORY_BYTES_MIN = 4 * 1024**3
 
 
@@ -28,8 +28,8 @@ _MEMORY_BYTES_MIN = 4 * 1024**3
 def server_folder() -> Iterator[Path]:
     """This function will give a folder that the servers' account may enter, and remove it after.
 
-    pytest's tmp_path is closed to other accounts, and as root the servers run as another. It lies in
-    memory where there is plenty: every test copies a database and drops it again.
+    pytest's tmp_path is closed to other accounts, and as root the servers run as another. It lies
+    in memory where there is plenty: every test copies a database and drops it again.
     """
     folder = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir=_in_memory()))
     folder.chmod(0o711)

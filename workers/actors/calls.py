@@ -1,4 +1,4 @@
-"""Calls: ends and warns them at their providers, asks what became of them, gives expired holds back.
+"""Calls: ended and warned at their providers, asked about, and their expired holds given back.
 
 Ending a call and asking about one may be done twice by two hands: neither can be undone by the
 other, so no lease stands on a call.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from providers.vapi.api import VapiCall
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
@@ -18,7 +19,6 @@ from domain.calls import endings, watch
 from domain.calls.endings import Round
 from domain.calls.words import take_in_look
 from providers.errors import CredentialsRejected
-from providers.vapi.api import VapiCall
 from workers.run import Later, Run
 
 log = get_logger(__name__)
@@ -62,9 +62,7 @@ def warn_call(run: Run, organization_id: str, call_id: str) -> None:
     Replay: may be said twice where the first answer was lost. It is not said to a call that is over
     or ending. Raises: what the provider raises.
     """
-    warning = run.transaction(
-        lambda session: endings.warning_of(session, organization_id, call_id)
-    )
+    warning = run.transaction(lambda session: endings.warning_of(session, organization_id, call_id))
     if warning is not None:
         provider_call_id, text = warning
         found = run.providers.vapi.get_call(provider_call_id)
@@ -125,7 +123,7 @@ def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str]]:
     if round_.provider_call_id is None:
         return None, []
     try:
-        # Its own answer also says where the call is controlled: no message's word is taken for that.
+        # It also says where the call is controlled: no message's word is taken for that.
         found = run.providers.vapi.get_call(round_.provider_call_id)
         if found is None or found.control_url is None:
             return found, []
