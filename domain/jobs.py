@@ -118,8 +118,9 @@ PROCESS_EVENT = JobType("process_event", Queue.SAFETY, ("event_id",), _OWN, Fals
 ENFORCE_ORGANIZATION = JobType(
     "enforce_organization", Queue.SAFETY, ("organization_id",), _OWN, False, 10
 )
-#: Read, set, read back: each call to Twilio is over within 7 s, a read within 5.
-CONVERGE_TWILIO = JobType("converge_twilio", Queue.SAFETY, ("brand_id",), _CONVERGE, True, 20)
+#: Read, set, read back, and the calls that live in it: each call to Twilio is over within 7 s, a
+#: read within 5.
+CONVERGE_TWILIO = JobType("converge_twilio", Queue.SAFETY, ("brand_id",), _CONVERGE, True, 30)
 LOOK_AT_SUBSCRIPTION = JobType(
     "look_at_subscription", Queue.SAFETY, ("provider", "external_id"), _PROVIDER, True, 15
 )

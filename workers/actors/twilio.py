@@ -7,14 +7,20 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
+from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
-from base.outcomes import NotYet, ProviderUnavailable, Refused
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from domain import twilio_state
 from domain.jobs import CONVERGE_TWILIO
 from domain.twilio_state import Hand
 from providers.errors import CredentialsRejected
 from workers.run import Later, LeaseTooOld, Run
 
+log = get_logger(__name__)
+
+#: Seconds that calls are ended in before their subaccount is suspended.
+_CALLS_FIRST_SECONDS = 5.0
 #: Rounds in one run at most: each follows a change of what is desired while we were at it.
 _ROUNDS_MAX = 5
 #: None of these leaves a request of ours on its way.
@@ -24,9 +30,11 @@ _NOTHING_IS_ON_ITS_WAY = (NotYet, ProviderUnavailable, CredentialsRejected, Leas
 def converge_twilio(run: Run, brand_id: str) -> None:
     """This function will read the subaccount, set it where it is not as desired, and read it back.
 
-    Replay: a subaccount that is as desired is not touched. While a lost request may still land, the
-    job is postponed and reads again. Raises: NotYet for that and while another hand is at it;
-    Refused for what only a person can mend (missing, closed, suspended by Twilio).
+    Suspending one ends the calls that live in it, before and after, since Twilio lets them go on.
+    Replay: a subaccount that is as desired is not touched, but for such calls. While a lost request
+    may still land, the job is postponed and reads again. Raises: NotYet for that and while another
+    hand is at it; Refused for what only a person can mend (missing, closed, suspended by Twilio).
+    Source: Twilio's pages on suspending a subaccount.
     """
     hand = run.transaction(
         lambda session: twilio_state.take(
@@ -63,7 +71,10 @@ def _converge(run: Run, hand: Hand) -> float:
     for _ in range(_ROUNDS_MAX):
         read_began = time.monotonic()
         facts, sent = run.providers.twilio.get_subaccount(hand.sid), False
+        closing = hand.desired is TwilioStatus.SUSPENDED
         if facts.status in twilio_state.CHANGEABLE and facts.status != hand.desired:
+            if closing:
+                _complete_calls_first(run, hand.sid)
             # Past half of the lease, a request might land when the next hand is at work already.
             run.check_lease()
             run.providers.twilio.set_subaccount_status(hand.sid, hand.desired)
@@ -71,12 +82,37 @@ def _converge(run: Run, hand: Hand) -> float:
             read_began = time.monotonic()
             facts = run.providers.twilio.get_subaccount(hand.sid)
         moved = run.transaction(_recording(run, hand, facts, sent=sent))
+        if closing and moved is None and facts.status is TwilioStatus.SUSPENDED:
+            # Those too that began before it was; the job comes back until none lives any more.
+            _complete_calls(run, hand.sid)
         if facts.status not in twilio_state.CHANGEABLE:
             raise Refused(f"SUBACCOUNT_{facts.status.upper()}", hand.sid, brand=hand.brand_id)
         if moved is None:
             return read_began
         hand = moved
     raise NotYet("desired and actual still differ", 1)
+
+
+def _complete_calls_first(run: Run, sid: str) -> None:
+    """As many as can be ended soon: however many there are, the suspension waits for none."""
+    try:
+        _complete_calls(run, sid, seconds=_CALLS_FIRST_SECONDS)
+    except (NotYet, ProviderUnavailable, CredentialsRejected, Refused) as error:
+        log.warning("calls not ended before the suspension", subaccount=sid, error=str(error))
+
+
+def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None:
+    """End the calls that live in a subaccount, with the parent's credentials."""
+    began = time.monotonic()
+    for call_sid in run.providers.twilio.live_calls(sid):
+        if seconds is not None and time.monotonic() - began > seconds:
+            return
+        run.check_lease()
+        try:
+            run.providers.twilio.complete_call(sid, call_sid)
+        except OutcomeUnknown as error:
+            # What is on its way can only end a call, so nothing becomes unsure by it.
+            raise ProviderUnavailable(str(error)) from None
 
 
 def _recording(
