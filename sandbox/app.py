@@ -19,7 +19,8 @@ from sandbox.gate import Gate, Handler
 from sandbox.paypal.control import PayPalControl
 from sandbox.stripe.control import StripeControl
 from sandbox.twilio.control import TwilioControl
-from sandbox.vapi.control import VapiControl
+from sandbox.vapi.control import VapiCallControl
+from sandbox.vapi.control_setup import VapiSetupControl
 
 _ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -38,7 +39,10 @@ def build_app(house: Sandbox) -> Starlette:
                 Mount("/paypal", routes=PayPalControl(house).routes()),
                 Mount("/twilio", routes=TwilioControl(house).routes()),
                 Mount("/stripe", routes=StripeControl(house).routes()),
-                Mount("/vapi", routes=VapiControl(house).routes()),
+                Mount(
+                    "/vapi",
+                    routes=[*VapiCallControl(house).routes(), *VapiSetupControl(house).routes()],
+                ),
                 *Control(house).routes(),
             ],
         ),

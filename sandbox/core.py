@@ -74,6 +74,7 @@ class Sandbox:
                 "base_url": self.api_url("vapi"),
                 "api_key": secrets.vapi_api_key,
                 "server_secret": secrets.vapi_server_secret,
+                "hmac_secret": secrets.vapi_hmac_secret,
             },
         }
 

@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 20.0
 #: Deliveries remembered for the control plane.
 _RECENT_MAX = 1000
 #: Characters of an answer's body that are remembered.
-_ANSWER_MAX = 4096
+_ANSWER_MAX = 65_536
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,26 @@ class Courier:
         """
         results = await asyncio.gather(*(self._try(parcel, 1) for _ in range(copies)))
         for result in results:
-            if retry and not _accepted(result):
+            if retry and not accepted(result):
                 self.spawn(self._retry(parcel))
         return list(results)
 
     def post(self, parcel: Parcel, *, retry: bool = True) -> None:
         """This function will deliver in the background and return at once."""
         self.spawn(self.send(parcel, retry=retry))
+
+    async def ask(self, parcel: Parcel, limit_seconds: float) -> Json:
+        """This function will deliver once and tell what was answered, within the limit in all.
+
+        The connection is cut at the limit, however far the answer had come by then.
+        """
+        try:
+            async with asyncio.timeout(limit_seconds):
+                return await self._try(parcel, 1)
+        except TimeoutError as late:
+            result = _attempted(parcel, 1) | {"error": type(late).__name__}
+            self.recent.append(result)
+            return result
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """This function will run work in the background until it ends or is cancelled."""
@@ -87,23 +100,11 @@ class Courier:
     async def _retry(self, parcel: Parcel) -> None:
         for attempt, seconds in enumerate(RETRY_SECONDS, start=2):
             await asyncio.sleep(seconds)
-            if _accepted(await self._try(parcel, attempt)):
+            if accepted(await self._try(parcel, attempt)):
                 return
 
     async def _try(self, parcel: Parcel, attempt: int) -> Json:
-        result: Json = {
-            "at": iso_ms(),
-            "provider": parcel.provider,
-            "event_id": parcel.event_id,
-            "event_type": parcel.event_type,
-            "transmission_id": parcel.transmission_id,
-            "url": parcel.url,
-            "attempt": attempt,
-            "status_code": None,
-            "body": "",
-            "headers": {},
-            "error": None,
-        }
+        result = _attempted(parcel, attempt)
         try:
             answer = await self._client.post(
                 parcel.url, content=parcel.body, headers=dict(parcel.headers)
@@ -118,6 +119,23 @@ class Courier:
         return result
 
 
-def _accepted(result: Json) -> bool:
+def _attempted(parcel: Parcel, attempt: int) -> Json:
+    return {
+        "at": iso_ms(),
+        "provider": parcel.provider,
+        "event_id": parcel.event_id,
+        "event_type": parcel.event_type,
+        "transmission_id": parcel.transmission_id,
+        "url": parcel.url,
+        "attempt": attempt,
+        "status_code": None,
+        "body": "",
+        "headers": {},
+        "error": None,
+    }
+
+
+def accepted(result: Json) -> bool:
+    """This function will tell whether a delivery was answered with 2xx."""
     code = result["status_code"]
     return code is not None and 200 <= code < 300

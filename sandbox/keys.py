@@ -38,6 +38,7 @@ class Secrets:
     stripe_webhook_secret: str
     vapi_api_key: str
     vapi_server_secret: str
+    vapi_hmac_secret: str
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def _load_secrets(path: Path) -> Secrets:
-    if path.exists():
-        return Secrets(**json.loads(path.read_text()))
+    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     made = Secrets(
         paypal_client_id="A" + letters(39),
         paypal_client_secret="E" + letters(39),
@@ -88,9 +88,13 @@ def _load_secrets(path: Path) -> Secrets:
         stripe_webhook_secret="whsec_" + secrets.token_hex(16),
         vapi_api_key=secrets.token_hex(16),
         vapi_server_secret=secrets.token_hex(16),
+        vapi_hmac_secret=secrets.token_hex(32),
     )
-    write_private(path, json.dumps(asdict(made)).encode())
-    return made
+    # A folder of an older sandbox lacks the newer secrets: those are made, the others stay.
+    whole = Secrets(**asdict(made) | kept)
+    if asdict(whole) != kept:
+        write_private(path, json.dumps(asdict(whole)).encode())
+    return whole
 
 
 def _load_ca(folder: Path) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,6 +24,24 @@ class Heard:
     headers: dict[str, str]
     body: bytes
 
+    def message(self) -> dict:
+        """The message in Vapi's envelope; {} where it is not one."""
+        return json.loads(self.body)["message"] if b'"message"' in self.body else {}
+
+
+@dataclass
+class Reply:
+    """What a listener answers to a message, and what it waits for before it does."""
+
+    body: object = None
+    status: int = 200
+    wait: threading.Event | None = None
+
+    def encoded(self) -> bytes:
+        if isinstance(self.body, bytes):
+            return self.body
+        return b"" if self.body is None else json.dumps(self.body).encode()
+
 
 @dataclass
 class Listener:
@@ -31,6 +51,30 @@ class Listener:
     heard: list[Heard] = field(default_factory=list)
     #: Status codes of the next answers; 200 when there are no more.
     answers: list[int] = field(default_factory=list)
+    #: What Vapi's messages are answered, by their type; an empty 200 where there is nothing.
+    replies: dict[str, Reply] = field(default_factory=dict)
+
+    def answer(self, heard: Heard) -> tuple[int, bytes]:
+        self.heard.append(heard)
+        reply = self.replies.get(heard.message().get("type", "")) if self.replies else None
+        if reply is not None and reply.wait is not None:
+            reply.wait.wait(LIMIT_SECONDS)
+        status = self.answers.pop(0) if self.answers else 200
+        return (status, b"") if reply is None else (reply.status, reply.encoded())
+
+    def messages(self, call_id: str = "", kind: str = "") -> list[dict]:
+        """Vapi's messages heard so far, of one call and one type if wanted."""
+        found = [one.message() for one in list(self.heard)]
+        return [
+            one
+            for one in found
+            if call_id in ("", one.get("call", {}).get("id")) and kind in ("", one["type"])
+        ]
+
+    def wait_for_message(self, call_id: str, kind: str, count: int = 1) -> list[dict]:
+        heard = partial(self.messages, call_id, kind)
+        assert wait_until(lambda: len(heard()) >= count, limit_seconds=LIMIT_SECONDS), heard()
+        return heard()
 
     def wait_for(self, count: int) -> list[Heard]:
         assert wait_until(lambda: len(self.heard) >= count, limit_seconds=LIMIT_SECONDS)

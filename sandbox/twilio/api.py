@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
+from sandbox.exchange import Answer, Call, Rejected, json_answer, same_secret
 from sandbox.gate import Handler
-from sandbox.twilio.state import STATUSES, VERSION, Account, complete_call
+from sandbox.twilio.calls import TwilioCall
+from sandbox.twilio.pages import page
+from sandbox.twilio.state import STATUSES, VERSION, Account
 
 #: What is done once the caller and the account in the path are known.
 Act = Callable[[Sandbox, Call, Account], Answer]
@@ -77,12 +79,8 @@ def create_account(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
 
 def list_accounts(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
     """This function will answer GET Accounts.json."""
-    found = [
-        account.to_dict()
-        for account in sandbox.twilio.accounts.values()
-        if call.query.get("Status") in (None, account.status)
-    ]
-    return _page(call, "accounts", found)
+    found = [account.to_dict() for account in sandbox.twilio.accounts.values()]
+    return page(call, "accounts", found, filters={"Status": "status"})
 
 
 def fetch_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
@@ -119,28 +117,29 @@ def _check_status(sandbox: Sandbox, account: Account, status: str) -> None:
 
 
 def list_calls(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer GET Calls.json, perhaps of one status."""
-    found = [
-        one
-        for one in sandbox.twilio.calls.get(account.sid, {}).values()
-        if call.query.get("Status") in (None, one["status"])
-    ]
-    return _page(call, "calls", found)
+    """This function will answer GET Calls.json, perhaps of one status or one number."""
+    found = [one.shown for one in sandbox.twilio.calls.get(account.sid, {}).values()]
+    return page(call, "calls", found, filters={"Status": "status", "To": "to", "From": "from"})
 
 
 def fetch_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     """This function will answer GET Calls/{CallSid}.json."""
-    return json_answer(_find(sandbox.twilio.calls, account, call))
+    return json_answer(_find_call(sandbox, account, call).shown)
 
 
 def update_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer POST Calls/{CallSid}.json: ends a call, even of one suspended."""
-    one = _find(sandbox.twilio.calls, account, call)
-    if call.form().get("Status") in ("completed", "canceled"):
-        if one["status"] not in ("queued", "ringing", "in-progress"):
+    """This function will answer POST Calls/{CallSid}.json: ends a call, even of one suspended.
+
+    canceled ends only what has not been answered yet; completed ends what is in progress too.
+    """
+    one = _find_call(sandbox, account, call)
+    status = call.form().get("Status")
+    if status in ("completed", "canceled"):
+        if one.over:
             raise _error(400, 21220, "Call is not in-progress. Cannot redirect.")
-        complete_call(one)
-    return json_answer(one)
+        if status == "completed" or one.shown["status"] != "in-progress":
+            one.move(status)
+    return json_answer(one.shown)
 
 
 def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
@@ -159,17 +158,16 @@ def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
 
 def list_messages(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     """This function will answer GET Messages.json, perhaps those to one number."""
-    found = [
-        one
-        for one in sandbox.twilio.messages.get(account.sid, {}).values()
-        if call.query.get("To") in (None, one["to"])
-    ]
-    return _page(call, "messages", found)
+    found = list(sandbox.twilio.messages.get(account.sid, {}).values())
+    return page(call, "messages", found, filters={"To": "to"})
 
 
 def fetch_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     """This function will answer GET Messages/{MessageSid}.json."""
-    return json_answer(_find(sandbox.twilio.messages, account, call))
+    one = sandbox.twilio.messages.get(account.sid, {}).get(call.params["sid"])
+    if one is None:
+        raise _not_found(call)
+    return json_answer(one)
 
 
 def not_found(sandbox: Sandbox, call: Call) -> Answer:
@@ -177,28 +175,11 @@ def not_found(sandbox: Sandbox, call: Call) -> Answer:
     raise _not_found(call)
 
 
-def _find(kind: dict[str, dict[str, Json]], account: Account, call: Call) -> Json:
-    one = kind.get(account.sid, {}).get(call.params["sid"])
+def _find_call(sandbox: Sandbox, account: Account, call: Call) -> TwilioCall:
+    one = sandbox.twilio.calls.get(account.sid, {}).get(call.params["sid"])
     if one is None:
         raise _not_found(call)
     return one
-
-
-def _page(call: Call, name: str, found: list[Json]) -> Answer:
-    # One page holds all: the stand-in never has so many that a client would need a second.
-    uri = call.path
-    body: Json = {
-        name: found,
-        "page": 0,
-        "page_size": max(50, len(found)),
-        "start": 0,
-        "end": max(0, len(found) - 1),
-        "uri": uri,
-        "first_page_uri": uri,
-        "next_page_uri": None,
-        "previous_page_uri": None,
-    }
-    return json_answer(body)
 
 
 def operations() -> list[tuple[str, str, Handler]]:

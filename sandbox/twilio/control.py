@@ -12,7 +12,7 @@ from starlette.routing import Route
 from sandbox.asking import Asked, refuse, understand
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
-from sandbox.twilio.events import callback
+from sandbox.twilio.events import callback, tell_of
 from sandbox.twilio.state import Account
 
 
@@ -30,6 +30,8 @@ class NewCall(Asked):
     to: str = "+15005550006"
     from_: str = Field("+15005550001", alias="from")
     status: Literal["queued", "ringing", "in-progress"] = "in-progress"
+    #: Where its changes of status are told to; "" is the ingress, None is nobody.
+    callback_url: str | None = None
 
 
 class NewCallback(Asked):
@@ -90,7 +92,9 @@ class TwilioControl:
         if account is None:
             return refuse("no such subaccount", 404)
         call = self._sandbox.twilio.add_call(account, asked.to, asked.from_, asked.status)
-        return JSONResponse(call, 201)
+        if asked.callback_url is not None:
+            tell_of(self._sandbox, account, call, asked.callback_url)
+        return JSONResponse(call.shown, 201)
 
     async def send_callback(self, request: Request) -> Response:
         """This function will deliver a signed status callback."""

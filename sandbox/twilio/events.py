@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from itertools import count
 from urllib.parse import urlencode, urlsplit
 
 from sandbox.core import Sandbox
 from sandbox.delivery import Parcel
+from sandbox.twilio.calls import TwilioCall, rfc2822_now
 from sandbox.twilio.state import VERSION, Account
 
 
@@ -43,6 +45,46 @@ def callback(sandbox: Sandbox, account: Account, url: str, params: dict[str, str
         },
         body=urlencode(form).encode(),
     )
+
+
+def tell_of(sandbox: Sandbox, account: Account, call: TwilioCall, url: str) -> None:
+    """This function will have every change of the call's status told from now on, once each.
+
+    `url` as for callback(). Nothing is sent again: whoever missed one has to ask.
+    """
+    numbers = count()
+
+    def tell(call: TwilioCall) -> None:
+        form = _voice_form(call, next(numbers))
+        sandbox.courier.post(callback(sandbox, account, url, form), retry=False)
+
+    call.watchers.append(tell)
+
+
+def _voice_form(call: TwilioCall, sequence: int) -> dict[str, str]:
+    shown = call.shown
+    form = {
+        "CallSid": shown["sid"],
+        "CallStatus": shown["status"],
+        "Direction": shown["direction"],
+        "From": shown["from"],
+        "To": shown["to"],
+        "Caller": shown["from"],
+        "Called": shown["to"],
+        # Twilio sends what it does not know as blanks, and signs those too.
+        "CallerCity": "",
+        "CalledCity": "",
+        "FromZip": "",
+        "ToZip": "",
+        "Timestamp": rfc2822_now(),
+        "CallbackSource": "call-progress-events",
+        "SequenceNumber": str(sequence),
+    }
+    if call.over:
+        seconds = int(shown["duration"])
+        # CallDuration is in seconds, Duration in minutes begun.
+        form |= {"CallDuration": str(seconds), "Duration": str(-(-seconds // 60))}
+    return form
 
 
 def _reachable(sandbox: Sandbox, public: str) -> str:

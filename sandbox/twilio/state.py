@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import format_datetime
 
 from sandbox.exchange import Json, iso_ms
+from sandbox.twilio.calls import TwilioCall, rfc2822_now
 
 #: Version of the API, which begins every path.
 VERSION = "2010-04-01"
@@ -68,7 +68,7 @@ class TwilioState:
         )
         self.accounts: dict[str, Account] = {parent_sid: self.parent}
         #: Calls and messages by account, then by id.
-        self.calls: dict[str, dict[str, Json]] = {}
+        self.calls: dict[str, dict[str, TwilioCall]] = {}
         self.messages: dict[str, dict[str, Json]] = {}
 
     def add_subaccount(self, friendly_name: str, via: str) -> Account:
@@ -85,19 +85,22 @@ class TwilioState:
         self.accounts[account.sid] = account
         return account
 
-    def add_call(self, account: Account, to: str, from_: str, status: str) -> Json:
-        """This function will start a call; it goes on until somebody completes it."""
+    def add_call(
+        self, account: Account, to: str, from_: str, status: str, direction: str = "outbound-api"
+    ) -> TwilioCall:
+        """This function will start a call; it goes on until somebody ends it."""
         now = rfc2822_now()
         sid = "CA" + secrets.token_hex(16)
-        call: Json = {
+        answered = status == "in-progress"
+        shown: Json = {
             "sid": sid,
             "account_sid": account.sid,
             "parent_call_sid": None,
             "to": to,
             "from": from_,
             "status": status,
-            "direction": "outbound-api",
-            "start_time": now,
+            "direction": direction,
+            "start_time": now if answered else None,
             "end_time": None,
             "duration": None,
             "price": None,
@@ -108,6 +111,7 @@ class TwilioState:
             "subresource_uris": {},
             "uri": f"/{VERSION}/Accounts/{account.sid}/Calls/{sid}.json",
         }
+        call = TwilioCall(shown, began=time.monotonic() if answered else None)
         self.calls.setdefault(account.sid, {})[sid] = call
         return call
 
@@ -140,17 +144,3 @@ class TwilioState:
         }
         self.messages.setdefault(account.sid, {})[sid] = message
         return message
-
-
-def complete_call(call: Json) -> None:
-    """This function will end a call that has not ended yet."""
-    if call["status"] in ("queued", "ringing", "in-progress"):
-        start = datetime.strptime(call["start_time"], "%a, %d %b %Y %H:%M:%S %z")
-        call["duration"] = str(int((datetime.now(UTC) - start).total_seconds()))
-        call["status"] = "completed"
-        call["end_time"] = call["date_updated"] = rfc2822_now()
-
-
-def rfc2822_now() -> str:
-    """This function will write the present instant as Twilio does."""
-    return format_datetime(datetime.now(UTC).replace(microsecond=0))

@@ -1,68 +1,165 @@
-"""Vapi's API: one call read back, and the control address of a living call.
+"""Vapi's API: calls made and read, numbers and assistants, and the control address of a call.
 
 Source: Vapi's published specification and its page on call features.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
+from collections.abc import Callable
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, json_answer, same_secret
+from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
 from sandbox.gate import Handler
-from sandbox.vapi.state import LiveCall
+from sandbox.vapi.admission import wrong_in_overrides
+from sandbox.vapi.calls import LiveCall
+from sandbox.vapi.life import Plan, carry, live
 
 #: What a control address takes beside end-call and say, without a hang-up following.
 _OTHER_TYPES = frozenset({"add-message", "append-context", "control", "transfer", "handoff"})
 #: Seconds that speaking one word takes, and the most that any speech does.
 _WORD_SECONDS = 0.05
 _SPEECH_SECONDS_MAX = 2.0
+#: What POST /call takes here. A call has no metadata of its own, so that is not among it.
+_CALL_FIELDS = ("assistantId", "assistantOverrides", "customer", "name", "phoneNumberId")
+_NAME_MAX = 40
+
+
+def _error(status: int, kind: str, message: str) -> Rejected:
+    body = {"statusCode": status, "error": kind, "message": message}
+    return Rejected(json_answer(body, status))
+
+
+def _keyed(act: Callable[[Sandbox, Call], Answer]) -> Handler:
+    def checked(sandbox: Sandbox, call: Call) -> Answer:
+        if not same_secret(call.bearer(), sandbox.keys.secrets.vapi_api_key):
+            raise _error(401, "Unauthorized", "Invalid Key.")
+        return act(sandbox, call)
+
+    return checked
 
 
 def get_call(sandbox: Sandbox, call: Call) -> Answer:
     """This function will answer GET /call/{id}."""
-    if not same_secret(call.bearer(), sandbox.keys.secrets.vapi_api_key):
-        return _error(401, "Unauthorized", "Invalid Key.")
-    found = sandbox.vapi.calls.get(call.params["id"])
+    return json_answer(_find(sandbox, call).shown)
+
+
+def create_call(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer POST /call: one outbound call, which begins to live at once.
+
+    Nobody is asked: the assistant and what is overridden of it are the caller's alone.
+    """
+    asked = call.json() or {}
+    if wrong := _wrong_in_call(sandbox, asked):
+        raise _error(400, "Bad Request", wrong)
+    number = sandbox.vapi.numbers[asked["phoneNumberId"]]
+    made = sandbox.vapi.add_call(
+        sandbox.api_url("vapi"), "outboundPhoneCall", asked["customer"]["number"], number
+    )
+    if "name" in asked:
+        made.shown["name"] = asked["name"]
+    assistant = sandbox.vapi.assistants[asked["assistantId"]]
+    sandbox.vapi.connect(made, assistant, asked.get("assistantOverrides") or {})
+    account = sandbox.twilio.accounts.get(number.shown.get("twilioAccountSid", ""))
+    if account is not None:
+        carry(sandbox, made, account, number.shown["number"], number.leg_callback_url)
+    sandbox.courier.spawn(live(sandbox, made, Plan()))
+    return json_answer(made.shown, 201)
+
+
+def _wrong_in_call(sandbox: Sandbox, asked: Json) -> str:
+    for field in asked:
+        if field not in _CALL_FIELDS:
+            return f"property {field} should not exist"
+    customer, name = asked.get("customer"), asked.get("name", "")
+    if not isinstance(customer, dict) or not str(customer.get("number", "")).startswith("+"):
+        return "customer.number must be a valid phone number in the E.164 format"
+    if not isinstance(name, str) or len(name) > _NAME_MAX:
+        return f"name must be at most {_NAME_MAX} characters"
+    if str(asked.get("phoneNumberId", "")) not in sandbox.vapi.numbers:
+        return "Couldn't Get Phone Number. It May Not Exist."
+    if str(asked.get("assistantId", "")) not in sandbox.vapi.assistants:
+        return "Couldn't Get Assistant. It May Not Exist."
+    return wrong_in_overrides(asked.get("assistantOverrides") or {})
+
+
+def list_numbers(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /phone-number."""
+    return json_answer([one.shown for one in sandbox.vapi.numbers.values()])
+
+
+def get_number(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /phone-number/{id}."""
+    found = sandbox.vapi.numbers.get(call.params["id"])
     if found is None:
-        return _error(404, "Not Found", "Call not found.")
+        raise _error(404, "Not Found", "Phone number not found.")
     return json_answer(found.shown)
+
+
+def list_assistants(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /assistant."""
+    return json_answer(list(sandbox.vapi.assistants.values()))
+
+
+def get_assistant(sandbox: Sandbox, call: Call) -> Answer:
+    """This function will answer GET /assistant/{id}."""
+    found = sandbox.vapi.assistants.get(call.params["id"])
+    if found is None:
+        raise _error(404, "Not Found", "Assistant not found.")
+    return json_answer(found)
 
 
 def control_call(sandbox: Sandbox, call: Call) -> Answer:
     """This function will answer a POST to the control address: no key, and only while it lives.
 
-    The answer says that the order was taken, not that the call is over.
+    The answer says that the order was taken, not that the call is over; a deaf call takes it and
+    does nothing.
     """
-    found = sandbox.vapi.calls.get(call.params["id"])
-    if found is None or found.shown["status"] == "ended":
-        return _error(404, "Not Found", "Call not found.")
+    found = _find(sandbox, call)
+    if found.over:
+        raise _error(404, "Not Found", "Call not found.")
     asked = call.json() or {}
-    match asked.get("type"):
-        case "end-call":
-            found.end("manually-canceled")
-        case "say":
-            if asked.get("endCallAfterSpoken") is True:
-                words = len(str(asked.get("content", "")).split())
-                seconds = min(words * _WORD_SECONDS, _SPEECH_SECONDS_MAX)
-                sandbox.courier.spawn(_speak_and_end(found, seconds))
-        case other if other not in _OTHER_TYPES:
-            return _error(400, "Bad Request", "Unknown type.")
+    kind = asked.get("type")
+    if kind not in ("end-call", "say", *_OTHER_TYPES):
+        raise _error(400, "Bad Request", "Unknown type.")
+    behaviour = sandbox.vapi.behaviour_of(found)
+    obeyed = not (behaviour.deaf or (behaviour.deaf_to_say and kind == "say"))
+    found.note_order(kind, obeyed)
+    if obeyed and kind == "end-call":
+        found.end("manually-canceled")
+    if obeyed and kind == "say":
+        text = str(asked.get("content", ""))
+        speaking = _speak(found, text, then_end=asked.get("endCallAfterSpoken") is True)
+        sandbox.courier.spawn(speaking)
     return json_answer({"success": True})
 
 
-async def _speak_and_end(call: LiveCall, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    call.end("assistant-said-message-with-end-call-enabled")
+async def _speak(call: LiveCall, text: str, *, then_end: bool) -> None:
+    speech = call.note_speech(text)
+    seconds = min(len(text.split()) * _WORD_SECONDS, _SPEECH_SECONDS_MAX)
+    await call.last(seconds)
+    if call.over:
+        return
+    speech["finished"] = time.monotonic()
+    if then_end:
+        call.end("assistant-said-message-with-end-call-enabled")
 
 
-def _error(status: int, kind: str, message: str) -> Answer:
-    return json_answer({"statusCode": status, "error": kind, "message": message}, status)
+def _find(sandbox: Sandbox, call: Call) -> LiveCall:
+    found = sandbox.vapi.calls.get(call.params["id"])
+    if found is None:
+        raise _error(404, "Not Found", "Call not found.")
+    return found
 
 
 def operations() -> list[tuple[str, str, Handler]]:
     """This function will list Vapi's operations: method, path, handler."""
     return [
-        ("GET", "/call/{id}", get_call),
+        ("POST", "/call", _keyed(create_call)),
+        ("GET", "/call/{id}", _keyed(get_call)),
         ("POST", "/call/{id}/control", control_call),
+        ("GET", "/phone-number", _keyed(list_numbers)),
+        ("GET", "/phone-number/{id}", _keyed(get_number)),
+        ("GET", "/assistant", _keyed(list_assistants)),
+        ("GET", "/assistant/{id}", _keyed(get_assistant)),
     ]

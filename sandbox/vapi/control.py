@@ -1,8 +1,8 @@
-"""What Vapi is made to do: the control plane under /_control/vapi."""
+"""What Vapi is made to do with calls: the control plane under /_control/vapi."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
@@ -11,45 +11,64 @@ from starlette.routing import Route
 
 from sandbox.asking import Asked, refuse, understand
 from sandbox.core import Sandbox
-from sandbox.vapi.events import Plan, end_of_call_report, live, parcel, status_update
-from sandbox.vapi.state import Authentication, epoch_ms
+from sandbox.exchange import Json
+from sandbox.twilio.state import Account
+from sandbox.vapi.admission import ANSWER_SECONDS
+from sandbox.vapi.behaviour import Behaviour
+from sandbox.vapi.calls import LiveCall, PhoneNumber
+from sandbox.vapi.events import Forgery, parcel
+from sandbox.vapi.life import Plan, carry, live
+from sandbox.vapi.messages import eligible, write
+from sandbox.vapi.state import LONGEST_SECONDS_DEFAULT
+
+#: Our number, where a call is made without one that Vapi knows.
+_OUR_NUMBER = "+15005550001"
 
 
 class NewCall(Asked):
+    direction: Literal["outbound", "inbound"] = "outbound"
     organization_id: str = ""
+    #: The customer's number, whichever way the call goes.
     to: str = "+15005550006"
+    #: A number made by /numbers; an inbound call needs one to ring.
+    number_id: str = ""
+    #: An assistant made by /assistants, for an outbound call.
+    assistant_id: str = ""
     queued_seconds: float = Field(0.05, ge=0)
     ring_seconds: float = Field(0.1, ge=0)
     #: None: the call goes on until it is ended or too long.
     talk_seconds: float | None = Field(None, ge=0)
-    max_duration_seconds: float = Field(600, gt=0)
+    #: For an outbound call; an inbound one is given its own by the answer.
+    max_duration_seconds: float | None = Field(None, gt=0)
     answered: bool = True
     report: bool = True
     report_after_seconds: float = Field(0.1, ge=0)
     metadata: dict[str, Any] = Field(default_factory=dict)
-    #: A subaccount that carries the call, which then has a leg at Twilio too.
+    #: A subaccount that carries the call, where its number has none.
     twilio_sid: str = ""
+    #: As for the number's.
+    leg_callback_url: str | None = None
+    #: How long an inbound call waits for the answer to its assistant-request.
+    answer_limit_seconds: float = Field(ANSWER_SECONDS, gt=0, le=20)
+    behaviour: Behaviour = Behaviour()
 
 
 class NewMessage(Asked):
     type: str
     call_id: str = ""
-    #: Fields beside `type`, `call` and `timestamp`.
+    #: Fields beside those that the type and the call give.
     fields: dict[str, Any] = Field(default_factory=dict)
     retry: bool = False
     copies: int = Field(1, ge=1, le=200)
+    forge: Forgery | None = None
 
 
 class Ending(Asked):
     reason: str = "customer-ended-call"
 
 
-class Proof(Asked):
-    mode: Authentication
-
-
-class VapiControl:
-    """The endpoints below /_control/vapi."""
+class VapiCallControl:
+    """The endpoints about calls and what is told of them."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -58,45 +77,53 @@ class VapiControl:
         """This function will list the endpoints, below /_control/vapi."""
         return [
             Route("/calls", self.add_call, methods=["POST"]),
+            Route("/calls", self.list_calls, methods=["GET"]),
+            Route("/calls/{id}", self.get_call, methods=["GET"]),
             Route("/calls/{id}/end", self.end_call, methods=["POST"]),
             Route("/messages", self.send_message, methods=["POST"]),
-            Route("/authentication", self.set_authentication, methods=["POST"]),
         ]
 
     async def add_call(self, request: Request) -> Response:
-        """This function will start a call, which lives on by itself."""
+        """This function will start a call, which lives on by itself.
+
+        An inbound one rings in: the answer to its assistant-request is shown by get_call.
+        """
         asked = await understand(request, NewCall)
-        metadata = dict(asked.metadata)
-        if asked.organization_id:
-            metadata["organization_id"] = asked.organization_id
-        leg = None
-        if asked.twilio_sid:
-            account = self._sandbox.twilio.accounts.get(asked.twilio_sid)
-            if account is None:
-                return refuse("no such subaccount", 404)
-            leg = self._sandbox.twilio.add_call(account, asked.to, "+15005550001", "in-progress")
-        call = self._sandbox.vapi.add_call(
-            self._sandbox.api_url("vapi"), asked.to, asked.max_duration_seconds, metadata
+        state = self._sandbox.vapi
+        number = state.numbers.get(asked.number_id)
+        account = self._sandbox.twilio.accounts.get(_carrier(asked, number))
+        if why := self._why_not(asked, number, account):
+            return why
+        inbound = asked.direction == "inbound"
+        call = state.add_call(
+            self._sandbox.api_url("vapi"),
+            "inboundPhoneCall" if inbound else "outboundPhoneCall",
+            asked.to,
+            number,
         )
-        if leg is not None:
-            call.shown["phoneCallProviderId"] = leg["sid"]
-        plan = Plan(
-            leg=leg,
-            **asked.model_dump(
-                include={
-                    "queued_seconds",
-                    "ring_seconds",
-                    "talk_seconds",
-                    "max_duration_seconds",
-                    "answered",
-                    "report",
-                    "report_after_seconds",
-                    "deliver",
-                }
-            ),
-        )
-        self._sandbox.courier.spawn(live(self._sandbox, call, plan))
+        call.behaviour = asked.behaviour.model_dump(exclude_unset=True)
+        if not inbound:
+            state.connect(call, state.assistants.get(asked.assistant_id), _overrides(asked))
+        if account is not None:
+            ours = number.shown["number"] if number else _OUR_NUMBER
+            url = asked.leg_callback_url
+            if url is None and number is not None:
+                url = number.leg_callback_url
+            carry(self._sandbox, call, account, ours, url)
+        self._sandbox.courier.spawn(live(self._sandbox, call, _plan(asked)))
         return JSONResponse(call.shown, 201)
+
+    async def list_calls(self, request: Request) -> Response:
+        """This function will show every call, perhaps of one status, oldest first."""
+        wanted = request.query_params.get("status")
+        calls = self._sandbox.vapi.calls.values()
+        found = [one for one in calls if wanted in (None, one.shown["status"])]
+        return JSONResponse([self._seen(one) for one in found])
+
+    async def get_call(self, request: Request) -> Response:
+        """This function will show a call with all that befell it, as only the stand-in knows."""
+        call = self._sandbox.vapi.calls.get(request.path_params["id"])
+        return JSONResponse(self._seen(call)) if call else refuse("no such call", 404)
 
     async def end_call(self, request: Request) -> Response:
         """This function will have the customer hang up, or end it for the reason given."""
@@ -108,24 +135,83 @@ class VapiControl:
         return JSONResponse(call.shown)
 
     async def send_message(self, request: Request) -> Response:
-        """This function will send one server message, whatever the call's state."""
+        """This function will send one server message, whatever the call's state.
+
+        Each delivery of a campaign.predial also tells whether its answer lets the contact be
+        called.
+        """
         asked = await understand(request, NewMessage)
-        message: dict[str, Any] = {"type": asked.type, "timestamp": epoch_ms()}
         call = self._sandbox.vapi.calls.get(asked.call_id)
         if asked.call_id and call is None:
             return refuse("no such call", 404)
-        if call is not None:
-            if asked.type == "end-of-call-report" and call.shown["status"] != "ended":
-                return refuse("the call has not ended", 422)
-            written = {"status-update": status_update, "end-of-call-report": end_of_call_report}
-            write = written.get(asked.type)
-            message |= write(call) if write else {"call": dict(call.shown)}
-        message |= asked.fields
-        addressed = parcel(self._sandbox, message)
+        if call is not None and asked.type == "end-of-call-report" and call.ended is None:
+            return refuse("the call has not ended", 422)
+        message = write(asked.type, call, self._sandbox.vapi.account_id) | asked.fields
+        url = call.server_url if call is not None else ""
+        addressed = parcel(self._sandbox, message, url, asked.forge)
         sent = await self._sandbox.courier.send(addressed, copies=asked.copies, retry=asked.retry)
+        if asked.type == "campaign.predial":
+            for one in sent:
+                one["eligible"] = eligible(one)
         return JSONResponse(sent)
 
-    async def set_authentication(self, request: Request) -> Response:
-        """This function will choose how messages prove their sender."""
-        self._sandbox.vapi.authentication = (await understand(request, Proof)).mode
-        return JSONResponse({"mode": self._sandbox.vapi.authentication})
+    def _why_not(
+        self, asked: NewCall, number: PhoneNumber | None, account: Account | None
+    ) -> Response | None:
+        if asked.number_id and number is None:
+            return refuse("no such number", 404)
+        if asked.assistant_id and asked.assistant_id not in self._sandbox.vapi.assistants:
+            return refuse("no such assistant", 404)
+        if account is None and asked.twilio_sid:
+            return refuse("no such subaccount", 404)
+        if asked.direction == "inbound" and number is None:
+            return refuse("an inbound call needs a number to ring", 422)
+        if asked.direction == "inbound" and account is not None and account.status != "active":
+            # Twilio turns the caller away (10003), so Vapi never hears of the call.
+            return refuse(f"Twilio rejects it: the account is {account.status}", 409)
+        return None
+
+    def _seen(self, call: LiveCall) -> Json:
+        return {
+            "call": call.shown,
+            "decision": call.decision,
+            "longest_seconds": call.longest_seconds,
+            "made": call.made,
+            "began": call.began,
+            "ended": call.ended,
+            "seconds": call.seconds(),
+            "control_messages": len(call.orders),
+            "orders": call.orders,
+            "spoken": call.spoken,
+            "lost": call.lost,
+            "leg": call.leg.shown if call.leg else None,
+            "behaviour": self._sandbox.vapi.behaviour_of(call).model_dump(),
+        }
+
+
+def _carrier(asked: NewCall, number: PhoneNumber | None) -> str:
+    of_number: str = number.shown.get("twilioAccountSid", "") if number else ""
+    return of_number or asked.twilio_sid
+
+
+def _overrides(asked: NewCall) -> Json:
+    metadata = dict(asked.metadata)
+    if asked.organization_id:
+        metadata["organization_id"] = asked.organization_id
+    longest = asked.max_duration_seconds
+    if longest is None and asked.assistant_id:
+        return {"metadata": metadata}
+    return {"metadata": metadata, "maxDurationSeconds": longest or LONGEST_SECONDS_DEFAULT}
+
+
+def _plan(asked: NewCall) -> Plan:
+    return Plan(
+        queued_seconds=asked.queued_seconds,
+        ring_seconds=asked.ring_seconds,
+        talk_seconds=asked.talk_seconds,
+        answered=asked.answered,
+        report=asked.report,
+        report_after_seconds=asked.report_after_seconds,
+        answer_limit_seconds=asked.answer_limit_seconds,
+        deliver=asked.deliver,
+    )

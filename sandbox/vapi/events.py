@@ -1,59 +1,66 @@
-"""Vapi's server messages, and the life of a call that they tell of.
+"""Vapi's server messages: how they prove their sender, and those that tell of a call's life.
 
-Messages are not sent again by default, since Vapi does not: a lost report is lost.
+They are not sent again by default, since Vapi does not: a lost report is lost.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hmac
 import json
-from dataclasses import dataclass
+import time
+from typing import Literal
 
 from sandbox.core import Sandbox
 from sandbox.delivery import Parcel
 from sandbox.exchange import Json
-from sandbox.twilio.state import complete_call
-from sandbox.vapi.state import LiveCall, epoch_ms
+from sandbox.vapi.calls import LiveCall
+from sandbox.vapi.state import Authentication, epoch_ms
 
-#: How often a living call looks at its Twilio leg, in seconds.
-_LOOK_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a call goes. Seconds; `talk_seconds` None means that only somebody else ends it."""
-
-    queued_seconds: float
-    ring_seconds: float
-    talk_seconds: float | None
-    max_duration_seconds: float
-    answered: bool
-    report: bool
-    report_after_seconds: float
-    deliver: bool
-    #: The call's leg at Twilio: completing it there ends the call here.
-    leg: Json | None
+#: A wrong credential, a body changed after it was signed, a signature made an hour ago.
+Forgery = Literal["credential", "body", "stale"]
+#: How old a stale signature is, in seconds.
+_STALE_SECONDS = 3600
 
 
-def parcel(sandbox: Sandbox, message: Json) -> Parcel:
-    """This function will address a server message, with what proves its sender."""
-    secret = sandbox.keys.secrets.vapi_server_secret
-    headers = {"Content-Type": "application/json", "User-Agent": "vapi"}
-    match sandbox.vapi.authentication:
-        case "bearer":
-            headers["Authorization"] = f"Bearer {secret}"
-        case "x-vapi-secret":
-            headers["X-Vapi-Secret"] = secret
-    call_id = message.get("call", {}).get("id", "")
+def sign(secret: str, algorithm: str, timestamp: str, body: bytes) -> str:
+    """This function will give the hex signature over `{timestamp}.{body}`.
+
+    Source: Vapi's page on server authentication, an HMAC credential with its defaults.
+    """
+    return hmac.new(secret.encode(), timestamp.encode() + b"." + body, algorithm).hexdigest()
+
+
+def parcel(sandbox: Sandbox, message: Json, url: str = "", forge: Forgery | None = None) -> Parcel:
+    """This function will address a server message, with what proves its sender.
+
+    `url` is a server's address that an assistant or a number names; blank for the ingress.
+    """
+    body = json.dumps({"message": message}, separators=(",", ":")).encode()
+    proof = _proof(sandbox, body, forge)
+    if forge == "body":
+        body = body[:-1] + b" }"
     return Parcel(
         provider="vapi",
-        event_id=call_id,
+        event_id=message.get("call", {}).get("id", ""),
         event_type=message["type"],
         transmission_id="",
-        url=sandbox.webhook_url("vapi"),
-        headers=headers,
-        body=json.dumps({"message": message}, separators=(",", ":")).encode(),
+        url=url or sandbox.webhook_url("vapi"),
+        headers={"Content-Type": "application/json", "User-Agent": "vapi"} | proof,
+        body=body,
     )
+
+
+def about(call: LiveCall) -> Json:
+    """This function will write the fields that every message about a call bears."""
+    fields: Json = {"customer": call.shown["customer"], "call": dict(call.shown)}
+    if call.number is not None:
+        fields["phoneNumber"] = dict(call.number.shown)
+    return fields
+
+
+def assistant_request(call: LiveCall) -> Json:
+    """This function will write the question which assistant shall take an inbound call."""
+    return {"type": "assistant-request", "timestamp": epoch_ms()} | about(call)
 
 
 def status_update(call: LiveCall) -> Json:
@@ -63,12 +70,14 @@ def status_update(call: LiveCall) -> Json:
         "status": call.shown["status"],
         "timestamp": epoch_ms(),
         "artifact": {},
-        "customer": call.shown["customer"],
-        "call": dict(call.shown),
     }
     if call.shown["status"] == "ended":
         message["endedReason"] = call.shown["endedReason"]
-    return message
+        if call.decision is not None and call.decision["verdict"] == "refused":
+            message["inboundPhoneCallDebuggingArtifacts"] = {
+                "assistantRequestError": call.decision["error"] or call.decision["reason"]
+            }
+    return message | about(call)
 
 
 def end_of_call_report(call: LiveCall) -> Json:
@@ -85,52 +94,29 @@ def end_of_call_report(call: LiveCall) -> Json:
         "durationSeconds": round(call.seconds(), 3),
         "artifact": {},
         "analysis": {},
-        "customer": call.shown["customer"],
-        "call": dict(call.shown),
     }
     if "startedAt" in call.shown:
         message["startedAt"] = call.shown["startedAt"]
-    return message
+    return message | about(call)
 
 
-async def live(sandbox: Sandbox, call: LiveCall, plan: Plan) -> None:
-    """This function will live a call from queued to its report."""
-    await _last(call, plan.queued_seconds, plan.leg)
-    if not call.hang_up.is_set():
-        _move(sandbox, call, plan, "ringing")
-        await _last(call, plan.ring_seconds, plan.leg)
-    if not plan.answered:
-        call.end("customer-did-not-answer")
-    if not call.hang_up.is_set():
-        _move(sandbox, call, plan, "in-progress")
-        talk = plan.talk_seconds
-        longest = plan.max_duration_seconds
-        await _last(call, longest if talk is None else min(talk, longest), plan.leg)
-        over = talk is None or talk >= longest
-        call.end("exceeded-max-duration" if over else "customer-ended-call")
-    if plan.leg is not None:
-        complete_call(plan.leg)
-    _move(sandbox, call, plan, "ended")
-    if plan.report and plan.deliver:
-        await asyncio.sleep(plan.report_after_seconds)
-        sandbox.courier.post(parcel(sandbox, end_of_call_report(call)), retry=False)
+def _proof(sandbox: Sandbox, body: bytes, forge: Forgery | None) -> dict[str, str]:
+    way, secrets = sandbox.vapi.authentication, sandbox.keys.secrets
+    wrong = "not the secret" if forge == "credential" else ""
+    match way.mode:
+        case "bearer":
+            return {"Authorization": f"Bearer {wrong or secrets.vapi_server_secret}"}
+        case "x-vapi-secret":
+            return {"X-Vapi-Secret": wrong or secrets.vapi_server_secret}
+        case "hmac":
+            timestamp = _timestamp(way, forge)
+            secret = wrong or secrets.vapi_hmac_secret
+            signature = sign(secret, way.algorithm, timestamp, body)
+            return {"x-signature": signature, "x-timestamp": timestamp}
+        case "none":
+            return {}
 
 
-async def _last(call: LiveCall, seconds: float, leg: Json | None) -> None:
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not call.hang_up.is_set() and (left := until - loop.time()) > 0:
-        if leg is not None and leg["status"] == "completed":
-            call.end("customer-ended-call")
-            return
-        try:
-            wait = left if leg is None else min(left, _LOOK_SECONDS)
-            await asyncio.wait_for(call.hang_up.wait(), wait)
-        except TimeoutError:
-            continue
-
-
-def _move(sandbox: Sandbox, call: LiveCall, plan: Plan, status: str) -> None:
-    call.set_status(status)
-    if plan.deliver:
-        sandbox.courier.post(parcel(sandbox, status_update(call)), retry=False)
+def _timestamp(way: Authentication, forge: Forgery | None) -> str:
+    seconds = time.time() - (_STALE_SECONDS if forge == "stale" else 0)
+    return str(int(seconds * 1000 if way.timestamp_unit == "ms" else seconds))

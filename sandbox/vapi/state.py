@@ -1,58 +1,29 @@
-"""What Vapi remembers: calls that really live, from queued to ended, second by second."""
+"""What Vapi remembers: numbers, assistants, and calls that really live, second by second."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Literal
 from uuid import uuid4
 
 from sandbox.exchange import Json, iso_ms
+from sandbox.vapi.behaviour import Behaviour
+from sandbox.vapi.calls import LiveCall, PhoneNumber
 
-#: How server messages prove their sender; Vapi leaves the choice to its customer.
-Authentication = Literal["bearer", "x-vapi-secret", "none"]
-#: What one second of talk costs, in US dollars.
-_COST_PER_SECOND = Decimal("0.0015")
+#: What an assistant that says nothing of its own allows a call, in seconds, and the bounds.
+LONGEST_SECONDS_DEFAULT = 600
+LONGEST_SECONDS_MIN, LONGEST_SECONDS_MAX = 10, 43_200
 
 
-@dataclass
-class LiveCall:
-    """One call: what the API shows of it, and the clock and switch behind that."""
+@dataclass(frozen=True)
+class Authentication:
+    """How server messages prove their sender; Vapi leaves the choice to its customer."""
 
-    shown: Json
-    #: Set to end the call; the reason is the first one given.
-    hang_up: asyncio.Event = field(default_factory=asyncio.Event)
-    reason: str = ""
-    #: Monotonic seconds at which the talk began and ended.
-    began: float | None = None
-    ended: float | None = None
-
-    def end(self, reason: str) -> None:
-        """This function will hang up. Replay: a call ends once, for the first reason."""
-        self.reason = self.reason or reason
-        self.hang_up.set()
-
-    def set_status(self, status: str) -> None:
-        """This function will move the call on, with the instants that go with it."""
-        now = iso_ms()
-        self.shown |= {"status": status, "updatedAt": now}
-        if status == "in-progress":
-            self.began = time.monotonic()
-            self.shown["startedAt"] = now
-        if status == "ended":
-            self.ended = time.monotonic()
-            cost = Decimal(str(round(self.seconds(), 3))) * _COST_PER_SECOND
-            # Vapi's API speaks of cost as a JSON number; nothing of ours adds these up.
-            self.shown |= {"endedAt": now, "endedReason": self.reason, "cost": float(cost)}
-
-    def seconds(self) -> float:
-        """This function will count the seconds talked so far."""
-        if self.began is None:
-            return 0.0
-        return (self.ended or time.monotonic()) - self.began
+    mode: Literal["bearer", "x-vapi-secret", "hmac", "none"] = "bearer"
+    algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
+    #: Vapi's pages name no unit of the timestamp, so a client has to take both.
+    timestamp_unit: Literal["ms", "seconds"] = "ms"
 
 
 @dataclass
@@ -60,39 +31,99 @@ class VapiState:
     """Vapi's side of the world."""
 
     calls: dict[str, LiveCall] = field(default_factory=dict)
-    authentication: Authentication = "bearer"
+    numbers: dict[str, PhoneNumber] = field(default_factory=dict)
+    assistants: dict[str, Json] = field(default_factory=dict)
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    authentication: Authentication = field(default_factory=Authentication)
     account_id: str = field(default_factory=lambda: str(uuid4()))
 
+    def add_assistant(self, name: str, longest_seconds: int, server_url: str) -> Json:
+        """This function will make an assistant."""
+        shown = self._resource() | {"name": name, "maxDurationSeconds": longest_seconds}
+        if server_url:
+            shown["server"] = {"url": server_url}
+        self.assistants[shown["id"]] = shown
+        return shown
+
+    def add_number(
+        self,
+        number: str,
+        twilio_sid: str,
+        assistant_id: str,
+        server_url: str,
+        leg_callback_url: str | None,
+    ) -> PhoneNumber:
+        """This function will bring a number in; with an assistant of its own it asks nobody."""
+        shown = self._resource() | {"provider": "twilio", "number": number, "status": "active"}
+        if twilio_sid:
+            shown["twilioAccountSid"] = twilio_sid
+        if assistant_id:
+            shown["assistantId"] = assistant_id
+        if server_url:
+            shown["server"] = {"url": server_url}
+        made = self.numbers[shown["id"]] = PhoneNumber(shown, leg_callback_url)
+        return made
+
     def add_call(
-        self, base_url: str, number: str, max_duration_seconds: float, metadata: Json
+        self,
+        base_url: str,
+        kind: Literal["inboundPhoneCall", "outboundPhoneCall"],
+        customer: str,
+        number: PhoneNumber | None,
     ) -> LiveCall:
-        """This function will queue a call. The tenant goes where Vapi has room for one:
-        assistantOverrides.metadata, since a call has no metadata of its own."""
-        call_id = str(uuid4())
-        now = iso_ms()
-        shown: Json = {
-            "id": call_id,
-            "orgId": self.account_id,
-            "createdAt": now,
-            "updatedAt": now,
-            "type": "outboundPhoneCall",
-            "status": "queued",
+        """This function will let a call begin, with whom nobody has connected it yet."""
+        shown = self._resource()
+        address = f"{base_url}/call/{shown['id']}"
+        shown |= {
+            "type": kind,
+            "status": "ringing" if kind == "inboundPhoneCall" else "queued",
             "phoneCallProvider": "twilio",
             "phoneCallProviderId": f"CA{uuid4().hex}",
             "phoneCallTransport": "pstn",
-            "customer": {"number": number},
-            "assistantOverrides": {
-                "maxDurationSeconds": max_duration_seconds,
-                "metadata": metadata,
-            },
-            "monitor": {
-                "listenUrl": f"{base_url}/call/{call_id}/listen",
-                "controlUrl": f"{base_url}/call/{call_id}/control",
-            },
+            "customer": {"number": customer},
+            "monitor": {"listenUrl": f"{address}/listen", "controlUrl": f"{address}/control"},
         }
-        call = LiveCall(shown)
-        self.calls[call_id] = call
+        if number is not None:
+            shown["phoneNumberId"] = number.shown["id"]
+        call = LiveCall(shown, LONGEST_SECONDS_DEFAULT, number=number)
+        self.calls[shown["id"]] = call
         return call
+
+    def connect(self, call: LiveCall, assistant: Json | None, overrides: Json) -> None:
+        """This function will give the call its assistant and what is overridden of it.
+
+        The tenant goes where Vapi has room for one: assistantOverrides.metadata, since a call has
+        no metadata of its own.
+        """
+        if assistant is not None and "id" in assistant:
+            call.shown["assistantId"] = assistant["id"]
+        elif assistant is not None:
+            call.shown["assistant"] = assistant
+        if overrides:
+            call.shown["assistantOverrides"] = overrides
+        longest = overrides.get("maxDurationSeconds", (assistant or {}).get("maxDurationSeconds"))
+        call.longest_seconds = LONGEST_SECONDS_DEFAULT if longest is None else longest
+        number = {} if call.number is None else call.number.shown
+        # The assistant's server comes before the number's, and that before the organization's.
+        server = (assistant or {}).get("server") or number.get("server") or {}
+        call.server_url = server.get("url", "")
+
+    def behaviour_of(self, call: LiveCall) -> Behaviour:
+        """This function will tell how a call behaves now: as all do, but for its own changes."""
+        return self.behaviour.model_copy(update=call.behaviour)
+
+    def _resource(self) -> Json:
+        now = iso_ms()
+        return {"id": str(uuid4()), "orgId": self.account_id, "createdAt": now, "updatedAt": now}
+
+
+def allowed_length(value: object) -> bool:
+    """This function will tell whether Vapi takes a value as maxDurationSeconds."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and LONGEST_SECONDS_MIN <= value <= LONGEST_SECONDS_MAX
+    )
 
 
 def epoch_ms() -> int:

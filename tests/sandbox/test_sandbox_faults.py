@@ -13,11 +13,6 @@ from base.clock import wait_until
 LIMIT_SECONDS = 10.0
 
 
-@pytest.fixture
-def account(house):
-    return house.control("POST", "/twilio/subaccounts", {"friendly_name": "Acme"})
-
-
 def set_status(house, account, status: str, timeout: float = LIMIT_SECONDS) -> httpx.Response:
     known = house.info["twilio"]
     return httpx.post(

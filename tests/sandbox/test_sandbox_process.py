@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -46,3 +47,22 @@ def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
     assert refused.stderr.count("\n") == 1
     assert again.control("GET", "/info") == again.info
     assert stop(again) == 0
+
+
+def test_a_folder_of_an_older_sandbox_gets_what_it_lacks_and_keeps_the_rest(tmp_path):
+    # Given secrets from before there was one for HMAC
+    house = start(tmp_path)
+    assert stop(house) == 0
+    path = tmp_path / "keys" / "secrets.json"
+    kept = json.loads(path.read_text())
+    first = kept.pop("vapi_hmac_secret")
+    path.write_text(json.dumps(kept))
+    # When it starts again, twice / Then there is one, and it stays
+    secrets = []
+    for _ in range(2):
+        again = start(tmp_path)
+        assert again.info["vapi"]["server_secret"] == kept["vapi_server_secret"]
+        secrets.append(again.info["vapi"]["hmac_secret"])
+        assert stop(again) == 0
+    assert secrets[0] == secrets[1] != first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

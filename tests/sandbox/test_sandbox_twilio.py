@@ -30,11 +30,6 @@ def client(house):
     )
 
 
-@pytest.fixture
-def account(house):
-    return house.control("POST", "/twilio/subaccounts", {"friendly_name": "Acme"})
-
-
 def code_of(call) -> tuple[int, int]:
     with pytest.raises(TwilioRestException) as refused:
         call()

@@ -1,0 +1,146 @@
+"""How an inbound call finds its assistant: the number's own, or the answer to assistant-request.
+
+Vapi waits 7.5 s for that answer, whatever else was configured, and believes only a whole one: with
+any other the call ends before it began. Source: Vapi's pages on server events and ended reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+
+from sandbox.core import Sandbox
+from sandbox.delivery import accepted
+from sandbox.exchange import Json, iso_ms
+from sandbox.vapi.calls import LiveCall
+from sandbox.vapi.events import assistant_request, parcel
+from sandbox.vapi.state import allowed_length
+
+#: How long Vapi waits for the answer, in seconds.
+ANSWER_SECONDS = 7.5
+_PREFIX = "assistant-request-"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an answer comes to: an assistant, or the reason for which the call ends."""
+
+    reason: str = ""
+    #: What the caller is told before the end.
+    speech: str = ""
+    assistant: Json | None = None
+    overrides: Json = field(default_factory=dict)
+
+
+async def find_assistant(sandbox: Sandbox, call: LiveCall, limit_seconds: float) -> None:
+    """This function will connect a ringing call with its assistant, or end it."""
+    number = {} if call.number is None else call.number.shown
+    if "assistantId" in number:
+        sandbox.vapi.connect(call, sandbox.vapi.assistants[number["assistantId"]], {})
+        return
+    # The number's server is asked; an assistant's own is not known yet.
+    sandbox.vapi.connect(call, None, {})
+    call.decision = _undecided(limit_seconds)
+    answer = sandbox.courier.spawn(_ask(sandbox, call, call.decision))
+    gone = sandbox.courier.spawn(call.hang_up.wait())
+    await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+    if call.over:
+        # The caller is gone; the answer still comes, is noted, and has nobody to be applied to.
+        call.decision["verdict"] = "not needed"
+        return
+    gone.cancel()
+    reading = read_answer(sandbox, answer.result())
+    if reading.reason:
+        call.decision |= {"verdict": "refused", "reason": reading.reason}
+        if reading.speech:
+            call.note_speech(reading.speech)["finished"] = time.monotonic()
+        call.end(reading.reason)
+        return
+    call.decision["verdict"] = "admitted"
+    sandbox.vapi.connect(call, reading.assistant, reading.overrides)
+
+
+def read_answer(sandbox: Sandbox, result: Json) -> Reading:
+    """This function will read what was answered to an assistant-request."""
+    answer = read_object(result)
+    if answer is None:
+        return Reading(_PREFIX + "failed")
+    if "error" in answer:
+        return _refusal(answer["error"])
+    if answer.get("destination"):
+        return Reading(_PREFIX + "returned-forwarding-phone-number")
+    if answer.get("assistantId") or answer.get("assistant"):
+        return _assistant(sandbox, answer)
+    return Reading(_PREFIX + "returned-no-assistant")
+
+
+def read_object(result: Json) -> Json | None:
+    """This function will read a delivery's answer; None for anything but 2xx and an object."""
+    try:
+        answer = json.loads(result["body"]) if accepted(result) else None
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _refusal(error: object) -> Reading:
+    # An error is spoken to the caller, and then everything else in the answer is ignored.
+    if isinstance(error, str) and error.strip():
+        return Reading(_PREFIX + "returned-error", speech=error)
+    return Reading(_PREFIX + "returned-unspeakable-error")
+
+
+def _assistant(sandbox: Sandbox, answer: Json) -> Reading:
+    invalid = Reading(_PREFIX + "returned-invalid-assistant")
+    if answer.get("assistantId"):
+        assistant = sandbox.vapi.assistants.get(str(answer["assistantId"]))
+    else:
+        given = answer["assistant"]
+        assistant = given if isinstance(given, dict) else None
+    overrides = answer.get("assistantOverrides") or {}
+    if assistant is None or wrong_in_overrides(overrides):
+        return invalid
+    if not allowed_length(assistant.get("maxDurationSeconds", 600)):
+        return invalid
+    return Reading(assistant=assistant, overrides=overrides)
+
+
+def wrong_in_overrides(overrides: object) -> str:
+    """This function will tell what Vapi does not take of assistantOverrides; blank for nothing."""
+    if not isinstance(overrides, dict):
+        return "assistantOverrides must be an object"
+    if not allowed_length(overrides.get("maxDurationSeconds", 600)):
+        return "assistantOverrides.maxDurationSeconds must be a number from 10 to 43200"
+    if not isinstance(overrides.get("metadata", {}), dict):
+        return "assistantOverrides.metadata must be an object"
+    return ""
+
+
+def _undecided(limit_seconds: float) -> Json:
+    return {
+        "verdict": "pending",
+        "reason": None,
+        "limit_seconds": limit_seconds,
+        "asked_at": iso_ms(),
+        "asked": time.monotonic(),
+        "answered_at": None,
+        "answered": None,
+        "status_code": None,
+        "body": None,
+        "error": None,
+    }
+
+
+async def _ask(sandbox: Sandbox, call: LiveCall, decision: Json) -> Json:
+    addressed = parcel(sandbox, assistant_request(call), call.server_url)
+    result = await sandbox.courier.ask(addressed, decision["limit_seconds"])
+    decision |= {
+        "answered_at": iso_ms(),
+        "answered": time.monotonic(),
+        "status_code": result["status_code"],
+        "body": result["body"],
+        "error": result["error"],
+    }
+    return result

@@ -1,0 +1,119 @@
+"""How Vapi is set up and how it misbehaves: the rest of the control plane under /_control/vapi."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.asking import Asked, refuse, understand
+from sandbox.core import Sandbox
+from sandbox.vapi.behaviour import Behaviour
+from sandbox.vapi.state import (
+    LONGEST_SECONDS_DEFAULT,
+    LONGEST_SECONDS_MAX,
+    LONGEST_SECONDS_MIN,
+    Authentication,
+)
+
+
+class NewAssistant(Asked):
+    name: str = "Assistant"
+    max_duration_seconds: int = Field(
+        LONGEST_SECONDS_DEFAULT, ge=LONGEST_SECONDS_MIN, le=LONGEST_SECONDS_MAX
+    )
+    #: Where messages of its calls go; blank leaves that to the number.
+    server_url: str = ""
+
+
+class NewNumber(Asked):
+    number: str = Field("+15005550001", pattern=r"^\+[0-9]{6,15}$")
+    #: The subaccount that carries its calls; blank for none.
+    twilio_sid: str = ""
+    #: An assistant of its own: then nobody is asked when it rings.
+    assistant_id: str = ""
+    #: Where messages of its calls go; blank leaves that to the ingress.
+    server_url: str = ""
+    #: Where Twilio tells of its legs; "" is the ingress, None is nobody.
+    leg_callback_url: str | None = None
+
+
+class Proof(Asked):
+    mode: Literal["bearer", "x-vapi-secret", "hmac", "none"]
+    algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
+    timestamp_unit: Literal["ms", "seconds"] = "ms"
+
+
+class Misbehaviour(Behaviour):
+    """What is given changes; what is not stays as it is. Without a call it concerns them all."""
+
+    call_id: str = ""
+
+
+class VapiSetupControl:
+    """The endpoints about everything but calls."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def routes(self) -> list[Route]:
+        """This function will list the endpoints, below /_control/vapi."""
+        return [
+            Route("/assistants", self.add_assistant, methods=["POST"]),
+            Route("/numbers", self.add_number, methods=["POST"]),
+            Route("/authentication", self.set_authentication, methods=["POST"]),
+            Route("/behaviour", self.set_behaviour, methods=["POST"]),
+            Route("/behaviour", self.get_behaviour, methods=["GET"]),
+        ]
+
+    async def add_assistant(self, request: Request) -> Response:
+        """This function will make an assistant."""
+        asked = await understand(request, NewAssistant)
+        made = self._sandbox.vapi.add_assistant(
+            asked.name, asked.max_duration_seconds, asked.server_url
+        )
+        return JSONResponse(made, 201)
+
+    async def add_number(self, request: Request) -> Response:
+        """This function will bring in a phone number of a Twilio subaccount."""
+        asked = await understand(request, NewNumber)
+        if asked.twilio_sid and asked.twilio_sid not in self._sandbox.twilio.accounts:
+            return refuse("no such subaccount", 404)
+        if asked.assistant_id and asked.assistant_id not in self._sandbox.vapi.assistants:
+            return refuse("no such assistant", 404)
+        made = self._sandbox.vapi.add_number(
+            asked.number,
+            asked.twilio_sid,
+            asked.assistant_id,
+            asked.server_url,
+            asked.leg_callback_url,
+        )
+        return JSONResponse(made.shown, 201)
+
+    async def set_authentication(self, request: Request) -> Response:
+        """This function will choose how messages prove their sender."""
+        asked = await understand(request, Proof)
+        chosen = asked.model_dump(include={"mode", "algorithm", "timestamp_unit"})
+        self._sandbox.vapi.authentication = Authentication(**chosen)
+        return JSONResponse(chosen)
+
+    async def set_behaviour(self, request: Request) -> Response:
+        """This function will have all calls, or one, misbehave from now on."""
+        asked = await understand(request, Misbehaviour)
+        changes = asked.model_dump(exclude_unset=True, exclude={"call_id"})
+        state = self._sandbox.vapi
+        if not asked.call_id:
+            state.behaviour = state.behaviour.model_copy(update=changes)
+            return JSONResponse(state.behaviour.model_dump())
+        call = state.calls.get(asked.call_id)
+        if call is None:
+            return refuse("no such call", 404)
+        call.behaviour |= changes
+        return JSONResponse(state.behaviour_of(call).model_dump())
+
+    async def get_behaviour(self, request: Request) -> Response:
+        """This function will show how calls misbehave that were told nothing of their own."""
+        return JSONResponse(self._sandbox.vapi.behaviour.model_dump())

@@ -1,0 +1,97 @@
+"""Every type of server message, with the fields that its model requires, for the asking.
+
+Those of a call's life are written by events.py. A type that is not listed can be sent too, since
+Vapi's list grows; it then bears only what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from sandbox.exchange import Json, iso_ms
+from sandbox.vapi.admission import read_object
+from sandbox.vapi.calls import LiveCall
+from sandbox.vapi.events import about, assistant_request, end_of_call_report, status_update
+from sandbox.vapi.state import epoch_ms
+
+_WORDS: list[Json] = [{"role": "assistant", "content": "Hello."}]
+
+_written: dict[str, Callable[[LiveCall], Json]] = {
+    "assistant-request": assistant_request,
+    "status-update": status_update,
+    "end-of-call-report": end_of_call_report,
+}
+
+
+def write(kind: str, call: LiveCall | None, account_id: str) -> Json:
+    """This function will write a message of the type, about the call if there is one."""
+    if call is not None and kind in _written:
+        return _written[kind](call)
+    message: Json = {"type": kind, "timestamp": epoch_ms()} | _fields(kind, account_id)
+    return message if call is None else message | about(call)
+
+
+def eligible(result: Json) -> bool:
+    """This function will read the answer to campaign.predial, which fails closed.
+
+    Anything but a boolean true means that the contact is not called.
+    """
+    answer = read_object(result)
+    return answer is not None and answer.get("eligible") is True
+
+
+def _fields(kind: str, account_id: str) -> Json:
+    match kind.partition(".")[0]:
+        case "chat":
+            return {"chat": _resource(account_id) | {"input": "Hello.", "output": []}}
+        case "session":
+            return {"session": _resource(account_id) | {"status": "active"}}
+    if kind == "campaign.predial":
+        campaign_id = str(uuid4())
+        contact = _resource(account_id) | {"campaignId": campaign_id, "number": "+15005550006"}
+        return {"campaignId": campaign_id, "contact": contact}
+    if kind == "tool-calls":
+        return _tool_calls()
+    return dict(_FIXED.get(kind, {}))
+
+
+def _resource(account_id: str) -> Json:
+    now = iso_ms()
+    return {"id": str(uuid4()), "orgId": account_id, "createdAt": now, "updatedAt": now}
+
+
+def _tool_calls() -> Json:
+    asked = {
+        "id": f"call_{uuid4().hex[:24]}",
+        "type": "function",
+        "function": {"name": "look_up", "arguments": {"number": 1}},
+    }
+    tool = {"type": "function", "name": "look_up", "toolCall": asked}
+    return {"toolCallList": [asked], "toolWithToolCallList": [tool]}
+
+
+_FIXED: dict[str, Json] = {
+    "assistant.speechStarted": {"text": "Hello.", "turn": 0, "source": "model"},
+    "assistant.started": {"newAssistant": {"name": "Assistant"}},
+    "call.artifact.upload": {"artifactType": "recording"},
+    "call.delete.failed": {},
+    "call.deleted": {},
+    "call.endpointing.request": {"messagesOpenAIFormatted": _WORDS},
+    "conversation-update": {"messages": [], "messagesOpenAIFormatted": _WORDS},
+    "handoff-destination-request": {"parameters": {}},
+    "hang": {},
+    "knowledge-base-request": {"messages": [], "messagesOpenAIFormatted": _WORDS},
+    "language-change-detected": {"language": "en"},
+    "model-output": {"output": "Hello."},
+    "phone-call-control": {"request": "hang-up"},
+    "speech-update": {"status": "started", "role": "assistant", "turn": 0},
+    "status-update": {"status": "in-progress", "artifact": {}},
+    "end-of-call-report": {"endedReason": "customer-ended-call", "artifact": {}, "analysis": {}},
+    "transcript": {"role": "user", "transcriptType": "final", "transcript": "Hello."},
+    "transfer-destination-request": {},
+    "transfer-update": {"destination": {"type": "number", "number": "+15005550007"}},
+    "user-interrupted": {"turnId": "turn_1"},
+    "voice-input": {"input": "Hello."},
+    "voice-request": {"text": "Hello.", "sampleRate": 24_000},
+}

@@ -1,0 +1,120 @@
+"""Twilio's stand-in: lists of several pages, and calls whose changes are told if asked for."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from twilio.request_validator import RequestValidator
+
+from base.clock import wait_until
+from tests.running_sandbox import LIMIT_SECONDS
+from tests.sandbox.calling import end_leg, parent, ring_in, start_call, wait_for_status
+
+PUBLIC = "https://hooks.holdfast.example/webhooks/twilio"
+
+
+def path_of(account) -> str:
+    return f"/twilio/2010-04-01/Accounts/{account['sid']}/Calls.json"
+
+
+def list_calls(house, account, **query: object) -> dict:
+    return house.http.get(path_of(account), params=query, auth=parent(house)).json()
+
+
+def follow(house, uri: str) -> dict:
+    return house.http.get(f"/twilio{uri}", auth=parent(house)).json()
+
+
+def sids(page: dict) -> list[str]:
+    return [one["sid"] for one in page["calls"]]
+
+
+def test_a_client_that_forgets_the_second_page_misses_calls(house, account):
+    # Given sixty calls, of which five are over
+    made = [house.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(60)]
+    for one in made[::12]:
+        end_leg(house, {"phoneCallProviderId": one["sid"]}, account["sid"])
+    running = [one["sid"] for one in reversed(made) if one not in made[::12]]
+    # When they are listed by status / Then fifty come, newest first, and where the rest are
+    first = list_calls(house, account, Status="in-progress")
+    assert sids(first) == running[:50] and first["page_size"] == 50
+    second = follow(house, first["next_page_uri"])
+    assert sids(second) == running[50:] and second["next_page_uri"] is None
+    assert (second["page"], second["start"], second["end"]) == (1, 50, 54)
+    # Then the size may be chosen, up to a thousand
+    assert sids(list_calls(house, account, Status="in-progress", PageSize=1000)) == running
+    assert len(sids(list_calls(house, account, PageSize=5000))) == 60
+    assert list_calls(house, account, PageSize=5000)["page_size"] == 1000
+    assert list_calls(house, account, PageSize=60)["next_page_uri"] is None
+    assert sids(list_calls(house, account, To="+15005550000")) == []
+
+
+def test_what_ends_between_two_pages_hides_nothing(house, account):
+    made = [house.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(6)]
+    first = list_calls(house, account, Status="in-progress", PageSize=2)
+    # When those of the first page end, and another begins, before the second is asked for
+    for sid in sids(first):
+        end_leg(house, {"phoneCallProviderId": sid}, account["sid"])
+    house.control("POST", "/twilio/calls", {"sid": account["sid"]})
+    # Then the other four are there, each once
+    second = follow(house, first["next_page_uri"])
+    third = follow(house, second["next_page_uri"])
+    found = sids(second) + sids(third)
+    assert found == [one["sid"] for one in reversed(made[:4])] and third["next_page_uri"] is None
+
+
+def test_canceled_ends_only_what_nobody_has_answered(house, account):
+    talking = house.control("POST", "/twilio/calls", {"sid": account["sid"]})
+    ringing = house.control("POST", "/twilio/calls", {"sid": account["sid"], "status": "ringing"})
+    for one in (talking, ringing):
+        end_leg(house, {"phoneCallProviderId": one["sid"]}, account["sid"], "canceled")
+    assert sids(list_calls(house, account, Status="in-progress")) == [talking["sid"]]
+    (canceled,) = list_calls(house, account, Status="canceled")["calls"]
+    assert canceled["sid"] == ringing["sid"] and canceled["start_time"] is None
+
+
+def forms(listener) -> list[dict]:
+    heard = [one for one in list(listener.heard) if one.path == "/webhooks/twilio"]
+    return [dict(parse_qsl(one.body.decode(), keep_blank_values=True)) for one in heard]
+
+
+def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assistant):
+    silent = house.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})
+    asked = {
+        "number": "+15005550002",
+        "twilio_sid": account["sid"],
+        "assistant_id": assistant["id"],
+        "leg_callback_url": PUBLIC,
+    }
+    telling = house.control("POST", "/vapi/numbers", asked)
+    # When calls of a number that asked for nothing, and of one that did, are over
+    start_call(house, number_id=silent["id"], talk_seconds=0, deliver=False)
+    call = ring_in(house, telling, deliver=False)
+    wait_for_status(house, call, "in-progress")
+    end_leg(house, call, account["sid"])
+    # Then the second's changes were told, each once, in the form that Twilio has
+    assert wait_until(lambda: len(forms(listener)) == 2, limit_seconds=LIMIT_SECONDS)
+    by_status = {one["CallStatus"]: one for one in forms(listener)}
+    assert by_status.keys() == {"in-progress", "completed"}
+    done = by_status["completed"]
+    assert (done["CallSid"], done["AccountSid"]) == (call["phoneCallProviderId"], account["sid"])
+    assert (done["Direction"], done["From"], done["To"]) == (
+        "inbound",
+        "+15005550006",
+        "+15005550002",
+    )
+    assert (done["CallDuration"], done["Duration"], done["ToZip"]) == ("0", "0", "")
+    assert [by_status[one]["SequenceNumber"] for one in ("in-progress", "completed")] == ["0", "1"]
+    assert "CallDuration" not in by_status["in-progress"]
+    # Then each is signed with the subaccount's own token
+    validator = RequestValidator(account["auth_token"])
+    for one, form in zip(listener.heard, forms(listener), strict=True):
+        assert validator.validate(PUBLIC, form, one.headers["X-Twilio-Signature"])
+
+
+def test_a_call_of_twilios_own_is_told_too(house, listener, account):
+    asked = {"sid": account["sid"], "callback_url": "", "status": "ringing"}
+    call = house.control("POST", "/twilio/calls", asked)
+    end_leg(house, {"phoneCallProviderId": call["sid"]}, account["sid"])
+    assert wait_until(lambda: len(forms(listener)) == 1, limit_seconds=LIMIT_SECONDS)
+    assert forms(listener)[0]["CallStatus"] == "completed"

@@ -1,0 +1,155 @@
+"""Vapi's stand-in: calls that live, how each may end, and what is told and shown of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.clock import wait_until
+from tests.running_sandbox import LIMIT_SECONDS
+from tests.sandbox.calling import (
+    api,
+    end_leg,
+    order,
+    read_call,
+    read_leg,
+    seen,
+    start_call,
+    wait_for_status,
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"type": "end-call"}, "manually-canceled"),
+        (
+            {"type": "say", "content": "Good bye", "endCallAfterSpoken": True},
+            "assistant-said-message-with-end-call-enabled",
+        ),
+    ],
+)
+def test_a_call_lives_until_its_control_address_ends_it(house, listener, told, reason):
+    # Given a call in progress
+    call = start_call(house)
+    wait_for_status(house, call, "in-progress")
+    # When its control address is told to end it
+    assert order(house, call, **told).is_success
+    wait_for_status(house, call, "ended")
+    # Then it was told in full, with a report that proves its sender, and cannot be ended again
+    (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
+    updates = listener.messages(call["id"], "status-update")
+    assert {one["status"] for one in updates} == {"ringing", "in-progress", "ended"}
+    assert report["endedReason"] == reason and report["durationSeconds"] > 0
+    overrides = report["call"]["assistantOverrides"]
+    assert overrides == {"metadata": {"organization_id": "org_a"}, "maxDurationSeconds": 600}
+    secret = house.info["vapi"]["server_secret"]
+    assert {one.headers["Authorization"] for one in listener.heard} == {f"Bearer {secret}"}
+    assert order(house, call, **told).status_code == 404
+    # Then what it heard and said is shown with instants
+    shown = seen(house, call)
+    assert [(one["type"], one["obeyed"]) for one in shown["orders"]] == [(told["type"], True)]
+    assert shown["control_messages"] == 1
+    for speech in shown["spoken"]:
+        assert speech["text"] == "Good bye"
+        # Two words take a tenth of a second.
+        assert shown["began"] < speech["began"] <= speech["finished"] - 0.1 < shown["ended"]
+    assert shown["seconds"] == shown["ended"] - shown["began"]
+
+
+def test_what_is_said_goes_on_while_the_call_does(house, listener):
+    call = start_call(house)
+    wait_for_status(house, call, "in-progress")
+    # When it is told to say something and, once that is said, to say something long and end
+    order(house, call, type="say", content="one minute left")
+    assert wait_until(
+        lambda: seen(house, call)["spoken"][0]["finished"] is not None, limit_seconds=LIMIT_SECONDS
+    )
+    assert read_call(house, call)["status"] == "in-progress"
+    order(house, call, type="say", content="word " * 100, endCallAfterSpoken=True)
+    # Then a hang-up in the middle of it leaves it unfinished
+    house.control("POST", f"/vapi/calls/{call['id']}/end", {})
+    assert wait_for_status(house, call, "ended")["endedReason"] == "customer-ended-call"
+    first, second = seen(house, call)["spoken"]
+    assert first["text"] == "one minute left" and second["finished"] is None
+    assert order(house, call, type="dance").status_code == 404
+
+
+def test_a_control_address_refuses_what_it_does_not_know_and_takes_the_rest(house):
+    call = start_call(house, deliver=False)
+    assert order(house, call, type="dance").status_code == 400
+    assert order(house, call, type="add-message", message={}).is_success
+    assert seen(house, call)["control_messages"] == 1
+
+
+def test_a_call_ends_at_its_longest_or_unanswered_or_with_its_leg(house, listener, account):
+    long = start_call(house, max_duration_seconds=0.2)
+    lost = start_call(house, answered=False, twilio_sid=account["sid"])
+    legged = start_call(house, twilio_sid=account["sid"])
+    wait_for_status(house, legged, "in-progress")
+    # When the leg is completed at Twilio
+    assert read_leg(house, legged, account["sid"])["status"] == "in-progress"
+    completed = end_leg(house, legged, account["sid"])
+    # Then each ends for its own reason
+    ends = {}
+    for name, call in {"long": long, "lost": lost, "legged": legged}.items():
+        ends[name] = wait_for_status(house, call, "ended")["endedReason"]
+    assert ends == {
+        "long": "exceeded-max-duration",
+        "lost": "customer-did-not-answer",
+        "legged": "customer-ended-call",
+    }
+    assert "startedAt" not in read_call(house, lost)
+    # Then the leg's call ended at once, and no leg outlives its call
+    assert seen(house, legged)["ended"] - completed < 0.05
+    assert read_leg(house, lost, account["sid"])["status"] == "no-answer"
+    assert 0.2 <= seen(house, long)["seconds"] < 0.4
+
+
+def test_a_call_that_vapi_ends_takes_its_leg_along(house, number, account, assistant):
+    call = start_call(house, number_id=number["id"], assistant_id=assistant["id"], deliver=False)
+    wait_for_status(house, call, "in-progress")
+    leg = read_leg(house, call, account["sid"])
+    assert (leg["status"], leg["from"], leg["to"], leg["direction"]) == (
+        "in-progress",
+        number["number"],
+        "+15005550006",
+        "outbound-api",
+    )
+    order(house, call, type="end-call")
+    wait_for_status(house, call, "ended")
+    leg = read_leg(house, call, account["sid"])
+    assert leg["status"] == "completed" and leg["duration"] == "0" and leg["end_time"]
+
+
+def test_a_suspended_subaccount_carries_no_new_call(house, listener, number, account):
+    house.control("POST", f"/twilio/subaccounts/{account['sid']}", {"status": "suspended"})
+    # When a call is begun / Then it fails before anybody is rung, and leaves no leg
+    call = start_call(house, number_id=number["id"])
+    (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
+    assert report["endedReason"] == "twilio-failed-to-connect-call" and report["cost"] == 0
+    assert [one["status"] for one in listener.messages(call["id"], "status-update")] == ["ended"]
+    assert seen(house, call)["leg"] is None
+    # When somebody calls in / Then Twilio turns them away
+    asked = {"direction": "inbound", "number_id": number["id"]}
+    house.control("POST", "/vapi/calls", asked, code=409)
+    assert listener.messages(kind="assistant-request") == []
+
+
+def test_a_reset_forgets_calls_numbers_and_behaviour(house, listener, number, assistant):
+    call = start_call(house, number_id=number["id"], queued_seconds=0, talk_seconds=0.5)
+    listener.wait_for_message(call["id"], "status-update", 2)
+    house.control("POST", "/vapi/behaviour", {"deaf": True})
+    house.control("POST", "/vapi/authentication", {"mode": "none"})
+    # When all is forgotten
+    house.control("POST", "/reset")
+    # Then nothing of it is known, and the next call's messages are the next that are heard
+    assert api(house, "GET", f"/call/{call['id']}").status_code == 404
+    assert house.control("GET", "/vapi/calls") == []
+    assert api(house, "GET", "/phone-number").json() == []
+    assert api(house, "GET", "/assistant").json() == []
+    assert house.control("GET", "/vapi/behaviour")["deaf"] is False
+    other = start_call(house, talk_seconds=1)
+    listener.wait_for_message(other["id"], "end-of-call-report")
+    told = listener.messages(call["id"], "status-update")
+    assert [one["status"] for one in told] == ["ringing", "in-progress"]
+    assert "Authorization" in listener.heard[-1].headers

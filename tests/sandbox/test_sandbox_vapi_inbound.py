@@ -1,0 +1,213 @@
+"""Vapi's stand-in rings in: what it asks, how long it waits, and how it obeys the answer."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from base.clock import wait_until
+from tests.running_sandbox import LIMIT_SECONDS, Reply
+from tests.sandbox.calling import (
+    api,
+    end_leg,
+    order,
+    read_call,
+    read_leg,
+    ring_in,
+    seen,
+    wait_for_status,
+)
+
+
+def admit(assistant: dict, longest: object = 60, **more: object) -> Reply:
+    overrides = {"maxDurationSeconds": longest, "metadata": {"call": "call_1"}}
+    return Reply({"assistantId": assistant["id"], "assistantOverrides": overrides, **more})
+
+
+def test_a_call_asks_for_its_assistant_and_is_given_its_limit(
+    house, listener, number, account, assistant
+):
+    listener.replies["assistant-request"] = admit(assistant, 11)
+    # When somebody calls a number without an assistant
+    call = ring_in(house, number, to="+15005550009")
+    shown = wait_for_status(house, call, "in-progress")
+    # Then it was asked with all that tells whose call it is
+    (asked,) = listener.messages(call["id"], "assistant-request")
+    told = asked["phoneNumber"]
+    assert (told["id"], told["number"]) == (number["id"], number["number"])
+    assert told["twilioAccountSid"] == account["sid"]
+    assert asked["customer"] == {"number": "+15005550009"}
+    assert asked["call"]["type"] == "inboundPhoneCall" and asked["call"]["status"] == "ringing"
+    assert asked["call"]["phoneNumberId"] == number["id"]
+    assert asked["call"]["phoneCallProviderId"] == call["phoneCallProviderId"]
+    assert asked["call"]["monitor"]["controlUrl"].endswith(f"/call/{call['id']}/control")
+    # Then the answer is applied, and shown where Vapi shows it
+    assert shown["assistantId"] == assistant["id"] and "metadata" not in shown
+    assert shown["assistantOverrides"] == {
+        "maxDurationSeconds": 11,
+        "metadata": {"call": "call_1"},
+    }
+    leg = read_leg(house, call, account["sid"])
+    assert (leg["status"], leg["direction"], leg["from"]) == (
+        "in-progress",
+        "inbound",
+        "+15005550009",
+    )
+    decision = seen(house, call)["decision"]
+    assert decision["verdict"] == "admitted" and decision["status_code"] == 200
+    assert decision["asked"] <= decision["answered"] <= seen(house, call)["began"]
+    assert seen(house, call)["longest_seconds"] == 11
+    # Then it lives as any other
+    order(house, call, type="end-call")
+    (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
+    assert report["endedReason"] == "manually-canceled" and report["startedAt"]
+
+
+PREFIX = "assistant-request-"
+REFUSALS = {
+    "an error that is spoken": (Reply({"error": "not enough credits"}), "returned-error"),
+    "an error beside an assistant": (
+        Reply({"error": "no", "assistant": {"name": "A"}}),
+        "returned-error",
+    ),
+    "an error without words": (Reply({"error": {"code": 1}}), "returned-unspeakable-error"),
+    "nothing": (Reply(), "failed"),
+    "no JSON": (Reply(b"not enough credits"), "failed"),
+    "a list": (Reply([1]), "failed"),
+    "an outage": (Reply({"assistant": {"name": "A"}}, 503), "failed"),
+    "an empty object": (Reply({}), "returned-no-assistant"),
+    "a squad": (Reply({"squadId": "x"}), "returned-no-assistant"),
+    "a number": (
+        Reply({"destination": {"type": "number", "number": "+15005550007"}}),
+        "returned-forwarding-phone-number",
+    ),
+    "an assistant that is not there": (Reply({"assistantId": "x"}), "returned-invalid-assistant"),
+    "an assistant of words": (Reply({"assistant": "x"}), "returned-invalid-assistant"),
+    "metadata that is no object": (
+        Reply({"assistant": {"name": "A"}, "assistantOverrides": {"metadata": "x"}}),
+        "returned-invalid-assistant",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_an_answer_that_is_not_whole_ends_the_call_before_it_began(
+    house, listener, number, account, name
+):
+    reply, reason = REFUSALS[name]
+    listener.replies["assistant-request"] = reply
+    call = ring_in(house, number)
+    # Then it ends for the documented reason, was never started, and costs nothing
+    shown = wait_for_status(house, call, "ended")
+    assert shown["endedReason"] == PREFIX + reason
+    assert "startedAt" not in shown and shown["cost"] == 0
+    (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
+    assert report["endedReason"] == PREFIX + reason and "startedAt" not in report
+    (update,) = listener.messages(call["id"], "status-update")
+    assert update["status"] == "ended" and "inboundPhoneCallDebuggingArtifacts" in update
+    # Then the caller heard the error, if it could be spoken, and the leg is over
+    heard = [one["text"] for one in seen(house, call)["spoken"]]
+    words = reply.body["error"] if reason == "returned-error" else None
+    assert heard == ([words] if words else [])
+    decision = seen(house, call)["decision"]
+    assert (decision["verdict"], decision["reason"]) == ("refused", PREFIX + reason)
+    assert read_leg(house, call, account["sid"])["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("longest", "taken"),
+    [(10, True), (43_200, True), (9, False), (43_201, False), (9.99, False), ("60", False)],
+)
+def test_the_longest_time_has_bounds(house, listener, number, assistant, longest, taken):
+    listener.replies["assistant-request"] = admit(assistant, longest)
+    call = ring_in(house, number)
+    if taken:
+        wait_for_status(house, call, "in-progress")
+        assert seen(house, call)["longest_seconds"] == longest
+    else:
+        ended = wait_for_status(house, call, "ended")
+        assert ended["endedReason"] == PREFIX + "returned-invalid-assistant"
+
+
+def test_a_late_answer_is_none_at_all(house, listener, number, assistant):
+    # Given an ingress that answers too late / When a call waits half a second for it
+    never = listener.replies["assistant-request"] = admit(assistant)
+    never.wait = threading.Event()
+    call = ring_in(house, number, answer_limit_seconds=0.5)
+    # Then it ends then, and not before
+    assert wait_for_status(house, call, "ended")["endedReason"] == PREFIX + "failed"
+    decision = seen(house, call)["decision"]
+    assert 0.5 <= decision["answered"] - decision["asked"] < 1.5
+    assert decision["error"] == "TimeoutError" and decision["status_code"] is None
+    assert house.control("GET", "/deliveries")[0]["error"] == "TimeoutError"
+    # Then nothing that is answered afterwards has any effect
+    never.wait.set()
+    (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
+    assert "startedAt" not in report
+    # Then a call that was told nothing else would wait as long as Vapi does
+    other = ring_in(house, number)
+    assert wait_until(lambda: seen(house, other)["decision"] is not None, limit_seconds=5)
+    assert seen(house, other)["decision"]["limit_seconds"] == 7.5
+
+
+def test_a_caller_who_hangs_up_while_it_is_asked_is_not_connected(
+    house, listener, number, account, assistant
+):
+    reply = listener.replies["assistant-request"] = admit(assistant)
+    reply.wait = threading.Event()
+    call = ring_in(house, number)
+    listener.wait_for_message(call["id"], "assistant-request")
+    # When the leg ends before the answer
+    ended = end_leg(house, call, account["sid"])
+    assert wait_for_status(house, call, "ended")["endedReason"] == "customer-ended-call"
+    assert seen(house, call)["ended"] - ended < 0.05
+    # Then the answer comes to nothing, though it is shown
+    reply.wait.set()
+    assert wait_until(
+        lambda: seen(house, call)["decision"]["status_code"] == 200, limit_seconds=LIMIT_SECONDS
+    )
+    shown = seen(house, call)
+    assert shown["decision"]["verdict"] == "not needed" and shown["began"] is None
+    assert "assistantId" not in read_call(house, call)
+
+
+def test_a_number_with_an_assistant_of_its_own_asks_nobody(house, listener, account, assistant):
+    fixed = house.control(
+        "POST",
+        "/vapi/numbers",
+        {"number": "+15005550002", "twilio_sid": account["sid"], "assistant_id": assistant["id"]},
+    )
+    call = ring_in(house, fixed, talk_seconds=0)
+    # Then it talks, and nobody was asked
+    (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
+    assert report["startedAt"] and report["call"]["assistantId"] == assistant["id"]
+    assert listener.messages(kind="assistant-request") == []
+    assert seen(house, call)["decision"] is None and seen(house, call)["longest_seconds"] == 600
+    assert api(house, "GET", f"/phone-number/{fixed['id']}").json() == fixed
+
+
+def test_a_server_of_its_own_is_told_instead_of_the_ingress(house, listener, assistant):
+    elsewhere = {"server_url": f"{listener.url}/elsewhere"}
+    number = house.control("POST", "/vapi/numbers", elsewhere)
+    listener.replies["assistant-request"] = admit(assistant)
+    call = ring_in(house, number, talk_seconds=0)
+    listener.wait_for_message(call["id"], "end-of-call-report")
+    assert {one.path for one in listener.heard} == {"/elsewhere"}
+    # Then an assistant's own server comes before the number's
+    other = house.control("POST", "/vapi/assistants", {"server_url": f"{listener.url}/third"})
+    listener.replies["assistant-request"] = admit(other)
+    call = ring_in(house, number, talk_seconds=0)
+    listener.wait_for_message(call["id"], "end-of-call-report")
+    told = [one for one in listener.heard if one.message()["call"]["id"] == call["id"]]
+    paths = {one.message()["type"]: one.path for one in told}
+    assert paths["assistant-request"] == "/elsewhere"
+    assert paths["status-update"] == paths["end-of-call-report"] == "/third"
+
+
+def test_an_inbound_call_needs_a_number_that_is_there(house):
+    house.control("POST", "/vapi/calls", {"direction": "inbound"}, code=422)
+    asked = {"direction": "inbound", "number_id": "x"}
+    house.control("POST", "/vapi/calls", asked, code=404)
+    house.control("POST", "/vapi/numbers", {"twilio_sid": "ACx"}, code=404)
+    house.control("POST", "/vapi/numbers", {"assistant_id": "x"}, code=404)

@@ -1,0 +1,162 @@
+"""Vapi's stand-in speaks: every type of message, its proof of the sender, and answers it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+
+import pytest
+
+from tests.running_sandbox import Reply
+from tests.sandbox.calling import start_call, wait_for_status
+
+#: What the types' models require beside the type.
+REQUIRED = {
+    "assistant-request": [],
+    "assistant.speechStarted": ["text"],
+    "assistant.started": [],
+    "call.artifact.upload": [],
+    "call.delete.failed": [],
+    "call.deleted": [],
+    "call.endpointing.request": [],
+    "campaign.predial": ["campaignId", "contact"],
+    "chat.created": ["chat"],
+    "chat.deleted": ["chat"],
+    "conversation-update": ["messagesOpenAIFormatted"],
+    "end-of-call-report": ["endedReason", "artifact", "analysis"],
+    "handoff-destination-request": ["parameters"],
+    "hang": [],
+    "knowledge-base-request": ["messagesOpenAIFormatted"],
+    "language-change-detected": ["language"],
+    "model-output": ["output"],
+    "phone-call-control": ["request"],
+    "session.created": ["session"],
+    "session.deleted": ["session"],
+    "session.updated": ["session"],
+    "speech-update": ["status", "role"],
+    "status-update": ["status"],
+    "tool-calls": ["toolCallList", "toolWithToolCallList"],
+    "transcript": ["role", "transcriptType", "transcript"],
+    "transfer-destination-request": [],
+    "transfer-update": [],
+    "user-interrupted": [],
+    "voice-input": ["input"],
+    "voice-request": ["text", "sampleRate"],
+    "a.type.of.tomorrow": [],
+}
+
+
+def send(house, kind: str, **more: object) -> list[dict]:
+    return house.control("POST", "/vapi/messages", {"type": kind, **more})
+
+
+def test_every_type_can_be_sent_with_what_its_model_requires(house, listener):
+    call = start_call(house, deliver=False, talk_seconds=0)
+    wait_for_status(house, call, "ended")
+    for kind, required in REQUIRED.items():
+        # When it is sent without a call, and about one with a field of its own
+        send(house, kind)
+        send(house, kind, call_id=call["id"], fields={"novel": 1})
+        # Then both are whole
+        bare, about = listener.messages(kind=kind)
+        for message in (bare, about):
+            assert set(required) <= message.keys() and isinstance(message["timestamp"], int)
+        assert "call" not in bare and about["call"]["id"] == call["id"] and about["novel"] == 1
+        assert about["customer"] == {"number": "+15005550006"}
+    contact = listener.messages(kind="campaign.predial")[0]["contact"]
+    assert {"id", "campaignId", "orgId", "number", "createdAt"} <= contact.keys()
+    (asked,) = listener.messages(kind="tool-calls")[0]["toolCallList"]
+    assert asked["id"] and asked["function"]["name"]
+
+
+def test_a_lost_message_is_not_sent_again(house, listener):
+    # Given an ingress that refuses / When a message is sent / Then it comes once
+    listener.answers = [500]
+    sent = send(house, "assistant-request", fields={"a": 1})
+    assert sent[0]["status_code"] == 500
+    send(house, "hang")
+    assert [one["type"] for one in listener.messages()] == ["assistant-request", "hang"]
+    assert len(house.control("GET", "/deliveries")) == 2
+    # When it is asked to be sent again / Then it is
+    listener.answers = [500]
+    send(house, "hang", retry=True)
+    listener.wait_for_message("", "hang", 3)
+
+
+def test_a_call_that_goes_on_has_no_report(house):
+    call = start_call(house, deliver=False)
+    asked = {"type": "end-of-call-report", "call_id": call["id"]}
+    house.control("POST", "/vapi/messages", asked, code=422)
+    house.control("POST", "/vapi/messages", {"type": "hang", "call_id": "x"}, code=404)
+
+
+@pytest.mark.parametrize(
+    ("reply", "eligible"),
+    [
+        (Reply({"eligible": True}), True),
+        (Reply({"eligible": False}), False),
+        (Reply({"eligible": "true"}), False),
+        (Reply({"eligible": 1}), False),
+        (Reply({}), False),
+        (Reply([True]), False),
+        (Reply(b"true"), False),
+        (Reply(), False),
+        (Reply({"eligible": True}, 500), False),
+    ],
+)
+def test_a_contact_is_called_only_for_a_plain_yes(house, listener, reply, eligible):
+    listener.replies["campaign.predial"] = reply
+    (sent,) = send(house, "campaign.predial", fields={"campaignId": "c1"})
+    assert sent["eligible"] is eligible
+    # Then the journal of deliveries shows it too, and an ingress that is gone means no
+    assert house.control("GET", "/deliveries")[-1]["eligible"] is eligible
+    house.control("POST", "/target", {"url": "http://127.0.0.1:9"})
+    assert send(house, "campaign.predial")[0]["eligible"] is False
+
+
+def prove(house, mode: str, **more: object) -> None:
+    house.control("POST", "/vapi/authentication", {"mode": mode, **more})
+
+
+def test_each_way_of_proof_is_what_vapi_documents(house, listener):
+    known = house.info["vapi"]
+    for mode, proof in {
+        "bearer": {"Authorization": f"Bearer {known['server_secret']}"},
+        "x-vapi-secret": {"X-Vapi-Secret": known["server_secret"]},
+        "none": {},
+    }.items():
+        prove(house, mode)
+        send(house, "hang")
+        headers = listener.heard[-1].headers
+        named = ("Authorization", "X-Vapi-Secret", "x-signature", "x-timestamp")
+        assert {name: headers[name] for name in named if name in headers} == proof
+    # When it is forged / Then it is another secret
+    prove(house, "bearer")
+    send(house, "hang", forge="credential")
+    assert listener.heard[-1].headers["Authorization"] == "Bearer not the secret"
+
+
+def signed(house, heard, algorithm: str = "sha256") -> bool:
+    secret = house.info["vapi"]["hmac_secret"].encode()
+    text = heard.headers["x-timestamp"].encode() + b"." + heard.body
+    digest = hmac.new(secret, text, getattr(hashlib, algorithm)).hexdigest()
+    return hmac.compare_digest(digest, heard.headers["x-signature"])
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512", "sha1"])
+@pytest.mark.parametrize(("unit", "in_a_second"), [("ms", 1000), ("seconds", 1)])
+def test_a_signature_is_over_the_time_and_the_body(house, listener, algorithm, unit, in_a_second):
+    prove(house, "hmac", algorithm=algorithm, timestamp_unit=unit)
+    send(house, "hang")
+    heard = listener.heard[-1]
+    assert signed(house, heard, algorithm) and "Authorization" not in heard.headers
+    assert abs(int(heard.headers["x-timestamp"]) / in_a_second - time.time()) < 5
+    # When it is forged / Then it does not hold, or is an hour old
+    for forge in ("credential", "body"):
+        send(house, "hang", forge=forge)
+        assert not signed(house, listener.heard[-1], algorithm)
+        assert listener.heard[-1].message()["type"] == "hang"
+    send(house, "hang", forge="stale")
+    assert signed(house, listener.heard[-1], algorithm)
+    assert int(listener.heard[-1].headers["x-timestamp"]) / in_a_second < time.time() - 3500
