@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     vapi_report_seconds: float = Field(
         120, gt=0, le=86_400, description="How long a call's report is waited for before we ask"
     )
+    vapi_silent_seconds: float = Field(
+        180, gt=0, le=86_400, description="How long nothing is heard of a live call before we ask"
+    )
 
     circuit_failures: int = Field(
         8, ge=1, le=1000, description="So many failures among a provider's last calls open it"

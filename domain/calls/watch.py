@@ -25,23 +25,24 @@ from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, stage
 
 #: Calls, and organizations, that one sweep finds at most.
 SWEEP_MAX = 500
-#: A live call that nothing was heard of for so long is asked about, in seconds.
-SILENT_SECONDS = 180
-#: A call is not asked about again for so long, in seconds.
-_ASK_AGAIN_SECONDS = 60
+#: A call is not asked about again for so long, in seconds, or for as long as its report is waited for
+#: where that is less.
+_ASK_AGAIN_SECONDS = 60.0
 #: "There is no such call" is believed so long after the call was let in, in seconds: until then
 #: its provider may not know it yet.
 ABSENT_SECONDS = 120
 
 
-def sweep(session: Session, now: datetime, *, report_seconds: float) -> tuple[int, int]:
+def sweep(
+    session: Session, now: datetime, *, report_seconds: float, silent_seconds: float
+) -> tuple[int, int]:
     """This function will stage looks at calls, and the expiry of holds that nobody is asked about.
 
     Asked about are calls whose hold is over, that ended `report_seconds` ago without a report, or
-    that live and were not heard of for long. Gives how many looks and how many organizations. Locks
+    that live and were not heard of for `silent_seconds`; each once a minute at most. Gives how many looks and how many organizations. Locks
     nothing but the calls it marks as asked, which others' locks are stepped over.
     """
-    looks = _calls_to_ask(session, now, report_seconds)
+    looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
     for call in looks:
         call.asked_at = now
         stage(
@@ -130,10 +131,12 @@ def tell_unanswered(
     )
 
 
-def _calls_to_ask(session: Session, now: datetime, report_seconds: float) -> Sequence[Call]:
-    silent = now - timedelta(seconds=SILENT_SECONDS)
+def _calls_to_ask(
+    session: Session, now: datetime, report_seconds: float, silent_seconds: float
+) -> Sequence[Call]:
+    silent = now - timedelta(seconds=silent_seconds)
     reported_by = now - timedelta(seconds=report_seconds)
-    asked_before = now - timedelta(seconds=_ASK_AGAIN_SECONDS)
+    asked_before = now - timedelta(seconds=min(_ASK_AGAIN_SECONDS, report_seconds))
     over = (
         select(CallHold.call_id)
         .where(

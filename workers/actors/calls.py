@@ -104,7 +104,10 @@ def reconcile_calls(run: Run) -> None:
     Replay: what is asked about already is not asked about again for a minute.
     """
     looks, organizations = watch.sweep(
-        run.own, run.now, report_seconds=run.settings.vapi_report_seconds
+        run.own,
+        run.now,
+        report_seconds=run.settings.vapi_report_seconds,
+        silent_seconds=run.settings.vapi_silent_seconds,
     )
     log.info("calls looked through", looks=looks, organizations=organizations)
 
