@@ -112,7 +112,7 @@ _CONVERGE = Policy(attempts=1_500, base_seconds=1, cap_seconds=60)
 #: Said within seconds or not at all: a warning that comes late warns of nothing.
 _WARN = Policy(attempts=4, base_seconds=1, cap_seconds=4)
 #: A look is staged anew as long as it is needed, so one of them need not go on for a day.
-_LOOK = Policy(attempts=8, base_seconds=1, cap_seconds=30)
+_LOOK = Policy(attempts=4, base_seconds=1, cap_seconds=10)
 
 PROCESS_EVENT = JobType("process_event", Queue.SAFETY, ("event_id",), _OWN, False, 30)
 ENFORCE_ORGANIZATION = JobType(

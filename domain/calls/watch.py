@@ -25,8 +25,8 @@ from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, stage
 
 #: Calls, and organizations, that one sweep finds at most.
 SWEEP_MAX = 500
-#: A call is not asked about again for so long, in seconds, or for as long as its report is waited for
-#: where that is less.
+#: A call is not asked about again for so long, in seconds, or for as long as its report is waited
+#: for, where that is less.
 _ASK_AGAIN_SECONDS = 60.0
 #: "There is no such call" is believed so long after the call was let in, in seconds: until then
 #: its provider may not know it yet.
@@ -39,8 +39,9 @@ def sweep(
     """This function will stage looks at calls, and the expiry of holds that nobody is asked about.
 
     Asked about are calls whose hold is over, that ended `report_seconds` ago without a report, or
-    that live and were not heard of for `silent_seconds`; each once a minute at most. Gives how many looks and how many organizations. Locks
-    nothing but the calls it marks as asked, which others' locks are stepped over.
+    that live and were not heard of for `silent_seconds`; each once a minute at most. Gives how many
+    looks and how many organizations. Locks only the calls it marks as asked; those that somebody
+    else has locked are passed over.
     """
     looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
     for call in looks:

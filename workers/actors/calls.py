@@ -18,6 +18,7 @@ from db.call_models import Call
 from domain.calls import endings, watch
 from domain.calls.endings import Round
 from domain.calls.words import take_in_look
+from domain.jobs import LOOK_AT_CALL, WARN_CALL
 from providers.errors import CredentialsRejected
 from workers.run import Later, Run
 
@@ -25,8 +26,6 @@ log = get_logger(__name__)
 
 #: A provider that says one of these has not ended the call, and is told again in the next round.
 _NO_WORD = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Refused)
-#: Looks that fail before a person is told that the provider does not answer.
-_UNANSWERED_FAILURES = 3
 
 
 def end_call(run: Run, organization_id: str, call_id: str) -> None:
@@ -60,14 +59,19 @@ def warn_call(run: Run, organization_id: str, call_id: str) -> None:
     """This function will have a call told that its credit is nearly gone.
 
     Replay: may be said twice where the first answer was lost. It is not said to a call that is over
-    or ending. Raises: what the provider raises.
+    or ending, and given up where the provider does not take it soon. Raises: what that raises.
     """
     warning = run.transaction(lambda session: endings.warning_of(session, organization_id, call_id))
     if warning is not None:
         provider_call_id, text = warning
-        found = run.providers.vapi.get_call(provider_call_id)
-        if found is not None and found.control_url is not None:
-            run.providers.vapi.say(found.control_url, text, then_end=False)
+        try:
+            found = run.providers.vapi.get_call(provider_call_id)
+            if found is not None and found.control_url is not None:
+                run.providers.vapi.say(found.control_url, text, then_end=False)
+        except (OutcomeUnknown, ProviderUnavailable, CredentialsRejected) as error:
+            if run.claim.failures + 1 < WARN_CALL.policy.attempts:
+                raise
+            log.warning("not warned", call=call_id, error=str(error))
     run.record(lambda _: None)
 
 
@@ -75,8 +79,9 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
     """This function will ask a call's provider what became of it, and take its word in.
 
     One that lives keeps its hold; one that is over is settled; one that it does not know gives its
-    hold back once that is over. No answer keeps the hold, and a person is told. Replay: asking
-    changes nothing there. Raises: what the provider raises.
+    hold back once that is over. Where no answer comes the hold stays, a person is told, and the
+    next sweep has it asked again. Replay: asking changes nothing there. Raises: what the provider
+    raises.
     """
     provider_call_id = run.transaction(
         lambda session: _provider_call_id(session, organization_id, call_id)
@@ -87,14 +92,13 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
     try:
         found = run.providers.vapi.get_call(provider_call_id)
     except (ProviderUnavailable, CredentialsRejected) as error:
+        if run.claim.failures + 1 < LOOK_AT_CALL.policy.attempts:
+            raise
         why = str(error)
-        if run.claim.failures + 1 >= _UNANSWERED_FAILURES:
-            run.transaction(
-                lambda session: watch.tell_unanswered(
-                    session, organization_id, call_id, why, run.now
-                )
-            )
-        raise
+        run.record(
+            lambda session: watch.tell_unanswered(session, organization_id, call_id, why, run.now)
+        )
+        return
     run.record(_taking_in(run, organization_id, call_id, found))
 
 
