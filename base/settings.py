@@ -86,6 +86,19 @@ class Settings(BaseSettings):
         10, gt=0, le=600, description="How often an unsure subaccount is read again"
     )
 
+    vapi_api_key: SecretStr = Field(SecretStr(""), description="The private key of Vapi's API")
+    vapi_base_url: str = Field("", description="Another address of Vapi's API (a stand-in)")
+    vapi_server_secret: SecretStr = Field(
+        SecretStr(""), description="What Vapi's messages bear as proof; two by a comma to rotate"
+    )
+    vapi_hmac_secret: SecretStr = Field(
+        SecretStr(""), description="Signs Vapi's messages; where it is set, it is demanded"
+    )
+    vapi_hmac_algorithm: Literal["sha256", "sha512", "sha1"] = Field(
+        "sha256", description="How they are signed"
+    )
+    vapi_hmac_header: str = Field("x-signature", description="Header of their signature")
+    vapi_hmac_timestamp_header: str = Field("x-timestamp", description="Header of their time")
     vapi_report_seconds: float = Field(
         120, gt=0, le=86_400, description="How long a call's report is waited for before we ask"
     )
@@ -114,6 +127,8 @@ class Settings(BaseSettings):
     paypal_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
     twilio_money_per_second: float = Field(20, gt=0, le=1000, description="Calls for money")
     twilio_bulk_per_second: float = Field(50, gt=0, le=1000, description="Other calls")
+    vapi_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
+    vapi_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
 
     @field_validator("redis_url")
     @classmethod
@@ -129,7 +144,7 @@ class Settings(BaseSettings):
             raise ValueError("must not be less than CIRCUIT_FAILURES, or no circuit ever opens")
         return value
 
-    @field_validator("public_url", "paypal_base_url", "twilio_base_url")
+    @field_validator("public_url", "paypal_base_url", "twilio_base_url", "vapi_base_url")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
         if value and not value.startswith(("https://", "http://")):

@@ -191,7 +191,7 @@ class Stack:
 
 def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
     """This function will name the sandbox's addresses and keys as the settings that use them."""
-    paypal, twilio = info["paypal"], info["twilio"]
+    paypal, twilio, vapi = info["paypal"], info["twilio"], info["vapi"]
     return {
         "PAYPAL_BASE_URL": paypal["base_url"],
         "PAYPAL_CLIENT_ID": paypal["client_id"],
@@ -202,6 +202,9 @@ def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
         "TWILIO_BASE_URL": twilio["base_url"],
         "TWILIO_ACCOUNT_SID": twilio["account_sid"],
         "TWILIO_AUTH_TOKEN": twilio["auth_token"],
+        "VAPI_BASE_URL": vapi["base_url"],
+        "VAPI_API_KEY": vapi["api_key"],
+        "VAPI_SERVER_SECRET": vapi["server_secret"],
     }
 
 

@@ -11,6 +11,7 @@ from base.settings import Settings
 from providers.line import Gate, Line
 from providers.paypal.api import PayPalApi
 from providers.twilio.api import TwilioApi
+from providers.vapi.api import VapiApi
 
 #: Source: the servers of PayPal's OpenAPI files.
 _PAYPAL_URLS = {
@@ -19,6 +20,9 @@ _PAYPAL_URLS = {
 }
 #: Seconds that all tries of one read at Twilio take together: a job reads twice, and sets once.
 _TWILIO_WINDOW_SECONDS = 5.0
+#: Seconds that all tries of one question to Vapi take together: a round of ending a call asks it,
+#: tells it, and tells Twilio.
+_VAPI_WINDOW_SECONDS = 5.0
 #: Who can charge a payment method that it stores, without the payer: automatic top-up asks for it.
 #: None can as yet, so that none is enabled and nothing is decided.
 CHARGEABLE: frozenset[Provider] = frozenset()
@@ -32,6 +36,7 @@ class Providers:
 
     paypal: PayPalApi
     twilio: TwilioApi
+    vapi: VapiApi
     chargeable: frozenset[Provider] = CHARGEABLE
     call_class: CallClass = CallClass.SAFETY
     #: The same providers for calls of the other classes.
@@ -55,6 +60,7 @@ class Providers:
         for one in (self, *self.others):
             one.paypal.close()
             one.twilio.close()
+            one.vapi.close()
 
 
 def build(settings: Settings, gate: Gate | None = None) -> Providers:
@@ -85,6 +91,12 @@ def _of_class(settings: Settings, gate: Gate | None, call_class: CallClass) -> P
             settings.twilio_base_url,
             window_seconds=_TWILIO_WINDOW_SECONDS,
             line=line(Provider.TWILIO, settings.twilio_account_sid),
+        ),
+        vapi=VapiApi(
+            settings.vapi_api_key.get_secret_value(),
+            settings.vapi_base_url,
+            window_seconds=_VAPI_WINDOW_SECONDS,
+            line=line(Provider.VAPI, "vapi"),
         ),
         call_class=call_class,
     )

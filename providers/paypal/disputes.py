@@ -10,7 +10,8 @@ from typing import Any
 from base.enums import DisputeState, Provider
 from base.facts import DisputeFacts
 from base.outcomes import Refused
-from providers.paypal.fields import instant_of, is_resource_id
+from providers.instants import instant_of
+from providers.paypal.fields import is_resource_id
 from providers.paypal.readings import amount_of
 
 #: Source: PayPal's customer_disputes_v1 OpenAPI file, schema status; OTHER is its default.

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from providers.errors import MalformedWebhook
-from providers.paypal.fields import instant_of
+from providers.instants import instant_of
 
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 #: The longest in PayPal's list has 57 characters (CUSTOMER.MERCHANT-INTEGRATION.…).

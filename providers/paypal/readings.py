@@ -12,8 +12,9 @@ from base.enums import Provider, RefundState, SubscriptionStatus
 from base.facts import PaymentFacts, RefundFacts, SubscriptionFacts
 from base.money import InvalidAmount
 from base.outcomes import Refused
+from providers.instants import instant_of
 from providers.paypal.amounts import micros_from_paypal
-from providers.paypal.fields import instant_of, is_resource_id
+from providers.paypal.fields import is_resource_id
 
 #: Source: PayPal's billing_subscriptions_v1 OpenAPI file, schema subscription_status.
 _STATUSES = {

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from base.settings import Settings, SettingsError, require
 from providers.errors import ForgedWebhook
+from providers.instants import instant_of
 from providers.paypal.api import PayPalApi
 from providers.paypal.certificates import CertificateStore
 from providers.paypal.envelope import read
-from providers.paypal.fields import instant_of
 
 #: PayPal tries again for three days; whether it renews the time is not documented. An hour more.
 TRANSMISSION_AGE_MAX = timedelta(days=3, hours=1)

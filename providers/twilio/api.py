@@ -1,4 +1,4 @@
-"""Twilio's subaccounts: what state one is in, and the two states it may be put into.
+"""Twilio's subaccounts: what state one is in, the two it may be put into, and the calls in it.
 
 It asks with the parent's credentials. It never closes a subaccount, which cannot be undone, and it
 never sends a change twice: what became of a lost one is for the caller to read back.
@@ -28,6 +28,13 @@ from providers.twilio.transport import TWILIO_URL, Transport
 TOKEN_TTL_SECONDS = 600.0
 _TOKENS_MAX = 1024
 
+#: The states of a call in which somebody may be talking, or be about to.
+_LIVE_STATUSES = ("queued", "ringing", "in-progress")
+#: Calls on one page of a list: Twilio's most.
+_PAGE_SIZE = 1_000
+#: Twilio's code for a call that is over already. Source: twilio.com/docs/api/errors.
+_NOT_IN_PROGRESS = 21220
+_CALL_SID = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 _SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 #: Twilio's codes for which the answer stays no. Source: twilio.com/docs/api/errors.
 _REFUSALS = {
@@ -110,6 +117,52 @@ class TwilioApi:
         if account.sid != sid or changed_to is None:
             raise OutcomeUnknown("the answer is about something else")
         return SubaccountFacts(sid, changed_to)
+
+    def live_calls(self, sid: str) -> list[str]:
+        """This function will list the calls that an account's subaccount has in progress or begun.
+
+        Complete, or an error: an answer that breaks off says nothing of the rest. Raises: Refused
+        (INVALID_ID, SUBACCOUNT_MISSING), ProviderUnavailable, CredentialsRejected, HeldBack.
+        """
+        self._check_sid(sid)
+        deadline = Deadline.after(self._window_seconds)
+
+        def ask() -> list[str]:
+            calls = self._accounts(deadline)(sid).calls
+            try:
+                return [
+                    str(call.sid)
+                    for status in _LIVE_STATUSES
+                    for call in calls.stream(status=status, page_size=_PAGE_SIZE)
+                ]
+            except TwilioException as error:
+                _raise_for(error, sid)
+            except (ValueError, TypeError, AttributeError, KeyError):
+                raise ProviderUnavailable("the answer cannot be read") from None
+
+        return ask_again(ask, deadline)
+
+    def complete_call(self, sid: str, call_sid: str) -> bool:
+        """This function will end a call, also one of a suspended subaccount; False if it was over.
+
+        Replay: ending a call twice ends it once. The request is sent once. Raises: Refused
+        INVALID_ID, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, HeldBack.
+        """
+        self._check_sid(sid)
+        if not _CALL_SID.fullmatch(call_sid):
+            raise Refused("INVALID_ID", "not a call's sid")
+        accounts = self._accounts(Deadline.after(self._window_seconds))
+        try:
+            accounts(sid).calls(call_sid).update(status="completed")
+        except TwilioException as error:
+            if getattr(error, "code", None) == _NOT_IN_PROGRESS:
+                return False
+            if getattr(error, "status", None) == 404:
+                return False
+            _raise_for(error, sid)
+        except (ValueError, TypeError, AttributeError):
+            raise OutcomeUnknown("the answer cannot be read") from None
+        return True
 
     def cached_token(self, sid: str) -> str | None:
         """This function will give a token that needs no question to Twilio, or None."""

@@ -11,6 +11,7 @@ from db.events import LockedEvent
 from domain.events import take_in
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
+from providers.vapi import messages as vapi
 from workers.run import Run
 
 log = get_logger(__name__)
@@ -38,4 +39,6 @@ def process_event(run: Run, event_id: str) -> None:
 def _parse(event: LockedEvent, body: bytes) -> Report:
     if event.source == Provider.PAYPAL:
         return parse_paypal(body)
+    if event.source == Provider.VAPI:
+        return vapi.report_of(vapi.parse(body))
     return OtherReport(event.event_type)

@@ -8,8 +8,8 @@ import pytest
 from base.enums import Provider
 from base.facts import DisputeReport, OtherReport, PaymentReport, SubscriptionReport
 from providers.errors import MalformedWebhook
+from providers.instants import instant_of
 from providers.paypal.events import parse
-from providers.paypal.fields import instant_of
 from tests.providers.support import sample
 
 AT = datetime(2026, 5, 4, 11, 0, tzinfo=UTC)

@@ -1,0 +1,174 @@
+"""Vapi's API: what became of a call, and its living end, spoken to by its control address.
+
+Over our own client and not Vapi's SDK, whose questions take a minute, are repeated in secret and
+go out past any line. A control address is taken only from an answer of the API itself.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from base.facts import CallFacts
+from base.outcomes import ProviderUnavailable, Refused
+from providers.errors import CredentialsRejected
+from providers.http import RETRY_WINDOW_SECONDS, Answer, Deadline, ask_again, build_client, exchange
+from providers.line import Line
+from providers.vapi.readings import call_facts, call_id_of
+
+VAPI_URL = "https://api.vapi.ai"
+#: Whose hosts a control address may name: this one and all below it.
+_DOMAIN = "vapi.ai"
+_HTTPS_PORT = 443
+_ADDRESS_LENGTH_MAX = 2_000
+
+
+@dataclass(frozen=True)
+class VapiCall:
+    """A call as the API shows it, and where it is controlled while it lives.
+
+    Whoever knows the address may end the call or speak into it: it is never logged or kept.
+    """
+
+    facts: CallFacts
+    control_url: str | None
+
+    def __repr__(self) -> str:
+        return f"VapiCall({self.facts.external_id}, {self.facts.status})"
+
+
+class VapiApi:
+    """Vapi's API for one private key; safe to share between threads."""
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str = "",
+        *,
+        window_seconds: float = RETRY_WINDOW_SECONDS,
+        line: Line | None = None,
+    ) -> None:
+        self._api_key = api_key
+        self._base_url = (base_url or VAPI_URL).rstrip("/")
+        self._is_stand_in = bool(base_url)
+        self._window_seconds = window_seconds
+        self._line = line
+        self._client = build_client(self._base_url)
+
+    def close(self) -> None:
+        """This function will close the connections that stand."""
+        self._client.close()
+
+    def get_call(self, external_id: str) -> VapiCall | None:
+        """This function will read a call as it is now; None where Vapi knows none of this id.
+
+        Raises: Refused INVALID_ID (ids are UUIDs), ProviderUnavailable, CredentialsRejected,
+        HeldBack. Source: GET /call/{id}.
+        """
+        _check_id(external_id)
+        if not self._api_key:
+            raise CredentialsRejected("VAPI_API_KEY is not set")
+        deadline = Deadline.after(self._window_seconds)
+
+        def ask() -> VapiCall | None:
+            answer = exchange(
+                self._client,
+                "GET",
+                f"{self._base_url}/call/{external_id}",
+                line=self._line,
+                repeatable=True,
+                deadline=deadline,
+                headers={"Authorization": f"Bearer {self._api_key}"},
+            )
+            return self._read(answer, external_id)
+
+        return ask_again(ask, deadline)
+
+    def say(self, control_url: str, text: str, *, then_end: bool) -> bool:
+        """This function will have a living call speak, and end after it if so asked.
+
+        True: it was taken, which is not yet an end. False: the call lives no more. Sent once.
+        Raises: Refused CONTROL_URL, OutcomeUnknown, ProviderUnavailable, HeldBack. Source:
+        docs.vapi.ai, live call control.
+        """
+        return self._tell(
+            control_url, {"type": "say", "content": text, "endCallAfterSpoken": then_end}
+        )
+
+    def end(self, control_url: str) -> bool:
+        """This function will have a living call end at once. As `say`."""
+        return self._tell(control_url, {"type": "end-call"})
+
+    def _tell(self, control_url: str, order: dict[str, Any]) -> bool:
+        answer = exchange(
+            self._client,
+            "POST",
+            self._checked(control_url),
+            line=self._line,
+            repeatable=False,
+            deadline=Deadline.after(self._window_seconds),
+            json=order,
+        )
+        if answer.status < 300:
+            return True
+        if answer.status in (404, 410):
+            return False
+        raise ProviderUnavailable(f"the control address answered {answer.status}")
+
+    def _read(self, answer: Answer, external_id: str) -> VapiCall | None:
+        if answer.status == 404:
+            return None
+        if answer.status in (401, 403):
+            raise CredentialsRejected(f"Vapi answered {answer.status}")
+        if answer.status >= 400:
+            raise ProviderUnavailable(f"Vapi answered {answer.status}")
+        try:
+            call = json.loads(answer.body, parse_float=Decimal)
+        except (ValueError, RecursionError):
+            raise ProviderUnavailable("the answer is not JSON") from None
+        if call_id_of(call) != external_id:
+            raise ProviderUnavailable("the answer is about something else")
+        monitor = call.get("monitor")
+        address = monitor.get("controlUrl") if isinstance(monitor, dict) else None
+        return VapiCall(call_facts(call), address if isinstance(address, str) else None)
+
+    def _checked(self, control_url: str) -> str:
+        """The address without what is sometimes printed around it, if it is one of Vapi's own."""
+        address = control_url.strip().removeprefix("<").removesuffix(">").strip()
+        try:
+            parts = urlsplit(address)
+            port = parts.port
+        except ValueError:
+            raise Refused("CONTROL_URL", "not an address") from None
+        host = (parts.hostname or "").lower()
+        if self._is_stand_in:
+            ours = urlsplit(self._base_url)
+            is_theirs = (parts.scheme, host, port) == (ours.scheme, ours.hostname, ours.port)
+        else:
+            is_theirs = (
+                parts.scheme == "https"
+                and port in (None, _HTTPS_PORT)
+                and (host == _DOMAIN or host.endswith(f".{_DOMAIN}"))
+            )
+        if (
+            not is_theirs
+            or parts.username is not None
+            or parts.password is not None
+            or len(address) > _ADDRESS_LENGTH_MAX
+            or not address.isascii()
+        ):
+            raise Refused("CONTROL_URL", "not an address of Vapi's own")
+        return address
+
+
+def _check_id(external_id: str) -> None:
+    try:
+        same = str(UUID(external_id)) == external_id.lower()
+    except ValueError:
+        same = False
+    if not same:
+        raise Refused("INVALID_ID", "not an id of Vapi's")

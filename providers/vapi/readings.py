@@ -1,0 +1,227 @@
+"""A call as Vapi writes it, read by rules: whatever is missing or odd is None, and named.
+
+Money and durations come from the text of the number, never by way of a float.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from base.enums import CallDirection, CallStatus
+from base.facts import CallFacts
+from providers.instants import instant_of
+
+#: Longest id that is believed, in characters.
+ID_LENGTH_MAX = 64
+#: The longest talk that is believed, in milliseconds: the platform's longest call, and a minute.
+DURATION_MS_MAX = 43_260_000
+#: The dearest call that is believed, in US dollars.
+_COST_MAX = Decimal(1_000)
+#: How far two ways of telling a duration may differ, in milliseconds.
+_DIFFERENCE_MS_MAX = 5_000
+_REASON_LENGTH_MAX = 200
+_LAST_DIGITS = 4
+_LEG = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
+_ACCOUNT = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
+_CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+_STATUSES = {
+    "scheduled": CallStatus.QUEUED,
+    "queued": CallStatus.QUEUED,
+    "ringing": CallStatus.RINGING,
+    "in-progress": CallStatus.IN_PROGRESS,
+    "forwarding": CallStatus.FORWARDING,
+    "ended": CallStatus.ENDED,
+}
+_DIRECTIONS = {
+    "inboundPhoneCall": CallDirection.INBOUND,
+    "outboundPhoneCall": CallDirection.OUTBOUND,
+    "webCall": CallDirection.WEB,
+    "vapi.websocketCall": CallDirection.WEB,
+}
+#: How the reasons of calls begin that were never connected, and of those that a fault of the
+#: provider's ended. Source: the SDK's list of ended reasons, which grows.
+_NEVER_CONNECTED = (
+    "call.start.",
+    "assistant-request-",
+    "customer-did-not-answer",
+    "customer-busy",
+    "scheduled-call-deleted",
+    "twilio-failed-to-connect-call",
+)
+_FAULTS = (
+    "call.in-progress.error-",
+    "call.start.error-",
+    "pipeline-error-",
+    "vapifault-",
+    "error-vapifault-",
+)
+
+
+def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None) -> CallFacts:
+    """This function will read a call, and what the message about it says beside.
+
+    What the message itself says goes before its copy of the call, which may be older. A duration
+    is from start to end where both can be read, else the number of seconds, else nothing: 0 for a
+    call that was never connected. Source: Vapi's call object, and reports seen in the field.
+    """
+    said = message or {}
+    odd: list[str] = []
+    status = _status_of(said.get("status") or call.get("status"), odd)
+    if said.get("type") == "end-of-call-report":
+        status = CallStatus.ENDED
+    started_at = _instant("startedAt", said, call, odd)
+    ended_at = _instant("endedAt", said, call, odd)
+    reason = text_of(said.get("endedReason") or call.get("endedReason"), _REASON_LENGTH_MAX)
+    never = started_at is None and reason is not None and reason.startswith(_NEVER_CONNECTED)
+    duration_ms = _duration_ms(started_at, ended_at, said, call, odd=odd)
+    ours = _metadata(call)
+    number = _mapping(said.get("phoneNumber")) or _mapping(call.get("phoneNumber"))
+    customer = _mapping(said.get("customer")) or _mapping(call.get("customer"))
+    is_over = status is CallStatus.ENDED
+    return CallFacts(
+        external_id=call_id_of(call) or "",
+        status=status,
+        direction=direction_of(call),
+        assistant_id=text_of(call.get("assistantId"), ID_LENGTH_MAX),
+        phone_number_id=text_of(call.get("phoneNumberId") or number.get("id"), ID_LENGTH_MAX),
+        twilio_call_sid=leg_of(call),
+        twilio_account_sid=account_of(number),
+        our_party=last_digits(number.get("number")),
+        their_party=last_digits(customer.get("number")),
+        organization_id=text_of(ours.get("holdfast_organization"), ID_LENGTH_MAX),
+        call_id=text_of(ours.get("holdfast_call"), ID_LENGTH_MAX),
+        started_at=started_at,
+        ended_at=ended_at,
+        duration_ms=0 if never else duration_ms if is_over else None,
+        ended_reason=reason,
+        never_connected=never,
+        provider_fault=reason is not None and _is_fault(reason),
+        provider_cost_micros=_cost_micros(said.get("cost", call.get("cost")), odd),
+        oddities=tuple(dict.fromkeys(odd)),
+    )
+
+
+def call_id_of(call: object) -> str | None:
+    """This function will give Vapi's id of a call, where it has one that can be kept."""
+    value = call.get("id") if isinstance(call, dict) else None
+    return value if isinstance(value, str) and _CALL_ID.fullmatch(value) else None
+
+
+def direction_of(call: Mapping[str, Any]) -> CallDirection | None:
+    """This function will tell which way a call goes."""
+    return _DIRECTIONS.get(str(call.get("type")))
+
+
+def leg_of(call: Mapping[str, Any]) -> str | None:
+    """This function will give the id of a call's leg at Twilio."""
+    value = call.get("phoneCallProviderId")
+    return value if isinstance(value, str) and _LEG.fullmatch(value) else None
+
+
+def account_of(number: Mapping[str, Any]) -> str | None:
+    """This function will give the account at Twilio that carries a number's calls."""
+    value = number.get("twilioAccountSid")
+    return value if isinstance(value, str) and _ACCOUNT.fullmatch(value) else None
+
+
+def last_digits(number: object) -> str | None:
+    """This function will keep the last four digits of a number, and that there were more."""
+    if not isinstance(number, str) or not number.isprintable() or not number:
+        return None
+    return f"…{number[-_LAST_DIGITS:]}"
+
+
+def text_of(value: object, length_max: int) -> str | None:
+    """This function will give a text that is short, printable and not blank, or None."""
+    if not isinstance(value, str) or not value.isprintable():
+        return None
+    text = value.strip()
+    return text if 0 < len(text) <= length_max else None
+
+
+def _status_of(value: object, odd: list[str]) -> CallStatus | None:
+    if value is None:
+        return None
+    status = _STATUSES.get(str(value))
+    if status is None:
+        odd.append("status")
+    return status
+
+
+def _instant(
+    name: str, said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]
+) -> datetime | None:
+    given = said.get(name) if said.get(name) is not None else call.get(name)
+    instant = instant_of(given)
+    if given is not None and instant is None:
+        odd.append(name)
+    return instant
+
+
+def _duration_ms(
+    started_at: datetime | None,
+    ended_at: datetime | None,
+    said: Mapping[str, Any],
+    call: Mapping[str, Any],
+    *,
+    odd: list[str],
+) -> int | None:
+    counted = _counted_ms(said.get("durationSeconds", call.get("durationSeconds")), odd)
+    if started_at is None or ended_at is None:
+        return counted
+    between = round((ended_at - started_at) / timedelta(milliseconds=1))
+    if not 0 <= between <= DURATION_MS_MAX:
+        odd.append("negative_duration" if between < 0 else "absurd_duration")
+        return counted
+    if counted is not None and abs(counted - between) > _DIFFERENCE_MS_MAX:
+        odd.append("durations_disagree")
+    return between
+
+
+def _counted_ms(value: object, odd: list[str]) -> int | None:
+    number = _number(value)
+    if number is None:
+        if value is not None:
+            odd.append("durationSeconds")
+        return None
+    if number < 0:
+        odd.append("negative_duration")
+        return None
+    if number * 1000 > DURATION_MS_MAX:
+        odd.append("absurd_duration")
+        return None
+    return int((number * 1000).to_integral_value(ROUND_HALF_UP))
+
+
+def _cost_micros(value: object, odd: list[str]) -> int | None:
+    """Half a micro is counted up."""
+    number = _number(value)
+    if number is None or not 0 <= number <= _COST_MAX:
+        if value is not None:
+            odd.append("cost")
+        return None
+    return int((number * 1_000_000).to_integral_value(ROUND_HALF_UP))
+
+
+def _number(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return None
+    number = Decimal(value)
+    return number if number.is_finite() else None
+
+
+def _is_fault(reason: str) -> bool:
+    return reason.startswith(_FAULTS) or "-providerfault-" in reason
+
+
+def _metadata(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(_mapping(call.get("assistantOverrides")).get("metadata"))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

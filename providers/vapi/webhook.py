@@ -1,0 +1,107 @@
+"""Whether a message comes from Vapi: by the secret that its server credential sends, or an HMAC.
+
+Vapi's messages prove nothing by default, so one without proof is refused, whatever is configured. A
+secret alone proves the sender but neither the body nor its time; where an HMAC is configured it is
+demanded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import datetime
+
+from base.settings import Settings
+from providers.errors import ForgedWebhook
+
+#: How far a signed message's time may be from ours, in seconds.
+TOLERANCE_SECONDS = 300
+#: A time above this is one in milliseconds: in seconds it would lie in the year 5138.
+_MILLISECONDS_FROM = 100_000_000_000
+_BEARER = "bearer "
+
+
+class VapiWebhookVerifier:
+    """Proves messages by what the settings know; safe to share between threads.
+
+    Source: docs.vapi.ai, server authentication (custom credentials: bearer token and HMAC).
+    """
+
+    def __init__(
+        self,
+        secrets: tuple[str, ...],
+        *,
+        hmac_secret: str = "",
+        hmac_algorithm: str = "sha256",
+        signature_header: str = "x-signature",
+        timestamp_header: str = "x-timestamp",
+    ) -> None:
+        self._secrets = tuple(one.encode() for one in secrets if one)
+        self._hmac_secret = hmac_secret.encode()
+        self._algorithm = getattr(hashlib, hmac_algorithm)
+        self._signature_header = signature_header.lower()
+        self._timestamp_header = timestamp_header.lower()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> VapiWebhookVerifier:
+        """This function will make the verifier that the settings describe."""
+        given = settings.vapi_server_secret.get_secret_value()
+        return cls(
+            tuple(part.strip() for part in given.split(",")),
+            hmac_secret=settings.vapi_hmac_secret.get_secret_value(),
+            hmac_algorithm=settings.vapi_hmac_algorithm,
+            signature_header=settings.vapi_hmac_header,
+            timestamp_header=settings.vapi_hmac_timestamp_header,
+        )
+
+    def prove(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> None:
+        """This function will prove a message; names of `headers` are in lower case.
+
+        Replay: a genuine message verifies again, an HMAC's within TOLERANCE_SECONDS: whoever
+        records it must know it again. Raises: ForgedWebhook.
+        """
+        if self._hmac_secret:
+            self._check_hmac(headers, body, now)
+        elif not self._secrets:
+            raise ForgedWebhook("no credential of Vapi's is configured here")
+        if self._secrets:
+            self._check_secret(headers)
+
+    def _check_secret(self, headers: Mapping[str, str]) -> None:
+        given = headers.get("x-vapi-secret", "")
+        bearer = headers.get("authorization", "")
+        if not given and bearer[: len(_BEARER)].lower() == _BEARER:
+            given = bearer[len(_BEARER) :].strip()
+        if not given:
+            raise ForgedWebhook("the secret is missing")
+        # Each is compared, so that the time taken tells nothing of which one it was.
+        found = [hmac.compare_digest(_bytes(given), one) for one in self._secrets]
+        if not any(found):
+            raise ForgedWebhook("the secret is not the one configured")
+
+    def _check_hmac(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
+        signature = headers.get(self._signature_header, "").strip().lower()
+        timestamp = headers.get(self._timestamp_header, "").strip()
+        if not signature or not timestamp:
+            raise ForgedWebhook("the signature or its time is missing")
+        if abs(_seconds_of(timestamp) - now.timestamp()) > TOLERANCE_SECONDS:
+            raise ForgedWebhook("its time is too far from ours")
+        signed = _bytes(timestamp) + b"." + body
+        expected = hmac.new(self._hmac_secret, signed, self._algorithm).hexdigest()
+        # Some senders write the algorithm before it.
+        bare = signature.rpartition("=")[2]
+        if not hmac.compare_digest(_bytes(bare), expected.encode()):
+            raise ForgedWebhook("the signature is not one by our key of this body and time")
+
+
+def _seconds_of(timestamp: str) -> float:
+    if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 15:
+        raise ForgedWebhook("its time is no number")
+    number = int(timestamp)
+    return number / 1000 if number >= _MILLISECONDS_FROM else number
+
+
+def _bytes(text: str) -> bytes:
+    # Headers are read as Latin-1; what is beyond ASCII is compared as it was sent.
+    return text.encode("latin-1", "replace")
