@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from base.enums import CallClass, Provider
 
 #: Providers that something of ours calls; the others have neither circuits nor rates.
-CALLED = (Provider.PAYPAL, Provider.TWILIO)
+CALLED = (Provider.PAYPAL, Provider.TWILIO, Provider.VAPI)
 
 
 @dataclass(frozen=True)

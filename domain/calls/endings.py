@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus, EndCause
 from db.call_models import Call
 from db.locks import lock_call, lock_live_calls
+from db.models import Brand
 from domain.alerts import AlertKind, Severity, raise_alert
 from domain.calls.rows import CallNotFound, call_and_wallet, note
 from domain.calls.terms import terms_of
@@ -36,7 +38,8 @@ class Round:
 
     number: int
     provider_call_id: str | None
-    twilio_account_sid: str | None
+    #: The subaccounts one of which carries the leg; one, where it is known.
+    twilio_account_sids: tuple[str, ...]
     twilio_call_sid: str | None
     text: str
 
@@ -124,7 +127,7 @@ def begin_round(
     return Round(
         call.end_rounds,
         call.provider_call_id,
-        call.twilio_account_sid,
+        _carriers(session, call),
         call.twilio_call_sid,
         terms_of(session, organization_id).ending_text,
     )
@@ -185,6 +188,19 @@ def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[st
     if call.end_decided_at is not None or call.settled_at is not None:
         return None
     return call.provider_call_id, terms_of(session, organization_id).warning_text
+
+
+def _carriers(session: Session, call: Call) -> tuple[str, ...]:
+    if call.twilio_account_sid is not None:
+        return (call.twilio_account_sid,)
+    sids = session.scalars(
+        select(Brand.twilio_subaccount_sid)
+        .where(
+            Brand.organization_id == call.organization_id, Brand.twilio_subaccount_sid.is_not(None)
+        )
+        .order_by(Brand.id)
+    )
+    return tuple(sid for sid in sids if sid is not None)
 
 
 def _tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:

@@ -146,7 +146,8 @@ class TwilioApi:
         """This function will end a call, also one of a suspended subaccount; False if it was over.
 
         Replay: ending a call twice ends it once. The request is sent once. Raises: Refused
-        INVALID_ID, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, HeldBack.
+        (INVALID_ID; CALL_MISSING where the subaccount has no such call), OutcomeUnknown,
+        ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
         if not _CALL_SID.fullmatch(call_sid):
@@ -158,7 +159,7 @@ class TwilioApi:
             if getattr(error, "code", None) == _NOT_IN_PROGRESS:
                 return False
             if getattr(error, "status", None) == 404:
-                return False
+                raise Refused("CALL_MISSING", call_sid, external_id=sid) from None
             _raise_for(error, sid)
         except (ValueError, TypeError, AttributeError):
             raise OutcomeUnknown("the answer cannot be read") from None

@@ -92,8 +92,11 @@ def test_a_refusal_is_permanent_for_every_job():
 
 
 def test_nothing_that_asks_a_provider_gives_up_within_twelve_hours():
+    # But a warning, which is only worth saying at once, and a look at a call, which is staged anew
+    # for as long as it is needed: both end with a word to people.
+    ended_early = {"warn_call", "look_at_call"}
     for job in JOB_TYPES.values():
-        if job.provider:
+        if job.provider and job.name not in ended_early:
             # Chance may halve every wait
             assert job.policy.span_seconds / 2 > 12 * 3_600, job.name
 

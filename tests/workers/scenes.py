@@ -63,8 +63,10 @@ def want(world: World, brand_id: str, status: str) -> str:
 
 
 def asked(world: World, sid: str, method: str) -> int:
-    """This function will count the requests about a subaccount that the sandbox received."""
-    return len(world.sandbox.requests(provider="twilio", path_contains=sid, method=method))
+    """This function will count the requests about a subaccount itself that the sandbox received."""
+    return len(
+        world.sandbox.requests(provider="twilio", path_contains=f"{sid}.json", method=method)
+    )
 
 
 def held(world: World, fault_id: str, count: int = 1) -> bool:

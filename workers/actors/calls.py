@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from providers.vapi.api import VapiCall
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
@@ -20,6 +19,7 @@ from domain.calls.endings import Round
 from domain.calls.words import take_in_look
 from domain.jobs import LOOK_AT_CALL, WARN_CALL
 from providers.errors import CredentialsRejected
+from providers.vapi.api import VapiCall
 from workers.run import Later, Run
 
 log = get_logger(__name__)
@@ -148,13 +148,14 @@ def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str]]:
 def _tell_twilio(run: Run, round_: Round) -> list[str]:
     if round_.twilio_call_sid is None:
         return []
-    account = round_.twilio_account_sid or run.settings.twilio_account_sid
-    try:
-        run.providers.twilio.complete_call(account, round_.twilio_call_sid)
-    except _NO_WORD as error:
-        log.warning("twilio was not told", call=round_.twilio_call_sid, error=str(error))
-        return []
-    return ["twilio"]
+    for account in round_.twilio_account_sids or (run.settings.twilio_account_sid,):
+        try:
+            run.providers.twilio.complete_call(account, round_.twilio_call_sid)
+        except _NO_WORD as error:
+            log.warning("twilio was not told", call=round_.twilio_call_sid, error=str(error))
+        else:
+            return ["twilio"]
+    return []
 
 
 def _taking_in(

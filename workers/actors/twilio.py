@@ -110,6 +110,9 @@ def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None
         run.check_lease()
         try:
             run.providers.twilio.complete_call(sid, call_sid)
+        except Refused as refused:
+            if refused.code != "CALL_MISSING":
+                raise
         except OutcomeUnknown as error:
             # What is on its way can only end a call, so nothing becomes unsure by it.
             raise ProviderUnavailable(str(error)) from None
