@@ -107,9 +107,8 @@ def _move(sandbox: Sandbox, call: LiveCall, plan: Plan, status: str) -> None:
     call.set_status(status)
     if call.leg is not None:
         call.leg.move(_end_of_leg(call) if status == "ended" else status)
-    _tell(
-        sandbox, call, plan, status_update(call), lost=sandbox.vapi.behaviour_of(call).lose_status
-    )
+    lost = sandbox.vapi.behaviour_of(call).lose_status
+    _tell(sandbox, call, plan, status_update(call), lost=lost)
 
 
 async def _report(sandbox: Sandbox, call: LiveCall, plan: Plan) -> None:

@@ -8,7 +8,7 @@ from twilio.request_validator import RequestValidator
 
 from base.clock import wait_until
 from tests.running_sandbox import LIMIT_SECONDS
-from tests.sandbox.calling import end_leg, parent, ring_in, start_call, wait_for_status
+from tests.sandbox.calling import end_leg, parent, read_leg, ring_in, start_call, wait_for_status
 
 PUBLIC = "https://hooks.holdfast.example/webhooks/twilio"
 
@@ -110,6 +110,18 @@ def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assista
     validator = RequestValidator(account["auth_token"])
     for one, form in zip(listener.heard, forms(listener), strict=True):
         assert validator.validate(PUBLIC, form, one.headers["X-Twilio-Signature"])
+
+
+def test_a_leg_that_twilio_ended_stays_as_it_ended(house, listener, account):
+    # Given a call that rings for long / When its leg is completed before anybody answers
+    call = start_call(house, twilio_sid=account["sid"], ring_seconds=60, leg_callback_url="")
+    wait_for_status(house, call, "ringing")
+    end_leg(house, call, account["sid"])
+    # Then the call's own end changes nothing of that, and it is told once
+    assert "startedAt" not in wait_for_status(house, call, "ended")
+    assert read_leg(house, call, account["sid"])["status"] == "completed"
+    listener.wait_for_message(call["id"], "end-of-call-report")
+    assert sorted(one["CallStatus"] for one in forms(listener)) == ["completed", "ringing"]
 
 
 def test_a_call_of_twilios_own_is_told_too(house, listener, account):

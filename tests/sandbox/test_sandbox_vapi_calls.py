@@ -29,8 +29,8 @@ from tests.sandbox.calling import (
     ],
 )
 def test_a_call_lives_until_its_control_address_ends_it(house, listener, told, reason):
-    # Given a call in progress
-    call = start_call(house)
+    # Given a call in progress, whose customer would talk for long
+    call = start_call(house, talk_seconds=60)
     wait_for_status(house, call, "in-progress")
     # When its control address is told to end it
     assert order(house, call, **told).is_success

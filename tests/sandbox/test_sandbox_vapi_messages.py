@@ -82,6 +82,19 @@ def test_a_lost_message_is_not_sent_again(house, listener):
     listener.answers = [500]
     send(house, "hang", retry=True)
     listener.wait_for_message("", "hang", 3)
+    # Then by that time the first would have been too
+    assert len(listener.messages(kind="assistant-request")) == 1
+
+
+def test_what_a_call_tells_is_not_sent_again_either(house, listener):
+    # Given an ingress that refuses all that a call tells of itself
+    listener.answers = [500] * 4
+    call = start_call(house, talk_seconds=0)
+    listener.wait_for_message(call["id"], "end-of-call-report")
+    # When a second later another call is over / Then nothing of the first was repeated
+    other = start_call(house, talk_seconds=0, report_after_seconds=1)
+    listener.wait_for_message(other["id"], "end-of-call-report")
+    assert len(listener.messages(call["id"])) == 4
 
 
 def test_a_call_that_goes_on_has_no_report(house):
