@@ -10,14 +10,15 @@ from decimal import Decimal
 
 from chaos.facts import Facts, Problem
 from chaos.journal import Name
+from chaos.phone_count import phones
 from chaos.standing import standings
 from domain.verify import verify_ledger
 
 
 def count_problems(facts: Facts) -> list[Problem]:
     """This function will compare everything and give what is wrong."""
-    # The first three reckon up what the last ones expect.
-    checks = (_debits, _payments, _holds, _webhooks, _jobs, _wallets, _ledgers, standings)
+    # The first four reckon up what the last ones expect.
+    checks = (_debits, _payments, _holds, phones, _webhooks, _jobs, _wallets, _ledgers, standings)
     return [problem for check in checks for problem in check(facts)]
 
 
@@ -84,7 +85,10 @@ def _holds(facts: Facts) -> Iterator[Problem]:
     rows = {
         (row[0], row[1]): row[2:]
         for row in facts.rows(
-            "SELECT organization_id, call_id, status, billed_micros FROM call_holds"
+            "SELECT organization_id, call_id, status, billed_micros FROM call_holds h"
+            # Those of calls that lived are counted by what was talked.
+            " WHERE NOT EXISTS (SELECT FROM calls c WHERE (c.organization_id, c.id)"
+            " = (h.organization_id, h.call_id))"
         )
     }
     billed, released = facts.story.of("commit"), facts.story.of("release")

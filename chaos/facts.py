@@ -26,6 +26,7 @@ class Customer:
     #: The first runs as the posture allows; the second was paused by hand and stays so.
     campaign_ids: list[str]
     subscription_id: str = ""
+    number_id: str = ""
 
 
 class Problem(NamedTuple):
@@ -51,6 +52,8 @@ class Facts:
     #: The providers' word for each subscription and each subaccount.
     subscriptions: dict[str, str]
     subaccounts: dict[str, str]
+    #: Every call that rang at the sandbox's Vapi, by its id.
+    calls: dict[str, dict[str, Any]]
     #: What each organization has come to: balance less what is owed, in micros.
     expected: dict[str, int] = field(default_factory=dict)
 
@@ -80,4 +83,5 @@ def read_facts(
                 sid: control("GET", f"/twilio/subaccounts/{sid}")["status"]
                 for sid in (one.subaccount_sid for one in customers)
             },
+            {one["call"]["id"]: one for one in control("GET", "/vapi/calls")},
         )

@@ -296,6 +296,12 @@ KINDS: dict[str, tuple[Act, int]] = {
         _provider("twilio", "act_then_timeout", (4, 8), seconds=6, match=_CHANGES),
         2,
     ),
+    "vapi_500": (_provider("vapi", "status", (2, 6), status=500, probability=0.6), 1),
+    "vapi_429": (
+        _provider("vapi", "status", (2, 6), status=429, probability=0.6, headers=_RETRY_AFTER),
+        1,
+    ),
+    "vapi_answers_lost": (_provider("vapi", "act_then_drop", (2, 6), probability=0.5), 1),
     "twilio_acts_late": (_provider("twilio", "hold", (6, 9), match=_CHANGES, times=2), 2),
 }
 

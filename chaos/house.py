@@ -31,6 +31,9 @@ from cli.stack import answers, sandbox_env
 from cli.supervisor import Process, Supervisor
 from db.engine import Database, clock
 from domain import operators, organizations
+from domain.calls.doors import DoorKind, add_door
+from domain.calls.rates import Rate, set_rate
+from domain.calls.terms import Terms, set_terms
 from domain.jobs import LOOK_AT_SUBSCRIPTION, stage
 
 T = TypeVar("T")
@@ -48,6 +51,13 @@ RELAYS = ("relay-1", "relay-2")
 #: How long a lost request may still land at Twilio, and how often one is looked for meanwhile: as
 #: short as the faults allow, so that a run comes to rest soon.
 _TWILIO = {"TWILIO_UNSURE_SECONDS": "12", "TWILIO_RECHECK_SECONDS": "1"}
+#: The same of calls: how long a report is waited for, and a word of a call that lives.
+_VAPI = {"VAPI_REPORT_SECONDS": "4", "VAPI_SILENT_SECONDS": "12"}
+#: What calls cost, and how they are led: they live for seconds, as the faults do.
+CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
+_CALL_TERMS = Terms(
+    step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20
+)
 #: Seconds in which all processes have to be up, on a machine with much else to do.
 _READY_SECONDS = 180.0
 
@@ -174,6 +184,7 @@ class House:
             "HOST": "127.0.0.1",
             "LOG_LEVEL": "INFO",
             **_TWILIO,
+            **_VAPI,
         }
         # No process that serves ever sees the owner's address.
         self.env.pop("DATABASE_OWNER_URL", None)
@@ -255,6 +266,11 @@ class House:
             "sid"
         ]
 
+        assistant_id = self.control("POST", "/vapi/assistants", {"name": f"voice {number}"})["id"]
+        number_id = self.control(
+            "POST", "/vapi/numbers", {"number": f"+150055501{number:02d}", "twilio_sid": sid}
+        )["id"]
+
         def work(session: Session, now: datetime) -> Customer:
             organization_id = organizations.create_organization(
                 session, name=f"customer {number}", currency="USD", now=now
@@ -266,12 +282,35 @@ class House:
                 organizations.create_campaign(session, brand_id, name=name, now=now)
                 for name in ("by itself", "by hand")
             ]
+            _open_phone(session, organization_id, number_id, assistant_id, now=now)
             for campaign_id in campaign_ids:
                 operators.start_campaign(session, campaign_id, now)
             operators.pause_campaign(session, campaign_ids[1], now)
-            return Customer(organization_id, poor, sid, campaign_ids)
+            return Customer(organization_id, poor, sid, campaign_ids, number_id=number_id)
 
         return self.do(work)
+
+
+def _open_phone(
+    session: Session,
+    organization_id: str,
+    number_id: str,
+    assistant_id: str,
+    *,
+    now: datetime,
+) -> None:
+    set_rate(session, organization_id, CALL_RATE, by="chaos", why="a drill", now=now)
+    set_terms(session, organization_id, _CALL_TERMS, by="chaos", why="a drill", now=now)
+    add_door(
+        session,
+        organization_id,
+        DoorKind.PHONE_NUMBER,
+        number_id,
+        assistant_id=assistant_id,
+        by="chaos",
+        why="a drill",
+        now=now,
+    )
 
 
 def _through(url: str, port: int) -> str:

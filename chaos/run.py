@@ -21,6 +21,7 @@ from chaos.house import House
 from chaos.journal import Story, read_journal
 from chaos.report import Report, refusals
 from chaos.sabotage import moves_holds, plan_of, sabotage_database
+from db.call_models import Call
 from db.models import Job
 
 #: Organizations of a run; the last third of them is poor.
@@ -78,6 +79,7 @@ def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Chi
                     "hot": number < _HOT,
                     "poor": one.poor,
                     "subscription_id": one.subscription_id,
+                    "number_id": one.number_id,
                 }
                 for number, one in enumerate(customers)
             ],
@@ -146,10 +148,24 @@ def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> No
 
 
 def _rest(house: House, limit_seconds: float) -> float:
-    """Waits until no job is waiting, at most so long, and gives the seconds it took."""
+    """Waits until no job waits and no call is unsettled, so long at most; gives the seconds."""
     began = time.monotonic()
-    wait_until(lambda: not _waiting(house), limit_seconds=limit_seconds, every_seconds=0.2)
+    wait_until(
+        lambda: not _unsettled(house) and not _waiting(house),
+        limit_seconds=limit_seconds,
+        every_seconds=0.2,
+    )
     return time.monotonic() - began
+
+
+def _unsettled(house: House) -> bool:
+    """Whether a call lives at the provider, or one that we know is not settled yet."""
+    live = [one for one in house.control("GET", "/vapi/calls") if one["ended"] is None]
+    query = select(func.count()).select_from(Call).where(Call.settled_at.is_(None))
+    try:
+        return bool(live) or bool(house.do(lambda session, _: session.scalars(query).one()))
+    except (NotYet, OutcomeUnknown):
+        return True
 
 
 def _waiting(house: House) -> int:

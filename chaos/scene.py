@@ -38,6 +38,8 @@ class Client:
     hot: bool
     poor: bool
     subscription_id: str
+    #: The phone number at Vapi that its callers ring.
+    number_id: str
 
 
 #: What is asked for under one key: organization, key and micros.

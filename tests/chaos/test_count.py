@@ -7,12 +7,16 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from base.clock import wait_until
 from chaos.count import count_problems
 from chaos.facts import Customer, read_facts
+from chaos.house import CALL_RATE
 from chaos.journal import Journal, read_journal
 from chaos.report import Report, refusals
 from db.engine import driver_url
 from domain import holds, operators, wallet
+from domain.calls import admission
+from domain.calls.rates import set_rate
 
 
 class AtRest:
@@ -287,6 +291,73 @@ def test_a_subaccount_that_is_not_as_the_subscription_says_is_lost(at_rest):
         "POST", f"/twilio/subaccounts/{at_rest.customer.subaccount_sid}", {"status": "suspended"}
     )
     assert at_rest.problems() == ["lost Twilio"]
+
+
+def phone(at_rest) -> str:
+    """A call that rang at the sandbox, talked for under a second, and has ended there."""
+    made = at_rest.world.sandbox.control(
+        "POST",
+        "/vapi/calls",
+        {"deliver": False, "queued_seconds": 0, "ring_seconds": 0, "talk_seconds": 0.1},
+    )
+    assert wait_until(
+        lambda: (
+            at_rest.world.sandbox.control("GET", f"/vapi/calls/{made['id']}")["ended"] is not None
+        ),
+        limit_seconds=10,
+    )
+    at_rest.told("phone", made["id"], 0, None)
+    return made["id"]
+
+
+def take_phone(at_rest, provider_call_id: str) -> None:
+    """The house lets the call in, and settles it by its provider's word."""
+
+    def reserve(session, now):
+        set_rate(session, at_rest.org, CALL_RATE, by="x", why="y", now=now)
+        return admission.reserve_for_call(
+            session,
+            at_rest.org,
+            call_id="p1",
+            provider_call_id=provider_call_id,
+            estimated_seconds=10,
+            now=now,
+        )
+
+    assert at_rest.world.do(reserve).outcome.ok
+    at_rest.world.stage("look_at_call", organization_id=at_rest.org, call_id="p1")
+    at_rest.world.run_due()
+
+
+def test_a_call_that_talked_and_is_charged_for_it_is_right(at_rest):
+    take_phone(at_rest, phone(at_rest))
+    assert at_rest.problems() == []
+
+
+def test_a_call_that_talked_and_is_not_known_is_lost(at_rest):
+    phone(at_rest)
+    assert at_rest.problems() == ["lost phone", "drift wallet"]
+
+
+def test_a_call_that_is_not_settled_is_lost(at_rest):
+    take_phone(at_rest, phone(at_rest))
+    at_rest.sql("UPDATE calls SET settled_at = NULL, settled_by = NULL, cost_micros = NULL")
+    assert at_rest.problems() == ["lost phone"]
+
+
+def test_a_call_that_is_charged_twice_is_doubled(at_rest):
+    take_phone(at_rest, phone(at_rest))
+    at_rest.sql(
+        "UPDATE wallet_entries SET kind = 'call', operation_key = 'call:p1:commit'"
+        " WHERE operation_key = 'd1'"
+    )
+    assert "doubled phone" in at_rest.problems()
+
+
+def test_a_call_that_nobody_made_is_doubled(at_rest):
+    take_phone(at_rest, phone(at_rest))
+    at_rest.sql("UPDATE calls SET provider_call_id = 'another'")
+    assert {"lost phone", "doubled phone"} <= set(at_rest.problems())
 
 
 def test_a_freeze_by_hand_is_right_until_it_is_lifted(at_rest):

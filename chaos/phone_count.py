@@ -1,0 +1,57 @@
+"""The count of calls that really lived: each was let in or not, ended, and is charged what its real
+duration costs, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from chaos.facts import Facts, Problem
+from chaos.house import CALL_RATE
+
+
+def phones(facts: Facts) -> Iterator[Problem]:
+    """This function will compare the sandbox's calls with what the house knows and charged."""
+    known = {
+        row[0]: row[1:]
+        for row in facts.rows(
+            "SELECT c.provider_call_id, c.status, c.cost_micros, coalesce(e.taken, 0)"
+            " FROM calls c CROSS JOIN LATERAL (SELECT sum(amount_micros)::bigint AS taken"
+            " FROM wallet_entries e WHERE e.organization_id = c.organization_id"
+            " AND e.operation_key = 'call:' || c.id || ':commit' AND e.kind IN ('call', 'owed')) e"
+        )
+    }
+    for (organization_id, provider_call_id), _ in facts.story.of("phone").items():
+        call = facts.calls[provider_call_id]["call"]
+        cost = CALL_RATE.cost_micros(_talked_ms(call))
+        facts.add(organization_id, -cost)
+        yield from _differs(f"phone {provider_call_id} of {organization_id}", call, cost, known)
+    for provider_call_id in known.keys() - facts.calls.keys():
+        yield Problem("doubled", f"phone {provider_call_id}: nobody rang")
+
+
+def _differs(
+    named: str, call: dict[str, Any], cost: int, known: dict[str, tuple[Any, ...]]
+) -> Iterator[Problem]:
+    if call["status"] != "ended":
+        yield Problem("lost", f"{named}: it still lives")
+    elif call["id"] not in known:
+        # One that was refused, or that nobody was there to let in, has not talked.
+        if cost:
+            yield Problem("lost", f"{named}: talked for {cost}, and is not known")
+    else:
+        status, settled, taken = known[call["id"]]
+        if status != "ended" or settled is None:
+            yield Problem("lost", f"{named}: {status}, settled for {settled}")
+        elif taken != cost:
+            words = f"{named}: talked for {cost}, charged {taken}"
+            yield Problem("doubled" if taken > cost else "lost", words)
+
+
+def _talked_ms(call: dict[str, Any]) -> int:
+    if "startedAt" not in call or "endedAt" not in call:
+        return 0
+    talked = datetime.fromisoformat(call["endedAt"]) - datetime.fromisoformat(call["startedAt"])
+    return max(0, round(talked / timedelta(milliseconds=1)))

@@ -1,0 +1,71 @@
+"""Phones: calls that ring in at the sandbox's Vapi, are let in by the house, and really live.
+
+Some hang up soon, some never by themselves, some hear no order to end; Vapi tells of each once, or
+not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
+from typing import Any
+
+import httpx
+
+from chaos.scene import Client, Scene
+
+#: Threads that each have one call after another ring in.
+_PHONES = 2
+#: Seconds between two of them.
+_EVERY_SECONDS = (0.3, 1.2)
+#: How long people talk, in seconds, and how many never hang up: until the platform's cap, or ours.
+_TALK_SECONDS = (0.2, 5.0)
+_ENDLESS_SHARE = 0.15
+#: How many calls hear no order to end, and how many of their messages are lost on the way.
+_DEAF_SHARE = 0.1
+_LOST_SHARE = 0.15
+_DOUBLED_SHARE = 0.2
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """This function will give the threads' names and what they do until they are stopped."""
+    if not scene.with_holds:
+        return
+    for number in range(_PHONES):
+        yield f"phone-{number}", partial(_ring, scene, f"phone-{number}")
+
+
+def _ring(scene: Scene, name: str) -> None:
+    chance = scene.chance(name)
+    while not scene.stopping.is_set():
+        client = chance.choice(scene.clients)
+        asked = _call(client, chance)
+        try:
+            made = scene.post.control("POST", "/vapi/calls", asked)
+        except httpx.HTTPStatusError as error:
+            # Twilio turns callers of a suspended subaccount away before Vapi hears of them.
+            if error.response.status_code != httpx.codes.CONFLICT:
+                raise
+        else:
+            scene.journal.asked("phone", client.organization_id, made["id"])
+            scene.asked += 1
+        scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
+
+
+def _call(client: Client, chance: Random) -> dict[str, Any]:
+    # Drawn in any case, so that what one call is like changes no later choice.
+    endless, seconds = chance.random() < _ENDLESS_SHARE, chance.uniform(*_TALK_SECONDS)
+    return {
+        "direction": "inbound",
+        "number_id": client.number_id,
+        "queued_seconds": 0,
+        "ring_seconds": chance.uniform(0, 0.3),
+        "talk_seconds": None if endless else seconds,
+        "report_after_seconds": chance.uniform(0.05, 2.0),
+        "behaviour": {
+            "deaf": chance.random() < _DEAF_SHARE,
+            "double_reports": chance.random() < _DOUBLED_SHARE,
+            "lose_probability": _LOST_SHARE,
+        },
+    }
