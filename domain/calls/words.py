@@ -35,15 +35,19 @@ _ORDER = {
 }
 #: Those in which somebody talks.
 _TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
+_BEGUN = (*_TALKING, CallStatus.ENDED)
 
 
 def take_in_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
     """This function will take in a verified message about a call; False if it is nobody's of ours.
 
-    `heard_at` is when it reached us. A call that did not ask us is made known here: it is metered
-    from now on, or settled at once if it is over. Replay: says nothing new.
+    `heard_at` is when it reached us. A call that did not ask us is made known here once somebody
+    talks: until then it may still ask. It is metered from now on, or settled at once if it is over.
+    Replay: says nothing new.
     """
-    call = _find(session, report.facts) or _adopt(session, report.facts, now)
+    call = _find(session, report.facts)
+    if call is None and (report.final or report.facts.status in _BEGUN):
+        call = _adopt(session, report.facts, now)
     if call is None:
         return False
     _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
