@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         "", description="Name the certificate must bear, if not PayPal's own (a stand-in)"
     )
 
+    api_jwks_file: Path | None = Field(
+        None, description="JWKS of the keys that prove the API's tokens; without it, it is closed"
+    )
+    api_audience: str = Field("holdfast", min_length=1, description="Whom a token is for")
+    api_issuer: str = Field("", description="Who a token must be by, if anybody")
+
     ledger_anchor_key: SecretStr = Field(
         SecretStr(""), description="Signs the file of all chains' heads (verify anchor)"
     )

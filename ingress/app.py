@@ -17,14 +17,23 @@ from db.inbox import InboxBatcher
 from db.refusals import RefusalLog
 from db.ring import Ringer
 from ingress.answers import on_error, on_http_exception
+from ingress.api.door import AT_ONCE_MAX, ApiDoor
+from ingress.api.routes import routes as api_routes
+from ingress.api.tokens import Tokens
+from ingress.calls.answers import CallAnswers
+from ingress.calls.deadline import Urgent
+from ingress.calls.snapshot import Snapshot
+from ingress.calls.status_check import StatusCheck
 from ingress.front import Front
 from ingress.health import Ready, healthz
 from ingress.protocol import BoundedProtocol
 from ingress.webhooks.door import Door
 from ingress.webhooks.paypal import PayPalProof
 from ingress.webhooks.twilio import TwilioProof
+from ingress.webhooks.vapi import VapiProof
 from providers.paypal.webhook import PayPalWebhookVerifier
 from providers.registry import Providers
+from providers.vapi.webhook import VapiWebhookVerifier
 
 #: Seconds that requests in flight have to end after SIGTERM.
 STOP_SECONDS = 10
@@ -36,12 +45,24 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     Raises: SettingsError when PayPal's webhook id is missing or wrong.
     """
     ringer = Ringer(settings.redis_url)
-    database = Database(settings.database_url, name="ingress", pool_size=4)
+    database = Database(settings.database_url, name="ingress", pool_size=AT_ONCE_MAX + 2)
     inbox = InboxBatcher(settings.database_url, ringer.ring)
     refusals = RefusalLog(settings.database_url)
     verifier = PayPalWebhookVerifier.from_settings(settings, providers.paypal)
     paypal = Door(
         "paypal", PayPalProof(settings, verifier), inbox, refusals, differing_is_forged=True
+    )
+    urgent = Urgent(settings.database_url)
+    snapshot = Snapshot(database)
+    api = ApiDoor(Tokens(settings), database)
+    status_check = StatusCheck(VapiWebhookVerifier.from_settings(settings), api, urgent)
+    vapi = Door(
+        "vapi",
+        VapiProof(settings, CallAnswers(urgent, snapshot)),
+        inbox,
+        refusals,
+        # The id names a fact, and is ours: another body about it is the same word again.
+        differing_is_forged=False,
     )
     # Twilio signs the whole body: another body under the same name is a repeat with more to say.
     twilio = Door(
@@ -56,10 +77,13 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await inbox.start()
         await refusals.start()
+        await snapshot.start()
         yield
+        await snapshot.stop()
         await inbox.stop()
         await refusals.stop()
         ringer.close()
+        urgent.close()
         database.close()
         verifier.close()
         providers.close()
@@ -68,11 +92,16 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
         "/webhooks/paypal": paypal,
         "/api/webhooks/paypal": paypal,
         "/webhooks/twilio": twilio,
+        "/webhooks/vapi": vapi,
+        "/api/vapi/webhook": vapi,
     }
     app = Starlette(
         routes=[
             # Reached by other methods only, which are told which one is allowed.
             *(Route(path, door, methods=["POST"]) for path, door in doors.items()),
+            Route("/webhooks/vapi/status-check", status_check.answer, methods=["POST"]),
+            Route("/api/vapi/webhook/status-check", status_check.answer, methods=["POST"]),
+            *api_routes(api),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/readyz", Ready(database).answer, methods=["GET"]),
         ],

@@ -15,7 +15,7 @@ from base.enums import CallDirection, CallStatus
 from base.facts import CallAsk
 from base.ids import new_id
 from db.call_models import Call, CallDoor
-from db.locks import lock_wallet
+from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from domain import holds
 from domain.calls.doors import find_door, twilio_account_of
@@ -28,6 +28,7 @@ from domain.calls.rows import (
     note,
     rate_of,
 )
+from domain.calls.settlement import settle
 from domain.calls.terms import Terms, terms_of
 from domain.posture import can_send
 from domain.wallet import WalletOutcome
@@ -103,6 +104,20 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         assistant_id=door.assistant_id or call.assistant_id,
         max_duration_seconds=call.max_duration_seconds or DURATION_SECONDS_MIN,
     )
+
+
+def withdraw(session: Session, organization_id: str, call_id: str, now: datetime) -> bool:
+    """This function will undo the letting in of a call that was refused meanwhile.
+
+    Its hold is given back; one that its provider says has begun is left alone. False if nothing was
+    left to undo. Replay: is one such.
+    """
+    lock_wallet(session, organization_id)
+    call = lock_call(session, organization_id, call_id)
+    if call is None or call.settled_at is not None or call.status != CallStatus.ADMITTED:
+        return False
+    settle(session, call, duration_ms=0, cost_micros=0, by="withdrawn", now=now)
+    return True
 
 
 def reserve_for_call(

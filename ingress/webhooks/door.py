@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from structlog.stdlib import BoundLogger
 
@@ -25,7 +27,16 @@ log = get_logger(__name__)
 
 #: What a sender is asked to wait before it sends again, in seconds.
 _RETRY_AFTER_SECONDS = 5
-Prove = Callable[[Delivery, str], Awaitable[Received]]
+
+
+class Answered(NamedTuple):
+    """What a message is answered at once, where it is not for the inbox."""
+
+    content: Mapping[str, Any]
+
+
+#: Proves a delivery and gives what is to be stored, or what it is answered.
+Prove = Callable[[Delivery, str], Awaitable[Received | Answered]]
 
 
 class Door:
@@ -53,7 +64,7 @@ class Door:
         """This function will answer one delivery: 2xx only once its event is committed."""
         correlation_id = new_id("cor")
         try:
-            verdict = await self._take_in(Delivery(scope, receive), correlation_id)
+            taken = await self._take_in(Delivery(scope, receive), correlation_id)
         except Refusal as refusal:
             problem = refusal.problem
             with bound(correlation_id=correlation_id):
@@ -64,11 +75,16 @@ class Door:
             response = problem_response(problem, {"Retry-After": str(wait)} if wait else None)
             await response(scope, receive, send)
         else:
-            await accept(send, verdict, correlation_id)
+            if isinstance(taken, Answered):
+                await JSONResponse(taken.content)(scope, receive, send)
+            else:
+                await accept(send, taken, correlation_id)
 
-    async def _take_in(self, delivery: Delivery, correlation_id: str) -> Verdict:
+    async def _take_in(self, delivery: Delivery, correlation_id: str) -> Verdict | Answered:
         try:
             event = await self._prove(delivery, correlation_id)
+            if isinstance(event, Answered):
+                return event
             verdict = await self._inbox.receive(event)
         except ForgedWebhook as error:
             raise Refusal(401, "Not proved to be the provider's", str(error)) from None

@@ -102,7 +102,8 @@ CREATE TABLE calls (
     oddities           text[] NOT NULL DEFAULT '{}',
     -- What it cost, by whose word, and when that was settled.
     cost_micros        bigint CHECK (cost_micros BETWEEN 0 AND 1000000000000000),
-    settled_by         text CHECK (settled_by IN ('report', 'look', 'api', 'operator', 'expiry')),
+    settled_by         text CHECK (settled_by IN ('report', 'look', 'api', 'operator', 'expiry',
+                                                            'withdrawn')),
     settled_at         timestamptz,
     created_at         timestamptz NOT NULL,
     PRIMARY KEY (organization_id, id),
@@ -119,6 +120,8 @@ CREATE INDEX calls_unsettled ON calls (created_at) WHERE settled_at IS NULL;
 CREATE INDEX calls_appointment ON calls (organization_id, appointment_id)
     WHERE appointment_id IS NOT NULL;
 CREATE INDEX calls_cost ON calls (organization_id, created_at) INCLUDE (cost_micros, duration_ms);
+-- An operator may know no more than the id.
+CREATE INDEX calls_id ON calls (id);
 CREATE INDEX calls_twilio_call ON calls (twilio_call_sid) WHERE twilio_call_sid IS NOT NULL;
 
 -- What happened to a call, in order; only added to.

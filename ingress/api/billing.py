@@ -1,0 +1,132 @@
+"""Holds and wallets for the company's backend: what may be set aside, charged and read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from base.money import exponent_of, text_from_micros
+from db.models import WalletEntry
+from domain import books, holds
+from domain.calls import admission, settlement
+from ingress.api.door import Asked, RefusedByUs
+from ingress.api.fields import milliseconds_of
+
+#: Entries on one page of transactions at most.
+PAGE_MAX = 200
+
+
+def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+    """This function will set aside what a call is estimated to cost.
+
+    Replay: while the hold is open, the same call answers OK and changes nothing.
+    """
+    fields = asked.fields
+    call_id = fields.text("callId")
+    vapi_call_id = fields.optional_text("vapiCallId")
+    minutes = fields.number("estimatedMinutes", lowest=0, highest=720)
+    number = fields.optional_text("to", length_max=16)
+    appointment_id = fields.optional_text("appointmentId")
+    fields.nothing_else()
+    reserved = admission.reserve_for_call(
+        session,
+        asked.bearer.organization_id,
+        call_id=call_id,
+        provider_call_id=vapi_call_id,
+        estimated_seconds=-(-milliseconds_of(minutes * 60) // 1000),
+        now=now,
+        number=number,
+        appointment_id=appointment_id,
+    )
+    if not reserved.outcome.ok or reserved.call is None:
+        raise RefusedByUs(reserved.outcome.outcome)
+    hold = holds.hold_of_call(session, asked.bearer.organization_id, call_id)
+    held = hold.reserved_micros if hold else 0
+    return {
+        "success": True,
+        "callId": call_id,
+        "isDuplicate": reserved.outcome.replayed,
+        **_amount("reserved", held, reserved.call.currency),
+        **_amount("available", reserved.outcome.available_micros, reserved.call.currency),
+        "expiresAt": hold.expires_at.isoformat() if hold else None,
+    }
+
+
+def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+    """This function will charge a call for its duration and give back the rest of its hold.
+
+    Replay: the same duration answers as the first time; another is IDEMPOTENCY_CONFLICT.
+    """
+    fields = asked.fields
+    call_id = fields.text("callId")
+    seconds = fields.number("durationSeconds", lowest=0, highest=43_260)
+    fields.nothing_else()
+    organization_id = asked.bearer.organization_id
+    outcome = settlement.settle_by_api(
+        session, organization_id, call_id, milliseconds_of(seconds), now
+    )
+    balance = books.balance(session, organization_id, now)
+    hold = holds.hold_of_call(session, organization_id, call_id)
+    charged = (hold.billed_micros or 0) if hold else 0
+    return {
+        "success": True,
+        "callId": call_id,
+        "alreadyCommitted": outcome.replayed,
+        **_amount("charged", charged, balance.currency),
+        **_amount("released", hold.released_micros if hold else 0, balance.currency),
+        **_amount("owed", hold.shortfall_micros if hold else 0, balance.currency),
+        **_amount("balance", balance.balance_micros, balance.currency),
+    }
+
+
+def read_wallet(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+    """This function will show the wallet's figures."""
+    asked.fields.nothing_else()
+    found = books.balance(session, asked.bearer.organization_id, now)
+    return {
+        "organizationId": found.organization_id,
+        "currency": found.currency,
+        "isFrozen": found.frozen,
+        **_amount("balance", found.balance_micros, found.currency),
+        **_amount("held", found.held_micros, found.currency),
+        **_amount("available", found.available_micros, found.currency),
+        **_amount("owed", found.owed_micros, found.currency),
+    }
+
+
+def read_transactions(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+    """This function will show a page of entries, the newest first."""
+    limit = asked.fields.whole("limit", lowest=1, highest=PAGE_MAX, default=20)
+    cursor = asked.fields.whole("cursor", lowest=0, highest=2**62, default=2**62)
+    asked.fields.nothing_else()
+    organization_id = asked.bearer.organization_id
+    currency = books.balance(session, organization_id, now).currency
+    page = books.history(session, organization_id, after=cursor, limit=limit)
+    return {
+        "transactions": [_entry(one, currency) for one in page],
+        "nextCursor": str(page[-1].entry_no) if len(page) == limit else None,
+    }
+
+
+def _entry(entry: WalletEntry, currency: str) -> dict[str, Any]:
+    return {
+        "id": str(entry.entry_no),
+        "type": entry.kind,
+        "direction": entry.direction,
+        **_amount("amount", entry.amount_micros, currency),
+        **_amount("balanceAfter", entry.balance_after_micros, currency),
+        "referenceId": entry.operation_key,
+        "createdAt": entry.created_at.isoformat(),
+    }
+
+
+def _amount(name: str, micros: int, currency: str) -> dict[str, Any]:
+    """Exact as a decimal text and in micros; whole cents, which the seeds promise, rounded down."""
+    step = 10 ** (6 - exponent_of(currency))
+    return {
+        name: text_from_micros(micros, currency),
+        f"{name}Micros": micros,
+        f"{name}Cents": micros // step,
+    }

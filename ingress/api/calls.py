@@ -1,0 +1,89 @@
+"""Calls for the company's backend: one by any of its ids, and what they cost by day."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from base.money import text_from_micros
+from db.call_models import Call
+from domain.calls import reading
+from domain.calls.rows import CallNotFound
+from ingress.answers import Refusal
+from ingress.api.door import Asked
+
+#: Days that a report of costs covers if none are named, and at most.
+_DAYS_DEFAULT = 30
+
+
+def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+    """This function will show a call, found by our id, Vapi's, Twilio's or its appointment."""
+    asked.fields.nothing_else()
+    call_id = str(asked.path["id"])
+    call = reading.find_call(session, call_id, asked.bearer.organization_id)
+    if call is None:
+        raise CallNotFound(call_id)
+    seen = reading.see_call(session, call)
+    return {
+        **_shown(call),
+        "timeline": [
+            {"at": one.at.isoformat(), "what": one.what, "detail": one.detail}
+            for one in seen.timeline
+        ],
+    }
+
+
+def read_costs(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
+    """This function will show what an organization's calls cost, day by day (UTC)."""
+    last = asked.fields.day("to") or now.date()
+    first = asked.fields.day("from") or last - timedelta(days=_DAYS_DEFAULT - 1)
+    asked.fields.nothing_else()
+    if not 0 <= (last - first).days < reading.DAYS_MAX:
+        raise Refusal(400, "Malformed", f"from must be before to, at most {reading.DAYS_MAX} days.")
+    days = reading.costs_by_day(
+        session, organization_id=asked.bearer.organization_id, first_day=first, last_day=last
+    )
+    return {
+        "days": [
+            {
+                "day": one.day.isoformat(),
+                "calls": one.calls,
+                "seconds": one.seconds,
+                "currency": one.currency,
+                "cost": text_from_micros(one.cost_micros, one.currency),
+                "costMicros": one.cost_micros,
+            }
+            for one in days
+        ]
+    }
+
+
+def _shown(call: Call) -> dict[str, Any]:
+    return {
+        "callId": call.id,
+        "vapiCallId": call.provider_call_id,
+        "twilioCallSid": call.twilio_call_sid,
+        "appointmentId": call.appointment_id,
+        "direction": call.direction,
+        "status": call.status,
+        "from": call.their_party,
+        "to": call.our_party,
+        "startedAt": _instant(call.started_at),
+        "endedAt": _instant(call.ended_at or call.ended_seen_at),
+        "endedReason": call.ended_reason,
+        "endCause": call.end_cause,
+        "durationMs": call.duration_ms,
+        "currency": call.currency,
+        "cost": None
+        if call.cost_micros is None
+        else text_from_micros(call.cost_micros, call.currency),
+        "costMicros": call.cost_micros,
+        "settledBy": call.settled_by,
+        "oddities": call.oddities,
+    }
+
+
+def _instant(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

@@ -1,0 +1,87 @@
+"""A request's fields, each taken by its name, type and bounds; what is left over is refused.
+
+Numbers come from their text by way of Decimal, never of a float.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
+
+from ingress.answers import Refusal
+
+
+class Fields:
+    """The fields that are not taken yet."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._given = dict(given)
+
+    def text(self, name: str, *, length_max: int = 64) -> str:
+        """This function will take a text that must be there. Raises: Refusal 400."""
+        value = self.optional_text(name, length_max=length_max)
+        if value is None:
+            raise _bad(name, "is missing")
+        return value
+
+    def optional_text(self, name: str, *, length_max: int = 64) -> str | None:
+        """This function will take a text that may be there. Raises: Refusal 400."""
+        value = self._given.pop(name, None)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not 0 < len(value) <= length_max:
+            raise _bad(name, f"must be a text of 1 to {length_max} characters")
+        if not value.isprintable() or value != value.strip():
+            raise _bad(name, "holds what no such text may")
+        return value
+
+    def number(
+        self, name: str, *, lowest: int, highest: int, default: int | None = None
+    ) -> Decimal:
+        """This function will take a number within bounds. Raises: Refusal 400."""
+        value = self._given.pop(name, default)
+        if value is None:
+            raise _bad(name, "is missing")
+        if isinstance(value, str):
+            try:
+                value = Decimal(value)
+            except InvalidOperation:
+                value = None
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            raise _bad(name, "must be a number")
+        number = Decimal(value)
+        if not number.is_finite() or not lowest <= number <= highest:
+            raise _bad(name, f"must be from {lowest} to {highest}")
+        return number
+
+    def whole(self, name: str, *, lowest: int, highest: int, default: int | None = None) -> int:
+        """This function will take a whole number within bounds. Raises: Refusal 400."""
+        number = self.number(name, lowest=lowest, highest=highest, default=default)
+        if number != number.to_integral_value():
+            raise _bad(name, "must be a whole number")
+        return int(number)
+
+    def day(self, name: str) -> date | None:
+        """This function will take a day, as 2026-05-04. Raises: Refusal 400."""
+        value = self._given.pop(name, None)
+        if value is None:
+            return None
+        try:
+            return date.fromisoformat(str(value))
+        except ValueError:
+            raise _bad(name, "must be a day, such as 2026-05-04") from None
+
+    def nothing_else(self) -> None:
+        """This function will refuse what was not taken. Raises: Refusal 400."""
+        if self._given:
+            raise _bad(sorted(self._given)[0][:64], "is not known here")
+
+
+def milliseconds_of(seconds: Decimal) -> int:
+    """This function will count seconds in whole milliseconds, half of one up."""
+    return int((seconds * 1000).to_integral_value(ROUND_HALF_UP))
+
+
+def _bad(name: str, why: str) -> Refusal:
+    return Refusal(400, "Malformed", f"{name} {why}.")

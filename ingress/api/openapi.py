@@ -1,0 +1,121 @@
+"""The API's own description, in OpenAPI 3.1; a test holds it against the routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 64}
+_PROBLEM = {
+    "description": "A problem (RFC 9457); its title is a code of ours",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
+def document() -> dict[str, Any]:
+    """This function will give the description of every route of the API."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Holdfast", "version": "1"},
+        "security": [{"token": []}],
+        "paths": {
+            "/api/billing/reserve-credits": _posted(
+                "Set aside what a call is estimated to cost",
+                "calls:write",
+                {
+                    "callId": _TEXT,
+                    "vapiCallId": _TEXT,
+                    "estimatedMinutes": {"type": "number", "minimum": 0, "maximum": 720},
+                    "to": {"type": "string", "maxLength": 16},
+                    "appointmentId": _TEXT,
+                },
+                ["callId", "estimatedMinutes"],
+            ),
+            "/api/billing/commit-credits": _posted(
+                "Charge a call for its duration and give back the rest",
+                "calls:write",
+                {
+                    "callId": _TEXT,
+                    "durationSeconds": {"type": "number", "minimum": 0, "maximum": 43_260},
+                },
+                ["callId", "durationSeconds"],
+            ),
+            "/api/billing/wallet": _read("The wallet's figures", "wallet:read"),
+            "/api/wallet/balance": _read("The wallet's figures", "wallet:read"),
+            "/api/billing/wallet/transactions": _read(
+                "A page of entries, the newest first", "wallet:read", "limit", "cursor"
+            ),
+            "/api/calls/costs": _read("What calls cost by day", "calls:read", "from", "to"),
+            "/api/calls/{id}": _read("A call by any of its ids", "calls:read", path="id"),
+            "/api/vapi/webhook/status-check": _posted(
+                "Whether a call must end now, and how long it may go on",
+                "calls:read",
+                {
+                    "call": {"type": "object", "properties": {"id": _TEXT}, "required": ["id"]},
+                    "message": {
+                        "type": "object",
+                        "properties": {
+                            "durationSeconds": {"type": "number", "minimum": 0, "maximum": 43_200}
+                        },
+                    },
+                },
+                ["call"],
+            ),
+        },
+        "components": {
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+            },
+            "schemas": {
+                "Problem": {
+                    "type": "object",
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                    },
+                    "required": ["title", "status"],
+                }
+            },
+        },
+    }
+
+
+def _posted(
+    summary: str, scope: str, properties: dict[str, Any], required: list[str]
+) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    return {
+        "post": {
+            "summary": summary,
+            "security": [{"token": [scope]}],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+            "responses": _responses("400", "401", "402", "403", "404", "409", "503"),
+        }
+    }
+
+
+def _read(summary: str, scope: str, *query: str, path: str | None = None) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "schema": {"type": "string"}} for name in query
+    ]
+    if path is not None:
+        parameters.append({"name": path, "in": "path", "required": True, "schema": _TEXT})
+    return {
+        "get": {
+            "summary": summary,
+            "security": [{"token": [scope]}],
+            "parameters": parameters,
+            "responses": _responses("400", "401", "403", "404", "503"),
+        }
+    }
+
+
+def _responses(*problems: str) -> dict[str, Any]:
+    done = {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"200": done, **dict.fromkeys(problems, _PROBLEM)}

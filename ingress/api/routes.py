@@ -1,0 +1,40 @@
+"""The API's routes: which function answers where, and which scope it takes."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ingress.api import billing, calls
+from ingress.api.door import ApiDoor
+from ingress.api.openapi import document
+
+_READS_WALLET, _READS_CALLS, _WRITES_CALLS = "wallet:read", "calls:read", "calls:write"
+
+
+def routes(door: ApiDoor) -> list[Route]:
+    """This function will list the API's routes."""
+    reads = [
+        ("/api/billing/wallet", _READS_WALLET, billing.read_wallet),
+        ("/api/wallet/balance", _READS_WALLET, billing.read_wallet),
+        ("/api/billing/wallet/transactions", _READS_WALLET, billing.read_transactions),
+        ("/api/calls/costs", _READS_CALLS, calls.read_costs),
+        ("/api/calls/{id}", _READS_CALLS, calls.read_call),
+    ]
+    writes = [
+        ("/api/billing/reserve-credits", _WRITES_CALLS, billing.reserve_credits),
+        ("/api/billing/commit-credits", _WRITES_CALLS, billing.commit_credits),
+    ]
+    return [
+        *(Route(path, door.endpoint(scope, work), methods=["GET"]) for path, scope, work in reads),
+        *(
+            Route(path, door.endpoint(scope, work), methods=["POST"])
+            for path, scope, work in writes
+        ),
+        Route("/api/openapi.json", _describe, methods=["GET"]),
+    ]
+
+
+async def _describe(_request: Request) -> Response:
+    return JSONResponse(document())

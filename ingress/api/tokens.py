@@ -1,0 +1,160 @@
+"""Tokens: JSON Web Tokens by keys of ours, each with one algorithm, which may be rotated.
+
+A token says which organization it acts for and what it may do; nothing else in a request does.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from base.log import get_logger
+from base.settings import Settings
+
+log = get_logger(__name__)
+
+#: What a key may sign with; "none" is never one of them.
+ALGORITHMS = ("EdDSA", "ES256", "RS256", "HS256")
+#: Longest life of a token, and how far clocks may differ, in seconds.
+LIFE_SECONDS_MAX = 86_400
+LEEWAY_SECONDS = 30
+#: Longest token read, in characters, and fewest bytes of a shared key (RFC 7518, 3.2).
+_TOKEN_LENGTH_MAX = 8_192
+_SHARED_KEY_BYTES_MIN = 32
+#: A key file is looked at again so many seconds after the last look.
+_LOOK_AGAIN_SECONDS = 5.0
+_ID_LENGTH_MAX = 64
+
+
+class BadToken(Exception):
+    """The request has no token, or one that proves nothing; the message may be told."""
+
+
+class NotConfigured(Exception):
+    """There are no keys here to prove tokens by."""
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """For whom a request acts, and what it may do."""
+
+    organization_id: str
+    scopes: frozenset[str]
+
+
+class Keys:
+    """The keys of a JWKS file, read again when it changes. Source: RFC 7517.
+
+    A file that cannot be read any more leaves the last keys in force, and says so in the log.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked_at = float("-inf")
+        self._stamp: tuple[int, int] | None = None
+        self._keys: dict[str, tuple[str, Any]] = {}
+
+    def key(self, kid: str) -> tuple[str, Any] | None:
+        """This function will give a key's algorithm and the key itself."""
+        with self._lock:
+            if self._clock() - self._looked_at >= _LOOK_AGAIN_SECONDS:
+                self._look()
+            return self._keys.get(kid)
+
+    def _look(self) -> None:
+        self._looked_at = self._clock()
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if stamp == self._stamp:
+                return
+            self._keys = read_keys(self._path.read_text())
+            self._stamp = stamp
+        except (OSError, ValueError) as error:
+            log.error("API_JWKS_FILE not read; the last keys stand", error=str(error))
+
+
+def read_keys(content: str) -> dict[str, tuple[str, Any]]:
+    """This function will read a JWKS: by key id, the algorithm and the key.
+
+    Raises: ValueError for a key without id, with an algorithm of its own, or too short.
+    """
+    listed = json.loads(content).get("keys")
+    if not isinstance(listed, list):
+        raise ValueError("it has no list of keys")
+    keys: dict[str, tuple[str, Any]] = {}
+    for one in listed:
+        kid, algorithm = one.get("kid"), one.get("alg")
+        if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS:
+            raise ValueError(f"a key has a kid, and an alg out of {', '.join(ALGORITHMS)}")
+        try:
+            key = jwt.PyJWK.from_dict(one, algorithm=algorithm).key
+        except jwt.PyJWTError as error:
+            raise ValueError(f"key {kid}: {error}") from None
+        if algorithm == "HS256" and len(key) < _SHARED_KEY_BYTES_MIN:
+            raise ValueError(f"key {kid} has fewer than {_SHARED_KEY_BYTES_MIN} bytes")
+        keys[kid] = (algorithm, key)
+    return keys
+
+
+class Tokens:
+    """Proves bearer tokens by the settings' keys."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = Keys(settings.api_jwks_file) if settings.api_jwks_file else None
+        self._audience = settings.api_audience
+        self._issuer = settings.api_issuer or None
+
+    def prove(self, authorization: str | None) -> Bearer:
+        """This function will prove an Authorization header's token.
+
+        Its key, and with it its algorithm, is the one that its kid names. Raises: BadToken,
+        NotConfigured. Source: RFC 8725.
+        """
+        if self._keys is None:
+            raise NotConfigured
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise BadToken("a bearer token is missing")
+        if len(token) > _TOKEN_LENGTH_MAX:
+            raise BadToken("the token is too long")
+        try:
+            header = jwt.get_unverified_header(token)
+            found = self._keys.key(str(header.get("kid")))
+            if found is None or header.get("alg") != found[0]:
+                raise BadToken("the token is not by a key of ours")
+            claims = jwt.decode(
+                token,
+                found[1],
+                algorithms=[found[0]],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "aud"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise BadToken("the token has expired") from None
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise BadToken("the token proves nothing") from None
+        return _bearer(claims)
+
+
+def _bearer(claims: dict[str, Any]) -> Bearer:
+    if claims["exp"] - time.time() > LIFE_SECONDS_MAX + LEEWAY_SECONDS:
+        raise BadToken(f"a token lives {LIFE_SECONDS_MAX} s at most")
+    organization_id, scope = claims.get("org"), claims.get("scope", "")
+    if not isinstance(organization_id, str) or not 0 < len(organization_id) <= _ID_LENGTH_MAX:
+        raise BadToken("the token names no organization")
+    if not isinstance(scope, str):
+        raise BadToken("the token's scope is no text")
+    return Bearer(organization_id, frozenset(scope.split()))

@@ -1,0 +1,124 @@
+"""What Vapi is answered while somebody waits on the line: in time, whatever the database does.
+
+Without an answer of the database's a call is refused, but where its organization has chosen
+otherwise; a campaign may not dial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from base.facts import CallAsk, PredialAsk
+from base.ids import new_id
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown
+from domain.calls import admission
+from domain.calls.admission import Admission
+from domain.calls.doors import find_door
+from domain.calls.terms import Terms
+from domain.posture import can_send
+from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
+from ingress.calls.snapshot import Snapshot
+from providers.vapi.messages import (
+    ASSISTANT_REQUEST,
+    PREDIAL,
+    VapiMessage,
+    answer_admitted,
+    answer_predial,
+    answer_refused,
+    call_ask_of,
+    predial_of,
+)
+
+log = get_logger(__name__)
+
+#: The database said nothing in time, or nothing that can be relied on.
+_NO_ANSWER = (TooLate, NotYet, OutcomeUnknown)
+#: Where our ids stand in what is given along with a call.
+_ORGANIZATION, _CALL = "holdfast_organization", "holdfast_call"
+
+
+class CallAnswers:
+    """Answers the messages whose answer is used. `began` is when one arrived, monotonic."""
+
+    def __init__(self, urgent: Urgent, snapshot: Snapshot) -> None:
+        self._urgent = urgent
+        self._snapshot = snapshot
+
+    async def answer(self, message: VapiMessage, began: float) -> dict[str, Any]:
+        """This function will answer a message; with nothing where the answer is not ours to give.
+
+        Raises: MalformedWebhook.
+        """
+        if message.type == ASSISTANT_REQUEST:
+            return await self._admit(call_ask_of(message), began + ANSWER_SECONDS)
+        if message.type == PREDIAL:
+            return await self._predial(predial_of(message), began + ANSWER_SECONDS)
+        # Tools and transfers have servers of their own; here they are told that there is nothing.
+        return {"results": []} if message.type in ("tool-calls", "function-call") else {}
+
+    async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
+        try:
+            made = await self._urgent.run(_admitting(ask), until=until, undo=self._undo_of(ask))
+        except _NO_ANSWER as error:
+            return self._without_an_answer(ask, error)
+        except Exception:
+            # A bug is no reason to leave the line silent until the platform gives up.
+            log.exception("call not decided", call=ask.external_id)
+            return answer_refused(Terms().refusal_text)
+        if made.refusal is not None or made.assistant_id is None:
+            log.info("call refused", call=ask.external_id, reason=made.refusal)
+            return answer_refused(made.text)
+        ours = {_ORGANIZATION: made.organization_id or "", _CALL: made.call_id or ""}
+        return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
+
+    def _without_an_answer(self, ask: CallAsk, error: Exception) -> dict[str, Any]:
+        door = self._snapshot.door_of(ask)
+        is_open = door is not None and door.fail_open_seconds and door.assistant_id
+        log.error(
+            "call decided without the database",
+            call=ask.external_id,
+            admitted=bool(is_open),
+            error=type(error).__name__,
+        )
+        if door is None or not is_open:
+            return answer_refused(door.refusal_text if door else Terms().refusal_text)
+        # Its first word makes it known, and metered: see domain/calls/words.
+        ours = {_ORGANIZATION: door.organization_id, _CALL: new_id("call")}
+        return answer_admitted(str(door.assistant_id), int(door.fail_open_seconds or 0), ours)
+
+    def _undo_of(self, ask: CallAsk) -> Callable[[Session, Admission, datetime], None] | None:
+        door = self._snapshot.door_of(ask)
+        if door is not None and door.fail_open_seconds:
+            # It was let in all the same: what was decided too late stands.
+            return None
+        return _withdraw
+
+    async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
+        def may_dial(session: Session, now: datetime) -> bool:
+            door = find_door(
+                session,
+                assistant_id=ask.assistant_id,
+                phone_numbers=(ask.phone_number_id,),
+                campaign_id=ask.campaign_id,
+            )
+            return door is not None and can_send(session, door.organization_id, now) is None
+
+        try:
+            return answer_predial(await self._urgent.run(may_dial, until=until))
+        except _NO_ANSWER as error:
+            log.error("campaign not decided", campaign=ask.campaign_id, error=type(error).__name__)
+            return answer_predial(False)
+
+
+def _admitting(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
+    return lambda session, now: admission.admit(session, ask, now)
+
+
+def _withdraw(session: Session, made: Admission, now: datetime) -> None:
+    if made.refusal is None and made.organization_id and made.call_id:
+        admission.withdraw(session, made.organization_id, made.call_id, now)

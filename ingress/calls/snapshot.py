@@ -1,0 +1,104 @@
+"""What is known of doors and terms without asking the database: for the moment in which it is away.
+
+Read again every few seconds; while it cannot be read, the last one stands, however old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from anyio import to_thread
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.facts import CallAsk
+from base.log import get_logger
+from db.call_models import CallDoor, CallTerms
+from db.engine import Database
+from domain.calls.doors import DoorKind
+from domain.calls.terms import Terms
+
+log = get_logger(__name__)
+
+#: Seconds between two readings: how long a change of terms may go unnoticed here.
+REFRESH_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class KnownDoor:
+    """Whose door it is, who answers there, and what is done when the database is away."""
+
+    organization_id: str
+    assistant_id: str | None
+    fail_open_seconds: int | None
+    refusal_text: str
+
+
+class Snapshot:
+    """The doors by kind and id, as they were read last."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._doors: dict[tuple[str, str], KnownDoor] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """This function will begin to read; the first reading is not waited for."""
+        self._task = asyncio.create_task(self._run(), name="snapshot of doors")
+
+    async def stop(self) -> None:
+        """This function will end the reading."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def door_of(self, ask: CallAsk) -> KnownDoor | None:
+        """This function will give the door that a call comes by, as it was when last read."""
+        named = (
+            (DoorKind.PHONE_NUMBER, ask.phone_number_id),
+            (DoorKind.PHONE_NUMBER, ask.our_number),
+            (DoorKind.ASSISTANT, ask.assistant_id),
+        )
+        found = [self._doors.get((str(kind), name or "")) for kind, name in named]
+        known = [door for door in found if door is not None]
+        if len({door.organization_id for door in known}) != 1:
+            return None
+        return known[0]
+
+    def refresh(self) -> None:
+        """This function will read all doors and their organizations' terms once."""
+        self._doors = self._database.run(_read)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await to_thread.run_sync(self.refresh)
+            except Exception as error:
+                log.warning("doors not read; the last reading stands", error=str(error))
+            await asyncio.sleep(REFRESH_SECONDS)
+
+
+def _read(session: Session) -> dict[tuple[str, str], KnownDoor]:
+    rows = session.execute(
+        select(
+            CallDoor.kind,
+            CallDoor.external_id,
+            CallDoor.organization_id,
+            CallDoor.assistant_id,
+            CallTerms.fail_open,
+            CallTerms.fail_open_seconds,
+            CallTerms.refusal_text,
+        ).outerjoin(CallTerms, CallTerms.organization_id == CallDoor.organization_id)
+    )
+    return {
+        (row.kind, row.external_id): KnownDoor(
+            row.organization_id,
+            row.assistant_id,
+            row.fail_open_seconds if row.fail_open else None,
+            row.refusal_text or Terms().refusal_text,
+        )
+        for row in rows
+    }

@@ -1,0 +1,105 @@
+"""The status check: whoever may know is told whether a call must end now.
+
+Vapi does not ask by itself and does not obey the answer; our own tick ends calls. What is asked is
+answered all the same, to Vapi and to the company's backend.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from base.clock import utc_now
+from base.outcomes import NotYet, OutcomeUnknown
+from base.problems import Problem
+from domain.calls.rows import CallNotFound
+from domain.calls.status import StatusAnswer, check_status
+from ingress.answers import Refusal, problem_response
+from ingress.api.door import BODY_BYTES_MAX, ApiDoor, object_of, refused, unavailable
+from ingress.api.fields import Fields
+from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
+from providers.errors import ForgedWebhook
+from providers.vapi.webhook import VapiWebhookVerifier
+
+#: What a token must allow.
+SCOPE = "calls:read"
+_SECONDS_MAX = 43_200
+
+
+class StatusCheck:
+    """POST …/status-check: {"call": {"id": …}, "message": {"durationSeconds": …}}."""
+
+    def __init__(self, verifier: VapiWebhookVerifier, door: ApiDoor, urgent: Urgent) -> None:
+        self._verifier = verifier
+        self._door = door
+        self._urgent = urgent
+
+    async def answer(self, request: Request) -> Response:
+        """This function will answer with endCall, and why, or with remainingSeconds."""
+        began = time.monotonic()
+        try:
+            body = await _body_of(request)
+            organization_id = self._prove(request, body)
+            call_id, said_seconds = _asked(object_of(body))
+
+            def check(session: Session, now: datetime) -> StatusAnswer:
+                return check_status(
+                    session,
+                    call_id,
+                    organization_id=organization_id,
+                    said_seconds=said_seconds,
+                    now=now,
+                )
+
+            found = await self._urgent.run(check, until=began + ANSWER_SECONDS)
+        except Refusal as refusal:
+            return refused(refusal)
+        except CallNotFound as error:
+            return problem_response(Problem(404, error.code, "There is no such call."))
+        except (TooLate, NotYet, OutcomeUnknown) as error:
+            return refused(unavailable(error))
+        return JSONResponse(_told(found))
+
+    def _prove(self, request: Request, body: bytes) -> str | None:
+        """Whose call it must be; None for Vapi, which knows calls by its own ids."""
+        try:
+            self._verifier.prove(request.headers, body, now=utc_now())
+        except ForgedWebhook:
+            return self._door.prove(request, SCOPE).organization_id
+        return None
+
+
+async def _body_of(request: Request) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            raise Refusal(413, "Too large", f"At most {BODY_BYTES_MAX} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
+    call, message = given.get("call"), given.get("message")
+    if not isinstance(call, dict):
+        call = message.get("call") if isinstance(message, dict) else None
+    if not isinstance(call, dict):
+        raise Refusal(400, "Malformed", "call must be an object with an id.")
+    call_id = Fields({"call.id": call.get("id")}).text("call.id")
+    seconds = message.get("durationSeconds") if isinstance(message, dict) else None
+    if seconds is None:
+        return call_id, None
+    name = "message.durationSeconds"
+    return call_id, int(Fields({name: seconds}).number(name, lowest=0, highest=_SECONDS_MAX))
+
+
+def _told(found: StatusAnswer) -> dict[str, Any]:
+    if found.end_call:
+        return {"endCall": True, "reason": found.reason, "message": found.message}
+    return {"endCall": False, "remainingSeconds": found.remaining_seconds}
