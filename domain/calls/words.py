@@ -114,8 +114,10 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     if facts.status is CallStatus.ENDED:
         write_call(session, call, rate, wallet.currency, now)
     else:
-        terms = terms_of(session, door.organization_id)
-        seconds = rate.up_to_increment(terms.step_seconds)
+        step = rate.up_to_increment(terms_of(session, door.organization_id).step_seconds)
+        # It talks already, so it gets what there is; where there is nothing, the ledger says why.
+        paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
+        seconds = min(step, paid) or step
         outcome = open_call(session, call, rate, wallet.currency, seconds=seconds, now=now)
         if not outcome.ok:
             # It lives all the same, so it is known, and ended: what it costs by then is billed.

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
+import anyio
 from anyio import to_thread
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,6 +25,8 @@ log = get_logger(__name__)
 
 #: Seconds between two readings: how long a change of terms may go unnoticed here.
 REFRESH_SECONDS = 10.0
+#: Seconds that the first reading is waited for: a process without a database serves all the same.
+_FIRST_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Snapshot:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """This function will begin to read; the first reading is not waited for."""
+        """This function will read once, for a short while at most, and go on reading."""
+        with anyio.move_on_after(_FIRST_SECONDS):
+            await self._look()
         self._task = asyncio.create_task(self._run(), name="snapshot of doors")
 
     async def stop(self) -> None:
@@ -74,11 +79,14 @@ class Snapshot:
 
     async def _run(self) -> None:
         while True:
-            try:
-                await to_thread.run_sync(self.refresh)
-            except Exception as error:
-                log.warning("doors not read; the last reading stands", error=str(error))
             await asyncio.sleep(REFRESH_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        try:
+            await to_thread.run_sync(self.refresh, abandon_on_cancel=True)
+        except Exception as error:
+            log.warning("doors not read; the last reading stands", error=str(error))
 
 
 def _read(session: Session) -> dict[tuple[str, str], KnownDoor]:

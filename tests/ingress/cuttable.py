@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
@@ -22,6 +23,8 @@ class Way:
         self._port = 0
         #: While set, what the server answers is lost.
         self.deaf = threading.Event()
+        #: How late each of its answers comes.
+        self.late_seconds = 0.0
         self.mend()
 
     @property
@@ -74,6 +77,8 @@ class Way:
     def _pass_on(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if answers and self.late_seconds:
+                    time.sleep(self.late_seconds)
                 if not (answers and self.deaf.is_set()):
                     sink.sendall(data)
         for one in (source, sink):

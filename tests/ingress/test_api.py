@@ -1,0 +1,273 @@
+"""The JSON API: holds and wallets for the company's backend, and how it says no."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from domain import operators
+from ingress.api.door import ApiDoor
+from ingress.api.openapi import document
+from ingress.api.routes import routes
+from tests.ingress.callers import Caller, Signer
+from tests.ingress.cuttable import Way
+from tests.world import World
+
+RESERVE, COMMIT = "/api/billing/reserve-credits", "/api/billing/commit-credits"
+
+
+class Backend:
+    """The company's backend, with a token for one organization."""
+
+    def __init__(self, world: World, ingress, signer: Signer) -> None:
+        self.caller = Caller(world)
+        self.client = ingress.client
+        self.headers = signer.headers(self.caller.id)
+
+    def post(self, path: str, /, **body):
+        return self.client.post(path, json=body, headers=self.headers)
+
+    def get(self, path: str, **query):
+        return self.client.get(path, params=query, headers=self.headers)
+
+    def reserve(self, call_id: str = "test-1", **more):
+        return self.post(RESERVE, **{"callId": call_id, "estimatedMinutes": 1} | more)
+
+
+@pytest.fixture
+def signer(tmp_path):
+    return Signer(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def ingress(start_ingress, settings, signer):
+    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
+
+
+@pytest.fixture
+def backend(world, ingress, signer):
+    return Backend(world, ingress, signer)
+
+
+def is_problem(answer, status: int, title: str) -> bool:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    assert (answer.status_code, answer.json()["title"]) == (status, title), answer.text
+    return True
+
+
+def test_a_reservation_holds_what_the_estimate_costs(backend):
+    told = backend.reserve(vapiCallId="vapi-1", appointmentId="visit-7").json()
+    assert (told["success"], told["isDuplicate"]) == (True, False)
+    assert (told["reserved"], told["reservedMicros"], told["reservedCents"]) == (
+        "0.60",
+        600_000,
+        60,
+    )
+    assert told["availableMicros"] == 400_000
+    (hold,) = backend.caller.holds()
+    assert (hold.call_id, hold.provider_call_id, hold.reserved_micros) == (
+        "test-1",
+        "vapi-1",
+        600_000,
+    )
+
+
+def test_a_repeated_reservation_changes_nothing(backend):
+    first = backend.reserve().json()
+    again = backend.reserve(estimatedMinutes=1.5).json()
+    assert (again["isDuplicate"], again["reservedMicros"]) == (True, first["reservedMicros"])
+    assert len(backend.caller.holds()) == 1
+
+
+def test_of_fifty_reservations_of_one_call_at_once_one_holds(backend):
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: backend.reserve(), range(50)))
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    fresh = [one for one in answers if one.is_success and not one.json()["isDuplicate"]]
+    assert len(fresh) == 1
+    assert backend.caller.world.wallet(backend.caller.id).held_micros == 600_000
+
+
+def test_what_cannot_be_covered_is_refused_and_nothing_is_held(backend):
+    assert is_problem(backend.reserve(estimatedMinutes=2), 402, "INSUFFICIENT_FUNDS")
+    assert backend.caller.holds() == []
+
+
+def test_a_frozen_wallet_is_refused(backend):
+    backend.caller.world.do(
+        lambda session, now: operators.freeze_by_hand(
+            session, backend.caller.id, by="me", why="test", now=now
+        )
+    )
+    assert is_problem(backend.reserve(), 402, "FROZEN_WALLET")
+
+
+def test_a_call_of_the_provider_that_is_paired_otherwise_is_a_conflict(backend):
+    assert backend.reserve(vapiCallId="vapi-1").is_success
+    assert is_problem(backend.reserve("test-2", vapiCallId="vapi-1"), 409, "IDEMPOTENCY_CONFLICT")
+
+
+def test_a_commit_charges_the_duration_once_and_releases_the_rest(backend):
+    backend.reserve()
+    told = backend.post(COMMIT, callId="test-1", durationSeconds=20.5).json()
+    assert (told["alreadyCommitted"], told["chargedMicros"], told["releasedMicros"]) == (
+        False,
+        210_000,
+        390_000,
+    )
+    again = backend.post(COMMIT, callId="test-1", durationSeconds=20.5).json()
+    assert (again["alreadyCommitted"], again["balanceMicros"]) == (True, 790_000)
+    other = backend.post(COMMIT, callId="test-1", durationSeconds=30)
+    assert is_problem(other, 409, "IDEMPOTENCY_CONFLICT")
+    assert is_problem(backend.reserve(), 409, "CALL_SETTLED")
+    wallet = backend.caller.world.wallet(backend.caller.id)
+    assert (wallet.balance_micros, wallet.held_micros) == (790_000, 0)
+
+
+def test_a_call_that_cost_more_than_there_is_leaves_what_is_owed(backend):
+    backend.reserve()
+    told = backend.post(COMMIT, callId="test-1", durationSeconds=150).json()
+    assert (told["chargedMicros"], told["owedMicros"], told["balanceMicros"]) == (
+        1_500_000,
+        500_000,
+        0,
+    )
+
+
+def test_an_unknown_call_is_not_found(backend):
+    assert is_problem(
+        backend.post(COMMIT, callId="other", durationSeconds=1), 404, "CALL_NOT_FOUND"
+    )
+    assert is_problem(backend.get("/api/calls/other"), 404, "CALL_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (RESERVE, {}, "callId"),
+        (RESERVE, {"callId": 7, "estimatedMinutes": 1}, "callId"),
+        (RESERVE, {"callId": "x" * 65, "estimatedMinutes": 1}, "callId"),
+        (RESERVE, {"callId": "a\0b", "estimatedMinutes": 1}, "callId"),
+        (RESERVE, {"callId": "a"}, "estimatedMinutes"),
+        (RESERVE, {"callId": "a", "estimatedMinutes": "many"}, "estimatedMinutes"),
+        (RESERVE, {"callId": "a", "estimatedMinutes": True}, "estimatedMinutes"),
+        (RESERVE, {"callId": "a", "estimatedMinutes": -1}, "estimatedMinutes"),
+        (RESERVE, {"callId": "a", "estimatedMinutes": 1e300}, "estimatedMinutes"),
+        (RESERVE, {"callId": "a", "estimatedMinutes": 1, "price": 0}, "price"),
+        (COMMIT, {"callId": "a", "durationSeconds": 43_261}, "durationSeconds"),
+        (COMMIT, {"callId": "a", "durationSeconds": None}, "durationSeconds"),
+    ],
+)
+def test_a_wrong_field_is_named(backend, path, body, field):
+    answer = backend.client.post(path, json=body, headers=backend.headers)
+    assert is_problem(answer, 400, "Malformed")
+    assert answer.json()["detail"].startswith(field)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"{", 400), (b"[]", 400), (b"[" * 50_000, 400), (b"{" + b" " * 70_000, 413)],
+)
+def test_a_body_that_is_no_object_is_refused(backend, body, status):
+    headers = {**backend.headers, "Content-Type": "application/json"}
+    answer = backend.client.post(RESERVE, content=body, headers=headers)
+    assert answer.status_code == status
+
+
+def test_another_content_is_refused(backend):
+    headers = {**backend.headers, "Content-Type": "text/xml"}
+    assert backend.client.post(RESERVE, content=b"<a/>", headers=headers).status_code == 415
+
+
+def test_the_wallet_and_its_entries_are_read(backend):
+    backend.reserve()
+    backend.post(COMMIT, callId="test-1", durationSeconds=10)
+    for path in ("/api/billing/wallet", "/api/wallet/balance"):
+        told = backend.get(path).json()
+        assert (told["balance"], told["availableMicros"], told["isFrozen"]) == (
+            "0.90",
+            900_000,
+            False,
+        )
+    page = backend.get("/api/billing/wallet/transactions", limit=1).json()
+    (newest,) = page["transactions"]
+    assert (newest["type"], newest["amount"], newest["balanceAfterMicros"]) == (
+        "call",
+        "0.10",
+        900_000,
+    )
+    rest = backend.get("/api/billing/wallet/transactions", cursor=page["nextCursor"]).json()
+    assert newest["id"] not in [one["id"] for one in rest["transactions"]]
+    assert rest["nextCursor"] is None
+
+
+def test_a_call_is_found_by_each_of_its_ids_and_adds_to_its_days_costs(backend):
+    backend.reserve(vapiCallId="vapi-1", appointmentId="visit-7")
+    backend.post(COMMIT, callId="test-1", durationSeconds=10)
+    for name in ("test-1", "vapi-1", "visit-7"):
+        told = backend.get(f"/api/calls/{name}").json()
+        assert (told["callId"], told["costMicros"], told["settledBy"]) == (
+            "test-1",
+            100_000,
+            "api",
+        )
+    assert [one["what"] for one in told["timeline"]] == ["reserved", "settled"]
+    (day,) = backend.get("/api/calls/costs").json()["days"]
+    assert (day["calls"], day["seconds"], day["cost"]) == (1, 10, "0.10")
+    assert backend.get("/api/calls/costs", **{"from": "2020-01-01"}).status_code == 400
+    assert backend.get("/api/calls/costs", to="soon").status_code == 400
+
+
+def test_another_organizations_calls_are_not_seen(backend, world, ingress, signer):
+    backend.reserve(vapiCallId="vapi-1")
+    other = Backend(world, ingress, signer)
+    assert other.get("/api/calls/vapi-1").status_code == 404
+    assert is_problem(other.reserve("mine", vapiCallId="vapi-1"), 409, "IDEMPOTENCY_CONFLICT")
+
+
+def test_who_asks_must_be_proved_and_may_do_only_what_the_token_says(backend, signer):
+    client, org = backend.client, backend.caller.id
+    answer = client.get("/api/billing/wallet")
+    assert is_problem(answer, 401, "Not authorized")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    few = signer.headers(org, "calls:read")
+    assert client.get("/api/billing/wallet", headers=few).status_code == 403
+    other = {**backend.headers, "X-Org-Id": "org_other"}
+    assert client.get("/api/billing/wallet", headers=other).status_code == 403
+    same = {**backend.headers, "X-Org-Id": org}
+    assert client.get("/api/billing/wallet", headers=same).status_code == 200
+
+
+def test_without_keys_the_api_is_closed(start_ingress, settings, signer):
+    closed = start_ingress(settings)
+    answer = closed.client.get("/api/billing/wallet", headers=signer.headers("org_one"))
+    assert is_problem(answer, 503, "Not configured")
+
+
+def test_while_the_database_is_away_it_is_asked_again(world, start_ingress, settings, signer):
+    way = Way(settings.database_url)
+    changed = {"api_jwks_file": signer.path, "database_url": way.url}
+    backend = Backend(world, start_ingress(settings.model_copy(update=changed)), signer)
+    assert backend.get("/api/billing/wallet").is_success
+    way.cut()
+    answer = backend.reserve()
+    assert is_problem(answer, 503, "Ask again")
+    assert int(answer.headers["retry-after"]) > 0
+    way.mend()
+    assert backend.reserve().is_success
+    way.cut()
+
+
+def test_the_description_names_every_route(ingress):
+    described = ingress.client.get("/api/openapi.json").json()
+    assert described == document()
+    served = {
+        (route.path, method)
+        for route in routes(ApiDoor(None, None))
+        for method in route.methods - {"HEAD"}
+        if route.path != "/api/openapi.json"
+    }
+    served.add(("/api/vapi/webhook/status-check", "POST"))
+    told = {(path, method.upper()) for path, ways in described["paths"].items() for method in ways}
+    assert told == served

@@ -1,0 +1,147 @@
+"""The status check: Vapi and the company's backend are told whether a call must end, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from domain import operators, wallet
+from domain.calls import admission, endings
+from domain.calls.settlement import settle_by_api
+from tests.ingress.callers import Caller, Signer, vapi_headers
+from tests.ingress.test_calls_admitted import Way
+
+PATHS = ["/webhooks/vapi/status-check", "/api/vapi/webhook/status-check"]
+
+
+@pytest.fixture
+def caller(world):
+    made = Caller(world, micros=3_000_000)
+    reserved = made.world.do(
+        lambda session, now: admission.reserve_for_call(
+            session,
+            made.id,
+            call_id="test-1",
+            provider_call_id="vapi-1",
+            estimated_seconds=100,
+            now=now,
+        )
+    )
+    assert reserved.outcome.ok
+    return made
+
+
+@pytest.fixture
+def signer(tmp_path):
+    return Signer(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def ingress(start_ingress, settings, signer):
+    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
+
+
+def ask(ingress, call_id: str, headers: dict[str, str], path: str = PATHS[1], seconds=30):
+    body = {"call": {"id": call_id}, "message": {"durationSeconds": seconds}}
+    return ingress.client.post(path, json=body, headers=headers)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_call_with_credit_goes_on_for_what_its_hold_and_what_is_available_pay(
+    caller, ingress, path
+):
+    # 100 s held and 200 s available, of which 30 are talked
+    answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox), path)
+    assert answer.json() == {"endCall": False, "remainingSeconds": 270}
+
+
+def test_the_backend_asks_by_either_id_with_its_token(caller, ingress, signer):
+    for call_id in ("test-1", "vapi-1"):
+        answer = ask(ingress, call_id, signer.headers(caller.id))
+        assert answer.json() == {"endCall": False, "remainingSeconds": 270}
+
+
+def test_without_proof_or_scope_nobody_is_told(caller, ingress, signer):
+    assert ask(ingress, "vapi-1", {}).status_code == 401
+    assert ask(ingress, "vapi-1", {"X-Org-Id": caller.id}).status_code == 401
+    assert ask(ingress, "vapi-1", signer.headers(caller.id, "wallet:read")).status_code == 403
+
+
+def test_another_organizations_call_is_no_call_of_ours(caller, world, ingress, signer):
+    other = Caller(world)
+    assert ask(ingress, "vapi-1", signer.headers(other.id)).status_code == 404
+    lying = {**signer.headers(other.id), "X-Org-Id": caller.id}
+    assert ask(ingress, "vapi-1", lying).status_code == 403
+
+
+def test_a_call_that_has_talked_for_all_its_credit_must_end(caller, ingress):
+    answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox), seconds=300).json()
+    assert (answer["endCall"], answer["reason"]) == (True, "INSUFFICIENT_FUNDS")
+    assert answer["message"]
+    left = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox), seconds=299).json()
+    assert left == {"endCall": False, "remainingSeconds": 1}
+
+
+def test_an_approved_debt_limit_counts(caller, ingress):
+    caller.world.do(
+        lambda session, now: wallet.call_ledger(
+            session,
+            "wallet_set_debt_limit(:org, 500000, 'me', 'test', :now)",
+            org=caller.id,
+            now=now,
+        )
+    )
+    answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox), seconds=300).json()
+    assert answer == {"endCall": False, "remainingSeconds": 50}
+
+
+def test_a_frozen_an_ended_and_a_settled_call_must_end_and_why_is_said(caller, ingress):
+    headers = vapi_headers(ingress.sandbox)
+    caller.world.do(
+        lambda session, now: operators.freeze_by_hand(
+            session, caller.id, by="me", why="test", now=now
+        )
+    )
+    assert ask(ingress, "vapi-1", headers).json()["reason"] in ("FROZEN_WALLET", "WALLET_FROZEN")
+    caller.world.do(
+        lambda session, now: endings.end_by_hand(
+            session, caller.id, "test-1", operator="me", why="test", now=now
+        )
+    )
+    assert ask(ingress, "vapi-1", headers).json()["endCall"] is True
+    caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
+    assert ask(ingress, "vapi-1", headers).json()["reason"] == "CALL_ENDED"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"call":"x"}',
+        b'{"call":{}}',
+        b'{"call":{"id":7}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":"many"}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":-1}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":1e999}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":NaN}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":true}}',
+    ],
+)
+def test_what_cannot_be_understood_is_said_so(caller, ingress, body):
+    answer = ingress.client.post(PATHS[0], content=body, headers=vapi_headers(ingress.sandbox))
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_unknown_call_is_not_found(caller, ingress):
+    assert ask(ingress, "vapi-2", vapi_headers(ingress.sandbox)).status_code == 404
+
+
+def test_while_the_database_is_away_it_is_asked_again(caller, start_ingress, settings):
+    way = Way(settings.database_url)
+    far = start_ingress(settings.model_copy(update={"database_url": way.url}))
+    assert ask(far, "vapi-1", vapi_headers(far.sandbox)).status_code == 200
+    way.cut()
+    answer = ask(far, "vapi-1", vapi_headers(far.sandbox))
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)

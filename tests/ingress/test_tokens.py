@@ -1,0 +1,155 @@
+"""Tokens: by a key of ours and its one algorithm, for us, in time; keys rotate while it serves."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from base.settings import Settings
+from ingress.api.tokens import BadToken, Keys, NotConfigured, Tokens, read_keys
+from tests.ingress.callers import Signer
+
+
+@pytest.fixture
+def signer(tmp_path):
+    return Signer(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def tokens(signer):
+    return Tokens(Settings(api_jwks_file=signer.path, api_issuer=""))
+
+
+def prove(tokens: Tokens, token: str):
+    return tokens.prove(f"Bearer {token}")
+
+
+def test_a_genuine_token_says_for_whom_and_what(tokens, signer):
+    bearer = prove(tokens, signer.token("org_one", "calls:read", "wallet:read"))
+    assert (bearer.organization_id, bearer.scopes) == ("org_one", {"calls:read", "wallet:read"})
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": int(time.time()) - 60},
+        {"exp": int(time.time()) + 100_000},
+        {"exp": None},
+        {"aud": "others"},
+        {"aud": None},
+        {"org": None},
+        {"org": 7},
+        {"org": ""},
+        {"org": "x" * 65},
+        {"scope": ["calls:read"]},
+        {"nbf": int(time.time()) + 3_600},
+    ],
+)
+def test_a_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
+    given = {"org": "org_one"} | claims
+    token = signer.token(given.pop("org"), **given)
+    with pytest.raises(BadToken):
+        prove(tokens, token)
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer a.b.c", "Bearer " + "x" * 9000],
+)
+def test_what_is_no_token_is_refused(tokens, authorization):
+    with pytest.raises(BadToken):
+        tokens.prove(authorization)
+
+
+def test_another_algorithm_than_the_keys_own_is_refused(tokens, signer):
+    claims = {"org": "o", "aud": "holdfast", "exp": int(time.time()) + 60}
+    unsigned = jwt.encode(claims, "", algorithm="none", headers={"kid": "one"})
+    other = jwt.encode(claims, signer.keys["one"] * 2, algorithm="HS512", headers={"kid": "one"})
+    nameless = jwt.encode(claims, signer.keys["one"], algorithm="HS256")
+    for token in (unsigned, other, nameless):
+        with pytest.raises(BadToken):
+            prove(tokens, token)
+
+
+def test_a_public_key_cannot_be_used_as_a_shared_one(tmp_path):
+    # Given a public RSA key in the file
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    listed = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key()))
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [{**listed, "kid": "rsa", "alg": "RS256"}]}))
+    tokens = Tokens(Settings(api_jwks_file=path))
+    claims = {"org": "o", "aud": "holdfast", "exp": int(time.time()) + 60}
+    # When somebody signs with what everybody may know, Then it proves nothing
+    header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"rsa"}').rstrip(b"=").decode()
+    genuine = jwt.encode(claims, private, algorithm="RS256", headers={"kid": "rsa"})
+    with pytest.raises(BadToken):
+        prove(tokens, f"{header}.{genuine.split('.', 1)[1]}")
+    assert prove(tokens, genuine).organization_id == "o"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "private"),
+    [
+        ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
+        ("ES256", ec.generate_private_key(ec.SECP256R1())),
+    ],
+)
+def test_keys_of_other_kinds_prove_too(tmp_path, algorithm, private):
+    maker = jwt.algorithms.get_default_algorithms()[algorithm]
+    listed = json.loads(maker.to_jwk(private.public_key()))
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [{**listed, "kid": "k", "alg": algorithm}]}))
+    claims = {"org": "o", "aud": "holdfast", "exp": int(time.time()) + 60}
+    token = jwt.encode(claims, private, algorithm=algorithm, headers={"kid": "k"})
+    assert prove(Tokens(Settings(api_jwks_file=path)), token).organization_id == "o"
+
+
+def test_an_issuer_is_demanded_where_one_is_set(signer):
+    tokens = Tokens(Settings(api_jwks_file=signer.path, api_issuer="backend"))
+    with pytest.raises(BadToken):
+        prove(tokens, signer.token("o"))
+    assert prove(tokens, signer.token("o", iss="backend")).organization_id == "o"
+
+
+def test_keys_rotate_and_a_file_that_breaks_leaves_the_last_ones(signer):
+    now = [0.0]
+    keys = Keys(signer.path, clock=lambda: now[0])
+    assert keys.key("one") and keys.key("two") is None
+    # When a second key is added, Then it is known after a while, and the first as well
+    signer.add("two")
+    now[0] += 6
+    assert keys.key("one") and keys.key("two")
+    signer.remove("one")
+    now[0] += 6
+    assert keys.key("one") is None and keys.key("two")
+    signer.path.write_text("{")
+    now[0] += 6
+    assert keys.key("two")
+    signer.path.unlink()
+    now[0] += 6
+    assert keys.key("two")
+
+
+def test_without_a_file_nothing_is_proved(signer):
+    with pytest.raises(NotConfigured):
+        Tokens(Settings()).prove(f"Bearer {signer.token('o')}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        '{"keys":[{}]}',
+        '{"keys":[{"kid":"a","kty":"oct","k":"AAAA","alg":"none"}]}',
+        '{"keys":[{"kid":"a","kty":"oct","k":"AAAA","alg":"HS256"}]}',
+        '{"keys":[{"kid":"a","kty":"RSA","alg":"RS256"}]}',
+    ],
+)
+def test_a_key_that_is_no_good_is_not_read(content):
+    with pytest.raises(ValueError):
+        read_keys(content)
