@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
-
-import httpx
 import typer
 
 from base.settings import load_settings
 from cli.checks import run_tests
-from cli.commands import jobs, providers, schedules, serve, verify, wallet, watch, work
+from cli.commands import (
+    call_setup,
+    calls,
+    jobs,
+    providers,
+    schedules,
+    serve,
+    tokens,
+    triggers,
+    verify,
+    wallet,
+    watch,
+    work,
+)
 from cli.commands.bench import bench
 from cli.commands.chaos import chaos
-from cli.commands.shared import Failure, Json, clear_errors, show
+from cli.commands.shared import Json, clear_errors, show
 from cli.stack import sandbox_info, state_folder
 
 app = typer.Typer(
@@ -30,6 +39,8 @@ app.command()(serve.migrate)
 app.command()(serve.ingress)
 app.command()(serve.worker)
 app.command()(serve.relay)
+app.command()(tokens.token)
+app.add_typer(triggers.app, name="trigger")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(chaos)
 app.add_typer(sandbox, name="sandbox")
@@ -40,6 +51,10 @@ wallet.app.command("auto-top-up")(watch.auto_top_up)
 app.add_typer(watch.app, name="alert")
 app.add_typer(verify.app, name="verify")
 app.add_typer(work.campaigns, name="campaign")
+app.add_typer(calls.app, name="call")
+calls.app.add_typer(call_setup.rates, name="rate")
+calls.app.add_typer(call_setup.terms, name="terms")
+calls.app.add_typer(call_setup.doors, name="door")
 app.add_typer(jobs.app, name="job")
 app.add_typer(jobs.app, name="jobs", hidden=True)
 app.add_typer(schedules.app, name="schedule")
@@ -74,50 +89,6 @@ def info(as_json: Json = False) -> None:
             show(value, False, name)
         else:
             typer.echo(f"{name}: {value}")
-
-
-@app.command()
-def trigger(
-    provider: Annotated[str, typer.Argument(help="paypal")],
-    event: Annotated[str, typer.Argument(help="Such as BILLING.SUBSCRIPTION.SUSPENDED.")],
-    organization: Annotated[str, typer.Option("--org", help="The organization's id.")],
-    copies: Annotated[int, typer.Option(min=1, max=50, help="Send it so often at once.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Have the sandbox send a signed webhook about an organization."""
-    with clear_errors():
-        if provider != "paypal":
-            raise Failure(f"the sandbox sends webhooks of paypal, not of {provider!r}")
-        found = sandbox_info(state_folder(load_settings()))
-        deliveries = _trigger(found, event, organization, copies)
-    rows = [
-        {"event": one["event_id"], "status": one["status_code"], "answer": _verdict(one["body"])}
-        for one in deliveries
-    ]
-    show(rows, as_json, event)
-
-
-def _trigger(
-    found: dict[str, Any], event: str, organization: str, copies: int
-) -> list[dict[str, Any]]:
-    answer = httpx.post(
-        f"{found['base_url']}/_control/paypal/events",
-        json={"event_type": event, "organization_id": organization, "copies": copies},
-        timeout=30,
-    )
-    if answer.status_code >= 400:
-        raise Failure(f"the sandbox refuses: {answer.text}")
-    deliveries: list[dict[str, Any]] = answer.json()
-    return deliveries
-
-
-def _verdict(body: str) -> str:
-    """What the ingress answered, in a word or two; as it is where it is not ours."""
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return body
-    return str(answer.get("verdict") or answer.get("title") or body)
 
 
 def main() -> None:

@@ -1,0 +1,238 @@
+"""Calls: those that live, one with all that happened to it, ended or settled by hand; what they cost."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.money import text_from_micros
+from cli.commands.shared import By, Failure, Json, Why, act, clear_errors, me, show, utc
+from db.call_models import Call
+from db.models import WalletEntry
+from domain.calls import endings, reading, settlement
+from domain.calls.reading import CallSeen
+from domain.calls.rows import CallNotFound
+
+app = typer.Typer(no_args_is_help=True, help="Calls: live ones, their endings, what they cost.")
+
+CallId = Annotated[str, typer.Argument(help="Our id, Vapi's, Twilio's, or its appointment's.")]
+OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization's.")]
+
+
+@app.command("list")
+def list_calls(
+    org: OfOrg = None,
+    ended: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    unsettled: Annotated[bool, typer.Option(help="Only those that are not charged yet.")] = False,
+    since: Annotated[datetime | None, typer.Option(help="Let in since (UTC).")] = None,
+    after: Annotated[str | None, typer.Option(help="The last call of the page before.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=reading.PAGE_MAX, help="Rows a page.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List calls that live, the newest first."""
+
+    def read(session: Session, now: datetime) -> list[dict[str, Any]]:
+        last = None if after is None else _found(session, after)
+        page = reading.list_calls(
+            session,
+            organization_id=org,
+            live=not (ended or unsettled),
+            unsettled=unsettled,
+            since=utc(since),
+            after=last,
+            limit=limit,
+        )
+        return [_line(call, now) for call in page]
+
+    show(act(read), as_json, "calls")
+
+
+@app.command("show")
+def show_call(call_id: CallId, as_json: Json = False) -> None:
+    """Show a call with its hold, its entries, its timeline, and how its ending went."""
+
+    def read(session: Session, now: datetime) -> dict[str, Any]:
+        seen = reading.see_call(session, _found(session, call_id))
+        return {
+            **_described(seen, now),
+            "entries": _entries(session, seen.call),
+            "timeline": [
+                {"at": one.at, "what": one.what, "detail": one.detail} for one in seen.timeline
+            ],
+        }
+
+    found = act(read)
+    if as_json:
+        show(found, True)
+        return
+    entries, timeline = found.pop("entries"), found.pop("timeline")
+    show(found, False)
+    show(entries, False, "entries")
+    show(timeline, False, "timeline")
+
+
+@app.command("end")
+def end_call(call_id: CallId, why: Why, by: By = "") -> None:
+    """End a call: it is told why, then cut off; it counts as over when its provider says so."""
+
+    def work(session: Session, now: datetime) -> tuple[str, bool]:
+        call = _found(session, call_id)
+        ending = endings.end_by_hand(
+            session, call.organization_id, call.id, operator=by or me(), why=why, now=now
+        )
+        return call.id, ending
+
+    found, ending = act(work)
+    typer.echo(f"{found}: {'is being ended' if ending else 'was ending, or over, already'}")
+
+
+@app.command("settle")
+def settle_call(
+    call_id: CallId,
+    seconds: Annotated[str, typer.Option("--seconds", help="How long it was talked, as 83.5.")],
+    why: Why,
+    by: By = "",
+) -> None:
+    """Charge a call whose cost nothing else can tell; for us it is over then."""
+    with clear_errors():
+        duration_ms = _milliseconds_of(seconds)
+
+    def work(session: Session, now: datetime) -> str:
+        call = _found(session, call_id)
+        settlement.settle_by_hand(
+            session,
+            call.organization_id,
+            call.id,
+            duration_ms=duration_ms,
+            operator=by or me(),
+            why=why,
+            now=now,
+        )
+        return f"{call.id}: charged {text_from_micros(call.cost_micros or 0, call.currency)}"
+
+    typer.echo(act(work))
+
+
+@app.command("costs")
+def costs(
+    org: OfOrg = None,
+    first: Annotated[datetime | None, typer.Option("--from", help="First day (UTC).")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", help="Last day (UTC).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add up what settled calls cost, by organization and day; the last 30 days if none are given."""
+
+    def read(session: Session, now: datetime) -> list[dict[str, Any]]:
+        until: date = last.date() if last else now.date()
+        since: date = first.date() if first else until - timedelta(days=29)
+        if not 0 <= (until - since).days < reading.DAYS_MAX:
+            raise Failure(f"--from comes before --to, by less than {reading.DAYS_MAX} days")
+        days = reading.costs_by_day(session, organization_id=org, first_day=since, last_day=until)
+        return [
+            {
+                "day": str(one.day),
+                "organization": one.organization_id,
+                "calls": one.calls,
+                "seconds": one.seconds,
+                "cost": f"{text_from_micros(one.cost_micros, one.currency)} {one.currency}",
+                "vapi": f"{text_from_micros(one.provider_cost_micros, 'USD')} USD",
+            }
+            for one in days
+        ]
+
+    show(act(read), as_json, "costs of calls")
+
+
+def _found(session: Session, call_id: str) -> Call:
+    call = reading.find_call(session, call_id)
+    if call is None:
+        raise CallNotFound(call_id)
+    return call
+
+
+def _line(call: Call, now: datetime) -> dict[str, Any]:
+    began = call.metered_from
+    talked = call.duration_ms // 1000 if call.duration_ms is not None else None
+    if talked is None and began is not None and call.ended_seen_at is None:
+        talked = int((now - began).total_seconds())
+    return {
+        "call": call.id,
+        "organization": call.organization_id,
+        "direction": call.direction,
+        "with": call.their_party,
+        "status": f"{call.status}, ending" if _is_ending(call) else call.status,
+        "seconds": talked,
+        "cost": _money(call.cost_micros, call.currency),
+        "let in": call.created_at,
+    }
+
+
+def _is_ending(call: Call) -> bool:
+    return call.end_decided_at is not None and call.ended_seen_at is None
+
+
+def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
+    call, hold = seen.call, seen.hold
+    told_ms, over_ms = reading.ending_ms(call)
+    return {
+        **_line(call, now),
+        "vapi": call.provider_call_id,
+        "twilio": call.twilio_call_sid,
+        "appointment": call.appointment_id,
+        "our number": call.our_party,
+        "rate": f"{text_from_micros(call.micros_per_minute, call.currency)} {call.currency} a"
+        f" minute, by {call.increment_seconds} s,"
+        f" at least {text_from_micros(call.minimum_micros, call.currency)}",
+        "capped at": f"{call.max_duration_seconds} s" if call.max_duration_seconds else None,
+        "hold": None
+        if hold is None
+        else f"{hold.status}, {text_from_micros(hold.reserved_micros, call.currency)}",
+        "owed": None if hold is None else _money(hold.shortfall_micros, call.currency),
+        "ended for": call.ended_reason,
+        "we ended it for": call.end_cause,
+        "told after": None if told_ms is None else f"{told_ms} ms",
+        "over after": None if over_ms is None else f"{over_ms} ms",
+        "duration": None if call.duration_ms is None else f"{call.duration_ms} ms",
+        "settled by": call.settled_by,
+        "odd": ", ".join(call.oddities) or None,
+        "fail open": call.fail_open,
+    }
+
+
+def _entries(session: Session, call: Call) -> list[dict[str, Any]]:
+    rows = session.scalars(
+        select(WalletEntry)
+        .where(
+            WalletEntry.organization_id == call.organization_id,
+            WalletEntry.operation_key.in_(
+                [f"call:{call.id}:{what}" for what in ("commit", "released", "expired")]
+            ),
+        )
+        .order_by(WalletEntry.entry_no)
+    )
+    return [
+        {
+            "no": row.entry_no,
+            "kind": row.kind,
+            "amount": text_from_micros(row.amount_micros, call.currency),
+            "balance": text_from_micros(row.balance_after_micros, call.currency),
+        }
+        for row in rows
+    ]
+
+
+def _money(micros: int | None, currency: str) -> str | None:
+    return None if micros is None else f"{text_from_micros(micros, currency)} {currency}"
+
+
+def _milliseconds_of(seconds: str) -> int:
+    try:
+        given = Decimal(seconds)
+        return int((given * 1000).to_integral_value(ROUND_HALF_UP))
+    except (InvalidOperation, ValueError, OverflowError):
+        raise Failure(f"--seconds is a number of seconds, not {seconds!r}") from None

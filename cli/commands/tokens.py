@@ -1,0 +1,74 @@
+"""Tokens for a laptop: a key of its own, and what it signs. Production's keys are its backend's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import jwt
+import typer
+
+from base.settings import Settings, load_settings
+from cli.commands.shared import Failure, clear_errors
+from cli.stack import state_folder
+
+#: What a token may be for, unless said otherwise.
+SCOPES = ("calls:write", "calls:read", "wallet:read")
+_KEY_BYTES = 32
+_HOURS_MAX = 24
+
+
+def token(
+    organization: Annotated[str, typer.Option("--org", help="Whom it acts for.")],
+    scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable.")] = None,
+    hours: Annotated[int, typer.Option(min=1, max=_HOURS_MAX, help="How long it lives.")] = 1,
+) -> None:
+    """Print a token for the API, signed with this machine's own key (API_JWKS_FILE)."""
+    with clear_errors():
+        settings = load_settings()
+        path = settings.api_jwks_file or keys_file(settings)
+        key = _signing_key(path)
+        claims = {
+            "org": organization,
+            "scope": " ".join(scope or SCOPES),
+            "aud": settings.api_audience,
+            "exp": int(time.time()) + hours * 3_600,
+            **({"iss": settings.api_issuer} if settings.api_issuer else {}),
+        }
+    typer.echo(
+        jwt.encode(claims, _bytes_of(key["k"]), algorithm="HS256", headers={"kid": key["kid"]})
+    )
+
+
+def keys_file(settings: Settings) -> Path:
+    """This function will give where a laptop's own key stands, and make one if there is none."""
+    path = state_folder(settings) / "api-keys.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key = base64.urlsafe_b64encode(secrets.token_bytes(_KEY_BYTES)).rstrip(b"=").decode()
+        content = json.dumps({"keys": [{"kty": "oct", "kid": "laptop", "alg": "HS256", "k": key}]})
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(content)
+    return path
+
+
+def _signing_key(path: Path) -> dict[str, Any]:
+    try:
+        listed = json.loads(path.read_text())["keys"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Failure(f"{path} is no file of keys") from None
+    shared = [one for one in listed if one.get("kty") == "oct" and one.get("alg") == "HS256"]
+    if not shared:
+        raise Failure(f"{path} has no shared key (HS256): only its owner signs with the others")
+    key: dict[str, Any] = shared[-1]
+    return key
+
+
+def _bytes_of(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
