@@ -42,9 +42,10 @@ class Terms:
 
     #: How much talk a hold covers at first, and is extended by each time.
     step_seconds: int = 60
-    #: How long before its hold no longer covers it a call is ended, so that it ends within it.
+    #: How long before its hold no longer covers it a call is ended, so that it ends within it; the
+    #: tick's own lead comes on top.
     margin_seconds: int = 5
-    #: How long before its credit ends a call is told so once; 0 tells nobody.
+    #: How long before it is ended for want of credit a call is told so once; 0 tells nobody.
     warn_before_seconds: int = 60
     max_duration_seconds: int = 3_600
     #: Whether a call is let in when our database does not answer in time, and for how long.
