@@ -18,6 +18,8 @@ HOLD_GRACE_SECONDS = 900
 #: A call that has not begun is asked about this often, in seconds.
 BEGIN_LOOK_SECONDS = 30
 _DETAIL_LENGTH_MAX = 500
+#: Closed without a word of what it cost: a later word of that is still taken.
+_CLOSED_UNPRICED = ("expiry", "withdrawn")
 
 
 class CallNotFound(Refused):
@@ -51,6 +53,11 @@ def call_and_wallet(session: Session, organization_id: str, call_id: str) -> tup
 def rate_of(call: Call) -> Rate:
     """This function will give the rate that a call began with."""
     return Rate(call.micros_per_minute, call.increment_seconds, call.minimum_micros)
+
+
+def is_priced(call: Call) -> bool:
+    """This function will tell whether it is settled what a call cost."""
+    return call.settled_at is not None and call.settled_by not in _CLOSED_UNPRICED
 
 
 def hold_end(now: datetime, seconds: int) -> datetime:

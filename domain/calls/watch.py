@@ -20,7 +20,7 @@ from db.models import CallHold
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.rows import HOLD_GRACE_SECONDS, note
-from domain.calls.settlement import close_expired, settle_by_word
+from domain.calls.settlement import close_expired, settle_by_word, tell_unsettled
 from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, stage
 
 #: Calls, and organizations, that one sweep finds at most.
@@ -85,8 +85,9 @@ def expire_unasked(session: Session, organization_id: str, now: datetime) -> lis
 def call_is_absent(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
     """This function will act on the provider's word that it knows no such call.
 
-    A hold that is over is given back; before that the word may only be early. Replay: nothing is
-    left to give back.
+    A hold that is over is given back; before that the word may only be early. That of a call that
+    talked by the provider's own word stays, and a person is told. Replay: nothing is left to give
+    back.
     """
     wallet = lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -101,6 +102,8 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
     if call.status == CallStatus.ENDED and call.provider_call_id is not None:
         # It was there: what it cost is for our own meter to tell, or for a person.
         settle_by_word(session, call, CallFacts(call.provider_call_id, None), "look", now)
+    elif call.status in (CallStatus.IN_PROGRESS, CallStatus.FORWARDING):
+        tell_unsettled(session, call, "it talked, and its provider knows it no more", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)
     clear_alerts(session, AlertKind.HOLD_UNANSWERED, organization_id, call_id, now=now)
