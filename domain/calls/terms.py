@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 from base.enums import FaultPolicy
 from base.outcomes import Refused
 from db.call_models import CallTerms
+from db.models import Wallet
 from domain.notes import check_who_and_why, note_act
+from domain.wallet import WalletNotFound
 
 #: Longest text that is spoken, in characters.
 TEXT_LENGTH_MAX = 500
@@ -81,11 +83,13 @@ def set_terms(
 ) -> None:
     """This function will set an organization's terms; calls that live follow them from now on.
 
-    Replay: the same again changes who set them, and when. Raises: InvalidTerms, WhoAndWhy,
-    InvalidNote.
+    Replay: the same again changes who set them, and when. Raises: InvalidTerms, WalletNotFound,
+    WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     _check(terms)
+    if session.get(Wallet, organization_id) is None:
+        raise WalletNotFound(organization_id)
     values = {
         **asdict(terms),
         "fault_policy": str(terms.fault_policy),
