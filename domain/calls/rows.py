@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -12,6 +13,7 @@ from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from domain.calls.rates import Rate
+from domain.jobs import JobType, stage_many
 
 #: How long after the time it covers a hold ends, if nobody extends it: longer than a report takes.
 HOLD_GRACE_SECONDS = 900
@@ -75,6 +77,19 @@ def note(session: Session, call: Call, what: str, now: datetime, detail: str = "
             what=what,
             detail=detail[:_DETAIL_LENGTH_MAX],
         )
+    )
+
+
+def stage_for(session: Session, job: JobType, calls: Sequence[Call]) -> None:
+    """This function will stage a job for each of these calls, in a few statements."""
+    session.flush()
+    stage_many(
+        session,
+        job,
+        [
+            (call.organization_id, {"organization_id": call.organization_id, "call_id": call.id})
+            for call in calls
+        ],
     )
 
 

@@ -15,9 +15,9 @@ from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import call_and_wallet, is_priced, note, rate_of
+from domain.calls.rows import call_and_wallet, is_priced, note, rate_of, stage_for
 from domain.calls.terms import terms_of
-from domain.jobs import LOOK_AT_CALL, stage
+from domain.jobs import LOOK_AT_CALL
 from domain.notes import note_act
 from domain.wallet import WalletOutcome
 
@@ -42,13 +42,7 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
     """
     duration_ms = 0 if facts.never_connected else facts.duration_ms
     if duration_ms is None and by == "report":
-        stage(
-            session,
-            LOOK_AT_CALL,
-            call.organization_id,
-            organization_id=call.organization_id,
-            call_id=call.id,
-        )
+        stage_for(session, LOOK_AT_CALL, [call])
         return
     if duration_ms is None:
         duration_ms = _metered_ms(call)
@@ -147,7 +141,6 @@ def close_expired(session: Session, call: Call, now: datetime) -> None:
     """This function will note, under the call's lock, that its hold has expired."""
     if call.settled_at is None:
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, "expiry", None
-        session.flush()
         note(session, call, "expired", now)
 
 
