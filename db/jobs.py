@@ -8,6 +8,7 @@ lock of its transaction, and staging is a plain INSERT, so nobody who holds a la
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -119,18 +120,29 @@ def insert(
 
     Units: `delay_seconds` from the database's clock; 0 rings as soon as the commit is done.
     """
+    many = [(organization_id, kwargs)]
+    return insert_many(session, name=name, queue=queue, many=many, delay_seconds=delay_seconds)[0]
+
+
+def insert_many(
+    session: Session,
+    *,
+    name: str,
+    queue: str,
+    many: Sequence[tuple[str | None, dict[str, Any]]],
+    delay_seconds: float = 0,
+) -> list[str]:
+    """This function will stage jobs of one name, each an organization and arguments, at once.
+
+    Gives their ids. Units: as for one.
+    """
+    if not many:
+        return []
     # One correlation id for all that this transaction stages.
     cause: Cause = session.info.setdefault(_CAUSE, Cause(None, new_id("cor")))
-    job_id = new_id("job")
-    session.execute(
-        text(
-            "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id,"
-            " due_at, ring_at) VALUES (:id, :name, CAST(:kwargs AS jsonb), :organization_id,"
-            " :queue, :cause, :correlation_id, clock_timestamp() + make_interval(secs => :delay),"
-            " clock_timestamp() + make_interval(secs => :ring))"
-        ),
+    rows = [
         {
-            "id": job_id,
+            "id": new_id("job"),
             "name": name,
             "kwargs": json.dumps(kwargs),
             "organization_id": organization_id,
@@ -139,11 +151,22 @@ def insert(
             "correlation_id": cause.correlation_id,
             "delay": float(delay_seconds),
             "ring": float(delay_seconds or _FIRST_RING_SECONDS),
-        },
+        }
+        for organization_id, kwargs in many
+    ]
+    session.execute(
+        text(
+            "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id,"
+            " due_at, ring_at) VALUES (:id, :name, CAST(:kwargs AS jsonb), :organization_id,"
+            " :queue, :cause, :correlation_id, clock_timestamp() + make_interval(secs => :delay),"
+            " clock_timestamp() + make_interval(secs => :ring))"
+        ),
+        rows if len(rows) > 1 else rows[0],
     )
     if not delay_seconds:
-        ring_after_commit(session, Staged(job_id, name, queue))
-    return job_id
+        for row in rows:
+            ring_after_commit(session, Staged(str(row["id"]), name, queue))
+    return [str(row["id"]) for row in rows]
 
 
 def ring_after_commit(session: Session, staged: Staged) -> None:

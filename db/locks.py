@@ -83,6 +83,19 @@ def lock_call(session: Session, organization_id: str, call_id: str) -> Call | No
     )
 
 
+def lock_calls(session: Session, organization_id: str, call_ids: list[str]) -> list[Call]:
+    """This function will lock those of an organization's calls that there are."""
+    return list(
+        session.scalars(
+            select(Call)
+            .where(Call.organization_id == organization_id, Call.id.in_(call_ids))
+            .order_by(Call.id)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
 def lock_live_calls(session: Session, organization_id: str) -> list[Call]:
     """This function will lock an organization's calls that are not known to be over."""
     return list(

@@ -7,7 +7,7 @@ defaults, and a renamed job keeps its old name until it is drained.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -193,8 +193,7 @@ def stage(
     It reaches a worker only after the commit. Raises: TypeError when the arguments are not those
     declared, which is a bug.
     """
-    if set(arguments) != set(job.arguments):
-        raise TypeError(f"{job.name} takes {job.arguments}, not {tuple(arguments)}")
+    _check_arguments(job, arguments)
     return jobs.insert(
         session,
         name=job.name,
@@ -203,3 +202,20 @@ def stage(
         organization_id=organization_id,
         delay_seconds=delay_seconds,
     )
+
+
+def stage_many(
+    session: Session, job: JobType, many: Sequence[tuple[str | None, dict[str, str]]], /
+) -> list[str]:
+    """This function will stage jobs of one kind at once, each an organization and arguments.
+
+    Raises: TypeError, as `stage` does.
+    """
+    for _, arguments in many:
+        _check_arguments(job, arguments)
+    return jobs.insert_many(session, name=job.name, queue=str(job.queue), many=many)
+
+
+def _check_arguments(job: JobType, arguments: Mapping[str, str]) -> None:
+    if set(arguments) != set(job.arguments):
+        raise TypeError(f"{job.name} takes {job.arguments}, not {tuple(arguments)}")

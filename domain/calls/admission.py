@@ -133,8 +133,8 @@ def reserve_for_call(
 ) -> Reserved:
     """This function will set aside what a call that goes out is estimated to cost.
 
-    Units: `estimated_seconds` 1 to 43,200. Replay: as holds.reserve. Refuses: what that refuses,
-    can_send's reasons, NO_RATE, INVALID_DURATION.
+    Units: `estimated_seconds` 1 to 43,200. Replay: as holds.reserve; the provider's id may come
+    with a later one. Refuses: what that refuses, can_send's reasons, NO_RATE, INVALID_DURATION.
     """
     wallet = lock_wallet(session, organization_id)
     known = session.get(Call, (organization_id, call_id), populate_existing=True)
@@ -274,14 +274,22 @@ def _reserved_again(
     seconds: int,
     now: datetime,
 ) -> Reserved:
+    provider_call_id = provider_call_id or known.provider_call_id
+    if known.provider_call_id not in (None, provider_call_id):
+        return Reserved(refusal_of("IDEMPOTENCY_CONFLICT"), None)
+    if known.settled_at is not None:
+        # One that cost nothing may have no hold that says so.
+        return Reserved(refusal_of("CALL_SETTLED"), None)
     outcome = holds.reserve(
         session,
         known.organization_id,
         call_id=known.id,
-        provider_call_id=provider_call_id or known.provider_call_id,
+        provider_call_id=provider_call_id,
         amount_micros=max(1, rate_of(known).cost_micros(1000 * seconds)),
         currency=known.currency,
         expires_at=hold_end(now, seconds),
         now=now,
     )
+    if outcome.ok:
+        known.provider_call_id = provider_call_id
     return Reserved(outcome, known)

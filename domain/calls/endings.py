@@ -6,6 +6,7 @@ then a person is told. The hold stays until the provider has said that the call 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,9 +18,9 @@ from db.call_models import Call
 from db.locks import lock_call, lock_live_calls
 from db.models import Brand
 from domain.alerts import AlertKind, Severity, raise_alert
-from domain.calls.rows import CallNotFound, call_and_wallet, note
+from domain.calls.rows import CallNotFound, call_and_wallet, note, stage_for
 from domain.calls.terms import terms_of
-from domain.jobs import END_CALL, WARN_CALL, stage
+from domain.jobs import END_CALL, WARN_CALL
 from domain.notes import check_who_and_why, note_act
 
 #: Rounds that Vapi is asked in; from the one after them on, Twilio completes the leg as well.
@@ -59,23 +60,26 @@ def decide_ending(session: Session, call: Call, cause: EndCause, now: datetime) 
 
     Its ending is a job from here on. A call that is over, or settled, is left alone.
     """
-    if (
-        call.end_decided_at is not None
-        or call.status == CallStatus.ENDED
-        or call.settled_at is not None
-    ):
-        return False
-    call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
-    session.flush()
-    note(session, call, "end_decided", now, cause)
-    stage(
-        session,
-        END_CALL,
-        call.organization_id,
-        organization_id=call.organization_id,
-        call_id=call.id,
-    )
-    return True
+    return decide_endings(session, [call], cause, now) == 1
+
+
+def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now: datetime) -> int:
+    """This function will decide, under their locks, that calls end, and give how many newly do.
+
+    In a few statements, however many: whoever suspends has the wallet's lock meanwhile.
+    """
+    ending = [
+        call
+        for call in calls
+        if call.end_decided_at is None
+        and call.status != CallStatus.ENDED
+        and call.settled_at is None
+    ]
+    for call in ending:
+        call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
+        note(session, call, "end_decided", now, cause)
+    stage_for(session, END_CALL, ending)
+    return len(ending)
 
 
 def end_live_calls(session: Session, organization_id: str, cause: EndCause, now: datetime) -> int:
@@ -83,8 +87,7 @@ def end_live_calls(session: Session, organization_id: str, cause: EndCause, now:
 
     The wallet is locked before. Replay: those that are ending already are not counted.
     """
-    live = lock_live_calls(session, organization_id)
-    return sum(decide_ending(session, call, cause, now) for call in live)
+    return decide_endings(session, lock_live_calls(session, organization_id), cause, now)
 
 
 def end_by_hand(
@@ -163,18 +166,12 @@ def end_round(
     return _SPEECH_SECONDS if "say" in told else _OBEY_SECONDS
 
 
-def decide_warning(session: Session, call: Call, now: datetime) -> None:
-    """This function will have a call told, once, that its credit is nearly gone."""
-    call.warned_at = now
-    session.flush()
-    note(session, call, "warned", now)
-    stage(
-        session,
-        WARN_CALL,
-        call.organization_id,
-        organization_id=call.organization_id,
-        call_id=call.id,
-    )
+def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> None:
+    """This function will have calls told, once each, that their credit is nearly gone."""
+    for call in calls:
+        call.warned_at = now
+        note(session, call, "warned", now)
+    stage_for(session, WARN_CALL, calls)
 
 
 def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[str, str] | None:

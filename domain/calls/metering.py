@@ -7,13 +7,15 @@ domain/calls/ticks carries them out under the wallet's lock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from domain.calls.rates import Rate
 from domain.calls.terms import Terms
 
-#: How much earlier than it must be a hold is extended, in seconds: the tick is not punctual.
+#: How much earlier than it must be a call is looked at, in seconds: the tick is not punctual, and
+#: one that is late by as much still extends the hold, or ends the call, a whole margin before.
 LEAD_SECONDS = 2.0
 #: A call that waits for its warning is looked at again after this share of the time until then,
 #: since others spend too; and after this many seconds at the earliest.
@@ -77,24 +79,37 @@ def share_out(
     one increment at least as long as there is any.
     """
     pot, room = max(0, available_micros), max(0, debt_room_micros)
-    must_seconds = terms.margin_seconds
     for place, call in enumerate(sorted(calls, key=lambda one: one.left_seconds)):
-        if call.left_seconds <= must_seconds + LEAD_SECONDS:
-            sharing = len(calls) - place
-            if call.can_extend:
-                pot -= _cover(call, terms, pot, sharing, call.give)
-            if call.left_seconds <= must_seconds + LEAD_SECONDS:
-                room -= _cover(call, terms, room, sharing, call.lend)
+        sharing = len(calls) - place
+        if call.can_extend and _spare_seconds(call, terms) <= 0:
+            pot -= _cover(call, terms, pot, sharing, call.give)
+        if _spare_seconds(call, terms) <= 0:
+            room -= _cover(call, terms, room, sharing, call.lend)
     for call in calls:
-        call.end = call.left_seconds <= must_seconds
-        seconds_to_end = call.left_seconds + _share_seconds(call, pot + room, len(calls))
-        call.warn = not call.warned and not call.end and seconds_to_end <= terms.warn_before_seconds
-        call.next_seconds = _next_look(call, terms, seconds_to_end)
+        spare_seconds = _spare_seconds(call, terms)
+        call.end = spare_seconds <= 0
+        left_over = room + pot if call.can_extend else room
+        seconds_to_end = spare_seconds + _share_seconds(call, left_over, len(calls))
+        tells = terms.warn_before_seconds > 0 and not call.warned and not call.end
+        call.warn = tells and seconds_to_end <= terms.warn_before_seconds
+        call.next_seconds = max(0.0, spare_seconds)
+        if tells and not call.warn:
+            to_warning = seconds_to_end - terms.warn_before_seconds
+            look = max(_LOOK_SECONDS_MIN, to_warning * _WARNING_SHARE)
+            call.next_seconds = min(call.next_seconds, look)
+
+
+def _spare_seconds(call: Metered, terms: Terms) -> float:
+    """How long it may go on before it has to be extended, or ended."""
+    return call.left_seconds - terms.margin_seconds - LEAD_SECONDS
 
 
 def _cover(call: Metered, terms: Terms, pot: int, sharing: int, take: Callable[[int], None]) -> int:
     """Covers a step of a call out of a pot that so many share, or what it can; gives the price."""
-    step = call.price_of(terms.step_seconds)
+    # One that nobody looked at for longer than a step, or whose steps are shorter than its margin,
+    # is not helped by one step.
+    behind_seconds = math.floor(-_spare_seconds(call, terms)) + 1
+    step = call.price_of(max(terms.step_seconds, behind_seconds))
     increment = call.price_of(call.rate.increment_seconds)
     if step * sharing <= pot:
         price = step
@@ -113,14 +128,3 @@ def _share_seconds(call: Metered, pot: int, sharing: int) -> int:
     """How many seconds more a call's share of a pot pays for, beyond what is covered already."""
     paid = call.rate.seconds_for(call.hold_micros + call.debt_micros + pot // sharing)
     return max(0, paid - call.covered_seconds)
-
-
-def _next_look(call: Metered, terms: Terms, seconds_to_end: float) -> float:
-    wait = call.left_seconds - terms.margin_seconds - LEAD_SECONDS
-    if wait <= 0:
-        # It cannot be extended: it ends when what it has is used up to its margin.
-        wait = call.left_seconds - terms.margin_seconds
-    if not call.warned and not call.warn and terms.warn_before_seconds:
-        to_warning = seconds_to_end - terms.warn_before_seconds
-        wait = min(wait, max(_LOOK_SECONDS_MIN, to_warning * _WARNING_SHARE))
-    return max(0.0, wait)

@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session
 from base.enums import CallDirection
 from base.outcomes import Refused
 from db.call_models import CallRate
+from db.models import Wallet
 from domain.notes import check_who_and_why, note_act
+from domain.wallet import WalletNotFound
 
 #: The route whose rate holds where no other fits.
 DEFAULT_ROUTE = "default"
@@ -108,7 +110,7 @@ def set_rate(
 
     Routes are "default", a direction, or a direction and the beginning of a number, such as
     "outbound:+44". Replay: the same again changes who set it, and when. Raises: InvalidRate,
-    WhoAndWhy, InvalidNote.
+    WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     if not _ROUTE.fullmatch(route):
@@ -119,6 +121,8 @@ def set_rate(
         raise InvalidRate("a minute costs more than nothing, and at most a million")
     if not 0 <= rate.minimum_micros <= RATE_MICROS_MAX:
         raise InvalidRate("the minimum is out of bounds")
+    if session.get(Wallet, organization_id) is None:
+        raise WalletNotFound(organization_id)
     values = {
         "micros_per_minute": rate.micros_per_minute,
         "increment_seconds": rate.increment_seconds,

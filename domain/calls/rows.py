@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -12,12 +13,15 @@ from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from domain.calls.rates import Rate
+from domain.jobs import JobType, stage_many
 
 #: How long after the time it covers a hold ends, if nobody extends it: longer than a report takes.
 HOLD_GRACE_SECONDS = 900
 #: A call that has not begun is asked about this often, in seconds.
 BEGIN_LOOK_SECONDS = 30
 _DETAIL_LENGTH_MAX = 500
+#: Closed without a word of what it cost: a later word of that is still taken.
+_CLOSED_UNPRICED = ("expiry", "withdrawn")
 
 
 class CallNotFound(Refused):
@@ -53,6 +57,11 @@ def rate_of(call: Call) -> Rate:
     return Rate(call.micros_per_minute, call.increment_seconds, call.minimum_micros)
 
 
+def is_priced(call: Call) -> bool:
+    """This function will tell whether it is settled what a call cost."""
+    return call.settled_at is not None and call.settled_by not in _CLOSED_UNPRICED
+
+
 def hold_end(now: datetime, seconds: int) -> datetime:
     """This function will give when a hold that covers so many seconds from now is over."""
     return now + timedelta(seconds=seconds + HOLD_GRACE_SECONDS)
@@ -68,6 +77,19 @@ def note(session: Session, call: Call, what: str, now: datetime, detail: str = "
             what=what,
             detail=detail[:_DETAIL_LENGTH_MAX],
         )
+    )
+
+
+def stage_for(session: Session, job: JobType, calls: Sequence[Call]) -> None:
+    """This function will stage a job for each of these calls, in a few statements."""
+    session.flush()
+    stage_many(
+        session,
+        job,
+        [
+            (call.organization_id, {"organization_id": call.organization_id, "call_id": call.id})
+            for call in calls
+        ],
     )
 
 

@@ -15,9 +15,9 @@ from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import CallNotFound, call_and_wallet, note, rate_of
+from domain.calls.rows import call_and_wallet, is_priced, note, rate_of, stage_for
 from domain.calls.terms import terms_of
-from domain.jobs import LOOK_AT_CALL, stage
+from domain.jobs import LOOK_AT_CALL
 from domain.notes import note_act
 from domain.wallet import WalletOutcome
 
@@ -38,29 +38,23 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
     `by` is "report" or "look". Where a report says no duration that can be believed, the provider
     is asked; where the answer has none either, our own meter's is taken, or a person is told.
     Replay: a call is settled once; another word afterwards moves nothing, and a person is told if
-    the call would have cost otherwise by it.
+    the call would have cost otherwise by it. One that was closed without a price is billed by it.
     """
     duration_ms = 0 if facts.never_connected else facts.duration_ms
     if duration_ms is None and by == "report":
-        stage(
-            session,
-            LOOK_AT_CALL,
-            call.organization_id,
-            organization_id=call.organization_id,
-            call_id=call.id,
-        )
+        stage_for(session, LOOK_AT_CALL, [call])
         return
     if duration_ms is None:
         duration_ms = _metered_ms(call)
         if duration_ms is None:
-            _tell_unsettled(session, call, "its duration cannot be told", now)
+            tell_unsettled(session, call, "its duration cannot be told", now)
             return
         call.oddities = sorted({*call.oddities, "metered_by_us"})
     waived = facts.provider_fault and (
         terms_of(session, call.organization_id).fault_policy is FaultPolicy.WAIVE
     )
     cost = 0 if waived else rate_of(call).cost_micros(duration_ms)
-    if call.settled_at is None or call.settled_by == "expiry":
+    if not is_priced(call):
         settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
     elif call.cost_micros != cost:
         _tell_differs(session, call, duration_ms, cost, now)
@@ -111,7 +105,7 @@ def settle_by_api(
         raise Refused("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
     cost = rate_of(call).cost_micros(duration_ms)
-    if call.settled_at is not None and call.settled_by != "expiry":
+    if is_priced(call):
         if call.cost_micros != cost:
             raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
         return WalletOutcome("OK", True, None, None, None, None, None)
@@ -136,34 +130,17 @@ def settle_by_hand(
     if not 0 <= duration_ms <= DURATION_MS_MAX:
         raise Refused("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
-    if call.settled_at is not None:
+    if is_priced(call):
         raise Refused("CALL_SETTLED", call_id, call=call_id)
     note_act(session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now)
     cost = rate_of(call).cost_micros(duration_ms)
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
 
 
-def expire_call(session: Session, organization_id: str, call_id: str, now: datetime) -> bool:
-    """This function will give back the hold of a call that nobody knows, if its time is over.
-
-    Its wallet's lock comes first; under it, only a hold that is still open and still past its end.
-    A report that comes all the same bills directly. Replay: nothing is left to expire.
-    """
-    try:
-        call, _ = call_and_wallet(session, organization_id, call_id)
-    except CallNotFound:
-        return False
-    if call_id not in holds.expire(session, organization_id, call_ids=[call_id], now=now):
-        return False
-    close_expired(session, call, now)
-    return True
-
-
 def close_expired(session: Session, call: Call, now: datetime) -> None:
     """This function will note, under the call's lock, that its hold has expired."""
     if call.settled_at is None:
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, "expiry", None
-        session.flush()
         note(session, call, "expired", now)
 
 
@@ -175,7 +152,8 @@ def _metered_ms(call: Call) -> int | None:
     return min(max(0, metered), DURATION_MS_MAX)
 
 
-def _tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
+def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
+    """This function will tell a person that a call's cost is for a person to say."""
     raise_alert(
         session,
         AlertKind.CALL_UNSETTLED,

@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 from base.enums import FaultPolicy
 from base.outcomes import Refused
 from db.call_models import CallTerms
+from db.models import Wallet
 from domain.notes import check_who_and_why, note_act
+from domain.wallet import WalletNotFound
 
 #: Longest text that is spoken, in characters.
 TEXT_LENGTH_MAX = 500
@@ -42,9 +44,10 @@ class Terms:
 
     #: How much talk a hold covers at first, and is extended by each time.
     step_seconds: int = 60
-    #: How long before its hold no longer covers it a call is ended, so that it ends within it.
+    #: How long before its hold no longer covers it a call is ended, so that it ends within it; the
+    #: tick's own lead comes on top.
     margin_seconds: int = 5
-    #: How long before its credit ends a call is told so once; 0 tells nobody.
+    #: How long before it is ended for want of credit a call is told so once; 0 tells nobody.
     warn_before_seconds: int = 60
     max_duration_seconds: int = 3_600
     #: Whether a call is let in when our database does not answer in time, and for how long.
@@ -80,11 +83,13 @@ def set_terms(
 ) -> None:
     """This function will set an organization's terms; calls that live follow them from now on.
 
-    Replay: the same again changes who set them, and when. Raises: InvalidTerms, WhoAndWhy,
-    InvalidNote.
+    Replay: the same again changes who set them, and when. Raises: InvalidTerms, WalletNotFound,
+    WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     _check(terms)
+    if session.get(Wallet, organization_id) is None:
+        raise WalletNotFound(organization_id)
     values = {
         **asdict(terms),
         "fault_policy": str(terms.fault_policy),

@@ -19,11 +19,11 @@ from db.call_models import Call
 from db.locks import lock_live_calls, lock_wallet
 from db.models import CallHold, Wallet
 from domain import holds
-from domain.calls.endings import decide_ending, decide_warning
+from domain.calls.endings import decide_endings, decide_warnings
 from domain.calls.metering import Metered, share_out
-from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note, rate_of
+from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note, rate_of, stage_for
 from domain.calls.terms import terms_of
-from domain.jobs import LOOK_AT_CALL, stage
+from domain.jobs import LOOK_AT_CALL
 from domain.wallet import standing_freezes
 
 log = get_logger(__name__)
@@ -79,19 +79,17 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
     for meter in meters:
         call = metered[meter.call_id]
         call.debt_micros = meter.debt_micros
-        if meter.end:
-            cause = EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE
-            decide_ending(session, call, cause, now)
-            continue
         call.tick_at = now + timedelta(seconds=meter.next_seconds)
-        if meter.warn:
-            decide_warning(session, call, now)
-    asked = [_ask(session, call, now) for call in live if call.tick_at and not call.metered_from]
+    cause = EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE
+    warned = [one for one in meters if one.warn and not one.end]
+    decide_endings(session, [metered[one.call_id] for one in meters if one.end], cause, now)
+    decide_warnings(session, [metered[one.call_id] for one in warned], now)
+    asked = _ask(session, [call for call in live if not call.metered_from], now)
     return Ticked(
         extended=sum(meter.extend_micros > 0 for meter in meters),
-        warned=sum(meter.warn for meter in meters),
+        warned=len(warned),
         ended=sum(meter.end for meter in meters),
-        asked=sum(asked),
+        asked=asked,
     )
 
 
@@ -156,21 +154,14 @@ def _extend(
             one.end = True
 
 
-def _ask(session: Session, call: Call, now: datetime) -> bool:
-    """One that has not begun, by what we know, is asked about: its first word may be lost."""
-    if call.tick_at is None or call.tick_at > now:
-        return False
-    call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)
-    if call.provider_call_id is None:
-        return False
-    call.asked_at = now
-    session.flush()
-    note(session, call, "asked", now, "has it begun?")
-    stage(
-        session,
-        LOOK_AT_CALL,
-        call.organization_id,
-        organization_id=call.organization_id,
-        call_id=call.id,
-    )
-    return True
+def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
+    """Those that have not begun, by what we know, are asked about: a first word may be lost."""
+    due = [call for call in calls if call.tick_at and call.tick_at <= now]
+    for call in due:
+        call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)
+    asked = [call for call in due if call.provider_call_id is not None]
+    for call in asked:
+        call.asked_at = now
+        note(session, call, "asked", now, "has it begun?")
+    stage_for(session, LOOK_AT_CALL, asked)
+    return len(asked)

@@ -15,13 +15,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from base.enums import CallStatus, HoldStatus
 from base.facts import CallFacts
 from db.call_models import Call
-from db.locks import lock_call, lock_wallet
+from db.locks import lock_call, lock_calls, lock_wallet
 from db.models import CallHold
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import HOLD_GRACE_SECONDS, note
-from domain.calls.settlement import close_expired, settle_by_word
-from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, stage
+from domain.calls.rows import HOLD_GRACE_SECONDS, note, stage_for
+from domain.calls.settlement import close_expired, settle_by_word, tell_unsettled
+from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, stage_many
 
 #: Calls, and organizations, that one sweep finds at most.
 SWEEP_MAX = 500
@@ -46,16 +46,9 @@ def sweep(
     looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
     for call in looks:
         call.asked_at = now
-        stage(
-            session,
-            LOOK_AT_CALL,
-            call.organization_id,
-            organization_id=call.organization_id,
-            call_id=call.id,
-        )
+    stage_for(session, LOOK_AT_CALL, looks)
     organizations = _organizations_to_expire(session, now)
-    for organization_id in organizations:
-        stage(session, EXPIRE_HOLDS, organization_id, organization_id=organization_id)
+    stage_many(session, EXPIRE_HOLDS, [(one, {"organization_id": one}) for one in organizations])
     return len(looks), len(organizations)
 
 
@@ -75,18 +68,17 @@ def expire_unasked(session: Session, organization_id: str, now: datetime) -> lis
         )
     )
     expired = holds.expire(session, organization_id, call_ids=ids, now=now)
-    for call_id in expired:
-        call = lock_call(session, organization_id, call_id)
-        if call is not None:
-            close_expired(session, call, now)
+    for call in lock_calls(session, organization_id, expired):
+        close_expired(session, call, now)
     return expired
 
 
 def call_is_absent(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
     """This function will act on the provider's word that it knows no such call.
 
-    A hold that is over is given back; before that the word may only be early. Replay: nothing is
-    left to give back.
+    A hold that is over is given back; before that the word may only be early. That of a call that
+    talked by the provider's own word stays, and a person is told. Replay: nothing is left to give
+    back.
     """
     wallet = lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -101,6 +93,8 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
     if call.status == CallStatus.ENDED and call.provider_call_id is not None:
         # It was there: what it cost is for our own meter to tell, or for a person.
         settle_by_word(session, call, CallFacts(call.provider_call_id, None), "look", now)
+    elif call.status in (CallStatus.IN_PROGRESS, CallStatus.FORWARDING):
+        tell_unsettled(session, call, "it talked, and its provider knows it no more", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)
     clear_alerts(session, AlertKind.HOLD_UNANSWERED, organization_id, call_id, now=now)

@@ -20,8 +20,8 @@ from domain.calls.admission import open_call, write_call
 from domain.calls.doors import find_door, twilio_account_of
 from domain.calls.endings import decide_ending
 from domain.calls.rates import rate_for
-from domain.calls.rows import call_of_provider, note
-from domain.calls.settlement import settle_by_word
+from domain.calls.rows import call_of_provider, is_priced, note
+from domain.calls.settlement import DURATION_MS_MAX, settle_by_word
 from domain.calls.terms import terms_of
 
 #: How far a call is; a word that is behind what is known is late.
@@ -98,23 +98,26 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     door = find_door(
         session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
     )
-    if door is None:
+    # Let in while our database was away, by a number that no message names, it bears our own word.
+    named = facts.organization_id if facts.call_id is not None else None
+    organization_id = door.organization_id if door is not None else named
+    wallet = None if organization_id is None else lock_wallet(session, organization_id)
+    if organization_id is None or wallet is None:
         _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
         return None
-    wallet = lock_wallet(session, door.organization_id)
     known = _find(session, facts)
-    if known is not None or wallet is None:
+    if known is not None:
         return known
     direction = facts.direction or CallDirection.INBOUND
-    rate = rate_for(session, door.organization_id, direction, None)
+    rate = rate_for(session, organization_id, direction, None)
     if rate is None:
-        _tell_unknown(session, door.organization_id, facts, "no rate", now)
+        _tell_unknown(session, organization_id, facts, "no rate", now)
         return None
-    call = _new_call(session, door, facts, direction)
+    call = _new_call(session, organization_id, door, facts, direction)
     if facts.status is CallStatus.ENDED:
         write_call(session, call, rate, wallet.currency, now)
     else:
-        step = rate.up_to_increment(terms_of(session, door.organization_id).step_seconds)
+        step = rate.up_to_increment(terms_of(session, organization_id).step_seconds)
         # It talks already, so it gets what there is; where there is nothing, the ledger says why.
         paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
         seconds = min(step, paid) or step
@@ -130,11 +133,22 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     return call
 
 
-def _new_call(session: Session, door: CallDoor, facts: CallFacts, direction: CallDirection) -> Call:
-    # One that was let in while our database was away bears the id that it was given then.
-    let_in = facts.organization_id == door.organization_id and facts.call_id is not None
+def _new_call(
+    session: Session,
+    organization_id: str,
+    door: CallDoor | None,
+    facts: CallFacts,
+    direction: CallDirection,
+) -> Call:
+    # One that was let in while our database was away bears the id that it was given then; whoever
+    # dials twice for one of our calls gives it along twice, and the second is a call of its own.
+    let_in = (
+        facts.organization_id == organization_id
+        and facts.call_id is not None
+        and session.get(Call, (organization_id, facts.call_id)) is None
+    )
     return Call(
-        organization_id=door.organization_id,
+        organization_id=organization_id,
         id=facts.call_id if let_in else new_id("call"),
         provider_call_id=facts.external_id,
         twilio_account_sid=twilio_account_of(session, door),
@@ -162,15 +176,27 @@ def _take_in(
             return
         call.status = word
         if word in _TALKING and status not in _TALKING:
+            _reopen(session, call, now)
             _begin(call, heard_at, talking_ms, now)
         note(session, call, word, now)
     session.flush()
 
 
+def _reopen(session: Session, call: Call, now: datetime) -> None:
+    """A call whose hold was given back, since nobody knew of it, lives: it is metered, and can be
+    ended, again."""
+    if call.settled_at is None or is_priced(call):
+        return
+    call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
+    note(session, call, "reopened", now, "it lives all the same")
+
+
 def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
     """From here on it costs: by our clock, less the time that the provider says has passed."""
-    began = heard_at - timedelta(milliseconds=talking_ms or 0)
-    call.metered_from = min(max(began, call.created_at), now)
+    began = heard_at - timedelta(milliseconds=min(talking_ms or 0, DURATION_MS_MAX))
+    # One that waited for our word cannot have begun before it; another may have talked for long.
+    earliest = began if call.metered_from is None else call.created_at
+    call.metered_from = min(max(began, earliest), now)
     call.started_at = call.started_at or call.metered_from
     if call.end_decided_at is None and call.settled_at is None:
         call.tick_at = now

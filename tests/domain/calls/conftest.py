@@ -1,0 +1,7 @@
+"""The calls of an organization, beside what tests of the domain have."""
+
+from __future__ import annotations
+
+from tests.domain.calls.calls_by_hand import line
+
+__all__ = ["line"]

@@ -1,0 +1,154 @@
+"""Whole lives of calls on one wallet, by a clock that is stepped: whoever obeys its end in time never
+costs more than is held for it and lent to it, and the wallet never passes its debt limit."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.calls.metering import LEAD_SECONDS, Metered, share_out
+from domain.calls.rates import INCREMENTS_SECONDS, Rate
+from domain.calls.terms import Terms
+
+CENT = 10_000
+
+
+@dataclass
+class Life:
+    """One call: when it began, how long it would talk, and when it really is over."""
+
+    rate: Rate
+    began: float
+    over: float
+    hold: int
+    debt: int = 0
+    look: float = 0.0
+    is_ending: bool = False
+    was_warned: bool = False
+
+
+@dataclass
+class Wallet:
+    """The ledger's rules for calls, as plain numbers."""
+
+    balance: int
+    debt_limit: int
+    held: int = 0
+    now: float = 0.0
+    lives: list[Life] = field(default_factory=list)
+    ended: int = 0
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.held
+
+    @property
+    def room(self) -> int:
+        return self.debt_limit + min(0, self.available) - sum(one.debt for one in self.lives)
+
+    def let_in(self, chance: random.Random, terms: Terms) -> None:
+        """As admission does: only with what its first step costs."""
+        rate = Rate(
+            chance.randint(1, 300) * CENT,
+            chance.choice(INCREMENTS_SECONDS),
+            chance.choice([0, 0, 50 * CENT]),
+        )
+        seconds = rate.seconds_for(self.available)
+        if seconds < 10:
+            return
+        hold = rate.cost_micros(1000 * min(rate.up_to_increment(terms.step_seconds), seconds))
+        self.held += hold
+        over = self.now + chance.choice([chance.uniform(0, 30), chance.uniform(0, 900)])
+        self.lives.append(Life(rate, self.now, over, hold, look=self.now))
+
+    def tick(self, chance: random.Random, terms: Terms) -> None:
+        """As ticks.tick does; whoever is ended obeys within its margin."""
+        going = [one for one in self.lives if not one.is_ending]
+        meters = [
+            Metered(
+                str(place),
+                one.rate,
+                elapsed_seconds=self.now - one.began,
+                hold_micros=one.hold,
+                debt_micros=one.debt,
+                warned=one.was_warned,
+            )
+            for place, one in enumerate(going)
+        ]
+        share_out(
+            meters, terms, available_micros=self.available, debt_room_micros=max(0, self.room)
+        )
+        for one, meter in zip(going, meters, strict=True):
+            one.hold, one.debt = meter.hold_micros, meter.debt_micros
+            self.held += meter.extend_micros
+            assert not (meter.warn and one.was_warned)
+            one.was_warned |= meter.warn
+            one.look = self.now + meter.next_seconds
+            if meter.end:
+                one.is_ending = True
+                one.over = min(one.over, self.now + chance.uniform(0, 1) * terms.margin_seconds)
+        assert self.available >= -self.debt_limit and self.room >= 0
+
+    def end(self, one: Life) -> None:
+        """As settlement does, by what it really talked."""
+        cost = one.rate.cost_micros(max(0, round((one.over - one.began) * 1000 - 0.5)))
+        assert cost <= one.hold + one.debt, "it cost more than was held for it and lent to it"
+        self.lives.remove(one)
+        self.held -= one.hold
+        self.balance -= cost
+        self.ended += one.is_ending
+        assert self.available >= -self.debt_limit, "the wallet passed its debt limit"
+
+
+def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wallet:
+    """This function will lead calls for a quarter of an hour, each tick late by up to its lead."""
+    chance = random.Random(seed)  # noqa: S311
+    wallet = Wallet(cents * CENT, debt_cents * CENT)
+    rings = sorted(chance.uniform(0, 600) for _ in range(chance.randint(1, 12)))
+    while rings or wallet.lives:
+        due = [one.look for one in wallet.lives if not one.is_ending]
+        overs = [one.over for one in wallet.lives]
+        tick_at = min(due) + chance.uniform(0, LEAD_SECONDS) if due else float("inf")
+        wallet.now = max(wallet.now, min([*rings[:1], *overs, tick_at]))
+        for one in [one for one in wallet.lives if one.over <= wallet.now]:
+            wallet.end(one)
+        if rings and rings[0] <= wallet.now:
+            rings.pop(0)
+            wallet.let_in(chance, terms)
+        if chance.random() < 0.02:
+            wallet.balance += chance.randint(1, 500) * CENT
+        if tick_at <= wallet.now:
+            wallet.tick(chance, terms)
+    assert (wallet.held, wallet.available) == (0, wallet.balance)
+    return wallet
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    terms=st.builds(
+        Terms,
+        step_seconds=st.integers(1, 120),
+        margin_seconds=st.integers(1, 20),
+        warn_before_seconds=st.sampled_from([0, 5, 60]),
+    ),
+    cents=st.integers(0, 5_000),
+    debt_cents=st.sampled_from([0, 0, 30, 600]),
+)
+def test_no_call_costs_more_than_its_hold_and_no_wallet_passes_its_limit(
+    seed, terms, cents, debt_cents
+):
+    live_through(seed, terms, cents=cents, debt_cents=debt_cents)
+
+
+@pytest.mark.parametrize("debt_cents", [0, 600])
+def test_such_lives_do_end_for_want_of_credit(debt_cents):
+    # Given that without any call that runs out of money the test above would say nothing
+    wallets = [live_through(seed, Terms(), cents=700, debt_cents=debt_cents) for seed in range(30)]
+    assert sum(wallet.ended for wallet in wallets) > 20
+    # And the debt limit is really used
+    assert (min(wallet.balance for wallet in wallets) < 0) == (debt_cents > 0)

@@ -1,0 +1,205 @@
+"""What a call costs: increments, a minimum, one rounding; and which rate a call has."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.enums import CallDirection
+from db.models import OperatorAct
+from domain.calls.rates import (
+    INCREMENTS_SECONDS,
+    RATE_MICROS_MAX,
+    InvalidRate,
+    Rate,
+    list_rates,
+    rate_for,
+    remove_rate,
+    set_rate,
+)
+from domain.notes import WhoAndWhy
+from domain.wallet import WalletNotFound
+from tests.domain.calls.calls_by_hand import T0, later
+
+INBOUND, OUTBOUND, WEB = CallDirection.INBOUND, CallDirection.OUTBOUND, CallDirection.WEB
+rates = st.builds(
+    Rate,
+    st.integers(1, RATE_MICROS_MAX),
+    st.sampled_from(INCREMENTS_SECONDS),
+    st.integers(0, RATE_MICROS_MAX),
+)
+
+
+@pytest.mark.parametrize(
+    ("rate", "duration_ms", "cost_micros"),
+    [
+        # Counted up to the second that it began
+        (Rate(600_000, 1), 1, 10_000),
+        (Rate(600_000, 1), 1_000, 10_000),
+        (Rate(600_000, 1), 1_001, 20_000),
+        # To six, thirty, sixty
+        (Rate(600_000, 6), 1, 60_000),
+        (Rate(600_000, 6), 6_000, 60_000),
+        (Rate(600_000, 6), 6_001, 120_000),
+        (Rate(600_000, 30), 30_001, 600_000),
+        (Rate(600_000, 60), 60_000, 600_000),
+        (Rate(600_000, 60), 60_001, 1_200_000),
+        # Up to a whole micro, once, at the end: three seconds at a third each are one
+        (Rate(20, 1), 1_000, 1),
+        (Rate(20, 1), 3_000, 1),
+        (Rate(20, 1), 4_000, 2),
+        (Rate(1, 1), 1, 1),
+        (Rate(1, 1), 60_000, 1),
+        (Rate(1, 1), 60_001, 2),
+        # Never less than the minimum, but nothing for a talk that never began
+        (Rate(600_000, 1, 50_000), 1, 50_000),
+        (Rate(600_000, 1, 50_000), 5_000, 50_000),
+        (Rate(600_000, 1, 50_000), 5_001, 60_000),
+        (Rate(600_000, 1, 50_000), 0, 0),
+        (Rate(600_000, 1, 50_000), -1, 0),
+        # The dearest call of the longest length stays an amount
+        (Rate(RATE_MICROS_MAX, 60), 43_200_000, 720 * RATE_MICROS_MAX),
+    ],
+)
+def test_a_talk_costs_its_whole_increments_rounded_up_once(rate, duration_ms, cost_micros):
+    assert rate.cost_micros(duration_ms) == cost_micros
+
+
+@pytest.mark.parametrize(
+    ("rate", "amount", "seconds"),
+    [
+        (Rate(600_000, 1), 9_999, 0),
+        (Rate(600_000, 1), 10_000, 1),
+        (Rate(600_000, 60), 599_999, 0),
+        (Rate(600_000, 60), 600_000, 60),
+        (Rate(600_000, 1, 50_000), 49_999, 0),
+        (Rate(600_000, 1, 50_000), 50_000, 5),
+        (Rate(20, 1), 1, 3),
+        (Rate(600_000, 1), 0, 0),
+        (Rate(600_000, 1), -1, 0),
+        (Rate(1, 1), 10**15, 60 * 10**15),
+    ],
+)
+def test_an_amount_pays_for_so_long_at_its_exact_limit(rate, amount, seconds):
+    assert rate.seconds_for(amount) == seconds
+
+
+@given(rate=rates, amount=st.integers(0, 10**18))
+def test_an_amount_pays_for_the_longest_talk_and_never_for_one_increment_more(rate, amount):
+    seconds = rate.seconds_for(amount)
+    assert seconds % rate.increment_seconds == 0
+    assert rate.cost_micros(1000 * seconds) <= amount
+    assert rate.cost_micros(1000 * seconds + 1) > amount
+
+
+@given(rate=rates, first=st.integers(0, 43_260_000), more=st.integers(0, 43_260_000))
+def test_a_longer_talk_never_costs_less(rate, first, more):
+    assert 0 <= rate.cost_micros(first) <= rate.cost_micros(first + more)
+
+
+@given(rate=rates, seconds=st.integers(0, 86_400))
+def test_seconds_are_counted_up_to_whole_increments(rate, seconds):
+    counted = rate.up_to_increment(seconds)
+    assert seconds <= counted < seconds + rate.increment_seconds
+    assert counted % rate.increment_seconds == 0
+
+
+# Routes
+
+
+def set_route(line, route, micros):
+    line.rate(Rate(micros, 1), route)
+
+
+def found(line, direction, number):
+    rate = line.do(lambda session: rate_for(session, line.id, direction, number))
+    return None if rate is None else rate.micros_per_minute
+
+
+def test_the_longest_route_that_fits_is_taken(line):
+    for micros, route in enumerate(
+        ("default", "inbound", "outbound", "outbound:+4", "outbound:+44", "outbound:+4420", "web"),
+        start=1,
+    ):
+        set_route(line, route, micros)
+    assert found(line, INBOUND, "+442012345678") == 2
+    assert found(line, INBOUND, None) == 2
+    assert found(line, OUTBOUND, "+15005550006") == 3
+    assert found(line, OUTBOUND, "+4915005550006") == 4
+    assert found(line, OUTBOUND, "+447700900123") == 5
+    assert found(line, OUTBOUND, "+442012345678") == 6
+    # A number that is not known has no prefix
+    assert found(line, OUTBOUND, None) == 3
+    # A plain direction goes before the default, although its name is shorter
+    assert found(line, WEB, None) == 7
+
+
+def test_the_default_holds_where_no_other_fits_and_without_it_there_is_no_rate(line, shared, org):
+    set_route(line, "outbound:+44", 9)
+    assert found(line, WEB, None) == 600_000
+    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    assert found(line, WEB, None) is None
+    assert found(line, OUTBOUND, "+15") is None
+    assert found(line, OUTBOUND, "+44") == 9
+
+
+def test_a_rate_is_set_anew_and_listed_and_taken_away_once(line):
+    set_route(line, "web", 5)
+    set_route(line, "web", 6)
+    listed = line.do(lambda session: list_rates(session, line.id))
+    assert [(one.route, one.micros_per_minute) for one in listed] == [
+        ("default", 600_000),
+        ("web", 6),
+    ]
+
+    def remove(session):
+        return remove_rate(session, line.id, "web", by="ann", why="test", now=later(1))
+
+    assert (line.do(remove), line.do(remove)) == (True, False)
+    acts = line.do(lambda s: s.query(OperatorAct).filter_by(subject=f"{line.id} web").all())
+    assert sorted(act.act for act in acts) == ["call_rate.remove"] + ["call_rate.set"] * 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "route"),
+    [
+        (Rate(600_000, 1), ""),
+        (Rate(600_000, 1), "sideways"),
+        (Rate(600_000, 1), "inbound:44"),
+        (Rate(600_000, 1), "inbound:+"),
+        (Rate(600_000, 1), "inbound:+٤٤"),
+        (Rate(600_000, 1), "inbound:+1234567890123456"),
+        (Rate(600_000, 1), "default:+44"),
+        (Rate(600_000, 1), "default\n"),
+        (Rate(600_000, 0), "default"),
+        (Rate(600_000, 2), "default"),
+        (Rate(0, 1), "default"),
+        (Rate(-1, 1), "default"),
+        (Rate(RATE_MICROS_MAX + 1, 1), "default"),
+        (Rate(600_000, 1, -1), "default"),
+        (Rate(600_000, 1, RATE_MICROS_MAX + 1), "default"),
+    ],
+)
+def test_a_rate_out_of_bounds_is_refused_and_nothing_changes(line, rate, route):
+    with pytest.raises(InvalidRate):
+        line.rate(rate, route)
+    listed = line.do(lambda session: list_rates(session, line.id))
+    assert [(one.route, one.micros_per_minute) for one in listed] == [("default", 600_000)]
+
+
+def test_the_dearest_rate_and_the_highest_minimum_are_taken(line):
+    line.rate(Rate(RATE_MICROS_MAX, 60, RATE_MICROS_MAX), "inbound:+123456789012345")
+    assert found(line, INBOUND, "+123456789012345") == RATE_MICROS_MAX
+
+
+def test_a_rate_names_who_and_why_and_a_wallet(line, shared):
+    def set_for(organization_id, by):
+        shared.run(
+            lambda s: set_rate(s, organization_id, Rate(600_000, 1), by=by, why="test", now=T0)
+        )
+
+    with pytest.raises(WhoAndWhy):
+        set_for(line.id, " ")
+    with pytest.raises(WalletNotFound):
+        set_for("nobody", "ann")
