@@ -1,5 +1,5 @@
-"""Whole lives of calls on one wallet, by a clock that is stepped: whoever obeys its end in time never
-costs more than is held for it and lent to it, and the wallet never passes its debt limit."""
+"""Whole lives of calls on one wallet, by a stepped clock: whoever obeys its end in time never costs
+more than is held for it and lent to it, and the wallet never passes its debt limit."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Wallet:
 
 def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wallet:
     """This function will lead calls for a quarter of an hour, each tick late by up to its lead."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     wallet = Wallet(cents * CENT, debt_cents * CENT)
     rings = sorted(chance.uniform(0, 600) for _ in range(chance.randint(1, 12)))
     while rings or wallet.lives:
