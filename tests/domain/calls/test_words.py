@@ -192,8 +192,11 @@ def test_what_is_learned_of_a_call_is_kept_and_only_money_and_time_are_said_anew
         (4_000, 20, 16),
         # Said long before it was taken in
         (1_000, 12, 11),
-        # Absurd: longer than any call lasts
-        (10**12, 20, 20 - 43_260),
+        # The longest call there is; longer than that is absurd, and not believed
+        (43_260_000, 20, 20 - 43_260),
+        (43_260_001, 20, 20),
+        (10**18, 20, 20),
+        (-1, 20, 20),
     ],
 )
 def test_it_costs_from_when_it_began_by_its_providers_clock(line, talking_ms, heard, began):
