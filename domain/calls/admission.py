@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from base.enums import CallDirection, CallStatus
+from base.enums import CallDirection, CallStatus, HoldStatus
 from base.facts import CallAsk
 from base.ids import new_id
 from db.call_models import Call, CallDoor
@@ -91,9 +91,11 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     wallet = lock_wallet(session, organization_id)
     try:
         # Under the wallet's lock: the same request twice at once is one call.
-        call = _known(session, ask, organization_id) or _let_in(
-            session, ask, door, wallet, terms, now=now
-        )
+        call = _known(session, ask, organization_id)
+        if call is None:
+            call = _let_in(session, ask, door, wallet, terms, now=now)
+        elif call.max_duration_seconds is None and wallet is not None:
+            call.max_duration_seconds = _cap_of(session, call, wallet, terms)
     except _NotAdmitted as no:
         return Admission(organization_id, no.call_id, no.code, terms.refusal_text)
     return Admission(
@@ -220,6 +222,17 @@ def _known(session: Session, ask: CallAsk, organization_id: str) -> Call | None:
     if call.organization_id != organization_id or is_over or call.end_decided_at is not None:
         raise _NotAdmitted("CALL_SETTLED", call.id)
     return call
+
+
+def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
+    """For one that is known by its hold alone: it was reserved for, and now asks who answers."""
+    hold = holds.hold_of_call(session, call.organization_id, call.id)
+    held = hold.reserved_micros if hold is not None and hold.status == HoldStatus.OPEN else 0
+    available = max(0, wallet.balance_micros - wallet.held_micros)
+    longest = longest_seconds(rate_of(call), held + available, terms)
+    if longest < DURATION_SECONDS_MIN:
+        raise _NotAdmitted("INSUFFICIENT_FUNDS", call.id)
+    return longest
 
 
 def _let_in(

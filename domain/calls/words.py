@@ -193,7 +193,11 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
 
 def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
     """From here on it costs: by our clock, less the time that the provider says has passed."""
-    began = heard_at - timedelta(milliseconds=min(talking_ms or 0, DURATION_MS_MAX))
+    if talking_ms is not None and not 0 <= talking_ms <= DURATION_MS_MAX:
+        # Believed, a timestamp in other units than expected would end the call for want of credit.
+        call.oddities = sorted({*call.oddities, "talking_ms"})
+        talking_ms = None
+    began = heard_at - timedelta(milliseconds=talking_ms or 0)
     # One that waited for our word cannot have begun before it; another may have talked for long.
     earliest = began if call.metered_from is None else call.created_at
     call.metered_from = min(max(began, earliest), now)

@@ -1,5 +1,5 @@
-"""Whole lives of calls on one wallet, by a clock that is stepped: whoever obeys its end in time never
-costs more than is held for it and lent to it, and the wallet never passes its debt limit."""
+"""Whole lives of calls on one wallet, by a stepped clock: whoever obeys its end in time never costs
+more than is held for it and lent to it, and the wallet never passes its debt limit."""
 
 from __future__ import annotations
 

@@ -1,0 +1,309 @@
+"""Who is let in, with what hold and for how long; and whoever is refused, of whom nothing stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import CallDirection
+from domain.calls.admission import withdraw
+from domain.calls.doors import DoorKind
+from domain.calls.rates import Rate, remove_rate
+from domain.calls.terms import Terms
+from tests.db.support import at_once, one_behind_the_other, patiently
+from tests.domain.calls.calls_by_hand import CENT, RATE, T0, Line, later
+from tests.domain.holds_by_hand import everything
+from tests.domain.support import debit, tell
+from tests.world import make_organization
+
+
+def nothing_stays(line):
+    return line.calls() == [] and line.cents()[1] == 0
+
+
+# Let in
+
+
+def test_a_call_is_let_in_with_a_first_step_held_and_capped_at_what_there_is(line):
+    made = line.admit()
+    assert (made.refusal, made.assistant_id) == (None, line.assistant_id)
+    assert made.max_duration_seconds == 100
+    assert line.cents() == (100, 60, 0)
+    call = line.call(made.call_id)
+    assert (call.status, call.direction, call.fail_open) == ("admitted", "inbound", False)
+    # It costs from our word on, and is looked at at once
+    assert (call.metered_from, call.tick_at, call.created_at) == (T0, T0, T0)
+    assert (call.micros_per_minute, call.increment_seconds) == (RATE.micros_per_minute, 1)
+    assert (call.our_party, call.their_party) == ("…0099", "…0006")
+    assert line.hold(made.call_id).provider_call_id == call.provider_call_id
+    assert line.hold(made.call_id).expires_at == later(60 + 900)
+
+
+@pytest.mark.parametrize(
+    ("cents", "longest"), [(9, None), (9.99, None), (10, 10), (10.01, 10), (11, 11)]
+)
+def test_ten_seconds_money_is_the_least(shared, org, cents, longest):
+    line = Line(shared, org, cents=0)
+    line.pay(20)
+    debit(shared, org, round((20 - cents) * CENT))
+    made = line.admit()
+    if longest is None:
+        assert (made.refusal, nothing_stays(line)) == ("INSUFFICIENT_FUNDS", True)
+    else:
+        assert made.max_duration_seconds == longest
+        # No more is held than there is, although a step would be more
+        assert line.hold(made.call_id).reserved_micros == longest * CENT
+
+
+def test_whole_minutes_are_capped_at_whole_minutes(line):
+    line.rate(Rate(60 * CENT, 60))
+    assert line.admit().max_duration_seconds == 60
+    assert line.cents() == (100, 60, 0)
+
+
+def test_a_minimum_that_cannot_be_paid_refuses(line):
+    line.rate(Rate(60 * CENT, 1, 101 * CENT))
+    assert line.admit().refusal == "INSUFFICIENT_FUNDS"
+    line.rate(Rate(60 * CENT, 1, 100 * CENT))
+    made = line.admit()
+    assert (made.refusal, line.cents()) == (None, (100, 100, 0))
+
+
+def test_what_others_hold_is_not_available(line):
+    assert line.admit().max_duration_seconds == 100
+    assert line.admit().max_duration_seconds == 40
+    assert line.admit().refusal == "INSUFFICIENT_FUNDS"
+    assert line.cents() == (100, 100, 0)
+
+
+def test_the_debt_limit_lets_nobody_in(line, shared):
+    line.debt(1_000)
+    debit(shared, line.id, 91 * CENT)
+    assert line.admit().refusal == "INSUFFICIENT_FUNDS"
+
+
+def test_terms_cap_and_step(line):
+    line.pay(1_000_000)
+    line.terms(max_duration_seconds=25, step_seconds=60)
+    made = line.admit()
+    assert made.max_duration_seconds == 25
+    assert line.hold(made.call_id).reserved_micros == 25 * CENT
+    line.terms(max_duration_seconds=43_200, step_seconds=7)
+    made = line.admit()
+    assert made.max_duration_seconds == 43_200
+    assert line.hold(made.call_id).reserved_micros == 7 * CENT
+
+
+def test_a_cap_within_an_increment_holds_the_whole_of_it(line):
+    line.rate(Rate(60 * CENT, 60))
+    line.terms(max_duration_seconds=20)
+    made = line.admit()
+    assert made.max_duration_seconds == 20
+    assert line.hold(made.call_id).reserved_micros == 60 * CENT
+
+
+# Refused
+
+
+def frozen(line):
+    line.freeze()
+
+
+def reported(line):
+    from db.models import Subscription
+
+    (one,) = line.do(lambda s: s.query(Subscription).filter_by(organization_id=line.id).all())
+    tell(line.database, one.external_id, closing=True)
+
+
+def without_rate(line):
+    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+
+
+def without_assistant(line):
+    line.door(DoorKind.PHONE_NUMBER, line.number_id)
+
+
+def spent(line):
+    debit(line.database, line.id, 100 * CENT)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (frozen, "FROZEN_WALLET"),
+        (reported, "SUBSCRIPTION_INACTIVE"),
+        (without_rate, "NO_RATE"),
+        (without_assistant, "NO_ASSISTANT"),
+        (spent, "INSUFFICIENT_FUNDS"),
+    ],
+)
+def test_whoever_may_not_spend_is_refused_in_the_organizations_words_and_nothing_changes(
+    line, spoil, code
+):
+    line.terms(refusal_text="Please top up first.")
+    spoil(line)
+    before = everything(line.database, line.id)
+    made = line.admit()
+    assert (made.refusal, made.text) == (code, "Please top up first.")
+    assert (made.organization_id, made.call_id) == (line.id, None)
+    assert line.calls() == []
+    assert everything(line.database, line.id) == before
+
+
+def test_a_door_that_is_nobodys_is_refused_in_the_houses_words(line):
+    made = line.admit(phone_number_id="another", our_number=None)
+    assert (made.refusal, made.organization_id) == ("UNKNOWN_DOOR", None)
+    assert made.text == Terms().refusal_text
+    made = line.admit(phone_number_id=None, our_number=None)
+    assert made.refusal == "UNKNOWN_DOOR"
+    assert nothing_stays(line)
+
+
+# Whose it is
+
+
+def test_doors_that_lead_to_two_organizations_are_nobodys(line, shared):
+    other = Line(shared, make_organization(shared))
+    other.door(DoorKind.ASSISTANT, other.assistant_id, assistant_id=other.assistant_id)
+    made = line.admit(assistant_id=other.assistant_id)
+    assert made.refusal == "UNKNOWN_DOOR"
+    assert nothing_stays(line) and nothing_stays(other)
+
+
+def test_the_number_goes_before_the_assistant_and_an_unknown_one_says_nothing(line):
+    line.door(DoorKind.ASSISTANT, "of-the-door" + line.id[-8:], assistant_id="its-own")
+    made = line.admit(assistant_id="of-the-door" + line.id[-8:])
+    assert made.assistant_id == line.assistant_id
+    assert line.admit(now=T0, assistant_id="nobodys").refusal is None
+    made = line.admit(
+        assistant_id="of-the-door" + line.id[-8:], phone_number_id=None, our_number=None
+    )
+    assert made.refusal == "INSUFFICIENT_FUNDS", "it was found, and the money is held by others"
+
+
+def test_a_number_is_known_by_itself_as_well_as_by_its_id(line):
+    number = f"+1{int(line.id[-6:], 36):012d}"[:15]
+    line.door(DoorKind.PHONE_NUMBER, number, assistant_id="other")
+    made = line.admit(phone_number_id=None, our_number=number)
+    assert made.assistant_id == "other"
+
+
+def test_the_rate_is_that_of_the_number_that_was_rung(line):
+    line.rate(Rate(120 * CENT, 1), "inbound:+44")
+    assert line.admit(our_number="+442012345678").max_duration_seconds == 50
+    line.pay(100)
+    assert line.admit(our_number="+15005550099").refusal is None
+    assert [call.micros_per_minute // CENT for call in line.calls()] == [120, 60]
+
+
+def test_a_rate_that_is_changed_holds_for_calls_that_begin_then(line):
+    first = line.let_in()
+    line.rate(Rate(180 * CENT, 6))
+    second = line.let_in()
+    line.report(line.call(first), 10)
+    line.report(line.call(second), 7)
+    assert [line.call(one).cost_micros // CENT for one in (first, second)] == [10, 36]
+
+
+# Again, and at once
+
+
+def test_one_that_was_reserved_for_and_then_asks_is_capped_by_its_hold_and_what_is_available(line):
+    line.reserve("c1", seconds=40)
+    made = line.admit(external_id=line.call().provider_call_id)
+    assert (made.call_id, made.max_duration_seconds) == ("c1", 100)
+    # And told the same again, whatever there is by then
+    line.pay(100)
+    assert line.admit(external_id=line.call().provider_call_id) == made
+    # But under ten seconds it is refused
+    line.reserve("c2", seconds=9)
+    debit(line.database, line.id, 151 * CENT)
+    made = line.admit(external_id=line.call("c2").provider_call_id)
+    assert (made.refusal, made.call_id) == ("INSUFFICIENT_FUNDS", "c2")
+
+
+def test_the_same_call_gets_the_same_answer_while_it_lives_whatever_there_is_by_then(line):
+    first = line.admit(external_id=f"v-{line.id}"[:64])
+    line.pay(1_000)
+    assert line.admit(external_id=f"v-{line.id}"[:64], now=later(5)) == first
+    line.freeze()
+    assert line.admit(external_id=f"v-{line.id}"[:64], now=later(6)) == first
+    assert len(line.calls()) == 1
+    assert line.cents() == (1_100, 60, 0)
+
+
+@pytest.mark.parametrize("ending", ["ended", "settled", "ending"])
+def test_one_that_is_over_or_ending_is_not_let_in_again(line, ending):
+    external_id = f"v-{line.id}"[:64]
+    call_id = line.let_in(external_id=external_id)
+    if ending == "ending":
+        line.decide(call_id)
+    elif ending == "ended":
+        line.hear(external_id, "ended", later(1))
+    else:
+        line.report(external_id, 1, later(1))
+    made = line.admit(external_id=external_id, now=later(2))
+    assert (made.refusal, made.call_id) == ("CALL_SETTLED", call_id)
+    assert len(line.calls()) == 1
+
+
+def test_another_organizations_call_is_not_let_in_by_our_door(line, shared):
+    other = Line(shared, make_organization(shared))
+    external_id = f"v-{line.id}"[:64]
+    other.let_in(external_id=external_id)
+    assert line.admit(external_id=external_id).refusal == "CALL_SETTLED"
+    assert nothing_stays(line)
+
+
+def test_the_same_call_many_times_at_once_is_one_call_and_one_hold(line):
+    external_id = f"v-{line.id}"[:64]
+    answers = at_once([patiently(lambda: line.admit(external_id=external_id))] * 12)
+    assert len({repr(one) for one in answers}) == 1
+    assert len(line.calls()) == 1
+    assert line.cents() == (100, 60, 0)
+
+
+def test_many_calls_at_once_never_hold_more_than_there_is(line):
+    answers = at_once([patiently(line.admit) for _ in range(12)])
+    assert sorted(one.max_duration_seconds for one in answers if one.refusal is None) == [40, 100]
+    assert line.cents() == (100, 100, 0)
+
+
+def test_one_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line):
+    from domain import wallet
+
+    def spend(session):
+        assert wallet.debit(
+            session, line.id, key="m", amount_micros=70 * CENT, currency="USD", now=T0
+        ).ok
+
+    made = one_behind_the_other(shared, shared_urls.owner_url, spend, line.admit)
+    assert made.max_duration_seconds == 30
+
+
+# Withdrawn
+
+
+def test_one_that_was_refused_meanwhile_is_undone_once(line):
+    call_id = line.let_in()
+    answers = [line.do(lambda s: withdraw(s, line.id, call_id, later(3))) for _ in range(2)]
+    assert answers == [True, False]
+    assert line.cents() == (100, 0, 0)
+    call = line.call(call_id)
+    assert (call.settled_by, call.cost_micros, call.tick_at) == ("withdrawn", 0, None)
+    assert line.hold(call_id).status == "released"
+
+
+def test_one_that_has_begun_is_not_undone(line):
+    call_id = line.let_in()
+    line.hear(line.call(call_id), "in_progress", later(2))
+    assert not line.do(lambda s: withdraw(s, line.id, call_id, later(3)))
+    assert line.cents() == (100, 60, 0)
+
+
+def test_a_direction_that_has_no_rate_is_refused(line):
+    without_rate(line)
+    line.rate(RATE, "outbound")
+    assert line.admit().refusal == "NO_RATE"
+    line.rate(RATE, "web")
+    assert line.admit(direction=CallDirection.WEB).refusal is None

@@ -1,0 +1,243 @@
+"""Calls that did not ask us: whose they are, from when they cost, and who is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from domain import holds
+from domain.calls.admission import withdraw
+from domain.calls.doors import DoorKind
+from domain.calls.rates import Rate, remove_rate
+from domain.calls.ticks import Ticked
+from domain.calls.watch import expire_unasked
+from tests.db.support import at_once, patiently
+from tests.domain.calls.calls_by_hand import CENT, T0, Line, later, unknown_alerts
+from tests.world import make_organization
+
+
+def name(line, mark="v"):
+    return f"{mark}-{line.id}"[:64]
+
+
+def the_call(line):
+    (call,) = line.calls()
+    return call
+
+
+# A call that never asked
+
+
+def test_one_that_talks_is_made_known_held_for_and_metered_from_its_beginning(line):
+    # Given a call that has talked for forty seconds when the first word of it comes
+    assert line.hear(name(line), "in_progress", later(100), talking_ms=40_000)
+    call = the_call(line)
+    assert (call.status, call.direction, call.fail_open) == ("in_progress", "inbound", False)
+    assert (call.metered_from, call.tick_at) == (later(60), later(100))
+    assert line.hold(call.id).reserved_micros == 60 * CENT
+    assert line.timeline(call.id) == ["reserved", "adopted", "in_progress"]
+    # And it goes on as any other
+    assert line.tick(later(100)) == Ticked()
+    assert line.tick(later(113)) == Ticked(extended=1)
+    line.report(call, 70, later(130))
+    assert line.cents() == (30, 0, 0)
+
+
+@pytest.mark.parametrize("word", ["queued", "ringing"])
+def test_one_that_does_not_talk_yet_may_still_ask(line, word):
+    assert not line.hear(name(line), word)
+    assert line.calls() == []
+    assert unknown_alerts(line.database, name(line)) == []
+    assert line.admit(external_id=name(line)).refusal is None
+
+
+@pytest.mark.parametrize(("cents", "held"), [(100, 60), (25, 25)])
+def test_it_is_given_what_there_is(shared, org, cents, held):
+    line = Line(shared, org, cents=cents)
+    line.hear(name(line), "in_progress")
+    assert line.cents() == (cents, held, 0)
+    assert the_call(line).end_decided_at is None
+
+
+def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
+    line = Line(shared, org, cents=0)
+    line.hear(name(line), "in_progress")
+    call = the_call(line)
+    assert (call.end_cause, call.tick_at, line.hold(call.id)) == ("credit_gone", None, None)
+    assert line.jobs("end_call") == [call.id]
+    line.report(call, 4, later(4))
+    assert line.cents() == (0, 0, 4)
+    assert len(line.alerts("call_shortfall")) == 1
+
+
+def test_one_of_a_frozen_organization_ends_for_that(line):
+    line.freeze()
+    line.hear(name(line), "in_progress")
+    assert the_call(line).end_cause == "wallet_frozen"
+    assert line.cents() == (100, 0, 0)
+
+
+def test_one_that_is_over_already_is_billed_directly_once(line):
+    for _ in range(2):
+        assert line.report(name(line), 12, later(5))
+    call = the_call(line)
+    assert (call.status, call.cost_micros, call.settled_by) == ("ended", 12 * CENT, "report")
+    assert line.cents() == (88, 0, 0)
+    assert line.jobs("end_call") == []
+
+
+def test_one_that_ended_before_its_report_waits_for_it(line):
+    assert line.hear(name(line), "ended", later(1))
+    assert (the_call(line).status, the_call(line).settled_at) == ("ended", None)
+    line.report(name(line), 12, later(5))
+    assert line.cents() == (88, 0, 0)
+
+
+def test_many_words_of_it_at_once_make_one_call(line):
+    jobs = [patiently(lambda: line.hear(name(line), "in_progress", later(1)))] * 8
+    results = at_once(jobs)
+    assert results == [True] * 8
+    assert line.timeline(the_call(line).id).count("adopted") == 1
+    assert line.cents() == (100, 60, 0)
+
+
+# Whose it is
+
+
+def test_by_its_assistant_or_its_number(line):
+    line.door(DoorKind.ASSISTANT, line.assistant_id)
+    assert line.hear(
+        name(line), "in_progress", phone_number_id=None, assistant_id=line.assistant_id
+    )
+    assert the_call(line).assistant_id == line.assistant_id
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_nobodys_is_told_to_a_person_once(line, final):
+    for _ in range(2):
+        assert not line.hear(
+            name(line), "in_progress", phone_number_id="another", final=final, duration_ms=9
+        )
+    (alert,) = unknown_alerts(line.database, name(line))
+    assert (alert.severity, alert.organization_id) == ("critical", None)
+    assert alert.details["phone_number"] == "another"
+    assert line.calls() == []
+
+
+def test_one_without_a_rate_is_told_to_a_person(line):
+    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    assert not line.hear(name(line), "in_progress")
+    assert [one.details["why"] for one in line.alerts("call_unknown")] == ["no rate"]
+    assert line.calls() == []
+
+
+def test_one_that_two_organizations_could_have_is_nobodys(line, shared):
+    other = Line(shared, make_organization(shared))
+    other.door(DoorKind.ASSISTANT, other.assistant_id)
+    assert not line.hear(name(line), "in_progress", assistant_id=other.assistant_id)
+    assert line.calls() == other.calls() == []
+    assert len(unknown_alerts(shared, name(line))) == 1
+
+
+def test_one_that_was_let_in_while_our_database_was_away_has_the_id_it_was_given(line):
+    # Given a call whose number is a door by itself, which no message names
+    ours = {"organization_id": line.id, "call_id": "call_given"}
+    nobodys = {"phone_number_id": "unlisted", "assistant_id": "unlisted"}
+    assert line.hear(name(line), "in_progress", **ours, **nobodys)
+    call = the_call(line)
+    assert (call.id, call.fail_open) == ("call_given", True)
+    assert line.cents() == (100, 60, 0)
+    # And the next word finds it
+    assert line.hear(name(line), "forwarding", later(5), **ours, **nobodys)
+    assert the_call(line).status == "forwarding"
+
+
+@pytest.mark.parametrize(
+    "ours", [{"organization_id": "nobody", "call_id": "c"}, {"organization_id": "", "call_id": ""}]
+)
+def test_an_organization_that_is_none_has_no_calls(line, ours):
+    assert not line.hear(name(line), "in_progress", phone_number_id="unlisted", **ours)
+    assert len(unknown_alerts(line.database, name(line))) == 1
+
+
+def test_a_second_call_that_names_the_first_ones_id_is_a_call_of_its_own(line):
+    # Given a backend that dials twice for one of our calls
+    line.reserve("c1", seconds=30, provider=name(line))
+    ours = {"organization_id": line.id, "call_id": "c1"}
+    line.hear(name(line), "ended", later(5), **ours)
+    # When the second talks
+    assert line.hear(name(line, "w"), "in_progress", later(9), **ours)
+    # Then each has its own row, hold and bill
+    first, second = sorted(line.calls(), key=lambda call: call.created_at)
+    assert (first.id, second.provider_call_id) == ("c1", name(line, "w"))
+    assert second.id != "c1" and not second.fail_open
+    line.report(name(line), 0, later(10), **ours)
+    line.report(name(line, "w"), 20, later(30), **ours)
+    assert line.cents() == (80, 0, 0)
+
+
+def test_one_that_was_reserved_for_without_the_providers_id_is_found_by_ours(line):
+    line.reserve("c1", seconds=30, provider=None)
+    assert line.hear(name(line), "in_progress", later(5), organization_id=line.id, call_id="c1")
+    assert the_call(line).provider_call_id == name(line)
+    line.report(name(line), 10, later(20))
+    assert line.cents() == (90, 0, 0)
+
+
+def test_a_web_call_has_its_own_rate(line):
+    line.rate(Rate(120 * CENT, 1), "web")
+    line.report(name(line), 10, direction="web")
+    assert line.cents() == (80, 0, 0)
+
+
+# Given up for nothing, and alive
+
+
+def given_up(line, how):
+    line.reserve("c1", seconds=30, provider=None)
+    if how == "expired":
+        assert line.do(lambda s: expire_unasked(s, line.id, later(930))) == ["c1"]
+    else:
+        assert line.do(lambda s: withdraw(s, line.id, "c1", later(930)))
+    assert (line.cents(), line.call().cost_micros) == ((100, 0, 0), 0)
+    return {"organization_id": line.id, "call_id": "c1"}
+
+
+@pytest.mark.parametrize("how", ["expired", "withdrawn"])
+def test_a_call_that_was_given_up_and_talks_is_ended_by_the_tick_and_billed(line, how):
+    ours = given_up(line, how)
+    line.hear(name(line), "in_progress", later(940), **ours)
+    call = line.call()
+    assert (call.settled_at, call.metered_from) == (None, later(940))
+    assert line.timeline()[-2:] == ["reopened", "in_progress"]
+    # Nothing can be held for it any more
+    assert line.tick(later(940)) == Ticked(ended=1)
+    line.report(call, 8, later(950))
+    assert line.cents() == (92, 0, 0)
+    assert line.call().settled_by == "report"
+
+
+@pytest.mark.parametrize("how", ["expired", "withdrawn"])
+def test_a_call_that_was_given_up_and_talks_ends_with_a_freeze(line, how):
+    ours = given_up(line, how)
+    line.hear(name(line), "in_progress", later(940), **ours)
+    line.freeze_by_hand(later(941))
+    assert line.call().end_cause == "wallet_frozen"
+
+
+@pytest.mark.parametrize("how", ["expired", "withdrawn"])
+def test_a_report_that_comes_late_bills_a_call_that_was_given_up_directly_and_once(line, how):
+    ours = given_up(line, how)
+    for _ in range(2):
+        line.report(name(line), 20, later(1_000), **ours)
+    assert line.cents() == (80, 0, 0)
+    assert (line.call().cost_micros, line.call().settled_by) == (20 * CENT, "report")
+    hold = line.do(lambda s: holds.hold_of_call(s, line.id, "c1"))
+    assert hold.billed_micros == 20 * CENT
+
+
+def test_one_that_was_priced_is_not_opened_again(line):
+    line.reserve("c1", seconds=30)
+    line.settle_by_api("c1", 20, later(20))
+    line.hear(line.call(), "in_progress", later(30))
+    assert (line.call().settled_by, line.call().tick_at) == ("api", None)
+    assert line.cents() == (80, 0, 0)
