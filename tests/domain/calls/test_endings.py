@@ -16,7 +16,6 @@ from tests.domain.calls.calls_by_hand import CENT, T0, execute, later
 from tests.domain.support import debit, look, make_brand, tell
 from tests.domain.wallets_by_hand import override
 
-
 AFTER = later(1)
 
 
