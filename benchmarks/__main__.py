@@ -17,17 +17,21 @@ from benchmarks.end_to_end import end_to_end
 from benchmarks.hot_wallet import hot_wallet
 from benchmarks.house import House, bench_house
 from benchmarks.ingest import ingest
+from benchmarks.kill import kill
 from benchmarks.measure import Result, Skipped, Timing
 from benchmarks.pgbench import find_pgbench
 from benchmarks.relay import relay
+from benchmarks.reserve_commit import reserve_commit
 from benchmarks.server import Bench, bench_server
 from benchmarks.spread_wallets import spread_wallets
+from benchmarks.status_check import status_check
 from benchmarks.suspend import suspend
 
 #: Of the ledger alone, against pgbench.
 LEDGER: dict[str, Callable[[Bench, int, float], list[Result]]] = {
     "hot_wallet": hot_wallet,
     "spread_wallets": spread_wallets,
+    "reserve_commit": reserve_commit,
 }
 #: Of our processes, from the socket to the effect.
 SYSTEM: dict[str, Callable[[House, int, float], Sequence[Result | Timing]]] = {
@@ -36,6 +40,8 @@ SYSTEM: dict[str, Callable[[House, int, float], Sequence[Result | Timing]]] = {
     "dispatch": dispatch,
     "relay": relay,
     "suspend": suspend,
+    "status_check": status_check,
+    "kill": kill,
 }
 BENCHMARKS = [*LEDGER, *SYSTEM]
 

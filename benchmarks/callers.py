@@ -1,4 +1,4 @@
-"""A process of callers: threads that debit as fast as they are answered, each with its own keys.
+"""A process of callers: threads that debit, or lead calls, as fast as they are answered.
 
 Run as `python -m benchmarks.callers`; the order comes on standard input as JSON, "ready" goes out,
 a line in starts it, and the number of debits answered OK goes out.
@@ -15,19 +15,26 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
+from sqlalchemy.orm import Session
 
 from db.engine import Database, driver_url
+from domain import holds
 from domain.debits import Debit, debit_now
+from domain.wallet import WalletOutcome
 
+_AN_HOUR = timedelta(hours=1)
 _SINGLE = "SELECT outcome FROM wallet_debit(%s, %s, %s, %s, 'debit', %s, '', %s)"
+_RESERVE = "SELECT outcome FROM reserve_call_credits(%s, %s, NULL, %s, 'USD', %s, %s)"
+_EXTEND = "SELECT outcome FROM extend_call_credits(%s, %s, 1, %s, %s, %s)"
+_COMMIT = "SELECT outcome FROM commit_reserved_credits(%s, %s, %s, 'USD', %s)"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the callers of one process do. `door` is "combined" or "single"."""
+    """What the callers of one process do. `door` is one of DOORS."""
 
     url: str
     door: str
@@ -84,14 +91,14 @@ def main() -> None:
     ends_at = [0.0]
 
     def call(number: int) -> None:
-        debit = _combined(database) if order.door == "combined" else _single(order.url)
+        act = DOORS[order.door](database)
         chance = random.Random()  # noqa: S311
         prefix = secrets.token_hex(6)
         # A connection of its own is made before the time that counts.
         done = 0
         gate.wait()
         while time.monotonic() < ends_at[0]:
-            debit(Debit(chance.choice(order.organizations), f"{prefix}:{done}", 1, "USD", "bench"))
+            act(chance.choice(order.organizations), f"{prefix}:{done}")
             done += 1
         counts[number] = done
 
@@ -108,25 +115,94 @@ def main() -> None:
     print(sum(counts), flush=True)  # noqa: T201
 
 
-def _combined(database: Database) -> Callable[[Debit], None]:
-    def debit(one: Debit) -> None:
-        outcome = debit_now(database, one)
+#: Does one thing for an organization, under a key that is new each time.
+Act = Callable[[str, str], None]
+
+
+def _combined(database: Database) -> Act:
+    def debit(organization_id: str, key: str) -> None:
+        outcome = debit_now(database, Debit(organization_id, key, 1, "USD", "bench"))
         if not outcome.ok:
             raise SystemExit(f"refused: {outcome}")
 
     return debit
 
 
-def _single(url: str) -> Callable[[Debit], None]:
+def _single(database: Database) -> Act:
+    call = _caller(database.url)
+
+    def debit(organization_id: str, key: str) -> None:
+        call(_SINGLE, (organization_id, key, 1, "USD", "bench", datetime.now(UTC)))
+
+    return debit
+
+
+def _holds(database: Database) -> Act:
+    call = _caller(database.url)
+
+    def cycle(organization_id: str, key: str) -> None:
+        now = datetime.now(UTC)
+        end = now + _AN_HOUR
+        call(_RESERVE, (organization_id, key, 60, end, now))
+        call(_EXTEND, (organization_id, key, 40, end, now))
+        call(_COMMIT, (organization_id, key, 70, now))
+
+    return cycle
+
+
+def _domain_holds(database: Database) -> Act:
+    def cycle(organization_id: str, key: str) -> None:
+        now = datetime.now(UTC)
+        end = now + _AN_HOUR
+        steps: tuple[Callable[[Session], WalletOutcome], ...] = (
+            lambda session: holds.reserve(
+                session,
+                organization_id,
+                call_id=key,
+                amount_micros=60,
+                currency="USD",
+                expires_at=end,
+                now=now,
+            ),
+            lambda session: holds.extend(
+                session,
+                organization_id,
+                call_id=key,
+                nth=1,
+                amount_micros=40,
+                expires_at=end,
+                now=now,
+            ),
+            lambda session: holds.commit(
+                session, organization_id, call_id=key, amount_micros=70, currency="USD", now=now
+            ),
+        )
+        for step in steps:
+            outcome = database.run(step)
+            if not outcome.ok:
+                raise SystemExit(f"refused: {outcome}")
+
+    return cycle
+
+
+def _caller(url: str) -> Callable[[str, tuple[object, ...]], None]:
+    """A connection of one thread's own, on which a function of the ledger is called."""
     connection = psycopg.connect(driver_url(url), autocommit=True)
 
-    def debit(one: Debit) -> None:
-        values = (*one, datetime.now(UTC))
-        row = connection.execute(_SINGLE, values, prepare=True).fetchone()
+    def call(statement: str, values: tuple[object, ...]) -> None:
+        row = connection.execute(statement, values, prepare=True).fetchone()
         if row is None or row[0] != "OK":
             raise SystemExit(f"refused: {row}")
 
-    return debit
+    return call
+
+
+DOORS: dict[str, Callable[[Database], Act]] = {
+    "combined": _combined,
+    "single": _single,
+    "holds": _holds,
+    "domain_holds": _domain_holds,
+}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The ingest benchmark's baseline: an empty Starlette route, served with the ingress's own flags.
+"""What ingress is compared with: empty Starlette routes, served with the ingress's own flags.
 
 Run as `python -m benchmarks.empty_server PORT`.
 """
@@ -23,6 +23,7 @@ def main() -> None:
     app = Starlette(
         routes=[
             Route("/webhooks/paypal", _empty, methods=["POST"]),
+            Route("/api/vapi/webhook/status-check", _empty, methods=["POST"]),
             Route("/readyz", _empty, methods=["GET"]),
         ]
     )

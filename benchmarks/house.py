@@ -142,10 +142,14 @@ class House:
 
     def ask(self, statement: str, *values: Any) -> Any:
         """This function will run a statement as the owner and give the first row's first value."""
+        row = self.row(statement, *values)
+        return row[0] if row else None
+
+    def row(self, statement: str, *values: Any) -> tuple[Any, ...]:
+        """This function will run a statement as the owner and give the first row, if any."""
         with psycopg.connect(driver_url(self.bench.owner_url), autocommit=True) as owner:
             cursor = owner.execute(statement, values)
-            row = cursor.fetchone() if cursor.description else None
-            return row[0] if row else None
+            return (cursor.fetchone() or ()) if cursor.description else ()
 
 
 @contextmanager

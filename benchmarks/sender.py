@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -84,6 +85,39 @@ def drip(port: int, requests: list[bytes], *, per_second: float) -> None:
             time.sleep(max(0.0, began + number / per_second - time.monotonic()))
             connection.sendall(request)
             _check(connection.recv(65_536), connection)
+
+
+def pace(port: int, requests: list[bytes], *, per_second: float, connections: int) -> list[float]:
+    """This function will send each request at its own instant, and give how long each took.
+
+    Open-loop: the time counts from when a request was due, so that one that had to wait for the
+    answers before it is late and not left out. Seconds. Raises: SystemExit as send_all.
+    """
+    took = [0.0] * len(requests)
+    began = time.monotonic() + 0.2
+    failed: list[BaseException] = []
+
+    def send(first: int) -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for number in range(first, len(requests), connections):
+                    due = began + number / per_second
+                    time.sleep(max(0.0, due - time.monotonic()))
+                    connection.sendall(requests[number])
+                    _check(connection.recv(65_536), connection)
+                    took[number] = time.monotonic() - due
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=send, args=(first,)) for first in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise SystemExit(f"a sender failed: {failed[0]}")
+    return took
 
 
 def _send_next(

@@ -85,7 +85,7 @@ def _round(house: House, port: int, count: int, backlog: int) -> tuple[list[floa
         _fill(house, port, backlog)
     frozen, suspended = [], []
     with (
-        _others(house, port, signer),
+        others(house, port, signer),
         psycopg.connect(driver_url(house.bench.owner_url), autocommit=True) as owner,
     ):
         for one in customers:
@@ -139,8 +139,8 @@ def _fill(house: House, port: int, backlog: int) -> None:
 
 
 @contextmanager
-def _others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
-    """Sends other webhooks at their pace, on a thread of its own, until the block ends."""
+def others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
+    """This function will send other webhooks at their pace, on a thread, until the block ends."""
     accounts = make_subaccounts(house, 2)
     stop = threading.Event()
     failed: list[BaseException] = []

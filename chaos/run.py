@@ -187,7 +187,19 @@ def _figures(house: House, story: Story) -> dict[str, int]:
             )
         ).one()
     )
+    calls = house.do(
+        lambda session, _: session.execute(
+            text(
+                "SELECT count(*), count(*) FILTER (WHERE end_cause IS NOT NULL),"
+                " count(*) FILTER (WHERE settled_by = 'look') FROM calls"
+            )
+        ).one()
+    )
     return {
+        "calls that rang": len(story.of("phone")),
+        "calls let in": calls[0],
+        "calls that we ended": calls[1],
+        "calls settled by asking": calls[2],
         "answers that did not come": unsure,
         "attempts at jobs": attempts[0],
         "attempts that failed": attempts[1],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from base.settings import load_settings
@@ -23,6 +25,7 @@ from cli.commands import (
 from cli.commands.bench import bench
 from cli.commands.chaos import chaos
 from cli.commands.shared import Json, clear_errors, show
+from cli.demo.stories import Story
 from cli.stack import sandbox_info, state_folder
 
 app = typer.Typer(
@@ -62,12 +65,17 @@ app.add_typer(providers.app, name="provider")
 
 
 @app.command()
-def demo(as_json: Json = False) -> None:
+def demo(
+    story: Annotated[
+        Story, typer.Argument(help="way: doors closed and opened. calls: calls that must end.")
+    ] = Story.WAY,
+    as_json: Json = False,
+) -> None:
     """Show the whole way once, from a signed webhook to every door closed and open again."""
     from cli.demo import run_demo
 
     with clear_errors():
-        raise typer.Exit(run_demo(load_settings(), as_json=as_json))
+        raise typer.Exit(run_demo(load_settings(), story, as_json=as_json))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -100,9 +100,7 @@ def show_terms(organization_id: Org, as_json: Json = False) -> None:
 def set_terms(
     organization_id: Org,
     why: Why,
-    step_seconds: Annotated[
-        int | None, typer.Option(help="What a hold covers, and grows by.")
-    ] = None,
+    step_seconds: Annotated[int | None, typer.Option(help="What a hold covers at a time.")] = None,
     margin_seconds: Annotated[int | None, typer.Option(help="How early a call is ended.")] = None,
     warn_before_seconds: Annotated[
         int | None, typer.Option(help="How early it is told so once; 0 tells nobody.")

@@ -1,4 +1,4 @@
-"""Calls: those that live, one with all that happened to it, ended or settled by hand; what they cost."""
+"""Calls: the live ones, one with all that befell it, endings and settlements by hand, costs."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def costs(
     last: Annotated[datetime | None, typer.Option("--to", help="Last day (UTC).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Add up what settled calls cost, by organization and day; the last 30 days if none are given."""
+    """Add up what settled calls cost, by organization and day; the last 30 days by default."""
 
     def read(session: Session, now: datetime) -> list[dict[str, Any]]:
         until: date = last.date() if last else now.date()

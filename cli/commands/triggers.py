@@ -39,7 +39,7 @@ def vapi(
     deaf: Annotated[bool, typer.Option(help="It hears no order to end.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Have somebody ring up a number at Vapi's stand-in (number-add makes one)."""
+    """Have somebody ring up a number at Vapi's stand-in (vapi-number makes one)."""
     asked = {
         "direction": "inbound",
         "number_id": number,
@@ -56,7 +56,7 @@ def vapi_number(
     subaccount: Annotated[str, typer.Option(help="Whose subaccount carries its calls.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Bring a number, and an assistant, in at Vapi's stand-in; `call door add` makes it somebody's."""
+    """Bring a number and an assistant in at Vapi's stand-in, for `call door add`."""
     assistant = _control("POST", "/vapi/assistants", {"name": number})
     made = _control("POST", "/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"number": made["id"], "assistant": assistant["id"]}, as_json)

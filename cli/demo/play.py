@@ -8,31 +8,35 @@ import sys
 from rich.console import Console
 
 from base.settings import Settings
-from cli.demo import scenes
+from cli.demo import calls, scenes
 from cli.demo.report import Report
 from cli.demo.set import Set
+from cli.demo.stories import Story
 from cli.stack import Stack, state_folder
+from db.models import Job
 
 
-def run_demo(settings: Settings, *, as_json: bool) -> int:
-    """This function will play the demo on processes of its own and give the exit status.
+def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
+    """This function will play a story on processes of its own and give the exit status.
 
     Embedded servers keep their data apart from those of `holdfast up`, and begin empty. Raises:
     SettingsError when a given server cannot be reached.
     """
     console = None if as_json else Console()
     report = Report(console)
-    state = state_folder(settings) / "demo"
+    state = state_folder(settings) / ("demo" if story is Story.WAY else f"demo-{story}")
     # Any free port, so that it runs beside an `up`; unless one is asked for.
     if "port" not in settings.model_fields_set:
         settings = settings.model_copy(update={"port": 0})
     report.scene("Everything starts, each a process of its own")
-    with Stack(
-        settings, state, sandbox=True, fresh=True, logs=state / "logs", told=report.tell
-    ) as stack:
+    stack = Stack(settings, state, sandbox=True, fresh=True, logs=state / "logs", told=report.tell)
+    if story is Story.CALLS:
+        # A report that is lost is missed after two seconds, and not after two minutes.
+        stack.env |= calls.QUICK
+    with stack:
         on = Set.build(stack)
         try:
-            _play(on, report)
+            _PLAYS[story](on, report)
         finally:
             on.close()
     report.end()
@@ -43,11 +47,27 @@ def run_demo(settings: Settings, *, as_json: bool) -> int:
     return 1 if report.failed else 0
 
 
-def _play(on: Set, report: Report) -> None:
+def _all_runs(on: Set, report: Report) -> None:
     report.check(
         "ingress, three workers, relay and sandbox run",
         all(on.stack.supervisor.alive(name) for name in on.stack.supervisor.names()),
     )
+
+
+def _play_calls(on: Set, report: Report) -> None:
+    _all_runs(on, report)
+    calls.ten_on_one_wallet(on, report)
+    calls.ten_that_hear_nothing(on, report)
+    calls.lost_reports(on, report)
+    calls.frozen(on, report)
+    calls.no_money(on, report)
+    report.scene("Nothing is left over")
+    report.eventually("no job is left", on.unfinished, 0)
+    report.check("no job is dead", on.count(Job, Job.dead_at.is_not(None)), 0)
+
+
+def _play_way(on: Set, report: Report) -> None:
+    _all_runs(on, report)
     scenes.good_standing(on, report)
     event_id = scenes.suspension(on, report)
     scenes.same_again(on, report, event_id)
@@ -60,3 +80,6 @@ def _play(on: Set, report: Report) -> None:
     scenes.emptied_redis(on, report)
     scenes.killed_worker(on, report)
     scenes.books(on, report)
+
+
+_PLAYS = {Story.WAY: _play_way, Story.CALLS: _play_calls}

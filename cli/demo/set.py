@@ -24,7 +24,7 @@ from db.models import (
     WalletEntry,
     WalletFreeze,
 )
-from db.ring import NAMESPACE, connect
+from db.ring import NAMESPACE, Ringer, connect
 from domain import operators, organizations, wallet
 from domain.posture import can_send
 
@@ -39,6 +39,7 @@ class Set:
     database: Database
     control: httpx.Client
     redis: redis.Redis
+    ringer: Ringer
     organization_id: str = ""
     brand_ids: list[str] = field(default_factory=list)
     sids: list[str] = field(default_factory=list)
@@ -47,11 +48,13 @@ class Set:
     @classmethod
     def build(cls, stack: Stack) -> Set:
         """This function will connect to the running processes."""
+        ringer = Ringer(stack.env["REDIS_URL"])
         return cls(
             stack,
-            Database(stack.urls.app_url, name="demo", pool_size=4),
+            Database(stack.urls.app_url, name="demo", pool_size=4, after_commit=ringer.ring),
             httpx.Client(base_url=f"{stack.info['base_url']}/_control", timeout=30),
             connect(stack.env["REDIS_URL"]),
+            ringer,
         )
 
     def close(self) -> None:
@@ -59,6 +62,7 @@ class Set:
         self.database.close()
         self.control.close()
         self.redis.close()
+        self.ringer.close()
 
     def do(self, fn: Callable[[Session, datetime], T]) -> T:
         """This function will run fn(session, now) in one transaction, as the backend would."""

@@ -14,7 +14,6 @@ from typing import Generic, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from base.log import get_logger
@@ -28,6 +27,10 @@ T = TypeVar("T")
 ANSWER_SECONDS = 2.0
 #: Longest statement and longest wait for a lock on these routes, in milliseconds.
 _STATEMENT_MS = 1_000
+_BEGIN = (
+    f"SELECT clock_timestamp() AS now, set_config('statement_timeout', '{_STATEMENT_MS}ms', true),"
+    f" set_config('lock_timeout', '{_STATEMENT_MS}ms', true)"
+)
 #: Decisions made at once by one process; each has a connection of its own.
 AT_ONCE_MAX = 16
 
@@ -104,12 +107,6 @@ class Urgent:
 
 
 def _in_time(session: Session, fn: Callable[[Session, datetime], T]) -> T:
-    # Not on the connection: a transaction pooler hands it to others.
-    session.execute(
-        text(
-            "SELECT set_config('statement_timeout', :ms, true),"
-            " set_config('lock_timeout', :ms, true)"
-        ),
-        {"ms": f"{_STATEMENT_MS}ms"},
-    )
-    return fn(session, clock(session))
+    # For the transaction alone: a transaction pooler hands the connection to others.
+    begun = session.connection().exec_driver_sql(_BEGIN).one()
+    return fn(session, begun.now)

@@ -121,8 +121,9 @@ class TwilioApi:
     def live_calls(self, sid: str) -> list[str]:
         """This function will list the calls that an account's subaccount has in progress or begun.
 
-        Complete, or an error: an answer that breaks off says nothing of the rest. Raises: Refused
-        (INVALID_ID, SUBACCOUNT_MISSING), ProviderUnavailable, CredentialsRejected, HeldBack.
+        Complete, or an error: a list that breaks off says nothing of the rest. Raises: Refused
+        INVALID_ID, ProviderUnavailable (also for refused credentials, since the SDK keeps no status
+        of a page that it cannot have), HeldBack.
         """
         self._check_sid(sid)
         deadline = Deadline.after(self._window_seconds)

@@ -174,7 +174,6 @@ def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization
         (("job", "redrive", "--state", "done", "--why", "x"), "--state is dead or refused"),
         (("job", "discard", "nope", "--why", " "), "REASON_REQUIRED"),
         (("migrate", "nope"), "Can't locate revision"),
-        (("trigger", "stripe", "x", "--org", "ORG"), "the sandbox sends webhooks of paypal"),
     ],
 )
 def test_bad_input_gets_one_clear_line_and_nothing_changes(

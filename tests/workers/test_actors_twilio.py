@@ -77,6 +77,45 @@ def test_a_subaccount_is_set_once_and_read_back(world, brand, status):
     assert (row.twilio_lease_token, row.twilio_unsure_until) == (None, None)
 
 
+def living(world, brand, count: int) -> list[str]:
+    return [
+        world.sandbox.control("POST", "/twilio/calls", {"sid": brand.twilio_subaccount_sid})["sid"]
+        for _ in range(count)
+    ]
+
+
+def test_suspending_ends_the_calls_that_live_in_it(world, brand):
+    # Given three calls in progress, which a suspension alone would let go on
+    living(world, brand, 3)
+    # When the subaccount is suspended
+    assert run(world, want(world, brand.id, "suspended")) == "done"
+    # Then none of them lives
+    assert world.providers.twilio.live_calls(brand.twilio_subaccount_sid) == []
+
+
+def test_calls_that_cannot_be_listed_first_do_not_hold_up_the_suspension(world, brand):
+    # Given a list that is not to be had
+    living(world, brand, 1)
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault(
+        "twilio", "status", status=503, match={"path_contains": "/Calls.json"}
+    )
+    # When the subaccount is suspended, Then it is, and the job comes back for the calls
+    job_id = want(world, brand.id, "suspended")
+    assert run(world, job_id) == "failed"
+    assert world.twilio_status(sid) == "suspended"
+    world.sandbox.control("DELETE", f"/faults/{fault}")
+    world.due_now()
+    assert run(world, job_id) == "done"
+    assert world.providers.twilio.live_calls(sid) == []
+
+
+def test_calls_of_a_subaccount_that_is_to_be_active_are_left_alone(world, brand):
+    living(world, brand, 1)
+    assert run(world, want(world, brand.id, "active")) == "done"
+    assert len(world.providers.twilio.live_calls(brand.twilio_subaccount_sid)) == 1
+
+
 def test_a_replay_does_not_touch_twilio(world, brand):
     # Given a suspended subaccount
     run(world, want(world, brand.id, "suspended"))

@@ -1,0 +1,70 @@
+"""Organizations that may be rung up at the sandbox's Vapi, for the benchmarks of calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from benchmarks.house import House
+from db.engine import Database, clock
+from domain import organizations, wallet
+from domain.calls.doors import DoorKind, add_door
+from domain.calls.rates import Rate, set_rate
+from domain.calls.terms import Terms, set_terms
+from domain.posture import apply_posture
+
+#: A cent a second, by the second.
+RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
+_SUBSCRIBED = """
+    INSERT INTO subscriptions (id, organization_id, provider, external_id, status, looked_at,
+        status_changed_at, created_at)
+    VALUES (%s, %s, 'paypal', %s, 'active', now(), now() - interval '1 day', now())
+"""
+
+
+@dataclass(frozen=True)
+class Phone:
+    """One organization and its number at Vapi."""
+
+    organization_id: str
+    number_id: str
+
+
+def open_phone(house: House, database: Database, terms: Terms, *, seconds: int) -> Phone:
+    """This function will make an organization with money for so many seconds of talk."""
+    assistant_id = house.control("POST", "/vapi/assistants", {"name": "Voice"})["id"]
+    number_id = house.control("POST", "/vapi/numbers", {"number": "+15005550111"})["id"]
+    words = {"by": "bench", "why": "a measurement"}
+    organization_id = database.run(
+        lambda session: organizations.create_organization(
+            session, name="bench", currency="USD", now=clock(session)
+        )
+    )
+    house.ask(_SUBSCRIBED, f"sub_{organization_id}", organization_id, f"I-{organization_id[-20:]}")
+
+    def set_up(session: Session) -> None:
+        now = clock(session)
+        set_rate(session, organization_id, RATE, now=now, **words)
+        set_terms(session, organization_id, terms, now=now, **words)
+        add_door(
+            session,
+            organization_id,
+            DoorKind.PHONE_NUMBER,
+            number_id,
+            assistant_id=assistant_id,
+            now=now,
+            **words,
+        )
+        wallet.credit(
+            session,
+            organization_id,
+            key="funds",
+            amount_micros=RATE.cost_micros(1000 * seconds),
+            currency="USD",
+            now=now,
+        )
+        apply_posture(session, organization_id, now)
+
+    database.run(set_up)
+    return Phone(organization_id, number_id)

@@ -1,0 +1,144 @@
+"""reserve_commit: cycles per second of reserve, extend and commit, by 8 callers on many wallets.
+
+The baseline is pgbench with as many clients and three hand-written transactions a cycle, on tables
+like ours but without chain, remembered answers and late bills. Measured through two doors: the
+ledger's functions on a connection per thread, and domain.holds in a transaction of its own each.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import psycopg
+
+from benchmarks.callers import Order, run_callers
+from benchmarks.measure import Result, compare
+from benchmarks.pgbench import run_pgbench
+from benchmarks.server import FUNDS_MICROS, Bench
+from db.engine import driver_url
+
+_WALLETS = 1_000
+_PROCESSES = 2
+#: Callers in each process.
+_THREADS = 4
+#: What one cycle charges, in micros: less than it held.
+CHARGE_MICROS = 70
+_DOORS = (("holds", ""), ("domain_holds", "_domain"))
+
+_TABLES = """
+    CREATE SCHEMA IF NOT EXISTS baseline;
+    DROP TABLE IF EXISTS baseline.call_entries, baseline.call_holds, baseline.call_wallets;
+    CREATE TABLE baseline.call_wallets (
+        organization_id text PRIMARY KEY,
+        balance_micros  bigint NOT NULL,
+        held_micros     bigint NOT NULL CHECK (held_micros >= 0),
+        entry_no        bigint NOT NULL,
+        updated_at      timestamptz NOT NULL,
+        CHECK (balance_micros - held_micros >= 0)
+    );
+    CREATE TABLE baseline.call_holds (
+        organization_id text NOT NULL REFERENCES baseline.call_wallets,
+        call_id         text NOT NULL,
+        reserved_micros bigint NOT NULL CHECK (reserved_micros > 0),
+        captured_micros bigint NOT NULL DEFAULT 0,
+        status          text NOT NULL,
+        expires_at      timestamptz NOT NULL,
+        created_at      timestamptz NOT NULL,
+        settled_at      timestamptz,
+        PRIMARY KEY (organization_id, call_id)
+    );
+    CREATE INDEX ON baseline.call_holds (expires_at) WHERE status = 'open';
+    CREATE TABLE baseline.call_entries (
+        organization_id      text NOT NULL REFERENCES baseline.call_wallets,
+        entry_no             bigint NOT NULL,
+        amount_micros        bigint NOT NULL CHECK (amount_micros > 0),
+        balance_after_micros bigint NOT NULL,
+        operation_key        text NOT NULL,
+        created_at           timestamptz NOT NULL,
+        PRIMARY KEY (organization_id, entry_no),
+        UNIQUE (organization_id, operation_key)
+    );
+    INSERT INTO baseline.call_wallets
+    SELECT 'org_' || n, {funds}, 0, 0, now() FROM generate_series(1, {wallets}) AS n;
+"""
+_SCRIPT = """
+\\set number random(1, {wallets})
+\\set key random(1, 9000000000000000000)
+BEGIN;
+SELECT balance_micros, held_micros, entry_no FROM baseline.call_wallets
+    WHERE organization_id = 'org_' || :number FOR UPDATE \\gset
+INSERT INTO baseline.call_holds VALUES ('org_' || :number, 'c:' || :key, 60, 0, 'open',
+    now() + interval '1 hour', now());
+UPDATE baseline.call_wallets SET held_micros = held_micros + 60, updated_at = now()
+    WHERE organization_id = 'org_' || :number;
+COMMIT;
+BEGIN;
+SELECT balance_micros, held_micros, entry_no FROM baseline.call_wallets
+    WHERE organization_id = 'org_' || :number FOR UPDATE \\gset
+UPDATE baseline.call_holds SET reserved_micros = reserved_micros + 40,
+    expires_at = now() + interval '1 hour'
+    WHERE organization_id = 'org_' || :number AND call_id = 'c:' || :key AND status = 'open';
+UPDATE baseline.call_wallets SET held_micros = held_micros + 40, updated_at = now()
+    WHERE organization_id = 'org_' || :number;
+COMMIT;
+BEGIN;
+SELECT balance_micros, held_micros, entry_no FROM baseline.call_wallets
+    WHERE organization_id = 'org_' || :number FOR UPDATE \\gset
+INSERT INTO baseline.call_entries VALUES ('org_' || :number, :entry_no + 1, 70,
+    :balance_micros - 70, 'c:' || :key, now());
+UPDATE baseline.call_holds SET captured_micros = 70, status = 'committed', settled_at = now()
+    WHERE organization_id = 'org_' || :number AND call_id = 'c:' || :key AND status = 'open';
+UPDATE baseline.call_wallets SET balance_micros = balance_micros - 70,
+    held_micros = held_micros - 100, entry_no = entry_no + 1, updated_at = now()
+    WHERE organization_id = 'org_' || :number;
+COMMIT;
+"""
+_CHARGED = """
+    SELECT count(*), count(*) FILTER (WHERE status <> 'committed' OR captured_micros <> %s)
+    FROM call_holds WHERE organization_id = ANY (%s)
+"""
+_WRONG = """
+    SELECT count(*) FROM wallets w JOIN LATERAL (SELECT count(*) AS calls FROM call_holds h
+        WHERE h.organization_id = w.organization_id) c ON true
+    WHERE w.organization_id = ANY (%s)
+        AND (w.balance_micros, w.held_micros) <> (%s - %s * c.calls, 0)
+"""
+
+
+def reserve_commit(bench: Bench, rounds: int, seconds: float) -> list[Result]:
+    """This function will measure both doors against the hand-written transactions."""
+
+    def ours(door: str) -> float:
+        wallets = bench.make_wallets(_WALLETS)
+        bench.settle()
+        order = Order(bench.app_url, door, wallets, _THREADS, seconds)
+        rate, answered = run_callers(order, processes=_PROCESSES)
+        _check(bench, wallets, answered)
+        return rate
+
+    def hand_written() -> float:
+        with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+            owner.execute(_TABLES.format(wallets=_WALLETS, funds=FUNDS_MICROS))
+        bench.settle()
+        script = _SCRIPT.format(wallets=_WALLETS)
+        clients = _PROCESSES * _THREADS
+        return run_pgbench(bench.owner_url, script, clients=clients, seconds=seconds)
+
+    return [
+        compare(
+            f"reserve_commit{name}",
+            "cycles/s",
+            rounds,
+            value=partial(ours, door),
+            baseline=hand_written,
+        )
+        for door, name in _DOORS
+    ]
+
+
+def _check(bench: Bench, wallets: list[str], answered: int) -> None:
+    with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+        cycles, odd = owner.execute(_CHARGED, (CHARGE_MICROS, wallets)).fetchone() or (0, 0)
+        wrong = owner.execute(_WRONG, (wallets, FUNDS_MICROS, CHARGE_MICROS)).fetchone()
+    if cycles != answered or odd or wrong is None or wrong[0]:
+        raise SystemExit(f"wrong: {cycles} cycles for {answered}, {odd} odd holds, {wrong} wallets")

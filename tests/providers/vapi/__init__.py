@@ -1,0 +1,1 @@
+"""Vapi: messages proved and read, calls asked about and ended."""
