@@ -16,7 +16,7 @@ from domain.calls.watch import expire_unasked
 from domain.notes import WhoAndWhy
 from tests.db.support import at_once, patiently
 from tests.domain.calls.calls_by_hand import CENT, later
-from tests.domain.holds_by_hand import everything
+from tests.domain.holds_by_hand import commit, everything
 from tests.domain.support import debit, forget_jobs, staged, standing
 
 
@@ -207,13 +207,16 @@ def test_all_at_once_settle_once(reserved):
     assert reserved.timeline().count("settled") == 1
 
 
-def test_a_call_that_was_charged_otherwise_by_its_hold_alone_is_not_settled_again(reserved):
-    from tests.domain.holds_by_hand import commit
-
+def test_one_that_was_charged_otherwise_by_its_hold_alone_is_a_persons(reserved):
     commit(reserved.database, reserved.id, 5 * CENT)
-    with pytest.raises(NotSettled, match="c1"):
-        reserved.report(reserved.call(), 20, later(50))
+    reserved.report(reserved.call(), 20, later(50))
     assert (reserved.cents(), reserved.call().settled_at) == ((95, 0, 0), None)
+    (alert,) = reserved.alerts("call_unsettled")
+    assert alert.details["why"] == "the ledger refused: IDEMPOTENCY_CONFLICT"
+    # Who has looked into it may settle it for what was charged
+    by_hand(reserved, 5)
+    assert (reserved.cents(), reserved.call().cost_micros) == ((95, 0, 0), 5 * CENT)
+    assert reserved.alerts("call_unsettled") == []
 
 
 # By the company's own word

@@ -11,6 +11,7 @@ from domain.calls.watch import ABSENT_SECONDS
 from tests.db.support import at_once, holding, patiently
 from tests.domain.calls.calls_by_hand import CENT, execute, later
 from tests.domain.holds_by_hand import reserve
+from tests.domain.support import forget_jobs
 
 #: A report is waited for so long after the end, and a word of a live call so long.
 REPORT, SILENT = 120, 180
@@ -18,18 +19,23 @@ REPORT, SILENT = 120, 180
 OVER = 930
 
 
-def sweep(line, now):
-    """This function will sweep and give this organization's looks and expiries that it staged."""
+def sweep(line, now, *, still_owed=False):
+    """This function will sweep and give this organization's looks and expiries that it staged.
+
+    Those of before are over by then, unless they are still owed.
+    """
+    if not still_owed:
+        forget_jobs(line.database, line.id)
     before = line.do(lambda s: {job.id for job in s.query(Job).all()})
 
     def work(session):
         watch.sweep(session, now, report_seconds=REPORT, silent_seconds=SILENT)
         new = [job for job in session.query(Job).order_by(Job.id) if job.id not in before]
-        return [
+        return sorted(
             job.kwargs.get("call_id", job.name)
             for job in new
             if job.kwargs["organization_id"] == line.id
-        ]
+        )
 
     return line.do(work)
 
@@ -52,6 +58,22 @@ def test_one_that_nothing_was_heard_of_is_asked_about_once_a_minute(line):
     assert line.call().asked_at == later(SILENT + 1)
     assert sweep(line, later(SILENT + 61)) == []
     assert sweep(line, later(SILENT + 62)) == ["c1"]
+
+
+def test_one_whose_look_is_still_owed_is_told_to_a_person_and_not_asked_about_twice(line):
+    # Given a provider that cannot be asked for minutes, so that the look waits
+    line.reserve()
+    assert sweep(line, later(SILENT + 1)) == ["c1"]
+    assert line.alerts("hold_unanswered") == []
+    # When the sweeps go on
+    for minute in range(1, 6):
+        assert sweep(line, later(SILENT + 1 + 61 * minute), still_owed=True) == []
+    # Then it is asked about once, and somebody knows
+    assert line.jobs("look_at_call") == ["c1"]
+    (alert,) = line.alerts("hold_unanswered")
+    assert alert.details["why"] == "its look is still owed"
+    # And once that is over, it is asked about again
+    assert sweep(line, later(SILENT + 400)) == ["c1"]
 
 
 def test_one_that_was_heard_of_since_is_not(line):
@@ -98,9 +120,9 @@ def test_sweeps_at_once_ask_once_and_pass_over_what_others_have(line):
             )
         )
     ] * 6
-    before = len(line.jobs("look_at_call"))
+    forget_jobs(line.database, line.id)
     at_once(jobs)
-    assert len(line.jobs("look_at_call")) == before + 2
+    assert line.jobs("look_at_call") == ["c1", "c2"]
 
 
 # Who is expired without asking
@@ -112,7 +134,7 @@ def test_those_with_nobody_to_ask_are_given_back_in_one_batch(line):
     reserve(line.database, line.id, 10 * CENT, "c2", until=later(910))
     line.reserve("c3", seconds=10)
     assert sweep(line, later(909)) == ["c3"]
-    assert sorted(sweep(line, later(970))) == ["c3", "expire_holds"]
+    assert sweep(line, later(970)) == ["c3", "expire_holds"]
     assert expire(line, later(909)) == []
     assert expire(line, later(970)) == ["c1", "c2"]
     assert line.cents() == (100, 10, 0)
