@@ -169,6 +169,16 @@ def insert_many(
     return [str(row["id"]) for row in rows]
 
 
+def owed_arguments(session: Session, name: str) -> list[dict[str, Any]]:
+    """This function will give the arguments of a name's jobs that are neither done nor dead."""
+    rows = session.execute(
+        # What is owed has a bell, and only that is in the index.
+        text("SELECT kwargs FROM jobs WHERE name = :name AND ring_at IS NOT NULL"),
+        {"name": name},
+    )
+    return [row.kwargs for row in rows]
+
+
 def ring_after_commit(session: Session, staged: Staged) -> None:
     """This function will have the process ring for a job once this transaction is committed."""
     session.info.setdefault(_STAGED, []).append(staged)

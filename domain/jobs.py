@@ -216,6 +216,12 @@ def stage_many(
     return jobs.insert_many(session, name=job.name, queue=str(job.queue), many=many)
 
 
+def owed(session: Session, job: JobType) -> set[tuple[str, ...]]:
+    """This function will give the arguments, in order, of a kind's jobs that are not over yet."""
+    found = jobs.owed_arguments(session, job.name)
+    return {tuple(kwargs[name] for name in job.arguments) for kwargs in found}
+
+
 def _check_arguments(job: JobType, arguments: Mapping[str, str]) -> None:
     if set(arguments) != set(job.arguments):
         raise TypeError(f"{job.name} takes {job.arguments}, not {tuple(arguments)}")

@@ -55,7 +55,11 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
     )
     cost = 0 if waived else rate_of(call).cost_micros(duration_ms)
     if not is_priced(call):
-        settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
+        try:
+            settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
+        except NotSettled as no:
+            # It will refuse the next word as well: that it was charged otherwise is a person's.
+            tell_unsettled(session, call, f"the ledger refused: {no.code}", now)
     elif call.cost_micros != cost:
         _tell_differs(session, call, duration_ms, cost, now)
 

@@ -21,7 +21,7 @@ from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.rows import HOLD_GRACE_SECONDS, note, stage_for
 from domain.calls.settlement import close_expired, settle_by_word, tell_unsettled
-from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, stage_many
+from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, owed, stage_many
 
 #: Calls, and organizations, that one sweep finds at most.
 SWEEP_MAX = 500
@@ -39,17 +39,23 @@ def sweep(
     """This function will stage looks at calls, and the expiry of holds that nobody is asked about.
 
     Asked about are calls whose hold is over, that ended `report_seconds` ago without a report, or
-    that live and were not heard of for `silent_seconds`; each once a minute at most. Gives how many
-    looks and how many organizations. Locks only the calls it marks as asked; those that somebody
-    else has locked are passed over.
+    that live and were not heard of for `silent_seconds`; each once a minute at most, and not again
+    while the last look is still owed, which is told to a person then. Gives how many looks and how
+    many organizations. Locks only the calls it marks as asked; those that somebody else has locked
+    are passed over.
     """
     looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
+    # A look is postponed, not failed, for as long as its provider's circuit is open.
+    waiting = owed(session, LOOK_AT_CALL) if looks else set()
+    unasked = [call for call in looks if (call.organization_id, call.id) not in waiting]
     for call in looks:
         call.asked_at = now
-    stage_for(session, LOOK_AT_CALL, looks)
+        if call not in unasked:
+            tell_unanswered(session, call.organization_id, call.id, "its look is still owed", now)
+    stage_for(session, LOOK_AT_CALL, unasked)
     organizations = _organizations_to_expire(session, now)
     stage_many(session, EXPIRE_HOLDS, [(one, {"organization_id": one}) for one in organizations])
-    return len(looks), len(organizations)
+    return len(unasked), len(organizations)
 
 
 def expire_unasked(session: Session, organization_id: str, now: datetime) -> list[str]:

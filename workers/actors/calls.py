@@ -91,8 +91,9 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
         return
     try:
         found = run.providers.vapi.get_call(provider_call_id)
-    except (ProviderUnavailable, CredentialsRejected) as error:
-        if run.claim.failures + 1 < LOOK_AT_CALL.policy.attempts:
+    except (ProviderUnavailable, CredentialsRejected, Refused) as error:
+        # An id that cannot be one of Vapi's is no better the next time.
+        if run.claim.failures + 1 < LOOK_AT_CALL.policy.attempts and not isinstance(error, Refused):
             raise
         why = str(error)
         run.record(

@@ -219,7 +219,8 @@ class Line:
 
     def jobs(self, name: str) -> list[str]:
         """This function will give the calls that jobs of a name are staged for."""
-        return [job.kwargs.get("call_id", "") for job in staged(self.database, self.id, name)]
+        found = staged(self.database, self.id, name)
+        return sorted(job.kwargs.get("call_id", "") for job in found)
 
 
 @pytest.fixture

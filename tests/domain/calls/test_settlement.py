@@ -1,0 +1,286 @@
+"""What a call cost: settled once, by whoever says so first; what nobody can tell is a person's."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import FaultPolicy
+from base.outcomes import Refused
+from db.models import OperatorAct
+from domain import posture
+from domain.calls import settlement
+from domain.calls.rates import Rate
+from domain.calls.rows import CallNotFound
+from domain.calls.settlement import DURATION_MS_MAX, NotSettled
+from domain.calls.watch import expire_unasked
+from domain.notes import WhoAndWhy
+from tests.db.support import at_once, patiently
+from tests.domain.calls.calls_by_hand import CENT, later
+from tests.domain.holds_by_hand import commit, everything
+from tests.domain.support import debit, forget_jobs, staged, standing
+
+
+@pytest.fixture
+def reserved(line):
+    """A call with a hold of thirty seconds, which talks since ten seconds after T0."""
+    line.reserve(seconds=30)
+    line.hear(line.call(), "in_progress", later(10))
+    forget_jobs(line.database, line.id)
+    return line
+
+
+def by_hand(line, seconds, **more):
+    given = {"operator": "ann", "why": "the report was lost", **more}
+    return line.do(
+        lambda s: settlement.settle_by_hand(
+            s, line.id, "c1", duration_ms=round(seconds * 1000), now=later(500), **given
+        )
+    )
+
+
+# By the report
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cost", "released"), [(20, 20, 10), (29.001, 30, 0), (30, 30, 0)]
+)
+def test_a_report_charges_the_real_duration_and_gives_back_the_rest(
+    reserved, seconds, cost, released
+):
+    reserved.report(reserved.call(), seconds, later(50))
+    call, hold = reserved.call(), reserved.hold()
+    assert (call.status, call.settled_by, call.cost_micros) == ("ended", "report", cost * CENT)
+    assert call.duration_ms == round(seconds * 1000)
+    assert (hold.captured_micros, hold.released_micros) == (cost * CENT, released * CENT)
+    assert reserved.cents() == (100 - cost, 0, 0)
+    assert call.tick_at is None
+
+
+def test_one_that_cost_more_than_its_hold_takes_from_what_is_available(reserved):
+    reserved.report(reserved.call(), 45, later(60))
+    assert reserved.cents() == (55, 0, 0)
+    assert reserved.alerts("call_shortfall") == []
+
+
+def test_what_cannot_be_charged_is_owed_freezes_is_told_and_ends_the_other_calls(reserved):
+    # Given two calls that live, and a debt limit
+    reserved.debt(20)
+    reserved.reserve("c2", seconds=40)
+    # When one has cost all there is, the debt limit, and ten cents more
+    reserved.report(reserved.call(), 90, later(120))
+    # Then no more than the limit is charged: the other's hold stays whole
+    assert reserved.cents() == (20, 40, 10)
+    assert standing(reserved.database, reserved.id) == {"call_shortfall"}
+    (alert,) = reserved.alerts("call_shortfall")
+    assert alert.details == {"owed_micros": 10 * CENT, "cost_micros": 90 * CENT}
+    # And the check of posture that follows ends the other
+    assert staged(reserved.database, reserved.id, "enforce_organization")
+    reserved.do(lambda s: posture.apply_posture(s, reserved.id, later(121)))
+    assert reserved.call("c2").end_cause == "wallet_frozen"
+    # And money that comes in pays what is owed, and lifts it
+    reserved.pay(50)
+    assert standing(reserved.database, reserved.id) == set()
+
+
+@pytest.mark.parametrize("never", [True, False])
+def test_one_that_cost_nothing_gives_its_whole_hold_back(reserved, never):
+    reserved.report(reserved.call(), None if never else 0, later(50), never_connected=never)
+    assert reserved.cents() == (100, 0, 0)
+    assert (reserved.hold().status, reserved.hold().billed_micros) == ("released", None)
+    assert (reserved.call().cost_micros, reserved.call().duration_ms) == (0, 0)
+
+
+def test_one_that_never_was_connected_costs_nothing_whatever_duration_is_said(line):
+    line.rate(Rate(60 * CENT, 60, 50 * CENT))
+    line.reserve(seconds=30)
+    line.report(line.call(), 12, later(50), never_connected=True)
+    assert line.cents() == (100, 0, 0)
+
+
+def test_a_minimum_and_whole_minutes_are_charged(line):
+    line.rate(Rate(60 * CENT, 60, 70 * CENT))
+    line.reserve(seconds=30)
+    line.report(line.call(), 1, later(50))
+    assert line.cents() == (30, 0, 0)
+
+
+# Faults of the provider
+
+
+@pytest.mark.parametrize(("policy", "cost"), [(FaultPolicy.WAIVE, 0), (FaultPolicy.CHARGE, 20)])
+def test_who_pays_for_its_providers_fault_is_a_term(reserved, policy, cost):
+    reserved.terms(fault_policy=policy)
+    reserved.report(reserved.call(), 20, later(50), provider_fault=True)
+    assert reserved.cents() == (100 - cost, 0, 0)
+    assert (reserved.call().duration_ms, reserved.call().cost_micros) == (20_000, cost * CENT)
+
+
+# What cannot be told
+
+
+def test_a_report_without_a_duration_asks_and_the_answer_settles(reserved):
+    reserved.report(reserved.call(), None, later(50))
+    assert (reserved.call().settled_at, reserved.hold().status) == (None, "open")
+    assert reserved.jobs("look_at_call") == ["c1"]
+    reserved.look(reserved.call(), "ended", later(51), duration_ms=20_000)
+    assert reserved.cents() == (80, 0, 0)
+    assert reserved.call().settled_by == "look"
+
+
+def test_where_the_answer_has_none_either_our_own_meter_tells(reserved):
+    reserved.report(reserved.call(), None, later(33))
+    reserved.look(reserved.call(), "ended", later(60))
+    # It talked from 10 to 33, as we were told
+    assert (reserved.call().cost_micros, reserved.call().duration_ms) == (23 * CENT, 23_000)
+    assert "metered_by_us" in reserved.call().oddities
+    assert reserved.alerts("call_unsettled") == []
+
+
+def test_our_own_meter_never_tells_of_more_than_the_longest_call(reserved):
+    reserved.hear(reserved.call(), "ended", later(10 + 2 * 43_260))
+    reserved.look(reserved.call(), "ended", later(10 + 2 * 43_260))
+    assert reserved.call().duration_ms == DURATION_MS_MAX
+
+
+@pytest.mark.parametrize("begun", ["never heard of", "admitted"])
+def test_where_nobody_can_tell_the_hold_stays_until_a_person_has(line, begun):
+    if begun == "admitted":
+        call_id = line.let_in()
+    else:
+        line.reserve(call_id := "c1", seconds=60)
+    line.hear(line.call(call_id), "ended", later(20))
+    for _ in range(2):
+        line.look(line.call(call_id), "ended", later(60))
+    assert line.cents() == (100, 60, 0)
+    assert len(line.alerts("call_unsettled")) == 1
+    assert line.call(call_id).settled_at is None
+    # When a person has told
+    line.do(
+        lambda s: settlement.settle_by_hand(
+            s, line.id, call_id, duration_ms=9_000, operator="ann", why="asked", now=later(90)
+        )
+    )
+    assert line.cents() == (91, 0, 0)
+    assert line.alerts("call_unsettled") == []
+
+
+# Once
+
+
+def test_who_says_so_first_settles_and_the_same_again_changes_nothing(reserved):
+    reserved.report(reserved.call(), 20, later(50))
+    before = everything(reserved.database, reserved.id)
+    reserved.report(reserved.call(), 20, later(51))
+    reserved.look(reserved.call(), "ended", later(52), duration_ms=19_500)
+    assert reserved.settle_by_api("c1", 20, later(53)).replayed
+    assert everything(reserved.database, reserved.id) == before
+    assert reserved.call().settled_by == "report"
+    assert reserved.timeline().count("settled") == 1
+    assert reserved.alerts("call_differs") == []
+
+
+@pytest.mark.parametrize("other", ["report", "look"])
+def test_another_word_afterwards_moves_nothing_and_is_told(reserved, other):
+    reserved.settle_by_api("c1", 20, later(40))
+    before = everything(reserved.database, reserved.id)
+    if other == "report":
+        reserved.report(reserved.call(), 25, later(50))
+    else:
+        reserved.look(reserved.call(), "ended", later(50), duration_ms=25_000)
+    assert everything(reserved.database, reserved.id) == before
+    (alert,) = reserved.alerts("call_differs")
+    assert alert.details == {
+        "settled_micros": 20 * CENT,
+        "said_micros": 25 * CENT,
+        "said_ms": 25_000,
+    }
+
+
+def test_all_at_once_settle_once(reserved):
+    call = reserved.call()
+    jobs = [patiently(lambda: reserved.report(call, 20, later(50)))] * 4
+    jobs += [patiently(lambda: reserved.look(call, "ended", later(50), duration_ms=20_000))] * 4
+    jobs += [patiently(lambda: reserved.settle_by_api("c1", 20, later(50)))] * 4
+    results = at_once(jobs)
+    assert not [one for one in results if isinstance(one, BaseException)]
+    assert reserved.cents() == (80, 0, 0)
+    assert reserved.timeline().count("settled") == 1
+
+
+def test_one_that_was_charged_otherwise_by_its_hold_alone_is_a_persons(reserved):
+    commit(reserved.database, reserved.id, 5 * CENT)
+    reserved.report(reserved.call(), 20, later(50))
+    assert (reserved.cents(), reserved.call().settled_at) == ((95, 0, 0), None)
+    (alert,) = reserved.alerts("call_unsettled")
+    assert alert.details["why"] == "the ledger refused: IDEMPOTENCY_CONFLICT"
+    # Who has looked into it may settle it for what was charged
+    by_hand(reserved, 5)
+    assert (reserved.cents(), reserved.call().cost_micros) == ((95, 0, 0), 5 * CENT)
+    assert reserved.alerts("call_unsettled") == []
+
+
+# By the company's own word
+
+
+def test_the_api_settles_and_answers_the_same_again_and_refuses_another(reserved):
+    assert reserved.settle_by_api("c1", 20, later(40)).ok
+    assert reserved.call().settled_by == "api"
+    assert reserved.settle_by_api("c1", 20, later(41)).replayed
+    with pytest.raises(NotSettled) as no:
+        reserved.settle_by_api("c1", 21, later(42))
+    assert no.value.code == "IDEMPOTENCY_CONFLICT"
+    assert reserved.cents() == (80, 0, 0)
+
+
+def test_the_api_may_say_no_more_than_the_longest_call_and_only_of_one_that_there_is(reserved):
+    for seconds in (-0.001, DURATION_MS_MAX / 1000 + 0.001):
+        with pytest.raises(Refused, match="ms"):
+            reserved.settle_by_api("c1", seconds)
+    with pytest.raises(CallNotFound):
+        reserved.settle_by_api("another", 1)
+    assert reserved.cents() == (100, 30, 0)
+
+
+def test_after_its_hold_expired_the_api_bills_directly(line):
+    line.reserve(seconds=30, provider=None)
+    line.do(lambda s: expire_unasked(s, line.id, later(930)))
+    line.settle_by_api("c1", 20, later(940))
+    assert line.cents() == (80, 0, 0)
+    assert (line.call().settled_by, line.hold().billed_micros) == ("api", 20 * CENT)
+
+
+# By hand
+
+
+def test_an_operator_settles_once_with_a_reason(reserved):
+    with pytest.raises(WhoAndWhy):
+        by_hand(reserved, 10, why=" ")
+    assert reserved.call().settled_at is None
+    by_hand(reserved, 10)
+    assert (reserved.cents(), reserved.call().settled_by) == ((90, 0, 0), "operator")
+    with pytest.raises(Refused) as no:
+        by_hand(reserved, 10)
+    assert no.value.code == "CALL_SETTLED"
+    acts = reserved.do(lambda s: s.query(OperatorAct).filter_by(subject=f"{reserved.id} c1").all())
+    assert [(act.act, act.operator, act.why) for act in acts] == [
+        ("call.settle", "ann", "the report was lost")
+    ]
+
+
+def test_an_operator_may_settle_one_whose_hold_expired(line):
+    line.reserve(seconds=30, provider=None)
+    line.do(lambda s: expire_unasked(s, line.id, later(930)))
+    by_hand(line, 10)
+    assert line.cents() == (90, 0, 0)
+
+
+def test_a_bound_holds_for_operators_too(reserved):
+    with pytest.raises(Refused, match="ms"):
+        by_hand(reserved, DURATION_MS_MAX / 1000 + 1)
+    assert reserved.cents() == (100, 30, 0)
+
+
+def test_money_that_was_spent_meanwhile_is_not_there_for_what_is_over_the_hold(reserved):
+    debit(reserved.database, reserved.id, 70 * CENT)
+    reserved.report(reserved.call(), 31, later(60))
+    assert reserved.cents() == (0, 0, 1)
