@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +11,19 @@ from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
 from base.money import text_from_micros
-from cli.commands.shared import By, Failure, Json, Org, Why, act, me, micros_of, show, tell
+from cli.commands.shared import (
+    By,
+    Failure,
+    Json,
+    Org,
+    Why,
+    act,
+    clear_errors,
+    me,
+    micros_of,
+    show,
+    tell,
+)
 from domain import books
 from domain.calls import doors as call_doors
 from domain.calls import rates as call_rates
@@ -139,14 +151,14 @@ def set_terms(
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
-    def work(session: Session, now: datetime) -> None:
-        if not changes:
+    if not changes:
+        with clear_errors():
             raise Failure("name at least one term to change")
-        books.balance(session, organization_id, now)
-        changed = replace(call_terms.terms_of(session, organization_id), **changes)
-        call_terms.set_terms(session, organization_id, changed, by=by or me(), why=why, now=now)
-
-    act(work)
+    act(
+        lambda session, now: call_terms.change_terms(
+            session, organization_id, changes, by=by or me(), why=why, now=now
+        )
+    )
     tell(f"changed: {', '.join(changes)}", {"changed": changes}, as_json)
 
 
