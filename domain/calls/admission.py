@@ -19,6 +19,7 @@ from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from domain import holds
 from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
 from domain.calls.rates import Rate, rate_for
 from domain.calls.rows import (
     BEGIN_LOOK_SECONDS,
@@ -74,10 +75,10 @@ class _NotAdmitted(Exception):
 def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     """This function will let a call in with its first hold, or refuse it.
 
-    It gets the time that what is available pays for at its start, 10 s at least; the hold is the
-    first step of that. Replay: the same call gets the same answer while it lives; CALL_SETTLED
-    after. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, can_send's reasons, and what holds.reserve
-    refuses.
+    It gets the time that what is available pays for at its start, 10 s at least, and no less than
+    it takes to end it in time; the hold is the first step of that. Replay: the same call gets the
+    same answer while it lives; CALL_SETTLED after. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE,
+    can_send's reasons, and what holds.reserve refuses.
     """
     door = find_door(
         session,
@@ -204,9 +205,15 @@ def write_call(session: Session, call: Call, rate: Rate, currency: str, now: dat
     session.flush()
 
 
-def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int:
-    """This function will give how long a call may last on what is available, by its terms."""
-    return min(rate.seconds_for(available_micros), terms.max_duration_seconds)
+def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | None:
+    """This function will give how long a call may last on what is available; None is too short.
+
+    Too short is what the platform cannot be told, or what is over before the call can be ended.
+    """
+    paid = rate.seconds_for(available_micros)
+    if paid < max(DURATION_SECONDS_MIN, seconds_to_end_in_time(terms)):
+        return None
+    return min(paid, terms.max_duration_seconds)
 
 
 def refusal_of(code: str) -> WalletOutcome:
@@ -230,7 +237,7 @@ def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
     held = hold.reserved_micros if hold is not None and hold.status == HoldStatus.OPEN else 0
     available = max(0, wallet.balance_micros - wallet.held_micros)
     longest = longest_seconds(rate_of(call), held + available, terms)
-    if longest < DURATION_SECONDS_MIN:
+    if longest is None:
         raise _NotAdmitted("INSUFFICIENT_FUNDS", call.id)
     return longest
 
@@ -255,7 +262,7 @@ def _let_in(
     if rate is None:
         raise _NotAdmitted("NO_RATE")
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
-    if longest < DURATION_SECONDS_MIN:
+    if longest is None:
         raise _NotAdmitted("INSUFFICIENT_FUNDS")
     call = Call(
         organization_id=door.organization_id,
@@ -272,7 +279,7 @@ def _let_in(
         # Ours is the first word of its life: it costs from now on, until its provider's own word.
         metered_from=now,
     )
-    first_seconds = min(rate.up_to_increment(terms.step_seconds), longest)
+    first_seconds = min(first_step_seconds(rate, terms), longest)
     outcome = open_call(session, call, rate, wallet.currency, seconds=first_seconds, now=now)
     if not outcome.ok:
         raise _NotAdmitted(outcome.outcome)

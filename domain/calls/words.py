@@ -19,6 +19,7 @@ from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.admission import open_call, write_call
 from domain.calls.doors import find_door, twilio_account_of
 from domain.calls.endings import decide_ending
+from domain.calls.metering import first_step_seconds
 from domain.calls.rates import rate_for
 from domain.calls.rows import call_of_provider, is_priced, note
 from domain.calls.settlement import DURATION_MS_MAX, settle_by_word
@@ -117,7 +118,7 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     if facts.status is CallStatus.ENDED:
         write_call(session, call, rate, wallet.currency, now)
     else:
-        step = rate.up_to_increment(terms_of(session, organization_id).step_seconds)
+        step = first_step_seconds(rate, terms_of(session, organization_id))
         # It talks already, so it gets what there is; where there is nothing, the ledger says why.
         paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
         seconds = min(step, paid) or step

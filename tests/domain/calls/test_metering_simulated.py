@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.calls.metering import LEAD_SECONDS, Metered, share_out
+from domain.calls.admission import longest_seconds
+from domain.calls.metering import LEAD_SECONDS, Metered, first_step_seconds, share_out
 from domain.calls.rates import INCREMENTS_SECONDS, Rate
 from domain.calls.terms import Terms
 
@@ -57,10 +58,10 @@ class Wallet:
             chance.choice(INCREMENTS_SECONDS),
             chance.choice([0, 0, 50 * CENT]),
         )
-        seconds = rate.seconds_for(self.available)
-        if seconds < 10:
+        seconds = longest_seconds(rate, self.available, terms)
+        if seconds is None:
             return
-        hold = rate.cost_micros(1000 * min(rate.up_to_increment(terms.step_seconds), seconds))
+        hold = rate.cost_micros(1000 * min(first_step_seconds(rate, terms), seconds))
         self.held += hold
         over = self.now + chance.choice([chance.uniform(0, 30), chance.uniform(0, 900)])
         self.lives.append(Life(rate, self.now, over, hold, look=self.now))
