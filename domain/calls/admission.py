@@ -6,7 +6,8 @@ A call is let in only with a hold; what a hold does not cover is metered, and en
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from domain import holds
 from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.metering import LEAD_SECONDS
 from domain.calls.rates import Rate, rate_for
 from domain.calls.rows import (
     BEGIN_LOOK_SECONDS,
@@ -52,6 +54,8 @@ class Admission:
     text: str
     assistant_id: str | None = None
     max_duration_seconds: int = 0
+    #: Whether the call was made known by this answer, and not by one before.
+    is_new: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,9 @@ class _NotAdmitted(Exception):
 def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     """This function will let a call in with its first hold, or refuse it.
 
-    It gets the time that what is available pays for at its start, 10 s at least; the hold is the
-    first step of that. Replay: the same call gets the same answer while it lives; CALL_SETTLED
-    after. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, can_send's reasons, and what holds.reserve
+    It gets the time that what is available pays for at its start, 10 s and its margin at least; the
+    hold is the first step of that. Replay: the same call gets the same answer while it lives;
+    CALL_SETTLED after. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, can_send's reasons, and what holds.reserve
     refuses.
     """
     door = find_door(
@@ -91,11 +95,10 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     wallet = lock_wallet(session, organization_id)
     try:
         # Under the wallet's lock: the same request twice at once is one call.
-        call = _known(session, ask, organization_id)
-        if call is None:
-            call = _let_in(session, ask, door, wallet, terms, now=now)
-        elif call.max_duration_seconds is None and wallet is not None:
-            call.max_duration_seconds = _cap_of(session, call, wallet, terms)
+        known = _known(session, ask, organization_id)
+        call = known or _let_in(session, ask, door, wallet, terms, now=now)
+        if known is not None:
+            _answer_again(session, known, wallet, terms, now)
     except _NotAdmitted as no:
         return Admission(organization_id, no.call_id, no.code, terms.refusal_text)
     return Admission(
@@ -105,18 +108,22 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         terms.refusal_text,
         assistant_id=door.assistant_id or call.assistant_id,
         max_duration_seconds=call.max_duration_seconds or DURATION_SECONDS_MIN,
+        is_new=known is None,
     )
 
 
 def withdraw(session: Session, organization_id: str, call_id: str, now: datetime) -> bool:
     """This function will undo the letting in of a call that was refused meanwhile.
 
-    Its hold is given back; one that its provider says has begun is left alone. False if nothing was
-    left to undo. Replay: is one such.
+    Its hold is given back; one that its provider says has begun, or asked about again, is left
+    alone: the second answer may have let it in. False if nothing was left to undo. Replay: is one
+    such.
     """
     lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
     if call is None or call.settled_at is not None or call.status != CallStatus.ADMITTED:
+        return False
+    if call.seen_at is not None:
         return False
     settle(session, call, duration_ms=0, cost_micros=0, by="withdrawn", now=now)
     return True
@@ -209,6 +216,12 @@ def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int:
     return min(rate.seconds_for(available_micros), terms.max_duration_seconds)
 
 
+def shortest_seconds(terms: Terms) -> int:
+    """This function will give the least that a call is let in for: less would be ended at once, and
+    might last longer than it is paid for while it is told so."""
+    return max(DURATION_SECONDS_MIN, math.floor(terms.margin_seconds + LEAD_SECONDS) + 1)
+
+
 def refusal_of(code: str) -> WalletOutcome:
     """This function will say no in the ledger's own form, where it was not asked."""
     return WalletOutcome(code, False, None, None, None, None, None)
@@ -224,13 +237,22 @@ def _known(session: Session, ask: CallAsk, organization_id: str) -> Call | None:
     return call
 
 
+def _answer_again(
+    session: Session, call: Call, wallet: Wallet | None, terms: Terms, now: datetime
+) -> None:
+    if call.max_duration_seconds is None and wallet is not None:
+        call.max_duration_seconds = _cap_of(session, call, wallet, terms)
+    # A word of its provider's as any other: what answered the first one late must not undo this.
+    call.seen_at = now
+
+
 def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
     """For one that is known by its hold alone: it was reserved for, and now asks who answers."""
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     held = hold.reserved_micros if hold is not None and hold.status == HoldStatus.OPEN else 0
     available = max(0, wallet.balance_micros - wallet.held_micros)
     longest = longest_seconds(rate_of(call), held + available, terms)
-    if longest < DURATION_SECONDS_MIN:
+    if longest < shortest_seconds(terms):
         raise _NotAdmitted("INSUFFICIENT_FUNDS", call.id)
     return longest
 
@@ -255,7 +277,7 @@ def _let_in(
     if rate is None:
         raise _NotAdmitted("NO_RATE")
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
-    if longest < DURATION_SECONDS_MIN:
+    if longest < shortest_seconds(terms):
         raise _NotAdmitted("INSUFFICIENT_FUNDS")
     call = Call(
         organization_id=door.organization_id,

@@ -7,9 +7,10 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from domain.calls.admission import shortest_seconds
 from domain.calls.metering import LEAD_SECONDS, Metered, share_out
 from domain.calls.rates import INCREMENTS_SECONDS, Rate
 from domain.calls.terms import Terms
@@ -58,7 +59,7 @@ class Wallet:
             chance.choice([0, 0, 50 * CENT]),
         )
         seconds = rate.seconds_for(self.available)
-        if seconds < 10:
+        if seconds < shortest_seconds(terms):
             return
         hold = rate.cost_micros(1000 * min(rate.up_to_increment(terms.step_seconds), seconds))
         self.held += hold
@@ -127,6 +128,13 @@ def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wal
     return wallet
 
 
+# Let in for less than its margin, a call was ended too late.
+@example(
+    seed=17329,
+    terms=Terms(step_seconds=31, margin_seconds=14, warn_before_seconds=60),
+    cents=393,
+    debt_cents=0,
+)
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
