@@ -7,11 +7,14 @@ go out past any line. A control address is taken only from an answer of the API 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
+
+import httpx
 
 from base.facts import CallFacts
 from base.outcomes import ProviderUnavailable, Refused
@@ -23,6 +26,7 @@ from providers.vapi.readings import call_facts, call_id_of
 VAPI_URL = "https://api.vapi.ai"
 #: Whose hosts a control address may name: this one and all below it.
 _DOMAIN = "vapi.ai"
+_HOST = re.compile(r"[a-z0-9.-]+", re.ASCII)
 _HTTPS_PORT = 443
 _ADDRESS_LENGTH_MAX = 2_000
 
@@ -128,7 +132,7 @@ class VapiApi:
             raise ProviderUnavailable(f"Vapi answered {answer.status}")
         try:
             call = json.loads(answer.body, parse_float=Decimal)
-        except (ValueError, RecursionError):
+        except (ValueError, ArithmeticError, RecursionError):
             raise ProviderUnavailable("the answer is not JSON") from None
         if call_id_of(call) != external_id:
             raise ProviderUnavailable("the answer is about something else")
@@ -153,9 +157,16 @@ class VapiApi:
                 parts.scheme == "https"
                 and port in (None, _HTTPS_PORT)
                 and (host == _DOMAIN or host.endswith(f".{_DOMAIN}"))
+                and _HOST.fullmatch(host) is not None
             )
+        try:
+            # As it will be read: whatever the client takes for another address, or for none.
+            sent_to = httpx.URL(address).host
+        except (httpx.InvalidURL, UnicodeError):
+            raise Refused("CONTROL_URL", "not an address") from None
         if (
             not is_theirs
+            or sent_to != host
             or parts.username is not None
             or parts.password is not None
             or len(address) > _ADDRESS_LENGTH_MAX

@@ -86,7 +86,7 @@ def parse(body: bytes) -> VapiMessage:
     """
     try:
         envelope = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         raise MalformedWebhook("the body is not JSON") from None
     message = envelope.get("message") if isinstance(envelope, dict) else None
     if not isinstance(message, dict):

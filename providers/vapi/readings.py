@@ -192,7 +192,8 @@ def _counted_ms(value: object, odd: list[str]) -> int | None:
     if number < 0:
         odd.append("negative_duration")
         return None
-    if number * 1000 > DURATION_MS_MAX:
+    # Compared before it is multiplied: a number may be so large that no more than that can be done.
+    if number > DURATION_MS_MAX or number * 1000 > DURATION_MS_MAX:
         odd.append("absurd_duration")
         return None
     return int((number * 1000).to_integral_value(ROUND_HALF_UP))

@@ -72,6 +72,9 @@ def test_a_whole_report_is_read_exactly():
         ({"startedAt": 7, "endedAt": None}, None, ("startedAt",)),
         ({"durationSeconds": -1}, None, ("negative_duration",)),
         ({"durationSeconds": Decimal("1e9")}, None, ("absurd_duration",)),
+        ({"durationSeconds": Decimal("1e999999999999999999")}, None, ("absurd_duration",)),
+        ({"durationSeconds": Decimal("-1e999999999999999999")}, None, ("negative_duration",)),
+        ({"durationSeconds": Decimal("1e-999999999999999999")}, 0, ()),
         ({"durationSeconds": "60"}, None, ("durationSeconds",)),
         ({"durationSeconds": True}, None, ("durationSeconds",)),
         ({"durationSeconds": None}, None, ()),
@@ -232,3 +235,9 @@ def test_a_request_is_read_with_our_number_whole_and_theirs_masked():
 def test_a_campaigns_question_names_it():
     ask = predial_of(message(type="campaign.predial", campaignId="c1", contact={"id": "k1"}))
     assert (ask.campaign_id, ask.contact_id) == ("c1", "k1")
+
+
+@pytest.mark.parametrize("number", ["1e99999999999999999999", "-1e-99999999999999999999", "NaN"])
+def test_a_number_that_is_none_makes_a_message_malformed(number):
+    with pytest.raises(MalformedWebhook):
+        parse(f'{{"message": {{"type": "hang", "cost": {number}}}}}'.encode())
