@@ -80,8 +80,8 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
 
     It gets the time that what is available pays for at its start, 10 s and its margin at least; the
     hold is the first step of that. Replay: the same call gets the same answer while it lives;
-    CALL_SETTLED after. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, can_send's reasons, and what holds.reserve
-    refuses.
+    CALL_SETTLED after. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, can_send's reasons, and what
+    holds.reserve refuses.
     """
     door = find_door(
         session,
