@@ -6,7 +6,6 @@ A call is let in only with a hold; what a hold does not cover is metered, and en
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -220,12 +219,6 @@ def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | No
     if paid < max(DURATION_SECONDS_MIN, seconds_to_end_in_time(terms)):
         return None
     return min(paid, terms.max_duration_seconds)
-
-
-def shortest_seconds(terms: Terms) -> int:
-    """This function will give the least that a call is let in for: less would be ended at once, and
-    might last longer than it is paid for while it is told so."""
-    return max(DURATION_SECONDS_MIN, math.floor(terms.margin_seconds + LEAD_SECONDS) + 1)
 
 
 def refusal_of(code: str) -> WalletOutcome:

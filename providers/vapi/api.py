@@ -12,8 +12,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
-
 from base.facts import CallFacts
 from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
