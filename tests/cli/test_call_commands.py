@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from db.engine import Database, clock
-from domain.calls import admission
+from domain.calls import reserving
 from tests.world import fund, make_organization
 
 ORG_MICROS = 5_000_000
@@ -37,7 +37,7 @@ def call(org, run, database, urls):
     )
     owner.close()
     reserved = database.run(
-        lambda session: admission.reserve_for_call(
+        lambda session: reserving.reserve_for_call(
             session,
             org,
             call_id="visit-1",
