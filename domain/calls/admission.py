@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus, HoldStatus
-from base.facts import CallAsk
+from base.facts import CallAsk, PredialAsk
 from base.ids import new_id
 from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
@@ -101,6 +101,17 @@ def withdraw(session: Session, organization_id: str, call_id: str, now: datetime
         return False
     settle(session, call, duration_ms=0, cost_micros=0, by="withdrawn", now=now)
     return True
+
+
+def may_dial(session: Session, ask: PredialAsk, now: datetime) -> bool:
+    """This function will tell whether a campaign at the provider may dial; nobody's may not."""
+    door = find_door(
+        session,
+        assistant_id=ask.assistant_id,
+        phone_numbers=(ask.phone_number_id,),
+        campaign_id=ask.campaign_id,
+    )
+    return door is not None and can_send(session, door.organization_id, now) is None
 
 
 def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int:
