@@ -9,7 +9,7 @@ import pytest
 
 from base.clock import wait_until
 from chaos.count import count_problems
-from chaos.house import CALL_RATE
+from chaos.customers import CALL_RATE
 from chaos.facts import Customer, read_facts
 from chaos.journal import Journal, read_journal
 from chaos.report import Report, refusals
