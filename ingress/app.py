@@ -45,6 +45,7 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     Raises: SettingsError when PayPal's webhook id is missing or wrong.
     """
     ringer = Ringer(settings.redis_url)
+    # One connection for each request that the API works on, and two for what is read beside them.
     database = Database(settings.database_url, name="ingress", pool_size=AT_ONCE_MAX + 2)
     inbox = InboxBatcher(settings.database_url, ringer.ring)
     refusals = RefusalLog(settings.database_url)
