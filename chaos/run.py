@@ -15,6 +15,7 @@ from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Child
 from chaos.count import count_problems
+from chaos.customers import make_customers
 from chaos.facts import Customer, Problem, read_facts
 from chaos.faults import Planned, plan, strike
 from chaos.house import House
@@ -49,7 +50,7 @@ def run(asked: Asked) -> Report:
     report.say(f"starting the house (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
     with House(plan_of(asked.sabotage), keep=asked.keep) as house:
         house.start_processes()
-        customers = house.make_customers(_CUSTOMERS)
+        customers = make_customers(house, _CUSTOMERS)
         _rest(house, asked.rest_seconds)
         for words in sabotage_database(house, asked.sabotage):
             report.say(f"sabotage: {words}")

@@ -25,7 +25,7 @@ from base.outcomes import NotYet, OutcomeUnknown, Refused
 from db.address import driver_url, sqlalchemy_url
 from db.busy import DatabaseBusy, StatementTooSlow
 from db.combiner import Combiner
-from db.jobs import Staged, staged_in
+from db.staging import Staged, staged_in
 
 __all__ = [
     "Database",

@@ -27,15 +27,18 @@ OVERRIDE_DAYS_MAX = 30
 
 @dataclass(frozen=True)
 class WalletOutcome:
-    """What an operation came to: "OK" or the refusal's code; a replay answers as the first time."""
+    """What an operation came to: "OK" or the refusal's code; a replay answers as the first time.
+
+    One without figures was answered before the ledger was asked.
+    """
 
     outcome: str
     replayed: bool
-    entry_no: int | None
-    balance_micros: int | None
-    held_micros: int | None
-    owed_micros: int | None
-    available_before_micros: int | None
+    entry_no: int | None = None
+    balance_micros: int | None = None
+    held_micros: int | None = None
+    owed_micros: int | None = None
+    available_before_micros: int | None = None
 
     @property
     def ok(self) -> bool:

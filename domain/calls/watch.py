@@ -19,7 +19,7 @@ from db.locks import lock_call, lock_calls, lock_wallet
 from db.models import CallHold
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import HOLD_GRACE_SECONDS, note, stage_for
+from domain.calls.rows import HOLD_GRACE_SECONDS, mark_odd, note, stage_for
 from domain.calls.settlement import close_expired, settle_by_word, tell_unsettled
 from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, owed, stage_many
 
@@ -92,7 +92,7 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
         return
     if (now - call.created_at).total_seconds() < ABSENT_SECONDS:
         return
-    call.oddities = sorted({*call.oddities, "absent"})
+    mark_odd(call, "absent")
     note(session, call, "absent", now, "the provider knows no such call")
     hold = holds.hold_of_call(session, organization_id, call_id)
     is_held = hold is not None and hold.status == HoldStatus.OPEN

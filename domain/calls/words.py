@@ -16,12 +16,12 @@ from base.ids import new_id
 from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.admission import open_call, write_call
 from domain.calls.doors import find_door, leads_elsewhere, twilio_account_of
 from domain.calls.endings import decide_ending
 from domain.calls.metering import first_step_seconds
+from domain.calls.opening import open_call, write_call
 from domain.calls.rates import rate_for
-from domain.calls.rows import call_of_provider, is_priced, note, stage_for
+from domain.calls.rows import call_of_provider, is_priced, mark_odd, note, stage_for
 from domain.calls.settlement import DURATION_MS_MAX, settle_by_word
 from domain.calls.terms import terms_of
 from domain.jobs import END_CALL
@@ -176,7 +176,6 @@ def _new_call(
         twilio_account_sid=twilio_account_of(session, door),
         direction=direction,
         fail_open=let_in,
-        status=CallStatus.ADMITTED,
     )
 
 
@@ -220,7 +219,7 @@ def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime
     """From here on it costs: by our clock, less the time that the provider says has passed."""
     if talking_ms is not None and not 0 <= talking_ms <= DURATION_MS_MAX:
         # Believed, a timestamp in other units than expected would end the call for want of credit.
-        call.oddities = sorted({*call.oddities, "talking_ms"})
+        mark_odd(call, "talking_ms")
         talking_ms = None
     began = heard_at - timedelta(milliseconds=talking_ms or 0)
     # One that waited for our word cannot have begun before it; another may have talked for long.
@@ -254,7 +253,7 @@ def _fill_in(call: Call, facts: CallFacts) -> None:
     call.ended_reason = facts.ended_reason or call.ended_reason
     if facts.provider_cost_micros is not None:
         call.provider_cost_micros = facts.provider_cost_micros
-    call.oddities = sorted({*call.oddities, *facts.oddities})
+    mark_odd(call, *facts.oddities)
 
 
 def _tell_unknown(

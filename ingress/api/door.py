@@ -144,6 +144,11 @@ async def fields_of(request: Request) -> Fields:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in ("application/json", "application/x-www-form-urlencoded", ""):
         raise Refusal(415, "Unknown content", "Send application/json.")
+    return Fields(object_of(await body_of(request)))
+
+
+async def body_of(request: Request) -> bytes:
+    """This function will read a request's body. Raises: Refusal 400 if it breaks off, 413."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -154,7 +159,7 @@ async def fields_of(request: Request) -> Fields:
             parts.append(part)
     except ClientDisconnect:
         raise Refusal(400, "Broken off", "The body ended too early.") from None
-    return Fields(object_of(b"".join(parts)))
+    return b"".join(parts)
 
 
 def object_of(body: bytes) -> dict[str, Any]:

@@ -18,9 +18,7 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from domain.calls import admission
 from domain.calls.admission import Admission
-from domain.calls.doors import find_door
 from domain.calls.terms import Terms
-from domain.posture import can_send
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
 from ingress.calls.snapshot import KnownDoor, Snapshot
 from providers.vapi.messages import (
@@ -33,13 +31,12 @@ from providers.vapi.messages import (
     call_ask_of,
     predial_of,
 )
+from providers.vapi.readings import OUR_CALL, OUR_ORGANIZATION
 
 log = get_logger(__name__)
 
 #: The database said nothing in time, or nothing that can be relied on.
 _NO_ANSWER = (TooLate, NotYet, OutcomeUnknown)
-#: Where our ids stand in what is given along with a call.
-_ORGANIZATION, _CALL = "holdfast_organization", "holdfast_call"
 
 
 class CallAnswers:
@@ -76,7 +73,7 @@ class CallAnswers:
         if made.refusal is not None or made.assistant_id is None:
             log.info("call refused", call=ask.external_id, reason=made.refusal)
             return answer_refused(made.text)
-        ours = {_ORGANIZATION: made.organization_id or "", _CALL: made.call_id or ""}
+        ours = {OUR_ORGANIZATION: made.organization_id or "", OUR_CALL: made.call_id or ""}
         return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
 
     def _without_an_answer(
@@ -91,21 +88,15 @@ class CallAnswers:
         if door is None or not _is_open(door):
             return answer_refused(door.refusal_text if door else Terms().refusal_text)
         # Its first word makes it known, and metered: see domain/calls/words.
-        ours = {_ORGANIZATION: door.organization_id, _CALL: new_id("call")}
+        ours = {OUR_ORGANIZATION: door.organization_id, OUR_CALL: new_id("call")}
         return answer_admitted(str(door.assistant_id), int(door.fail_open_seconds or 0), ours)
 
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
-        def may_dial(session: Session, now: datetime) -> bool:
-            door = find_door(
-                session,
-                assistant_id=ask.assistant_id,
-                phone_numbers=(ask.phone_number_id,),
-                campaign_id=ask.campaign_id,
-            )
-            return door is not None and can_send(session, door.organization_id, now) is None
-
         try:
-            return answer_predial(await self._urgent.run(may_dial, until=until))
+            may_dial = await self._urgent.run(
+                lambda session, now: admission.may_dial(session, ask, now), until=until
+            )
+            return answer_predial(may_dial)
         except _NO_ANSWER as error:
             log.error("campaign not decided", campaign=ask.campaign_id, error=type(error).__name__)
             return answer_predial(False)

@@ -17,6 +17,8 @@ from providers.instants import instant_of
 
 #: Longest id that is believed, in characters.
 ID_LENGTH_MAX = 64
+#: Where our ids stand in the metadata that a call is given along, and bears from then on.
+OUR_ORGANIZATION, OUR_CALL = "holdfast_organization", "holdfast_call"
 #: The longest talk that is believed, in milliseconds: the platform's longest call, and a minute.
 DURATION_MS_MAX = 43_260_000
 _DURATION_SECONDS_MAX = DURATION_MS_MAX // 1000
@@ -120,8 +122,8 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         twilio_account_sid=account_of(number),
         our_party=last_digits(number.get("number")),
         their_party=last_digits(customer.get("number")),
-        organization_id=text_of(ours.get("holdfast_organization"), ID_LENGTH_MAX),
-        call_id=text_of(ours.get("holdfast_call"), ID_LENGTH_MAX),
+        organization_id=text_of(ours.get(OUR_ORGANIZATION), ID_LENGTH_MAX),
+        call_id=text_of(ours.get(OUR_CALL), ID_LENGTH_MAX),
         started_at=started_at,
         ended_at=ended_at,
         duration_ms=0 if never else duration_ms if is_over else None,

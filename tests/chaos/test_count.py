@@ -9,13 +9,13 @@ import pytest
 
 from base.clock import wait_until
 from chaos.count import count_problems
+from chaos.customers import CALL_RATE
 from chaos.facts import Customer, read_facts
-from chaos.house import CALL_RATE
 from chaos.journal import Journal, read_journal
 from chaos.report import Report, refusals
 from db.engine import driver_url
 from domain import holds, operators, wallet
-from domain.calls import admission
+from domain.calls import reserving
 from domain.calls.rates import set_rate
 
 
@@ -315,7 +315,7 @@ def take_phone(at_rest, provider_call_id: str) -> None:
 
     def reserve(session, now):
         set_rate(session, at_rest.org, CALL_RATE, by="x", why="y", now=now)
-        return admission.reserve_for_call(
+        return reserving.reserve_for_call(
             session,
             at_rest.org,
             call_id="p1",

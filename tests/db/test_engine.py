@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown, Refused
-from db import jobs
+from db import staging
 from db.engine import Database, DatabaseBusy, StatementTooSlow, clock, driver_url, sqlalchemy_url
 from tests.db.support import at_once, backend_of, hurried, scalar, wait_for_waiters
 
@@ -48,7 +48,7 @@ def name_of(urls, name):
 
 
 def stage(session):
-    return jobs.insert(session, name="x", queue="safety", kwargs={}, organization_id=None)
+    return staging.insert(session, name="x", queue="safety", kwargs={}, organization_id=None)
 
 
 def terminate(urls, pid):
@@ -95,7 +95,7 @@ def test_staged_jobs_are_told_once_and_only_after_the_commit(shared, shared_urls
     try:
         # When a transaction stages one that is due and one that waits
         def work(session):
-            jobs.insert(
+            staging.insert(
                 session,
                 name="x",
                 queue="safety",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from domain import operators, wallet
-from domain.calls import admission, endings
+from domain.calls import endings, reserving
 from domain.calls.settlement import settle_by_api
 from tests.ingress.callers import Caller, Signer, vapi_headers
 from tests.ingress.test_calls_admitted import Way
@@ -17,7 +17,7 @@ PATHS = ["/webhooks/vapi/status-check", "/api/vapi/webhook/status-check"]
 def caller(world):
     made = Caller(world, micros=3_000_000)
     reserved = made.world.do(
-        lambda session, now: admission.reserve_for_call(
+        lambda session, now: reserving.reserve_for_call(
             session,
             made.id,
             call_id="test-1",
