@@ -16,7 +16,7 @@ from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Child
 from chaos.count import count_problems
 from chaos.customers import make_customers
-from chaos.facts import Customer, Problem, read_facts
+from chaos.facts import Customer, Problem, cancelled, read_facts
 from chaos.faults import Planned, plan, strike
 from chaos.house import House
 from chaos.journal import Story, read_journal
@@ -62,6 +62,7 @@ def run(asked: Asked) -> Report:
         reading = read_facts(house.owner_url, house.database, house.control, customers, story)
         with reading as facts:
             report.problems += count_problems(facts)
+            report.figures["subscriptions cancelled"] = cancelled(facts)
         report.guards = refusals(house.postgres.log)
         report.figures |= _figures(house, story)
     return report
