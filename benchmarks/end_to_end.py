@@ -1,11 +1,13 @@
 """end_to_end: webhooks per second from the socket to their effect committed, two workers of eight
 threads.
 
-Each is a signed status callback of another message, over many organizations' subaccounts; its
-effect is the event handled and the job finished, in one commit, and needs no provider. Measured
-twice: streamed through one ingress process, and by the workers alone, when all were accepted before
-and are rung at once. The baseline of both is an actor of Dramatiq's own that does one INCR, on as
-many processes and threads, rung at once.
+Each is a signed status callback of another message, over many organizations' subaccounts, which
+concerns nobody; its effect is the event marked and the job finished, in one commit. Measured twice:
+streamed through one ingress process, and by the workers alone, when all were accepted before and
+are rung at once. The workers alone are measured once more with events of payments, each of which
+concerns somebody: a look at the payment is staged in the same commit, and not carried out here. The
+baseline of all is an actor of Dramatiq's own that does one INCR, on as many processes and threads,
+rung at once.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import time
 from contextlib import ExitStack
+from functools import partial
 
 from benchmarks.empty_actors import COUNTER, QUEUE
 from benchmarks.house import House, free_port
 from benchmarks.measure import Result, compare, wait
 from benchmarks.sender import send_all
-from benchmarks.webhooks import make_subaccounts, twilio_callbacks
+from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
 from db.jobs import Staged
 from db.ring import connect, push
 
@@ -28,12 +31,18 @@ _CONNECTIONS = 32
 #: Webhooks for each second of a measurement asked for.
 _PER_SECOND = 2_000
 
-_UNDONE = "SELECT count(*) FROM jobs WHERE done_at IS NULL"
+_UNDONE = "SELECT count(*) FROM jobs WHERE name = 'process_event' AND done_at IS NULL"
 #: Each accepted webhook has had its effect exactly once.
-_EFFECTS = """
+_IGNORED = """
     SELECT count(*) FROM inbox i JOIN jobs j ON j.cause = i.id AND j.outcome = 'done'
     JOIN job_attempts a ON a.job_id = j.id AND a.attempt = 1 AND a.outcome = 'done'
-    WHERE i.handled_at IS NOT NULL AND j.attempt = 1
+    WHERE i.outcome = 'ignored' AND j.attempt = 1
+"""
+_LOOKS = """
+    SELECT count(*) FROM inbox i JOIN jobs j ON j.cause = i.id AND j.outcome = 'done'
+    JOIN job_attempts a ON a.job_id = j.id AND a.attempt = 1 AND a.outcome = 'done'
+    JOIN jobs l ON l.cause = j.id AND l.name = 'look_at_payment'
+    WHERE i.outcome = 'handled' AND j.attempt = 1
 """
 _BELLS = "SELECT array_agg(id ORDER BY id) FROM jobs"
 
@@ -44,6 +53,9 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
     callbacks = twilio_callbacks(
         count, make_subaccounts(house, _SUBACCOUNTS), house.env["PUBLIC_URL"]
     )
+    payments = PayPalSigner(house.sandbox["paypal"]).requests(
+        [paypal_event("PAYMENT.CAPTURE.PENDING", {"id": f"8VC{n:014d}"}) for n in range(count)]
+    )
     ringing, silent = free_port(), free_port()
     redis = connect(house.redis_url)
 
@@ -51,15 +63,15 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
         house.clear()
         began = time.monotonic()
         send_all(ringing, callbacks, connections=_CONNECTIONS)
-        return _rate_until_done(house, count, began)
+        return _rate_until_done(house, count, began, _IGNORED)
 
-    def rung_at_once() -> float:
+    def rung_at_once(webhooks: list[bytes], queue: str, effects: str) -> float:
         house.clear()
-        send_all(silent, callbacks, connections=_CONNECTIONS)
-        bells = [Staged(job, "process_event", "callbacks") for job in house.ask(_BELLS)]
+        send_all(silent, webhooks, connections=_CONNECTIONS)
+        bells = [Staged(job, "process_event", queue) for job in house.ask(_BELLS)]
         began = time.monotonic()
         push(redis, bells)
-        return _rate_until_done(house, count, began)
+        return _rate_until_done(house, count, began, effects)
 
     def incremented() -> float:
         redis.delete(COUNTER)
@@ -71,27 +83,34 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
 
     with ExitStack() as stack:
         stack.enter_context(contextlib.closing(redis))
-        stack.enter_context(house.workers("callbacks", processes=_PROCESSES, threads=_THREADS))
+        for queue in ("callbacks", "safety"):
+            stack.enter_context(house.workers(queue, processes=_PROCESSES, threads=_THREADS))
         stack.enter_context(house.empty_workers(processes=_PROCESSES, threads=_THREADS))
         stack.enter_context(house.ingress(ringing))
         # Its bells go where nobody listens.
         stack.enter_context(house.ingress(silent, REDIS_URL=house.silent_redis_url))
-        # The first callback of an account has its token fetched from Twilio.
-        for port in (silent, ringing):
+        # The first callback of an account has its token fetched from Twilio, the first event of
+        # PayPal's its certificate.
+        for port, webhooks in ((silent, payments[:1]), (silent, callbacks), (ringing, callbacks)):
             house.clear()
-            send_all(port, callbacks[:_SUBACCOUNTS], connections=1)
+            send_all(port, webhooks[:_SUBACCOUNTS], connections=1)
         wait(lambda: not house.ask(_UNDONE), "the first callbacks")
         return [
             compare(name, "webhooks/s", rounds, value=value, baseline=incremented)
-            for name, value in (("end_to_end", streamed), ("end_to_end_workers", rung_at_once))
+            for name, value in (
+                ("end_to_end", streamed),
+                ("end_to_end_workers", partial(rung_at_once, callbacks, "callbacks", _IGNORED)),
+                # Rung where nothing is sifted, and whose workers do not hear of the looks.
+                ("end_to_end_looks", partial(rung_at_once, payments, "safety", _LOOKS)),
+            )
         ]
 
 
-def _rate_until_done(house: House, count: int, began: float) -> float:
+def _rate_until_done(house: House, count: int, began: float, effects: str) -> float:
     """Raises: SystemExit unless each has had its effect exactly once."""
     wait(lambda: not house.ask(_UNDONE), "the effects", every_seconds=0.02)
     took = time.monotonic() - began
-    effects = house.ask(_EFFECTS)
-    if effects != count:
-        raise SystemExit(f"wrong: {effects} effects of {count} webhooks")
+    had = house.ask(effects)
+    if had != count:
+        raise SystemExit(f"wrong: {had} effects of {count} webhooks")
     return count / took

@@ -15,15 +15,13 @@ from psycopg import errors
 
 from base.ids import new_id
 from base.outcomes import OutcomeUnknown
-from db.address import driver_url
 from db.busy import DatabaseBusy
+from db.connection import connect_alone, text_array
 from db.jobs import Staged
 
 #: How often a deadlock or a serialization failure re-runs a batch, the first run included.
 _RUNS_MAX = 3
 _RERUN_WAIT_SECONDS = 0.05
-#: Seconds after which a silent network counts as a lost connection.
-_SILENCE_SECONDS = 8
 
 #: Not prepared: a transaction pooler may hand every batch to another server connection.
 _CALL = (
@@ -54,7 +52,7 @@ class CombinedCall:
     """
 
     def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
-        self._url = driver_url(database_url)
+        self._url = database_url
         self._after_commit = after_commit
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -83,7 +81,7 @@ class CombinedCall:
     def _call(self, debits: Sequence[Debit]) -> list[Answer]:
         orgs, keys, amounts, currencies, counters = zip(*debits, strict=True)
         texts = (orgs, keys, currencies, counters, [new_id("job") for _ in set(orgs)])
-        org_array, key_array, currency_array, counter_array, job_array = map(_text_array, texts)
+        org_array, key_array, currency_array, counter_array, job_array = map(text_array, texts)
         amount_array = f"{{{','.join(map(str, amounts))}}}"
         connection = self._connected()
         try:
@@ -106,15 +104,7 @@ class CombinedCall:
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             try:
-                self._connection = psycopg.connect(
-                    self._url,
-                    autocommit=True,
-                    connect_timeout=2,
-                    prepare_threshold=None,
-                    application_name="holdfast combiner",
-                    keepalives_idle=_SILENCE_SECONDS,
-                    tcp_user_timeout=_SILENCE_SECONDS * 1000,
-                )
+                self._connection = connect_alone(self._url, "combiner")
             except psycopg.OperationalError as error:
                 raise DatabaseBusy("combiner: no connection") from error
         return self._connection
@@ -123,9 +113,3 @@ class CombinedCall:
 def busy(error: psycopg.Error) -> DatabaseBusy:
     """This function will say in our words that the server was in the way and nothing was done."""
     return DatabaseBusy(f"database: {type(error).__name__}")
-
-
-def _text_array(texts: Sequence[str]) -> str:
-    """An array as PostgreSQL reads it; the driver's own way of writing lists takes longer."""
-    escaped = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
-    return '{"' + '","'.join(escaped) + '"}'

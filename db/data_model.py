@@ -76,6 +76,11 @@ COUNTERPARTS: tuple[Counterpart, ...] = (
     Counterpart("Campaign.status", "column", "campaigns.status"),
     Counterpart("Campaign.pausedReason", "column", "campaigns.pause_reason"),
     Counterpart("Campaign.updatedAt", "column", "campaigns.paused_at"),
+    # Calls
+    Counterpart("calls", "table", "calls"),
+    Counterpart("calls.cost", "column", "calls.cost_micros"),
+    Counterpart("calls.appointment_id", "column", "calls.appointment_id"),
+    Counterpart("calls.vapi_call_id", "column", "calls.provider_call_id"),
     # Functions
     Counterpart(
         "check_balance_and_deduct_asset_cost()", "function", "check_balance_and_deduct_asset_cost"
@@ -98,4 +103,7 @@ COUNTERPARTS: tuple[Counterpart, ...] = (
     Counterpart("idx_credit_res_org_status", "index", "call_holds_open_of_organization"),
     Counterpart("idx_credit_res_expires", "index", "call_holds_open"),
     Counterpart("UNIQUE(call_id)", "constraint", "call_holds.call_holds_pkey"),
+    Counterpart("idx_calls_cost", "index", "calls_cost"),
+    Counterpart("idx_calls_appointment_id", "index", "calls_appointment"),
+    Counterpart("idx_appointments_vapi_call_id", "constraint", "calls.calls_provider_call"),
 )

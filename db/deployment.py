@@ -24,8 +24,8 @@ LEDGER_TABLES = (
     "payment_disputes",
     "call_holds",
 )
-#: Added to by whoever acts, and never changed: who did what by hand, and why.
-APPEND_ONLY_TABLES = ("operator_acts",)
+#: Added to, and never changed: who did what by hand, and what happened to each call.
+APPEND_ONLY_TABLES = ("operator_acts", "call_timeline")
 _EVERY_WRITE = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 #: What guards the ledger by structure, named table.constraint.
 _GUARDS = (
@@ -49,6 +49,17 @@ TRIGGERS = (
     "payment_disputes.payment_disputes_kept",
     "call_holds.call_holds_settle_once",
     "call_holds.call_holds_kept",
+)
+#: What calls are metered, found and settled by.
+_CALLS = (
+    ("table", "call_rates"),
+    ("table", "call_terms"),
+    ("table", "call_doors"),
+    ("index", "calls_tick_at"),
+    ("index", "calls_live"),
+    ("index", "calls_unsettled"),
+    ("function", "extend_call_credits_many"),
+    ("function", "put_off_call_hold"),
 )
 #: What a server must be set to for a commit to survive its death.
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -133,6 +144,7 @@ def _missing_objects(session: Session) -> Iterator[Defect]:
     wanted = [("table", name) for name in (*LEDGER_TABLES, *APPEND_ONLY_TABLES)]
     wanted += [("constraint", name) for name in _GUARDS]
     wanted += [("trigger", name) for name in TRIGGERS]
+    wanted += _CALLS
     wanted += [(one.kind, one.here) for one in COUNTERPARTS]
     for kind, here in dict.fromkeys(wanted):
         table, _, name = here.rpartition(".")

@@ -68,6 +68,8 @@ class Database:
             max_overflow=0,
             pool_timeout=5,
             pool_pre_ping=False,
+            # An error's text goes to logs and to the jobs' rows: numbers and ids stay out of it.
+            hide_parameters=True,
             # Prepared statements do not survive a transaction pooler that moves us about.
             connect_args={
                 "prepare_threshold": None,

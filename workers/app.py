@@ -22,7 +22,9 @@ from providers.registry import Providers
 from workers.actors import ACTORS
 from workers.broker import UNKNOWN_JOB, BellBroker
 from workers.execute import Executor
+from workers.fetch import Sift
 from workers.meter import Meter
+from workers.sieve import SIFTED_QUEUES, Sieve
 from workers.stop import StopSignals, stop_worker
 
 log = get_logger(__name__)
@@ -40,12 +42,16 @@ _METER_STOP_SECONDS = 6
 _IDLE_WAIT_MS = 500
 
 
-def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> BellBroker:
+def build_broker(
+    redis_url: str, executor: Executor, queues: set[Queue], sift: Sift | None = None
+) -> BellBroker:
     """This function will make the broker with an actor for every declared job, and one for others.
 
     A name that is not declared is a newer version's: the job is left to a worker that knows it.
+    What `sift` ends of the queues of events that most likely concern nobody reaches no actor.
     """
-    broker = BellBroker(  # type: ignore[no-untyped-call]
+    broker = BellBroker(
+        sifts={str(queue): sift for queue in SIFTED_QUEUES} if sift else None,
         client=connect(redis_url, retries=_REDIS_RETRIES),
         middleware=[TimeLimit(), ShutdownNotifications()],
         namespace=NAMESPACE,
@@ -93,7 +99,8 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         settings.database_url, name=name, pool_size=threads + 1, after_commit=ringer.ring
     )
     executor = Executor(database, providers, settings, ACTORS, name)
-    broker = build_broker(settings.redis_url, executor, queues)
+    sieve = Sieve(settings.database_url, name)
+    broker = build_broker(settings.redis_url, executor, queues, sieve.end_ignored)
     worker = Worker(
         broker,
         queues={str(queue) for queue in queues},
@@ -122,5 +129,6 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         log.error("worker ended with jobs unfinished", jobs=unfinished, worker=name)
         os._exit(1)
     broker.close()
+    sieve.close()
     database.close()
     log.info("worker stopped", worker=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +11,19 @@ from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
 from base.money import text_from_micros
-from cli.commands.shared import By, Failure, Json, Org, Why, act, me, micros_of, show
+from cli.commands.shared import (
+    By,
+    Failure,
+    Json,
+    Org,
+    Why,
+    act,
+    clear_errors,
+    me,
+    micros_of,
+    show,
+    tell,
+)
 from domain import books
 from domain.calls import doors as call_doors
 from domain.calls import rates as call_rates
@@ -59,22 +71,26 @@ def set_rate(
     increment: Annotated[int, typer.Option(help="Seconds it is counted by.")] = 1,
     minimum: Annotated[str, typer.Option(help="The least that a call costs.")] = "0",
     by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Set what a route's minute costs, for calls that begin from now on."""
 
-    def work(session: Session, now: datetime) -> None:
+    def work(session: Session, now: datetime) -> Rate:
         currency = books.balance(session, organization_id, now).currency
         rate = Rate(micros_of(per_minute, currency), increment, micros_of(minimum, currency))
         call_rates.set_rate(
             session, organization_id, rate, route=route, by=by or me(), why=why, now=now
         )
+        return rate
 
-    act(work)
-    typer.echo(f"{route}: {per_minute} a minute")
+    made = asdict(act(work))
+    tell(f"{route}: {per_minute} a minute", {"route": route, **made}, as_json)
 
 
 @rates.command("remove")
-def remove_rate(organization_id: Org, route: str, why: Why, by: By = "") -> None:
+def remove_rate(
+    organization_id: Org, route: str, why: Why, by: By = "", as_json: Json = False
+) -> None:
     """Take a route's rate away; calls on it go by a shorter one, or are refused."""
 
     def work(session: Session, now: datetime) -> bool:
@@ -82,7 +98,7 @@ def remove_rate(organization_id: Org, route: str, why: Why, by: By = "") -> None
             session, organization_id, route, by=by or me(), why=why, now=now
         )
 
-    typer.echo(f"{route}: {'removed' if act(work) else 'there was none'}")
+    _tell_removed(route, {"route": route, "removed": act(work)}, as_json)
 
 
 @terms.command("show")
@@ -118,6 +134,7 @@ def set_terms(
     warning_text: Annotated[str | None, typer.Option(help="Said before credit ends.")] = None,
     ending_text: Annotated[str | None, typer.Option(help="Said when a call is ended.")] = None,
     by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Change how an organization's calls are led; what is not named stays as it is."""
     given = {
@@ -134,15 +151,15 @@ def set_terms(
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
-    def work(session: Session, now: datetime) -> None:
-        if not changes:
+    if not changes:
+        with clear_errors():
             raise Failure("name at least one term to change")
-        books.balance(session, organization_id, now)
-        changed = replace(call_terms.terms_of(session, organization_id), **changes)
-        call_terms.set_terms(session, organization_id, changed, by=by or me(), why=why, now=now)
-
-    act(work)
-    typer.echo(f"changed: {', '.join(changes)}")
+    act(
+        lambda session, now: call_terms.change_terms(
+            session, organization_id, changes, by=by or me(), why=why, now=now
+        )
+    )
+    tell(f"changed: {', '.join(changes)}", {"changed": changes}, as_json)
 
 
 @doors.command("list")
@@ -173,6 +190,7 @@ def add_door(
     assistant: Annotated[str | None, typer.Option(help="Who answers calls that come in.")] = None,
     brand: Annotated[str | None, typer.Option(help="Whose subaccount carries them.")] = None,
     by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Say that calls by an assistant, a number or a campaign are an organization's."""
     act(
@@ -188,14 +206,25 @@ def add_door(
             now=now,
         )
     )
-    typer.echo(f"{kind} {external_id}: calls by it are {organization_id}'s")
+    tell(
+        f"{kind} {external_id}: calls by it are {organization_id}'s",
+        {"kind": kind, "id": external_id, "organization": organization_id},
+        as_json,
+    )
 
 
 @doors.command("remove")
-def remove_door(kind: DoorKind, external_id: str, why: Why, by: By = "") -> None:
+def remove_door(
+    kind: DoorKind, external_id: str, why: Why, by: By = "", as_json: Json = False
+) -> None:
     """Close a door: calls by it are nobody's from now on, and refused."""
 
     def work(session: Session, now: datetime) -> bool:
         return call_doors.remove_door(session, kind, external_id, by=by or me(), why=why, now=now)
 
-    typer.echo(f"{kind} {external_id}: {'removed' if act(work) else 'there was none'}")
+    done = {"kind": kind, "id": external_id, "removed": act(work)}
+    _tell_removed(f"{kind} {external_id}", done, as_json)
+
+
+def _tell_removed(what: str, done: dict[str, Any], as_json: bool) -> None:
+    tell(f"{what}: {'removed' if done['removed'] else 'there was none'}", done, as_json)

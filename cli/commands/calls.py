@@ -7,11 +7,23 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from base.enums import CallStatus
 from base.money import text_from_micros
-from cli.commands.shared import By, Failure, Json, Why, act, clear_errors, me, show, utc
+from cli.commands.shared import (
+    By,
+    Failure,
+    Json,
+    Why,
+    act,
+    clear_errors,
+    console,
+    me,
+    show,
+    tell,
+    utc,
+)
 from db.call_models import Call
 from db.models import WalletEntry
 from domain.calls import endings, reading, settlement
@@ -27,40 +39,55 @@ OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization
 @app.command("list")
 def list_calls(
     org: OfOrg = None,
-    ended: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    ended: Annotated[
+        bool, typer.Option("--all", help="Also those that are over; with --org or --since.")
+    ] = False,
+    status: Annotated[
+        CallStatus | None, typer.Option(help="Only those; with --org or --since if it is ended.")
+    ] = None,
     unsettled: Annotated[bool, typer.Option(help="Only those that are not charged yet.")] = False,
     since: Annotated[datetime | None, typer.Option(help="Let in since (UTC).")] = None,
-    after: Annotated[str | None, typer.Option(help="The last call of the page before.")] = None,
+    after: Annotated[str | None, typer.Option(help="The cursor that a page ends with.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=reading.PAGE_MAX, help="Rows a page.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List calls that live, the newest first."""
 
-    def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-        last = None if after is None else _found(session, after)
+    def read(session: Session, now: datetime) -> tuple[list[dict[str, Any]], str | None]:
         page = reading.list_calls(
             session,
             organization_id=org,
-            live=not (ended or unsettled),
+            live=not (ended or unsettled or status is CallStatus.ENDED),
+            status=status,
             unsettled=unsettled,
             since=utc(since),
-            after=last,
+            after=after,
             limit=limit,
         )
-        return [_line(call, now) for call in page]
+        cursor = reading.cursor_of(page[-1]) if len(page) == limit else None
+        return [_line(call, now) for call in page], cursor
 
-    show(act(read), as_json, "calls")
+    rows, cursor = act(read)
+    if as_json:
+        show({"calls": rows, "after": cursor}, True)
+        return
+    show(rows, False, "calls")
+    if cursor:
+        console.print(f"more: --after {cursor}")
 
 
 @app.command("show")
-def show_call(call_id: CallId, as_json: Json = False) -> None:
+def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None:
     """Show a call with its hold, its entries, its timeline, and how its ending went."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
-        seen = reading.see_call(session, _found(session, call_id))
+        call = reading.find_call(session, call_id, org)
+        if call is None:
+            raise CallNotFound(call_id)
+        seen = reading.see_call(session, call)
         return {
             **_described(seen, now),
-            "entries": _entries(session, seen.call),
+            "entries": [_entry(row, call.currency) for row in seen.entries],
             "timeline": [
                 {"at": one.at, "what": one.what, "detail": one.detail} for one in seen.timeline
             ],
@@ -77,18 +104,21 @@ def show_call(call_id: CallId, as_json: Json = False) -> None:
 
 
 @app.command("end")
-def end_call(call_id: CallId, why: Why, by: By = "") -> None:
+def end_call(
+    call_id: CallId, why: Why, org: OfOrg = None, by: By = "", as_json: Json = False
+) -> None:
     """End a call: it is told why, then cut off; it counts as over when its provider says so."""
 
-    def work(session: Session, now: datetime) -> tuple[str, bool]:
-        call = _found(session, call_id)
+    def work(session: Session, now: datetime) -> dict[str, Any]:
+        call = _meant(session, call_id, org)
         ending = endings.end_by_hand(
             session, call.organization_id, call.id, operator=by or me(), why=why, now=now
         )
-        return call.id, ending
+        return {"call": call.id, "organization": call.organization_id, "ending": ending}
 
-    found, ending = act(work)
-    typer.echo(f"{found}: {'is being ended' if ending else 'was ending, or over, already'}")
+    done = act(work)
+    state = "is being ended" if done["ending"] else "was ending, or over, already"
+    tell(f"{done['call']}: {state}", done, as_json)
 
 
 @app.command("settle")
@@ -96,14 +126,16 @@ def settle_call(
     call_id: CallId,
     seconds: Annotated[str, typer.Option("--seconds", help="How long it was talked, as 83.5.")],
     why: Why,
+    org: OfOrg = None,
     by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Charge a call whose cost nothing else can tell; for us it is over then."""
     with clear_errors():
         duration_ms = _milliseconds_of(seconds)
 
-    def work(session: Session, now: datetime) -> str:
-        call = _found(session, call_id)
+    def work(session: Session, now: datetime) -> dict[str, Any]:
+        call = _meant(session, call_id, org)
         settlement.settle_by_hand(
             session,
             call.organization_id,
@@ -113,9 +145,15 @@ def settle_call(
             why=why,
             now=now,
         )
-        return f"{call.id}: charged {text_from_micros(call.cost_micros or 0, call.currency)}"
+        return {
+            "call": call.id,
+            "organization": call.organization_id,
+            "duration_ms": duration_ms,
+            "cost": _money(call.cost_micros, call.currency),
+        }
 
-    typer.echo(act(work))
+    done = act(work)
+    tell(f"{done['call']}: charged {done['cost']}", done, as_json)
 
 
 @app.command("costs")
@@ -148,8 +186,9 @@ def costs(
     show(act(read), as_json, "costs of calls")
 
 
-def _found(session: Session, call_id: str) -> Call:
-    call = reading.find_call(session, call_id)
+def _meant(session: Session, call_id: str, org: str | None) -> Call:
+    """The one call that somebody acts on, or an error: which one is not guessed."""
+    call = reading.find_call(session, call_id, org, alone=True)
     if call is None:
         raise CallNotFound(call_id)
     return call
@@ -195,6 +234,7 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
         "owed": None if hold is None else _money(hold.shortfall_micros, call.currency),
         "ended for": call.ended_reason,
         "we ended it for": call.end_cause,
+        "decided at": call.end_decided_at,
         "told after": None if told_ms is None else f"{told_ms} ms",
         "over after": None if over_ms is None else f"{over_ms} ms",
         "duration": None if call.duration_ms is None else f"{call.duration_ms} ms",
@@ -204,26 +244,13 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
     }
 
 
-def _entries(session: Session, call: Call) -> list[dict[str, Any]]:
-    rows = session.scalars(
-        select(WalletEntry)
-        .where(
-            WalletEntry.organization_id == call.organization_id,
-            WalletEntry.operation_key.in_(
-                [f"call:{call.id}:{what}" for what in ("commit", "released", "expired")]
-            ),
-        )
-        .order_by(WalletEntry.entry_no)
-    )
-    return [
-        {
-            "no": row.entry_no,
-            "kind": row.kind,
-            "amount": text_from_micros(row.amount_micros, call.currency),
-            "balance": text_from_micros(row.balance_after_micros, call.currency),
-        }
-        for row in rows
-    ]
+def _entry(row: WalletEntry, currency: str) -> dict[str, Any]:
+    return {
+        "no": row.entry_no,
+        "kind": row.kind,
+        "amount": text_from_micros(row.amount_micros, currency),
+        "balance": text_from_micros(row.balance_after_micros, currency),
+    }
 
 
 def _money(micros: int | None, currency: str) -> str | None:

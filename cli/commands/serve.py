@@ -12,6 +12,7 @@ from base.enums import Queue
 from base.log import configure
 from base.settings import Settings, load_settings, require
 from cli.commands.shared import Failure, clear_errors, console, owner_address
+from cli.commands.tokens import keys_file
 from cli.databases import give_password, write_private
 from cli.stack import Stack, state_folder
 from db.circuits import Circuits
@@ -41,7 +42,11 @@ def up(
         def told(name: str) -> None:
             console.print(f"starting {name}")
 
-        with Stack(settings, state, sandbox=sandbox, told=told) as stack:
+        stack = Stack(settings, state, sandbox=sandbox, told=told)
+        if sandbox:
+            # So that `holdfast token` is believed, and the API can be tried by hand.
+            stack.env.setdefault("API_JWKS_FILE", str(keys_file(settings)))
+        with stack:
             _keep_addresses(stack)
             console.print(f"[bold]ingress[/bold] {stack.ingress_url}/webhooks/paypal")
             if sandbox:

@@ -156,6 +156,14 @@ def show(data: Any, as_json: bool, title: str = "") -> None:
     console.print(table)
 
 
+def tell(line: str, data: dict[str, Any], as_json: bool) -> None:
+    """This function will say what was done, in a line or as the same in JSON."""
+    if as_json:
+        show(data, True)
+    else:
+        typer.echo(line)
+
+
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")

@@ -26,11 +26,12 @@ QUICK = {"VAPI_REPORT_SECONDS": "2"}
 #: A cent a second, by the second: three minutes are 1.80 dollars.
 RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
 _THREE_MINUTES = 180 * 10_000
-#: Steps as short as the calls; the time to speak, obey and answer is the margin.
-TERMS = Terms(step_seconds=6, margin_seconds=5, warn_before_seconds=9)
+#: Steps as short as the calls; the time to speak, obey and answer is the margin, and longer than
+#: it has to be, since the machine may have much else to do.
+TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
 _AT_ONCE = 10
-#: A deaf call ends by Twilio, in the third round: some four seconds after the first word.
-_DEAF_TERMS = replace(TERMS, margin_seconds=8)
+#: A deaf call ends by Twilio, in the third round: some four seconds after the first word at best.
+_DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
 #: Seconds in which an organization may spend, once it has paid.
 _OPEN_SECONDS = 30
 #: Seconds within which a call has to be over once it is decided that it ends.

@@ -6,7 +6,7 @@ A call is let in only with a hold; what a hold does not cover is metered, and en
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -53,6 +53,8 @@ class Admission:
     text: str
     assistant_id: str | None = None
     max_duration_seconds: int = 0
+    #: Whether the call was made known by this answer, and not by one before.
+    is_new: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,10 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     wallet = lock_wallet(session, organization_id)
     try:
         # Under the wallet's lock: the same request twice at once is one call.
-        call = _known(session, ask, organization_id)
-        if call is None:
-            call = _let_in(session, ask, door, wallet, terms, now=now)
-        elif call.max_duration_seconds is None and wallet is not None:
-            call.max_duration_seconds = _cap_of(session, call, wallet, terms)
+        known = _known(session, ask, organization_id)
+        call = known or _let_in(session, ask, door, wallet, terms, now=now)
+        if known is not None:
+            _answer_again(session, known, wallet, terms, now)
     except _NotAdmitted as no:
         return Admission(organization_id, no.call_id, no.code, terms.refusal_text)
     return Admission(
@@ -106,18 +107,22 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         terms.refusal_text,
         assistant_id=door.assistant_id or call.assistant_id,
         max_duration_seconds=call.max_duration_seconds or DURATION_SECONDS_MIN,
+        is_new=known is None,
     )
 
 
 def withdraw(session: Session, organization_id: str, call_id: str, now: datetime) -> bool:
     """This function will undo the letting in of a call that was refused meanwhile.
 
-    Its hold is given back; one that its provider says has begun is left alone. False if nothing was
-    left to undo. Replay: is one such.
+    Its hold is given back; one that its provider says has begun, or asked about again, is left
+    alone: the second answer may have let it in. False if nothing was left to undo. Replay: is one
+    such.
     """
     lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
     if call is None or call.settled_at is not None or call.status != CallStatus.ADMITTED:
+        return False
+    if call.seen_at is not None:
         return False
     settle(session, call, duration_ms=0, cost_micros=0, by="withdrawn", now=now)
     return True
@@ -229,6 +234,15 @@ def _known(session: Session, ask: CallAsk, organization_id: str) -> Call | None:
     if call.organization_id != organization_id or is_over or call.end_decided_at is not None:
         raise _NotAdmitted("CALL_SETTLED", call.id)
     return call
+
+
+def _answer_again(
+    session: Session, call: Call, wallet: Wallet | None, terms: Terms, now: datetime
+) -> None:
+    if call.max_duration_seconds is None and wallet is not None:
+        call.max_duration_seconds = _cap_of(session, call, wallet, terms)
+    # A word of its provider's as any other: what answered the first one late must not undo this.
+    call.seen_at = now
 
 
 def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:

@@ -7,18 +7,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 
-from sqlalchemy import Date, cast, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Date, cast, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
+from base.outcomes import Refused
 from db.call_models import Call, CallTimeline
-from db.models import CallHold
+from db.models import CallHold, Wallet, WalletEntry
+from domain.calls.rows import CallNotFound
 
 #: Calls on one page, and days of one report, at most.
 PAGE_MAX = 500
 DAYS_MAX = 400
+#: Every call has a wallet: once the organizations are known, one index finds a time in each.
+_OF_ITS_WALLET = Wallet.organization_id == Call.organization_id
+#: The longest id of a call, in characters.
+_ID_LENGTH_MAX = 64
+#: Calls of one id that are looked at: more than two are named, and not all of many.
+_SAME_ID_MAX = 5
+#: The ends of the keys that entries about a call are written under.
+_ENTRY_KEYS = ("commit", "released", "expired")
+
+
+class CallNotUnique(Refused):
+    """Several calls have this id, and which of them is meant is not guessed."""
+
+    def __init__(self, any_id: str, calls: Sequence[Call]) -> None:
+        named = ", ".join(f"{call.id} of {call.organization_id}" for call in calls)
+        super().__init__("CALL_NOT_UNIQUE", f"{any_id} may be {named}", call=any_id)
+
+
+class UnboundedList(Refused):
+    """The list would read every call there ever was."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "UNBOUNDED_SEARCH", "among calls that are over give an organization, or since when"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,42 +64,61 @@ class CostsOfDay:
 
 @dataclass(frozen=True)
 class CallSeen:
-    """One call with its hold and what happened to it."""
+    """One call with its hold, what it moved in its wallet, and what happened to it."""
 
     call: Call
     hold: CallHold | None
+    entries: list[WalletEntry]
     timeline: list[CallTimeline]
 
 
-def find_call(session: Session, any_id: str, organization_id: str | None = None) -> Call | None:
-    """This function will give the newest call that has this id: ours, Vapi's or Twilio's, or whose
-    appointment it is."""
-    statement = select(Call).where(
-        or_(
-            Call.id == any_id,
-            Call.provider_call_id == any_id,
-            Call.twilio_call_sid == any_id,
-            Call.appointment_id == any_id,
-        )
-    )
-    if organization_id is not None:
-        statement = statement.where(Call.organization_id == organization_id)
-    return session.scalars(
-        statement.order_by(Call.created_at.desc())
-        .limit(1)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
+def find_call(
+    session: Session, any_id: str, organization_id: str | None = None, *, alone: bool = False
+) -> Call | None:
+    """This function will give the call that has this id: ours, Vapi's, Twilio's, or the newest of
+    the appointment that it is.
+
+    Our ids and appointments are unique within an organization only. `alone` is for whoever acts on
+    what is found: an appointment with several calls is refused as well. Raises: CallNotUnique.
+    """
+    if not 0 < len(any_id) <= _ID_LENGTH_MAX or "\0" in any_id:
+        return None
+    of_ids = (Call.id == any_id, Call.provider_call_id == any_id, Call.twilio_call_sid == any_id)
+    found = _newest_first(session, or_(*of_ids), organization_id)
+    if found:
+        # Within one organization our own id goes before the others'.
+        found.sort(key=lambda call: call.id != any_id)
+    else:
+        found = _newest_first(session, Call.appointment_id == any_id, organization_id)
+        if alone and len(found) > 1:
+            raise CallNotUnique(any_id, found)
+    if len({call.organization_id for call in found}) > 1:
+        raise CallNotUnique(any_id, found)
+    return found[0] if found else None
 
 
 def see_call(session: Session, call: Call) -> CallSeen:
-    """This function will give a call with its hold and its timeline."""
+    """This function will give a call with its hold, its entries and its timeline."""
     key = (call.organization_id, call.id)
+    hold = session.get(CallHold, key, populate_existing=True)
+    # Entries have no index by key, but bear the very instant at which what wrote them settled.
+    settled = {at for at in (call.settled_at, hold.settled_at if hold else None) if at}
+    entries = session.scalars(
+        select(WalletEntry)
+        .where(
+            WalletEntry.organization_id == call.organization_id,
+            WalletEntry.created_at.in_(settled),
+            WalletEntry.operation_key.in_([f"call:{call.id}:{end}" for end in _ENTRY_KEYS]),
+        )
+        .order_by(WalletEntry.entry_no)
+        .execution_options(populate_existing=True)
+    )
     timeline = session.scalars(
         select(CallTimeline)
         .where(tuple_(CallTimeline.organization_id, CallTimeline.call_id) == key)
         .order_by(CallTimeline.id)
     )
-    return CallSeen(call, session.get(CallHold, key, populate_existing=True), list(timeline))
+    return CallSeen(call, hold, list(entries), list(timeline))
 
 
 def list_calls(
@@ -80,32 +126,51 @@ def list_calls(
     *,
     organization_id: str | None = None,
     live: bool = True,
+    status: CallStatus | None = None,
     unsettled: bool = False,
     since: datetime | None = None,
-    after: Call | None = None,
+    after: str | None = None,
     limit: int = PAGE_MAX,
 ) -> Sequence[Call]:
-    """This function will give calls, the newest first; `after` is the last of the page before."""
-    statement = select(Call).order_by(Call.created_at.desc(), Call.organization_id, Call.id)
+    """This function will give calls, the newest first; `after` is the cursor of a page's last.
+
+    Bounds: PAGE_MAX calls. Raises: UnboundedList, where calls that are over and settled are asked
+    for of all organizations and all times; CallNotFound for a cursor of none.
+    """
+    if not (live or unsettled or organization_id or since):
+        raise UnboundedList
+    statement = select(Call)
     if live:
+        # In the words of the index of those.
         statement = statement.where(Call.status != CallStatus.ENDED, Call.settled_at.is_(None))
     if unsettled:
         statement = statement.where(Call.settled_at.is_(None))
-    if organization_id is not None:
-        statement = statement.where(Call.organization_id == organization_id)
+    if status is not None:
+        statement = statement.where(Call.status == status)
     if since is not None:
         statement = statement.where(Call.created_at >= since)
+    if organization_id is not None:
+        statement = statement.where(Call.organization_id == organization_id)
+    elif not (live or unsettled):
+        statement = statement.join(Wallet, _OF_ITS_WALLET)
+    place = tuple_(Call.created_at, Call.organization_id, Call.id)
     if after is not None:
+        last = _at_cursor(session, after)
         statement = statement.where(
-            or_(
-                Call.created_at < after.created_at,
-                (Call.created_at == after.created_at)
-                & (tuple_(Call.organization_id, Call.id) > tuple_(after.organization_id, after.id)),
-            )
+            # Said twice: the indexes begin with the time, or with the organization before it.
+            Call.created_at <= last.created_at,
+            place < (last.created_at, last.organization_id, last.id),
         )
     return session.scalars(
-        statement.limit(min(limit, PAGE_MAX)).execution_options(populate_existing=True)
+        statement.order_by(Call.created_at.desc(), Call.organization_id.desc(), Call.id.desc())
+        .limit(min(limit, PAGE_MAX))
+        .execution_options(populate_existing=True)
     ).all()
+
+
+def cursor_of(call: Call) -> str:
+    """This function will give what the page after the one that ends with a call is asked by."""
+    return f"{call.organization_id}/{call.id}"
 
 
 def costs_by_day(
@@ -117,7 +182,8 @@ def costs_by_day(
 ) -> list[CostsOfDay]:
     """This function will add up the settled calls of each organization and day, the oldest first.
 
-    Bounds: DAYS_MAX days. Both days are counted.
+    One that was withdrawn before anybody was let in is none. Bounds: DAYS_MAX days. Both days are
+    counted.
     """
     day = cast(func.timezone("UTC", Call.created_at), Date)
     statement = (
@@ -126,20 +192,23 @@ def costs_by_day(
             day,
             Call.currency,
             func.count(),
-            func.coalesce(func.sum(Call.duration_ms), 0),
+            func.sum(Call.duration_ms),
             func.sum(Call.cost_micros),
-            func.coalesce(func.sum(Call.provider_cost_micros), 0),
+            func.sum(Call.provider_cost_micros),
         )
         .where(
             Call.created_at >= datetime.combine(first_day, time.min, UTC),
             Call.created_at <= datetime.combine(last_day, time.max, UTC),
             Call.settled_at.is_not(None),
+            Call.settled_by != "withdrawn",
         )
         .group_by(Call.organization_id, day, Call.currency)
         .order_by(day, Call.organization_id)
     )
     if organization_id is not None:
         statement = statement.where(Call.organization_id == organization_id)
+    else:
+        statement = statement.join(Wallet, _OF_ITS_WALLET)
     return [
         CostsOfDay(
             organization_id=row[0],
@@ -156,9 +225,35 @@ def costs_by_day(
 
 def ending_ms(call: Call) -> tuple[int | None, int | None]:
     """This function will give how long after the decision to end a call it was told, and over."""
-    if call.end_decided_at is None:
-        return None, None
-    return tuple(
-        None if at is None else round((at - call.end_decided_at).total_seconds() * 1000)
-        for at in (call.end_told_at, call.ended_seen_at)
-    )  # type: ignore[return-value]  # two of them
+    return _ms_after(call.end_decided_at, call.end_told_at), _ms_after(
+        call.end_decided_at, call.ended_seen_at
+    )
+
+
+def _newest_first(
+    session: Session, condition: ColumnElement[bool], organization_id: str | None
+) -> list[Call]:
+    statement = select(Call).where(condition)
+    if organization_id is not None:
+        statement = statement.where(Call.organization_id == organization_id)
+    return list(
+        session.scalars(
+            statement.order_by(Call.created_at.desc(), Call.organization_id, Call.id)
+            .limit(_SAME_ID_MAX)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def _at_cursor(session: Session, cursor: str) -> Call:
+    organization_id, _, call_id = cursor.partition("/")
+    last = session.get(Call, (organization_id, call_id), populate_existing=True)
+    if last is None:
+        raise CallNotFound(cursor)
+    return last
+
+
+def _ms_after(decided_at: datetime | None, at: datetime | None) -> int | None:
+    if decided_at is None or at is None:
+        return None
+    return round((at - decided_at) / timedelta(milliseconds=1))

@@ -24,8 +24,8 @@ _QUERY = """
         coalesce(h.reserved_micros, 0) AS hold_micros, t.ending_text,
         w.balance_micros - w.held_micros AS available_micros, w.debt_limit_micros,
         (SELECT coalesce(sum(l.debt_micros), 0) FROM calls l
-         WHERE l.organization_id = c.organization_id AND l.status <> 'ended'
-           AND l.settled_at IS NULL) AS lent_micros,
+         WHERE l.organization_id = c.organization_id AND l.settled_at IS NULL
+           AND l.debt_micros > 0) AS lent_micros,
         ARRAY(SELECT f.reason FROM wallet_freezes f
               WHERE f.organization_id = c.organization_id AND f.lifted_at IS NULL
                 AND (f.override_until IS NULL OR f.override_until <= :now)) AS freezes

@@ -5,8 +5,10 @@ One without terms of its own has the house's defaults.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -14,6 +16,7 @@ from sqlalchemy.orm import Session
 from base.enums import FaultPolicy
 from base.outcomes import Refused
 from db.call_models import CallTerms
+from db.locks import lock_wallet
 from db.models import Wallet
 from domain.notes import check_who_and_why, note_act
 from domain.wallet import WalletNotFound
@@ -103,6 +106,27 @@ def set_terms(
         .on_conflict_do_update(index_elements=("organization_id",), set_=values)
     )
     note_act(session, "call_terms.set", organization_id, by=by, why=why, now=now)
+
+
+def change_terms(
+    session: Session,
+    organization_id: str,
+    changes: Mapping[str, Any],
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+) -> Terms:
+    """This function will change the named terms alone and give all of them as they are now.
+
+    Under the wallet's lock, so that of two who change different ones neither undoes the other's.
+    Raises: as set_terms.
+    """
+    if lock_wallet(session, organization_id) is None:
+        raise WalletNotFound(organization_id)
+    terms = replace(terms_of(session, organization_id), **changes)
+    set_terms(session, organization_id, terms, by=by, why=why, now=now)
+    return terms
 
 
 def _check(terms: Terms) -> None:

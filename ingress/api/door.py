@@ -164,7 +164,7 @@ def object_of(body: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         raise Refusal(400, "Malformed", "The body is not JSON.") from None
     if not isinstance(value, dict):
         raise Refusal(400, "Malformed", "The body is not a JSON object.")

@@ -22,7 +22,7 @@ from domain.calls.doors import find_door
 from domain.calls.terms import Terms
 from domain.posture import can_send
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
-from ingress.calls.snapshot import Snapshot
+from ingress.calls.snapshot import KnownDoor, Snapshot
 from providers.vapi.messages import (
     ASSISTANT_REQUEST,
     PREDIAL,
@@ -62,10 +62,13 @@ class CallAnswers:
         return {"results": []} if message.type in ("tool-calls", "function-call") else {}
 
     async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
+        # Read once: what is undone, and what is answered without the database, must go together.
+        door = self._snapshot.door_of(ask)
+        undo = None if _is_open(door) else _withdraw
         try:
-            made = await self._urgent.run(_admitting(ask), until=until, undo=self._undo_of(ask))
+            made = await self._urgent.run(_admitting(ask), until=until, undo=undo)
         except _NO_ANSWER as error:
-            return self._without_an_answer(ask, error)
+            return self._without_an_answer(ask, door, error)
         except Exception:
             # A bug is no reason to leave the line silent until the platform gives up.
             log.exception("call not decided", call=ask.external_id)
@@ -76,27 +79,20 @@ class CallAnswers:
         ours = {_ORGANIZATION: made.organization_id or "", _CALL: made.call_id or ""}
         return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
 
-    def _without_an_answer(self, ask: CallAsk, error: Exception) -> dict[str, Any]:
-        door = self._snapshot.door_of(ask)
-        is_open = door is not None and door.fail_open_seconds and door.assistant_id
+    def _without_an_answer(
+        self, ask: CallAsk, door: KnownDoor | None, error: Exception
+    ) -> dict[str, Any]:
         log.error(
             "call decided without the database",
             call=ask.external_id,
-            admitted=bool(is_open),
+            admitted=_is_open(door),
             error=type(error).__name__,
         )
-        if door is None or not is_open:
+        if door is None or not _is_open(door):
             return answer_refused(door.refusal_text if door else Terms().refusal_text)
         # Its first word makes it known, and metered: see domain/calls/words.
         ours = {_ORGANIZATION: door.organization_id, _CALL: new_id("call")}
         return answer_admitted(str(door.assistant_id), int(door.fail_open_seconds or 0), ours)
-
-    def _undo_of(self, ask: CallAsk) -> Callable[[Session, Admission, datetime], None] | None:
-        door = self._snapshot.door_of(ask)
-        if door is not None and door.fail_open_seconds:
-            # It was let in all the same: what was decided too late stands.
-            return None
-        return _withdraw
 
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
         def may_dial(session: Session, now: datetime) -> bool:
@@ -119,6 +115,12 @@ def _admitting(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
     return lambda session, now: admission.admit(session, ask, now)
 
 
+def _is_open(door: KnownDoor | None) -> bool:
+    """Whether it is let in without the database: what was decided too late stands then."""
+    return door is not None and bool(door.fail_open_seconds and door.assistant_id)
+
+
 def _withdraw(session: Session, made: Admission, now: datetime) -> None:
-    if made.refusal is None and made.organization_id and made.call_id:
+    # One that was known before was let in, or reserved for, by somebody else.
+    if made.is_new and made.organization_id and made.call_id:
         admission.withdraw(session, made.organization_id, made.call_id, now)

@@ -11,31 +11,13 @@ from datetime import UTC, timedelta
 import psycopg
 import pytest
 from psycopg import sql
-from typer.testing import CliRunner
 
 from base.settings import Settings
-from cli.main import app
 from db.engine import driver_url
 from db.models import OperatorAct
 from domain import operators
 from tests.servers import ROOT
 from tests.world import fund, make_organization
-
-
-@pytest.fixture
-def run(urls, monkeypatch):
-    """Runs the command with the test's servers; gives exit status, output and error output."""
-    monkeypatch.setenv("DATABASE_URL", urls.app_url)
-    monkeypatch.setenv("DATABASE_OWNER_URL", urls.owner_url)
-    monkeypatch.setenv("REDIS_URL", urls.redis_url)
-
-    def invoke(*arguments: str):
-        done = CliRunner().invoke(app, list(arguments))
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.stdout, done.stderr
-
-    return invoke
 
 
 @pytest.fixture

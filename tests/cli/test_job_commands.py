@@ -157,13 +157,17 @@ def test_every_policy_is_listed_under_both_names_of_the_command(run):
 def test_schedules_are_listed_with_their_next_and_last_tick(run, database):
     assert "schedules: none" in run("schedule", "list")[1]
     database.run(schedules.declare)
-    (shown,) = json.loads(run("schedule", "list", "--json")[1])
+    listed = {one["schedule"]: one for one in json.loads(run("schedule", "list", "--json")[1])}
+    assert set(listed) == {one.name for one in schedules.SCHEDULES}
+    shown = listed["prune"]
     assert (shown["schedule"], shown["job"], shown["every_seconds"]) == ("prune", "prune", 3600)
     assert (shown["last"], shown["last_job"]) == (None, None)
 
     database.run(
         lambda s: s.connection().exec_driver_sql("UPDATE schedules SET next_at = clock_timestamp()")
     )
-    (job_id,) = database.run(schedules.tick)
-    (shown,) = json.loads(run("schedule", "list", "--json")[1])
+    job_id, _ = database.run(schedules.tick)
+    listed = {one["schedule"]: one for one in json.loads(run("schedule", "list", "--json")[1])}
+    assert set(listed) == {one.name for one in schedules.SCHEDULES}
+    shown = listed["prune"]
     assert (shown["last_job"], shown["last_state"]) == (job_id, "staged")

@@ -9,6 +9,7 @@ import time
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown, Refused
@@ -383,3 +384,10 @@ def test_a_function_that_stands_idle_too_long_is_to_blame_itself(shared):
 
     with pytest.raises(StatementTooSlow):
         shared.run(idle)
+
+
+def test_what_a_statement_was_given_is_not_told_by_its_error(shared):
+    # It would stand in the logs and in the jobs' rows, and may be somebody's number
+    with pytest.raises(DBAPIError) as failed:
+        shared.run(lambda s: s.execute(text("SELECT 1 / (length(:x) - 12)"), {"x": "+15005550006"}))
+    assert "5550006" not in str(failed.value)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from base.enums import Provider
 from base.facts import OtherReport, PaymentReport, SubscriptionReport
-from db.events import lock, mark
+from db.events import mark, take
 from db.models import InboxEvent, Job
 from domain import events
 from tests.domain.support import T0, later, standing, subscribe, subscription
@@ -31,7 +31,7 @@ def event_id(shared, org):
 
 def take_in(database, event_id, report, now=T0):
     def work(session):
-        event = lock(session, event_id)
+        event = take(session, event_id, now)
         outcome = events.take_in(session, event, report, now)
         mark(session, event)
         return outcome

@@ -167,7 +167,14 @@ def test_a_wrong_field_is_named(backend, path, body, field):
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [(b"", 400), (b"{", 400), (b"[]", 400), (b"[" * 50_000, 400), (b"{" + b" " * 70_000, 413)],
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b"[" * 50_000, 400),
+        (b'{"durationSeconds": 1e99999999999999999999}', 400),
+        (b"{" + b" " * 70_000, 413),
+    ],
 )
 def test_a_body_that_is_no_object_is_refused(backend, body, status):
     headers = {**backend.headers, "Content-Type": "application/json"}
@@ -217,6 +224,11 @@ def test_a_call_is_found_by_each_of_its_ids_and_adds_to_its_days_costs(backend):
     assert (day["calls"], day["seconds"], day["cost"]) == (1, 10, "0.10")
     assert backend.get("/api/calls/costs", **{"from": "2020-01-01"}).status_code == 400
     assert backend.get("/api/calls/costs", to="soon").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["%00", "a%0Ab", "x" * 65])
+def test_what_can_be_no_id_is_not_looked_for(backend, name):
+    assert is_problem(backend.get(f"/api/calls/{name}"), 400, "Malformed")
 
 
 def test_another_organizations_calls_are_not_seen(backend, world, ingress, signer):

@@ -7,7 +7,6 @@ from base.facts import OtherReport, Report
 from base.log import get_logger
 from base.outcomes import Refused
 from db import events
-from db.events import LockedEvent
 from domain.events import take_in
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
@@ -22,13 +21,13 @@ def process_event(run: Run, event_id: str) -> None:
 
     Replay: a handled event is left as it is. Raises: Refused EVENT_NOT_FOUND.
     """
-    event = events.lock(run.own, event_id)
+    event = events.take(run.own, event_id, run.now)
     if event is None:
         raise Refused("EVENT_NOT_FOUND", event_id)
-    if event.body is None:
-        return  # handled so long ago that the body is gone: the database keeps it until then
+    if event.handled_at is not None or event.body is None:
+        return  # the database keeps a body until its event was handled, long ago
     try:
-        take_in(run.own, event, _parse(event, event.body), run.now)
+        take_in(run.own, event, report_of(event.source, event.event_type, event.body), run.now)
     except MalformedWebhook as error:
         # Kept and marked: it is genuine, but says nothing that can be acted on.
         log.error("malformed event", event_type=event.event_type, error=str(error))
@@ -36,9 +35,13 @@ def process_event(run: Run, event_id: str) -> None:
     events.mark(run.own, event)
 
 
-def _parse(event: LockedEvent, body: bytes) -> Report:
-    if event.source == Provider.PAYPAL:
+def report_of(source: str, event_type: str, body: bytes) -> Report:
+    """This function will say what a stored event reports, in our words.
+
+    Raises: MalformedWebhook when it says nothing that can be acted on.
+    """
+    if source == Provider.PAYPAL:
         return parse_paypal(body)
-    if event.source == Provider.VAPI:
+    if source == Provider.VAPI:
         return vapi.report_of(vapi.parse(body))
-    return OtherReport(event.event_type)
+    return OtherReport(event_type)

@@ -116,12 +116,14 @@ CREATE TABLE calls (
 );
 CREATE INDEX calls_tick_at ON calls (tick_at) WHERE tick_at IS NOT NULL;
 CREATE INDEX calls_live ON calls (organization_id) WHERE status <> 'ended' AND settled_at IS NULL;
+-- What of a debt limit is promised: also to calls that are over and not charged yet.
+CREATE INDEX calls_lent ON calls (organization_id) WHERE settled_at IS NULL AND debt_micros > 0;
 CREATE INDEX calls_unsettled ON calls (created_at) WHERE settled_at IS NULL;
-CREATE INDEX calls_appointment ON calls (organization_id, appointment_id)
-    WHERE appointment_id IS NOT NULL;
 CREATE INDEX calls_cost ON calls (organization_id, created_at) INCLUDE (cost_micros, duration_ms);
--- An operator may know no more than the id.
+-- An operator may know no more than the id, or the appointment.
 CREATE INDEX calls_id ON calls (id);
+CREATE INDEX calls_appointment ON calls (appointment_id, organization_id)
+    WHERE appointment_id IS NOT NULL;
 CREATE INDEX calls_twilio_call ON calls (twilio_call_sid) WHERE twilio_call_sid IS NOT NULL;
 
 -- What happened to a call, in order; only added to.

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from base.enums import FaultPolicy
-from domain.calls.terms import InvalidTerms, Terms, set_terms, terms_of
+from domain.calls.terms import InvalidTerms, Terms, change_terms, set_terms, terms_of
 from domain.notes import WhoAndWhy
 from domain.wallet import WalletNotFound
+from tests.db.support import one_behind_the_other
 from tests.domain.calls.calls_by_hand import T0
 
 
@@ -69,3 +70,35 @@ def test_terms_name_who_and_why_and_a_wallet(line, shared):
         line.do(lambda s: set_terms(s, line.id, Terms(), by="ann", why="", now=T0))
     with pytest.raises(WalletNotFound):
         line.do(lambda s: set_terms(s, "nobody", Terms(), by="ann", why="w", now=T0))
+
+
+def test_two_who_change_different_terms_at_once_undo_nothing_of_each_others(
+    line, shared, shared_urls
+):
+    # Given somebody who changes one term and has not committed
+    def change(session, **changes):
+        return change_terms(session, line.id, changes, by="ann", why="w", now=T0)
+
+    # When another changes another meanwhile
+    terms = one_behind_the_other(
+        shared,
+        shared_urls.owner_url,
+        lambda session: change(session, step_seconds=31),
+        lambda: line.do(lambda session: change(session, margin_seconds=9)),
+    )
+    # Then both are as they were set, and all else as it was
+    assert terms == line.do(lambda session: terms_of(session, line.id))
+    assert terms == Terms(step_seconds=31, margin_seconds=9, warn_before_seconds=0)
+
+
+def test_what_is_out_of_bounds_changes_nothing_and_nobodys_terms_are_not_changed(line):
+    def change(org):
+        return line.do(
+            lambda s: change_terms(s, org, {"margin_seconds": 0}, by="ann", why="w", now=T0)
+        )
+
+    with pytest.raises(InvalidTerms):
+        change(line.id)
+    with pytest.raises(WalletNotFound):
+        change("nobody")
+    assert line.do(lambda s: terms_of(s, line.id)) == Terms(warn_before_seconds=0)

@@ -1,0 +1,36 @@
+"""A connection of one's own beside the pool, for statements that are each a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from db.address import driver_url
+
+#: Seconds after which a silent network counts as a lost connection.
+_SILENCE_SECONDS = 8
+
+
+def connect_alone(database_url: str, name: str) -> psycopg.Connection[Any]:
+    """This function will open a connection in autocommit that others can tell by its name.
+
+    Raises: psycopg.OperationalError when there is none within 2 s.
+    """
+    return psycopg.connect(
+        driver_url(database_url),
+        autocommit=True,
+        connect_timeout=2,
+        # A transaction pooler may hand every statement to another server connection.
+        prepare_threshold=None,
+        application_name=f"holdfast {name}",
+        keepalives_idle=_SILENCE_SECONDS,
+        tcp_user_timeout=_SILENCE_SECONDS * 1000,
+    )
+
+
+def text_array(texts: Sequence[str]) -> str:
+    """This function will write an array as PostgreSQL reads it; the driver's own way is slower."""
+    escaped = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(escaped) + '"}' if escaped else "{}"

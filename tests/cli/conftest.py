@@ -1,0 +1,24 @@
+"""The holdfast command as it is called, on the test's own servers."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+
+@pytest.fixture
+def run(urls, monkeypatch):
+    """Runs the command with the test's servers; gives exit status, output and error output."""
+    monkeypatch.setenv("DATABASE_URL", urls.app_url)
+    monkeypatch.setenv("DATABASE_OWNER_URL", urls.owner_url)
+    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+
+    def invoke(*arguments: str):
+        done = CliRunner().invoke(app, list(arguments))
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return invoke

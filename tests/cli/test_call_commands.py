@@ -1,0 +1,224 @@
+"""holdfast call: rates, terms, doors; calls listed, shown, ended, settled, and their costs."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+
+from db.engine import clock, driver_url
+from domain.calls import admission
+from tests.domain.support import subscribe
+from tests.world import fund, make_organization
+
+ORG_MICROS = 5_000_000
+
+
+@pytest.fixture
+def org(database, urls, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", urls.app_url)
+    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+    return make_organization(database, micros=ORG_MICROS)
+
+
+@pytest.fixture
+def call(org, run, database):
+    """A call that is reserved for, at a cent a second."""
+    told(run, "call", "rate", "set", org, "--per-minute", "0.60", "--why", "prices")
+    subscribe(database, org)
+    reserve(
+        database,
+        org,
+        "visit-1",
+        provider_call_id="019d0000-0000-7000-8000-000000000001",
+        appointment_id="appointment-1",
+    )
+    return "visit-1"
+
+
+def reserve(database, org: str, call_id: str, **more) -> None:
+    more = {"provider_call_id": None, "appointment_id": "appointment-1", **more}
+    reserved = database.run(
+        lambda session: admission.reserve_for_call(
+            session, org, call_id=call_id, estimated_seconds=60, now=clock(session), **more
+        )
+    )
+    assert reserved.outcome.ok, reserved.outcome
+
+
+def told(run, *arguments: str) -> str:
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    return out
+
+
+def data(run, *arguments: str):
+    return json.loads(told(run, *arguments, "--json"))
+
+
+def refused(run, *arguments: str) -> str:
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert err.startswith("holdfast: ") and err.count("\n") == 1, err
+    return err
+
+
+def test_a_rate_is_set_listed_and_removed(org, run):
+    told(
+        run, "call", "rate", "set", org, "--per-minute", "0.12", "--increment", "6",
+        "--minimum", "0.02", "--route", "outbound:+44", "--why", "prices",
+    )  # fmt: skip
+    (row,) = data(run, "call", "rate", "list", org)
+    assert (row["route"], row["a minute"], row["counted by"], row["at least"]) == (
+        "outbound:+44",
+        "0.12 USD",
+        "6 s",
+        "0.02",
+    )
+    assert "removed" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
+    assert "none" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
+    assert data(run, "call", "rate", "list", org) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--per-minute", "0"), "INVALID_RATE"),
+        (("--per-minute", "cheap"), "cheap"),
+        (("--per-minute", "1", "--increment", "7"), "INVALID_RATE"),
+        (("--per-minute", "1", "--route", "home"), "INVALID_RATE"),
+    ],
+)
+def test_a_rate_that_is_none_is_refused_in_one_line(org, run, arguments, words):
+    assert words in refused(run, "call", "rate", "set", org, *arguments, "--why", "x")
+
+
+def test_only_the_named_terms_change(org, run):
+    before = data(run, "call", "terms", "show", org)
+    told(run, "call", "terms", "set", org, "--margin-seconds", "8", "--fail-open", "--why", "x")
+    after = data(run, "call", "terms", "show", org)
+    assert after == before | {"margin_seconds": 8, "fail_open": True}
+    assert "name at least one" in refused(run, "call", "terms", "set", org, "--why", "x")
+    wrong = ("--margin-seconds", "0")
+    assert "INVALID_TERMS" in refused(run, "call", "terms", "set", org, *wrong, "--why", "x")
+
+
+def test_a_door_is_one_organizations(org, run, database):
+    told(run, "call", "door", "add", org, "phone_number", "n1", "--assistant", "a1", "--why", "x")
+    (row,) = data(run, "call", "door", "list", org)
+    assert (row["kind"], row["id"], row["answered by"]) == ("phone_number", "n1", "a1")
+    other = make_organization(database)
+    assert "INVALID_DOOR" in refused(
+        run, "call", "door", "add", other, "phone_number", "n1", "--why", "x"
+    )
+    assert "removed" in told(run, "call", "door", "remove", "phone_number", "n1", "--why", "x")
+
+
+def test_a_call_is_listed_and_shown_by_each_of_its_ids(call, org, run):
+    found = data(run, "call", "list")
+    (row,) = found["calls"]
+    assert (row["call"], row["organization"], row["status"]) == (call, org, "admitted")
+    assert found["after"] is None
+    for name in (call, "019d0000-0000-7000-8000-000000000001", "appointment-1"):
+        shown = data(run, "call", "show", name)
+        assert (shown["call"], shown["hold"]) == (call, "open, 0.60")
+    assert [one["what"] for one in shown["timeline"]] == ["reserved"]
+    assert "CALL_NOT_FOUND" in refused(run, "call", "show", "other")
+
+
+def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
+    # Given a second call, which is over and charged
+    reserve(database, org, "visit-2", appointment_id=None)
+    told(run, "call", "settle", "visit-2", "--seconds", "1", "--why", "by the log")
+
+    # When calls are listed by what is asked
+    def listed(*asked: str) -> list[str]:
+        return [row["call"] for row in data(run, "call", "list", *asked)["calls"]]
+
+    # Then those alone come, a page at a time where a page is short
+    assert listed() == [call]
+    assert listed("--all", "--org", org) == ["visit-2", call]
+    assert listed("--unsettled") == listed("--status", "admitted") == [call]
+    assert listed("--status", "ended", "--org", org) == []
+    first = data(run, "call", "list", "--all", "--org", org, "--limit", "1")
+    assert listed("--all", "--org", org, "--limit", "1", "--after", first["after"]) == [call]
+    assert f"more: --after {org}/visit-2" in told(
+        run, "call", "list", "--all", "--org", org, "--limit", "1"
+    )
+    assert "UNBOUNDED_SEARCH" in refused(run, "call", "list", "--all")
+    assert "CALL_NOT_FOUND" in refused(run, "call", "list", "--after", "nothing")
+
+
+def test_a_call_that_is_not_the_only_one_is_not_acted_on(call, org, run, database):
+    # Given another organization's call of the same id, and of the same appointment
+    other = make_organization(database, micros=ORG_MICROS)
+    told(run, "call", "rate", "set", other, "--per-minute", "0.60", "--why", "prices")
+    subscribe(database, other)
+    reserve(database, other, call)
+    # When one is to be ended or settled, without saying whose
+    for act in (("end", call), ("settle", call, "--seconds", "1"), ("end", "appointment-1")):
+        line = refused(run, "call", *act, "--why", "x")
+        # Then nothing is done, and both are named
+        assert "CALL_NOT_UNIQUE" in line and org in line and other in line
+    for one in (org, other):
+        assert data(run, "call", "show", call, "--org", one)["we ended it for"] is None
+    # And once it is said, that one alone is
+    done = data(run, "call", "end", call, "--org", other, "--why", "x")
+    assert done == {"call": call, "organization": other, "ending": True}
+    assert data(run, "call", "show", call, "--org", org)["we ended it for"] is None
+
+
+def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
+    # When each of the changes is asked for as data
+    why = ("--why", "the contract", "--by", "ann")
+    rate = data(run, "call", "rate", "set", org, "--per-minute", "0.12", *why)
+    terms = data(run, "call", "terms", "set", org, "--fault-policy", "charge", *why)
+    door = data(run, "call", "door", "add", org, "assistant", "a1", *why)
+    gone = data(run, "call", "door", "remove", "assistant", "a1", *why)
+    none = data(run, "call", "rate", "remove", org, "inbound", *why)
+    # Then each says what it did
+    assert rate == {
+        "route": "default",
+        "micros_per_minute": 120_000,
+        "increment_seconds": 1,
+        "minimum_micros": 0,
+    }
+    assert terms == {"changed": {"fault_policy": "charge"}}
+    assert door == {"kind": "assistant", "id": "a1", "organization": org}
+    assert gone == {"kind": "assistant", "id": "a1", "removed": True}
+    assert none == {"route": "inbound", "removed": False}
+    # And what changed something stands in the history, with who and why
+    with psycopg.connect(driver_url(urls.owner_url)) as connection:
+        acts = connection.execute("SELECT act, operator, why FROM operator_acts ORDER BY id")
+        assert acts.fetchall() == [
+            (act, "ann", "the contract")
+            for act in ("call_rate.set", "call_terms.set", "call_door.add", "call_door.remove")
+        ]
+
+
+def test_a_call_is_ended_by_hand_once(call, run):
+    assert "is being ended" in told(run, "call", "end", call, "--why", "a complaint")
+    assert "already" in told(run, "call", "end", call, "--why", "a complaint")
+    assert data(run, "call", "show", call)["we ended it for"] == "operator"
+
+
+def test_a_call_is_settled_by_hand_and_adds_to_the_costs(call, org, run, database):
+    assert "0.13" in told(run, "call", "settle", call, "--seconds", "12.5", "--why", "by the log")
+    shown = data(run, "call", "show", call)
+    assert (shown["cost"], shown["settled by"]) == ("0.13 USD", "operator")
+    (day,) = data(run, "call", "costs")
+    assert (day["organization"], day["calls"], day["cost"]) == (org, 1, "0.13 USD")
+    again = ("call", "settle", call, "--seconds", "1", "--why", "x")
+    assert "CALL_SETTLED" in refused(run, *again)
+    fund(database, org, 1)
+
+
+@pytest.mark.parametrize("seconds", ["long", "-1", "1e9", "nan", ""])
+def test_a_duration_that_is_none_is_refused_and_nothing_is_charged(call, run, seconds):
+    refused(run, "call", "settle", call, f"--seconds={seconds}", "--why", "x")
+    assert data(run, "call", "show", call)["cost"] is None
+
+
+def test_costs_of_days_that_are_none_are_refused(org, run):
+    assert "--from" in refused(run, "call", "costs", "--from", "2026-01-02", "--to", "2026-01-01")
