@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from domain.calls.admission import reserve_for_call
 from domain.calls.rates import Rate, remove_rate
+from domain.calls.reserving import reserve_for_call
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.calls_by_hand import CENT, T0, Line, later
 from tests.domain.holds_by_hand import everything, expire
