@@ -37,6 +37,8 @@ from providers.vapi.webhook import VapiWebhookVerifier
 
 #: Seconds that requests in flight have to end after SIGTERM.
 STOP_SECONDS = 10
+#: Longest transaction of the API and of proofs, in seconds: several statements at their limit.
+_LONGEST_SECONDS = 15.0
 
 
 def build_app(settings: Settings, providers: Providers) -> ASGIApp:
@@ -45,8 +47,13 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     Raises: SettingsError when PayPal's webhook id is missing or wrong.
     """
     ringer = Ringer(settings.redis_url)
-    # One connection for each request that the API works on, and two for what is read beside them.
-    database = Database(settings.database_url, name="ingress", pool_size=AT_ONCE_MAX + 2)
+    database = Database(
+        settings.database_url,
+        name="ingress",
+        # One connection for each request that the API works on, and two for what is read beside.
+        pool_size=AT_ONCE_MAX + 2,
+        longest_seconds=_LONGEST_SECONDS,
+    )
     inbox = InboxBatcher(settings.database_url, ringer.ring)
     refusals = RefusalLog(settings.database_url)
     verifier = PayPalWebhookVerifier.from_settings(settings, providers.paypal)
