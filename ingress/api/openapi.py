@@ -102,7 +102,9 @@ def _posted(
             "summary": summary,
             "security": [{"token": [scope]}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-            "responses": _responses("400", "401", "402", "403", "404", "409", "503"),
+            "responses": _responses(
+                "400", "401", "402", "403", "404", "408", "409", "413", "415", "503"
+            ),
         }
     }
 

@@ -66,10 +66,12 @@ class StatusCheck:
         return JSONResponse(_told(found))
 
     def _prove(self, request: Request, body: bytes) -> str | None:
-        """Whose call it must be; None for Vapi, which knows calls by its own ids."""
+        """Whose call it must be; None for Vapi, which is told of everybody's."""
         try:
             self._verifier.prove(request.headers, body, now=utc_now())
-        except ForgedWebhook:
+        except ForgedWebhook as error:
+            if not self._door.is_open:
+                raise Refusal(401, "Not authorized", str(error)) from None
             return self._door.prove(request, SCOPE).organization_id
         return None
 
