@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from base.enums import FaultPolicy, HoldStatus
+from base.enums import CallStatus, FaultPolicy, HoldStatus
 from base.facts import CallFacts
 from base.outcomes import Refused
 from db.call_models import Call
@@ -117,11 +117,15 @@ def settle_by_api(
     """This function will settle a call by the company's own word of its duration.
 
     Units: `duration_ms` 0 to 43,260,000. Replay: the same duration answers as the first time;
-    another, IDEMPOTENCY_CONFLICT. Raises: InvalidDuration, CallNotFound, NotSettled.
+    another, IDEMPOTENCY_CONFLICT. Raises: InvalidDuration, CallNotFound, NotSettled; Refused
+    CALL_IN_PROGRESS while its provider says that somebody talks, since what is settled is metered
+    and ended no more.
     """
     if not 0 <= duration_ms <= DURATION_MS_MAX:
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
+    if call.status in (CallStatus.IN_PROGRESS, CallStatus.FORWARDING) and not is_priced(call):
+        raise Refused("CALL_IN_PROGRESS", call_id, call=call_id)
     cost = rate_of(call).cost_micros(duration_ms)
     if is_priced(call):
         if call.cost_micros != cost:

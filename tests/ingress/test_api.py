@@ -10,7 +10,7 @@ from domain import operators
 from ingress.api.door import ApiDoor
 from ingress.api.openapi import document
 from ingress.api.routes import routes
-from tests.ingress.callers import Caller, Signer
+from tests.ingress.callers import Caller, Signer, send
 from tests.ingress.cuttable import Way
 from tests.world import World
 
@@ -259,3 +259,16 @@ def test_the_description_names_every_route(ingress):
     served.add(("/api/vapi/webhook/status-check", "POST"))
     told = {(path, method.upper()) for path, ways in described["paths"].items() for method in ways}
     assert told == served
+
+
+def test_a_call_that_its_provider_says_is_talking_is_not_settled_by_the_backend(backend, ingress):
+    # Given a call of which Vapi has said that somebody talks
+    backend.reserve(vapiCallId="vapi-1")
+    message = backend.caller.message("status-update", call_id="vapi-1", status="in-progress")
+    assert send(ingress, message).status_code == 200
+    backend.caller.world.run_due()
+    # When the backend says that it cost nothing, Then it is metered on
+    answer = backend.post(COMMIT, callId="test-1", durationSeconds=0)
+    assert is_problem(answer, 409, "CALL_IN_PROGRESS")
+    (call,) = backend.caller.calls()
+    assert (call.settled_at, call.tick_at is not None) == (None, True)

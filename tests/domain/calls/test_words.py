@@ -13,7 +13,7 @@ from tests.db.support import at_once, patiently
 from tests.domain.calls.calls_by_hand import CENT, T0, later
 
 #: All that may be said of a call that talked for thirty seconds.
-WORDS = ("queued", "ringing", "in_progress", "ended", "report", "look")
+WORDS = ("ringing", "in_progress", "ended", "report", "look")
 #: A look that came so early that the call still talked.
 EARLY = ("queued", "in_progress", "look in progress", "ended", "report")
 

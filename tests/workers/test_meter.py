@@ -1,0 +1,71 @@
+"""The meter: every wallet with a call that is due is ticked, whatever becomes of another."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import text
+
+from base.clock import wait_until
+from db.call_models import Call
+from tests.workers.phone import Phone
+from workers.meter import Meter
+
+LIMIT_SECONDS = 20.0
+
+
+@pytest.fixture
+def meter(world):
+    made = Meter(world.database)
+    yield made
+    made.stop(LIMIT_SECONDS)
+
+
+def due(phone: Phone) -> bool:
+    """Whether its call waits for a tick: the first look at it has made it due at once."""
+    (call,) = phone.world.read(Call, organization_id=phone.id)
+    return call.tick_at <= call.seen_at
+
+
+def test_one_look_ticks_every_wallet_that_is_due(world, meter):
+    phones = [Phone(world) for _ in range(2)]
+    for phone in phones:
+        phone.call()
+    assert all(map(due, phones))
+    assert meter.tick_once() == 2
+    assert not any(map(due, phones))
+
+
+def test_a_wallet_that_somebody_holds_is_left_for_the_next_look(world, meter):
+    # Given two wallets with a call that is due, one of them locked by somebody else
+    held, free = Phone(world), Phone(world)
+    held.call()
+    free.call()
+    locked, release = threading.Event(), threading.Event()
+
+    def hold_it(session, now):
+        session.execute(text("SELECT wallet_lock(:id)"), {"id": held.id})
+        locked.set()
+        release.wait(LIMIT_SECONDS)
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(world.do, hold_it)
+        assert locked.wait(LIMIT_SECONDS)
+        # When the meter looks, Then the other is ticked all the same
+        assert meter.tick_once() == 2
+        assert (due(held), due(free)) == (True, False)
+        release.set()
+        holding.result()
+    meter.tick_once()
+    assert not due(held)
+
+
+def test_it_ticks_by_itself_until_it_is_stopped(world, meter):
+    phone = Phone(world)
+    phone.call()
+    meter.start()
+    assert wait_until(lambda: not due(phone), limit_seconds=LIMIT_SECONDS)
+    meter.stop(LIMIT_SECONDS)
+    assert "meter" not in [thread.name for thread in threading.enumerate()]
