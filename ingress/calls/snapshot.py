@@ -42,8 +42,9 @@ class KnownDoor:
 class Snapshot:
     """The doors by kind and id, as they were read last."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self._database = database
+        self._refresh_seconds = refresh_seconds
         self._doors: dict[tuple[str, str], KnownDoor] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -79,7 +80,7 @@ class Snapshot:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.sleep(self._refresh_seconds)
             await self._look()
 
     async def _look(self) -> None:
