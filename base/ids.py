@@ -13,7 +13,8 @@ from datetime import datetime
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 #: Every two of them, since an id is made for every request: by ten bits at a time.
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-_SHIFTS = range(120, -1, -10)
+#: Where they stand in the time, and in the chance behind it.
+_TIME_SHIFTS, _CHANCE_SHIFTS = range(40, -1, -10), range(70, -1, -10)
 
 
 def new_id(kind: str) -> str:
@@ -26,19 +27,20 @@ def new_id(kind: str) -> str:
 
 def new_ids(kind: str, count: int) -> list[str]:
     """This function will make so many ids at once, for less than one by one."""
-    milliseconds = time.time_ns() // 1_000_000
+    made_at = _digits(time.time_ns() // 1_000_000, _TIME_SHIFTS)
     chance = secrets.token_bytes(10 * count)
     return [
-        _id(kind, milliseconds, int.from_bytes(chance[start : start + 10], "big"))
+        f"{kind}_{made_at}"
+        f"{_digits(int.from_bytes(chance[start : start + 10], 'big'), _CHANCE_SHIFTS)}"
         for start in range(0, 10 * count, 10)
     ]
 
 
 def first_id(kind: str, made_at: datetime) -> str:
     """This function will give the lowest id that can have been made at an instant."""
-    return _id(kind, int(made_at.timestamp() * 1000), 0)
+    made = _digits(int(made_at.timestamp() * 1000), _TIME_SHIFTS)
+    return f"{kind}_{made}{_digits(0, _CHANCE_SHIFTS)}"
 
 
-def _id(kind: str, milliseconds: int, chance: int) -> str:
-    number = milliseconds << 80 | chance
-    return f"{kind}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
+def _digits(number: int, shifts: range) -> str:
+    return "".join([_PAIRS[number >> shift & 1023] for shift in shifts])

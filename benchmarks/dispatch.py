@@ -17,8 +17,8 @@ from benchmarks.empty_actors import LATENCIES, QUEUE
 from benchmarks.house import House
 from benchmarks.measure import Timing, timing, wait
 from db.engine import Database
-from db.jobs import Staged
 from db.ring import Ringer, connect, push
+from db.staging import Staged
 from domain.jobs import ENFORCE_ORGANIZATION, stage
 
 _LIMIT = "goal: p50 under 20"

@@ -22,8 +22,8 @@ from benchmarks.house import House, free_port
 from benchmarks.measure import Result, compare, wait
 from benchmarks.sender import send_all
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
-from db.jobs import Staged
 from db.ring import connect, push
+from db.staging import Staged
 
 _PROCESSES, _THREADS = 2, 8
 _SUBACCOUNTS = 50

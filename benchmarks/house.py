@@ -26,9 +26,9 @@ from cli.embedded import EmbeddedServers
 from cli.stack import ROOT, answers, sandbox_env
 from cli.supervisor import Process, Supervisor
 from db.engine import Database, driver_url
-from db.jobs import Staged
 from db.migrate import migrate, set_password
 from db.ring import connect
+from db.staging import Staged
 
 #: Seconds a process has to be ready in, on a machine that is busy with other things.
 _READY_SECONDS = 60

@@ -17,7 +17,7 @@ from benchmarks.phones import open_phone
 from benchmarks.sender import pace
 from benchmarks.webhooks import http_request
 from db.engine import clock
-from domain.calls import admission
+from domain.calls import reserving
 from domain.calls.terms import Terms
 
 _PER_SECOND = 200
@@ -62,7 +62,7 @@ def _make_calls(house: House) -> list[str]:
             call_id = str(uuid.uuid4())
 
             def reserve(session: Any, phone: Any = phone, call_id: str = call_id) -> Any:
-                return admission.reserve_for_call(
+                return reserving.reserve_for_call(
                     session,
                     phone.organization_id,
                     call_id=call_id,

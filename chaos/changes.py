@@ -1,4 +1,6 @@
-"""Changes of standing: subscriptions that lapse and return, and operators who freeze and lift."""
+"""Changes of standing: subscriptions that lapse and return, or end and are followed by new ones;
+operators who freeze and lift.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from random import Random
 
 from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
-from chaos.scene import Scene, Wish
+from chaos.scene import Client, Scene, Wish
 from db.engine import clock
 from domain import operators, wallet
 
@@ -18,6 +21,10 @@ from domain import operators, wallet
 #: changes of one subscription within one could not be told apart.
 _LAPSE_EVERY_SECONDS = (2.0, 5.0)
 _LAPSE_SECONDS = (2.5, 6.0)
+#: How many lapses are cancellations, after which only a new subscription opens again; and how many
+#: of the new ones are made before the old one is cancelled, whose end must then close nothing.
+_CANCELLED = 0.35
+_OVERLAPPING = 0.3
 #: Seconds between two freezes by hand, and how long one lasts.
 _FREEZE_EVERY_SECONDS = (1.0, 4.0)
 _FREEZE_SECONDS = (0.2, 2.0)
@@ -34,15 +41,43 @@ def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
 
 def _lapse(scene: Scene) -> None:
     chance = scene.chance("lapses")
+    #: Each organization's newest subscription, and none where it was cancelled.
+    standing: dict[str, str | None] = {
+        client.organization_id: client.subscription_id for client in scene.clients
+    }
     while not scene.stopping.wait(chance.uniform(*_LAPSE_EVERY_SECONDS)):
         client = chance.choice(scene.clients)
         returns = chance.random() >= _LEFT or client.hot
-        seconds = chance.uniform(*_LAPSE_SECONDS)
-        about = (client.organization_id, client.subscription_id, chance)
-        scene.post.tell("BILLING.SUBSCRIPTION.SUSPENDED", *about)
-        scene.stopping.wait(seconds)
-        if returns:
-            scene.post.tell("BILLING.SUBSCRIPTION.ACTIVATED", *about)
+        subscription_id = standing[client.organization_id]
+        if subscription_id is None or chance.random() < _CANCELLED:
+            new = _cancel(scene, client, subscription_id, chance, returns=returns)
+            standing[client.organization_id] = new
+        else:
+            about = (client.organization_id, subscription_id, chance)
+            scene.post.tell("BILLING.SUBSCRIPTION.SUSPENDED", *about)
+            scene.stopping.wait(chance.uniform(*_LAPSE_SECONDS))
+            if returns:
+                scene.post.tell("BILLING.SUBSCRIPTION.ACTIVATED", *about)
+
+
+def _cancel(
+    scene: Scene, client: Client, subscription_id: str | None, chance: Random, *, returns: bool
+) -> str | None:
+    """Ends the subscription, if there is one, and gives the new one of a customer who returns."""
+    overlaps = returns and chance.random() < _OVERLAPPING
+    new = _subscribe(scene, client, chance) if overlaps else None
+    if subscription_id is not None:
+        about = (client.organization_id, subscription_id, chance)
+        scene.post.tell("BILLING.SUBSCRIPTION.CANCELLED", *about)
+    scene.stopping.wait(chance.uniform(*_LAPSE_SECONDS))
+    return _subscribe(scene, client, chance) if returns and not overlaps else new
+
+
+def _subscribe(scene: Scene, client: Client, chance: Random) -> str:
+    body = {"organization_id": client.organization_id, "deliver": False}
+    made: str = scene.post.control("POST", "/paypal/subscriptions", body)["id"]
+    scene.post.tell("BILLING.SUBSCRIPTION.ACTIVATED", client.organization_id, made, chance)
+    return made
 
 
 def _freeze(scene: Scene) -> None:

@@ -25,6 +25,7 @@ class Customer:
     subaccount_sid: str
     #: The first runs as the posture allows; the second was paused by hand and stays so.
     campaign_ids: list[str]
+    #: Its first; more may follow.
     subscription_id: str = ""
     number_id: str = ""
 
@@ -49,8 +50,8 @@ class Facts:
     database: Database
     rows: Callable[[str], list[tuple[Any, ...]]]
     captures: list[dict[str, Any]]
-    #: The providers' word for each subscription and each subaccount.
-    subscriptions: dict[str, str]
+    #: The providers' word for each organization's subscriptions, by id, and for each subaccount.
+    subscriptions: dict[str, dict[str, str]]
     subaccounts: dict[str, str]
     #: Every call that rang at the sandbox's Vapi, by its id.
     calls: dict[str, dict[str, Any]]
@@ -78,10 +79,22 @@ def read_facts(
             database,
             lambda query: owner.execute(query).fetchall(),
             control("GET", "/paypal/captures"),
-            {one["id"]: one["status"] for one in control("GET", "/paypal/subscriptions")},
+            _by_organization(control("GET", "/paypal/subscriptions")),
             {
                 sid: control("GET", f"/twilio/subaccounts/{sid}")["status"]
                 for sid in (one.subaccount_sid for one in customers)
             },
             {one["call"]["id"]: one for one in control("GET", "/vapi/calls")},
         )
+
+
+def cancelled(facts: Facts) -> int:
+    """This function will count the subscriptions that ended for good."""
+    return sum(list(theirs.values()).count("CANCELLED") for theirs in facts.subscriptions.values())
+
+
+def _by_organization(subscriptions: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for one in subscriptions:
+        found.setdefault(one["custom_id"], {})[one["id"]] = one["status"]
+    return found

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from chaos.customers import CALL_RATE
 from chaos.facts import Facts, Problem
-from chaos.house import CALL_RATE
 
 
 def phones(facts: Facts) -> Iterator[Problem]:

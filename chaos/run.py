@@ -15,7 +15,8 @@ from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Child
 from chaos.count import count_problems
-from chaos.facts import Customer, Problem, read_facts
+from chaos.customers import make_customers
+from chaos.facts import Customer, Problem, cancelled, read_facts
 from chaos.faults import Planned, plan, strike
 from chaos.house import House
 from chaos.journal import Story, read_journal
@@ -49,7 +50,7 @@ def run(asked: Asked) -> Report:
     report.say(f"starting the house (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
     with House(plan_of(asked.sabotage), keep=asked.keep) as house:
         house.start_processes()
-        customers = house.make_customers(_CUSTOMERS)
+        customers = make_customers(house, _CUSTOMERS)
         _rest(house, asked.rest_seconds)
         for words in sabotage_database(house, asked.sabotage):
             report.say(f"sabotage: {words}")
@@ -61,6 +62,7 @@ def run(asked: Asked) -> Report:
         reading = read_facts(house.owner_url, house.database, house.control, customers, story)
         with reading as facts:
             report.problems += count_problems(facts)
+            report.figures["subscriptions cancelled"] = cancelled(facts)
         report.guards = refusals(house.postgres.log)
         report.figures |= _figures(house, story)
     return report

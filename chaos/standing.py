@@ -26,11 +26,14 @@ def standings(facts: Facts) -> Iterator[Problem]:
     by_hand = _frozen_by_hand(facts.story)
     for one in facts.customers:
         check = partial(_differs, one.organization_id)
-        theirs = facts.subscriptions[one.subscription_id]
-        active, net = theirs == "ACTIVE", facts.expected.get(one.organization_id, 0)
+        theirs = facts.subscriptions[one.organization_id]
+        # One that ended counts for nothing beside one that is open.
+        active, net = "ACTIVE" in theirs.values(), facts.expected.get(one.organization_id, 0)
         found = {reason for whose, reason in frozen if whose == one.organization_id}
         owed = found & {"refund_shortfall", "call_shortfall"}
-        yield from check("subscription", theirs.lower(), known.get(one.subscription_id))
+        for external_id, status in theirs.items():
+            found_status = known.pop(external_id, None)
+            yield from check(f"subscription {external_id}", status.lower(), found_status)
         twilio = "active" if active else "suspended"
         yield from check("Twilio", twilio, facts.subaccounts[one.subaccount_sid])
         manual = one.organization_id in by_hand
@@ -42,6 +45,8 @@ def standings(facts: Facts) -> Iterator[Problem]:
         yield from check("campaign", running, campaigns[one.campaign_ids[0]])
         paused = ("paused", "manual_pause")
         yield from check("campaign paused by hand", paused, campaigns[one.campaign_ids[1]])
+    for external_id, status in known.items():
+        yield Problem("doubled", f"subscription {external_id}: {status}, unknown at the provider")
 
 
 def _pause_reason(active: bool, frozen: bool, net: int) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db.jobs import Staged
+from db.staging import Staged
 
 #: By `urgent`; said literally, so that the index of urgent bells answers the first.
 _OF_QUEUE = {True: " AND queue = 'safety'", False: " AND queue <> 'safety'", None: ""}

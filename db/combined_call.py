@@ -17,7 +17,7 @@ from base.ids import new_id
 from base.outcomes import OutcomeUnknown
 from db.busy import DatabaseBusy
 from db.connection import connect_alone, text_array
-from db.jobs import Staged
+from db.staging import Staged
 
 #: How often a deadlock or a serialization failure re-runs a batch, the first run included.
 _RUNS_MAX = 3

@@ -22,7 +22,7 @@ from base.log import get_logger
 from base.outcomes import OutcomeUnknown
 from db.busy import DatabaseBusy
 from db.combined_call import Answer, CombinedCall, Debit, busy
-from db.jobs import Staged
+from db.staging import Staged
 
 __all__ = ["Answer", "Combiner", "Debit"]
 

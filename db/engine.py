@@ -25,7 +25,8 @@ from base.outcomes import NotYet, OutcomeUnknown, Refused
 from db.address import driver_url, sqlalchemy_url
 from db.busy import DatabaseBusy, StatementTooSlow
 from db.combiner import Combiner
-from db.jobs import Staged, staged_in
+from db.patience import Patience
+from db.staging import Staged, staged_in
 
 __all__ = [
     "Database",
@@ -50,7 +51,8 @@ _TOO_SLOW = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
 class Database:
     """A pool of connections and the transactions on it, and the shared door for single debits.
 
-    `after_commit` is told the jobs that a committed transaction staged; it must not raise.
+    `after_commit` is told the jobs that a committed transaction staged; it must not raise. With
+    `longest_seconds` a transaction ends after that at the latest, also where the server is silent.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Database:
         *,
         name: str,
         pool_size: int = 10,
+        longest_seconds: float | None = None,
         after_commit: Callable[[list[Staged]], None] | None = None,
     ) -> None:
         self.url = url
@@ -68,6 +71,8 @@ class Database:
             max_overflow=0,
             pool_timeout=5,
             pool_pre_ping=False,
+            # An error's text goes to logs and to the jobs' rows: numbers and ids stay out of it.
+            hide_parameters=True,
             # Prepared statements do not survive a transaction pooler that moves us about.
             connect_args={
                 "prepare_threshold": None,
@@ -76,6 +81,7 @@ class Database:
             },
         )
         self.after_commit = after_commit
+        self._patience = None if longest_seconds is None else Patience(self.engine, longest_seconds)
         self._combiner: Combiner | None = None
         self._combiner_pid = 0
         self._making_combiner = threading.Lock()
@@ -129,6 +135,8 @@ class Database:
         """
         self.combiner.stop()
         self.engine.dispose()
+        if self._patience is not None:
+            self._patience.stop()
 
     def _run_once(self, fn: Callable[[Session], T]) -> T:
         with Session(self.engine, expire_on_commit=False) as session:

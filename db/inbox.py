@@ -18,7 +18,7 @@ from base.enums import Queue
 from base.ids import new_ids
 from base.log import get_logger
 from db.engine import driver_url
-from db.jobs import Staged
+from db.staging import Staged
 
 log = get_logger(__name__)
 

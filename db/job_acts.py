@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db.jobs import Staged, ring_after_commit
+from db.staging import Staged, ring_after_commit
 
 
 def redrive(session: Session, job_id: str) -> bool:

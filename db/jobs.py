@@ -1,14 +1,12 @@
-"""The life of a job's row: staged, claimed, then finished, refused, postponed, failed or buried.
-What people may do to it by hand stands in db/job_acts.py.
+"""The life of a staged job's row: claimed, then finished, refused, postponed, failed or buried.
+How it is staged stands in db/staging.py, what people may do to it by hand in db/job_acts.py.
 
 Machinery time only: every instant here is SQL's clock_timestamp(). The claimed job is the first
-lock of its transaction, and staging is a plain INSERT, so nobody who holds a later lock waits here.
+lock of its transaction.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,10 +14,6 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from base.ids import new_id
-
-#: Seconds after staging at which the relay rings if the ringer's own push was lost.
-_FIRST_RING_SECONDS = 2
 #: A job rung more often than this without an outcome may be killing its workers.
 RINGS_BEFORE_COMMITTED_CLAIM = 2
 #: Longest error text and traceback kept of one attempt, in characters.
@@ -32,14 +26,8 @@ _WAIT = (
     " ring_at = clock_timestamp() + make_interval(secs => :delay)"
 )
 
-# These three are the driver's own, since every job passes here: SQLAlchemy's text would be half of
+# These two are the driver's own, since every job passes here: SQLAlchemy's text would be half of
 # their cost. Changes that wait in the session are not flushed by them.
-_STAGE = (
-    "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id, due_at,"
-    " ring_at) VALUES (%(id)s, %(name)s, %(kwargs)s::jsonb, %(organization_id)s, %(queue)s,"
-    " %(cause)s, %(correlation_id)s, clock_timestamp() + make_interval(secs => %(delay)s),"
-    " clock_timestamp() + make_interval(secs => %(ring)s))"
-)
 _CLAIM = (
     "SELECT name, kwargs, organization_id, queue, correlation_id, attempt, failures, rings,"
     " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
@@ -58,26 +46,6 @@ _FINISH = (
     " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
     " outcome = excluded.outcome, error = excluded.error RETURNING job_id"
 )
-
-_STAGED = "holdfast.staged"
-_CAUSE = "holdfast.cause"
-
-
-@dataclass(frozen=True)
-class Staged:
-    """What a bell needs: which job, of what name, in which queue."""
-
-    job_id: str
-    name: str
-    queue: str
-
-
-@dataclass(frozen=True)
-class Cause:
-    """What staged a job, and the correlation id that ties it to its webhook or command."""
-
-    cause: str | None
-    correlation_id: str
 
 
 @dataclass(frozen=True)
@@ -100,86 +68,6 @@ class Claim:
     def expected_attempt(self) -> int:
         """The attempt that the row shows while this claim is the newest."""
         return self.attempt if self.committed else self.attempt - 1
-
-
-def set_cause(session: Session, cause: Cause) -> None:
-    """This function will say what the jobs staged in this session's transaction come from."""
-    session.info[_CAUSE] = cause
-
-
-def staged_in(session: Session) -> list[Staged]:
-    """This function will list the jobs staged so far by this session that are due at once."""
-    staged: list[Staged] = session.info.get(_STAGED, [])
-    return staged
-
-
-def insert(
-    session: Session,
-    *,
-    name: str,
-    queue: str,
-    kwargs: dict[str, Any],
-    organization_id: str | None,
-    delay_seconds: float = 0,
-) -> str:
-    """This function will stage a job in the caller's transaction and give its id.
-
-    Units: `delay_seconds` from the database's clock; 0 rings as soon as the commit is done.
-    """
-    many = [(organization_id, kwargs)]
-    return insert_many(session, name=name, queue=queue, many=many, delay_seconds=delay_seconds)[0]
-
-
-def insert_many(
-    session: Session,
-    *,
-    name: str,
-    queue: str,
-    many: Sequence[tuple[str | None, dict[str, Any]]],
-    delay_seconds: float = 0,
-) -> list[str]:
-    """This function will stage jobs of one name, each an organization and arguments, at once.
-
-    Gives their ids. Units: as for one.
-    """
-    if not many:
-        return []
-    # One correlation id for all that this transaction stages.
-    cause: Cause = session.info.setdefault(_CAUSE, Cause(None, new_id("cor")))
-    rows = [
-        {
-            "id": new_id("job"),
-            "name": name,
-            "kwargs": json.dumps(kwargs),
-            "organization_id": organization_id,
-            "queue": queue,
-            "cause": cause.cause,
-            "correlation_id": cause.correlation_id,
-            "delay": float(delay_seconds),
-            "ring": float(delay_seconds or _FIRST_RING_SECONDS),
-        }
-        for organization_id, kwargs in many
-    ]
-    session.connection().exec_driver_sql(_STAGE, rows if len(rows) > 1 else rows[0])
-    if not delay_seconds:
-        for row in rows:
-            ring_after_commit(session, Staged(str(row["id"]), name, queue))
-    return [str(row["id"]) for row in rows]
-
-
-def owed_arguments(session: Session, name: str) -> list[dict[str, Any]]:
-    """This function will give the arguments of a name's jobs that are neither done nor dead."""
-    rows = session.execute(
-        # What is owed has a bell, and only that is in the index.
-        text("SELECT kwargs FROM jobs WHERE name = :name AND ring_at IS NOT NULL"),
-        {"name": name},
-    )
-    return [row.kwargs for row in rows]
-
-
-def ring_after_commit(session: Session, staged: Staged) -> None:
-    """This function will have the process ring for a job once this transaction is committed."""
-    session.info.setdefault(_STAGED, []).append(staged)
 
 
 def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:

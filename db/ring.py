@@ -19,7 +19,7 @@ from redis.sentinel import Sentinel
 
 from base.addresses import sentinel_address
 from base.log import get_logger
-from db.jobs import Staged
+from db.staging import Staged
 
 log = get_logger(__name__)
 

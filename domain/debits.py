@@ -42,7 +42,7 @@ def debit_now(database: Database, debit: Debit) -> WalletOutcome:
         (debit.currency, "CURRENCY_MISMATCH"),
     ):
         if not _is_storable(given):
-            return WalletOutcome(code, False, None, None, None, None, None)
+            return WalletOutcome(code, replayed=False)
     bounded = debit._replace(amount_micros=refusable(debit.amount_micros))
     return WalletOutcome(*database.combiner.debit(bounded))
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallClass, Provider, Queue
 from base.outcomes import Refused
-from db import jobs
+from db import staging
 
 #: What the provider calls of a queue's jobs are worth. A queue that is not named is bulk.
 _CALL_CLASSES = {Queue.SAFETY: CallClass.SAFETY, Queue.BILLING: CallClass.MONEY}
@@ -194,7 +194,7 @@ def stage(
     declared, which is a bug.
     """
     _check_arguments(job, arguments)
-    return jobs.insert(
+    return staging.insert(
         session,
         name=job.name,
         queue=str(queue or job.queue),
@@ -213,12 +213,12 @@ def stage_many(
     """
     for _, arguments in many:
         _check_arguments(job, arguments)
-    return jobs.insert_many(session, name=job.name, queue=str(job.queue), many=many)
+    return staging.insert_many(session, name=job.name, queue=str(job.queue), many=many)
 
 
 def owed(session: Session, job: JobType) -> set[tuple[str, ...]]:
     """This function will give the arguments, in order, of a kind's jobs that are not over yet."""
-    found = jobs.owed_arguments(session, job.name)
+    found = staging.owed_arguments(session, job.name)
     return {tuple(kwargs[name] for name in job.arguments) for kwargs in found}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from base.ids import new_id
 from db import schedules as rows
-from db.jobs import Cause, set_cause
+from db.staging import Cause, set_cause
 from domain.jobs import PRUNE, RECONCILE_CALLS, JobType, stage
 
 

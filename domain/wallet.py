@@ -5,6 +5,8 @@ A refusal is an answer (`outcome`), not an exception. Amounts are micros, 1 to 1
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,25 +19,35 @@ from base.facts import PaymentFacts
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from db.engine import forget
-from db.models import Wallet, WalletEntry, WalletFreeze
+from db.models import Wallet, WalletFreeze
 from domain.jobs import ENFORCE_ORGANIZATION, stage
 from domain.notes import check_note, check_who_and_why
 
+#: A parameter as it is written here, and not a cast.
+_PARAMETER = re.compile(r"(?<!:):(\w+)")
+#: By the driver too: it is asked after every call's bill and every credit.
+_NEWEST = (
+    "SELECT kind, operation_key FROM wallet_entries"
+    " WHERE organization_id = %(org)s AND entry_no = %(entry_no)s"
+)
 #: The longest override of a freeze: an emergency that lasts longer is no emergency.
 OVERRIDE_DAYS_MAX = 30
 
 
 @dataclass(frozen=True)
 class WalletOutcome:
-    """What an operation came to: "OK" or the refusal's code; a replay answers as the first time."""
+    """What an operation came to: "OK" or the refusal's code; a replay answers as the first time.
+
+    One without figures was answered before the ledger was asked.
+    """
 
     outcome: str
     replayed: bool
-    entry_no: int | None
-    balance_micros: int | None
-    held_micros: int | None
-    owed_micros: int | None
-    available_before_micros: int | None
+    entry_no: int | None = None
+    balance_micros: int | None = None
+    held_micros: int | None = None
+    owed_micros: int | None = None
+    available_before_micros: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -351,10 +363,13 @@ def rebuild(
 
 
 def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutcome:
-    """This function will call one of the ledger's functions; `values` names the wallet as org."""
-    row = session.execute(text(f"SELECT * FROM {function}"), values).one()  # noqa: S608
+    """This function will call one of the ledger's functions; `values` names the wallet as org.
+
+    Changes that wait in the session are not flushed by it.
+    """
+    row = session.connection().exec_driver_sql(_driver_statement(function), values).one()
     forget(session, Wallet, values["org"])
-    return WalletOutcome(**row._mapping)
+    return WalletOutcome(*row)
 
 
 def refusable(amount_micros: int) -> int:
@@ -383,13 +398,18 @@ def _changed_a_freeze(
 ) -> bool:
     if not keys or not outcome.ok or outcome.replayed or outcome.available_before_micros is None:
         return False
-    newest = session.execute(
-        select(WalletEntry.kind, WalletEntry.operation_key).where(
-            WalletEntry.organization_id == organization_id,
-            WalletEntry.entry_no == outcome.entry_no,
-        )
-    ).one()
+    newest = (
+        session.connection()
+        .exec_driver_sql(_NEWEST, {"org": organization_id, "entry_no": outcome.entry_no})
+        .one()
+    )
     return newest.operation_key in keys and newest.kind in ("freeze", "unfreeze")
+
+
+@functools.cache
+def _driver_statement(function: str) -> str:
+    """As the driver writes it: SQLAlchemy's text would be read and put together at every call."""
+    return "SELECT * FROM " + _PARAMETER.sub(r"%(\1)s", function)  # noqa: S608
 
 
 def _require_wallet(session: Session, organization_id: str) -> None:

@@ -37,6 +37,8 @@ from providers.vapi.webhook import VapiWebhookVerifier
 
 #: Seconds that requests in flight have to end after SIGTERM.
 STOP_SECONDS = 10
+#: Longest transaction of the API and of proofs, in seconds: several statements at their limit.
+_LONGEST_SECONDS = 15.0
 
 
 def build_app(settings: Settings, providers: Providers) -> ASGIApp:
@@ -45,32 +47,26 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     Raises: SettingsError when PayPal's webhook id is missing or wrong.
     """
     ringer = Ringer(settings.redis_url)
-    database = Database(settings.database_url, name="ingress", pool_size=AT_ONCE_MAX + 2)
+    database = Database(
+        settings.database_url,
+        name="ingress",
+        # One connection for each request that the API works on, and two for what is read beside.
+        pool_size=AT_ONCE_MAX + 2,
+        longest_seconds=_LONGEST_SECONDS,
+    )
     inbox = InboxBatcher(settings.database_url, ringer.ring)
     refusals = RefusalLog(settings.database_url)
     verifier = PayPalWebhookVerifier.from_settings(settings, providers.paypal)
-    paypal = Door(
-        "paypal", PayPalProof(settings, verifier), inbox, refusals, differing_is_forged=True
-    )
     urgent = Urgent(settings.database_url)
     snapshot = Snapshot(database)
     api = ApiDoor(Tokens(settings), database)
     status_check = StatusCheck(VapiWebhookVerifier.from_settings(settings), api, urgent)
-    vapi = Door(
-        "vapi",
-        VapiProof(settings, CallAnswers(urgent, snapshot)),
-        inbox,
-        refusals,
-        # The id names a fact, and is ours: another body about it is the same word again.
-        differing_is_forged=False,
-    )
-    # Twilio signs the whole body: another body under the same name is a repeat with more to say.
-    twilio = Door(
-        "twilio",
+    doors = _doors(
+        PayPalProof(settings, verifier),
         TwilioProof(settings, providers.twilio, database),
-        inbox,
-        refusals,
-        differing_is_forged=False,
+        VapiProof(settings, CallAnswers(urgent, snapshot)),
+        inbox=inbox,
+        refusals=refusals,
     )
 
     @asynccontextmanager
@@ -88,23 +84,8 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
         verifier.close()
         providers.close()
 
-    doors = {
-        "/webhooks/paypal": paypal,
-        "/api/webhooks/paypal": paypal,
-        "/webhooks/twilio": twilio,
-        "/webhooks/vapi": vapi,
-        "/api/vapi/webhook": vapi,
-    }
     app = Starlette(
-        routes=[
-            # Reached by other methods only, which are told which one is allowed.
-            *(Route(path, door, methods=["POST"]) for path, door in doors.items()),
-            Route("/webhooks/vapi/status-check", status_check.answer, methods=["POST"]),
-            Route("/api/vapi/webhook/status-check", status_check.answer, methods=["POST"]),
-            *api_routes(api),
-            Route("/healthz", healthz, methods=["GET"]),
-            Route("/readyz", Ready(database).answer, methods=["GET"]),
-        ],
+        routes=_routes(doors, api, status_check, Ready(database)),
         exception_handlers={HTTPException: on_http_exception, Exception: on_error},
         lifespan=lifespan,
     )
@@ -112,6 +93,42 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     # its host, and no provider follows one.
     app.router.redirect_slashes = False
     return Front(app, doors)
+
+
+def _doors(
+    paypal: PayPalProof,
+    twilio: TwilioProof,
+    vapi: VapiProof,
+    *,
+    inbox: InboxBatcher,
+    refusals: RefusalLog,
+) -> dict[str, Door]:
+    of_paypal = Door("paypal", paypal, inbox, refusals, differing_is_forged=True)
+    # Twilio signs the whole body: another body under the same name is a repeat with more to say.
+    of_twilio = Door("twilio", twilio, inbox, refusals, differing_is_forged=False)
+    # Vapi's id names a fact, and is ours: another body about it is the same word again.
+    of_vapi = Door("vapi", vapi, inbox, refusals, differing_is_forged=False)
+    return {
+        "/webhooks/paypal": of_paypal,
+        "/api/webhooks/paypal": of_paypal,
+        "/webhooks/twilio": of_twilio,
+        "/webhooks/vapi": of_vapi,
+        "/api/vapi/webhook": of_vapi,
+    }
+
+
+def _routes(
+    doors: dict[str, Door], api: ApiDoor, status_check: StatusCheck, ready: Ready
+) -> list[Route]:
+    return [
+        # Reached by other methods only, which are told which one is allowed.
+        *(Route(path, door, methods=["POST"]) for path, door in doors.items()),
+        Route("/webhooks/vapi/status-check", status_check.answer, methods=["POST"]),
+        Route("/api/vapi/webhook/status-check", status_check.answer, methods=["POST"]),
+        *api_routes(api),
+        Route("/healthz", healthz, methods=["GET"]),
+        Route("/readyz", ready.answer, methods=["GET"]),
+    ]
 
 
 def serve(settings: Settings, providers: Providers) -> None:

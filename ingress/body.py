@@ -11,15 +11,15 @@ from ingress.delivery import Delivery
 _BODY_SECONDS = 10
 
 
-async def read_body(delivery: Delivery, *, media_type: str, bytes_max: int) -> bytes:
-    """This function will give the body exactly as received.
+async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: int) -> bytes:
+    """This function will give the body exactly as received, of any type where none is named.
 
     Raises: Refusal 415 for another media type, 413 when it is longer than `bytes_max` (the
     declared length is believed, the true one is counted), 400 when it is empty or broken off,
     408 when it takes too long.
     """
     given = delivery.headers.get("content-type", "")
-    if given != media_type and given.partition(";")[0].strip().lower() != media_type:
+    if media_type is not None and given != media_type and media_type_of(given) != media_type:
         raise Refusal(415, "Unknown content", f"Send {media_type}.")
     declared = delivery.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > bytes_max:
@@ -35,6 +35,11 @@ async def read_body(delivery: Delivery, *, media_type: str, bytes_max: int) -> b
     if not body:
         raise Refusal(400, "Malformed", "The body is empty.")
     return body
+
+
+def media_type_of(content_type: str) -> str:
+    """This function will give a Content-Type's bare type, without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 async def _read_all(delivery: Delivery, bytes_max: int) -> bytes:

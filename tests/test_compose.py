@@ -21,6 +21,7 @@ NOT_THERE = {
     "PAYPAL_BASE_URL",
     "PAYPAL_CERTIFICATE_NAME",
     "TWILIO_BASE_URL",
+    "VAPI_BASE_URL",
 }
 #: Where the ingress listens is said where it is started.
 OF_INGRESS = {"HOST", "PORT"}

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 from base.log import get_logger
 from base.outcomes import Refused
 from base.settings import Settings
-from db import jobs
+from db import jobs, staging
 from db.engine import Database, clock
-from db.jobs import Cause, Claim
+from db.jobs import Claim
+from db.staging import Cause
 from domain.jobs import JOB_TYPES
 from providers.registry import Providers
 
@@ -128,4 +129,4 @@ class Run:
 
 def set_cause(session: Session, claim: Claim) -> None:
     """This function will make jobs staged in this session carry the claim's correlation id."""
-    jobs.set_cause(session, Cause(claim.job_id, claim.correlation_id))
+    staging.set_cause(session, Cause(claim.job_id, claim.correlation_id))

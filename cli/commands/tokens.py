@@ -16,11 +16,12 @@ import typer
 from base.settings import Settings, load_settings
 from cli.commands.shared import Failure, clear_errors
 from cli.stack import state_folder
+from ingress.api.tokens import LIFE_SECONDS_MAX
 
 #: What a token may be for, unless said otherwise.
 SCOPES = ("calls:write", "calls:read", "wallet:read")
 _KEY_BYTES = 32
-_HOURS_MAX = 24
+_HOURS_MAX = LIFE_SECONDS_MAX // 3_600
 
 
 def token(

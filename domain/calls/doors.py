@@ -5,7 +5,7 @@ Never by what a caller says of itself in a header.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -48,27 +48,22 @@ def find_door(
     Where several are named they must lead to one organization: a phone number of one and an
     assistant of another is nobody's call.
     """
-    named = [
-        (str(kind), external_id)
-        for kind, external_id in (
-            (DoorKind.ASSISTANT, assistant_id),
-            (DoorKind.CAMPAIGN, campaign_id),
-            *((DoorKind.PHONE_NUMBER, one) for one in phone_numbers),
-        )
-        if external_id
-    ]
-    if not named:
-        return None
-    found = session.scalars(
-        select(CallDoor)
-        .where(tuple_(CallDoor.kind, CallDoor.external_id).in_(named))
-        # The number says most of a call: which assistant answers, and which brand carries it.
-        .order_by(CallDoor.kind.desc(), CallDoor.external_id)
-        .execution_options(populate_existing=True)
-    ).all()
+    found = _doors_named(session, assistant_id, phone_numbers, campaign_id)
     if len({door.organization_id for door in found}) != 1:
         return None
     return found[0]
+
+
+def leads_elsewhere(
+    session: Session,
+    organization_id: str | None,
+    *,
+    assistant_id: str | None = None,
+    phone_numbers: Iterable[str | None] = (),
+) -> bool:
+    """This function will tell whether any of these doors is another organization's than this."""
+    found = _doors_named(session, assistant_id, phone_numbers, None)
+    return any(door.organization_id != organization_id for door in found)
 
 
 def add_door(
@@ -145,3 +140,29 @@ def twilio_account_of(session: Session, door: CallDoor | None) -> str | None:
     if door is None or door.brand_id is None:
         return None
     return session.scalar(select(Brand.twilio_subaccount_sid).where(Brand.id == door.brand_id))
+
+
+def _doors_named(
+    session: Session,
+    assistant_id: str | None,
+    phone_numbers: Iterable[str | None],
+    campaign_id: str | None,
+) -> Sequence[CallDoor]:
+    named = [
+        (str(kind), external_id)
+        for kind, external_id in (
+            (DoorKind.ASSISTANT, assistant_id),
+            (DoorKind.CAMPAIGN, campaign_id),
+            *((DoorKind.PHONE_NUMBER, one) for one in phone_numbers),
+        )
+        if external_id
+    ]
+    if not named:
+        return []
+    return session.scalars(
+        select(CallDoor)
+        .where(tuple_(CallDoor.kind, CallDoor.external_id).in_(named))
+        # The number says most of a call: which assistant answers, and which brand carries it.
+        .order_by(CallDoor.kind.desc(), CallDoor.external_id)
+        .execution_options(populate_existing=True)
+    ).all()

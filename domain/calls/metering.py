@@ -99,6 +99,19 @@ def share_out(
             call.next_seconds = min(call.next_seconds, look)
 
 
+def seconds_to_end_in_time(terms: Terms) -> int:
+    """This function will give how long a talk must be paid for so that its end comes within it."""
+    return terms.margin_seconds + math.ceil(LEAD_SECONDS)
+
+
+def first_step_seconds(rate: Rate, terms: Terms) -> int:
+    """This function will give what a call is first held for, in whole increments.
+
+    Until its first tick nobody adds to that, however short its steps are.
+    """
+    return rate.up_to_increment(max(terms.step_seconds, seconds_to_end_in_time(terms)))
+
+
 def _spare_seconds(call: Metered, terms: Terms) -> float:
     """How long it may go on before it has to be extended, or ended."""
     return call.left_seconds - terms.margin_seconds - LEAD_SECONDS

@@ -113,14 +113,7 @@ def set_rate(
     WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
-    if not _ROUTE.fullmatch(route):
-        raise InvalidRate(f"{route!r} is no route")
-    if rate.increment_seconds not in INCREMENTS_SECONDS:
-        raise InvalidRate(f"counted in {INCREMENTS_SECONDS} s, not in {rate.increment_seconds}")
-    if not 0 < rate.micros_per_minute <= RATE_MICROS_MAX:
-        raise InvalidRate("a minute costs more than nothing, and at most a million")
-    if not 0 <= rate.minimum_micros <= RATE_MICROS_MAX:
-        raise InvalidRate("the minimum is out of bounds")
+    _check(rate, route)
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
     values = {
@@ -151,6 +144,17 @@ def remove_rate(
     if removed is not None:
         note_act(session, "call_rate.remove", f"{organization_id} {route}", by=by, why=why, now=now)
     return removed is not None
+
+
+def _check(rate: Rate, route: str) -> None:
+    if not _ROUTE.fullmatch(route):
+        raise InvalidRate(f"{route!r} is no route")
+    if rate.increment_seconds not in INCREMENTS_SECONDS:
+        raise InvalidRate(f"counted in {INCREMENTS_SECONDS} s, not in {rate.increment_seconds}")
+    if not 0 < rate.micros_per_minute <= RATE_MICROS_MAX:
+        raise InvalidRate("a minute costs more than nothing, and at most a million")
+    if not 0 <= rate.minimum_micros <= RATE_MICROS_MAX:
+        raise InvalidRate("the minimum is out of bounds")
 
 
 def _fits(route: str, direction: CallDirection, number: str | None) -> bool:

@@ -80,6 +80,11 @@ def note(session: Session, call: Call, what: str, now: datetime, detail: str = "
     )
 
 
+def mark_odd(call: Call, *oddities: str) -> None:
+    """This function will note, by short names, what was odd about a call. Replay: adds nothing."""
+    call.oddities = sorted({*call.oddities, *oddities})
+
+
 def stage_for(session: Session, job: JobType, calls: Sequence[Call]) -> None:
     """This function will stage a job for each of these calls, in a few statements."""
     session.flush()

@@ -15,7 +15,7 @@ from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import call_and_wallet, is_priced, note, rate_of, stage_for
+from domain.calls.rows import call_and_wallet, is_priced, mark_odd, note, rate_of, stage_for
 from domain.calls.terms import terms_of
 from domain.jobs import LOOK_AT_CALL
 from domain.notes import note_act
@@ -23,6 +23,20 @@ from domain.wallet import WalletOutcome
 
 #: The longest talk that is believed: the platform's longest call, and a minute.
 DURATION_MS_MAX = 43_260_000
+
+
+class InvalidDuration(Refused):
+    """A talk is said to have lasted less than nothing, or longer than any call may."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
+
+
+class CallSettled(Refused):
+    """What a call cost is settled already."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__("CALL_SETTLED", call_id, call=call_id)
 
 
 class NotSettled(Refused):
@@ -49,7 +63,7 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
         if duration_ms is None:
             tell_unsettled(session, call, "its duration cannot be told", now)
             return
-        call.oddities = sorted({*call.oddities, "metered_by_us"})
+        mark_odd(call, "metered_by_us")
     waived = facts.provider_fault and (
         terms_of(session, call.organization_id).fault_policy is FaultPolicy.WAIVE
     )
@@ -76,7 +90,7 @@ def settle(
     if cost_micros == 0 and hold is not None and hold.status == HoldStatus.OPEN:
         outcome = holds.release(session, call.organization_id, call_id=call.id, now=now)
     elif cost_micros == 0:
-        outcome = WalletOutcome("OK", True, None, None, None, None, None)
+        outcome = WalletOutcome("OK", replayed=True)
     else:
         outcome = holds.commit(
             session,
@@ -103,16 +117,16 @@ def settle_by_api(
     """This function will settle a call by the company's own word of its duration.
 
     Units: `duration_ms` 0 to 43,260,000. Replay: the same duration answers as the first time;
-    another, IDEMPOTENCY_CONFLICT. Raises: CallNotFound, NotSettled, Refused INVALID_DURATION.
+    another, IDEMPOTENCY_CONFLICT. Raises: InvalidDuration, CallNotFound, NotSettled.
     """
     if not 0 <= duration_ms <= DURATION_MS_MAX:
-        raise Refused("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
+        raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
     cost = rate_of(call).cost_micros(duration_ms)
     if is_priced(call):
         if call.cost_micros != cost:
             raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
-        return WalletOutcome("OK", True, None, None, None, None, None)
+        return WalletOutcome("OK", replayed=True)
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="api", now=now)
 
 
@@ -128,21 +142,24 @@ def settle_by_hand(
 ) -> WalletOutcome:
     """This function will settle a call whose cost nothing else can tell, by an operator's word.
 
-    It is over then for us, whatever its provider says. Raises: CallNotFound, NotSettled, WhoAndWhy,
-    InvalidNote, Refused INVALID_DURATION, CALL_SETTLED.
+    It is over then for us, whatever its provider says. Units: `duration_ms` 0 to 43,260,000.
+    Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled, WhoAndWhy, InvalidNote.
     """
     if not 0 <= duration_ms <= DURATION_MS_MAX:
-        raise Refused("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
+        raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
     if is_priced(call):
-        raise Refused("CALL_SETTLED", call_id, call=call_id)
+        raise CallSettled(call_id)
     note_act(session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now)
     cost = rate_of(call).cost_micros(duration_ms)
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
 
 
 def close_expired(session: Session, call: Call, now: datetime) -> None:
-    """This function will note, under the call's lock, that its hold has expired."""
+    """This function will close a call whose hold has expired, under its lock: it cost nothing.
+
+    Whoever tells later what it cost is believed all the same. Replay: a closed one stays as it is.
+    """
     if call.settled_at is None:
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, "expiry", None
         note(session, call, "expired", now)

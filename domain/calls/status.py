@@ -19,13 +19,14 @@ from domain.calls.terms import Terms
 
 #: All that is looked at, in one statement: it is asked for while somebody talks.
 _QUERY = """
-    SELECT c.status, c.settled_at, c.end_cause, c.metered_from, c.debt_micros,
+    SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
+        c.status, c.settled_at, c.end_cause, c.metered_from, c.debt_micros,
         c.micros_per_minute, c.increment_seconds, c.minimum_micros,
         coalesce(h.reserved_micros, 0) AS hold_micros, t.ending_text,
         w.balance_micros - w.held_micros AS available_micros, w.debt_limit_micros,
         (SELECT coalesce(sum(l.debt_micros), 0) FROM calls l
-         WHERE l.organization_id = c.organization_id AND l.status <> 'ended'
-           AND l.settled_at IS NULL) AS lent_micros,
+         WHERE l.organization_id = c.organization_id AND l.settled_at IS NULL
+           AND l.debt_micros > 0) AS lent_micros,
         ARRAY(SELECT f.reason FROM wallet_freezes f
               WHERE f.organization_id = c.organization_id AND f.lifted_at IS NULL
                 AND (f.override_until IS NULL OR f.override_until <= :now)) AS freezes
@@ -34,7 +35,8 @@ _QUERY = """
         LEFT JOIN call_holds h ON (h.organization_id, h.call_id) = (c.organization_id, c.id)
             AND h.status = 'open'
 """
-_OF_PROVIDER = " WHERE c.provider_call_id = :call"
+#: Two at most: an id of ours is unique within its organization alone.
+_OF_ANYBODY = " WHERE c.provider_call_id = :call OR c.id = :call ORDER BY is_providers DESC LIMIT 2"
 _OF_ORGANIZATION = (
     " WHERE c.organization_id = :org AND (c.id = :call OR c.provider_call_id = :call)"
     " ORDER BY c.id = :call DESC LIMIT 1"
@@ -62,15 +64,16 @@ def check_status(
     """This function will tell whether a call must end now: its effective credit is gone.
 
     That is its hold, what it may borrow within the debt limit, and what is available, at its own
-    rate, less what it has talked: by our meter, or `said_seconds` where that has not begun. With
-    `organization_id` the id may be ours or the provider's, else it is the provider's. Raises:
-    CallNotFound. Source: the status check of the prepaid engine's document.
+    rate, less what it has talked: by our meter, or `said_seconds` where that has not begun. The id
+    is ours or the provider's; without `organization_id` the provider's, or ours where one call
+    alone has it. Raises: CallNotFound. Source: the status check of the prepaid engine's document.
     """
-    query = _QUERY + (_OF_PROVIDER if organization_id is None else _OF_ORGANIZATION)
+    query = _QUERY + (_OF_ANYBODY if organization_id is None else _OF_ORGANIZATION)
     values = {"call": call_id, "org": organization_id, "now": now}
-    row = session.execute(text(query), values).one_or_none()
-    if row is None:
+    found = session.execute(text(query), values).all()
+    if not found or (len(found) > 1 and not found[0].is_providers):
         raise CallNotFound(call_id)
+    row = found[0]
     reason = _reason(row)
     remaining = 0 if reason else _remaining_seconds(row, said_seconds, now)
     if reason is None and remaining <= 0:

@@ -23,13 +23,16 @@ from domain.wallet import WalletNotFound
 
 #: Longest text that is spoken, in characters.
 TEXT_LENGTH_MAX = 500
-#: Lowest and highest of each number of seconds; the platform itself takes 10 to 43,200 s a call
-#: (Vapi's API, maxDurationSeconds).
+#: Shortest and longest that the platform can be told to let a call last, in seconds. Source: Vapi's
+#: API, maxDurationSeconds.
+DURATION_SECONDS_MIN = 10
+DURATION_SECONDS_MAX = 43_200
+#: Lowest and highest of each number of seconds.
 _BOUNDS = {
     "step_seconds": (1, 3_600),
     "margin_seconds": (1, 60),
     "warn_before_seconds": (0, 3_600),
-    "max_duration_seconds": (10, 43_200),
+    "max_duration_seconds": (DURATION_SECONDS_MIN, DURATION_SECONDS_MAX),
     "fail_open_seconds": (10, 3_600),
 }
 

@@ -73,7 +73,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
         meters,
         terms,
         available_micros=0 if frozen else wallet.balance_micros - wallet.held_micros,
-        debt_room_micros=0 if frozen else _debt_room(wallet, live),
+        debt_room_micros=0 if frozen else _debt_room(session, wallet),
     )
     _extend(session, organization_id, meters, open_holds, step_seconds=terms.step_seconds, now=now)
     for meter in meters:
@@ -119,10 +119,22 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
     )
 
 
-def _debt_room(wallet: Wallet, live: Sequence[Call]) -> int:
-    """What of the debt limit is neither used nor promised to a call that still lives."""
+def _debt_room(session: Session, wallet: Wallet) -> int:
+    """What of the debt limit is neither used nor promised to a call that is not settled yet.
+
+    One that is over has talked on it, and takes it once its report is there.
+    """
+    if wallet.debt_limit_micros == 0:
+        return 0
+    lent = session.scalar(
+        select(func.coalesce(func.sum(Call.debt_micros), 0)).where(
+            Call.organization_id == wallet.organization_id,
+            Call.settled_at.is_(None),
+            Call.debt_micros > 0,
+        )
+    )
     used = min(0, wallet.balance_micros - wallet.held_micros)
-    return wallet.debt_limit_micros + used - sum(call.debt_micros for call in live)
+    return wallet.debt_limit_micros + used - int(lent or 0)
 
 
 def _extend(

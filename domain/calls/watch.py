@@ -19,7 +19,7 @@ from db.locks import lock_call, lock_calls, lock_wallet
 from db.models import CallHold
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import HOLD_GRACE_SECONDS, note, stage_for
+from domain.calls.rows import HOLD_GRACE_SECONDS, mark_odd, note, stage_for
 from domain.calls.settlement import close_expired, settle_by_word, tell_unsettled
 from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, owed, stage_many
 
@@ -92,7 +92,7 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
         return
     if (now - call.created_at).total_seconds() < ABSENT_SECONDS:
         return
-    call.oddities = sorted({*call.oddities, "absent"})
+    mark_odd(call, "absent")
     note(session, call, "absent", now, "the provider knows no such call")
     hold = holds.hold_of_call(session, organization_id, call_id)
     is_held = hold is not None and hold.status == HoldStatus.OPEN
@@ -103,6 +103,10 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
         tell_unsettled(session, call, "it talked, and its provider knows it no more", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)
+    else:
+        # Extended for as long as there is money, its hold would never come to its end. Its first
+        # word has it metered again.
+        call.tick_at = None
     clear_alerts(session, AlertKind.HOLD_UNANSWERED, organization_id, call_id, now=now)
 
 
@@ -162,7 +166,8 @@ def _calls_to_ask(
                 and_(live, Call.seen_at.is_(None), Call.created_at < silent),
             ),
         )
-        .order_by(Call.created_at)
+        # Not by age: those of which nobody can tell would be asked about for ever, and no others.
+        .order_by(Call.asked_at.asc().nulls_first(), Call.created_at)
         .limit(SWEEP_MAX)
         .with_for_update(key_share=True, skip_locked=True, of=Call)
         .execution_options(populate_existing=True)

@@ -16,13 +16,15 @@ from base.ids import new_id
 from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.admission import open_call, write_call
-from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.doors import find_door, leads_elsewhere, twilio_account_of
 from domain.calls.endings import decide_ending
+from domain.calls.metering import first_step_seconds
+from domain.calls.opening import open_call, write_call
 from domain.calls.rates import rate_for
-from domain.calls.rows import call_of_provider, is_priced, note
+from domain.calls.rows import call_of_provider, is_priced, mark_odd, note, stage_for
 from domain.calls.settlement import DURATION_MS_MAX, settle_by_word
 from domain.calls.terms import terms_of
+from domain.jobs import END_CALL
 
 #: How far a call is; a word that is behind what is known is late.
 _ORDER = {
@@ -81,12 +83,23 @@ def _find(session: Session, facts: CallFacts) -> Call | None:
     known = call_of_provider(session, facts.external_id)
     if known is not None:
         return _locked(session, known.organization_id, known.id)
-    if not facts.organization_id or not facts.call_id:
+    if not facts.organization_id or not facts.call_id or _is_anothers(session, facts):
         return None
     named = _locked(session, facts.organization_id, facts.call_id)
     if named is None or named.provider_call_id not in (None, facts.external_id):
         return None
     return named
+
+
+def _is_anothers(session: Session, facts: CallFacts) -> bool:
+    """Whether it comes by a door of another organization than it names: whoever begins a call may
+    give along what he likes, but not choose whose number or assistant it is."""
+    return leads_elsewhere(
+        session,
+        facts.organization_id,
+        assistant_id=facts.assistant_id,
+        phone_numbers=(facts.phone_number_id,),
+    )
 
 
 def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
@@ -98,9 +111,7 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     door = find_door(
         session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
     )
-    # Let in while our database was away, by a number that no message names, it bears our own word.
-    named = facts.organization_id if facts.call_id is not None else None
-    organization_id = door.organization_id if door is not None else named
+    organization_id = door.organization_id if door is not None else _let_in_by(session, facts)
     wallet = None if organization_id is None else lock_wallet(session, organization_id)
     if organization_id is None or wallet is None:
         _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
@@ -117,7 +128,7 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     if facts.status is CallStatus.ENDED:
         write_call(session, call, rate, wallet.currency, now)
     else:
-        step = rate.up_to_increment(terms_of(session, organization_id).step_seconds)
+        step = first_step_seconds(rate, terms_of(session, organization_id))
         # It talks already, so it gets what there is; where there is nothing, the ledger says why.
         paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
         seconds = min(step, paid) or step
@@ -131,6 +142,17 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
             )
     note(session, call, "adopted", now, "it did not ask us")
     return call
+
+
+def _let_in_by(session: Session, facts: CallFacts) -> str | None:
+    """Let in while our database was away, by a number that no message names, it bears our own word.
+
+    Only one that rang in can be: a browser that begins a call gives along what it likes.
+    """
+    rang_in = facts.direction in (None, CallDirection.INBOUND)
+    if facts.call_id is None or not rang_in or _is_anothers(session, facts):
+        return None
+    return facts.organization_id
 
 
 def _new_call(
@@ -154,7 +176,6 @@ def _new_call(
         twilio_account_sid=twilio_account_of(session, door),
         direction=direction,
         fail_open=let_in,
-        status=CallStatus.ADMITTED,
     )
 
 
@@ -189,13 +210,16 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
         return
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     note(session, call, "reopened", now, "it lives all the same")
+    if call.end_decided_at is not None:
+        # It was to end before it was given up, and its ending was over with that.
+        stage_for(session, END_CALL, [call])
 
 
 def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
     """From here on it costs: by our clock, less the time that the provider says has passed."""
     if talking_ms is not None and not 0 <= talking_ms <= DURATION_MS_MAX:
         # Believed, a timestamp in other units than expected would end the call for want of credit.
-        call.oddities = sorted({*call.oddities, "talking_ms"})
+        mark_odd(call, "talking_ms")
         talking_ms = None
     began = heard_at - timedelta(milliseconds=talking_ms or 0)
     # One that waited for our word cannot have begun before it; another may have talked for long.
@@ -229,7 +253,7 @@ def _fill_in(call: Call, facts: CallFacts) -> None:
     call.ended_reason = facts.ended_reason or call.ended_reason
     if facts.provider_cost_micros is not None:
         call.provider_cost_micros = facts.provider_cost_micros
-    call.oddities = sorted({*call.oddities, *facts.oddities})
+    mark_odd(call, *facts.oddities)
 
 
 def _tell_unknown(

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from base.money import exponent_of, text_from_micros
 from db.models import WalletEntry
 from domain import books, holds
-from domain.calls import admission, settlement
+from domain.calls import reserving, settlement
+from domain.calls.terms import DURATION_SECONDS_MAX
 from ingress.api.door import Asked, RefusedByUs
 from ingress.api.fields import milliseconds_of
 
@@ -26,11 +27,11 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
     fields = asked.fields
     call_id = fields.text("callId")
     vapi_call_id = fields.optional_text("vapiCallId")
-    minutes = fields.number("estimatedMinutes", lowest=0, highest=720)
+    minutes = fields.number("estimatedMinutes", lowest=0, highest=DURATION_SECONDS_MAX // 60)
     number = fields.optional_text("to", length_max=16)
     appointment_id = fields.optional_text("appointmentId")
     fields.nothing_else()
-    reserved = admission.reserve_for_call(
+    reserved = reserving.reserve_for_call(
         session,
         asked.bearer.organization_id,
         call_id=call_id,
@@ -48,6 +49,7 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
         "success": True,
         "callId": call_id,
         "isDuplicate": reserved.outcome.replayed,
+        "currency": reserved.call.currency,
         **_amount("reserved", held, reserved.call.currency),
         **_amount("available", reserved.outcome.available_micros, reserved.call.currency),
         "expiresAt": hold.expires_at.isoformat() if hold else None,
@@ -61,7 +63,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
     """
     fields = asked.fields
     call_id = fields.text("callId")
-    seconds = fields.number("durationSeconds", lowest=0, highest=43_260)
+    seconds = fields.number("durationSeconds", lowest=0, highest=settlement.DURATION_MS_MAX // 1000)
     fields.nothing_else()
     organization_id = asked.bearer.organization_id
     outcome = settlement.settle_by_api(
@@ -74,6 +76,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
         "success": True,
         "callId": call_id,
         "alreadyCommitted": outcome.replayed,
+        "currency": balance.currency,
         **_amount("charged", charged, balance.currency),
         **_amount("released", hold.released_micros if hold else 0, balance.currency),
         **_amount("owed", hold.shortfall_micros if hold else 0, balance.currency),
@@ -115,6 +118,7 @@ def _entry(entry: WalletEntry, currency: str) -> dict[str, Any]:
         "id": str(entry.entry_no),
         "type": entry.kind,
         "direction": entry.direction,
+        "currency": currency,
         **_amount("amount", entry.amount_micros, currency),
         **_amount("balanceAfter", entry.balance_after_micros, currency),
         "referenceId": entry.operation_key,

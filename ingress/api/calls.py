@@ -13,6 +13,7 @@ from domain.calls import reading
 from domain.calls.rows import CallNotFound
 from ingress.answers import Refusal
 from ingress.api.door import Asked
+from ingress.api.fields import Fields
 
 #: Days that a report of costs covers if none are named, and at most.
 _DAYS_DEFAULT = 30
@@ -21,7 +22,7 @@ _DAYS_DEFAULT = 30
 def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     """This function will show a call, found by our id, Vapi's, Twilio's or its appointment."""
     asked.fields.nothing_else()
-    call_id = str(asked.path["id"])
+    call_id = Fields(dict(asked.path)).text("id")
     call = reading.find_call(session, call_id, asked.bearer.organization_id)
     if call is None:
         raise CallNotFound(call_id)

@@ -10,12 +10,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.orm import Session
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from base.outcomes import NotYet, OutcomeUnknown, Refused
@@ -24,12 +24,16 @@ from db.engine import Database, clock
 from ingress.answers import Refusal, problem_response
 from ingress.api.fields import Fields
 from ingress.api.tokens import BadToken, Bearer, NotConfigured, Tokens
+from ingress.body import media_type_of, read_body
+from ingress.delivery import Delivery
 
 #: Largest body of the API, in bytes.
 BODY_BYTES_MAX = 65_536
 #: Requests that this process works on at once.
 AT_ONCE_MAX = 16
 _RETRY_AFTER_SECONDS = 2
+#: What a body may be called: `curl -d` names a form, and some name nothing.
+_MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
 #: The status of each refusal; all others are a conflict with how things stand.
 _STATUSES = {
     "CALL_NOT_FOUND": 404,
@@ -97,6 +101,11 @@ class ApiDoor:
 
         return answer
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there are keys here to prove tokens by."""
+        return self._tokens.is_configured
+
     def prove(self, request: Request, scope: str) -> Bearer:
         """This function will prove who asks, and that they may. Raises: Refusal 401, 403, 503."""
         try:
@@ -137,24 +146,19 @@ def unavailable(error: Exception) -> Refusal:
 async def fields_of(request: Request) -> Fields:
     """This function will read a request's fields: of its body, or of its query where it has none.
 
-    Raises: Refusal 400, 413, 415.
+    Raises: Refusal 400, 408, 413, 415.
     """
-    if request.method == "GET":
-        return Fields(dict(request.query_params))
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given not in ("application/json", "application/x-www-form-urlencoded", ""):
+    if request.method in ("GET", "HEAD"):
+        return Fields(dict(request.query_params), in_words=True)
+    if media_type_of(request.headers.get("content-type", "")) not in _MEDIA_TYPES:
         raise Refusal(415, "Unknown content", "Send application/json.")
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > BODY_BYTES_MAX:
-                raise Refusal(413, "Too large", f"At most {BODY_BYTES_MAX} bytes.")
-            parts.append(part)
-    except ClientDisconnect:
-        raise Refusal(400, "Broken off", "The body ended too early.") from None
-    return Fields(object_of(b"".join(parts)))
+    return Fields(object_of(await body_of(request)))
+
+
+async def body_of(request: Request) -> bytes:
+    """This function will read a request's body. Raises: Refusal 400, 408, 413."""
+    delivery = Delivery(request.scope, request.receive)
+    return await read_body(delivery, media_type=None, bytes_max=BODY_BYTES_MAX)
 
 
 def object_of(body: bytes) -> dict[str, Any]:
@@ -164,7 +168,8 @@ def object_of(body: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, InvalidOperation):
+        # The last is an exponent that not even a Decimal has room for.
         raise Refusal(400, "Malformed", "The body is not JSON.") from None
     if not isinstance(value, dict):
         raise Refusal(400, "Malformed", "The body is not a JSON object.")

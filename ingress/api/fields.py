@@ -5,18 +5,25 @@ Numbers come from their text by way of Decimal, never of a float.
 
 from __future__ import annotations
 
+import re
 from datetime import date
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from ingress.answers import Refusal
 
+#: A number as a query writes one: a body has numbers of its own.
+_IN_WORDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+#: Days before this are no days of ours.
+_FIRST_YEAR = 2000
+
 
 class Fields:
-    """The fields that are not taken yet."""
+    """The fields that are not taken yet; with `in_words`, all of them are texts, as in a query."""
 
-    def __init__(self, given: dict[str, Any]) -> None:
+    def __init__(self, given: dict[str, Any], *, in_words: bool = False) -> None:
         self._given = dict(given)
+        self._in_words = in_words
 
     def text(self, name: str, *, length_max: int = 64) -> str:
         """This function will take a text that must be there. Raises: Refusal 400."""
@@ -43,11 +50,8 @@ class Fields:
         value = self._given.pop(name, default)
         if value is None:
             raise _bad(name, "is missing")
-        if isinstance(value, str):
-            try:
-                value = Decimal(value)
-            except InvalidOperation:
-                value = None
+        if self._in_words and isinstance(value, str) and _IN_WORDS.fullmatch(value):
+            value = Decimal(value)
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
             raise _bad(name, "must be a number")
         number = Decimal(value)
@@ -68,9 +72,12 @@ class Fields:
         if value is None:
             return None
         try:
-            return date.fromisoformat(str(value))
+            day = date.fromisoformat(str(value))
         except ValueError:
             raise _bad(name, "must be a day, such as 2026-05-04") from None
+        if day.year < _FIRST_YEAR:
+            raise _bad(name, f"must be a day from {_FIRST_YEAR}-01-01 on")
+        return day
 
     def nothing_else(self) -> None:
         """This function will refuse what was not taken. Raises: Refusal 400."""

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from domain.calls.settlement import DURATION_MS_MAX
+from domain.calls.terms import DURATION_SECONDS_MAX
+
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 64}
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+    "required": ["title", "status"],
+}
 _PROBLEM = {
     "description": "A problem (RFC 9457); its title is a code of ours",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -13,72 +26,66 @@ _PROBLEM = {
 
 def document() -> dict[str, Any]:
     """This function will give the description of every route of the API."""
+    token = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Holdfast", "version": "1"},
         "security": [{"token": []}],
-        "paths": {
-            "/api/billing/reserve-credits": _posted(
-                "Set aside what a call is estimated to cost",
-                "calls:write",
-                {
-                    "callId": _TEXT,
-                    "vapiCallId": _TEXT,
-                    "estimatedMinutes": {"type": "number", "minimum": 0, "maximum": 720},
-                    "to": {"type": "string", "maxLength": 16},
-                    "appointmentId": _TEXT,
-                },
-                ["callId", "estimatedMinutes"],
-            ),
-            "/api/billing/commit-credits": _posted(
-                "Charge a call for its duration and give back the rest",
-                "calls:write",
-                {
-                    "callId": _TEXT,
-                    "durationSeconds": {"type": "number", "minimum": 0, "maximum": 43_260},
-                },
-                ["callId", "durationSeconds"],
-            ),
-            "/api/billing/wallet": _read("The wallet's figures", "wallet:read"),
-            "/api/wallet/balance": _read("The wallet's figures", "wallet:read"),
-            "/api/billing/wallet/transactions": _read(
-                "A page of entries, the newest first", "wallet:read", "limit", "cursor"
-            ),
-            "/api/calls/costs": _read("What calls cost by day", "calls:read", "from", "to"),
-            "/api/calls/{id}": _read("A call by any of its ids", "calls:read", path="id"),
-            "/api/vapi/webhook/status-check": _posted(
-                "Whether a call must end now, and how long it may go on",
-                "calls:read",
-                {
-                    "call": {"type": "object", "properties": {"id": _TEXT}, "required": ["id"]},
-                    "message": {
-                        "type": "object",
-                        "properties": {
-                            "durationSeconds": {"type": "number", "minimum": 0, "maximum": 43_200}
-                        },
-                    },
-                },
-                ["call"],
-            ),
-        },
+        "paths": _paths(),
         "components": {
-            "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-            },
-            "schemas": {
-                "Problem": {
-                    "type": "object",
-                    "properties": {
-                        "type": {"type": "string"},
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "detail": {"type": "string"},
-                    },
-                    "required": ["title", "status"],
-                }
-            },
+            "securitySchemes": {"token": token},
+            "schemas": {"Problem": _PROBLEM_SCHEMA},
         },
     }
+
+
+def _paths() -> dict[str, Any]:
+    return {
+        "/api/billing/reserve-credits": _posted(
+            "Set aside what a call is estimated to cost",
+            "calls:write",
+            {
+                "callId": _TEXT,
+                "vapiCallId": _TEXT,
+                "estimatedMinutes": _up_to(DURATION_SECONDS_MAX // 60),
+                "to": {"type": "string", "maxLength": 16},
+                "appointmentId": _TEXT,
+            },
+            ["callId", "estimatedMinutes"],
+        ),
+        "/api/billing/commit-credits": _posted(
+            "Charge a call for its duration and give back the rest",
+            "calls:write",
+            {
+                "callId": _TEXT,
+                "durationSeconds": _up_to(DURATION_MS_MAX // 1000),
+            },
+            ["callId", "durationSeconds"],
+        ),
+        "/api/billing/wallet": _read("The wallet's figures", "wallet:read"),
+        "/api/wallet/balance": _read("The wallet's figures", "wallet:read"),
+        "/api/billing/wallet/transactions": _read(
+            "A page of entries, the newest first", "wallet:read", "limit", "cursor"
+        ),
+        "/api/calls/costs": _read("What calls cost by day", "calls:read", "from", "to"),
+        "/api/calls/{id}": _read("A call by any of its ids", "calls:read", path="id"),
+        "/api/vapi/webhook/status-check": _posted(
+            "Whether a call must end now, and how long it may go on",
+            "calls:read",
+            {
+                "call": {"type": "object", "properties": {"id": _TEXT}, "required": ["id"]},
+                "message": {
+                    "type": "object",
+                    "properties": {"durationSeconds": _up_to(DURATION_SECONDS_MAX)},
+                },
+            },
+            ["call"],
+        ),
+    }
+
+
+def _up_to(highest: int) -> dict[str, Any]:
+    return {"type": "number", "minimum": 0, "maximum": highest}
 
 
 def _posted(
@@ -95,7 +102,9 @@ def _posted(
             "summary": summary,
             "security": [{"token": [scope]}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-            "responses": _responses("400", "401", "402", "403", "404", "409", "503"),
+            "responses": _responses(
+                "400", "401", "402", "403", "404", "408", "409", "413", "415", "503"
+            ),
         }
     }
 

@@ -25,9 +25,11 @@ ALGORITHMS = ("EdDSA", "ES256", "RS256", "HS256")
 #: Longest life of a token, and how far clocks may differ, in seconds.
 LIFE_SECONDS_MAX = 86_400
 LEEWAY_SECONDS = 30
-#: Longest token read, in characters, and fewest bytes of a shared key (RFC 7518, 3.2).
+#: Longest token read, in characters; fewest bytes of a shared key, and bits of an RSA key (RFC
+#: 7518, 3.2 and 3.3).
 _TOKEN_LENGTH_MAX = 8_192
 _SHARED_KEY_BYTES_MIN = 32
+_RSA_KEY_BITS_MIN = 2_048
 #: A key file is looked at again so many seconds after the last look.
 _LOOK_AGAIN_SECONDS = 5.0
 _ID_LENGTH_MAX = 64
@@ -86,24 +88,37 @@ class Keys:
 def read_keys(content: str) -> dict[str, tuple[str, Any]]:
     """This function will read a JWKS: by key id, the algorithm and the key.
 
-    Raises: ValueError for a key without id, with an algorithm of its own, or too short.
+    Raises: ValueError for what is no such list, and for a key without an id of its own, with an
+    algorithm that is none of ALGORITHMS, or too short.
     """
-    listed = json.loads(content).get("keys")
-    if not isinstance(listed, list):
+    try:
+        given = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    listed = given.get("keys") if isinstance(given, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise ValueError("it has no list of keys")
     keys: dict[str, tuple[str, Any]] = {}
     for one in listed:
         kid, algorithm = one.get("kid"), one.get("alg")
         if not isinstance(kid, str) or not kid or algorithm not in ALGORITHMS:
             raise ValueError(f"a key has a kid, and an alg out of {', '.join(ALGORITHMS)}")
-        try:
-            key = jwt.PyJWK.from_dict(one, algorithm=algorithm).key
-        except jwt.PyJWTError as error:
-            raise ValueError(f"key {kid}: {error}") from None
-        if algorithm == "HS256" and len(key) < _SHARED_KEY_BYTES_MIN:
-            raise ValueError(f"key {kid} has fewer than {_SHARED_KEY_BYTES_MIN} bytes")
-        keys[kid] = (algorithm, key)
+        if kid in keys:
+            raise ValueError(f"two keys are called {kid}")
+        keys[kid] = (algorithm, _key_of(one, kid, algorithm))
     return keys
+
+
+def _key_of(given: dict[str, Any], kid: str, algorithm: str) -> Any:
+    try:
+        key = jwt.PyJWK.from_dict(given, algorithm=algorithm).key
+    except jwt.PyJWTError as error:
+        raise ValueError(f"key {kid}: {error}") from None
+    if algorithm == "HS256" and len(key) < _SHARED_KEY_BYTES_MIN:
+        raise ValueError(f"key {kid} has fewer than {_SHARED_KEY_BYTES_MIN} bytes")
+    if algorithm == "RS256" and key.key_size < _RSA_KEY_BITS_MIN:
+        raise ValueError(f"key {kid} has fewer than {_RSA_KEY_BITS_MIN} bits")
+    return key
 
 
 class Tokens:
@@ -113,6 +128,11 @@ class Tokens:
         self._keys = Keys(settings.api_jwks_file) if settings.api_jwks_file else None
         self._audience = settings.api_audience
         self._issuer = settings.api_issuer or None
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a file of keys."""
+        return self._keys is not None
 
     def prove(self, authorization: str | None) -> Bearer:
         """This function will prove an Authorization header's token.
@@ -144,17 +164,22 @@ class Tokens:
             )
         except jwt.ExpiredSignatureError:
             raise BadToken("the token has expired") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise BadToken("the token proves nothing") from None
         return _bearer(claims)
 
 
 def _bearer(claims: dict[str, Any]) -> Bearer:
-    if claims["exp"] - time.time() > LIFE_SECONDS_MAX + LEEWAY_SECONDS:
+    end = claims["exp"]
+    if isinstance(end, bool) or not isinstance(end, int | float):
+        raise BadToken("the token's end is no number")
+    if end > time.time() + LIFE_SECONDS_MAX + LEEWAY_SECONDS:
         raise BadToken(f"a token lives {LIFE_SECONDS_MAX} s at most")
     organization_id, scope = claims.get("org"), claims.get("scope", "")
     if not isinstance(organization_id, str) or not 0 < len(organization_id) <= _ID_LENGTH_MAX:
         raise BadToken("the token names no organization")
+    if not organization_id.isprintable():
+        raise BadToken("the token's organization is no id")
     if not isinstance(scope, str):
         raise BadToken("the token's scope is no text")
     return Bearer(organization_id, frozenset(scope.split()))

@@ -18,11 +18,9 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from domain.calls import admission
 from domain.calls.admission import Admission
-from domain.calls.doors import find_door
 from domain.calls.terms import Terms
-from domain.posture import can_send
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
-from ingress.calls.snapshot import Snapshot
+from ingress.calls.snapshot import KnownDoor, Snapshot
 from providers.vapi.messages import (
     ASSISTANT_REQUEST,
     PREDIAL,
@@ -33,13 +31,12 @@ from providers.vapi.messages import (
     call_ask_of,
     predial_of,
 )
+from providers.vapi.readings import OUR_CALL, OUR_ORGANIZATION
 
 log = get_logger(__name__)
 
 #: The database said nothing in time, or nothing that can be relied on.
 _NO_ANSWER = (TooLate, NotYet, OutcomeUnknown)
-#: Where our ids stand in what is given along with a call.
-_ORGANIZATION, _CALL = "holdfast_organization", "holdfast_call"
 
 
 class CallAnswers:
@@ -62,10 +59,13 @@ class CallAnswers:
         return {"results": []} if message.type in ("tool-calls", "function-call") else {}
 
     async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
+        # Read once: what is undone, and what is answered without the database, must go together.
+        door = self._snapshot.door_of(ask)
+        undo = None if _is_open(door) else _withdraw
         try:
-            made = await self._urgent.run(_admitting(ask), until=until, undo=self._undo_of(ask))
+            made = await self._urgent.run(_admitting(ask), until=until, undo=undo)
         except _NO_ANSWER as error:
-            return self._without_an_answer(ask, error)
+            return self._without_an_answer(ask, door, error)
         except Exception:
             # A bug is no reason to leave the line silent until the platform gives up.
             log.exception("call not decided", call=ask.external_id)
@@ -73,43 +73,30 @@ class CallAnswers:
         if made.refusal is not None or made.assistant_id is None:
             log.info("call refused", call=ask.external_id, reason=made.refusal)
             return answer_refused(made.text)
-        ours = {_ORGANIZATION: made.organization_id or "", _CALL: made.call_id or ""}
+        ours = {OUR_ORGANIZATION: made.organization_id or "", OUR_CALL: made.call_id or ""}
         return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
 
-    def _without_an_answer(self, ask: CallAsk, error: Exception) -> dict[str, Any]:
-        door = self._snapshot.door_of(ask)
-        is_open = door is not None and door.fail_open_seconds and door.assistant_id
+    def _without_an_answer(
+        self, ask: CallAsk, door: KnownDoor | None, error: Exception
+    ) -> dict[str, Any]:
         log.error(
             "call decided without the database",
             call=ask.external_id,
-            admitted=bool(is_open),
+            admitted=_is_open(door),
             error=type(error).__name__,
         )
-        if door is None or not is_open:
+        if door is None or not _is_open(door):
             return answer_refused(door.refusal_text if door else Terms().refusal_text)
         # Its first word makes it known, and metered: see domain/calls/words.
-        ours = {_ORGANIZATION: door.organization_id, _CALL: new_id("call")}
+        ours = {OUR_ORGANIZATION: door.organization_id, OUR_CALL: new_id("call")}
         return answer_admitted(str(door.assistant_id), int(door.fail_open_seconds or 0), ours)
 
-    def _undo_of(self, ask: CallAsk) -> Callable[[Session, Admission, datetime], None] | None:
-        door = self._snapshot.door_of(ask)
-        if door is not None and door.fail_open_seconds:
-            # It was let in all the same: what was decided too late stands.
-            return None
-        return _withdraw
-
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
-        def may_dial(session: Session, now: datetime) -> bool:
-            door = find_door(
-                session,
-                assistant_id=ask.assistant_id,
-                phone_numbers=(ask.phone_number_id,),
-                campaign_id=ask.campaign_id,
-            )
-            return door is not None and can_send(session, door.organization_id, now) is None
-
         try:
-            return answer_predial(await self._urgent.run(may_dial, until=until))
+            may_dial = await self._urgent.run(
+                lambda session, now: admission.may_dial(session, ask, now), until=until
+            )
+            return answer_predial(may_dial)
         except _NO_ANSWER as error:
             log.error("campaign not decided", campaign=ask.campaign_id, error=type(error).__name__)
             return answer_predial(False)
@@ -119,6 +106,12 @@ def _admitting(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
     return lambda session, now: admission.admit(session, ask, now)
 
 
+def _is_open(door: KnownDoor | None) -> bool:
+    """Whether it is let in without the database: what was decided too late stands then."""
+    return door is not None and bool(door.fail_open_seconds and door.assistant_id)
+
+
 def _withdraw(session: Session, made: Admission, now: datetime) -> None:
-    if made.refusal is None and made.organization_id and made.call_id:
+    # One that was known before was let in, or reserved for, by somebody else.
+    if made.is_new and made.organization_id and made.call_id:
         admission.withdraw(session, made.organization_id, made.call_id, now)

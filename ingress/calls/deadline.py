@@ -5,18 +5,19 @@ The thread cannot be stopped: it finishes in the background, and is told that no
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
-import anyio
-from anyio import CapacityLimiter, to_thread
 from sqlalchemy.orm import Session
 
 from base.log import get_logger
+from base.outcomes import OutcomeUnknown
 from db.engine import Database, clock
 
 log = get_logger(__name__)
@@ -31,8 +32,10 @@ _BEGIN = (
     f"SELECT clock_timestamp() AS now, set_config('statement_timeout', '{_STATEMENT_MS}ms', true),"
     f" set_config('lock_timeout', '{_STATEMENT_MS}ms', true)"
 )
-#: Decisions made at once by one process; each has a connection of its own.
+#: Decisions made at once by one process; each has a thread and a connection of its own.
 AT_ONCE_MAX = 16
+#: Longest transaction, in seconds: nobody waits for it any more, and the next one needs its place.
+_LONGEST_SECONDS = 4.0
 
 
 class TooLate(Exception):
@@ -49,16 +52,35 @@ class _Race(Generic[T]):
     error: BaseException | None = None
     is_done: bool = False
 
+    def finish(self, result: T | None, error: BaseException | None) -> bool:
+        """This function will note the thread's end; True if somebody still waits for it."""
+        with self.lock:
+            self.result, self.error, self.is_done = result, error, True
+            return not self.is_given_up
+
+    def give_up(self) -> None:
+        """This function will note that nobody waits any more, if it is not done already."""
+        with self.lock:
+            self.is_given_up = not self.is_done
+
 
 class Urgent:
     """Short transactions for those who wait on the line, apart from all other work."""
 
     def __init__(self, database_url: str) -> None:
-        self._database = Database(database_url, name="ingress urgent", pool_size=AT_ONCE_MAX)
-        self._limiter = CapacityLimiter(AT_ONCE_MAX)
+        self._database = Database(
+            database_url,
+            name="ingress urgent",
+            pool_size=AT_ONCE_MAX,
+            longest_seconds=_LONGEST_SECONDS,
+        )
+        # Threads of our own: one that was given up still takes a place until it has come to its
+        # end, so that a slow database is not asked by ever more of them.
+        self._threads = ThreadPoolExecutor(AT_ONCE_MAX, thread_name_prefix="urgent")
 
     def close(self) -> None:
-        """This function will close the connections."""
+        """This function will begin nothing more, and close the connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._database.close()
 
     async def run(
@@ -71,32 +93,48 @@ class Urgent:
         """This function will run fn(session, now) in a transaction and give its result.
 
         Units: `until` on the monotonic clock. What is committed after that is given to `undo`.
-        Raises: TooLate, and whatever fn raises.
+        Replay: fn is run again where it is not known whether it was committed, so it must know its
+        own work again. Raises: TooLate, and whatever fn raises.
         """
+        left_seconds = until - time.monotonic()
+        if left_seconds <= 0:
+            raise TooLate
         race: _Race[T] = _Race()
-
-        def work() -> None:
-            try:
-                result = self._database.run(lambda session: _in_time(session, fn))
-            except BaseException as error:
-                with race.lock:
-                    race.error, race.is_done = error, True
-                return
-            with race.lock:
-                race.result, race.is_done = result, True
-                is_given_up = race.is_given_up
-            if is_given_up and undo is not None:
-                self._undo(undo, result)
-
-        with anyio.move_on_after(max(0.0, until - time.monotonic())):
-            await to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
-        with race.lock:
-            if not race.is_done:
-                race.is_given_up = True
-                raise TooLate
+        # Cancelled, what no thread has begun is not begun at all.
+        future = asyncio.wrap_future(self._threads.submit(self._work, race, fn, undo))
+        try:
+            await asyncio.wait([future], timeout=left_seconds)
+        finally:
+            race.give_up()
+            future.cancel()
+        if race.is_given_up:
+            raise TooLate
         if race.error is not None:
             raise race.error
         return race.result  # type: ignore[return-value]  # done without error: fn's own
+
+    def _work(
+        self,
+        race: _Race[T],
+        fn: Callable[[Session, datetime], T],
+        undo: Callable[[Session, T, datetime], None] | None,
+    ) -> None:
+        try:
+            result = self._decide(race, fn)
+        except BaseException as error:
+            race.finish(None, error)
+            return
+        if not race.finish(result, None) and undo is not None:
+            self._undo(undo, result)
+
+    def _decide(self, race: _Race[T], fn: Callable[[Session, datetime], T]) -> T:
+        try:
+            return self._database.run(lambda session: _in_time(session, fn))
+        except OutcomeUnknown:
+            if race.is_given_up:
+                # Nobody was let in by it: its provider's word that it is over gives all back.
+                raise
+            return self._database.run(lambda session: _in_time(session, fn))
 
     def _undo(self, undo: Callable[[Session, T, datetime], None], result: T) -> None:
         try:

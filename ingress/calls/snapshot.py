@@ -62,12 +62,12 @@ class Snapshot:
 
     def door_of(self, ask: CallAsk) -> KnownDoor | None:
         """This function will give the door that a call comes by, as it was when last read."""
-        named = (
-            (DoorKind.PHONE_NUMBER, ask.phone_number_id),
-            (DoorKind.PHONE_NUMBER, ask.our_number),
-            (DoorKind.ASSISTANT, ask.assistant_id),
-        )
-        found = [self._doors.get((str(kind), name or "")) for kind, name in named]
+        # In the order in which the database is asked (domain/calls/doors).
+        numbers = sorted(one for one in (ask.phone_number_id, ask.our_number) if one)
+        named = [(DoorKind.PHONE_NUMBER, one) for one in numbers]
+        if ask.assistant_id:
+            named.append((DoorKind.ASSISTANT, ask.assistant_id))
+        found = [self._doors.get((str(kind), name)) for kind, name in named]
         known = [door for door in found if door is not None]
         if len({door.organization_id for door in known}) != 1:
             return None

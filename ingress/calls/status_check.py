@@ -19,8 +19,9 @@ from base.outcomes import NotYet, OutcomeUnknown
 from base.problems import Problem
 from domain.calls.rows import CallNotFound
 from domain.calls.status import StatusAnswer, check_status
+from domain.calls.terms import DURATION_SECONDS_MAX
 from ingress.answers import Refusal, problem_response
-from ingress.api.door import BODY_BYTES_MAX, ApiDoor, object_of, refused, unavailable
+from ingress.api.door import ApiDoor, body_of, object_of, refused, unavailable
 from ingress.api.fields import Fields
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
 from providers.errors import ForgedWebhook
@@ -28,7 +29,6 @@ from providers.vapi.webhook import VapiWebhookVerifier
 
 #: What a token must allow.
 SCOPE = "calls:read"
-_SECONDS_MAX = 43_200
 
 
 class StatusCheck:
@@ -43,7 +43,7 @@ class StatusCheck:
         """This function will answer with endCall, and why, or with remainingSeconds."""
         began = time.monotonic()
         try:
-            body = await _body_of(request)
+            body = await body_of(request)
             organization_id = self._prove(request, body)
             call_id, said_seconds = _asked(object_of(body))
 
@@ -66,23 +66,14 @@ class StatusCheck:
         return JSONResponse(_told(found))
 
     def _prove(self, request: Request, body: bytes) -> str | None:
-        """Whose call it must be; None for Vapi, which knows calls by its own ids."""
+        """Whose call it must be; None for Vapi, which is told of everybody's."""
         try:
             self._verifier.prove(request.headers, body, now=utc_now())
-        except ForgedWebhook:
+        except ForgedWebhook as error:
+            if not self._door.is_open:
+                raise Refusal(401, "Not authorized", str(error)) from None
             return self._door.prove(request, SCOPE).organization_id
         return None
-
-
-async def _body_of(request: Request) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_BYTES_MAX:
-            raise Refusal(413, "Too large", f"At most {BODY_BYTES_MAX} bytes.")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
@@ -96,7 +87,8 @@ def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
     if seconds is None:
         return call_id, None
     name = "message.durationSeconds"
-    return call_id, int(Fields({name: seconds}).number(name, lowest=0, highest=_SECONDS_MAX))
+    said = Fields({name: seconds}).number(name, lowest=0, highest=DURATION_SECONDS_MAX)
+    return call_id, int(said)
 
 
 def _told(found: StatusAnswer) -> dict[str, Any]:

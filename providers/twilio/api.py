@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
@@ -22,26 +22,15 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
 from providers.line import Line
+from providers.twilio import calls
+from providers.twilio.answers import raise_for_error
 from providers.twilio.transport import TWILIO_URL, Transport
 
 #: Seconds for which a subaccount's token is remembered: a token that was rolled is found out soon.
 TOKEN_TTL_SECONDS = 600.0
 _TOKENS_MAX = 1024
 
-#: The states of a call in which somebody may be talking, or be about to.
-_LIVE_STATUSES = ("queued", "ringing", "in-progress")
-#: Calls on one page of a list: Twilio's most.
-_PAGE_SIZE = 1_000
-#: Twilio's code for a call that is over already. Source: twilio.com/docs/api/errors.
-_NOT_IN_PROGRESS = 21220
-_CALL_SID = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 _SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
-#: Twilio's codes for which the answer stays no. Source: twilio.com/docs/api/errors.
-_REFUSALS = {
-    20404: "SUBACCOUNT_MISSING",
-    21478: "SUSPENDED_BY_TWILIO",
-    21479: "SUBACCOUNT_CLOSED",
-}
 #: The SDK is given this in place of the process's environment, where TWILIO_EDGE or TWILIO_REGION
 #: would send our credentials to another host than the one configured. It must not be empty, or
 #: the SDK takes the process's after all.
@@ -110,7 +99,7 @@ class TwilioApi:
         try:
             account = accounts(sid).update(status=status.value)
         except TwilioException as error:
-            _raise_for(error, sid)
+            raise_for_error(error, sid)
         except (ValueError, TypeError, AttributeError):
             raise OutcomeUnknown("the answer cannot be read") from None
         changed_to = _status_of(account)
@@ -118,53 +107,40 @@ class TwilioApi:
             raise OutcomeUnknown("the answer is about something else")
         return SubaccountFacts(sid, changed_to)
 
-    def live_calls(self, sid: str) -> list[str]:
-        """This function will list the calls that an account's subaccount has in progress or begun.
+    def live_calls(self, sid: str, *, window_seconds: float | None = None) -> list[str]:
+        """This function will list the calls that an account has in progress or begun, each once.
 
-        Complete, or an error: a list that breaks off says nothing of the rest. Raises: Refused
-        INVALID_ID, ProviderUnavailable (also for refused credentials, since the SDK keeps no status
-        of a page that it cannot have), HeldBack.
+        Whole, or an error. Units: `window_seconds` bounds it where the caller has less time than
+        this client's own. Raises: Refused (INVALID_ID, SUBACCOUNT_MISSING), ProviderUnavailable,
+        CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
-        deadline = Deadline.after(self._window_seconds)
+        deadline = self._deadline(window_seconds)
+        return calls.live_calls(self._sdk(deadline), sid, deadline)
 
-        def ask() -> list[str]:
-            calls = self._accounts(deadline)(sid).calls
-            try:
-                return [
-                    str(call.sid)
-                    for status in _LIVE_STATUSES
-                    for call in calls.stream(status=status, page_size=_PAGE_SIZE)
-                ]
-            except TwilioException as error:
-                _raise_for(error, sid)
-            except (ValueError, TypeError, AttributeError, KeyError):
-                raise ProviderUnavailable("the answer cannot be read") from None
+    def complete_call(
+        self, sid: str, call_sid: str, *, window_seconds: float | None = None
+    ) -> bool:
+        """This function will end a call, also one of a suspended account; False if it was over.
 
-        return ask_again(ask, deadline)
-
-    def complete_call(self, sid: str, call_sid: str) -> bool:
-        """This function will end a call, also one of a suspended subaccount; False if it was over.
-
-        Replay: ending a call twice ends it once. The request is sent once. Raises: Refused
-        (INVALID_ID; CALL_MISSING where the subaccount has no such call), OutcomeUnknown,
-        ProviderUnavailable, CredentialsRejected, HeldBack.
+        Replay: ending a call twice ends it once. The request is sent once. Units: as live_calls.
+        Raises: Refused (INVALID_ID; CALL_MISSING where the account has no such call),
+        OutcomeUnknown, ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
-        if not _CALL_SID.fullmatch(call_sid):
-            raise Refused("INVALID_ID", "not a call's sid")
-        accounts = self._accounts(Deadline.after(self._window_seconds))
-        try:
-            accounts(sid).calls(call_sid).update(status="completed")
-        except TwilioException as error:
-            if getattr(error, "code", None) == _NOT_IN_PROGRESS:
-                return False
-            if getattr(error, "status", None) == 404:
-                raise Refused("CALL_MISSING", call_sid, external_id=sid) from None
-            _raise_for(error, sid)
-        except (ValueError, TypeError, AttributeError):
-            raise OutcomeUnknown("the answer cannot be read") from None
-        return True
+        return calls.complete_call(self._sdk(self._deadline(window_seconds)), sid, call_sid)
+
+    def call_is_live(
+        self, sid: str, call_sid: str, *, window_seconds: float | None = None
+    ) -> bool | None:
+        """This function will tell whether a call is not over; None where the account has none such.
+
+        Units: as live_calls. Raises: Refused (INVALID_ID, UNKNOWN_STATUS), ProviderUnavailable,
+        CredentialsRejected, HeldBack.
+        """
+        self._check_sid(sid)
+        deadline = self._deadline(window_seconds)
+        return calls.call_is_live(self._sdk(deadline), sid, call_sid, deadline)
 
     def cached_token(self, sid: str) -> str | None:
         """This function will give a token that needs no question to Twilio, or None."""
@@ -207,7 +183,7 @@ class TwilioApi:
             try:
                 account = accounts(sid).fetch()
             except TwilioException as error:
-                _raise_for(error, sid)
+                raise_for_error(error, sid)
             except (ValueError, TypeError, AttributeError):
                 raise ProviderUnavailable("the answer cannot be read") from None
             if account.sid != sid:
@@ -216,18 +192,23 @@ class TwilioApi:
 
         return ask_again(ask, deadline)
 
+    def _deadline(self, window_seconds: float | None) -> Deadline:
+        return Deadline.after(self._window_seconds if window_seconds is None else window_seconds)
+
     def _accounts(self, deadline: Deadline) -> Any:
+        return self._sdk(deadline).api.v2010.accounts
+
+    def _sdk(self, deadline: Deadline) -> Client:
         if not self._account_sid or not self._auth_token:
             raise CredentialsRejected("TWILIO_ACCOUNT_SID or TWILIO_AUTH_TOKEN is not set")
         # The SDK's objects are made anew for every question, since they are not meant for several
         # threads; the connections beneath them are shared.
-        sdk = Client(
+        return Client(
             self._account_sid,
             self._auth_token,
             http_client=Transport(self._client, self._base_url, deadline, self._line),
             environment=_NO_ENVIRONMENT,
         )
-        return sdk.api.v2010.accounts
 
     def _check_sid(self, sid: str) -> None:
         if not _SUBACCOUNT_SID.fullmatch(sid):
@@ -239,17 +220,3 @@ def _status_of(account: Any) -> TwilioStatus | None:
     if account.status in ("active", "suspended", "closed"):
         return TwilioStatus(account.status)
     return None
-
-
-def _raise_for(error: TwilioException, sid: str) -> NoReturn:
-    # The SDK has two classes of errors with nothing in common but these two fields, and puts the
-    # HTTP status into `code` where the body has none.
-    status, code = getattr(error, "status", None), getattr(error, "code", None)
-    if code in _REFUSALS:
-        raise Refused(_REFUSALS[code], external_id=sid) from None
-    if status == 404:
-        raise Refused("SUBACCOUNT_MISSING", external_id=sid) from None
-    if status in (401, 403):
-        raise CredentialsRejected(f"Twilio answered {status} with code {code}") from None
-    # No word on the subaccount itself (the parent is suspended, say): it is asked again.
-    raise ProviderUnavailable(f"Twilio answered {status} with code {code}") from None

@@ -6,9 +6,8 @@ go out past any line. A control address is taken only from an answer of the API 
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -18,13 +17,17 @@ from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http import RETRY_WINDOW_SECONDS, Answer, Deadline, ask_again, build_client, exchange
 from providers.line import Line
+from providers.vapi.fields import read_object
 from providers.vapi.readings import call_facts, call_id_of
 
 VAPI_URL = "https://api.vapi.ai"
-#: Whose hosts a control address may name: this one and all below it.
-_DOMAIN = "vapi.ai"
-_HTTPS_PORT = 443
+#: An address at Vapi: its domain or a host below it, https, nobody's login, no other port. Matched
+#: whole, so that no two readers can see two hosts in it.
+_AT_VAPI = re.compile(r"https://(?:[a-z0-9-]+\.)*vapi\.ai(?::443)?(?:[/?][!-~]*)?", re.IGNORECASE)
+_PATH = re.compile(r"/[!-~]*")
 _ADDRESS_LENGTH_MAX = 2_000
+#: What Vapi answers about a call that is over, or that it never knew.
+_GONE = (404, 410)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class VapiApi:
     ) -> None:
         self._api_key = api_key
         self._base_url = (base_url or VAPI_URL).rstrip("/")
-        self._is_stand_in = bool(base_url)
+        self._origin = _origin_of(self._base_url)
         self._window_seconds = window_seconds
         self._line = line
         self._client = build_client(self._base_url)
@@ -92,8 +95,9 @@ class VapiApi:
         """This function will have a living call speak, and end after it if so asked.
 
         True: it was taken, which is not yet an end. False: the call lives no more. Sent once.
-        Raises: Refused CONTROL_URL, OutcomeUnknown, ProviderUnavailable, HeldBack. Source:
-        docs.vapi.ai, live call control.
+        Raises: Refused CONTROL_URL, OutcomeUnknown for a lost answer or 5xx (it may be said yet),
+        ProviderUnavailable when it was not taken, CredentialsRejected where the address wants a
+        login, HeldBack. Source: docs.vapi.ai, live call control.
         """
         return self._tell(
             control_url, {"type": "say", "content": text, "endCallAfterSpoken": then_end}
@@ -115,22 +119,25 @@ class VapiApi:
         )
         if answer.status < 300:
             return True
-        if answer.status in (404, 410):
+        if answer.status in _GONE:
             return False
+        if answer.status in (401, 403):
+            raise CredentialsRejected(f"the control address answered {answer.status}")
         raise ProviderUnavailable(f"the control address answered {answer.status}")
 
     def _read(self, answer: Answer, external_id: str) -> VapiCall | None:
-        if answer.status == 404:
-            return None
         if answer.status in (401, 403):
             raise CredentialsRejected(f"Vapi answered {answer.status}")
-        if answer.status >= 400:
+        if answer.status >= 400 and answer.status != 404:
             raise ProviderUnavailable(f"Vapi answered {answer.status}")
         try:
-            call = json.loads(answer.body, parse_float=Decimal)
-        except (ValueError, RecursionError):
-            raise ProviderUnavailable("the answer is not JSON") from None
-        if call_id_of(call) != external_id:
+            call = read_object(answer.body)
+        except ValueError:
+            # A proxy's own page too, whose 404 is no word on the call.
+            raise ProviderUnavailable("the answer is not a JSON object") from None
+        if answer.status == 404:
+            return None
+        if call_id_of(call) != external_id.lower():
             raise ProviderUnavailable("the answer is about something else")
         monitor = call.get("monitor")
         address = monitor.get("controlUrl") if isinstance(monitor, dict) else None
@@ -139,30 +146,22 @@ class VapiApi:
     def _checked(self, control_url: str) -> str:
         """The address without what is sometimes printed around it, if it is one of Vapi's own."""
         address = control_url.strip().removeprefix("<").removesuffix(">").strip()
-        try:
-            parts = urlsplit(address)
-            port = parts.port
-        except ValueError:
-            raise Refused("CONTROL_URL", "not an address") from None
-        host = (parts.hostname or "").lower()
-        if self._is_stand_in:
-            ours = urlsplit(self._base_url)
-            is_theirs = (parts.scheme, host, port) == (ours.scheme, ours.hostname, ours.port)
+        if self._origin is None:
+            is_theirs = _AT_VAPI.fullmatch(address) is not None
         else:
-            is_theirs = (
-                parts.scheme == "https"
-                and port in (None, _HTTPS_PORT)
-                and (host == _DOMAIN or host.endswith(f".{_DOMAIN}"))
-            )
-        if (
-            not is_theirs
-            or parts.username is not None
-            or parts.password is not None
-            or len(address) > _ADDRESS_LENGTH_MAX
-            or not address.isascii()
-        ):
+            path = address.removeprefix(self._origin)
+            is_theirs = path != address and _PATH.fullmatch(path) is not None
+        if not is_theirs or len(address) > _ADDRESS_LENGTH_MAX:
             raise Refused("CONTROL_URL", "not an address of Vapi's own")
         return address
+
+
+def _origin_of(base_url: str) -> str | None:
+    """Scheme, host and port of a stand-in; None where it is Vapi itself, in whatever region."""
+    if _AT_VAPI.fullmatch(base_url):
+        return None
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _check_id(external_id: str) -> None:

@@ -6,10 +6,10 @@ for an assistant-request.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -17,7 +17,9 @@ from typing import Any
 from base.enums import CallDirection
 from base.facts import CallAsk, CallReport, OtherReport, PredialAsk, Report
 from providers.errors import MalformedWebhook
+from providers.vapi.fields import read_object
 from providers.vapi.readings import (
+    DURATION_MS_MAX,
     ID_LENGTH_MAX,
     account_of,
     call_facts,
@@ -33,6 +35,8 @@ STATUS_UPDATE = "status-update"
 END_OF_CALL_REPORT = "end-of-call-report"
 ASSISTANT_REQUEST = "assistant-request"
 PREDIAL = "campaign.predial"
+_ENDED = "ended"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Those whose answer is used; the others of them ask for what is not ours to give.
 ANSWERED_TYPES = frozenset(
     {
@@ -66,7 +70,13 @@ _IGNORED_TYPES = frozenset(
 _IGNORED_BEGINNINGS = ("transcript[", "assistant.", "chat.", "session.")
 #: Longest type that is kept, in characters.
 _TYPE_LENGTH_MAX = 100
+#: Longest name of a fact, in characters, and how much of a digest stands for a longer one's end.
+_EXTERNAL_ID_LENGTH_MAX = 200
+_DIGEST_LENGTH = 32
+_WORD_LENGTH_MAX = 200
 _E164 = re.compile(r"\+[0-9]{4,15}", re.ASCII)
+#: A time below this is one in seconds: in milliseconds it would lie before March 1973.
+_MILLISECONDS_FROM = 10**11
 _MILLISECONDS_MAX = 10**14
 
 
@@ -75,26 +85,29 @@ class VapiMessage:
     """One server message; numbers with a point in `content` are Decimals."""
 
     type: str
+    #: When Vapi says that it sent it, in milliseconds since 1970; None when that is missing or odd.
+    sent_ms: int | None
     content: Mapping[str, Any]
     body: bytes
 
 
 def parse(body: bytes) -> VapiMessage:
-    """This function will read a server message's envelope.
+    """This function will read a server message's envelope from the bytes received.
 
-    Raises: MalformedWebhook when it is none.
+    Raises: MalformedWebhook when it is no JSON object in UTF-8 with a message that has a type, or
+    names a key twice at any depth (two readers could then see two messages).
     """
     try:
-        envelope = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        raise MalformedWebhook("the body is not JSON") from None
-    message = envelope.get("message") if isinstance(envelope, dict) else None
+        envelope = read_object(body)
+    except ValueError:
+        raise MalformedWebhook("the body is no JSON object") from None
+    message = envelope.get("message")
     if not isinstance(message, dict):
         raise MalformedWebhook("the body has no message")
     kind = message.get("type")
     if not isinstance(kind, str) or not 0 < len(kind) <= _TYPE_LENGTH_MAX or not kind.isprintable():
         raise MalformedWebhook("the message has no type")
-    return VapiMessage(kind, message, body)
+    return VapiMessage(kind, _milliseconds_of(message.get("timestamp")), message, body)
 
 
 def is_ignored(kind: str) -> bool:
@@ -105,16 +118,28 @@ def is_ignored(kind: str) -> bool:
 def external_id_of(message: VapiMessage) -> str:
     """This function will name the fact that a message tells of, since messages have no id.
 
-    The call, the type, and the status or the reason of its end; where there is no call, the body
-    itself.
+    Units: at most 200 characters: the call, the type, its status if it tells one, and the reason
+    of an end. Where there is no call, or the type tells nothing of one's life, the body itself
+    names it.
     """
-    call_id = call_id_of(message.content.get("call"))
-    if call_id is not None and message.type == END_OF_CALL_REPORT:
-        return f"{call_id}:{message.type}"
-    status = text_of(message.content.get("status"), 40)
-    if call_id is not None and message.type == STATUS_UPDATE and status:
-        return f"{call_id}:{message.type}:{status}"
-    return f"body:{sha256(message.body).hexdigest()}"
+    content = message.content
+    call_id = call_id_of(content.get("call"))
+    status = text_of(content.get("status"), _WORD_LENGTH_MAX)
+    if call_id is None or message.type not in (STATUS_UPDATE, END_OF_CALL_REPORT):
+        return _named_by(message.body)
+    words = [call_id, message.type]
+    if message.type == STATUS_UPDATE:
+        if status is None:
+            return _named_by(message.body)
+        words.append(status)
+    # No other status has a reason, whatever stands there.
+    reason = text_of(content.get("endedReason"), _WORD_LENGTH_MAX)
+    if reason is not None and (message.type == END_OF_CALL_REPORT or status == _ENDED):
+        words.append(reason)
+    name = ":".join(words)
+    if len(name) <= _EXTERNAL_ID_LENGTH_MAX:
+        return name
+    return f"{call_id}:{message.type}:{sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]}"
 
 
 def report_of(message: VapiMessage) -> Report:
@@ -128,11 +153,11 @@ def report_of(message: VapiMessage) -> Report:
     if call_id_of(content.get("call")) is None:
         raise MalformedWebhook("it names no call")
     facts = call_facts(content["call"], content)
-    talking_ms = None
-    sent_ms = _milliseconds_of(content.get("timestamp"))
-    if sent_ms is not None and facts.started_at is not None:
-        talking_ms = max(0, sent_ms - round(facts.started_at.timestamp() * 1000))
-    return CallReport(facts, final=message.type == END_OF_CALL_REPORT, talking_ms=talking_ms)
+    return CallReport(
+        facts,
+        final=message.type == END_OF_CALL_REPORT,
+        talking_ms=_talking_ms(message.sent_ms, facts.started_at),
+    )
 
 
 def call_ask_of(message: VapiMessage) -> CallAsk:
@@ -211,14 +236,22 @@ def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _named_by(body: bytes) -> str:
+    return f"body:{sha256(body).hexdigest()}"
+
+
+def _talking_ms(sent_ms: int | None, started_at: datetime | None) -> int | None:
+    if sent_ms is None or started_at is None:
+        return None
+    talking_ms = sent_ms - (started_at - _EPOCH) // timedelta(milliseconds=1)
+    # A clock that says more than the longest call says nothing: it would bill all of that at once.
+    return max(0, talking_ms) if talking_ms <= DURATION_MS_MAX else None
+
+
 def _milliseconds_of(value: object) -> int | None:
-    # The schema names no unit; what is seen is milliseconds since 1970.
+    # The schema names no unit; what is seen is milliseconds since 1970, and seconds are taken too.
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
-    if isinstance(value, Decimal) and not value.is_finite():
+    if not 0 < value <= _MILLISECONDS_MAX:
         return None
-    return int(value) if 0 <= value <= _MILLISECONDS_MAX else None
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+    return int(value if value >= _MILLISECONDS_FROM else value * 1000)

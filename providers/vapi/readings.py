@@ -17,14 +17,18 @@ from providers.instants import instant_of
 
 #: Longest id that is believed, in characters.
 ID_LENGTH_MAX = 64
+#: Where our ids stand in the metadata that a call is given along, and bears from then on.
+OUR_ORGANIZATION, OUR_CALL = "holdfast_organization", "holdfast_call"
 #: The longest talk that is believed, in milliseconds: the platform's longest call, and a minute.
 DURATION_MS_MAX = 43_260_000
+_DURATION_SECONDS_MAX = DURATION_MS_MAX // 1000
 #: The dearest call that is believed, in US dollars.
 _COST_MAX = Decimal(1_000)
 #: How far two ways of telling a duration may differ, in milliseconds.
 _DIFFERENCE_MS_MAX = 5_000
 _REASON_LENGTH_MAX = 200
 _LAST_DIGITS = 4
+_DIGIT = re.compile(r"[0-9]")
 _LEG = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 _ACCOUNT = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 _CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -43,23 +47,36 @@ _DIRECTIONS = {
     "webCall": CallDirection.WEB,
     "vapi.websocketCall": CallDirection.WEB,
 }
-#: How the reasons of calls begin that were never connected, and of those that a fault of the
-#: provider's ended. Source: the SDK's list of ended reasons, which grows.
+#: How the reasons of calls begin that were never connected. Source: the list of ended reasons in
+#: Vapi's SDK 3.0.0, 604 of them; it grows, so that none is matched whole.
 _NEVER_CONNECTED = (
     "call.start.",
+    "call-start-error-",
+    "call.ringing.error-",
+    "call.ringing.sip-inbound-caller-hungup-",
+    "call.in-progress.error-sip-inbound-call-failed-to-connect",
+    "call.in-progress.error-sip-outbound-call-failed-to-connect",
     "assistant-request-",
+    "assistant-not-found",
+    "assistant-not-valid",
     "customer-did-not-answer",
     "customer-busy",
     "scheduled-call-deleted",
+    "sip-outbound-unallocated-number",
     "twilio-failed-to-connect-call",
+    "twilio-reported-customer-misdialed",
+    "vonage-failed-to-connect-call",
+    "vonage-rejected",
 )
+#: How those begin that a fault of the platform's ended, which it usually does not charge for; a
+#: transfer that failed, or a customer who was not heard, is none. Source: as above.
 _FAULTS = (
-    "call.in-progress.error-",
+    "call.in-progress.error-vapifault-",
+    "call.in-progress.error-pipeline-",
     "call.start.error-",
     "pipeline-error-",
-    "vapifault-",
-    "error-vapifault-",
 )
+_PROVIDER_FAULT = "-providerfault-"
 
 
 def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None) -> CallFacts:
@@ -67,22 +84,34 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
 
     What the message itself says goes before its copy of the call, which may be older. A duration
     is from start to end where both can be read, else the number of seconds, else nothing: 0 for a
-    call that was never connected. Source: Vapi's call object, and reports seen in the field.
+    call that was never connected. A live call has none yet.
+    Units: the cost's half micro is rounded up, and so is half a millisecond.
+    Source: Vapi's call object, and reports seen in the field.
     """
     said = message or {}
     odd: list[str] = []
-    status = _status_of(said.get("status") or call.get("status"), odd)
+    status = _status_of(_given("status", said, call), odd)
     if said.get("type") == "end-of-call-report":
         status = CallStatus.ENDED
+    is_over = status is CallStatus.ENDED
+    if is_over and _STATUSES.get(str(call.get("status")), status) is not status:
+        odd.append("stale_status")
     started_at = _instant("startedAt", said, call, odd)
     ended_at = _instant("endedAt", said, call, odd)
-    reason = text_of(said.get("endedReason") or call.get("endedReason"), _REASON_LENGTH_MAX)
-    never = started_at is None and reason is not None and reason.startswith(_NEVER_CONNECTED)
-    duration_ms = _duration_ms(started_at, ended_at, said, call, odd=odd)
+    reason = _reason(said, call, odd) if is_over else None
+    duration_ms = _duration_ms(started_at, ended_at, _given("durationSeconds", said, call), odd)
+    never = (
+        reason is not None
+        and reason.startswith(_NEVER_CONNECTED)
+        and _given("startedAt", said, call) is None
+    )
+    if never and duration_ms:
+        # It says that nobody was reached, and for how long they talked.
+        odd.append("talked_unanswered")
+        never = False
     ours = _metadata(call)
     number = _mapping(said.get("phoneNumber")) or _mapping(call.get("phoneNumber"))
     customer = _mapping(said.get("customer")) or _mapping(call.get("customer"))
-    is_over = status is CallStatus.ENDED
     return CallFacts(
         external_id=call_id_of(call) or "",
         status=status,
@@ -93,15 +122,15 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         twilio_account_sid=account_of(number),
         our_party=last_digits(number.get("number")),
         their_party=last_digits(customer.get("number")),
-        organization_id=text_of(ours.get("holdfast_organization"), ID_LENGTH_MAX),
-        call_id=text_of(ours.get("holdfast_call"), ID_LENGTH_MAX),
+        organization_id=text_of(ours.get(OUR_ORGANIZATION), ID_LENGTH_MAX),
+        call_id=text_of(ours.get(OUR_CALL), ID_LENGTH_MAX),
         started_at=started_at,
         ended_at=ended_at,
         duration_ms=0 if never else duration_ms if is_over else None,
         ended_reason=reason,
         never_connected=never,
         provider_fault=reason is not None and _is_fault(reason),
-        provider_cost_micros=_cost_micros(said.get("cost", call.get("cost")), odd),
+        provider_cost_micros=_cost_micros(said, call, odd),
         oddities=tuple(dict.fromkeys(odd)),
     )
 
@@ -131,9 +160,8 @@ def account_of(number: Mapping[str, Any]) -> str | None:
 
 def last_digits(number: object) -> str | None:
     """This function will keep the last four digits of a number, and that there were more."""
-    if not isinstance(number, str) or not number.isprintable() or not number:
-        return None
-    return f"…{number[-_LAST_DIGITS:]}"
+    digits = _DIGIT.findall(number) if isinstance(number, str) else []
+    return f"…{''.join(digits[-_LAST_DIGITS:])}" if digits else None
 
 
 def text_of(value: object, length_max: int) -> str | None:
@@ -142,6 +170,12 @@ def text_of(value: object, length_max: int) -> str | None:
         return None
     text = value.strip()
     return text if 0 < len(text) <= length_max else None
+
+
+def _given(name: str, said: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
+    """What the message says, or its copy of the call where it says nothing; null says nothing."""
+    value = said.get(name)
+    return call.get(name) if value is None else value
 
 
 def _status_of(value: object, odd: list[str]) -> CallStatus | None:
@@ -153,10 +187,18 @@ def _status_of(value: object, odd: list[str]) -> CallStatus | None:
     return status
 
 
+def _reason(said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]) -> str | None:
+    given = _given("endedReason", said, call)
+    reason = text_of(given, _REASON_LENGTH_MAX)
+    if given is not None and reason is None:
+        odd.append("endedReason")
+    return reason
+
+
 def _instant(
     name: str, said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]
 ) -> datetime | None:
-    given = said.get(name) if said.get(name) is not None else call.get(name)
+    given = _given(name, said, call)
     instant = instant_of(given)
     if given is not None and instant is None:
         odd.append(name)
@@ -166,15 +208,14 @@ def _instant(
 def _duration_ms(
     started_at: datetime | None,
     ended_at: datetime | None,
-    said: Mapping[str, Any],
-    call: Mapping[str, Any],
-    *,
+    seconds: object,
     odd: list[str],
 ) -> int | None:
-    counted = _counted_ms(said.get("durationSeconds", call.get("durationSeconds")), odd)
+    counted = _counted_ms(seconds, odd)
     if started_at is None or ended_at is None:
         return counted
-    between = round((ended_at - started_at) / timedelta(milliseconds=1))
+    # To the millisecond, half of one up, by whole numbers.
+    between = ((ended_at - started_at) // timedelta(microseconds=1) + 500) // 1_000
     if not 0 <= between <= DURATION_MS_MAX:
         odd.append("negative_duration" if between < 0 else "absurd_duration")
         return counted
@@ -192,17 +233,19 @@ def _counted_ms(value: object, odd: list[str]) -> int | None:
     if number < 0:
         odd.append("negative_duration")
         return None
-    if number * 1000 > DURATION_MS_MAX:
+    # Compared before it is multiplied, which an enormous exponent would not survive.
+    if number > _DURATION_SECONDS_MAX:
         odd.append("absurd_duration")
         return None
     return int((number * 1000).to_integral_value(ROUND_HALF_UP))
 
 
-def _cost_micros(value: object, odd: list[str]) -> int | None:
-    """Half a micro is counted up."""
+def _cost_micros(said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]) -> int | None:
+    value = _given("cost", said, call)
     number = _number(value)
     if number is None or not 0 <= number <= _COST_MAX:
-        if value is not None:
+        # Many messages have none; one that says null knows none where it should.
+        if value is not None or "cost" in said or "cost" in call:
             odd.append("cost")
         return None
     return int((number * 1_000_000).to_integral_value(ROUND_HALF_UP))
@@ -216,7 +259,7 @@ def _number(value: object) -> Decimal | None:
 
 
 def _is_fault(reason: str) -> bool:
-    return reason.startswith(_FAULTS) or "-providerfault-" in reason
+    return reason.startswith(_FAULTS) or _PROVIDER_FAULT in reason
 
 
 def _metadata(call: Mapping[str, Any]) -> Mapping[str, Any]:

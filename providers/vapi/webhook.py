@@ -69,14 +69,16 @@ class VapiWebhookVerifier:
             self._check_secret(headers)
 
     def _check_secret(self, headers: Mapping[str, str]) -> None:
-        given = headers.get("x-vapi-secret", "")
         bearer = headers.get("authorization", "")
-        if not given and bearer[: len(_BEARER)].lower() == _BEARER:
-            given = bearer[len(_BEARER) :].strip()
+        token = bearer[len(_BEARER) :] if bearer[: len(_BEARER)].lower() == _BEARER else ""
+        # A server may have a header of its own beside the credential: either of them may hold it.
+        given = [one.strip() for one in (headers.get("x-vapi-secret", ""), token) if one.strip()]
         if not given:
             raise ForgedWebhook("the secret is missing")
         # Each is compared, so that the time taken tells nothing of which one it was.
-        found = [hmac.compare_digest(_bytes(given), one) for one in self._secrets]
+        found = [
+            hmac.compare_digest(_bytes(one), secret) for one in given for secret in self._secrets
+        ]
         if not any(found):
             raise ForgedWebhook("the secret is not the one configured")
 
@@ -104,4 +106,4 @@ def _seconds_of(timestamp: str) -> float:
 
 def _bytes(text: str) -> bytes:
     # Headers are read as Latin-1; what is beyond ASCII is compared as it was sent.
-    return text.encode("latin-1", "replace")
+    return text.encode("latin-1", "backslashreplace")

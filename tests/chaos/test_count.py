@@ -9,13 +9,13 @@ import pytest
 
 from base.clock import wait_until
 from chaos.count import count_problems
+from chaos.customers import CALL_RATE
 from chaos.facts import Customer, read_facts
-from chaos.house import CALL_RATE
 from chaos.journal import Journal, read_journal
 from chaos.report import Report, refusals
 from db.engine import driver_url
 from domain import holds, operators, wallet
-from domain.calls import admission
+from domain.calls import reserving
 from domain.calls.rates import set_rate
 
 
@@ -286,6 +286,46 @@ def test_an_organization_that_stands_otherwise_than_it_should_is_lost(at_rest, s
     assert at_rest.problems() == [word]
 
 
+def test_a_new_subscription_after_one_that_was_cancelled_is_right_once_it_is_looked_at(at_rest):
+    # Given a customer whose subscription was cancelled at PayPal, and who made another
+    world, old = at_rest.world, at_rest.customer.subscription_id
+    cancelled = {"status": "CANCELLED", "deliver": False}
+    world.sandbox.control("POST", f"/paypal/subscriptions/{old}/status", cancelled)
+    body = {"organization_id": at_rest.org, "deliver": False}
+    new = world.sandbox.control("POST", "/paypal/subscriptions", body)["id"]
+
+    # Then both are missed
+    assert at_rest.problems() == ["lost subscription", "lost subscription"]
+
+    # And when both are looked at, the new one counts, and the old one closes nothing
+    for external_id in (new, old):
+        world.stage("look_at_subscription", provider="paypal", external_id=external_id)
+    world.run_due()
+    world.due_now()
+    world.run_due()
+    assert at_rest.problems() == []
+
+
+def test_a_customer_whose_only_subscription_was_cancelled_has_to_be_closed(at_rest):
+    old = at_rest.customer.subscription_id
+    cancelled = {"status": "CANCELLED", "deliver": False}
+    at_rest.world.sandbox.control("POST", f"/paypal/subscriptions/{old}/status", cancelled)
+    assert at_rest.problems() == [
+        "lost subscription",
+        "lost Twilio",
+        "lost freeze",
+        "lost campaign",
+    ]
+
+
+def test_a_subscription_that_the_provider_does_not_know_is_doubled(at_rest):
+    at_rest.sql(
+        "INSERT INTO subscriptions SELECT (jsonb_populate_record(s, jsonb_build_object("
+        "'id', 'sub_more', 'external_id', 'I-MORE'))).* FROM subscriptions s"
+    )
+    assert at_rest.problems() == ["doubled subscription"]
+
+
 def test_a_subaccount_that_is_not_as_the_subscription_says_is_lost(at_rest):
     at_rest.world.sandbox.control(
         "POST", f"/twilio/subaccounts/{at_rest.customer.subaccount_sid}", {"status": "suspended"}
@@ -315,7 +355,7 @@ def take_phone(at_rest, provider_call_id: str) -> None:
 
     def reserve(session, now):
         set_rate(session, at_rest.org, CALL_RATE, by="x", why="y", now=now)
-        return admission.reserve_for_call(
+        return reserving.reserve_for_call(
             session,
             at_rest.org,
             call_id="p1",

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from db.engine import clock, driver_url
-from domain.calls import admission
+from domain.calls import reserving
 from tests.domain.support import subscribe
 from tests.world import fund, make_organization
 
@@ -40,7 +40,7 @@ def call(org, run, database):
 def reserve(database, org: str, call_id: str, **more) -> None:
     more = {"provider_call_id": None, "appointment_id": "appointment-1", **more}
     reserved = database.run(
-        lambda session: admission.reserve_for_call(
+        lambda session: reserving.reserve_for_call(
             session, org, call_id=call_id, estimated_seconds=60, now=clock(session), **more
         )
     )

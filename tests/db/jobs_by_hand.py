@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from db import bells, jobs
+from db import bells, jobs, staging
 from db.models import Job, JobAttempt
 
 #: A wait or a lease that no test outlives, in seconds.
@@ -13,7 +13,7 @@ WAIT = 60.0
 
 def stage(database, *, delay=0.0, name="work", queue="safety", kwargs=None):
     return database.run(
-        lambda session: jobs.insert(
+        lambda session: staging.insert(
             session,
             name=name,
             queue=queue,

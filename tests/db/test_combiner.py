@@ -21,8 +21,8 @@ from base.outcomes import OutcomeUnknown
 from cli.databases import derive_app_url
 from db.combiner import Answer, Combiner, Debit
 from db.engine import DatabaseBusy, driver_url
-from db.jobs import Staged
 from db.models import Job
+from db.staging import Staged
 from tests.conftest import PASSWORD
 from tests.db.combining import (
     ask,

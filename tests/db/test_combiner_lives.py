@@ -14,7 +14,7 @@ import pytest
 from base.outcomes import OutcomeUnknown
 from db.combiner import Combiner, Debit
 from db.engine import Database, DatabaseBusy
-from db.jobs import Staged
+from db.staging import Staged
 from tests.db.combining import ask, broken_links, keys_of, waiting_callers
 from tests.db.debtor import CALLERS
 from tests.db.support import at_once, scalar

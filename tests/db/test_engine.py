@@ -9,10 +9,11 @@ import time
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown, Refused
-from db import jobs
+from db import staging
 from db.engine import Database, DatabaseBusy, StatementTooSlow, clock, driver_url, sqlalchemy_url
 from tests.db.support import at_once, backend_of, hurried, scalar, wait_for_waiters
 
@@ -47,7 +48,7 @@ def name_of(urls, name):
 
 
 def stage(session):
-    return jobs.insert(session, name="x", queue="safety", kwargs={}, organization_id=None)
+    return staging.insert(session, name="x", queue="safety", kwargs={}, organization_id=None)
 
 
 def terminate(urls, pid):
@@ -94,7 +95,7 @@ def test_staged_jobs_are_told_once_and_only_after_the_commit(shared, shared_urls
     try:
         # When a transaction stages one that is due and one that waits
         def work(session):
-            jobs.insert(
+            staging.insert(
                 session,
                 name="x",
                 queue="safety",
@@ -383,3 +384,10 @@ def test_a_function_that_stands_idle_too_long_is_to_blame_itself(shared):
 
     with pytest.raises(StatementTooSlow):
         shared.run(idle)
+
+
+def test_what_a_statement_was_given_is_not_told_by_its_error(shared):
+    # It would stand in the logs and in the jobs' rows, and may be somebody's number
+    with pytest.raises(DBAPIError) as failed:
+        shared.run(lambda s: s.execute(text("SELECT 1 / (length(:x) - 12)"), {"x": "+15005550006"}))
+    assert "5550006" not in str(failed.value)

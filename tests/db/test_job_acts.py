@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from db import job_acts
-from db.jobs import Staged
+from db.staging import Staged
 from tests.db.jobs_by_hand import WAIT, abandon, change, claim, fail, finish, postpone, row, stage
 
 

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db import job_acts, job_search, jobs
+from db import job_acts, job_search, staging
 from db.job_search import ASKABLE, POSSIBLE, STATES, Filters, UnboundedSearch
-from db.jobs import Cause
 from db.models import Job
+from db.staging import Cause
 from tests.db.jobs_by_hand import (
     WAIT,
     abandon,
@@ -104,7 +104,7 @@ def test_a_time_range_holds_its_beginning_and_not_its_end(emptied):
 def test_an_organizations_jobs_are_found_by_it_alone(emptied):
     def work(session):
         return [
-            jobs.insert(session, name="n", queue="safety", kwargs={}, organization_id=one)
+            staging.insert(session, name="n", queue="safety", kwargs={}, organization_id=one)
             for one in ("org_a", "org_b")
         ]
 
@@ -153,8 +153,10 @@ def test_a_family_leads_from_a_job_back_to_its_event_and_to_its_siblings(emptied
 
     def staged_by(cause):
         def work(session):
-            jobs.set_cause(session, Cause(cause, "cor_1"))
-            return jobs.insert(session, name="n", queue="safety", kwargs={}, organization_id=None)
+            staging.set_cause(session, Cause(cause, "cor_1"))
+            return staging.insert(
+                session, name="n", queue="safety", kwargs={}, organization_id=None
+            )
 
         return emptied.run(work)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from db import jobs
-from db.jobs import Cause
+from db import jobs, staging
 from db.models import Job, JobAttempt
+from db.staging import Cause
 from tests.db.jobs_by_hand import (
     WAIT,
     abandon,
@@ -32,8 +32,8 @@ def database(emptied):
 def test_a_staged_job_keeps_what_it_is_about_and_what_caused_it(database):
     # Given a transaction with a cause
     def work(session):
-        jobs.set_cause(session, Cause("evt_1", "cor_1"))
-        return jobs.insert(
+        staging.set_cause(session, Cause("evt_1", "cor_1"))
+        return staging.insert(
             session, name="work", queue="billing", kwargs={"a": "1"}, organization_id="org_1"
         )
 
@@ -56,7 +56,9 @@ def test_a_job_that_is_rolled_back_never_was(database):
     made = []
 
     def work(session):
-        made.append(jobs.insert(session, name="x", queue="safety", kwargs={}, organization_id=None))
+        made.append(
+            staging.insert(session, name="x", queue="safety", kwargs={}, organization_id=None)
+        )
         raise Bug
 
     with pytest.raises(Bug):

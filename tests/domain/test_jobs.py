@@ -11,11 +11,14 @@ from domain.jobs import (
     CONVERGE_TWILIO,
     JOB_TYPES,
     KEY_KEPT_SECONDS,
+    LOOK_AT_CALL,
     LOOK_AT_SUBSCRIPTION,
     JobType,
     KeyForgotten,
     Policy,
+    owed,
     stage,
+    stage_many,
 )
 
 
@@ -130,3 +133,28 @@ def test_a_job_is_staged_in_its_own_queue_unless_told_otherwise(shared):
     assert (own.queue, own.organization_id, own.kwargs) == ("safety", "org_1", arguments)
     assert (other.queue, other.organization_id) == ("maintenance", None)
     shared.run(lambda s: [s.delete(s.get_one(Job, one.id)) for one in (own, other)])
+
+
+def test_many_are_staged_at_once_each_with_its_own_arguments_and_are_owed_until_they_are_over(
+    shared,
+):
+    many = [(f"org_{n}", {"organization_id": f"org_{n}", "call_id": f"c{n}"}) for n in range(3)]
+    ids = shared.run(lambda s: stage_many(s, LOOK_AT_CALL, many))
+    staged = shared.run(lambda s: [s.get_one(Job, one) for one in ids])
+    assert [(job.organization_id, job.kwargs) for job in staged] == many
+    assert {(job.name, job.queue) for job in staged} == {("look_at_call", "billing")}
+    assert len({job.correlation_id for job in staged}) == 1
+    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == {(f"org_{n}", f"c{n}") for n in range(3)}
+
+    shared.run(lambda s: s.delete(s.get_one(Job, ids[0])))
+    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == {("org_1", "c1"), ("org_2", "c2")}
+    shared.run(lambda s: [s.delete(s.get_one(Job, one)) for one in ids[1:]])
+    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == set()
+
+
+def test_none_staged_at_once_are_none_and_one_of_other_arguments_stages_nothing(shared):
+    assert shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [])) == []
+    good = (None, {"organization_id": "o", "call_id": "c"})
+    with pytest.raises(TypeError, match="look_at_call takes"):
+        shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [good, (None, {"call_id": "c"})]))
+    assert shared.run(lambda s: s.query(Job).count()) == 0

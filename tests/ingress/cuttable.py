@@ -23,6 +23,8 @@ class Way:
         self._port = 0
         #: While set, what the server answers is lost.
         self.deaf = threading.Event()
+        #: While set, the next commit is carried out, and its answer and connection are lost.
+        self.loses_commits = threading.Event()
         #: How late each of its answers comes.
         self.late_seconds = 0.0
         self.mend()
@@ -79,9 +81,18 @@ class Way:
             while data := source.recv(65536):
                 if answers and self.late_seconds:
                     time.sleep(self.late_seconds)
+                if not answers and b"COMMIT" in data and self.loses_commits.is_set():
+                    self._lose_commit(source, sink, data)
+                    break
                 if not (answers and self.deaf.is_set()):
                     sink.sendall(data)
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+    def _lose_commit(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
+        # The client is gone before the server answers, and is told nothing of what it did.
+        self.loses_commits.clear()
+        client.shutdown(socket.SHUT_RDWR)
+        server.sendall(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from base.clock import wait_until
 from domain import operators
 from domain.calls.terms import Terms
+from ingress.calls.deadline import ANSWER_SECONDS, AT_ONCE_MAX
 from tests.ingress.callers import Caller, send
 from tests.ingress.cuttable import Way
 
@@ -189,6 +191,45 @@ def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
 
     assert wait_until(undone, limit_seconds=LIMIT_SECONDS)
     assert sorted(hold.status for hold in caller.holds()) == ["open", "released"]
+
+
+def test_while_the_database_is_silent_all_are_refused_in_time_and_then_let_in_again(
+    caller, far, way
+):
+    # Given a database that answers nothing any more, and more calls than are decided at once
+    assert "assistantId" in send(far, caller.message("assistant-request")).json()
+    way.deaf.set()
+    began = time.monotonic()
+    with ThreadPoolExecutor(AT_ONCE_MAX + 8) as pool:
+        answers = list(
+            pool.map(
+                lambda _: send(far, caller.message("assistant-request")).json(),
+                range(AT_ONCE_MAX + 8),
+            )
+        )
+    # Then each is refused aloud, long before the platform gives up
+    assert answers == [REFUSED] * (AT_ONCE_MAX + 8)
+    assert time.monotonic() - began < ANSWER_SECONDS + 3
+    # And once it speaks again calls are let in, though nobody told those that waited
+    way.deaf.clear()
+
+    def let_in() -> bool:
+        return "assistantId" in send(far, caller.message("assistant-request")).json()
+
+    assert wait_until(let_in, limit_seconds=LIMIT_SECONDS)
+
+
+def test_what_is_not_known_to_be_committed_is_decided_again_under_its_own_key(caller, far, way):
+    # Given a connection that is lost in the commit, after PostgreSQL has carried it out
+    assert "assistantId" in send(far, caller.message("assistant-request")).json()
+    way.loses_commits.set()
+    # When a call rings in
+    answer = send(far, caller.message("assistant-request")).json()
+    # Then it is let in, with the one hold that was made
+    assert not way.loses_commits.is_set(), "no commit was lost"
+    first, second = sorted(caller.calls(), key=lambda call: call.created_at)
+    assert answer["assistantOverrides"]["metadata"]["holdfast_call"] == second.id
+    assert sorted(hold.call_id for hold in caller.holds()) == sorted([first.id, second.id])
 
 
 @pytest.mark.parametrize("fail_open", [True, False])

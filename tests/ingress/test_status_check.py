@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from domain import operators, wallet
-from domain.calls import admission, endings
+from domain.calls import endings, reserving
 from domain.calls.settlement import settle_by_api
 from tests.ingress.callers import Caller, Signer, vapi_headers
 from tests.ingress.test_calls_admitted import Way
@@ -16,18 +16,22 @@ PATHS = ["/webhooks/vapi/status-check", "/api/vapi/webhook/status-check"]
 @pytest.fixture
 def caller(world):
     made = Caller(world, micros=3_000_000)
-    reserved = made.world.do(
-        lambda session, now: admission.reserve_for_call(
+    reserve(made, "test-1", "vapi-1", seconds=100)
+    return made
+
+
+def reserve(caller: Caller, call_id: str, vapi_id: str, *, seconds: int) -> None:
+    reserved = caller.world.do(
+        lambda session, now: reserving.reserve_for_call(
             session,
-            made.id,
-            call_id="test-1",
-            provider_call_id="vapi-1",
-            estimated_seconds=100,
+            caller.id,
+            call_id=call_id,
+            provider_call_id=vapi_id,
+            estimated_seconds=seconds,
             now=now,
         )
     )
     assert reserved.outcome.ok
-    return made
 
 
 @pytest.fixture
@@ -58,6 +62,20 @@ def test_the_backend_asks_by_either_id_with_its_token(caller, ingress, signer):
     for call_id in ("test-1", "vapi-1"):
         answer = ask(ingress, call_id, signer.headers(caller.id))
         assert answer.json() == {"endCall": False, "remainingSeconds": 270}
+
+
+def test_vapi_may_name_a_call_by_our_id_where_one_alone_has_it(caller, world, ingress):
+    headers = vapi_headers(ingress.sandbox)
+    goes_on = {"endCall": False, "remainingSeconds": 270}
+    assert ask(ingress, "test-1", headers).json() == goes_on
+    # Given another organization's call of the same id, and one whose own id is Vapi's id of this
+    other = Caller(world)
+    for call_id, vapi_id in (("test-1", "vapi-2"), ("vapi-1", "vapi-3")):
+        reserve(other, call_id, vapi_id, seconds=10)
+    # Then nobody is told of either by what could be both, and Vapi's own id goes first
+    assert ask(ingress, "test-1", headers).status_code == 404
+    assert ask(ingress, "vapi-1", headers).json() == goes_on
+    assert ask(ingress, "vapi-2", headers).json() == {"endCall": False, "remainingSeconds": 60}
 
 
 def test_without_proof_or_scope_nobody_is_told(caller, ingress, signer):
@@ -122,7 +140,12 @@ def test_a_frozen_an_ended_and_a_settled_call_must_end_and_why_is_said(caller, i
         b'{"call":{}}',
         b'{"call":{"id":7}}',
         b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":"many"}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":"30"}}',
         b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":-1}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":43200.001}}',
+        b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":1e-99999999999999999999}}',
+        b'{"call":{"id":"vapi\\u00001"}}',
+        b"[" * 50_000,
         b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":1e999}}',
         b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":NaN}}',
         b'{"call":{"id":"vapi-1"},"message":{"durationSeconds":true}}',
@@ -136,6 +159,12 @@ def test_what_cannot_be_understood_is_said_so(caller, ingress, body):
 
 def test_an_unknown_call_is_not_found(caller, ingress):
     assert ask(ingress, "vapi-2", vapi_headers(ingress.sandbox)).status_code == 404
+
+
+def test_a_forged_question_is_refused_though_the_api_is_closed(caller, start_ingress, settings):
+    closed = start_ingress(settings)
+    answer = ask(closed, "vapi-1", {"Authorization": "Bearer wrong"})
+    assert (answer.status_code, answer.headers["www-authenticate"][:6]) == (401, "Bearer")
 
 
 def test_while_the_database_is_away_it_is_asked_again(caller, start_ingress, settings):

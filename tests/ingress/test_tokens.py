@@ -48,6 +48,11 @@ def test_a_genuine_token_says_for_whom_and_what(tokens, signer):
         {"org": "x" * 65},
         {"scope": ["calls:read"]},
         {"nbf": int(time.time()) + 3_600},
+        {"exp": str(int(time.time()) + 60)},
+        {"exp": True},
+        {"exp": 10**400},
+        {"exp": 1e308 * 10},
+        {"org": "a\0b"},
     ],
 )
 def test_a_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
@@ -59,7 +64,18 @@ def test_a_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer a.b.c", "Bearer " + "x" * 9000],
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic abc",
+        "Bearer a.b.c",
+        "Bearer " + "x" * 9000,
+        "Bearer \xe9\xff.e30.x",
+        # A head that is nested as deeply as a token's length allows.
+        f"Bearer {base64.urlsafe_b64encode(b'[' * 6_000).decode()}.e30.x",
+    ],
 )
 def test_what_is_no_token_is_refused(tokens, authorization):
     with pytest.raises(BadToken):
@@ -148,8 +164,39 @@ def test_without_a_file_nothing_is_proved(signer):
         '{"keys":[{"kid":"a","kty":"oct","k":"AAAA","alg":"none"}]}',
         '{"keys":[{"kid":"a","kty":"oct","k":"AAAA","alg":"HS256"}]}',
         '{"keys":[{"kid":"a","kty":"RSA","alg":"RS256"}]}',
+        "[]",
+        '{"keys":[7]}',
+        '{"keys":[{"kid":"a","kty":"EC","crv":"P-384","x":"AA","y":"AA","alg":"ES256"}]}',
+        "[" * 100_000,
     ],
 )
 def test_a_key_that_is_no_good_is_not_read(content):
     with pytest.raises(ValueError):
         read_keys(content)
+
+
+def rsa_key(bits: int) -> dict[str, str]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits).public_key()
+    return {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key)), "kid": "a", "alg": "RS256"}
+
+
+def test_an_rsa_key_that_is_too_short_is_not_read():
+    with pytest.raises(ValueError, match="2048 bits"):
+        read_keys(json.dumps({"keys": [rsa_key(1_024)]}))
+    assert list(read_keys(json.dumps({"keys": [rsa_key(2_048)]}))) == ["a"]
+
+
+def test_of_two_keys_of_one_name_neither_is_read(signer):
+    (one,) = json.loads(signer.path.read_text())["keys"]
+    with pytest.raises(ValueError, match="two keys"):
+        read_keys(json.dumps({"keys": [one, one]}))
+
+
+def test_a_file_that_is_no_list_of_keys_leaves_the_last_ones(signer):
+    now = [0.0]
+    keys = Keys(signer.path, clock=lambda: now[0])
+    assert keys.key("one")
+    for content in ("[]", '{"keys":[7]}', "[" * 100_000):
+        signer.path.write_text(content)
+        now[0] += 6
+        assert keys.key("one")

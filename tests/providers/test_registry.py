@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from base.enums import Provider
+from base.enums import CallClass, Provider
 from base.routes import CALLED
 from base.settings import Settings
 from providers import registry
@@ -12,11 +12,14 @@ from providers.errors import CredentialsRejected
 from tests.providers.support import Loopback, Reply
 
 SID = "AC" + "0" * 31 + "1"
+CALL = "019d0000-0000-7000-8000-000000000003"
 
 
 def test_providers_without_credentials_are_built_and_say_so_when_asked(loopback: Loopback):
     # Given settings that name stand-ins but no credentials
-    settings = Settings(paypal_base_url=loopback.url, twilio_base_url=loopback.url)
+    settings = Settings(
+        paypal_base_url=loopback.url, twilio_base_url=loopback.url, vapi_base_url=loopback.url
+    )
     # When the providers are built and asked
     providers = registry.build(settings)
     # Then nothing leaves this process
@@ -24,6 +27,8 @@ def test_providers_without_credentials_are_built_and_say_so_when_asked(loopback:
         providers.paypal.get_subscription("I-BW452GLLEP1G")
     with pytest.raises(CredentialsRejected):
         providers.twilio.get_subaccount(SID)
+    with pytest.raises(CredentialsRejected):
+        providers.vapi.get_call(CALL)
     providers.close()
     assert loopback.asked == []
 
@@ -39,6 +44,8 @@ def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
             twilio_base_url=loopback.url,
             twilio_account_sid="AC" + "f" * 32,
             twilio_auth_token="t",
+            vapi_base_url=loopback.url,
+            vapi_api_key="k",
         )
     )
     # When they are asked, Then a person has to act
@@ -46,8 +53,17 @@ def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
         providers.paypal.get_subscription("I-BW452GLLEP1G")
     with pytest.raises(CredentialsRejected):
         providers.twilio.get_subaccount(SID)
+    with pytest.raises(CredentialsRejected):
+        providers.vapi.get_call(CALL)
     providers.close()
-    assert len(loopback.asked) == 2
+    assert len(loopback.asked) == 3
+
+
+def test_each_class_of_call_has_vapis_client_of_its_own():
+    providers = registry.build(Settings())
+    clients = [providers.for_class(one).vapi for one in CallClass]
+    assert len({id(one) for one in clients}) == len(CallClass)
+    providers.close()
 
 
 def test_a_provider_is_called_one_if_there_is_a_client_for_it():

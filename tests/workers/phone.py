@@ -8,7 +8,7 @@ from base.clock import wait_until
 from base.enums import EndCause
 from db.call_models import Call, CallTimeline
 from db.models import Alert, CallHold
-from domain.calls import admission
+from domain.calls import reserving
 from domain.calls.endings import decide_ending
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
@@ -54,7 +54,7 @@ class Phone:
         )
         call_id = f"c-{made['id'][:8]}"
         reserved = self.world.do(
-            lambda session, now: admission.reserve_for_call(
+            lambda session, now: reserving.reserve_for_call(
                 session,
                 self.id,
                 call_id=call_id,

@@ -12,9 +12,9 @@ import redis
 
 from base.clock import wait_until
 from db.engine import driver_url
-from db.jobs import Staged
 from db.models import Job, JobAttempt
 from db.ring import NAMESPACE, push
+from db.staging import Staged
 from tests.world import World
 
 #: Seconds for which a condition is waited for before the test is red.

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from base.clock import wait_until
-from domain.calls import admission, endings
+from domain.calls import endings, reserving
 from domain.jobs import LOOK_AT_CALL, WARN_CALL
 from tests.db.support import at_once
 from tests.workers.phone import LIMIT_SECONDS, Phone
@@ -204,7 +204,7 @@ def test_a_warning_that_nobody_takes_is_given_up_and_not_said_late(phone):
 def reserve_for(phone, provider_call_id, call_id="c1", *, seconds_ago=0):
     """This function will reserve ten seconds for a call, now or so long ago."""
     reserved = phone.world.do(
-        lambda session, now: admission.reserve_for_call(
+        lambda session, now: reserving.reserve_for_call(
             session,
             phone.id,
             call_id=call_id,

@@ -8,8 +8,8 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 from base.enums import Queue
-from db.jobs import Staged
 from db.ring import NAMESPACE, connect, push
+from db.staging import Staged
 from tests.workers.scenes import LIMIT_SECONDS, eventually
 from workers.app import build_broker
 from workers.broker import BellBroker

@@ -45,7 +45,7 @@ def test_a_relay_declares_the_schedules_and_a_due_one_runs(world, processes):
     # Given a relay and a worker
     processes.relay()
     processes.worker("maintenance")
-    assert eventually(lambda: [one.name for one in world.read(ScheduleRow)] == ["prune"])
+    assert eventually(lambda: "prune" in [one.name for one in world.read(ScheduleRow)])
 
     # When a tick is due, then its job runs
     set_due(world)
@@ -83,7 +83,7 @@ def test_several_relays_stage_each_tick_once(world, urls):
 def test_a_relay_killed_in_the_middle_of_a_tick_loses_and_doubles_nothing(world, processes):
     # Given a tick that is due, and a relay that dies when it has staged the job
     first = processes.relay()
-    assert eventually(lambda: [one.name for one in world.read(ScheduleRow)] == ["prune"])
+    assert eventually(lambda: "prune" in [one.name for one in world.read(ScheduleRow)])
     first.kill()
     set_due(world)
     assert processes.call(die_between_tick_and_commit).ended() == -9

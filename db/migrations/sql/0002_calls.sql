@@ -116,6 +116,8 @@ CREATE TABLE calls (
 );
 CREATE INDEX calls_tick_at ON calls (tick_at) WHERE tick_at IS NOT NULL;
 CREATE INDEX calls_live ON calls (organization_id) WHERE status <> 'ended' AND settled_at IS NULL;
+-- What of a debt limit is promised: also to calls that are over and not charged yet.
+CREATE INDEX calls_lent ON calls (organization_id) WHERE settled_at IS NULL AND debt_micros > 0;
 CREATE INDEX calls_unsettled ON calls (created_at) WHERE settled_at IS NULL;
 CREATE INDEX calls_cost ON calls (organization_id, created_at) INCLUDE (cost_micros, duration_ms);
 -- An operator may know no more than the id, or the appointment.

@@ -18,7 +18,7 @@ from db.call_models import Call, CallTimeline
 from db.engine import Database
 from db.models import Alert, CallHold
 from domain import operators, wallet
-from domain.calls import admission, endings, settlement, ticks, words
+from domain.calls import admission, endings, reserving, settlement, ticks, words
 from domain.calls.doors import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
@@ -114,11 +114,11 @@ class Line:
         provider: str | None = "",
         now: datetime = T0,
         **more: Any,
-    ) -> admission.Reserved:
+    ) -> reserving.Reserved:
         """This function will reserve for a call that goes out; with no word of it, a new one's."""
         provider_call_id = str(uuid.uuid4()) if provider == "" else provider
         return self.do(
-            lambda session: admission.reserve_for_call(
+            lambda session: reserving.reserve_for_call(
                 session,
                 self.id,
                 call_id=call_id,

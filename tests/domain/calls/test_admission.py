@@ -7,10 +7,11 @@ import pytest
 from base.enums import CallDirection
 from domain.calls.admission import withdraw
 from domain.calls.doors import DoorKind
+from domain.calls.metering import LEAD_SECONDS
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.terms import Terms
 from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.calls_by_hand import CENT, RATE, T0, Line, later
+from tests.domain.calls.calls_by_hand import CENT, RATE, T0, Line, after, later
 from tests.domain.holds_by_hand import everything
 from tests.domain.support import debit, tell
 from tests.world import make_organization
@@ -54,6 +55,26 @@ def test_ten_seconds_money_is_the_least(shared, org, cents, longest):
         assert line.hold(made.call_id).reserved_micros == longest * CENT
 
 
+@pytest.mark.parametrize(("margin", "least"), [(5, 10), (8, 10), (9, 11), (20, 22), (60, 62)])
+def test_less_than_it_takes_to_end_it_in_time_is_too_little(shared, org, margin, least):
+    # Given a margin within which a call obeys its end, and the tick's own lead
+    line = Line(shared, org, cents=least - 1)
+    line.terms(margin_seconds=margin, warn_before_seconds=0)
+    assert (line.admit().refusal, nothing_stays(line)) == ("INSUFFICIENT_FUNDS", True)
+    line.pay(1)
+    call_id = line.let_in()
+    # And with just that it is ended a whole margin before its money is, however late each tick
+    while (call := line.call(call_id)).tick_at is not None:
+        line.tick(after(call.tick_at, LEAD_SECONDS))
+    assert call.end_decided_at <= later(least - margin)
+    assert line.hold(call_id).reserved_micros == least * CENT
+
+
+def test_a_cap_that_is_shorter_than_that_is_no_lack_of_money(line):
+    line.terms(margin_seconds=60, max_duration_seconds=10)
+    assert line.admit().max_duration_seconds == 10
+
+
 def test_whole_minutes_are_capped_at_whole_minutes(line):
     line.rate(Rate(60 * CENT, 60))
     assert line.admit().max_duration_seconds == 60
@@ -91,6 +112,11 @@ def test_terms_cap_and_step(line):
     made = line.admit()
     assert made.max_duration_seconds == 43_200
     assert line.hold(made.call_id).reserved_micros == 7 * CENT
+
+
+def test_the_first_step_is_never_shorter_than_what_it_takes_to_look_and_end_in_time(line):
+    line.terms(step_seconds=1, margin_seconds=20, warn_before_seconds=0)
+    assert line.hold(line.let_in()).reserved_micros == 22 * CENT
 
 
 def test_a_cap_within_an_increment_holds_the_whole_of_it(line):
@@ -258,7 +284,8 @@ def test_another_organizations_call_is_not_let_in_by_our_door(line, shared):
 def test_the_same_call_many_times_at_once_is_one_call_and_one_hold(line):
     external_id = f"v-{line.id}"[:64]
     answers = at_once([patiently(lambda: line.admit(external_id=external_id))] * 12)
-    assert len({repr(one) for one in answers}) == 1
+    assert all(one == answers[0] for one in answers)
+    assert [one.is_new for one in answers].count(True) == 1
     assert len(line.calls()) == 1
     assert line.cents() == (100, 60, 0)
 

@@ -7,10 +7,11 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from domain.calls.metering import LEAD_SECONDS, Metered, share_out
+from domain.calls.admission import longest_seconds
+from domain.calls.metering import LEAD_SECONDS, Metered, first_step_seconds, share_out
 from domain.calls.rates import INCREMENTS_SECONDS, Rate
 from domain.calls.terms import Terms
 
@@ -57,10 +58,10 @@ class Wallet:
             chance.choice(INCREMENTS_SECONDS),
             chance.choice([0, 0, 50 * CENT]),
         )
-        seconds = rate.seconds_for(self.available)
-        if seconds < 10:
+        seconds = longest_seconds(rate, self.available, terms)
+        if seconds is None:
             return
-        hold = rate.cost_micros(1000 * min(rate.up_to_increment(terms.step_seconds), seconds))
+        hold = rate.cost_micros(1000 * min(first_step_seconds(rate, terms), seconds))
         self.held += hold
         over = self.now + chance.choice([chance.uniform(0, 30), chance.uniform(0, 900)])
         self.lives.append(Life(rate, self.now, over, hold, look=self.now))
@@ -127,6 +128,13 @@ def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wal
     return wallet
 
 
+# Let in for less than its margin, a call was ended too late.
+@example(
+    seed=17329,
+    terms=Terms(step_seconds=31, margin_seconds=14, warn_before_seconds=60),
+    cents=393,
+    debt_cents=0,
+)
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from domain.calls.rates import Rate, remove_rate
-from tests.db.support import at_once, patiently
+from domain.calls.reserving import reserve_for_call
+from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.calls_by_hand import CENT, T0, Line, later
 from tests.domain.holds_by_hand import everything, expire
 from tests.world import make_organization
@@ -134,15 +136,33 @@ def test_a_call_and_a_providers_call_are_paired_once(line, shared):
     assert (other.calls(), other.cents()[1]) == ([], 0)
 
 
-def test_two_organizations_that_want_one_call_at_once_are_one_and_a_conflict(line, shared):
-    lines = [line, *(Line(shared, make_organization(shared)) for _ in range(5))]
+def test_two_organizations_that_want_one_call_at_once_are_one_and_a_conflict(
+    line, shared, shared_urls
+):
+    # Given one that has it and has not committed yet, so that the other cannot see it
+    other = Line(shared, make_organization(shared))
     wanted = named(line)
-    jobs = [patiently(lambda one=one: one.reserve("c1", provider=wanted)) for one in lines]
-    results = at_once(jobs)
-    # Whoever comes second while the first is not committed yet is refused by the database itself
-    assert [isinstance(one, BaseException) or code(one) for one in results].count("OK") == 1
-    assert sum(len(one.calls()) for one in lines) == 1
-    assert sorted(one.cents()[1] for one in lines) == [0, 0, 0, 0, 0, 30]
+
+    def first(session):
+        assert reserve_for_call(
+            session,
+            line.id,
+            call_id="c1",
+            provider_call_id=wanted,
+            estimated_seconds=30,
+            now=T0,
+        ).outcome.ok
+
+    def second():
+        with pytest.raises(IntegrityError, match="calls_provider_call"):
+            other.reserve("c1", provider=wanted)
+
+    # When the other wants it too, the database itself says no once it has waited
+    one_behind_the_other(shared, shared_urls.owner_url, first, second)
+    # Then nothing of it stays, and asked again it is a conflict
+    assert (other.calls(), other.cents()) == ([], (100, 0, 0))
+    assert code(other.reserve("c1", provider=wanted)) == "IDEMPOTENCY_CONFLICT"
+    assert line.cents() == (100, 30, 0)
 
 
 def test_the_same_call_many_times_at_once_is_one_hold(line):

@@ -202,6 +202,22 @@ def test_what_one_call_has_of_the_debt_limit_another_cannot_have(line):
     assert sum(line.call(one).debt_micros for one in (first, second)) == 30 * CENT
 
 
+def test_what_is_in_debt_already_is_not_lent_again(line):
+    # Given two calls on all the money there is, one of which has gone into debt and is over
+    line.debt(60)
+    line.terms(warn_before_seconds=0, step_seconds=50)
+    first, second = line.let_in(), line.let_in(later(40))
+    line.tick(later(43))
+    line.report(line.call(first), 80, later(80))
+    assert line.cents() == (20, 50, 0)
+    # When the other needs more
+    line.tick(later(83))
+    # Then only what is left of the limit is lent to it, and it never passes that
+    assert line.call(second).debt_micros == 30 * CENT
+    line.report(line.call(second), 80, later(120))
+    assert line.cents() == (-60, 0, 0)
+
+
 def test_debt_that_is_used_is_no_room_and_a_call_that_is_over_needs_none(line):
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=100)

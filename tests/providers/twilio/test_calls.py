@@ -1,92 +1,325 @@
-"""Calls that live in a subaccount: listed on however many pages, ended by the parent's word."""
-
 from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
-from providers.twilio import api as twilio_api
+from providers.errors import CredentialsRejected
 from providers.twilio.api import TwilioApi
-from tests.providers.support import Loopback
-from tests.providers.twilio.test_api import PARENT, SID, error
+from tests.providers.support import Asked, Loopback, Reply, json_reply, sample
 from tests.running_sandbox import House
 
-CALL = "CA" + "0" * 32
+PARENT = "AC" + "f" * 32
+SID = "AC" + "0" * 31 + "1"
+CALL = "CA" + "1" * 32
+PATH = f"/2010-04-01/Accounts/{SID}/Calls"
 
 
 @pytest.fixture
-def api(sandbox: House):
+def api(sandbox: House) -> Iterator[TwilioApi]:
     known = sandbox.info["twilio"]
-    made = TwilioApi(known["account_sid"], known["auth_token"], known["base_url"], window_seconds=5)
-    yield made
-    made.close()
-
-
-def ring(sandbox: House, sid: str, count: int = 1, **more) -> list[str]:
-    return [
-        sandbox.control("POST", "/twilio/calls", {"sid": sid, **more})["sid"] for _ in range(count)
-    ]
+    built = TwilioApi(
+        known["account_sid"], known["auth_token"], known["base_url"], window_seconds=10
+    )
+    yield built
+    built.close()
 
 
 @pytest.fixture
-def subaccount(sandbox: House) -> str:
+def sid(sandbox: House) -> str:
     return sandbox.control("POST", "/twilio/subaccounts", {})["sid"]
 
 
-def test_every_living_call_is_listed_on_however_many_pages(api, sandbox, subaccount, monkeypatch):
-    monkeypatch.setattr(twilio_api, "_PAGE_SIZE", 2)
-    living = ring(sandbox, subaccount, 5)
-    assert sorted(api.live_calls(subaccount)) == sorted(living)
+@pytest.fixture
+def odd(loopback: Loopback) -> Iterator[TwilioApi]:
+    """Twilio's API as it never should be: whatever the loopback answers."""
+    built = TwilioApi(PARENT, "parent-token", loopback.url, window_seconds=5)
+    yield built
+    built.close()
 
 
-def test_a_call_is_ended_once_and_is_no_longer_listed(api, sandbox, subaccount):
-    (call_sid,) = ring(sandbox, subaccount)
-    assert api.complete_call(subaccount, call_sid)
-    assert not api.complete_call(subaccount, call_sid)
-    assert api.live_calls(subaccount) == []
+def begin(sandbox: House, sid: str, status: str = "in-progress") -> str:
+    return sandbox.control("POST", "/twilio/calls", {"sid": sid, "status": status})["sid"]
 
 
-def test_a_suspended_subaccounts_calls_are_ended_all_the_same(api, sandbox, subaccount):
-    (call_sid,) = ring(sandbox, subaccount)
-    sandbox.control("POST", f"/twilio/subaccounts/{subaccount}", {"status": "suspended"})
-    assert api.live_calls(subaccount) == [call_sid]
-    assert api.complete_call(subaccount, call_sid)
+def error(code: int, status: int) -> Reply:
+    return json_reply({"code": code, "message": "no", "more_info": "", "status": status}, status)
 
 
-def test_a_call_of_another_account_is_missing(api, sandbox, subaccount):
-    with pytest.raises(Refused) as refused:
-        api.complete_call(subaccount, CALL)
-    assert refused.value.code == "CALL_MISSING"
+def page(*sids: object, then: object = None, **more: object) -> Reply:
+    calls = [{"sid": one, "status": "in-progress"} for one in sids]
+    return json_reply({"calls": calls, "next_page_uri": then, **more})
 
 
-def test_a_list_that_breaks_off_is_no_list(api, sandbox, subaccount, monkeypatch):
-    monkeypatch.setattr(twilio_api, "_PAGE_SIZE", 2)
-    ring(sandbox, subaccount, 5)
-    sandbox.fault("twilio", "status", status=503, match={"path_contains": "/Calls.json"})
+def test_all_that_live_in_an_account_are_listed_and_nothing_else(api, sandbox, sid):
+    # Given calls in every state, and another account's
+    live = [begin(sandbox, sid, status) for status in ("queued", "ringing", "in-progress")]
+    over = begin(sandbox, sid)
+    assert api.complete_call(sid, over)
+    other = sandbox.control("POST", "/twilio/subaccounts", {})["sid"]
+    begin(sandbox, other)
+    # Then those that are not over are listed, each once
+    assert sorted(api.live_calls(sid)) == sorted(live)
+
+
+def test_an_account_without_calls_has_none(api, sid):
+    assert api.live_calls(sid) == []
+
+
+def test_calls_of_a_suspended_account_are_listed_and_ended(api, sandbox, sid):
+    # Given a call that a suspension did not end
+    call = begin(sandbox, sid)
+    sandbox.control("POST", f"/twilio/subaccounts/{sid}", {"status": "suspended"})
+    assert api.live_calls(sid) == [call]
+    assert api.call_is_live(sid, call) is True
+    # When it is ended, Then it is over, and ending it again ends nothing
+    assert api.complete_call(sid, call) is True
+    assert api.call_is_live(sid, call) is False
+    assert api.live_calls(sid) == []
+    assert api.complete_call(sid, call) is False
+
+
+def test_a_call_that_the_account_does_not_have_is_neither_live_nor_over(api, sid):
+    assert api.call_is_live(sid, CALL) is None
+    with pytest.raises(Refused) as caught:
+        api.complete_call(sid, CALL)
+    assert caught.value.code == "CALL_MISSING"
+
+
+def test_an_account_that_twilio_does_not_know_has_no_list(api):
+    with pytest.raises(Refused) as caught:
+        api.live_calls(SID)
+    assert caught.value.code == "SUBACCOUNT_MISSING"
+
+
+def test_two_at_once_end_a_call_once(api, sandbox, sid):
+    call = begin(sandbox, sid)
+    ended: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: ended.append(api.complete_call(sid, call)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ended) == [False] * 7 + [True]
+
+
+def test_an_end_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox, sid):
+    # Given a Twilio that acts and loses its answer
+    call = begin(sandbox, sid)
+    sandbox.fault("twilio", "act_then_drop", match={"method": "POST"})
+    # When a call is ended, Then nobody knows
+    with pytest.raises(OutcomeUnknown):
+        api.complete_call(sid, call)
+    assert len(sandbox.requests(provider="twilio", method="POST")) == 1
+    # And the call says so itself
+    assert api.call_is_live(sid, call) is False
+
+
+def test_every_page_is_asked_for(api, sandbox, sid):
+    # Given more calls than are on one page
+    live = {begin(sandbox, sid) for _ in range(1_003)}
+    # Then all of them are listed, each once
+    found = api.live_calls(sid, window_seconds=30)
+    assert len(found) == 1_003
+    assert set(found) == live
+
+
+def test_pages_are_followed_in_order_of_a_calls_life_and_each_call_is_named_once(odd, loopback):
+    # Given a call that begins to ring, and is answered, while it is listed
+    sids = [f"CA{number:032x}" for number in range(5)]
+    following = f"{PATH}.json?Status=ringing&PageSize=1000&Page=1&PageToken=PA{sids[1]}"
+    lists = {"queued": page(sids[0]), "in-progress": page(sids[0], sids[3], sids[3])}
+
+    def answer(asked: Asked) -> Reply:
+        query = parse_qs(urlsplit(asked.path).query)
+        assert urlsplit(asked.path).path == f"{PATH}.json"
+        assert query["PageSize"] == ["1000"]
+        if query["Status"] == ["ringing"]:
+            return page(sids[2]) if "PageToken" in query else page(sids[1], then=following)
+        return lists[query["Status"][0]]
+
+    loopback.answer = answer
+    assert odd.live_calls(SID) == sids[:4]
+    states = [parse_qs(urlsplit(asked.path).query)["Status"][0] for asked in loopback.asked]
+    assert states == ["queued", "ringing", "ringing", "in-progress"]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        None,
+        Reply(502, b"<html>"),
+        Reply(200, b"<html>a portal</html>"),
+        Reply(200, b"{}"),
+        error(20429, 429),
+        json_reply({"calls": []}),
+        json_reply({"calls": None, "next_page_uri": None}),
+        json_reply({"calls": {}, "next_page_uri": None}),
+        json_reply({"calls": [None], "next_page_uri": None}),
+        page(None),
+        page("CA1"),
+        page(SID),
+        page(then=""),
+        page(then=5),
+        page(then="https://evil.example/x"),
+        page(then="//evil.example/x"),
+        page(then="@evil.example/x"),
+        page(then=f"/2010-04-01/Accounts/{PARENT}/Calls.json?Page=1"),
+        page(then=f"{PATH}/../../Keys.json?Page=1"),
+    ],
+)
+def test_a_list_that_breaks_off_is_an_outage_and_never_shorter(odd, loopback, second):
+    # Given a first page, and something wrong in place of the second
+    following = f"{PATH}.json?Status=queued&PageSize=1000&Page=1&PageToken=PA1"
+    loopback.answer = lambda asked: (
+        second if "PageToken" in asked.path else page(CALL, then=following)
+    )
+    # Then there is no list at all, and nobody else was asked
     with pytest.raises(ProviderUnavailable):
-        api.live_calls(subaccount)
+        odd.live_calls(SID, window_seconds=2)
+    assert {urlsplit(asked.path).path for asked in loopback.asked} == {f"{PATH}.json"}
 
 
-@pytest.mark.parametrize(("sid", "call_sid"), [("AC1", CALL), (SID, "CA1"), (SID, "../x")])
-def test_ids_that_are_none_are_not_asked_about(sid, call_sid, loopback: Loopback):
-    built = TwilioApi(PARENT, "token", loopback.url)
-    with pytest.raises(Refused):
-        built.complete_call(sid, call_sid)
+def test_a_page_that_fails_is_asked_for_again_alone(odd, loopback):
+    following = f"{PATH}.json?Status=queued&PageSize=1000&Page=1&PageToken=PA1"
+    seconds = iter([Reply(503), None, page()])
+
+    def answer(asked: Asked) -> Reply | None:
+        if "PageToken" in asked.path:
+            return next(seconds)
+        return page(CALL, then=following if "Status=queued" in asked.path else None)
+
+    loopback.answer = answer
+    assert odd.live_calls(SID) == [CALL]
+    assert len(loopback.asked) == 6
+
+
+def test_a_list_without_an_end_is_given_up_in_time(odd, loopback):
+    following = f"{PATH}.json?Status=queued&PageSize=1000&Page=1&PageToken=PA1"
+    loopback.answer = lambda asked: page(CALL, then=following)
+    with pytest.raises(ProviderUnavailable):
+        odd.live_calls(SID, window_seconds=0.5)
+
+
+@pytest.mark.parametrize("reply", [error(20003, 401), error(20005, 403), Reply(401, b"<html>")])
+def test_refused_credentials_need_a_person(odd, loopback, reply):
+    loopback.answer = lambda asked: reply
+    for ask in (
+        lambda: odd.live_calls(SID),
+        lambda: odd.complete_call(SID, CALL),
+        lambda: odd.call_is_live(SID, CALL),
+    ):
+        with pytest.raises(CredentialsRejected):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        Reply(502, b"<html>"),
+        error(20500, 500),
+        Reply(200, b"<html>a portal</html>"),
+        Reply(302, headers={"Location": "/"}),
+        json_reply({"status": "completed"}),
+        json_reply({"sid": "CA" + "2" * 32, "status": "completed"}),
+        json_reply({"sid": CALL, "date_created": 5}),
+    ],
+)
+def test_an_end_without_a_clear_answer_is_unknown_and_sent_once(odd, loopback, reply):
+    loopback.answer = lambda asked: reply
+    with pytest.raises(OutcomeUnknown):
+        odd.complete_call(SID, CALL)
+    assert [(asked.method, asked.path, asked.body) for asked in loopback.asked] == [
+        ("POST", f"{PATH}/{CALL}.json", b"Status=completed")
+    ]
+    # And a question without one is an outage
+    with pytest.raises(ProviderUnavailable):
+        odd.call_is_live(SID, CALL)
+
+
+@pytest.mark.parametrize("reply", [error(21220, 400), error(21220, 404)])
+def test_a_call_that_was_over_already_is_no_error(odd, loopback, reply):
+    loopback.answer = lambda asked: reply
+    assert odd.complete_call(SID, CALL) is False
+
+
+def test_an_end_that_could_not_be_sent_or_was_turned_away_did_not_happen(odd, loopback):
+    loopback.answer = lambda asked: error(20429, 429)
+    with pytest.raises(ProviderUnavailable):
+        odd.complete_call(SID, CALL)
+    assert len(loopback.asked) == 1
+    nowhere = TwilioApi(PARENT, "parent-token", "http://127.0.0.1:1", window_seconds=1)
+    with pytest.raises(ProviderUnavailable):
+        nowhere.complete_call(SID, CALL)
+    nowhere.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_live"),
+    [
+        ("queued", True),
+        ("ringing", True),
+        ("in-progress", True),
+        ("completed", False),
+        ("busy", False),
+        ("failed", False),
+        ("no-answer", False),
+        ("canceled", False),
+    ],
+)
+def test_every_state_of_a_call_is_live_or_over(odd, loopback, status, is_live):
+    loopback.answer = lambda asked: json_reply({"sid": CALL, "status": status})
+    assert odd.call_is_live(SID, CALL) is is_live
+
+
+@pytest.mark.parametrize("status", ["resting", "", None, 5])
+def test_a_state_that_is_not_twilios_is_never_guessed(odd, loopback, status):
+    loopback.answer = lambda asked: json_reply({"sid": CALL, "status": status})
+    with pytest.raises(Refused) as caught:
+        odd.call_is_live(SID, CALL)
+    assert caught.value.code == "UNKNOWN_STATUS"
+
+
+def test_twilios_own_example_of_a_call_is_read(odd, loopback):
+    body = sample("twilio/api_post_Accounts_AccountSid_Calls_Sid_update.json").read_bytes()
+    loopback.answer = lambda asked: Reply(200, body)
+    call = json.loads(body)
+    assert odd.complete_call(call["account_sid"], call["sid"]) is True
+    assert odd.call_is_live(call["account_sid"], call["sid"]) is False
+
+
+@pytest.mark.parametrize("bad", ["", "CA1", CALL + "\n", CALL.upper() + "g", "SM" + "1" * 32])
+def test_an_odd_sid_never_gets_into_an_address(odd, loopback, bad):
+    for ask in (
+        lambda: odd.complete_call(SID, bad),
+        lambda: odd.call_is_live(SID, bad),
+        lambda: odd.complete_call(bad, CALL),
+        lambda: odd.call_is_live(bad, CALL),
+        lambda: odd.live_calls(bad),
+    ):
+        with pytest.raises(Refused) as caught:
+            ask()
+        assert caught.value.code == "INVALID_ID"
     assert loopback.asked == []
 
 
-def test_a_lost_answer_to_an_ending_may_have_ended_it(loopback: Loopback):
-    loopback.answer = lambda asked: None
-    built = TwilioApi(PARENT, "token", loopback.url, window_seconds=2)
+def test_the_callers_window_bounds_every_question(odd, loopback):
+    # Given a Twilio that takes the request and says nothing
+    release = threading.Event()
+    loopback.answer = lambda asked: release.wait(10) and None
+    # Then nobody waits longer than they wanted to
     with pytest.raises(OutcomeUnknown):
-        built.complete_call(SID, CALL)
-    assert len(loopback.asked) == 1
-
-
-@pytest.mark.parametrize(("code", "status"), [(20003, 401), (20005, 403), (20500, 500)])
-def test_a_list_that_is_refused_is_no_list_either(loopback: Loopback, code, status):
-    # The SDK keeps no status of a page that it cannot have: it is asked again, whatever the reason.
-    loopback.answer = lambda asked: error(code, status)
-    built = TwilioApi(PARENT, "token", loopback.url, window_seconds=2)
+        odd.complete_call(SID, CALL, window_seconds=0.3)
     with pytest.raises(ProviderUnavailable):
-        built.live_calls(SID)
+        odd.live_calls(SID, window_seconds=0.3)
+    with pytest.raises(ProviderUnavailable):
+        odd.call_is_live(SID, CALL, window_seconds=0.3)
+    release.set()

@@ -142,6 +142,15 @@ def test_an_odd_account_is_malformed(body):
         account_sid_of(body)
 
 
+@pytest.mark.parametrize("name", [one for one in NAMES if "voice" in one] or ["absent"])
+def test_every_sample_about_a_call_is_named_by_the_call_and_how_far_it_is(name):
+    meta = json.loads(sample(f"twilio/{name}").read_text())
+    params = dict(meta["params_in_order"])
+    named = external_id_of({key: [value] for key, value in params.items()})
+    assert named == f"{params['CallSid']}:{params['CallStatus']}:{params['SequenceNumber']}"
+    assert account_sid_of(meta["raw_body"].encode()) == params["AccountSid"]
+
+
 @pytest.mark.parametrize(
     ("params", "expected"),
     [

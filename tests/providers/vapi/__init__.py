@@ -1,1 +1,1 @@
-"""Vapi: messages proved and read, calls asked about and ended."""
+"""Tests of providers/vapi."""

@@ -1,130 +1,362 @@
-"""Vapi's API: a call asked about, and orders sent only to Vapi's own addresses, once."""
-
 from __future__ import annotations
 
-import json
+import logging
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
 
-from base.enums import CallStatus
-from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
+from base.clock import wait_until
+from base.enums import CallClass, CallStatus, Provider
+from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
+from base.routes import Route
 from providers.errors import CredentialsRejected
+from providers.line import Line
 from providers.vapi.api import VapiApi
-from tests.providers.support import Loopback, Reply
-
-CALL_ID = str(uuid4())
+from tests.providers.support import Loopback, Reply, json_reply
+from tests.providers.vapi.messages_by_hand import CALL, ENDED, call
+from tests.running_sandbox import LIMIT_SECONDS, House
 
 
 @pytest.fixture
-def api(loopback: Loopback):
-    made = VapiApi("key", loopback.url, window_seconds=2)
-    yield made
-    made.close()
+def api(sandbox: House) -> Iterator[VapiApi]:
+    known = sandbox.info["vapi"]
+    built = VapiApi(known["api_key"], known["base_url"], window_seconds=5)
+    yield built
+    built.close()
 
 
-def answer(**call) -> Reply:
-    return Reply(200, json.dumps({"id": CALL_ID, "status": "in-progress", **call}).encode())
+@pytest.fixture
+def odd(loopback: Loopback) -> Iterator[VapiApi]:
+    """Vapi's API as it never should be: whatever the loopback answers."""
+    built = VapiApi("key", loopback.url, window_seconds=5)
+    yield built
+    built.close()
 
 
-def test_a_call_is_read_with_where_it_is_controlled(api, loopback):
-    loopback.answer = lambda asked: answer(monitor={"controlUrl": f"{loopback.url}/c"})
-    found = api.get_call(CALL_ID)
-    assert (found.facts.status, found.control_url) == (CallStatus.IN_PROGRESS, f"{loopback.url}/c")
-    assert found.control_url not in repr(found), "whoever knows it may end the call"
+def begun(sandbox: House, **more) -> str:
+    """A call that lives at the stand-in until somebody ends it."""
+    asked = {
+        "deliver": False,
+        "queued_seconds": 0,
+        "ring_seconds": 0,
+        "metadata": {"holdfast_organization": "org_1", "holdfast_call": "call_1"},
+        **more,
+    }
+    return sandbox.control("POST", "/vapi/calls", asked)["id"]
 
 
-def test_one_that_vapi_does_not_know_is_none(api, loopback):
-    loopback.answer = lambda asked: Reply(404, b"{}")
-    assert api.get_call(CALL_ID) is None
+def wait_for(api: VapiApi, external_id: str, status: CallStatus) -> None:
+    def is_so() -> bool:
+        found = api.get_call(external_id)
+        return found is not None and found.facts.status is status
+
+    assert wait_until(is_so, limit_seconds=LIMIT_SECONDS)
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_is_refused_is_for_a_person(api, loopback, status):
-    loopback.answer = lambda asked: Reply(status, b"{}")
+def test_a_living_call_is_read_with_its_control_address(api, sandbox):
+    external_id = begun(sandbox)
+    wait_for(api, external_id, CallStatus.IN_PROGRESS)
+    found = api.get_call(external_id)
+    assert found.facts.external_id == external_id
+    assert (found.facts.organization_id, found.facts.call_id) == ("org_1", "call_1")
+    assert found.facts.started_at is not None
+    assert found.facts.duration_ms is None
+    assert found.control_url.endswith(f"/call/{external_id}/control")
+
+
+def test_a_call_that_is_over_is_read_with_what_it_came_to(api, sandbox):
+    external_id = begun(sandbox, talk_seconds=0.2)
+    wait_for(api, external_id, CallStatus.ENDED)
+    facts = api.get_call(external_id).facts
+    between = round((facts.ended_at - facts.started_at).total_seconds() * 1000)
+    assert facts.duration_ms == between >= 200
+    assert facts.ended_reason == "customer-ended-call"
+    assert facts.provider_cost_micros > 0
+    assert (facts.never_connected, facts.oddities) == (False, ())
+
+
+def test_a_call_that_nobody_answered_is_read_as_such(api, sandbox):
+    external_id = begun(sandbox, answered=False)
+    wait_for(api, external_id, CallStatus.ENDED)
+    facts = api.get_call(external_id).facts
+    assert (facts.duration_ms, facts.never_connected) == (0, True)
+
+
+def test_a_call_that_vapi_does_not_know_is_none(api):
+    assert api.get_call(str(uuid4())) is None
+
+
+def test_a_call_is_ended_and_told_again_that_it_is_over(api, sandbox):
+    # Given a living call
+    external_id = begun(sandbox)
+    wait_for(api, external_id, CallStatus.IN_PROGRESS)
+    control_url = api.get_call(external_id).control_url
+    # When it is ended
+    assert api.end(control_url) is True
+    wait_for(api, external_id, CallStatus.ENDED)
+    # Then it is over, and whoever tells it anything learns that
+    assert api.end(control_url) is False
+    assert api.say(control_url, "Hello?", then_end=True) is False
+    assert api.get_call(external_id).facts.ended_reason == "manually-canceled"
+
+
+@pytest.mark.parametrize("then_end", [False, True])
+def test_a_call_is_told_something_and_ends_after_it_only_if_so_asked(api, sandbox, then_end):
+    # Given a living call
+    external_id = begun(sandbox)
+    wait_for(api, external_id, CallStatus.IN_PROGRESS)
+    # When it is told something
+    text = "Your credit is used up. „Auf Wiedersehen“"
+    assert api.say(api.get_call(external_id).control_url, text, then_end=then_end) is True
+    # Then that is spoken once, and the call ends after it or goes on
+    seen = lambda: sandbox.control("GET", f"/vapi/calls/{external_id}")  # noqa: E731
+    assert wait_until(
+        lambda: [one.get("finished") is not None for one in seen()["spoken"]] == [True],
+        limit_seconds=LIMIT_SECONDS,
+    )
+    assert seen()["spoken"][0]["text"] == text
+    if then_end:
+        wait_for(api, external_id, CallStatus.ENDED)
+    assert seen()["control_messages"] == 1
+    assert (seen()["call"]["status"] == "ended") is then_end
+
+
+@pytest.mark.parametrize("kind", ["act_then_drop", "status"])
+def test_an_order_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox, kind):
+    # Given a call whose control address loses its answers
+    external_id = begun(sandbox)
+    wait_for(api, external_id, CallStatus.IN_PROGRESS)
+    control_url = api.get_call(external_id).control_url
+    sandbox.fault("vapi", kind, match={"path_contains": "/control"})
+    # When it is told to end, Then nobody knows, and nothing is sent twice
+    with pytest.raises(OutcomeUnknown):
+        api.end(control_url)
+    assert len(sandbox.requests(provider="vapi", path_contains="/control")) == 1
+
+
+def test_an_order_that_could_not_be_sent_did_not_happen():
+    api = VapiApi("key", "http://127.0.0.1:1", window_seconds=1)
+    with pytest.raises(ProviderUnavailable):
+        api.end("http://127.0.0.1:1/call/x/control")
+    api.close()
+
+
+def test_a_question_is_asked_again_and_a_changed_key_needs_a_person(api, sandbox):
+    external_id = begun(sandbox)
+    sandbox.fault("vapi", "status", status=502, times=1)
+    sandbox.fault("vapi", "drop", times=1)
+    assert api.get_call(external_id).facts.external_id == external_id
+    stranger = VapiApi("another", sandbox.info["vapi"]["base_url"], window_seconds=5)
     with pytest.raises(CredentialsRejected):
-        api.get_call(CALL_ID)
+        stranger.get_call(external_id)
+    stranger.close()
+
+
+def test_without_a_key_nothing_is_asked(loopback):
+    api = VapiApi("", loopback.url, window_seconds=5)
+    with pytest.raises(CredentialsRejected):
+        api.get_call(CALL)
+    api.close()
+    assert loopback.asked == []
+
+
+@pytest.mark.parametrize(
+    "external_id",
+    ["", "x", "../assistant", f"{CALL}/..", f"{CALL}\n", CALL.replace("-", ""), f"{{{CALL}}}"],
+)
+def test_an_odd_id_never_gets_into_an_address(odd, loopback, external_id):
+    with pytest.raises(Refused) as caught:
+        odd.get_call(external_id)
+    assert caught.value.code == "INVALID_ID"
+    assert loopback.asked == []
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(500, b""),
-        Reply(429, b""),
+        None,
+        Reply(500),
+        Reply(503, b"<html>"),
+        Reply(429, headers={"Retry-After": "0"}),
         Reply(400, b"{}"),
-        Reply(302, b""),
-        Reply(200, b"<html>"),
+        Reply(302, headers={"Location": "/"}),
+        Reply(200, b"<html>a portal</html>"),
         Reply(200, b"[]"),
-        Reply(200, json.dumps({"id": str(uuid4())}).encode()),
+        Reply(200, b""),
+        Reply(200, b'{"id":"' + CALL.encode() + b'","cost":1.0e9999999999999999999}'),
+        Reply(404, b"<html>no such host</html>"),
+        Reply(404, b""),
+        json_reply({"id": str(uuid4()), "status": "ended"}),
+        json_reply({"status": "ended"}),
     ],
 )
-def test_anything_else_is_no_answer_and_never_absent(api, loopback, reply):
+def test_a_question_without_vapis_own_answer_is_an_outage_and_never_absent(odd, loopback, reply):
     loopback.answer = lambda asked: reply
     with pytest.raises(ProviderUnavailable):
-        api.get_call(CALL_ID)
+        odd.get_call(CALL)
 
 
-@pytest.mark.parametrize("external_id", ["", "x", "../assistant", f"{CALL_ID}/control", "a" * 36])
-def test_only_ids_that_vapi_makes_are_asked_for(api, loopback, external_id):
-    with pytest.raises(Refused):
-        api.get_call(external_id)
-    assert loopback.asked == []
-
-
-def test_without_a_key_nothing_is_asked(loopback):
-    with pytest.raises(CredentialsRejected):
-        VapiApi("", loopback.url).get_call(CALL_ID)
-    assert loopback.asked == []
-
-
-def test_a_living_call_is_spoken_to_and_ended_and_one_that_is_over_is_not(api, loopback):
-    loopback.answer = lambda asked: Reply(200, b"{}")
-    assert api.say(f"{loopback.url}/control", "Bye.", then_end=True)
-    assert api.end(f" <{loopback.url}/control> ")
-    orders = [json.loads(one.body) for one in loopback.asked]
-    assert orders == [
-        {"type": "say", "content": "Bye.", "endCallAfterSpoken": True},
-        {"type": "end-call"},
-    ]
-    loopback.answer = lambda asked: Reply(404, b"{}")
-    assert not api.end(f"{loopback.url}/control")
-
-
-@pytest.mark.parametrize("status", [500, 302])
-def test_a_lost_answer_to_an_order_may_have_been_obeyed(api, loopback, status):
-    loopback.answer = lambda asked: Reply(status, b"")
-    with pytest.raises(OutcomeUnknown):
-        api.end(f"{loopback.url}/control")
-    assert len(loopback.asked) == 1, "an order is sent once"
+def test_an_answer_is_read_with_a_control_address_or_without(odd, loopback):
+    for monitor in (None, [], "x", {}, {"controlUrl": 5}):
+        shown = call(status="ended", endedAt=ENDED, monitor=monitor)
+        loopback.answer = lambda asked, shown=shown: json_reply(shown)
+        assert odd.get_call(CALL).control_url is None
+    assert odd.get_call(CALL.upper()).facts.external_id == CALL
+    asked = loopback.asked[-1]
+    assert asked.headers["Authorization"] == "Bearer key"
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("reply", "expected"),
     [
-        "http://phone.vapi.ai/control",
-        "https://vapi.ai.evil.example/control",
-        "https://evilvapi.ai/control",
-        "https://phone.vapi.ai:8443/control",
-        "https://user:pass@phone.vapi.ai/control",
-        "https://127.0.0.1/control",
-        "https://[::1]/control",
-        "https://phone.vapi.ai@evil.example/control",
-        "https://phone.vapi.ai:x/control",
-        "file:///etc/passwd",
-        "//phone.vapi.ai/control",
-        "https://phone.väpi.ai/control",
-        "https://phone.vapi.ai/" + "x" * 3_000,
-        "",
+        (Reply(200), True),
+        (Reply(201, b'{"success":true}'), True),
+        (Reply(404, b"<html>"), False),
+        (Reply(410), False),
+        (Reply(400), ProviderUnavailable),
+        (Reply(429), ProviderUnavailable),
+        (Reply(401), CredentialsRejected),
+        (Reply(403), CredentialsRejected),
+        (Reply(500), OutcomeUnknown),
+        (Reply(307, headers={"Location": "/elsewhere"}), OutcomeUnknown),
+        (None, OutcomeUnknown),
     ],
 )
-def test_orders_go_to_vapis_own_hosts_alone(url):
-    api = VapiApi("key")
-    with pytest.raises(Refused) as refused:
-        api.end(url)
-    assert refused.value.code == "CONTROL_URL"
+def test_every_answer_to_an_order_is_one_of_our_outcomes_and_it_is_sent_once(
+    odd, loopback, reply, expected
+):
+    loopback.answer = lambda asked: reply
+    for tell in (
+        lambda: odd.end(f"{loopback.url}/control"),
+        lambda: odd.say(f"{loopback.url}/control", "text", then_end=True),
+    ):
+        loopback.asked.clear()
+        if isinstance(expected, bool):
+            assert tell() is expected
+        else:
+            with pytest.raises(expected):
+                tell()
+        assert loopback.paths() == ["/control"]
 
 
-def test_a_stand_in_takes_orders_at_its_own_address_alone(api):
-    for url in ("https://phone.vapi.ai/control", "http://127.0.0.1:1/control"):
-        with pytest.raises(Refused):
-            api.end(url)
+class Closed:
+    """A gate that lets nothing out, so that a test sees what would have gone out."""
+
+    def enter(self, route: Route, wait_seconds_max: float) -> tuple[float, str]:
+        raise HeldBack("closed")
+
+    def leave(self, route: Route, ticket: str, outcome: str, hold_seconds: float) -> None:
+        raise AssertionError("nothing had gone out")
+
+
+def held(base_url: str = "") -> VapiApi:
+    line = Line(Route(Provider.VAPI, "vapi", CallClass.BULK), Closed())
+    return VapiApi("key", base_url, window_seconds=1, line=line)
+
+
+def goes_out(api: VapiApi, control_url: str) -> bool:
+    try:
+        api.end(control_url)
+    except HeldBack:
+        return True
+    except Refused as refused:
+        assert (refused.code, refused.ids) == ("CONTROL_URL", {})
+        assert not control_url or control_url not in str(refused)
+        return False
+    raise AssertionError("it was sent")
+
+
+@pytest.mark.parametrize(
+    "base_url", ["", "https://api.vapi.ai", "https://api.eu.vapi.ai", "https://API.vapi.ai/"]
+)
+@pytest.mark.parametrize(
+    "control_url",
+    [
+        "https://phone-call-websocket.aws-us-west-2-backend-production2.vapi.ai/a/control",
+        "https://vapi.ai/a/control",
+        "https://api.vapi.ai:443/a/control?x=1",
+        "HTTPS://API.VAPI.AI/a/control",
+        "  <https://api.vapi.ai/a/control> ",
+    ],
+)
+def test_an_address_of_vapis_own_is_spoken_to(base_url, control_url):
+    api = held(base_url)
+    assert goes_out(api, control_url)
+    api.close()
+
+
+@pytest.mark.parametrize(
+    "control_url",
+    [
+        "",
+        "<>",
+        "vapi.ai/control",
+        "//vapi.ai/control",
+        "http://api.vapi.ai/control",
+        "wss://api.vapi.ai/control",
+        "file:///etc/passwd",
+        "https://evil.example/control",
+        "https://evil.example/?vapi.ai",
+        "https://evil.example#.vapi.ai/",
+        "https://vapi.ai.evil.example/control",
+        "https://evilvapi.ai/control",
+        "https://vapi.ai./control",
+        "https://.vapi.ai/control",
+        "https://api.vapi.ai@evil.example/control",
+        "https://user:pass@api.vapi.ai/control",
+        "https://@api.vapi.ai/control",
+        "https://api.vapi.ai:8443/control",
+        "https://api.vapi.ai:/control",
+        "https://api.vapi.ai:4433/control",
+        "https://evil.example\\.vapi.ai/control",
+        "https://evil.example\\@vapi.ai/control",
+        "https://evil.example%2f.vapi.ai/control",
+        "https://127.0.0.1/control",
+        "https://[::1]/control",
+        "https://[::1/control",
+        "https://api.vapi.ai/con\ntrol",
+        "https://api.vapi.ai\t/control",
+        "https://api.vapi.ai/con trol",
+        "https://ápi.vapi.ai/control",
+        "https://api.vapi.ai/\u2028control",
+        "https://api.vapi.ai/" + "a" * 2_000,
+        "http://169.254.169.254/latest",
+    ],
+)
+def test_any_other_address_is_refused_before_anything_is_sent(control_url):
+    api = held()
+    assert not goes_out(api, control_url)
+    api.close()
+
+
+def test_of_a_stand_in_only_its_own_scheme_host_and_port_are_spoken_to():
+    api = held("http://127.0.0.1:8099/vapi")
+    assert goes_out(api, "http://127.0.0.1:8099/vapi/call/x/control")
+    for other in (
+        "https://api.vapi.ai/control",
+        "https://127.0.0.1:8099/control",
+        "http://127.0.0.1:80990/control",
+        "http://127.0.0.1:8098/control",
+        "http://127.0.0.1/control",
+        "http://127.0.0.1:8099@evil.example/control",
+        "http://127.0.0.1:8099.evil.example/control",
+        "http://x@127.0.0.1:8099/control",
+        "http://127.0.0.1:8099",
+    ):
+        assert not goes_out(api, other), other
+    api.close()
+
+
+def test_what_controls_a_call_stands_in_no_log_and_no_text(api, sandbox, caplog):
+    # Given all that is logged
+    caplog.set_level(logging.DEBUG)
+    external_id = begun(sandbox)
+    wait_for(api, external_id, CallStatus.IN_PROGRESS)
+    # When a call is read and ended
+    found = api.get_call(external_id)
+    api.end(found.control_url)
+    # Then its address is nowhere to be read; httpx's own lines are silenced by base.log
+    assert "/control" not in repr(found) + str(found)
+    ours = [one for one in caplog.records if not one.name.startswith("httpx")]
+    assert [one.getMessage() for one in ours if "/control" in one.getMessage()] == []

@@ -1,234 +1,335 @@
-"""A call as Vapi writes it: what is believed, what is not, and what is said of it."""
-
 from __future__ import annotations
 
-import json
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from base.enums import CallDirection, CallStatus
-from base.facts import CallReport, OtherReport
-from providers.errors import MalformedWebhook
-from providers.vapi.messages import (
-    call_ask_of,
-    external_id_of,
-    is_ignored,
-    parse,
-    predial_of,
-    report_of,
+from base.facts import CallFacts
+from providers.vapi.readings import call_facts, last_digits
+from tests.providers.vapi.messages_by_hand import (
+    ACCOUNT,
+    CALL,
+    ENDED,
+    LEG,
+    STARTED,
+    call,
+    parsed,
+    report,
+    status_update,
 )
-from providers.vapi.readings import call_facts
 
-CALL_ID = "019d0000-0000-7000-8000-000000000003"
-START, END = "2026-05-04T10:00:05.000Z", "2026-05-04T10:02:12.598Z"
+NEVER = "customer-did-not-answer"
 
 
-def call(**more) -> dict:
-    return {"id": CALL_ID, "type": "outboundPhoneCall", "status": "ended", **more}
+def facts(message: dict[str, Any]) -> CallFacts:
+    content = parsed(message).content
+    return call_facts(content["call"], content)
 
 
-def report(**more) -> dict:
-    return {"type": "end-of-call-report", "endedReason": "customer-ended-call", **more}
-
-
-def test_a_whole_report_is_read_exactly():
-    facts = call_facts(
-        call(
-            assistantId="a1",
-            phoneNumberId="n1",
-            phoneCallProviderId="CA" + "0" * 32,
-            customer={"number": "+15005550006"},
-            assistantOverrides={
-                "metadata": {"holdfast_organization": "org_1", "holdfast_call": "call_1"}
-            },
-        ),
-        report(
-            startedAt=START,
-            endedAt=END,
-            durationSeconds=Decimal("127.598"),
-            cost=Decimal("0.1931"),
-        ),
+def test_a_whole_report_is_read_whole():
+    message = report(
+        phoneNumber={"id": "number-2", "number": "+15005550001", "twilioAccountSid": ACCOUNT}
     )
-    assert (facts.status, facts.direction) == (CallStatus.ENDED, CallDirection.OUTBOUND)
-    assert (facts.duration_ms, facts.provider_cost_micros) == (127_598, 193_100)
-    assert (facts.assistant_id, facts.phone_number_id) == ("a1", "n1")
-    assert (facts.organization_id, facts.call_id) == ("org_1", "call_1")
-    assert facts.their_party == "…0006"
-    assert (facts.oddities, facts.provider_fault, facts.never_connected) == ((), False, False)
+    assert facts(message) == CallFacts(
+        external_id=CALL,
+        status=CallStatus.ENDED,
+        direction=CallDirection.OUTBOUND,
+        assistant_id="assistant-1",
+        phone_number_id="number-1",
+        twilio_call_sid=LEG,
+        twilio_account_sid=ACCOUNT,
+        our_party="…0001",
+        their_party="…0006",
+        organization_id="org_1",
+        call_id="call_1",
+        started_at=datetime(2026, 5, 4, 10, 0, 5, tzinfo=UTC),
+        ended_at=datetime(2026, 5, 4, 10, 2, 12, 598_000, tzinfo=UTC),
+        duration_ms=127_598,
+        ended_reason="customer-ended-call",
+        provider_cost_micros=193_100,
+    )
+
+
+def test_a_call_read_from_the_api_is_read_by_the_same_rules():
+    from_message = facts(report())
+    shown = call(
+        status="ended", endedAt=ENDED, endedReason="customer-ended-call", cost=Decimal("0.1931")
+    )
+    assert call_facts(shown) == from_message
 
 
 @pytest.mark.parametrize(
-    ("said", "duration_ms", "oddities"),
+    ("word", "expected"),
     [
-        ({"startedAt": START, "endedAt": END}, 127_598, ()),
-        ({"durationSeconds": Decimal("12.5")}, 12_500, ()),
-        ({"durationSeconds": 12}, 12_000, ()),
-        ({"durationSeconds": Decimal("0.0005")}, 1, ()),
-        ({"startedAt": END, "endedAt": START}, None, ("negative_duration",)),
-        ({"startedAt": END, "endedAt": START, "durationSeconds": 3}, 3_000, ("negative_duration",)),
-        ({"startedAt": START, "endedAt": "2027-01-01T00:00:00Z"}, None, ("absurd_duration",)),
-        ({"startedAt": START, "endedAt": "soon"}, None, ("endedAt",)),
-        ({"startedAt": 7, "endedAt": None}, None, ("startedAt",)),
-        ({"durationSeconds": -1}, None, ("negative_duration",)),
-        ({"durationSeconds": Decimal("1e9")}, None, ("absurd_duration",)),
-        ({"durationSeconds": "60"}, None, ("durationSeconds",)),
-        ({"durationSeconds": True}, None, ("durationSeconds",)),
-        ({"durationSeconds": None}, None, ()),
+        ("scheduled", CallStatus.QUEUED),
+        ("queued", CallStatus.QUEUED),
+        ("ringing", CallStatus.RINGING),
+        ("in-progress", CallStatus.IN_PROGRESS),
+        ("forwarding", CallStatus.FORWARDING),
+        ("ended", CallStatus.ENDED),
+    ],
+)
+def test_a_status_is_read_in_our_words(word, expected):
+    assert facts(status_update(word)).status is expected
+
+
+@pytest.mark.parametrize("word", ["not-found", "deletion-failed", "ENDED", "", 5, ["ended"], {}])
+def test_a_status_that_we_do_not_know_is_none_and_named(word):
+    found = facts(status_update(word))
+    assert (found.status, found.oddities) == (None, ("status",))
+
+
+def test_a_message_that_says_no_status_leaves_it_to_its_copy_of_the_call():
+    assert facts(status_update(None)).status is CallStatus.IN_PROGRESS
+    nowhere = facts(status_update(None, call=call(("status",))))
+    assert (nowhere.status, nowhere.oddities) == (None, ())
+
+
+@pytest.mark.parametrize("make", [lambda **more: status_update("ended", **more), report])
+def test_a_stale_copy_of_the_call_does_not_make_an_end_undone(make):
+    # Given a word on the end whose copy of the call is as old as its beginning
+    found = facts(make(call=call(status="in-progress")))
+    # Then it has ended
+    assert (found.status, found.oddities) == (CallStatus.ENDED, ("stale_status",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "duration_ms", "oddities"),
+    [
+        ({}, 127_598, ()),
+        ({"durationSeconds": None}, 127_598, ()),
+        ({"durationSeconds": Decimal("132.598")}, 127_598, ()),
+        ({"durationSeconds": Decimal("132.599")}, 127_598, ("durations_disagree",)),
+        ({"durationSeconds": Decimal("122.597")}, 127_598, ("durations_disagree",)),
+        ({"durationSeconds": -1}, 127_598, ("negative_duration",)),
+        ({"durationSeconds": "127"}, 127_598, ("durationSeconds",)),
+        ({"endedAt": STARTED, "durationSeconds": 0}, 0, ()),
+        ({"endedAt": "2026-05-04T10:00:05.0005Z", "durationSeconds": 0}, 1, ()),
+        ({"endedAt": "2026-05-04T10:00:05.000499Z", "durationSeconds": 0}, 0, ()),
+        # Between the instants lies what nobody can have talked: the count is taken
+        ({"endedAt": "2026-05-04T10:00:04.999Z"}, 127_598, ("negative_duration",)),
+        ({"endedAt": "2026-05-04T22:01:05.001Z"}, 127_598, ("absurd_duration",)),
+        ({"endedAt": "2026-05-04T22:01:05Z", "durationSeconds": None}, 43_260_000, ()),
+        ({"endedAt": "later"}, 127_598, ("endedAt",)),
+        ({"endedAt": 5}, 127_598, ("endedAt",)),
+        ({"endedAt": None}, 127_598, ()),
+        ({"endedAt": None, "durationSeconds": 43_260}, 43_260_000, ()),
+        ({"endedAt": None, "durationSeconds": Decimal("0.0005")}, 1, ()),
+        ({"endedAt": None, "durationSeconds": Decimal("0.0004999")}, 0, ()),
+        # And where neither can be believed there is none
+        ({"endedAt": None, "durationSeconds": Decimal("43260.001")}, None, ("absurd_duration",)),
+        ({"endedAt": None, "durationSeconds": Decimal("1e999999")}, None, ("absurd_duration",)),
+        ({"endedAt": None, "durationSeconds": Decimal("1e-999999")}, 0, ()),
+        ({"endedAt": None, "durationSeconds": 10**400}, None, ("absurd_duration",)),
+        ({"endedAt": None, "durationSeconds": Decimal("-0.001")}, None, ("negative_duration",)),
+        ({"endedAt": None, "durationSeconds": True}, None, ("durationSeconds",)),
+        ({"endedAt": None, "durationSeconds": None}, None, ()),
         (
-            {"startedAt": START, "endedAt": END, "durationSeconds": 300},
-            127_598,
-            ("durations_disagree",),
+            {"endedAt": "2026-05-04T10:00:04Z", "durationSeconds": -1},
+            None,
+            ("negative_duration",),
         ),
-        ({"startedAt": START, "endedAt": END, "durationSeconds": 132}, 127_598, ()),
     ],
 )
-def test_a_duration_is_from_start_to_end_or_by_the_seconds_or_none(said, duration_ms, oddities):
-    facts = call_facts(call(), report(**said))
-    assert (facts.duration_ms, facts.oddities) == (duration_ms, oddities)
+def test_how_long_it_was_talked(fields, duration_ms, oddities):
+    found = facts(report(**fields))
+    assert (found.duration_ms, found.oddities) == (duration_ms, oddities)
+    assert not found.never_connected
+
+
+def test_a_live_call_has_no_duration_and_no_reason_of_its_end():
+    found = facts(status_update(durationSeconds=5, endedReason="hangup"))
+    assert (found.duration_ms, found.ended_reason) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("cost", "micros", "odd"),
+    "reason",
     [
-        (Decimal("0.0000005"), 1, False),
-        (0, 0, False),
-        (Decimal("1000"), 1_000_000_000, False),
-        (Decimal("1000.01"), None, True),
-        (Decimal("-0.01"), None, True),
-        ("0.1", None, True),
-        (Decimal("Infinity"), None, True),
-        (None, None, False),
+        NEVER,
+        "customer-busy",
+        "call.start.error-subscription-insufficient-credits",
+        "call.start.error-vapifault-database-error",
+        "call.start.squad-version-error-validation",
+        "call-start-error-neither-assistant-nor-server-set",
+        "assistant-request-failed",
+        "assistant-request-returned-error",
+        "assistant-not-found",
+        "scheduled-call-deleted",
+        "twilio-failed-to-connect-call",
+        "vonage-rejected",
+        "call.ringing.error-sip-inbound-call-failed-to-connect",
     ],
 )
-def test_a_cost_is_read_from_its_text_and_bounded(cost, micros, odd):
-    facts = call_facts(call(), report(cost=cost))
-    assert (facts.provider_cost_micros, "cost" in facts.oddities) == (micros, odd)
+@pytest.mark.parametrize("counted", [None, 0, Decimal("0.0"), "?", -5])
+def test_a_call_that_nobody_answered_was_not_talked_at_all(reason, counted):
+    found = facts(
+        report(
+            ("startedAt",),
+            endedReason=reason,
+            durationSeconds=counted,
+            call=call(("startedAt",), status="ended"),
+        )
+    )
+    assert (found.duration_ms, found.never_connected) == (0, True)
 
 
 @pytest.mark.parametrize(
-    ("reason", "never", "fault"),
+    "reason",
     [
-        ("customer-did-not-answer", True, False),
-        ("customer-busy", True, False),
-        ("assistant-request-returned-error", True, False),
-        ("call.start.error-get-customer", True, True),
-        ("call.in-progress.error-vapifault-worker-died", False, True),
-        ("call.in-progress.error-providerfault-openai", False, True),
-        ("pipeline-error-first-message-failed", False, True),
-        ("customer-ended-call", False, False),
-        ("a-reason-that-is-new", False, False),
+        "customer-ended-call",
+        "hangup",
+        "silence-timed-out",
+        "voicemail",
+        "call.ringing.hook-executed-transfer",
+        "call.in-progress.error-vapifault-worker-died",
+        None,
+        5,
+        "",
     ],
 )
-def test_reasons_are_told_apart_by_how_they_begin(reason, never, fault):
-    facts = call_facts(call(), report(endedReason=reason))
-    assert (facts.never_connected, facts.provider_fault) == (never, fault)
-    assert facts.duration_ms == (0 if never else None)
-
-
-def test_one_that_talked_was_connected_whatever_its_reason_says():
-    facts = call_facts(call(), report(endedReason="customer-busy", startedAt=START, endedAt=END))
-    assert (facts.never_connected, facts.duration_ms) == (False, 127_598)
-
-
-def test_the_messages_own_status_goes_before_its_copy_of_the_call():
-    said = {"type": "status-update", "status": "ended", "endedReason": "hangup"}
-    assert call_facts(call(status="in-progress"), said).status is CallStatus.ENDED
-    assert call_facts(call(status="in-progress"), report()).status is CallStatus.ENDED
-    odd = call_facts(call(status="levitating"), {"type": "status-update"})
-    assert (odd.status, odd.oddities) == (None, ("status",))
-
-
-@pytest.mark.parametrize("junk", [None, 7, "", "x" * 65, "a\0b", ["a"]])
-def test_junk_in_place_of_ids_is_nothing(junk):
-    facts = call_facts(
-        call(
-            assistantId=junk,
-            phoneNumberId=junk,
-            phoneCallProviderId=junk,
-            customer={"number": junk} if junk != "x" * 65 else None,
-            assistantOverrides={"metadata": {"holdfast_organization": junk}},
+def test_a_call_without_a_start_whose_reason_does_not_say_why_is_not_free(reason):
+    found = facts(
+        report(
+            ("startedAt", "durationSeconds"),
+            endedReason=reason,
+            call=call(("startedAt",), status="ended"),
         )
     )
-    assert (facts.assistant_id, facts.phone_number_id, facts.twilio_call_sid) == (None, None, None)
-    assert facts.organization_id is None
+    assert (found.duration_ms, found.never_connected) == (None, False)
 
 
-def message(**content):
-    return parse(json.dumps({"message": content}).encode())
+@pytest.mark.parametrize("where", ["message", "call"])
+@pytest.mark.parametrize("start", [STARTED, "at ten", 5])
+def test_a_call_that_has_a_start_anywhere_was_connected_whatever_its_reason_says(where, start):
+    inner = call(("startedAt",), status="ended")
+    message = report(("startedAt", "durationSeconds"), endedReason=NEVER, call=inner)
+    (message if where == "message" else inner)["startedAt"] = start
+    found = facts(message)
+    assert not found.never_connected
+    assert found.duration_ms == (127_598 if start == STARTED else None)
 
 
-def test_a_fact_has_one_name_however_often_it_is_told():
-    first = message(type="status-update", status="ringing", call=call(), timestamp=1)
-    again = message(type="status-update", status="ringing", call=call(), timestamp=2)
-    later = message(type="status-update", status="ended", call=call())
-    final = message(type="end-of-call-report", call=call())
-    assert external_id_of(first) == external_id_of(again)
-    assert len({external_id_of(one) for one in (first, later, final)}) == 3
-    assert external_id_of(message(type="new", call=call())).startswith("body:")
-
-
-def test_how_long_it_has_talked_is_by_the_providers_own_clock():
-    told = report_of(
-        message(
-            type="status-update",
-            status="in-progress",
-            call=call(startedAt=START),
-            timestamp=1_777_888_806_500,
-        )
+def test_a_call_that_was_talked_although_nobody_answered_costs_what_was_talked():
+    found = facts(
+        report(("startedAt",), endedReason=NEVER, call=call(("startedAt",), status="ended"))
     )
-    assert isinstance(told, CallReport)
-    assert (told.talking_ms, told.final) == (1_500, False)
+    assert (found.duration_ms, found.never_connected) == (127_598, False)
+    assert found.oddities == ("talked_unanswered",)
 
 
-@pytest.mark.parametrize("timestamp", [None, "now", -1, True, 10**20])
-def test_a_timestamp_that_is_junk_says_nothing(timestamp):
-    told = report_of(
-        message(
-            type="status-update",
-            status="in-progress",
-            call=call(startedAt=START),
-            timestamp=timestamp,
-        )
-    )
-    assert told.talking_ms is None
+def test_a_call_that_has_not_ended_was_not_left_unanswered():
+    found = facts(status_update("ringing", endedReason=NEVER, call=call(("startedAt",))))
+    assert (found.duration_ms, found.never_connected) == (None, False)
 
 
-def test_a_report_about_no_call_is_malformed_and_other_types_are_others():
-    with pytest.raises(MalformedWebhook):
-        report_of(message(type="end-of-call-report"))
-    with pytest.raises(MalformedWebhook):
-        report_of(message(type="status-update", status="ended", call={"id": "a/../b"}))
-    assert report_of(message(type="call.rewound")) == OtherReport("call.rewound")
+@pytest.mark.parametrize(
+    ("cost", "micros", "oddities"),
+    [
+        (Decimal("0.1931"), 193_100, ()),
+        (0, 0, ()),
+        (Decimal("0.0000005"), 1, ()),
+        (Decimal("0.00000049"), 0, ()),
+        (Decimal("0.1234565"), 123_457, ()),
+        (1_000, 1_000_000_000, ()),
+        (Decimal("1e-999999"), 0, ()),
+        (Decimal("1000.000001"), None, ("cost",)),
+        (Decimal("98765432.1"), None, ("cost",)),
+        (Decimal("1e999999"), None, ("cost",)),
+        (Decimal("-0.0001"), None, ("cost",)),
+        (True, None, ("cost",)),
+        ("0.1", None, ("cost",)),
+        (None, None, ("cost",)),
+    ],
+)
+def test_what_it_costs_us_is_read_exactly_or_not_at_all(cost, micros, oddities):
+    found = facts(report(cost=cost))
+    assert (found.provider_cost_micros, found.oddities) == (micros, oddities)
 
 
-def test_numbers_never_pass_by_a_float():
-    assert message(type="x", cost=0.1).content["cost"] == Decimal("0.1")
+def test_a_cost_that_is_not_told_is_no_oddity_and_one_in_the_call_counts():
+    assert facts(report(("cost",))).provider_cost_micros is None
+    assert facts(report(("cost",))).oddities == ()
+    inner = call(status="ended", cost=Decimal("0.5"))
+    assert facts(report(cost=None, call=inner)).provider_cost_micros == 500_000
 
 
-def test_words_and_turns_are_ignored_and_what_tells_of_a_call_is_not():
-    assert all(
-        is_ignored(one) for one in ("hang", "transcript", "chat.created", "assistant.started")
-    )
-    assert not any(
-        is_ignored(one) for one in ("status-update", "end-of-call-report", "assistant-request", "x")
-    )
+@pytest.mark.parametrize(
+    ("reason", "is_fault"),
+    [
+        ("call.in-progress.error-vapifault-worker-died", True),
+        ("call.in-progress.error-providerfault-deepgram-returning-502", True),
+        ("call.in-progress.error-pipeline-no-available-llm-model", True),
+        ("pipeline-error-openai-llm-failed", True),
+        ("call.start.error-vapifault-get-org", True),
+        ("call.start.error-subscription-frozen", True),
+        ("something-new-providerfault-x", True),
+        ("call.in-progress.error-transfer-failed", False),
+        ("call.in-progress.error-assistant-did-not-receive-customer-audio", False),
+        ("call.in-progress.error-warm-transfer-max-duration", False),
+        ("call.in-progress.error-configfault-model-unsupported-in-squad", False),
+        ("call.in-progress.twilio-completed-call", False),
+        ("customer-ended-call", False),
+        ("exceeded-max-duration", False),
+        ("hangup", False),
+        ("", False),
+    ],
+)
+def test_a_fault_of_the_platforms_is_told_by_how_its_reason_begins(reason, is_fault):
+    assert facts(report(endedReason=reason)).provider_fault is is_fault
 
 
-def test_a_request_is_read_with_our_number_whole_and_theirs_masked():
-    ask = call_ask_of(
-        message(
-            type="assistant-request",
-            call=call(type="inboundPhoneCall", phoneNumberId="n1"),
-            phoneNumber={"number": "+15005550001", "twilioAccountSid": "AC" + "0" * 32},
-            customer={"number": "+15005550006"},
-        )
-    )
-    assert (ask.our_number, ask.their_party) == ("+15005550001", "…0006")
-    assert (ask.phone_number_id, ask.twilio_account_sid) == ("n1", "AC" + "0" * 32)
-    assert ask.direction is CallDirection.INBOUND
+@pytest.mark.parametrize("reason", [5, "\x00", "r" * 201, [], " "])
+def test_a_reason_that_cannot_be_kept_is_none_and_named(reason):
+    found = facts(report(endedReason=reason))
+    assert (found.ended_reason, found.oddities) == (None, ("endedReason",))
+    assert (found.duration_ms, found.provider_fault) == (127_598, False)
 
 
-def test_a_campaigns_question_names_it():
-    ask = predial_of(message(type="campaign.predial", campaignId="c1", contact={"id": "k1"}))
-    assert (ask.campaign_id, ask.contact_id) == ("c1", "k1")
+@pytest.mark.parametrize(
+    "metadata", [None, [], "x", {}, {"holdfast_call": 5, "holdfast_organization": ["org_1"]}]
+)
+def test_our_ids_are_plain_texts_or_none(metadata):
+    found = facts(status_update(call=call(assistantOverrides={"metadata": metadata})))
+    assert (found.organization_id, found.call_id) == (None, None)
+
+
+def test_our_ids_have_64_characters_at_most():
+    for length, kept in ((64, True), (65, False)):
+        metadata = {"holdfast_organization": "o" * length, "holdfast_call": "c\x00"}
+        found = facts(status_update(call=call(assistantOverrides={"metadata": metadata})))
+        assert (found.organization_id is not None) is kept
+        assert found.call_id is None
+
+
+@pytest.mark.parametrize("value", [None, 5, [], {}, "x", True, Decimal("1e999999")])
+def test_no_junk_in_any_field_breaks_a_reading(value):
+    names = (*report(), "phoneNumber", "customer", "status", "endedReason")
+    inner = (*call(), "phoneNumber", "endedAt", "endedReason", "cost", "durationSeconds")
+    for name in names:
+        if name not in ("type", "call"):
+            assert facts(report(**{name: value})).status is CallStatus.ENDED
+    for name in inner:
+        if name != "id":
+            assert facts(report(call=call(**{name: value}))).external_id == CALL
+    facts(report(call=call(**{name: value for name in inner if name != "id"})))
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("+15005550006", "…0006"),
+        ("sip:4471@pbx.example", "…4471"),
+        ("+1 (500) 555-00 06", "…0006"),
+        ("911", "…911"),
+        ("alice", None),
+        ("", None),
+        ("٤٤٧١", None),
+        (5005550006, None),
+        (None, None),
+    ],
+)
+def test_of_a_number_the_last_four_digits_are_kept(number, shown):
+    assert last_digits(number) == shown

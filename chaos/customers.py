@@ -1,0 +1,93 @@
+"""The customers that a run is about: organizations that are paid up, send, and can be rung up."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from chaos.facts import Customer
+from chaos.house import House
+from domain import operators, organizations
+from domain.calls.doors import DoorKind, add_door
+from domain.calls.rates import Rate, set_rate
+from domain.calls.terms import Terms, set_terms
+from domain.jobs import LOOK_AT_SUBSCRIPTION, stage
+
+#: What calls cost, and how they are led: they live for seconds, as the faults do.
+CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
+_CALL_TERMS = Terms(
+    step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20
+)
+
+
+def make_customers(house: House, count: int) -> list[Customer]:
+    """This function will make organizations with a brand, two campaigns and a subscription;
+    the last third of them is poor."""
+    customers = [_make_customer(house, n, poor=n >= count * 2 // 3) for n in range(count)]
+    for one in customers:
+        subscription = house.control(
+            "POST",
+            "/paypal/subscriptions",
+            {"organization_id": one.organization_id, "deliver": False},
+        )
+        one.subscription_id = subscription["id"]
+        house.do(
+            lambda session, _, one=one: stage(  # type: ignore[misc]
+                session,
+                LOOK_AT_SUBSCRIPTION,
+                None,
+                provider="paypal",
+                external_id=one.subscription_id,
+            )
+        )
+    return customers
+
+
+def _make_customer(house: House, number: int, *, poor: bool) -> Customer:
+    sid = house.control("POST", "/twilio/subaccounts", {"friendly_name": f"brand {number}"})["sid"]
+    assistant_id = house.control("POST", "/vapi/assistants", {"name": f"voice {number}"})["id"]
+    number_id = house.control(
+        "POST", "/vapi/numbers", {"number": f"+150055501{number:02d}", "twilio_sid": sid}
+    )["id"]
+
+    def work(session: Session, now: datetime) -> Customer:
+        organization_id = organizations.create_organization(
+            session, name=f"customer {number}", currency="USD", now=now
+        )
+        brand_id = organizations.create_brand(
+            session, organization_id, name="brand", twilio_subaccount_sid=sid, now=now
+        )
+        campaign_ids = [
+            organizations.create_campaign(session, brand_id, name=name, now=now)
+            for name in ("by itself", "by hand")
+        ]
+        _open_phone(session, organization_id, number_id, assistant_id, now=now)
+        for campaign_id in campaign_ids:
+            operators.start_campaign(session, campaign_id, now)
+        operators.pause_campaign(session, campaign_ids[1], now)
+        return Customer(organization_id, poor, sid, campaign_ids, number_id=number_id)
+
+    return house.do(work)
+
+
+def _open_phone(
+    session: Session,
+    organization_id: str,
+    number_id: str,
+    assistant_id: str,
+    *,
+    now: datetime,
+) -> None:
+    set_rate(session, organization_id, CALL_RATE, by="chaos", why="a drill", now=now)
+    set_terms(session, organization_id, _CALL_TERMS, by="chaos", why="a drill", now=now)
+    add_door(
+        session,
+        organization_id,
+        DoorKind.PHONE_NUMBER,
+        number_id,
+        assistant_id=assistant_id,
+        by="chaos",
+        why="a drill",
+        now=now,
+    )

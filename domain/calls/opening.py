@@ -1,0 +1,75 @@
+"""How a call becomes known: its row, with the rate that holds for all of it, and its first hold.
+
+Whether it may begin is decided by who opens it: domain/calls/admission, reserving and words.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus
+from db.call_models import Call
+from domain import holds
+from domain.calls.rates import Rate
+from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note
+from domain.wallet import WalletOutcome
+
+
+def open_call(
+    session: Session, call: Call, rate: Rate, currency: str, *, seconds: int, now: datetime
+) -> WalletOutcome:
+    """This function will reserve for a new call and write its row; nothing of it where refused."""
+    outcome = hold_for(
+        session,
+        call,
+        rate,
+        currency,
+        provider_call_id=call.provider_call_id,
+        seconds=seconds,
+        now=now,
+    )
+    if outcome.ok:
+        write_call(session, call, rate, currency, now)
+        note(session, call, "reserved", now, f"{seconds} s")
+    return outcome
+
+
+def hold_for(
+    session: Session,
+    call: Call,
+    rate: Rate,
+    currency: str,
+    *,
+    provider_call_id: str | None,
+    seconds: int,
+    now: datetime,
+) -> WalletOutcome:
+    """This function will set aside what so many seconds of a call cost, known or not.
+
+    Replay: as holds.reserve.
+    """
+    return holds.reserve(
+        session,
+        call.organization_id,
+        call_id=call.id,
+        provider_call_id=provider_call_id,
+        amount_micros=max(1, rate.cost_micros(1000 * seconds)),
+        currency=currency,
+        expires_at=hold_end(now, seconds),
+        now=now,
+    )
+
+
+def write_call(session: Session, call: Call, rate: Rate, currency: str, now: datetime) -> None:
+    """This function will add a new call's row, with the rate that holds for all of it."""
+    call.status = CallStatus.ADMITTED
+    call.currency = currency
+    call.micros_per_minute = rate.micros_per_minute
+    call.increment_seconds = rate.increment_seconds
+    call.minimum_micros = rate.minimum_micros
+    call.created_at = now
+    call.tick_at = now if call.metered_from else now + timedelta(seconds=BEGIN_LOOK_SECONDS)
+    session.add(call)
+    session.flush()

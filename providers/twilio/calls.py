@@ -1,0 +1,133 @@
+"""Calls in an account: which of them live, whether one does, and the end of one.
+
+A list is whole or there is none: what was not listed must never be taken for over because an
+answer broke off. The SDK's own lists end where a page does not name the next, and are not used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from twilio.base.exceptions import TwilioException
+from twilio.rest import Client
+
+from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
+from providers.http import Deadline, ask_again
+from providers.twilio.answers import raise_for_answer, raise_for_error
+from providers.twilio.transport import TWILIO_URL
+
+#: The states of a call in which somebody may be talking, or be about to, in their order: a call
+#: that moves on while they are listed is found in the later one.
+_LIVE_STATUSES = ("queued", "ringing", "in-progress")
+#: Those in which it is over. Source: Twilio's specification, call_enum_status.
+_OVER_STATUSES = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+#: Calls on one page of a list: Twilio's most.
+_PAGE_SIZE = 1_000
+#: Twilio's code for a call that is over already. Source: twilio.com/docs/api/errors.
+_NOT_IN_PROGRESS = 21220
+_NOT_FOUND = 404
+_CALL_SID = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
+
+
+def live_calls(sdk: Client, sid: str, deadline: Deadline) -> list[str]:
+    """This function will list the calls of an account that are not over, each once, all pages.
+
+    Raises: Refused SUBACCOUNT_MISSING, ProviderUnavailable (also for an answer of which the rest
+    cannot be had), CredentialsRejected, HeldBack.
+    """
+    base = f"/2010-04-01/Accounts/{sid}/Calls.json?"
+    found: dict[str, None] = {}
+    for status in _LIVE_STATUSES:
+        path: str | None = base + urlencode({"Status": status, "PageSize": _PAGE_SIZE})
+        while path is not None:
+            page = ask_again(partial(_page, sdk, path, sid), deadline)
+            found.update(dict.fromkeys(_sids_of(page)))
+            path = _next_of(page, base)
+    return list(found)
+
+
+def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
+    """This function will end a call, also one of a suspended account; False if it was over.
+
+    Raises: Refused (INVALID_ID; CALL_MISSING where the account has no such call),
+    OutcomeUnknown, ProviderUnavailable, CredentialsRejected, HeldBack.
+    """
+    _check_sid(call_sid)
+    try:
+        call = sdk.api.v2010.accounts(sid).calls(call_sid).update(status="completed")
+    except TwilioException as error:
+        if getattr(error, "code", None) == _NOT_IN_PROGRESS:
+            return False
+        if getattr(error, "status", None) == _NOT_FOUND:
+            raise Refused("CALL_MISSING", call_sid, external_id=sid) from None
+        raise_for_error(error, sid)
+    except (ValueError, TypeError, AttributeError):
+        raise OutcomeUnknown("the answer cannot be read") from None
+    if call.sid != call_sid:
+        raise OutcomeUnknown("the answer is about something else")
+    return True
+
+
+def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bool | None:
+    """This function will tell whether a call is not over yet; None where the account has none such.
+
+    Raises: Refused (INVALID_ID, UNKNOWN_STATUS), ProviderUnavailable, CredentialsRejected,
+    HeldBack.
+    """
+    _check_sid(call_sid)
+
+    def ask() -> bool | None:
+        try:
+            call = sdk.api.v2010.accounts(sid).calls(call_sid).fetch()
+        except TwilioException as error:
+            if getattr(error, "status", None) == _NOT_FOUND:
+                return None
+            raise_for_error(error, sid)
+        except (ValueError, TypeError, AttributeError):
+            raise ProviderUnavailable("the answer cannot be read") from None
+        if call.sid != call_sid:
+            raise ProviderUnavailable("the answer is about another call")
+        if call.status not in _LIVE_STATUSES and call.status not in _OVER_STATUSES:
+            raise Refused("UNKNOWN_STATUS", "call", external_id=call_sid)
+        return call.status in _LIVE_STATUSES
+
+    return ask_again(ask, deadline)
+
+
+def _page(sdk: Client, path: str, sid: str) -> dict[str, Any]:
+    answer = sdk.request("GET", f"{TWILIO_URL}{path}")
+    if answer.status_code != 200:
+        raise_for_answer(answer, sid)
+    # The transport lets only JSON objects through.
+    page: dict[str, Any] = json.loads(answer.text)
+    return page
+
+
+def _sids_of(page: dict[str, Any]) -> list[str]:
+    calls = page.get("calls")
+    if not isinstance(calls, list):
+        raise ProviderUnavailable("the answer is no list of calls")
+    sids = [one.get("sid") if isinstance(one, dict) else None for one in calls]
+    if not all(isinstance(one, str) and _CALL_SID.fullmatch(one) for one in sids):
+        raise ProviderUnavailable("the answer lists something else than calls")
+    return [str(one) for one in sids]
+
+
+def _next_of(page: dict[str, Any], base: str) -> str | None:
+    # The last page says null; one that says nothing at all may have lost its rest.
+    path = page.get("next_page_uri", "")
+    if path is None:
+        return None
+    # Our credentials go with it: it stays at this account's calls.
+    if not isinstance(path, str) or not path.startswith(base):
+        raise ProviderUnavailable("the answer does not say where its rest is")
+    return path
+
+
+def _check_sid(call_sid: str) -> None:
+    if not _CALL_SID.fullmatch(call_sid):
+        raise Refused("INVALID_ID", "not a call's sid")

@@ -1,0 +1,183 @@
+"""Calls of which two things are said or done that do not go together: who pays, and what ends."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from domain.calls import status, watch
+from domain.calls.admission import withdraw
+from domain.calls.doors import DoorKind
+from domain.calls.ticks import Ticked
+from domain.calls.watch import ABSENT_SECONDS, expire_unasked
+from tests.domain.calls.calls_by_hand import CENT, Line, execute, later
+from tests.domain.support import forget_jobs
+from tests.world import make_organization
+
+OVER = 930
+
+
+@pytest.fixture
+def other(shared):
+    return Line(shared, make_organization(shared))
+
+
+def absent(line, now, call_id):
+    line.do(lambda s: watch.call_is_absent(s, line.id, call_id, now))
+
+
+# Who pays
+
+
+def test_ids_that_a_stranger_gives_along_do_not_have_another_organization_pay(line, other):
+    # Given a call that is reserved for, and a stranger who calls another organization's number and
+    # names it
+    line.reserve("c1", provider=None)
+    ours = {"organization_id": line.id, "call_id": "c1"}
+    other.hear(f"w-{other.id}", "in_progress", later(5), **ours)
+    # Then the one whose number it is pays, and the reserved call waits for its own word
+    (call,) = other.calls()
+    assert (call.provider_call_id, call.fail_open) == (f"w-{other.id}", False)
+    assert line.call("c1").provider_call_id is None
+    other.report(call, 10, later(20), **ours)
+    assert (line.cents(), other.cents()) == ((100, 30, 0), (90, 0, 0))
+
+
+def test_one_that_two_organizations_could_have_is_not_a_third_ones_that_it_names(line, other):
+    third = Line(line.database, make_organization(line.database))
+    other.door(DoorKind.ASSISTANT, other.assistant_id)
+    assert not line.hear(
+        f"v-{line.id}",
+        "in_progress",
+        assistant_id=other.assistant_id,
+        organization_id=third.id,
+        call_id="call_given",
+    )
+    assert line.calls() == other.calls() == third.calls() == []
+
+
+@pytest.mark.parametrize("direction", ["web", "outbound"])
+def test_only_one_that_rang_in_can_have_been_let_in_without_a_door(line, direction):
+    # Whoever begins a call from a browser gives along what he likes
+    assert not line.hear(
+        f"v-{line.id}",
+        "in_progress",
+        phone_number_id=None,
+        direction=direction,
+        organization_id=line.id,
+        call_id="call_given",
+    )
+    assert line.calls() == []
+
+
+def test_what_a_call_that_is_over_has_of_the_debt_limit_is_not_lent_again(line):
+    # Given a call that talked on the debt limit, is over, and whose report is late; and another
+    line.debt(60)
+    first = line.let_in()
+    line.reserve("c2", seconds=40)
+    line.tick(later(53))
+    assert line.call(first).debt_micros == 60 * CENT
+    line.hear(line.call(first), "ended", later(115))
+    # When the other has talked for nearly all that it was given
+    line.hear(line.call("c2"), "in_progress", later(116))
+    now = later(116 + 33)
+    remaining = line.do(
+        lambda s: (
+            status.check_status(
+                s, "c2", organization_id=line.id, said_seconds=0, now=now
+            ).remaining_seconds
+        )
+    )
+    # Then it gets nothing of what the first has used, and nothing comes to be owed
+    assert remaining == 7
+    assert line.tick(now) == Ticked(ended=1)
+    assert line.call("c2").debt_micros == 0
+    line.report(line.call(first), 115, later(160))
+    line.report(line.call("c2"), 40, later(161))
+    assert line.cents() == (-55, 0, 0)
+
+
+# What ends
+
+
+@pytest.mark.parametrize("how", ["expired", "withdrawn"])
+def test_one_that_was_to_end_before_it_was_given_up_is_ended_when_it_talks(line, how):
+    # Given a call that was to end, and was then given up: its ending is over
+    line.reserve("c1", seconds=30, provider=None)
+    assert line.decide("c1", later(5))
+    if how == "expired":
+        assert line.do(lambda s: expire_unasked(s, line.id, later(OVER))) == ["c1"]
+    else:
+        assert line.do(lambda s: withdraw(s, line.id, "c1", later(OVER)))
+    forget_jobs(line.database, line.id)
+    # When it talks all the same
+    line.hear(f"v-{line.id}", "in_progress", later(940), organization_id=line.id, call_id="c1")
+    # Then it is told to end again
+    assert line.call("c1").settled_at is None
+    assert line.jobs("end_call") == ["c1"]
+
+
+def test_one_that_its_provider_does_not_know_is_extended_no_more_and_given_back(line):
+    # Given a call that was let in, and of which Vapi knows nothing
+    call_id = line.let_in()
+    absent(line, later(ABSENT_SECONDS), call_id)
+    # Then nobody extends its hold any more, so that it comes to its end
+    assert line.tick(later(ABSENT_SECONDS)) == Ticked()
+    assert line.hold(call_id).extensions == 0
+    absent(line, later(60 + 900), call_id)
+    assert line.cents() == (100, 0, 0)
+    assert line.call(call_id).settled_by == "expiry"
+
+
+def test_one_that_its_provider_did_not_know_and_that_talks_is_metered_again(line):
+    call_id = line.let_in()
+    absent(line, later(ABSENT_SECONDS), call_id)
+    line.hear(line.call(call_id), "in_progress", later(130))
+    assert line.call(call_id).tick_at == later(130)
+
+
+def test_one_that_another_answer_let_in_is_not_withdrawn(line):
+    # Given a request whose answer was late, and which was asked again and answered meanwhile
+    made = line.admit(external_id=f"v-{line.id}")
+    again = line.admit(later(1), external_id=f"v-{line.id}")
+    assert (made.is_new, again.is_new, again.call_id) == (True, False, made.call_id)
+    # When the late one is undone
+    assert not line.do(lambda s: withdraw(s, line.id, made.call_id, later(2)))
+    # Then the call that was let in keeps its hold
+    assert line.cents() == (100, 60, 0)
+
+
+def test_calls_that_nobody_can_tell_of_do_not_keep_others_from_being_asked_about(line, monkeypatch):
+    # Given as many calls as one sweep takes, asked about before, whose answers say nothing
+    monkeypatch.setattr(watch, "SWEEP_MAX", 1)
+    # Others of this database may be due as well, so that these are the oldest of all
+    line.reserve("c1")
+    line.reserve("c2")
+    execute(
+        line.database,
+        "UPDATE calls SET created_at = :at WHERE organization_id = :org AND id = 'c1'",
+        org=line.id,
+        at=later(-100_000),
+    )
+    execute(
+        line.database,
+        "UPDATE calls SET created_at = :at WHERE organization_id = :org AND id = 'c2'",
+        org=line.id,
+        at=later(-90_000),
+    )
+    asked = []
+    for now in (later(161), later(222)):
+        forget_jobs(line.database, line.id)
+        line.do(partial(watch.sweep, now=now, report_seconds=120, silent_seconds=0))
+        asked += line.jobs("look_at_call")
+    assert asked == ["c1", "c2"]
+
+
+@pytest.mark.parametrize(("cents", "refusal"), [(22, "INSUFFICIENT_FUNDS"), (23, None)])
+def test_one_that_would_be_ended_at_once_is_not_let_in(shared, org, cents, refusal):
+    # Given a margin of twenty seconds, which is more than the platform's shortest call
+    line = Line(shared, org, cents=cents)
+    line.terms(warn_before_seconds=0, margin_seconds=20)
+    assert line.admit().refusal == refusal
+    assert not line.calls() or not line.tick(later(0)).ended

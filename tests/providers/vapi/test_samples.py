@@ -1,0 +1,80 @@
+"""Every public sample has a defined reading, and those that decide money one that stands here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from base.enums import CallDirection, CallStatus
+from base.facts import CallAsk, CallFacts, CallReport, OtherReport, PredialAsk
+from providers.errors import MalformedWebhook
+from providers.vapi import messages
+from tests.providers.support import SAMPLES, sample
+
+NAMES = sorted(path.name for path in (SAMPLES / "vapi").glob("*.json"))
+
+
+def read(name: str) -> messages.VapiMessage:
+    return messages.parse(sample(f"vapi/{name}").read_bytes())
+
+
+def facts_of(name: str) -> CallFacts:
+    report = messages.report_of(read(name))
+    assert isinstance(report, CallReport)
+    return report.facts
+
+
+@pytest.mark.parametrize("name", NAMES or ["absent"])
+def test_every_sample_has_a_defined_reading(name):
+    message = read(name)
+    kind = json.loads(sample(f"vapi/{name}").read_text())["message"]["type"]
+    assert message.type == kind
+    assert 0 < len(messages.external_id_of(message)) <= 200
+    assert message.sent_ms is not None
+    if kind == messages.ASSISTANT_REQUEST:
+        assert isinstance(messages.call_ask_of(message), CallAsk)
+    elif kind == messages.PREDIAL:
+        assert isinstance(messages.predial_of(message), PredialAsk)
+    elif kind not in (messages.STATUS_UPDATE, messages.END_OF_CALL_REPORT):
+        assert messages.report_of(message) == OtherReport(kind)
+    elif "call" in message.content:
+        assert isinstance(messages.report_of(message), CallReport)
+    else:
+        with pytest.raises(MalformedWebhook):
+            messages.report_of(message)
+
+
+def test_the_call_that_comes_in_is_asked_about():
+    ask = messages.call_ask_of(read("01_assistant-request_inbound.json"))
+    assert (ask.our_number, ask.their_party) == ("+15005550001", "…0006")
+    assert (ask.direction, ask.assistant_id) == (CallDirection.INBOUND, None)
+
+
+def test_a_stale_copy_of_the_call_is_not_believed_about_its_end():
+    facts = facts_of("04_status-update_ended.json")
+    assert (facts.status, facts.oddities) == (CallStatus.ENDED, ("stale_status",))
+    assert facts.ended_reason == "customer-ended-call"
+
+
+def test_a_report_is_read_exactly():
+    facts = facts_of("07_end-of-call-report_customer-ended.json")
+    assert (facts.duration_ms, facts.provider_cost_micros) == (127_598, 193_100)
+    assert facts.oddities == ()
+
+
+def test_a_count_that_contradicts_the_instants_is_named_and_not_taken():
+    facts = facts_of("08_end-of-call-report_exceeded-max-duration.json")
+    assert (facts.duration_ms, facts.oddities) == (127_598, ("durations_disagree",))
+
+
+def test_a_report_without_any_duration_has_none():
+    facts = facts_of("91_odd_null_duration.json")
+    assert (facts.duration_ms, facts.never_connected) == (None, False)
+    assert facts.started_at is not None
+
+
+def test_what_is_slow_is_no_end_and_what_is_new_is_kept():
+    assert messages.is_ignored(read("14_hang.json").type)
+    assert messages.is_ignored(read("17_conversation-update.json").type)
+    assert not messages.is_ignored(read("93_odd_unknown_type.json").type)

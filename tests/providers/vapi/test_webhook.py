@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from base.settings import Settings
+from providers.errors import ForgedWebhook
+from providers.vapi.webhook import TOLERANCE_SECONDS, VapiWebhookVerifier
+from tests.running_sandbox import House
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+BODY = b'{"message":{"type":"hang"}}'
+AT = str(int(NOW.timestamp()))
+
+
+def verifier(**settings: str) -> VapiWebhookVerifier:
+    names = {name.lower(): value for name, value in settings.items()}
+    return VapiWebhookVerifier.from_settings(Settings.model_validate(names))
+
+
+def is_proved(one: VapiWebhookVerifier, body: bytes = BODY, **headers: str) -> bool:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        one.prove(given, body, now=NOW)
+    except ForgedWebhook:
+        return False
+    return True
+
+
+def signature(
+    secret: str = "key", body: bytes = BODY, at: str = AT, algorithm: str = "sha256"
+) -> str:
+    return hmac.new(secret.encode(), at.encode() + b"." + body, algorithm).hexdigest()
+
+
+@pytest.mark.parametrize("settings", [{}, {"VAPI_SERVER_SECRET": " , "}])
+def test_without_a_credential_nothing_is_ever_proved(settings):
+    one = verifier(**settings)
+    for headers in (
+        {},
+        {"authorization": "Bearer "},
+        {"authorization": "Bearer ,"},
+        {"x_vapi_secret": ""},
+        {"x_vapi_secret": ","},
+        {"x_signature": signature(""), "x_timestamp": AT},
+    ):
+        assert not is_proved(one, **headers)
+
+
+def test_a_secret_is_taken_as_bearer_and_as_vapis_own_header():
+    one = verifier(VAPI_SERVER_SECRET="s3cret")
+    assert is_proved(one, authorization="Bearer s3cret")
+    assert is_proved(one, authorization="bearer  s3cret ")
+    assert is_proved(one, x_vapi_secret="s3cret")
+    # And beside another credential of the server's own
+    assert is_proved(one, x_vapi_secret="s3cret", authorization="Bearer somebody's")
+    assert is_proved(one, x_vapi_secret="somebody's", authorization="Bearer s3cret")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": "s3cret"},
+        {"authorization": "Basic s3cret"},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer "},
+        {"authorization": "Bearer s3cre"},
+        {"authorization": "Bearer s3crett"},
+        {"authorization": "Bearer S3CRET"},
+        {"authorization": "Bearer s3cret, other"},
+        {"x_vapi_secret": "wrong"},
+        {"x_vapi_secret": "Bearer s3cret"},
+        {"x_secret": "s3cret"},
+        {"x_vapi_signature": "s3cret"},
+    ],
+)
+def test_a_missing_or_wrong_secret_is_a_forgery(headers):
+    assert not is_proved(verifier(VAPI_SERVER_SECRET="s3cret"), **headers)
+
+
+def test_two_secrets_are_taken_while_they_rotate_and_never_their_list():
+    one = verifier(VAPI_SERVER_SECRET="old, new")
+    assert is_proved(one, authorization="Bearer old")
+    assert is_proved(one, x_vapi_secret="new")
+    for wrong in ("old, new", "old,new", "", ",", "third"):
+        assert not is_proved(one, x_vapi_secret=wrong)
+
+
+@pytest.mark.parametrize("name", ["authorization", "x_vapi_secret", "x_signature", "x_timestamp"])
+@pytest.mark.parametrize("text", ["Bearer ß\xff", "\u20ac", "\ud800", "\x00", "\uff11\uff17"])
+def test_a_header_beyond_ascii_does_no_harm(name, text):
+    good = {
+        "authorization": "Bearer s3cret",
+        "x_signature": signature(),
+        "x_timestamp": AT,
+    }
+    one = verifier(VAPI_SERVER_SECRET="s3cret", VAPI_HMAC_SECRET="key")
+    assert is_proved(one, **good)
+    # A second credential that is junk takes nothing from the first
+    assert is_proved(one, **{**good, name: text}) == (name == "x_vapi_secret")
+
+
+def test_a_secret_beyond_ascii_is_compared_as_it_was_sent():
+    one = verifier(VAPI_SERVER_SECRET="grüße")
+    assert is_proved(one, x_vapi_secret="grüße".encode().decode("latin-1"))
+    assert not is_proved(one, x_vapi_secret="gr??e")
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512", "sha1"])
+@pytest.mark.parametrize("at", [AT, f"{AT}000", f"{AT}123"])
+def test_a_signature_is_taken_by_the_configured_algorithm_alone(algorithm, at):
+    # Given a credential that signs by one algorithm
+    one = verifier(VAPI_HMAC_SECRET="key", VAPI_HMAC_ALGORITHM=algorithm)
+    for other in ("sha256", "sha512", "sha1", "md5"):
+        made = signature(at=at, algorithm=other)
+        # Then that one is taken, with a time in seconds or in milliseconds
+        assert is_proved(one, x_signature=made, x_timestamp=at) == (other == algorithm)
+        assert is_proved(one, x_signature=f"{other}={made.upper()}", x_timestamp=at) == (
+            other == algorithm
+        )
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x_signature": signature()},
+        {"x_timestamp": AT},
+        {"x_signature": "", "x_timestamp": AT},
+        {"x_signature": signature(), "x_timestamp": ""},
+        {"x_signature": signature()[:-1], "x_timestamp": AT},
+        {"x_signature": signature() + "0", "x_timestamp": AT},
+        {"x_signature": signature("other"), "x_timestamp": AT},
+        {"x_signature": signature(""), "x_timestamp": AT},
+        {"x_signature": signature(body=BODY + b" "), "x_timestamp": AT},
+        {"x_signature": signature(at=f"{AT}0"), "x_timestamp": AT},
+        {"x_signature": hmac.new(b"key", BODY, "sha256").hexdigest(), "x_timestamp": AT},
+        {"x_signature": hashlib.sha256(BODY).hexdigest(), "x_timestamp": AT},
+        {"x_vapi_signature": signature(), "x_timestamp": AT},
+    ],
+)
+def test_a_missing_or_wrong_signature_is_a_forgery(headers):
+    assert not is_proved(verifier(VAPI_HMAC_SECRET="key"), **headers)
+
+
+@pytest.mark.parametrize(
+    "at", ["soon", "-1", "1e9", "1777896000.0", "0", " ", "9" * 16, "1_777_896_000", "²"]
+)
+def test_a_time_that_is_no_number_near_ours_is_a_forgery(at):
+    made = signature(at=at.strip()) if at.isascii() else signature()
+    assert not is_proved(verifier(VAPI_HMAC_SECRET="key"), x_signature=made, x_timestamp=at)
+
+
+@pytest.mark.parametrize("unit", [1, 1000])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_signed_time_may_be_just_so_far_from_ours(unit, sign):
+    one = verifier(VAPI_HMAC_SECRET="key")
+    for seconds, taken in ((TOLERANCE_SECONDS, True), (TOLERANCE_SECONDS + 1, False)):
+        at = str(int((NOW + timedelta(seconds=sign * seconds)).timestamp()) * unit)
+        assert is_proved(one, x_signature=signature(at=at), x_timestamp=at) is taken
+
+
+def test_a_configured_signature_is_demanded_and_so_is_a_configured_secret():
+    # Given both, Then neither proves a message alone
+    one = verifier(VAPI_HMAC_SECRET="key", VAPI_SERVER_SECRET="s3cret")
+    signed = {"x_signature": signature(), "x_timestamp": AT}
+    assert not is_proved(one, authorization="Bearer s3cret")
+    assert not is_proved(one, **signed)
+    assert not is_proved(one, body=BODY + b" ", authorization="Bearer s3cret", **signed)
+    assert is_proved(one, authorization="Bearer s3cret", **signed)
+
+
+def test_the_signatures_headers_may_have_other_names():
+    one = verifier(
+        VAPI_HMAC_SECRET="key",
+        VAPI_HMAC_HEADER="X-Hook-Signature",
+        VAPI_HMAC_TIMESTAMP_HEADER="X-Hook-Time",
+    )
+    assert is_proved(one, x_hook_signature=signature(), x_hook_time=AT)
+    assert not is_proved(one, x_signature=signature(), x_timestamp=AT)
+
+
+@pytest.mark.parametrize(
+    ("mode", "algorithm", "unit"),
+    [
+        ("bearer", "sha256", "ms"),
+        ("x-vapi-secret", "sha256", "ms"),
+        ("hmac", "sha256", "ms"),
+        ("hmac", "sha512", "seconds"),
+        ("hmac", "sha1", "ms"),
+    ],
+)
+def test_what_the_stand_in_sends_is_proved_and_its_forgeries_are_not(
+    sandbox: House, listener, mode, algorithm, unit
+):
+    # Given a Vapi that proves itself in one of its ways
+    sandbox.control(
+        "POST",
+        "/vapi/authentication",
+        {"mode": mode, "algorithm": algorithm, "timestamp_unit": unit},
+    )
+    known = sandbox.info["vapi"]
+    one = verifier(
+        **(
+            {"VAPI_HMAC_SECRET": known["hmac_secret"], "VAPI_HMAC_ALGORITHM": algorithm}
+            if mode == "hmac"
+            else {"VAPI_SERVER_SECRET": known["server_secret"]}
+        )
+    )
+    forgeries = ["credential", "body", "stale"] if mode == "hmac" else ["credential"]
+    # When it sends a genuine message and each forgery
+    for forge in (None, *forgeries):
+        sandbox.control("POST", "/vapi/messages", {"type": "hang", "forge": forge})
+        heard = listener.heard.pop()
+        headers = {name.lower(): value for name, value in heard.headers.items()}
+        # Then only the genuine one is proved
+        if forge is None:
+            one.prove(headers, heard.body, now=datetime.now(UTC))
+        else:
+            with pytest.raises(ForgedWebhook):
+                one.prove(headers, heard.body, now=datetime.now(UTC))
