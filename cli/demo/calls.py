@@ -30,6 +30,8 @@ _THREE_MINUTES = 180 * 10_000
 #: it has to be, since the machine may have much else to do.
 TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
 _AT_ONCE = 10
+#: The verdict on a call that is not answered yet.
+_UNDECIDED = "undecided"
 #: A deaf call ends by Twilio, in the third round: some four seconds after the first word at best.
 _DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
 #: Seconds in which an organization may spend, once it has paid.
@@ -102,15 +104,18 @@ class Phone:
 
     def verdicts(self, ids: Sequence[str]) -> list[str]:
         """What was decided of each call."""
-        return [str((self.seen(one)["decision"] or {}).get("verdict")) for one in ids]
+        return [(self.seen(one)["decision"] or {}).get("verdict", _UNDECIDED) for one in ids]
 
     def over(self, ids: Sequence[str]) -> int:
         """How many of the calls are over at the provider."""
         return sum(self.seen(one)["ended"] is not None for one in ids)
 
     def calls(self) -> list[Call]:
-        """The organization's calls as we know them."""
-        query = select(Call).where(Call.organization_id == self.on.organization_id)
+        """The organization's calls as we know them, but for any that was decided on too late."""
+        query = select(Call).where(
+            Call.organization_id == self.on.organization_id,
+            Call.settled_by.is_distinct_from("withdrawn"),
+        )
         return self.on.database.run(lambda session: list(session.scalars(query)))
 
     def settled(self) -> int:
@@ -221,6 +226,13 @@ def no_money(on: Set, report: Report) -> None:
 def _ring_ten(phone: Phone, report: Report, **more: Any) -> list[str]:
     report.tell("a cent a second; each call may last 18 s if all ten share alike")
     ids = phone.ring(_AT_ONCE, **more)
+    wait_until(lambda: _UNDECIDED not in phone.verdicts(ids), limit_seconds=_OPEN_SECONDS)
+    refused = [one for one, was in zip(ids, phone.verdicts(ids), strict=True) if was == "refused"]
+    if refused:
+        # Whoever is not answered within two seconds is refused, which a machine that has much else
+        # to do brings about; what is shown here is how calls end.
+        report.tell(f"{len(refused)} were not answered in time, and ring once more")
+        ids = [one for one in ids if one not in refused] + phone.ring(len(refused), **more)
     report.eventually("all ten are let in", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
     report.eventually("all ten talk", lambda: phone.times("in_progress"), _AT_ONCE)
     return ids

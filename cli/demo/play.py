@@ -56,11 +56,12 @@ def _all_runs(on: Set, report: Report) -> None:
 
 def _play_calls(on: Set, report: Report) -> None:
     _all_runs(on, report)
+    # First, so that the ten find an ingress that has answered before.
+    calls.no_money(on, report)
     calls.ten_on_one_wallet(on, report)
     calls.ten_that_hear_nothing(on, report)
     calls.lost_reports(on, report)
     calls.frozen(on, report)
-    calls.no_money(on, report)
     report.scene("Nothing is left over")
     report.eventually("no job is left", on.unfinished, 0)
     report.check("no job is dead", on.count(Job, Job.dead_at.is_not(None)), 0)
