@@ -21,6 +21,14 @@ _SILENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
+class Paced:
+    """How long each request took, in seconds from when it was due, and the body it was answered."""
+
+    seconds: list[float]
+    bodies: list[bytes]
+
+
+@dataclass(frozen=True)
 class Sent:
     """What came of it: how many were answered 200, in how long, and how busy the sender was."""
 
@@ -87,13 +95,13 @@ def drip(port: int, requests: list[bytes], *, per_second: float) -> None:
             _check(connection.recv(65_536), connection)
 
 
-def pace(port: int, requests: list[bytes], *, per_second: float, connections: int) -> list[float]:
+def pace(port: int, requests: list[bytes], *, per_second: float, connections: int) -> Paced:
     """This function will send each request at its own instant, and give how long each took.
 
     Open-loop: the time counts from when a request was due, so that one that had to wait for the
-    answers before it is late and not left out. Seconds. Raises: SystemExit as send_all.
+    answers before it is late and not left out. Raises: SystemExit as send_all.
     """
-    took = [0.0] * len(requests)
+    paced = Paced([0.0] * len(requests), [b""] * len(requests))
     began = time.monotonic() + 0.2
     failed: list[BaseException] = []
 
@@ -105,8 +113,9 @@ def pace(port: int, requests: list[bytes], *, per_second: float, connections: in
                     due = began + number / per_second
                     time.sleep(max(0.0, due - time.monotonic()))
                     connection.sendall(requests[number])
-                    _check(connection.recv(65_536), connection)
-                    took[number] = time.monotonic() - due
+                    answer = _check(connection.recv(65_536), connection)
+                    paced.seconds[number] = time.monotonic() - due
+                    paced.bodies[number] = answer.partition(b"\r\n\r\n")[2]
         except BaseException as error:
             failed.append(error)
 
@@ -117,7 +126,7 @@ def pace(port: int, requests: list[bytes], *, per_second: float, connections: in
         thread.join()
     if failed:
         raise SystemExit(f"a sender failed: {failed[0]}")
-    return took
+    return paced
 
 
 def _send_next(
@@ -135,7 +144,7 @@ def _close(selector: selectors.BaseSelector, connection: object) -> None:
     connection.close()  # type: ignore[attr-defined]
 
 
-def _check(answer: bytes, connection: object) -> None:
+def _check(answer: bytes, connection: object) -> bytes:
     """Reads to the answer's end, which nearly always came in one piece, and looks at its status."""
     while not _is_whole(answer):
         more = connection.recv(65_536)  # type: ignore[attr-defined]
@@ -144,6 +153,7 @@ def _check(answer: bytes, connection: object) -> None:
         answer += more
     if not answer.startswith(b"HTTP/1.1 200"):
         raise SystemExit(f"not accepted: {answer[:400]!r}")
+    return answer
 
 
 def _is_whole(answer: bytes) -> bool:

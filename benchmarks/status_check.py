@@ -1,7 +1,8 @@
 """status_check: how long the status check takes at 200 requests a second, by 99 of 100 of them.
 
 The baseline is an empty route of Starlette at the same rate, sent the same requests. Calls are
-many and live, each on a wallet of its own.
+many and live, each on a wallet of its own. Every answer is compared with what that wallet pays for,
+to the second, and after each round the wallets with what they were: asking changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from benchmarks.house import House, free_port
 from benchmarks.measure import Timing, timing
-from benchmarks.phones import open_phone
+from benchmarks.phones import RATE, open_phone
 from benchmarks.sender import pace
 from benchmarks.webhooks import http_request
 from db.engine import clock
@@ -24,6 +25,16 @@ _PER_SECOND = 200
 _CONNECTIONS = 16
 _CALLS = 200
 _PATH = "/api/vapi/webhook/status-check"
+#: What each wallet pays for, what of it a hold covers, and what is said to have been talked, in
+#: seconds.
+_PAID_SECONDS, _HELD_SECONDS, _TALKED_SECONDS = 3_600, 300, 30
+_RIGHT = {"endCall": False, "remainingSeconds": _PAID_SECONDS - _TALKED_SECONDS}
+
+_CHANGED = """
+    SELECT count(*) FROM calls c JOIN wallets w USING (organization_id)
+    WHERE c.provider_call_id = ANY (%s) AND ((w.balance_micros, w.held_micros) <> (%s, %s)
+        OR c.settled_at IS NOT NULL OR c.end_decided_at IS NOT NULL)
+"""
 
 
 def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
@@ -38,27 +49,29 @@ def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
                 f"http://127.0.0.1:{empty_port}/readyz",
             )
         )
-        calls = _make_calls(house)
+        calls = make_calls(house, _CALLS)
         secret = house.sandbox["vapi"]["server_secret"]
         count = round(_PER_SECOND * max(seconds, 1))
-        requests = [_request(calls[number % len(calls)], secret) for number in range(count)]
+        requests = [ask_about(calls[number % len(calls)], secret) for number in range(count)]
         measured: dict[int, list[list[float]]] = {ours_port: [], empty_port: []}
         for _ in range(rounds):
             for port, rounds_of in measured.items():
                 # What is only done once, such as making connections, is done before.
                 pace(port, requests[:_CONNECTIONS], per_second=_PER_SECOND, connections=1)
-                rounds_of.append(
-                    pace(port, requests, per_second=_PER_SECOND, connections=_CONNECTIONS)
-                )
+                paced = pace(port, requests, per_second=_PER_SECOND, connections=_CONNECTIONS)
+                rounds_of.append(paced.seconds)
+                if port == ours_port:
+                    check_answers(house, calls, paced.bodies)
     limit = "goal: p99 at most 4 times the baseline's, and under 15"
     return [timing("status_check", limit, measured[ours_port], measured[empty_port])]
 
 
-def _make_calls(house: House) -> list[str]:
+def make_calls(house: House, count: int) -> list[str]:
+    """This function will make calls that are reserved for, a wallet each, and give their ids."""
     calls: list[str] = []
     with closing(house.database()) as database:
-        for _ in range(_CALLS):
-            phone = open_phone(house, database, Terms(), seconds=3_600)
+        for _ in range(count):
+            phone = open_phone(house, database, Terms(), seconds=_PAID_SECONDS)
             call_id = str(uuid.uuid4())
 
             def reserve(session: Any, phone: Any = phone, call_id: str = call_id) -> Any:
@@ -67,7 +80,7 @@ def _make_calls(house: House) -> list[str]:
                     phone.organization_id,
                     call_id=call_id,
                     provider_call_id=call_id,
-                    estimated_seconds=300,
+                    estimated_seconds=_HELD_SECONDS,
                     now=clock(session),
                 )
 
@@ -78,7 +91,21 @@ def _make_calls(house: House) -> list[str]:
     return calls
 
 
-def _request(call_id: str, secret: str) -> bytes:
-    body = json.dumps({"call": {"id": call_id}, "message": {"durationSeconds": 30}}).encode()
+def check_answers(house: House, calls: list[str], bodies: list[bytes]) -> None:
+    """This function will compare the answers, and what they were made of, with what they must be.
+
+    Raises: SystemExit unless each was right, and asking changed nothing.
+    """
+    if wrong := [body for body in bodies if json.loads(body) != _RIGHT]:
+        raise SystemExit(f"wrong: {len(wrong)} of {len(bodies)} answers, as {wrong[0]!r}")
+    paid, held = (RATE.cost_micros(1000 * one) for one in (_PAID_SECONDS, _HELD_SECONDS))
+    if changed := house.ask(_CHANGED, calls, paid, held):
+        raise SystemExit(f"wrong: asking changed {changed} wallets")
+
+
+def ask_about(call_id: str, secret: str) -> bytes:
+    """This function will write a status check as Vapi proves it."""
+    message = {"durationSeconds": _TALKED_SECONDS}
+    body = json.dumps({"call": {"id": call_id}, "message": message}).encode()
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
     return http_request(_PATH, headers, body)

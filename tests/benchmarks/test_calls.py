@@ -1,0 +1,180 @@
+"""The benchmarks of calls: they do what they say they do, and end where the outcome is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import psycopg
+import pytest
+
+from base.enums import EndCause
+from benchmarks.callers import Order, run_callers
+from benchmarks.kill import killed_calls
+from benchmarks.pgbench import find_pgbench
+from benchmarks.reserve_commit import check_baseline, check_cycles, hand_written
+from benchmarks.sender import pace
+from benchmarks.status_check import ask_about, check_answers, make_calls
+from benchmarks.webhooks import http_request
+from db.call_models import Call
+from db.engine import driver_url
+from domain.calls.endings import decide_ending
+from domain.calls.rows import call_and_wallet
+from tests.workers.phone import Phone
+
+_HELD_BACK_SECONDS = 0.3
+
+
+@pytest.fixture
+def slow_server():
+    """Answers each request with its path, the first one only after a while; gives its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            is_first = True
+            while asked := connection.recv(65_536):
+                if is_first:
+                    time.sleep(_HELD_BACK_SECONDS)
+                    is_first = False
+                path = asked.split(b" ")[1]
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path)
+                )
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    thread.join()
+    listener.close()
+
+
+@contextlib.contextmanager
+def tampering(bench):
+    """The owner's own connection, which alone can do what the guards are there to see."""
+    with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+        yield owner
+
+
+def test_a_request_that_waited_for_the_answer_before_it_is_late_and_not_left_out(slow_server):
+    requests = [http_request(f"/{number}", {}, b"") for number in range(5)]
+    paced = pace(slow_server, requests, per_second=100, connections=1)
+    assert paced.bodies == [b"/0", b"/1", b"/2", b"/3", b"/4"]
+    # Each was due 10 ms after the one before it, and none could be sent before the first's answer.
+    for number, seconds in enumerate(paced.seconds):
+        assert seconds >= _HELD_BACK_SECONDS - number / 100
+
+
+def test_requests_are_not_sent_faster_than_their_rate(ingress):
+    requests = [http_request("/readyz", {}, b"").replace(b"POST", b"GET", 1)] * 10
+    began = time.monotonic()
+    pace(ingress.port, requests, per_second=50, connections=5)
+    assert time.monotonic() - began >= 9 / 50
+
+
+def test_an_answer_other_than_yes_ends_a_paced_benchmark(ingress):
+    # Not Vapi's, and so the company's own, whose tokens nobody has set up here.
+    forged = ask_about("nobody's", "not the secret")
+    with pytest.raises(SystemExit, match=r"not accepted: .* 503"):
+        pace(ingress.port, [forged], per_second=100, connections=1)
+
+
+def test_status_checks_are_answered_to_the_second_and_change_nothing(ingress, house):
+    calls = make_calls(house, 3)
+    secret = house.sandbox["vapi"]["server_secret"]
+    requests = [ask_about(call_id, secret) for call_id in calls * 2]
+    paced = pace(ingress.port, requests, per_second=200, connections=2)
+    check_answers(house, calls, paced.bodies)
+    assert len(paced.bodies) == 6
+
+
+def test_a_wrong_answer_or_a_wallet_that_asking_changed_ends_the_benchmark(house):
+    calls = make_calls(house, 1)
+    with pytest.raises(SystemExit, match="1 of 1 answers"):
+        check_answers(house, calls, [b'{"endCall": false, "remainingSeconds": 3569}'])
+    house.ask(
+        "SELECT wallet_credit(organization_id, 'k', 1, 'USD', 'credit', 'x', '', now()) FROM calls"
+    )
+    with pytest.raises(SystemExit, match="changed 1 wallets"):
+        check_answers(house, calls, [])
+
+
+@pytest.mark.parametrize("door", ["holds", "domain_holds"])
+def test_each_cycle_reserves_extends_and_commits_once(door, bench):
+    wallets = bench.make_wallets(2)
+    _, answered = run_callers(Order(bench.app_url, door, wallets, 2, 0.5), processes=1)
+    assert answered
+    check_cycles(bench, wallets, answered)
+    with pytest.raises(SystemExit, match=f"{answered} cycles for {answered + 1}"):
+        check_cycles(bench, wallets, answered + 1)
+
+
+def test_a_cycle_left_half_done_ends_the_benchmark(bench):
+    (organization_id,) = bench.make_wallets(1)
+    with tampering(bench) as owner:
+        owner.execute(
+            "SELECT reserve_call_credits(%s, 'half', NULL, 60, 'USD', now() + interval '1 hour',"
+            " now())",
+            (organization_id,),
+        )
+    with pytest.raises(SystemExit, match="1 odd holds"):
+        check_cycles(bench, [organization_id], 1)
+
+
+@pytest.mark.skipif(find_pgbench() is None, reason="pgbench is not installed")
+def test_the_baseline_does_the_same_work_and_is_added_up(bench):
+    assert hand_written(bench, 1) > 0
+    with tampering(bench) as owner:
+        owner.execute(
+            "UPDATE baseline.call_wallets SET held_micros = held_micros + 1"
+            " WHERE organization_id = 'org_1'"
+        )
+    with pytest.raises(SystemExit, match="of the baseline's wallets"):
+        check_baseline(bench)
+
+
+def ended_for_its_credit(world, phone: Phone) -> Call:
+    call_id = phone.call()
+
+    def decide(session, now):
+        call, _ = call_and_wallet(session, phone.id, call_id)
+        assert decide_ending(session, call, EndCause.CREDIT_GONE, now)
+
+    world.do(decide)
+    phone.run_until_over(call_id)
+    return phone.row(call_id)
+
+
+def test_a_killed_call_is_timed_by_both_sides_from_its_decision(world, house):
+    row = ended_for_its_credit(world, Phone(world))
+    (killed,) = killed_calls(house, talk_seconds=0)
+    assert killed.told == (row.ended_seen_at - row.end_decided_at).total_seconds()
+    # The sandbox tells milliseconds, without what is left of one.
+    assert -0.001 < killed.ended <= killed.told
+    assert killed.late == (row.end_decided_at - row.metered_from).total_seconds()
+
+
+def test_a_call_that_was_not_ended_by_us_is_not_counted_as_killed(world, house):
+    phone = Phone(world)
+    call_id = phone.call()
+    provider_call_id = phone.row(call_id).provider_call_id
+    world.sandbox.control("POST", f"/vapi/calls/{provider_call_id}/end", {})
+
+    def decide(session, now):
+        call, _ = call_and_wallet(session, phone.id, call_id)
+        assert decide_ending(session, call, EndCause.CREDIT_GONE, now)
+
+    world.do(decide)
+    phone.run_until_over(call_id)
+    with pytest.raises(SystemExit, match="customer-ended-call"):
+        killed_calls(house, talk_seconds=0)
+
+
+def test_a_call_charged_a_micro_too_much_ends_the_benchmark(world, house):
+    row = ended_for_its_credit(world, Phone(world))
+    house.ask("UPDATE calls SET cost_micros = cost_micros + 1 WHERE id = %s", row.id)
+    with pytest.raises(SystemExit, match="wrong"):
+        killed_calls(house, talk_seconds=0)
