@@ -41,7 +41,7 @@ def shown(run, provider: str, call_class: str) -> dict:
 
 def test_every_circuit_is_listed_with_its_limit(run):
     rows = json.loads(run("provider", "list", "--json")[1])
-    assert [one["provider"] for one in rows] == ["paypal"] * 3 + ["twilio"] * 3
+    assert [one["provider"] for one in rows] == ["paypal"] * 3 + ["twilio"] * 3 + ["vapi"] * 3
     assert {one["circuit"] for one in rows} == {"closed"}
     assert shown(run, "twilio", "bulk")["per second"] == 50
     assert shown(run, "twilio", "safety")["per second"] is None
