@@ -100,8 +100,11 @@ def share_out(
 
 
 def seconds_to_end_in_time(terms: Terms) -> int:
-    """This function will give how long a talk must be paid for so that its end comes within it."""
-    return terms.margin_seconds + math.ceil(LEAD_SECONDS)
+    """This function will give the shortest talk, when paid for, that is not ended at once.
+
+    And whose end, however late its first tick, comes within what is paid.
+    """
+    return math.floor(terms.margin_seconds + LEAD_SECONDS) + 1
 
 
 def first_step_seconds(rate: Rate, terms: Terms) -> int:

@@ -71,8 +71,10 @@ def lead_all(line, orders):
     assert line.alerts("call_differs") == line.alerts("call_unsettled") == []
 
 
-def test_every_order_of_words_comes_to_the_same_end_and_the_same_cost(line):
-    lead_all(line, list(permutations(WORDS)))
+@pytest.mark.parametrize("first", WORDS)
+def test_every_order_of_words_comes_to_the_same_end_and_the_same_cost(line, first):
+    rest = [word for word in WORDS if word != first]
+    lead_all(line, [(first, *others) for others in permutations(rest)])
 
 
 def test_every_order_around_an_early_look_does(line):
