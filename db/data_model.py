@@ -105,5 +105,6 @@ COUNTERPARTS: tuple[Counterpart, ...] = (
     Counterpart("UNIQUE(call_id)", "constraint", "call_holds.call_holds_pkey"),
     Counterpart("idx_calls_cost", "index", "calls_cost"),
     Counterpart("idx_calls_appointment_id", "index", "calls_appointment"),
+    Counterpart("idx_appointments_call_id", "index", "calls_id"),
     Counterpart("idx_appointments_vapi_call_id", "constraint", "calls.calls_provider_call"),
 )
