@@ -14,6 +14,8 @@ from base.clock import wait_until
 from ingress.app import build_app
 from ingress.protocol import BoundedProtocol
 from providers import registry
+from tests.ingress.backend import Backend
+from tests.ingress.callers import Signer
 from tests.ingress.house import Ingress
 from tests.workers.conftest import processes
 
@@ -28,8 +30,18 @@ def start_ingress(sandbox):
 
 
 @pytest.fixture
-def ingress(start_ingress, settings):
-    return start_ingress(settings)
+def signer(tmp_path):
+    return Signer(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def ingress(start_ingress, settings, signer):
+    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
+
+
+@pytest.fixture
+def backend(world, ingress, signer):
+    return Backend(world, ingress, signer)
 
 
 @contextlib.contextmanager

@@ -10,50 +10,9 @@ from domain import operators
 from ingress.api.door import ApiDoor
 from ingress.api.openapi import document
 from ingress.api.routes import routes
-from tests.ingress.callers import Caller, Signer, send
+from tests.ingress.backend import COMMIT, Backend, is_problem
+from tests.ingress.callers import send
 from tests.ingress.cuttable import Way
-from tests.world import World
-
-RESERVE, COMMIT = "/api/billing/reserve-credits", "/api/billing/commit-credits"
-
-
-class Backend:
-    """The company's backend, with a token for one organization."""
-
-    def __init__(self, world: World, ingress, signer: Signer) -> None:
-        self.caller = Caller(world)
-        self.client = ingress.client
-        self.headers = signer.headers(self.caller.id)
-
-    def post(self, path: str, /, **body):
-        return self.client.post(path, json=body, headers=self.headers)
-
-    def get(self, path: str, **query):
-        return self.client.get(path, params=query, headers=self.headers)
-
-    def reserve(self, call_id: str = "test-1", **more):
-        return self.post(RESERVE, **{"callId": call_id, "estimatedMinutes": 1} | more)
-
-
-@pytest.fixture
-def signer(tmp_path):
-    return Signer(tmp_path / "keys.json")
-
-
-@pytest.fixture
-def ingress(start_ingress, settings, signer):
-    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
-
-
-@pytest.fixture
-def backend(world, ingress, signer):
-    return Backend(world, ingress, signer)
-
-
-def is_problem(answer, status: int, title: str) -> bool:
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    assert (answer.status_code, answer.json()["title"]) == (status, title), answer.text
-    return True
 
 
 def test_a_reservation_holds_what_the_estimate_costs(backend):

@@ -4,23 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ingress.callers import Signer
-from tests.ingress.test_api import COMMIT, RESERVE, Backend, is_problem
-
-
-@pytest.fixture
-def signer(tmp_path):
-    return Signer(tmp_path / "keys.json")
-
-
-@pytest.fixture
-def ingress(start_ingress, settings, signer):
-    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
-
-
-@pytest.fixture
-def backend(world, ingress, signer):
-    return Backend(world, ingress, signer)
+from tests.ingress.backend import COMMIT, RESERVE, is_problem
 
 
 @pytest.mark.parametrize(

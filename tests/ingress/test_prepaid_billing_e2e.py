@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from db.models import WalletEntry
 from domain.assets import deduct_asset_cost
-from tests.ingress.callers import Signer, send
-from tests.ingress.test_api import COMMIT, Backend
+from tests.ingress.backend import COMMIT, Backend
+from tests.ingress.callers import send
 
 STATUS_CHECK = "/api/vapi/webhook/status-check"
 #: A phone number a month, in micros.
 NUMBER_MICROS = 1_150_000
-
-
-@pytest.fixture
-def signer(tmp_path):
-    return Signer(tmp_path / "keys.json")
-
-
-@pytest.fixture
-def ingress(start_ingress, settings, signer):
-    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
-
-
-@pytest.fixture
-def backend(world, ingress, signer):
-    return Backend(world, ingress, signer)
 
 
 def provision(backend: Backend, key: str, micros: int = NUMBER_MICROS):

@@ -7,7 +7,7 @@ import pytest
 from domain import operators, wallet
 from domain.calls import endings, reserving
 from domain.calls.settlement import settle_by_api
-from tests.ingress.callers import Caller, Signer, vapi_headers
+from tests.ingress.callers import Caller, vapi_headers
 from tests.ingress.test_calls_admitted import Way
 
 PATHS = ["/webhooks/vapi/status-check", "/api/vapi/webhook/status-check"]
@@ -32,11 +32,6 @@ def reserve(caller: Caller, call_id: str, vapi_id: str, *, seconds: int) -> None
         )
     )
     assert reserved.outcome.ok
-
-
-@pytest.fixture
-def signer(tmp_path):
-    return Signer(tmp_path / "keys.json")
 
 
 @pytest.fixture

@@ -12,12 +12,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from base.settings import Settings
 from ingress.api.tokens import BadToken, Keys, NotConfigured, Tokens, read_keys
-from tests.ingress.callers import Signer
-
-
-@pytest.fixture
-def signer(tmp_path):
-    return Signer(tmp_path / "keys.json")
 
 
 @pytest.fixture
