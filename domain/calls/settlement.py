@@ -54,7 +54,7 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
     Replay: a call is settled once; another word afterwards moves nothing, and a person is told if
     the call would have cost otherwise by it. One that was closed without a price is billed by it.
     """
-    duration_ms = 0 if facts.never_connected else facts.duration_ms
+    duration_ms = 0 if facts.never_connected or _never_began(call, facts, by) else facts.duration_ms
     if duration_ms is None and by == "report":
         stage_for(session, LOOK_AT_CALL, [call])
         return
@@ -167,6 +167,17 @@ def close_expired(session: Session, call: Call, now: datetime) -> None:
     if call.settled_at is None:
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, "expiry", None
         note(session, call, "expired", now)
+
+
+def _never_began(call: Call, facts: CallFacts, by: str) -> bool:
+    """Whether a caller hung up before anybody answered: the provider's whole answer has an end, no
+    start, no cost and nothing that cannot be read, and nobody has said that it talked.
+
+    Source: Vapi's call object, which has no startedAt then.
+    """
+    has_end_only = facts.ended_at is not None and facts.duration_ms is None
+    is_sound = not facts.provider_cost_micros and not facts.oddities
+    return by == "look" and has_end_only and call.started_at is None and is_sound
 
 
 def _metered_ms(call: Call) -> int | None:

@@ -136,6 +136,32 @@ def test_where_the_answer_has_none_either_our_own_meter_tells(reserved):
     assert reserved.alerts("call_unsettled") == []
 
 
+def test_who_hung_up_while_it_rang_pays_nothing(line):
+    call_id = line.let_in()
+    line.hear(line.call(call_id), "ended", later(20))
+    line.look(line.call(call_id), "ended", later(60), ended_at=later(20))
+    assert line.cents() == (100, 0, 0)
+    assert (line.call(call_id).duration_ms, line.call(call_id).settled_by) == (0, "look")
+    assert line.alerts("call_unsettled") == []
+
+
+@pytest.mark.parametrize(
+    "found", [{"provider_cost_micros": 1}, {"oddities": ("startedAt",)}], ids=["cost", "unreadable"]
+)
+def test_an_end_without_a_start_is_not_believed_where_something_speaks_against_it(line, found):
+    call_id = line.let_in()
+    line.hear(line.call(call_id), "ended", later(20))
+    line.look(line.call(call_id), "ended", later(60), ended_at=later(20), **found)
+    assert line.call(call_id).settled_at is None
+    assert len(line.alerts("call_unsettled")) == 1
+
+
+def test_one_that_talked_by_its_own_word_is_metered_though_the_answer_has_no_start(reserved):
+    reserved.hear(reserved.call(), "ended", later(33))
+    reserved.look(reserved.call(), "ended", later(60), ended_at=later(33))
+    assert reserved.call().cost_micros == 23 * CENT
+
+
 def test_our_own_meter_never_tells_of_more_than_the_longest_call(reserved):
     reserved.hear(reserved.call(), "ended", later(10 + 2 * 43_260))
     reserved.look(reserved.call(), "ended", later(10 + 2 * 43_260))
@@ -181,6 +207,7 @@ def test_who_says_so_first_settles_and_the_same_again_changes_nothing(reserved):
 
 @pytest.mark.parametrize("other", ["report", "look"])
 def test_another_word_afterwards_moves_nothing_and_is_told(reserved, other):
+    reserved.hear(reserved.call(), "ended", later(33))
     reserved.settle_by_api("c1", 20, later(40))
     before = everything(reserved.database, reserved.id)
     if other == "report":
@@ -197,6 +224,7 @@ def test_another_word_afterwards_moves_nothing_and_is_told(reserved, other):
 
 
 def test_all_at_once_settle_once(reserved):
+    reserved.hear(reserved.call(), "ended", later(33))
     call = reserved.call()
     jobs = [patiently(lambda: reserved.report(call, 20, later(50)))] * 4
     jobs += [patiently(lambda: reserved.look(call, "ended", later(50), duration_ms=20_000))] * 4
@@ -223,6 +251,7 @@ def test_one_that_was_charged_otherwise_by_its_hold_alone_is_a_persons(reserved)
 
 
 def test_the_api_settles_and_answers_the_same_again_and_refuses_another(reserved):
+    reserved.hear(reserved.call(), "ended", later(33))
     assert reserved.settle_by_api("c1", 20, later(40)).ok
     assert reserved.call().settled_by == "api"
     assert reserved.settle_by_api("c1", 20, later(41)).replayed
