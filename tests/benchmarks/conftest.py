@@ -7,9 +7,9 @@ import pytest
 from benchmarks.house import House
 from benchmarks.server import Bench
 from cli.supervisor import Supervisor
-from tests.ingress.conftest import ingress, start_ingress
+from tests.ingress.conftest import ingress, signer, start_ingress
 
-__all__ = ["ingress", "start_ingress"]
+__all__ = ["ingress", "signer", "start_ingress"]
 
 
 @pytest.fixture

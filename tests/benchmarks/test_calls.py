@@ -76,9 +76,8 @@ def test_requests_are_not_sent_faster_than_their_rate(ingress):
 
 
 def test_an_answer_other_than_yes_ends_a_paced_benchmark(ingress):
-    # Not Vapi's, and so the company's own, whose tokens nobody has set up here.
     forged = ask_about("nobody's", "not the secret")
-    with pytest.raises(SystemExit, match=r"not accepted: .* 503"):
+    with pytest.raises(SystemExit, match=r"not accepted: .* 401"):
         pace(ingress.port, [forged], per_second=100, connections=1)
 
 
