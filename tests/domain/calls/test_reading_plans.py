@@ -71,7 +71,7 @@ def test_no_reading_goes_through_all_calls(crowd, shared, asked):
 
 
 def test_a_report_over_all_organizations_reads_its_days_alone(crowd, shared):
-    # A hundred organizations are too few for the planner of PostgreSQL 15 to go by each of them.
+    # That of Debian, 15, reads all of them here.
     if shared.run(lambda session: session.scalar(text("SHOW server_version_num"))) < "180000":
         pytest.skip("planned otherwise before PostgreSQL 18")
     work = partial(reading.costs_by_day, **WEEK)
