@@ -21,7 +21,8 @@ class Way:
         self._open: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self._port = 0
-        #: While set, what the server answers is lost.
+        #: While set, what the server answers is lost, and so is all that it would say on those
+        #: connections later: a host that has vanished does not even hang up.
         self.deaf = threading.Event()
         #: While set, the next commit is carried out, and its answer and connection are lost.
         self.loses_commits = threading.Event()
@@ -77,6 +78,7 @@ class Way:
         return server
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        is_silent = False
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if answers and self.late_seconds:
@@ -84,8 +86,11 @@ class Way:
                 if not answers and b"COMMIT" in data and self.loses_commits.is_set():
                     self._lose_commit(source, sink, data)
                     break
-                if not (answers and self.deaf.is_set()):
+                is_silent = is_silent or (answers and self.deaf.is_set())
+                if not is_silent:
                     sink.sendall(data)
+        if is_silent:
+            return
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from base.enums import FreezeReason
 from domain import operators, wallet
 from domain.calls import endings, reserving
 from domain.calls.settlement import settle_by_api
@@ -123,6 +124,26 @@ def test_a_frozen_an_ended_and_a_settled_call_must_end_and_why_is_said(caller, i
     assert ask(ingress, "vapi-1", headers).json()["endCall"] is True
     caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
     assert ask(ingress, "vapi-1", headers).json()["reason"] == "CALL_ENDED"
+
+
+def test_a_frozen_call_whose_end_is_not_decided_yet_must_end_but_for_one_that_is_only_reported(
+    caller, ingress
+):
+    def freeze(reason: FreezeReason) -> None:
+        caller.world.do(
+            lambda session, now: wallet.freeze(
+                session, caller.id, reason, by="me", why="test", now=now
+            )
+        )
+
+    # Given the end of a subscription that is reported: the call runs on its hold, and no further
+    freeze(FreezeReason.SUBSCRIPTION_INACTIVE)
+    answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
+    assert answer == {"endCall": False, "remainingSeconds": 70}
+    # And a freeze of any other kind, which no posture has followed yet
+    freeze(FreezeReason.DISPUTE)
+    answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
+    assert (answer["endCall"], answer["reason"]) == (True, "FROZEN_WALLET")
 
 
 @pytest.mark.parametrize(
