@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -196,17 +197,21 @@ def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
 def test_while_the_database_is_silent_all_are_refused_in_time_and_then_let_in_again(
     caller, far, way
 ):
-    # Given a database that answers nothing any more, and more calls than are decided at once
-    assert "assistantId" in send(far, caller.message("assistant-request")).json()
+    def all_at_once(message: Callable[[], dict]) -> list[dict]:
+        with ThreadPoolExecutor(AT_ONCE_MAX + 8) as pool:
+            sent = [
+                pool.submit(lambda: send(far, message()).json()) for _ in range(AT_ONCE_MAX + 8)
+            ]
+            return [one.result() for one in sent]
+
+    # Given a connection for each decision, and a database that then answers nothing any more
+    way.late_seconds = 0.05
+    all_at_once(lambda: {"type": "campaign.predial", "campaignId": "nobody's"})
+    way.late_seconds = 0.0
     way.deaf.set()
+    # When more calls ring in than are decided at once
     began = time.monotonic()
-    with ThreadPoolExecutor(AT_ONCE_MAX + 8) as pool:
-        answers = list(
-            pool.map(
-                lambda _: send(far, caller.message("assistant-request")).json(),
-                range(AT_ONCE_MAX + 8),
-            )
-        )
+    answers = all_at_once(lambda: caller.message("assistant-request"))
     # Then each is refused aloud, long before the platform gives up
     assert answers == [REFUSED] * (AT_ONCE_MAX + 8)
     assert time.monotonic() - began < ANSWER_SECONDS + 3
