@@ -169,6 +169,23 @@ def test_a_call_that_is_not_the_only_one_is_not_acted_on(call, org, run, databas
     assert data(run, "call", "show", call, "--org", org)["we ended it for"] is None
 
 
+def test_an_appointments_calls_are_not_acted_on_by_its_name_when_they_are_several(
+    call, org, run, database
+):
+    # Given an appointment that two calls were made about
+    reserve(database, org, "visit-2")
+    # When the appointment is named
+    for act in (("end",), ("settle", "--seconds", "1")):
+        line = refused(run, "call", *act, "appointment-1", "--org", org, "--why", "x")
+        # Then neither call is touched, and both are named
+        assert call in line and "visit-2" in line
+    for one in (call, "visit-2"):
+        shown = data(run, "call", "show", one)
+        assert (shown["we ended it for"], shown["cost"]) == (None, None)
+    # And whoever looks is shown the newest
+    assert data(run, "call", "show", "appointment-1")["call"] == "visit-2"
+
+
 def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
     # When each of the changes is asked for as data
     why = ("--why", "the contract", "--by", "ann")
