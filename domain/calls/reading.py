@@ -156,11 +156,7 @@ def list_calls(
     place = tuple_(Call.created_at, Call.organization_id, Call.id)
     if after is not None:
         last = _at_cursor(session, after)
-        statement = statement.where(
-            # Said twice: the indexes begin with the time, or with the organization before it.
-            Call.created_at <= last.created_at,
-            place < (last.created_at, last.organization_id, last.id),
-        )
+        statement = statement.where(place < (last.created_at, last.organization_id, last.id))
     return session.scalars(
         statement.order_by(Call.created_at.desc(), Call.organization_id.desc(), Call.id.desc())
         .limit(min(limit, PAGE_MAX))
