@@ -38,8 +38,9 @@ _INSTANTS = """
 """
 _WRONG = """
     SELECT count(*) FROM calls c JOIN wallets w USING (organization_id)
-    WHERE w.balance_micros <> %s - c.cost_micros OR w.balance_micros < 0 OR w.held_micros <> 0
-        OR w.owed_micros <> 0
+    WHERE (w.balance_micros, w.held_micros, w.owed_micros)
+            IS DISTINCT FROM (%s - c.cost_micros, 0, 0)
+        OR w.balance_micros < 0
 """
 
 
@@ -85,11 +86,20 @@ def _round(house: House, port: int) -> list[Killed]:
             _ring(house, phones[first : first + _AT_ONCE])
             due = first + _AT_ONCE
             wait(lambda due=due: house.ask(_ENDED) >= due, "calls that have ended")  # type: ignore[misc]
-    wrong = house.ask(_WRONG, RATE.cost_micros(1000 * _SECONDS))
+    check_wallets(house, RATE.cost_micros(1000 * _SECONDS))
     killed = killed_calls(house, talk_seconds=_SECONDS - seconds_to_end_in_time(_TERMS))
-    if wrong or len(killed) != _CALLS:
-        raise SystemExit(f"wrong: {wrong} wallets, {len(killed)} ended for their credit")
+    if len(killed) != _CALLS:
+        raise SystemExit(f"wrong: {len(killed)} of {_CALLS} ended for their credit")
     return killed
+
+
+def check_wallets(house: House, funded_micros: int) -> None:
+    """This function will compare each caller's wallet with what its one call cost.
+
+    Raises: SystemExit unless it paid that and no more, holds nothing and owes nothing.
+    """
+    if wrong := house.ask(_WRONG, funded_micros):
+        raise SystemExit(f"wrong: {wrong} wallets")
 
 
 def killed_calls(house: House, *, talk_seconds: int) -> list[Killed]:

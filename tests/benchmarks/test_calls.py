@@ -7,12 +7,14 @@ import socket
 import threading
 import time
 
+import httpx
 import psycopg
 import pytest
 
+from base.clock import wait_until
 from base.enums import EndCause
 from benchmarks.callers import Order, run_callers
-from benchmarks.kill import killed_calls
+from benchmarks.kill import check_wallets, killed_calls
 from benchmarks.pgbench import find_pgbench
 from benchmarks.reserve_commit import check_baseline, check_cycles, hand_written
 from benchmarks.sender import pace
@@ -22,7 +24,8 @@ from db.call_models import Call
 from db.engine import driver_url
 from domain.calls.endings import decide_ending
 from domain.calls.rows import call_and_wallet
-from tests.workers.phone import Phone
+from domain.calls.terms import Terms
+from tests.workers.phone import LIMIT_SECONDS, Phone
 
 _HELD_BACK_SECONDS = 0.3
 
@@ -111,16 +114,29 @@ def test_each_cycle_reserves_extends_and_commits_once(door, bench):
         check_cycles(bench, wallets, answered + 1)
 
 
-def test_a_cycle_left_half_done_ends_the_benchmark(bench):
+def test_a_cycle_that_was_not_extended_ends_the_benchmark(bench):
     (organization_id,) = bench.make_wallets(1)
     with tampering(bench) as owner:
         owner.execute(
-            "SELECT reserve_call_credits(%s, 'half', NULL, 60, 'USD', now() + interval '1 hour',"
+            "SELECT reserve_call_credits(%s, 'c', NULL, 100, 'USD', now() + interval '1 hour',"
             " now())",
             (organization_id,),
         )
-    with pytest.raises(SystemExit, match="1 odd holds"):
+        owner.execute(
+            "SELECT commit_reserved_credits(%s, 'c', 70, 'USD', now())", (organization_id,)
+        )
+    with pytest.raises(SystemExit, match=r"1 odd holds, \(0,\) wallets"):
         check_cycles(bench, [organization_id], 1)
+
+
+def test_a_wallet_with_a_micro_too_much_ends_the_benchmark(bench):
+    (organization_id,) = bench.make_wallets(1)
+    with tampering(bench) as owner:
+        owner.execute(
+            "SELECT wallet_credit(%s, 'k', 1, 'USD', 'credit', 'x', '', now())", (organization_id,)
+        )
+    with pytest.raises(SystemExit, match=r"0 odd holds, \(1,\) wallets"):
+        check_cycles(bench, [organization_id], 0)
 
 
 @pytest.mark.skipif(find_pgbench() is None, reason="pgbench is not installed")
@@ -135,14 +151,17 @@ def test_the_baseline_does_the_same_work_and_is_added_up(bench):
         check_baseline(bench)
 
 
-def ended_for_its_credit(world, phone: Phone) -> Call:
-    call_id = phone.call()
-
-    def decide(session, now):
+def decide(world, phone: Phone, call_id: str) -> None:
+    def work(session, now):
         call, _ = call_and_wallet(session, phone.id, call_id)
         assert decide_ending(session, call, EndCause.CREDIT_GONE, now)
 
-    world.do(decide)
+    world.do(work)
+
+
+def ended_for_its_credit(world, phone: Phone) -> Call:
+    call_id = phone.call()
+    decide(world, phone, call_id)
     phone.run_until_over(call_id)
     return phone.row(call_id)
 
@@ -156,20 +175,37 @@ def test_a_killed_call_is_timed_by_both_sides_from_its_decision(world, house):
     assert killed.late == (row.end_decided_at - row.metered_from).total_seconds()
 
 
-def test_a_call_that_was_not_ended_by_us_is_not_counted_as_killed(world, house):
+def test_a_call_whose_customer_hung_up_is_not_counted_as_killed(world, house):
+    # Given one that heard the words that end a call, and whose customer was faster
     phone = Phone(world)
     call_id = phone.call()
-    provider_call_id = phone.row(call_id).provider_call_id
+    provider_call_id = str(phone.row(call_id).provider_call_id)
+    control_url = phone.seen(provider_call_id)["call"]["monitor"]["controlUrl"]
+    httpx.post(control_url, json={"type": "say", "content": Terms().ending_text}, trust_env=False)
+    assert wait_until(lambda: phone.seen(provider_call_id)["spoken"], limit_seconds=LIMIT_SECONDS)
     world.sandbox.control("POST", f"/vapi/calls/{provider_call_id}/end", {})
-
-    def decide(session, now):
-        call, _ = call_and_wallet(session, phone.id, call_id)
-        assert decide_ending(session, call, EndCause.CREDIT_GONE, now)
-
-    world.do(decide)
+    # When its end is decided and found done
+    decide(world, phone, call_id)
     phone.run_until_over(call_id)
+    # Then
     with pytest.raises(SystemExit, match="customer-ended-call"):
         killed_calls(house, talk_seconds=0)
+
+
+def test_a_call_that_was_told_something_else_ends_the_benchmark(world, house):
+    phone = Phone(world)
+    phone.terms(ending_text="Please hold the line.")
+    ended_for_its_credit(world, phone)
+    with pytest.raises(SystemExit, match="Please hold the line"):
+        killed_calls(house, talk_seconds=0)
+
+
+def test_the_caller_of_a_killed_call_has_paid_for_it_and_no_more(world, house):
+    phone = Phone(world, micros=1_000_000)
+    ended_for_its_credit(world, phone)
+    check_wallets(house, 1_000_000)
+    with pytest.raises(SystemExit, match="1 wallets"):
+        check_wallets(house, 1_000_001)
 
 
 def test_a_call_charged_a_micro_too_much_ends_the_benchmark(world, house):
