@@ -40,10 +40,12 @@ __all__ = [
 log = get_logger(__name__)
 T = TypeVar("T")
 
-#: How often a deadlock or a serialization failure re-runs the function, the first run included.
+#: How often what others did re-runs the function, the first run included.
 _RUNS_MAX = 3
 #: Longest wait before such a re-run, in seconds; the wait itself is drawn by chance.
 _RERUN_WAIT_SECONDS = 0.05
+#: What another transaction is to blame for: run again, the function meets what that one left.
+_OVERTAKEN = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
 #: What the function itself is to blame for: run again, it would most likely end the same way.
 _TOO_SLOW = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
 
@@ -100,10 +102,11 @@ class Database:
     def run(self, fn: Callable[[Session], T]) -> T:
         """This function will run fn(session) in one transaction and commit it.
 
-        Replay: fn is run again, at most three times in all, after a deadlock or a serialization
-        failure. Raises: DatabaseBusy when nothing was committed and later may work; OutcomeUnknown
-        when the connection was lost in the commit itself, so that the caller repeats by key;
-        and whatever fn raises, after a rollback.
+        Replay: fn is run again, at most three times in all, after a deadlock, a serialization
+        failure, or a unique key that another took before it, which it then finds. Raises:
+        DatabaseBusy when nothing was committed and later may work; OutcomeUnknown when the
+        connection was lost in the commit itself, so that the caller repeats by key; and whatever
+        fn raises, after a rollback.
         """
         for left in range(_RUNS_MAX - 1, -1, -1):
             try:
@@ -112,7 +115,7 @@ class Database:
                 raise DatabaseBusy("database: every pooled connection is in use") from error
             except DBAPIError as error:
                 cause = error.orig
-                if isinstance(cause, errors.DeadlockDetected | errors.SerializationFailure):
+                if isinstance(cause, _OVERTAKEN):
                     log.warning("transaction re-run", error=type(cause).__name__, left=left)
                     if left:
                         time.sleep(random.uniform(0, _RERUN_WAIT_SECONDS))  # noqa: S311

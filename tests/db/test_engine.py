@@ -9,7 +9,7 @@ import time
 import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown, Refused
@@ -168,6 +168,36 @@ def test_two_transactions_that_lock_in_opposite_order_both_commit(shared, shared
     assert sorted(runs) in (["a", "a", "b"], ["a", "b", "b"])
     loser = max("ab", key=runs.count)
     assert [name_of(shared_urls, row) for row in ("left", "right")] == [loser, loser]
+
+
+def test_a_key_that_another_took_meanwhile_is_found_at_the_second_look(shared):
+    # Given a function that adds what it does not find, and another that is faster
+    found = []
+
+    def work(session):
+        found.append(session.scalar(text("SELECT name FROM organizations WHERE id = 'taken'")))
+        if found == [None]:
+            shared.run(lambda other: (add(other, "taken"), rename(other, "taken", "theirs")))
+        if found[-1] is None:
+            add(session, "taken")
+
+    # When its own addition is refused
+    shared.run(work)
+    # Then it has run again, and found the other's
+    assert found == [None, "theirs"]
+
+
+def test_a_key_that_is_taken_for_good_is_an_error_after_three_runs(shared):
+    shared.run(lambda session: add(session, "for-good"))
+    runs = []
+
+    def work(session):
+        runs.append(1)
+        add(session, "for-good")
+
+    with pytest.raises(IntegrityError, match="organizations_pkey"):
+        shared.run(work)
+    assert len(runs) == 3
 
 
 def test_a_lock_that_is_not_had_in_time_is_not_yet(shared):
