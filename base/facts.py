@@ -18,6 +18,9 @@ from base.enums import (
     TwilioStatus,
 )
 
+#: The longest talk that is believed, in milliseconds: the longest call of a platform, and a minute.
+CALL_DURATION_MS_MAX = 43_260_000
+
 
 @dataclass(frozen=True)
 class SubscriptionReport:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from db.engine import Database, driver_url
 from domain import holds
 from domain.debits import Debit, debit_now
-from domain.wallet import WalletOutcome
+from domain.ledger import WalletOutcome
 
 _AN_HOUR = timedelta(hours=1)
 _SINGLE = "SELECT outcome FROM wallet_debit(%s, %s, %s, %s, 'debit', %s, '', %s)"

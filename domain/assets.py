@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from domain.wallet import WalletOutcome, call_ledger, follow_up, refusable
+from domain.ledger import WalletOutcome, call_ledger, follow_up, refusable
 
 
 def deduct_asset_cost(

@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.models import Wallet, WalletEntry
-from domain.wallet import WalletNotFound, standing_freezes
+from domain.ledger import WalletNotFound
+from domain.wallet import standing_freezes
 
 #: Entries on one page of the history at most.
 PAGE_MAX = 1_000

@@ -15,7 +15,7 @@ from db.combiner import Debit
 from db.engine import Database, forget
 from db.models import Wallet
 from domain.jobs import ENFORCE_ORGANIZATION, stage
-from domain.wallet import WalletOutcome, refusable
+from domain.ledger import WalletOutcome, refusable
 
 __all__ = ["Debit", "debit_many", "debit_now"]
 

@@ -24,9 +24,9 @@ from domain.jobs import (
     JobType,
     stage,
 )
+from domain.ledger import WalletOutcome
 from domain.payments import record_payment
 from domain.posture import apply_posture
-from domain.wallet import WalletOutcome
 
 
 def report(session: Session, event: DisputeReport, now: datetime) -> None:

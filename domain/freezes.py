@@ -15,9 +15,9 @@ from base.outcomes import Refused
 from db.locks import lock_standing, lock_wallet
 from db.models import Wallet, WalletFreeze
 from domain import wallet as wallets
+from domain.ledger import WalletNotFound
 from domain.posture import SYSTEM, Posture, apply_posture
 from domain.settlements import known_dispute
-from domain.wallet import WalletNotFound
 
 _DEBTS = (FreezeReason.REFUND_SHORTFALL, FreezeReason.CALL_SHORTFALL)
 _UNDECIDED = (DisputeState.REPORTED, DisputeState.OPEN)

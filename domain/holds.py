@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from base.enums import HoldStatus
 from db.engine import forget
 from db.models import CallHold, Wallet
-from domain.wallet import WalletNotFound, WalletOutcome, call_ledger, follow_up, refusable
+from domain.ledger import WalletNotFound, WalletOutcome, call_ledger, follow_up, refusable
 
 #: The largest number PostgreSQL's integer holds; an extension beyond it is out of order as well.
 _INTEGER_MAX = 2**31 - 1

@@ -16,11 +16,11 @@ from db.locks import lock_organization, lock_standing
 from db.models import Campaign, TopUpSettings, WalletThreshold
 from domain import thresholds, top_up_terms
 from domain import wallet as wallets
+from domain.ledger import WalletOutcome, call_ledger, refusable
 from domain.notes import check_who_and_why, note_act
 from domain.posture import Posture, apply_posture
 from domain.top_up_rule import Terms
 from domain.top_up_terms import Method
-from domain.wallet import WalletOutcome
 
 
 class CampaignNotFound(Refused):
@@ -131,11 +131,11 @@ def set_debt_limit_by_hand(
     """
     check_who_and_why(by, why)
     lock_organization(session, organization_id)
-    return wallets.call_ledger(
+    return call_ledger(
         session,
         "wallet_set_debt_limit(:org, :limit, :operator, :why, :now)",
         org=organization_id,
-        limit=wallets.refusable(limit_micros),
+        limit=refusable(limit_micros),
         operator=by,
         why=why,
         now=now,

@@ -13,9 +13,9 @@ from db.locks import lock_standing
 from db.models import Organization
 from domain import wallet as wallets
 from domain.jobs import LOOK_AT_PAYMENT, stage
+from domain.ledger import WalletOutcome
 from domain.posture import apply_posture
 from domain.settlements import payment_owner, settle_refund
-from domain.wallet import WalletOutcome
 
 #: Seconds until a refund that is pending is looked at again: no event is promised when it fails.
 PENDING_REFUND_SECONDS = 6 * 3_600.0

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from base.enums import Provider, RefundState
 from base.facts import DisputeFacts, DisputeReport, PaymentFacts, RefundFacts
 from db.models import PaymentDispute, PaymentRefund
-from domain.wallet import WalletOutcome, call_ledger, refusable
+from domain.ledger import WalletOutcome, call_ledger, refusable
 
 #: The only kind of payment so far: money captured in one piece.
 CAPTURE = "capture"

@@ -17,7 +17,7 @@ from base.outcomes import Refused
 from db.locks import lock_organization, lock_wallet
 from db.models import Wallet, WalletThreshold
 from domain.alerts import AlertKind, clear_alerts
-from domain.wallet import WalletNotFound
+from domain.ledger import WalletNotFound
 
 #: Thresholds of one wallet at most: one crossing may write as many rows.
 THRESHOLDS_MAX = 10

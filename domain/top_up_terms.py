@@ -14,9 +14,9 @@ from base.outcomes import Refused
 from db.locks import lock_organization, lock_wallet
 from db.models import TopUpSettings, Wallet
 from domain.alerts import AlertKind, clear_alerts
+from domain.ledger import WalletNotFound
 from domain.top_up_rule import Terms
 from domain.top_ups import expire_decisions
-from domain.wallet import WalletNotFound
 
 #: Charges in 24 hours at most, whatever is agreed.
 DAY_COUNT_MAX = 100

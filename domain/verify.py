@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from domain.chain import Backing, Chain, Entry, Finding, Head, WalletFacts, What, unbacked
-from domain.wallet import WalletNotFound
+from domain.ledger import WalletNotFound
 
 #: Runs a function of a session in a transaction of its own and gives what it gave.
 Run = Callable[[Callable[[Session], Any]], Any]

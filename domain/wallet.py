@@ -5,74 +5,21 @@ A refusal is an answer (`outcome`), not an exception. Amounts are micros, 1 to 1
 
 from __future__ import annotations
 
-import functools
-import re
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
 from base.facts import PaymentFacts
-from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
-from db.engine import forget
-from db.models import Wallet, WalletFreeze
+from db.models import WalletFreeze
 from domain.jobs import ENFORCE_ORGANIZATION, stage
+from domain.ledger import WalletOutcome, call_ledger, follow_up, refusable, require_wallet
 from domain.notes import check_note, check_who_and_why
 
-#: A parameter as it is written here, and not a cast.
-_PARAMETER = re.compile(r"(?<!:):(\w+)")
-#: By the driver too: it is asked after every call's bill and every credit.
-_NEWEST = (
-    "SELECT kind, operation_key FROM wallet_entries"
-    " WHERE organization_id = %(org)s AND entry_no = %(entry_no)s"
-)
 #: The longest override of a freeze: an emergency that lasts longer is no emergency.
 OVERRIDE_DAYS_MAX = 30
-
-
-@dataclass(frozen=True)
-class WalletOutcome:
-    """What an operation came to: "OK" or the refusal's code; a replay answers as the first time.
-
-    One without figures was answered before the ledger was asked.
-    """
-
-    outcome: str
-    replayed: bool
-    entry_no: int | None = None
-    balance_micros: int | None = None
-    held_micros: int | None = None
-    owed_micros: int | None = None
-    available_before_micros: int | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the money moved, now or the first time."""
-        return self.outcome == "OK"
-
-    @property
-    def available_micros(self) -> int:
-        """Balance less holds, after the operation; 0 after a refusal."""
-        return (self.balance_micros or 0) - (self.held_micros or 0)
-
-    @property
-    def crossed_zero(self) -> bool:
-        """Whether available crossed zero now, in either direction; a replay crosses nothing."""
-        before = self.available_before_micros
-        if not self.ok or self.replayed or before is None:
-            return False
-        return (before > 0) != (self.available_micros > 0)
-
-
-class WalletNotFound(Refused):
-    """The organization has no wallet."""
-
-    def __init__(self, organization_id: str) -> None:
-        super().__init__("WALLET_NOT_FOUND", organization_id, organization=organization_id)
 
 
 class UnknownFreeze(Refused):
@@ -236,7 +183,7 @@ def freeze(
     Raises: WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
-    _require_wallet(session, organization_id)
+    require_wallet(session, organization_id)
     placed = session.execute(
         text("SELECT wallet_freeze(:org, :reason, :cause, :by, :why, :now)"),
         {
@@ -267,7 +214,7 @@ def unfreeze(
     WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
-    _require_wallet(session, organization_id)
+    require_wallet(session, organization_id)
     lifted: int = session.execute(
         text("SELECT wallet_unfreeze(:org, :reason, :cause, :by, :why, :now)"),
         {
@@ -302,7 +249,7 @@ def override(
     seconds = (until - now).total_seconds()
     if not 0 < seconds <= OVERRIDE_DAYS_MAX * 86_400:
         raise Refused("INVALID_OVERRIDE", f"the end must lie within {OVERRIDE_DAYS_MAX} days")
-    _require_wallet(session, organization_id)
+    require_wallet(session, organization_id)
     count: int = session.execute(
         text("SELECT wallet_override(:org, :reason, :until, :by, :why, :now)"),
         {
@@ -348,7 +295,7 @@ def rebuild(
     do not add up, or more is held than they leave; WhoAndWhy, InvalidNote.
     """
     check_who_and_why(operator, why)
-    _require_wallet(session, organization_id)
+    require_wallet(session, organization_id)
     outcome = call_ledger(
         session,
         "wallet_rebuild(:org, :operator, :why, :now)",
@@ -360,58 +307,3 @@ def rebuild(
     # Whatever the row said before, its posture was derived from it.
     stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
     return outcome
-
-
-def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutcome:
-    """This function will call one of the ledger's functions; `values` names the wallet as org.
-
-    Changes that wait in the session are not flushed by it.
-    """
-    row = session.connection().exec_driver_sql(_driver_statement(function), values).one()
-    forget(session, Wallet, values["org"])
-    return WalletOutcome(*row)
-
-
-def refusable(amount_micros: int) -> int:
-    """This function will keep an amount within a bigint, and out of bounds if it was so.
-
-    What no bigint holds could not even be refused by the ledger.
-    """
-    return max(-1, min(amount_micros, AMOUNT_MICROS_MAX + 1))
-
-
-def follow_up(
-    session: Session, organization_id: str, outcome: WalletOutcome, *keys: str
-) -> WalletOutcome:
-    """This function will stage the check of posture where an operation gave cause for it.
-
-    A cause is every crossing of available over zero, and, for an operation whose `keys` are given,
-    a freeze that it placed or lifted, which is always its last entry. Replay: stages nothing.
-    """
-    if outcome.crossed_zero or _changed_a_freeze(session, organization_id, outcome, keys):
-        stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
-    return outcome
-
-
-def _changed_a_freeze(
-    session: Session, organization_id: str, outcome: WalletOutcome, keys: tuple[str, ...]
-) -> bool:
-    if not keys or not outcome.ok or outcome.replayed or outcome.available_before_micros is None:
-        return False
-    newest = (
-        session.connection()
-        .exec_driver_sql(_NEWEST, {"org": organization_id, "entry_no": outcome.entry_no})
-        .one()
-    )
-    return newest.operation_key in keys and newest.kind in ("freeze", "unfreeze")
-
-
-@functools.cache
-def _driver_statement(function: str) -> str:
-    """As the driver writes it: SQLAlchemy's text would be read and put together at every call."""
-    return "SELECT * FROM " + _PARAMETER.sub(r"%(\1)s", function)  # noqa: S608
-
-
-def _require_wallet(session: Session, organization_id: str) -> None:
-    if session.get(Wallet, organization_id) is None:
-        raise WalletNotFound(organization_id)

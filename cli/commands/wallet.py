@@ -33,6 +33,7 @@ from cli.commands.shared import (
 from db.engine import Database, clock
 from db.models import WalletEntry, WalletFreeze
 from domain import books, operators, wallet
+from domain.ledger import WalletOutcome
 from domain.posture import Posture
 
 #: The columns of an export, in order.
@@ -176,7 +177,7 @@ def correct(
 
     key = key or new_id("fix")
 
-    def write(session: Session, now: datetime) -> wallet.WalletOutcome:
+    def write(session: Session, now: datetime) -> WalletOutcome:
         currency = books.balance(session, organization_id, now).currency
         return operators.correct_by_hand(
             session,
@@ -209,7 +210,7 @@ def debt_limit(
 ) -> None:
     """Approve a debt limit: only the cost of a call may use it, assets and messages never."""
 
-    def write(session: Session, now: datetime) -> wallet.WalletOutcome:
+    def write(session: Session, now: datetime) -> WalletOutcome:
         currency = books.balance(session, organization_id, now).currency
         return operators.set_debt_limit_by_hand(
             session,

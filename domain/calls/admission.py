@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from base.enums import CallStatus, HoldStatus
 from base.facts import CallAsk, PredialAsk
 from base.ids import new_id
+from base.masking import last_digits
 from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
@@ -22,7 +23,7 @@ from domain.calls.doors import find_door, twilio_account_of
 from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
 from domain.calls.opening import open_call
 from domain.calls.rates import Rate, rate_for
-from domain.calls.rows import call_of_provider, masked, rate_of
+from domain.calls.rows import call_of_provider, rate_of
 from domain.calls.settlement import settle
 from domain.calls.terms import DURATION_SECONDS_MIN, Terms, terms_of
 from domain.posture import can_send
@@ -190,7 +191,7 @@ def _let_in(
         twilio_call_sid=ask.twilio_call_sid,
         twilio_account_sid=twilio_account_of(session, door) or ask.twilio_account_sid,
         direction=ask.direction,
-        our_party=masked(ask.our_number),
+        our_party=last_digits(ask.our_number),
         their_party=ask.their_party,
         assistant_id=door.assistant_id,
         phone_number_id=ask.phone_number_id,

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from base.outcomes import Refused
 from db.call_models import CallDoor
 from db.models import Brand, Wallet
+from domain.ledger import WalletNotFound
 from domain.notes import note_act
-from domain.wallet import WalletNotFound
 
 _ID_LENGTH_MAX = 64
 

@@ -14,7 +14,7 @@ from db.call_models import Call
 from domain import holds
 from domain.calls.rates import Rate
 from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note
-from domain.wallet import WalletOutcome
+from domain.ledger import WalletOutcome
 
 
 def open_call(

@@ -17,8 +17,8 @@ from base.enums import CallDirection
 from base.outcomes import Refused
 from db.call_models import CallRate
 from db.models import Wallet
+from domain.ledger import WalletNotFound
 from domain.notes import check_who_and_why, note_act
-from domain.wallet import WalletNotFound
 
 #: The route whose rate holds where no other fits.
 DEFAULT_ROUTE = "default"

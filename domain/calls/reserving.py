@@ -11,14 +11,15 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.enums import CallDirection
+from base.masking import last_digits
 from db.call_models import Call
 from db.locks import lock_wallet
 from domain.calls.opening import hold_for, open_call
 from domain.calls.rates import rate_for
-from domain.calls.rows import call_of_provider, masked, rate_of
+from domain.calls.rows import call_of_provider, rate_of
 from domain.calls.terms import DURATION_SECONDS_MAX
+from domain.ledger import WalletOutcome
 from domain.posture import can_send
-from domain.wallet import WalletOutcome
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def reserve_for_call(
         id=call_id,
         provider_call_id=provider_call_id,
         direction=CallDirection.OUTBOUND,
-        their_party=masked(number),
+        their_party=last_digits(number),
         appointment_id=appointment_id,
     )
     outcome = open_call(session, call, rate, wallet.currency, seconds=estimated_seconds, now=now)

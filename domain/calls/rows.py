@@ -96,8 +96,3 @@ def stage_for(session: Session, job: JobType, calls: Sequence[Call]) -> None:
             for call in calls
         ],
     )
-
-
-def masked(number: str | None) -> str | None:
-    """This function will keep the last four digits of a number, and that there were more."""
-    return None if not number else f"…{number[-4:]}"

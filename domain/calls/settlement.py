@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus, FaultPolicy, HoldStatus
-from base.facts import CallFacts
+from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
@@ -18,18 +18,15 @@ from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.rows import call_and_wallet, is_priced, mark_odd, note, rate_of, stage_for
 from domain.calls.terms import terms_of
 from domain.jobs import LOOK_AT_CALL
+from domain.ledger import WalletOutcome
 from domain.notes import note_act
-from domain.wallet import WalletOutcome
-
-#: The longest talk that is believed: the platform's longest call, and a minute.
-DURATION_MS_MAX = 43_260_000
 
 
 class InvalidDuration(Refused):
     """A talk is said to have lasted less than nothing, or longer than any call may."""
 
     def __init__(self, call_id: str) -> None:
-        super().__init__("INVALID_DURATION", f"0 to {DURATION_MS_MAX} ms", call=call_id)
+        super().__init__("INVALID_DURATION", f"0 to {CALL_DURATION_MS_MAX} ms", call=call_id)
 
 
 class CallSettled(Refused):
@@ -121,7 +118,7 @@ def settle_by_api(
     CALL_IN_PROGRESS while its provider says that somebody talks, since what is settled is metered
     and ended no more.
     """
-    if not 0 <= duration_ms <= DURATION_MS_MAX:
+    if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
     if call.status in (CallStatus.IN_PROGRESS, CallStatus.FORWARDING) and not is_priced(call):
@@ -149,7 +146,7 @@ def settle_by_hand(
     It is over then for us, whatever its provider says. Units: `duration_ms` 0 to 43,260,000.
     Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled, WhoAndWhy, InvalidNote.
     """
-    if not 0 <= duration_ms <= DURATION_MS_MAX:
+    if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
     if is_priced(call):
@@ -185,7 +182,7 @@ def _metered_ms(call: Call) -> int | None:
     if call.started_at is None or call.metered_from is None or call.ended_seen_at is None:
         return None
     metered = round((call.ended_seen_at - call.metered_from) / timedelta(milliseconds=1))
-    return min(max(0, metered), DURATION_MS_MAX)
+    return min(max(0, metered), CALL_DURATION_MS_MAX)
 
 
 def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:

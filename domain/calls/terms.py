@@ -18,8 +18,8 @@ from base.outcomes import Refused
 from db.call_models import CallTerms
 from db.locks import lock_wallet
 from db.models import Wallet
+from domain.ledger import WalletNotFound
 from domain.notes import check_who_and_why, note_act
-from domain.wallet import WalletNotFound
 
 #: Longest text that is spoken, in characters.
 TEXT_LENGTH_MAX = 500

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from base.enums import CallDirection, CallStatus, EndCause
-from base.facts import CallFacts, CallReport
+from base.facts import CALL_DURATION_MS_MAX, CallFacts, CallReport
 from base.ids import new_id
 from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
@@ -22,7 +22,7 @@ from domain.calls.metering import first_step_seconds
 from domain.calls.opening import open_call, write_call
 from domain.calls.rates import rate_for
 from domain.calls.rows import call_of_provider, is_priced, mark_odd, note, stage_for
-from domain.calls.settlement import DURATION_MS_MAX, settle_by_word
+from domain.calls.settlement import settle_by_word
 from domain.calls.terms import terms_of
 from domain.jobs import END_CALL
 
@@ -217,7 +217,7 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
 
 def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
     """From here on it costs: by our clock, less the time that the provider says has passed."""
-    if talking_ms is not None and not 0 <= talking_ms <= DURATION_MS_MAX:
+    if talking_ms is not None and not 0 <= talking_ms <= CALL_DURATION_MS_MAX:
         # Believed, a timestamp in other units than expected would end the call for want of credit.
         mark_odd(call, "talking_ms")
         talking_ms = None

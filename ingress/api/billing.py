@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from base.facts import CALL_DURATION_MS_MAX
 from base.money import exponent_of, text_from_micros
 from db.models import WalletEntry
 from domain import books, holds
@@ -63,7 +64,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
     """
     fields = asked.fields
     call_id = fields.text("callId")
-    seconds = fields.number("durationSeconds", lowest=0, highest=settlement.DURATION_MS_MAX // 1000)
+    seconds = fields.number("durationSeconds", lowest=0, highest=CALL_DURATION_MS_MAX // 1000)
     fields.nothing_else()
     organization_id = asked.bearer.organization_id
     outcome = settlement.settle_by_api(

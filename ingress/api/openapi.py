@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from domain.calls.settlement import DURATION_MS_MAX
+from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.terms import DURATION_SECONDS_MAX
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 64}
@@ -58,7 +58,7 @@ def _paths() -> dict[str, Any]:
             "calls:write",
             {
                 "callId": _TEXT,
-                "durationSeconds": _up_to(DURATION_MS_MAX // 1000),
+                "durationSeconds": _up_to(CALL_DURATION_MS_MAX // 1000),
             },
             ["callId", "durationSeconds"],
         ),

@@ -15,17 +15,23 @@ from hashlib import sha256
 from typing import Any
 
 from base.enums import CallDirection
-from base.facts import CallAsk, CallReport, OtherReport, PredialAsk, Report
+from base.facts import (
+    CALL_DURATION_MS_MAX,
+    CallAsk,
+    CallReport,
+    OtherReport,
+    PredialAsk,
+    Report,
+)
+from base.masking import last_digits
 from providers.errors import MalformedWebhook
 from providers.vapi.fields import read_object
 from providers.vapi.readings import (
-    DURATION_MS_MAX,
     ID_LENGTH_MAX,
     account_of,
     call_facts,
     call_id_of,
     direction_of,
-    last_digits,
     leg_of,
     text_of,
 )
@@ -245,7 +251,7 @@ def _talking_ms(sent_ms: int | None, started_at: datetime | None) -> int | None:
         return None
     talking_ms = sent_ms - (started_at - _EPOCH) // timedelta(milliseconds=1)
     # A clock that says more than the longest call says nothing: it would bill all of that at once.
-    return max(0, talking_ms) if talking_ms <= DURATION_MS_MAX else None
+    return max(0, talking_ms) if talking_ms <= CALL_DURATION_MS_MAX else None
 
 
 def _milliseconds_of(value: object) -> int | None:

@@ -12,23 +12,20 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from base.enums import CallDirection, CallStatus
-from base.facts import CallFacts
+from base.facts import CALL_DURATION_MS_MAX, CallFacts
+from base.masking import last_digits
 from providers.instants import instant_of
 
 #: Longest id that is believed, in characters.
 ID_LENGTH_MAX = 64
 #: Where our ids stand in the metadata that a call is given along, and bears from then on.
 OUR_ORGANIZATION, OUR_CALL = "holdfast_organization", "holdfast_call"
-#: The longest talk that is believed, in milliseconds: the platform's longest call, and a minute.
-DURATION_MS_MAX = 43_260_000
-_DURATION_SECONDS_MAX = DURATION_MS_MAX // 1000
+_DURATION_SECONDS_MAX = CALL_DURATION_MS_MAX // 1000
 #: The dearest call that is believed, in US dollars.
 _COST_MAX = Decimal(1_000)
 #: How far two ways of telling a duration may differ, in milliseconds.
 _DIFFERENCE_MS_MAX = 5_000
 _REASON_LENGTH_MAX = 200
-_LAST_DIGITS = 4
-_DIGIT = re.compile(r"[0-9]")
 _LEG = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 _ACCOUNT = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 _CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -158,12 +155,6 @@ def account_of(number: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) and _ACCOUNT.fullmatch(value) else None
 
 
-def last_digits(number: object) -> str | None:
-    """This function will keep the last four digits of a number, and that there were more."""
-    digits = _DIGIT.findall(number) if isinstance(number, str) else []
-    return f"…{''.join(digits[-_LAST_DIGITS:])}" if digits else None
-
-
 def text_of(value: object, length_max: int) -> str | None:
     """This function will give a text that is short, printable and not blank, or None."""
     if not isinstance(value, str) or not value.isprintable():
@@ -216,7 +207,7 @@ def _duration_ms(
         return counted
     # To the millisecond, half of one up, by whole numbers.
     between = ((ended_at - started_at) // timedelta(microseconds=1) + 500) // 1_000
-    if not 0 <= between <= DURATION_MS_MAX:
+    if not 0 <= between <= CALL_DURATION_MS_MAX:
         odd.append("negative_duration" if between < 0 else "absurd_duration")
         return counted
     if counted is not None and abs(counted - between) > _DIFFERENCE_MS_MAX:

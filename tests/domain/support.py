@@ -15,7 +15,7 @@ from base.facts import PaymentFacts, SubscriptionFacts, SubscriptionReport
 from db.engine import Database
 from db.models import Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
 from domain import books, operators, organizations, subscriptions, wallet
-from domain.wallet import WalletOutcome
+from domain.ledger import WalletOutcome
 
 #: The instant at which every test begins.
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

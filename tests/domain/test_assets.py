@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.money import AMOUNT_MICROS_MAX
-from domain.wallet import WalletOutcome
+from domain.ledger import WalletOutcome
 from tests.db.support import at_once
 from tests.domain.holds_by_hand import buy, everything, money, reserve, set_limit
 from tests.domain.support import credit, debit, entries, later

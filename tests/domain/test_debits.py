@@ -13,6 +13,7 @@ from db.engine import clock
 from db.models import Wallet
 from domain import wallet
 from domain.debits import Debit, debit_many, debit_now
+from domain.ledger import WalletOutcome
 from tests.db.support import at_once, holding, hurried, one_behind_the_other
 from tests.domain.support import (
     T0,
@@ -32,11 +33,11 @@ def ask(org: str, key: str, amount: int = 1, currency: str = "USD", counter: str
     return Debit(org, key, amount, currency, counter)
 
 
-def many(database, debits: list[Debit], now=T0) -> list[wallet.WalletOutcome]:
+def many(database, debits: list[Debit], now=T0) -> list[WalletOutcome]:
     return database.run(lambda session: debit_many(session, debits, now))
 
 
-def one_by_one(session: Session, debits: list[Debit], now=T0) -> list[wallet.WalletOutcome]:
+def one_by_one(session: Session, debits: list[Debit], now=T0) -> list[WalletOutcome]:
     return [
         wallet.debit(
             session,
@@ -290,7 +291,7 @@ def test_threads_with_wallets_in_any_order_take_exactly_what_they_were_told(shar
 def test_debit_now_answers_as_a_debit_does(shared, org):
     credit(shared, org, 10)
     first = debit_now(shared, ask(org, "k", 4))
-    assert first == wallet.WalletOutcome("OK", False, first.entry_no, 6, 0, 0, 10)
+    assert first == WalletOutcome("OK", False, first.entry_no, 6, 0, 0, 10)
     assert debit_now(shared, ask(org, "k", 4)).replayed
     assert debit_now(shared, ask(org, "k", 5)).outcome == "IDEMPOTENCY_CONFLICT"
     assert debit_now(shared, ask(org, "l", 7)).outcome == "INSUFFICIENT_FUNDS"

@@ -7,7 +7,7 @@ import pytest
 from base.enums import FreezeReason
 from base.money import AMOUNT_MICROS_MAX
 from domain import holds
-from domain.wallet import WalletOutcome
+from domain.ledger import WalletOutcome
 from tests.domain.holds_by_hand import (
     END,
     SETTLING,

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from base.money import AMOUNT_MICROS_MAX
 from db.engine import driver_url
 from domain import holds
-from domain.wallet import WalletNotFound
+from domain.ledger import WalletNotFound
 from tests.domain.holds_by_hand import (
     END,
     SETTLING,

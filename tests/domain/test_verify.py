@@ -15,8 +15,8 @@ from db.engine import driver_url
 from db.models import Wallet
 from domain import assets, debits, holds, operators, verify, wallet
 from domain.chain import Head, What
+from domain.ledger import WalletNotFound
 from domain.settlements import settle_dispute, settle_refund
-from domain.wallet import WalletNotFound
 from tests.domain.support import T0, correct, credit, debit, entries, later, payment
 from tests.domain.wallets_by_hand import freeze, override, unfreeze
 from tests.world import make_organization

@@ -13,8 +13,8 @@ from db.engine import DatabaseBusy
 from db.models import Wallet
 from domain import books
 from domain import wallet as wallets
+from domain.ledger import WalletOutcome, call_ledger
 from domain.notes import WhoAndWhy
-from domain.wallet import WalletOutcome
 from tests.db.support import Impatient, at_once, holding, one_behind_the_other
 from tests.domain.support import T0, correct, credit, debit, entries, figures, later, money_state
 from tests.domain.wallets_by_hand import as_owner, bare_organization, freeze, override, unfreeze
@@ -112,7 +112,7 @@ def test_a_correction_without_operator_or_reason_is_refused(shared, org, missing
     # The ledger itself refuses it too, whoever calls it
     values = {"operator": "ann", "why": "typo", **missing}
     outcome = shared.run(
-        lambda session: wallets.call_ledger(
+        lambda session: call_ledger(
             session,
             "wallet_correct(:org, 'k', 'credit', 5, 'USD', :operator, :why, :now)",
             org=org,

@@ -10,7 +10,8 @@ from base.enums import FreezeReason
 from base.outcomes import Refused
 from db.models import WalletFreeze
 from domain import books
-from domain.wallet import UnknownFreeze, WalletNotFound
+from domain.ledger import WalletNotFound
+from domain.wallet import UnknownFreeze
 from tests.db.support import at_once
 from tests.domain.support import (
     T0,

@@ -9,7 +9,7 @@ from db.engine import Database
 from db.models import Wallet
 from domain import books
 from domain import wallet as wallets
-from domain.wallet import WalletNotFound
+from domain.ledger import WalletNotFound
 from tests.domain.support import (
     T0,
     correct,

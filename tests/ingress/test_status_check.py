@@ -8,6 +8,7 @@ from base.enums import FreezeReason
 from domain import operators, wallet
 from domain.calls import endings, reserving
 from domain.calls.settlement import settle_by_api
+from domain.ledger import call_ledger
 from tests.ingress.callers import Caller, vapi_headers
 from tests.ingress.test_calls_admitted import Way
 
@@ -97,7 +98,7 @@ def test_a_call_that_has_talked_for_all_its_credit_must_end(caller, ingress):
 
 def test_an_approved_debt_limit_counts(caller, ingress):
     caller.world.do(
-        lambda session, now: wallet.call_ledger(
+        lambda session, now: call_ledger(
             session,
             "wallet_set_debt_limit(:org, 500000, 'me', 'test', :now)",
             org=caller.id,

@@ -16,7 +16,7 @@ from db.engine import Database, DatabaseBusy
 from domain import assets, debits, holds, operators, payments
 from domain import wallet as wallets
 from domain.debits import Debit
-from domain.wallet import WalletOutcome
+from domain.ledger import WalletOutcome
 from tests.domain.support import later
 from tests.model.books import Operation
 from tests.model.model import Answer

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from base.enums import FaultPolicy
+from base.facts import CALL_DURATION_MS_MAX
 from base.outcomes import Refused
 from db.models import OperatorAct
 from domain import posture
 from domain.calls import settlement
 from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
-from domain.calls.settlement import DURATION_MS_MAX, NotSettled
+from domain.calls.settlement import NotSettled
 from domain.calls.watch import expire_unasked
 from domain.notes import WhoAndWhy
 from tests.db.support import at_once, patiently
@@ -165,7 +166,7 @@ def test_one_that_talked_by_its_own_word_is_metered_though_the_answer_has_no_sta
 def test_our_own_meter_never_tells_of_more_than_the_longest_call(reserved):
     reserved.hear(reserved.call(), "ended", later(10 + 2 * 43_260))
     reserved.look(reserved.call(), "ended", later(10 + 2 * 43_260))
-    assert reserved.call().duration_ms == DURATION_MS_MAX
+    assert reserved.call().duration_ms == CALL_DURATION_MS_MAX
 
 
 @pytest.mark.parametrize("begun", ["never heard of", "admitted"])
@@ -262,7 +263,7 @@ def test_the_api_settles_and_answers_the_same_again_and_refuses_another(reserved
 
 
 def test_the_api_may_say_no_more_than_the_longest_call_and_only_of_one_that_there_is(reserved):
-    for seconds in (-0.001, DURATION_MS_MAX / 1000 + 0.001):
+    for seconds in (-0.001, CALL_DURATION_MS_MAX / 1000 + 0.001):
         with pytest.raises(Refused, match="ms"):
             reserved.settle_by_api("c1", seconds)
     with pytest.raises(CallNotFound):
@@ -305,7 +306,7 @@ def test_an_operator_may_settle_one_whose_hold_expired(line):
 
 def test_a_bound_holds_for_operators_too(reserved):
     with pytest.raises(Refused, match="ms"):
-        by_hand(reserved, DURATION_MS_MAX / 1000 + 1)
+        by_hand(reserved, CALL_DURATION_MS_MAX / 1000 + 1)
     assert reserved.cents() == (100, 30, 0)
 
 

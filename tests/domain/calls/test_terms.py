@@ -8,8 +8,8 @@ import pytest
 
 from base.enums import FaultPolicy
 from domain.calls.terms import InvalidTerms, Terms, change_terms, set_terms, terms_of
+from domain.ledger import WalletNotFound
 from domain.notes import WhoAndWhy
-from domain.wallet import WalletNotFound
 from tests.db.support import one_behind_the_other
 from tests.domain.calls.calls_by_hand import T0
 

@@ -8,7 +8,7 @@ import pytest
 
 from base.enums import CallDirection, CallStatus
 from base.facts import CallFacts
-from providers.vapi.readings import call_facts, last_digits
+from providers.vapi.readings import call_facts
 from tests.providers.vapi.messages_by_hand import (
     ACCOUNT,
     CALL,
@@ -315,21 +315,3 @@ def test_no_junk_in_any_field_breaks_a_reading(value):
         if name != "id":
             assert facts(report(call=call(**{name: value}))).external_id == CALL
     facts(report(call=call(**{name: value for name in inner if name != "id"})))
-
-
-@pytest.mark.parametrize(
-    ("number", "shown"),
-    [
-        ("+15005550006", "…0006"),
-        ("sip:4471@pbx.example", "…4471"),
-        ("+1 (500) 555-00 06", "…0006"),
-        ("911", "…911"),
-        ("alice", None),
-        ("", None),
-        ("٤٤٧١", None),
-        (5005550006, None),
-        (None, None),
-    ],
-)
-def test_of_a_number_the_last_four_digits_are_kept(number, shown):
-    assert last_digits(number) == shown

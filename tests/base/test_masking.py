@@ -1,0 +1,25 @@
+"""A number is kept by its end alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.masking import last_digits
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("+15005550006", "…0006"),
+        ("sip:4471@pbx.example", "…4471"),
+        ("+1 (500) 555-00 06", "…0006"),
+        ("911", "…911"),
+        ("alice", None),
+        ("", None),
+        ("٤٤٧١", None),
+        (5005550006, None),
+        (None, None),
+    ],
+)
+def test_of_a_number_the_last_four_digits_are_kept(number, shown):
+    assert last_digits(number) == shown
