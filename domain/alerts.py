@@ -13,7 +13,9 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from base.outcomes import Refused
 from db.models import Alert
+from domain.notes import note_act
 
 #: Alerts that one list holds at most.
 LIST_MAX = 500
@@ -42,6 +44,15 @@ class AlertKind(StrEnum):
     HOLD_UNANSWERED = "hold_unanswered"
     #: A call (the subject) was settled, and its provider says now that it was another.
     CALL_DIFFERS = "call_differs"
+    #: A call came by a number or an assistant (the subject) that never asked us whether it may.
+    DOOR_UNASKED = "door_unasked"
+
+
+class AlertNotFound(Refused):
+    """There is no alert of this number."""
+
+    def __init__(self, alert_id: int) -> None:
+        super().__init__("ALERT_NOT_FOUND", str(alert_id))
 
 
 class Severity(StrEnum):
@@ -102,6 +113,21 @@ def clear_alerts(
         .execution_options(synchronize_session=False)
     )
     return len(cleared.all())
+
+
+def clear_by_hand(session: Session, alert_id: int, *, by: str, why: str, now: datetime) -> Alert:
+    """This function will clear an alert that a person has dealt with.
+
+    Should its cause come up again, so does the alert. Replay: one that is cleared is left as it is.
+    Raises: WhoAndWhy, InvalidNote, AlertNotFound.
+    """
+    note_act(session, "alert.clear", str(alert_id), by=by, why=why, now=now)
+    alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)
+    if alert is None:
+        raise AlertNotFound(alert_id)
+    alert.cleared_at = alert.cleared_at or now
+    session.flush()
+    return alert
 
 
 def list_alerts(

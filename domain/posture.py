@@ -30,6 +30,7 @@ from db.locks import (
 )
 from db.models import Campaign, Subscription, Wallet
 from domain import wallet as wallets
+from domain.alerts import AlertKind, clear_alerts
 from domain.calls.endings import end_live_calls
 from domain.jobs import CONVERGE_TWILIO, stage
 
@@ -110,6 +111,8 @@ def apply_posture(
     if wallet is not None:
         _freeze_or_lift(session, organization_id, standing, now)
         wallet = lock_wallet(session, organization_id)
+    if wallet is not None and not wallet.owed_micros:
+        clear_alerts(session, AlertKind.CALL_SHORTFALL, organization_id, now=now)
     refusal = _refusal(session, wallet, standing, organization_id, now)
     overridden = standing is not Standing.ACTIVE and refusal is not Refusal.SUBSCRIPTION_INACTIVE
     effective = Standing.ACTIVE if overridden else standing

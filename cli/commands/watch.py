@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import Provider
 from base.money import Amount, text_from_micros
-from cli.commands.shared import By, Failure, Json, Org, act, clear_errors, me, micros_of, show
+from cli.commands.shared import By, Failure, Json, Org, Why, act, clear_errors, me, micros_of, show
 from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
 from domain import alerts, books, operators, top_up_terms
 from domain import thresholds as levels
@@ -136,6 +136,22 @@ def list_alerts(
         ]
     )
     show(rows, as_json, "alerts")
+
+
+@app.command("clear")
+def clear_alert(
+    alert_id: Annotated[int, typer.Argument(help="Its number in the list.", min=1)],
+    why: Why,
+    by: By = "",
+    as_json: Json = False,
+) -> None:
+    """Clear an alert that was dealt with; should its cause come up again, so does the alert."""
+    cleared = act(
+        lambda session, now: _alert(
+            alerts.clear_by_hand(session, alert_id, by=by or me(), why=why, now=now)
+        )
+    )
+    show(cleared, as_json)
 
 
 def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:

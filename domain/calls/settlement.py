@@ -104,7 +104,8 @@ def settle(
     session.flush()
     note(session, call, "settled", now, f"{by}: {duration_ms} ms, {cost_micros} micros")
     _tell_shortfall(session, call, now)
-    clear_alerts(session, AlertKind.CALL_UNSETTLED, call.organization_id, call.id, now=now)
+    for kind in (AlertKind.CALL_UNSETTLED, AlertKind.HOLD_UNANSWERED):
+        clear_alerts(session, kind, call.organization_id, call.id, now=now)
     return outcome
 
 

@@ -141,6 +141,10 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
                 session, call, EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE, now
             )
     note(session, call, "adopted", now, "it did not ask us")
+    for whose in (None, organization_id):
+        clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
+    if not call.fail_open:
+        _tell_unasked(session, call, facts, now)
     return call
 
 
@@ -254,6 +258,18 @@ def _fill_in(call: Call, facts: CallFacts) -> None:
     if facts.provider_cost_micros is not None:
         call.provider_cost_micros = facts.provider_cost_micros
     mark_odd(call, *facts.oddities)
+
+
+def _tell_unasked(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    raise_alert(
+        session,
+        AlertKind.DOOR_UNASKED,
+        call.organization_id,
+        facts.phone_number_id or facts.assistant_id or facts.external_id,
+        severity=Severity.WARNING,
+        details={"call": call.id, "direction": call.direction},
+        now=now,
+    )
 
 
 def _tell_unknown(

@@ -73,6 +73,18 @@ def test_thresholds_are_set_shown_and_removed(run, organization_id):
     assert past["cleared_at"] is not None
 
 
+def test_an_alert_is_cleared_by_hand_with_a_reason(run, organization_id):
+    run("wallet", "thresholds", organization_id, "--set", "20", "--why", "asked")
+    (alert,) = data(run("alert", "list", "--org", organization_id, "--json"))
+    code, _, err = run("alert", "clear", str(alert["id"]), "--why", " ")
+    assert (code, "who and why must be given" in err) == (1, True)
+    cleared = data(run("alert", "clear", str(alert["id"]), "--why", "told them", "--json"))
+    assert (cleared["id"], cleared["cleared_at"] is not None) == (alert["id"], True)
+    assert data(run("alert", "list", "--org", organization_id, "--json")) == []
+    code, _, err = run("alert", "clear", "999999999", "--why", "told them")
+    assert (code, "ALERT_NOT_FOUND" in err) == (1, True)
+
+
 def test_a_crossed_threshold_is_armed_again_by_hand(run, database, organization_id):
     words = ("wallet", "thresholds", organization_id)
     run(*words, "--set", "20", "--why", "asked")

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from domain.alerts import AlertKind, Severity, clear_alerts, list_alerts, raise_alert
+from db.models import OperatorAct
+from domain.alerts import (
+    AlertKind,
+    AlertNotFound,
+    Severity,
+    clear_alerts,
+    clear_by_hand,
+    list_alerts,
+    raise_alert,
+)
+from domain.notes import WhoAndWhy
 from tests.db.support import at_once
 from tests.domain.support import T0, later
 from tests.world import make_organization
@@ -77,3 +87,38 @@ def test_a_list_is_the_newest_first_and_bounded(shared, org):
         raised(shared, org, subject)
     assert [row.subject for row in listed(shared, organization_id=org, limit=2)] == ["c", "b"]
     assert listed(shared, organization_id=org, kind=AlertKind.LOW_BALANCE) == []
+
+
+def by_hand(database, alert_id, why="dealt with", now=T0):
+    return database.run(
+        lambda session: clear_by_hand(session, alert_id, by="ann", why=why, now=now)
+    )
+
+
+def test_cleared_by_hand_it_says_who_and_why_and_may_come_again(shared, org):
+    raised(shared, org)
+    (row,) = listed(shared, organization_id=org)
+    assert by_hand(shared, row.id, now=later(5)).cleared_at == later(5)
+    assert listed(shared, organization_id=org) == []
+    act = shared.run(
+        lambda session: session.query(OperatorAct).filter_by(subject=str(row.id)).one()
+    )
+    assert (act.act, act.operator, act.why) == ("alert.clear", "ann", "dealt with")
+    assert raised(shared, org)
+
+
+def test_cleared_twice_it_was_cleared_the_first_time(shared, org):
+    raised(shared, org)
+    (row,) = listed(shared, organization_id=org)
+    by_hand(shared, row.id, now=later(5))
+    assert by_hand(shared, row.id, now=later(9)).cleared_at == later(5)
+
+
+def test_one_that_is_none_or_is_cleared_for_no_reason_is_refused(shared, org):
+    raised(shared, org)
+    (row,) = listed(shared, organization_id=org)
+    with pytest.raises(AlertNotFound):
+        by_hand(shared, 10**15)
+    with pytest.raises(WhoAndWhy):
+        by_hand(shared, row.id, why=" ")
+    assert len(listed(shared, organization_id=org)) == 1

@@ -17,7 +17,7 @@ from base.facts import CallAsk, CallFacts, CallReport
 from db.call_models import Call, CallTimeline
 from db.engine import Database
 from db.models import Alert, CallHold
-from domain import operators, wallet
+from domain import operators, posture, wallet
 from domain.calls import admission, endings, reserving, settlement, ticks, words
 from domain.calls.doors import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
@@ -79,6 +79,10 @@ class Line:
     def freeze_by_hand(self, now: datetime = T0) -> None:
         """This function will freeze as an operator does, with all that follows."""
         self.do(lambda s: operators.freeze_by_hand(s, self.id, by="ann", why="test", now=now))
+
+    def enforce(self, now: datetime = T0) -> None:
+        """This function will apply the posture, as the job does that a change of facts stages."""
+        self.do(lambda session: posture.apply_posture(session, self.id, now))
 
     # Its calls
 
@@ -232,7 +236,11 @@ def line(shared, org):
 def unknown_alerts(database: Database, external_id: str) -> list[Alert]:
     """This function will give the alerts that tell of a call that is nobody's."""
     return database.run(
-        lambda s: s.query(Alert).filter_by(kind="call_unknown", subject=external_id).all()
+        lambda s: (
+            s.query(Alert)
+            .filter_by(kind="call_unknown", subject=external_id, cleared_at=None)
+            .all()
+        )
     )
 
 

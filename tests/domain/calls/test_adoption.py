@@ -11,7 +11,7 @@ from domain.calls.rates import Rate, remove_rate
 from domain.calls.ticks import Ticked
 from domain.calls.watch import expire_unasked
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, T0, Line, later, unknown_alerts
+from tests.domain.calls.calls_by_hand import CENT, RATE, T0, Line, later, unknown_alerts
 from tests.world import make_organization
 
 
@@ -42,6 +42,22 @@ def test_one_that_talks_is_made_known_held_for_and_metered_from_its_beginning(li
     assert line.cents() == (30, 0, 0)
 
 
+def test_a_door_that_never_asks_is_told_to_a_person_once(line):
+    # Given two calls by one number, neither of which asked whether it may
+    for mark in "vw":
+        line.hear(name(line, mark), "in_progress")
+    # Then the number is named, and one of its calls
+    (alert,) = line.alerts("door_unasked")
+    assert (alert.subject, alert.severity) == (line.number_id, "warning")
+    assert alert.details["call"] in {call.id for call in line.calls()}
+
+
+def test_a_call_that_asked_says_nothing_against_its_door(line):
+    line.admit(external_id=name(line))
+    line.hear(name(line), "in_progress")
+    assert line.alerts("door_unasked") == []
+
+
 @pytest.mark.parametrize("word", ["queued", "ringing"])
 def test_one_that_does_not_talk_yet_may_still_ask(line, word):
     assert not line.hear(name(line), word)
@@ -67,6 +83,13 @@ def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
     line.report(call, 4, later(4))
     assert line.cents() == (0, 0, 4)
     assert len(line.alerts("call_shortfall")) == 1
+    # And what is owed is told until it is paid
+    line.pay(3)
+    line.enforce()
+    assert len(line.alerts("call_shortfall")) == 1
+    line.pay(1)
+    line.enforce()
+    assert line.alerts("call_shortfall") == []
 
 
 def test_one_of_a_frozen_organization_ends_for_that(line):
@@ -121,6 +144,10 @@ def test_nobodys_is_told_to_a_person_once(line, final):
     assert (alert.severity, alert.organization_id) == ("critical", None)
     assert alert.details["phone_number"] == "another"
     assert line.calls() == []
+    # Until somebody says whose it is
+    line.door(DoorKind.PHONE_NUMBER, f"another-{line.id}"[:64])
+    assert line.hear(name(line), "in_progress", phone_number_id=f"another-{line.id}"[:64])
+    assert unknown_alerts(line.database, name(line)) == []
 
 
 def test_one_without_a_rate_is_told_to_a_person(line):
@@ -128,6 +155,10 @@ def test_one_without_a_rate_is_told_to_a_person(line):
     assert not line.hear(name(line), "in_progress")
     assert [one.details["why"] for one in line.alerts("call_unknown")] == ["no rate"]
     assert line.calls() == []
+    # Until it has one
+    line.rate(RATE)
+    assert line.hear(name(line), "in_progress")
+    assert line.alerts("call_unknown") == []
 
 
 def test_one_that_two_organizations_could_have_is_nobodys(line, shared):
