@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -65,13 +66,11 @@ def main() -> int:
     elif ledger:
         with bench_server() as bench:
             for name in ledger:
-                _announce(name, asked.rounds)
-                results += LEDGER[name](bench, asked.rounds, asked.seconds)
+                results += _told(name, asked, partial(LEDGER[name], bench))
     if system:
         with bench_house() as house:
             for name in system:
-                _announce(name, asked.rounds)
-                results += SYSTEM[name](house, asked.rounds, asked.seconds)
+                results += _told(name, asked, partial(SYSTEM[name], house))
     Console(width=120).print(_table(results))
     figures = [asdict(result) for result in results]
     if asked.json:
@@ -80,8 +79,16 @@ def main() -> int:
     return 0
 
 
-def _announce(name: str, rounds: int) -> None:
-    print(f"{name}: {rounds} rounds", file=sys.stderr, flush=True)  # noqa: T201
+def _told(
+    name: str,
+    asked: argparse.Namespace,
+    measure: Callable[[int, float], Sequence[Result | Timing]],
+) -> Sequence[Result | Timing]:
+    """Measures, and shows what came of it at once: the last of many may take long, or fail."""
+    print(f"{name}: {asked.rounds} rounds", file=sys.stderr, flush=True)  # noqa: T201
+    figures = measure(asked.rounds, asked.seconds)
+    Console(stderr=True, width=120).print(_table(figures))
+    return figures
 
 
 def _table(results: Sequence[Result | Timing | Skipped]) -> Table:
