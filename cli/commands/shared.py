@@ -24,6 +24,7 @@ from cli.supervisor import ProcessNotReady
 from db.engine import Database, clock
 from db.migrate import clear_addresses
 from db.ring import Ringer
+from domain.posture import Posture
 
 T = TypeVar("T")
 console = Console()
@@ -37,6 +38,14 @@ Org = Annotated[str, typer.Argument(help="The organization's id.")]
 def me() -> str:
     """This function will give the login of whoever runs the command."""
     return getpass.getuser()
+
+
+def what_followed(posture: Posture) -> str:
+    """This function will tell what an act did to campaigns and to calls."""
+    return (
+        f"campaigns paused {posture.campaigns_paused}, resumed {posture.campaigns_resumed};"
+        f" calls ended {posture.calls_ended}"
+    )
 
 
 class Failure(Exception):

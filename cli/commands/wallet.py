@@ -29,6 +29,7 @@ from cli.commands.shared import (
     owner_address,
     show,
     utc,
+    what_followed,
 )
 from db.engine import Database, clock
 from db.models import WalletEntry, WalletFreeze
@@ -316,6 +317,4 @@ def _freeze(row: WalletFreeze) -> str:
 
 def _told(posture: Posture) -> None:
     may = "may spend" if posture.refusal is None else f"may not spend: {posture.refusal}"
-    typer.echo(
-        f"{may}; campaigns paused {posture.campaigns_paused}, resumed {posture.campaigns_resumed}"
-    )
+    typer.echo(f"{may}; {what_followed(posture)}")

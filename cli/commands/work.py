@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import By, Json, Org, Why, act, me, show
+from cli.commands.shared import By, Json, Org, Why, act, me, show, what_followed
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
 from domain import operators, twilio_state
@@ -83,10 +83,7 @@ def enforce(organization_id: Org, why: Why, by: By = "") -> None:
             session, organization_id, by=by or me(), why=why, now=now
         )
     )
-    typer.echo(
-        f"subscription {posture.standing}; campaigns paused {posture.campaigns_paused},"
-        f" resumed {posture.campaigns_resumed}"
-    )
+    typer.echo(f"subscription {posture.standing}; {what_followed(posture)}")
 
 
 @organizations.command("add-brand")

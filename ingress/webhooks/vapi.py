@@ -1,12 +1,11 @@
 """Vapi's messages: proved by its credential; what asks is answered, what tells is stored.
 
-Most of what it sends (words, turns, states of speech) is counted and answered, and never stored.
+Most of what it sends (words, turns, states of speech) is answered and never stored.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 from base.clock import utc_now
 from base.enums import Provider, Queue
@@ -30,8 +29,6 @@ class VapiProof:
         self._bytes_max = settings.webhook_body_bytes_max
         self._verifier = VapiWebhookVerifier.from_settings(settings)
         self._answers = answers
-        #: How many messages of each type were not kept.
-        self.ignored: Counter[str] = Counter()
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received | Answered:
         began = time.monotonic()
@@ -41,7 +38,6 @@ class VapiProof:
         if message.type in messages.ANSWERED_TYPES:
             return Answered(await self._answers.answer(message, began))
         if messages.is_ignored(message.type):
-            self.ignored[message.type] += 1
             return Answered(_NOTHING_KEPT)
         tells = message.type in (messages.STATUS_UPDATE, messages.END_OF_CALL_REPORT)
         return Received(
