@@ -29,7 +29,7 @@ _WAIT = (
 # These two are the driver's own, since every job passes here: SQLAlchemy's text would be half of
 # their cost. Changes that wait in the session are not flushed by them.
 _CLAIM = (
-    "SELECT name, kwargs, organization_id, queue, correlation_id, attempt, failures, rings,"
+    "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings,"
     " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
     " WHERE id = %(id)s AND done_at IS NULL AND dead_at IS NULL AND due_at <= clock_timestamp()"
     " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
@@ -55,7 +55,6 @@ class Claim:
     job_id: str
     name: str
     kwargs: dict[str, Any]
-    organization_id: str | None
     queue: str
     correlation_id: str
     attempt: int
@@ -87,7 +86,6 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
         job_id=job_id,
         name=row.name,
         kwargs=row.kwargs,
-        organization_id=row.organization_id,
         queue=row.queue,
         correlation_id=row.correlation_id,
         attempt=row.attempt + 1,
@@ -164,8 +162,9 @@ def postpone(
     changed = _update(
         session,
         claimed,
+        worker,
         f"{_WAIT}, failures = :failures, postponements = postponements + 1, rings = 0",
-        {"failures": claimed.failures, "delay": float(delay_seconds), "worker": worker},
+        {"failures": claimed.failures, "delay": float(delay_seconds)},
     )
     if changed:
         _write_attempt(session, claimed, worker, outcome="postponed", error=detail)
@@ -186,20 +185,22 @@ def fail(
     changed = _update(
         session,
         claimed,
+        worker,
         f"failures = :failures, rings = 0, last_error = :error, {ring}",
         {
             "failures": claimed.failures + 1,
             "error": _short(error),
             "delay": retry_seconds,
-            "worker": worker,
         },
     )
     if changed:
-        _write_attempt(session, claimed, worker, outcome="failed", error=error, trace=traceback)
+        _write_attempt(session, claimed, worker, outcome="failed", error=error, traceback=traceback)
     return changed
 
 
-def _update(session: Session, claimed: Claim, assignments: str, values: dict[str, Any]) -> bool:
+def _update(
+    session: Session, claimed: Claim, worker: str, assignments: str, values: dict[str, Any]
+) -> bool:
     return (
         session.execute(
             text(
@@ -211,6 +212,7 @@ def _update(session: Session, claimed: Claim, assignments: str, values: dict[str
                 "id": claimed.job_id,
                 "attempt": claimed.attempt,
                 "expected": claimed.expected_attempt,
+                "worker": worker,
                 **values,
             },
         ).one_or_none()
@@ -225,14 +227,14 @@ def _write_attempt(
     *,
     outcome: str | None = None,
     error: str | None = None,
-    trace: str | None = None,
+    traceback: str | None = None,
 ) -> None:
     session.execute(
         text(
             "INSERT INTO job_attempts (job_id, attempt, worker, started_at, ended_at, outcome,"
             " error, traceback) VALUES (:id, :attempt, :worker, :started_at,"
             " CASE WHEN CAST(:outcome AS text) IS NULL THEN NULL ELSE clock_timestamp() END,"
-            " :outcome, :error, :trace)"
+            " :outcome, :error, :traceback)"
             " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
             " outcome = excluded.outcome, error = excluded.error, traceback = excluded.traceback"
         ),
@@ -243,7 +245,7 @@ def _write_attempt(
             "started_at": claimed.started_at,
             "outcome": outcome,
             "error": _short(error),
-            "trace": _storable(trace[-_TRACEBACK_LENGTH_MAX:] if trace else None),
+            "traceback": _storable(traceback[-_TRACEBACK_LENGTH_MAX:] if traceback else None),
         },
     )
 

@@ -81,8 +81,6 @@ class Run:
         """
 
         def work(session: Session) -> str:
-            set_cause(session, self.claim)
-            self.now = clock(session)
             jobs.lock_claimed(session, self.claim)
             later = fn(session)
             session.flush()
@@ -98,14 +96,12 @@ class Run:
             )
             return "postponed" if ended else "taken"
 
-        self.outcome = self.database.run(work)
+        self.outcome = self.transaction(work)
 
     def refuse(self, refused: Refused, fn: Callable[[Session], None]) -> None:
         """This function will end the attempt as refused, with what fn stores, in one commit."""
 
         def work(session: Session) -> str:
-            set_cause(session, self.claim)
-            self.now = clock(session)
             jobs.lock_claimed(session, self.claim)
             fn(session)
             session.flush()
@@ -114,7 +110,7 @@ class Run:
             )
             return "refused" if ended else "taken"
 
-        self.outcome = self.database.run(work)
+        self.outcome = self.transaction(work)
         log.info("job refused", code=refused.code, detail=refused.detail)
 
     def check_lease(self) -> None:
