@@ -52,22 +52,21 @@ class Policy:
 
     def wait_seconds(self, failures: int) -> float:
         """This function will draw the wait after the nth failure, a share of it by chance."""
-        full = min(self.base_seconds * 2.0 ** min(failures - 1, 32), self.cap_seconds)
-        return full * random.uniform(1 - self.jitter, 1.0)  # noqa: S311  # jitter, not a secret
+        share = random.uniform(1 - self.jitter, 1.0)  # noqa: S311  # jitter, not a secret
+        return self._longest_wait_seconds(failures) * share
 
     @property
     def span_seconds(self) -> float:
         """The longest time from the first failure to the last attempt."""
-        waits = (
-            min(self.base_seconds * 2.0 ** min(n, 32), self.cap_seconds)
-            for n in range(self.attempts - 1)
-        )
-        return sum(waits)
+        return sum(self._longest_wait_seconds(failures) for failures in range(1, self.attempts))
+
+    def _longest_wait_seconds(self, failures: int) -> float:
+        return min(self.base_seconds * 2.0 ** min(failures - 1, 32), self.cap_seconds)
 
 
 @dataclass(frozen=True)
 class JobType:
-    """One kind of job. `limit_seconds` bounds one run; `provider` says that it calls outside.
+    """One kind of job. `limit_seconds` bounds one run.
 
     `key_of` names the provider to which its requests carry a key of ours. Raises: KeyForgotten when
     the provider may have forgotten that key before the last attempt.
@@ -77,7 +76,7 @@ class JobType:
     queue: Queue
     arguments: tuple[str, ...]
     policy: Policy
-    provider: bool
+    calls_provider: bool
     limit_seconds: float
     key_of: Provider | None = None
 
@@ -87,7 +86,7 @@ class JobType:
 
     @property
     def lease_seconds(self) -> float:
-        """How long a claim is another worker's business not to touch."""
+        """How long a claimed job is its worker's alone."""
         return self.limit_seconds + LEASE_MARGIN_SECONDS
 
     @property
@@ -108,7 +107,6 @@ _PROVIDER = Policy(attempts=160, base_seconds=1, cap_seconds=600)
 #: The same, but never longer apart: until a lost request can land no more, the subaccount must be
 #: read every few seconds, also by a job that could not read it for a while.
 _CONVERGE = Policy(attempts=1_500, base_seconds=1, cap_seconds=60)
-
 #: Said within seconds or not at all: a warning that comes late warns of nothing.
 _WARN = Policy(attempts=4, base_seconds=1, cap_seconds=4)
 #: A look is staged anew as long as it is needed, so one of them need not go on for a day.

@@ -82,7 +82,7 @@ class Executor:
         if claim is None or not claim.committed:
             return
         with bound(correlation_id=claim.correlation_id, job_name=claim.name):
-            if JOB_TYPES[claim.name].provider:
+            if JOB_TYPES[claim.name].calls_provider:
                 run = self._run_of(claim)
                 self.actors[claim.name](run, **claim.kwargs)
                 if run.outcome is None:
@@ -108,7 +108,7 @@ class Executor:
             )
             log.error("job dead", job_name=claim.name, error=error)
             attempt.buried = True
-        elif job.provider or claim.failures or claim.rings > RINGS_BEFORE_COMMITTED_CLAIM:
+        elif job.calls_provider or claim.failures or claim.rings > RINGS_BEFORE_COMMITTED_CLAIM:
             # Rung again and again without an outcome, a job may be what kills its workers: its
             # attempts have to count although no transaction of its own ever commits. Once one
             # has counted, so does each that follows.

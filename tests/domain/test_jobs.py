@@ -51,15 +51,10 @@ def test_every_job_is_declared_under_its_own_name_and_stops_by_itself():
         assert len(name) <= 64
         assert job.lease_seconds > job.limit_seconds > 0
         assert job.policy.attempts >= 2
-        # PayPal forgets a request's key after 45 days; nothing here goes on for a tenth of that
         assert job.policy.span_seconds < 4 * 86_400
 
 
-def test_every_job_that_carries_a_key_is_over_before_its_provider_forgets_it():
-    for job in JOB_TYPES.values():
-        if job.key_of is not None:
-            assert job.total_seconds < KEY_KEPT_SECONDS[job.key_of], job.name
-    # As the providers themselves say; none that takes no key can be declared with one
+def test_a_key_is_taken_to_be_known_for_as_long_as_its_provider_says():
     assert KEY_KEPT_SECONDS == {
         Provider.PAYPAL: 72 * 3_600,
         Provider.STRIPE: 24 * 3_600,
@@ -99,7 +94,7 @@ def test_nothing_that_asks_a_provider_gives_up_within_twelve_hours():
     # for as long as it is needed: both end with a word to people.
     ended_early = {"warn_call", "look_at_call"}
     for job in JOB_TYPES.values():
-        if job.provider and job.name not in ended_early:
+        if job.calls_provider and job.name not in ended_early:
             # Chance may halve every wait
             assert job.policy.span_seconds / 2 > 12 * 3_600, job.name
 
