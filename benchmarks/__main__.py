@@ -23,7 +23,7 @@ from benchmarks.measure import Result, Skipped, Timing
 from benchmarks.pgbench import find_pgbench
 from benchmarks.relay import relay
 from benchmarks.reserve_commit import reserve_commit
-from benchmarks.server import Bench, bench_server
+from benchmarks.server import Bench, durable_servers
 from benchmarks.spread_wallets import spread_wallets
 from benchmarks.status_check import status_check
 from benchmarks.suspend import suspend
@@ -64,9 +64,9 @@ def main() -> int:
     if ledger and find_pgbench() is None:
         results += [Skipped(name, "pgbench is not installed") for name in ledger]
     elif ledger:
-        with bench_server() as bench:
+        with durable_servers(redis=False) as servers:
             for name in ledger:
-                results += _told(name, asked, partial(LEDGER[name], bench))
+                results += _told(name, asked, partial(LEDGER[name], servers.bench))
     if system:
         with bench_house() as house:
             for name in system:

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import secrets
 
-import psycopg
-
 from benchmarks.callers import Order, run_callers
 from benchmarks.measure import Result, compare
 from benchmarks.pgbench import run_pgbench
 from benchmarks.server import FUNDS_MICROS, Bench
-from db.engine import driver_url
 
 _CALLERS = 32
 
@@ -56,7 +53,7 @@ COMMIT;
 
 def hot_wallet(bench: Bench, rounds: int, seconds: float) -> list[Result]:
     """This function will measure the combining door against the hand-written transaction."""
-    with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+    with bench.owner() as owner:
         owner.execute(_TABLES)
 
     def ours() -> float:
@@ -70,7 +67,7 @@ def hot_wallet(bench: Bench, rounds: int, seconds: float) -> list[Result]:
 
     def hand_written() -> float:
         organization_id = f"org_{secrets.token_hex(6)}"
-        with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+        with bench.owner() as owner:
             owner.execute(
                 "INSERT INTO baseline.wallets VALUES (%s, 'USD', %s, 0, now())",
                 (organization_id, FUNDS_MICROS),

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,16 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 
+from base.ids import new_id
 from benchmarks.measure import wait
-from benchmarks.server import Bench
-from cli.databases import derive_app_url
-from cli.embedded import EmbeddedServers
+from benchmarks.server import Bench, durable_servers
 from cli.stack import ROOT, answers, sandbox_env
 from cli.supervisor import Process, Supervisor
-from db.engine import Database, driver_url
-from db.migrate import migrate, set_password
+from db.engine import Database
 from db.ring import connect
 from db.staging import Staged
 
@@ -37,6 +31,11 @@ _HEARTBEATS = "dramatiq:__heartbeats__"
 #: What a round leaves behind, emptied before the next; in the order in which a job locks them,
 #: since one may still be at work.
 _TRACES = ("jobs", "inbox", "job_attempts")
+_SUBSCRIBED = """
+    INSERT INTO subscriptions (id, organization_id, provider, external_id, status, looked_at,
+        status_changed_at, created_at)
+    VALUES (%s, %s, 'paypal', %s, 'active', now(), now() - interval '1 day', now())
+"""
 
 
 @dataclass
@@ -118,9 +117,26 @@ class House:
             )
 
     @contextmanager
+    def empty_server(self, port: int) -> Iterator[None]:
+        """This function will run the server that the ingress is compared with, on a port."""
+        url = f"http://127.0.0.1:{port}/readyz"
+        with self.running("empty", ["benchmarks.empty_server", str(port)], url):
+            yield
+
+    @contextmanager
     def relay(self) -> Iterator[None]:
         """This function will run one relay process."""
         with self.running("relay", ["cli.main", "relay"]):
+            yield
+
+    @contextmanager
+    def whole(self, port: int) -> Iterator[None]:
+        """This function will run one process of each kind, with the ingress on a port."""
+        with ExitStack() as stack:
+            for queue, threads in (("safety", 8), ("billing", 4), ("callbacks", 2)):
+                stack.enter_context(self.workers(queue, processes=1, threads=threads))
+            stack.enter_context(self.relay())
+            stack.enter_context(self.ingress(port))
             yield
 
     def database(self, after_commit: Callable[[list[Staged]], None] | None = None) -> Database:
@@ -134,11 +150,15 @@ class House:
 
     def clear(self) -> None:
         """This function will empty inbox, jobs and Redis, and leave no work to the next round."""
-        with psycopg.connect(driver_url(self.bench.owner_url), autocommit=True) as owner:
+        with self.bench.owner() as owner:
             owner.execute(f"TRUNCATE {', '.join(_TRACES)}")
         with contextlib.closing(connect(self.redis_url)) as redis:
             redis.flushall()
         self.bench.settle()
+
+    def subscribe(self, organization_id: str, external_id: str) -> None:
+        """This function will note an active subscription that was looked at just now."""
+        self.ask(_SUBSCRIBED, new_id("sub"), organization_id, external_id)
 
     def ask(self, statement: str, *values: Any) -> Any:
         """This function will run a statement as the owner and give the first row's first value."""
@@ -147,7 +167,7 @@ class House:
 
     def row(self, statement: str, *values: Any) -> tuple[Any, ...]:
         """This function will run a statement as the owner and give the first row, if any."""
-        with psycopg.connect(driver_url(self.bench.owner_url), autocommit=True) as owner:
+        with self.bench.owner() as owner:
             cursor = owner.execute(statement, values)
             return (cursor.fetchone() or ()) if cursor.description else ()
 
@@ -155,29 +175,20 @@ class House:
 @contextmanager
 def bench_house() -> Iterator[House]:
     """This function will run PostgreSQL and Valkey durably, and the sandbox; then remove it all."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
-    # The servers' account must be able to enter it.
-    folder.chmod(0o711)
-    try:
-        with ExitStack() as stack:
-            urls = stack.enter_context(EmbeddedServers(folder / "state"))
-            migrate(urls.owner_url)
-            password = secrets.token_urlsafe(12)
-            set_password(urls.owner_url, "holdfast_app", password)
-            app_url = derive_app_url(urls.owner_url, password)
-            supervisor = stack.enter_context(Supervisor(folder / "logs"))
-            info = _start_sandbox(supervisor, folder / "sandbox")
-            env = {
-                **{name: value for name, value in os.environ.items() if name != "PORT"},
-                **sandbox_env(info),
-                "PYTHONPATH": str(ROOT),
-                "DATABASE_URL": app_url,
-                "REDIS_URL": urls.redis_url,
-                "PUBLIC_URL": "https://bench.holdfast.example",
-            }
-            yield House(Bench(urls.owner_url, app_url), urls.redis_url, env, info, supervisor)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with (
+        durable_servers(redis=True) as servers,
+        Supervisor(servers.folder / "logs") as supervisor,
+    ):
+        info = _start_sandbox(supervisor, servers.folder / "sandbox")
+        env = {
+            **{name: value for name, value in os.environ.items() if name != "PORT"},
+            **sandbox_env(info),
+            "PYTHONPATH": str(ROOT),
+            "DATABASE_URL": servers.bench.app_url,
+            "REDIS_URL": servers.redis_url,
+            "PUBLIC_URL": "https://bench.holdfast.example",
+        }
+        yield House(servers.bench, servers.redis_url, env, info, supervisor)
 
 
 def free_port() -> int:

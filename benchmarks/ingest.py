@@ -55,13 +55,7 @@ def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
 
     with ExitStack() as stack:
         stack.enter_context(house.ingress(ours_port))
-        stack.enter_context(
-            house.running(
-                "empty",
-                ["benchmarks.empty_server", str(empty_port)],
-                f"http://127.0.0.1:{empty_port}/readyz",
-            )
-        )
+        stack.enter_context(house.empty_server(empty_port))
         return [
             compare(
                 f"ingest_{connections}",

@@ -16,11 +16,6 @@ from domain.posture import apply_posture
 
 #: A cent a second, by the second.
 RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
-_SUBSCRIBED = """
-    INSERT INTO subscriptions (id, organization_id, provider, external_id, status, looked_at,
-        status_changed_at, created_at)
-    VALUES (%s, %s, 'paypal', %s, 'active', now(), now() - interval '1 day', now())
-"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ def open_phone(house: House, database: Database, terms: Terms, *, seconds: int) 
             session, name="bench", currency="USD", now=clock(session)
         )
     )
-    house.ask(_SUBSCRIBED, f"sub_{organization_id}", organization_id, f"I-{organization_id[-20:]}")
+    house.subscribe(organization_id, f"I-{organization_id[-20:]}")
 
     def set_up(session: Session) -> None:
         now = clock(session)

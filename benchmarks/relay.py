@@ -11,13 +11,11 @@ import contextlib
 import time
 from contextlib import ExitStack
 
-import psycopg
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
 from benchmarks.house import House
 from benchmarks.measure import Result, compare, wait
-from db.engine import driver_url
 from db.ring import EPOCH_KEY, connect
 
 _JOBS = 100_000
@@ -47,7 +45,7 @@ def relay(house: House, rounds: int, seconds: float) -> list[Result]:
         def ours() -> float:
             house.clear()
             wait(lambda: redis.exists(EPOCH_KEY) == 1, "the relay")
-            with psycopg.connect(driver_url(house.bench.owner_url), autocommit=True) as owner:
+            with house.bench.owner() as owner:
                 owner.execute(_WAITING, (_JOBS,))
             house.bench.settle()
             began = time.monotonic()

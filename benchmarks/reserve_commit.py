@@ -12,13 +12,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import psycopg
-
 from benchmarks.callers import Order, run_callers
 from benchmarks.measure import Result, compare
 from benchmarks.pgbench import run_pgbench
 from benchmarks.server import FUNDS_MICROS, Bench
-from db.engine import driver_url
 
 _WALLETS = 1_000
 _PROCESSES = 2
@@ -144,7 +141,7 @@ def reserve_commit(bench: Bench, rounds: int, seconds: float) -> list[Result]:
 
 def hand_written(bench: Bench, seconds: float) -> float:
     """This function will have pgbench run the baseline on tables of its own, and give its rate."""
-    with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+    with bench.owner() as owner:
         owner.execute(_TABLES.format(wallets=_WALLETS, funds=FUNDS_MICROS))
     bench.settle()
     script = _SCRIPT.format(wallets=_WALLETS)
@@ -159,7 +156,7 @@ def check_cycles(bench: Bench, wallets: list[str], answered: int) -> None:
 
     Raises: SystemExit unless each is there once, and every wallet right to the micro.
     """
-    with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+    with bench.owner() as owner:
         cycle = (_CHARGED_MICROS, _RELEASED_MICROS, wallets)
         cycles, odd = owner.execute(_CYCLES, cycle).fetchone() or (0, 0)
         wrong = owner.execute(_WRONG, (wallets, FUNDS_MICROS, _CHARGED_MICROS)).fetchone()
@@ -172,7 +169,7 @@ def check_baseline(bench: Bench) -> None:
 
     Raises: SystemExit when it has not.
     """
-    with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
+    with bench.owner() as owner:
         wrong = owner.execute(_BASELINE_WRONG, (FUNDS_MICROS, _CHARGED_MICROS)).fetchone()
     if wrong is None or wrong[0]:
         raise SystemExit(f"wrong: {wrong} of the baseline's wallets")

@@ -53,8 +53,7 @@ def send_all(
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for _ in range(connections):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = stack.enter_context(_connect(port))
             selector.register(connection, selectors.EVENT_READ)
         return _exchange(selector, iter(requests), seconds)
 
@@ -86,8 +85,7 @@ def drip(port: int, requests: list[bytes], *, per_second: float) -> None:
 
     Raises: SystemExit for an answer other than 200.
     """
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with _connect(port) as connection:
         began = time.monotonic()
         for number, request in enumerate(requests):
             time.sleep(max(0.0, began + number / per_second - time.monotonic()))
@@ -107,8 +105,7 @@ def pace(port: int, requests: list[bytes], *, per_second: float, connections: in
 
     def send(first: int) -> None:
         try:
-            with socket.create_connection(("127.0.0.1", port)) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with _connect(port) as connection:
                 for number in range(first, len(requests), connections):
                     due = began + number / per_second
                     time.sleep(max(0.0, due - time.monotonic()))
@@ -127,6 +124,12 @@ def pace(port: int, requests: list[bytes], *, per_second: float, connections: in
     if failed:
         raise SystemExit(f"a sender failed: {failed[0]}")
     return paced
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def _send_next(

@@ -1,4 +1,4 @@
-"""The benchmarks' server: a durable embedded PostgreSQL in a temporary folder, and its wallets."""
+"""The benchmarks' servers, durable and embedded in a temporary folder, and the wallets on them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
-from cli.databases import derive_app_url
+from cli.databases import prepare
 from cli.embedded import EmbeddedServers
 from db.engine import driver_url
-from db.migrate import migrate, set_password
 
 #: What every wallet is given: more than any round can spend, one micro at a time.
 FUNDS_MICROS = 10**12
@@ -50,10 +50,14 @@ class Bench:
     owner_url: str
     app_url: str
 
+    def owner(self) -> psycopg.Connection[Any]:
+        """This function will connect as the owner, with each statement a transaction."""
+        return psycopg.connect(driver_url(self.owner_url), autocommit=True)
+
     def make_wallets(self, count: int) -> list[str]:
         """This function will make so many funded wallets and give their organizations."""
         prefix = f"org_{secrets.token_hex(6)}"
-        with psycopg.connect(driver_url(self.owner_url), autocommit=True) as owner:
+        with self.owner() as owner:
             row = owner.execute(_FILL, {"prefix": prefix, "count": count}).fetchone()
             made: list[str] = row[0] if row else []
             owner.execute(_FUND, (FUNDS_MICROS, made))
@@ -61,7 +65,7 @@ class Bench:
 
     def settle(self) -> None:
         """This function will leave no work of the last round to the next one."""
-        with psycopg.connect(driver_url(self.owner_url), autocommit=True) as owner:
+        with self.owner() as owner:
             owner.execute("VACUUM ANALYZE")
             owner.execute("CHECKPOINT")
 
@@ -70,24 +74,34 @@ class Bench:
 
         Raises: SystemExit when they differ, since a wrong ledger's speed is worth nothing.
         """
-        with psycopg.connect(driver_url(self.owner_url), autocommit=True) as owner:
+        with self.owner() as owner:
             wrong = (owner.execute(_WRONG, (organizations,)).fetchone() or (None,))[0]
             debits = (owner.execute(_DEBITS, (organizations,)).fetchone() or (None,))[0]
         if wrong or debits != answered:
             raise SystemExit(f"wrong ledger: {wrong} wallets, {debits} debits for {answered}")
 
 
+@dataclass(frozen=True)
+class Servers:
+    """What runs for the benchmarks; `redis_url` is empty where no Valkey was asked for."""
+
+    bench: Bench
+    redis_url: str
+    folder: Path
+
+
 @contextmanager
-def bench_server() -> Iterator[Bench]:
-    """This function will run PostgreSQL durably (fsync, synchronous_commit), then remove it."""
+def durable_servers(*, redis: bool) -> Iterator[Servers]:
+    """This function will run PostgreSQL durably (fsync, synchronous_commit), and Valkey if asked.
+
+    In the end they are removed, with all that stands in their folder.
+    """
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
-    # The server's account must be able to enter it.
+    # The servers' account must be able to enter it.
     folder.chmod(0o711)
     try:
-        with EmbeddedServers(folder / "state", redis=False) as urls:
-            migrate(urls.owner_url)
-            password = secrets.token_urlsafe(12)
-            set_password(urls.owner_url, "holdfast_app", password)
-            yield Bench(urls.owner_url, derive_app_url(urls.owner_url, password))
+        with EmbeddedServers(folder / "state", redis=redis) as urls:
+            app_url = prepare("", urls.owner_url, folder).app_url
+            yield Servers(Bench(urls.owner_url, app_url), urls.redis_url, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -42,13 +42,7 @@ def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
     ours_port, empty_port = free_port(), free_port()
     with ExitStack() as stack:
         stack.enter_context(house.ingress(ours_port))
-        stack.enter_context(
-            house.running(
-                "empty",
-                ["benchmarks.empty_server", str(empty_port)],
-                f"http://127.0.0.1:{empty_port}/readyz",
-            )
-        )
+        stack.enter_context(house.empty_server(empty_port))
         calls = make_calls(house, _CALLS)
         secret = house.sandbox["vapi"]["server_secret"]
         count = round(_PER_SECOND * max(seconds, 1))

@@ -7,40 +7,23 @@ database, as committed; at the end of a round the sandbox's Twilio itself is ask
 
 from __future__ import annotations
 
-import itertools
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import psycopg
 
-from base.ids import new_id
 from benchmarks.house import House, free_port
 from benchmarks.measure import Timing, timing
-from benchmarks.sender import drip, send_all
-from benchmarks.webhooks import (
-    PayPalSigner,
-    make_subaccounts,
-    paypal_event,
-    twilio_callbacks,
-)
-from db.engine import driver_url
+from benchmarks.others import others
+from benchmarks.sender import send_all
+from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
 
-#: Other webhooks each second: callbacks and payments' events, half and half.
-_OTHERS_PER_SECOND = 100
 _BACKLOG = 20_000
 #: Suspensions of a round for each second asked for, one after the other.
 _PER_SECOND = 5
 _PATIENCE_SECONDS = 60.0
 _CLOSED = "BILLING.SUBSCRIPTION.SUSPENDED"
 
-_IN_GOOD_STANDING = """
-    INSERT INTO subscriptions (id, organization_id, provider, external_id, status, looked_at,
-        status_changed_at, created_at)
-    VALUES (%s, %s, 'paypal', %s, 'active', now(), now() - interval '1 day', now())
-"""
 _IS_FROZEN = """
     SELECT EXISTS (SELECT FROM wallet_freezes WHERE organization_id = %s AND lifted_at IS NULL)
 """
@@ -61,11 +44,7 @@ def suspend(house: House, rounds: int, seconds: float) -> list[Timing]:
     """This function will measure both, without and with callbacks waiting."""
     count = max(5, round(_PER_SECOND * seconds))
     port = free_port()
-    with ExitStack() as stack:
-        for queue, threads in (("safety", 8), ("billing", 4), ("callbacks", 2)):
-            stack.enter_context(house.workers(queue, processes=1, threads=threads))
-        stack.enter_context(house.relay())
-        stack.enter_context(house.ingress(port))
+    with house.whole(port):
         figures: list[Timing] = []
         for name, backlog in (("suspend", 0), ("suspend_behind_20000", _BACKLOG)):
             measured = [_round(house, port, count, backlog) for _ in range(rounds)]
@@ -84,10 +63,7 @@ def _round(house: House, port: int, count: int, backlog: int) -> tuple[list[floa
     if backlog:
         _fill(house, port, backlog)
     frozen, suspended = [], []
-    with (
-        others(house, port, signer),
-        psycopg.connect(driver_url(house.bench.owner_url), autocommit=True) as owner,
-    ):
+    with others(house, port, signer), house.bench.owner() as owner:
         for one in customers:
             path = f"/paypal/subscriptions/{one.subscription_id}/status"
             house.control("POST", path, {"status": "SUSPENDED", "deliver": False})
@@ -117,7 +93,7 @@ def _until(
 def _make_customers(house: House, count: int) -> list[_Customer]:
     customers = []
     sids = [sid for sid, _ in make_subaccounts(house, count)]
-    with psycopg.connect(driver_url(house.bench.owner_url), autocommit=True) as owner:
+    with house.bench.owner() as owner:
         for sid in sids:
             row = owner.execute(
                 "UPDATE brands SET twilio_actual = 'active', twilio_converged = twilio_generation"
@@ -127,7 +103,7 @@ def _make_customers(house: House, count: int) -> list[_Customer]:
             organization_id = row[0] if row else ""
             asked = {"organization_id": organization_id, "deliver": False}
             subscription_id = house.control("POST", "/paypal/subscriptions", asked)["id"]
-            owner.execute(_IN_GOOD_STANDING, (new_id("sub"), organization_id, subscription_id))
+            house.subscribe(organization_id, subscription_id)
             customers.append(_Customer(organization_id, subscription_id, sid))
     return customers
 
@@ -136,34 +112,3 @@ def _fill(house: House, port: int, backlog: int) -> None:
     """Has so many callbacks wait in their queue: each is accepted as any other, and rung."""
     accounts = make_subaccounts(house, 1)
     send_all(port, twilio_callbacks(backlog, accounts, house.env["PUBLIC_URL"]), connections=32)
-
-
-@contextmanager
-def others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
-    """This function will send other webhooks at their pace, on a thread, until the block ends."""
-    accounts = make_subaccounts(house, 2)
-    stop = threading.Event()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            while not stop.is_set():
-                half = _OTHERS_PER_SECOND // 2
-                callbacks = twilio_callbacks(half, accounts, house.env["PUBLIC_URL"])
-                bodies = [paypal_event("PAYMENT.SALE.PENDING", {"id": "8VC"}) for _ in range(half)]
-                mixed = itertools.chain.from_iterable(
-                    zip(callbacks, signer.requests(bodies), strict=True)
-                )
-                drip(port, list(mixed), per_second=_OTHERS_PER_SECOND)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="others")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    if failed:
-        raise SystemExit(f"the other webhooks failed: {failed[0]}")

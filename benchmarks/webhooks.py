@@ -11,13 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlencode
 
-import psycopg
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from base.ids import new_id
 from benchmarks.house import House
-from db.engine import driver_url
 from sandbox.keys import load_keys
 from sandbox.paypal.events import signed_text
 from sandbox.twilio.events import sign as sign_for_twilio
@@ -122,7 +120,7 @@ def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: st
 def make_subaccounts(house: House, count: int) -> list[tuple[str, str]]:
     """This function will make organizations with one subaccount each, and give (sid, token)."""
     made = []
-    with psycopg.connect(driver_url(house.bench.owner_url), autocommit=True) as owner:
+    with house.bench.owner() as owner:
         for organization_id in house.bench.make_wallets(count):
             account = house.control("POST", "/twilio/subaccounts", {"friendly_name": "bench"})
             owner.execute(

@@ -1,0 +1,46 @@
+"""The other webhooks that come in while something is measured: callbacks and payments' events."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.house import House
+from benchmarks.sender import drip
+from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
+
+#: How many each second, half and half.
+_PER_SECOND = 100
+
+
+@contextmanager
+def others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
+    """This function will send other webhooks at their pace, on a thread, until the block ends."""
+    accounts = make_subaccounts(house, 2)
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while not stop.is_set():
+                half = _PER_SECOND // 2
+                callbacks = twilio_callbacks(half, accounts, house.env["PUBLIC_URL"])
+                bodies = [paypal_event("PAYMENT.SALE.PENDING", {"id": "8VC"}) for _ in range(half)]
+                mixed = itertools.chain.from_iterable(
+                    zip(callbacks, signer.requests(bodies), strict=True)
+                )
+                drip(port, list(mixed), per_second=_PER_SECOND)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="others")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failed:
+        raise SystemExit(f"the other webhooks failed: {failed[0]}")
