@@ -1,100 +1,99 @@
-"""The provider's side: payments, refunds, and those who deliver what is told of them."""
+"""The post office: events that the sandbox has signed, until each has been taken in.
+
+Some leave late, some out of order, some twice at once, some again although they were taken in.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
 
 import httpx
 
-from chaos.office import Letter
-from chaos.scene import Client, Scene
+from chaos.journal import Journal
 
-#: Threads that deliver at once.
-_SENDERS = 6
-#: Seconds between two payments or refunds.
-_EVERY_SECONDS = (0.1, 0.5)
-_REFUND_SHARE = 0.2
-#: US cents of a payment: to one that has much, and to one that has next to nothing.
-_CENTS = {False: (300, 3_000), True: (3, 30)}
-#: The wait before a refused event is sent again, in seconds.
-_AGAIN_SECONDS = (0.2, 1.5)
+#: How many events leave late, and how late at most, in seconds.
+_LATE_SHARE = 0.3
+_LATE_SECONDS = 4.0
+#: How many are sent twice at once, and how many again although they were taken in.
+_TWICE_SHARE = 0.15
+_REPEATED_SHARE = 0.1
 
 
-def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """This function will give the threads' names and what they do until they are stopped."""
-    yield "payments", partial(_pay, scene)
-    for number in range(_SENDERS):
-        yield f"sender-{number}", partial(_send, scene, f"sender-{number}")
+@dataclass
+class Letter:
+    """One event on its way."""
+
+    organization_id: str
+    event_id: str
+    copies: int
+    repeated: bool
+    due: float
+    taken_in: bool = False
 
 
-def _pay(scene: Scene) -> None:
-    chance = scene.chance("payments")
-    post = scene.post
-    #: What was paid and how much of it is left, in cents.
-    paid: list[tuple[Client, str, int]] = []
-    while not scene.stopping.is_set():
-        refund, share = chance.random() < _REFUND_SHARE, chance.random()
-        client = chance.choice(scene.clients)
-        cents = chance.randint(*_CENTS[client.poor])
-        if refund and paid:
-            client, capture_id, left = paid.pop(chance.randrange(len(paid)))
-            cents = max(1, int(left * share))
-            body = {"value": _dollars(cents), "deliver": False}
-            made = post.control("POST", f"/paypal/captures/{capture_id}/refund", body)
-            post.tell("PAYMENT.CAPTURE.REFUNDED", client.organization_id, made["id"], chance)
-            if left > cents:
-                paid.append((client, capture_id, left - cents))
-        else:
-            body = {
-                "organization_id": client.organization_id,
-                "value": _dollars(cents),
-                "deliver": False,
-            }
-            made = post.control("POST", "/paypal/captures", body)
-            post.tell("PAYMENT.CAPTURE.COMPLETED", client.organization_id, made["id"], chance)
-            paid.append((client, made["id"], cents))
-        scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
+@dataclass
+class Post:
+    """Events that are still to be delivered, and the sandbox that signs and sends them."""
 
+    http: httpx.Client
+    journal: Journal
+    letters: list[Letter] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    on_the_way: int = 0
+    told: int = 0
+    doubled: int = 0
+    late: int = 0
 
-def _send(scene: Scene, name: str) -> None:
-    chance = scene.chance(name)
-    post = scene.post
-    while not (scene.stopping.is_set() and post.is_empty) and not scene.patience_is_over:
-        letter = post.take()
-        if letter is None:
-            time.sleep(0.02)
-            continue
-        again: Letter | None = letter
-        try:
-            sent = post.control(
-                "POST",
-                f"/paypal/events/{letter.event_id}/redeliver",
-                {"copies": letter.copies, "retry": False},
+    def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """This function will ask the sandbox's control plane, which no fault touches."""
+        answer = self.http.request(method, path, json=body)
+        answer.raise_for_status()
+        return answer.json()
+
+    def tell(self, event_type: str, organization_id: str, resource_id: str, chance: Random) -> None:
+        """This function will have the event made and signed, and post it."""
+        (made,) = self.control(
+            "POST",
+            "/paypal/events",
+            {"event_type": event_type, "resource_id": resource_id, "deliver": False},
+        )
+        late = chance.uniform(0, _LATE_SECONDS) if chance.random() < _LATE_SHARE else 0.0
+        copies = 2 if chance.random() < _TWICE_SHARE else 1
+        repeated = chance.random() < _REPEATED_SHARE
+        event_id = made["event_id"]
+        self.journal.asked("webhook", organization_id, event_id)
+        with self.lock:
+            self.told += 1
+            self.late += late > 0
+            self.letters.append(
+                Letter(organization_id, event_id, copies, repeated, time.monotonic() + late)
             )
-            codes = [one["status_code"] for one in sent]
-            post.doubled += len(codes) - 1
-            again = _note(scene, letter, codes)
-        except httpx.HTTPError as error:
-            scene.journal.unsure("webhook", letter.organization_id, letter.event_id, repr(error))
-        finally:
-            post.give_back(again, chance.uniform(*_AGAIN_SECONDS))
 
-
-def _note(scene: Scene, letter: Letter, codes: list[int | None]) -> Letter | None:
-    name = (letter.organization_id, letter.event_id)
-    taken_in = any(code is not None and 200 <= code < 300 for code in codes)
-    if taken_in and not letter.taken_in:
-        letter.taken_in = True
-        scene.journal.told("webhook", *name, "OK")
-        if letter.repeated:
+    def take(self) -> Letter | None:
+        """This function will give any letter that is due, not the oldest first."""
+        with self.lock:
+            due = [one for one in self.letters if one.due <= time.monotonic()]
+            if not due:
+                return None
+            letter = due[len(due) // 2]
+            self.letters.remove(letter)
+            self.on_the_way += 1
             return letter
-    elif not letter.taken_in:
-        scene.journal.unsure("webhook", *name, str(codes))
-        return letter
-    return None
 
+    def give_back(self, letter: Letter | None, seconds: float) -> None:
+        """This function will post a letter again, or none when it has been delivered."""
+        with self.lock:
+            self.on_the_way -= 1
+            if letter is not None:
+                letter.due = time.monotonic() + seconds
+                self.letters.append(letter)
 
-def _dollars(cents: int) -> str:
-    return f"{cents // 100}.{cents % 100:02d}"
+    @property
+    def is_empty(self) -> bool:
+        """Whether all has been delivered."""
+        with self.lock:
+            return not self.letters and not self.on_the_way

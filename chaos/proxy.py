@@ -184,9 +184,7 @@ class Proxy:
         match order["do"]:
             case "listen":
                 route = self._routes[name] = Route(order["targets"])
-                server = await self._loop.create_server(
-                    lambda: End(route, False), "127.0.0.1", order.get("port", 0)
-                )
+                server = await self._loop.create_server(lambda: End(route, False), "127.0.0.1", 0)
                 return {"port": server.sockets[0].getsockname()[1]}
             case "cut":
                 self._routes[name].cut()

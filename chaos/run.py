@@ -120,10 +120,10 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
 
 def _tell_progress(house: House, traffic: Child, report: Report) -> None:
     told = traffic.ask(do="progress")
-    restarts = sum(house.supervisor.restarts(name) for name in house.supervisor.names())
     report.say(
         f"-- {told['operations']} operations, {told['events']} events"
-        f" ({told['doubled']} sent twice), {_waiting(house)} jobs waiting, {restarts} restarts"
+        f" ({told['doubled']} sent twice), {_waiting(house)} jobs waiting,"
+        f" {_restarts(house)} restarts"
     )
 
 
@@ -206,7 +206,9 @@ def _figures(house: House, story: Story) -> dict[str, int]:
         "attempts at jobs": attempts[0],
         "attempts that failed": attempts[1],
         "attempts whose worker died": attempts[2],
-        "processes started again": sum(
-            house.supervisor.restarts(name) for name in house.supervisor.names()
-        ),
+        "processes started again": _restarts(house),
     }
+
+
+def _restarts(house: House) -> int:
+    return sum(house.supervisor.restarts(name) for name in house.supervisor.names())

@@ -19,6 +19,8 @@ SABOTAGES = {
     "no-guards": "lock, entry number and the wallet's foreign key are gone: balances drift",
 }
 
+#: Those without the wallet's lock.
+_UNLOCKED = ("no-lock", "no-guards")
 #: A statement that reads wallets under a lock.
 _LOCK = re.compile(r"(FROM wallets\b[^;]*?)\s+FOR NO KEY UPDATE")
 _FUNCTIONS = """
@@ -45,17 +47,17 @@ def plan_of(sabotage: str) -> Plan:
 
 
 def moves_holds(sabotage: str) -> bool:
-    """This function will tell whether the traffic has calls.
+    """This function will tell whether the traffic has holds and calls.
 
     A hold writes no entry, so that only the lock keeps what is held right: without it no guard of
     the database could see the difference.
     """
-    return sabotage not in ("no-lock", "no-guards")
+    return sabotage not in _UNLOCKED
 
 
 def sabotage_database(house: House, sabotage: str) -> list[str]:
     """This function will break the run's own database, as its owner, and tell what it did."""
-    if sabotage not in ("no-lock", "no-guards"):
+    if sabotage not in _UNLOCKED:
         return []
     did = []
     with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Words
 from chaos.journal import Journal
-from chaos.office import Post
+from chaos.post import Post
 from db.engine import Database
 from db.ring import Ringer
 

@@ -8,7 +8,7 @@ import threading
 
 from base.clock import wait_until
 from base.log import configure
-from chaos import calls, changes, phones, post, spending
+from chaos import changes, holds, payments, phones, spending
 from chaos.child import Words, serve_orders
 from chaos.scene import PATIENCE_SECONDS, Scene
 
@@ -17,7 +17,7 @@ def start_threads(scene: Scene) -> list[threading.Thread]:
     """This function will start every thread of the traffic."""
     threads = [
         threading.Thread(target=work, name=name, daemon=True)
-        for part in (spending, calls, phones, changes, post)
+        for part in (spending, holds, phones, changes, payments)
         for name, work in part.threads(scene)
     ]
     for thread in threads:

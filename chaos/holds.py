@@ -1,6 +1,6 @@
-"""Calls: each holds money, perhaps more and more, and is committed or given up in the end.
+"""Holds of calls that nobody leads: reserved, perhaps extended, then committed or given up.
 
-Some holds are so short that they expire under a live call, whose commit then comes late.
+Some are so short that they expire first, and their commit comes late.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from chaos.spending import pick
 from db.engine import clock
 from domain import holds
 
-#: Threads that each lead one call after another.
+#: Threads that each lead one hold after another.
 _CALLERS = 6
 #: Micros of the largest reservation.
 _MICROS_MAX = 50_000
-#: Seconds that a hold is good for: usually, and of one that expires under its call.
+#: Seconds that a hold is good for: usually, and of one that expires before its commit.
 _LONG_SECONDS = 3600
 _SHORT_SECONDS = 1
 #: Holds expired in one look.
@@ -34,11 +34,11 @@ def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     if not scene.with_holds:
         return
     for number in range(_CALLERS):
-        yield f"caller-{number}", partial(_lead_calls, scene, f"caller-{number}")
+        yield f"caller-{number}", partial(_lead, scene, f"caller-{number}")
     yield "expirer", partial(_expire, scene)
 
 
-def _lead_calls(scene: Scene, name: str) -> None:
+def _lead(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     number = 0
     while not scene.stopping.is_set():

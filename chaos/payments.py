@@ -1,0 +1,100 @@
+"""The provider's side: payments and refunds, and those who deliver whatever is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import httpx
+
+from chaos.post import Letter
+from chaos.scene import Client, Scene
+
+#: Threads that deliver at once.
+_SENDERS = 6
+#: Seconds between two payments or refunds.
+_EVERY_SECONDS = (0.1, 0.5)
+_REFUND_SHARE = 0.2
+#: US cents of a payment: to one that has much, and to one that has next to nothing.
+_CENTS = {False: (300, 3_000), True: (3, 30)}
+#: The wait before a refused event is sent again, in seconds.
+_AGAIN_SECONDS = (0.2, 1.5)
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """This function will give the threads' names and what they do until they are stopped."""
+    yield "payments", partial(_pay, scene)
+    for number in range(_SENDERS):
+        yield f"sender-{number}", partial(_send, scene, f"sender-{number}")
+
+
+def _pay(scene: Scene) -> None:
+    chance = scene.chance("payments")
+    post = scene.post
+    #: What was paid and how much of it is left, in cents.
+    paid: list[tuple[Client, str, int]] = []
+    while not scene.stopping.is_set():
+        refund, share = chance.random() < _REFUND_SHARE, chance.random()
+        client = chance.choice(scene.clients)
+        cents = chance.randint(*_CENTS[client.poor])
+        if refund and paid:
+            client, capture_id, left = paid.pop(chance.randrange(len(paid)))
+            cents = max(1, int(left * share))
+            body = {"value": _dollars(cents), "deliver": False}
+            made = post.control("POST", f"/paypal/captures/{capture_id}/refund", body)
+            post.tell("PAYMENT.CAPTURE.REFUNDED", client.organization_id, made["id"], chance)
+            if left > cents:
+                paid.append((client, capture_id, left - cents))
+        else:
+            body = {
+                "organization_id": client.organization_id,
+                "value": _dollars(cents),
+                "deliver": False,
+            }
+            made = post.control("POST", "/paypal/captures", body)
+            post.tell("PAYMENT.CAPTURE.COMPLETED", client.organization_id, made["id"], chance)
+            paid.append((client, made["id"], cents))
+        scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
+
+
+def _send(scene: Scene, name: str) -> None:
+    chance = scene.chance(name)
+    post = scene.post
+    while not (scene.stopping.is_set() and post.is_empty) and not scene.patience_is_over:
+        letter = post.take()
+        if letter is None:
+            time.sleep(0.02)
+            continue
+        again: Letter | None = letter
+        try:
+            sent = post.control(
+                "POST",
+                f"/paypal/events/{letter.event_id}/redeliver",
+                {"copies": letter.copies, "retry": False},
+            )
+            codes = [one["status_code"] for one in sent]
+            post.doubled += len(codes) - 1
+            again = _note(scene, letter, codes)
+        except httpx.HTTPError as error:
+            scene.journal.unsure("webhook", letter.organization_id, letter.event_id, repr(error))
+        finally:
+            post.give_back(again, chance.uniform(*_AGAIN_SECONDS))
+
+
+def _note(scene: Scene, letter: Letter, codes: list[int | None]) -> Letter | None:
+    name = (letter.organization_id, letter.event_id)
+    taken_in = any(code is not None and 200 <= code < 300 for code in codes)
+    if taken_in and not letter.taken_in:
+        letter.taken_in = True
+        scene.journal.told("webhook", *name, "OK")
+        if letter.repeated:
+            return letter
+    elif not letter.taken_in:
+        scene.journal.unsure("webhook", *name, str(codes))
+        return letter
+    return None
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02d}"
