@@ -10,13 +10,16 @@ from cli.main import app
 
 @pytest.fixture
 def run(urls, monkeypatch):
-    """Runs the command with the test's servers; gives exit status, output and error output."""
+    """Runs the command with the test's servers, and answers what it asks.
+
+    Gives exit status, output and error output.
+    """
     monkeypatch.setenv("DATABASE_URL", urls.app_url)
     monkeypatch.setenv("DATABASE_OWNER_URL", urls.owner_url)
     monkeypatch.setenv("REDIS_URL", urls.redis_url)
 
-    def invoke(*arguments: str):
-        done = CliRunner().invoke(app, list(arguments))
+    def invoke(*arguments: str, answer: str | None = None):
+        done = CliRunner().invoke(app, list(arguments), input=answer)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return done.exit_code, done.stdout, done.stderr

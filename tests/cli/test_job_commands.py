@@ -4,31 +4,11 @@ from __future__ import annotations
 
 import json
 
-import pytest
-from typer.testing import CliRunner
-
 from base.enums import Provider
-from cli.main import app
 from db.models import OperatorAct
 from domain import schedules
 from domain.jobs import JOB_TYPES, KEY_KEPT_SECONDS
 from tests.db.jobs_by_hand import WAIT, claim, fail, finish, row, stage
-
-
-@pytest.fixture
-def run(urls, monkeypatch):
-    """Runs the command with the test's servers; gives exit status, output and error output."""
-    monkeypatch.setenv("DATABASE_URL", urls.app_url)
-    monkeypatch.setenv("DATABASE_OWNER_URL", urls.owner_url)
-    monkeypatch.setenv("REDIS_URL", urls.redis_url)
-
-    def invoke(*arguments: str, answer: str | None = None):
-        done = CliRunner().invoke(app, list(arguments), input=answer)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.stdout, done.stderr
-
-    return invoke
 
 
 def dead(database, name="work"):

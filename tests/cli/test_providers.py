@@ -7,27 +7,16 @@ import logging
 
 import pytest
 import structlog
-from typer.testing import CliRunner
 
-from cli.main import app
 from db.models import OperatorAct
 from tests.db.circuits_by_hand import BULK, call, circuits, open_circuit
 
 
-@pytest.fixture
-def run(urls, monkeypatch):
-    monkeypatch.setenv("DATABASE_URL", urls.app_url)
-    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+@pytest.fixture(autouse=True)
+def records_as_before():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-
-    def invoke(*arguments: str):
-        done = CliRunner().invoke(app, list(arguments))
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.stdout, done.stderr
-
-    yield invoke
+    yield
     # The command's records went to an error output that is closed by now.
     root.handlers[:] = handlers
     root.setLevel(level)

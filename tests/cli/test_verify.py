@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import psycopg
 import pytest
-from typer.testing import CliRunner
 
-from cli.main import app
 from db.engine import driver_url
 from tests.world import fund, make_organization
 
@@ -16,19 +15,10 @@ TAIL = "without --heads, entries cut off at a wallet's end cannot be seen\n"
 
 
 @pytest.fixture
-def run(urls, monkeypatch):
-    """Runs the command with the test's servers; gives exit status, output and error output."""
-    monkeypatch.setenv("DATABASE_URL", urls.app_url)
-    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+def run(run, monkeypatch):
+    """Runs `verify`, as any command is run."""
     monkeypatch.setenv("LEDGER_ANCHOR_KEY", "a key")
-
-    def invoke(*arguments: str):
-        done = CliRunner().invoke(app, ["verify", *arguments])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.stdout, done.stderr
-
-    return invoke
+    return partial(run, "verify")
 
 
 @pytest.fixture

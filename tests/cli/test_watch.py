@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from base.enums import Provider
-from cli.main import app
 from db.engine import clock
 from domain import top_up_charges, top_up_terms, top_ups
 from domain.top_up_rule import Terms
@@ -22,20 +20,10 @@ TERMS = (
 )
 
 
-@pytest.fixture
-def run(urls, monkeypatch):
-    """Runs the command with the test's servers; gives exit status, output and error output."""
-    monkeypatch.setenv("DATABASE_URL", urls.app_url)
-    monkeypatch.setenv("REDIS_URL", urls.redis_url)
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Tables are printed whole."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*arguments: str):
-        done = CliRunner().invoke(app, list(arguments))
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.stdout, done.stderr
-
-    return invoke
 
 
 @pytest.fixture

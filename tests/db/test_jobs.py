@@ -25,8 +25,7 @@ from tests.db.support import at_once, holding
 
 @pytest.fixture
 def database(emptied):
-    yield emptied
-    emptied.after_commit = None
+    return emptied
 
 
 def test_a_staged_job_keeps_what_it_is_about_and_what_caused_it(database):

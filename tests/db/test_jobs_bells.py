@@ -22,8 +22,7 @@ from tests.db.support import at_once, holding, hurried
 
 @pytest.fixture
 def database(emptied):
-    yield emptied
-    emptied.after_commit = None
+    return emptied
 
 
 def test_a_bell_that_is_not_due_is_not_rung(database):
