@@ -9,6 +9,13 @@ import pytest
 from cli.stack import sandbox_env
 from tests.servers import ROOT
 from tests.workers.processes import Processes
+from tests.world import make_organization
+
+
+@pytest.fixture
+def organization(world):
+    """One that is nobody's customer anywhere, with an empty wallet."""
+    return make_organization(world.database)
 
 
 @pytest.fixture

@@ -82,6 +82,18 @@ def clear_faults(world: World) -> None:
     world.sandbox.control("DELETE", "/faults")
 
 
+def pay(world: World, organization_id: str, value: str = "10.00", **more: Any) -> str:
+    """This function will have PayPal take a payment that we have not heard of, and give its id."""
+    body = {"organization_id": organization_id, "value": value, "deliver": False, **more}
+    made: str = world.sandbox.control("POST", "/paypal/captures", body)["id"]
+    return made
+
+
+def stage_look(world: World, external_id: str, kind: str = "capture") -> str:
+    """This function will stage a look at a payment of PayPal's, and give the job."""
+    return world.stage("look_at_payment", provider="paypal", kind=kind, external_id=external_id)
+
+
 def newest_attempt(world: World, job_id: str) -> JobAttempt:
     return max(world.read(JobAttempt, job_id=job_id), key=lambda one: one.attempt)
 
@@ -100,6 +112,11 @@ def rung(client: redis.Redis, queue: str = "safety") -> list[str]:
     """The ids of the jobs whose messages wait in Redis."""
     messages = client.lrange(f"{NAMESPACE}:{queue}", 0, -1)
     return sorted(message.decode().partition(".")[0] for message in messages)
+
+
+def fetched(client: redis.Redis, queue: str) -> int:
+    """How many messages of a queue workers have taken and not acknowledged."""
+    return sum(client.scard(key) for key in client.keys(f"{NAMESPACE}:__acks__.*.{queue}"))
 
 
 @contextmanager

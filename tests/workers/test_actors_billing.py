@@ -8,34 +8,15 @@ import pytest
 
 from db.models import WalletEntry
 from domain import wallet
-from tests.workers.scenes import another_thread, clear_faults, held, release
-from tests.world import make_organization
+from tests.workers.scenes import another_thread, clear_faults, held, pay, release, stage_look
 
 LOOK = {"method": "GET", "path_contains": "/v2/payments/"}
 TEN = 10_000_000
 
 
-@pytest.fixture
-def organization(world):
-    return make_organization(world.database)
-
-
-def pay(world, organization_id, value="10.00", **more):
-    made = world.sandbox.control(
-        "POST",
-        "/paypal/captures",
-        {"organization_id": organization_id, "value": value, "deliver": False, **more},
-    )
-    return made["id"]
-
-
 def give_back(world, capture_id, value):
     path = f"/paypal/captures/{capture_id}/refund"
     return world.sandbox.control("POST", path, {"value": value, "deliver": False})["id"]
-
-
-def look(world, external_id, kind="capture"):
-    return world.stage("look_at_payment", provider="paypal", kind=kind, external_id=external_id)
 
 
 def run(world, job_id):
@@ -58,10 +39,10 @@ def moved(world, organization_id):
 
 def test_a_payment_is_credited_once_however_often_it_is_looked_at(world, organization):
     capture_id = pay(world, organization)
-    first = look(world, capture_id)
+    first = stage_look(world, capture_id)
 
     assert [run(world, first), run(world, first)] == ["done", "taken"]
-    assert run(world, look(world, capture_id)) == "done"
+    assert run(world, stage_look(world, capture_id)) == "done"
 
     assert moved(world, organization) == [TEN]
 
@@ -70,7 +51,7 @@ def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
     # Given four looks that all wait for PayPal's answer
     capture_id = pay(world, organization)
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
-    ids = [look(world, capture_id) for _ in range(4)]
+    ids = [stage_look(world, capture_id) for _ in range(4)]
     with another_thread() as start:
         outcomes = [start(run, world, job_id) for job_id in ids]
         assert held(world, fault, 4)
@@ -87,24 +68,24 @@ def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
 
 @pytest.mark.parametrize("status", ["PENDING", "DECLINED"])
 def test_money_that_is_not_ours_is_not_credited(world, organization, status):
-    assert run(world, look(world, pay(world, organization, status=status))) == "done"
+    assert run(world, stage_look(world, pay(world, organization, status=status))) == "done"
     assert moved(world, organization) == []
 
 
 def test_a_payment_that_paypal_does_not_know_now_is_asked_for_again(world, organization):
-    assert run(world, look(world, "7XX0000000000000A")) == "failed"
+    assert run(world, stage_look(world, "7XX0000000000000A")) == "failed"
     assert moved(world, organization) == []
 
 
 def test_a_payment_that_names_nobody_is_kept_for_a_person(world):
-    job_id = look(world, pay(world, "org_of_nobody"))
+    job_id = stage_look(world, pay(world, "org_of_nobody"))
 
     assert run(world, job_id) == "refused"
     assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
 
 
 def test_a_payment_in_another_currency_is_refused_and_changes_nothing(world, organization):
-    job_id = look(world, pay(world, organization, currency="EUR"))
+    job_id = stage_look(world, pay(world, organization, currency="EUR"))
 
     assert run(world, job_id) == "refused"
     assert world.job(job_id).last_error.startswith("CURRENCY_MISMATCH")
@@ -119,7 +100,7 @@ def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
     world, organization, kind, more
 ):
     # Given a payment, and a PayPal that does not answer
-    job_id = look(world, pay(world, organization))
+    job_id = stage_look(world, pay(world, organization))
     world.sandbox.fault("paypal", kind, match=LOOK, **more)
     assert run(world, job_id) == "failed"
     assert moved(world, organization) == []
@@ -136,7 +117,7 @@ def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
 def test_a_lost_answer_is_asked_for_again(world, organization):
     world.sandbox.fault("paypal", "act_then_drop", match=LOOK, times=1)
 
-    assert run(world, look(world, pay(world, organization))) == "done"
+    assert run(world, stage_look(world, pay(world, organization))) == "done"
     assert moved(world, organization) == [TEN]
 
 
@@ -152,7 +133,7 @@ def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organ
             ("refund", refunds[0]),
             ("capture", capture_id),
         ]:
-            assert run(world, look(world, external_id, kind)) == "done"
+            assert run(world, stage_look(world, external_id, kind)) == "done"
 
     # Then the balance is what is left
     assert balance(world, organization) == 5_000_000
@@ -161,7 +142,7 @@ def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organ
 def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization):
     # Given a credited payment of which most was spent
     capture_id = pay(world, organization)
-    assert run(world, look(world, capture_id)) == "done"
+    assert run(world, stage_look(world, capture_id)) == "done"
     world.do(
         lambda session, now: wallet.correct(
             session,
@@ -176,7 +157,7 @@ def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization
     )
 
     # When all of it is given back
-    assert run(world, look(world, give_back(world, capture_id, "10.00"), "refund")) == "done"
+    assert run(world, stage_look(world, give_back(world, capture_id, "10.00"), "refund")) == "done"
 
     # Then what was there is taken, and the rest is owed
     wallet_row = world.wallet(organization)
@@ -203,7 +184,7 @@ def test_a_subscriptions_fee_that_is_given_back_never_comes_into_the_wallet(
     world, organization, fee
 ):
     # Given a part of a fee given back
-    job = look(world, give_back(world, fee, "1.00"), "refund")
+    job = stage_look(world, give_back(world, fee, "1.00"), "refund")
     # When the refund is looked at, Then nothing moves
     assert run(world, job) == "refused"
     assert world.job(job).last_error.startswith("NOT_A_TOP_UP")

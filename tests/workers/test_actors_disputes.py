@@ -14,7 +14,9 @@ from tests.workers.scenes import (
     held,
     jobs_of,
     newest_attempt,
+    pay,
     release,
+    stage_look,
 )
 
 LOOK = {"method": "GET", "path_contains": "/v1/customer/disputes/"}
@@ -35,11 +37,6 @@ def capture(world, org):
     return one
 
 
-def pay(world, org, value="10.00", **more):
-    body = {"organization_id": org, "value": value, "deliver": False, **more}
-    return world.sandbox.control("POST", "/paypal/captures", body)["id"]
-
-
 def ask(world, path, **body):
     return world.sandbox.control("POST", f"/paypal/{path}", {"deliver": False, **body})
 
@@ -49,8 +46,7 @@ def open_dispute(world, capture, **more):
 
 
 def look_at_payment(world, external_id, kind="capture"):
-    job = world.stage("look_at_payment", provider="paypal", kind=kind, external_id=external_id)
-    assert world.executor.execute(job) == "done"
+    assert world.executor.execute(stage_look(world, external_id, kind)) == "done"
     world.run_due()
 
 

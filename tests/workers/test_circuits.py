@@ -12,8 +12,16 @@ from db.ring import connect
 from domain.jobs import JOB_TYPES, call_class_of, stage
 from providers import registry
 from tests.db.circuits_by_hand import POLICY, circuits, holds_are_over, wait_is_over
-from tests.workers.scenes import clear_faults, eventually, jobs_of, newest_attempt, want
-from tests.world import World, make_organization
+from tests.workers.scenes import (
+    clear_faults,
+    eventually,
+    jobs_of,
+    newest_attempt,
+    pay,
+    stage_look,
+    want,
+)
+from tests.world import World
 
 PAYMENTS = {"path_contains": "/v2/payments/"}
 
@@ -27,26 +35,8 @@ def governed(world, redis_client):
 
 
 @pytest.fixture
-def organization(world):
-    return make_organization(world.database)
-
-
-@pytest.fixture
 def money(world):
     return Route(Provider.PAYPAL, world.settings.paypal_client_id, CallClass.MONEY)
-
-
-def paid(world, organization_id: str) -> str:
-    made = world.sandbox.control(
-        "POST",
-        "/paypal/captures",
-        {"organization_id": organization_id, "value": "10.00", "deliver": False},
-    )
-    return made["id"]
-
-
-def look(world, capture_id: str) -> str:
-    return world.stage("look_at_payment", provider="paypal", kind="capture", external_id=capture_id)
 
 
 def asked(world) -> int:
@@ -78,16 +68,16 @@ def test_a_job_that_meets_an_open_circuit_waits_and_uses_up_no_attempt(
     governed, organization, redis_client, money
 ):
     # Given a payment whose look failed until the circuit opened
-    capture = paid(governed, organization)
+    capture = pay(governed, organization)
     governed.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
-    first = look(governed, capture)
+    first = stage_look(governed, capture)
     outcomes = [governed.executor.execute(first)]
     assert state_of(redis_client, money).state == "open"
     before, failures = asked(governed), governed.job(first).failures
 
     # When it is due again, and so are others
     governed.due_now()
-    others = [look(governed, capture) for _ in range(3)]
+    others = [stage_look(governed, capture) for _ in range(3)]
     outcomes = [governed.executor.execute(job_id) for job_id in (first, *others)]
 
     # Then all wait until it may be tried, nothing is sent, and no attempt is used up
@@ -104,9 +94,9 @@ def test_after_an_outage_one_job_tries_and_the_others_follow(
     governed, organization, redis_client, money
 ):
     # Given an outage that opened the circuit, and jobs that wait
-    capture = paid(governed, organization)
+    capture = pay(governed, organization)
     governed.sandbox.fault("paypal", "status", status=503, match=PAYMENTS)
-    jobs = [look(governed, capture) for _ in range(8)]
+    jobs = [stage_look(governed, capture) for _ in range(8)]
     for job_id in jobs:
         governed.executor.execute(job_id)
     before = asked(governed)
@@ -156,7 +146,7 @@ def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
     governed, organization, redis_client, money
 ):
     # Given an open circuit for money
-    capture = paid(governed, organization)
+    capture = pay(governed, organization)
     fleet = circuits(redis_client)
     for _ in range(POLICY.failures):
         fleet.leave(money, "", "failed", 0)
@@ -167,7 +157,7 @@ def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
             session, JOB_TYPES["look_at_payment"], None, queue=Queue.SAFETY, **arguments
         )
     )
-    of_money = look(governed, capture)
+    of_money = stage_look(governed, capture)
     # Then its class is its queue's
     assert governed.executor.execute(of_money) == "postponed"
     assert governed.executor.execute(of_safety) == "done"
@@ -175,11 +165,11 @@ def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
 
 def test_one_workers_429_holds_back_the_account_for_all(governed, organization, redis_client):
     # Given a provider that told one job to stay away
-    capture = paid(governed, organization)
+    capture = pay(governed, organization)
     governed.sandbox.fault(
         "paypal", "status", status=429, headers={"Retry-After": "40"}, match=PAYMENTS, times=1
     )
-    jobs = [look(governed, capture) for _ in range(3)]
+    jobs = [stage_look(governed, capture) for _ in range(3)]
     assert governed.executor.execute(jobs[0]) == "failed"
 
     # When the others run, Then nothing is sent, and they wait until then
@@ -199,7 +189,7 @@ def test_while_redis_is_away_money_goes_on_and_bulk_waits(world, organization):
     away = circuits(connect("unix:///nowhere/valkey.sock?db=0", timeout_seconds=0.2))
     providers = registry.build(world.settings, away)
     blind = World(world.database, world.settings, world.sandbox, providers)
-    arguments = {"provider": "paypal", "kind": "capture", "external_id": paid(blind, organization)}
+    arguments = {"provider": "paypal", "kind": "capture", "external_id": pay(blind, organization)}
     jobs = [
         blind.do(
             lambda session, _, queue=queue: stage(
@@ -218,9 +208,9 @@ def test_while_redis_is_away_money_goes_on_and_bulk_waits(world, organization):
 
 def test_two_workers_see_one_circuit(world, processes, organization, redis_client, money):
     # Given a provider that is down, and two worker processes with many payments to look at
-    capture = paid(world, organization)
+    capture = pay(world, organization)
     fault = world.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
-    jobs = [look(world, capture) for _ in range(30)]
+    jobs = [stage_look(world, capture) for _ in range(30)]
     environment = {"CIRCUIT_FAILURES": "4", "CIRCUIT_CALLS": "8", "CIRCUIT_OPEN_SECONDS": "3600"}
     for _ in range(2):
         processes.worker("billing", threads=2, CIRCUIT_OPEN_SECONDS_MAX="3600", **environment)

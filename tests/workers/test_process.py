@@ -7,12 +7,20 @@ import sys
 
 import psycopg
 import pytest
-import redis
 
 from db.engine import driver_url
-from db.ring import NAMESPACE
 from tests.servers import ROOT
-from tests.workers.scenes import eventually, held, newest_attempt, release, ring, rung
+from tests.workers.scenes import (
+    eventually,
+    fetched,
+    held,
+    newest_attempt,
+    pay,
+    release,
+    ring,
+    rung,
+    stage_look,
+)
 from tests.world import make_organization
 
 
@@ -21,16 +29,9 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
 ):
     # Given a worker of one thread in the middle of a job, and more jobs in its queue
     organization_id = make_organization(world.database)
-    capture = world.sandbox.control(
-        "POST",
-        "/paypal/captures",
-        {"organization_id": organization_id, "value": "10.00", "deliver": False},
-    )
-    fault = world.sandbox.fault("paypal", "hold", match={"path_contains": capture["id"]}, times=1)
-    jobs = [
-        world.stage("look_at_payment", provider="paypal", kind="capture", external_id=capture["id"])
-        for _ in range(3)
-    ]
+    capture_id = pay(world, organization_id)
+    fault = world.sandbox.fault("paypal", "hold", match={"path_contains": capture_id}, times=1)
+    jobs = [stage_look(world, capture_id) for _ in range(3)]
     worker = processes.worker("billing", threads=1)
     ring(world, redis_client, *jobs)
     assert held(world, fault)
@@ -56,10 +57,6 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
     assert "warning" not in worker.said()
 
 
-def fetched(client: redis.Redis, queue: str) -> int:
-    return sum(client.scard(key) for key in client.keys(f"{NAMESPACE}:__acks__.*.{queue}"))
-
-
 def test_a_worker_fetches_no_more_than_it_can_run(world, processes, redis_client, urls):
     # Given ten jobs, and a worker of two threads that is stuck in the first ones
     ids = [make_organization(world.database) for _ in range(10)]
@@ -79,7 +76,7 @@ def test_a_worker_leaves_other_queues_alone(world, processes, redis_client):
     # Given a worker of the billing queue, and a job of each queue
     organization_id = make_organization(world.database)
     urgent = world.stage("enforce_organization", organization_id=organization_id)
-    money = world.stage("look_at_payment", provider="paypal", kind="capture", external_id="7XX")
+    money = stage_look(world, "7XX")
     processes.worker("billing")
     ring(world, redis_client, urgent, money)
 

@@ -17,13 +17,7 @@ from db.ring import EPOCH_KEY, NAMESPACE, connect
 from tests.servers import server_folder
 from tests.workers.crimes import die_between_claim_and_push
 from tests.workers.scenes import eventually, execute_sql, ring, rung
-from tests.world import make_organization
 from workers.relay import Relay
-
-
-@pytest.fixture
-def organization(world):
-    return make_organization(world.database)
 
 
 @pytest.fixture

@@ -11,29 +11,26 @@ from base.enums import Queue
 from db.engine import driver_url
 from db.ring import NAMESPACE
 from tests.workers.crimes import work_as_an_older_version, work_without_end
-from tests.workers.scenes import eventually, execute_sql, held, newest_attempt, release, ring, rung
-from tests.world import make_organization
+from tests.workers.scenes import (
+    eventually,
+    execute_sql,
+    fetched,
+    held,
+    newest_attempt,
+    pay,
+    release,
+    ring,
+    rung,
+    stage_look,
+)
 from workers.app import build_broker
 from workers.stop import stop_worker
 
 
 @pytest.fixture
-def organization(world):
-    return make_organization(world.database)
-
-
-@pytest.fixture
 def capture(world, organization):
     """A payment that PayPal knows of and we do not yet."""
-    return world.sandbox.control(
-        "POST",
-        "/paypal/captures",
-        {"organization_id": organization, "value": "10.00", "deliver": False},
-    )["id"]
-
-
-def look(world, capture):
-    return world.stage("look_at_payment", provider="paypal", kind="capture", external_id=capture)
+    return pay(world, organization)
 
 
 def hold(world, capture):
@@ -45,17 +42,13 @@ def dead_letters(client: redis.Redis) -> list[bytes]:
     return client.keys(f"{NAMESPACE}:*.XQ*")
 
 
-def fetched(client: redis.Redis, queue: str) -> int:
-    return sum(client.scard(key) for key in client.keys(f"{NAMESPACE}:__acks__.*.{queue}"))
-
-
 def test_what_was_fetched_and_not_begun_goes_back_before_what_runs_is_finished(
     world, processes, redis_client, capture
 ):
     # Given a worker whose one thread runs a job that takes long, and that has fetched of a second
     # queue what it could run next
     fault = hold(world, capture)
-    running = look(world, capture)
+    running = stage_look(world, capture)
     waiting = [world.stage("process_event", event_id=f"evt_{n}") for n in range(3)]
     worker = processes.worker("billing", "safety", threads=1)
     ring(world, redis_client, running)
@@ -102,7 +95,7 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_done_by_another(
 ):
     # Given a worker in the middle of a job
     fault = hold(world, capture)
-    job_id = look(world, capture)
+    job_id = stage_look(world, capture)
     worker = processes.worker("billing", threads=1)
     ring(world, redis_client, job_id)
     assert held(world, fault)
@@ -171,9 +164,9 @@ def test_an_actor_that_does_not_end_is_cut_off_at_its_limit_and_its_thread_works
 
 def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_client, capture):
     # Given jobs that end in every way: done, refused, failed, dead, and one that is gone
-    done = look(world, capture)
+    done = stage_look(world, capture)
     refused = world.stage("process_event", event_id="evt_none")
-    failed = look(world, "7UNKNOWN")
+    failed = stage_look(world, "7UNKNOWN")
     dead = world.stage("enforce_organization", organization_id="org_x")
     execute_sql(
         world,

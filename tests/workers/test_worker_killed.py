@@ -8,7 +8,15 @@ import redis
 from db.engine import driver_url
 from db.models import Job, WalletEntry, WalletFreeze
 from db.ring import NAMESPACE
-from tests.workers.scenes import eventually, execute_sql, jobs_of, newest_attempt, ring
+from tests.workers.scenes import (
+    eventually,
+    execute_sql,
+    jobs_of,
+    newest_attempt,
+    pay,
+    ring,
+    stage_look,
+)
 from tests.world import make_organization
 
 
@@ -55,15 +63,9 @@ def test_a_provider_job_whose_worker_is_killed_runs_again_when_its_lease_is_over
 ):
     # Given a worker that waits for PayPal's answer about a payment
     organization_id = make_organization(world.database)
-    capture = world.sandbox.control(
-        "POST",
-        "/paypal/captures",
-        {"organization_id": organization_id, "value": "10.00", "deliver": False},
-    )
-    fault = world.sandbox.fault("paypal", "hold", match={"path_contains": capture["id"]}, times=1)
-    job_id = world.stage(
-        "look_at_payment", provider="paypal", kind="capture", external_id=capture["id"]
-    )
+    capture_id = pay(world, organization_id)
+    fault = world.sandbox.fault("paypal", "hold", match={"path_contains": capture_id}, times=1)
+    job_id = stage_look(world, capture_id)
     victim = processes.worker("billing")
     ring(world, redis_client, job_id)
     assert eventually(lambda: world.sandbox.fault_now(fault)["held"] == 1)
