@@ -12,7 +12,7 @@ from sqlalchemy import text
 from cli.embedded import ServerUrls
 from db.engine import driver_url
 from tests.db.shared import shared, shared_urls
-from tests.world import with_database
+from tests.world import make_organization, with_database
 
 __all__ = ["empty_url", "shared", "shared_urls"]
 
@@ -34,3 +34,16 @@ def emptied(shared):
     """The shared database with no jobs and no events, for tests that count all rows."""
     shared.run(lambda s: [s.execute(text(f"DELETE FROM {table}")) for table in _COUNTED])
     return shared
+
+
+@pytest.fixture
+def org(shared):
+    """An organization with 100 micros in two entries."""
+    return make_organization(shared, micros=100)
+
+
+@pytest.fixture
+def owner(shared_urls):
+    """A connection to the shared database as its owner."""
+    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as connection:
+        yield connection

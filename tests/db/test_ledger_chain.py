@@ -5,28 +5,13 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 from sqlalchemy import text
 
-from db.engine import driver_url
 from db.models import Wallet, WalletEntry
 from domain import wallet as wallets
-from tests.world import make_organization
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-
-
-@pytest.fixture
-def org(shared):
-    """An organization with 100 micros in two entries."""
-    return make_organization(shared, micros=100)
-
-
-@pytest.fixture
-def owner(shared_urls):
-    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as connection:
-        yield connection
 
 
 def chained(previous: bytes, *fields: object) -> bytes:

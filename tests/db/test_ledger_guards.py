@@ -15,12 +15,6 @@ from tests.world import make_organization
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
-@pytest.fixture
-def org(shared):
-    """An organization with 100 micros in two entries."""
-    return make_organization(shared, micros=100)
-
-
 def state(owner, org):
     queries = (
         "SELECT * FROM wallets WHERE organization_id = %s",
@@ -32,12 +26,6 @@ def state(owner, org):
         "SELECT * FROM payment_disputes WHERE organization_id = %s",
     )
     return [owner.execute(query, (org,)).fetchall() for query in queries]
-
-
-@pytest.fixture
-def owner(shared_urls):
-    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import pytest
 
+from db.engine import Database
 from tests.db.shared import shared, shared_urls
 from tests.domain.holds_by_hand import funded
 from tests.domain.levels_by_hand import low
 from tests.world import make_organization
 
-__all__ = ["funded", "low", "org", "shared", "shared_urls"]
+__all__ = ["funded", "low", "org", "owner", "shared", "shared_urls"]
 
 
 @pytest.fixture
 def org(shared):
     """An organization with an empty wallet in USD and without a subscription."""
     return make_organization(shared)
+
+
+@pytest.fixture
+def owner(shared_urls):
+    """The shared database as its owner, who alone may rebuild a wallet."""
+    made = Database(shared_urls.owner_url, name="owner", pool_size=1)
+    yield made
+    made.close()

@@ -10,9 +10,8 @@ from typer.testing import CliRunner
 
 from base.enums import FreezeReason
 from cli.main import app
-from db.engine import Database, driver_url
+from db.engine import driver_url
 from db.locks import OrganizationNotFound
-from domain import wallet as wallets
 from domain.notes import InvalidNote, WhoAndWhy
 from domain.posture import apply_posture
 from tests.domain.holds_by_hand import (
@@ -41,7 +40,7 @@ from tests.domain.support import (
     standing,
     subscribe,
 )
-from tests.domain.wallets_by_hand import as_owner, bare_organization, freeze, unfreeze
+from tests.domain.wallets_by_hand import as_owner, bare_organization, freeze, rebuild, unfreeze
 
 ENFORCE = "enforce_organization"
 
@@ -220,19 +219,6 @@ def test_even_a_superuser_may_not(shared, shared_urls, funded, name):
 
 
 # Rebuilding
-
-
-@pytest.fixture
-def owner(shared_urls):
-    made = Database(shared_urls.owner_url, name="owner", pool_size=1)
-    yield made
-    made.close()
-
-
-def rebuild(database, org):
-    return database.run(
-        lambda session: wallets.rebuild(session, org, operator="ann", why="disk", now=T0)
-    )
 
 
 @pytest.mark.parametrize("held", [0, 59, 90])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import Database
 from db.models import Wallet
 from domain import books
 from domain import wallet as wallets
@@ -22,7 +21,7 @@ from tests.domain.support import (
     money_state,
     staged,
 )
-from tests.domain.wallets_by_hand import as_owner, bare_organization, freeze
+from tests.domain.wallets_by_hand import as_owner, bare_organization, freeze, rebuild
 
 MOVES = {"credit": credit, "debit": debit, "correct": correct}
 
@@ -122,19 +121,6 @@ def test_the_history_can_be_narrowed_by_kind_and_time(shared, org):
 
 
 # Rebuilding
-
-
-@pytest.fixture
-def owner(shared_urls):
-    made = Database(shared_urls.owner_url, name="owner", pool_size=1)
-    yield made
-    made.close()
-
-
-def rebuild(database, org):
-    return database.run(
-        lambda session: wallets.rebuild(session, org, operator="ann", why="disk", now=T0)
-    )
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ def override(database, org, until, reason=MANUAL, now=T0):
     )
 
 
+def rebuild(database, org):
+    return database.run(
+        lambda session: wallets.rebuild(session, org, operator="ann", why="disk", now=T0)
+    )
+
+
 def as_owner(urls, statement, *, broken=False):
     with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
         if broken:
