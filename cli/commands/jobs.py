@@ -112,7 +112,9 @@ def redrive(
     as_json: Json = False,
 ) -> None:
     """Give dead or refused jobs their whole policy again, once their cause is mended."""
-    _only(state, "dead", "refused")
+    if state not in ("dead", "refused"):
+        with clear_errors():
+            raise Failure(f"--state is dead or refused, not {state!r}")
     filters = _filters(state, name, organization, queue, error, argument, since, until)
     _act_by_hand("redrive", redrive_by_hand, job_ids, filters, limit, by, why, yes, as_json)
 
@@ -262,12 +264,6 @@ def _filters(
         return Filters(
             state, name, organization, queue, error, _pairs(arguments), utc(since), utc(until)
         )
-
-
-def _only(state: str, *allowed: str) -> None:
-    with clear_errors():
-        if state not in allowed:
-            raise Failure(f"--state is {' or '.join(allowed)}, not {state!r}")
 
 
 def _pairs(arguments: list[str] | None) -> Mapping[str, str]:

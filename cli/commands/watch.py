@@ -204,7 +204,7 @@ def _decision(row: TopUpDecision, currency: str) -> dict[str, Any]:
         state = "being charged" if row.charging_at else "decided, waits for a charge"
     return {
         "id": row.id,
-        "amount": f"{text_from_micros(row.charged_micros or row.amount_micros, currency)}",
+        "amount": text_from_micros(row.charged_micros or row.amount_micros, currency),
         "state": state,
         "decided_at": row.decided_at,
         "ended_at": row.ended_at,
