@@ -10,15 +10,15 @@ from sqlalchemy.orm import Session
 from db.staging import Staged
 
 #: By `urgent`; said literally, so that the index of urgent bells answers the first.
-_OF_QUEUE = {True: " AND queue = 'safety'", False: " AND queue <> 'safety'", None: ""}
+_OF_QUEUE = {True: " AND queue = 'safety'", False: " AND queue <> 'safety'"}
 
 
-def ring_due(session: Session, limit: int, *, urgent: bool | None = None) -> list[Staged]:
+def ring_due(session: Session, limit: int, *, urgent: bool) -> list[Staged]:
     """This function will take up to `limit` jobs whose bell is due and set their next bell.
 
-    `urgent` takes those of the safety queue alone, which are to wait behind no backlog, or those of
-    all others. The wait doubles from 15 s to 10 min with every ring, so that a long backlog is not
-    rung over and over. Several relays may call it at once: each gets other rows.
+    Urgent are those of the safety queue, which are to wait behind no backlog; else those of all
+    others are taken. The wait doubles from 15 s to 10 min with every ring, so that a long backlog
+    is not rung over and over. Several relays may call it at once: each gets other rows.
     """
     rows = session.execute(
         text(
@@ -52,7 +52,7 @@ def unring(session: Session, job_ids: list[str]) -> None:
     )
 
 
-def ring_all_again(session: Session, limit: int, *, urgent: bool | None = None) -> int:
+def ring_all_again(session: Session, limit: int, *, urgent: bool) -> int:
     """This function will make up to `limit` bells that were rung and not answered due now.
 
     Gives how many; fewer than `limit` means that none is left. `urgent`: as with ring_due.

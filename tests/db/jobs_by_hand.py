@@ -82,4 +82,6 @@ def fail(database, claimed, retry=WAIT):
 
 
 def ring_due(database, limit=500):
-    return [one.job_id for one in database.run(lambda session: bells.ring_due(session, limit))]
+    """Rings for what is due of the queue in which jobs are staged here."""
+    staged = database.run(lambda session: bells.ring_due(session, limit, urgent=True))
+    return [one.job_id for one in staged]

@@ -53,7 +53,7 @@ def test_relays_that_ask_at_once_each_ring_other_jobs(database):
 def test_a_relay_passes_by_bells_that_another_is_just_ringing(database):
     ids = [stage(database) for _ in range(2)]
     database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
-    with holding(database, lambda session: bells.ring_due(session, 1)):
+    with holding(database, lambda session: bells.ring_due(session, 1, urgent=True)):
         (other,) = ring_due(database)
     assert other in ids
 
@@ -106,7 +106,7 @@ def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
         abandoned,
         "rings = 1, ring_at = now() + interval '1 minute', lease_until = now()",
     )
-    assert database.run(lambda session: bells.ring_all_again(session, 1_000)) == 2
+    assert database.run(lambda session: bells.ring_all_again(session, 1_000, urgent=True)) == 2
     assert sorted(ring_due(database)) == sorted([rung, abandoned])
     for job_id in (waiting, leased):
         assert seconds_until(database, job_id, "ring_at") > 30
@@ -120,7 +120,10 @@ def test_ringing_again_does_not_wait_for_a_job_that_is_just_being_run(database):
         change(database, job_id, "rings = 2, ring_at = clock_timestamp() + interval '1 hour'")
     with holding(database, lambda s: jobs.claim(s, running, worker="a", lease_seconds=0)):
         # When Redis was emptied meanwhile, and a bell did not get through
-        assert database.run(lambda s: (hurried(s), bells.ring_all_again(s, 1_000))[1]) == 1
+        assert (
+            database.run(lambda s: (hurried(s), bells.ring_all_again(s, 1_000, urgent=True))[1])
+            == 1
+        )
         database.run(lambda s: (hurried(s), bells.unring(s, [running])))
     # Then the other one rings
     assert ring_due(database) == [rung]

@@ -47,10 +47,10 @@ def die_between_claim_and_push() -> None:
 
 
 def ring_once(times: int) -> None:
-    """This function will set the bells of what is due so many times, as a relay does."""
+    """This function will set the bells of what is due and urgent so many times, as a relay does."""
     database = Database(load_settings().database_url, name="relay")
     for _ in range(times):
-        database.run(lambda session: bells.ring_due(session, 500))
+        database.run(lambda session: bells.ring_due(session, 500, urgent=True))
 
 
 def die_between_tick_and_commit() -> None:
