@@ -36,7 +36,7 @@ ring, bell                tells a worker through Redis that a job is due; lost, 
 lease                     how long a job, or a subaccount, is its holder's alone
 hand                      who holds the lease on a subaccount; one at a time
 schedule, tick            a job that is staged every so often, and one time that it is
-act                       what an operator did by hand to a job, with who and why
+act                       what an operator did by hand, kept with who and why
 line                      who calls a provider: an account, for calls of one class
 circuit                   open while a provider fails: a class of calls waits, but never safety
 held back                 an account that is not called for a while, because its provider asked

@@ -48,17 +48,17 @@ class AlertKind(StrEnum):
     DOOR_UNASKED = "door_unasked"
 
 
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
 class AlertNotFound(Refused):
     """There is no alert of this number."""
 
     def __init__(self, alert_id: int) -> None:
         super().__init__("ALERT_NOT_FOUND", str(alert_id))
-
-
-class Severity(StrEnum):
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 def raise_alert(

@@ -79,9 +79,9 @@ def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutc
 
 
 def refusable(amount_micros: int) -> int:
-    """This function will keep an amount within a bigint, and out of bounds if it was so.
+    """This function will make an amount one that a bigint holds; one out of bounds stays so.
 
-    What no bigint holds could not even be refused by the ledger.
+    The ledger can then refuse it, which it could not if no bigint held it.
     """
     return max(-1, min(amount_micros, AMOUNT_MICROS_MAX + 1))
 

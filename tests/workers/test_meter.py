@@ -8,12 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from base.clock import wait_until
 from db.call_models import Call
 from tests.workers.phone import Phone
+from tests.workers.scenes import LIMIT_SECONDS, eventually
 from workers.meter import Meter
-
-LIMIT_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -66,6 +64,6 @@ def test_it_ticks_by_itself_until_it_is_stopped(world, meter):
     phone = Phone(world)
     phone.call()
     meter.start()
-    assert wait_until(lambda: not due(phone), limit_seconds=LIMIT_SECONDS)
+    assert eventually(lambda: not due(phone))
     meter.stop(LIMIT_SECONDS)
     assert "meter" not in [thread.name for thread in threading.enumerate()]
