@@ -10,7 +10,7 @@ from dramatiq.middleware import TimeLimitExceeded
 
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from db import job_acts
-from db.engine import Database, clock, driver_url
+from db.engine import Database, StatementTooSlow, clock, driver_url
 from db.models import Brand, Job, JobAttempt, Organization
 from domain.jobs import JOB_TYPES
 from tests.workers.crimes import die_in_job, ring_once
@@ -108,6 +108,13 @@ def test_a_postponed_job_waits_and_uses_up_no_attempt_of_its_policy(world, name)
 
     # And a stray second bell does not cut the wait short
     assert run.execute(job_id) == "taken"
+
+
+def test_a_statement_that_took_too_long_uses_up_an_attempt_and_is_no_postponement(world):
+    job_id = staged(world)
+    too_slow = raising(StatementTooSlow("database: QueryCanceled"))
+    assert executor(world, too_slow).execute(job_id) == "failed"
+    assert (world.job(job_id).failures, world.job(job_id).postponements) == (1, 0)
 
 
 def test_what_is_recorded_may_ask_for_the_job_to_go_on_later(world):

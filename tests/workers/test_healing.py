@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from db import job_acts
-from db.engine import StatementTooSlow
 from db.models import Job
 from domain import organizations
 from domain.posture import apply_posture
-from workers.execute import Executor
 
 
 def test_a_new_brand_is_brought_in_line_with_an_organization_in_good_standing(world):
@@ -49,22 +47,3 @@ def test_a_mended_subaccount_is_brought_in_line_when_the_posture_is_enforced(wor
     # Then it is active, and nothing is left for a person
     assert world.twilio_status(sid) == "active"
     assert world.brands(customer.id)[0].twilio_problem is None
-
-
-def test_a_statement_that_is_always_too_slow_ends_in_a_dead_job_and_not_in_waiting(world):
-    # Given a job whose statement times out every time
-    def too_slow(run, organization_id):
-        raise StatementTooSlow("database: QueryCanceled")
-
-    executor = Executor(
-        world.database,
-        world.providers,
-        world.settings,
-        {"enforce_organization": too_slow},
-        "test-worker",
-    )
-    job_id = world.stage("enforce_organization", organization_id="org_x")
-
-    # When it is run, then that is a failed attempt of its policy
-    assert executor.execute(job_id) == "failed"
-    assert (world.job(job_id).failures, world.job(job_id).postponements) == (1, 0)
