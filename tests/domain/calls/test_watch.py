@@ -245,3 +245,12 @@ def test_an_unanswered_question_keeps_the_hold_and_tells_a_person_until_it_is_an
     assert line.hold().status == "open"
     line.look(line.call(), "in_progress", later(OVER + 60))
     assert line.alerts("hold_unanswered") == []
+
+
+def test_an_unanswered_question_is_told_no_more_once_a_report_has_settled_the_call(line):
+    line.reserve(seconds=10)
+    line.hear(line.call(), "in_progress")
+    line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "503", later(OVER)))
+    line.report(line.call(), 4, later(OVER + 1))
+    assert line.call().settled_by == "report"
+    assert line.alerts("hold_unanswered") == []
