@@ -245,3 +245,12 @@ def test_an_unanswered_question_keeps_the_hold_and_tells_a_person_until_it_is_an
     assert line.hold().status == "open"
     line.look(line.call(), "in_progress", later(OVER + 60))
     assert line.alerts("hold_unanswered") == []
+
+
+def test_a_look_that_was_not_answered_at_a_call_that_is_settled_meanwhile_is_told_to_nobody(line):
+    # Given a call that was settled while its look was on its way
+    line.reserve()
+    line.settle_by_api("c1", 1_000)
+    # When no answer comes, Then no alert stands, which nothing would ever clear
+    line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "no answer", later(1)))
+    assert line.alerts("hold_unanswered") == []
