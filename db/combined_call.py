@@ -89,6 +89,10 @@ class CombinedCall:
                 _CALL,
                 (org_array, key_array, amount_array, currency_array, counter_array, job_array),
             ).fetchone()
+        except errors.ReadOnlySqlTransaction as error:
+            # Another server was put in its place: the next connection may lead to that one.
+            self.disconnect()
+            raise busy(error) from error
         except BaseException as error:
             # The server's own no over a living connection was a rollback; all else may have been
             # committed.

@@ -26,6 +26,8 @@ def connect_alone(database_url: str, name: str) -> psycopg.Connection[Any]:
         prepare_threshold=None,
         application_name=f"holdfast {name}",
         keepalives_idle=_SILENCE_SECONDS,
+        # The limit below is looked at with each further probe only, by default after 75 s.
+        keepalives_interval=1,
         tcp_user_timeout=_SILENCE_SECONDS * 1000,
     )
 

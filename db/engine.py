@@ -193,5 +193,9 @@ def _is_lost(error: DBAPIError) -> bool:
 def _is_passing(cause: BaseException | None) -> bool:
     return isinstance(
         cause,
-        errors.LockNotAvailable | errors.DeadlockDetected | errors.SerializationFailure,
+        errors.LockNotAvailable
+        | errors.DeadlockDetected
+        | errors.SerializationFailure
+        # Another server was put in its place, where the next connection may lead.
+        | errors.ReadOnlySqlTransaction,
     ) or (isinstance(cause, psycopg.OperationalError) and not isinstance(cause, errors.DiskFull))

@@ -104,4 +104,9 @@ class IgnoredEvents:
     def _ask(self, statement: str, values: Any) -> list[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = connect_alone(self._url, "sieve")
-        return self._connection.execute(statement, values).fetchall()
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except psycopg.errors.ReadOnlySqlTransaction:
+            # Another server was put in its place: the next connection may lead to that one.
+            self.close()
+            raise

@@ -165,8 +165,11 @@ class InboxBatcher:
                     ),
                 )
                 row = await cursor.fetchone()
-        except (psycopg.OperationalError, TimeoutError, asyncio.CancelledError):
-            # Lost in mid-commit perhaps: unknown for all, and the connection is of no more use.
+        except _BAD_ROW:
+            raise
+        except BaseException:
+            # Lost in mid-commit perhaps: unknown for all, and the connection is of no more use. Nor
+            # is one to a server that only reads, since another one was put in its place.
             await self._disconnect()
             raise
         verdicts = [Verdict(word) for word in (row or ([],))[0]]

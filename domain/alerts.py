@@ -19,6 +19,8 @@ from domain.notes import note_act
 
 #: Alerts that one list holds at most.
 LIST_MAX = 500
+#: The highest number that an alert can have.
+_NUMBER_MAX = 2**63 - 1
 
 
 class AlertKind(StrEnum):
@@ -30,6 +32,8 @@ class AlertKind(StrEnum):
     TOP_UP_DECLINED = "top_up_declined"
     #: Automatic top-up through the provider (the subject) has reached its cap of a day.
     TOP_UP_CAPPED = "top_up_capped"
+    #: What the provider says of a payment (the subject) cannot be settled here.
+    PAYMENT_UNSETTLED = "payment_unsettled"
     #: What the provider says of a dispute (the subject) cannot be settled here.
     DISPUTE_UNSETTLED = "dispute_unsettled"
     #: A call (the subject) goes on although its provider was told to end it, or cannot be told.
@@ -122,6 +126,8 @@ def clear_by_hand(session: Session, alert_id: int, *, by: str, why: str, now: da
     Raises: WhoAndWhy, InvalidNote, AlertNotFound.
     """
     note_act(session, "alert.clear", str(alert_id), by=by, why=why, now=now)
+    if alert_id > _NUMBER_MAX:
+        raise AlertNotFound(alert_id)
     alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)
     if alert is None:
         raise AlertNotFound(alert_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -15,6 +16,8 @@ from db.models import OperatorAct
 NOTE_LENGTH_MAX = 1_000
 BY_LENGTH_MAX = 200
 WHY_LENGTH_MAX = 500
+#: What PostgreSQL's text cannot hold: NUL, and half a pair of surrogates.
+_ODD = re.compile("[\0\ud800-\udfff]")
 
 
 class InvalidNote(Refused):
@@ -64,5 +67,5 @@ def note_act(session: Session, act: str, subject: str, *, by: str, why: str, now
 
 
 def _check(what: str, given: str, length_max: int) -> None:
-    if len(given) > length_max or "\0" in given:
+    if len(given) > length_max or _ODD.search(given):
         raise InvalidNote(what, length_max)

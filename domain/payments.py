@@ -12,6 +12,7 @@ from base.outcomes import Refused
 from db.locks import lock_standing
 from db.models import Organization
 from domain import wallet as wallets
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.jobs import LOOK_AT_PAYMENT, stage
 from domain.ledger import WalletOutcome
 from domain.posture import apply_posture
@@ -78,8 +79,36 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
             )
     outcome = wallets.settle(session, organization_id, facts, now)
     _believe(outcome, facts)
+    for told in (None, organization_id):
+        clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, told, facts.external_id, now=now)
     apply_posture(session, organization_id, now)
     return outcome
+
+
+def tell_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now: datetime) -> None:
+    """This function will raise the alert of a payment that only a person can settle.
+
+    It goes to whom the payment names, and to the house where that is nobody of ours. A fee is no
+    top-up, and one of which nothing came in is no money yet: both are told to nobody. Replay: one
+    that stands is left as it is. The provider's next word that can be settled clears it.
+    """
+    if isinstance(refused, NotATopUp) or not facts.captured_micros:
+        return
+    named = facts.organization_id and session.get(Organization, facts.organization_id)
+    raise_alert(
+        session,
+        AlertKind.PAYMENT_UNSETTLED,
+        named.id if named else None,
+        facts.external_id,
+        severity=Severity.CRITICAL,
+        details={
+            "provider": facts.provider,
+            "code": refused.code,
+            "captured_micros": facts.captured_micros,
+            "currency": facts.currency,
+        },
+        now=now,
+    )
 
 
 def _believe(outcome: WalletOutcome, facts: PaymentFacts) -> None:

@@ -35,6 +35,9 @@ _REDIS_RETRIES = 60
 _HEARTBEAT_TIMEOUT_MS = 10_000
 #: Seconds for the look that tells that a job is of an unknown name.
 _UNKNOWN_LIMIT_SECONDS = 10
+#: Seconds that a transaction may go on after the longest limit: who waits for a server that has
+#: gone silent feels no interrupt, and would wait for as long as the network does.
+_TRANSACTION_MARGIN_SECONDS = 5
 #: Seconds that the meter has to end the wallet that it is at.
 _METER_STOP_SECONDS = 6
 #: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
@@ -94,9 +97,14 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     signals = StopSignals()
     ringer = Ringer(settings.redis_url)
     name = worker_name()
-    # One connection more than threads, for the meter.
+    longest = max(job.limit_seconds for job in JOB_TYPES.values())
     database = Database(
-        settings.database_url, name=name, pool_size=threads + 1, after_commit=ringer.ring
+        settings.database_url,
+        name=name,
+        # One more than threads, for the meter.
+        pool_size=threads + 1,
+        longest_seconds=longest + _TRANSACTION_MARGIN_SECONDS,
+        after_commit=ringer.ring,
     )
     executor = Executor(database, providers, settings, ACTORS, name)
     sieve = Sieve(settings.database_url, name)
@@ -120,7 +128,6 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     log.info("worker stopping", worker=name)
     if meter is not None:
         meter.stop(_METER_STOP_SECONDS)
-    longest = max(job.limit_seconds for job in JOB_TYPES.values())
     unfinished = stop_worker(worker, limit_seconds=longest + 5, hurry=lambda: signals.count > 1)
     ringer.close()
     if unfinished:

@@ -37,6 +37,9 @@ _AGAIN_BATCH = 5_000
 #: Seconds between two looks at the schedules, and between two declarations of them.
 _TICK_SECONDS = 1.0
 _DECLARE_SECONDS = 60.0
+#: Longest transaction, in seconds: several statements at their limit. A host that has vanished
+#: does not hang up, and a relay that waits for it would ring for nobody.
+_LONGEST_SECONDS = 15.0
 #: Seconds after a lost connection to Redis or PostgreSQL before the next try.
 _AWAY_SECONDS = 1.0
 
@@ -134,7 +137,9 @@ def serve(settings: Settings) -> None:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
-    database = Database(settings.database_url, name="relay", pool_size=2)
+    database = Database(
+        settings.database_url, name="relay", pool_size=2, longest_seconds=_LONGEST_SECONDS
+    )
     client = connect(settings.redis_url)
     log.info("relay started")
     with contextlib.closing(client):

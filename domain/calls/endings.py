@@ -153,13 +153,14 @@ def end_round(
     call = lock_call(session, organization_id, call_id)
     if call is None:
         raise CallNotFound(call_id)
+    is_over = call.status == CallStatus.ENDED or call.settled_at is not None
     if told:
         call.end_told_at = call.end_told_at or now
-    elif done.at_twilio_too:
+    elif done.at_twilio_too and not is_over:
         # Nobody could be told: not Vapi, and not Twilio either.
         _tell_not_ended(session, call, "nobody can be told to end it", now)
     note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
-    if call.status == CallStatus.ENDED or call.settled_at is not None:
+    if is_over:
         return None
     if done.number >= ALERT_ROUND:
         return _STUBBORN_SECONDS

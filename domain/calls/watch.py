@@ -51,7 +51,7 @@ def sweep(
     for call in looks:
         call.asked_at = now
         if call not in unasked:
-            tell_unanswered(session, call.organization_id, call.id, "its look is still owed", now)
+            _tell_unanswered(session, call, "its look is still owed", now)
     stage_for(session, LOOK_AT_CALL, unasked)
     organizations = _organizations_to_expire(session, now)
     stage_many(session, EXPIRE_HOLDS, [(one, {"organization_id": one}) for one in organizations])
@@ -124,12 +124,21 @@ def put_off_hold(session: Session, organization_id: str, call_id: str, now: date
 def tell_unanswered(
     session: Session, organization_id: str, call_id: str, why: str, now: datetime
 ) -> None:
-    """This function will tell a person that a call's provider does not answer; its hold stays."""
+    """This function will tell a person that a call's provider does not answer; its hold stays.
+
+    One that is settled meanwhile needs no answer.
+    """
+    call = lock_call(session, organization_id, call_id)
+    if call is not None and call.settled_at is None:
+        _tell_unanswered(session, call, why, now)
+
+
+def _tell_unanswered(session: Session, call: Call, why: str, now: datetime) -> None:
     raise_alert(
         session,
         AlertKind.HOLD_UNANSWERED,
-        organization_id,
-        call_id,
+        call.organization_id,
+        call.id,
         severity=Severity.WARNING,
         details={"why": why[:200]},
         now=now,

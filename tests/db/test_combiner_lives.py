@@ -176,3 +176,14 @@ def test_a_process_killed_in_the_midst_has_lost_nothing_that_it_answered(
 def highest(written: dict[int, str]) -> int:
     """The highest number that any caller's key has."""
     return max(int(key.split(":")[1]) for key in written.values() if ":" in key)
+
+
+def test_a_server_that_only_reads_is_left_and_the_next_connection_debits(shared, door, org):
+    # Given a connection to a server that takes no writes: one that was followed by another
+    assert door.combiner.debit(ask(org, "first"))[0] == "OK"
+    door.combiner._call._connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(DatabaseBusy):
+        door.combiner.debit(ask(org, "second"))
+    # When the caller comes again, then it is debited
+    assert door.combiner.debit(ask(org, "second"))[0] == "OK"
+    assert keys_of(shared, org) == ["first", "second"]

@@ -315,3 +315,16 @@ def test_more_events_than_may_wait_are_told_to_come_again(urls, database):
     refused = [one for one in results if isinstance(one, InboxUnavailable)]
     assert len(refused) == 10
     assert len(stored(database)) == 2_000
+
+
+def test_a_server_that_only_reads_is_left_and_the_next_connection_stores(urls, database):
+    # Given a connection to a server that takes no writes: one that was followed by another
+    async def work(batcher):
+        assert await batcher.receive(event("WH-1")) is Verdict.NEW
+        await batcher._connection.execute("SET default_transaction_read_only = on")
+        with pytest.raises(InboxUnavailable):
+            await batcher.receive(event("WH-2"))
+        # When the sender sends again, then it is stored
+        return await batcher.receive(event("WH-2"))
+
+    assert in_inbox(urls.app_url, work) is Verdict.NEW

@@ -117,8 +117,9 @@ def test_cleared_twice_it_was_cleared_the_first_time(shared, org):
 def test_one_that_is_none_or_is_cleared_for_no_reason_is_refused(shared, org):
     raised(shared, org)
     (row,) = listed(shared, organization_id=org)
-    with pytest.raises(AlertNotFound):
-        by_hand(shared, 10**15)
+    for nobodys in (10**15, 2**63):
+        with pytest.raises(AlertNotFound):
+            by_hand(shared, nobodys)
     with pytest.raises(WhoAndWhy):
         by_hand(shared, row.id, why=" ")
     assert len(listed(shared, organization_id=org)) == 1

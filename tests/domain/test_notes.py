@@ -20,7 +20,7 @@ def override(database, org, by="ann", why="b"):
 
 
 @pytest.mark.parametrize("move", [credit, debit])
-@pytest.mark.parametrize("note", ["x" * (NOTE_LENGTH_MAX + 1), "a\0b"])
+@pytest.mark.parametrize("note", ["x" * (NOTE_LENGTH_MAX + 1), "a\0b", "half \ud800"])
 def test_a_note_that_cannot_be_kept_is_refused_and_changes_nothing(shared, org, move, note):
     credit(shared, org, 100)
     before = money_state(shared, org)
@@ -45,6 +45,7 @@ def test_the_longest_note_is_kept_whole(shared, org, move):
         {"why": "x" * (WHY_LENGTH_MAX + 1)},
         {"by": "a\0"},
         {"why": "\0"},
+        {"why": "half \ud800"},
     ],
 )
 def test_a_name_or_reason_that_cannot_be_kept_is_refused_and_changes_nothing(

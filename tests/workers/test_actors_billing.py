@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
-from db.models import WalletEntry
+from db.models import Alert, WalletEntry
+from db.retention import prune_jobs
 from domain import wallet
+from domain.job_acts import redrive_by_hand
+from tests.domain.wallets_by_hand import bare_organization
 from tests.workers.scenes import another_thread, clear_faults, held, pay, release, stage_look
 
 LOOK = {"method": "GET", "path_contains": "/v2/payments/"}
@@ -82,6 +86,46 @@ def test_a_payment_that_names_nobody_is_kept_for_a_person(world):
 
     assert run(world, job_id) == "refused"
     assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
+
+
+def told(world):
+    """Whom, of which payment and why the alerts that stand tell that it is unsettled."""
+    alerts = world.read(Alert, kind="payment_unsettled", cleared_at=None)
+    return [(one.organization_id, one.subject, one.details["code"]) for one in alerts]
+
+
+def test_money_that_could_not_be_credited_is_still_told_once_its_job_was_pruned(world):
+    # Given a payment that came in and that names nobody
+    capture_id = pay(world, "org_of_nobody")
+    job_id = stage_look(world, capture_id)
+    assert run(world, job_id) == "refused"
+    # When its job has been over for longer than jobs are kept
+    later = timedelta(days=40)
+    pruned = world.do(lambda s, now: prune_jobs(s, over_before=now + later, limit=9))
+    assert pruned == 1
+    # Then a person still knows of it
+    assert told(world) == [(None, capture_id, "UNKNOWN_ORGANIZATION")]
+
+
+def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
+    # Given a payment of an organization that has no wallet yet
+    organization = bare_organization(world.database)
+    capture_id = pay(world, organization)
+    first = stage_look(world, capture_id)
+    assert run(world, first) == run(world, stage_look(world, capture_id)) == "refused"
+    assert told(world) == [(organization, capture_id, "WALLET_NOT_FOUND")]
+    # When it has one, and an operator has the job run again
+    world.do(lambda s, now: wallet.open_wallet(s, organization, "USD", now))
+    world.do(lambda s, now: redrive_by_hand(s, first, by="ann", why="has a wallet", now=now))
+    assert run(world, first) == "done"
+    # Then it is credited, and told no more
+    assert moved(world, organization) == [TEN]
+    assert told(world) == []
+
+
+def test_a_payment_of_nobody_that_did_not_come_in_is_told_to_nobody(world):
+    assert run(world, stage_look(world, pay(world, "org_of_nobody", status="PENDING"))) == "refused"
+    assert told(world) == []
 
 
 def test_a_payment_in_another_currency_is_refused_and_changes_nothing(world, organization):
@@ -189,6 +233,8 @@ def test_a_subscriptions_fee_that_is_given_back_never_comes_into_the_wallet(
     assert run(world, job) == "refused"
     assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
     assert (balance(world, organization), moved(world, organization)) == (0, [])
+    # And it is as it should be
+    assert told(world) == []
 
 
 def test_a_captures_event_that_names_a_fee_credits_nothing(world, organization, fee):

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from base.outcomes import Refused
 from domain import top_ups
-from domain.payments import record_payment
+from domain.payments import record_payment, tell_unsettled
 from workers.run import Run
 
 
 def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> None:
     """This function will read a payment back from its provider and settle it in the ledger.
 
-    Replay: the facts are cumulative, so a second look moves nothing. Raises: Refused when the
-    provider does not know it, it is not ours, or the ledger refuses it.
+    It is refused, and an alert raised for a person, when it is nobody's of ours or the ledger
+    refuses it. Replay: the facts are cumulative, so a second look moves nothing. Raises: Refused
+    when the provider cannot be asked about it.
     """
     facts = run.providers.billing(provider).get_payment(kind, external_id)
 
     def record(session: Session) -> None:
         record_payment(session, facts, run.now)
 
-    run.record(record)
+    try:
+        run.record(record)
+    except Refused as error:
+        refused = error
+        run.refuse(refused, lambda session: tell_unsettled(session, facts, refused, run.now))
 
 
 def decide_top_up(run: Run, organization_id: str) -> None:

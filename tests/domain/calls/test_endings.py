@@ -169,6 +169,18 @@ def test_once_it_is_over_there_is_no_further_round(ending, over):
     assert ending.call().end_rounds == 1
 
 
+def test_a_round_that_told_nobody_of_a_call_that_ended_meanwhile_is_told_to_nobody(ending):
+    # Given a round in which neither Vapi nor Twilio can be told
+    for _ in range(VAPI_ROUNDS):
+        end(ending, begin(ending), [])
+    done = begin(ending)
+    # When the call ends before it is recorded
+    ending.hear(ending.call(), "ended", later(1))
+    assert end(ending, done, [], now=later(2)) is None
+    # Then no alert stands, which nothing would ever clear
+    assert ending.alerts("call_not_ended") == []
+
+
 def test_a_round_of_a_call_that_is_none_is_refused(line):
     for act in (begin, lambda line: end(line, None, [])):
         with pytest.raises(CallNotFound):

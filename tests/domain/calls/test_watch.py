@@ -254,3 +254,12 @@ def test_an_unanswered_question_is_told_no_more_once_a_report_has_settled_the_ca
     line.report(line.call(), 4, later(OVER + 1))
     assert line.call().settled_by == "report"
     assert line.alerts("hold_unanswered") == []
+
+
+def test_a_look_that_was_not_answered_at_a_call_that_is_settled_meanwhile_is_told_to_nobody(line):
+    # Given a call that was settled while its look was on its way
+    line.reserve()
+    line.settle_by_api("c1", 1_000)
+    # When no answer comes, Then no alert stands, which nothing would ever clear
+    line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "no answer", later(1)))
+    assert line.alerts("hold_unanswered") == []

@@ -1,0 +1,53 @@
+"""A database host that vanishes without hanging up: who waits for it works on once it is back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ingress.cuttable import Way
+from tests.workers.scenes import eventually
+
+#: The longest transaction there may be, and as long again on a machine with much else to do.
+RELAY_SECONDS, WORKER_SECONDS = 30.0, 70.0
+
+
+@pytest.fixture
+def way(urls):
+    made = Way(urls.app_url)
+    yield made
+    made.cut()
+
+
+def is_done(world, job_id):
+    return world.job(job_id).done_at is not None
+
+
+def vanish_and_return(world, way, name, organization):
+    """This function will lose every connection that is asked over, and let new ones through."""
+    way.deaf.set()
+    lost = world.stage(name, organization_id=organization)
+    assert not eventually(lambda: is_done(world, lost), limit_seconds=4)
+    way.deaf.clear()
+    return lost
+
+
+def test_a_relay_rings_again_once_the_database_is_back(world, processes, organization, way):
+    # Given a relay that waits for an answer of a host that has vanished
+    processes.worker("safety")
+    processes.relay(DATABASE_URL=way.url)
+    first = world.stage("enforce_organization", organization_id=organization)
+    assert eventually(lambda: is_done(world, first))
+    lost = vanish_and_return(world, way, "enforce_organization", organization)
+    # When the database can be reached again, then the relay rings on
+    assert eventually(lambda: is_done(world, lost), limit_seconds=RELAY_SECONDS)
+
+
+def test_a_worker_works_on_once_the_database_is_back(world, processes, organization, way):
+    # Given a worker all of whose threads wait for an answer of a host that has vanished
+    processes.worker("billing", threads=1, DATABASE_URL=way.url)
+    processes.relay()
+    first = world.stage("decide_top_up", organization_id=organization)
+    assert eventually(lambda: is_done(world, first))
+    lost = vanish_and_return(world, way, "decide_top_up", organization)
+    # When the database can be reached again, then it takes up its work
+    assert eventually(lambda: is_done(world, lost), limit_seconds=WORKER_SECONDS)
