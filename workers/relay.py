@@ -117,9 +117,12 @@ class Relay:
         """This function will ring until told to stop; Redis or PostgreSQL may be away meanwhile."""
         while not stop.is_set():
             try:
-                # First: work that is due is staged although Redis may be away.
-                self.tick()
-                rung = self.run_once()
+                try:
+                    # First: work that is due is staged although Redis may be away.
+                    self.tick()
+                finally:
+                    # What ends a call waits for no schedule: it is rung although those are locked.
+                    rung = self.run_once()
             except (redis.RedisError, NotYet, OutcomeUnknown) as error:
                 log.warning("relay waits", error=str(error))
                 stop.wait(_AWAY_SECONDS)

@@ -172,6 +172,24 @@ def test_while_redis_is_away_nothing_is_lost_and_it_is_rung_when_it_is_back(worl
         servers.stop()
 
 
+def test_what_is_due_is_rung_although_the_schedules_cannot_be_read(
+    world, urls, redis_client, organization, relay
+):
+    # Given schedules that somebody has locked for longer than any transaction waits
+    (job_id,) = stage(world, organization)
+    stop = threading.Event()
+    with psycopg.connect(driver_url(urls.owner_url)) as holder, ThreadPoolExecutor() as pool:
+        holder.execute("LOCK TABLE schedules IN ACCESS EXCLUSIVE MODE")
+        running = pool.submit(relay.run_until, stop)
+        try:
+            # Then the bells ring all the same
+            assert eventually(lambda: job_id in rung(redis_client))
+        finally:
+            stop.set()
+            holder.rollback()
+            running.result(timeout=10)
+
+
 def test_a_ring_that_did_not_get_through_is_taken_back(world, redis_client, organization, relay):
     # Given a Redis that still answers, and takes nothing in
     (job_id,) = stage(world, organization)
