@@ -143,7 +143,8 @@ def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     note(session, call, "adopted", now, "it did not ask us")
     for whose in (None, organization_id):
         clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
-    if not call.fail_open:
+    # One that was refused ends unconnected, and its report is the first we know of it: it asked.
+    if not call.fail_open and not facts.never_connected:
         _tell_unasked(session, call, facts, now)
     return call
 

@@ -58,6 +58,18 @@ def test_a_call_that_asked_says_nothing_against_its_door(line):
     assert line.alerts("door_unasked") == []
 
 
+def test_a_call_that_was_refused_says_nothing_against_its_door(shared, org):
+    # Given a call that asked, was refused, and so left no row
+    line = Line(shared, org, cents=0)
+    assert line.admit(external_id=name(line)).refusal == "INSUFFICIENT_FUNDS"
+    # When its end is told, which is the first word of it
+    line.report(name(line), 0, later(1), never_connected=True)
+    assert line.alerts("door_unasked") == []
+    # Then one that is connected without asking is told of all the same
+    line.hear(name(line, "w"), "in_progress", later(2))
+    assert len(line.alerts("door_unasked")) == 1
+
+
 @pytest.mark.parametrize("word", ["queued", "ringing"])
 def test_one_that_does_not_talk_yet_may_still_ask(line, word):
     assert not line.hear(name(line), word)
