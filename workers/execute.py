@@ -93,7 +93,7 @@ class Executor:
 
     def _first_transaction(self, session: Session, job_id: str, attempt: _Attempt) -> None:
         """Runs a job on our own database whole; of one that calls out, it commits the claim."""
-        attempt.claim = None
+        attempt.claim, attempt.buried = None, False
         claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
         if claim is None:
             return

@@ -98,7 +98,7 @@ class PromptConsumer(_RedisConsumer):
                 keys=[self._fetched, f"{self._list}.msgs"],
                 args=[bells[data].options["redis_message_id"] for data in over],
             )
-        except redis.ConnectionError:
+        except redis.RedisError:
             # A thread finds them over, and goes on acknowledging until Redis is there again.
             return fetched
         return [data for data in fetched if data not in over]

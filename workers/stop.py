@@ -75,9 +75,11 @@ def _hand_back(worker: Worker) -> None:
         fetched[message.queue_name].append(message)
     for name, consumer in worker.consumers.items():
         # Fetched in one answer, and not yet looked at when the thread ended.
-        cache: list[bytes] = getattr(consumer.consumer, "message_cache", [])
+        cache: list[bytes | None] = getattr(consumer.consumer, "message_cache", [])
         while cache and not consumer.is_alive():
-            fetched[name].append(MessageProxy(Message.decode(cache.pop())))
+            # None is an id whose message Redis has lost: the job's row rings for it.
+            if (data := cache.pop()) is not None:
+                fetched[name].append(MessageProxy(Message.decode(data)))
     for name, messages in fetched.items():
         try:
             worker.consumers[name].requeue_messages(messages)

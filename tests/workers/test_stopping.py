@@ -90,6 +90,26 @@ def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis
     broker.close()
 
 
+def test_a_bell_whose_message_an_emptied_redis_has_lost_keeps_no_worker_from_stopping(
+    world, urls, redis_client
+):
+    # Given a worker that has fetched a bell without its message, and not looked at it
+    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
+    worker = Worker(broker, queues={"safety"}, worker_timeout=50, worker_threads=1)
+    worker.start()
+    thread = worker.consumers["safety"]
+    assert eventually(lambda: thread.consumer is not None)
+    thread.stop()
+    thread.join(5)
+    redis_client.rpush(f"{NAMESPACE}:safety", "job_lost.0")
+    thread.consumer.message_cache = broker.do_fetch("safety", 1)
+    assert thread.consumer.message_cache == [None]
+
+    # When it is asked to stop, then it does
+    assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
+    broker.close()
+
+
 def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_done_by_another(
     world, processes, redis_client, organization, capture
 ):
