@@ -260,6 +260,6 @@ def test_a_look_that_was_not_answered_at_a_call_that_is_settled_meanwhile_is_tol
     # Given a call that was settled while its look was on its way
     line.reserve()
     line.settle_by_api("c1", 1_000)
-    # When no answer comes, Then no alert stands, which nothing would ever clear
+    # When no answer comes, then no alert stands, which nothing would ever clear
     line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "no answer", later(1)))
     assert line.alerts("hold_unanswered") == []
