@@ -104,6 +104,8 @@ class EndCause(StrEnum):
     WALLET_FROZEN = "wallet_frozen"
     SUBSCRIPTION_INACTIVE = "subscription_inactive"
     OPERATOR = "operator"
+    #: The company had settled it, and somebody talks all the same.
+    SETTLED = "settled"
 
 
 class FaultPolicy(StrEnum):

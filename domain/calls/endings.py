@@ -18,7 +18,7 @@ from db.call_models import Call
 from db.locks import lock_call, lock_live_calls
 from db.models import Brand
 from domain.alerts import AlertKind, Severity, raise_alert
-from domain.calls.rows import CallNotFound, call_and_wallet, note, stage_for
+from domain.calls.rows import CallNotFound, call_and_wallet, is_over, note, stage_for
 from domain.calls.terms import terms_of
 from domain.jobs import END_CALL, WARN_CALL
 from domain.notes import check_who_and_why, note_act
@@ -58,7 +58,7 @@ class Round:
 def decide_ending(session: Session, call: Call, cause: EndCause, now: datetime) -> bool:
     """This function will decide, under its lock, that a call ends; False if it was decided before.
 
-    Its ending is a job from here on. A call that is over, or settled, is left alone.
+    Its ending is a job from here on. A call that is over for us is left alone.
     """
     return decide_endings(session, [call], cause, now) == 1
 
@@ -68,13 +68,7 @@ def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now
 
     In a few statements, however many: whoever suspends has the wallet's lock meanwhile.
     """
-    ending = [
-        call
-        for call in calls
-        if call.end_decided_at is None
-        and call.status != CallStatus.ENDED
-        and call.settled_at is None
-    ]
+    ending = [call for call in calls if call.end_decided_at is None and not is_over(call)]
     for call in ending:
         call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
         note(session, call, "end_decided", now, cause)
@@ -122,11 +116,11 @@ def begin_round(
     call = lock_call(session, organization_id, call_id)
     if call is None:
         raise CallNotFound(call_id)
-    if call.status == CallStatus.ENDED or call.settled_at is not None:
+    if is_over(call):
         return None
     call.end_rounds += 1
     if call.end_rounds >= ALERT_ROUND:
-        _tell_not_ended(session, call, "it does not end", now)
+        tell_not_ended(session, call, "it does not end", now)
     return Round(
         call.end_rounds,
         call.provider_call_id,
@@ -153,14 +147,13 @@ def end_round(
     call = lock_call(session, organization_id, call_id)
     if call is None:
         raise CallNotFound(call_id)
-    is_over = call.status == CallStatus.ENDED or call.settled_at is not None
     if told:
         call.end_told_at = call.end_told_at or now
-    elif done.at_twilio_too and not is_over:
+    elif done.at_twilio_too and not is_over(call):
         # Nobody could be told: not Vapi, and not Twilio either.
-        _tell_not_ended(session, call, "nobody can be told to end it", now)
+        tell_not_ended(session, call, "nobody can be told to end it", now)
     note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
-    if is_over:
+    if is_over(call):
         return None
     if done.number >= ALERT_ROUND:
         return _STUBBORN_SECONDS
@@ -201,7 +194,8 @@ def _carriers(session: Session, call: Call) -> tuple[str, ...]:
     return tuple(sid for sid in sids if sid is not None)
 
 
-def _tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
+def tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
+    """This function will tell a person that a call goes on which should not."""
     raise_alert(
         session,
         AlertKind.CALL_NOT_ENDED,

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from base.enums import CallStatus
 from base.outcomes import Refused
 from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
@@ -19,6 +20,8 @@ from domain.jobs import JobType, stage_many
 HOLD_GRACE_SECONDS = 900
 #: A call that has not begun is asked about this often, in seconds.
 BEGIN_LOOK_SECONDS = 30
+#: Those in which somebody talks.
+TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
 _DETAIL_LENGTH_MAX = 500
 #: Closed without a word of what it cost: a later word of that is still taken.
 _CLOSED_UNPRICED = ("expiry", "withdrawn")
@@ -60,6 +63,18 @@ def rate_of(call: Call) -> Rate:
 def is_priced(call: Call) -> bool:
     """This function will tell whether it is settled what a call cost."""
     return call.settled_at is not None and call.settled_by not in _CLOSED_UNPRICED
+
+
+def is_over(call: Call) -> bool:
+    """This function will tell whether a call is over for us, and need not be ended.
+
+    By its provider's word or an operator's; or by the company's, unless somebody has begun to talk
+    since: one that talks is not settled by the company.
+    """
+    if call.status == CallStatus.ENDED:
+        return True
+    goes_on = call.settled_by == "api" and call.status in TALKING
+    return call.settled_at is not None and not goes_on
 
 
 def hold_end(now: datetime, seconds: int) -> datetime:

@@ -9,13 +9,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, FaultPolicy, HoldStatus
+from base.enums import FaultPolicy, HoldStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import call_and_wallet, is_priced, mark_odd, note, rate_of, stage_for
+from domain.calls.rows import (
+    TALKING,
+    call_and_wallet,
+    is_priced,
+    mark_odd,
+    note,
+    rate_of,
+    stage_for,
+)
 from domain.calls.terms import terms_of
 from domain.jobs import LOOK_AT_CALL
 from domain.ledger import WalletOutcome
@@ -117,12 +125,12 @@ def settle_by_api(
     Units: `duration_ms` 0 to 43,260,000. Replay: the same duration answers as the first time;
     another, IDEMPOTENCY_CONFLICT. Raises: InvalidDuration, CallNotFound, NotSettled; Refused
     CALL_IN_PROGRESS while its provider says that somebody talks, since what is settled is metered
-    and ended no more.
+    no more. Should somebody talk afterwards, it is ended.
     """
     if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
-    if call.status in (CallStatus.IN_PROGRESS, CallStatus.FORWARDING) and not is_priced(call):
+    if call.status in TALKING and not is_priced(call):
         raise Refused("CALL_IN_PROGRESS", call_id, call=call_id)
     cost = rate_of(call).cost_micros(duration_ms)
     if is_priced(call):

@@ -19,7 +19,7 @@ from db.locks import lock_call, lock_calls, lock_wallet
 from db.models import CallHold
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.rows import HOLD_GRACE_SECONDS, mark_odd, note, stage_for
+from domain.calls.rows import HOLD_GRACE_SECONDS, TALKING, mark_odd, note, stage_for
 from domain.calls.settlement import close_expired, settle_by_word, tell_unsettled
 from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, owed, stage_many
 
@@ -99,7 +99,7 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
     if call.status == CallStatus.ENDED and call.provider_call_id is not None:
         # It was there: what it cost is for our own meter to tell, or for a person.
         settle_by_word(session, call, CallFacts(call.provider_call_id, None), "look", now)
-    elif call.status in (CallStatus.IN_PROGRESS, CallStatus.FORWARDING):
+    elif call.status in TALKING:
         tell_unsettled(session, call, "it talked, and its provider knows it no more", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)

@@ -17,11 +17,19 @@ from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.doors import find_door, leads_elsewhere, twilio_account_of
-from domain.calls.endings import decide_ending
+from domain.calls.endings import decide_ending, tell_not_ended
 from domain.calls.metering import first_step_seconds
 from domain.calls.opening import open_call, write_call
 from domain.calls.rates import rate_for
-from domain.calls.rows import call_of_provider, is_priced, mark_odd, note, stage_for
+from domain.calls.rows import (
+    TALKING,
+    call_of_provider,
+    is_over,
+    is_priced,
+    mark_odd,
+    note,
+    stage_for,
+)
 from domain.calls.settlement import settle_by_word
 from domain.calls.terms import terms_of
 from domain.jobs import END_CALL
@@ -35,9 +43,7 @@ _ORDER = {
     CallStatus.FORWARDING: 4,
     CallStatus.ENDED: 5,
 }
-#: Those in which somebody talks.
-_TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
-_BEGUN = (*_TALKING, CallStatus.ENDED)
+_BEGUN = (*TALKING, CallStatus.ENDED)
 
 
 def take_in_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
@@ -201,9 +207,10 @@ def _take_in(
             _end(session, call, facts, now)
             return
         call.status = word
-        if word in _TALKING and status not in _TALKING:
+        if word in TALKING and status not in TALKING:
             _reopen(session, call, now)
             _begin(call, heard_at, talking_ms, now)
+            _end_settled(session, call, now)
         note(session, call, word, now)
     session.flush()
 
@@ -217,6 +224,17 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
     note(session, call, "reopened", now, "it lives all the same")
     if call.end_decided_at is not None:
         # It was to end before it was given up, and its ending was over with that.
+        stage_for(session, END_CALL, [call])
+
+
+def _end_settled(session: Session, call: Call, now: datetime) -> None:
+    """The company said what it cost before anybody talked, so that nobody pays for it from here on:
+    it is ended."""
+    if call.settled_at is None or is_over(call):
+        return
+    tell_not_ended(session, call, "it talks, although the company has settled it", now)
+    if not decide_ending(session, call, EndCause.SETTLED, now):
+        # It was to end before it was settled, and its ending was over with that.
         stage_for(session, END_CALL, [call])
 
 

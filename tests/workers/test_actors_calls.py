@@ -9,6 +9,7 @@ from base.enums import EndCause
 from db.models import Alert
 from domain.calls import endings
 from domain.calls.endings import end_live_calls
+from domain.calls.settlement import settle_by_api
 from domain.calls.terms import Terms
 from domain.calls.ticks import due_organizations, tick
 from tests.workers.phone import LIMIT_SECONDS, Phone
@@ -96,6 +97,21 @@ def test_a_suspension_ends_live_calls(phone):
     )
     phone.run_until_over(call_id)
     assert phone.row(call_id).end_cause == "subscription_inactive"
+
+
+def test_a_call_that_the_company_settled_before_it_talked_is_ended_once_it_does(phone):
+    # Given a call that the company settled before we knew that somebody talks
+    call_id = phone.dial()
+    phone.world.do(lambda session, now: settle_by_api(session, phone.id, call_id, 0, now))
+    # When we hear of it
+    phone.run("look_at_call", call_id)
+    assert phone.row(call_id).status == "in_progress"
+    assert len(phone.alerts("call_not_ended", call_id)) == 1
+    # Then it ends, and nothing moves
+    phone.run_until_over(call_id)
+    assert phone.row(call_id).end_cause == "settled"
+    assert phone.alerts("call_not_ended", call_id) == []
+    assert phone.world.wallet(phone.id).balance_micros == 1_000_000
 
 
 def test_the_tick_ends_a_call_before_its_money_does(phone):

@@ -87,8 +87,8 @@ CREATE TABLE calls (
     asked_at           timestamptz,
     warned_at          timestamptz,
     -- How its ending went: decided, told to the provider, and the provider's word that it is over.
-    end_cause          text CHECK (end_cause IN
-                           ('credit_gone', 'wallet_frozen', 'subscription_inactive', 'operator')),
+    end_cause          text CHECK (end_cause IN ('credit_gone', 'wallet_frozen',
+                                        'subscription_inactive', 'operator', 'settled')),
     end_decided_at     timestamptz,
     end_told_at        timestamptz,
     end_rounds         integer NOT NULL DEFAULT 0,

@@ -204,6 +204,14 @@ class Line:
             lambda s: settlement.settle_by_api(s, self.id, call_id, round(seconds * 1000), now)
         )
 
+    def settle_by_hand(self, call_id: str, seconds: float, now: datetime = T0, *, why: str = "x"):
+        ms = round(seconds * 1000)
+        return self.do(
+            lambda s: settlement.settle_by_hand(
+                s, self.id, call_id, duration_ms=ms, operator="ann", why=why, now=now
+            )
+        )
+
     def do(self, fn: Callable[[Any], Any]) -> Any:
         return self.database.run(fn)
 

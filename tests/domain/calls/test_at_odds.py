@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from domain.calls import status, watch
+from domain.calls import endings, status, watch
 from domain.calls.admission import withdraw
 from domain.calls.doors import DoorKind
 from domain.calls.ticks import Ticked
@@ -116,6 +116,46 @@ def test_one_that_was_to_end_before_it_was_given_up_is_ended_when_it_talks(line,
     # Then it is told to end again
     assert line.call("c1").settled_at is None
     assert line.jobs("end_call") == ["c1"]
+
+
+@pytest.mark.parametrize("was_ending", [False, True])
+@pytest.mark.parametrize("seconds", [0, 2])
+def test_one_that_talks_although_the_company_has_settled_it_is_ended_and_told(
+    line, seconds, was_ending
+):
+    # Given a call that was settled by the company's word while it rang
+    line.reserve("c1", seconds=30)
+    line.hear(line.call(), "ringing", later(1))
+    if was_ending:
+        assert line.decide("c1", later(2))
+        forget_jobs(line.database, line.id)
+    line.settle_by_api("c1", seconds, later(3))
+    # When somebody answers all the same
+    line.hear(line.call(), "in_progress", later(5))
+    # Then it is ended, round after round until its provider says that it is over, and told
+    assert line.jobs("end_call") == ["c1"]
+    assert line.call().end_cause == ("operator" if was_ending else "settled")
+    assert [one.severity for one in line.alerts("call_not_ended")] == ["critical"]
+    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(6))).speaks
+    # And its price stays the company's word
+    line.report(line.call(), 9, later(14))
+    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(15))) is None
+    assert (line.cents(), line.alerts("call_not_ended")) == ((100 - seconds, 0, 0), [])
+    assert [one.details["said_ms"] for one in line.alerts("call_differs")] == [9_000]
+
+
+def test_one_that_is_settled_and_was_not_heard_to_talk_since_is_told_nothing(line):
+    # Given calls that were settled: one that still rings, and one by an operator's word
+    line.reserve("c1")
+    line.hear(line.call(), "ringing", later(1))
+    line.settle_by_api("c1", 0, later(2))
+    line.reserve("c2")
+    line.settle_by_hand("c2", 0, later(2))
+    # When they are frozen, and the second is heard of again
+    line.hear(line.call("c2"), "in_progress", later(3))
+    line.freeze_by_hand(later(4))
+    # Then nobody ends what is over for us
+    assert line.jobs("end_call") == []
 
 
 def test_one_that_its_provider_does_not_know_is_extended_no_more_and_given_back(line):

@@ -10,7 +10,6 @@ from domain import posture
 from domain.calls import endings
 from domain.calls.endings import ALERT_ROUND, VAPI_ROUNDS
 from domain.calls.rows import CallNotFound
-from domain.calls.settlement import settle_by_hand
 from domain.notes import WhoAndWhy
 from tests.db.support import at_once, patiently
 from tests.domain.calls.calls_by_hand import CENT, T0, execute, later
@@ -159,11 +158,7 @@ def test_once_it_is_over_there_is_no_further_round(ending, over):
     if over == "ended":
         ending.hear(ending.call(), "ended", later(1))
     else:
-        ending.do(
-            lambda s: settle_by_hand(
-                s, ending.id, "c1", duration_ms=1_000, operator="ann", why="lost", now=later(1)
-            )
-        )
+        ending.settle_by_hand("c1", 1, later(1))
     assert end(ending, done, ["say"]) is None
     assert begin(ending) is None
     assert ending.call().end_rounds == 1

@@ -9,7 +9,6 @@ from base.facts import CALL_DURATION_MS_MAX
 from base.outcomes import Refused
 from db.models import OperatorAct
 from domain import posture
-from domain.calls import settlement
 from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
 from domain.calls.settlement import NotSettled
@@ -28,15 +27,6 @@ def reserved(line):
     line.hear(line.call(), "in_progress", later(10))
     forget_jobs(line.database, line.id)
     return line
-
-
-def by_hand(line, seconds, **more):
-    given = {"operator": "ann", "why": "the report was lost", **more}
-    return line.do(
-        lambda s: settlement.settle_by_hand(
-            s, line.id, "c1", duration_ms=round(seconds * 1000), now=later(500), **given
-        )
-    )
 
 
 # By the report
@@ -182,11 +172,7 @@ def test_where_nobody_can_tell_the_hold_stays_until_a_person_has(line, begun):
     assert len(line.alerts("call_unsettled")) == 1
     assert line.call(call_id).settled_at is None
     # When a person has told
-    line.do(
-        lambda s: settlement.settle_by_hand(
-            s, line.id, call_id, duration_ms=9_000, operator="ann", why="asked", now=later(90)
-        )
-    )
+    line.settle_by_hand(call_id, 9, later(90))
     assert line.cents() == (91, 0, 0)
     assert line.alerts("call_unsettled") == []
 
@@ -243,7 +229,7 @@ def test_one_that_was_charged_otherwise_by_its_hold_alone_is_a_persons(reserved)
     (alert,) = reserved.alerts("call_unsettled")
     assert alert.details["why"] == "the ledger refused: IDEMPOTENCY_CONFLICT"
     # Who has looked into it may settle it for what was charged
-    by_hand(reserved, 5)
+    reserved.settle_by_hand("c1", 5, later(500))
     assert (reserved.cents(), reserved.call().cost_micros) == ((95, 0, 0), 5 * CENT)
     assert reserved.alerts("call_unsettled") == []
 
@@ -284,12 +270,12 @@ def test_after_its_hold_expired_the_api_bills_directly(line):
 
 def test_an_operator_settles_once_with_a_reason(reserved):
     with pytest.raises(WhoAndWhy):
-        by_hand(reserved, 10, why=" ")
+        reserved.settle_by_hand("c1", 10, later(500), why=" ")
     assert reserved.call().settled_at is None
-    by_hand(reserved, 10)
+    reserved.settle_by_hand("c1", 10, later(500), why="the report was lost")
     assert (reserved.cents(), reserved.call().settled_by) == ((90, 0, 0), "operator")
     with pytest.raises(Refused) as no:
-        by_hand(reserved, 10)
+        reserved.settle_by_hand("c1", 10, later(500))
     assert no.value.code == "CALL_SETTLED"
     acts = reserved.do(lambda s: s.query(OperatorAct).filter_by(subject=f"{reserved.id} c1").all())
     assert [(act.act, act.operator, act.why) for act in acts] == [
@@ -300,13 +286,13 @@ def test_an_operator_settles_once_with_a_reason(reserved):
 def test_an_operator_may_settle_one_whose_hold_expired(line):
     line.reserve(seconds=30, provider=None)
     line.do(lambda s: expire_unasked(s, line.id, later(930)))
-    by_hand(line, 10)
+    line.settle_by_hand("c1", 10, later(500))
     assert line.cents() == (90, 0, 0)
 
 
 def test_a_bound_holds_for_operators_too(reserved):
     with pytest.raises(Refused, match="ms"):
-        by_hand(reserved, CALL_DURATION_MS_MAX / 1000 + 1)
+        reserved.settle_by_hand("c1", CALL_DURATION_MS_MAX / 1000 + 1, later(500))
     assert reserved.cents() == (100, 30, 0)
 
 
