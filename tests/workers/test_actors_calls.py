@@ -72,9 +72,7 @@ def test_a_call_that_nobody_can_end_is_told_to_a_person_and_keeps_its_hold(phone
     phone.world.sandbox.fault("twilio", "status", status=500, match={"path_contains": "/Calls/"})
     phone.decide(call_id)
     # When it has been told again and again
-    for _ in range(endings.ALERT_ROUND):
-        phone.world.due_now()
-        phone.world.run_due()
+    phone.rounds(call_id, endings.ALERT_ROUND)
     # Then a person knows, and the money is still held
     alerts = phone.world.read(Alert, kind="call_not_ended", subject=call_id)
     assert [alert.cleared_at for alert in alerts] == [None]

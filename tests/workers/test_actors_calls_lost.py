@@ -91,8 +91,7 @@ def test_a_call_without_a_leg_that_hears_nothing_is_told_to_a_person_at_once(pho
     execute_sql(phone.world, "UPDATE calls SET twilio_call_sid = NULL")
     phone.world.sandbox.fault("vapi", "status", status=503)
     phone.decide(call_id)
-    for _ in range(endings.VAPI_ROUNDS + 1):
-        phone.round()
+    phone.rounds(call_id, endings.VAPI_ROUNDS + 1)
     (alert,) = phone.alerts("call_not_ended", call_id)
     assert alert.details["why"] == "nobody can be told to end it"
     assert phone.hold(call_id).status == "open"
@@ -102,8 +101,7 @@ def test_the_alert_is_cleared_when_it_is_over_after_all(phone):
     call_id = phone.call(behaviour={"deaf": True})
     phone.world.sandbox.fault("twilio", "status", status=500, match=LEG)
     phone.decide(call_id)
-    for _ in range(endings.ALERT_ROUND):
-        phone.round()
+    phone.rounds(call_id, endings.ALERT_ROUND)
     assert len(phone.alerts("call_not_ended", call_id)) == 1
     clear_faults(phone.world)
     phone.run_until_over(call_id)

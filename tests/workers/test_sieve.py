@@ -253,6 +253,19 @@ def test_a_lost_connection_leaves_the_events_to_the_threads_and_is_made_again(
     by_hand.close()
 
 
+def test_a_server_that_only_reads_is_left_and_the_next_connection_ends_them(world, urls):
+    # Given a connection to a server that takes no writes: one that was followed by another. Not
+    # through a pooler, which would give the same to others
+    job_id = receive(world, "WH-1")
+    with closing(Sieve(derive_app_url(urls.owner_url, PASSWORD), "sieve-a")) as direct:
+        assert direct.end_ignored(["job_unknown"]) == set()
+        direct._events._connection.execute("SET default_transaction_read_only = on")
+        assert direct.end_ignored([job_id]) == set()
+        assert is_untouched(world, "WH-1")
+        # When the event is fetched again, then it is ended
+        assert direct.end_ignored([job_id]) == {job_id}
+
+
 def test_without_a_database_everything_is_left_to_the_threads(world):
     with closing(Sieve("postgresql://holdfast_app@/nowhere?host=/nowhere", "sieve-a")) as away:
         assert away.end_ignored([receive(world, "WH-1")]) == set()
