@@ -226,7 +226,7 @@ def test_a_call_that_its_provider_says_is_talking_is_not_settled_by_the_backend(
     message = backend.caller.message("status-update", call_id="vapi-1", status="in-progress")
     assert send(ingress, message).status_code == 200
     backend.caller.world.run_due()
-    # When the backend says that it cost nothing, Then it is metered on
+    # When the backend says that it cost nothing, then it is metered on
     answer = backend.post(COMMIT, callId="test-1", durationSeconds=0)
     assert is_problem(answer, 409, "CALL_IN_PROGRESS")
     (call,) = backend.caller.calls()

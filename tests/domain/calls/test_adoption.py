@@ -188,6 +188,8 @@ def test_one_that_was_let_in_while_our_database_was_away_has_the_id_it_was_given
     assert line.hear(name(line), "in_progress", **ours, **nobodys)
     call = the_call(line)
     assert (call.id, call.fail_open) == ("call_given", True)
+    # It asked, so nothing is told against its door
+    assert line.alerts("door_unasked") == []
     assert line.cents() == (100, 60, 0)
     # And the next word finds it
     assert line.hear(name(line), "forwarding", later(5), **ours, **nobodys)
