@@ -25,7 +25,8 @@ log = get_logger(__name__)
 
 #: Dramatiq's default namespace: keys are `dramatiq:<queue>` and `dramatiq:<queue>.msgs`.
 NAMESPACE = "dramatiq"
-#: Exists while Redis remembers what was rung; missing, Redis was emptied.
+#: Names the process of Redis that remembers what was rung. Missing, Redis was emptied; naming
+#: another, it was started again, or a replica has taken its place.
 EPOCH_KEY = "holdfast:epoch"
 #: Jobs that may wait in a process for its ringer; more are dropped and rung by the relay.
 _RINGER_CAPACITY = 10_000
@@ -70,6 +71,17 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
         **connection,
     )
     return client
+
+
+def run_id(client: redis.Redis) -> str:
+    """This function will name the process of Redis that answers; empty where it does not say.
+
+    Raises: redis.RedisError when Redis cannot be reached. Source: Redis' command INFO.
+    """
+    try:
+        return str(client.info("server").get("run_id", ""))
+    except redis.ResponseError:
+        return ""
 
 
 def push(client: redis.Redis, staged: Iterable[Staged]) -> None:

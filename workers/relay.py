@@ -7,7 +7,6 @@ Any number may run: each takes other rows. It holds nothing in memory, so killin
 from __future__ import annotations
 
 import contextlib
-import secrets
 import signal
 import threading
 import time
@@ -21,7 +20,7 @@ from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
 from db import bells
 from db.engine import Database
-from db.ring import EPOCH_KEY, connect, push
+from db.ring import EPOCH_KEY, connect, push, run_id
 from domain import schedules
 from domain.schedules import SCHEDULES, Schedule
 
@@ -32,8 +31,11 @@ _POLL_SECONDS = 0.25
 #: Jobs rung in one transaction at most. What a batch costs hardly depends on its size (in a
 #: prototype 100,000 bells took 13 s by 200, 4 s by 1000, 2 s by 5000).
 _BATCH = 5_000
-#: Jobs made due again in one transaction at most, after Redis was emptied.
+#: Jobs made due again in one transaction at most, after Redis may have lost their bells.
 _AGAIN_BATCH = 5_000
+#: Seconds after another process of Redis was seen before a next one counts: behind a proxy there
+#: may be several that take turns.
+_OTHER_SECONDS = 60.0
 #: Seconds between two looks at the schedules, and between two declarations of them.
 _TICK_SECONDS = 1.0
 _DECLARE_SECONDS = 60.0
@@ -58,6 +60,7 @@ class Relay:
         self._schedules = tuple(declared)
         self._next_tick = 0.0
         self._next_declaration = 0.0
+        self._next_other = 0.0
 
     def tick(self) -> None:
         """This function will stage the periodic work that is due, about once a second.
@@ -78,18 +81,24 @@ class Relay:
     def run_once(self) -> int:
         """This function will ring what is due, at most a batch of each, and give how many.
 
-        What is urgent comes first, so that it waits behind no backlog of other work.
-        An emptied Redis is noticed by its missing epoch key: all that was rung and not answered is
-        due again. Raises: redis.RedisError, NotYet, OutcomeUnknown when one of the two is away.
+        What is urgent comes first, so that it waits behind no backlog of other work. Where Redis
+        may have lost bells, all that was rung and not answered is due again. Raises:
+        redis.RedisError, NotYet, OutcomeUnknown when one of the two is away.
         """
-        if self._client.get(EPOCH_KEY) is None:
+        rung = 0
+        known, server = self._client.get(EPOCH_KEY), run_id(self._client)
+        is_other = known is not None and known != server.encode()
+        if known is None or (is_other and time.monotonic() >= self._next_other):
+            # Emptied, it lost all; started again or followed by a replica, what was pushed last.
             again = self._ring_all_again(urgent=True)
-            self._ring(urgent=True)
+            rung = self._ring(urgent=True)
             again += self._ring_all_again(urgent=False)
-            # Set last: killed in between, the next relay finds it missing and does it once more.
-            self._client.set(EPOCH_KEY, secrets.token_hex(8), nx=True)
-            log.warning("redis was empty; rung jobs are due again", jobs=again)
-        return self._ring(urgent=True) + self._ring(urgent=False)
+            # Set last: killed in between, the next relay finds it as it was and does it once more.
+            self._client.set(EPOCH_KEY, server)
+            if is_other:
+                self._next_other = time.monotonic() + _OTHER_SECONDS
+            log.warning("redis may have lost bells; rung jobs are due again", jobs=again)
+        return rung + self._ring(urgent=True) + self._ring(urgent=False)
 
     def _ring(self, *, urgent: bool) -> int:
         due = self._database.run(lambda session: bells.ring_due(session, _BATCH, urgent=urgent))

@@ -13,7 +13,7 @@ import redis
 from cli.embedded import EmbeddedServers
 from db.engine import Database, driver_url
 from db.models import Job
-from db.ring import EPOCH_KEY, NAMESPACE, connect
+from db.ring import EPOCH_KEY, NAMESPACE, connect, run_id
 from tests.servers import server_folder
 from tests.workers.crimes import die_between_claim_and_push
 from tests.workers.scenes import eventually, execute_sql, ring, rung
@@ -98,6 +98,51 @@ def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
     # And every one of them runs
     processes.worker("safety")
     assert eventually(lambda: all_done(world, job_ids))
+
+
+def test_once_another_redis_answers_all_that_waits_is_rung_again(world, organization, relay):
+    # Given a job whose bell was pushed, and a Redis that has lost it: started again from what it
+    # had written down before, or a replica that was behind
+    (job_id,) = stage(world, organization)
+    world.due_now()
+    client = relay._client
+    relay.run_once()
+    assert rung(client) == [job_id]
+    client.delete(*client.keys(f"{NAMESPACE}:*"))
+    assert relay.run_once() == 0
+    client.set(EPOCH_KEY, "of the one before")
+    # When the relay looks, then it rings long before the job's next bell
+    assert relay.run_once() == 1
+    assert rung(client) == [job_id]
+    assert client.get(EPOCH_KEY) == run_id(client).encode()
+
+
+def test_servers_that_take_turns_are_not_rung_again_at_every_look(world, organization, relay):
+    # Given a job that was rung, and servers behind a proxy, each of which is another than the last
+    stage(world, organization)
+    world.due_now()
+    assert relay.run_once() == 1
+    rung_at_each_look = []
+    for _ in range(4):
+        relay._client.set(EPOCH_KEY, "of the other")
+        rung_at_each_look.append(relay.run_once())
+    # Then it is rung again for that once a minute
+    assert rung_at_each_look == [1, 0, 0, 0]
+
+
+def test_a_redis_that_does_not_say_who_it_is_is_noticed_when_it_is_emptied(
+    world, organization, relay, redis_client, monkeypatch
+):
+    def refuse(section):
+        raise redis.exceptions.NoPermissionError
+
+    monkeypatch.setattr(relay._client, "info", refuse)
+    (job_id,) = stage(world, organization)
+    world.due_now()
+    assert [relay.run_once(), relay.run_once()] == [1, 0]
+    redis_client.flushall()
+    assert relay.run_once() == 1
+    assert rung(redis_client) == [job_id]
 
 
 def test_a_job_that_runs_long_does_not_keep_an_emptied_redis_from_being_filled(
@@ -211,7 +256,7 @@ def test_a_ring_that_did_not_get_through_is_taken_back(world, redis_client, orga
 
 def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organization):
     # Given many jobs that are due
-    redis_client.set(EPOCH_KEY, "there")
+    redis_client.set(EPOCH_KEY, run_id(redis_client))
     job_ids = stage(world, organization, 60)
     world.due_now()
     together = threading.Barrier(4)

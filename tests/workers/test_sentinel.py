@@ -9,7 +9,7 @@ import redis
 
 from db.circuits import HELD, Circuits
 from db.models import JobAttempt
-from db.ring import Ringer, connect
+from db.ring import EPOCH_KEY, Ringer, connect, run_id
 from domain.jobs import ENFORCE_ORGANIZATION, stage
 from tests.db.circuits_by_hand import BULK, MONEY
 from tests.sentinels import LIMIT_SECONDS, Service, sentinels_missing
@@ -71,6 +71,10 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
     assert eventually(all_done, 120), (relay.said(), service.said())
     attempts = world.read(JobAttempt)
     assert sorted(one.job_id for one in attempts if one.job_id in staged) == sorted(staged)
+
+    # And what the old one may have lost was rung again
+    with service.client(service.master()) as new:
+        assert eventually(lambda: new.get(EPOCH_KEY) == run_id(new).encode(), LIMIT_SECONDS)
 
     # And when the old master comes back as a replica, the service goes on
     service.start_server(master)
