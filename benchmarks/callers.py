@@ -20,7 +20,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from sqlalchemy.orm import Session
 
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 from domain import holds
 from domain.debits import Debit, debit_now
 from domain.ledger import WalletOutcome

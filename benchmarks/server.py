@@ -15,7 +15,7 @@ import psycopg
 
 from cli.databases import prepare
 from cli.embedded import EmbeddedServers
-from db.engine import driver_url
+from db.address import driver_url
 
 #: What every wallet is given: more than any round can spend, one micro at a time.
 FUNDS_MICROS = 10**12

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 
 from chaos.journal import Story
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 
 Kind = Literal["lost", "doubled", "drift"]
 

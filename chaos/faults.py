@@ -17,7 +17,7 @@ import psycopg
 
 from base.clock import wait_until
 from chaos.house import INGRESSES, RELAYS, WORKERS, House
-from db.engine import driver_url
+from db.address import driver_url
 
 #: Seconds from the start to the first fault, and between two.
 _FIRST_SECONDS = 2.0

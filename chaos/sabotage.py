@@ -10,7 +10,7 @@ import re
 import psycopg
 
 from chaos.house import House, Plan
-from db.engine import driver_url
+from db.address import driver_url
 
 SABOTAGES = {
     "relay-off": "no relay runs: whatever was not rung for, or not heard, is lost",

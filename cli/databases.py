@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from db.engine import driver_url
+from db.address import driver_url
 from db.migrate import clear_addresses, may_own, migrate, set_password
 
 #: The role that ingress, workers and relay log in as.

@@ -22,20 +22,11 @@ from sqlalchemy.orm import Session
 
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, Refused
-from db.address import driver_url, sqlalchemy_url
+from db.address import sqlalchemy_url
 from db.busy import DatabaseBusy, StatementTooSlow
 from db.combiner import Combiner
 from db.patience import Patience
 from db.staging import Staged, staged_in
-
-__all__ = [
-    "Database",
-    "DatabaseBusy",
-    "StatementTooSlow",
-    "clock",
-    "driver_url",
-    "sqlalchemy_url",
-]
 
 log = get_logger(__name__)
 T = TypeVar("T")

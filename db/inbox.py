@@ -17,7 +17,7 @@ import psycopg
 from base.enums import Queue
 from base.ids import new_ids
 from base.log import get_logger
-from db.engine import driver_url
+from db.address import driver_url
 from db.staging import Staged
 
 log = get_logger(__name__)

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from base.settings import SettingsError
-from db.engine import driver_url, sqlalchemy_url
+from db.address import driver_url, sqlalchemy_url
 
 #: Two migrations at once wait for each other on this advisory lock (any constant will do).
 _LOCK = 4_713_201

@@ -14,7 +14,7 @@ import psycopg
 
 from base.clock import utc_now
 from base.log import get_logger
-from db.engine import driver_url
+from db.address import driver_url
 
 log = get_logger(__name__)
 

@@ -19,7 +19,8 @@ from base.settings import Settings
 from cli.databases import derive_app_url
 from cli.embedded import EmbeddedServers, ServerUrls
 from cli.stack import sandbox_env
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 from db.migrate import migrate, set_password
 from db.ring import connect
 from providers import registry

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 from cli.databases import APP_ROLE
 from cli.launch import server_account
 from cli.server import Server
-from db.engine import driver_url
+from db.address import driver_url
 from tests.servers import server_folder
 
 PGBOUNCER = Path("/usr/sbin/pgbouncer")

@@ -17,7 +17,8 @@ from base.log import bound, get_logger
 from base.outcomes import NotYet, ProviderUnavailable, Refused
 from base.settings import Settings
 from db import jobs
-from db.engine import Database, StatementTooSlow
+from db.busy import StatementTooSlow
+from db.engine import Database
 from db.jobs import RINGS_BEFORE_COMMITTED_CLAIM, Claim
 from domain.jobs import JOB_TYPES, call_class_of
 from providers.registry import Providers

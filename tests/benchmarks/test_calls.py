@@ -20,8 +20,8 @@ from benchmarks.reserve_commit import check_baseline, check_cycles, hand_written
 from benchmarks.sender import pace
 from benchmarks.status_check import ask_about, check_answers, make_calls
 from benchmarks.webhooks import http_request
+from db.address import driver_url
 from db.call_models import Call
-from db.engine import driver_url
 from domain.calls.endings import decide_ending
 from domain.calls.rows import call_and_wallet
 from domain.calls.terms import Terms

@@ -13,7 +13,7 @@ from chaos.customers import CALL_RATE
 from chaos.facts import Customer, read_facts
 from chaos.journal import Journal, read_journal
 from chaos.report import Report, refusals
-from db.engine import driver_url
+from db.address import driver_url
 from domain import holds, operators, wallet
 from domain.calls import reserving
 from domain.calls.rates import set_rate

@@ -7,7 +7,8 @@ import json
 import psycopg
 import pytest
 
-from db.engine import clock, driver_url
+from db.address import driver_url
+from db.engine import clock
 from domain.calls import reserving
 from tests.domain.support import subscribe
 from tests.world import fund, make_organization

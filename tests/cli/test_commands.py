@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from base.settings import Settings
-from db.engine import driver_url
+from db.address import driver_url
 from db.models import OperatorAct
 from domain import operators
 from tests.servers import ROOT

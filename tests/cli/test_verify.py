@@ -8,7 +8,7 @@ from functools import partial
 import psycopg
 import pytest
 
-from db.engine import driver_url
+from db.address import driver_url
 from tests.world import fund, make_organization
 
 TAIL = "without --heads, entries cut off at a wallet's end cannot be seen\n"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from cli.embedded import ServerUrls
-from db.engine import driver_url
+from db.address import driver_url
 from tests.db.shared import shared, shared_urls
 from tests.world import make_organization, with_database
 

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from cli.embedded import ServerUrls
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 from tests.world import Urls, with_database
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from base.clock import wait_until
 from base.outcomes import NotYet
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 
 
 def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:

@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from base.clock import wait_until
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 from tests.db.combining import ask
 from tests.db.support import scalar
 from tests.world import make_organization

@@ -19,8 +19,9 @@ from sqlalchemy import text
 from base.clock import wait_until
 from base.outcomes import OutcomeUnknown
 from cli.databases import derive_app_url
+from db.address import driver_url
+from db.busy import DatabaseBusy
 from db.combiner import Answer, Combiner, Debit
-from db.engine import DatabaseBusy, driver_url
 from db.models import Job
 from db.staging import Staged
 from tests.conftest import PASSWORD

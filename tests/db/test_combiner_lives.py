@@ -13,8 +13,9 @@ import pytest
 
 from base.outcomes import OutcomeUnknown
 from cli.databases import derive_app_url
+from db.busy import DatabaseBusy
 from db.combiner import Combiner, Debit
-from db.engine import Database, DatabaseBusy
+from db.engine import Database
 from db.staging import Staged
 from tests.conftest import PASSWORD
 from tests.db.combining import ask, broken_links, keys_of, waiting_callers

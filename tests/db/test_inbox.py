@@ -10,7 +10,7 @@ import pytest
 
 from base.enums import Queue
 from cli.databases import derive_app_url
-from db.engine import driver_url
+from db.address import driver_url
 from db.inbox import InboxBatcher, InboxUnavailable, Received, Verdict
 from db.models import InboxEvent, Job
 from tests.conftest import PASSWORD

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from db.engine import driver_url
+from db.address import driver_url
 from domain import wallet as wallets
 from tests.world import make_organization
 

@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from base.ids import new_id
 from db import locks
-from db.engine import DatabaseBusy, clock
+from db.busy import DatabaseBusy
+from db.engine import clock
 from db.locks import OrganizationNotFound
 from domain import operators, organizations
 from tests.db.support import holding, hurried

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from base.settings import SettingsError
 from cli.databases import derive_app_url
 from db import call_models  # noqa: F401  # its tables join the others'
-from db.engine import driver_url, sqlalchemy_url
+from db.address import driver_url, sqlalchemy_url
 from db.migrate import check_serving_login, may_own, migrate, set_password
 from db.models import Base
 from tests.conftest import PASSWORD

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from base.money import AMOUNT_MICROS_MAX
-from db.engine import driver_url
+from db.address import driver_url
 from domain import holds
 from domain.ledger import WalletNotFound
 from tests.domain.holds_by_hand import (

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from base.enums import FreezeReason
 from cli.main import app
-from db.engine import driver_url
+from db.address import driver_url
 from db.locks import OrganizationNotFound
 from domain.notes import InvalidNote, WhoAndWhy
 from domain.posture import apply_posture

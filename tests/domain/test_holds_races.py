@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from db.engine import DatabaseBusy
+from db.busy import DatabaseBusy
 from domain import holds
 from domain import wallet as wallets
 from tests.db.support import Impatient, at_once, holding, one_behind_the_other

@@ -14,7 +14,7 @@ from base.enums import FreezeReason, Provider
 from base.facts import PaymentReport
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
-from db.engine import DatabaseBusy
+from db.busy import DatabaseBusy
 from db.models import Job
 from domain import books, payments, wallet
 from domain.payments import NotATopUp, PaymentNotOurs

@@ -11,7 +11,7 @@ import pytest
 
 from base.enums import DisputeState, Provider, RefundState
 from base.facts import DisputeFacts, RefundFacts
-from db.engine import driver_url
+from db.address import driver_url
 from db.models import Wallet
 from domain import assets, debits, holds, operators, verify, wallet
 from domain.chain import Head, What

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from base.enums import FreezeReason
 from base.money import AMOUNT_MICROS_MAX
-from db.engine import DatabaseBusy
+from db.busy import DatabaseBusy
 from db.models import Wallet
 from domain import books
 from domain import wallet as wallets

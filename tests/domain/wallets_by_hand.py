@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy import text
 
 from base.enums import FreezeReason
-from db.engine import driver_url
+from db.address import driver_url
 from domain import wallet as wallets
 from tests.domain.support import T0
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
 
-from db.engine import driver_url
+from db.address import driver_url
 
 
 class Way:

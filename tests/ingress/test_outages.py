@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from base.clock import wait_until
-from db.engine import driver_url
+from db.address import driver_url
 from db.models import InboxEvent, Job
 from db.ring import connect
 from tests.ingress.cuttable import Way

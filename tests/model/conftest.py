@@ -5,7 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 from tests.db.shared import shared, shared_urls
 from tests.model.doors import Doors
 

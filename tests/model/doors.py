@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from base.enums import FreezeReason, Provider
 from base.facts import PaymentFacts
 from base.outcomes import Refused
-from db.engine import Database, DatabaseBusy
+from db.busy import DatabaseBusy
+from db.engine import Database
 from domain import assets, debits, holds, operators, payments
 from domain import wallet as wallets
 from domain.debits import Debit

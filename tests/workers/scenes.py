@@ -11,7 +11,7 @@ import psycopg
 import redis
 
 from base.clock import wait_until
-from db.engine import driver_url
+from db.address import driver_url
 from db.models import Job, JobAttempt
 from db.ring import NAMESPACE, push
 from db.staging import Staged

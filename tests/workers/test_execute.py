@@ -10,7 +10,9 @@ from dramatiq.middleware import TimeLimitExceeded
 
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from db import job_acts
-from db.engine import Database, StatementTooSlow, clock, driver_url
+from db.address import driver_url
+from db.busy import StatementTooSlow
+from db.engine import Database, clock
 from db.models import Brand, Job, JobAttempt, Organization
 from domain.jobs import JOB_TYPES
 from tests.workers.crimes import die_in_job, ring_once

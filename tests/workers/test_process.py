@@ -8,7 +8,7 @@ import sys
 import psycopg
 import pytest
 
-from db.engine import driver_url
+from db.address import driver_url
 from tests.servers import ROOT
 from tests.workers.scenes import (
     eventually,

@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from cli.embedded import EmbeddedServers
-from db.engine import Database, driver_url
+from db.address import driver_url
+from db.engine import Database
 from db.models import Job
 from db.ring import EPOCH_KEY, NAMESPACE, connect, run_id
 from tests.servers import server_folder

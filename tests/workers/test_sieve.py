@@ -12,7 +12,7 @@ import pytest
 
 from base.settings import load_settings
 from cli.databases import derive_app_url
-from db.engine import driver_url
+from db.address import driver_url
 from db.models import InboxEvent, Job, JobAttempt
 from tests.conftest import PASSWORD
 from tests.db.support import at_once

@@ -8,7 +8,7 @@ import redis
 from dramatiq.worker import Worker
 
 from base.enums import Queue
-from db.engine import driver_url
+from db.address import driver_url
 from db.ring import NAMESPACE
 from tests.workers.crimes import work_as_an_older_version, work_without_end
 from tests.workers.scenes import (

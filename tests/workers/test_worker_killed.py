@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import redis
 
-from db.engine import driver_url
+from db.address import driver_url
 from db.models import Job, WalletEntry, WalletFreeze
 from db.ring import NAMESPACE
 from tests.workers.scenes import (

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy import event
 
-from db.engine import driver_url
+from db.address import driver_url
 from domain.calls import reading
 from domain.calls.reading import find_call, list_calls
 from tests.domain.calls.calls_by_hand import T0, Line
