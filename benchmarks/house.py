@@ -18,7 +18,8 @@ import httpx
 from base.ids import new_id
 from benchmarks.measure import wait
 from benchmarks.server import Bench, durable_servers
-from cli.stack import ROOT, answers, sandbox_env
+from cli import ROOT
+from cli.stack import answers, sandbox_env
 from cli.supervisor import Process, Supervisor
 from db.engine import Database
 from db.ring import connect

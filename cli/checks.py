@@ -6,9 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
+from cli import ROOT
 
 #: Title and arguments for Python of each check that comes before the tests.
 _CHECKS: tuple[tuple[str, Sequence[str]], ...] = (
@@ -37,5 +36,5 @@ def run_tests(pytest_args: list[str]) -> int:
 
 def _run(title: str, argv: Sequence[str]) -> int:
     print(f"== {title}", flush=True)
-    env = {**os.environ, "PYTHONPATH": str(_ROOT)}
-    return subprocess.run([sys.executable, *argv], check=False, cwd=_ROOT, env=env).returncode
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *argv], check=False, cwd=ROOT, env=env).returncode

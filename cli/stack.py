@@ -18,12 +18,12 @@ from typing import Any
 import httpx
 
 from base.settings import Settings, SettingsError
+from cli import ROOT
 from cli.databases import DatabaseUrls, prepare, recreate
 from cli.embedded import EmbeddedServers, ServerUrls
 from cli.supervisor import OnExit, Process, Supervisor
 from db.ring import connect
 
-ROOT = Path(__file__).resolve().parent.parent
 #: Seconds a process has to be ready in, on a machine that is busy with other things.
 _READY_SECONDS = 60
 #: Queues of each worker process, and its threads.

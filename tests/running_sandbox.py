@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from base.clock import wait_until
+from cli import ROOT
 
-ROOT = Path(__file__).parents[1]
 LIMIT_SECONDS = 10.0
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from cli.embedded import EmbeddedServers, ServerUrls
 
-#: The project's folder: PYTHONPATH for processes that tests start.
-ROOT = Path(__file__).resolve().parent.parent
 #: Where Debian 12 keeps the programs of PostgreSQL 15 and Redis 7.
 DEBIAN_POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
 DEBIAN_REDIS_BIN = Path("/usr/bin")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from base.enums import Queue
 from base.settings import Settings, load_settings
 from chaos.house import WORKERS as WORKERS_OF_CHAOS
+from cli import ROOT
 from cli.stack import WORKERS
 
-ROOT = Path(__file__).resolve().parent.parent
 #: What a container is not given: the owner's address, which `migrate` alone has, a folder for
 #: embedded servers, and the stand-ins' addresses and name.
 NOT_THERE = {

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import typer
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
+from cli import ROOT
 
 
 def bench(context: typer.Context) -> None:
     """Run benchmarks, each against its baseline: those that are named, or all; --json FILE."""
-    env = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "benchmarks", *context.args]
     raise typer.Exit(subprocess.run(argv, check=False, env=env).returncode)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from tests.servers import ROOT
+from cli import ROOT
 
 _PROGRAM = """
 import logging

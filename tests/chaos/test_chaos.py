@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.servers import ROOT
+from cli import ROOT
 
 #: The run brings its own servers: on others that are given it would be the same run again.
 pytestmark = [

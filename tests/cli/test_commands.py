@@ -13,10 +13,10 @@ import pytest
 from psycopg import sql
 
 from base.settings import Settings
+from cli import ROOT
 from db.address import driver_url
 from db.models import OperatorAct
 from domain import operators
-from tests.servers import ROOT
 from tests.world import fund, make_organization
 
 

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
+from cli import ROOT
 from db.migrate import set_password
 from tests.conftest import PASSWORD
-from tests.servers import ROOT, server_folder
+from tests.servers import server_folder
 
 
 @pytest.fixture

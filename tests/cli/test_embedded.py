@@ -15,9 +15,10 @@ import pytest
 import redis
 
 from base.clock import wait_until
+from cli import ROOT
 from cli.embedded import EmbeddedServerError, EmbeddedServers, ServerUrls
 from cli.server import is_alive
-from tests.servers import ROOT, debian_servers, debian_servers_missing, server_folder
+from tests.servers import debian_servers, debian_servers_missing, server_folder
 
 #: Runs the servers as another process would, and says where they are; it never stops them.
 _OWNER = """

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from base.clock import wait_until
+from cli import ROOT
 from cli.server import is_alive
 from cli.supervisor import Process, ProcessNotReady, Supervisor
-from tests.servers import ROOT
 
 _SLEEPS = "import time; time.sleep(600)"
 #: Says when it is told to stop, to a file all children share.

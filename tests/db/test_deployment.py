@@ -7,17 +7,16 @@ server.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
+from cli import ROOT
 from db.address import sqlalchemy_url
 from db.data_model import COUNTERPARTS
 from db.deployment import APPEND_ONLY_TABLES, LEDGER_TABLES, TRIGGERS, defects
 
-ROOT = Path(__file__).parents[2]
 #: The tests' own server is not durable, to be fast; that it says so is a test of its own.
 SETTING = "setting "
 

@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from base.clock import wait_until
 from base.settings import Settings
+from cli import ROOT
 from db.models import InboxEvent, Job
 from providers.paypal import certificates
 from tests.ingress.house import SUSPENDED, Message, paypal_event
-from tests.servers import ROOT
 
 SAMPLES = ROOT.parent / "shared" / "samples" / "paypal" / "signed"
 PROBLEM = "application/problem+json"

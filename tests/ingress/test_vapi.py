@@ -9,11 +9,11 @@ import time
 
 import pytest
 
+from cli import ROOT
 from db.models import InboxEvent, Job
 from domain import operators
 from domain.calls.doors import DoorKind, add_door
 from tests.ingress.callers import Caller, send, vapi_headers
-from tests.servers import ROOT
 
 SAMPLES = ROOT.parent / "shared" / "samples" / "vapi"
 

@@ -11,7 +11,8 @@ import time
 import httpx
 import pytest
 
-from tests.running_sandbox import ROOT, start, stop
+from cli import ROOT
+from tests.running_sandbox import start, stop
 
 
 def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from cli import ROOT
 from cli.stack import sandbox_env
-from tests.servers import ROOT
 from tests.workers.processes import Processes
 from tests.world import make_organization
 

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from base.enums import Provider
+from cli import ROOT
 from db.engine import Database, clock
 from db.models import Alert, TopUpDecision, TopUpSettings
 from domain import thresholds, top_up_terms, top_ups, wallet
 from domain.top_up_rule import Terms
 from domain.top_up_terms import Method
-from tests.servers import ROOT
 from tests.workers.scenes import another_thread, eventually, jobs_of
 from tests.world import World
 

@@ -8,8 +8,8 @@ import sys
 import psycopg
 import pytest
 
+from cli import ROOT
 from db.address import driver_url
-from tests.servers import ROOT
 from tests.workers.scenes import (
     eventually,
     fetched,
