@@ -18,10 +18,11 @@ from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.empty_actors import COUNTER, QUEUE
-from benchmarks.house import House, free_port
+from benchmarks.house import House
 from benchmarks.measure import Result, compare, wait
 from benchmarks.sender import send_all
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
+from cli.ports import free_ports
 from db.ring import connect, push
 from db.staging import Staged
 
@@ -56,7 +57,7 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
     payments = PayPalSigner(house.sandbox["paypal"]).requests(
         [paypal_event("PAYMENT.CAPTURE.PENDING", {"id": f"8VC{n:014d}"}) for n in range(count)]
     )
-    ringing, silent = free_port(), free_port()
+    ringing, silent = free_ports(2)
     redis = connect(house.redis_url)
 
     def streamed() -> float:

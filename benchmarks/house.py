@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +16,8 @@ from base.ids import new_id
 from benchmarks.measure import wait
 from benchmarks.server import Bench, durable_servers
 from cli import ROOT
-from cli.stack import answers, sandbox_env
+from cli.ports import answers
+from cli.sandbox import sandbox_env, start_sandbox
 from cli.supervisor import Process, Supervisor
 from db.engine import Database
 from db.ring import connect
@@ -180,7 +178,12 @@ def bench_house() -> Iterator[House]:
         durable_servers(redis=True) as servers,
         Supervisor(servers.folder / "logs") as supervisor,
     ):
-        info = _start_sandbox(supervisor, servers.folder / "sandbox")
+        info = start_sandbox(
+            supervisor,
+            servers.folder,
+            {**os.environ, "PYTHONPATH": str(ROOT)},
+            ready_seconds=_READY_SECONDS,
+        )
         env = {
             **{name: value for name, value in os.environ.items() if name != "PORT"},
             **sandbox_env(info),
@@ -190,27 +193,3 @@ def bench_house() -> Iterator[House]:
             "PUBLIC_URL": "https://bench.holdfast.example",
         }
         yield House(servers.bench, servers.redis_url, env, info, supervisor)
-
-
-def free_port() -> int:
-    """This function will find a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _start_sandbox(supervisor: Supervisor, folder: Path) -> dict[str, Any]:
-    folder.mkdir()
-    told = folder / "sandbox.json"
-    supervisor.start(
-        Process(
-            "sandbox",
-            [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(folder)],
-            {**os.environ, "PYTHONPATH": str(ROOT)},
-            ready=told.exists,
-            ready_seconds=_READY_SECONDS,
-        )
-    )
-    info: dict[str, Any] = json.loads(told.read_text())
-    return info

@@ -11,10 +11,11 @@ import itertools
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.house import House, free_port
+from benchmarks.house import House
 from benchmarks.measure import Result, compare
 from benchmarks.sender import Sent, send_all
 from benchmarks.webhooks import PayPalSigner, paypal_event
+from cli.ports import free_ports
 
 #: Webhooks written for each second of a measurement: more than a process can take in.
 _PER_SECOND = 12_000
@@ -37,7 +38,7 @@ def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
     requests = signer.requests(
         [paypal_event(_EVENT_TYPE, {"id": f"8VC{number:014d}"}) for number in range(count)]
     )
-    ours_port, empty_port = free_port(), free_port()
+    ours_port, empty_port = free_ports(2)
 
     def ours(connections: int) -> float:
         house.clear()

@@ -13,11 +13,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from benchmarks.house import House, free_port
+from benchmarks.house import House
 from benchmarks.measure import Timing, timing, wait
 from benchmarks.others import others
 from benchmarks.phones import RATE, Phone, open_phone
 from benchmarks.webhooks import PayPalSigner
+from cli.ports import free_ports
 from domain.calls.metering import seconds_to_end_in_time
 from domain.calls.terms import Terms
 
@@ -56,7 +57,7 @@ class Killed:
 
 def kill(house: House, rounds: int, seconds: float) -> list[Timing]:
     """This function will measure 200 endings a round; the number is given, so `seconds` is not."""
-    port = free_port()
+    (port,) = free_ports(1)
     with house.whole(port):
         house.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
         measured = [_round(house, port) for _ in range(rounds)]

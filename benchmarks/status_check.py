@@ -12,11 +12,12 @@ import uuid
 from contextlib import ExitStack, closing
 from typing import Any
 
-from benchmarks.house import House, free_port
+from benchmarks.house import House
 from benchmarks.measure import Timing, timing
 from benchmarks.phones import RATE, open_phone
 from benchmarks.sender import pace
 from benchmarks.webhooks import http_request
+from cli.ports import free_ports
 from db.engine import clock
 from domain.calls import reserving
 from domain.calls.terms import Terms
@@ -39,7 +40,7 @@ _CHANGED = """
 
 def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
     """This function will measure the route against an empty one."""
-    ours_port, empty_port = free_port(), free_port()
+    ours_port, empty_port = free_ports(2)
     with ExitStack() as stack:
         stack.enter_context(house.ingress(ours_port))
         stack.enter_context(house.empty_server(empty_port))

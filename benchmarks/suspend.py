@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import psycopg
 
-from benchmarks.house import House, free_port
+from benchmarks.house import House
 from benchmarks.measure import Timing, timing
 from benchmarks.others import others
 from benchmarks.sender import send_all
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
+from cli.ports import free_ports
 
 _BACKLOG = 20_000
 #: Suspensions of a round for each second asked for, one after the other.
@@ -43,7 +44,7 @@ class _Customer:
 def suspend(house: House, rounds: int, seconds: float) -> list[Timing]:
     """This function will measure both, without and with callbacks waiting."""
     count = max(5, round(_PER_SECOND * seconds))
-    port = free_port()
+    (port,) = free_ports(1)
     with house.whole(port):
         figures: list[Timing] = []
         for name, backlog in (("suspend", 0), ("suspend_behind_20000", _BACKLOG)):

@@ -26,7 +26,8 @@ from base.clock import wait_until
 from chaos.child import ROOT, Child
 from chaos.servers import KillableServer
 from cli.databases import prepare
-from cli.stack import answers, sandbox_env
+from cli.ports import answers
+from cli.sandbox import sandbox_env
 from cli.supervisor import Process, Supervisor
 from db.engine import Database, clock
 

@@ -26,7 +26,8 @@ from cli.commands.bench import bench
 from cli.commands.chaos import chaos
 from cli.commands.shared import Json, clear_errors, show
 from cli.demo.stories import Story
-from cli.stack import sandbox_info, state_folder
+from cli.sandbox import sandbox_info
+from cli.stack import state_folder
 
 app = typer.Typer(
     name="holdfast",

@@ -6,21 +6,19 @@ What `up` keeps running and what the demo drives; each process is one that produ
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import httpx
-
-from base.settings import Settings, SettingsError
+from base.settings import Settings
 from cli import ROOT
 from cli.databases import DatabaseUrls, prepare, recreate
 from cli.embedded import EmbeddedServers, ServerUrls
+from cli.ports import answers, port_to_serve
+from cli.sandbox import sandbox_env, start_sandbox
 from cli.supervisor import OnExit, Process, Supervisor
 from db.ring import connect
 
@@ -99,7 +97,7 @@ class Stack:
     def _start(self) -> None:
         settings = self._settings
         # Asked now, because an ingress that cannot listen is taken for the one that does.
-        port = _free_port(settings.host, settings.port)
+        port = port_to_serve(settings.host, settings.port)
         self.env["PORT"] = str(port)
         self._start_servers()
         if self._sandbox:
@@ -153,21 +151,13 @@ class Stack:
 
     def _start_sandbox(self) -> None:
         self._told("sandbox")
-        folder = self.state / "sandbox"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "sandbox.json"
-        path.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(folder)]
-        self.supervisor.start(
-            Process(
-                "sandbox",
-                [*argv, "--target", self.ingress_url],
-                self.env,
-                ready=path.exists,
-                ready_seconds=_READY_SECONDS,
-            )
+        self.info = start_sandbox(
+            self.supervisor,
+            self.state,
+            self.env,
+            target=self.ingress_url,
+            ready_seconds=_READY_SECONDS,
         )
-        self.info = json.loads(path.read_text())
         self.env.update(sandbox_env(self.info))
         self.env.setdefault("PUBLIC_URL", self.ingress_url)
 
@@ -189,48 +179,6 @@ class Stack:
         )
 
 
-def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
-    """This function will name the sandbox's addresses and keys as the settings that use them."""
-    paypal, twilio, vapi = info["paypal"], info["twilio"], info["vapi"]
-    return {
-        "PAYPAL_BASE_URL": paypal["base_url"],
-        "PAYPAL_CLIENT_ID": paypal["client_id"],
-        "PAYPAL_CLIENT_SECRET": paypal["client_secret"],
-        "PAYPAL_WEBHOOK_ID": paypal["webhook_id"],
-        "PAYPAL_CA_FILE": paypal["ca_file"],
-        "PAYPAL_CERTIFICATE_NAME": paypal["certificate_name"],
-        "TWILIO_BASE_URL": twilio["base_url"],
-        "TWILIO_ACCOUNT_SID": twilio["account_sid"],
-        "TWILIO_AUTH_TOKEN": twilio["auth_token"],
-        "VAPI_BASE_URL": vapi["base_url"],
-        "VAPI_API_KEY": vapi["api_key"],
-        "VAPI_SERVER_SECRET": vapi["server_secret"],
-    }
-
-
-def sandbox_info(state: Path) -> dict[str, Any]:
-    """This function will read where the running sandbox is and what its keys are.
-
-    Raises: SettingsError when none has been started with this state folder, or it is gone.
-    """
-    path = state / "sandbox" / "sandbox.json"
-    try:
-        info: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise SettingsError("no sandbox runs here; start one: holdfast up --sandbox") from None
-    if not answers(f"{info['base_url']}/_control/info"):
-        raise SettingsError("the sandbox does not answer; start one: holdfast up --sandbox")
-    return info
-
-
-def answers(url: str) -> bool:
-    """This function will tell whether an address answers 200 now."""
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 def _empty(served: ServerUrls) -> None:
     """Embedded servers' data of an earlier run are dropped; a given server is never emptied."""
     if served.owner_url:
@@ -238,17 +186,3 @@ def _empty(served: ServerUrls) -> None:
     if served.redis_url:
         with contextlib.closing(connect(served.redis_url)) as client:
             client.flushall()
-
-
-def _free_port(host: str, port: int) -> int:
-    """The port itself if it is free, or any where it is 0."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise SettingsError(
-                f"HOST and PORT: cannot listen on {host}:{port}: {error.strerror}"
-            ) from None
-        free: int = probe.getsockname()[1]
-        return free

@@ -18,7 +18,7 @@ import redis
 from base.settings import Settings
 from cli.databases import derive_app_url
 from cli.embedded import EmbeddedServers, ServerUrls
-from cli.stack import sandbox_env
+from cli.sandbox import sandbox_env
 from db.address import driver_url
 from db.engine import Database
 from db.migrate import migrate, set_password

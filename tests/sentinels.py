@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import socket
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import redis
 from base.clock import wait_until
 from cli.binaries import find_valkey
 from cli.launch import EmbeddedServerError
+from cli.ports import free_ports
 
 SERVICE = "holdfast"
 LIMIT_SECONDS = 60.0
@@ -41,7 +41,7 @@ class Service:
         self._sentinel_password = secrets.token_hex(8)
         self._program = find_valkey(None)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._ports = _free_ports(5)
+        self._ports = free_ports(5)
         self._logs = 0
 
     @property
@@ -136,11 +136,3 @@ class Service:
         with self.client(port, self._sentinel_password) as client:
             address = client.sentinel_get_master_addr_by_name(SERVICE)
         return address[1] if address else None
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]

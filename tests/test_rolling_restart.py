@@ -3,13 +3,13 @@ other, while webhooks come in; nothing is lost and nothing is done twice."""
 
 from __future__ import annotations
 
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
 from base.clock import wait_until
+from cli.ports import free_ports
 from db.models import InboxEvent, Job, WalletEntry
 from db.ring import NAMESPACE
 from tests.ingress.house import Message
@@ -23,11 +23,6 @@ __all__ = ["processes"]
 PAYMENTS = 40
 #: Seconds in which all has to come to rest.
 LIMIT_SECONDS = 60.0
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def serving(processes, port):
@@ -73,7 +68,7 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
 ):
     # Given everything running, and payments that have been made
     organization_id = make_organization(world.database)
-    port = free_port()
+    (port,) = free_ports(1)
     ingress = serving(processes, port)
     workers = [processes.worker("safety", "billing") for _ in range(2)]
     relays = [processes.relay() for _ in range(2)]

@@ -10,7 +10,8 @@ import typer
 
 from base.settings import load_settings
 from cli.commands.shared import Failure, Json, clear_errors, show
-from cli.stack import sandbox_info, state_folder
+from cli.sandbox import sandbox_info
+from cli.stack import state_folder
 
 app = typer.Typer(no_args_is_help=True, help="Have the sandbox send what a provider sends.")
 

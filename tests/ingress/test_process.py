@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-
 import httpx
 
 from base.clock import wait_until
+from cli.ports import free_ports
 from db.models import InboxEvent
 from tests.ingress.house import Ingress
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def serving(processes, sandbox, port):
@@ -33,7 +27,7 @@ def serving(processes, sandbox, port):
 
 def test_what_was_answered_with_yes_survives_a_kill(world, processes, sandbox):
     # Given an ingress of its own that has said yes to an event
-    port = free_port()
+    (port,) = free_ports(1)
     process, url = serving(processes, sandbox, port)
     with httpx.Client(base_url=url, trust_env=False) as client:
         ingress = Ingress(url, port, client, sandbox)

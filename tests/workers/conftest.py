@@ -7,7 +7,7 @@ import os
 import pytest
 
 from cli import ROOT
-from cli.stack import sandbox_env
+from cli.sandbox import sandbox_env
 from tests.workers.processes import Processes
 from tests.world import make_organization
 

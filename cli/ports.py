@@ -1,0 +1,44 @@
+"""Ports: which of them are free, and whether somebody answers at one."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+import httpx
+
+from base.settings import SettingsError
+
+
+def port_to_serve(host: str, port: int) -> int:
+    """This function will give the port itself if it is free, or any where it is 0.
+
+    Raises: SettingsError that names host and port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"HOST and PORT: cannot listen on {host}:{port}: {error.strerror}"
+            ) from None
+        free: int = probe.getsockname()[1]
+        return free
+
+
+def free_ports(count: int) -> list[int]:
+    """This function will find so many different ports of this machine that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def answers(url: str) -> bool:
+    """This function will tell whether an address answers 200 now."""
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
