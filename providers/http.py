@@ -33,7 +33,7 @@ RETRY_WINDOW_SECONDS = 12.0
 #: How often one question is asked at most.
 TRIES_MAX = 3
 #: A provider that asks for a longer wait than this many seconds is not asked again here.
-RETRY_AFTER_SECONDS_MAX = 3.0
+_WAITED_OUT_SECONDS_MAX = 3.0
 #: Bytes of the largest answer read; an account or a payment is a few kilobytes.
 ANSWER_BYTES_MAX = 1_048_576
 #: A try that could last less than this many seconds is not begun.
@@ -215,7 +215,7 @@ def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
         return jittered if asked_for is None else asked_for + jittered / 4
 
     def stop(state: tenacity.RetryCallState) -> bool:
-        if (_asked_for_seconds(state) or 0.0) > RETRY_AFTER_SECONDS_MAX:
+        if (_asked_for_seconds(state) or 0.0) > _WAITED_OUT_SECONDS_MAX:
             return True
         left = deadline.remaining_seconds() - state.upcoming_sleep
         return state.attempt_number >= TRIES_MAX or left < _TRY_SECONDS_MIN

@@ -53,7 +53,7 @@ STALE_SECONDS = 7 * 86_400.0
 #: PayPal itself asks for a wait: closing events wait for it too.
 FAILURE_SECONDS = 1.0
 FAILURE_SECONDS_MAX = 30.0
-RETRY_AFTER_SECONDS_MAX = 60.0
+FAILURE_SECONDS_ASKED_MAX = 60.0
 #: `cached` stops answering this many seconds early, so that what it promised still stands.
 _PROMISE_SECONDS = 5.0
 #: Certificates and failures remembered, and downloads at once; PayPal uses one or two addresses.
@@ -76,7 +76,7 @@ class _Failure:
         if before is not None:
             pause = min(2 * before.pause_seconds, FAILURE_SECONDS_MAX)
         asked_for = error.retry_after_seconds if isinstance(error, CertificateUnavailable) else None
-        wait = max(pause, min(asked_for or 0.0, RETRY_AFTER_SECONDS_MAX))
+        wait = max(pause, min(asked_for or 0.0, FAILURE_SECONDS_ASKED_MAX))
         return cls(error, pause, now + wait)
 
 
