@@ -15,7 +15,8 @@ import httpx
 from base.clock import wait_until
 from cli import ROOT
 
-LIMIT_SECONDS = 10.0
+#: Seconds within which the sandbox must have answered, told of something, or ended.
+SANDBOX_SECONDS = 10.0
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Listener:
         self.heard.append(heard)
         reply = self.replies.get(heard.message().get("type", "")) if self.replies else None
         if reply is not None and reply.wait is not None:
-            reply.wait.wait(LIMIT_SECONDS)
+            reply.wait.wait(SANDBOX_SECONDS)
         status = self.answers.pop(0) if self.answers else 200
         return (status, b"") if reply is None else (reply.status, reply.encoded())
 
@@ -73,11 +74,11 @@ class Listener:
 
     def wait_for_message(self, call_id: str, kind: str, count: int = 1) -> list[dict]:
         heard = partial(self.messages, call_id, kind)
-        assert wait_until(lambda: len(heard()) >= count, limit_seconds=LIMIT_SECONDS), heard()
+        assert wait_until(lambda: len(heard()) >= count, limit_seconds=SANDBOX_SECONDS), heard()
         return heard()
 
     def wait_for(self, count: int) -> list[Heard]:
-        assert wait_until(lambda: len(self.heard) >= count, limit_seconds=LIMIT_SECONDS)
+        assert wait_until(lambda: len(self.heard) >= count, limit_seconds=SANDBOX_SECONDS)
         return self.heard[:count]
 
 
@@ -87,7 +88,9 @@ class House:
     def __init__(self, process: subprocess.Popen[bytes], info: dict) -> None:
         self.process = process
         self.info = info
-        self.http = httpx.Client(base_url=info["base_url"], trust_env=False, timeout=LIMIT_SECONDS)
+        self.http = httpx.Client(
+            base_url=info["base_url"], trust_env=False, timeout=SANDBOX_SECONDS
+        )
 
     def control(self, method: str, path: str, body: dict | None = None, code: int | None = None):
         answer = self.http.request(method, f"/_control{path}", json=body)
@@ -116,4 +119,4 @@ def start(state: Path, *arguments: str) -> House:
 def stop(house: House) -> int:
     house.http.close()
     house.process.terminate()
-    return house.process.wait(timeout=LIMIT_SECONDS)
+    return house.process.wait(timeout=SANDBOX_SECONDS)

@@ -18,7 +18,8 @@ from cli.launch import EmbeddedServerError
 from cli.ports import free_ports
 
 SERVICE = "holdfast"
-LIMIT_SECONDS = 60.0
+#: Seconds within which another server must have become the master, on a busy machine.
+FAILOVER_SECONDS = 60.0
 #: How long a master may be silent: longer than a busy machine's pauses.
 _DOWN_AFTER_MS = 3_000
 
@@ -58,7 +59,7 @@ class Service:
         for port in sentinels:
             self._start_sentinel(port, master)
         # A failover needs a replica that is in step, and Sentinels that know of it and each other.
-        assert wait_until(lambda: self._knows(master), limit_seconds=LIMIT_SECONDS), self.said()
+        assert wait_until(lambda: self._knows(master), limit_seconds=FAILOVER_SECONDS), self.said()
 
     def start_server(self, port: int, of: int | None = None) -> None:
         """This function will start a server, as another's replica if `of` is given."""
@@ -73,7 +74,7 @@ class Service:
         """This function will end a process by SIGKILL."""
         process = self._processes.pop(port)
         process.kill()
-        process.wait(LIMIT_SECONDS)
+        process.wait(FAILOVER_SECONDS)
 
     def master(self) -> int | None:
         """The port of the server that most Sentinels take for the master."""
@@ -112,7 +113,7 @@ class Service:
             self._processes[port] = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        assert wait_until(lambda: self._answers(port), limit_seconds=LIMIT_SECONDS), self.said()
+        assert wait_until(lambda: self._answers(port), limit_seconds=FAILOVER_SECONDS), self.said()
 
     def _answers(self, port: int) -> bool:
         with contextlib.suppress(redis.RedisError):

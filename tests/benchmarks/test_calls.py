@@ -25,7 +25,8 @@ from db.call_models import Call
 from domain.calls.endings import decide_ending
 from domain.calls.rows import call_and_wallet
 from domain.calls.terms import Terms
-from tests.workers.phone import LIMIT_SECONDS, Phone
+from tests.running_sandbox import SANDBOX_SECONDS
+from tests.workers.phone import Phone
 
 _HELD_BACK_SECONDS = 0.3
 
@@ -182,7 +183,7 @@ def test_a_call_whose_customer_hung_up_is_not_counted_as_killed(world, house):
     provider_call_id = str(phone.row(call_id).provider_call_id)
     control_url = phone.seen(provider_call_id)["call"]["monitor"]["controlUrl"]
     httpx.post(control_url, json={"type": "say", "content": Terms().ending_text}, trust_env=False)
-    assert wait_until(lambda: phone.seen(provider_call_id)["spoken"], limit_seconds=LIMIT_SECONDS)
+    assert wait_until(lambda: phone.seen(provider_call_id)["spoken"], limit_seconds=SANDBOX_SECONDS)
     world.sandbox.control("POST", f"/vapi/calls/{provider_call_id}/end", {})
     # When its end is decided and found done
     decide(world, phone, call_id)

@@ -6,7 +6,7 @@ import time
 from urllib.parse import urlsplit
 
 from base.clock import wait_until
-from tests.running_sandbox import LIMIT_SECONDS, House
+from tests.running_sandbox import SANDBOX_SECONDS, House
 
 
 def start_call(house: House, **more: object) -> dict:
@@ -34,7 +34,7 @@ def read_call(house: House, call: dict) -> dict:
 
 def wait_for_status(house: House, call: dict, status: str) -> dict:
     assert wait_until(
-        lambda: read_call(house, call)["status"] == status, limit_seconds=LIMIT_SECONDS
+        lambda: read_call(house, call)["status"] == status, limit_seconds=SANDBOX_SECONDS
     ), seen(house, call)
     return read_call(house, call)
 

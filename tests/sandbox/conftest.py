@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from tests.running_sandbox import LIMIT_SECONDS, Heard, Listener, start, stop
+from tests.running_sandbox import SANDBOX_SECONDS, Heard, Listener, start, stop
 
 
 class Server(ThreadingHTTPServer):
@@ -68,7 +68,9 @@ def listener(house):
 def paypal(house):
     """A client of PayPal's stand-in that has a token."""
     known = house.info["paypal"]
-    with httpx.Client(base_url=known["base_url"], trust_env=False, timeout=LIMIT_SECONDS) as client:
+    with httpx.Client(
+        base_url=known["base_url"], trust_env=False, timeout=SANDBOX_SECONDS
+    ) as client:
         answer = client.post(
             "/v1/oauth2/token",
             auth=(known["client_id"], known["client_secret"]),

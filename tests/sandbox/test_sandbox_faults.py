@@ -9,11 +9,10 @@ import httpx
 import pytest
 
 from base.clock import wait_until
+from tests.running_sandbox import SANDBOX_SECONDS
 
-LIMIT_SECONDS = 10.0
 
-
-def set_status(house, account, status: str, timeout: float = LIMIT_SECONDS) -> httpx.Response:
+def set_status(house, account, status: str, timeout: float = SANDBOX_SECONDS) -> httpx.Response:
     known = house.info["twilio"]
     return httpx.post(
         f"{known['base_url']}/2010-04-01/Accounts/{account['sid']}.json",
@@ -50,18 +49,22 @@ def test_a_held_request_is_answered_to_a_sender_who_waits(house, account):
     fault = house.fault("twilio", "hold", match=SUSPENDING)
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(set_status, house, account, "suspended")
-        assert wait_until(lambda: house.fault_now(fault)["held"] == 1, limit_seconds=LIMIT_SECONDS)
+        assert wait_until(
+            lambda: house.fault_now(fault)["held"] == 1, limit_seconds=SANDBOX_SECONDS
+        )
         house.control("POST", f"/faults/{fault}/release")
-        assert answer.result(LIMIT_SECONDS).json()["status"] == "suspended"
+        assert answer.result(SANDBOX_SECONDS).json()["status"] == "suspended"
 
 
 def test_a_held_request_vanishes_with_its_fault(house, account):
     fault = house.fault("twilio", "hold")
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(set_status, house, account, "suspended")
-        assert wait_until(lambda: house.fault_now(fault)["held"] == 1, limit_seconds=LIMIT_SECONDS)
+        assert wait_until(
+            lambda: house.fault_now(fault)["held"] == 1, limit_seconds=SANDBOX_SECONDS
+        )
         house.control("DELETE", f"/faults/{fault}")
-        assert isinstance(answer.exception(LIMIT_SECONDS), httpx.RemoteProtocolError)
+        assert isinstance(answer.exception(SANDBOX_SECONDS), httpx.RemoteProtocolError)
     assert status_of(house, account) == "active"
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from twilio.request_validator import RequestValidator
 
 from base.clock import wait_until
-from tests.running_sandbox import LIMIT_SECONDS
+from tests.running_sandbox import SANDBOX_SECONDS
 from tests.sandbox.calling import end_leg, parent, read_leg, ring_in, start_call, wait_for_status
 
 PUBLIC = "https://hooks.holdfast.example/webhooks/twilio"
@@ -93,7 +93,7 @@ def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assista
     wait_for_status(house, call, "in-progress")
     end_leg(house, call, account["sid"])
     # Then the second's changes were told, each once, in the form that Twilio has
-    assert wait_until(lambda: len(forms(listener)) == 2, limit_seconds=LIMIT_SECONDS)
+    assert wait_until(lambda: len(forms(listener)) == 2, limit_seconds=SANDBOX_SECONDS)
     by_status = {one["CallStatus"]: one for one in forms(listener)}
     assert by_status.keys() == {"in-progress", "completed"}
     done = by_status["completed"]
@@ -128,5 +128,5 @@ def test_a_call_of_twilios_own_is_told_too(house, listener, account):
     asked = {"sid": account["sid"], "callback_url": "", "status": "ringing"}
     call = house.control("POST", "/twilio/calls", asked)
     end_leg(house, {"phoneCallProviderId": call["sid"]}, account["sid"])
-    assert wait_until(lambda: len(forms(listener)) == 1, limit_seconds=LIMIT_SECONDS)
+    assert wait_until(lambda: len(forms(listener)) == 1, limit_seconds=SANDBOX_SECONDS)
     assert forms(listener)[0]["CallStatus"] == "completed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.clock import wait_until
-from tests.running_sandbox import LIMIT_SECONDS
+from tests.running_sandbox import SANDBOX_SECONDS
 from tests.sandbox.calling import (
     api,
     end_leg,
@@ -62,7 +62,8 @@ def test_what_is_said_goes_on_while_the_call_does(house, listener):
     # When it is told to say something and, once that is said, to say something long and end
     order(house, call, type="say", content="one minute left")
     assert wait_until(
-        lambda: seen(house, call)["spoken"][0]["finished"] is not None, limit_seconds=LIMIT_SECONDS
+        lambda: seen(house, call)["spoken"][0]["finished"] is not None,
+        limit_seconds=SANDBOX_SECONDS,
     )
     assert read_call(house, call)["status"] == "in-progress"
     order(house, call, type="say", content="word " * 100, endCallAfterSpoken=True)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from base.clock import wait_until
-from tests.running_sandbox import LIMIT_SECONDS, Reply
+from tests.running_sandbox import SANDBOX_SECONDS, Reply
 from tests.sandbox.calling import (
     api,
     end_leg,
@@ -165,7 +165,7 @@ def test_a_caller_who_hangs_up_while_it_is_asked_is_not_connected(
     # Then the answer comes to nothing, though it is shown
     reply.wait.set()
     assert wait_until(
-        lambda: seen(house, call)["decision"]["status_code"] == 200, limit_seconds=LIMIT_SECONDS
+        lambda: seen(house, call)["decision"]["status_code"] == 200, limit_seconds=SANDBOX_SECONDS
     )
     shown = seen(house, call)
     assert shown["decision"]["verdict"] == "not needed" and shown["began"] is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from base.clock import wait_until
-from tests.running_sandbox import LIMIT_SECONDS
+from tests.running_sandbox import SANDBOX_SECONDS
 from tests.sandbox.calling import (
     end_leg,
     order,
@@ -41,7 +41,7 @@ def test_a_deaf_call_answers_and_goes_on_until_twilio_ends_it(house, listener, a
     order(house, deaf, type="end-call")
     wait_for_status(house, other, "ended")
     # Then the deaf one goes on, past its longest time too
-    assert wait_until(lambda: seen(house, deaf)["seconds"] > 0.5, limit_seconds=LIMIT_SECONDS)
+    assert wait_until(lambda: seen(house, deaf)["seconds"] > 0.5, limit_seconds=SANDBOX_SECONDS)
     assert read_call(house, deaf)["status"] == "in-progress"
     shown = seen(house, deaf)
     assert [(one["type"], one["obeyed"]) for one in shown["orders"]] == [
@@ -99,7 +99,7 @@ def test_messages_are_lost_and_doubled_as_told(house, listener, behaviour, updat
     misbehave(house, **behaviour)
     call = start_call(house, talk_seconds=0)
     # Then it ends all the same, and another after it is told as usual
-    assert wait_until(lambda: seen(house, call)["lost"] == lost, limit_seconds=LIMIT_SECONDS)
+    assert wait_until(lambda: seen(house, call)["lost"] == lost, limit_seconds=SANDBOX_SECONDS)
     listener.wait_for_message(call["id"], "status-update", updates)
     listener.wait_for_message(call["id"], "end-of-call-report", reports)
     house.control("POST", "/reset")
@@ -137,7 +137,7 @@ def test_a_thousand_idle_calls_cost_next_to_nothing(house, listener, number, acc
         start_call(house, number_id=number["id"], deliver=False)
     assert wait_until(
         lambda: len(house.control("GET", "/vapi/calls?status=in-progress")) == 1000,
-        limit_seconds=LIMIT_SECONDS,
+        limit_seconds=SANDBOX_SECONDS,
         every_seconds=0.5,
     )
     last = start_call(house, talk_seconds=2)
@@ -164,7 +164,7 @@ def test_hundreds_ring_in_at_once_and_each_is_decided(house, listener, number, a
     calls = [ring_in(house, number, report=False) for _ in range(200)]
     assert wait_until(
         lambda: len(house.control("GET", "/vapi/calls?status=ended")) == 200,
-        limit_seconds=LIMIT_SECONDS,
+        limit_seconds=SANDBOX_SECONDS,
         every_seconds=0.2,
     )
     decisions = [one["decision"]["verdict"] for one in house.control("GET", "/vapi/calls")]

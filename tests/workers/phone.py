@@ -13,9 +13,9 @@ from domain.calls.endings import decide_ending
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from domain.calls.terms import Terms, set_terms
+from tests.running_sandbox import SANDBOX_SECONDS
 from tests.world import World
 
-LIMIT_SECONDS = 10.0
 #: A cent a second, counted by the second.
 RATE = Rate(600_000, 1)
 
@@ -71,7 +71,8 @@ class Phone:
         )
         assert reserved.outcome.ok
         assert wait_until(
-            lambda: self.seen(made["id"])["call"]["status"] != "queued", limit_seconds=LIMIT_SECONDS
+            lambda: self.seen(made["id"])["call"]["status"] != "queued",
+            limit_seconds=SANDBOX_SECONDS,
         )
         return call_id
 
@@ -113,7 +114,7 @@ class Phone:
         """
         assert wait_until(
             lambda: self.round() or self.row(call_id).end_rounds >= number,
-            limit_seconds=LIMIT_SECONDS,
+            limit_seconds=SANDBOX_SECONDS,
         )
 
     def run(self, job: str, call_id: str) -> str:
@@ -133,4 +134,4 @@ class Phone:
             self.world.run_due()
             return self.row(call_id).status == "ended"
 
-        assert wait_until(over, limit_seconds=LIMIT_SECONDS)
+        assert wait_until(over, limit_seconds=SANDBOX_SECONDS)

@@ -18,7 +18,7 @@ from typing import Any
 from base.clock import wait_until
 
 #: Seconds in which a process has to start or end, on a machine with much else to do.
-LIMIT_SECONDS = 30.0
+PROCESS_SECONDS = 30.0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["pytest", "cli.main", "tests.workers.crimes"])
@@ -43,14 +43,14 @@ class Running:
         """This function will wait until the process has written the words."""
         there = wait_until(
             lambda: words in self.said() or not self.process.is_alive(),
-            limit_seconds=LIMIT_SECONDS,
+            limit_seconds=PROCESS_SECONDS,
         )
         assert there and words in self.said(), self.said()
 
     def kill(self) -> None:
         """This function will end the process by SIGKILL."""
         self.process.kill()
-        self.process.join(LIMIT_SECONDS)
+        self.process.join(PROCESS_SECONDS)
         assert self.process.exitcode == -9, (self.process.exitcode, self.said())
 
     def stop(self) -> int:
@@ -60,7 +60,7 @@ class Running:
 
     def ended(self) -> int:
         """This function will wait until the process has ended and give its exit code."""
-        self.process.join(LIMIT_SECONDS)
+        self.process.join(PROCESS_SECONDS)
         assert self.process.exitcode is not None, self.said()
         return self.process.exitcode
 
@@ -106,7 +106,7 @@ class Processes:
         for one in self._all:
             if one.process.is_alive():
                 one.process.kill()
-            one.process.join(LIMIT_SECONDS)
+            one.process.join(PROCESS_SECONDS)
             one.process.close()
 
 

@@ -12,7 +12,8 @@ from domain.calls.endings import end_live_calls
 from domain.calls.settlement import settle_by_api
 from domain.calls.terms import Terms
 from domain.calls.ticks import due_organizations, tick
-from tests.workers.phone import LIMIT_SECONDS, Phone
+from tests.running_sandbox import SANDBOX_SECONDS
+from tests.workers.phone import Phone
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_an_ended_call_is_settled_by_a_look_for_its_real_duration(phone):
     provider_call_id = phone.row(call_id).provider_call_id
     assert wait_until(
         lambda: phone.seen(provider_call_id)["call"]["status"] == "ended",
-        limit_seconds=LIMIT_SECONDS,
+        limit_seconds=SANDBOX_SECONDS,
     )
     # When it is asked about
     assert phone.run("look_at_call", call_id) == "done"

@@ -11,7 +11,8 @@ from base.clock import wait_until
 from domain.calls import endings, reserving
 from domain.jobs import LOOK_AT_CALL, WARN_CALL
 from tests.db.support import at_once
-from tests.workers.phone import LIMIT_SECONDS, Phone
+from tests.running_sandbox import SANDBOX_SECONDS
+from tests.workers.phone import Phone
 from tests.workers.scenes import another_thread, clear_faults, execute_sql, held, jobs_of, release
 
 SAY_OR_END = {"method": "POST"}
@@ -122,7 +123,7 @@ def test_an_ending_that_is_delivered_twice_at_once_is_carried_out_once(phone):
         assert held(phone.world, fault)
         others = at_once([lambda: phone.world.executor.execute(job.id)] * 4)
         release(phone.world, fault)
-        assert first.result(LIMIT_SECONDS) == "postponed"
+        assert first.result(SANDBOX_SECONDS) == "postponed"
     assert others == ["taken"] * 4
     assert phone.orders(call_id) == ["say"]
     # And again when it is over
@@ -148,7 +149,7 @@ def test_looks_at_once_settle_once(phone):
     provider_call_id = phone.row(call_id).provider_call_id
     assert wait_until(
         lambda: phone.seen(provider_call_id)["call"]["status"] == "ended",
-        limit_seconds=LIMIT_SECONDS,
+        limit_seconds=SANDBOX_SECONDS,
     )
     assert at_once([lambda: phone.run("look_at_call", call_id)] * 4) == ["done"] * 4
     assert phone.timeline(call_id).count("settled") == 1
@@ -285,7 +286,7 @@ def test_the_sweep_finds_the_silent_and_the_look_settles_them(phone):
     provider_call_id = phone.row(call_id).provider_call_id
     assert wait_until(
         lambda: phone.seen(provider_call_id)["call"]["status"] == "ended",
-        limit_seconds=LIMIT_SECONDS,
+        limit_seconds=SANDBOX_SECONDS,
     )
     set_back(phone)
     phone.world.stage("reconcile_calls")

@@ -12,7 +12,7 @@ from db.models import JobAttempt
 from db.ring import EPOCH_KEY, Ringer, connect, run_id
 from domain.jobs import ENFORCE_ORGANIZATION, stage
 from tests.db.circuits_by_hand import BULK, MONEY
-from tests.sentinels import LIMIT_SECONDS, Service, sentinels_missing
+from tests.sentinels import FAILOVER_SECONDS, Service, sentinels_missing
 from tests.servers import server_folder
 from tests.workers.scenes import eventually
 from tests.world import make_organization
@@ -58,13 +58,15 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
         return all(world.job(job_id).outcome == "done" for job_id in staged)
 
     stage_some()
-    assert eventually(all_done, LIMIT_SECONDS)
+    assert eventually(all_done, FAILOVER_SECONDS)
 
     # When the master is killed while jobs are staged, and another takes over
     stage_some()
     service.kill(master)
     stage_some()
-    assert eventually(lambda: service.master() not in (master, None), LIMIT_SECONDS), service.said()
+    assert eventually(lambda: service.master() not in (master, None), FAILOVER_SECONDS), (
+        service.said()
+    )
     stage_some()
 
     # Then every job is done, by one attempt each
@@ -74,14 +76,14 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
 
     # And what the old one may have lost was rung again
     with service.client(service.master()) as new:
-        assert eventually(lambda: new.get(EPOCH_KEY) == run_id(new).encode(), LIMIT_SECONDS)
+        assert eventually(lambda: new.get(EPOCH_KEY) == run_id(new).encode(), FAILOVER_SECONDS)
 
     # And when the old master comes back as a replica, the service goes on
     service.start_server(master)
     with service.client(master) as old:
-        assert eventually(lambda: old.info("replication")["role"] == "slave", LIMIT_SECONDS)
+        assert eventually(lambda: old.info("replication")["role"] == "slave", FAILOVER_SECONDS)
     stage_some()
-    assert eventually(all_done, LIMIT_SECONDS)
+    assert eventually(all_done, FAILOVER_SECONDS)
     ringer.close()
 
 
@@ -98,10 +100,10 @@ def test_circuits_follow_a_failover(service, settings):
         # When the master dies, Then calls for money go out meanwhile
         service.kill(master)
         fleet.enter(MONEY, 1.0)
-        assert eventually(lambda: service.master() not in (master, None), LIMIT_SECONDS)
+        assert eventually(lambda: service.master() not in (master, None), FAILOVER_SECONDS)
 
         # And what was known is known to the one that takes over
-        assert eventually(lambda: _members(client) == 1, LIMIT_SECONDS)
+        assert eventually(lambda: _members(client) == 1, FAILOVER_SECONDS)
     fleet.close()
 
 

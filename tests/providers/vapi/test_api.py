@@ -13,7 +13,7 @@ from providers.errors import CredentialsRejected
 from providers.vapi.api import VapiApi
 from tests.providers.support import Loopback, Reply, json_reply
 from tests.providers.vapi.messages_by_hand import CALL, ENDED, call
-from tests.running_sandbox import LIMIT_SECONDS, House
+from tests.running_sandbox import SANDBOX_SECONDS, House
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def wait_for(api: VapiApi, external_id: str, status: CallStatus) -> None:
         found = api.get_call(external_id)
         return found is not None and found.facts.status is status
 
-    assert wait_until(is_so, limit_seconds=LIMIT_SECONDS)
+    assert wait_until(is_so, limit_seconds=SANDBOX_SECONDS)
 
 
 def test_a_living_call_is_read_with_its_control_address(api, sandbox):
@@ -111,7 +111,7 @@ def test_a_call_is_told_something_and_ends_after_it_only_if_so_asked(api, sandbo
     seen = lambda: sandbox.control("GET", f"/vapi/calls/{external_id}")  # noqa: E731
     assert wait_until(
         lambda: [one.get("finished") is not None for one in seen()["spoken"]] == [True],
-        limit_seconds=LIMIT_SECONDS,
+        limit_seconds=SANDBOX_SECONDS,
     )
     assert seen()["spoken"][0]["text"] == text
     if then_end:
