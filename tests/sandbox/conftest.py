@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from tests.running_sandbox import SANDBOX_SECONDS, Heard, Listener, start, stop
+from tests.running_sandbox import SANDBOX_SECONDS, Heard, Listener
 
 
 class Server(ThreadingHTTPServer):
@@ -17,18 +17,10 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 512
 
 
-@pytest.fixture(scope="session")
-def running(tmp_path_factory):
-    house = start(tmp_path_factory.mktemp("sandbox"))
-    yield house
-    stop(house)
-
-
 @pytest.fixture
-def house(running):
-    running.control("POST", "/reset")
-    yield running
-    running.control("POST", "/reset")
+def house(sandbox):
+    """The stand-ins, by the name they have among their own tests."""
+    return sandbox
 
 
 @pytest.fixture
