@@ -25,6 +25,7 @@ from db.migrate import migrate, set_password
 from db.ring import connect
 from providers import registry
 from tests import pooler
+from tests.cuttable import Way
 from tests.running_sandbox import House, start, stop
 from tests.servers import server_folder
 from tests.world import Urls, World, with_database
@@ -125,6 +126,14 @@ def direct(urls: Urls) -> Iterator[Database]:
     made = Database(derive_app_url(urls.owner_url, PASSWORD), name="test", pool_size=4)
     yield made
     made.close()
+
+
+@pytest.fixture
+def way(urls: Urls) -> Iterator[Way]:
+    """A way to the test's database that can be cut and mended."""
+    made = Way(urls.app_url)
+    yield made
+    made.cut()
 
 
 @pytest.fixture

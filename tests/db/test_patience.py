@@ -13,7 +13,7 @@ from base.outcomes import NotYet, OutcomeUnknown
 from db.engine import Database, clock
 from domain import books
 from domain.operators import freeze_by_hand
-from tests.ingress.cuttable import Way
+from tests.cuttable import Way
 from tests.world import make_organization
 
 LONGEST_SECONDS = 0.5

@@ -15,7 +15,7 @@ from ingress.app import build_app
 from ingress.protocol import BoundedProtocol
 from providers import registry
 from tests.ingress.backend import Backend
-from tests.ingress.callers import Signer
+from tests.ingress.callers import Caller, Signer
 from tests.ingress.house import Ingress
 from tests.workers.conftest import processes
 
@@ -27,6 +27,22 @@ def start_ingress(sandbox):
     """Starts an ingress with given settings; the sandbox delivers to the newest."""
     with contextlib.ExitStack() as stack:
         yield lambda settings: stack.enter_context(_serving(settings, sandbox))
+
+
+@pytest.fixture
+def start_far(start_ingress, settings, way):
+    """Starts an ingress whose database may be made slow, or cut off."""
+    return lambda: start_ingress(settings.model_copy(update={"database_url": way.url}))
+
+
+@pytest.fixture
+def far(start_far):
+    return start_far()
+
+
+@pytest.fixture
+def caller(world):
+    return Caller(world)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from ingress.api.openapi import document
 from ingress.api.routes import routes
 from tests.ingress.backend import COMMIT, Backend, is_problem
 from tests.ingress.callers import send
-from tests.ingress.cuttable import Way
 
 
 def test_a_reservation_holds_what_the_estimate_costs(backend):
@@ -192,8 +191,7 @@ def test_without_keys_the_api_is_closed(start_ingress, settings, signer):
     assert is_problem(answer, 503, "Not configured")
 
 
-def test_while_the_database_is_away_it_is_asked_again(world, start_ingress, settings, signer):
-    way = Way(settings.database_url)
+def test_while_the_database_is_away_it_is_asked_again(world, start_ingress, settings, signer, way):
     changed = {"api_jwks_file": signer.path, "database_url": way.url}
     backend = Backend(world, start_ingress(settings.model_copy(update=changed)), signer)
     assert backend.get("/api/billing/wallet").is_success
@@ -203,7 +201,6 @@ def test_while_the_database_is_away_it_is_asked_again(world, start_ingress, sett
     assert int(answer.headers["retry-after"]) > 0
     way.mend()
     assert backend.reserve().is_success
-    way.cut()
 
 
 def test_the_description_names_every_route(ingress):

@@ -15,15 +15,9 @@ from domain import operators
 from domain.calls.terms import Terms
 from ingress.calls.deadline import ANSWER_SECONDS, AT_ONCE_MAX
 from tests.ingress.callers import Caller, send
-from tests.ingress.cuttable import Way
 
 REFUSED = {"error": Terms().refusal_text}
 LIMIT_SECONDS = 15.0
-
-
-@pytest.fixture
-def caller(world):
-    return Caller(world)
 
 
 def test_a_call_is_let_in_with_a_first_hold_and_capped_at_what_is_available(caller, ingress):
@@ -163,19 +157,6 @@ def test_while_the_wallet_is_locked_by_another_it_is_refused_in_time_and_nothing
     )
 
 
-@pytest.fixture
-def way(settings):
-    made = Way(settings.database_url)
-    yield made
-    made.cut()
-
-
-@pytest.fixture
-def far(start_ingress, settings, way):
-    """An ingress whose database may be made slow, or cut off."""
-    return start_ingress(settings.model_copy(update={"database_url": way.url}))
-
-
 def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
     # Given a database whose answers come late
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
@@ -239,11 +220,11 @@ def test_what_is_not_known_to_be_committed_is_decided_again_under_its_own_key(ca
 
 @pytest.mark.parametrize("fail_open", [True, False])
 def test_while_the_database_is_away_the_organizations_own_choice_decides(
-    caller, start_ingress, settings, way, fail_open
+    caller, start_ingress, settings, start_far, way, fail_open
 ):
     # Given a choice that the ingress knows of, and then no database
     caller.terms(fail_open=fail_open, fail_open_seconds=30)
-    far = start_ingress(settings.model_copy(update={"database_url": way.url}))
+    far = start_far()
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
     way.cut()
     # When a call rings in

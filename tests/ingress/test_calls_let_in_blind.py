@@ -13,7 +13,6 @@ from domain.calls.doors import DoorKind, add_door
 from ingress.calls.snapshot import Snapshot
 from providers.vapi.messages import call_ask_of, parse
 from tests.ingress.callers import Caller, send
-from tests.ingress.cuttable import Way
 
 LIMIT_SECONDS = 15.0
 BLIND_SECONDS = 30
@@ -26,22 +25,11 @@ def caller(world):
     return made
 
 
-@pytest.fixture
-def way(settings):
-    made = Way(settings.database_url)
-    yield made
-    made.cut()
-
-
-def start(start_ingress, settings, way):
-    return start_ingress(settings.model_copy(update={"database_url": way.url}))
-
-
 def test_what_was_decided_too_late_stands_where_the_call_was_let_in_all_the_same(
-    caller, start_ingress, settings, way
+    caller, start_far, way
 ):
     # Given a database whose answers come late
-    far = start(start_ingress, settings, way)
+    far = start_far()
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
     way.late_seconds = 0.5
     # When a call rings in, Then it is let in without it
@@ -63,7 +51,7 @@ def test_what_was_decided_too_late_stands_where_the_call_was_let_in_all_the_same
 
 @pytest.mark.parametrize("by_number", [False, True])
 def test_the_same_assistant_answers_with_the_database_and_without(
-    caller, start_ingress, settings, way, by_number
+    caller, start_far, way, by_number
 ):
     # Given a number that is a door by its id, and another by itself
     if by_number:
@@ -79,7 +67,7 @@ def test_the_same_assistant_answers_with_the_database_and_without(
                 now=now,
             )
         )
-    far = start(start_ingress, settings, way)
+    far = start_far()
     known = send(far, caller.message("assistant-request")).json()
     way.cut()
     blind = send(far, caller.message("assistant-request")).json()
@@ -89,7 +77,7 @@ def test_the_same_assistant_answers_with_the_database_and_without(
 
 
 def test_a_call_by_doors_of_two_organizations_is_refused_without_the_database_too(
-    caller, world, start_ingress, settings, way
+    caller, world, start_far, way
 ):
     other = Caller(world)
     other.world.do(
@@ -104,7 +92,7 @@ def test_a_call_by_doors_of_two_organizations_is_refused_without_the_database_to
             now=now,
         )
     )
-    far = start(start_ingress, settings, way)
+    far = start_far()
     message = caller.message("assistant-request")
     message["call"]["assistantId"] = "others"
     assert set(send(far, message).json()) == {"error"}

@@ -12,22 +12,14 @@ from base.clock import wait_until
 from db.address import driver_url
 from db.models import InboxEvent, Job
 from db.ring import connect
-from tests.ingress.cuttable import Way
 from tests.ingress.house import paypal_event
 from tests.ingress.test_paypal import is_refused
 from tests.workers.scenes import eventually, rung
 
 
 @pytest.fixture
-def way(settings):
-    made = Way(settings.database_url)
-    yield made
-    made.cut()
-
-
-@pytest.fixture
-def ingress(start_ingress, settings, way):
-    return start_ingress(settings.model_copy(update={"database_url": way.url}))
+def ingress(far):
+    return far
 
 
 def test_while_postgresql_is_away_the_sender_is_asked_to_send_again(world, ingress, way):

@@ -10,7 +10,6 @@ from sqlalchemy import text
 
 from base.clock import wait_until
 from db import refusals
-from tests.ingress.cuttable import Way
 from tests.ingress.house import paypal_event
 
 
@@ -100,22 +99,19 @@ def test_a_flood_is_listed_in_part_and_counted_whole(world, settings):
     assert max(len(reason) for _, _, reason in listed(world)) == 200
 
 
-def test_refusals_are_counted_when_the_database_is_back(world, start_ingress, settings):
+def test_refusals_are_counted_when_the_database_is_back(world, far, way):
     # Given a database that is away
-    way = Way(settings.database_url)
-    ingress = start_ingress(settings.model_copy(update={"database_url": way.url}))
     way.cut()
-    refuse(ingress, 4)
-    assert ingress.client.get("/readyz").status_code == 503
+    refuse(far, 4)
+    assert far.client.get("/readyz").status_code == 503
 
     # When it is back
     way.mend()
 
     # Then they are counted
     assert wait_until(lambda: counts(world) == [("paypal", 401, 4)], limit_seconds=15)
-    refuse(ingress, 1)
+    refuse(far, 1)
     assert wait_until(lambda: counts(world) == [("paypal", 401, 5)], limit_seconds=15)
-    way.cut()
 
 
 def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatch):

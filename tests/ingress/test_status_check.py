@@ -10,7 +10,6 @@ from domain.calls import endings, reserving
 from domain.calls.settlement import settle_by_api
 from domain.ledger import call_ledger
 from tests.ingress.callers import Caller, vapi_headers
-from tests.ingress.test_calls_admitted import Way
 
 PATHS = ["/webhooks/vapi/status-check", "/api/vapi/webhook/status-check"]
 
@@ -34,11 +33,6 @@ def reserve(caller: Caller, call_id: str, vapi_id: str, *, seconds: int) -> None
         )
     )
     assert reserved.outcome.ok
-
-
-@pytest.fixture
-def ingress(start_ingress, settings, signer):
-    return start_ingress(settings.model_copy(update={"api_jwks_file": signer.path}))
 
 
 def ask(ingress, call_id: str, headers: dict[str, str], path: str = PATHS[1], seconds=30):
@@ -184,9 +178,7 @@ def test_a_forged_question_is_refused_though_the_api_is_closed(caller, start_ing
     assert (answer.status_code, answer.headers["www-authenticate"][:6]) == (401, "Bearer")
 
 
-def test_while_the_database_is_away_it_is_asked_again(caller, start_ingress, settings):
-    way = Way(settings.database_url)
-    far = start_ingress(settings.model_copy(update={"database_url": way.url}))
+def test_while_the_database_is_away_it_is_asked_again(caller, far, way):
     assert ask(far, "vapi-1", vapi_headers(far.sandbox)).status_code == 200
     way.cut()
     answer = ask(far, "vapi-1", vapi_headers(far.sandbox))

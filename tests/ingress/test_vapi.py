@@ -13,14 +13,9 @@ from cli import ROOT
 from db.models import InboxEvent, Job
 from domain import operators
 from domain.calls.doors import DoorKind, add_door
-from tests.ingress.callers import Caller, send, vapi_headers
+from tests.ingress.callers import send, vapi_headers
 
 SAMPLES = ROOT.parent / "shared" / "samples" / "vapi"
-
-
-@pytest.fixture
-def caller(world):
-    return Caller(world)
 
 
 @pytest.mark.parametrize("path", ["/webhooks/vapi", "/api/vapi/webhook"])

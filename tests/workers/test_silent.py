@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.ingress.cuttable import Way
 from tests.workers.scenes import eventually
 
 #: The longest transaction there may be, and as long again on a machine with much else to do.
 RELAY_SECONDS, WORKER_SECONDS = 30.0, 70.0
-
-
-@pytest.fixture
-def way(urls):
-    made = Way(urls.app_url)
-    yield made
-    made.cut()
 
 
 def is_done(world, job_id):
