@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from base.enums import Provider, SubscriptionStatus
 from base.facts import PaymentFacts, SubscriptionFacts, SubscriptionReport
 from db.engine import Database
-from db.models import Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
-from domain import books, operators, organizations, subscriptions, wallet
+from db.models import Base, Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
+from domain import books, operators, organizations, payments, subscriptions, wallet
 from domain.ledger import WalletOutcome
 
 #: The instant at which every test begins.
@@ -101,6 +101,11 @@ def entries(database: Database, org: str) -> list[WalletEntry]:
     )
 
 
+def moves(database: Database, org: str) -> list[tuple[str, int]]:
+    """This function will give kind and amount of every entry but the opening one, oldest first."""
+    return [(one.kind, one.amount_micros) for one in entries(database, org)[1:]]
+
+
 def standing(database: Database, org: str) -> set[str]:
     """This function will give the reasons of the freezes that are not lifted."""
     return {
@@ -125,6 +130,11 @@ def staged(database: Database, org: str, name: str) -> list[Job]:
     )
 
 
+def columns_of(row: Base) -> dict[str, Any]:
+    """This function will give every column of a row that was read, to compare."""
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
+
+
 def forget_jobs(database: Database, org: str) -> None:
     """This function will remove the organization's jobs, so that new ones can be counted."""
     database.run(
@@ -140,6 +150,11 @@ def payment(
     """This function will make a payment as PayPal would show it: a top-up's, if nothing is said."""
     more.setdefault("ordered", True)
     return PaymentFacts(Provider.PAYPAL, external_id, org, currency, captured, refunded, **more)
+
+
+def record_payment(database: Database, facts: PaymentFacts) -> WalletOutcome:
+    """This function will record a payment by the domain's own door."""
+    return database.run(lambda session: payments.record_payment(session, facts, T0))
 
 
 def facts(

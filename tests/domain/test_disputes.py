@@ -21,10 +21,10 @@ from tests.domain.support import (
     T0,
     credit,
     debit,
-    entries,
     figures,
     later,
     money_state,
+    moves,
     payment,
     staged,
     standing,
@@ -63,10 +63,6 @@ def give_back(database, org, one, amount, *, name="R", made=20, state=RefundStat
     about = payment(one, org, 100)
     facts = RefundFacts(f"{one}-{name}", amount, None, state, later(made), later(made))
     return database.run(lambda s: settlements.settle_refund(s, org, about, facts, T0))
-
-
-def moves(database, org):
-    return [(one.kind, one.amount_micros) for one in entries(database, org)[1:]]
 
 
 def test_an_open_dispute_takes_once_and_a_won_one_gives_back_once(shared, org, paid):

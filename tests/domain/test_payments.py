@@ -29,10 +29,11 @@ from tests.domain.support import (
     T0,
     credit,
     debit,
-    entries,
     figures,
     money_state,
+    moves,
     payment,
+    record_payment,
     standing,
     subscribe,
 )
@@ -48,14 +49,6 @@ def settle(database, org, external_id, captured, refunded=0, currency="USD"):
     return database.run(lambda session: wallet.settle(session, org, facts, T0))
 
 
-def record(database, facts):
-    return database.run(lambda session: payments.record_payment(session, facts, T0))
-
-
-def kinds(database, org):
-    return [(one.kind, one.amount_micros) for one in entries(database, org)[1:]]
-
-
 def test_a_captured_payment_credits_once_however_often_it_is_told(shared, org):
     one = new_id()
     first = settle(shared, org, one, 100)
@@ -64,7 +57,7 @@ def test_a_captured_payment_credits_once_however_often_it_is_told(shared, org):
     again = settle(shared, org, one, 100)
     assert (again.outcome, again.replayed, again.balance_micros) == ("OK", True, 100)
     assert money_state(shared, org)[:4] == before[:4]
-    assert kinds(shared, org) == [("topup", 100)]
+    assert moves(shared, org) == [("topup", 100)]
 
 
 def test_five_workers_that_settle_one_payment_at_once_credit_once(shared, org):
@@ -88,7 +81,7 @@ def test_partial_refunds_count_cumulatively_and_an_older_figure_changes_nothing(
     assert settle(shared, org, one, 100, 100).balance_micros == 0
     assert settle(shared, org, one, 100, 30).balance_micros == 0
     assert settle(shared, org, one, 100, 0).balance_micros == 0
-    assert kinds(shared, org) == [("topup", 100), ("refund", 30), ("refund", 70)]
+    assert moves(shared, org) == [("topup", 100), ("refund", 30), ("refund", 70)]
 
 
 def test_a_refund_known_before_its_capture_was_ever_seen_leaves_only_the_rest(shared, org):
@@ -165,7 +158,7 @@ def test_a_refund_after_the_money_was_spent_is_owed_and_freezes(shared, org):
     outcome = settle(shared, org, one, 100, 100)
     assert (outcome.outcome, outcome.balance_micros, outcome.owed_micros) == ("OK", 0, 80)
     assert standing(shared, org) == {"refund_shortfall"}
-    assert kinds(shared, org)[2:] == [("refund", 20), ("owed", 80), ("freeze", 0)]
+    assert moves(shared, org)[2:] == [("refund", 20), ("owed", 80), ("freeze", 0)]
     assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
 
 
@@ -275,7 +268,7 @@ def test_a_settlement_that_has_waited_counts_what_the_one_before_it_moved(shared
         lambda: settle(shared, org, one, 100, 60),
     )
     # Then of the 60 in all only 30 more are taken
-    assert kinds(shared, org) == [("topup", 100), ("refund", 30), ("refund", 30)]
+    assert moves(shared, org) == [("topup", 100), ("refund", 30), ("refund", 30)]
 
 
 def test_settlements_of_one_payment_that_wait_for_the_wallet_count_one_another(
@@ -323,23 +316,23 @@ def test_a_reported_payment_is_not_believed_but_read_back(shared):
 
 def test_a_recorded_payment_lets_the_organization_spend(shared, org):
     subscribe(shared, org)
-    assert record(shared, payment(new_id(), org, 100)).ok
+    assert record_payment(shared, payment(new_id(), org, 100)).ok
     assert debit(shared, org, 100).ok
 
 
 def test_a_recorded_refund_that_freezes_is_seen_by_the_posture_at_once(shared, org):
     subscribe(shared, org)
     one = new_id()
-    record(shared, payment(one, org, 100))
+    record_payment(shared, payment(one, org, 100))
     debit(shared, org, 60)
-    record(shared, payment(one, org, 100, 100))
+    record_payment(shared, payment(one, org, 100, 100))
     assert standing(shared, org) == {"refund_shortfall"}
 
 
 @pytest.mark.parametrize("whose", [None, "org_none"])
 def test_a_payment_that_names_no_organization_of_ours_is_refused(shared, whose):
     with pytest.raises(PaymentNotOurs):
-        record(shared, payment(new_id(), whose, 100))
+        record_payment(shared, payment(new_id(), whose, 100))
 
 
 def test_a_payment_of_no_order_is_refused_unless_it_is_known_here(shared, org):
@@ -349,16 +342,16 @@ def test_a_payment_of_no_order_is_refused_unless_it_is_known_here(shared, org):
     before = money_state(shared, org)
     # When the fee is told of, Then it is refused
     with pytest.raises(NotATopUp):
-        record(shared, payment(fee, org, 100, ordered=False))
+        record_payment(shared, payment(fee, org, 100, ordered=False))
     assert money_state(shared, org) == before
     # And what is known goes on
-    assert record(shared, payment(known, org, 100, 40, ordered=False)).ok
+    assert record_payment(shared, payment(known, org, 100, 40, ordered=False)).ok
     assert figures(shared, org) == (60, 0)
 
 
 def test_a_refusal_of_the_ledgers_comes_out_with_its_code_and_keeps_nothing(shared, org):
     before = money_state(shared, org)
     with pytest.raises(Refused) as caught:
-        record(shared, payment(new_id(), org, 100, currency="EUR"))
+        record_payment(shared, payment(new_id(), org, 100, currency="EUR"))
     assert caught.value.code == "CURRENCY_MISMATCH"
     assert money_state(shared, org) == before

@@ -17,6 +17,7 @@ from tests.domain.support import (
     T0,
     brand,
     campaign,
+    columns_of,
     credit,
     debit,
     forget_jobs,
@@ -263,7 +264,9 @@ def test_where_everything_is_in_line_a_replay_changes_nothing(scene, shared, sta
 
     def everything():
         rows = [money_state(shared, scene.org), scene.generations()]
-        return rows + [vars_of(campaign(shared, each)) for each in (scene.campaign, scene.by_hand)]
+        return rows + [
+            columns_of(campaign(shared, each)) for each in (scene.campaign, scene.by_hand)
+        ]
 
     before = everything()
     applied = apply(shared, scene.org, later(10))
@@ -271,10 +274,6 @@ def test_where_everything_is_in_line_a_replay_changes_nothing(scene, shared, sta
     assert everything() == before
     assert staged(shared, scene.org, "converge_twilio") == []
     assert staged(shared, scene.org, "enforce_organization") == []
-
-
-def vars_of(row):
-    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
 
 
 def test_the_generation_rises_only_when_what_is_desired_changes(scene, shared):

@@ -12,16 +12,17 @@ from base.enums import RefundState
 from base.facts import RefundFacts
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
-from domain import payments, settlements, wallet
+from domain import settlements, wallet
 from tests.db.support import at_once, patiently
 from tests.domain.support import (
     T0,
     debit,
-    entries,
     figures,
     later,
     money_state,
+    moves,
     payment,
+    record_payment,
     staged,
     standing,
 )
@@ -50,10 +51,6 @@ def refund(name, amount, state=COMPLETED, total=None, made=10, at=10):
 def give_back(database, org, one, facts, currency="USD"):
     about = payment(one, org, 100, currency=currency)
     return database.run(lambda s: settlements.settle_refund(s, org, about, facts, T0))
-
-
-def moves(database, org):
-    return [(one.kind, one.amount_micros) for one in entries(database, org)[1:]]
 
 
 def test_refunds_without_a_cumulative_figure_add_up(shared, org, paid):
@@ -212,14 +209,10 @@ def test_where_the_wallet_has_no_room_a_give_back_is_refused_and_nothing_is_kept
 # The domain's own door
 
 
-def record(database, facts):
-    return database.run(lambda session: payments.record_payment(session, facts, T0))
-
-
 def test_a_pending_refund_is_looked_at_again_and_a_settled_one_is_not(shared, org, paid):
     for state, looks in ((COMPLETED, 0), (PENDING, 1)):
         facts = refund(f"{paid}-{state}", 10, state)
-        record(shared, payment(paid, org, 100, refund=facts))
+        record_payment(shared, payment(paid, org, 100, refund=facts))
         jobs = staged(shared, org, "look_at_payment")
         assert len(jobs) == looks
     assert jobs[0].kwargs["external_id"] == f"{paid}-pending"
@@ -230,6 +223,6 @@ def test_a_pending_refund_is_looked_at_again_and_a_settled_one_is_not(shared, or
 def test_a_refund_that_is_refused_comes_out_with_its_code_and_keeps_nothing(shared, org, paid):
     before = money_state(shared, org)
     with pytest.raises(Refused) as caught:
-        record(shared, payment(paid, org, 100, refund=refund(f"{paid}-A", -1)))
+        record_payment(shared, payment(paid, org, 100, refund=refund(f"{paid}-A", -1)))
     assert caught.value.code == "INVALID_AMOUNT"
     assert money_state(shared, org) == before

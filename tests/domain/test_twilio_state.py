@@ -14,7 +14,7 @@ from base.outcomes import NotYet
 from db.locks import BrandNotFound, lock_brand
 from domain import organizations, twilio_state
 from tests.db.support import at_once, wait_for_waiters
-from tests.domain.support import T0, brand, later, look, make_brand, staged, subscribe
+from tests.domain.support import T0, brand, columns_of, later, look, make_brand, staged, subscribe
 
 ACTIVE, SUSPENDED = TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED
 
@@ -48,10 +48,6 @@ def expire(database, brand_id):
             {"id": brand_id},
         )
     )
-
-
-def vars_of(row):
-    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
 
 
 def test_a_hand_knows_what_is_desired_and_of_which_generation(shared, org, scene):
@@ -125,12 +121,12 @@ def test_an_outdated_hand_changes_nothing(shared, scene):
     expire(shared, brand_id)
     newest = take(shared, brand_id)
     record(shared, newest, "active", later(5))
-    before = vars_of(brand(shared, brand_id))
+    before = columns_of(brand(shared, brand_id))
     # When the outdated one comes back with what it saw
     assert record(shared, outdated, "suspended", later(60)) is None
     assert release(shared, outdated, problem="old news") is False
     # Then nothing changed, the lease included
-    assert vars_of(brand(shared, brand_id)) == before
+    assert columns_of(brand(shared, brand_id)) == before
     with pytest.raises(NotYet):
         take(shared, brand_id)
 
