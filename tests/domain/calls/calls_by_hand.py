@@ -18,17 +18,20 @@ from db.call_models import Call, CallTimeline
 from db.engine import Database
 from db.models import Alert, CallHold
 from domain import operators, posture, wallet
-from domain.calls import admission, endings, reserving, settlement, ticks, words
+from domain.calls import admission, endings, reserving, settlement, ticks, watch, words
 from domain.calls.doors import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from domain.calls.terms import Terms, set_terms
 from tests.domain.holds_by_hand import money, set_limit
-from tests.domain.support import T0, credit, later, staged, subscribe
+from tests.domain.support import T0, credit, staged, subscribe
+from tests.world import make_organization
 
 #: A cent a second, counted by the second.
 CENT = 10_000
 RATE = Rate(60 * CENT, 1)
+#: When a hold of thirty seconds is over.
+OVER = 930
 NO_WARNING = {"warn_before_seconds": 0}
 
 
@@ -241,6 +244,17 @@ def line(shared, org):
     return Line(shared, org)
 
 
+@pytest.fixture
+def other(shared):
+    """Another organization with a dollar and the same price."""
+    return Line(shared, make_organization(shared))
+
+
+def absent(line: Line, now: datetime, call_id: str = "c1") -> None:
+    """This function will take in that the provider knows no such call."""
+    line.do(lambda session: watch.call_is_absent(session, line.id, call_id, now))
+
+
 def unknown_alerts(database: Database, external_id: str) -> list[Alert]:
     """This function will give the alerts that tell of a call that is nobody's."""
     return database.run(
@@ -259,6 +273,3 @@ def execute(database: Database, statement: str, **values: Any) -> None:
 
 def after(instant: datetime, seconds: float) -> datetime:
     return instant + timedelta(seconds=seconds)
-
-
-__all__ = ["CENT", "RATE", "T0", "Line", "after", "execute", "later", "line", "unknown_alerts"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.domain.calls.calls_by_hand import line
+from tests.domain.calls.calls_by_hand import line, other
 
-__all__ = ["line"]
+__all__ = ["line", "other"]

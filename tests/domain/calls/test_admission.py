@@ -11,9 +11,9 @@ from domain.calls.metering import LEAD_SECONDS
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.terms import Terms
 from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.calls_by_hand import CENT, RATE, T0, Line, after, later
+from tests.domain.calls.calls_by_hand import CENT, RATE, Line, after
 from tests.domain.holds_by_hand import everything
-from tests.domain.support import debit, tell
+from tests.domain.support import T0, debit, later, tell
 from tests.world import make_organization
 
 

@@ -11,7 +11,8 @@ from domain.calls.rates import Rate, remove_rate
 from domain.calls.ticks import Ticked
 from domain.calls.watch import expire_unasked
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, RATE, T0, Line, later, unknown_alerts
+from tests.domain.calls.calls_by_hand import CENT, RATE, Line, unknown_alerts
+from tests.domain.support import T0, later
 from tests.world import make_organization
 
 

@@ -11,21 +11,9 @@ from domain.calls.admission import withdraw
 from domain.calls.doors import DoorKind
 from domain.calls.ticks import Ticked
 from domain.calls.watch import ABSENT_SECONDS, expire_unasked
-from tests.domain.calls.calls_by_hand import CENT, Line, execute, later
-from tests.domain.support import forget_jobs
+from tests.domain.calls.calls_by_hand import CENT, OVER, Line, absent, execute
+from tests.domain.support import forget_jobs, later
 from tests.world import make_organization
-
-OVER = 930
-
-
-@pytest.fixture
-def other(shared):
-    return Line(shared, make_organization(shared))
-
-
-def absent(line, now, call_id):
-    line.do(lambda s: watch.call_is_absent(s, line.id, call_id, now))
-
 
 # Who pays
 

@@ -12,8 +12,8 @@ from domain.calls.endings import ALERT_ROUND, VAPI_ROUNDS
 from domain.calls.rows import CallNotFound
 from domain.notes import WhoAndWhy
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, T0, execute, later
-from tests.domain.support import debit, look, make_brand, tell
+from tests.domain.calls.calls_by_hand import CENT, execute
+from tests.domain.support import T0, debit, later, look, make_brand, tell
 from tests.domain.wallets_by_hand import override
 
 AFTER = later(1)

@@ -20,7 +20,7 @@ from domain.calls.rates import (
 )
 from domain.ledger import WalletNotFound
 from domain.notes import WhoAndWhy
-from tests.domain.calls.calls_by_hand import T0, later
+from tests.domain.support import T0, later
 
 INBOUND, OUTBOUND, WEB = CallDirection.INBOUND, CallDirection.OUTBOUND, CallDirection.WEB
 rates = st.builds(

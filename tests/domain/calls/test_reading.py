@@ -12,17 +12,11 @@ from db.call_models import Call
 from domain.calls import admission, reading, watch
 from domain.calls.reading import CallNotUnique, UnboundedList, find_call, list_calls
 from domain.calls.rows import CallNotFound
-from tests.domain.calls.calls_by_hand import CENT, T0, Line, after
-from tests.world import make_organization
+from tests.domain.calls.calls_by_hand import CENT, Line, after
+from tests.domain.support import T0
 
 SID = "CA" + "5" * 32
 DAY = T0.date()
-
-
-@pytest.fixture
-def other(shared):
-    """Another organization with a dollar and the same price."""
-    return Line(shared, make_organization(shared))
 
 
 def found(line: Line, any_id: str, org: str | None = None, **more) -> str | None:

@@ -11,7 +11,8 @@ from sqlalchemy import event
 from db.address import driver_url
 from domain.calls import reading
 from domain.calls.reading import find_call, list_calls
-from tests.domain.calls.calls_by_hand import T0, Line
+from tests.domain.calls.calls_by_hand import Line
+from tests.domain.support import T0
 from tests.world import make_organization
 
 SID = "CA" + "7" * 32

@@ -7,8 +7,9 @@ import pytest
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.reserving import reserve_for_call
 from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.calls_by_hand import CENT, T0, Line, later
+from tests.domain.calls.calls_by_hand import CENT, Line
 from tests.domain.holds_by_hand import everything, expire
+from tests.domain.support import T0, later
 from tests.world import make_organization
 
 

@@ -15,9 +15,9 @@ from domain.calls.settlement import NotSettled
 from domain.calls.watch import expire_unasked
 from domain.notes import WhoAndWhy
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, later
+from tests.domain.calls.calls_by_hand import CENT
 from tests.domain.holds_by_hand import commit, everything
-from tests.domain.support import debit, forget_jobs, staged, standing
+from tests.domain.support import debit, forget_jobs, later, staged, standing
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from domain.calls.terms import InvalidTerms, Terms, change_terms, set_terms, ter
 from domain.ledger import WalletNotFound
 from domain.notes import WhoAndWhy
 from tests.db.support import one_behind_the_other
-from tests.domain.calls.calls_by_hand import T0
+from tests.domain.support import T0
 
 
 def test_one_without_terms_has_the_houses(shared, org):

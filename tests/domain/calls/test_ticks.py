@@ -6,8 +6,9 @@ from domain.calls import ticks
 from domain.calls.metering import LEAD_SECONDS
 from domain.calls.rates import RATE_MICROS_MAX, Rate
 from domain.calls.ticks import Ticked, due_organizations
-from tests.domain.calls.calls_by_hand import CENT, T0, execute, later
+from tests.domain.calls.calls_by_hand import CENT, execute
 from tests.domain.holds_by_hand import release
+from tests.domain.support import T0, later
 from tests.domain.wallets_by_hand import override
 
 #: What is left of a call's cover when it is extended, or ended.

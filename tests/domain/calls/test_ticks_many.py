@@ -8,8 +8,8 @@ from sqlalchemy import event
 from base.enums import EndCause
 from domain.calls.endings import end_live_calls
 from domain.calls.ticks import Ticked
-from tests.domain.calls.calls_by_hand import T0, execute, later
-from tests.domain.support import forget_jobs
+from tests.domain.calls.calls_by_hand import execute
+from tests.domain.support import T0, forget_jobs, later
 
 #: However many calls there are: locks, readings, the ledger's call, rows and jobs, each once.
 STATEMENTS_MAX = 12

@@ -12,8 +12,8 @@ from domain import wallet as wallets
 from domain.calls import ticks, watch, words
 from domain.calls.ticks import Ticked
 from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.calls_by_hand import CENT, T0, Line, later
-from tests.domain.support import debit
+from tests.domain.calls.calls_by_hand import CENT, Line
+from tests.domain.support import T0, debit, later
 from tests.world import make_organization
 from workers.meter import Meter
 

@@ -9,14 +9,12 @@ from domain import holds
 from domain.calls import watch
 from domain.calls.watch import ABSENT_SECONDS
 from tests.db.support import at_once, holding, patiently
-from tests.domain.calls.calls_by_hand import CENT, execute, later
+from tests.domain.calls.calls_by_hand import CENT, OVER, absent, execute
 from tests.domain.holds_by_hand import reserve
-from tests.domain.support import forget_jobs
+from tests.domain.support import forget_jobs, later
 
 #: A report is waited for so long after the end, and a word of a live call so long.
 REPORT, SILENT = 120, 180
-#: When a hold of thirty seconds is over.
-OVER = 930
 
 
 def sweep(line, now, *, still_owed=False):
@@ -38,10 +36,6 @@ def sweep(line, now, *, still_owed=False):
         )
 
     return line.do(work)
-
-
-def absent(line, now, call_id="c1"):
-    line.do(lambda s: watch.call_is_absent(s, line.id, call_id, now))
 
 
 def expire(line, now):

@@ -10,7 +10,8 @@ import pytest
 from base.facts import CallReport
 from domain.calls import words
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, T0, later
+from tests.domain.calls.calls_by_hand import CENT
+from tests.domain.support import T0, later
 
 #: All that may be said of a call that talked for thirty seconds.
 WORDS = ("ringing", "in_progress", "ended", "report", "look")
