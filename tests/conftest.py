@@ -10,12 +10,14 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
 from base.settings import Settings
+from cli import ROOT
 from cli.databases import derive_app_url
 from cli.embedded import EmbeddedServers, ServerUrls
 from cli.sandbox import sandbox_env
@@ -26,6 +28,7 @@ from db.ring import connect
 from providers import registry
 from tests import pooler
 from tests.cuttable import Way
+from tests.processes import Processes
 from tests.running_sandbox import House, start, stop
 from tests.servers import server_folder
 from tests.world import Urls, World, with_database
@@ -180,3 +183,23 @@ def world(database: Database, settings: Settings, sandbox: House) -> Iterator[Wo
     providers = registry.build(settings)
     yield World(database, settings, sandbox, providers)
     providers.close()
+
+
+@pytest.fixture
+def processes(urls: Urls, sandbox: House, tmp_path: Path) -> Iterator[Processes]:
+    """Starts the holdfast command, with short waits for lost requests."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    made = Processes(
+        {
+            **kept,
+            **sandbox_env(sandbox.info),
+            "PYTHONPATH": str(ROOT),
+            "DATABASE_URL": urls.app_url,
+            "REDIS_URL": urls.redis_url,
+            "TWILIO_UNSURE_SECONDS": "3",
+            "TWILIO_RECHECK_SECONDS": "0.2",
+        },
+        tmp_path,
+    )
+    yield made
+    made.end_all()

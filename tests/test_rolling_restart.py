@@ -13,11 +13,8 @@ from cli.ports import free_ports
 from db.models import InboxEvent, Job, WalletEntry
 from db.ring import NAMESPACE
 from tests.ingress.house import Message
-from tests.workers.conftest import processes
 from tests.workers.scenes import eventually
 from tests.world import make_organization
-
-__all__ = ["processes"]
 
 #: Payments that come in during the restart; each is 10.00.
 PAYMENTS = 40

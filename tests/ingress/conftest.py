@@ -17,9 +17,6 @@ from providers import registry
 from tests.ingress.backend import Backend
 from tests.ingress.callers import Caller, Signer
 from tests.ingress.house import Ingress
-from tests.workers.conftest import processes
-
-__all__ = ["processes"]
 
 
 @pytest.fixture

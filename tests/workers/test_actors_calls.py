@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from base.clock import wait_until
 from base.enums import EndCause
 from db.models import Alert
@@ -13,12 +11,6 @@ from domain.calls.settlement import settle_by_api
 from domain.calls.terms import Terms
 from domain.calls.ticks import due_organizations, tick
 from tests.running_sandbox import SANDBOX_SECONDS
-from tests.workers.phone import Phone
-
-
-@pytest.fixture
-def phone(world):
-    return Phone(world)
 
 
 def test_a_look_takes_in_that_a_call_is_in_progress(phone):

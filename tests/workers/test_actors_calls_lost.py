@@ -12,17 +12,11 @@ from domain.calls import endings, reserving
 from domain.jobs import LOOK_AT_CALL, WARN_CALL
 from tests.db.support import at_once
 from tests.running_sandbox import SANDBOX_SECONDS
-from tests.workers.phone import Phone
 from tests.workers.scenes import another_thread, clear_faults, execute_sql, held, jobs_of, release
 
 SAY_OR_END = {"method": "POST"}
 GET = {"method": "GET", "path_contains": "/call/"}
 LEG = {"method": "POST", "path_contains": "/Calls/"}
-
-
-@pytest.fixture
-def phone(world):
-    return Phone(world)
 
 
 # Told, and the answer lost
