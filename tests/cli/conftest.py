@@ -1,4 +1,4 @@
-"""The holdfast command as it is called, on the test's own servers."""
+"""The holdfast command as it is called, on the test's own servers, and whom it is asked about."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from tests.world import make_organization
+
+
+@pytest.fixture
+def organization_id(database):
+    """An organization with 5.00 USD."""
+    return make_organization(database, micros=5_000_000)
 
 
 @pytest.fixture

@@ -17,12 +17,7 @@ from cli import ROOT
 from db.address import driver_url
 from db.models import OperatorAct
 from domain import operators
-from tests.world import fund, make_organization
-
-
-@pytest.fixture
-def organization_id(database):
-    return make_organization(database, micros=5_000_000)
+from tests.world import fund
 
 
 def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):

@@ -11,7 +11,7 @@ from db.engine import clock
 from domain import top_up_charges, top_up_terms, top_ups
 from domain.top_up_rule import Terms
 from domain.top_up_terms import Method
-from tests.world import fund, make_organization
+from tests.world import fund
 
 PAYPAL = frozenset({Provider.PAYPAL})
 TERMS = (
@@ -24,11 +24,6 @@ TERMS = (
 def wide(monkeypatch):
     """Tables are printed whole."""
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture
-def organization_id(database):
-    return make_organization(database, micros=5_000_000)
 
 
 def data(answer):
