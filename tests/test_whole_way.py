@@ -29,15 +29,10 @@ def told(world, event_id, event_type, resource, **more):
     return verdict
 
 
-def at_paypal(world, subscription_id, status):
-    path = f"/paypal/subscriptions/{subscription_id}/status"
-    world.sandbox.control("POST", path, {"status": status, "deliver": False})
-
-
 def changed(world, customer, event_id, word, **more):
     """The subscription changes at PayPal, and PayPal says so."""
     status = {"ACTIVATED": "ACTIVE", "RE-ACTIVATED": "ACTIVE"}.get(word, word)
-    at_paypal(world, customer.subscription_id, status)
+    world.set_status_at_paypal(customer.subscription_id, status)
     kind = f"BILLING.SUBSCRIPTION.{word}"
     assert told(world, event_id, kind, {"id": customer.subscription_id}, **more) == "new"
 

@@ -193,6 +193,11 @@ class World:
     def job(self, job_id: str) -> Job:
         return self.read(Job, id=job_id)[0]
 
+    def set_status_at_paypal(self, subscription_id: str, status: str) -> None:
+        """This function will change a subscription at PayPal without our being told."""
+        path = f"/paypal/subscriptions/{subscription_id}/status"
+        self.sandbox.control("POST", path, {"status": status, "deliver": False})
+
     def twilio_status(self, sid: str) -> str:
         """What the sandbox's Twilio says of a subaccount."""
         status: str = self.sandbox.control("GET", f"/twilio/subaccounts/{sid}")["status"]

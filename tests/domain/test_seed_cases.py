@@ -189,8 +189,7 @@ def test_idempotent_webhook_handling_retry_safety(shared, org):
 
 
 def change_subscription(world, customer, event_id, word, status):
-    path = f"/paypal/subscriptions/{customer.subscription_id}/status"
-    world.sandbox.control("POST", path, {"status": status, "deliver": False})
+    world.set_status_at_paypal(customer.subscription_id, status)
     kind = f"BILLING.SUBSCRIPTION.{word}"
     resource = {"id": customer.subscription_id}
     body = json.dumps({"id": event_id, "event_type": kind, "resource": resource})

@@ -25,6 +25,11 @@ def eventually(condition: Callable[[], bool], limit_seconds: float = LIMIT_SECON
     return wait_until(condition, limit_seconds=limit_seconds)
 
 
+def run(world: World, job_id: str) -> str:
+    """This function will execute a job as a worker does, and tell how it ended."""
+    return world.executor.execute(job_id)
+
+
 def execute_sql(world: World, statement: str, *values: Any) -> None:
     """This function will change rows by hand, as holdfast_app."""
     with psycopg.connect(driver_url(world.settings.database_url), autocommit=True) as connection:

@@ -12,7 +12,7 @@ from db.retention import prune_jobs
 from domain import wallet
 from domain.job_acts import redrive_by_hand
 from tests.domain.wallets_by_hand import bare_organization
-from tests.workers.scenes import another_thread, clear_faults, held, pay, release, stage_look
+from tests.workers.scenes import another_thread, clear_faults, held, pay, release, run, stage_look
 
 LOOK = {"method": "GET", "path_contains": "/v2/payments/"}
 TEN = 10_000_000
@@ -21,10 +21,6 @@ TEN = 10_000_000
 def give_back(world, capture_id, value):
     path = f"/paypal/captures/{capture_id}/refund"
     return world.sandbox.control("POST", path, {"value": value, "deliver": False})["id"]
-
-
-def run(world, job_id):
-    return world.executor.execute(job_id)
 
 
 def balance(world, organization_id):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from db.models import InboxEvent, Job
-from tests.workers.scenes import another_thread, execute_sql
+from tests.workers.scenes import another_thread, execute_sql, run
 
 SUSPENDED = "BILLING.SUBSCRIPTION.SUSPENDED"
 
@@ -16,10 +16,6 @@ def receive(world, event_id, event_type, resource, **more):
     body = json.dumps({"id": event_id, "event_type": event_type, "resource": resource, **more})
     assert world.receive(event_id, event_type, body.encode()) == "new"
     return f"job_{event_id}"
-
-
-def run(world, job_id):
-    return world.executor.execute(job_id)
 
 
 def looks(world):

@@ -18,6 +18,7 @@ from tests.workers.scenes import (
     jobs_of,
     newest_attempt,
     release,
+    run,
 )
 from tests.world import make_organization
 
@@ -38,17 +39,8 @@ def look(world, subscription_id):
     return world.stage("look_at_subscription", provider="paypal", external_id=subscription_id)
 
 
-def run(world, job_id):
-    return world.executor.execute(job_id)
-
-
 def looks(world, subscription_id):
     return len(world.sandbox.requests(provider="paypal", path_contains=subscription_id))
-
-
-def status_at_paypal(world, subscription_id, status):
-    path = f"/paypal/subscriptions/{subscription_id}/status"
-    world.sandbox.control("POST", path, {"status": status, "deliver": False})
 
 
 def may_send(world, organization_id):
@@ -98,10 +90,10 @@ def test_a_subscription_that_names_no_organization_of_ours_is_kept_for_a_person(
 def test_while_paypal_is_away_nothing_opens_and_nothing_is_dropped(world, kind, more):
     # Given a suspended customer whose subscription is active again, at a PayPal that is away
     customer = world.customer()
-    status_at_paypal(world, customer.subscription_id, "SUSPENDED")
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
     assert run(world, look(world, customer.subscription_id)) == "done"
     world.run_due()
-    status_at_paypal(world, customer.subscription_id, "ACTIVE")
+    world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
     world.sandbox.fault("paypal", kind, match=LOOK, **more)
 
     # When the reactivation is looked at
@@ -191,7 +183,7 @@ def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
     execute_sql(world, "UPDATE subscriptions SET look_lease_until = clock_timestamp()")
 
     # When another has looked meanwhile, and found it suspended
-    status_at_paypal(world, customer.subscription_id, "SUSPENDED")
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
     assert run(world, look(world, customer.subscription_id)) == "done"
     facts = SubscriptionFacts(
         Provider.PAYPAL,
@@ -249,9 +241,9 @@ def test_an_answer_that_contradicts_a_newer_event_is_asked_again_before_it_is_be
 def test_an_event_that_comes_in_during_an_opening_look_has_a_look_of_its_own(world):
     # Given a suspended customer, and a look that PayPal has already answered with "active"
     customer = world.customer()
-    status_at_paypal(world, customer.subscription_id, "SUSPENDED")
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
     run(world, look(world, customer.subscription_id))
-    status_at_paypal(world, customer.subscription_id, "ACTIVE")
+    world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
     began = world.do(
         lambda session, _: subscriptions.begin_look(
             session, Provider.PAYPAL, customer.subscription_id, lease_seconds=60
@@ -261,7 +253,7 @@ def test_an_event_that_comes_in_during_an_opening_look_has_a_look_of_its_own(wor
 
     # When it is suspended again, and that event comes in, before the answer is recorded
     # (its own time says nothing: PayPal's may be hours out)
-    status_at_paypal(world, customer.subscription_id, "SUSPENDED")
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
     body = (
         f'{{"id":"WH-2","event_type":"{kind}","create_time":"2020-01-01T00:00:00Z",'

@@ -24,6 +24,7 @@ from tests.workers.scenes import (
     held,
     newest_attempt,
     release,
+    run,
     set_leases_over,
     set_unsure_over,
     want,
@@ -52,10 +53,6 @@ def brand(world):
 
 def now_is(world, brand):
     return world.brands(brand.organization_id)[0]
-
-
-def run(world, job_id):
-    return world.executor.execute(job_id)
 
 
 @pytest.mark.parametrize("status", ["suspended", "active"])

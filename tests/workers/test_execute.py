@@ -308,8 +308,7 @@ def test_the_correlation_id_goes_from_the_event_to_the_last_job(world):
     # Given a customer whose subscription was suspended at PayPal
     customer = world.customer()
     before = {job.id for job in world.read(Job)}
-    path = f"/paypal/subscriptions/{customer.subscription_id}/status"
-    world.sandbox.control("POST", path, {"status": "SUSPENDED", "deliver": False})
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
 
     # When the event comes in and all that follows is done
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"

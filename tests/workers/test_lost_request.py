@@ -68,9 +68,8 @@ def test_a_dead_workers_suspension_that_lands_after_the_reactivation_does_not_st
 
 
 def tell(world, customer, event_id, word):
-    path = f"/paypal/subscriptions/{customer.subscription_id}/status"
     status = {"ACTIVATED": "ACTIVE"}.get(word, word)
-    world.sandbox.control("POST", path, {"status": status, "deliver": False})
+    world.set_status_at_paypal(customer.subscription_id, status)
     kind = f"BILLING.SUBSCRIPTION.{word}"
     body = {"id": event_id, "event_type": kind, "resource": {"id": customer.subscription_id}}
     world.receive(event_id, kind, json.dumps(body).encode())
