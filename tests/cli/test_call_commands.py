@@ -13,14 +13,10 @@ from domain.calls import reserving
 from tests.domain.support import subscribe
 from tests.world import fund, make_organization
 
-ORG_MICROS = 5_000_000
-
 
 @pytest.fixture
-def org(database, urls, monkeypatch):
-    monkeypatch.setenv("DATABASE_URL", urls.app_url)
-    monkeypatch.setenv("REDIS_URL", urls.redis_url)
-    return make_organization(database, micros=ORG_MICROS)
+def org(organization_id):
+    return organization_id
 
 
 @pytest.fixture
@@ -153,7 +149,7 @@ def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
 
 def test_a_call_that_is_not_the_only_one_is_not_acted_on(call, org, run, database):
     # Given another organization's call of the same id, and of the same appointment
-    other = make_organization(database, micros=ORG_MICROS)
+    other = make_organization(database, micros=5_000_000)
     told(run, "call", "rate", "set", other, "--per-minute", "0.60", "--why", "prices")
     subscribe(database, other)
     reserve(database, other, call)

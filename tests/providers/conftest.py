@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.providers.support import LIVE_NAME, Issued, Loopback, issue
+from tests.providers.support import LIVE_NAME, Clock, Issued, Loopback, issue
 
 
 @pytest.fixture
@@ -12,6 +12,11 @@ def loopback() -> Iterator[Loopback]:
     server = Loopback()
     yield server
     server.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture(scope="session")

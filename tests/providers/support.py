@@ -109,6 +109,15 @@ class Loopback:
         self._thread.join()
 
 
+class Clock:
+    """A monotonic clock that stands still until a test moves it on."""
+
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 @dataclass(frozen=True)
 class Issued:
     certificate: x509.Certificate

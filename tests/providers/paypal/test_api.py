@@ -4,7 +4,7 @@ import ctypes
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -17,19 +17,11 @@ from base.facts import PaymentFacts, RefundFacts, SubscriptionFacts
 from base.money import InvalidAmount
 from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
-from providers.paypal.api import PayPalApi
 from tests.providers.support import Asked, Loopback, Reply, json_reply, sample
 
 SUBSCRIPTION = "I-BW452GLLEP1G"
 CAPTURE, REFUND = "5LK72275CG489890D", "8VC964970N548345V"
 AT = datetime(2026, 5, 4, 11, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def api(loopback: Loopback) -> Iterator[PayPalApi]:
-    built = PayPalApi(loopback.url, "client", "secret", window_seconds=10)
-    yield built
-    built.close()
 
 
 class PayPal:

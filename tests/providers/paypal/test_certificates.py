@@ -11,22 +11,10 @@ from base.settings import Settings, SettingsError
 from providers.errors import CertificateUnavailable, ForgedWebhook
 from providers.paypal import certificates
 from providers.paypal.certificates import CERTIFICATES_PATH, CertificateStore
-from tests.providers.support import LIVE_NAME, NOW, Issued, Loopback, Reply
+from tests.providers.support import LIVE_NAME, NOW, Clock, Issued, Loopback, Reply
 
 LIVE = "https://api.paypal.com/v1/notifications/certs/"
 REAL = f"{LIVE}CERT-360caa42-fca2a594-1a5f47cb"
-
-
-class Clock:
-    seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -48,13 +48,6 @@ def url(loopback: Loopback, leaf: Issued) -> str:
 
 
 @pytest.fixture
-def api(loopback: Loopback) -> Iterator[PayPalApi]:
-    built = PayPalApi(loopback.url, "client", "secret", window_seconds=10)
-    yield built
-    built.close()
-
-
-@pytest.fixture
 def verifier(loopback: Loopback, url: str, api: PayPalApi) -> Iterator[PayPalWebhookVerifier]:
     settings = Settings(paypal_base_url=loopback.url, paypal_webhook_id=WEBHOOK_ID)
     built = PayPalWebhookVerifier.from_settings(settings, api)

@@ -13,7 +13,7 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.twilio import api as twilio_api
 from providers.twilio.api import TwilioApi
-from tests.providers.support import Asked, Loopback, Reply, json_reply, sample
+from tests.providers.support import Asked, Clock, Loopback, Reply, json_reply, sample
 
 PARENT = "AC" + "f" * 32
 SID = "AC" + "0" * 31 + "1"
@@ -34,18 +34,6 @@ def problem(code: int, status: int) -> Reply:
     return json_reply(
         {"type": "about:blank", "title": "no", "status": status, "code": code}, status
     )
-
-
-class Clock:
-    seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
