@@ -83,7 +83,7 @@ def test_history_is_exported_whole_as_csv_and_as_jsonl(run, organization_id):
     assert [line["amount_micros"] for line in lines] == [5_000_000, 0]
 
 
-def test_history_is_shown_with_the_decimals_of_its_currency(run, database):
+def test_history_is_shown_with_the_decimals_of_its_currency(run):
     _, out, _ = run("org", "create", "Acme", "--currency", "JPY")
     organization_id = out.strip()
     for amount in ("120", "-20.000001"):

@@ -292,7 +292,7 @@ def test_stop_carries_out_what_waits_and_answers_everybody(shared, shared_urls, 
     assert len(keys_of(shared, org)) == 20
 
 
-def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared, shared_urls, org):
+def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared_urls, org):
     for round_number in range(10):
         door = Combiner(shared_urls.app_url)
         told: list[Any] = []
@@ -328,7 +328,7 @@ def test_too_many_waiting_are_told_so(shared, shared_urls, combiner, org, monkey
 
 
 def test_a_caller_that_gave_up_is_not_woken_by_the_answer_it_did_not_wait_for(
-    shared, shared_urls, combiner, org, monkeypatch
+    shared, combiner, org, monkeypatch
 ):
     # Given a thread whose first debit took too long
     monkeypatch.setattr("db.combiner._ANSWER_SECONDS", 0.2)

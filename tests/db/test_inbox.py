@@ -115,7 +115,7 @@ def test_a_repeat_is_a_duplicate_in_the_same_batch_and_in_a_later_one(urls, data
     assert len(stored(database)) == len(staged(database)) == len(told) == 1
 
 
-def test_the_same_id_from_another_source_is_another_event(urls, database):
+def test_the_same_id_from_another_source_is_another_event(urls):
     events = [event("1", source="paypal"), event("1", source="stripe")]
     assert receive_all(urls.app_url, events) == [Verdict.NEW, Verdict.NEW]
 
@@ -169,7 +169,7 @@ def test_two_batchers_at_once_with_opposite_orders_store_everything_once(urls, d
     assert len(stored(database)) == len(staged(database)) == len(told) == 120
 
 
-def test_a_batch_takes_its_keys_in_one_order_whatever_order_it_was_given(urls, database):
+def test_a_batch_takes_its_keys_in_one_order_whatever_order_it_was_given(urls):
     # Given a batch that waits for "b", which another transaction is just inserting
     insert = (
         "INSERT INTO inbox (id, source, external_id, event_type, body, body_sha256,"
@@ -224,7 +224,7 @@ def test_a_bad_row_does_not_take_others_with_it(urls, database, bad):
     assert len(stored(database)) == len(staged(database)) == 10
 
 
-def test_a_bad_row_whose_sender_is_gone_harms_nobody_either(urls, database):
+def test_a_bad_row_whose_sender_is_gone_harms_nobody_either(urls):
     async def work(batcher):
         gone = asyncio.create_task(batcher.receive(event("x" * 201)))
         others = [asyncio.create_task(batcher.receive(event(f"WH-{n}"))) for n in range(3)]

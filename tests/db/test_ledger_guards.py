@@ -166,7 +166,7 @@ def test_every_function_that_acts_as_the_owner_has_a_fixed_search_path(owner):
     assert rows == []
 
 
-def test_a_table_of_the_callers_own_does_not_stand_in_for_the_ledgers(app, owner, org):
+def test_a_table_of_the_callers_own_does_not_stand_in_for_the_ledgers(app, org):
     # Given a temporary table that has a wallet's name and much money
     app.execute("CREATE TEMP TABLE wallets AS SELECT * FROM public.wallets")
     app.execute("UPDATE pg_temp.wallets SET balance_micros = 1000")

@@ -146,7 +146,7 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(shared_
     assert "cannot connect" in refusal("postgresql://holdfast_app@/x?host=/nowhere")
 
 
-def test_an_address_that_is_none_is_named_without_what_it_holds(shared_urls):
+def test_an_address_that_is_none_is_named_without_what_it_holds():
     line = refusal("postgers//holdfast_app:some-secret@db/holdfast")
     assert "some-secret" not in line
 

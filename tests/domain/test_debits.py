@@ -238,7 +238,7 @@ def test_a_freeze_placed_while_the_lock_was_waited_for_is_seen(shared, shared_ur
     assert [one.outcome for one in outcomes] == ["FROZEN_WALLET"]
 
 
-def test_wallets_are_locked_in_the_order_of_their_ids(shared, shared_urls):
+def test_wallets_are_locked_in_the_order_of_their_ids(shared):
     # Given a request that names the later wallet first, and the earlier one locked by somebody
     early, late = sorted(make_organization(shared, micros=10) for _ in range(2))
 

@@ -76,7 +76,7 @@ def test_a_reported_dispute_freezes_once_and_pauses_the_campaigns(shared, org, p
 
 
 @pytest.mark.parametrize(("state", "frozen"), [(OPEN, {"dispute"}), (WON, set()), (LOST, set())])
-def test_the_providers_word_decides_whatever_order_jobs_run_in(shared, org, state, frozen):
+def test_the_providers_word_decides_whatever_order_jobs_run_in(shared, state, frozen):
     for order in itertools.permutations(["reported", "says", "place", "lift"]):
         house = make_organization(shared)
         subscribe(shared, house)
@@ -162,7 +162,7 @@ def test_what_a_person_lifted_stays_lifted_until_the_provider_says_something_new
     assert standing(shared, org) == {"dispute"}
 
 
-def test_a_dispute_of_another_organization_freezes_and_keeps_frozen_nobody_else(shared, org, paid):
+def test_a_dispute_of_another_organization_freezes_and_keeps_frozen_nobody_else(shared, paid):
     other = make_organization(shared)
     subscribe(shared, other)
     cause = report(shared, paid)

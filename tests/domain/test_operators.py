@@ -149,7 +149,7 @@ def test_each_change_of_thresholds_leaves_its_own_note_and_so_does_their_removal
 
 
 @pytest.mark.parametrize("verb", ["start", "pause"])
-def test_an_act_on_a_campaign_is_noted_with_who_and_why(shared, org, running, verb):
+def test_an_act_on_a_campaign_is_noted_with_who_and_why(shared, running, verb):
     name = f"{verb}_campaign_by_hand"
     if verb == "start":
         pause(shared, running)
@@ -275,7 +275,7 @@ def test_a_campaign_paused_by_the_system_can_be_paused_by_hand_as_well(shared, o
     assert state_of(shared, running) == ("paused", "manual_pause", True)
 
 
-def test_what_cannot_run_can_neither_be_started_nor_paused(shared, org, running):
+def test_what_cannot_run_can_neither_be_started_nor_paused(shared, running):
     draft = make_campaign(shared, campaign(shared, running).brand_id, started=False)
     with pytest.raises(CampaignNotFound):
         pause(shared, draft)

@@ -69,9 +69,7 @@ def test_a_callback_signed_by_the_subaccount_is_stored_with_blank_and_odd_values
     assert world.read(Job)[0].queue == "callbacks"
 
 
-def test_the_sandbox_delivers_to_us_over_a_proxy_and_its_query_string_counts(
-    world, twilio, account
-):
+def test_the_sandbox_delivers_to_us_over_a_proxy_and_its_query_string_counts(twilio, account):
     (delivery,) = twilio.sandbox.control(
         "POST",
         "/twilio/callbacks",
@@ -186,7 +184,7 @@ def test_a_proved_callback_that_says_nothing_is_malformed(world, twilio, account
     assert nothing_is_stored(world)
 
 
-def test_without_a_token_from_twilio_the_callback_is_asked_for_again(world, twilio, account):
+def test_without_a_token_from_twilio_the_callback_is_asked_for_again(twilio, account):
     # Given that Twilio cannot be asked for the token
     fault = twilio.sandbox.fault("twilio", "drop")
     answer = twilio.send(signed(account), PATH)
@@ -198,7 +196,7 @@ def test_without_a_token_from_twilio_the_callback_is_asked_for_again(world, twil
     assert twilio.send(signed(account), PATH).status_code == 200
 
 
-def test_what_a_request_says_of_its_host_does_not_matter(world, twilio, account):
+def test_what_a_request_says_of_its_host_does_not_matter(twilio, account):
     # Given a genuine callback
     message = signed(account)
     for host in (b"elsewhere.example", b"[", b"a/b?c=", b"hooks.holdfast.example/x", b"\xe9"):

@@ -279,7 +279,7 @@ def test_paypals_word_about_one_payment_lets_the_others_that_its_event_named_go(
     assert (balance(world, other), reasons(world, other)) == (11_000_000, [])
 
 
-def test_a_dispute_that_can_be_settled_at_last_clears_its_alert(world, org, capture):
+def test_a_dispute_that_can_be_settled_at_last_clears_its_alert(world, capture):
     dispute = open_dispute(world, capture)
     ask(world, f"disputes/{dispute}/resolve", outcome_code="TIE")
     world.executor.execute(look(world, dispute))

@@ -25,7 +25,7 @@ from tests.world import make_organization
 
 
 def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
-    world, processes, redis_client, urls
+    world, processes, redis_client
 ):
     # Given a worker of one thread in the middle of a job, and more jobs in its queue
     organization_id = make_organization(world.database)
@@ -114,7 +114,7 @@ def test_nothing_serves_as_superuser(processes, urls, command):
     assert "Traceback" not in refused.said()
 
 
-def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes, urls):
+def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes):
     # When a worker is started without what it needs
     missing = processes.command("worker", "--queue", "safety", REDIS_URL="", TWILIO_AUTH_TOKEN="")
     assert missing.ended() == 2

@@ -135,7 +135,7 @@ def test_the_longest_route_that_fits_is_taken(line):
     assert found(line, WEB, None) == 7
 
 
-def test_the_default_holds_where_no_other_fits_and_without_it_there_is_no_rate(line, shared, org):
+def test_the_default_holds_where_no_other_fits_and_without_it_there_is_no_rate(line):
     set_route(line, "outbound:+44", 9)
     assert found(line, WEB, None) == 600_000
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))

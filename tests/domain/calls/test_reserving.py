@@ -68,7 +68,7 @@ def test_it_is_refused_without_a_rate_a_wallet_or_leave_to_spend(line):
     assert line.calls() == []
 
 
-def test_an_organization_without_a_rate_or_without_a_wallet_is_refused(line, shared):
+def test_an_organization_without_a_rate_or_without_a_wallet_is_refused(line):
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
     assert code(line.reserve()) == "NO_RATE"
     line.id = "nobody"

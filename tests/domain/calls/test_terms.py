@@ -65,7 +65,7 @@ def test_what_is_spoken_is_neither_empty_nor_endless(line, name):
             line.terms(**{name: text})
 
 
-def test_terms_name_who_and_why_and_a_wallet(line, shared):
+def test_terms_name_who_and_why_and_a_wallet(line):
     with pytest.raises(WhoAndWhy):
         line.do(lambda s: set_terms(s, line.id, Terms(), by="ann", why="", now=T0))
     with pytest.raises(WalletNotFound):

@@ -152,7 +152,7 @@ def test_ticks_reports_debits_and_freezes_at_once_lose_no_money(shared, line):
     assert held == sum(line.hold(call.id).reserved_micros for call in calls[5:]) / CENT
 
 
-def test_calls_let_in_while_the_wallet_is_ticked_and_frozen_all_end(shared, line):
+def test_calls_let_in_while_the_wallet_is_ticked_and_frozen_all_end(line):
     # Given calls that ring in just while an operator freezes
     line.pay(900)
     jobs = [patiently(line.admit) for _ in range(8)]

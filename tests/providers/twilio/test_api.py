@@ -170,7 +170,7 @@ def test_too_many_requests_never_happened_and_tell_the_wait(api, loopback):
     assert len(loopback.asked) == 1
 
 
-def test_a_change_that_could_not_be_sent_did_not_happen(loopback):
+def test_a_change_that_could_not_be_sent_did_not_happen():
     api = TwilioApi(PARENT, "parent-token", "http://127.0.0.1:1", window_seconds=1)
     with pytest.raises(ProviderUnavailable):
         api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
