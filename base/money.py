@@ -16,8 +16,7 @@ from base.outcomes import Refused
 
 #: Micros in one major unit of any currency (a dollar, a yen, a dinar).
 MICROS_PER_UNIT = 1_000_000
-#: The smallest and the largest amount of one operation, in micros; the database checks the same.
-AMOUNT_MICROS_MIN = 1
+#: The largest amount of one operation, in micros; the database checks the same.
 AMOUNT_MICROS_MAX = 10**15
 #: A decimal text longer than this is not an amount of money.
 _TEXT_LENGTH_MAX = 32

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import HoldStatus
@@ -246,27 +246,6 @@ def expired_candidates(session: Session, now: datetime, limit: int) -> list[Expi
 def hold_of_call(session: Session, organization_id: str, call_id: str) -> CallHold | None:
     """This function will give a call's hold as it is now, whatever became of it."""
     return session.get(CallHold, (organization_id, call_id), populate_existing=True)
-
-
-def hold_of_provider_call(
-    session: Session, organization_id: str, provider_call_id: str
-) -> CallHold | None:
-    """This function will give the hold of the call that the provider knows by this id."""
-    return session.scalars(
-        select(CallHold)
-        .filter_by(organization_id=organization_id, provider_call_id=provider_call_id)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-
-
-def open_holds_sum(session: Session, organization_id: str) -> int:
-    """This function will add up the open holds, in micros: what the wallet's held has to be."""
-    total = session.execute(
-        select(func.coalesce(func.sum(CallHold.reserved_micros), 0)).where(
-            CallHold.organization_id == organization_id, CallHold.status == HoldStatus.OPEN
-        )
-    ).scalar_one()
-    return int(total)
 
 
 def _call(

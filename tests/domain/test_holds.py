@@ -6,7 +6,6 @@ import pytest
 
 from base.enums import FreezeReason
 from base.money import AMOUNT_MICROS_MAX
-from domain import holds
 from domain.ledger import WalletOutcome
 from tests.domain.holds_by_hand import (
     END,
@@ -41,8 +40,7 @@ def test_a_hold_sets_money_aside_without_an_entry(shared, funded):
     found = hold(shared, funded)
     assert (found.status, found.reserved_micros, found.extensions) == ("open", 60, 0)
     assert (found.created_at, found.expires_at, found.settled_at) == (T0, END, None)
-    by_provider = shared.run(lambda s: holds.hold_of_provider_call(s, funded, "vapi-1" + funded))
-    assert by_provider.call_id == "c1"
+    assert (found.call_id, found.provider_call_id) == ("c1", "vapi-1" + funded)
 
 
 def test_a_hold_takes_the_last_micro_and_not_one_more(shared, funded):
