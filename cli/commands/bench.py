@@ -12,7 +12,10 @@ from cli import ROOT
 
 
 def bench(context: typer.Context) -> None:
-    """Run benchmarks, each against its baseline: those that are named, or all; --json FILE."""
+    """Run benchmarks, each against its baseline: those that are named, or all.
+
+    [NAME …] [--rounds N] [--seconds N] [--json FILE]
+    """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "benchmarks", *context.args]
     raise typer.Exit(subprocess.run(argv, check=False, env=env).returncode)

@@ -11,7 +11,10 @@ from cli import ROOT
 
 
 def chaos(context: typer.Context) -> None:
-    """Break everything under traffic, then count: [--seconds N] [--seed S] [--sabotage NAME]."""
+    """Break everything under traffic, then count.
+
+    [--seconds N] [--seed S] [--sabotage NAME] [--rest-seconds N] [--json FILE] [--keep]
+    """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "chaos", *context.args]
     # In place of this process, so that whoever stops it stops the run, which ends in order.
