@@ -6,6 +6,10 @@ import json
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+#: A time from this number on is one in milliseconds: in seconds it would lie in the year 5138, and
+#: one below it, in milliseconds, before March 1973.
+MILLISECONDS_FROM = 10**11
+
 
 def read_object(body: bytes) -> dict[str, Any]:
     """This function will read a JSON object in UTF-8; numbers with a point become Decimals.
@@ -20,6 +24,11 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
+
+
+def object_in(value: object) -> dict[str, Any]:
+    """This function will give a member that is an object; an empty one if it is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

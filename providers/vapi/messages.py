@@ -25,7 +25,7 @@ from base.facts import (
 )
 from base.masking import last_digits
 from providers.errors import MalformedWebhook
-from providers.vapi.fields import read_object
+from providers.vapi.fields import MILLISECONDS_FROM, object_in, read_object
 from providers.vapi.readings import (
     ID_LENGTH_MAX,
     account_of,
@@ -81,8 +81,6 @@ _EXTERNAL_ID_LENGTH_MAX = 200
 _DIGEST_LENGTH = 32
 _WORD_LENGTH_MAX = 200
 _E164 = re.compile(r"\+[0-9]{4,15}", re.ASCII)
-#: A time below this is one in seconds: in milliseconds it would lie before March 1973.
-_MILLISECONDS_FROM = 10**11
 _MILLISECONDS_MAX = 10**14
 
 
@@ -172,12 +170,12 @@ def call_ask_of(message: VapiMessage) -> CallAsk:
     Raises: MalformedWebhook where it names no call.
     """
     content = message.content
-    call = _object(content.get("call"))
+    call = object_in(content.get("call"))
     call_id = call_id_of(call)
     if call_id is None:
         raise MalformedWebhook("it names no call")
-    number = _object(content.get("phoneNumber")) or _object(call.get("phoneNumber"))
-    customer = _object(content.get("customer")) or _object(call.get("customer"))
+    number = object_in(content.get("phoneNumber")) or object_in(call.get("phoneNumber"))
+    customer = object_in(content.get("customer")) or object_in(call.get("customer"))
     ours = number.get("number")
     return CallAsk(
         external_id=call_id,
@@ -197,8 +195,8 @@ def predial_of(message: VapiMessage) -> PredialAsk:
     Raises: MalformedWebhook where it names no campaign.
     """
     content = message.content
-    contact = _object(content.get("contact"))
-    campaign = _object(content.get("campaign"))
+    contact = object_in(content.get("contact"))
+    campaign = object_in(content.get("campaign"))
     campaign_id = text_of(content.get("campaignId") or campaign.get("id"), ID_LENGTH_MAX)
     if campaign_id is None:
         raise MalformedWebhook("it names no campaign")
@@ -238,10 +236,6 @@ def answer_predial(eligible: bool) -> dict[str, Any]:
     return {"eligible": eligible}
 
 
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _named_by(body: bytes) -> str:
     return f"body:{sha256(body).hexdigest()}"
 
@@ -260,4 +254,4 @@ def _milliseconds_of(value: object) -> int | None:
         return None
     if not 0 < value <= _MILLISECONDS_MAX:
         return None
-    return int(value if value >= _MILLISECONDS_FROM else value * 1000)
+    return int(value if value >= MILLISECONDS_FROM else value * 1000)

@@ -15,6 +15,7 @@ from base.enums import CallDirection, CallStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.masking import last_digits
 from providers.instants import instant_of
+from providers.vapi.fields import object_in
 
 #: Longest id that is believed, in characters.
 ID_LENGTH_MAX = 64
@@ -107,8 +108,8 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         odd.append("talked_unanswered")
         never = False
     ours = _metadata(call)
-    number = _mapping(said.get("phoneNumber")) or _mapping(call.get("phoneNumber"))
-    customer = _mapping(said.get("customer")) or _mapping(call.get("customer"))
+    number = object_in(said.get("phoneNumber")) or object_in(call.get("phoneNumber"))
+    customer = object_in(said.get("customer")) or object_in(call.get("customer"))
     return CallFacts(
         external_id=call_id_of(call) or "",
         status=status,
@@ -254,8 +255,4 @@ def _is_fault(reason: str) -> bool:
 
 
 def _metadata(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _mapping(_mapping(call.get("assistantOverrides")).get("metadata"))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return object_in(object_in(call.get("assistantOverrides")).get("metadata"))

@@ -14,11 +14,10 @@ from datetime import datetime
 
 from base.settings import Settings
 from providers.errors import ForgedWebhook
+from providers.vapi.fields import MILLISECONDS_FROM
 
 #: How far a signed message's time may be from ours, in seconds.
 TOLERANCE_SECONDS = 300
-#: A time above this is one in milliseconds: in seconds it would lie in the year 5138.
-_MILLISECONDS_FROM = 100_000_000_000
 _BEARER = "bearer "
 
 
@@ -101,7 +100,7 @@ def _seconds_of(timestamp: str) -> float:
     if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 15:
         raise ForgedWebhook("its time is no number")
     number = int(timestamp)
-    return number / 1000 if number >= _MILLISECONDS_FROM else number
+    return number / 1000 if number >= MILLISECONDS_FROM else number
 
 
 def _bytes(text: str) -> bytes:
