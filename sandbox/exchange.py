@@ -103,7 +103,6 @@ def iso_seconds(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def iso_ms(at: datetime | None = None) -> str:
-    """This function will write an instant (now, by default) as RFC 3339 in milliseconds, `Z`."""
-    text = (at or datetime.now(UTC)).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+def iso_ms() -> str:
+    """This function will write this instant as RFC 3339 in milliseconds, `Z`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

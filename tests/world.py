@@ -49,8 +49,8 @@ def with_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
-def fund(database: Database, organization_id: str, micros: int, currency: str = "USD") -> None:
-    """This function will put money into a wallet, under a key that is new each time."""
+def fund(database: Database, organization_id: str, micros: int) -> None:
+    """This function will put US dollars into a wallet, under a key that is new each time."""
 
     def work(session: Session) -> None:
         now = clock(session)
@@ -59,7 +59,7 @@ def fund(database: Database, organization_id: str, micros: int, currency: str = 
             organization_id,
             key=f"fund:{now.isoformat()}",
             amount_micros=micros,
-            currency=currency,
+            currency="USD",
             now=now,
         )
         assert outcome.ok, outcome
@@ -67,15 +67,15 @@ def fund(database: Database, organization_id: str, micros: int, currency: str = 
     database.run(work)
 
 
-def make_organization(database: Database, *, currency: str = "USD", micros: int = 0) -> str:
-    """This function will make an organization without subscription, with so much money."""
+def make_organization(database: Database, *, micros: int = 0) -> str:
+    """This function will make an organization without subscription, with so many micros of USD."""
     organization_id = database.run(
         lambda session: organizations.create_organization(
-            session, name="Acme", currency=currency, now=clock(session)
+            session, name="Acme", currency="USD", now=clock(session)
         )
     )
     if micros:
-        fund(database, organization_id, micros, currency)
+        fund(database, organization_id, micros)
     return organization_id
 
 

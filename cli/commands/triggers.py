@@ -25,7 +25,7 @@ def paypal(
 ) -> None:
     """Have PayPal's stand-in send a signed webhook about an organization."""
     asked = {"event_type": event, "organization_id": organization, "copies": copies}
-    deliveries = _control("POST", "/paypal/events", asked)
+    deliveries = _send("/paypal/events", asked)
     rows = [
         {"event": one["event_id"], "status": one["status_code"], "answer": _verdict(one["body"])}
         for one in deliveries
@@ -47,7 +47,7 @@ def vapi(
         "talk_seconds": talk,
         "behaviour": {"deaf": deaf},
     }
-    made = _control("POST", "/vapi/calls", asked)
+    made = _send("/vapi/calls", asked)
     show({"call": made["id"], "status": made["status"]}, as_json)
 
 
@@ -58,16 +58,16 @@ def vapi_number(
     as_json: Json = False,
 ) -> None:
     """Bring a number and an assistant in at Vapi's stand-in, for `call door add`."""
-    assistant = _control("POST", "/vapi/assistants", {"name": number})
-    made = _control("POST", "/vapi/numbers", {"number": number, "twilio_sid": subaccount})
+    assistant = _send("/vapi/assistants", {"name": number})
+    made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"number": made["id"], "assistant": assistant["id"]}, as_json)
 
 
-def _control(method: str, path: str, asked: dict[str, Any]) -> Any:
+def _send(path: str, asked: dict[str, Any]) -> Any:
     with clear_errors():
         found = sandbox_info(state_folder(load_settings()))
-        answer = httpx.request(
-            method, f"{found['base_url']}/_control{path}", json=asked, timeout=30, trust_env=False
+        answer = httpx.post(
+            f"{found['base_url']}/_control{path}", json=asked, timeout=30, trust_env=False
         )
         if answer.status_code >= 400:
             raise Failure(f"the sandbox refuses: {answer.text}")

@@ -14,6 +14,8 @@ from sandbox.exchange import Answer, Json
 #: The version that events are written by.
 API_VERSION = "2026-10-28.endive"
 _MONTH_SECONDS = 30 * 86_400
+#: What each subscription costs a month.
+_PRICE_CENTS = 4_900
 
 
 @dataclass
@@ -42,7 +44,12 @@ class StripeState:
         item: Json = {
             "id": new_id("si"),
             "object": "subscription_item",
-            "price": {"id": price, "object": "price", "currency": "usd", "unit_amount": 4900},
+            "price": {
+                "id": price,
+                "object": "price",
+                "currency": "usd",
+                "unit_amount": _PRICE_CENTS,
+            },
             "quantity": 1,
             "subscription": subscription_id,
             "current_period_start": now,
@@ -122,15 +129,15 @@ def set_subscription_status(subscription: Json, status: str) -> None:
     subscription["ended_at"] = now if over else None
 
 
-def invoice_of(subscription: Json, *, paid: bool, amount: int = 4900) -> Json:
+def invoice_of(subscription: Json, *, paid: bool) -> Json:
     """This function will write the subscription's latest invoice, in the present shape."""
     now = int(time.time())
     return {
         "id": subscription["latest_invoice"],
         "object": "invoice",
-        "amount_due": amount,
-        "amount_paid": amount if paid else 0,
-        "amount_remaining": 0 if paid else amount,
+        "amount_due": _PRICE_CENTS,
+        "amount_paid": _PRICE_CENTS if paid else 0,
+        "amount_remaining": 0 if paid else _PRICE_CENTS,
         "attempt_count": 1,
         "attempted": True,
         "billing_reason": "subscription_cycle",

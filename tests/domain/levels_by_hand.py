@@ -64,9 +64,9 @@ def standing(database, org, kind="low_balance"):
     return told(database, org, cleared=False, kind=kind)
 
 
-def top_up(database, org, amount, now=T0):
+def top_up(database, org, amount):
     """This function will credit a top-up."""
-    return credit(database, org, amount, kind="topup", counter_account="topup_clearing", now=now)
+    return credit(database, org, amount, kind="topup", counter_account="topup_clearing", now=T0)
 
 
 def switch_on(database, org, terms=TERMS, *, method=CARD, chargeable=CHARGEABLE, now=T0):

@@ -37,7 +37,7 @@ def many(database, debits: list[Debit], now=T0) -> list[WalletOutcome]:
     return database.run(lambda session: debit_many(session, debits, now))
 
 
-def one_by_one(session: Session, debits: list[Debit], now=T0) -> list[WalletOutcome]:
+def one_by_one(session: Session, debits: list[Debit]) -> list[WalletOutcome]:
     return [
         wallet.debit(
             session,
@@ -46,7 +46,7 @@ def one_by_one(session: Session, debits: list[Debit], now=T0) -> list[WalletOutc
             amount_micros=debit.amount_micros,
             currency=debit.currency,
             counter_account=debit.counter_account,
-            now=now,
+            now=T0,
         )
         for debit in debits
     ]

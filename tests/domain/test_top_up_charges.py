@@ -219,10 +219,10 @@ def test_a_charge_that_began_before_other_terms_is_waited_for(shared, low, decid
 # The caps of a day.
 
 
-def use_up(database, org, count, *, start=T0, every=timedelta(hours=1)):
-    """Charges so often, each of 100 spent again at once."""
+def use_up(database, org, count):
+    """Charges so often, an hour apart, each of 100 spent again at once."""
     for n in range(count):
-        now = start + n * every
+        now = T0 + n * timedelta(hours=1)
         assert decide(database, org, now) == Charge(100)
         charged(database, org, decisions(database, org)[-1].id, now + timedelta(seconds=1))
         debit(database, org, 100, now=now + timedelta(seconds=2))
