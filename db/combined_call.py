@@ -15,13 +15,9 @@ from psycopg import errors
 
 from base.ids import new_id
 from base.outcomes import OutcomeUnknown
-from db.busy import DatabaseBusy
+from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy
 from db.connection import connect_alone, text_array
 from db.staging import Staged
-
-#: How often a deadlock or a serialization failure re-runs a batch, the first run included.
-_RUNS_MAX = 3
-_RERUN_WAIT_SECONDS = 0.05
 
 #: Not prepared: a transaction pooler may hand every batch to another server connection.
 _CALL = (
@@ -63,13 +59,13 @@ class CombinedCall:
         OutcomeUnknown when the connection was lost; else the server's own error, after which
         nothing was committed.
         """
-        for left in range(_RUNS_MAX - 1, -1, -1):
+        for left in range(RUNS_MAX - 1, -1, -1):
             try:
                 return self._call(debits)
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 if not left:
                     raise busy(error) from error
-                time.sleep(random.uniform(0, _RERUN_WAIT_SECONDS))  # noqa: S311
+                time.sleep(random.uniform(0, RERUN_WAIT_SECONDS))  # noqa: S311
         raise AssertionError("unreachable")
 
     def disconnect(self) -> None:

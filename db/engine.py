@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from db.address import sqlalchemy_url
-from db.busy import DatabaseBusy, StatementTooSlow
+from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy, StatementTooSlow
 from db.combiner import Combiner
 from db.patience import Patience
 from db.staging import Staged, staged_in
@@ -31,10 +31,6 @@ from db.staging import Staged, staged_in
 log = get_logger(__name__)
 T = TypeVar("T")
 
-#: How often what others did re-runs the function, the first run included.
-_RUNS_MAX = 3
-#: Longest wait before such a re-run, in seconds; the wait itself is drawn by chance.
-_RERUN_WAIT_SECONDS = 0.05
 #: What another transaction is to blame for: run again, the function meets what that one left.
 _OVERTAKEN = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
 #: What the function itself is to blame for: run again, it would most likely end the same way.
@@ -99,7 +95,7 @@ class Database:
         connection was lost in the commit itself, so that the caller repeats by key; and whatever
         fn raises, after a rollback.
         """
-        for left in range(_RUNS_MAX - 1, -1, -1):
+        for left in range(RUNS_MAX - 1, -1, -1):
             try:
                 return self._run_once(fn)
             except PoolTimeout as error:
@@ -109,7 +105,7 @@ class Database:
                 if isinstance(cause, _OVERTAKEN):
                     log.warning("transaction re-run", error=type(cause).__name__, left=left)
                     if left:
-                        time.sleep(random.uniform(0, _RERUN_WAIT_SECONDS))  # noqa: S311
+                        time.sleep(random.uniform(0, RERUN_WAIT_SECONDS))  # noqa: S311
                         continue
                 if isinstance(cause, _TOO_SLOW):
                     raise StatementTooSlow(f"database: {type(cause).__name__}") from error
