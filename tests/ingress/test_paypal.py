@@ -11,12 +11,12 @@ from sqlalchemy import text
 
 from base.clock import wait_until
 from base.settings import Settings
-from cli import ROOT
 from db.models import InboxEvent, Job
 from providers.paypal import certificates
 from tests.ingress.house import SUSPENDED, Message, paypal_event
+from tests.providers.support import SAMPLES
 
-SAMPLES = ROOT.parent / "shared" / "samples" / "paypal" / "signed"
+SIGNED = SAMPLES / "paypal" / "signed"
 PROBLEM = "application/problem+json"
 
 
@@ -277,7 +277,7 @@ def test_the_simulators_webhook_id_is_no_setting(settings, value):
 
 
 def _samples():
-    return sorted(SAMPLES.glob("*.meta.json")) if SAMPLES.is_dir() else []
+    return sorted(SIGNED.glob("*.meta.json")) if SIGNED.is_dir() else []
 
 
 @pytest.mark.skipif(not _samples(), reason="the public samples are not beside the project")

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from cli import ROOT
 from db.models import InboxEvent, Job
 from domain import operators
 from domain.calls.doors import DoorKind, add_door
 from tests.ingress.callers import send, vapi_headers
+from tests.providers.support import SAMPLES
 
-SAMPLES = ROOT.parent / "shared" / "samples" / "vapi"
+OF_VAPI = SAMPLES / "vapi"
 
 
 @pytest.mark.parametrize("path", ["/webhooks/vapi", "/api/vapi/webhook"])
@@ -177,9 +177,9 @@ def test_a_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
     assert send(ingress, predial(caller)).json() == {"eligible": False}
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the samples are not here")
+@pytest.mark.skipif(not OF_VAPI.is_dir(), reason="the samples are not here")
 @pytest.mark.parametrize(
-    "sample", sorted(SAMPLES.glob("*.json")) if SAMPLES.is_dir() else [], ids=lambda p: p.stem
+    "sample", sorted(OF_VAPI.glob("*.json")) if OF_VAPI.is_dir() else [], ids=lambda p: p.stem
 )
 def test_every_sample_gets_a_defined_answer_and_a_defined_end(world, ingress, sample):
     # Given no organization at all

@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-SAMPLES = Path(__file__).parents[2].parent / "shared" / "samples"
+from cli import ROOT
+
+#: Public samples of what providers send, where they lie beside the project.
+SAMPLES = ROOT.parent / "shared" / "samples"
 LIVE_NAME = "messageverificationcerts.paypal.com"
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
 WEBHOOK_ID = "8PT597110X687430LKGECATA"
