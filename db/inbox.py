@@ -18,6 +18,7 @@ from base.enums import Queue
 from base.ids import new_ids
 from base.log import get_logger
 from db.address import driver_url
+from db.connection import text_array
 from db.staging import Staged
 
 log = get_logger(__name__)
@@ -153,15 +154,15 @@ class InboxBatcher:
                 cursor = await connection.execute(
                     _RECEIVE,
                     (
-                        _array(ids),
-                        _array(event.source for event in events),
-                        _array(event.external_id for event in events),
-                        _array(event.transmission_id for event in events),
-                        _array(event.event_type for event in events),
+                        text_array(ids),
+                        text_array(event.source for event in events),
+                        text_array(event.external_id for event in events),
+                        text_array(event.transmission_id for event in events),
+                        text_array(event.event_type for event in events),
                         _bytea_array(event.body for event in events),
-                        _array(event.correlation_id for event in events),
-                        _array(jobs),
-                        _array(event.queue for event in events),
+                        text_array(event.correlation_id for event in events),
+                        text_array(jobs),
+                        text_array(event.queue for event in events),
                     ),
                 )
                 row = await cursor.fetchone()
@@ -210,17 +211,6 @@ def _tell(events: list[Received], verdicts: list[Verdict]) -> None:
             for one, verdict in zip(events, verdicts, strict=True)
         ],
     )
-
-
-def _array(texts: Iterable[str | None]) -> str:
-    """An array as PostgreSQL reads it; the driver's own way of writing lists takes longer."""
-    return "{" + ",".join(["NULL" if text is None else _quoted(text) for text in texts]) + "}"
-
-
-def _quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
 
 
 def _bytea_array(bodies: Iterable[bytes]) -> str:
