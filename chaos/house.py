@@ -4,11 +4,9 @@ workers and relays.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -23,11 +21,12 @@ import httpx
 from sqlalchemy.orm import Session
 
 from base.clock import wait_until
-from chaos.child import ROOT, Child
+from chaos.child import Child
 from chaos.servers import KillableServer
+from cli import ROOT
 from cli.databases import prepare
-from cli.ports import answers
-from cli.sandbox import sandbox_env
+from cli.ports import answers, free_ports
+from cli.sandbox import sandbox_env, start_sandbox
 from cli.supervisor import Process, Supervisor
 from db.engine import Database, clock
 
@@ -161,7 +160,7 @@ class House:
         self._database = Database(urls.app_url, name="chaos", pool_size=2)
         self.proxy = Child("chaos.proxy", {}, self.logs / "proxy.log")
         self.children.append(self.proxy)
-        self.ports = [_free_port() for _ in INGRESSES]
+        self.ports = free_ports(len(INGRESSES))
         postgres = self._listen("postgres", [str(self.postgres.socket)])
         valkey = self._listen("valkey", [str(self.valkey.socket)])
         front = self._listen("ingress", [f"127.0.0.1:{port}" for port in self.ports])
@@ -178,29 +177,19 @@ class House:
         }
         # No process that serves ever sees the owner's address.
         self.env.pop("DATABASE_OWNER_URL", None)
-        self._start_sandbox(f"http://127.0.0.1:{front}")
+        self.info = start_sandbox(
+            self.supervisor,
+            self.folder,
+            dict(self.env),
+            target=self.env["PUBLIC_URL"],
+            ready_seconds=_READY_SECONDS,
+        )
+        self._http = httpx.Client(base_url=self.info["base_url"], trust_env=False, timeout=30)
         self.env.update(sandbox_env(self.info))
 
     def _listen(self, route: str, targets: list[str]) -> int:
         port: int = self.proxy.ask(route=route, do="listen", targets=targets)["port"]
         return port
-
-    def _start_sandbox(self, target: str) -> None:
-        folder = self.folder / "sandbox"
-        folder.mkdir()
-        path = folder / "sandbox.json"
-        argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(folder)]
-        self.supervisor.start(
-            Process(
-                "sandbox",
-                [*argv, "--target", target],
-                dict(self.env),
-                ready=path.exists,
-                ready_seconds=_READY_SECONDS,
-            )
-        )
-        self.info: dict[str, Any] = json.loads(path.read_text())
-        self._http = httpx.Client(base_url=self.info["base_url"], trust_env=False, timeout=30)
 
     def start_processes(self) -> None:
         """This function will start ingresses, workers and relays, and wait until all work."""
@@ -233,10 +222,3 @@ def _through(url: str, port: int) -> str:
     parts = urlsplit(url)
     login = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}", query=""))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
