@@ -11,11 +11,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from base.clock import wait_until
+from cli.ports import answers
 
 #: Seconds in which a process has to start or end, on a machine with much else to do.
 PROCESS_SECONDS = 30.0
@@ -83,6 +85,13 @@ class Processes:
         worker = self.command("worker", *parts, "--threads", str(threads), **environment)
         worker.wait_for("worker started")
         return worker
+
+    def ingress(self, port: int) -> Running:
+        """This function will start an ingress on a port and wait until it can store."""
+        ingress = self.command("ingress", PORT=str(port))
+        ready = partial(answers, f"http://127.0.0.1:{port}/readyz")
+        assert wait_until(ready, limit_seconds=PROCESS_SECONDS), ingress.said()
+        return ingress
 
     def relay(self, **environment: str) -> Running:
         """This function will start a relay and wait until it runs."""

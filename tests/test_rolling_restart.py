@@ -22,20 +22,6 @@ PAYMENTS = 40
 LIMIT_SECONDS = 60.0
 
 
-def serving(processes, port):
-    """An ingress that answers: the port is the old one's, as behind a proxy."""
-    process = processes.command("ingress", PORT=str(port))
-
-    def ready():
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
-
-    assert wait_until(ready, limit_seconds=30), process.said()
-    return process
-
-
 def paid(sandbox, organization_id):
     """A signed webhook about a payment of 10.00 that PayPal's stand-in has taken."""
     asked = {"organization_id": organization_id, "value": "10.00", "deliver": False}
@@ -66,7 +52,7 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
     # Given everything running, and payments that have been made
     organization_id = make_organization(world.database)
     (port,) = free_ports(1)
-    ingress = serving(processes, port)
+    ingress = processes.ingress(port)
     workers = [processes.worker("safety", "billing") for _ in range(2)]
     relays = [processes.relay() for _ in range(2)]
     halfway, over = threading.Semaphore(0), []
@@ -92,7 +78,7 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
                 processes.relay()
                 assert relay.stop() == 0, relay.said()
             assert ingress.stop() in (0, -15), ingress.said()
-            ingress = serving(processes, port)
+            ingress = processes.ingress(port)  # Where the old one was, as behind a proxy.
             for one in sending:
                 one.result(timeout=LIMIT_SECONDS)
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import httpx
 
-from base.clock import wait_until
 from cli.ports import free_ports
 from db.models import InboxEvent
 from tests.ingress.house import Ingress
 
 
 def serving(processes, sandbox, port):
-    process = processes.command("ingress", PORT=str(port))
     url = f"http://127.0.0.1:{port}"
-
-    def ready():
-        try:
-            return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    assert wait_until(ready, limit_seconds=30), process.said()
+    process = processes.ingress(port)
     sandbox.control("POST", "/target", {"url": url})
     return process, url
 
