@@ -26,6 +26,8 @@ from cli import ROOT
 SAMPLES = ROOT.parent / "shared" / "samples"
 LIVE_NAME = "messageverificationcerts.paypal.com"
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
+#: Twilio's parent account, and a subaccount of it.
+PARENT, SID = "AC" + "f" * 32, "AC" + "0" * 31 + "1"
 WEBHOOK_ID = "8PT597110X687430LKGECATA"
 
 

@@ -9,9 +9,8 @@ from base.routes import CALLED
 from base.settings import Settings
 from providers import registry
 from providers.errors import CredentialsRejected
-from tests.providers.support import Loopback, Reply
+from tests.providers.support import SID, Loopback, Reply
 
-SID = "AC" + "0" * 31 + "1"
 CALL = "019d0000-0000-7000-8000-000000000003"
 
 

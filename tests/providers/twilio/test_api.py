@@ -13,10 +13,8 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.twilio import api as twilio_api
 from providers.twilio.api import TwilioApi
-from tests.providers.support import Asked, Clock, Loopback, Reply, json_reply, sample
+from tests.providers.support import PARENT, SID, Asked, Clock, Loopback, Reply, json_reply, sample
 
-PARENT = "AC" + "f" * 32
-SID = "AC" + "0" * 31 + "1"
 PATH = f"/2010-04-01/Accounts/{SID}.json"
 
 

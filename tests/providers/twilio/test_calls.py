@@ -12,11 +12,9 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http import READ_SECONDS
 from providers.twilio.api import TwilioApi
-from tests.providers.support import Asked, Loopback, Reply, json_reply, sample
+from tests.providers.support import PARENT, SID, Asked, Loopback, Reply, json_reply, sample
 from tests.running_sandbox import House
 
-PARENT = "AC" + "f" * 32
-SID = "AC" + "0" * 31 + "1"
 CALL = "CA" + "1" * 32
 PATH = f"/2010-04-01/Accounts/{SID}/Calls"
 

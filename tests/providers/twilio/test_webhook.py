@@ -10,12 +10,11 @@ import pytest
 
 from providers.errors import ForgedWebhook, MalformedWebhook
 from providers.twilio.webhook import account_sid_of, external_id_of, verify
-from tests.providers.support import SAMPLES, sample
+from tests.providers.support import SAMPLES, SID, sample
 
 PUBLIC = "https://hooks.example.test"
 PATH = "/twilio/voice/status"
 TOKEN = "a-token"
-SID = "AC" + "0" * 31 + "1"
 NAMES = sorted(path.name for path in (SAMPLES / "twilio").glob("webhook_*.json"))
 
 
