@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import func, select
@@ -30,6 +31,8 @@ _THREE_MINUTES = 180 * 10_000
 #: it has to be, since the machine may have much else to do.
 TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
 _AT_ONCE = 10
+#: How often at most those of them ring again who were not answered in time.
+_RINGS_AGAIN = 5
 #: How long Vapi takes to report one of the ten.
 _REPORT_DELAY_SECONDS = 6
 #: The verdict on a call that is not answered yet.
@@ -107,6 +110,10 @@ class Phone:
     def verdicts(self, ids: Sequence[str]) -> list[str]:
         """What was decided of each call."""
         return [(self.seen(one)["decision"] or {}).get("verdict", _UNDECIDED) for one in ids]
+
+    def are_decided(self, ids: Sequence[str]) -> bool:
+        """Whether each call was answered."""
+        return _UNDECIDED not in self.verdicts(ids)
 
     def over(self, ids: Sequence[str]) -> int:
         """How many of the calls are over at the provider."""
@@ -231,9 +238,12 @@ def _ring_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
     # of them alive for a minute.
     more = {"behaviour": {"report_delay_seconds": _REPORT_DELAY_SECONDS, **behaviour}}
     ids = phone.ring(_AT_ONCE, **more)
-    wait_until(lambda: _UNDECIDED not in phone.verdicts(ids), limit_seconds=_OPEN_SECONDS)
-    refused = [one for one, was in zip(ids, phone.verdicts(ids), strict=True) if was == "refused"]
-    if refused:
+    for _ in range(_RINGS_AGAIN):
+        wait_until(partial(phone.are_decided, ids), limit_seconds=_OPEN_SECONDS)
+        verdicts = zip(ids, phone.verdicts(ids), strict=True)
+        refused = [one for one, was in verdicts if was == "refused"]
+        if not refused:
+            break
         # Whoever is not answered within two seconds is refused, which a machine that has much else
         # to do brings about; what is shown here is how calls end.
         report.tell(f"{len(refused)} were not answered in time, and ring once more")

@@ -6,8 +6,10 @@ import psycopg
 import pytest
 
 from base.clock import wait_until
+from cli.databases import derive_app_url
 from db.address import driver_url
 from db.engine import Database
+from tests.conftest import PASSWORD
 from tests.db.combining import ask
 from tests.db.support import scalar
 from tests.world import make_organization
@@ -26,8 +28,9 @@ def rows_read(owner_url: str, index: str) -> int:
 
 @pytest.fixture
 def young(urls) -> Database:
-    """A connection that made its plans while the tables were empty."""
-    made = Database(urls.app_url, name="young")
+    """A connection that made its plans while the tables were empty; its end is its session's, so
+    that it tells what it read: not through a pooler."""
+    made = Database(derive_app_url(urls.owner_url, PASSWORD), name="young")
     yield made
     made.close()
 
