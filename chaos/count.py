@@ -133,6 +133,10 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
             yield Problem("lost", f"webhook {event_id} of {organization_id}: taken in, not kept")
         elif kept[event_id] != "handled":
             yield Problem("lost", f"webhook {event_id} of {organization_id}: {kept[event_id]}")
+    for event_id in sorted(kept.keys() - {event_id for _, event_id in facts.story.of("webhook")}):
+        # Those that a provider sent by itself stand in no journal; many of them concern nobody.
+        if kept[event_id] is None:
+            yield Problem("lost", f"webhook {event_id}: kept, not handled")
     for event_id, times in facts.rows(
         "SELECT kwargs ->> 'event_id', count(*) FROM jobs WHERE name = 'process_event'"
         " GROUP BY 1 HAVING count(*) > 1"

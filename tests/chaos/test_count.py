@@ -234,6 +234,20 @@ def test_a_webhook_taken_in_and_not_kept_or_not_handled_is_lost(at_rest, change)
     assert at_rest.problems() == ["lost webhook"]
 
 
+def test_an_event_that_the_provider_sent_by_itself_and_nobody_handled_is_lost(at_rest):
+    # Given a message of Vapi's, whose job is done without it
+    at_rest.world.receive("call:status-update:ended", "status-update", b"{}")
+    at_rest.sql("UPDATE jobs SET done_at = now(), outcome = 'done', ring_at = NULL")
+    assert at_rest.problems() == ["lost webhook"]
+    # When it is handled, or concerns nobody, then all is well
+    for outcome in ("handled", "ignored"):
+        at_rest.sql(
+            f"UPDATE inbox SET handled_at = now(), outcome = '{outcome}'"
+            " WHERE external_id LIKE 'call:%'"
+        )
+        assert at_rest.problems() == []
+
+
 def test_a_webhook_that_was_never_taken_in_is_lost(at_rest):
     at_rest.told("webhook", "e2", 0, None)
     assert at_rest.problems() == ["lost webhook"]
