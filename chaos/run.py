@@ -102,7 +102,7 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
 
     def begin(planned: Planned) -> None:
         done = strike(house, planned)
-        report.faults[planned.kind] += 1
+        report.faults[planned.kind] += done.struck
         report.say(f"{planned.kind}: {done.words}")
         if done.seconds:
             at(time.monotonic() - began + done.seconds, done.undo)
