@@ -130,13 +130,15 @@ def _tell_progress(house: House, traffic: Child, report: Report) -> None:
 def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> None:
     """Ends what was begun, asks again for what is in doubt, and waits until nothing is due."""
     report.say("faults are over; traffic ends what it has begun")
-    if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
-        report.say("not every process came back")
+    wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
     told = traffic.ask(do="stop")
     report.problems += traffic_problems(told)
     seconds = _rest(house, asked.rest_seconds)
     told |= traffic.ask(do="settle")
     seconds += _rest(house, asked.rest_seconds)
+    if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
+        # Whatever it left undone, its twin has done: nothing else here would tell of it.
+        report.problems += [Problem("lost", f"{name} did not come back") for name in house.away()]
     report.say(f"at rest after {seconds:.1f} s; counting")
     report.figures |= {
         "operations asked for": told["operations"],
