@@ -5,23 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from base.clock import wait_until
 from chaos.house import House, Plan
 from cli.supervisor import Process, Supervisor
-
-
-class Ready(BaseHTTPRequestHandler):
-    """An ingress that can store."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+from tests.chaos.yes import answering_yes
 
 
 def test_a_process_that_is_down_and_an_ingress_that_cannot_store_are_away(tmp_path):
@@ -29,11 +17,9 @@ def test_a_process_that_is_down_and_an_ingress_that_cannot_store_are_away(tmp_pa
     # nobody reaches
     house = House(Plan(), folder=tmp_path)
     house.supervisor = Supervisor()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Ready)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with socket.socket() as closed:
+    with answering_yes() as port, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        house.ports = [server.server_address[1], closed.getsockname()[1]]
+        house.ports = [port, closed.getsockname()[1]]
         try:
             for name, words in (("safety-1", "import time; time.sleep(600)"), ("safety-2", "1/0")):
                 argv = [sys.executable, "-c", words]
@@ -45,5 +31,3 @@ def test_a_process_that_is_down_and_an_ingress_that_cannot_store_are_away(tmp_pa
             assert not house.ready()
         finally:
             house.supervisor.stop_all()
-            server.shutdown()
-            server.server_close()
