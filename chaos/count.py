@@ -14,6 +14,9 @@ from chaos.phone_count import phones
 from chaos.standing import standings
 from domain.verify import verify_ledger
 
+#: What Vapi tells of a call's life is kept under the call's id and this.
+_KEPT_TYPES = ("status-update", "end-of-call-report")
+
 
 def count_problems(facts: Facts) -> list[Problem]:
     """This function will compare everything and give what is wrong."""
@@ -133,6 +136,14 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
             yield Problem("lost", f"webhook {event_id} of {organization_id}: taken in, not kept")
         elif kept[event_id] != "handled":
             yield Problem("lost", f"webhook {event_id} of {organization_id}: {kept[event_id]}")
+    named = {tuple(event_id.split(":")[:2]) for event_id in kept}
+    for call_id, kind in sorted(facts.accepted):
+        if kind in _KEPT_TYPES and (call_id, kind) not in named:
+            yield Problem("lost", f"webhook {kind} of {call_id}: taken in, not kept")
+    for event_id in sorted(kept.keys() - {event_id for _, event_id in facts.story.of("webhook")}):
+        # Those that a provider sent by itself stand in no journal; many of them concern nobody.
+        if kept[event_id] is None:
+            yield Problem("lost", f"webhook {event_id}: kept, not handled")
     for event_id, times in facts.rows(
         "SELECT kwargs ->> 'event_id', count(*) FROM jobs WHERE name = 'process_event'"
         " GROUP BY 1 HAVING count(*) > 1"

@@ -56,6 +56,8 @@ class Facts:
     subaccounts: dict[str, str]
     #: Every call that rang at the sandbox's Vapi, by its id.
     calls: dict[str, dict[str, Any]]
+    #: Of Vapi's messages that were answered 2xx, the newest: each a call's id and a type.
+    accepted: set[tuple[str, str]]
     #: What each organization has come to: balance less what is owed, in micros.
     expected: dict[str, int] = field(default_factory=dict)
 
@@ -86,6 +88,11 @@ def read_facts(
                 for sid in (one.subaccount_sid for one in customers)
             },
             {one["call"]["id"]: one for one in control("GET", "/vapi/calls")},
+            {
+                (one["event_id"], one["event_type"])
+                for one in control("GET", "/deliveries?provider=vapi")
+                if one["status_code"] is not None and 200 <= one["status_code"] < 300
+            },
         )
 
 

@@ -6,10 +6,12 @@ come when, and each one's choices, follow from the seed alone.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -41,6 +43,8 @@ class Done:
     words: str
     seconds: float = 0.0
     undo: Callable[[], None] = _nothing
+    #: False where there was nobody to strike: it is told, and is no fault.
+    struck: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,11 @@ def _decks(chance: Random) -> Iterator[str]:
 def _kill(*names: str, count: int = 1) -> Act:
     def act(house: House, chance: Random) -> Done:
         known = [name for name in names if name in house.supervisor.names()]
-        chosen = chance.sample(known, min(count, len(known)))
+        drawn = chance.sample(known, min(count, len(known)))
+        chosen = [name for name in drawn if house.supervisor.alive(name)]
         for name in chosen:
             house.supervisor.kill(name, signal.SIGKILL)
-        return Done(f"SIGKILL: {', '.join(chosen) or 'none runs'}")
+        return Done(f"SIGKILL: {', '.join(chosen) or 'none runs'}", struck=bool(chosen))
 
     return act
 
@@ -95,10 +100,13 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
     def act(house: House, chance: Random) -> Done:
         lasts = chance.uniform(*seconds)
         known = [name for name in names if name in house.supervisor.names()]
-        if not known:
-            return Done("SIGSTOP: none runs")
-        name = chance.choice(known)
-        pid = house.supervisor.pid(name)
+        name = chance.choice(known) if known else ""
+        pid = house.supervisor.pid(name) if known else None
+        if pid is None:
+            return Done("SIGSTOP: none runs", struck=False)
+        if _sleeps(pid):
+            # The shorter of two freezes would wake it for both.
+            return Done(f"SIGSTOP: {name} sleeps already", struck=False)
         house.supervisor.kill(name, signal.SIGSTOP)
 
         def undo() -> None:
@@ -108,6 +116,12 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
         return Done(f"SIGSTOP: {name} for {lasts:.1f} s", lasts, undo)
 
     return act
+
+
+def _sleeps(pid: int) -> bool:
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
 
 
 def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
@@ -123,7 +137,7 @@ def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
             limit_seconds=_ASKED_WITHIN_SECONDS,
         )
         pid = _claimant(house, job)
-        names = [name for name in WORKERS if house.supervisor.pid(name) == pid and pid]
+        names = [name for name in WORKERS if pid and house.supervisor.pid(name) == pid]
         for name in names:
             house.supervisor.kill(name, signal.SIGSTOP)
         house.control("POST", f"/faults/{made}/release")
@@ -135,7 +149,7 @@ def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
                     house.supervisor.kill(name, signal.SIGCONT)
 
         if not names:
-            return Done("nobody asked in time")
+            return Done("nobody asked in time", struck=False)
         return Done(
             f"SIGSTOP: {names[0]} in its {job} for {_PAST_LEASE_SECONDS:g} s",
             _PAST_LEASE_SECONDS,

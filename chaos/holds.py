@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from base.outcomes import NotYet, OutcomeUnknown
@@ -83,7 +84,7 @@ def _expire(scene: Scene) -> None:
     while not scene.stopping.wait(0.5):
         try:
             scene.database.run(work)
-        except (NotYet, OutcomeUnknown):
+        except (NotYet, OutcomeUnknown, DBAPIError):
             continue  # What is still there is found again.
 
 

@@ -146,9 +146,17 @@ class House:
 
     def ready(self) -> bool:
         """This function will tell whether both ingresses can store and no process is down."""
-        return all(self.supervisor.alive(name) for name in self.supervisor.names()) and all(
-            answers(f"http://127.0.0.1:{port}/readyz") for port in self.ports
-        )
+        return not self.away()
+
+    def away(self) -> list[str]:
+        """This function will name the processes that are down, and ingresses that cannot store."""
+        down = [name for name in self.supervisor.names() if not self.supervisor.alive(name)]
+        mute = [
+            name
+            for name, port in zip(INGRESSES, self.ports, strict=True)
+            if name not in down and not answers(f"http://127.0.0.1:{port}/readyz")
+        ]
+        return down + mute
 
     # -- the start --------------------------------------------------------------------------------
 

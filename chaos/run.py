@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
-from chaos.child import Child
+from chaos.child import Child, Words
 from chaos.count import count_problems
 from chaos.customers import make_customers
 from chaos.facts import Customer, Problem, cancelled, read_facts
@@ -102,7 +102,7 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
 
     def begin(planned: Planned) -> None:
         done = strike(house, planned)
-        report.faults[planned.kind] += 1
+        report.faults[planned.kind] += done.struck
         report.say(f"{planned.kind}: {done.words}")
         if done.seconds:
             at(time.monotonic() - began + done.seconds, done.undo)
@@ -130,14 +130,15 @@ def _tell_progress(house: House, traffic: Child, report: Report) -> None:
 def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> None:
     """Ends what was begun, asks again for what is in doubt, and waits until nothing is due."""
     report.say("faults are over; traffic ends what it has begun")
-    if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
-        report.say("not every process came back")
+    wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
     told = traffic.ask(do="stop")
-    for name in told["running"]:
-        report.problems.append(Problem("lost", f"thread {name} of the traffic does not end"))
+    report.problems += traffic_problems(told)
     seconds = _rest(house, asked.rest_seconds)
     told |= traffic.ask(do="settle")
     seconds += _rest(house, asked.rest_seconds)
+    if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
+        # Whatever it left undone, its twin has done: nothing else here would tell of it.
+        report.problems += [Problem("lost", f"{name} did not come back") for name in house.away()]
     report.say(f"at rest after {seconds:.1f} s; counting")
     report.figures |= {
         "operations asked for": told["operations"],
@@ -147,6 +148,14 @@ def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> No
         "webhooks sent twice": told["doubled"],
         "seconds to rest": round(seconds, 1),
     }
+
+
+def traffic_problems(told: Words) -> list[Problem]:
+    """This function will give what is wrong with the traffic itself: a thread that died, or that
+    does not end, leaves out what the run is to be judged by."""
+    words = [f"{name} died: {error}" for name, error in told["died"]]
+    words += [f"{name} does not end" for name in told["running"]]
+    return [Problem("lost", f"thread {one}") for one in words]
 
 
 def _rest(house: House, limit_seconds: float) -> float:

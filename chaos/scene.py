@@ -64,6 +64,8 @@ class Scene:
         #: What was refused after it had gone unanswered: only in the calm is that the last word.
         self.doubtful: list[tuple[str, Wish, Act]] = []
         self.asked = 0
+        #: Threads that an error ended, each with it.
+        self.died: list[tuple[str, str]] = []
         # No fault touches the control plane; it answers when a delivery has been answered.
         http = httpx.Client(base_url=order["control_url"], timeout=60, trust_env=False)
         self.post = Post(http, self.journal)

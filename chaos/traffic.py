@@ -5,6 +5,8 @@ and operators do. Started by the driver as `python -m chaos.traffic`.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from base.clock import wait_until
 from base.log import configure
@@ -16,13 +18,21 @@ from chaos.scene import PATIENCE_SECONDS, Scene
 def start_threads(scene: Scene) -> list[threading.Thread]:
     """This function will start every thread of the traffic."""
     threads = [
-        threading.Thread(target=work, name=name, daemon=True)
+        threading.Thread(target=partial(_work, scene, name, work), name=name, daemon=True)
         for part in (spending, holds, phones, changes, payments)
         for name, work in part.threads(scene)
     ]
     for thread in threads:
         thread.start()
     return threads
+
+
+def _work(scene: Scene, name: str, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException as error:
+        scene.died.append((name, repr(error)))
+        raise
 
 
 def main() -> None:
@@ -52,6 +62,7 @@ def main() -> None:
             "doubled": scenes[0].post.doubled,
             "late": scenes[0].post.late,
             "running": [thread.name for thread in threads if thread.is_alive()],
+            "died": scenes[0].died,
         }
 
     serve_orders(answer)

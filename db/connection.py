@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 
 from db.address import driver_url
 
-#: Seconds after which a silent network counts as a lost connection.
+#: Seconds after which a silent network, or server, counts as a lost connection: longer than a
+#: statement may take.
 _SILENCE_SECONDS = 8
+
+T = TypeVar("T")
+
+
+class _Impatient(psycopg.Connection[Any]):
+    """Leaves a server that does not answer, also where the network takes what it is sent for it: a
+    pooler's does, whose own server has vanished."""
+
+    def wait(self, gen: PQGen[T], *arguments: Any, **options: Any) -> T:
+        return super().wait(self._bounded(gen), *arguments, **options)
+
+    def _bounded(self, gen: PQGen[T]) -> PQGen[T]:
+        end = time.monotonic() + _SILENCE_SECONDS
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > end:
+                    # Closed first: whoever is told so must not take it for the server's own no.
+                    self.close()
+                    raise psycopg.OperationalError("the server says nothing")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
 def connect_alone(database_url: str, name: str) -> psycopg.Connection[Any]:
@@ -18,7 +46,7 @@ def connect_alone(database_url: str, name: str) -> psycopg.Connection[Any]:
 
     Raises: psycopg.OperationalError when there is none within 2 s.
     """
-    return psycopg.connect(
+    return _Impatient.connect(
         driver_url(database_url),
         autocommit=True,
         connect_timeout=2,

@@ -38,8 +38,9 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
     """This function will make a client; a worker asks for long retries, a ringer for none.
 
     The address is one server's, or a service's behind Sentinels (base.addresses); those are asked
-    again with every new connection, so that it follows a failover. An address alone gives redis-py
-    no retries at all, so they are always given explicitly.
+    again with every new connection, so that it follows a failover, as it does where an address
+    leads to another server from then on. An address alone gives redis-py no retries at all, so they
+    are always given explicitly.
     """
     connection: dict[str, Any] = {
         "socket_timeout": timeout_seconds,
@@ -49,7 +50,10 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
     }
     service = sentinel_address(url)
     if service is None:
-        return redis.Redis.from_url(url, **connection)
+        one = redis.Redis.from_url(url, **connection)
+        pool = one.connection_pool
+        pool.connection_class = _following(pool.connection_class)
+        return one
     patience = {key: connection[key] for key in ("socket_timeout", "socket_connect_timeout")}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         service.sentinels,
@@ -71,6 +75,24 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
         **connection,
     )
     return client
+
+
+def _following(plain: Any) -> Any:
+    """A connection to an address that gives up a server that only reads: another one has taken its
+    place there. That of a service behind Sentinels does so by itself."""
+
+    class Following(plain):  # type: ignore[misc]
+        def read_response(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return super().read_response(*arguments, **options)
+            except redis.ResponseError as error:
+                # Before Redis 7, a script's own error bears the word only in the middle.
+                if not isinstance(error, redis.ReadOnlyError) and "-READONLY" not in str(error):
+                    raise
+                self.disconnect()
+                raise redis.ConnectionError(f"left: {error}") from None
+
+    return Following
 
 
 def run_id(client: redis.Redis) -> str:

@@ -32,7 +32,7 @@ class AlertKind(StrEnum):
     TOP_UP_DECLINED = "top_up_declined"
     #: Automatic top-up through the provider (the subject) has reached its cap of a day.
     TOP_UP_CAPPED = "top_up_capped"
-    #: What the provider says of a payment (the subject) cannot be settled here.
+    #: What the provider says of a payment, or of a refund (the subject), cannot be settled here.
     PAYMENT_UNSETTLED = "payment_unsettled"
     #: What the provider says of a dispute (the subject) cannot be settled here.
     DISPUTE_UNSETTLED = "dispute_unsettled"

@@ -79,8 +79,9 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
             )
     outcome = wallets.settle(session, organization_id, facts, now)
     _believe(outcome, facts)
+    subjects = [facts.external_id, *([facts.refund.external_id] if facts.refund else [])]
     for told in (None, organization_id):
-        clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, told, facts.external_id, now=now)
+        clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, told, *subjects, now=now)
     apply_posture(session, organization_id, now)
     return outcome
 
@@ -107,6 +108,24 @@ def tell_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now:
             "captured_micros": facts.captured_micros,
             "currency": facts.currency,
         },
+        now=now,
+    )
+
+
+def tell_unreadable(
+    session: Session, provider: str, external_id: str, refused: Refused, now: datetime
+) -> None:
+    """This function will raise the alert of a payment or refund whose provider's words are unknown.
+
+    To the house, since whose it is cannot be read either. Replay and clearing: as tell_unsettled.
+    """
+    raise_alert(
+        session,
+        AlertKind.PAYMENT_UNSETTLED,
+        None,
+        external_id,
+        severity=Severity.CRITICAL,
+        details={"provider": provider, "code": refused.code, "detail": refused.detail},
         now=now,
     )
 

@@ -18,6 +18,7 @@ from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.rows import (
     TALKING,
     call_and_wallet,
+    is_over,
     is_priced,
     mark_odd,
     note,
@@ -152,16 +153,20 @@ def settle_by_hand(
 ) -> WalletOutcome:
     """This function will settle a call whose cost nothing else can tell, by an operator's word.
 
-    It is over then for us, whatever its provider says. Units: `duration_ms` 0 to 43,260,000.
-    Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled, WhoAndWhy, InvalidNote.
+    It is over then for us, whatever its provider says; also one that goes on although the company
+    has settled it, which is charged only where the company's word charged nothing. Units:
+    `duration_ms` 0 to 43,260,000. Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled,
+    WhoAndWhy, InvalidNote.
     """
     if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
-    if is_priced(call):
+    if is_priced(call) and is_over(call):
         raise CallSettled(call_id)
     note_act(session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now)
     cost = rate_of(call).cost_micros(duration_ms)
+    if is_priced(call) and call.cost_micros and cost != call.cost_micros:
+        raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
 
 

@@ -17,6 +17,7 @@ from db.address import driver_url
 from domain import holds, operators, wallet
 from domain.calls import reserving
 from domain.calls.rates import set_rate
+from tests.chaos.yes import answering_yes
 
 
 class AtRest:
@@ -232,6 +233,40 @@ def test_a_released_hold_that_is_still_open_is_lost(at_rest):
 def test_a_webhook_taken_in_and_not_kept_or_not_handled_is_lost(at_rest, change):
     at_rest.sql(change)
     assert at_rest.problems() == ["lost webhook"]
+
+
+def test_an_event_that_the_provider_sent_by_itself_and_nobody_handled_is_lost(at_rest):
+    # Given a message of Vapi's, whose job is done without it
+    at_rest.world.receive("call:status-update:ended", "status-update", b"{}")
+    at_rest.sql("UPDATE jobs SET done_at = now(), outcome = 'done', ring_at = NULL")
+    assert at_rest.problems() == ["lost webhook"]
+    # When it is handled, or concerns nobody, then all is well
+    for outcome in ("handled", "ignored"):
+        at_rest.sql(
+            f"UPDATE inbox SET handled_at = now(), outcome = '{outcome}'"
+            " WHERE external_id LIKE 'call:%'"
+        )
+        assert at_rest.problems() == []
+
+
+def test_a_message_that_was_answered_yes_and_is_not_kept_is_lost(at_rest):
+    # Given a call whose report was answered with 200, and nothing else
+    call_id, sandbox = phone(at_rest), at_rest.world.sandbox
+    take_phone(at_rest, call_id)
+    with answering_yes() as port:
+        sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
+        for kind in ("status-update", "end-of-call-report", "conversation-update"):
+            sandbox.control("POST", "/vapi/messages", {"type": kind, "call_id": call_id})
+    # Then those that have to be kept are missed
+    assert at_rest.problems() == ["lost webhook", "lost webhook"]
+    # When they are, then all is well
+    for kind in ("status-update:ended", "end-of-call-report:customer-ended-call"):
+        at_rest.world.receive(f"{call_id}:{kind}", kind.partition(":")[0], b"{}")
+    at_rest.sql(
+        "UPDATE jobs SET done_at = now(), outcome = 'done', ring_at = NULL",
+        "UPDATE inbox SET handled_at = now(), outcome = 'handled'",
+    )
+    assert at_rest.problems() == []
 
 
 def test_a_webhook_that_was_never_taken_in_is_lost(at_rest):

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from chaos.faults import KINDS, plan
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from base.clock import wait_until
+from chaos.faults import KINDS, Planned, plan, strike
+from cli.supervisor import Process, Supervisor
 
 
 def test_a_seed_gives_the_same_faults_at_the_same_times():
@@ -30,3 +40,38 @@ def test_what_lasts_long_is_not_begun_when_it_could_not_end_in_time():
     # Then no worker is frozen for longer than the run
     assert kinds
     assert "worker_frozen_past_lease" not in kinds
+
+
+@pytest.mark.parametrize("kind", ["worker_killed", "relay_frozen", "worker_frozen_asking"])
+def test_a_fault_that_found_nobody_is_none(world, urls, kind):
+    # Given a house of which no process runs
+    house = SimpleNamespace(
+        supervisor=Supervisor(), control=world.sandbox.control, owner_url=urls.owner_url
+    )
+    # When it is struck, then nothing was broken
+    assert not strike(house, Planned(0.0, kind, "1")).struck
+
+
+def test_a_worker_that_sleeps_already_is_not_woken_by_another_freeze():
+    # Given a worker that was frozen for longer than any lease
+    supervisor = Supervisor()
+    argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    supervisor.start(Process("billing-1", argv, dict(os.environ)))
+    house = SimpleNamespace(supervisor=supervisor)
+    try:
+        long = strike(house, Planned(0.0, "worker_frozen_past_lease", "1"))
+        assert (long.struck, long.seconds) == (True, 37.0)
+        assert wait_until(lambda: state_of(supervisor.pid("billing-1")) == "T", limit_seconds=10)
+        # When it is to be frozen again, for less, then nothing is done that could be undone
+        short = strike(house, Planned(0.0, "worker_frozen", "1"))
+        assert (short.struck, short.seconds) == (False, 0.0)
+        # And it wakes when the first is over
+        long.undo()
+        assert wait_until(lambda: state_of(supervisor.pid("billing-1")) != "T", limit_seconds=10)
+    finally:
+        supervisor.kill("billing-1", signal.SIGCONT)
+        supervisor.stop_all()
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

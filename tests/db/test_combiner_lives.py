@@ -18,6 +18,7 @@ from db.combiner import Combiner, Debit
 from db.engine import Database
 from db.staging import Staged
 from tests.conftest import PASSWORD
+from tests.cuttable import Way
 from tests.db.combining import ask, broken_links, keys_of, waiting_callers
 from tests.db.debtor import CALLERS
 from tests.db.support import at_once, scalar
@@ -193,3 +194,19 @@ def test_a_server_that_only_reads_is_left_and_the_next_connection_debits(shared,
     assert combiner.debit(ask(org, "second"))[0] == "OK"
     combiner.stop()
     assert keys_of(shared, org) == ["first", "second"]
+
+
+def test_a_server_that_says_nothing_is_left_and_the_next_connection_debits(shared, org):
+    # Given a connection over which no answer comes any more, although nobody has hung up
+    way = Way(shared.url)
+    door = Database(way.url, name="door")
+    assert door.combiner.debit(ask(org, "first"))[0] == "OK"
+    way.deaf.set()
+    with pytest.raises(OutcomeUnknown):
+        door.combiner.debit(ask(org, "second"))
+    # When the server can be reached again, then the same debit is taken, once
+    way.deaf.clear()
+    assert door.combiner.debit(ask(org, "second"))[0] == "OK"
+    assert keys_of(shared, org) == ["first", "second"]
+    door.close()
+    way.cut()

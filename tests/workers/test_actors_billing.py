@@ -11,6 +11,7 @@ from db.models import Alert, WalletEntry
 from db.retention import prune_jobs
 from domain import wallet
 from domain.job_acts import redrive_by_hand
+from providers.paypal import amounts
 from tests.domain.wallets_by_hand import bare_organization
 from tests.workers.scenes import another_thread, clear_faults, held, pay, release, run, stage_look
 
@@ -116,6 +117,27 @@ def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
     assert run(world, first) == "done"
     # Then it is credited, and told no more
     assert moved(world, organization) == [TEN]
+    assert told(world) == []
+
+
+def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
+    # Given a payment, and a part of it given back, in a currency that we do not know
+    organization = bare_organization(world.database)
+    world.do(lambda s, now: wallet.open_wallet(s, organization, "KWD", now))
+    capture_id = pay(world, organization, currency="KWD")
+    refund_id = give_back(world, capture_id, "3.00")
+    jobs = [stage_look(world, capture_id), stage_look(world, refund_id, "refund")]
+    assert [run(world, job) for job in jobs] == ["refused", "refused"]
+    assert sorted(told(world)) == sorted(
+        (None, subject, "INVALID_AMOUNT") for subject in (capture_id, refund_id)
+    )
+    # When we do, and an operator has the jobs run again
+    monkeypatch.setitem(amounts.DECIMALS, "KWD", 3)
+    for job in jobs:
+        world.do(lambda s, now, job=job: redrive_by_hand(s, job, by="ann", why="known", now=now))
+    assert [run(world, job) for job in jobs] == ["done", "done"]
+    # Then both are settled, and told no more
+    assert balance(world, organization) == 7_000_000
     assert told(world) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import psycopg
 import pytest
@@ -15,8 +15,17 @@ from cli.databases import derive_app_url
 from db.address import driver_url
 from db.models import InboxEvent, Job, JobAttempt
 from tests.conftest import PASSWORD
+from tests.cuttable import Way
 from tests.db.support import at_once
-from tests.workers.scenes import eventually, execute_sql, newest_attempt, ring, rung
+from tests.workers.scenes import (
+    LIMIT_SECONDS,
+    another_thread,
+    eventually,
+    execute_sql,
+    newest_attempt,
+    ring,
+    rung,
+)
 from workers import sieve as sieve_module
 from workers.sieve import Sieve
 
@@ -46,6 +55,23 @@ def is_untouched(world, event_id):
         None,
         None,
     ) and not world.read(JobAttempt, job_id=job.id)
+
+
+def test_a_server_that_says_nothing_is_left_and_the_next_connection_sifts(world):
+    # Given a connection over which no answer comes any more, although nobody has hung up
+    way = Way(world.settings.database_url)
+    sieve = Sieve(way.url, "sieve-a")
+    assert sieve.end_ignored([receive(world, "WH-1")]) == {"job_WH-1"}
+    way.deaf.set()
+    # When it is asked over, then what waits is left to the threads
+    second = receive(world, "WH-2")
+    with another_thread() as start, ExitStack() as at_the_end:
+        at_the_end.callback(way.cut)
+        assert start(sieve.end_ignored, [second]).result(LIMIT_SECONDS) == set()
+        # And the next is ended once the server can be reached again
+        way.deaf.clear()
+        assert sieve.end_ignored([second]) == {second}
+    sieve.close()
 
 
 def test_events_of_no_concern_are_marked_and_their_jobs_finished_together(world, sieve):

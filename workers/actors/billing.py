@@ -6,18 +6,27 @@ from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
 from domain import top_ups
-from domain.payments import record_payment, tell_unsettled
+from domain.payments import record_payment, tell_unreadable, tell_unsettled
 from workers.run import Run
 
 
 def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> None:
     """This function will read a payment back from its provider and settle it in the ledger.
 
-    It is refused, and an alert raised for a person, when it is nobody's of ours or the ledger
-    refuses it. Replay: the facts are cumulative, so a second look moves nothing. Raises: Refused
-    when the provider cannot be asked about it.
+    It is refused, and an alert raised for a person, when the provider's words cannot be read, it is
+    nobody's of ours, or the ledger refuses it. Replay: the facts are cumulative, so a second look
+    moves nothing. Raises: what the provider raises when it does not answer.
     """
-    facts = run.providers.billing(provider).get_payment(kind, external_id)
+    billing = run.providers.billing(provider)
+    try:
+        facts = billing.get_payment(kind, external_id)
+    except Refused as error:
+        unreadable = error
+        run.refuse(
+            unreadable,
+            lambda session: tell_unreadable(session, provider, external_id, unreadable, run.now),
+        )
+        return
 
     def record(session: Session) -> None:
         record_payment(session, facts, run.now)

@@ -9,6 +9,7 @@ import pytest
 from domain.calls import endings, status, watch
 from domain.calls.admission import withdraw
 from domain.calls.doors import DoorKind
+from domain.calls.settlement import CallSettled, NotSettled
 from domain.calls.ticks import Ticked
 from domain.calls.watch import ABSENT_SECONDS, expire_unasked
 from tests.domain.calls.calls_by_hand import CENT, OVER, Line, absent, execute
@@ -130,6 +131,28 @@ def test_one_that_talks_although_the_company_has_settled_it_is_ended_and_told(
     assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(15))) is None
     assert (line.cents(), line.alerts("call_not_ended")) == ((100 - seconds, 0, 0), [])
     assert [one.details["said_ms"] for one in line.alerts("call_differs")] == [9_000]
+
+
+@pytest.mark.parametrize(("by_company", "by_hand", "cents"), [(2, 2, 98), (0, 9, 91)])
+def test_one_that_the_company_settled_and_nobody_hears_the_end_of_is_over_by_an_operators_word(
+    line, by_company, by_hand, cents
+):
+    # Given one that talks although the company has settled it, and of whose end nobody tells
+    line.reserve("c1", seconds=30)
+    line.settle_by_api("c1", by_company, later(3))
+    line.hear(line.call(), "in_progress", later(5))
+    absent(line, later(ABSENT_SECONDS + 1), "c1")
+    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(600))) is not None
+    # When an operator says for how long it talked, and not otherwise than it was charged
+    if by_company:
+        with pytest.raises(NotSettled):
+            line.settle_by_hand("c1", 0, later(600))
+    line.settle_by_hand("c1", by_hand, later(601))
+    # Then it is over, and charged once
+    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(602))) is None
+    assert (line.cents(), line.call().settled_by) == ((cents, 0, 0), "operator")
+    with pytest.raises(CallSettled):
+        line.settle_by_hand("c1", by_hand, later(603))
 
 
 def test_one_that_is_settled_and_was_not_heard_to_talk_since_is_told_nothing(line):

@@ -1,0 +1,45 @@
+"""The traffic: what becomes of a thread that an error ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.clock import wait_until
+from chaos.run import traffic_problems
+from chaos.scene import Scene
+from chaos.traffic import start_threads
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_died_is_told_since_it_asked_for_nothing_more(urls, tmp_path):
+    # Given traffic whose payments, calls and changes have no sandbox to be made at
+    client = {
+        "organization_id": "org_none",
+        "hot": True,
+        "poor": False,
+        "subscription_id": "I-1",
+        "number_id": "n",
+    }
+    scene = Scene(
+        {
+            "seed": 1,
+            "holds": True,
+            "clients": [client],
+            "journal": str(tmp_path / "journal"),
+            "database_url": urls.app_url,
+            "redis_url": urls.redis_url,
+            "control_url": "http://127.0.0.1:1/_control",
+        }
+    )
+    # When it runs for a moment, and is stopped
+    threads = start_threads(scene)
+    assert wait_until(lambda: len(scene.died) >= 3, limit_seconds=20)
+    scene.stop()
+    for thread in threads:
+        thread.join(20)
+    scene.database.close()
+    # Then the run says who asked for nothing from then on
+    problems = traffic_problems({"died": scene.died, "running": []})
+    assert {one.kind for one in problems} == {"lost"}
+    told = {one.words.split()[1] for one in problems}
+    assert {"payments", "phone-0", "phone-1"} <= told

@@ -1,0 +1,121 @@
+"""Redis at one address, where another server takes its place: the old one lives on and only reads,
+and hangs up on nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from base.outcomes import HeldBack
+from cli.embedded import EmbeddedServers
+from db import circuits as under_test
+from db.ring import connect
+from tests.db.circuits_by_hand import BULK, call, circuits
+from tests.servers import server_folder
+from tests.workers.scenes import eventually
+
+
+class Address:
+    """A port of loopback that leads to a server's socket: to another one, for new connections,
+    once that has taken its place."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.follow(redis_url)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = [self._listener]
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def follow(self, redis_url: str) -> None:
+        self._path = redis_url.removeprefix("unix://").partition("?")[0]
+
+    def close(self) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._path)
+                self._ends += [client, server]
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+class Replaced:
+    """Two servers, and the address of the first until the second takes its place."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self._old, self._new = old, new
+        self.address = Address(old)
+
+    def replace(self) -> None:
+        """This function will have the second server take over, and the first only read."""
+        self.address.follow(self._new)
+        with connect(self._old) as client:
+            client.replicaof("127.0.0.1", "1")
+
+
+@pytest.fixture
+def pair():
+    with server_folder() as folder, contextlib.ExitStack() as stack:
+        old, new = (
+            stack.enter_context(EmbeddedServers(folder / name, fast=True, postgres=False)).redis_url
+            for name in ("old", "new")
+        )
+        made = Replaced(old, new)
+        stack.callback(made.address.close)
+        yield made
+
+
+def test_jobs_are_rung_for_and_heard_of_at_the_server_that_took_over(
+    world, processes, organization, pair
+):
+    # Given a worker and a relay that know Redis by its address
+    def stage() -> str:
+        return world.stage("enforce_organization", organization_id=organization)
+
+    def is_done(job_id: str) -> bool:
+        return world.job(job_id).outcome == "done"
+
+    worker = processes.worker("safety", REDIS_URL=pair.address.url)
+    relay = processes.relay(REDIS_URL=pair.address.url)
+    first = stage()
+    assert eventually(lambda: is_done(first))
+    # When another server takes its place
+    pair.replace()
+    # Then what is staged from then on is done
+    second = stage()
+    assert eventually(lambda: is_done(second), 40), (worker.said(), relay.said())
+
+
+def test_circuits_are_kept_at_the_server_that_took_over(monkeypatch, pair):
+    # Given circuits that are known by their address
+    monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.001)
+    with connect(pair.address.url, timeout_seconds=5) as client:
+        fleet = circuits(client)
+        assert call(fleet, BULK, "answered") == ""
+        # When another server takes its place, Then bulk waits no longer than to find that out
+        pair.replace()
+
+        def goes_out() -> bool:
+            with contextlib.suppress(HeldBack):
+                return call(fleet, BULK, "answered") == ""
+            return False
+
+        assert eventually(goes_out, 5)
