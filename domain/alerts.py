@@ -32,6 +32,8 @@ class AlertKind(StrEnum):
     TOP_UP_DECLINED = "top_up_declined"
     #: Automatic top-up through the provider (the subject) has reached its cap of a day.
     TOP_UP_CAPPED = "top_up_capped"
+    #: Another body came by a transmission (the subject), or under an event's id, that was taken in.
+    EVENT_DIFFERS = "event_differs"
     #: What the provider says of a payment, or of a refund (the subject), cannot be settled here.
     PAYMENT_UNSETTLED = "payment_unsettled"
     #: What the provider says of a dispute (the subject) cannot be settled here.

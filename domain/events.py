@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from base.facts import CallReport, DisputeReport, OtherReport, PaymentReport, Report
 from db.events import LockedEvent
 from domain import disputes, payments, subscriptions
+from domain.alerts import AlertKind, Severity, raise_alert
 from domain.calls.words import take_in_report
 
 
@@ -34,3 +35,23 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
         event.outcome = "handled"
     event.handled_at = now
     return event.outcome
+
+
+def tell_differs(
+    session: Session, source: str, transmission_id: str, external_id: str, now: datetime
+) -> None:
+    """This function will raise the alert of an event that came before, with another body.
+
+    Somebody may hold a genuine signature: PayPal's covers no more of a body than its CRC32, but
+    all of the transmission's id, so that whoever forges many is told of once. Replay: one that
+    stands is left as it is.
+    """
+    raise_alert(
+        session,
+        AlertKind.EVENT_DIFFERS,
+        None,
+        transmission_id,
+        severity=Severity.CRITICAL,
+        details={"source": source, "event": external_id},
+        now=now,
+    )

@@ -12,10 +12,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from base.settings import Settings
-from db.engine import Database
-from db.inbox import InboxBatcher
+from db.engine import Database, clock
+from db.inbox import InboxBatcher, Received
 from db.refusals import RefusalLog
 from db.ring import Ringer
+from domain.events import tell_differs
 from ingress.answers import on_error, on_http_exception
 from ingress.api.door import AT_ONCE_MAX, ApiDoor
 from ingress.api.routes import routes as api_routes
@@ -67,6 +68,7 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
         VapiProof(settings, CallAnswers(urgent, snapshot)),
         inbox=inbox,
         refusals=refusals,
+        database=database,
     )
 
     @asynccontextmanager
@@ -102,12 +104,21 @@ def _doors(
     *,
     inbox: InboxBatcher,
     refusals: RefusalLog,
+    database: Database,
 ) -> dict[str, Door]:
-    of_paypal = Door("paypal", paypal, inbox, refusals, differing_is_forged=True)
+    def tell_forged(event: Received) -> None:
+        transmission_id = event.transmission_id or event.external_id
+        database.run(
+            lambda session: tell_differs(
+                session, event.source, transmission_id, event.external_id, clock(session)
+            )
+        )
+
+    of_paypal = Door("paypal", paypal, inbox, refusals, tell_forged=tell_forged)
     # Twilio signs the whole body: another body under the same name is a repeat with more to say.
-    of_twilio = Door("twilio", twilio, inbox, refusals, differing_is_forged=False)
+    of_twilio = Door("twilio", twilio, inbox, refusals)
     # Vapi's id names a fact, and is ours: another body about it is the same word again.
-    of_vapi = Door("vapi", vapi, inbox, refusals, differing_is_forged=False)
+    of_vapi = Door("vapi", vapi, inbox, refusals)
     return {
         "/webhooks/paypal": of_paypal,
         "/api/webhooks/paypal": of_paypal,

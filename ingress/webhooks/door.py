@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
+from anyio import to_thread
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from structlog.stdlib import BoundLogger
 
 from base.ids import new_id
 from base.log import bound, get_logger
-from base.outcomes import ProviderUnavailable
+from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable
 from db.inbox import InboxBatcher, InboxUnavailable, Received, Verdict
 from db.refusals import RefusalLog
 from ingress.answers import Refusal, accept, problem_response
@@ -52,13 +53,14 @@ class Door:
         inbox: InboxBatcher,
         refusals: RefusalLog,
         *,
-        differing_is_forged: bool,
+        tell_forged: Callable[[Received], None] | None = None,
     ) -> None:
         self._source = source
         self._prove = prove
         self._inbox = inbox
         self._refusals = refusals
-        self._differing_is_forged = differing_is_forged
+        #: Tells a person of another body under an id seen before; without it, that is a repeat.
+        self._tell_forged = tell_forged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """This function will answer one delivery: 2xx only once its event is committed."""
@@ -95,10 +97,14 @@ class Door:
             raise _later("It cannot be verified now.") from None
         except InboxUnavailable as error:
             raise _later(f"It cannot be stored now ({error}).") from None
-        if verdict is Verdict.DIFFERS and self._differing_is_forged:
+        if verdict is Verdict.DIFFERS and self._tell_forged is not None:
             self._log(correlation_id).error(
                 "another body under an id seen before", external_id=event.external_id
             )
+            try:
+                await to_thread.run_sync(self._tell_forged, event)
+            except (NotYet, OutcomeUnknown) as error:
+                self._log(correlation_id).warning("no alert", error=str(error))
             raise Refusal(401, "Not proved to be the provider's", "Its id came with another body.")
         return verdict
 

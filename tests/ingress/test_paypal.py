@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from base.clock import wait_until
 from base.settings import Settings
-from db.models import InboxEvent, Job
+from db.models import Alert, InboxEvent, Job
 from providers.paypal import certificates
 from tests.ingress.house import SUSPENDED, Message, paypal_event
 from tests.providers.support import SAMPLES
@@ -131,11 +131,14 @@ def test_another_body_under_a_genuine_signature_is_refused(world, ingress):
     path = f"/paypal/events/{first['event_id']}/redeliver"
     (forged,) = ingress.sandbox.control("POST", path, {"forge": "body_crc"})
 
-    # Then it is refused, and what was stored is as it was
+    # Then it is refused, what was stored is as it was, and a person is told
     assert forged["status_code"] == 401
     (after,) = world.read(InboxEvent)
     assert after.body == before.body
     assert len(world.read(Job)) == 1
+    (alert,) = world.read(Alert, kind="event_differs")
+    assert (alert.organization_id, alert.subject) == (None, before.transmission_id)
+    assert (alert.severity, alert.details["source"]) == ("critical", "paypal")
 
     # And the genuine one may still come again
     assert ingress.sandbox.control("POST", path, {})[0]["status_code"] == 200
