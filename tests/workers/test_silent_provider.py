@@ -8,7 +8,7 @@ from base.enums import EndCause
 from domain.calls import endings, reserving
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
-from tests.workers.scenes import eventually, want
+from tests.workers.scenes import clear_faults, eventually, want
 
 MANY = 20
 
@@ -64,3 +64,19 @@ def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world,
     brand = world.brands(customer.id)[0]
     job_id = want(world, brand.id, "suspended")
     assert eventually(lambda: world.job(job_id).done_at is not None, 30)
+
+
+def test_subaccounts_that_cannot_be_suspended_do_not_delay_a_freeze(world, processes):
+    # Given many to be suspended, and a Twilio that takes every question and answers none
+    customers = [world.customer() for _ in range(MANY)]
+    world.sandbox.fault("twilio", "delay", seconds=60)
+    processes.worker("safety", threads=2)
+    processes.relay()
+    jobs = [want(world, world.brands(one.id)[0].id, "suspended") for one in customers]
+    assert eventually(lambda: world.sandbox.requests(provider="twilio"))
+    # When somebody's standing is looked through, then that is done all the same
+    job_id = world.stage("enforce_organization", organization_id=customers[0].id)
+    assert eventually(lambda: world.job(job_id).done_at is not None)
+    # And once Twilio answers, all are suspended
+    clear_faults(world)
+    assert eventually(lambda: all(world.job(one).outcome == "done" for one in jobs), 60)
