@@ -5,6 +5,8 @@ Those about an answer that is missing or uncertain stand in base.outcomes.
 
 from __future__ import annotations
 
+from base.outcomes import ProviderUnavailable
+
 
 class ForgedWebhook(Exception):
     """The message is not proved to come from the provider: answer 401, and keep nothing of it."""
@@ -12,6 +14,10 @@ class ForgedWebhook(Exception):
 
 class MalformedWebhook(Exception):
     """The message comes from the provider, but says nothing that can be recorded: answer 400."""
+
+
+class ProviderSilent(ProviderUnavailable):
+    """Nobody answered: no connection stood, or the answer to a question was lost."""
 
 
 class CertificateUnavailable(Exception):

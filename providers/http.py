@@ -23,6 +23,7 @@ import httpx
 import tenacity
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
+from providers.errors import ProviderSilent
 from providers.line import Line, Passage
 
 #: Seconds until a connection must stand, and until more of an answer must come.
@@ -138,7 +139,7 @@ def exchange(
     left = deadline.remaining_seconds()
     if left <= 0:
         raise ProviderUnavailable("no time left to ask")
-    lost = ProviderUnavailable if repeatable else OutcomeUnknown
+    lost = ProviderSilent if repeatable else OutcomeUnknown
     with line.passage(left) if line else nullcontext(Passage()) as passage:
         try:
             with client.stream(method, url, timeout=_timeout(deadline), **request) as response:
@@ -149,7 +150,7 @@ def exchange(
             # That we had no connection free says nothing of the provider.
             if not isinstance(error, httpx.PoolTimeout):
                 passage.lost()
-            raise ProviderUnavailable(f"not reached: {type(error).__name__}") from None
+            raise ProviderSilent(f"not reached: {type(error).__name__}") from None
         except (httpx.HTTPError, httpx.StreamError) as error:
             passage.lost()
             raise lost(f"the answer was lost: {type(error).__name__}") from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from base.facts import DisputeFacts, PaymentFacts, SubscriptionFacts
 from base.outcomes import ProviderUnavailable, Refused
-from providers.errors import CredentialsRejected
+from providers.errors import CredentialsRejected, ProviderSilent
 from providers.http import (
     RETRY_WINDOW_SECONDS,
     Answer,
@@ -29,11 +29,14 @@ from providers.line import Line
 from providers.paypal.disputes import dispute_facts
 from providers.paypal.fields import is_resource_id
 from providers.paypal.readings import capture_id_of, payment_facts, subscription_facts
+from providers.turns import Turns
 
 #: A token is renewed this many seconds before it ends; PayPal's live about nine hours.
 _TOKEN_MARGIN_SECONDS = 60.0
 #: A token whose life is not told is used for this many seconds.
 _TOKEN_SECONDS_DEFAULT = 300.0
+#: Seconds until one comes again who was told that another waits already: as long as waiting takes.
+_TURN_SECONDS = 12.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class PayPalApi:
         self._window_seconds = window_seconds
         self._line = line
         self._client = build_client(base_url)
+        self._turns = Turns(line, _TURN_SECONDS)
         self._lock = threading.RLock()
         self._token: _Token | None = None
 
@@ -152,7 +156,8 @@ class PayPalApi:
             )
             return _resource_of(answer, external_id, named)
 
-        return ask_again(ask, deadline)
+        with self._turns.wait():
+            return ask_again(ask, deadline)
 
     def _send(self, method: str, path: str, deadline: Deadline, **request: Any) -> Answer:
         # Every question asked here changes nothing at PayPal.
@@ -179,7 +184,7 @@ class PayPalApi:
         # Those who wait for the lock find the token that the first of them fetched.
         try:
             if not self._lock.acquire(timeout=deadline.remaining_seconds()):
-                raise ProviderUnavailable("no token in time")
+                raise ProviderSilent("no token in time")
             held = self._token
             if held and held.text != refused and time.monotonic() < held.renew_at:
                 return held.text

@@ -22,6 +22,7 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
 from providers.line import Line
+from providers.turns import Turns
 from providers.twilio import calls
 from providers.twilio.answers import raise_for_error
 from providers.twilio.transport import TWILIO_URL, Transport
@@ -29,6 +30,8 @@ from providers.twilio.transport import TWILIO_URL, Transport
 #: Seconds for which a subaccount's token is remembered: a token that was rolled is found out soon.
 TOKEN_TTL_SECONDS = 600.0
 _TOKENS_MAX = 1024
+#: Seconds until one comes again who was told that another waits already: as long as waiting takes.
+_TURN_SECONDS = 5.0
 
 _SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 #: The SDK is given this in place of the process's environment, where TWILIO_EDGE or TWILIO_REGION
@@ -57,6 +60,7 @@ class TwilioApi:
         self._line = line
         self._clock = clock
         self._client = build_client(self._base_url or TWILIO_URL)
+        self._turns = Turns(line, _TURN_SECONDS)
         self._lock = threading.Lock()
         self._tokens: OrderedDict[str, tuple[float, str]] = OrderedDict()
 
@@ -71,7 +75,8 @@ class TwilioApi:
         CredentialsRejected.
         """
         try:
-            account = self._fetch(sid)
+            with self._turns.wait():
+                account = self._fetch(sid)
         except Refused as error:
             if error.code == "SUBACCOUNT_MISSING":
                 return SubaccountFacts(sid, TwilioStatus.ABSENT)
@@ -97,7 +102,8 @@ class TwilioApi:
             raise Refused("PARENT_ACCOUNT", "the parent's own state is never changed")
         accounts = self._accounts(Deadline.after(self._window_seconds))
         try:
-            account = accounts(sid).update(status=status.value)
+            with self._turns.wait():
+                account = accounts(sid).update(status=status.value)
         except TwilioException as error:
             raise_for_error(error, sid)
         except (ValueError, TypeError, AttributeError):
@@ -116,7 +122,8 @@ class TwilioApi:
         """
         self._check_sid(sid)
         deadline = self._deadline(window_seconds)
-        return calls.live_calls(self._sdk(deadline), sid, deadline)
+        with self._turns.wait():
+            return calls.live_calls(self._sdk(deadline), sid, deadline)
 
     def complete_call(
         self, sid: str, call_sid: str, *, window_seconds: float | None = None
@@ -128,7 +135,8 @@ class TwilioApi:
         OutcomeUnknown, ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
-        return calls.complete_call(self._sdk(self._deadline(window_seconds)), sid, call_sid)
+        with self._turns.wait():
+            return calls.complete_call(self._sdk(self._deadline(window_seconds)), sid, call_sid)
 
     def call_is_live(
         self, sid: str, call_sid: str, *, window_seconds: float | None = None
@@ -140,7 +148,8 @@ class TwilioApi:
         """
         self._check_sid(sid)
         deadline = self._deadline(window_seconds)
-        return calls.call_is_live(self._sdk(deadline), sid, call_sid, deadline)
+        with self._turns.wait():
+            return calls.call_is_live(self._sdk(deadline), sid, call_sid, deadline)
 
     def cached_token(self, sid: str) -> str | None:
         """This function will give a token that needs no question to Twilio, or None."""

@@ -17,6 +17,7 @@ from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 from providers.http import RETRY_WINDOW_SECONDS, Answer, Deadline, ask_again, build_client, exchange
 from providers.line import Line
+from providers.turns import Turns
 from providers.vapi.fields import read_object
 from providers.vapi.readings import call_facts, call_id_of
 
@@ -28,6 +29,8 @@ _PATH = re.compile(r"/[!-~]*")
 _ADDRESS_LENGTH_MAX = 2_000
 #: What Vapi answers about a call that is over, or that it never knew.
 _GONE = (404, 410)
+#: Seconds until one comes again who was told that another waits already: as long as waiting takes.
+_TURN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class VapiApi:
         self._window_seconds = window_seconds
         self._line = line
         self._client = build_client(self._base_url)
+        self._asking, self._telling = Turns(line, _TURN_SECONDS), Turns(line, _TURN_SECONDS)
 
     def close(self) -> None:
         """This function will close the connections that stand."""
@@ -89,7 +93,8 @@ class VapiApi:
             )
             return self._read(answer, external_id)
 
-        return ask_again(ask, deadline)
+        with self._asking.wait():
+            return ask_again(ask, deadline)
 
     def say(self, control_url: str, text: str, *, then_end: bool) -> bool:
         """This function will have a living call speak, and end after it if so asked.
@@ -108,15 +113,17 @@ class VapiApi:
         return self._tell(control_url, {"type": "end-call"})
 
     def _tell(self, control_url: str, order: dict[str, Any]) -> bool:
-        answer = exchange(
-            self._client,
-            "POST",
-            self._checked(control_url),
-            line=self._line,
-            repeatable=False,
-            deadline=Deadline.after(self._window_seconds),
-            json=order,
-        )
+        address = self._checked(control_url)
+        with self._telling.wait():
+            answer = exchange(
+                self._client,
+                "POST",
+                address,
+                line=self._line,
+                repeatable=False,
+                deadline=Deadline.after(self._window_seconds),
+                json=order,
+            )
         if answer.status < 300:
             return True
         if answer.status in _GONE:

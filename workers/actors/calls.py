@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
 from base.log import get_logger
-from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
+from base.outcomes import HeldBack, NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from db.call_models import Call
 from domain.calls import endings, watch
 from domain.calls.endings import Round
@@ -39,7 +39,7 @@ def end_call(run: Run, organization_id: str, call_id: str) -> None:
     if round_ is None:
         run.record(lambda _: None)
         return
-    found, told = _tell_vapi(run, round_)
+    found, told, held_back_seconds = _tell_vapi(run, round_)
     if found is not None and found.facts.status is CallStatus.ENDED:
         run.record(_taking_in(run, organization_id, call_id, found))
         return
@@ -50,7 +50,10 @@ def end_call(run: Run, organization_id: str, call_id: str) -> None:
         seconds = endings.end_round(
             session, organization_id, call_id, round_, told=told, now=run.now
         )
-        return None if seconds is None else Later(seconds, "it has not ended yet")
+        if seconds is None:
+            return None
+        # No sooner than if it had waited for Vapi itself.
+        return Later(max(seconds, held_back_seconds), "it has not ended yet")
 
     run.record(end)
 
@@ -125,25 +128,31 @@ def expire_holds(run: Run, organization_id: str) -> None:
     watch.expire_unasked(run.own, organization_id, run.now)
 
 
-def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str]]:
-    """What Vapi says of the call, and what it was told and took."""
+def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], float]:
+    """What Vapi says of the call, what it was told and took, and for how long it is not asked."""
     found: VapiCall | None = None
+    told: list[str] = []
+    held_back_seconds = 0.0
     if round_.provider_call_id is None:
-        return None, []
+        return found, told, held_back_seconds
     try:
         # It also says where the call is controlled: no message's word is taken for that.
         found = run.providers.vapi.get_call(round_.provider_call_id)
-        if found is None or found.control_url is None:
-            return found, []
-        if found.facts.status is CallStatus.ENDED:
-            return found, []
-        if round_.speaks:
-            taken = run.providers.vapi.say(found.control_url, round_.text, then_end=True)
-            return found, ["say"] if taken else []
-        return found, ["end"] if run.providers.vapi.end(found.control_url) else []
+        is_live = found is not None and found.facts.status is not CallStatus.ENDED
+        if found is not None and is_live and found.control_url is not None:
+            told = _order(run, round_, found.control_url)
+    except HeldBack as error:
+        held_back_seconds = error.delay_seconds
     except _NO_WORD as error:
         log.warning("vapi was not told", call=round_.provider_call_id, error=str(error))
-        return found, []
+    return found, told, held_back_seconds
+
+
+def _order(run: Run, round_: Round, control_url: str) -> list[str]:
+    if round_.speaks:
+        taken = run.providers.vapi.say(control_url, round_.text, then_end=True)
+        return ["say"] if taken else []
+    return ["end"] if run.providers.vapi.end(control_url) else []
 
 
 def _tell_twilio(run: Run, round_: Round) -> list[str]:

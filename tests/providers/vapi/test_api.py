@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
 
 from base.clock import wait_until
-from base.enums import CallStatus
-from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
+from base.enums import CallClass, CallStatus, Provider
+from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
+from base.routes import Route
 from providers.errors import CredentialsRejected
+from providers.line import Line
 from providers.vapi.api import VapiApi
 from tests.providers.support import Loopback, Reply, json_reply
 from tests.providers.vapi.messages_by_hand import CALL, ENDED, call
@@ -250,3 +253,29 @@ def test_what_controls_a_call_stands_in_no_log_and_no_text(api, sandbox, caplog)
     assert "/control" not in repr(found) + str(found)
     ours = [one for one in caplog.records if not one.name.startswith("httpx")]
     assert [one.getMessage() for one in ours if "/control" in one.getMessage()] == []
+
+
+def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox):
+    # Given safety calls, one of which has waited in vain
+    known, call_id = sandbox.info["vapi"], begun(sandbox)
+    line = Line(Route(Provider.VAPI, "vapi", CallClass.SAFETY))
+    api = VapiApi(known["api_key"], known["base_url"], window_seconds=2, line=line)
+    fault = sandbox.fault("vapi", "hold")
+    with pytest.raises(ProviderUnavailable):
+        api.get_call(call_id)
+    # When another waits, then a third does not
+    before = sandbox.fault_now(fault)["hits"]
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(api.get_call, call_id)
+        assert wait_until(
+            lambda: sandbox.fault_now(fault)["hits"] > before, limit_seconds=LIMIT_SECONDS
+        )
+        with pytest.raises(HeldBack):
+            api.get_call(call_id)
+        assert isinstance(waits.exception(LIMIT_SECONDS), ProviderUnavailable)
+    # And once it answers, all ask as before
+    sandbox.control("DELETE", "/faults")
+    with ThreadPoolExecutor(4) as pool:
+        assert api.get_call(call_id) is not None
+        assert all(pool.map(api.get_call, [call_id] * 4))
+    api.close()

@@ -1,0 +1,82 @@
+"""A provider that says nothing keeps nobody from freezing and suspending, however many wait."""
+
+from __future__ import annotations
+
+import uuid
+
+from base.enums import EndCause
+from domain.calls import endings, reserving
+from domain.calls.rates import Rate, set_rate
+from domain.calls.rows import call_and_wallet
+from tests.workers.scenes import clear_faults, eventually, want
+
+MANY = 20
+
+
+def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
+    # Given a customer with many calls, and a Vapi that takes every question and answers none
+    customer = world.customer(micros=100_000_000)
+    ids = [f"c{number}" for number in range(MANY)]
+
+    def reserve(session, now):
+        set_rate(session, customer.id, Rate(60_000, 1), by="me", why="test", now=now)
+        for call_id in ids:
+            reserving.reserve_for_call(
+                session,
+                customer.id,
+                call_id=call_id,
+                provider_call_id=str(uuid.uuid4()),
+                estimated_seconds=5,
+                now=now,
+            )
+
+    def end(session, now):
+        for call_id in ids:
+            call, _ = call_and_wallet(session, customer.id, call_id)
+            assert endings.decide_ending(session, call, EndCause.OPERATOR, now)
+
+    world.do(reserve)
+    world.sandbox.fault("vapi", "delay", seconds=60)
+    processes.worker("safety", threads=2)
+    processes.relay()
+    # When all of them are to end
+    world.do(end)
+    assert eventually(lambda: world.sandbox.requests(provider="vapi"))
+    # Then what freezes and what suspends is done all the same
+    brand = world.brands(customer.id)[0]
+    for job_id in (
+        world.stage("enforce_organization", organization_id=customer.id),
+        want(world, brand.id, "suspended"),
+    ):
+        assert eventually(lambda job_id=job_id: world.job(job_id).done_at is not None)
+
+
+def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world, processes):
+    # Given many events, and a PayPal that takes every question and answers none
+    customer = world.customer()
+    world.sandbox.fault("paypal", "delay", seconds=60)
+    processes.worker("safety", threads=2)
+    processes.relay()
+    for number in range(MANY):
+        world.stage("look_at_subscription", provider="paypal", external_id=f"I-{number}")
+    assert eventually(lambda: world.sandbox.requests(provider="paypal"))
+    # When somebody is suspended, then it is done all the same
+    brand = world.brands(customer.id)[0]
+    job_id = want(world, brand.id, "suspended")
+    assert eventually(lambda: world.job(job_id).done_at is not None, 30)
+
+
+def test_subaccounts_that_cannot_be_suspended_do_not_delay_a_freeze(world, processes):
+    # Given many to be suspended, and a Twilio that takes every question and answers none
+    customers = [world.customer() for _ in range(MANY)]
+    world.sandbox.fault("twilio", "delay", seconds=60)
+    processes.worker("safety", threads=2)
+    processes.relay()
+    jobs = [want(world, world.brands(one.id)[0].id, "suspended") for one in customers]
+    assert eventually(lambda: world.sandbox.requests(provider="twilio"))
+    # When somebody's standing is looked through, then that is done all the same
+    job_id = world.stage("enforce_organization", organization_id=customers[0].id)
+    assert eventually(lambda: world.job(job_id).done_at is not None)
+    # And once Twilio answers, all are suspended
+    clear_faults(world)
+    assert eventually(lambda: all(world.job(one).outcome == "done" for one in jobs), 60)
