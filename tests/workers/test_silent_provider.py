@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
+
 from base.enums import EndCause
 from domain.calls import endings, reserving
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from tests.workers.scenes import clear_faults, eventually, want
 
-MANY = 20
+#: All at once they would keep two threads for longer than the limit.
+MANY, LIMIT_SECONDS = 40, 60.0
 
 
 def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
@@ -48,7 +51,9 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
         world.stage("enforce_organization", organization_id=customer.id),
         want(world, brand.id, "suspended"),
     ):
-        assert eventually(lambda job_id=job_id: world.job(job_id).done_at is not None)
+        assert eventually(
+            lambda job_id=job_id: world.job(job_id).done_at is not None, LIMIT_SECONDS
+        )
 
 
 def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world, processes):
@@ -63,9 +68,10 @@ def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world,
     # When somebody is suspended, then it is done all the same
     brand = world.brands(customer.id)[0]
     job_id = want(world, brand.id, "suspended")
-    assert eventually(lambda: world.job(job_id).done_at is not None, 30)
+    assert eventually(lambda: world.job(job_id).done_at is not None, LIMIT_SECONDS)
 
 
+@pytest.mark.timeout(240)
 def test_subaccounts_that_cannot_be_suspended_do_not_delay_a_freeze(world, processes):
     # Given many to be suspended, and a Twilio that takes every question and answers none
     customers = [world.customer() for _ in range(MANY)]
@@ -76,7 +82,7 @@ def test_subaccounts_that_cannot_be_suspended_do_not_delay_a_freeze(world, proce
     assert eventually(lambda: world.sandbox.requests(provider="twilio"))
     # When somebody's standing is looked through, then that is done all the same
     job_id = world.stage("enforce_organization", organization_id=customers[0].id)
-    assert eventually(lambda: world.job(job_id).done_at is not None)
+    assert eventually(lambda: world.job(job_id).done_at is not None, LIMIT_SECONDS)
     # And once Twilio answers, all are suspended
     clear_faults(world)
-    assert eventually(lambda: all(world.job(one).outcome == "done" for one in jobs), 60)
+    assert eventually(lambda: all(world.job(one).outcome == "done" for one in jobs), LIMIT_SECONDS)

@@ -255,27 +255,28 @@ def test_what_controls_a_call_stands_in_no_log_and_no_text(api, sandbox, caplog)
     assert [one.getMessage() for one in ours if "/control" in one.getMessage()] == []
 
 
-def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox):
+def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox, monkeypatch):
     # Given safety calls, one of which has waited in vain
+    monkeypatch.setattr("providers.turns._SILENT_SECONDS", 0.0)
     known, call_id = sandbox.info["vapi"], begun(sandbox)
     line = Line(Route(Provider.VAPI, "vapi", CallClass.SAFETY))
-    api = VapiApi(known["api_key"], known["base_url"], window_seconds=2, line=line)
-    fault = sandbox.fault("vapi", "hold")
+    api = VapiApi(known["api_key"], known["base_url"], window_seconds=SANDBOX_SECONDS, line=line)
+    fault = sandbox.fault("vapi", "drop")
     with pytest.raises(ProviderUnavailable):
         api.get_call(call_id)
+    sandbox.control("DELETE", f"/faults/{fault}")
     # When another waits, then a third does not
-    before = sandbox.fault_now(fault)["hits"]
+    fault = sandbox.fault("vapi", "hold", times=1)
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(api.get_call, call_id)
         assert wait_until(
-            lambda: sandbox.fault_now(fault)["hits"] > before, limit_seconds=LIMIT_SECONDS
+            lambda: sandbox.fault_now(fault)["held"] == 1, limit_seconds=SANDBOX_SECONDS
         )
         with pytest.raises(HeldBack):
             api.get_call(call_id)
-        assert isinstance(waits.exception(LIMIT_SECONDS), ProviderUnavailable)
-    # And once it answers, all ask as before
-    sandbox.control("DELETE", "/faults")
+        # And once it is answered, all ask as before
+        sandbox.control("POST", f"/faults/{fault}/release")
+        assert waits.result(SANDBOX_SECONDS) is not None
     with ThreadPoolExecutor(4) as pool:
-        assert api.get_call(call_id) is not None
         assert all(pool.map(api.get_call, [call_id] * 4))
     api.close()
