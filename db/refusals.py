@@ -23,6 +23,8 @@ LIST_MAX = 1_000
 #: Refusals listed of one second at most; all of them are counted.
 _PER_SECOND_MAX = 100
 _FLUSH_SECONDS = 1.0
+#: Seconds that one flush may take: a server that says nothing ends none by itself.
+_WRITE_SECONDS = 5.0
 
 
 class RefusalLog:
@@ -64,12 +66,13 @@ class RefusalLog:
         self._listed.clear()
         self._counts = Counter()
         try:
-            await self._write(listed, counts)
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._write(listed, counts)
         except BaseException as error:
             # Counted again with the next flush, of which the stop that cut this one off makes one
             # more; the list is only a sample anyway.
             self._counts.update(counts)
-            if not isinstance(error, psycopg.Error):
+            if not isinstance(error, psycopg.Error | TimeoutError):
                 raise
             log.warning("refusals not written", error=type(error).__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,6 +22,8 @@ log = get_logger(__name__)
 
 #: Seconds for the threads that fetch to see that they shall not: they wait for Redis at most.
 _FETCHERS_SECONDS = 2.0
+#: Seconds that handing back may take: a Redis that says nothing is asked again and again.
+_HAND_BACK_SECONDS = 5.0
 
 
 class StopSignals:
@@ -53,15 +56,23 @@ def stop_worker(worker: Worker, *, limit_seconds: float, hurry: Callable[[], boo
     end = time.monotonic() + _FETCHERS_SECONDS
     for consumer in worker.consumers.values():
         consumer.join(max(0.0, end - time.monotonic()))
-    _hand_back(worker)
+    _hand_back_soon(worker, hurry)
 
     def still_running() -> int:
         return sum(thread.is_alive() for thread in worker.workers)
 
     wait_until(lambda: hurry() or not still_running(), limit_seconds=limit_seconds)
     # A thread that waited for a message when it was told to stop may have taken none or one.
-    _hand_back(worker)
+    _hand_back_soon(worker, hurry)
     return still_running()
+
+
+def _hand_back_soon(worker: Worker, hurry: Callable[[], bool]) -> None:
+    handing = threading.Thread(target=_hand_back, args=(worker,), name="hand-back", daemon=True)
+    handing.start()
+    wait_until(lambda: hurry() or not handing.is_alive(), limit_seconds=_HAND_BACK_SECONDS)
+    if handing.is_alive():
+        log.warning("not handed back in time; left to the relay")
 
 
 def _hand_back(worker: Worker) -> None:

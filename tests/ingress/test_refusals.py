@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -128,5 +129,29 @@ def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatc
         await log.stop()
 
     # When it has stopped, then the count is there
+    asyncio.run(refuse_and_stop())
+    assert counts(world) == [("paypal", 401, 1)]
+
+
+def test_a_database_that_says_nothing_keeps_no_ingress_from_stopping(world, way, monkeypatch):
+    # Given a server that goes silent once it is asked to write
+    connect = psycopg.AsyncConnection.connect
+    monkeypatch.setattr(refusals, "_WRITE_SECONDS", 0.5)
+
+    async def then_silent(*arguments, **options):
+        made = await connect(*arguments, **options)
+        way.deaf.set()
+        return made
+
+    async def refuse_and_stop():
+        log = refusals.RefusalLog(way.url)
+        log.add("paypal", 401, "forged")
+        with monkeypatch.context() as patch:
+            patch.setattr(psycopg.AsyncConnection, "connect", then_silent)
+            await log.stop()
+        # When it speaks again, then what was refused is counted
+        way.deaf.clear()
+        await log.stop()
+
     asyncio.run(refuse_and_stop())
     assert counts(world) == [("paypal", 401, 1)]

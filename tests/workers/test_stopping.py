@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import psycopg
 import pytest
 import redis
@@ -36,6 +38,18 @@ def capture(world, organization):
 def hold(world, capture):
     """Has PayPal keep its answer back."""
     return world.sandbox.fault("paypal", "hold", match={"path_contains": capture}, times=1)
+
+
+def worker_that_looks_no_more(world, urls):
+    """This function will start a worker, end the thread that fetches, and give all three."""
+    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
+    worker = Worker(broker, queues={"safety"}, worker_timeout=50, worker_threads=1)
+    worker.start()
+    fetching = worker.consumers["safety"]
+    assert eventually(lambda: fetching.consumer is not None)
+    fetching.stop()
+    fetching.join(5)
+    return broker, worker, fetching
 
 
 def dead_letters(client: redis.Redis) -> list[bytes]:
@@ -94,19 +108,31 @@ def test_a_bell_whose_message_an_emptied_redis_has_lost_keeps_no_worker_from_sto
     world, urls, redis_client
 ):
     # Given a worker that has fetched a bell without its message, and not looked at it
-    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
-    worker = Worker(broker, queues={"safety"}, worker_timeout=50, worker_threads=1)
-    worker.start()
-    thread = worker.consumers["safety"]
-    assert eventually(lambda: thread.consumer is not None)
-    thread.stop()
-    thread.join(5)
+    broker, worker, fetching = worker_that_looks_no_more(world, urls)
     redis_client.rpush(f"{NAMESPACE}:safety", "job_lost.0")
-    thread.consumer.message_cache = broker.do_fetch("safety", 1)
-    assert thread.consumer.message_cache == [None]
+    fetching.consumer.message_cache = broker.do_fetch("safety", 1)
+    assert fetching.consumer.message_cache == [None]
 
     # When it is asked to stop, then it does
     assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
+    broker.close()
+
+
+def test_a_redis_that_takes_nothing_back_keeps_no_worker_from_stopping(
+    world, urls, redis_client, monkeypatch
+):
+    # Given a worker that has fetched a bell and not looked at it, and a Redis that says nothing
+    monkeypatch.setattr("workers.stop._HAND_BACK_SECONDS", 0.1)
+    broker, worker, fetching = worker_that_looks_no_more(world, urls)
+    ring(world, redis_client, world.stage("process_event", event_id="evt_none"))
+    fetching.consumer.message_cache = broker.do_fetch("safety", 1)
+    speaks = threading.Event()
+    monkeypatch.setattr(fetching, "requeue_messages", lambda _: speaks.wait(60))
+
+    # When it is asked to stop, then it does, and leaves the job to its row
+    assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
+    assert not speaks.is_set()
+    speaks.set()
     broker.close()
 
 
