@@ -118,4 +118,4 @@ def test_circuits_are_kept_at_the_server_that_took_over(monkeypatch, pair):
                 return call(fleet, BULK, "answered") == ""
             return False
 
-        assert eventually(goes_out, 5)
+        assert eventually(goes_out)
