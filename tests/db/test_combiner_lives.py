@@ -196,7 +196,10 @@ def test_a_server_that_only_reads_is_left_and_the_next_connection_debits(shared,
     assert keys_of(shared, org) == ["first", "second"]
 
 
-def test_a_server_that_says_nothing_is_left_and_the_next_connection_debits(shared, org):
+def test_a_server_that_says_nothing_is_left_and_the_next_connection_debits(
+    shared, org, monkeypatch
+):
+    monkeypatch.setattr("db.connection._SILENCE_SECONDS", 3)
     # Given a connection over which no answer comes any more, although nobody has hung up
     way = Way(shared.url)
     door = Database(way.url, name="door")

@@ -57,7 +57,8 @@ def is_untouched(world, event_id):
     ) and not world.read(JobAttempt, job_id=job.id)
 
 
-def test_a_server_that_says_nothing_is_left_and_the_next_connection_sifts(world):
+def test_a_server_that_says_nothing_is_left_and_the_next_connection_sifts(world, monkeypatch):
+    monkeypatch.setattr("db.connection._SILENCE_SECONDS", 3)
     # Given a connection over which no answer comes any more, although nobody has hung up
     way = Way(world.settings.database_url)
     sieve = Sieve(way.url, "sieve-a")
