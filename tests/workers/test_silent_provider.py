@@ -13,13 +13,13 @@ from domain.calls.rows import call_and_wallet
 from tests.workers.scenes import clear_faults, eventually, want
 
 #: All at once they would keep two threads for longer than the limit.
-MANY, LIMIT_SECONDS = 40, 60.0
+CALLS, MANY, LIMIT_SECONDS = 120, 40, 60.0
 
 
 def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
     # Given a customer with many calls, and a Vapi that takes every question and answers none
     customer = world.customer(micros=100_000_000)
-    ids = [f"c{number}" for number in range(MANY)]
+    ids = [f"c{number}" for number in range(CALLS)]
 
     def reserve(session, now):
         set_rate(session, customer.id, Rate(60_000, 1), by="me", why="test", now=now)
