@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from base.enums import CallClass
-from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable
-from providers.errors import ProviderSilent
+from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
+from providers.errors import CredentialsRejected, ProviderSilent
 from providers.line import Line
 
 #: Who was waited for in vain for longer than this is silent, in seconds: a quick no costs nobody
@@ -46,7 +46,8 @@ class Turns:
         except (ProviderSilent, OutcomeUnknown):
             self._is_silent = time.monotonic() - began > _SILENT_SECONDS
             raise
-        except ProviderUnavailable:
+        except (ProviderUnavailable, CredentialsRejected, Refused):
+            # A no is an answer.
             self._is_silent = False
             raise
         finally:

@@ -101,13 +101,13 @@ class TwilioApi:
         if sid == self._account_sid:
             raise Refused("PARENT_ACCOUNT", "the parent's own state is never changed")
         accounts = self._accounts(Deadline.after(self._window_seconds))
-        try:
-            with self._turns.wait():
+        with self._turns.wait():
+            try:
                 account = accounts(sid).update(status=status.value)
-        except TwilioException as error:
-            raise_for_error(error, sid)
-        except (ValueError, TypeError, AttributeError):
-            raise OutcomeUnknown("the answer cannot be read") from None
+            except TwilioException as error:
+                raise_for_error(error, sid)
+            except (ValueError, TypeError, AttributeError):
+                raise OutcomeUnknown("the answer cannot be read") from None
         changed_to = _status_of(account)
         if account.sid != sid or changed_to is None:
             raise OutcomeUnknown("the answer is about something else")

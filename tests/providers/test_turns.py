@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from base.enums import CallClass, Provider
-from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable
+from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from base.routes import Route
 from providers import turns as under_test
-from providers.errors import ProviderSilent
+from providers.errors import CredentialsRejected, ProviderSilent
 from providers.line import Line
 from providers.turns import Turns
 
@@ -62,10 +62,18 @@ def test_safety_calls_take_turns_until_one_is_answered(error):
     assert not is_held_back_beside_another(turns)
 
 
-def test_an_answer_that_is_a_no_is_an_answer():
+@pytest.mark.parametrize(
+    "no",
+    [
+        ProviderUnavailable("HTTP 503"),
+        Refused("SUBACCOUNT_MISSING", "HTTP 404"),
+        CredentialsRejected("HTTP 401"),
+    ],
+)
+def test_an_answer_that_is_a_no_is_an_answer(no):
     turns = turns_of(CallClass.SAFETY)
     fail(turns, ProviderSilent("not reached"))
-    fail(turns, ProviderUnavailable("HTTP 503"))
+    fail(turns, no)
     assert not is_held_back_beside_another(turns)
 
 
