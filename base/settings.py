@@ -5,6 +5,7 @@ A missing or wrong one is named in one clear line; no secret is ever shown.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,9 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from base.addresses import check_redis_address
+
+#: Source: PayPal's notifications_webhooks_v1 OpenAPI file, field webhook_id.
+_WEBHOOK_ID = re.compile(r"[A-Za-z0-9]{1,50}", re.ASCII)
 
 
 class SettingsError(Exception):
@@ -159,10 +163,12 @@ class Settings(BaseSettings):
 
     @field_validator("paypal_webhook_id")
     @classmethod
-    def _is_not_the_simulators(cls, value: str) -> str:
-        # PayPal's simulator signs for the literal WEBHOOK_ID, for anybody who asks it to.
+    def _is_an_id_of_ours(cls, value: str) -> str:
+        # PayPal's simulator signs for the literal WEBHOOK_ID at any developer's request.
         if value.upper() == "WEBHOOK_ID":
             raise ValueError("is the simulator's, for which anybody can have events signed")
+        if value and not _WEBHOOK_ID.fullmatch(value):
+            raise ValueError("must be 1 to 50 letters and digits, as the PayPal dashboard shows it")
         return value
 
 

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 _INSTANT = re.compile(
-    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})", re.ASCII
+    r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})"
+    r"(?:\.(\d+))?(?:[Zz]|([+-])(\d{2}):(\d{2}))",
+    re.ASCII,
 )
+#: RFC 3339 writes a leap second as :60; it is the instant at which the next minute begins.
+_LEAP_SECOND = 60
 
 
 def instant_of(value: object) -> datetime | None:
-    """This function will read an instant in UTC, or None when it is junk.
+    """Read an RFC 3339 instant in UTC; return None for anything else.
 
+    Decimals beyond the microsecond are cut off, and second 60 is the next minute's first second.
     PayPal writes `Z`, milliseconds, or an offset, and its simulator also a month 19; Vapi writes
-    milliseconds and `Z`. Source: RFC 3339.
+    milliseconds and `Z`. Source: RFC 3339; PayPal's OpenAPI files, schema date_time.
     """
-    if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+    if not isinstance(value, str):
         return None
+    match = _INSTANT.fullmatch(value)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    decimals, sign, offset_hours, offset_minutes = match.groups()[6:]
+    leap = timedelta(seconds=1 if second == _LEAP_SECOND else 0)
+    micros = int((decimals or "0")[:6].ljust(6, "0"))
     try:
-        return datetime.fromisoformat(value).astimezone(UTC)
+        zone = UTC if sign is None else _zone(sign, int(offset_hours), int(offset_minutes))
+        written = datetime(year, month, day, hour, minute, 59 if leap else second, micros, zone)
+        return written.astimezone(UTC) + leap
     except (ValueError, OverflowError):
         return None
+
+
+def _zone(sign: str, hours: int, minutes: int) -> timezone:
+    if hours > 23 or minutes > 59:
+        raise ValueError("an offset is less than a day")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(offset if sign == "+" else -offset)

@@ -36,23 +36,34 @@ _OUTCOMES = {
     "NONE": DisputeState.WON,
 }
 
+#: Who pays what the buyer gets back. Source: the same file, schema money_movement.
+_PAYERS = frozenset({"SELLER", "PAYMENT_PROCESSOR"})
+#: Movements that are not the disputed money. Source: the same file, schema money_movement_reason;
+#: REVERSED_TRANSACTION_FEE is its successor's (fund_movement_reason).
+_FEES = frozenset(
+    {"DISPUTE_SETTLEMENT_FEE", "DISPUTE_FEE", "CHARGEBACK_FEE", "REVERSED_TRANSACTION_FEE"}
+)
+
 
 def dispute_facts(found: dict[str, Any]) -> DisputeFacts:
-    """This function will read a dispute's state, its payment, and what is disputed or lost.
+    """Read a dispute's state, its payment, and the amount that is disputed or was lost.
 
-    Of a lost one it is what was refunded to the buyer, where PayPal says so. Raises: Refused
-    (UNKNOWN_STATUS, UNKNOWN_OUTCOME, SEVERAL_PAYMENTS, NO_CAPTURE, CURRENCY_MISMATCH),
-    InvalidAmount.
+    Of a lost dispute it is the seller's part, as `money_movements` shows it; where PayPal shows no
+    movements, what was refunded to the buyer; where it shows neither, the disputed amount.
+    Raises: Refused (UNKNOWN_STATUS, UNKNOWN_OUTCOME, UNKNOWN_MOVEMENT, SEVERAL_PAYMENTS,
+    NO_CAPTURE, NO_AMOUNT, CURRENCY_MISMATCH), InvalidAmount.
     """
     external_id = str(found["dispute_id"])
     outcome = found.get("dispute_outcome")
     outcome = outcome if isinstance(outcome, dict) else {}
     state = _state_of(found, outcome, external_id)
-    disputed_micros, currency = amount_of(found.get("dispute_amount"))
-    if state is DisputeState.LOST and outcome.get("amount_refunded") is not None:
-        disputed_micros, lost_currency = amount_of(outcome["amount_refunded"])
-        if lost_currency != currency:
-            raise Refused("CURRENCY_MISMATCH", "disputed and lost", external_id=external_id)
+    disputed_micros, currency = _amount_in(found, "dispute_amount", "dispute_asset", external_id)
+    if state is DisputeState.LOST:
+        lost = _lost(found, outcome, external_id)
+        if lost is not None:
+            disputed_micros, lost_currency = lost
+            if lost_currency != currency:
+                raise Refused("CURRENCY_MISMATCH", "disputed and lost", external_id=external_id)
     opened_at = instant_of(found.get("create_time"))
     return DisputeFacts(
         provider=Provider.PAYPAL,
@@ -64,6 +75,52 @@ def dispute_facts(found: dict[str, Any]) -> DisputeFacts:
         opened_at=opened_at,
         stated_at=instant_of(found.get("update_time")) or opened_at,
     )
+
+
+def _lost(
+    found: dict[str, Any], outcome: dict[str, Any], external_id: str
+) -> tuple[int, str] | None:
+    """Return what the seller lost, in micros and its currency; None where PayPal does not say."""
+    borne = _borne_by_seller(found, external_id)
+    if borne is not None:
+        return borne
+    if outcome.get("amount_refunded") is None and outcome.get("asset_refunded") is None:
+        return None
+    return _amount_in(outcome, "amount_refunded", "asset_refunded", external_id)
+
+
+def _borne_by_seller(found: dict[str, Any], external_id: str) -> tuple[int, str] | None:
+    """Sum the settlement that the seller paid: its debits less its credits.
+
+    None where no movement tells who paid the settlement, the seller or PayPal. Fees are not part of
+    the payment, so they are never taken from its wallet.
+    """
+    listed = found.get("money_movements")
+    micros, currencies = 0, set()
+    for one in listed if isinstance(listed, list) else []:
+        movement = one if isinstance(one, dict) else {}
+        party, reason = movement.get("affected_party"), movement.get("reason")
+        if party == "BUYER" or reason in _FEES:
+            continue
+        sign = {"DEBIT": 1, "CREDIT": -1}.get(str(movement.get("type")))
+        if sign is None or party not in _PAYERS or reason != "DISPUTE_SETTLEMENT":
+            raise Refused("UNKNOWN_MOVEMENT", "dispute", external_id=external_id)
+        amount_micros, currency = _amount_in(movement, "amount", "asset", external_id)
+        currencies.add(currency)
+        if party == "SELLER":
+            micros += sign * amount_micros
+    if len(currencies) > 1:
+        raise Refused("CURRENCY_MISMATCH", "the money movements", external_id=external_id)
+    if micros < 0:
+        raise Refused("UNKNOWN_MOVEMENT", "the seller gained", external_id=external_id)
+    return (micros, currencies.pop()) if currencies else None
+
+
+def _amount_in(found: dict[str, Any], amount: str, asset: str, external_id: str) -> tuple[int, str]:
+    if found.get(amount) is None and found.get(asset) is not None:
+        # A cryptocurrency: only a person can say what it is worth in the wallet's currency.
+        raise Refused("NO_AMOUNT", f"{asset} in place of {amount}", external_id=external_id)
+    return amount_of(found.get(amount))
 
 
 def _state_of(found: dict[str, Any], outcome: dict[str, Any], external_id: str) -> DisputeState:
@@ -81,11 +138,17 @@ def _state_of(found: dict[str, Any], outcome: dict[str, Any], external_id: str) 
 def _payment_of(found: dict[str, Any], external_id: str) -> str:
     listed = found.get("disputed_transactions")
     transactions = listed if isinstance(listed, list) else []
-    if len(transactions) > 1:
-        # Which part of the amount belongs to which payment is a person's to say.
+    named = [
+        one.get("seller_transaction_id") if isinstance(one, dict) else None for one in transactions
+    ]
+    # PayPal may list one transaction several times, for each of its items.
+    ids = {str(one) if is_resource_id(one) else None for one in named}
+    if len(ids) > 1:
+        # A person must say which part of the amount belongs to which payment.
         raise Refused("SEVERAL_PAYMENTS", "dispute", external_id=external_id)
-    for one in transactions:
-        payment_id = one.get("seller_transaction_id") if isinstance(one, dict) else None
-        if is_resource_id(payment_id):
-            return str(payment_id)
-    raise Refused("NO_CAPTURE", "the dispute does not name its payment", external_id=external_id)
+    payment_id = ids.pop() if ids else None
+    if payment_id is None:
+        raise Refused(
+            "NO_CAPTURE", "the dispute does not name its payment", external_id=external_id
+        )
+    return payment_id

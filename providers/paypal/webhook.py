@@ -48,7 +48,8 @@ _HEADERS = frozenset(
     }
 )
 _TRANSMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,49}")
-_WEBHOOK_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
+#: Source: PayPal's notifications_webhooks_v1 OpenAPI file, field webhook_id.
+_WEBHOOK_ID = re.compile(r"[A-Za-z0-9]{1,50}")
 
 
 class VerifiedWebhook(NamedTuple):
@@ -117,8 +118,9 @@ class PayPalWebhookVerifier:
         age_max: timedelta = TRANSMISSION_AGE_MAX,
         ahead_max: timedelta = TRANSMISSION_AHEAD_MAX,
     ) -> None:
-        # PayPal's simulator signs for WEBHOOK_ID with the live certificate, for anybody who asks.
-        if not _WEBHOOK_ID.fullmatch(webhook_id) or webhook_id.upper() == "WEBHOOK_ID":
+        # The simulator's id, WEBHOOK_ID, has an underscore: it can never be configured. PayPal
+        # signs for it at any developer's request.
+        if not _WEBHOOK_ID.fullmatch(webhook_id):
             raise SettingsError("PAYPAL_WEBHOOK_ID: is not the id of a webhook of ours")
         self.certificates = certificates
         self._webhook_id = webhook_id

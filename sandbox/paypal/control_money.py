@@ -43,11 +43,15 @@ class NewDispute(Asked):
     also: list[str] = Field(default=[], max_length=10)
     value: Value | None = None
     currency: Currency | None = None
+    #: A cryptocurrency that is disputed in place of the amount, such as BTC.
+    asset: str | None = Field(default=None, pattern=r"^[A-Z]{3,10}$")
 
 
 class Outcome(Asked):
     outcome_code: str = Field(pattern=r"^[A-Z_]{1,64}$")
     refunded: Value | None = None
+    #: What the seller paid of it; PayPal paid the rest. None: no money movement is shown.
+    borne_by_seller: Value | None = None
 
 
 class Again(Asked):
@@ -120,25 +124,28 @@ class MoneyControl:
         return await self._answer(Told(f"PAYMENT.REFUND.{asked.status}", "refund", refund), asked)
 
     async def add_dispute(self, request: Request) -> Response:
-        """This function will dispute a payment, whole or in part, and tell of it."""
+        """Dispute a payment, whole or in part, and deliver the event."""
         asked = await understand(request, NewDispute)
         capture = self._sandbox.paypal.captures.get(asked.capture_id)
         if capture is None:
             return refuse("no such capture", 404)
         currency = asked.currency or capture["amount"]["currency_code"]
         amount = money(asked.value or capture["amount"]["value"], currency)
-        dispute = open_dispute(self._sandbox.paypal, [asked.capture_id, *asked.also], amount)
+        asset = {"asset_symbol": asked.asset, "quantity": "0.5"} if asked.asset else None
+        ids = [asked.capture_id, *asked.also]
+        dispute = open_dispute(self._sandbox.paypal, ids, amount, asset)
         return await self._answer(tell_of_dispute("CREATED", dispute), asked, 201)
 
     async def resolve(self, request: Request) -> Response:
-        """This function will end a dispute with any outcome and tell of it."""
+        """End a dispute with any outcome and deliver the event."""
         asked = await understand(request, Outcome)
         dispute = self._sandbox.paypal.disputes.get(request.path_params["id"])
         if dispute is None:
             return refuse("no such dispute", 404)
-        currency = dispute["dispute_amount"]["currency_code"]
+        currency = dispute.get("dispute_amount", {}).get("currency_code", "USD")
         refunded = money(asked.refunded, currency) if asked.refunded else None
-        resolve_dispute(dispute, asked.outcome_code, refunded)
+        borne = money(asked.borne_by_seller, currency) if asked.borne_by_seller else None
+        resolve_dispute(dispute, asked.outcome_code, refunded, borne)
         return await self._answer(tell_of_dispute("RESOLVED", dispute), asked)
 
     async def reopen(self, request: Request) -> Response:

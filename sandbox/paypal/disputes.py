@@ -5,12 +5,16 @@ Source: PayPal's customer_disputes_v1 specification, from which states and outco
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from sandbox.exchange import Json, iso_ms, letters
 from sandbox.paypal.state import LINKS_URL, PayPalState
 
 
-def open_dispute(state: PayPalState, capture_ids: list[str], amount: Json) -> Json:
-    """This function will dispute captures, or a part of them, as a buyer would."""
+def open_dispute(
+    state: PayPalState, capture_ids: list[str], amount: Json, asset: Json | None = None
+) -> Json:
+    """Dispute captures, or a part of them, as a buyer would; an asset takes the amount's place."""
     now = iso_ms()
     dispute_id = f"PP-D-{letters(6)}"
     dispute: Json = {
@@ -27,7 +31,7 @@ def open_dispute(state: PayPalState, capture_ids: list[str], amount: Json) -> Js
         ],
         "reason": "UNAUTHORISED",
         "status": "OPEN",
-        "dispute_amount": amount,
+        **({"dispute_amount": amount} if asset is None else {"dispute_asset": asset}),
         "dispute_life_cycle_stage": "CHARGEBACK",
         "dispute_channel": "INTERNAL",
         "links": [
@@ -42,13 +46,39 @@ def open_dispute(state: PayPalState, capture_ids: list[str], amount: Json) -> Js
     return dispute
 
 
-def resolve_dispute(dispute: Json, outcome_code: str, refunded: Json | None) -> None:
-    """This function will end a dispute; `refunded` is what the buyer got, where that is told."""
+def resolve_dispute(
+    dispute: Json, outcome_code: str, refunded: Json | None, borne: Json | None = None
+) -> None:
+    """End a dispute. `refunded` is what the buyer got, `borne` what of it the seller paid.
+
+    What is None is not shown. What the seller did not pay, PayPal did.
+    """
+    now = iso_ms()
     dispute["status"] = "RESOLVED"
-    dispute["update_time"] = iso_ms()
+    dispute["update_time"] = now
     dispute["dispute_outcome"] = {"outcome_code": outcome_code}
     if refunded is not None:
         dispute["dispute_outcome"]["amount_refunded"] = refunded
+    if borne is None:
+        return
+    total = refunded or dispute["dispute_amount"]
+    rest = Decimal(total["value"]) - Decimal(borne["value"])
+    paid_by_paypal = {**total, "value": f"{rest:f}"}
+    dispute["money_movements"] = [
+        {
+            "affected_party": party,
+            "amount": amount,
+            "initiated_time": now,
+            "type": kind,
+            "reason": "DISPUTE_SETTLEMENT",
+        }
+        for party, kind, amount in (
+            ("SELLER", "DEBIT", borne),
+            ("PAYMENT_PROCESSOR", "DEBIT", paid_by_paypal),
+            ("BUYER", "CREDIT", total),
+        )
+        if Decimal(amount["value"])
+    ]
 
 
 def reopen_dispute(dispute: Json) -> None:
@@ -56,6 +86,7 @@ def reopen_dispute(dispute: Json) -> None:
     dispute["status"] = "UNDER_REVIEW"
     dispute["update_time"] = iso_ms()
     dispute.pop("dispute_outcome", None)
+    dispute.pop("money_movements", None)
 
 
 def newest_about(state: PayPalState, capture_id: str) -> Json | None:

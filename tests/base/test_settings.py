@@ -49,6 +49,10 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
         ("PUBLIC_URL", "ftp://x"),
         ("PAYPAL_BASE_URL", "paypal"),
         ("PAYPAL_WEBHOOK_ID", "webhook_id"),
+        ("PAYPAL_WEBHOOK_ID", "8PT597110X-687430"),
+        ("PAYPAL_WEBHOOK_ID", "8PT597110X_687430"),
+        ("PAYPAL_WEBHOOK_ID", " 8PT597110X687430"),
+        ("PAYPAL_WEBHOOK_ID", "x" * 51),
         ("PAYPAL_ENVIRONMENT", "test"),
         ("WEBHOOK_BODY_BYTES_MAX", "1"),
         ("TWILIO_UNSURE_SECONDS", "0"),
@@ -56,6 +60,11 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
 )
 def test_a_wrong_setting_is_named_in_one_line(monkeypatch, name, value):
     assert f"{name}: " in refusal(monkeypatch, **{name: value})
+
+
+def test_a_webhook_id_of_letters_and_digits_is_accepted(monkeypatch):
+    monkeypatch.setenv("PAYPAL_WEBHOOK_ID", "8PT597110X687430LKGECATA")
+    assert load_settings().paypal_webhook_id == "8PT597110X687430LKGECATA"
 
 
 def test_several_wrong_settings_are_named_together(monkeypatch):

@@ -143,6 +143,57 @@ def test_a_lost_dispute_and_the_reversal_that_tells_of_it_take_once(world, org, 
     assert (balance(world, org), reasons(world, org)) == (7_000_000, [])
 
 
+def test_lost_dispute_takes_only_what_the_seller_paid(world, org, capture):
+    # Given a dispute over 10.00 of which PayPal pays the buyer 7.50 and we 2.50
+    dispute = open_dispute(world, capture)
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    assert balance(world, org) == 1_000_000
+    ask(
+        world,
+        f"disputes/{dispute}/resolve",
+        outcome_code="RESOLVED_BUYER_FAVOUR",
+        refunded="10.00",
+        borne_by_seller="2.50",
+    )
+    # When it is lost
+    looked_at(world, dispute)
+    # Then 2.50 stays taken, and what PayPal paid is given back
+    assert (balance(world, org), reasons(world, org)) == (8_500_000, [])
+    given_back = ("give_back", 7_500_000)
+    assert moved(world, org) == [("topup", TEN), ("dispute", TEN), given_back]
+
+
+def test_lost_dispute_takes_nothing_when_paypal_paid_it_all(world, org, capture):
+    dispute = open_dispute(world, capture)
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    lost = {"outcome_code": "RESOLVED_BUYER_FAVOUR", "refunded": "10.00", "borne_by_seller": "0.00"}
+    ask(world, f"disputes/{dispute}/resolve", **lost)
+    looked_at(world, dispute)
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
+
+
+def test_dispute_is_settled_when_it_lists_its_payment_twice(world, org, capture):
+    dispute = open_dispute(world, capture, also=[capture])
+    tell(world, "CREATED", dispute, capture, capture)
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
+    assert alerts(world) == []
+
+
+def test_dispute_of_a_cryptocurrency_stays_frozen_for_a_person(world, org, capture):
+    # Given a dispute that names bitcoins in place of an amount
+    dispute = open_dispute(world, capture, asset="BTC")
+    tell(world, "CREATED", dispute, capture)
+    # When it is read back
+    assert ("look_at_dispute", "refused") in world.run_due()
+    # Then no money moved, the wallet stays frozen, and a person is told
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, ["dispute"])
+    (alert,) = alerts(world)
+    assert (alert.subject, alert.details["code"]) == (dispute, "NO_AMOUNT")
+
+
 def test_a_dispute_after_the_money_was_spent_is_owed_and_won_pays(world, org, capture):
     world.do(
         lambda session, now: wallet.debit(

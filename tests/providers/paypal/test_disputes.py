@@ -27,6 +27,9 @@ def api(loopback: Loopback) -> Iterator[PayPalApi]:
     built.close()
 
 
+BITCOIN = {"asset_symbol": "BTC", "quantity": "0.001"}
+
+
 def usd(value: str, currency: str = "USD") -> dict[str, str]:
     return {"value": value, "currency_code": currency}
 
@@ -88,6 +91,90 @@ def test_of_a_lost_dispute_only_what_was_refunded_is_lost(api, loopback):
     assert api.get_dispute(DISPUTE) == facts(DisputeState.LOST, 2_000_000)
 
 
+def moved(party: str, kind: str, value: str, reason: str = "DISPUTE_SETTLEMENT", **more: Any):
+    return {
+        "affected_party": party,
+        "type": kind,
+        "amount": usd(value),
+        "reason": reason,
+        "initiated_time": "2026-05-05T12:00:00.000Z",
+        **more,
+    }
+
+
+def lost(*movements: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "status": "RESOLVED",
+        "dispute_outcome": {
+            "outcome_code": "RESOLVED_BUYER_FAVOUR",
+            "amount_refunded": usd("7.50"),
+        },
+        "money_movements": list(movements),
+    }
+
+
+BUYERS = moved("BUYER", "CREDIT", "7.50")
+SELLERS = moved("SELLER", "DEBIT", "2.25")
+
+
+@pytest.mark.parametrize(
+    ("movements", "micros"),
+    [
+        ([BUYERS, SELLERS, moved("PAYMENT_PROCESSOR", "DEBIT", "5.25")], 2_250_000),
+        ([BUYERS, moved("PAYMENT_PROCESSOR", "DEBIT", "7.50")], 0),
+        ([BUYERS, moved("SELLER", "DEBIT", "7.50"), moved("SELLER", "CREDIT", "0.01")], 7_490_000),
+        ([SELLERS, moved("SELLER", "DEBIT", "15.00", "DISPUTE_FEE")], 2_250_000),
+        ([SELLERS, moved("SELLER", "DEBIT", "20.00", "CHARGEBACK_FEE")], 2_250_000),
+        ([SELLERS, moved("SELLER", "DEBIT", "0.50", "DISPUTE_SETTLEMENT_FEE")], 2_250_000),
+        ([], 7_500_000),
+        ([BUYERS], 7_500_000),
+        ([moved("SELLER", "DEBIT", "20.00", "CHARGEBACK_FEE")], 7_500_000),
+    ],
+)
+def test_lost_dispute_takes_the_sellers_part_alone(api, loopback, movements, micros):
+    holds(loopback, **lost(*movements))
+    assert api.get_dispute(DISPUTE) == facts(DisputeState.LOST, micros)
+
+
+def test_movements_say_nothing_while_a_dispute_is_open_or_won(api, loopback):
+    holds(loopback, money_movements=[SELLERS])
+    assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN)
+
+
+@pytest.mark.parametrize(
+    ("movement", "code"),
+    [
+        (moved("SELLER", "DEBIT", "1.00", amount=usd("1.00", "EUR")), "CURRENCY_MISMATCH"),
+        (moved("SELLER", "DEBIT", "1.00", amount=None, asset=BITCOIN), "NO_AMOUNT"),
+        (moved("SELLER", "DEBIT", "1.00", amount=None), "INVALID_AMOUNT"),
+        (moved("SELLER", "DEBIT", "-1.00"), "INVALID_AMOUNT"),
+        (moved("SELLER", "MOVED", "1.00"), "UNKNOWN_MOVEMENT"),
+        (moved("SELLER", "CREDIT", "9.00"), "UNKNOWN_MOVEMENT"),
+        (moved("SELLER", "DEBIT", "1.00", "GIFT"), "UNKNOWN_MOVEMENT"),
+        (moved("SELLER", "DEBIT", "1.00", reason=None), "UNKNOWN_MOVEMENT"),
+        (moved("PARTNER", "DEBIT", "1.00"), "UNKNOWN_MOVEMENT"),
+    ],
+)
+def test_lost_dispute_is_refused_when_a_movement_is_odd(api, loopback, movement, code):
+    holds(loopback, **lost(SELLERS, movement))
+    with pytest.raises(Refused) as caught:
+        api.get_dispute(DISPUTE)
+    assert caught.value.code == code
+
+
+def test_lost_dispute_is_refused_when_an_asset_was_refunded(api, loopback):
+    outcome = {"outcome_code": "ACCEPTED", "asset_refunded": BITCOIN}
+    holds(loopback, status="RESOLVED", dispute_outcome=outcome)
+    with pytest.raises(Refused) as caught:
+        api.get_dispute(DISPUTE)
+    assert caught.value.code == "NO_AMOUNT"
+
+
+def test_dispute_is_read_when_it_lists_one_payment_twice(api, loopback):
+    holds(loopback, disputed_transactions=[{"seller_transaction_id": CAPTURE}] * 2)
+    assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN)
+
+
 def test_without_an_update_it_is_as_old_as_its_beginning(api, loopback):
     holds(loopback, update_time=None)
     assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN, stated_at=OPENED)
@@ -106,9 +193,19 @@ def test_without_an_update_it_is_as_old_as_its_beginning(api, loopback):
         ({"disputed_transactions": ["x"]}, "NO_CAPTURE"),
         ({"disputed_transactions": [{"seller_transaction_id": "../x"}]}, "NO_CAPTURE"),
         (
-            {"disputed_transactions": [{"seller_transaction_id": CAPTURE}] * 2},
+            {
+                "disputed_transactions": [
+                    {"seller_transaction_id": CAPTURE},
+                    {"seller_transaction_id": "3C1"},
+                ]
+            },
             "SEVERAL_PAYMENTS",
         ),
+        (
+            {"disputed_transactions": [{"seller_transaction_id": CAPTURE}, {}]},
+            "SEVERAL_PAYMENTS",
+        ),
+        ({"dispute_amount": None, "dispute_asset": BITCOIN}, "NO_AMOUNT"),
         (
             {
                 "status": "RESOLVED",

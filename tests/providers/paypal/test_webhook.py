@@ -121,7 +121,9 @@ def test_the_simulators_messages_are_refused_with_a_webhook_of_our_own(name, loo
         proved(verifier, here, body, now=at)
 
 
-@pytest.mark.parametrize("webhook_id", ["WEBHOOK_ID", "webhook_id", "", "a b", "x" * 51, "a|b"])
+@pytest.mark.parametrize(
+    "webhook_id", ["WEBHOOK_ID", "webhook_id", "", "a b", "x" * 51, "a|b", "a-b", "a_b"]
+)
 def test_the_simulators_webhook_id_is_never_ours(webhook_id, verifier):
     with pytest.raises(SettingsError):
         PayPalWebhookVerifier(webhook_id=webhook_id, certificates=verifier.certificates)
@@ -154,6 +156,15 @@ def test_another_body_with_the_same_crc32_verifies_and_is_the_inboxs_to_refuse(v
     # The same transmission id is what gives the forgery away to whoever keeps the first body.
     genuine, other = (proved(verifier, headers, body, now=NOW) for body in (BODY, forged))
     assert genuine.transmission_id == other.transmission_id
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["2026-05-04t11:59:58z", "2026-05-04T11:58:60Z", "2026-05-04T11:59:58.12345678901Z"],
+)
+def test_webhook_is_proved_whatever_way_its_time_is_written(time, verifier, url, leaf):
+    headers = sign(leaf.key, BODY, url=url, time=time)
+    assert proved(verifier, headers, BODY, now=NOW).event_type == "PAYMENT.CAPTURE.COMPLETED"
 
 
 HEADERS = [
