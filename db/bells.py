@@ -12,13 +12,22 @@ from db.staging import Staged
 #: By `urgent`; said literally, so that the index of urgent bells answers the first.
 _OF_QUEUE = {True: " AND queue = 'safety'", False: " AND queue <> 'safety'"}
 
+#: How long until a job is notified again, by how often it has been before.
+_WAIT = "least(interval '15 seconds' * power(2, least(rings, 6)), interval '10 minutes')"
+_WAIT_URGENT = (
+    "CASE WHEN rings < 3 THEN interval '2 seconds' * power(2, rings) ELSE"
+    " least(interval '15 seconds' * power(2, least(rings - 3, 6)), interval '10 minutes') END"
+)
+
 
 def ring_due(session: Session, limit: int, *, urgent: bool) -> list[Staged]:
-    """This function will take up to `limit` jobs whose bell is due and set their next bell.
+    """Take up to `limit` jobs that are to be notified now, and set when each is notified next.
 
-    Urgent are those of the safety queue, which are to wait behind no backlog; else those of all
-    others are taken. The wait doubles from 15 s to 10 min with every ring, so that a long backlog
-    is not rung over and over. Several relays may call it at once: each gets other rows.
+    `urgent` takes those of the safety queue, which wait behind no backlog; otherwise those of all
+    other queues. The wait doubles with each notification, from 15 s to 10 min, so that a long
+    backlog is not notified over and over. A safety job is notified again after 2, 4 and 8 s first:
+    the worker that took its message may be dead or stopped. Several relays may call this at once;
+    each gets other rows.
     """
     rows = session.execute(
         text(
@@ -26,8 +35,8 @@ def ring_due(session: Session, limit: int, *, urgent: bool) -> list[Staged]:
             f" WHERE ring_at <= (SELECT clock_timestamp()){_OF_QUEUE[urgent]}"
             " ORDER BY ring_at LIMIT :limit"
             " FOR NO KEY UPDATE SKIP LOCKED)"
-            " UPDATE jobs SET rings = least(rings + 1, 1000), ring_at = clock_timestamp()"
-            " + least(interval '15 seconds' * power(2, least(rings, 6)), interval '10 minutes')"
+            " UPDATE jobs SET rings = least(rings + 1, 1000),"
+            f" ring_at = clock_timestamp() + {_WAIT_URGENT if urgent else _WAIT}"
             " FROM due WHERE jobs.id = due.id RETURNING jobs.id, jobs.name, jobs.queue"
         ),
         {"limit": limit},

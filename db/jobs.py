@@ -14,8 +14,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-#: A job rung more often than this without an outcome may be killing its workers.
+from base.enums import Queue
+
+#: A job notified more often than this without an outcome may be killing its workers. Safety jobs
+#: are notified sooner, so that as many notifications say less of them.
 RINGS_BEFORE_COMMITTED_CLAIM = 2
+_RINGS_OF_SAFETY = 4
 #: Longest error text and traceback kept of one attempt, in characters.
 _ERROR_LENGTH_MAX = 2_000
 _TRACEBACK_LENGTH_MAX = 20_000
@@ -62,6 +66,12 @@ class Claim:
     rings: int
     committed: bool
     started_at: datetime
+
+    @property
+    def may_kill_workers(self) -> bool:
+        """Whether it was notified so often without an outcome that its attempts must count."""
+        is_safety = self.queue == Queue.SAFETY
+        return self.rings > (_RINGS_OF_SAFETY if is_safety else RINGS_BEFORE_COMMITTED_CLAIM)
 
     @property
     def expected_attempt(self) -> int:

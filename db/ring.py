@@ -140,16 +140,26 @@ class Ringer:
     def __init__(self, redis_url: str) -> None:
         self._client = connect(redis_url)
         self._waiting: queue.SimpleQueue[Staged | None] = queue.SimpleQueue()
+        self._dropped = 0
+        self._next_log = 0.0
         self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
         self._thread.start()
 
     def ring(self, staged: list[Staged]) -> None:
         """This function will hand the jobs over and return at once."""
         if self._waiting.qsize() > _RINGER_CAPACITY:
-            log.warning("ringer is full; left to the relay", jobs=len(staged))
+            self._drop(len(staged))
             return
         for job in staged:
             self._waiting.put(job)
+
+    def _drop(self, count: int) -> None:
+        """Leave jobs to the relay, and log it once a second at most: this is in every request."""
+        self._dropped += count
+        now = time.monotonic()
+        if now >= self._next_log:
+            log.warning("ringer is full; left to the relay", jobs=self._dropped)
+            self._dropped, self._next_log = 0, now + 1
 
     def close(self) -> None:
         """This function will ring what is waiting and end the thread."""

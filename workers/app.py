@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
 import dramatiq
 from dramatiq.middleware import ShutdownNotifications, TimeLimit
@@ -22,8 +23,11 @@ from providers.registry import Providers
 from workers.actors import ACTORS
 from workers.broker import UNKNOWN_JOB, BellBroker
 from workers.execute import Executor
+from workers.fallback import THREADS as FALLBACK_THREADS
+from workers.fallback import Fallback
 from workers.fetch import Sift
 from workers.meter import Meter
+from workers.probe import RedisProbe
 from workers.sieve import SIFTED_QUEUES, Sieve
 from workers.stop import StopSignals, stop_worker
 
@@ -40,6 +44,8 @@ _UNKNOWN_LIMIT_SECONDS = 10
 _TRANSACTION_MARGIN_SECONDS = 5
 #: Seconds that the meter has to end the wallet that it is at.
 _METER_STOP_SECONDS = 6
+#: Connections of a worker for safety beside its threads': the meter's, and the fallback's.
+_SAFETY_CONNECTIONS = 1 + FALLBACK_THREADS
 #: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
 #: milliseconds; far below the heartbeat's timeout, since each look is a heartbeat too.
 _IDLE_WAIT_MS = 500
@@ -101,8 +107,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     database = Database(
         settings.database_url,
         name=name,
-        # One more than threads, for the meter.
-        pool_size=threads + 1,
+        pool_size=threads + (_SAFETY_CONNECTIONS if Queue.SAFETY in queues else 0),
         longest_seconds=longest + _TRANSACTION_MARGIN_SECONDS,
         after_commit=ringer.ring,
     )
@@ -120,15 +125,16 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     # Said by Dramatiq's own command line, which is not ours: it starts the clock of time limits.
     broker.emit_after("process_boot")
     worker.start()
-    meter = Meter(database) if Queue.SAFETY in queues else None
-    if meter is not None:
-        meter.start()
+    safety = _Safety(settings, database, executor, name) if Queue.SAFETY in queues else None
     log.info("worker started", queues=sorted(queues), threads=threads, worker=name)
     signals.wait()
     log.info("worker stopping", worker=name)
-    if meter is not None:
-        meter.stop(_METER_STOP_SECONDS)
-    unfinished = stop_worker(worker, limit_seconds=longest + 5, hurry=lambda: signals.count > 1)
+    limit_seconds = longest + 5
+    if safety is not None:
+        safety.stop_taking()
+    unfinished = stop_worker(worker, limit_seconds=limit_seconds, hurry=lambda: signals.count > 1)
+    if safety is not None:
+        unfinished += safety.stop(limit_seconds, hurry=lambda: signals.count > 1)
     ringer.close()
     if unfinished:
         # Their transactions end with the process; a lease is over when its time is, since what its
@@ -139,3 +145,23 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     sieve.close()
     database.close()
     log.info("worker stopped", worker=name)
+
+
+class _Safety:
+    """What a worker for safety runs beside its jobs: the meter, and the fallback without Redis."""
+
+    def __init__(
+        self, settings: Settings, database: Database, executor: Executor, name: str
+    ) -> None:
+        self._meter = Meter(database)
+        self._fallback = Fallback(database, RedisProbe(settings.redis_url, name), executor.execute)
+        self._meter.start()
+        self._fallback.start()
+
+    def stop_taking(self) -> None:
+        self._fallback.stop_taking()
+        self._meter.stop(_METER_STOP_SECONDS)
+
+    def stop(self, limit_seconds: float, hurry: Callable[[], bool]) -> int:
+        """Wait for the fallback's running jobs; give how many threads did not end in time."""
+        return self._fallback.stop(limit_seconds, hurry)

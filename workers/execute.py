@@ -19,7 +19,7 @@ from base.settings import Settings
 from db import jobs
 from db.busy import StatementTooSlow
 from db.engine import Database
-from db.jobs import RINGS_BEFORE_COMMITTED_CLAIM, Claim
+from db.jobs import Claim
 from domain.jobs import JOB_TYPES, call_class_of
 from providers.registry import Providers
 from workers.run import Run, set_cause
@@ -109,7 +109,7 @@ class Executor:
             )
             log.error("job dead", job_name=claim.name, error=error)
             attempt.buried = True
-        elif job.calls_provider or claim.failures or claim.rings > RINGS_BEFORE_COMMITTED_CLAIM:
+        elif job.calls_provider or claim.failures or claim.may_kill_workers:
             # Rung again and again without an outcome, a job may be what kills its workers: its
             # attempts have to count although no transaction of its own ever commits. Once one
             # has counted, so does each that follows.

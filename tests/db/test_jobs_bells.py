@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from db import bells, jobs
+from db.engine import clock
+from db.models import Job
 from tests.db.jobs_by_hand import (
     WAIT,
     change,
@@ -18,6 +20,9 @@ from tests.db.jobs_by_hand import (
     stage,
 )
 from tests.db.support import at_once, holding, hurried
+
+#: Every wait between two notifications that there may be, in seconds.
+WAITS = (2, 4, 8, 15, 30, 60, 120, 240, 480, 600)
 
 
 @pytest.fixture
@@ -58,13 +63,35 @@ def test_a_relay_passes_by_bells_that_another_is_just_ringing(database):
     assert other in ids
 
 
-def test_bells_ring_less_and_less_often_up_to_ten_minutes(database):
+def test_safety_job_is_notified_again_after_2_4_8_s_then_ever_later(database):
     job_id = stage(database)
+    for expected in (2, 4, 8, 15, 30, 60, 120, 240, 480, 600, 600):
+        assert next_ring_seconds(database, job_id, urgent=True) == expected
+    assert row(database, job_id).rings == 11
+
+
+def test_other_jobs_are_notified_again_after_15_s_then_ever_later(database):
+    job_id = stage(database, queue="billing")
     for expected in (15, 30, 60, 120, 240, 480, 600, 600):
-        change(database, job_id, "ring_at = clock_timestamp()")
-        assert ring_due(database) == [job_id]
-        assert expected - 10 < seconds_until(database, job_id, "ring_at") <= expected
+        assert next_ring_seconds(database, job_id, urgent=False) == expected
     assert row(database, job_id).rings == 8
+
+
+def next_ring_seconds(database, job_id, *, urgent):
+    """Notify of a job now, and give in how many seconds it is notified again."""
+    change(database, job_id, "ring_at = clock_timestamp()")
+
+    def ring(session):
+        before = clock(session)
+        (rung,) = bells.ring_due(session, 10, urgent=urgent)
+        assert rung.job_id == job_id
+        after = clock(session)
+        ring_at = session.get_one(Job, job_id, populate_existing=True).ring_at
+        # The wait counts from an instant between the two.
+        return (ring_at - after).total_seconds(), (ring_at - before).total_seconds()
+
+    least, most = database.run(ring)
+    return next(seconds for seconds in WAITS if least <= seconds <= most)
 
 
 def test_a_bell_rung_for_ever_does_not_overflow_its_counter(database):

@@ -50,14 +50,14 @@ def test_the_relay_rings_only_what_is_due_and_then_waits_longer_each_time(
     world, relay, redis_client, organization
 ):
     # Given one job that is due and one that is not
-    first, second = stage(world, organization, 2)
+    first, second = (world.stage("decide_top_up", organization_id=organization) for _ in range(2))
     relay.run_once()
-    redis_client.delete(f"{NAMESPACE}:safety")
+    redis_client.delete(f"{NAMESPACE}:billing")
     execute_sql(world, "UPDATE jobs SET ring_at = clock_timestamp() WHERE id = %s", first)
 
     # When the relay looks, it rings the one that is due
     assert relay.run_once() == 1
-    assert rung(redis_client) == [first]
+    assert rung(redis_client, "billing") == [first]
     assert world.job(second).rings == 0
 
     # Then it rings it no more for a while, and for longer each time

@@ -1,0 +1,186 @@
+"""Safety jobs run from PostgreSQL while Redis is stopped, killed, full or read-only."""
+
+from __future__ import annotations
+
+import contextlib
+
+import psycopg
+import pytest
+
+from cli.ports import free_ports
+from db.address import driver_url
+from db.models import JobAttempt, WalletFreeze
+from db.ring import connect
+from tests.killable_redis import killable_redis
+from tests.workers.scenes import eventually, execute_sql, held, release, ring, rung, want
+from workers.fallback import PROVIDER_THREADS, Fallback, Limits
+from workers.probe import RedisProbe
+
+#: A Redis that nobody finds.
+NOWHERE = "unix:///nowhere/valkey.sock?db=0"
+
+
+@pytest.fixture
+def own_redis():
+    with killable_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def start_fallback(world):
+    """Starts a fallback on a Redis; it is stopped after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(redis_url):
+            limits = Limits(probe_seconds=0.02, poll_seconds=0.02, after_seconds=0.1)
+            made = Fallback(
+                world.database, RedisProbe(redis_url, "test"), world.executor.execute, limits
+            )
+            made.start()
+            stack.callback(lambda: made.stop(20))
+            return made
+
+        yield start
+
+
+def freezes(world, organization_id):
+    """The reasons for which the wallet is frozen now."""
+    rows = world.read(WalletFreeze, organization_id=organization_id, lifted_at=None)
+    return [one.reason for one in rows]
+
+
+def close_subscription(world, customer):
+    """Have PayPal end the subscription and its event taken in by the ingress."""
+    path = f"/paypal/subscriptions/{customer.subscription_id}/status"
+    (told,) = world.sandbox.control("POST", path, {"status": "SUSPENDED"})["deliveries"]
+    assert told["status_code"] == 200, told
+
+
+@pytest.mark.parametrize("state", ["stopped", "killed", "full"])
+def test_closing_event_freezes_while_redis_takes_no_work(world, processes, own_redis, state):
+    # Given a customer, an ingress, a safety worker and a relay
+    customer = world.customer()
+    processes.environment["REDIS_URL"] = own_redis.url
+    (port,) = free_ports(1)
+    processes.ingress(port)
+    world.sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
+    worker = processes.worker("safety")
+    processes.relay()
+
+    # When Redis fails, and an event arrives that closes the only subscription
+    getattr(own_redis, f"make_{state}")()
+    close_subscription(world, customer)
+
+    # Then the wallet is frozen although Redis stays away
+    assert eventually(lambda: freezes(world, customer.id)), worker.said()
+    if state == "killed":
+        return
+
+    # And once Redis is back, what is left in it changes nothing, and jobs pass by it again
+    own_redis.mend()
+    later = world.stage("enforce_organization", organization_id=customer.id)
+    with connect(own_redis.url) as client:
+        ring(world, client, later)
+        assert eventually(lambda: world.job(later).outcome == "done")
+        assert eventually(lambda: rung(client) == [])
+    assert len(freezes(world, customer.id)) == 1
+
+
+def test_job_whose_message_is_in_stopped_redis_runs_once(world, processes, own_redis, organization):
+    # Given jobs whose messages wait in a Redis that is stopped before a worker comes
+    jobs = [world.stage("enforce_organization", organization_id=organization) for _ in range(8)]
+    with connect(own_redis.url) as client:
+        ring(world, client, *jobs, *jobs)
+        own_redis.make_stopped()
+        worker = processes.worker("safety", REDIS_URL=own_redis.url)
+
+        # When the worker has run them without Redis, and Redis comes back
+        assert eventually(lambda: all(world.job(one).done_at for one in jobs)), worker.said()
+        own_redis.mend()
+        assert eventually(lambda: rung(client) == [])
+
+        # Then each had one attempt
+        assert eventually(lambda: "redis_takes_work_again" in worker.said())
+    for job_id in jobs:
+        assert [one.outcome for one in world.read(JobAttempt, job_id=job_id)] == ["done"]
+
+
+def test_silent_provider_does_not_keep_fallback_from_freezing(world, start_fallback):
+    # Given a fallback all of whose threads for provider calls wait for Twilio
+    customers = [world.customer() for _ in range(PROVIDER_THREADS)]
+    fault = world.sandbox.fault("twilio", "hold", times=PROVIDER_THREADS)
+    for customer in customers:
+        want(world, customer.brand_ids[0], "suspended")
+    start_fallback(NOWHERE)
+    assert held(world, fault, PROVIDER_THREADS)
+
+    # When a job on our own database is due, Then it runs all the same
+    own = world.stage("enforce_organization", organization_id=customers[0].id)
+    assert eventually(lambda: world.job(own).outcome == "done")
+    assert world.sandbox.fault_now(fault)["held"] == PROVIDER_THREADS
+    release(world, fault)
+
+
+def test_fallback_takes_nothing_while_redis_takes_work(world, start_fallback, own_redis):
+    # Given a due job that nobody was notified of, and a Redis that works
+    job_id = world.stage("enforce_organization", organization_id="org_none")
+    fallback = start_fallback(own_redis.url)
+    probes = set()
+
+    def probed():
+        with connect(own_redis.url) as client:
+            probes.add(client.get("holdfast:probe:test"))
+        return len(probes) > 10
+
+    # When Redis was asked some times, Then the job is left to the relay
+    assert eventually(probed)
+    assert (world.job(job_id).rings, world.job(job_id).attempt) == (0, 0)
+    assert fallback.away_seconds is None
+
+    # Until Redis stops, and again once it is back
+    own_redis.make_full()
+    assert eventually(lambda: world.job(job_id).outcome == "refused")
+    assert fallback.away_seconds is not None
+    own_redis.mend()
+    assert eventually(lambda: fallback.away_seconds is None)
+
+
+def test_fallback_looks_once_more_when_redis_has_forgotten(world, start_fallback, own_redis):
+    # Given a Redis that works, and a job whose message it loses with all else
+    job_id = world.stage("enforce_organization", organization_id="org_none")
+    fallback = start_fallback(own_redis.url)
+    with connect(own_redis.url) as client:
+        assert eventually(lambda: client.get("holdfast:probe:test") is not None)
+        client.flushall()
+    # Then the job runs before any relay notifies of it
+    assert eventually(lambda: world.job(job_id).outcome == "refused")
+    assert eventually(lambda: fallback.away_seconds is None)
+
+
+def test_attempt_counts_when_job_was_taken_often_without_an_end(world, start_fallback):
+    # Given a job that was taken again and again and never ended, as one that kills its workers
+    job_id = world.stage("enforce_organization", organization_id="org_none")
+    execute_sql(world, "UPDATE jobs SET rings = 4 WHERE id = %s", job_id)
+    with psycopg.connect(driver_url(world.settings.database_url)) as holder:
+        holder.execute("LOCK TABLE organizations IN ACCESS EXCLUSIVE MODE")
+        start_fallback(NOWHERE)
+        # When it runs, Then the attempt is committed before its effect
+        assert eventually(lambda: world.job(job_id).attempt == 1)
+
+
+@pytest.mark.parametrize("state", ["stopped", "killed", "full", "read_only"])
+def test_probe_says_no_while_redis_takes_no_write(own_redis, state):
+    probe = RedisProbe(own_redis.url, "test")
+    assert [probe.takes_work(), probe.takes_work()] == [True, True]
+    getattr(own_redis, f"make_{state}")()
+    assert [probe.takes_work(), probe.takes_work()] == [False, False]
+    probe.close()
+
+
+def test_probe_says_no_once_when_redis_lost_the_last_write(own_redis):
+    probe = RedisProbe(own_redis.url, "test")
+    assert probe.takes_work()
+    with connect(own_redis.url) as client:
+        client.flushall()
+    assert [probe.takes_work(), probe.takes_work()] == [False, True]
+    probe.close()

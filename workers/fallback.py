@@ -1,0 +1,167 @@
+"""Runs due safety jobs straight from PostgreSQL while Redis takes no work.
+
+Redis only notifies. Without it the jobs still stand in PostgreSQL, and a closing event must not
+wait for it. Dramatiq's threads cannot help: they may be stuck in calls to a Redis that is silent.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from base.clock import wait_until
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown
+from db.due import take_due_safety
+from db.engine import Database
+from domain.jobs import JOB_TYPES
+from workers.probe import RedisProbe
+
+log = get_logger(__name__)
+
+#: Threads for jobs on our own database, and for jobs that call a provider. Apart, so that a
+#: provider that says nothing keeps no freeze waiting.
+OWN_THREADS = 4
+PROVIDER_THREADS = 4
+THREADS = OWN_THREADS + PROVIDER_THREADS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds between two looks, and for which looking goes on once Redis is back."""
+
+    probe_seconds: float = 0.25
+    poll_seconds: float = 0.15
+    #: Longer than until the relay's first notification of a job whose own one was lost.
+    after_seconds: float = 3.0
+
+
+@dataclass(frozen=True)
+class _Signals:
+    """What the threads are told: to take jobs from PostgreSQL, and to end."""
+
+    taking: threading.Event
+    stopped: threading.Event
+
+
+class Fallback:
+    """Watches Redis, and runs safety jobs by `execute` while it is away, from start() to stop()."""
+
+    def __init__(
+        self,
+        database: Database,
+        probe: RedisProbe,
+        execute: Callable[[str], str],
+        limits: Limits | None = None,
+    ) -> None:
+        self._probe = probe
+        self._limits = limits or Limits()
+        self._signals = _Signals(threading.Event(), threading.Event())
+        self._away_since: float | None = None
+        self._threads = [threading.Thread(target=self._watch, name="redis-probe", daemon=True)]
+        for calls_provider, count in ((False, OWN_THREADS), (True, PROVIDER_THREADS)):
+            names = [job.name for job in JOB_TYPES.values() if job.calls_provider is calls_provider]
+            look = _Look(database, names, self._limits.poll_seconds, self._signals)
+            self._threads += [
+                threading.Thread(
+                    target=_work, args=(look, execute), name=f"fallback-{number}", daemon=True
+                )
+                for number in range(count)
+            ]
+
+    @property
+    def away_seconds(self) -> float | None:
+        """For how long Redis has taken no work; None while it does."""
+        since = self._away_since
+        return None if since is None else time.monotonic() - since
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop_taking(self) -> None:
+        """Begin no further job. What runs goes on."""
+        self._signals.stopped.set()
+        # Wakes the threads that wait for Redis to go away.
+        self._signals.taking.set()
+
+    def stop(self, limit_seconds: float, hurry: Callable[[], bool] = lambda: False) -> int:
+        """Wait until the running jobs are over; give how many threads did not end in time."""
+        self.stop_taking()
+
+        def running() -> int:
+            return sum(thread.is_alive() for thread in self._threads)
+
+        wait_until(lambda: hurry() or not running(), limit_seconds=limit_seconds)
+        self._probe.close()
+        return running()
+
+    def _watch(self) -> None:
+        taking, stopped = self._signals.taking, self._signals.stopped
+        back_at = 0.0
+        while not stopped.is_set():
+            if not self._probe.takes_work():
+                back_at = 0.0
+                if self._away_since is None:
+                    self._away_since = time.monotonic()
+                    log.warning("redis_takes_no_work", safety_jobs="claimed from PostgreSQL")
+                    taking.set()
+            elif self._away_since is not None:
+                now = time.monotonic()
+                back_at = back_at or now
+                if now - back_at >= self._limits.after_seconds:
+                    away = round(back_at - self._away_since, 1)
+                    log.info("redis_takes_work_again", away_seconds=away)
+                    self._away_since = None
+                    taking.clear()
+            stopped.wait(self._limits.probe_seconds)
+        taking.set()
+
+
+class _Look:
+    """Finds the next job of these names, for one thread at a time."""
+
+    def __init__(
+        self, database: Database, names: Sequence[str], poll_seconds: float, signals: _Signals
+    ) -> None:
+        self._database = database
+        self._names = names
+        self._poll_seconds = poll_seconds
+        self._signals = signals
+        self._turn = threading.Lock()
+
+    @property
+    def is_over(self) -> bool:
+        return self._signals.stopped.is_set()
+
+    def pause(self) -> None:
+        self._signals.stopped.wait(self._poll_seconds)
+
+    def next_job(self) -> str | None:
+        """Wait until Redis is away, and give a due job, or None once if there is none."""
+        with self._turn:
+            self._signals.taking.wait()
+            if self.is_over:
+                return None
+            found = self._database.run(lambda session: take_due_safety(session, self._names))
+            if not found:
+                # While the turn is kept, so that PostgreSQL is asked once in this time.
+                self.pause()
+            return found[0] if found else None
+
+
+def _work(look: _Look, execute: Callable[[str], str]) -> None:
+    while not look.is_over:
+        try:
+            job_id = look.next_job()
+            if job_id is not None and execute(job_id) in ("taken", "unknown"):
+                look.pause()
+        except (NotYet, OutcomeUnknown) as error:
+            log.warning("no safety job taken from the database", error=str(error))
+            look.pause()
+        except Exception:
+            # A thread that ended would be missed only at the next outage.
+            log.exception("fallback failed")
+            look.pause()
