@@ -85,19 +85,29 @@ def relay() -> None:
 
 def migrate(
     revision: Annotated[str, typer.Argument(help="'head', 'base' or a revision's id.")] = "head",
+    destroy: Annotated[
+        str,
+        typer.Option(
+            metavar="DATABASE_NAME",
+            help="Go back although rows are lost; the name of the database that may lose them.",
+        ),
+    ] = "",
 ) -> None:
-    """Bring the database to a revision, as its owner (DATABASE_OWNER_URL)."""
+    """Bring the database to a revision, as its owner (DATABASE_OWNER_URL).
+
+    Going back to an older revision is refused while it would lose rows, and lists them.
+    """
     with clear_errors():
         url = owner_address()
         try:
             with clear_addresses("DATABASE_OWNER_URL"):
-                migrate_database(url, revision)
+                reached = migrate_database(url, revision, destroy=destroy)
         except CommandError as error:
             raise Failure(str(error)) from None
         settings = load_settings()
         if settings.database_url and revision != "base":
             give_password(url, settings.database_url)
-        console.print(f"migrated to {revision}")
+        console.print(f"migrated to {reached}")
 
 
 def require_providers(settings: Settings) -> None:

@@ -1,0 +1,178 @@
+"""Go back to an older revision of the schema, and refuse while rows would be lost.
+
+What a downgrade loses is read from the catalogs, so that a revision declares nothing: the downgrade
+runs first in a savepoint, and what is gone then is counted before it runs for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from psycopg import sql
+from sqlalchemy import Connection, CursorResult, text
+from sqlalchemy.exc import IntegrityError
+
+from base.outcomes import Refused
+
+#: Tables that a message names; the rest are counted.
+_NAMED_MAX = 20
+_COLUMNS = """
+    SELECT c.oid, c.relname, a.attnum, a.attname, pg_get_expr(d.adbin, d.adrelid)
+    FROM pg_class c
+        LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+            AND NOT a.attisdropped AND a.attgenerated = ''
+        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+        AND c.relname <> 'alembic_version'
+    ORDER BY c.relname, a.attnum
+"""
+_DELETED = """
+    SELECT relid, n_tup_del FROM pg_stat_xact_user_tables
+    WHERE schemaname = 'public' AND relname <> 'alembic_version' AND n_tup_del > 0
+"""
+
+
+class Loss(NamedTuple):
+    """Rows of a table, or values of a column (table.column), that a downgrade would drop."""
+
+    subject: str
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.subject} ({self.rows} {'row' if self.rows == 1 else 'rows'})"
+
+
+class RowsWouldBeLost(Refused):
+    """The older revision has no place for rows that exist."""
+
+    def __init__(self, target: str, losses: list[Loss], database: str) -> None:
+        self.losses = losses
+        named = ", ".join(str(loss) for loss in losses[:_NAMED_MAX])
+        more = f" and {len(losses) - _NAMED_MAX} more" if len(losses) > _NAMED_MAX else ""
+        super().__init__(
+            "ROWS_WOULD_BE_LOST",
+            f"nothing was changed; going back to {target} would destroy {named}{more};"
+            f" make a backup, and repeat with --destroy {database} to lose them",
+        )
+
+
+class WrongDatabase(Refused):
+    """--destroy names another database than the one that is connected."""
+
+    def __init__(self, named: str, database: str) -> None:
+        super().__init__(
+            "WRONG_DATABASE",
+            f"nothing was changed; --destroy names {named}, but this database is {database}",
+        )
+
+
+class RowsDoNotFit(Refused):
+    """A row breaks a constraint that the older revision has."""
+
+    def __init__(self, target: str, error: IntegrityError) -> None:
+        reason = str(error.orig).strip().splitlines()[0]
+        super().__init__(
+            "ROWS_DO_NOT_FIT", f"nothing was changed; going back to {target}: {reason}"
+        )
+
+
+class _Column(NamedTuple):
+    table: str
+    name: str | None
+    default: str | None
+
+
+def go_back(
+    connection: Connection, target: str, downgrade: Callable[[], None], destroy: str
+) -> None:
+    """Run a downgrade unless it would lose rows; `destroy` names the database that may lose them.
+
+    Everything happens in the caller's transaction. Raises: RowsWouldBeLost, RowsDoNotFit.
+    """
+    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+    try:
+        if not destroy:
+            losses = list(_losses(connection, downgrade))
+            if losses:
+                raise RowsWouldBeLost(target, losses, database_name(connection))
+        downgrade()
+    except IntegrityError as error:
+        raise RowsDoNotFit(target, error) from None
+
+
+def check_name(connection: Connection, destroy: str) -> None:
+    """Check that --destroy, if it is given, names the connected database.
+
+    Raises: WrongDatabase.
+    """
+    if destroy and destroy != (name := database_name(connection)):
+        raise WrongDatabase(destroy, name)
+
+
+def database_name(connection: Connection) -> str:
+    return str(connection.execute(text("SELECT current_database()")).scalar_one())
+
+
+def _losses(connection: Connection, downgrade: Callable[[], None]) -> Iterator[Loss]:
+    before = _columns(connection)
+    rehearsal = connection.begin_nested()
+    try:
+        downgrade()
+        after = _columns(connection)
+        deleted = [(oid, count) for oid, count in connection.execute(text(_DELETED))]
+    finally:
+        rehearsal.rollback()
+    tables = {oid: column.table for (oid, _), column in before.items()}
+    kept = {oid for oid, _ in after}
+    gone = sorted((name, oid) for oid, name in tables.items() if oid not in kept)
+    columns = [column for key, column in before.items() if key[0] in kept and key not in after]
+    # The savepoint gave its locks back. Taken again, they keep a row from being written after the
+    # count and dropped all the same.
+    for table in sorted({name for name, _ in gone} | {column.table for column in columns}):
+        _execute(connection, sql.SQL("LOCK TABLE public.{}").format(sql.Identifier(table)))
+    for name, _ in gone:
+        yield from _counted(connection, name, name, sql.SQL("true"))
+    for column in columns:
+        if column.name is not None:
+            subject = f"{column.table}.{column.name}"
+            yield from _counted(connection, subject, column.table, _holds_a_value(column))
+    for oid, count in deleted:
+        if oid in tables and oid in kept:
+            yield Loss(tables[oid], count)
+
+
+def _columns(connection: Connection) -> dict[tuple[int, int], _Column]:
+    return {
+        (row[0], row[2] or 0): _Column(row[1], row[3], row[4])
+        for row in connection.execute(text(_COLUMNS))
+    }
+
+
+def _holds_a_value(column: _Column) -> sql.Composable:
+    """Give the condition of a row whose value in the column says more than its default."""
+    name = sql.Identifier(column.name or "")
+    # A function may have an effect, or give another value each time: only a constant is compared.
+    if column.default is None or "(" in column.default:
+        return sql.SQL("{} IS NOT NULL").format(name)
+    # As text, since not every type can be compared.
+    default = sql.SQL(column.default)  # from the catalog
+    return sql.SQL("{name}::text <> ({default})::text").format(name=name, default=default)
+
+
+def _counted(
+    connection: Connection, subject: str, table: str, condition: sql.Composable
+) -> Iterator[Loss]:
+    asked = sql.SQL("SELECT count(*) FROM public.{} WHERE {}").format(
+        sql.Identifier(table), condition
+    )
+    rows = _execute(connection, asked).scalar_one()
+    if rows:
+        yield Loss(subject, rows)
+
+
+def _execute(connection: Connection, statement: sql.Composable) -> CursorResult[Any]:
+    # Without parameters, so that a % in a name or a default stays one.
+    return connection.exec_driver_sql(
+        statement.as_string(), execution_options={"no_parameters": True}
+    )

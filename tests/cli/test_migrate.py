@@ -1,0 +1,45 @@
+"""The migrate command: where it says that the database is, and what it refuses."""
+
+from __future__ import annotations
+
+import psycopg
+
+from db.address import driver_url
+from db.migrate import revisions
+
+
+def revision_of(urls):
+    with psycopg.connect(driver_url(urls.owner_url)) as connection:
+        rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    return rows[0][0] if rows else "base"
+
+
+def entries_of(urls):
+    with psycopg.connect(driver_url(urls.owner_url)) as connection:
+        return connection.execute("SELECT count(*) FROM wallet_entries").fetchone()[0]
+
+
+def test_migrate_goes_back_and_says_where_the_database_is(run, urls):
+    assert run("migrate", "0001") == (0, "migrated to 0001\n", "")
+    assert revision_of(urls) == "0001"
+    assert run("migrate") == (0, f"migrated to {revisions()[-1]}\n", "")
+    assert run("migrate", "base") == (0, "migrated to base\n", "")
+    assert revision_of(urls) == "base"
+
+
+def test_migrate_refuses_to_drop_money_in_one_line(run, urls, organization_id):
+    code, out, err = run("migrate", "base")
+    assert (code, out) == (1, "")
+    assert err.startswith("holdfast: ROWS_WOULD_BE_LOST: nothing was changed;")
+    assert err.count("\n") == 1
+    assert "wallet_entries (2 rows)" in err
+    assert entries_of(urls) == 2
+
+
+def test_migrate_drops_money_only_when_its_database_is_named(run, urls, organization_id):
+    with psycopg.connect(driver_url(urls.owner_url)) as connection:
+        name = connection.info.dbname
+    code, _, err = run("migrate", "base", "--destroy", "holdfast")
+    assert (code, entries_of(urls)) == (1, 2)
+    assert err.startswith("holdfast: WRONG_DATABASE: nothing was changed; --destroy names holdfast")
+    assert run("migrate", "base", "--destroy", name) == (0, "migrated to base\n", "")
