@@ -39,6 +39,7 @@ class AlertKind(StrEnum):
     #: What the provider says of a dispute (the subject) cannot be settled here.
     DISPUTE_UNSETTLED = "dispute_unsettled"
     #: A call (the subject) goes on although its provider was told to end it, or cannot be told.
+    #: Cleared when the call is over, by its provider's word or by its settlement.
     CALL_NOT_ENDED = "call_not_ended"
     #: A call (the subject) cost more than could be charged; the rest is owed.
     CALL_SHORTFALL = "call_shortfall"

@@ -16,6 +16,7 @@ from db.locks import lock_organization, lock_standing
 from db.models import Campaign, TopUpSettings, WalletThreshold
 from domain import thresholds, top_up_terms
 from domain import wallet as wallets
+from domain.calls.ticks import tick_debtors_at_once
 from domain.ledger import WalletOutcome, call_ledger, refusable
 from domain.notes import check_who_and_why, note_act
 from domain.posture import Posture, apply_posture
@@ -122,16 +123,17 @@ def correct_by_hand(
 def set_debt_limit_by_hand(
     session: Session, organization_id: str, *, limit_micros: int, by: str, why: str, now: datetime
 ) -> WalletOutcome:
-    """This function will approve how far below zero the cost of calls may take what is available.
+    """Approve how far below zero the cost of calls may take what is available.
 
     Units: `limit_micros` 0 to 10^15. Only the cost of a call ever uses it, and it pays nothing that
-    is owed already, so that no posture follows. Replay: the limit that stands is left as it is.
-    Refuses: DEBT_ABOVE_LIMIT below what is in debt now, INVALID_AMOUNT, WALLET_NOT_FOUND. Raises:
-    WhoAndWhy, OrganizationNotFound.
+    is owed already, so that no posture follows. Live calls that were lent some of it are due for
+    their tick at once, which takes back what a lower limit no longer allows. Replay: the limit that
+    stands is left as it is. Refuses: DEBT_ABOVE_LIMIT below what is in debt now, INVALID_AMOUNT,
+    WALLET_NOT_FOUND. Raises: WhoAndWhy, OrganizationNotFound.
     """
     check_who_and_why(by, why)
     lock_organization(session, organization_id)
-    return call_ledger(
+    outcome = call_ledger(
         session,
         "wallet_set_debt_limit(:org, :limit, :operator, :why, :now)",
         org=organization_id,
@@ -140,6 +142,9 @@ def set_debt_limit_by_hand(
         why=why,
         now=now,
     )
+    if outcome.ok and not outcome.replayed:
+        tick_debtors_at_once(session, organization_id, now)
+    return outcome
 
 
 def set_thresholds_by_hand(

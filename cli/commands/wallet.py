@@ -209,7 +209,11 @@ def debt_limit(
     why: Why,
     by: By = "",
 ) -> None:
-    """Approve a debt limit: only the cost of a call may use it, assets and messages never."""
+    """Approve a debt limit: only the cost of a call may use it, assets and messages never.
+
+    A lower limit takes back what live calls were lent and have not used; a call that is not covered
+    any more is ended.
+    """
 
     def write(session: Session, now: datetime) -> WalletOutcome:
         currency = books.balance(session, organization_id, now).currency

@@ -38,6 +38,8 @@ class Metered:
     #: What it gets now, out of what is available and out of the debt limit.
     extend_micros: int = 0
     borrow_micros: int = 0
+    #: What it was lent, has not talked on, and loses now.
+    returned_micros: int = 0
     warn: bool = False
     end: bool = False
     #: Seconds until it has to be looked at again.
@@ -68,16 +70,35 @@ class Metered:
         self.borrow_micros += micros
         self.debt_micros += micros
 
+    def take_back(self, micros: int) -> int:
+        """Take back lent credit that the call has not talked on; return how much was taken.
+
+        The increment that has begun counts as talked.
+        """
+        talked_micros = self.rate.cost_micros(math.ceil(1000 * self.elapsed_seconds))
+        unused_micros = self.debt_micros - max(0, talked_micros - self.hold_micros)
+        taken = max(0, min(micros, unused_micros, self.debt_micros))
+        self.returned_micros += taken
+        self.debt_micros -= taken
+        return taken
+
 
 def share_out(
-    calls: Sequence[Metered], terms: Terms, *, available_micros: int, debt_room_micros: int
+    calls: Sequence[Metered],
+    terms: Terms,
+    *,
+    available_micros: int,
+    debt_room_micros: int,
+    overlent_micros: int = 0,
 ) -> None:
-    """This function will decide for every live call of one wallet what it gets, or that it ends.
+    """Decide for every live call of one wallet what it gets, or that it ends.
 
-    What is available is 0 while the wallet may not spend. Whoever is nearest to its end comes
-    first; where there is not enough for a step each, each gets its share in whole increments, and
-    one increment at least as long as there is any.
+    What is available is 0 while the wallet may not spend. The call nearest to its end comes first.
+    Where there is not enough for a step each, each call gets its share in whole increments, and
+    one increment at least as long as there is any. `overlent_micros` is what the calls were lent
+    beyond the debt limit: it is taken back before anything is given.
     """
+    _take_back(calls, overlent_micros)
     pot, room = max(0, available_micros), max(0, debt_room_micros)
     for place, call in enumerate(sorted(calls, key=lambda one: one.left_seconds)):
         sharing = len(calls) - place
@@ -113,6 +134,14 @@ def first_step_seconds(rate: Rate, terms: Terms) -> int:
     Until its first tick nobody adds to that, however short its steps are.
     """
     return rate.up_to_increment(max(terms.step_seconds, seconds_to_end_in_time(terms)))
+
+
+def _take_back(calls: Sequence[Metered], micros: int) -> None:
+    """Take lent credit back, first from the calls with the most time left."""
+    for call in sorted(calls, key=lambda one: -one.left_seconds):
+        if micros <= 0:
+            return
+        micros -= call.take_back(micros)
 
 
 def _spare_seconds(call: Metered, terms: Terms) -> float:

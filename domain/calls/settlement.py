@@ -113,8 +113,7 @@ def settle(
     session.flush()
     note(session, call, "settled", now, f"{by}: {duration_ms} ms, {cost_micros} micros")
     _tell_shortfall(session, call, now)
-    for kind in (AlertKind.CALL_UNSETTLED, AlertKind.HOLD_UNANSWERED):
-        clear_alerts(session, kind, call.organization_id, call.id, now=now)
+    _clear_answered(session, call, now)
     return outcome
 
 
@@ -177,7 +176,15 @@ def close_expired(session: Session, call: Call, now: datetime) -> None:
     """
     if call.settled_at is None:
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, "expiry", None
+        session.flush()
         note(session, call, "expired", now)
+        _clear_answered(session, call, now)
+
+
+def _clear_answered(session: Session, call: Call, now: datetime) -> None:
+    """Clear the alerts that the settlement of a call answers: for us the call is over."""
+    for kind in (AlertKind.CALL_UNSETTLED, AlertKind.HOLD_UNANSWERED, AlertKind.CALL_NOT_ENDED):
+        clear_alerts(session, kind, call.organization_id, call.id, now=now)
 
 
 def _never_began(call: Call, facts: CallFacts, by: str) -> bool:

@@ -39,6 +39,20 @@ class Ticked:
     asked: int = 0
 
 
+def tick_debtors_at_once(session: Session, organization_id: str, now: datetime) -> int:
+    """Make the calls that were lent some of the debt limit due now; return how many.
+
+    The next tick takes back what the limit no longer allows. The organization is locked before.
+    """
+    lock_wallet(session, organization_id)
+    live = lock_live_calls(session, organization_id)
+    debtors = [call for call in live if call.debt_micros and call.tick_at]
+    for call in debtors:
+        call.tick_at = now
+    session.flush()
+    return len(debtors)
+
+
 def due_organizations(session: Session, now: datetime, limit: int) -> list[str]:
     """This function will give organizations that have a call to look at, the longest due first.
 
@@ -69,15 +83,19 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
     open_holds = _open_holds(session, organization_id, list(metered))
     frozen = bool(standing_freezes(session, organization_id, now)[0])
     meters = [_meter(call, open_holds.get(call.id), now) for call in metered.values()]
+    room = 0 if frozen else _debt_room(session, wallet, meters)
     share_out(
         meters,
         terms,
         available_micros=0 if frozen else wallet.balance_micros - wallet.held_micros,
-        debt_room_micros=0 if frozen else _debt_room(session, wallet),
+        debt_room_micros=room,
+        overlent_micros=-room,
     )
     _extend(session, organization_id, meters, open_holds, step_seconds=terms.step_seconds, now=now)
     for meter in meters:
         call = metered[meter.call_id]
+        if meter.returned_micros:
+            note(session, call, "debt_returned", now, f"{meter.returned_micros} micros")
         call.debt_micros = meter.debt_micros
         call.tick_at = now + timedelta(seconds=meter.next_seconds)
     cause = EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE
@@ -119,12 +137,13 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
     )
 
 
-def _debt_room(session: Session, wallet: Wallet) -> int:
-    """What of the debt limit is neither used nor promised to a call that is not settled yet.
+def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> int:
+    """Return what of the debt limit is neither used nor lent to a call that is not settled yet.
 
-    One that is over has talked on it, and takes it once its report is there.
+    A call that is over has talked on it, and takes it once its report is there. The room is
+    negative once the limit was lowered below what is used and lent.
     """
-    if wallet.debt_limit_micros == 0:
+    if wallet.debt_limit_micros == 0 and not any(one.debt_micros for one in meters):
         return 0
     lent = session.scalar(
         select(func.coalesce(func.sum(Call.debt_micros), 0)).where(

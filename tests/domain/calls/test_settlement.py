@@ -9,6 +9,7 @@ from base.facts import CALL_DURATION_MS_MAX
 from base.outcomes import Refused
 from db.models import OperatorAct
 from domain import posture
+from domain.calls import endings, settlement, watch
 from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
 from domain.calls.settlement import NotSettled
@@ -300,3 +301,48 @@ def test_money_that_was_spent_meanwhile_is_not_there_for_what_is_over_the_hold(r
     debit(reserved.database, reserved.id, 70 * CENT)
     reserved.report(reserved.call(), 31, later(60))
     assert reserved.cents() == (0, 0, 1)
+
+
+@pytest.mark.parametrize("settled_by", ["operator", "api", "expiry"])
+def test_settling_a_call_that_nobody_could_end_clears_its_alert(line, settled_by):
+    # Given a reserved call without a provider's id, which was to end, and nobody could be told
+    line.reserve(provider=None)
+    line.decide("c1")
+    for number in range(1, 4):
+        told = line.do(lambda s: endings.begin_round(s, line.id, "c1", later(number)))
+        line.do(
+            lambda s, told=told: endings.end_round(s, line.id, "c1", told, told=[], now=later(4))
+        )
+    assert len(line.alerts("call_not_ended")) == 1
+    # When it is settled, or its hold expires
+    if settled_by == "operator":
+        line.settle_by_hand("c1", 5, later(500))
+    elif settled_by == "api":
+        line.settle_by_api("c1", 5, later(500))
+    else:
+        line.do(lambda s: expire_unasked(s, line.id, later(1_000)))
+    # Then its ending is over, and so is the alert
+    assert line.call().settled_by == settled_by
+    assert line.alerts("call_not_ended") == []
+
+
+def test_settling_a_call_by_hand_clears_all_that_it_answers(reserved):
+    # Given a call that goes on, whose cost nobody can tell, and whose provider does not answer
+    call = reserved.call()
+
+    def tell(session):
+        endings.tell_not_ended(session, call, "it does not end", later(20))
+        settlement.tell_unsettled(session, call, "its duration cannot be told", later(20))
+        watch.tell_unanswered(session, reserved.id, "c1", "silent", later(20))
+
+    reserved.do(tell)
+    reserved.settle_by_hand("c1", 5, later(500))
+    for kind in ("call_not_ended", "call_unsettled", "hold_unanswered"):
+        assert reserved.alerts(kind) == [], kind
+
+
+def test_a_call_that_is_settled_and_then_talks_is_told_again(line):
+    line.reserve(provider="v-" + line.id[:40])
+    line.settle_by_api("c1", 0, later(5))
+    line.hear(line.call(), "in_progress", later(10))
+    assert len(line.alerts("call_not_ended")) == 1

@@ -1,0 +1,97 @@
+"""A lower debt limit takes back, at the next tick, what live calls were lent and have not used."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.calls.metering import Metered, share_out
+from domain.calls.rates import Rate
+from domain.calls.terms import Terms
+from domain.calls.ticks import Ticked, due_organizations
+from tests.domain.calls.calls_by_hand import CENT, RATE
+from tests.domain.holds_by_hand import set_limit
+from tests.domain.support import later
+
+
+def lent(line, cents=100):
+    """This function will let a call in that has used its dollar and was lent a step of credit."""
+    line.debt(cents)
+    call_id = line.let_in()
+    line.tick(later(53))
+    line.tick(later(93))
+    assert (line.hold(call_id).reserved_micros, line.call(call_id).debt_micros) == (
+        100 * CENT,
+        60 * CENT,
+    )
+    return call_id
+
+
+def test_lowering_a_debt_limit_ends_a_call_that_lives_on_lent_credit(line):
+    # Given a call with a dollar's hold and 0.60 of credit, which has used 0.04 of the credit
+    call_id = lent(line)
+    # When the limit is set to zero
+    assert set_limit(line.database, line.id, 0, now=later(104)).ok
+    # Then its tick is due at once, takes back 0.56 and ends it
+    assert line.id in line.do(lambda s: due_organizations(s, later(104), 1_000))
+    assert line.tick(later(104)) == Ticked(ended=1)
+    call = line.call(call_id)
+    assert (call.debt_micros, call.end_cause) == (4 * CENT, "credit_gone")
+    assert line.timeline(call_id)[-2:] == ["debt_returned", "end_decided"]
+    assert line.jobs("end_call") == [call_id]
+
+
+def test_lowering_a_debt_limit_takes_back_no_more_than_it_must(line):
+    call_id = lent(line)
+    assert set_limit(line.database, line.id, 45 * CENT, now=later(104)).ok
+    assert line.tick(later(104)) == Ticked()
+    call = line.call(call_id)
+    assert (call.debt_micros, call.end_cause) == (45 * CENT, None)
+    # And it ends in time for what is left: at 145 seconds less the margin and the lead
+    assert call.tick_at == later(138)
+
+
+def test_money_that_has_come_in_goes_before_the_end_of_lent_credit(line):
+    call_id = lent(line)
+    line.pay(200)
+    assert set_limit(line.database, line.id, 0, now=later(104)).ok
+    assert line.tick(later(104)) == Ticked(extended=1)
+    call = line.call(call_id)
+    assert (call.debt_micros, call.end_cause) == (4 * CENT, None)
+
+
+def test_a_higher_debt_limit_leaves_lent_credit_as_it_is(line):
+    call_id = lent(line)
+    assert set_limit(line.database, line.id, 300 * CENT, now=later(104)).ok
+    assert line.tick(later(104)) == Ticked()
+    assert line.call(call_id).debt_micros == 60 * CENT
+
+
+@given(
+    limit=st.integers(0, 300),
+    lives=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 100)), min_size=1, max_size=5),
+    increment=st.sampled_from([1, 6, 60]),
+)
+def test_taking_back_lent_credit_leaves_what_was_talked(limit, lives, increment):
+    rate = Rate(RATE.micros_per_minute, increment)
+    calls = [
+        Metered(str(place), rate, float(elapsed), 60 * CENT, debt * CENT, warned=True)
+        for place, (elapsed, debt) in enumerate(lives)
+    ]
+    before = {call.call_id: call.debt_micros for call in calls}
+    room = (limit - sum(debt for _, debt in lives)) * CENT
+    share_out(calls, Terms(), available_micros=0, debt_room_micros=room, overlent_micros=-room)
+    for call in calls:
+        talked = rate.cost_micros(round(1000 * call.elapsed_seconds)) - 60 * CENT
+        assert call.debt_micros >= min(before[call.call_id], max(0, talked))
+        assert call.debt_micros == (
+            before[call.call_id] + call.borrow_micros - call.returned_micros
+        )
+    if room < 0:
+        # Either the limit holds, or nothing is left that was not talked.
+        over = sum(call.debt_micros for call in calls) > limit * CENT
+        assert not over or all(
+            call.debt_micros
+            <= max(0, rate.cost_micros(round(1000 * call.elapsed_seconds)) - 60 * CENT)
+            for call in calls
+        )
