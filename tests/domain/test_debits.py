@@ -77,6 +77,18 @@ def rolled_back(database, work, orgs: list[str]) -> tuple[Any, ...]:
     return answers, rows, jobs
 
 
+def test_debits_in_numbers_spend_until_an_override_ends_and_not_at_it(shared, org):
+    credit(shared, org, 100)
+    freeze(shared, org)
+    override(shared, org, later(600))
+    (before,) = many(shared, [ask(org, "a", 3)], later(599.999999))
+    assert (before.outcome, before.balance_micros) == ("OK", 97)
+    state = money_state(shared, org)
+    (at_end,) = many(shared, [ask(org, "b", 3)], later(600))
+    assert at_end.outcome == "FROZEN_WALLET"
+    assert money_state(shared, org) == state
+
+
 def test_many_at_once_leave_the_very_bytes_that_one_by_one_would(shared):
     # Given wallets of every kind: used before, frozen, overridden, with a past, nearly empty
     rich, frozen, allowed, poor, spare = (make_organization(shared) for _ in range(5))

@@ -61,7 +61,8 @@ def settle(database, org, facts):
 
 def give_back(database, org, one, amount, *, name="R", made=20, state=RefundState.COMPLETED):
     about = payment(one, org, 100)
-    facts = RefundFacts(f"{one}-{name}", amount, None, state, later(made), later(made))
+    made_at = None if made is None else later(made)
+    facts = RefundFacts(f"{one}-{name}", amount, None, state, made_at, made_at)
     return database.run(lambda s: settlements.settle_refund(s, org, about, facts, T0))
 
 
@@ -126,6 +127,9 @@ def test_of_one_instant_and_without_any_the_more_final_state_counts(shared, org,
         (50, 20, 50, 50),
         (70, 20, 50, 30),
         (50, 10, 50, 50),
+        # Without a time of its own it counts as given back since
+        (50, None, 50, 50),
+        (70, None, 50, 30),
     ],
 )
 @pytest.mark.parametrize("state", [OPEN, LOST])

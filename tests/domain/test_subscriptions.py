@@ -134,6 +134,20 @@ def test_an_event_without_a_readable_time_counts_as_just_received(shared, org):
     assert look(shared, one, org, "active") == WAITS[0]
 
 
+def test_an_event_dated_in_the_future_counts_as_just_received(shared, org):
+    # Given a closing event whose time lies an hour ahead of its receipt
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True, occurred_at=later(3_600), now=later(0))
+    assert subscription(shared, one).reported_at == later(0)
+    # When a true opening event follows ten seconds later
+    tell(shared, one, opening=True, occurred_at=later(10), now=later(10))
+    # Then that is the newest report, and PayPal's first answer opens again
+    found = subscription(shared, one)
+    assert (found.reported_claim, found.reported_at) == ("opening", later(10))
+    assert look(shared, one, org, "active", later(11)) is None
+    assert standing(shared, org) == set()
+
+
 # Contradictions
 
 

@@ -12,7 +12,10 @@ from sqlalchemy import text
 
 from base.clock import wait_until
 from domain import operators
+from domain.calls.admission import Admission
+from domain.calls.reserving import reserve_for_call
 from domain.calls.terms import Terms
+from ingress.calls.answers import _withdraw
 from ingress.calls.deadline import ANSWER_SECONDS, AT_ONCE_MAX
 from tests.ingress.callers import Caller, send
 
@@ -173,6 +176,28 @@ def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
 
     assert wait_until(undone, limit_seconds=LIMIT_SECONDS)
     assert sorted(hold.status for hold in caller.holds()) == ["open", "released"]
+
+
+@pytest.mark.parametrize(("is_new", "status"), [(True, "released"), (False, "open")])
+def test_a_late_answer_undoes_a_call_only_if_it_made_it_known(caller, is_new, status):
+    # Given a call that is held for, and of which Vapi has said nothing
+    caller.world.do(
+        lambda session, now: reserve_for_call(
+            session,
+            caller.id,
+            call_id="c1",
+            provider_call_id="vapi-1",
+            estimated_seconds=60,
+            now=now,
+        )
+    )
+    # When an answer about it that came too late is undone
+    late = Admission(caller.id, "c1", None, "", is_new=is_new)
+    caller.world.do(lambda session, now: _withdraw(session, late, now))
+    # Then the hold is released only if that answer made it
+    (hold,), wallet = caller.holds(), caller.world.wallet(caller.id)
+    held = 600_000 if status == "open" else 0
+    assert (hold.status, wallet.balance_micros, wallet.held_micros) == (status, 1_000_000, held)
 
 
 def test_while_the_database_is_silent_all_are_refused_in_time_and_then_let_in_again(

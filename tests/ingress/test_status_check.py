@@ -8,6 +8,7 @@ from base.enums import FreezeReason
 from domain import operators, wallet
 from domain.calls import endings, reserving
 from domain.calls.settlement import settle_by_api
+from domain.calls.terms import Terms
 from domain.ledger import call_ledger
 from tests.ingress.callers import Caller, vapi_headers
 
@@ -103,22 +104,28 @@ def test_an_approved_debt_limit_counts(caller, ingress):
     assert answer == {"endCall": False, "remainingSeconds": 50}
 
 
-def test_a_frozen_an_ended_and_a_settled_call_must_end_and_why_is_said(caller, ingress):
+def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ingress):
     headers = vapi_headers(ingress.sandbox)
     caller.world.do(
         lambda session, now: operators.freeze_by_hand(
             session, caller.id, by="me", why="test", now=now
         )
     )
-    assert ask(ingress, "vapi-1", headers).json()["reason"] in ("FROZEN_WALLET", "WALLET_FROZEN")
+    told = {"endCall": True, "message": Terms().ending_text}
+    assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "WALLET_FROZEN"}
+    caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
+    assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "CALL_ENDED"}
+
+
+def test_a_call_that_an_operator_ends_must_end(caller, ingress):
     caller.world.do(
         lambda session, now: endings.end_by_hand(
             session, caller.id, "test-1", operator="me", why="test", now=now
         )
     )
-    assert ask(ingress, "vapi-1", headers).json()["endCall"] is True
-    caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
-    assert ask(ingress, "vapi-1", headers).json()["reason"] == "CALL_ENDED"
+    answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
+    told = {"endCall": True, "reason": "OPERATOR", "message": Terms().ending_text}
+    assert answer == told
 
 
 def test_a_frozen_call_whose_end_is_not_decided_yet_must_end_but_for_one_that_is_only_reported(

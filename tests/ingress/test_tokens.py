@@ -76,6 +76,31 @@ def test_what_is_no_token_is_refused(tokens, authorization):
         tokens.prove(authorization)
 
 
+def token_of_length(signer, length: int) -> str:
+    """A genuine token of exactly so many characters."""
+    claims = {"org": "org_one", "aud": "holdfast", "exp": int(time.time()) + 60}
+    for filler in ("", "x", "xx", "xxx"):
+        head = {"kid": "one", "filler": filler}
+
+        def token(padding: int, head=head) -> str:
+            padded = {**claims, "padding": "x" * padding}
+            return jwt.encode(padded, signer.keys["one"], algorithm="HS256", headers=head)
+
+        # Three bytes are four characters; some lengths need another header
+        about = (length - len(token(0))) * 3 // 4
+        for padding in range(about - 2, about + 3):
+            if len(token(padding)) == length:
+                return token(padding)
+    raise AssertionError(f"no token has {length} characters")
+
+
+def test_a_genuine_token_is_refused_past_8192_characters(tokens, signer):
+    longest, longer = token_of_length(signer, 8_192), token_of_length(signer, 8_193)
+    assert prove(tokens, longest).organization_id == "org_one"
+    with pytest.raises(BadToken, match="too long"):
+        prove(tokens, longer)
+
+
 def test_another_algorithm_than_the_keys_own_is_refused(tokens, signer):
     claims = {"org": "o", "aud": "holdfast", "exp": int(time.time()) + 60}
     unsigned = jwt.encode(claims, "", algorithm="none", headers={"kid": "one"})

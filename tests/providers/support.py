@@ -144,8 +144,12 @@ def issue(
     days: int = 365,
     san: str | None = "",
     bits: int = 2048,
+    may_sign_certificates: bool | None = None,
 ) -> Issued:
-    """A certificate; `san` "" means the name itself, None means no such extension."""
+    """A certificate; `san` "" means the name itself, None means no such extension.
+
+    With `may_sign_certificates` it has a key usage that says so or denies it.
+    """
     key = key or rsa.generate_private_key(65537, bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -158,10 +162,26 @@ def issue(
         .not_valid_after(start + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
     )
+    if may_sign_certificates is not None:
+        builder = builder.add_extension(_key_usage(may_sign_certificates), critical=True)
     if not ca and san is not None:
         names = x509.SubjectAlternativeName([x509.DNSName(san or name)])
         builder = builder.add_extension(names, critical=False)
     return Issued(builder.sign(issuer.key if issuer else key, SHA256()), key)
+
+
+def _key_usage(may_sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=may_sign_certificates,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def sign(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from base.clock import wait_until
 from base.enums import EndCause
@@ -45,8 +46,11 @@ class Phone:
         self.run("look_at_call", call_id)
         return call_id
 
-    def dial(self, seconds: int = 30, **more) -> str:
-        """One that we hold money for, and have not heard of yet."""
+    def dial(self, seconds: int = 30, *, reserved_ago: float = 0, **more) -> str:
+        """Make a live call that we hold money for and have not heard of yet.
+
+        Units: `reserved_ago` is the age of the hold, in seconds.
+        """
         made = self.world.sandbox.control(
             "POST",
             "/vapi/calls",
@@ -66,7 +70,7 @@ class Phone:
                 call_id=call_id,
                 provider_call_id=made["id"],
                 estimated_seconds=seconds,
-                now=now,
+                now=now - timedelta(seconds=reserved_ago),
             )
         )
         assert reserved.outcome.ok

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from base.clock import wait_until
-from base.enums import EndCause
 from db.models import Alert
 from domain.calls import endings
-from domain.calls.endings import end_live_calls
 from domain.calls.settlement import settle_by_api
 from domain.calls.terms import Terms
 from domain.calls.ticks import due_organizations, tick
@@ -81,13 +81,25 @@ def test_while_vapi_is_away_twilio_ends_the_call_at_once(phone):
     assert phone.row(call_id).status == "in_progress", "nobody but its provider makes it ended"
 
 
-def test_a_suspension_ends_live_calls(phone):
+def test_a_suspension_ends_live_calls_and_charges_what_they_talked(phone):
+    # Given a live call of an organization whose subscription PayPal then suspends
     call_id = phone.call()
-    phone.world.do(
-        lambda session, now: end_live_calls(session, phone.id, EndCause.SUBSCRIPTION_INACTIVE, now)
-    )
+    one = phone.customer.subscription_id
+    phone.world.set_status_at_paypal(one, "SUSPENDED")
+    kind = "BILLING.SUBSCRIPTION.SUSPENDED"
+    body = json.dumps({"id": "WH-1", "event_type": kind, "resource": {"id": one}}).encode()
+    # When PayPal reports it
+    assert phone.world.receive("WH-1", kind, body) == "new"
     phone.run_until_over(call_id)
-    assert phone.row(call_id).end_cause == "subscription_inactive"
+    # Then the call ends for that cause, and is charged each second that it began
+    row, wallet = phone.row(call_id), phone.world.wallet(phone.id)
+    assert row.end_cause == "subscription_inactive"
+    assert phone.seen(row.provider_call_id)["call"]["status"] == "ended"
+    assert row.cost_micros == -(-row.duration_ms // 1_000) * 10_000 > 0
+    assert (wallet.balance_micros, wallet.held_micros) == (1_000_000 - row.cost_micros, 0)
+    # And the subaccounts that carry its calls are suspended
+    sids = phone.customer.sids
+    assert [phone.world.twilio_status(sid) for sid in sids] == ["suspended", "suspended"]
 
 
 def test_a_call_that_the_company_settled_before_it_talked_is_ended_once_it_does(phone):

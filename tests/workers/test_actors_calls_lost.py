@@ -9,6 +9,7 @@ import pytest
 
 from base.clock import wait_until
 from domain.calls import endings, reserving
+from domain.calls.rows import HOLD_GRACE_SECONDS
 from domain.jobs import LOOK_AT_CALL, WARN_CALL
 from tests.db.support import at_once
 from tests.running_sandbox import SANDBOX_SECONDS
@@ -249,11 +250,21 @@ def test_a_look_at_one_that_nobody_can_be_asked_about_is_nothing(phone):
 
 
 def test_a_live_call_keeps_its_hold_for_longer(phone):
-    call_id = phone.call(seconds=5)
-    before = phone.hold(call_id).expires_at
-    phone.run("look_at_call", call_id)
-    assert phone.hold(call_id).expires_at >= before
-    assert phone.row(call_id).seen_at is not None
+    # Given a live call whose hold of 30 s expired, and which has not been seen yet
+    call_id = phone.dial(reserved_ago=1_000)
+    expired_at = phone.hold(call_id).expires_at
+    asked_at = phone.world.do(lambda session, now: now)
+    assert expired_at < asked_at
+    # When the worker asks Vapi about it
+    assert phone.run("look_at_call", call_id) == "done"
+    answered_at = phone.world.do(lambda session, now: now)
+    # Then the hold expires one grace period after the answer, and keeps its money
+    grace = timedelta(seconds=HOLD_GRACE_SECONDS)
+    hold = phone.hold(call_id)
+    assert asked_at + grace <= hold.expires_at <= answered_at + grace
+    assert (hold.status, hold.reserved_micros) == ("open", 300_000)
+    assert phone.world.wallet(phone.id).held_micros == 300_000
+    assert asked_at <= phone.row(call_id).seen_at <= answered_at
 
 
 def test_one_that_vapi_does_not_know_is_not_believed_gone_at_once(phone):

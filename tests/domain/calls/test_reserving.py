@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from db.models import Subscription
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.reserving import reserve_for_call
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.calls_by_hand import CENT, Line
 from tests.domain.holds_by_hand import everything, expire
-from tests.domain.support import T0, later
+from tests.domain.support import T0, later, look
+from tests.domain.wallets_by_hand import bare_organization
 from tests.world import make_organization
 
 
@@ -60,19 +62,37 @@ def test_the_exact_limits_of_an_estimate(line, seconds, answer):
         assert everything(line.database, line.id) == before
 
 
-def test_it_is_refused_without_a_rate_a_wallet_or_leave_to_spend(line):
+def test_reserving_is_refused_while_the_wallet_is_frozen(line):
     line.freeze()
+    before = everything(line.database, line.id)
     assert code(line.reserve()) == "FROZEN_WALLET"
+    # Also without a rate: the freeze is named first
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
     assert code(line.reserve()) == "FROZEN_WALLET"
-    assert line.calls() == []
+    assert (line.calls(), everything(line.database, line.id)) == ([], before)
 
 
-def test_an_organization_without_a_rate_or_without_a_wallet_is_refused(line):
+def test_reserving_is_refused_while_the_subscription_is_inactive(shared, org):
+    # Given an organization with money and a rate, whose subscription is suspended
+    line = Line(shared, org)
+    (one,) = line.do(lambda s: s.query(Subscription).filter_by(organization_id=org).all())
+    look(shared, one.external_id, org, "suspended")
+    before = everything(shared, org)
+    assert code(line.reserve()) == "SUBSCRIPTION_INACTIVE"
+    assert (line.calls(), everything(shared, org)) == ([], before)
+
+
+def test_reserving_is_refused_without_a_rate(line):
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    before = everything(line.database, line.id)
     assert code(line.reserve()) == "NO_RATE"
-    line.id = "nobody"
+    assert (line.calls(), everything(line.database, line.id)) == ([], before)
+
+
+def test_reserving_is_refused_without_a_wallet(line):
+    line.id = bare_organization(line.database)
     assert code(line.reserve()) == "WALLET_NOT_FOUND"
+    assert (line.calls(), line.hold()) == ([], None)
 
 
 @pytest.mark.parametrize("call_id", ["", "x" * 65])

@@ -96,6 +96,17 @@ def test_an_issuer_that_may_not_issue_is_not_believed(root, leaf, intermediate, 
         check(issue(LIVE_NAME, deeper, key=leaf.key), root, intermediate, deeper)
 
 
+@pytest.mark.parametrize("is_issuer_allowed", [True, False])
+def test_an_issuer_is_believed_if_its_key_usage_allows_certificates(root, is_issuer_allowed):
+    issuer = issue("An issuer", root, ca=True, may_sign_certificates=is_issuer_allowed)
+    leaf = issue(LIVE_NAME, issuer)
+    if is_issuer_allowed:
+        check(leaf, root, issuer)
+        return
+    with pytest.raises(ForgedWebhook, match="does not chain"):
+        check(leaf, root, issuer)
+
+
 def test_a_certificate_that_signs_itself_is_not_believed(root):
     with pytest.raises(ForgedWebhook):
         check(issue(LIVE_NAME), root)
