@@ -309,7 +309,9 @@ def test_settling_a_call_that_nobody_could_end_clears_its_alert(line, settled_by
     line.reserve(provider=None)
     line.decide("c1")
     for number in range(1, 4):
-        told = line.do(lambda s: endings.begin_round(s, line.id, "c1", later(number)))
+        told = line.do(
+            lambda s, number=number: endings.begin_round(s, line.id, "c1", later(number))
+        )
         line.do(
             lambda s, told=told: endings.end_round(s, line.id, "c1", told, told=[], now=later(4))
         )
