@@ -15,6 +15,7 @@ from domain import wallet
 from domain.debits import Debit, debit_many, debit_now
 from domain.ledger import WalletOutcome
 from tests.db.support import at_once, holding, hurried, one_behind_the_other
+from tests.domain.holds_by_hand import buy, reserve
 from tests.domain.support import (
     T0,
     credit,
@@ -87,6 +88,43 @@ def test_debits_in_numbers_spend_until_an_override_ends_and_not_at_it(shared, or
     (at_end,) = many(shared, [ask(org, "b", 3)], later(600))
     assert at_end.outcome == "FROZEN_WALLET"
     assert money_state(shared, org) == state
+
+
+def test_debits_in_numbers_leave_what_is_held_and_stage_enforcement(shared, org):
+    # Given 100, of which 40 are held for a call
+    credit(shared, org, 100)
+    reserve(shared, org, 40)
+    forget_jobs(shared, org)
+    # When more than is available is asked for, then it is refused and nothing is staged
+    assert [one.outcome for one in many(shared, [ask(org, "a", 61)])] == ["INSUFFICIENT_FUNDS"]
+    assert staged(shared, org, "enforce_organization") == []
+    # When exactly what is available is taken, then the organization's posture is enforced
+    (taken,) = many(shared, [ask(org, "b", 60)])
+    assert (taken.outcome, taken.balance_micros, taken.held_micros) == ("OK", 40, 40)
+    assert len(staged(shared, org, "enforce_organization")) == 1
+
+
+def test_debit_now_stages_enforcement_when_only_held_money_is_left(shared, org):
+    credit(shared, org, 100)
+    reserve(shared, org, 40)
+    forget_jobs(shared, org)
+    taken = debit_now(shared, ask(org, "a", 60))
+    assert (taken.outcome, taken.balance_micros, taken.held_micros) == ("OK", 40, 40)
+    assert len(staged(shared, org, "enforce_organization")) == 1
+
+
+def test_a_key_that_paid_for_an_asset_conflicts_among_debits(shared, org):
+    credit(shared, org, 100)
+    assert buy(shared, org, 5, "a").ok
+    (again,) = many(shared, [ask(org, "a", 5)])
+    assert (again.outcome, figures(shared, org)) == ("IDEMPOTENCY_CONFLICT", (95, 0))
+
+
+def test_one_key_twice_in_one_call_conflicts_in_another_currency(shared, org):
+    credit(shared, org, 100)
+    answers = many(shared, [ask(org, "a", 5), ask(org, "a", 5, currency="EUR")])
+    assert [one.outcome for one in answers] == ["OK", "IDEMPOTENCY_CONFLICT"]
+    assert figures(shared, org) == (95, 0)
 
 
 def test_many_at_once_leave_the_very_bytes_that_one_by_one_would(shared):

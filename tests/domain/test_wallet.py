@@ -16,7 +16,18 @@ from domain import wallet as wallets
 from domain.ledger import WalletOutcome, call_ledger
 from domain.notes import WhoAndWhy
 from tests.db.support import Impatient, at_once, holding, one_behind_the_other
-from tests.domain.support import T0, correct, credit, debit, entries, figures, later, money_state
+from tests.domain.holds_by_hand import commit
+from tests.domain.support import (
+    T0,
+    correct,
+    credit,
+    debit,
+    entries,
+    figures,
+    later,
+    money_state,
+    standing,
+)
 from tests.domain.wallets_by_hand import as_owner, bare_organization, freeze, override, unfreeze
 from tests.world import make_organization
 
@@ -102,6 +113,19 @@ def test_a_correction_names_its_operator_its_reason_and_the_balance_before(share
     assert (taken.kind, taken.direction) == ("BALANCE_CORRECTION", "debit")
     assert taken.note == "ann: typo (before 100)"
     assert (given.direction, given.amount_micros) == ("credit", 15)
+
+
+@pytest.mark.parametrize(("micros", "left"), [(49, (0, 1)), (50, (0, 0)), (80, (30, 0))])
+def test_a_correction_pays_the_outstanding_amount_first(shared, org, micros, left):
+    # Given a call that cost 50 more than there was
+    credit(shared, org, 100)
+    commit(shared, org, 150)
+    assert (figures(shared, org), standing(shared, org)) == ((0, 50), {"call_shortfall"})
+    # When an operator credits, then the outstanding amount is paid before anything is available
+    assert correct(shared, org, micros).ok
+    assert figures(shared, org) == left
+    # And the freeze it caused stays until nothing is outstanding
+    assert standing(shared, org) == ({"call_shortfall"} if left[1] else set())
 
 
 @pytest.mark.parametrize("missing", [{"operator": ""}, {"why": ""}])
