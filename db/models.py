@@ -182,6 +182,20 @@ class ScheduleRow(Base):
     declared_at: Mapped[datetime]
 
 
+class ProcessRow(Base):
+    """A process that runs, or ran until lately: what db/processes.py reads and writes."""
+
+    __tablename__ = "processes"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+    queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    redis_away_since: Mapped[datetime | None]
+    checked_at: Mapped[datetime | None]
+
+
 class Wallet(Base):
     """An organization's money, in micros of one currency. Read-only here."""
 

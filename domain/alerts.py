@@ -53,6 +53,14 @@ class AlertKind(StrEnum):
     CALL_DIFFERS = "call_differs"
     #: A call came by a number or an assistant (the subject) that never asked us whether it may.
     DOOR_UNASKED = "door_unasked"
+    #: Safety jobs are due and no worker has claimed them. The subject is the queue.
+    SAFETY_OVERDUE = "safety_overdue"
+    #: A queue (the subject) has due jobs and no live worker.
+    QUEUE_UNSERVED = "queue_unserved"
+    #: No relay is live.
+    RELAY_SILENT = "relay_silent"
+    #: Redis takes no work, as a live process says.
+    REDIS_AWAY = "redis_away"
 
 
 class Severity(StrEnum):

@@ -6,7 +6,6 @@ Dramatiq's Retries, AgeLimit and Pipelines are not loaded: the job's row is the 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 
 import dramatiq
@@ -17,7 +16,9 @@ from base.enums import Queue
 from base.log import get_logger
 from base.settings import Settings
 from db.engine import Database
+from db.heartbeat import Heartbeat, process_name
 from db.ring import NAMESPACE, Ringer, connect
+from domain import process_faults
 from domain.jobs import JOB_TYPES
 from providers.registry import Providers
 from workers.actors import ACTORS
@@ -89,11 +90,6 @@ def build_broker(
     return broker
 
 
-def worker_name() -> str:
-    """This function will name this process for people: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 def serve(settings: Settings, providers: Providers, queues: set[Queue], threads: int) -> None:
     """This function will work on the queues until SIGTERM or SIGINT, then stop gracefully.
 
@@ -102,12 +98,13 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     """
     signals = StopSignals()
     ringer = Ringer(settings.redis_url)
-    name = worker_name()
+    name = process_name()
     longest = max(job.limit_seconds for job in JOB_TYPES.values())
     database = Database(
         settings.database_url,
         name=name,
-        pool_size=threads + (_SAFETY_CONNECTIONS if Queue.SAFETY in queues else 0),
+        # One more than threads, for the heartbeat.
+        pool_size=threads + 1 + (_SAFETY_CONNECTIONS if Queue.SAFETY in queues else 0),
         longest_seconds=longest + _TRANSACTION_MARGIN_SECONDS,
         after_commit=ringer.ring,
     )
@@ -126,6 +123,14 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     broker.emit_after("process_boot")
     worker.start()
     safety = _Safety(settings, database, executor, name) if Queue.SAFETY in queues else None
+    heartbeat = Heartbeat(
+        database,
+        "worker",
+        queues=[str(queue) for queue in queues],
+        redis_away_seconds=safety.redis_away_seconds if safety else lambda: None,
+        check=process_faults.check if safety else None,
+    )
+    heartbeat.start()
     log.info("worker started", queues=sorted(queues), threads=threads, worker=name)
     signals.wait()
     log.info("worker stopping", worker=name)
@@ -135,6 +140,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     unfinished = stop_worker(worker, limit_seconds=limit_seconds, hurry=lambda: signals.count > 1)
     if safety is not None:
         unfinished += safety.stop(limit_seconds, hurry=lambda: signals.count > 1)
+    heartbeat.stop()
     ringer.close()
     if unfinished:
         # Their transactions end with the process; a lease is over when its time is, since what its
@@ -157,6 +163,9 @@ class _Safety:
         self._fallback = Fallback(database, RedisProbe(settings.redis_url, name), executor.execute)
         self._meter.start()
         self._fallback.start()
+
+    def redis_away_seconds(self) -> float | None:
+        return self._fallback.away_seconds
 
     def stop_taking(self) -> None:
         self._fallback.stop_taking()

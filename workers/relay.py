@@ -20,8 +20,9 @@ from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
 from db import bells
 from db.engine import Database
+from db.heartbeat import Heartbeat
 from db.ring import EPOCH_KEY, connect, push, run_id
-from domain import schedules
+from domain import process_faults, schedules
 from domain.schedules import SCHEDULES, Schedule
 
 log = get_logger(__name__)
@@ -42,6 +43,8 @@ _DECLARE_SECONDS = 60.0
 #: Longest transaction, in seconds: several statements at their limit. A host that has vanished
 #: does not hang up, and a relay that waits for it would ring for nobody.
 _LONGEST_SECONDS = 15.0
+#: Seconds that one pass may take before the relay counts as stuck: the longest transactions of one.
+_STUCK_SECONDS = 60.0
 #: Seconds after a lost connection to Redis or PostgreSQL before the next try.
 _AWAY_SECONDS = 1.0
 
@@ -61,6 +64,19 @@ class Relay:
         self._next_tick = 0.0
         self._next_declaration = 0.0
         self._next_other = 0.0
+        self._redis_away_since: float | None = None
+        self._passed_at = time.monotonic()
+
+    @property
+    def redis_away_seconds(self) -> float | None:
+        """For how long Redis has taken nothing; None while it does."""
+        since = self._redis_away_since
+        return None if since is None else time.monotonic() - since
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the loop still goes round: a relay that hangs notifies nobody."""
+        return time.monotonic() - self._passed_at < _STUCK_SECONDS
 
     def tick(self) -> None:
         """This function will stage the periodic work that is due, about once a second.
@@ -125,6 +141,7 @@ class Relay:
     def run_until(self, stop: threading.Event) -> None:
         """This function will ring until told to stop; Redis or PostgreSQL may be away meanwhile."""
         while not stop.is_set():
+            self._passed_at = time.monotonic()
             try:
                 try:
                     # First: work that is due is staged although Redis may be away.
@@ -132,7 +149,10 @@ class Relay:
                 finally:
                     # What ends a call waits for no schedule: it is rung although those are locked.
                     rung = self.run_once()
+                self._redis_away_since = None
             except (redis.RedisError, NotYet, OutcomeUnknown) as error:
+                if isinstance(error, redis.RedisError) and self._redis_away_since is None:
+                    self._redis_away_since = time.monotonic()
                 log.warning("relay waits", error=str(error))
                 stop.wait(_AWAY_SECONDS)
                 continue
@@ -150,11 +170,21 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
     database = Database(
-        settings.database_url, name="relay", pool_size=2, longest_seconds=_LONGEST_SECONDS
+        settings.database_url, name="relay", pool_size=3, longest_seconds=_LONGEST_SECONDS
     )
     client = connect(settings.redis_url)
     log.info("relay started")
+    relay = Relay(database, client)
+    heartbeat = Heartbeat(
+        database,
+        "relay",
+        redis_away_seconds=lambda: relay.redis_away_seconds,
+        is_working=lambda: relay.is_working,
+        check=process_faults.check,
+    )
+    heartbeat.start()
     with contextlib.closing(client):
-        Relay(database, client).run_until(stop)
+        relay.run_until(stop)
+    heartbeat.stop()
     database.close()
     log.info("relay stopped")

@@ -216,3 +216,13 @@ def test_downgrade_keeps_writers_out_between_count_and_drop(with_money, monkeypa
     with pytest.raises(RowsWouldBeLost):
         migrate(with_money, "0001")
     assert tried == ["kept out"]
+
+
+def test_rows_of_running_processes_keep_no_one_from_going_back(empty_url):
+    migrate(empty_url)
+    with psycopg.connect(driver_url(empty_url)) as connection:
+        connection.execute(
+            "INSERT INTO processes (id, kind, name, started_at, seen_at)"
+            " VALUES ('prc_1', 'relay', 'host:1', now(), now())"
+        )
+    assert migrate(empty_url, "0002") == "0002"

@@ -1,0 +1,104 @@
+"""A thread that writes every two seconds that its process runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from base.ids import new_id
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown
+from db import processes
+from db.engine import Database
+from db.processes import Kind
+
+log = get_logger(__name__)
+
+#: Seconds between two writes; a fraction is left to chance, so that processes do not write at once.
+EVERY_SECONDS = 2.0
+_JITTER = 0.2
+#: Seconds that a stopping process waits for the thread.
+_STOP_SECONDS = 6.0
+
+
+def process_name() -> str:
+    """Name this process for people: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Heartbeat:
+    """Writes this process's row from start() to stop(), which deletes it.
+
+    `check` is run in a transaction of its own when a check of all processes is due. While
+    `is_working` is False nothing is written, so that a process that hangs is seen to be silent.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        kind: Kind,
+        *,
+        queues: Sequence[str] = (),
+        redis_away_seconds: Callable[[], float | None] = lambda: None,
+        is_working: Callable[[], bool] = lambda: True,
+        check: Callable[[Session, str], None] | None = None,
+        every_seconds: float = EVERY_SECONDS,
+    ) -> None:
+        self.process_id = new_id("prc")
+        self._database = database
+        self._kind: Kind = kind
+        self._queues = sorted(queues)
+        self._redis_away_seconds = redis_away_seconds
+        self._is_working = is_working
+        self._check = check
+        self._every_seconds = every_seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and delete the row, if the database lets it."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+        try:
+            self._database.run(lambda session: processes.forget(session, self.process_id))
+        except (NotYet, OutcomeUnknown, SQLAlchemyError) as error:
+            log.warning("process_row_left", error=str(error))
+
+    def beat(self, session: Session) -> bool:
+        """Write the row in the caller's transaction; tell whether a check is due."""
+        return processes.beat(
+            session,
+            self.process_id,
+            kind=self._kind,
+            name=process_name(),
+            queues=self._queues,
+            redis_away_seconds=self._redis_away_seconds(),
+        )
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                if self._is_working():
+                    self._beat_and_check()
+            except (NotYet, OutcomeUnknown) as error:
+                log.warning("heartbeat_not_written", error=str(error))
+            except Exception:
+                # A thread that ended would make a working process look dead.
+                log.exception("heartbeat_failed")
+            wait = self._every_seconds * random.uniform(1 - _JITTER, 1)  # noqa: S311
+            self._stopped.wait(wait)
+
+    def _beat_and_check(self) -> None:
+        check = self._check
+        if self._database.run(self.beat) and check is not None:
+            self._database.run(lambda session: check(session, self.process_id))

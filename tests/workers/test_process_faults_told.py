@@ -1,0 +1,95 @@
+"""Real processes, stopped and killed: those that still run tell a person."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from db.processes import list_processes
+from domain.alerts import list_alerts
+from tests.killable_redis import killable_redis
+from tests.workers.scenes import eventually, execute_sql
+
+
+def standing(world):
+    return sorted(alert.kind for alert in world.database.run(list_alerts))
+
+
+def make_old(world, kind):
+    """Let processes of a kind check at once, as if they had been running for a while."""
+    assert eventually(lambda: _count(world, kind) > 0)
+    execute_sql(
+        world, "UPDATE processes SET started_at = started_at - interval '1 h' WHERE kind = %s", kind
+    )
+
+
+def make_silent(world, kind):
+    """Let the time of a kind's silence be over."""
+    execute_sql(
+        world, "UPDATE processes SET seen_at = seen_at - interval '1 min' WHERE kind = %s", kind
+    )
+
+
+def _count(world, kind):
+    return sum(one.kind == kind for one in world.database.run(list_processes))
+
+
+def test_stopped_safety_worker_is_told_by_the_relay(world, processes, organization):
+    # Given a relay and one safety worker, which is stopped
+    worker = processes.worker("safety")
+    processes.relay()
+    make_old(world, "relay")
+    assert eventually(lambda: _count(world, "worker") == 1)
+    os.kill(worker.pid, signal.SIGSTOP)
+
+    # When a safety job stays due, Then an alert says so, and then that no worker is live
+    job_id = world.stage("enforce_organization", organization_id=organization)
+    execute_sql(world, "UPDATE jobs SET due_at = due_at - interval '1 min' WHERE id = %s", job_id)
+    assert eventually(lambda: "safety_overdue" in standing(world))
+    make_silent(world, "worker")
+    assert eventually(lambda: standing(world) == ["queue_unserved", "safety_overdue"])
+
+    # And when the worker goes on, the job is done and the alerts are cleared
+    os.kill(worker.pid, signal.SIGCONT)
+    assert eventually(lambda: world.job(job_id).done_at is not None)
+    assert eventually(lambda: standing(world) == [])
+
+
+def test_killed_relay_is_told_by_a_safety_worker(world, processes):
+    processes.worker("safety")
+    relay = processes.relay()
+    make_old(world, "worker")
+    assert eventually(lambda: _count(world, "relay") == 1)
+    relay.kill()
+    make_silent(world, "relay")
+    assert eventually(lambda: standing(world) == ["relay_silent"])
+    # And another one's coming clears it
+    processes.relay()
+    assert eventually(lambda: standing(world) == [])
+
+
+def test_process_that_stops_in_order_leaves_no_row(world, processes):
+    worker, relay = processes.worker("billing"), processes.relay()
+    assert eventually(lambda: (_count(world, "worker"), _count(world, "relay")) == (1, 1))
+    assert (worker.stop(), relay.stop()) == (0, 0)
+    assert (_count(world, "worker"), _count(world, "relay")) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["worker", "relay"])
+def test_redis_that_is_away_is_told(world, processes, kind):
+    # Given a process whose Redis is full
+    with killable_redis() as server:
+        server.make_full()
+        environment = {"REDIS_URL": server.url}
+        if kind == "worker":
+            processes.worker("safety", **environment)
+            processes.relay()
+        else:
+            processes.relay(**environment)
+        make_old(world, "relay")
+        # Then an alert says so until it takes work again
+        assert eventually(lambda: "redis_away" in standing(world))
+        server.mend()
+        assert eventually(lambda: "redis_away" not in standing(world))
