@@ -97,6 +97,8 @@ class CallFacts:
     provider_fault: bool = False
     #: What the provider charges us, in micros of a US dollar.
     provider_cost_micros: int | None = None
+    #: The status that the provider gave, where it is none that we know.
+    unknown_status: str | None = None
     #: Odd values that were met, by short names.
     oddities: tuple[str, ...] = ()
 

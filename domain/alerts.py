@@ -49,6 +49,8 @@ class AlertKind(StrEnum):
     CALL_UNKNOWN = "call_unknown"
     #: The provider does not answer what became of a call (the subject) whose hold is over.
     HOLD_UNANSWERED = "hold_unanswered"
+    #: The provider gives a call (the subject) a status that we do not know; its hold stays.
+    CALL_STATUS_UNKNOWN = "call_status_unknown"
     #: A call (the subject) was settled, and its provider says now that it was another.
     CALL_DIFFERS = "call_differs"
     #: A call came by a number or an assistant (the subject) that never asked us whether it may.

@@ -15,6 +15,7 @@ from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.anomalies import clear_unanswered
 from domain.calls.rows import (
     TALKING,
     call_and_wallet,
@@ -183,7 +184,8 @@ def close_expired(session: Session, call: Call, now: datetime) -> None:
 
 def _clear_answered(session: Session, call: Call, now: datetime) -> None:
     """Clear the alerts that the settlement of a call answers: for us the call is over."""
-    for kind in (AlertKind.CALL_UNSETTLED, AlertKind.HOLD_UNANSWERED, AlertKind.CALL_NOT_ENDED):
+    clear_unanswered(session, call.organization_id, call.id, now)
+    for kind in (AlertKind.CALL_UNSETTLED, AlertKind.CALL_NOT_ENDED):
         clear_alerts(session, kind, call.organization_id, call.id, now=now)
 
 

@@ -18,7 +18,8 @@ from db.call_models import Call
 from db.locks import lock_call, lock_calls, lock_wallet
 from db.models import CallHold
 from domain import holds
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.alerts import AlertKind, Severity, raise_alert
+from domain.calls.anomalies import clear_unanswered
 from domain.calls.rows import HOLD_GRACE_SECONDS, TALKING, mark_odd, note, stage_for
 from domain.calls.settlement import close_expired, settle_by_word, tell_unsettled
 from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, owed, stage_many
@@ -107,7 +108,7 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
         # Extended for as long as there is money, its hold would never come to its end. Its first
         # word has it metered again.
         call.tick_at = None
-    clear_alerts(session, AlertKind.HOLD_UNANSWERED, organization_id, call_id, now=now)
+    clear_unanswered(session, organization_id, call_id, now)
 
 
 def put_off_hold(session: Session, organization_id: str, call_id: str, now: datetime) -> None:

@@ -16,6 +16,7 @@ from base.ids import new_id
 from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.anomalies import clear_unanswered, tell_unknown_status
 from domain.calls.doors import find_door, leads_elsewhere, twilio_account_of
 from domain.calls.endings import decide_ending, tell_not_ended
 from domain.calls.metering import first_step_seconds
@@ -32,7 +33,7 @@ from domain.calls.rows import (
 )
 from domain.calls.settlement import settle_by_word
 from domain.calls.terms import terms_of
-from domain.jobs import END_CALL
+from domain.jobs import END_CALL, LOOK_AT_CALL
 
 #: How far a call is; a word that is behind what is known is late.
 _ORDER = {
@@ -59,6 +60,9 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
     if call is None:
         return False
     _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
+    if report.facts.unknown_status is not None and call.settled_at is None:
+        tell_unknown_status(session, call, report.facts, now)
+        stage_for(session, LOOK_AT_CALL, [call])
     if report.final:
         _end(session, call, report.facts, now)
         settle_by_word(session, call, report.facts, "report", now)
@@ -78,10 +82,14 @@ def take_in_look(
     talking_ms = None
     if facts.started_at is not None:
         talking_ms = max(0, round((now - facts.started_at) / timedelta(milliseconds=1)))
+    was_settled = call.settled_at is not None
     _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
     if facts.status is CallStatus.ENDED:
         settle_by_word(session, call, facts, "look", now)
-    clear_alerts(session, AlertKind.HOLD_UNANSWERED, organization_id, call_id, now=now)
+    if facts.status is not None and facts.unknown_status is None:
+        clear_unanswered(session, organization_id, call_id, now)
+    elif not was_settled:
+        tell_unknown_status(session, call, facts, now)
 
 
 def _find(session: Session, facts: CallFacts) -> Call | None:
@@ -200,8 +208,10 @@ def _take_in(
     now: datetime,
 ) -> None:
     _fill_in(call, facts)
-    call.seen_at = now
     status, word = CallStatus(call.status), facts.status
+    if word is not None:
+        # A message without a status that we know is no sign of life.
+        call.seen_at = now
     if word is not None and _ORDER[word] > _ORDER[status]:
         if word is CallStatus.ENDED:
             _end(session, call, facts, now)

@@ -26,6 +26,7 @@ from providers.vapi.messages import (
     PREDIAL,
     VapiMessage,
     answer_admitted,
+    answer_other,
     answer_predial,
     answer_refused,
     call_ask_of,
@@ -47,7 +48,7 @@ class CallAnswers:
         self._snapshot = snapshot
 
     async def answer(self, message: VapiMessage, began: float) -> dict[str, Any]:
-        """This function will answer a message; with nothing where the answer is not ours to give.
+        """Answer a message; a question that another server decides gets a valid empty answer.
 
         Raises: MalformedWebhook.
         """
@@ -55,8 +56,7 @@ class CallAnswers:
             return await self._admit(call_ask_of(message), began + ANSWER_SECONDS)
         if message.type == PREDIAL:
             return await self._predial(predial_of(message), began + ANSWER_SECONDS)
-        # Tools and transfers have servers of their own; here they are told that there is nothing.
-        return {"results": []} if message.type in ("tool-calls", "function-call") else {}
+        return answer_other(message.type)
 
     async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
         # Read once: what is undone, and what is answered without the database, must go together.

@@ -72,22 +72,22 @@ class PayPalApi:
         self._client.close()
 
     def get_subscription(self, external_id: str) -> SubscriptionFacts:
-        """This function will read a subscription as it is now.
+        """Read a subscription as it is now.
 
-        Raises: Refused (INVALID_ID, NOT_FOUND, UNKNOWN_STATUS, PAYPAL_REFUSED),
-        ProviderUnavailable, CredentialsRejected. Source: billing_subscriptions_v1.
+        Raises: Refused (INVALID_ID, UNKNOWN_STATUS), ProviderUnavailable (also for a subscription
+        that PayPal does not know), CredentialsRejected. Source: billing_subscriptions_v1.
         """
         deadline = Deadline.after(self._window_seconds)
         return subscription_facts(self._get("/v1/billing/subscriptions/", external_id, deadline))
 
     def get_payment(self, kind: str, external_id: str) -> PaymentFacts:
-        """This function will read a payment as it is now, asked by "capture" or by "refund".
+        """Read a payment as it is now, by the id of a "capture" or of a "refund".
 
         Units: micros of the capture's currency. A capture that is PARTIALLY_REFUNDED does not say
         how much, and lists no refunds: refunded_micros is then 0. Each refund has to be asked about
         by its own id, and comes with its state and with what was given back in all by then.
-        Raises: Refused (INVALID_ID, NOT_FOUND, UNKNOWN_STATUS, UNKNOWN_KIND, PAYPAL_REFUSED,
-        CURRENCY_MISMATCH, NO_CAPTURE), InvalidAmount, ProviderUnavailable, CredentialsRejected.
+        Raises: Refused (INVALID_ID, UNKNOWN_STATUS, UNKNOWN_KIND, CURRENCY_MISMATCH, NO_CAPTURE),
+        InvalidAmount, ProviderUnavailable, CredentialsRejected.
         Source: payments_payment_v2.
         """
         deadline = Deadline.after(self._window_seconds)

@@ -69,10 +69,10 @@ class TwilioApi:
         self._client.close()
 
     def get_subaccount(self, sid: str) -> SubaccountFacts:
-        """This function will read a subaccount's state; ABSENT when Twilio knows none of that sid.
+        """Read a subaccount's state; ABSENT if Twilio knows no account of that sid.
 
-        Raises: Refused (INVALID_ID, UNKNOWN_STATUS, TWILIO_REFUSED), ProviderUnavailable,
-        CredentialsRejected.
+        Raises: Refused (INVALID_ID, UNKNOWN_STATUS, SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED),
+        ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         try:
             with self._turns.wait():
@@ -87,13 +87,13 @@ class TwilioApi:
         return SubaccountFacts(sid, status)
 
     def set_subaccount_status(self, sid: str, status: TwilioStatus) -> SubaccountFacts:
-        """This function will suspend or activate a subaccount; calls in progress go on.
+        """Suspend or activate a subaccount; calls in progress go on.
 
         Replay: a state that it already has is no error. The request is sent once.
         Raises: OutcomeUnknown for a lost answer, 5xx or an answer that is not Twilio's (it may
         have happened, and may still happen); ProviderUnavailable when it did not happen;
-        Refused (SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING, PARENT_SUSPENDED,
-        INVALID_ID, INVALID_STATUS, PARENT_ACCOUNT, TWILIO_REFUSED); CredentialsRejected.
+        Refused (SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING, INVALID_ID,
+        INVALID_STATUS, PARENT_ACCOUNT); CredentialsRejected; HeldBack.
         """
         if status not in (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED):
             raise Refused("INVALID_STATUS", "only active and suspended are ever set")
@@ -163,12 +163,12 @@ class TwilioApi:
             return entry[1]
 
     def subaccount_token(self, sid: str) -> str:
-        """This function will give the token that signs a subaccount's callbacks.
+        """Fetch the token that signs a subaccount's callbacks.
 
         Remembered TOKEN_TTL_SECONDS, in memory only. It is secret: never log it. Ask only for
         subaccounts that are known to be ours, since a caller can name any.
-        Raises: Refused (INVALID_ID, SUBACCOUNT_MISSING, TWILIO_REFUSED), ProviderUnavailable,
-        CredentialsRejected.
+        Raises: Refused (INVALID_ID, SUBACCOUNT_MISSING, SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED),
+        ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         known = self.cached_token(sid)
         if known is not None:

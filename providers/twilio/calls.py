@@ -22,7 +22,8 @@ from providers.twilio.transport import TWILIO_URL
 
 #: The states of a call in which somebody may be talking, or be about to, in their order: a call
 #: that moves on while they are listed is found in the later one.
-_LIVE_STATUSES = ("queued", "ringing", "in-progress")
+_LIVE_IN_ORDER = ("queued", "ringing", "in-progress")
+_LIVE_STATUSES = frozenset(_LIVE_IN_ORDER)
 #: Those in which it is over. Source: Twilio's specification, call_enum_status.
 _OVER_STATUSES = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 #: Calls on one page of a list: Twilio's most.
@@ -41,7 +42,7 @@ def live_calls(sdk: Client, sid: str, deadline: Deadline) -> list[str]:
     """
     base = f"/2010-04-01/Accounts/{sid}/Calls.json?"
     found: dict[str, None] = {}
-    for status in _LIVE_STATUSES:
+    for status in _LIVE_IN_ORDER:
         path: str | None = base + urlencode({"Status": status, "PageSize": _PAGE_SIZE})
         while path is not None:
             page = ask_again(partial(_page, sdk, path, sid), deadline)
@@ -73,7 +74,7 @@ def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
 
 
 def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bool | None:
-    """This function will tell whether a call is not over yet; None where the account has none such.
+    """Read whether a call is still going on; None if the account has no such call.
 
     Raises: Refused (INVALID_ID, UNKNOWN_STATUS), ProviderUnavailable, CredentialsRejected,
     HeldBack.
@@ -91,9 +92,11 @@ def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bo
             raise ProviderUnavailable("the answer cannot be read") from None
         if call.sid != call_sid:
             raise ProviderUnavailable("the answer is about another call")
-        if call.status not in _LIVE_STATUSES and call.status not in _OVER_STATUSES:
+        status = call.status
+        # The SDK does not check the type, and a list or an object cannot be looked up in a set.
+        if not isinstance(status, str) or status not in _LIVE_STATUSES | _OVER_STATUSES:
             raise Refused("UNKNOWN_STATUS", "call", external_id=call_sid)
-        return call.status in _LIVE_STATUSES
+        return status in _LIVE_STATUSES
 
     return ask_again(ask, deadline)
 

@@ -29,6 +29,8 @@ _PATH = re.compile(r"/[!-~]*")
 _ADDRESS_LENGTH_MAX = 2_000
 #: What Vapi answers about a call that is over, or that it never knew.
 _GONE = (404, 410)
+#: The status that stands in an answer 200 for the same. Source: Vapi's SDK 3.0.0, CallStatus.
+_NOT_FOUND = "not-found"
 #: Seconds until one comes again who was told that another waits already: as long as waiting takes.
 _TURN_SECONDS = 5.0
 
@@ -71,7 +73,7 @@ class VapiApi:
         self._client.close()
 
     def get_call(self, external_id: str) -> VapiCall | None:
-        """This function will read a call as it is now; None where Vapi knows none of this id.
+        """Read a call as it is now; None if Vapi has no such call (404, 410, status not-found).
 
         Raises: Refused INVALID_ID (ids are UUIDs), ProviderUnavailable, CredentialsRejected,
         HeldBack. Source: GET /call/{id}.
@@ -135,17 +137,19 @@ class VapiApi:
     def _read(self, answer: Answer, external_id: str) -> VapiCall | None:
         if answer.status in (401, 403):
             raise CredentialsRejected(f"Vapi answered {answer.status}")
-        if answer.status >= 400 and answer.status != 404:
+        if answer.status >= 400 and answer.status not in _GONE:
             raise ProviderUnavailable(f"Vapi answered {answer.status}")
         try:
             call = read_object(answer.body)
         except ValueError:
-            # A proxy's own page too, whose 404 is no word on the call.
+            # Also a proxy's own page, whose 404 says nothing about the call.
             raise ProviderUnavailable("the answer is not a JSON object") from None
-        if answer.status == 404:
+        if answer.status in _GONE:
             return None
         if call_id_of(call) != external_id.lower():
             raise ProviderUnavailable("the answer is about something else")
+        if call.get("status") == _NOT_FOUND:
+            return None
         monitor = call.get("monitor")
         address = monitor.get("controlUrl") if isinstance(monitor, dict) else None
         return VapiCall(call_facts(call), address if isinstance(address, str) else None)

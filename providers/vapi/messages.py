@@ -43,20 +43,6 @@ ASSISTANT_REQUEST = "assistant-request"
 PREDIAL = "campaign.predial"
 _ENDED = "ended"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: Those whose answer is used; the others of them ask for what is not ours to give.
-ANSWERED_TYPES = frozenset(
-    {
-        ASSISTANT_REQUEST,
-        PREDIAL,
-        "tool-calls",
-        "function-call",
-        "transfer-destination-request",
-        "handoff-destination-request",
-        "knowledge-base-request",
-        "voice-request",
-        "call.endpointing.request",
-    }
-)
 #: Proved, counted and answered, and not kept: there are many a second, and nothing follows.
 #: "hang" means that the assistant is slow, and not that anybody hung up.
 _IGNORED_TYPES = frozenset(
@@ -69,10 +55,28 @@ _IGNORED_TYPES = frozenset(
         "user-interrupted",
         "transfer-update",
         "language-change-detected",
+        "language-changed",
         "voice-input",
         "phone-call-control",
     }
 )
+#: What is answered to questions that other servers decide: nothing happens, in a valid form.
+#: Source: Vapi's SDK 3.0.0, server_message_response_*; `data`, `timeoutSeconds` and `destination`
+#: are required there. 0.5 s is the schema's own example of a pause that ends somebody's turn.
+_NOTHING: Mapping[str, Mapping[str, Any]] = {
+    "tool-calls": {"results": []},
+    "function-call": {"results": []},
+    "knowledge-base-request": {"documents": []},
+    "voice-request": {"data": ""},
+    "call.endpointing.request": {"timeoutSeconds": 0.5},
+    "transfer-destination-request": {},
+    "handoff-destination-request": {
+        "destination": {},
+        "error": "No destination is configured on this server.",
+    },
+}
+#: Types whose answer Vapi uses.
+ANSWERED_TYPES = frozenset({ASSISTANT_REQUEST, PREDIAL, *_NOTHING})
 _IGNORED_BEGINNINGS = ("transcript[", "assistant.", "chat.", "session.")
 #: Longest type that is kept, in characters.
 _TYPE_LENGTH_MAX = 100
@@ -234,6 +238,11 @@ def answer_refused(text: str) -> dict[str, Any]:
 def answer_predial(eligible: bool) -> dict[str, Any]:
     """This function will answer whether a campaign may dial; all but true keeps it from it."""
     return {"eligible": eligible}
+
+
+def answer_other(kind: str) -> dict[str, Any]:
+    """Answer a question that is decided by another server: nothing, in the form of its type."""
+    return dict(_NOTHING.get(kind, {}))
 
 
 def _named_by(body: bytes) -> str:

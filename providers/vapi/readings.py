@@ -27,6 +27,7 @@ _COST_MAX = Decimal(1_000)
 #: How far two ways of telling a duration may differ, in milliseconds.
 _DIFFERENCE_MS_MAX = 5_000
 _REASON_LENGTH_MAX = 200
+_STATUS_LENGTH_MAX = 40
 _LEG = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 _ACCOUNT = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 _CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -78,7 +79,7 @@ _PROVIDER_FAULT = "-providerfault-"
 
 
 def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None) -> CallFacts:
-    """This function will read a call, and what the message about it says beside.
+    """Read a call, and what the message about it says besides.
 
     What the message itself says goes before its copy of the call, which may be older. A duration
     is from start to end where both can be read, else the number of seconds, else nothing: 0 for a
@@ -88,8 +89,11 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     """
     said = message or {}
     odd: list[str] = []
-    status = _status_of(_given("status", said, call), odd)
+    status, unknown_status = _status_of(_given("status", said, call), odd)
     if said.get("type") == "end-of-call-report":
+        status, unknown_status = CallStatus.ENDED, None
+    elif status is None and _says_end(said, call):
+        # The status is optional, and its list grows; only a call that is over has an end.
         status = CallStatus.ENDED
     is_over = status is CallStatus.ENDED
     if is_over and _STATUSES.get(str(call.get("status")), status) is not status:
@@ -129,6 +133,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         never_connected=never,
         provider_fault=reason is not None and _is_fault(reason),
         provider_cost_micros=_cost_micros(said, call, odd),
+        unknown_status=unknown_status,
         oddities=tuple(dict.fromkeys(odd)),
     )
 
@@ -170,13 +175,19 @@ def _given(name: str, said: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
     return call.get(name) if value is None else value
 
 
-def _status_of(value: object, odd: list[str]) -> CallStatus | None:
+def _status_of(value: object, odd: list[str]) -> tuple[CallStatus | None, str | None]:
+    """The status, or None and the value that we do not know; both None where there is none."""
     if value is None:
-        return None
-    status = _STATUSES.get(str(value))
-    if status is None:
-        odd.append("status")
-    return status
+        return None, None
+    status = _STATUSES.get(value) if isinstance(value, str) else None
+    if status is not None:
+        return status, None
+    odd.append("status")
+    return None, text_of(value, _STATUS_LENGTH_MAX) or "?"
+
+
+def _says_end(said: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
+    return any(_given(name, said, call) is not None for name in ("endedAt", "endedReason"))
 
 
 def _reason(said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str]) -> str | None:

@@ -67,6 +67,12 @@ class Ending(Asked):
     reason: str = "customer-ended-call"
 
 
+class Record(Asked):
+    #: What the API shows from now on instead of the call's own fields, and what it leaves out.
+    fields: dict[str, Any] = Field(default_factory=dict)
+    without: list[str] = Field(default_factory=list)
+
+
 class VapiCallControl:
     """The endpoints about calls and what is told of them."""
 
@@ -80,6 +86,7 @@ class VapiCallControl:
             Route("/calls", self.list_calls, methods=["GET"]),
             Route("/calls/{id}", self.get_call, methods=["GET"]),
             Route("/calls/{id}/end", self.end_call, methods=["POST"]),
+            Route("/calls/{id}/record", self.change_record, methods=["POST"]),
             Route("/messages", self.send_message, methods=["POST"]),
         ]
 
@@ -132,6 +139,17 @@ class VapiCallControl:
         if call is None:
             return refuse("no such call", 404)
         call.end(asked.reason)
+        return JSONResponse(call.shown)
+
+    async def change_record(self, request: Request) -> Response:
+        """Change what GET /call/{id} shows of a call, once and for all; its life goes on."""
+        asked = await understand(request, Record)
+        call = self._sandbox.vapi.calls.get(request.path_params["id"])
+        if call is None:
+            return refuse("no such call", 404)
+        call.shown |= asked.fields
+        for name in asked.without:
+            call.shown.pop(name, None)
         return JSONResponse(call.shown)
 
     async def send_message(self, request: Request) -> Response:

@@ -44,6 +44,7 @@ def test_a_status_is_stored_once_a_fact_for_safety(caller, world, ingress, path)
         "hang",
         "model-output",
         "user-interrupted",
+        "language-changed",
         "chat.created",
         "session.updated",
     ],
@@ -61,9 +62,15 @@ def test_an_unknown_type_is_kept_and_marked_ignored(caller, world, ingress):
     assert (event.event_type, event.outcome) == ("call.rewound", "ignored")
 
 
-def test_questions_that_are_others_to_answer_get_an_empty_answer(caller, ingress):
-    assert send(ingress, caller.message("tool-calls")).json() == {"results": []}
-    assert send(ingress, caller.message("transfer-destination-request")).json() == {}
+def test_questions_of_other_servers_get_a_valid_empty_answer(caller, ingress):
+    def answer(kind):
+        return send(ingress, caller.message(kind)).json()
+
+    assert answer("tool-calls") == {"results": []}
+    assert answer("transfer-destination-request") == {}
+    assert answer("voice-request") == {"data": ""}
+    assert answer("call.endpointing.request") == {"timeoutSeconds": 0.5}
+    assert answer("handoff-destination-request")["destination"] == {}
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,62 @@ def test_a_live_call_keeps_its_hold_for_longer(phone):
     assert asked_at <= phone.row(call_id).seen_at <= answered_at
 
 
+def show(phone, call_id, *without, **fields):
+    """Change what Vapi's API shows of a call."""
+    provider_call_id = phone.row(call_id).provider_call_id
+    phone.world.sandbox.control(
+        "POST",
+        f"/vapi/calls/{provider_call_id}/record",
+        {"fields": fields, "without": list(without)},
+    )
+
+
+def lapsed(phone):
+    """Start a call at Vapi for which the hold was over before it began."""
+    asked = {"deliver": False, "queued_seconds": 0, "ring_seconds": 0}
+    made = phone.world.sandbox.control("POST", "/vapi/calls", asked)
+    return reserve_for(phone, made["id"], seconds_ago=1_000)
+
+
+@pytest.mark.parametrize("without", [(), ("status",)], ids=["unknown", "none"])
+def test_a_call_keeps_its_hold_as_it_is_when_its_status_is_unknown(phone, without):
+    # Given a call whose hold is over, and an answer whose status we do not know
+    call_id = lapsed(phone)
+    before = phone.hold(call_id).expires_at
+    show(phone, call_id, *without, **({} if without else {"status": "deletion-failed"}))
+    # When it is asked about
+    assert phone.run("look_at_call", call_id) == "done"
+    # Then the hold is not extended, and a person knows
+    assert (phone.hold(call_id).expires_at, phone.hold(call_id).status) == (before, "open")
+    assert len(phone.alerts("call_status_unknown", call_id)) == 1
+    # And a status that we know clears it
+    show(phone, call_id, status="in-progress")
+    phone.run("look_at_call", call_id)
+    assert phone.hold(call_id).expires_at > before
+    assert phone.alerts("call_status_unknown", call_id) == []
+
+
+def test_a_call_that_is_not_found_is_treated_like_a_404(phone):
+    call_id = lapsed(phone)
+    show(phone, call_id, status="not-found")
+    assert phone.run("look_at_call", call_id) == "done"
+    assert (phone.hold(call_id).status, phone.row(call_id).settled_by) == ("expired", "expiry")
+    assert phone.world.wallet(phone.id).held_micros == 0
+
+
+def test_a_call_without_a_status_is_settled_when_it_has_an_end(phone):
+    call_id = phone.call(talk_seconds=0.3)
+    provider_call_id = phone.row(call_id).provider_call_id
+    assert wait_until(
+        lambda: phone.seen(provider_call_id)["call"]["status"] == "ended",
+        limit_seconds=SANDBOX_SECONDS,
+    )
+    show(phone, call_id, "status")
+    assert phone.run("look_at_call", call_id) == "done"
+    assert (phone.row(call_id).status, phone.row(call_id).cost_micros) == ("ended", 10_000)
+    assert phone.world.wallet(phone.id).balance_micros == 990_000
+
+
 def test_one_that_vapi_does_not_know_is_not_believed_gone_at_once(phone):
     call_id = reserve_for(phone, str(uuid.uuid4()))
     assert phone.run("look_at_call", call_id) == "done"

@@ -176,7 +176,8 @@ def _taking_in(
             watch.call_is_absent(session, organization_id, call_id, run.now)
             return
         take_in_look(session, organization_id, call_id, found.facts, run.now)
-        if found.facts.status is not CallStatus.ENDED:
+        # A status that we do not know is not taken as alive.
+        if found.facts.status not in (None, CallStatus.ENDED):
             watch.put_off_hold(session, organization_id, call_id, run.now)
 
     return record

@@ -245,6 +245,14 @@ def test_an_end_without_a_clear_answer_is_unknown_and_sent_once(odd, loopback, r
         odd.call_is_live(SID, CALL)
 
 
+@pytest.mark.parametrize("status", [[], {}, ["completed"], 5, True, "", "Completed", "paused"])
+def test_call_is_live_refuses_when_the_status_is_unknown(odd, loopback, status):
+    loopback.answer = lambda asked: json_reply({"sid": CALL, "status": status})
+    with pytest.raises(Refused) as caught:
+        odd.call_is_live(SID, CALL)
+    assert caught.value.code == "UNKNOWN_STATUS"
+
+
 @pytest.mark.parametrize("reply", [error(21220, 400), error(21220, 404)])
 def test_a_call_that_was_over_already_is_no_error(odd, loopback, reply):
     loopback.answer = lambda asked: reply

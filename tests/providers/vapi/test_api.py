@@ -188,6 +188,7 @@ def test_an_odd_id_never_gets_into_an_address(odd, loopback, external_id):
         Reply(200, b'{"id":"' + CALL.encode() + b'","cost":1.0e9999999999999999999}'),
         Reply(404, b"<html>no such host</html>"),
         Reply(404, b""),
+        Reply(410, b"<html>gone</html>"),
         json_reply({"id": str(uuid4()), "status": "ended"}),
         json_reply({"status": "ended"}),
     ],
@@ -196,6 +197,21 @@ def test_a_question_without_vapis_own_answer_is_an_outage_and_never_absent(odd, 
     loopback.answer = lambda asked: reply
     with pytest.raises(ProviderUnavailable):
         odd.get_call(CALL)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        json_reply({"message": "Call not found."}, 404),
+        json_reply({"message": "The call was deleted."}, 410),
+        json_reply(call(status="not-found")),
+        json_reply({"id": CALL, "status": "not-found"}),
+    ],
+)
+def test_get_call_returns_none_when_vapi_has_no_such_call(odd, loopback, reply):
+    loopback.answer = lambda asked: reply
+    assert odd.get_call(CALL) is None
+    assert len(loopback.asked) == 1
 
 
 def test_an_answer_is_read_with_a_control_address_or_without(odd, loopback):

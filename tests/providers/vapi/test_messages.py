@@ -169,6 +169,7 @@ def test_every_type_is_answered_or_ignored_or_kept():
         "user-interrupted",
         "voice-input",
         "language-change-detected",
+        "language-changed",
         "transfer-update",
         "assistant.started",
         "assistant.speechStarted",
@@ -338,6 +339,34 @@ def test_the_answers_are_vapis_own_shapes():
     # A predial fails closed: only a boolean true lets a contact be called
     assert messages.answer_predial(True) == {"eligible": True}
     assert messages.answer_predial(False) == {"eligible": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("tool-calls", {"results": []}),
+        ("function-call", {"results": []}),
+        ("voice-request", {"data": ""}),
+        ("call.endpointing.request", {"timeoutSeconds": 0.5}),
+        ("knowledge-base-request", {"documents": []}),
+        ("transfer-destination-request", {}),
+    ],
+)
+def test_other_questions_get_an_answer_of_their_type(kind, expected):
+    assert kind in messages.ANSWERED_TYPES
+    assert messages.answer_other(kind) == expected
+
+
+def test_a_handoff_is_declined_with_the_fields_its_schema_requires():
+    answer = messages.answer_other("handoff-destination-request")
+    assert answer["destination"] == {}
+    assert answer["error"]
+
+
+def test_every_answered_type_has_an_answer():
+    decided = {messages.ASSISTANT_REQUEST, messages.PREDIAL}
+    for kind in messages.ANSWERED_TYPES - decided:
+        assert isinstance(messages.answer_other(kind), dict)
 
 
 def test_a_message_written_by_these_tests_is_what_vapi_writes():

@@ -76,10 +76,49 @@ def test_a_status_is_read_in_our_words(word, expected):
     assert facts(status_update(word)).status is expected
 
 
-@pytest.mark.parametrize("word", ["not-found", "deletion-failed", "ENDED", "", 5, ["ended"], {}])
-def test_a_status_that_we_do_not_know_is_none_and_named(word):
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("not-found", "not-found"),
+        ("deletion-failed", "deletion-failed"),
+        ("ENDED", "ENDED"),
+        ("", "?"),
+        ("x" * 41, "?"),
+        ("\x00", "?"),
+        (5, "?"),
+        (["ended"], "?"),
+        ({}, "?"),
+    ],
+)
+def test_a_status_that_we_do_not_know_is_none_and_named(word, named):
     found = facts(status_update(word))
     assert (found.status, found.oddities) == (None, ("status",))
+    assert found.unknown_status == named
+
+
+@pytest.mark.parametrize("status", [None, "deletion-failed", "archived"])
+@pytest.mark.parametrize(
+    "end", [{"endedAt": ENDED, "endedReason": "customer-ended-call"}, {"endedAt": ENDED}]
+)
+def test_a_call_has_ended_when_only_its_end_says_so(status, end):
+    shown = call(status=status, **end)
+    found = call_facts(shown)
+    assert (found.status, found.duration_ms) == (CallStatus.ENDED, 127_598)
+    assert found.unknown_status == status
+    del shown["status"]
+    assert call_facts(shown).status is CallStatus.ENDED
+
+
+@pytest.mark.parametrize("end", [{}, {"endedAt": None, "endedReason": None}])
+def test_a_call_without_status_or_end_has_no_status(end):
+    found = call_facts(call(("status",), **end))
+    assert (found.status, found.unknown_status, found.duration_ms) == (None, None, None)
+
+
+def test_a_known_status_is_believed_before_an_end():
+    # Only a copy without a status that we know is read by its end
+    found = call_facts(call(status="in-progress", endedAt=ENDED))
+    assert (found.status, found.unknown_status) == (CallStatus.IN_PROGRESS, None)
 
 
 def test_a_message_that_says_no_status_leaves_it_to_its_copy_of_the_call():
