@@ -107,10 +107,15 @@ _PROVIDER = Policy(attempts=160, base_seconds=1, cap_seconds=600)
 #: The same, but never longer apart: until a lost request can land no more, the subaccount must be
 #: read every few seconds, also by a job that could not read it for a while.
 _CONVERGE = Policy(attempts=1_500, base_seconds=1, cap_seconds=60)
-#: Said within seconds or not at all: a warning that comes late warns of nothing.
-_WARN = Policy(attempts=4, base_seconds=1, cap_seconds=4)
-#: A look is staged anew as long as it is needed, so one of them need not go on for a day.
-_LOOK = Policy(attempts=4, base_seconds=1, cap_seconds=10)
+#: Failed attempts after which a warning, and a question about a call, is given up if Vapi does not
+#: answer: a warning that comes late warns of nothing, and the next sweep asks about the call again.
+WARN_TRIES = 4
+ASK_TRIES = 4
+#: More attempts than that: the actor itself gives up, and its job is done. If the policy ended with
+#: the tries, a worker that is killed in the last one would leave a dead job, which a person is to
+#: look at although nothing is left to be done.
+_WARN = Policy(attempts=20, base_seconds=1, cap_seconds=4)
+_LOOK = Policy(attempts=20, base_seconds=1, cap_seconds=10)
 
 PROCESS_EVENT = JobType("process_event", Queue.SAFETY, ("event_id",), _OWN, False, 30)
 ENFORCE_ORGANIZATION = JobType(

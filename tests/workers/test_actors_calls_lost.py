@@ -10,7 +10,7 @@ import pytest
 from base.clock import wait_until
 from domain.calls import endings, reserving
 from domain.calls.rows import HOLD_GRACE_SECONDS
-from domain.jobs import LOOK_AT_CALL, WARN_CALL
+from domain.jobs import ASK_TRIES, WARN_TRIES
 from tests.db.support import at_once
 from tests.running_sandbox import SANDBOX_SECONDS
 from tests.workers.scenes import another_thread, clear_faults, execute_sql, held, jobs_of, release
@@ -185,11 +185,42 @@ def test_a_warning_that_nobody_takes_is_given_up_and_not_said_late(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=SAY_OR_END)
     warned(phone, call_id)
-    for _ in range(WARN_CALL.policy.attempts + 1):
+    for _ in range(WARN_TRIES + 1):
         phone.round()
     (job,) = jobs_of(phone.world, "warn_call")
-    assert (job.outcome, job.failures) == ("done", WARN_CALL.policy.attempts - 1)
+    assert (job.outcome, job.failures) == ("done", WARN_TRIES - 1)
     assert phone.orders(call_id) == []
+
+
+def last_worker_dies(phone, name, tries):
+    """Leave a job of this name as a worker does that is killed in the last of its tries."""
+    execute_sql(
+        phone.world,
+        f"UPDATE jobs SET failures = {tries - 1}, attempt = {tries}, worker = 'killed:1',"
+        " lease_until = clock_timestamp() - interval '1 second', due_at = clock_timestamp(),"
+        f" ring_at = clock_timestamp() WHERE name = '{name}' AND done_at IS NULL",
+    )
+
+
+def test_warning_is_done_when_the_worker_of_its_last_try_is_killed(phone):
+    call_id = phone.call()
+    phone.world.sandbox.fault("vapi", "status", status=503, match=SAY_OR_END)
+    warned(phone, call_id)
+    last_worker_dies(phone, "warn_call", WARN_TRIES)
+    phone.round()
+    (job,) = jobs_of(phone.world, "warn_call")
+    assert (job.outcome, job.dead_at, phone.orders(call_id)) == ("done", None, [])
+
+
+def test_question_is_done_when_the_worker_of_its_last_try_is_killed(phone):
+    call_id = phone.call()
+    phone.world.sandbox.fault("vapi", "status", status=503, match=GET)
+    phone.world.stage("look_at_call", organization_id=phone.id, call_id=call_id)
+    last_worker_dies(phone, "look_at_call", ASK_TRIES)
+    phone.round()
+    ended = {(job.outcome, job.dead_at) for job in jobs_of(phone.world, "look_at_call")}
+    assert ended == {("done", None)}
+    assert len(phone.alerts("hold_unanswered", call_id)) == 1
 
 
 # Asked about
@@ -224,7 +255,7 @@ def test_a_look_that_is_not_answered_keeps_the_hold_and_tells_a_person_until_it_
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=GET)
     phone.world.stage("look_at_call", organization_id=phone.id, call_id=call_id)
-    for _ in range(LOOK_AT_CALL.policy.attempts - 1):
+    for _ in range(ASK_TRIES - 1):
         phone.round()
     assert phone.alerts("hold_unanswered", call_id) == []
     phone.round()

@@ -17,7 +17,7 @@ from db.call_models import Call
 from domain.calls import endings, watch
 from domain.calls.endings import Round
 from domain.calls.words import take_in_look
-from domain.jobs import LOOK_AT_CALL, WARN_CALL
+from domain.jobs import ASK_TRIES, WARN_TRIES
 from providers.errors import CredentialsRejected
 from providers.vapi.api import VapiCall
 from workers.run import Later, Run
@@ -59,10 +59,11 @@ def end_call(run: Run, organization_id: str, call_id: str) -> None:
 
 
 def warn_call(run: Run, organization_id: str, call_id: str) -> None:
-    """This function will have a call told that its credit is nearly gone.
+    """Have the assistant tell the caller that the credit is nearly used up.
 
-    Replay: may be said twice where the first answer was lost. It is not said to a call that is over
-    or ending, and given up where the provider does not take it soon. Raises: what that raises.
+    Replay: if the first response was lost, it may be said twice. It is not said to a call that is
+    over or ending. After `WARN_TRIES` attempts without an answer it is given up: the job is done.
+    Raises: what the provider raises.
     """
     warning = run.transaction(lambda session: endings.warning_of(session, organization_id, call_id))
     if warning is not None:
@@ -72,19 +73,19 @@ def warn_call(run: Run, organization_id: str, call_id: str) -> None:
             if found is not None and found.control_url is not None:
                 run.providers.vapi.say(found.control_url, text, then_end=False)
         except (OutcomeUnknown, ProviderUnavailable, CredentialsRejected) as error:
-            if run.claim.failures + 1 < WARN_CALL.policy.attempts:
+            if run.claim.failures + 1 < WARN_TRIES:
                 raise
             log.warning("not warned", call=call_id, error=str(error))
     run.record(lambda _: None)
 
 
 def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
-    """This function will ask a call's provider what became of it, and take its word in.
+    """Read a call from its provider, and apply what it says.
 
-    One that lives keeps its hold; one that is over is settled; one that it does not know gives its
-    hold back once that is over. Where no answer comes the hold stays, a person is told, and the
-    next sweep has it asked again. Replay: asking changes nothing there. Raises: what the provider
-    raises.
+    A call that lives keeps its hold. A call that is over is settled. The hold of a call that the
+    provider does not know is released once it has expired. After `ASK_TRIES` attempts without an
+    answer the hold stays, an alert is raised, and the next sweep asks again. Replay: reading
+    changes nothing at the provider. Raises: what the provider raises.
     """
     provider_call_id = run.transaction(
         lambda session: _provider_call_id(session, organization_id, call_id)
@@ -96,7 +97,7 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
         found = run.providers.vapi.get_call(provider_call_id)
     except (ProviderUnavailable, CredentialsRejected, Refused) as error:
         # An id that cannot be one of Vapi's is no better the next time.
-        if run.claim.failures + 1 < LOOK_AT_CALL.policy.attempts and not isinstance(error, Refused):
+        if run.claim.failures + 1 < ASK_TRIES and not isinstance(error, Refused):
             raise
         why = str(error)
         run.record(
