@@ -5,6 +5,7 @@ operators who freeze and lift.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,10 +18,12 @@ from chaos.scene import Client, Scene, Wish
 from db.engine import clock
 from domain import operators, wallet
 
-#: Seconds between two lapses, and how long one lasts. PayPal tells instants in whole seconds: two
-#: changes of one subscription within one could not be told apart.
+#: Seconds between two lapses, and how long one lasts.
 _LAPSE_EVERY_SECONDS = (2.0, 5.0)
 _LAPSE_SECONDS = (2.5, 6.0)
+#: PayPal tells instants in whole seconds: two changes of one subscription within one second could
+#: not be told apart.
+_APART_SECONDS = 1.1
 #: How many lapses are cancellations, after which only a new subscription opens again; and how many
 #: of the new ones are made before the old one is cancelled, whose end must then close nothing.
 _CANCELLED = 0.35
@@ -35,7 +38,7 @@ _LEFT = 0.1
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """This function will give the threads' names and what they do until they are stopped."""
-    yield "lapses", partial(_lapse, scene)
+    yield "lapses", scene.post.telling(partial(_lapse, scene))
     yield "operator", partial(_freeze, scene)
 
 
@@ -55,7 +58,7 @@ def _lapse(scene: Scene) -> None:
         else:
             about = (client.organization_id, subscription_id, chance)
             scene.post.tell("BILLING.SUBSCRIPTION.SUSPENDED", *about)
-            scene.stopping.wait(chance.uniform(*_LAPSE_SECONDS))
+            _lapse_lasts(scene, chance)
             if returns:
                 scene.post.tell("BILLING.SUBSCRIPTION.ACTIVATED", *about)
 
@@ -69,8 +72,14 @@ def _cancel(
     if subscription_id is not None:
         about = (client.organization_id, subscription_id, chance)
         scene.post.tell("BILLING.SUBSCRIPTION.CANCELLED", *about)
-    scene.stopping.wait(chance.uniform(*_LAPSE_SECONDS))
+    _lapse_lasts(scene, chance)
     return _subscribe(scene, client, chance) if returns and not overlaps else new
+
+
+def _lapse_lasts(scene: Scene, chance: Random) -> None:
+    scene.stopping.wait(chance.uniform(*_LAPSE_SECONDS) - _APART_SECONDS)
+    # Also for a thread that is told to stop.
+    time.sleep(_APART_SECONDS)
 
 
 def _subscribe(scene: Scene, client: Client, chance: Random) -> str:

@@ -24,7 +24,7 @@ _AGAIN_SECONDS = (0.2, 1.5)
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """This function will give the threads' names and what they do until they are stopped."""
-    yield "payments", partial(_pay, scene)
+    yield "payments", scene.post.telling(partial(_pay, scene))
     for number in range(_SENDERS):
         yield f"sender-{number}", partial(_send, scene, f"sender-{number}")
 
@@ -61,7 +61,7 @@ def _pay(scene: Scene) -> None:
 def _send(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     post = scene.post
-    while not (scene.stopping.is_set() and post.is_empty) and not scene.patience_is_over:
+    while not (scene.stopping.is_set() and post.is_over) and not scene.patience_is_over:
         letter = post.take()
         if letter is None:
             time.sleep(0.02)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -47,6 +48,26 @@ class Post:
     told: int = 0
     doubled: int = 0
     late: int = 0
+    #: Threads that may still tell of something.
+    tellers: int = 0
+
+    def telling(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Give `work` as a thread's that tells of events: until it ends, no sender may go.
+
+        A thread that is told to stop still tells of what it has begun. If the senders ended before
+        that, its last event was never sent, and was counted as lost.
+        """
+        with self.lock:
+            self.tellers += 1
+
+        def tell_until_over() -> None:
+            try:
+                work()
+            finally:
+                with self.lock:
+                    self.tellers -= 1
+
+        return tell_until_over
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """This function will ask the sandbox's control plane, which no fault touches."""
@@ -93,7 +114,7 @@ class Post:
                 self.letters.append(letter)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether all has been delivered."""
+    def is_over(self) -> bool:
+        """Whether all has been delivered and nothing more can come."""
         with self.lock:
-            return not self.letters and not self.on_the_way
+            return not self.letters and not self.on_the_way and not self.tellers
