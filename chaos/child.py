@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class Child:
 
     def __init__(self, module: str, env: Mapping[str, str], log: Path) -> None:
         self._module = module
+        # The driver's main thread and the one that ends faults both ask the proxy.
+        self._asking = threading.Lock()
         with log.open("ab") as errors:
             # A session of its own: Ctrl-C reaches the driver alone, which ends it in order.
             self._process = subprocess.Popen(
@@ -41,19 +44,23 @@ class Child:
         self._log = log
 
     def ask(self, **words: Any) -> Words:
-        """This function will send one order and wait for its answer. Raises: ChildEnded."""
-        line = ""
-        if self._process.stdin is not None and self._process.stdout is not None:
-            try:
-                self._process.stdin.write(json.dumps(words) + "\n")
-                self._process.stdin.flush()
-                line = self._process.stdout.readline()
-            except OSError:
-                line = ""
+        """Send one order and wait for its answer. Raises: ChildEnded."""
+        with self._asking:
+            line = self._exchange(json.dumps(words) + "\n")
         if not line:
             raise ChildEnded(f"{self._module} ended: see {self._log}")
         answer: Words = json.loads(line)
         return answer
+
+    def _exchange(self, line: str) -> str:
+        if self._process.stdin is None or self._process.stdout is None:
+            return ""
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+            return self._process.stdout.readline()
+        except OSError:
+            return ""
 
     @property
     def is_over(self) -> bool:

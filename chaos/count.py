@@ -40,15 +40,17 @@ def _debits(facts: Facts) -> Iterator[Problem]:
         if wish.outcome == "OK":
             facts.add(name[0], -wish.micros)
         elif wish.outcome is None:
-            yield Problem("lost", f"debit {name}: never answered, {wish.unsure} times asked")
+            yield Problem("lost", f"debit {name}: never answered, {wish.unsure} times asked", name)
         if wish.outcome == "OK" and not found:
-            yield Problem("lost", f"debit {name}: answered OK, no entry")
+            yield Problem("lost", f"debit {name}: answered OK, no entry", name)
         elif len(found) > (wish.outcome == "OK"):
-            yield Problem("doubled", f"debit {name}: answered {wish.outcome}, entries {found}")
+            words = f"debit {name}: answered {wish.outcome}, entries {found}"
+            yield Problem("doubled", words, name)
         elif found and found != [wish.micros]:
-            yield Problem("drift", f"debit {name}: asked for {wish.micros}, entry of {found[0]}")
+            words = f"debit {name}: asked for {wish.micros}, entry of {found[0]}"
+            yield Problem("drift", words, name)
     for name, found in written.items():
-        yield Problem("doubled", f"debit {name}: asked for by nobody, entries {found}")
+        yield Problem("doubled", f"debit {name}: asked for by nobody, entries {found}", name)
 
 
 def _payments(facts: Facts) -> Iterator[Problem]:
@@ -75,13 +77,14 @@ def _payments(facts: Facts) -> Iterator[Problem]:
         facts.add(capture["custom_id"], kept)
         found, seen = moved.pop(capture["id"], 0), known.get(capture["id"])
         if seen != told:
-            yield Problem(
-                "lost", f"payment {capture['id']}: paid and refunded {told}, known {seen}"
-            )
+            words = f"payment {capture['id']}: paid and refunded {told}, known {seen}"
+            yield Problem("lost", words, (capture["id"],))
         elif found != kept:
-            yield Problem("doubled", f"payment {capture['id']}: {kept} kept, {found} moved")
+            words = f"payment {capture['id']}: {kept} kept, {found} moved"
+            yield Problem("doubled", words, (capture["id"],))
     for capture_id, found in moved.items():
-        yield Problem("doubled", f"payment {capture_id}: unknown at the provider, {found} moved")
+        words = f"payment {capture_id}: unknown at the provider, {found} moved"
+        yield Problem("doubled", words, (capture_id,))
 
 
 def _holds(facts: Facts) -> Iterator[Problem]:
@@ -99,25 +102,25 @@ def _holds(facts: Facts) -> Iterator[Problem]:
         status, found = rows.get(name, (None, None))
         facts.add(name[0], -wish.micros if wish.outcome == "OK" else 0)
         if wish.outcome != "OK":
-            yield Problem("lost", f"call {name}: commit answered {wish.outcome}")
+            yield Problem("lost", f"call {name}: commit answered {wish.outcome}", name)
         elif found != wish.micros:
-            yield Problem(
-                "lost", f"call {name}: {wish.micros} committed, {found} billed ({status})"
-            )
+            words = f"call {name}: {wish.micros} committed, {found} billed ({status})"
+            yield Problem("lost", words, name)
     for name, wish in released.items():
         status, _ = rows.get(name, (None, None))
         if name not in billed and status in ("open", "committed"):
-            yield Problem("lost", f"call {name}: released ({wish.outcome}), but {status}")
+            yield Problem("lost", f"call {name}: released ({wish.outcome}), but {status}", name)
     for name, (status, found) in rows.items():
         if status == "open":
-            yield Problem("lost", f"call {name}: its hold is still open")
+            yield Problem("lost", f"call {name}: its hold is still open", name)
         if found is not None and name not in billed:
-            yield Problem("doubled", f"call {name}: {found} billed, asked for by nobody")
+            yield Problem("doubled", f"call {name}: {found} billed, asked for by nobody", name)
     for organization_id, key, times in facts.rows(
         "SELECT organization_id, operation_key, count(*) FROM wallet_entries"
         " WHERE kind = 'call' GROUP BY 1, 2 HAVING count(*) > 1"
     ):
-        yield Problem("doubled", f"call {organization_id} {key}: {times} entries")
+        words = f"call {organization_id} {key}: {times} entries"
+        yield Problem("doubled", words, (organization_id, key))
 
 
 # -- what was taken in, and what followed ---------------------------------------------------------
@@ -130,25 +133,27 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
         )
     )
     for (organization_id, event_id), wish in facts.story.of("webhook").items():
+        named_so = f"webhook {event_id} of {organization_id}"
         if wish.outcome != "OK":
-            yield Problem("lost", f"webhook {event_id} of {organization_id}: never taken in")
+            yield Problem("lost", f"{named_so}: never taken in", (event_id,))
         elif event_id not in kept:
-            yield Problem("lost", f"webhook {event_id} of {organization_id}: taken in, not kept")
+            yield Problem("lost", f"{named_so}: taken in, not kept", (event_id,))
         elif kept[event_id] != "handled":
-            yield Problem("lost", f"webhook {event_id} of {organization_id}: {kept[event_id]}")
+            yield Problem("lost", f"{named_so}: {kept[event_id]}", (event_id,))
     named = {tuple(event_id.split(":")[:2]) for event_id in kept}
     for call_id, kind in sorted(facts.accepted):
         if kind in _KEPT_TYPES and (call_id, kind) not in named:
-            yield Problem("lost", f"webhook {kind} of {call_id}: taken in, not kept")
+            words = f"webhook {kind} of {call_id}: taken in, not kept"
+            yield Problem("lost", words, (call_id,))
     for event_id in sorted(kept.keys() - {event_id for _, event_id in facts.story.of("webhook")}):
         # Those that a provider sent by itself stand in no journal; many of them concern nobody.
         if kept[event_id] is None:
-            yield Problem("lost", f"webhook {event_id}: kept, not handled")
+            yield Problem("lost", f"webhook {event_id}: kept, not handled", (event_id,))
     for event_id, times in facts.rows(
         "SELECT kwargs ->> 'event_id', count(*) FROM jobs WHERE name = 'process_event'"
         " GROUP BY 1 HAVING count(*) > 1"
     ):
-        yield Problem("doubled", f"webhook {event_id}: {times} jobs")
+        yield Problem("doubled", f"webhook {event_id}: {times} jobs", (event_id,))
 
 
 def _jobs(facts: Facts) -> Iterator[Problem]:
@@ -157,7 +162,8 @@ def _jobs(facts: Facts) -> Iterator[Problem]:
         " THEN 'waiting' ELSE outcome END, last_error FROM jobs"
         " WHERE outcome IS DISTINCT FROM 'done' ORDER BY id"
     ):
-        yield Problem("lost", f"job {job_id} {name}: {state} {error or ''}".rstrip())
+        words = f"job {job_id} {name}: {state} {error or ''}".rstrip()
+        yield Problem("lost", words, (job_id,))
 
 
 # -- wallets --------------------------------------------------------------------------------------
@@ -177,12 +183,14 @@ def _wallets(facts: Facts) -> Iterator[Problem]:
                 "drift",
                 f"wallet {organization_id}: balance, held, owed are {(balance, held, owed)},"
                 f" should be {wanted}",
+                (organization_id,),
             )
         if sum_of != balance or entries != newest + 1:
             yield Problem(
                 "drift",
                 f"wallet {organization_id}: {entries} entries come to {sum_of}, the wallet says"
                 f" entry {newest} and {balance}",
+                (organization_id,),
             )
 
 

@@ -35,11 +35,13 @@ class Problem(NamedTuple):
     """One thing that is not as it should be, with the ids to look for.
 
     lost: asked for or taken in, without its effect. doubled: an effect too many. drift: a wallet or
-    a chain that is not what all effects come to.
+    a chain that is not what all effects come to. The evidence of a problem is whatever names all of
+    its `ids`.
     """
 
     kind: Kind
     words: str
+    ids: tuple[str, ...] = ()
 
 
 @dataclass

@@ -6,19 +6,17 @@ come when, and each one's choices, follow from the seed alone.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import psycopg
 
 from base.clock import wait_until
-from chaos.house import INGRESSES, RELAYS, WORKERS, House
+from chaos.house import INGRESSES, RELAYS, WORKERS, House, is_stopped
 from db.address import driver_url
 
 #: Seconds from the start to the first fault, and between two.
@@ -104,7 +102,7 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
         pid = house.supervisor.pid(name) if known else None
         if pid is None:
             return Done("SIGSTOP: none runs", struck=False)
-        if _sleeps(pid):
+        if is_stopped(pid):
             # The shorter of two freezes would wake it for both.
             return Done(f"SIGSTOP: {name} sleeps already", struck=False)
         house.supervisor.kill(name, signal.SIGSTOP)
@@ -116,12 +114,6 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
         return Done(f"SIGSTOP: {name} for {lasts:.1f} s", lasts, undo)
 
     return act
-
-
-def _sleeps(pid: int) -> bool:
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    return False
 
 
 def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:

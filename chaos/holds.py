@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from base.outcomes import NotYet, OutcomeUnknown
-from chaos.scene import Scene, Wish
+from chaos.scene import UNANSWERED, Scene, Wish
 from chaos.spending import pick
 from db.engine import clock
 from domain import holds
@@ -84,7 +82,7 @@ def _expire(scene: Scene) -> None:
     while not scene.stopping.wait(0.5):
         try:
             scene.database.run(work)
-        except (NotYet, OutcomeUnknown, DBAPIError):
+        except UNANSWERED:
             continue  # What is still there is found again.
 
 

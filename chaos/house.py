@@ -4,6 +4,7 @@ workers and relays.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,11 +18,11 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-import httpx
 from sqlalchemy.orm import Session
 
 from base.clock import wait_until
 from chaos.child import Child
+from chaos.control import control_client
 from chaos.servers import KillableServer
 from cli import ROOT
 from cli.databases import prepare
@@ -192,7 +193,7 @@ class House:
             target=self.env["PUBLIC_URL"],
             ready_seconds=_READY_SECONDS,
         )
-        self._http = httpx.Client(base_url=self.info["base_url"], trust_env=False, timeout=30)
+        self._http = control_client(self.info["base_url"], timeout_seconds=30)
         self.env.update(sandbox_env(self.info))
 
     def _listen(self, route: str, targets: list[str]) -> int:
@@ -223,6 +224,13 @@ class House:
     def _run(self, name: str, words: list[str], **more: str) -> None:
         argv = [sys.executable, "-m", *words]
         self.supervisor.start(Process(name, argv, {**self.env, **more}))
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped by SIGSTOP."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
 
 
 def _through(url: str, port: int) -> str:

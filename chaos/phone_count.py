@@ -31,26 +31,27 @@ def phones(facts: Facts) -> Iterator[Problem]:
         facts.add(organization_id, -cost)
         yield from _differs(f"phone {provider_call_id} of {organization_id}", call, cost, known)
     for provider_call_id in known.keys() - facts.calls.keys():
-        yield Problem("doubled", f"phone {provider_call_id}: nobody rang")
+        yield Problem("doubled", f"phone {provider_call_id}: nobody rang", (provider_call_id,))
 
 
 def _differs(
     named: str, call: dict[str, Any], cost: int, known: dict[str, tuple[Any, ...]]
 ) -> Iterator[Problem]:
+    ids = (call["id"],)
     if call["status"] != "ended":
-        yield Problem("lost", f"{named}: it still lives")
+        yield Problem("lost", f"{named}: it still lives", ids)
     elif call["id"] not in known:
         # One that was refused, or that nobody was there to let in, has not talked.
         if cost:
-            yield Problem("lost", f"{named}: talked for {cost}, and is not known")
+            yield Problem("lost", f"{named}: talked for {cost}, and is not known", ids)
     else:
         is_over, settled, taken = known[call["id"]]
         if not is_over or settled is None:
             words = "over" if is_over else "not over"
-            yield Problem("lost", f"{named}: {words}, settled for {settled}")
+            yield Problem("lost", f"{named}: {words}, settled for {settled}", ids)
         elif taken != cost:
             words = f"{named}: talked for {cost}, charged {taken}"
-            yield Problem("doubled" if taken > cost else "lost", words)
+            yield Problem("doubled" if taken > cost else "lost", words, ids)
 
 
 def _talked_ms(call: dict[str, Any]) -> int:

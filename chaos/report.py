@@ -37,11 +37,16 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     guards: Counter[str] = field(default_factory=Counter)
     figures: dict[str, Any] = field(default_factory=dict)
+    #: The running log: what was done, and when.
+    lines: list[str] = field(default_factory=list)
+    #: Where the evidence of what went wrong was written.
+    evidence: Path | None = None
     began: float = field(default_factory=time.monotonic)
 
     def say(self, words: str) -> None:
-        """This function will print a line of the running log, with the time since the start."""
-        print(f"{time.monotonic() - self.began:6.1f} s  {words}", flush=True)  # noqa: T201
+        """Print a line of the running log, with the time since the start."""
+        self.lines.append(f"{time.monotonic() - self.began:6.1f} s  {words}")
+        print(self.lines[-1], flush=True)  # noqa: T201
 
     def count(self, kind: str) -> int:
         """This function will count the problems of one kind."""
@@ -58,15 +63,16 @@ class Report:
         return not self.problems
 
     def last_line(self) -> str:
-        """This function will give the line that a run is judged by."""
+        """Give the line that a run is judged by; with its seed the run can be repeated."""
         return (
             f"chaos: faults={self.faults.total()} events={self.events}"
             f" lost={self.count('lost')} doubled={self.count('doubled')}"
             f" drift={self.count('drift')} refused_by_database={self.refused_by_database}"
+            f" seed={self.seed}"
         )
 
     def print_all(self) -> None:
-        """This function will print the table of faults, the figures, the problems and the line."""
+        """Print the faults, the figures, the problems, where their evidence is, and the line."""
         table = Table("fault", "times")
         for kind, times in sorted(self.faults.items()):
             table.add_row(kind, str(times))
@@ -84,6 +90,8 @@ class Report:
                 print(f"{problem.kind}: {problem.words}")  # noqa: T201
             if len(of_kind) > _SHOWN_MAX:
                 print(f"{kind}: and {len(of_kind) - _SHOWN_MAX} more")  # noqa: T201
+        if self.evidence is not None:
+            print(f"evidence: {self.evidence}")  # noqa: T201
         print(self.last_line(), flush=True)  # noqa: T201
 
     def to_dict(self) -> dict[str, Any]:

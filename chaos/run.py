@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 
 from base.clock import wait_until
-from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Child, Words
 from chaos.count import count_problems
 from chaos.customers import make_customers
+from chaos.endings import Endings
+from chaos.evidence import evidence_path, write_evidence
 from chaos.facts import Customer, Problem, cancelled, read_facts
 from chaos.faults import Planned, plan, strike
 from chaos.house import House
 from chaos.journal import Story, read_journal
 from chaos.report import Report, refusals
+from chaos.rest import jobs_waiting, stand_still, wait_for_rest
 from chaos.sabotage import moves_holds, plan_of, sabotage_database
-from db.call_models import Call
-from db.models import Job
 
 #: Organizations of a run; the last third of them is poor.
 _CUSTOMERS = 6
@@ -51,12 +49,13 @@ def run(asked: Asked) -> Report:
     with House(plan_of(asked.sabotage), keep=asked.keep) as house:
         house.start_processes()
         customers = make_customers(house, _CUSTOMERS)
-        _rest(house, asked.rest_seconds)
+        wait_for_rest(house, asked.rest_seconds)
         for words in sabotage_database(house, asked.sabotage):
             report.say(f"sabotage: {words}")
         traffic = _start_traffic(house, asked, customers)
         _break_things(house, traffic, report, asked)
         _calm_down(house, traffic, report, asked)
+        stand_still(house, asked.rest_seconds)
         story = read_journal(house.journal)
         report.events = story.count
         reading = read_facts(house.owner_url, house.database, house.control, customers, story)
@@ -65,6 +64,9 @@ def run(asked: Asked) -> Report:
             report.figures["subscriptions cancelled"] = cancelled(facts)
         report.guards = refusals(house.postgres.log)
         report.figures |= _figures(house, story)
+        if not report.is_clean:
+            report.evidence = evidence_path(asked.seed)
+            write_evidence(house, report, report.evidence)
     return report
 
 
@@ -90,39 +92,36 @@ def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Chi
 
 
 def _break_things(house: House, traffic: Child, report: Report, asked: Asked) -> None:
-    """Carries out the plan, undoes what lasts when its time is over, and tells how it goes."""
+    """Carry out the plan, end each fault at its time, and tell how the run goes."""
     report.say("traffic and faults begin")
     began = time.monotonic()
     traffic.ask(do="go")
-    #: When, in which order among equals, and what.
-    agenda: list[tuple[float, int, Callable[[], None]]] = []
-
-    def at(seconds: float, do: Callable[[], None]) -> None:
-        heapq.heappush(agenda, (seconds, next(numbers), do))
+    endings = Endings()
 
     def begin(planned: Planned) -> None:
         done = strike(house, planned)
         report.faults[planned.kind] += done.struck
         report.say(f"{planned.kind}: {done.words}")
         if done.seconds:
-            at(time.monotonic() - began + done.seconds, done.undo)
+            endings.after(done.seconds, done.undo)
 
-    numbers = count()
-    for planned in plan(asked.seed, asked.seconds):
-        at(planned.at, partial(begin, planned))
+    agenda: list[tuple[float, Callable[[], None]]] = [
+        (planned.at, partial(begin, planned)) for planned in plan(asked.seed, asked.seconds)
+    ]
     for number in range(1, int(asked.seconds / _PROGRESS_SECONDS) + 1):
-        at(number * _PROGRESS_SECONDS, partial(_tell_progress, house, traffic, report))
-    while agenda:
-        seconds, _, do = heapq.heappop(agenda)
+        tell = partial(_tell_progress, house, traffic, report)
+        agenda.append((number * _PROGRESS_SECONDS, tell))
+    for seconds, do in sorted(agenda, key=lambda one: one[0]):
         time.sleep(max(0.0, began + seconds - time.monotonic()))
         do()
+    endings.close()
 
 
 def _tell_progress(house: House, traffic: Child, report: Report) -> None:
     told = traffic.ask(do="progress")
     report.say(
         f"-- {told['operations']} operations, {told['events']} events"
-        f" ({told['doubled']} sent twice), {_waiting(house)} jobs waiting,"
+        f" ({told['doubled']} sent twice), {jobs_waiting(house)} jobs waiting,"
         f" {_restarts(house)} restarts"
     )
 
@@ -133,12 +132,14 @@ def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> No
     wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
     told = traffic.ask(do="stop")
     report.problems += traffic_problems(told)
-    seconds = _rest(house, asked.rest_seconds)
+    seconds = wait_for_rest(house, asked.rest_seconds)
     told |= traffic.ask(do="settle")
-    seconds += _rest(house, asked.rest_seconds)
+    seconds += wait_for_rest(house, asked.rest_seconds)
     if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
         # Whatever it left undone, its twin has done: nothing else here would tell of it.
-        report.problems += [Problem("lost", f"{name} did not come back") for name in house.away()]
+        report.problems += [
+            Problem("lost", f"{name} did not come back", (name,)) for name in house.away()
+        ]
     report.say(f"at rest after {seconds:.1f} s; counting")
     report.figures |= {
         "operations asked for": told["operations"],
@@ -153,38 +154,13 @@ def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> No
 def traffic_problems(told: Words) -> list[Problem]:
     """This function will give what is wrong with the traffic itself: a thread that died, or that
     does not end, leaves out what the run is to be judged by."""
-    words = [f"{name} died: {error}" for name, error in told["died"]]
-    words += [f"{name} does not end" for name in told["running"]]
-    return [Problem("lost", f"thread {one}") for one in words]
-
-
-def _rest(house: House, limit_seconds: float) -> float:
-    """Waits until no job waits and no call is unsettled, so long at most; gives the seconds."""
-    began = time.monotonic()
-    wait_until(
-        lambda: not _unsettled(house) and not _waiting(house),
-        limit_seconds=limit_seconds,
-        every_seconds=0.2,
-    )
-    return time.monotonic() - began
-
-
-def _unsettled(house: House) -> bool:
-    """Whether a call lives at the provider, or one that we know is not settled yet."""
-    live = [one for one in house.control("GET", "/vapi/calls") if one["ended"] is None]
-    query = select(func.count()).select_from(Call).where(Call.settled_at.is_(None))
-    try:
-        return bool(live) or bool(house.do(lambda session, _: session.scalars(query).one()))
-    except (NotYet, OutcomeUnknown):
-        return True
-
-
-def _waiting(house: House) -> int:
-    query = select(func.count()).select_from(Job).where(Job.ring_at.is_not(None))
-    try:
-        return house.do(lambda session, _: session.scalars(query).one())
-    except (NotYet, OutcomeUnknown):
-        return -1
+    died = [
+        Problem("lost", f"thread {name} died: {trace.strip().splitlines()[-1]}", (name,))
+        for name, trace in told["died"]
+    ]
+    return died + [
+        Problem("lost", f"thread {name} does not end", (name,)) for name in told["running"]
+    ]
 
 
 def _figures(house: House, story: Story) -> dict[str, int]:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.child import Words
+from chaos.control import control_client
 from chaos.journal import Journal
 from chaos.post import Post
 from db.engine import Database
@@ -27,6 +27,8 @@ from db.ring import Ringer
 _POOL = 32
 #: Seconds after which a thread that is told to stop gives up what nobody answers.
 PATIENCE_SECONDS = 90.0
+#: What a transaction raises when the database did not answer it: it is asked for again.
+UNANSWERED = (NotYet, OutcomeUnknown, DBAPIError, psycopg.Error)
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,10 @@ class Scene:
         #: What was refused after it had gone unanswered: only in the calm is that the last word.
         self.doubtful: list[tuple[str, Wish, Act]] = []
         self.asked = 0
-        #: Threads that an error ended, each with it.
+        #: Threads that an error ended, each with its traceback.
         self.died: list[tuple[str, str]] = []
         # No fault touches the control plane; it answers when a delivery has been answered.
-        http = httpx.Client(base_url=order["control_url"], timeout=60, trust_env=False)
-        self.post = Post(http, self.journal)
+        self.post = Post(control_client(order["control_url"], timeout_seconds=60), self.journal)
         self._stopped_at = 0.0
 
     def chance(self, name: str) -> random.Random:
@@ -104,7 +105,7 @@ class Scene:
         while not self.patience_is_over:
             try:
                 outcomes = act(wishes)
-            except (NotYet, OutcomeUnknown, DBAPIError, psycopg.Error) as error:
+            except UNANSWERED as error:
                 silence = silence or isinstance(error, OutcomeUnknown)
                 self._note(what, wishes, error)
                 time.sleep(random.uniform(0.05, 0.4))  # noqa: S311

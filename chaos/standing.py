@@ -46,7 +46,8 @@ def standings(facts: Facts) -> Iterator[Problem]:
         paused = ("paused", "manual_pause")
         yield from check("campaign paused by hand", paused, campaigns[one.campaign_ids[1]])
     for external_id, status in known.items():
-        yield Problem("doubled", f"subscription {external_id}: {status}, unknown at the provider")
+        words = f"subscription {external_id}: {status}, unknown at the provider"
+        yield Problem("doubled", words, (external_id,))
 
 
 def _pause_reason(active: bool, frozen: bool, net: int) -> str | None:
@@ -68,4 +69,7 @@ def _frozen_by_hand(story: Story) -> set[str]:
 
 def _differs(organization_id: str, what: str, wanted: object, found: object) -> Iterator[Problem]:
     if wanted != found:
-        yield Problem("lost", f"{what} of {organization_id}: is {found}, should be {wanted}")
+        words = f"{what} of {organization_id}: is {found}, should be {wanted}"
+        # A subscription is named by its own id, all else by the organization's.
+        ids = tuple(what.split()[1:]) if what.startswith("subscription ") else ()
+        yield Problem("lost", words, ids or (organization_id,))

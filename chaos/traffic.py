@@ -5,6 +5,7 @@ and operators do. Started by the driver as `python -m chaos.traffic`.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -30,8 +31,8 @@ def start_threads(scene: Scene) -> list[threading.Thread]:
 def _work(scene: Scene, name: str, work: Callable[[], None]) -> None:
     try:
         work()
-    except BaseException as error:
-        scene.died.append((name, repr(error)))
+    except BaseException:
+        scene.died.append((name, traceback.format_exc()))
         raise
 
 

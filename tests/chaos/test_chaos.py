@@ -4,10 +4,12 @@ house is sabotaged, the count says so.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +25,7 @@ pytestmark = [
 
 LAST_LINE = re.compile(
     r"chaos: faults=(\d+) events=(\d+) lost=(\d+) doubled=(\d+) drift=(\d+)"
-    r" refused_by_database=(\d+)"
+    r" refused_by_database=(\d+) seed=1"
 )
 
 
@@ -66,3 +68,13 @@ def test_without_a_relay_the_count_says_what_is_lost():
     _, _, lost, *_ = figures
     assert lost > 0, said
     assert code == 1
+    # And the file that it names holds each problem, with ids and what names them
+    named = re.search(r"^evidence: (.+)$", said, re.MULTILINE)
+    assert named is not None, said
+    path = Path(named[1])
+    told = json.loads(path.read_text())
+    path.unlink()
+    assert (told["seed"], told["lost"]) == (1, lost)
+    assert len(told["problems"]) == sum(told[kind] for kind in ("lost", "doubled", "drift"))
+    job = next(one for one in told["explained"] if one["words"].startswith("job "))
+    assert any(job["ids"][0] in row for row in job["evidence"]["table jobs"])

@@ -471,5 +471,5 @@ def test_what_the_databases_guards_refuse_is_counted_from_the_servers_log(tmp_pa
     # Then the four stand in the last line, which is otherwise clean
     assert report.is_clean
     assert report.last_line() == (
-        "chaos: faults=0 events=0 lost=0 doubled=0 drift=0 refused_by_database=4"
+        "chaos: faults=0 events=0 lost=0 doubled=0 drift=0 refused_by_database=4 seed=1"
     )

@@ -41,5 +41,6 @@ def test_a_thread_that_died_is_told_since_it_asked_for_nothing_more(urls, tmp_pa
     # Then the run says who asked for nothing from then on
     problems = traffic_problems({"died": scene.died, "running": []})
     assert {one.kind for one in problems} == {"lost"}
+    assert all("died: httpx.ConnectError: " in one.words for one in problems)
     told = {one.words.split()[1] for one in problems}
     assert {"payments", "phone-0", "phone-1"} <= told

@@ -1,0 +1,109 @@
+"""Writes down what a run found wrong, with all that names it: read while nothing moves any more.
+
+For each problem: the journal's lines, the database's rows, the providers' facts and the processes'
+log lines that name its ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from chaos.house import House
+from chaos.report import Report
+from db.address import driver_url
+
+#: Problems of each kind that evidence is collected for; all of them are listed.
+_PROBLEMS_MAX = 20
+#: Lines or rows of one source that are kept for one problem: the newest.
+_KEPT_MAX = 60
+#: Characters of one line that are kept.
+_LINE_MAX = 2_000
+#: What the sandbox is asked for.
+_PROVIDERS = {
+    "captures": "/paypal/captures",
+    "subscriptions": "/paypal/subscriptions",
+    "calls": "/vapi/calls",
+    "deliveries": "/deliveries",
+}
+#: Every table of ours.
+_TABLES = (
+    "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    " AND tablename <> 'alembic_version' ORDER BY 1"
+)
+
+
+def evidence_path(seed: int) -> Path:
+    """Name a new file of the system's temporary folder for one run's evidence."""
+    at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return Path(tempfile.gettempdir()) / f"holdfast-chaos-seed-{seed}-{at}-{os.getpid()}.json"
+
+
+def write_evidence(house: House, report: Report, path: Path) -> None:
+    """Write the report, each problem's ids and all that names them; only its owner may read it."""
+    chosen = [
+        problem
+        for kind in ("lost", "doubled", "drift")
+        for problem in [one for one in report.problems if one.kind == kind][:_PROBLEMS_MAX]
+    ]
+    sources = _sources(house, sorted({id_ for problem in chosen for id_ in problem.ids}))
+    found = [
+        {
+            **problem._asdict(),
+            "evidence": {
+                name: kept
+                for name, lines in sources.items()
+                if (kept := [line for line in lines if _names(line, problem.ids)][-_KEPT_MAX:])
+            },
+        }
+        for problem in chosen
+    ]
+    told = report.to_dict() | {"log": report.lines, "explained": found}
+    path.touch(0o600)
+    path.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def _names(line: str, ids: Iterable[str]) -> bool:
+    """Whether a line names every id; a problem without ids has no evidence of its own."""
+    return bool(ids) and all(id_ in line for id_ in ids)
+
+
+def _sources(house: House, ids: list[str]) -> dict[str, list[str]]:
+    """Every source's lines that name any of the ids."""
+    sources = {"journal": _of_file(house.journal, ids)}
+    for log in sorted(house.logs.glob("*.log")):
+        sources[f"log {log.stem}"] = _of_file(log, ids)
+    for name, path in _PROVIDERS.items():
+        lines = (json.dumps(one) for one in house.control("GET", path))
+        sources[f"provider {name}"] = _of_lines(lines, ids)
+    return sources | dict(_of_tables(house.owner_url, ids))
+
+
+def _of_tables(owner_url: str, ids: list[str]) -> Iterator[tuple[str, list[str]]]:
+    patterns = [f"%{id_.replace('%', '').replace('_', chr(92) + '_')}%" for id_ in ids]
+    with psycopg.connect(driver_url(owner_url), autocommit=True) as owner:
+        for (table,) in owner.execute(_TABLES).fetchall():
+            query = sql.SQL(
+                "SELECT row_to_json(t)::text FROM {} t WHERE row_to_json(t)::text LIKE ANY (%s)"
+                " LIMIT 1000"
+            ).format(sql.Identifier(table))
+            rows = owner.execute(query, (patterns,)).fetchall()
+            yield f"table {table}", [row[:_LINE_MAX] for (row,) in rows]
+
+
+def _of_file(path: Path, ids: list[str]) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(errors="replace") as lines:
+        return _of_lines(lines, ids)
+
+
+def _of_lines(lines: Iterable[str], ids: list[str]) -> list[str]:
+    return [line.rstrip("\n")[:_LINE_MAX] for line in lines if any(id_ in line for id_ in ids)]

@@ -1,0 +1,110 @@
+"""When a run is at rest: nothing is due, no call lives; then every process is stopped and counted.
+
+A process that goes on while the count reads makes false losses. A periodic job that is staged in
+between is "waiting", and a report of a call that comes late is "kept, not handled".
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from sqlalchemy import func, select, text
+
+from base.clock import wait_until
+from base.outcomes import NotYet, OutcomeUnknown
+from chaos.house import House, is_stopped
+from db.call_models import Call
+from db.models import Job
+
+#: Statements that other connections are running now.
+_ACTIVE = (
+    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend' AND datname = current_database()"
+)
+
+
+def wait_for_rest(house: House, limit_seconds: float) -> float:
+    """Wait until no job waits and no call is unsettled; give the seconds it took."""
+    began = time.monotonic()
+    wait_until(lambda: not something_waits(house), limit_seconds=limit_seconds, every_seconds=0.2)
+    return time.monotonic() - began
+
+
+def stand_still(
+    house: House,
+    limit_seconds: float,
+    waits: Callable[[House], bool] | None = None,
+) -> None:
+    """Stop every process (SIGSTOP) at a moment when nothing waits, and leave them stopped.
+
+    If something waits once they are stopped, they run on and it is tried again. After the limit
+    they stay stopped in any case: whatever waits then is to be counted.
+    """
+    waits = waits or (lambda house: something_waits(house) or _statements_run(house))
+    end = time.monotonic() + limit_seconds
+    while True:
+        wait_until(
+            lambda: not waits(house),
+            limit_seconds=max(0.0, end - time.monotonic()),
+            every_seconds=0.2,
+        )
+        _stop_all(house)
+        # A statement that was sent before ends soon, and may stage a job.
+        if wait_until(lambda: not waits(house), limit_seconds=0.5) or time.monotonic() >= end:
+            return
+        _signal_all(house, signal.SIGCONT)
+
+
+def something_waits(house: House) -> bool:
+    """Tell whether a call lives, or is unsettled, or a job waits."""
+    # In this order: a call leads to jobs, and a job leads to no call.
+    return _unsettled(house) or jobs_waiting(house) != 0
+
+
+def jobs_waiting(house: House) -> int:
+    """Count the jobs that are not over; -1 if the database does not answer."""
+    query = select(func.count()).select_from(Job).where(Job.ring_at.is_not(None))
+    try:
+        return house.do(lambda session, _: session.scalars(query).one())
+    except (NotYet, OutcomeUnknown):
+        return -1
+
+
+def _unsettled(house: House) -> bool:
+    """Whether a call lives at the provider, or one that we know is not settled yet."""
+    live = [one for one in house.control("GET", "/vapi/calls") if one["ended"] is None]
+    query = select(func.count()).select_from(Call).where(Call.settled_at.is_(None))
+    try:
+        return bool(live) or bool(house.do(lambda session, _: session.scalars(query).one()))
+    except (NotYet, OutcomeUnknown):
+        return True
+
+
+def _statements_run(house: House) -> bool:
+    try:
+        return bool(house.do(lambda session, _: session.scalar(text(_ACTIVE))))
+    except (NotYet, OutcomeUnknown):
+        return True
+
+
+def _stop_all(house: House) -> None:
+    _signal_all(house, signal.SIGSTOP)
+    # The signal takes effect a moment later; one that is being started again has no id.
+    wait_until(
+        lambda: all(pid is None or is_stopped(pid) for _, pid in _processes(house)),
+        limit_seconds=5,
+        every_seconds=0.01,
+    )
+
+
+def _signal_all(house: House, number: signal.Signals) -> None:
+    for name, _ in _processes(house):
+        house.supervisor.kill(name, number)
+
+
+def _processes(house: House) -> list[tuple[str, int | None]]:
+    # The sandbox answers the count; nothing that it still tells can be taken in any more.
+    names = [name for name in house.supervisor.names() if name != "sandbox"]
+    return [(name, house.supervisor.pid(name)) for name in names]

@@ -1,0 +1,51 @@
+"""The control plane's client: it does not depend on how long the sandbox keeps a connection."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chaos.control import control_client
+from chaos.journal import Journal
+from chaos.post import Post
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@contextmanager
+def closing_idle_connections() -> Iterator[str]:
+    """A server that closes a connection when a second request arrives on it, as one that was idle
+    for too long is closed at that very moment."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer_once, args=(connection,), daemon=True).start()
+
+    def answer_once(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(ANSWER)
+            connection.recv(65_536)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_control_client_is_answered_when_idle_connections_are_closed(tmp_path):
+    # Given a control plane that closes an idle connection just as the next request is sent on it
+    with closing_idle_connections() as url, control_client(url, timeout_seconds=5) as http:
+        post = Post(http, Journal(tmp_path / "journal"))
+        # When a thread of the traffic asks three times, then it is answered three times
+        answers = [post.control("POST", "/paypal/captures", {}) for _ in range(3)]
+    assert answers == [{}, {}, {}]
