@@ -264,6 +264,20 @@ def test_holds_that_the_entries_do_not_cover_are_left_for_a_person(
     assert money(shared, funded) == (59, 60, 0)
 
 
+def test_a_rebuild_refuses_entries_with_a_gap_that_moved_no_money(
+    shared, shared_urls, owner, funded
+):
+    # Given a wallet whose entry about a freeze was deleted: the amounts still add up
+    freeze(shared, funded)
+    unfreeze(shared, funded)
+    gone = f"DELETE FROM wallet_entries WHERE organization_id = '{funded}' AND kind = 'freeze'"
+    as_owner(shared_urls, gone, broken=True)
+    before = everything(shared, funded)
+    with pytest.raises(DBAPIError, match="do not add up: sum 100, newest 100, 3 entries of 4"):
+        rebuild(owner, funded)
+    assert everything(shared, funded) == before
+
+
 # The debt limit
 
 

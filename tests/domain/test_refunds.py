@@ -89,6 +89,14 @@ def test_a_refund_that_failed_does_not_stay_in_a_cumulative_figure(shared, org, 
     assert figures(shared, org) == (100, 0)
 
 
+def test_a_figure_stated_at_the_instant_of_a_failure_is_reduced_by_it(shared, org, paid):
+    give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING))
+    told(shared, org, paid, refunded=100, at=later(20))
+    assert figures(shared, org) == (0, 0)
+    give_back(shared, org, paid, refund(f"{paid}-A", 100, FAILED, at=20))
+    assert figures(shared, org) == (100, 0)
+
+
 def test_a_figure_stated_after_a_failure_is_not_reduced_by_it(shared, org, paid):
     give_back(shared, org, paid, refund(f"{paid}-A", 30, FAILED, at=20))
     # 40 were given back in all, of which nothing was heard but this refund of 10
