@@ -166,6 +166,14 @@ def test_several_disputes_of_one_payment_add_up_and_share_what_was_given_back(sh
     assert figures(shared, org) == (10, 0)
 
 
+def test_a_refund_since_two_disputes_is_the_same_money_as_one_of_them(shared, org, paid):
+    settle(shared, org, dispute(paid, OPEN, 30, name="A", opened=10))
+    settle(shared, org, dispute(paid, OPEN, 40, name="B", opened=50))
+    # Given back after both: the later dispute's 40, and nothing of the earlier one's 30
+    give_back(shared, org, paid, 40, made=60)
+    assert figures(shared, org) == (30, 0)
+
+
 def test_disputes_never_take_more_than_was_captured(shared, org, paid):
     settle(shared, org, dispute(paid, amount=AMOUNT_MICROS_MAX, name="A"))
     settle(shared, org, dispute(paid, amount=AMOUNT_MICROS_MAX, name="B"))

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -145,6 +145,7 @@ def issue(
     san: str | None = "",
     bits: int = 2048,
     may_sign_certificates: bool | None = None,
+    algorithm: HashAlgorithm | None = None,
 ) -> Issued:
     """A certificate; `san` "" means the name itself, None means no such extension.
 
@@ -167,7 +168,7 @@ def issue(
     if not ca and san is not None:
         names = x509.SubjectAlternativeName([x509.DNSName(san or name)])
         builder = builder.add_extension(names, critical=False)
-    return Issued(builder.sign(issuer.key if issuer else key, SHA256()), key)
+    return Issued(builder.sign(issuer.key if issuer else key, algorithm or SHA256()), key)
 
 
 def _key_usage(may_sign_certificates: bool) -> x509.KeyUsage:

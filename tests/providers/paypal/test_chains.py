@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA224, SHA384, SHA512
 
 from providers.errors import CertificateUnavailable, ForgedWebhook
 from providers.paypal.chains import load_bundle, trusted_certificate
@@ -105,6 +106,18 @@ def test_an_issuer_is_believed_if_its_key_usage_allows_certificates(root, is_iss
         return
     with pytest.raises(ForgedWebhook, match="does not chain"):
         check(leaf, root, issuer)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "is_strong"), [(SHA224(), False), (SHA384(), True), (SHA512(), True)]
+)
+def test_a_certificate_is_believed_if_its_signature_hash_is_strong(root, algorithm, is_strong):
+    leaf = issue(LIVE_NAME, root, algorithm=algorithm)
+    if is_strong:
+        check(leaf, root)
+        return
+    with pytest.raises(ForgedWebhook, match="does not chain"):
+        check(leaf, root)
 
 
 def test_a_certificate_that_signs_itself_is_not_believed(root):

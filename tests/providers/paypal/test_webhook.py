@@ -195,6 +195,17 @@ def test_a_missing_or_odd_header_is_a_forgery_found_without_asking(
 
 
 @pytest.mark.parametrize(
+    ("name", "character"), [("PAYPAL-TRANSMISSION-SIG", "A"), ("PAYPAL-CERT-URL", "x")]
+)
+def test_a_header_of_more_than_500_characters_is_a_forgery(name, character, url, leaf):
+    headers = sign(leaf.key, BODY, url=url)
+    assert transmission_of({**headers, name: character * 500}).id
+    # Base64 has blocks of four, so that only its length is wrong
+    with pytest.raises(ForgedWebhook, match="is odd"):
+        transmission_of({**headers, name: character * 504})
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("PAYPAL-TRANSMISSION-ID", "b2384410-f8d2-11e4-8bf3-77339302725c"),
@@ -317,6 +328,15 @@ def test_paypals_api_is_asked_with_the_body_byte_for_byte(asking, loopback, url,
     assert asked["transmission_time"] == headers["PAYPAL-TRANSMISSION-TIME"]
     assert asked["transmission_sig"] == headers["PAYPAL-TRANSMISSION-SIG"]
     assert loopback.paths(CERTIFICATES_PATH) == []
+
+
+def test_paypals_api_is_not_asked_about_a_certificate_of_another_host(asking, loopback, url, leaf):
+    # Given a PayPal that would say yes
+    paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
+    elsewhere = url.replace("127.0.0.1", "127.0.0.2")
+    with pytest.raises(ForgedWebhook):
+        proved(asking, sign(leaf.key, BODY, url=elsewhere), BODY, now=NOW)
+    assert loopback.asked == []
 
 
 def test_paypals_no_is_a_forgery(asking, loopback, url, leaf):
