@@ -1,6 +1,6 @@
 """Tables, columns, functions, constraints and indexes of the founding documents, and ours beside.
 
-docs/data-model.md tells people; this list is what `holdfast verify deployment` looks for.
+docs/data-model.md tells people; tests keep the two and the migrations in step.
 """
 
 from __future__ import annotations

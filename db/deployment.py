@@ -1,6 +1,7 @@
-"""What a deployed database must have: every object, every protection, roles and settings.
+"""Find what a deployed database lacks: objects, definitions, protections, roles and settings.
 
-It reads the catalogs alone, with whatever login it is given, and changes nothing.
+The schema is compared with the facts that the migrations give. Only the catalogs are read, with any
+login, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db.data_model import COUNTERPARTS
+from db.schema_facts import Facts, Grant, Object, read_facts
 
 #: Written by the ledger's functions alone.
 LEDGER_TABLES = (
@@ -27,71 +28,35 @@ LEDGER_TABLES = (
 #: Added to, and never changed: who did what by hand, and what happened to each call.
 APPEND_ONLY_TABLES = ("operator_acts", "call_timeline")
 _EVERY_WRITE = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
-#: What guards the ledger by structure, named table.constraint.
-_GUARDS = (
-    "wallets.wallet_equals_its_newest_entry",
-    "wallet_entries.wallet_entries_pkey",
-    "wallet_operations.wallet_operations_pkey",
-    "payment_references.payment_references_pkey",
-    "call_holds.call_holds_pkey",
-)
-#: table.trigger, each of which guards or watches the ledger.
-TRIGGERS = (
-    "wallets.wallets_are_kept",
-    "wallets.wallets_fell",
-    "wallets.wallets_never_go_back",
-    "wallet_entries.wallet_entries_append_only",
-    "wallet_operations.wallet_operations_append_only",
-    "wallet_thresholds.wallet_thresholds_watched",
-    "top_up_settings.top_up_settings_watched",
-    "payment_references.payment_references_kept",
-    "payment_refunds.payment_refunds_kept",
-    "payment_disputes.payment_disputes_kept",
-    "call_holds.call_holds_settle_once",
-    "call_holds.call_holds_kept",
-)
-#: What calls are metered, found and settled by.
-_CALLS = (
-    ("table", "call_rates"),
-    ("table", "call_terms"),
-    ("table", "call_doors"),
-    ("index", "calls_tick_at"),
-    ("index", "calls_live"),
-    ("index", "calls_unsettled"),
-    ("function", "extend_call_credits_many"),
-    ("function", "put_off_call_hold"),
-)
-#: What a server must be set to for a commit to survive its death.
-_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+_OUR_ROLES = ("holdfast_owner", "holdfast_app", "holdfast_readonly")
+#: Granted to a role that is none of ours, these open the schema; reading does not.
+_OPENING = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "MAINTAIN", "EXECUTE")
+#: Kinds of which one more changes how the ledger behaves. An index or a table does not.
+_NO_MORE = ("function", "column", "constraint", "trigger", "rule", "policy")
+#: What a commit needs to survive the server's death, and what the triggers need to fire.
+_SETTINGS = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "session_replication_role": "origin",
+}
 #: What holdfast_app's every connection is bounded by.
 _APP_SETTINGS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
-_EXISTS = {
-    "table": "to_regclass(:name) IS NOT NULL",
-    "index": "EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(:name) AND indisvalid)",
-    "column": "EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(:table)"
-    " AND attname = :name AND NOT attisdropped)",
-    "constraint": "EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(:table)"
-    " AND conname = :name AND convalidated)",
-    "trigger": "EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(:table)"
-    " AND tgname = :name AND tgenabled IN ('O', 'A'))",
-    "function": "EXISTS (SELECT FROM pg_proc WHERE proname = :name"
-    " AND pronamespace = 'public'::regnamespace)",
-}
-_UNPINNED = """
-    SELECT oid::regprocedure::text,
-        NOT coalesce(proconfig @> ARRAY['search_path=public, pg_temp'], false),
-        EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner)))
-                WHERE grantee = 0 AND privilege_type = 'EXECUTE')
-    FROM pg_proc WHERE pronamespace = 'public'::regnamespace
-        AND proowner = (SELECT oid FROM pg_roles WHERE rolname = 'holdfast_owner')
-    ORDER BY 1
-"""
 _WRITABLE = """
     SELECT c.relname, p.privilege FROM pg_class c
         CROSS JOIN unnest(CAST(:privileges AS text[])) AS p (privilege)
     WHERE c.oid = ANY (SELECT to_regclass(t) FROM unnest(CAST(:tables AS text[])) AS t)
         AND has_table_privilege('holdfast_app', c.oid, p.privilege)
+    ORDER BY 1, 2
+"""
+_WRITABLE_COLUMNS = """
+    SELECT c.relname || '.' || a.attname, p.privilege FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        CROSS JOIN unnest(CAST(:privileges AS text[])) AS p (privilege)
+    WHERE c.oid = ANY (SELECT to_regclass(t) FROM unnest(CAST(:tables AS text[])) AS t)
+        AND has_column_privilege('holdfast_app', c.oid, a.attnum, p.privilege)
+        AND NOT has_table_privilege('holdfast_app', c.oid, p.privilege)
     ORDER BY 1, 2
 """
 _NOT_VALID = """
@@ -121,51 +86,80 @@ class Defect(NamedTuple):
         return f"{self.subject}: {self.found}"
 
 
-def defects(session: Session) -> Iterator[Defect]:
-    """This function will look for every object and protection, and give what is missing or open.
-
-    Source: the list of the founding documents' names beside ours, docs/data-model.md.
-    """
-    roles = {row[0]: row for row in session.execute(text(_ROLES))}
-    yield from _missing_objects(session)
+def defects(session: Session, expected: Facts) -> Iterator[Defect]:
+    """Compare a database with the facts of its migrations, and give what is missing or open."""
+    found = read_facts(session)
+    yield from _missing_objects(expected, found)
+    yield from _changed_objects(expected, found)
+    yield from _unexpected_objects(expected, found)
     yield from _invalid_objects(session)
-    if missing := {"holdfast_owner", "holdfast_app", "holdfast_readonly"} - roles.keys():
+    roles = {row[0]: row for row in session.execute(text(_ROLES))}
+    if missing := set(_OUR_ROLES) - roles.keys():
         # Nothing more can be asked about what a role may do that is not there.
         yield from (Defect(f"role {name}", "missing") for name in sorted(missing))
         return
-    yield from _open_functions(session)
+    yield from _grants(expected, found)
     yield from _writable_tables(session)
     yield from _open_schema(session)
     yield from _roles(roles)
     yield from _settings(session)
 
 
-def _missing_objects(session: Session) -> Iterator[Defect]:
-    wanted = [("table", name) for name in (*LEDGER_TABLES, *APPEND_ONLY_TABLES)]
-    wanted += [("constraint", name) for name in _GUARDS]
-    wanted += [("trigger", name) for name in TRIGGERS]
-    wanted += _CALLS
-    wanted += [(one.kind, one.here) for one in COUNTERPARTS]
-    for kind, here in dict.fromkeys(wanted):
-        table, _, name = here.rpartition(".")
-        values: dict[str, Any] = {"name": name}
-        if table:
-            values["table"] = table
-        if not session.execute(text(f"SELECT {_EXISTS[kind]}"), values).scalar_one():
-            yield Defect(f"{kind} {here}", "missing, disabled or not valid")
+def _missing_objects(expected: Facts, found: Facts) -> Iterator[Defect]:
+    missing = expected.objects.keys() - found.objects.keys()
+    tables = {one.name for one in missing if not one.table}
+    # What belongs to a missing table is missing with it.
+    for one in sorted(one for one in missing if one.table not in tables):
+        yield Defect(str(one), "missing")
+
+
+def _changed_objects(expected: Facts, found: Facts) -> Iterator[Defect]:
+    for one in sorted(expected.objects.keys() & found.objects.keys()):
+        wanted, there = expected.objects[one], found.objects[one]
+        for attribute in sorted(wanted):
+            if wanted[attribute] == there[attribute]:
+                continue
+            if attribute == "body":
+                yield Defect(str(one), "its body is not the one of the migrations")
+            else:
+                told = f"its {attribute} is {there[attribute]}, not {wanted[attribute]}"
+                yield Defect(str(one), told)
+
+
+def _unexpected_objects(expected: Facts, found: Facts) -> Iterator[Defect]:
+    tables = {one.name for one in expected.objects if not one.table}
+    for one in sorted(found.objects.keys() - expected.objects.keys()):
+        if one.kind in _NO_MORE and (not one.table or one.table in tables):
+            yield Defect(str(one), "no migration makes it")
+
+
+def _grants(expected: Facts, found: Facts) -> Iterator[Defect]:
+    for one in sorted(found.grants - expected.grants):
+        if one.subject in expected.objects and _opens(one):
+            yield Defect(str(one.subject), f"{one.role} may {one.privilege} it")
+    for one in sorted(expected.grants - found.grants):
+        if one.subject in found.objects:
+            yield Defect(str(one.subject), f"{one.role} may not {one.privilege} it")
+
+
+def _opens(grant: Grant) -> bool:
+    if grant.role == "holdfast_app" and _table_of(grant.subject) in _closed_to_app():
+        # Told by what holdfast_app may do, which includes what it has by its memberships.
+        return grant.privilege not in _EVERY_WRITE
+    return grant.role in (*_OUR_ROLES, "PUBLIC") or grant.privilege in _OPENING
+
+
+def _table_of(subject: Object) -> str:
+    return subject.table or subject.name
+
+
+def _closed_to_app() -> tuple[str, ...]:
+    return (*LEDGER_TABLES, *APPEND_ONLY_TABLES)
 
 
 def _invalid_objects(session: Session) -> Iterator[Defect]:
     for kind, name in session.execute(text(_NOT_VALID)):
         yield Defect(f"{kind} {name}", "is not valid")
-
-
-def _open_functions(session: Session) -> Iterator[Defect]:
-    for name, unpinned, public in session.execute(text(_UNPINNED)):
-        if unpinned:
-            yield Defect(f"function {name}", "its search_path is not fixed")
-        if public:
-            yield Defect(f"function {name}", "everybody may execute it")
 
 
 def _writable_tables(session: Session) -> Iterator[Defect]:
@@ -176,6 +170,9 @@ def _writable_tables(session: Session) -> Iterator[Defect]:
         values = {"tables": list(tables), "privileges": list(privileges)}
         for table, privilege in session.execute(text(_WRITABLE), values):
             yield Defect(f"table {table}", f"holdfast_app may {privilege} it {told}")
+        values["privileges"] = [one for one in privileges if one in ("INSERT", "UPDATE")]
+        for column, privilege in session.execute(text(_WRITABLE_COLUMNS), values):
+            yield Defect(f"column {column}", f"holdfast_app may {privilege} it {told}")
 
 
 def _open_schema(session: Session) -> Iterator[Defect]:
@@ -200,7 +197,7 @@ def _roles(roles: dict[str, Any]) -> Iterator[Defect]:
 
 
 def _settings(session: Session) -> Iterator[Defect]:
-    for name, wanted in _DURABLE.items():
+    for name, wanted in _SETTINGS.items():
         found = session.execute(text("SELECT current_setting(:name)"), {"name": name}).scalar_one()
         if found != wanted:
             yield Defect(f"setting {name}", f"is {found}, not {wanted}")

@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings, require
-from cli.commands.shared import Failure, Json, act, acting
+from cli.commands.shared import Failure, Json, act, acting, clear_errors
 from cli.databases import write_private
-from db.data_model import COUNTERPARTS
+from cli.expected_schema import expected_facts
 from db.deployment import defects
 from domain import verify
 from domain.anchors import read_heads, signed_heads
@@ -77,14 +77,21 @@ def anchor(
 
 @app.command()
 def deployment(as_json: Json = False) -> None:
-    """Look for every table, function, constraint, index, role and setting; exit status 1 if not."""
-    found = act(lambda session, _: list(defects(session)))
+    """Compare the database with what its migrations make; exit status 1 if anything differs.
+
+    The comparison is with an empty database, which is migrated on a temporary PostgreSQL server of
+    this version of Holdfast: every table, column, constraint, index, trigger, function and grant.
+    Roles and settings are checked, too. The database itself is only read.
+    """
+    with clear_errors():
+        expected = expected_facts()
+    found = act(lambda session, _: list(defects(session, expected)))
     if as_json:
         typer.echo(json.dumps({"defects": [one._asdict() for one in found]}, indent=2))
     else:
         for one in found:
             typer.echo(str(one))
-        typer.echo(f"verify: {len(COUNTERPARTS)} names looked for, {len(found)} defects")
+        typer.echo(f"verify: {len(expected.objects)} objects compared, {len(found)} defects")
     if found:
         raise typer.Exit(1)
 

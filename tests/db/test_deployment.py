@@ -1,4 +1,4 @@
-"""What `verify deployment` finds: each object that is gone, each protection that is open.
+"""What `verify deployment` finds: what is gone, changed or open.
 
 Each change is made as a superuser in a transaction that is rolled back: roles belong to the whole
 server.
@@ -13,24 +13,34 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from cli import ROOT
+from cli.embedded import EmbeddedServers
+from cli.expected_schema import facts_of
 from db.address import sqlalchemy_url
 from db.data_model import COUNTERPARTS
-from db.deployment import APPEND_ONLY_TABLES, LEDGER_TABLES, TRIGGERS, defects
+from db.deployment import APPEND_ONLY_TABLES, LEDGER_TABLES, defects
+from db.migrate import migrate
+from tests.servers import DEBIAN_POSTGRES_BIN, server_folder
 
 #: The tests' own server is not durable, to be fast; that it says so is a test of its own.
 SETTING = "setting "
+CREDIT = "wallet_credit(text,text,bigint,text,text,text,text,timestamp with time zone)"
+
+
+@pytest.fixture(scope="module")
+def expected(shared_urls):
+    return facts_of(shared_urls.owner_url)
 
 
 @pytest.fixture
-def found_after(urls):
+def found_after(shared_urls, expected):
     """Makes the changes and gives what is found then; nothing of it stays."""
-    engine = create_engine(sqlalchemy_url(urls.owner_url))
+    engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
 
     def look(*changes: str) -> list[str]:
         with engine.connect() as connection:
             for change in changes:
-                connection.execute(text(change))
-            found = [str(one) for one in defects(Session(bind=connection))]
+                connection.exec_driver_sql(change, execution_options={"no_parameters": True})
+            found = [str(one) for one in defects(Session(bind=connection), expected)]
             connection.rollback()
         return [one for one in found if not one.startswith(SETTING)]
 
@@ -39,20 +49,69 @@ def found_after(urls):
 
 
 def test_a_migrated_database_has_everything_also_in_the_eyes_of_the_login_that_serves(
-    found_after, database
+    found_after, shared, expected
 ):
     assert found_after() == []
-    found = database.run(lambda session: [str(one) for one in defects(session)])
+    found = shared.run(lambda session: [str(one) for one in defects(session, expected)])
     assert [one for one in found if not one.startswith(SETTING)] == []
+
+
+@pytest.mark.skipif(not DEBIAN_POSTGRES_BIN.is_dir(), reason="PostgreSQL 15 is not installed")
+def test_facts_are_the_same_on_the_oldest_and_the_newest_server():
+    made = []
+    for program in (DEBIAN_POSTGRES_BIN, None):
+        with (
+            server_folder() as folder,
+            EmbeddedServers(folder / "state", redis=False, fast=True, postgres_bin=program) as urls,
+        ):
+            migrate(urls.owner_url)
+            made.append(facts_of(urls.owner_url))
+    assert made[0] == made[1]
+
+
+def test_every_function_is_pinned_and_closed_to_the_public(expected):
+    functions = {one: facts for one, facts in expected.objects.items() if one.kind == "function"}
+    assert len(functions) > 20
+    for one, facts in functions.items():
+        assert "search_path=public, pg_temp" in facts["settings"].split("; "), one
+        assert facts["owner"] == "holdfast_owner", one
+    granted = {(one.subject, one.role) for one in expected.grants}
+    assert not [one for one in functions if (one, "PUBLIC") in granted]
+
+
+def test_every_name_of_the_founding_documents_is_compared(expected):
+    names = {(one.kind, one.name.partition("(")[0]) for one in expected.objects}
+    # A constraint's own index counts as the constraint.
+    missing = [one for one in COUNTERPARTS if (one.kind, one.here) not in names]
+    assert missing == []
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ("DROP TABLE campaigns CASCADE", "table campaigns: missing"),
-        ("ALTER TABLE brands RENAME twilio_subaccount_sid TO sid", "column brands.twilio_suba"),
-        ("DROP FUNCTION cleanup_expired_reservations", "function cleanup_expired_reservations: "),
+        (
+            "ALTER TABLE brands RENAME twilio_subaccount_sid TO sid",
+            "column brands.twilio_subaccount_sid: missing",
+        ),
+        (
+            "ALTER TABLE brands RENAME twilio_subaccount_sid TO sid",
+            "column brands.sid: no migration makes it",
+        ),
+        (
+            "ALTER TABLE wallets ALTER owed_micros SET DEFAULT 5",
+            "column wallets.owed_micros: its default is 5, not 0",
+        ),
+        (
+            "ALTER TABLE wallets ALTER owed_micros DROP NOT NULL",
+            "column wallets.owed_micros: its not null is false, not true",
+        ),
+        ("DROP FUNCTION cleanup_expired_reservations", "function cleanup_expired_reservations("),
         ("DROP INDEX call_holds_open", "index call_holds_open: missing"),
+        (
+            "DROP INDEX call_holds_open; CREATE INDEX call_holds_open ON call_holds (expires_at)",
+            "index call_holds_open: its definition is ",
+        ),
         (
             "ALTER TABLE wallets DROP CONSTRAINT wallet_equals_its_newest_entry",
             "constraint wallets.wallet_equals_its_newest_entry: missing",
@@ -62,26 +121,111 @@ def test_a_migrated_database_has_everything_also_in_the_eyes_of_the_login_that_s
             "constraint wallet_operations.wallet_operations_pkey: missing",
         ),
         (
+            "ALTER TABLE wallets DROP CONSTRAINT wallets_check",
+            "constraint wallets.wallets_check: missing",
+        ),
+        (
+            "ALTER TABLE wallets DROP CONSTRAINT wallets_check,"
+            " ADD CONSTRAINT wallets_check CHECK (balance_micros > -5)",
+            "constraint wallets.wallets_check: its definition is CHECK ((balance_micros >",
+        ),
+        (
             "ALTER TABLE wallet_entries DISABLE TRIGGER wallet_entries_append_only",
-            "trigger wallet_entries.wallet_entries_append_only: missing, disabled",
+            "trigger wallet_entries.wallet_entries_append_only: its state is disabled, not enabled",
+        ),
+        (
+            "ALTER TABLE wallets ENABLE REPLICA TRIGGER wallets_are_kept",
+            "trigger wallets.wallets_are_kept: its state is for replication alone",
+        ),
+        (
+            "ALTER TABLE wallets DISABLE TRIGGER ALL",
+            "constraint wallets.wallet_equals_its_newest_entry: its triggers is disabled",
+        ),
+        (
+            "DROP TRIGGER wallets_are_kept ON wallets; CREATE TRIGGER wallets_are_kept"
+            " BEFORE DELETE ON wallets FOR EACH ROW WHEN (false)"
+            " EXECUTE FUNCTION ledger_is_append_only()",
+            "trigger wallets.wallets_are_kept: its definition is ",
+        ),
+        (
+            "CREATE TRIGGER one_more BEFORE INSERT ON wallet_entries FOR EACH ROW"
+            " EXECUTE FUNCTION ledger_is_append_only()",
+            "trigger wallet_entries.one_more: no migration makes it",
+        ),
+        (
+            "CREATE RULE one_more AS ON INSERT TO wallet_operations DO INSTEAD NOTHING",
+            "rule wallet_operations.one_more: no migration makes it",
         ),
         (
             "ALTER TABLE wallets ADD CONSTRAINT odd CHECK (entry_no >= 0) NOT VALID",
             "constraint wallets.odd: is not valid",
         ),
+        ("ALTER TABLE inbox SET UNLOGGED", "table inbox: its persistence is u, not p"),
+        ("ALTER TABLE wallets OWNER TO holdfast_app", "table wallets: its owner is holdfast_app"),
         (
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'call_holds_open'::regclass",
             "index call_holds_open: ",
         ),
         (
             "ALTER FUNCTION wallet_lock RESET search_path",
-            "function wallet_lock(text): its search_path is not fixed",
+            "function wallet_lock(text): its settings is none, not search_path=public, pg_temp",
+        ),
+        (
+            "ALTER FUNCTION wallet_credit SECURITY INVOKER",
+            f"function {CREDIT}: its security is invoker, not definer",
         ),
         (
             "GRANT EXECUTE ON FUNCTION wallet_credit TO PUBLIC",
-            "function wallet_credit(text,text,bigint,text,text,text,text,timestamp with time zone):"
-            " everybody may execute it",
+            f"function {CREDIT}: PUBLIC may EXECUTE it",
         ),
+        (
+            "GRANT EXECUTE ON FUNCTION wallet_credit TO pg_monitor",
+            f"function {CREDIT}: pg_monitor may EXECUTE it",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION wallet_credit TO holdfast_readonly",
+            f"function {CREDIT}: holdfast_readonly may EXECUTE it",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION wallet_credit FROM holdfast_app",
+            f"function {CREDIT}: holdfast_app may not EXECUTE it",
+        ),
+        (
+            "CREATE OR REPLACE FUNCTION wallet_is_frozen(p_org text, p_now timestamptz)"
+            " RETURNS boolean LANGUAGE sql STABLE SET search_path = public, pg_temp"
+            " AS 'SELECT false'",
+            "function wallet_is_frozen(text,timestamp with time zone): its body is not the one of",
+        ),
+        (
+            "CREATE FUNCTION wallet_lock(varchar) RETURNS text LANGUAGE sql AS 'SELECT NULL'",
+            "function wallet_lock(character varying): no migration makes it",
+        ),
+        (
+            "GRANT UPDATE (balance_micros) ON wallets TO holdfast_app",
+            "column wallets.balance_micros: holdfast_app may UPDATE it around the functions",
+        ),
+        (
+            "GRANT UPDATE (balance_micros) ON wallets TO holdfast_readonly",
+            "column wallets.balance_micros: holdfast_readonly may UPDATE it",
+        ),
+        (
+            "GRANT UPDATE (balance_micros) ON wallets TO PUBLIC",
+            "column wallets.balance_micros: PUBLIC may UPDATE it",
+        ),
+        (
+            "GRANT UPDATE (why) ON operator_acts TO holdfast_app",
+            "column operator_acts.why: holdfast_app may UPDATE it and not only add to it",
+        ),
+        (
+            "GRANT UPDATE (details) ON alerts TO holdfast_app",
+            "column alerts.details: holdfast_app may UPDATE it",
+        ),
+        (
+            "GRANT pg_write_all_data TO holdfast_app",
+            "table wallets: holdfast_app may UPDATE it around the functions",
+        ),
+        ("GRANT DELETE ON jobs TO pg_monitor", "table jobs: pg_monitor may DELETE it"),
+        ("REVOKE SELECT ON jobs FROM holdfast_app", "table jobs: holdfast_app may not SELECT it"),
         (
             "GRANT CREATE ON SCHEMA public TO PUBLIC",
             "schema public: holdfast_app may make functions",
@@ -114,29 +258,37 @@ def test_a_record_of_acts_that_the_application_may_change_is_found(found_after, 
     assert found == [f"table {table}: holdfast_app may {privilege} it and not only add to it"]
 
 
-def test_the_triggers_that_are_there_are_those_that_are_looked_for(database):
-    there = database.run(
-        lambda session: (
-            session.execute(
-                text(
-                    "SELECT tgrelid::regclass || '.' || tgname FROM pg_trigger JOIN pg_class c"
-                    " ON c.oid = tgrelid WHERE c.relnamespace = 'public'::regnamespace"
-                    " AND NOT tgisinternal"
-                )
-            )
-            .scalars()
-            .all()
-        )
-    )
-    assert sorted(there) == sorted(TRIGGERS)
+@pytest.mark.parametrize("kind", ["constraint", "trigger"])
+def test_each_guard_of_a_table_that_is_gone_is_found(found_after, expected, kind):
+    guards = [one for one in expected.objects if one.kind == kind]
+    assert len(guards) > 10
+    drop = {
+        "constraint": 'ALTER TABLE {} DROP CONSTRAINT IF EXISTS "{}" CASCADE',
+        "trigger": "DROP TRIGGER {1} ON {0}",
+    }[kind]
+    changes = [drop.format(one.table, one.name.removeprefix(f"{one.table}.")) for one in guards]
+    assert sorted(found_after(*changes)) == sorted(f"{kind} {one.name}: missing" for one in guards)
 
 
-@pytest.mark.parametrize("trigger", TRIGGERS)
-def test_a_trigger_that_is_gone_is_found(found_after, trigger):
-    table, name = trigger.split(".")
-    assert found_after(f"DROP TRIGGER {name} ON {table}") == [
-        f"trigger {trigger}: missing, disabled or not valid"
+def test_each_function_that_does_something_else_is_found(found_after, expected):
+    functions = [one for one in expected.objects if one.kind == "function"]
+    changes = [
+        f"UPDATE pg_proc SET prosrc = prosrc || ' ' WHERE oid = '{one.name}'::regprocedure"
+        for one in functions
     ]
+    assert found_after(*changes) == [
+        f"function {one.name}: its body is not the one of the migrations"
+        for one in sorted(functions)
+    ]
+
+
+def test_reading_may_be_granted_to_others_and_an_index_may_be_added(found_after):
+    assert (
+        found_after(
+            "GRANT SELECT ON wallet_entries TO pg_monitor", "CREATE INDEX more ON jobs (worker)"
+        )
+        == []
+    )
 
 
 def test_a_missing_role_is_found_and_nothing_breaks(found_after):
@@ -145,20 +297,29 @@ def test_a_missing_role_is_found_and_nothing_breaks(found_after):
     ]
 
 
-def test_a_server_that_may_lose_a_commit_is_found(database):
+def test_a_server_that_may_lose_a_commit_is_found(shared, expected):
     def look(session: Session) -> list[str]:
         session.execute(text("SET LOCAL synchronous_commit = off"))
-        return [str(one) for one in defects(session)]
+        return [str(one) for one in defects(session, expected)]
 
-    assert "setting synchronous_commit: is off, not on" in database.run(look)
+    assert "setting synchronous_commit: is off, not on" in shared.run(look)
 
 
-def test_an_empty_database_is_told_and_not_an_error(empty_url):
+def test_a_session_in_which_no_trigger_fires_is_found(shared_urls, expected):
+    engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
+    with engine.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        found = [str(one) for one in defects(Session(bind=connection), expected)]
+    engine.dispose()
+    assert "setting session_replication_role: is replica, not origin" in found
+
+
+def test_an_empty_database_is_told_and_not_an_error(empty_url, expected):
     engine = create_engine(sqlalchemy_url(empty_url))
     with engine.connect() as connection:
-        found = [str(one) for one in defects(Session(bind=connection))]
+        found = [str(one) for one in defects(Session(bind=connection), expected)]
     engine.dispose()
-    assert "table wallets: missing, disabled or not valid" in found
+    assert "table wallets: missing" in found
 
 
 def test_the_document_for_people_tells_the_same_list():

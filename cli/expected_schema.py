@@ -1,0 +1,41 @@
+"""The schema that a deployed database must have, made by the migrations on a server of our own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from cli.embedded import EmbeddedServers
+from db.address import sqlalchemy_url
+from db.migrate import migrate
+from db.schema_facts import Facts, read_facts
+
+
+def expected_facts() -> Facts:
+    """Migrate an empty database on a temporary server, and read its facts.
+
+    Takes a few seconds. Raises: EmbeddedServerError when PostgreSQL's programs are not installed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-schema-"))
+    # As root the server runs under another account, which has to enter the folder.
+    folder.chmod(0o711)
+    try:
+        with EmbeddedServers(folder / "state", redis=False, fast=True) as urls:
+            migrate(urls.owner_url)
+            return facts_of(urls.owner_url)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def facts_of(url: str) -> Facts:
+    """Read the facts of the database at an address."""
+    engine = create_engine(sqlalchemy_url(url))
+    try:
+        with engine.connect() as connection:
+            return read_facts(Session(bind=connection))
+    finally:
+        engine.dispose()
