@@ -24,6 +24,7 @@ from urllib.parse import quote
 import psycopg
 
 from cli.binaries import find_postgres, find_valkey, usable_by
+from cli.keeper import OnExit, OnRestart
 from cli.launch import Account, EmbeddedServerError, server_account, state_folder, tied_argv
 from cli.server import ENVIRONMENT, Server, stop_leftover, telling_line
 
@@ -41,6 +42,14 @@ _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Who is told that a server died, and that it runs again."""
+
+    on_exit: OnExit | None = None
+    on_restart: OnRestart | None = None
+
+
+@dataclass(frozen=True)
 class ServerUrls:
     """Where the started servers are; a server that was not wanted has an empty address."""
 
@@ -53,7 +62,8 @@ class EmbeddedServers:
 
     fast=True is for tests: a crash of the machine may lose or spoil PostgreSQL's data, and Valkey
     starts empty each time. A kill of any process still loses nothing in PostgreSQL.
-    postgres_bin and redis_bin name folders with other programs to run.
+    postgres_bin and redis_bin name folders with other programs to run. With `keep`, a server that
+    dies unasked is started again, on its data.
     """
 
     def __init__(
@@ -65,6 +75,7 @@ class EmbeddedServers:
         fast: bool = False,
         postgres_bin: Path | None = None,
         redis_bin: Path | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._wanted_state = state.absolute()
         self._with_postgres = postgres
@@ -72,6 +83,7 @@ class EmbeddedServers:
         self._fast = fast
         self._postgres_bin = postgres_bin
         self._redis_bin = redis_bin
+        self._keep = keep
         self._servers: list[Server] = []
         self._lock_file: int | None = None
         # Known once started.
@@ -268,3 +280,5 @@ class EmbeddedServers:
         server = Server(name, self._account, self._state / f"{name}.log", stop_signal, last_signal)
         self._servers.append(server)  # first: an interrupted start is stopped too
         server.start(argv, is_ready)
+        if self._keep is not None:
+            server.keep(argv, is_ready, self._keep.on_exit, self._keep.on_restart)

@@ -35,6 +35,18 @@ _log = get_logger(__name__)
 
 #: Told which child ended and how: its exit code, or minus the signal that killed it.
 OnExit = Callable[[str, int], None]
+#: Told which child runs again, and its new process id.
+OnRestart = Callable[[str, int], None]
+
+
+def how_it_ended(code: int) -> str:
+    """Say in words how a process ended: "exit code 1" or "killed by SIGKILL"."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-code}"
 
 
 @dataclass(frozen=True)
@@ -55,11 +67,18 @@ class Process:
 class Keeper(threading.Thread):
     """Starts one child and starts it again each time it dies, until told to stop."""
 
-    def __init__(self, process: Process, log_dir: Path | None, on_exit: OnExit | None) -> None:
+    def __init__(
+        self,
+        process: Process,
+        log_dir: Path | None,
+        on_exit: OnExit | None,
+        on_restart: OnRestart | None = None,
+    ) -> None:
         super().__init__(name=f"keeper of {process.name}", daemon=True)
         self._process = process
         self._log_dir = log_dir
         self._on_exit = on_exit
+        self._on_restart = on_restart
         self._stopping = threading.Event()
         #: Held to start the child and to decide that no more is started.
         self._starting = threading.Lock()
@@ -76,6 +95,8 @@ class Keeper(threading.Thread):
                     return
                 self.restarts = self.exits
                 child = self._spawn()
+            if child is not None and self.exits:
+                self._tell_restart(child.pid)
             began = time.monotonic()
             code = self._wait_for(child)
             if self._stopping.is_set():
@@ -105,6 +126,13 @@ class Keeper(threading.Thread):
                 self._on_exit(self._process.name, code)
             except Exception:  # whoever listens must not end the keeping
                 _log.exception("on_exit failed", process=self._process.name)
+
+    def _tell_restart(self, pid: int) -> None:
+        if self._on_restart is not None:
+            try:
+                self._on_restart(self._process.name, pid)
+            except Exception:
+                _log.exception("on_restart failed", process=self._process.name)
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         with self._starting:

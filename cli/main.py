@@ -21,6 +21,7 @@ from cli.commands import (
     wallet,
     watch,
     work,
+    workers,
 )
 from cli.commands.bench import bench
 from cli.commands.chaos import chaos
@@ -41,7 +42,7 @@ sandbox = typer.Typer(no_args_is_help=True, help="The providers' stand-ins.")
 app.command()(serve.up)
 app.command()(serve.migrate)
 app.command()(serve.ingress)
-app.command()(serve.worker)
+app.add_typer(workers.app, name="worker")
 app.command()(serve.relay)
 app.command()(tokens.token)
 app.add_typer(triggers.app, name="trigger")

@@ -16,20 +16,23 @@ from typing import Any
 from base.settings import Settings
 from cli import ROOT
 from cli.databases import DatabaseUrls, prepare, recreate
-from cli.embedded import EmbeddedServers, ServerUrls
+from cli.embedded import EmbeddedServers, Keep, ServerUrls
 from cli.ports import answers, port_to_serve
 from cli.sandbox import sandbox_env, start_sandbox
-from cli.supervisor import OnExit, Process, Supervisor
+from cli.supervisor import OnExit, OnRestart, Process, Supervisor
 from db.ring import connect
 
 #: Seconds a process has to be ready in, on a machine that is busy with other things.
 _READY_SECONDS = 60
 #: Queues of each worker process, and its threads.
 WORKERS = {
-    "worker-safety": (("safety",), 8),
+    # Two, so that one that is stopped or stuck keeps no organization spending.
+    "worker-safety-1": (("safety",), 4),
+    "worker-safety-2": (("safety",), 4),
     "worker-billing": (("billing",), 4),
     "worker-rest": (("maintenance", "callbacks", "messaging"), 2),
 }
+SAFETY_WORKERS = tuple(name for name, (queues, _) in WORKERS.items() if "safety" in queues)
 #: Seconds a worker may take to finish what it runs: the longest actor, and a margin.
 _WORKER_STOP_SECONDS = 40
 
@@ -51,10 +54,12 @@ class Stack:
         fresh: bool = False,
         logs: Path | None = None,
         on_exit: OnExit | None = None,
+        on_restart: OnRestart | None = None,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state = state
-        self.supervisor = Supervisor(logs, on_exit)
+        self.supervisor = Supervisor(logs, on_exit, on_restart)
+        self._keep = Keep(on_exit, on_restart)
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -138,7 +143,9 @@ class Stack:
         owner_url = settings.database_owner_url
         self.env["REDIS_URL"] = settings.redis_url
         if need_postgres or need_redis:
-            self._servers = EmbeddedServers(self.state, postgres=need_postgres, redis=need_redis)
+            self._servers = EmbeddedServers(
+                self.state, postgres=need_postgres, redis=need_redis, keep=self._keep
+            )
             served = self._servers.start()
             owner_url = served.owner_url or owner_url
             self.env["REDIS_URL"] = served.redis_url or settings.redis_url

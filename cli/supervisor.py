@@ -17,9 +17,9 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from base.clock import wait_until
-from cli.keeper import Keeper, OnExit, Process
+from cli.keeper import Keeper, OnExit, OnRestart, Process, how_it_ended
 
-__all__ = ["OnExit", "Process", "ProcessNotReady", "Supervisor"]
+__all__ = ["OnExit", "OnRestart", "Process", "ProcessNotReady", "Supervisor"]
 
 _Handler = Callable[[int, FrameType | None], Any] | int
 
@@ -32,12 +32,19 @@ class Supervisor:
     """The children of this process, in their order of start.
 
     With log_dir each child writes to <log_dir>/<name>.log; without, its lines go to standard error
-    after its name. on_exit is called, on the child's thread, for each death that was not asked for.
+    after its name. on_exit is called, on the child's thread, for each death that was not asked for,
+    and on_restart when the child has been started again.
     """
 
-    def __init__(self, log_dir: Path | None = None, on_exit: OnExit | None = None) -> None:
+    def __init__(
+        self,
+        log_dir: Path | None = None,
+        on_exit: OnExit | None = None,
+        on_restart: OnRestart | None = None,
+    ) -> None:
         self._log_dir = log_dir
         self._on_exit = on_exit
+        self._on_restart = on_restart
         self._keepers: dict[str, Keeper] = {}
         self._signals = _Signals()
 
@@ -62,7 +69,7 @@ class Supervisor:
             raise ValueError(f"{process.name} is already started")
         if self._log_dir is not None:
             self._log_dir.mkdir(parents=True, exist_ok=True)
-        keeper = Keeper(process, self._log_dir, self._on_exit)
+        keeper = Keeper(process, self._log_dir, self._on_exit, self._on_restart)
         self._keepers[process.name] = keeper
         keeper.start()
 
@@ -73,7 +80,7 @@ class Supervisor:
             settled = wait_until(is_ready_or_dead, limit_seconds=process.ready_seconds)
             if keeper.exits and process.ready is not None:
                 raise ProcessNotReady(
-                    f"{process.name} ended ({_said(keeper.last_code)}) before it was ready"
+                    f"{process.name} ended ({how_it_ended(keeper.last_code)}) before it was ready"
                 )
             if not settled:
                 raise ProcessNotReady(
@@ -175,7 +182,3 @@ class _Signals:
 
 def _is_ready(process: Process) -> bool:
     return process.ready is None or process.ready()
-
-
-def _said(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"

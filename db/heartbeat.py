@@ -24,7 +24,7 @@ log = get_logger(__name__)
 EVERY_SECONDS = 2.0
 _JITTER = 0.2
 #: Seconds that a stopping process waits for the thread.
-_STOP_SECONDS = 6.0
+_STOP_SECONDS = 3.0
 
 
 def process_name() -> str:
@@ -65,14 +65,10 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and delete the row, if the database lets it."""
+        """End the thread, which deletes the row. A database that is silent is not waited for."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
-        try:
-            self._database.run(lambda session: processes.forget(session, self.process_id))
-        except (NotYet, OutcomeUnknown, SQLAlchemyError) as error:
-            log.warning("process_row_left", error=str(error))
 
     def beat(self, session: Session) -> bool:
         """Write the row in the caller's transaction; tell whether a check is due."""
@@ -97,6 +93,11 @@ class Heartbeat:
                 log.exception("heartbeat_failed")
             wait = self._every_seconds * random.uniform(1 - _JITTER, 1)  # noqa: S311
             self._stopped.wait(wait)
+
+        try:
+            self._database.run(lambda session: processes.forget(session, self.process_id))
+        except (NotYet, OutcomeUnknown, SQLAlchemyError) as error:
+            log.warning("process_row_left", error=str(error))
 
     def _beat_and_check(self) -> None:
         check = self._check

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from base.settings import Settings
 from db.engine import Database, clock
+from db.heartbeat import Heartbeat
 from db.inbox import InboxBatcher, Received
 from db.refusals import RefusalLog
 from db.ring import Ringer
@@ -51,10 +53,12 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     database = Database(
         settings.database_url,
         name="ingress",
-        # One connection for each request that the API works on, and two for what is read beside.
-        pool_size=AT_ONCE_MAX + 2,
+        # One connection for each request that the API works on, two for what is read beside, and
+        # one for the heartbeat.
+        pool_size=AT_ONCE_MAX + 3,
         longest_seconds=_LONGEST_SECONDS,
     )
+    heartbeat = Heartbeat(database, "ingress")
     inbox = InboxBatcher(settings.database_url, ringer.ring)
     refusals = RefusalLog(settings.database_url)
     verifier = PayPalWebhookVerifier.from_settings(settings, providers.paypal)
@@ -76,7 +80,9 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
         await inbox.start()
         await refusals.start()
         await snapshot.start()
+        heartbeat.start()
         yield
+        await to_thread.run_sync(heartbeat.stop)
         await snapshot.stop()
         await inbox.stop()
         await refusals.stop()
@@ -87,7 +93,7 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
         providers.close()
 
     app = Starlette(
-        routes=_routes(doors, api, status_check, Ready(database)),
+        routes=_routes(doors, api, status_check, Ready(database, heartbeat)),
         exception_handlers={HTTPException: on_http_exception, Exception: on_error},
         lifespan=lifespan,
     )

@@ -2,34 +2,104 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import Any
+
 from anyio import to_thread
+from psycopg import errors
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.problems import Problem
 from db.engine import Database
+from db.heartbeat import Heartbeat
+from domain.process_faults import find_faults
 from ingress.answers import problem_response
+
+log = get_logger(__name__)
+
+#: The database is asked at most once in so many seconds, however often /readyz is.
+_KEPT_SECONDS = 1.0
+#: Some 200 KB written to a temporary file and dropped again. A full disk still takes a small row
+#: into a page that exists, and then refuses the next webhook.
+_SPILL = "SELECT count(*) FROM generate_series(1, 16000)"
+_SPILL_SETTINGS = (
+    "SELECT set_config('work_mem', '64kB', true), set_config('temp_tablespaces', '', true)"
+)
 
 
 async def healthz(_request: Request) -> Response:
-    """This function will answer while the process lives."""
+    """Answer while the process lives."""
     return JSONResponse({"status": "ok"})
 
 
 class Ready:
-    """Asks the database; Redis is not asked, since events are taken in without it."""
+    """Tells whether webhooks can be stored now, and what else of the system is at fault.
 
-    def __init__(self, database: Database) -> None:
+    Redis is not asked, since events are taken in without it. Stopped workers or relays do not make
+    the ingress unready either: what it stores waits for them, and refusing it would help nobody.
+    """
+
+    def __init__(
+        self, database: Database, heartbeat: Heartbeat, *, kept_seconds: float = _KEPT_SECONDS
+    ) -> None:
         self._database = database
+        self._heartbeat = heartbeat
+        self._kept_seconds = kept_seconds
+        self._asking = asyncio.Lock()
+        self._asked_at: float | None = None
+        self._found: Problem | list[dict[str, Any]] = []
 
     async def answer(self, _request: Request) -> Response:
-        """This function will answer 200 when the database can be asked, else 503."""
-        try:
-            await to_thread.run_sync(
-                lambda: self._database.run(lambda session: session.execute(text("SELECT 1")).one())
-            )
-        except (NotYet, OutcomeUnknown):
-            return problem_response(Problem(503, "Not ready", "PostgreSQL cannot be reached."))
+        """Answer 503 if PostgreSQL takes no write; otherwise 200, with the system's faults."""
+        # Those who ask at once wait for one answer.
+        async with self._asking:
+            if self._asked_at is None or time.monotonic() - self._asked_at >= self._kept_seconds:
+                self._found = await to_thread.run_sync(self._ask)
+                self._asked_at = time.monotonic()
+            found = self._found
+        if isinstance(found, Problem):
+            return problem_response(found)
+        if found:
+            return JSONResponse({"status": "degraded", "faults": found})
         return JSONResponse({"status": "ready"})
+
+    def _ask(self) -> Problem | list[dict[str, Any]]:
+        try:
+            return self._database.run(self._write_and_look)
+        except (NotYet, OutcomeUnknown, SQLAlchemyError) as error:
+            log.warning("not_ready", error=str(error))
+            return Problem(503, "Not ready", _reason(error))
+
+    def _write_and_look(self, session: Session) -> list[dict[str, Any]]:
+        self._heartbeat.beat(session)
+        session.execute(text(_SPILL_SETTINGS))
+        session.execute(text(_SPILL)).one()
+        return [
+            {
+                "kind": str(fault.kind),
+                "subject": fault.subject,
+                "severity": str(fault.severity),
+                "message": fault.message,
+            }
+            for fault in find_faults(session)
+        ]
+
+
+def _reason(error: BaseException) -> str:
+    """Say what keeps PostgreSQL from storing, as far as its own error says it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        origin = getattr(cause, "orig", None) or cause
+        if isinstance(origin, errors.ReadOnlySqlTransaction):
+            return "PostgreSQL is read-only: nothing can be stored."
+        if isinstance(origin, errors.DiskFull):
+            return "PostgreSQL's disk is full: nothing can be stored."
+        cause = cause.__cause__
+    return "PostgreSQL cannot be reached, or does not answer in time."

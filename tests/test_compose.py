@@ -93,3 +93,13 @@ def test_every_queue_has_a_worker_wherever_the_house_is_started():
         assert {queue for queues, _ in workers.values() for queue in queues} == every
     for name in ("docker-compose.yml", "Procfile"):
         assert queues_of((ROOT / name).read_text()) == every
+
+
+def test_two_workers_serve_the_safety_queue_wherever_the_house_is_started():
+    for workers in (WORKERS, WORKERS_OF_CHAOS):
+        assert sum("safety" in queues for queues, _ in workers.values()) >= 2
+    procfile = (ROOT / "Procfile").read_text()
+    assert len(re.findall(r"^[\w-]+: .*--queue safety", procfile, re.MULTILINE)) >= 2
+    compose = (ROOT / "docker-compose.yml").read_text()
+    safety = compose.partition("\n  worker-safety:\n")[2].partition("\n\n")[0]
+    assert re.search(r"^    deploy:\n      replicas: 2$", safety, re.MULTILINE)

@@ -14,6 +14,7 @@ from base.settings import Settings, load_settings, require
 from cli.commands.shared import Failure, clear_errors, console, owner_address
 from cli.commands.tokens import keys_file
 from cli.databases import give_password, write_private
+from cli.keeper import how_it_ended
 from cli.stack import Stack, state_folder
 from db.circuits import Circuits
 from db.migrate import check_serving_login, clear_addresses
@@ -42,7 +43,17 @@ def up(
         def told(name: str) -> None:
             console.print(f"starting {name}")
 
-        stack = Stack(settings, state, sandbox=sandbox, told=told)
+        def on_exit(name: str, code: int) -> None:
+            console.print(
+                f"[bold red]{name}[/bold red] ended ({how_it_ended(code)}); restarting it"
+            )
+
+        def on_restart(name: str, pid: int) -> None:
+            console.print(f"[bold]{name}[/bold] restarted (process {pid})")
+
+        stack = Stack(
+            settings, state, sandbox=sandbox, on_exit=on_exit, on_restart=on_restart, told=told
+        )
         if sandbox:
             # So that `holdfast token` is believed, and the API can be tried by hand.
             stack.env.setdefault("API_JWKS_FILE", str(keys_file(settings)))
@@ -64,16 +75,13 @@ def ingress() -> None:
         ingress_app.serve(settings, registry.build(settings))
 
 
-def worker(
-    queue: Annotated[list[Queue], typer.Option("--queue", help="A queue to work on; repeatable.")],
-    threads: Annotated[int, typer.Option(min=1, max=64, help="Jobs at once.")] = 8,
-) -> None:
-    """Run a worker: it carries out the jobs of its queues."""
+def serve_worker(queues: set[Queue], threads: int) -> None:
+    """Run a worker of these queues until it is asked to stop."""
     with clear_errors():
         settings = _serving_settings()
         require_providers(settings)
         circuits = Circuits.from_settings(settings)
-        worker_app.serve(settings, registry.build(settings, circuits), set(queue), threads)
+        worker_app.serve(settings, registry.build(settings, circuits), queues, threads)
         circuits.close()
 
 

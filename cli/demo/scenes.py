@@ -10,6 +10,7 @@ from sqlalchemy import text
 from base.enums import FreezeReason
 from cli.demo.report import Report
 from cli.demo.set import Set
+from cli.stack import SAFETY_WORKERS
 from db.models import InboxEvent, Job, WalletEntry
 from domain import operators
 from domain.books import balance, entries_sum
@@ -280,7 +281,9 @@ def killed_worker(on: Set, report: Report) -> None:
         )
         event_id = str(on.send(SUSPENDED)[0]["event_id"])
         report.eventually("the job is at work and waits for a row", lambda: _waits_for_a_lock(on))
-        on.stack.supervisor.kill("worker-safety", signal.SIGKILL)
+        # Any of them may have the job.
+        for name in SAFETY_WORKERS:
+            on.stack.supervisor.kill(name, signal.SIGKILL)
         report.tell("SIGKILL")
     report.eventually("the job runs again: frozen", on.freezes, ["subscription_inactive"])
     report.eventually(

@@ -16,7 +16,7 @@ import redis
 
 from base.clock import wait_until
 from cli import ROOT
-from cli.embedded import EmbeddedServerError, EmbeddedServers, ServerUrls
+from cli.embedded import EmbeddedServerError, EmbeddedServers, Keep, ServerUrls
 from cli.server import is_alive
 from tests.servers import debian_servers, debian_servers_missing, server_folder
 
@@ -260,3 +260,35 @@ def test_a_server_that_died_hinders_neither_stop_nor_start(state: Path) -> None:
     servers.stop()
     with EmbeddedServers(state, postgres=False, fast=True) as urls, valkey(urls) as client:
         assert client.ping()
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+def test_server_that_was_killed_is_started_again_and_told(state: Path, name: str) -> None:
+    # Given servers that are kept, with something in each
+    told: list[tuple[str, int]] = []
+    keep = Keep(
+        on_exit=lambda server, code: told.append((server, code)),
+        on_restart=lambda server, pid: told.append((server, pid)),
+    )
+    servers = EmbeddedServers(state, keep=keep)
+    urls = servers.start()
+    with postgres(urls) as connection, valkey(urls) as client:
+        connection.execute("CREATE TABLE kept (id int)")
+        client.set("kept", "1")
+    file = state / ("postgres/postmaster.pid" if name == "postgres" else "valkey/pid")
+    # When one of them is killed, twice
+    for times in (1, 2):
+        os.kill(int(file.read_text().split()[0]), signal.SIGKILL)
+        assert wait_until(lambda times=times: len(told) == 2 * times, limit_seconds=60)
+    # Then each death and restart was told, and its data is there
+    assert told[0] == told[2] == (name, -signal.SIGKILL)
+    assert told[1][0] == told[3][0] == name
+    assert is_alive(told[3][1])
+    with postgres(urls) as connection, valkey(urls) as client:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+        assert client.get("kept") == b"1"
+    # And a stop that was asked for is neither told nor undone
+    pids = pids_in(state)
+    servers.stop()
+    assert len(told) == 4
+    assert not any(map(is_alive, pids))

@@ -85,7 +85,12 @@ def start_supervisor(folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
 def test_a_child_that_dies_unasked_is_started_again_and_reported(tmp_path: Path) -> None:
     # Given
     exits: list[tuple[str, int]] = []
-    with Supervisor(tmp_path, on_exit=lambda name, code: exits.append((name, code))) as supervisor:
+    again: list[tuple[str, int]] = []
+    with Supervisor(
+        tmp_path,
+        on_exit=lambda name, code: exits.append((name, code)),
+        on_restart=lambda name, pid: again.append((name, pid)),
+    ) as supervisor:
         supervisor.start(Process("worker", python(_SLEEPS), {}))
         first = supervisor.pid("worker")
         # When
@@ -93,6 +98,7 @@ def test_a_child_that_dies_unasked_is_started_again_and_reported(tmp_path: Path)
         # Then
         assert wait_until(lambda: is_restarted(supervisor, "worker", 1), limit_seconds=5)
         assert supervisor.pid("worker") != first
+        assert wait_until(lambda: again == [("worker", supervisor.pid("worker"))], limit_seconds=5)
         assert exits == [("worker", -signal.SIGKILL)]
     # And a stop that was asked for is neither reported nor undone
     assert exits == [("worker", -signal.SIGKILL)]

@@ -36,6 +36,8 @@ def test_while_postgresql_is_away_the_sender_is_asked_to_send_again(world, ingre
     assert is_refused(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
     assert ingress.client.get("/healthz").json() == {"status": "ok"}
+    # (what /readyz found is kept for a second)
+    assert eventually(lambda: ingress.client.get("/readyz").status_code == 503)
     assert is_refused(ingress.client.get("/readyz"), 503)
 
     # And when the database is back, the repeat is taken in

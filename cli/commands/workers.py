@@ -1,0 +1,63 @@
+"""Workers: run one, and list the processes that run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.orm import Session
+
+from base.enums import Queue
+from cli.commands.serve import serve_worker
+from cli.commands.shared import Json, act, show
+from db.engine import clock
+from db.processes import list_processes
+
+app = typer.Typer(help="Run a worker, or list the processes that run.")
+
+
+@app.callback(invoke_without_command=True)
+def worker(
+    context: typer.Context,
+    queue: Annotated[
+        list[Queue] | None, typer.Option("--queue", help="A queue to work on; repeatable.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Jobs at once.")] = 8,
+) -> None:
+    """Run a worker: it carries out the jobs of its queues. `worker list` shows what runs."""
+    if context.invoked_subcommand is not None:
+        return
+    if not queue:
+        raise typer.BadParameter("name at least one queue", param_hint="--queue")
+    serve_worker(set(queue), threads)
+
+
+@app.command("list")
+def list_workers(as_json: Json = False) -> None:
+    """List every ingress, worker and relay, live or silent, that ran within the last hour.
+
+    Silent is one that has written nothing for 10 seconds: it is dead, stopped or cut off.
+    """
+
+    def read(session: Session, _now: datetime) -> list[dict[str, Any]]:
+        now = clock(session)
+        return [
+            {
+                "process": one.name,
+                "kind": one.kind,
+                "queues": list(one.queues) if as_json else " ".join(one.queues),
+                "state": "live" if one.live else "silent",
+                "started_at": _instant(one.started_at, as_json),
+                "seen_at": _instant(one.seen_at, as_json),
+                "seen_seconds_ago": round((now - one.seen_at).total_seconds(), 1),
+                "redis_away_since": _instant(one.redis_away_since, as_json),
+            }
+            for one in list_processes(session)
+        ]
+
+    show(act(read), as_json, "processes")
+
+
+def _instant(at: datetime | None, as_json: bool) -> datetime | str | None:
+    return at.isoformat() if at is not None and as_json else at

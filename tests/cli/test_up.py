@@ -1,0 +1,102 @@
+"""`holdfast up` tells what died, by which signal, and starts it again; `worker list` shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from base.clock import wait_until
+from cli import ROOT
+from tests.servers import server_folder
+
+#: Seconds in which all processes have to be up, on a machine with much else to do.
+_UP_SECONDS = 120.0
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cli.main", *arguments]
+
+
+@pytest.fixture
+def running():
+    """`up --sandbox` with servers of its own; gives its environment, state folder and lines."""
+    with server_folder() as folder:
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "PORT")
+        }
+        env |= {"PYTHONPATH": str(ROOT), "HOLDFAST_STATE": str(folder / "state"), "COLUMNS": "200"}
+        env["PYTHONUNBUFFERED"] = "1"
+        process = subprocess.Popen(
+            command("up", "--sandbox"),
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
+        reader.start()
+        try:
+            yield env, folder / "state", lines
+        finally:
+            process.terminate()
+            process.wait(_UP_SECONDS)
+            reader.join(10)
+            process.stdout.close()
+
+
+def listed(env: dict[str, str]) -> list[dict[str, object]]:
+    done = subprocess.run(
+        command("worker", "list", "--json"), env=env, capture_output=True, text=True, check=False
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else []
+
+
+@pytest.mark.timeout(400)
+def test_up_tells_of_what_was_killed_and_starts_it_again(running):
+    env, state, lines = running
+    # Given all processes, which `worker list` shows
+    assert wait_until(
+        lambda: len([one for one in listed(env) if one["state"] == "live"]) == 6,
+        limit_seconds=_UP_SECONDS,
+        every_seconds=1,
+    ), lines
+    found = listed(env)
+    kinds = [(one["kind"], one["queues"]) for one in found]
+    assert kinds.count(("worker", ["safety"])) == 2
+    assert ("relay", []) in kinds
+    assert ("ingress", []) in kinds
+
+    # When a worker and both servers are killed
+    worker = next(one for one in found if one["queues"] == ["safety"])
+    pids = {
+        "worker-safety": int(str(worker["process"]).rpartition(":")[2]),
+        "postgres": int((state / "postgres" / "postmaster.pid").read_text().split()[0]),
+        "valkey": int((state / "valkey" / "pid").read_text().split()[0]),
+    }
+    for name, pid in pids.items():
+        os.kill(pid, signal.SIGKILL)
+
+        # Then each death and each restart is told
+        def is_told(what: str, name: str = name) -> bool:
+            return any(line.startswith(name) and what in line for line in lines)
+
+        assert wait_until(
+            lambda is_told=is_told: is_told("killed by SIGKILL") and is_told("restarted"),
+            limit_seconds=_UP_SECONDS,
+        ), lines
+
+    # And all of them run again
+    assert wait_until(
+        lambda: len([one for one in listed(env) if one["state"] == "live"]) >= 6,
+        limit_seconds=_UP_SECONDS,
+        every_seconds=1,
+    ), lines

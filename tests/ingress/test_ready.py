@@ -1,0 +1,157 @@
+"""/readyz: whether PostgreSQL takes a write, and what of the system is at fault."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from base.enums import Queue
+from cli.databases import derive_app_url
+from cli.embedded import EmbeddedServers
+from db.address import driver_url
+from db.heartbeat import Heartbeat
+from db.migrate import migrate, set_password
+from tests.conftest import PASSWORD
+from tests.killable_redis import killable_redis
+from tests.servers import server_folder
+from tests.workers.scenes import eventually, execute_sql
+
+
+def answer_of(ingress):
+    return ingress.client.get("/readyz")
+
+
+def is_unready(ingress, words):
+    answer = answer_of(ingress)
+    return answer.status_code == 503 and words in answer.json()["detail"]
+
+
+def faults(ingress):
+    answer = answer_of(ingress)
+    assert answer.status_code == 200
+    return sorted((one["kind"], one["subject"]) for one in answer.json().get("faults", []))
+
+
+@pytest.fixture
+def healthy(world):
+    """A worker for every queue and a relay, by their rows."""
+    for kind, queues in (("worker", [str(queue) for queue in Queue]), ("relay", [])):
+        world.database.run(Heartbeat(world.database, kind, queues=queues).beat)
+
+
+@contextmanager
+def read_only(urls):
+    """Make every new connection to the database read-only, and cut those that there are."""
+    with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
+        name = owner.info.dbname
+        owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        _cut(owner)
+        try:
+            yield
+        finally:
+            owner.execute("SET default_transaction_read_only = off")
+            owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+            _cut(owner)
+
+
+def _cut(owner):
+    owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+def test_ingress_is_unready_while_the_database_is_read_only(ingress, urls, healthy):
+    assert answer_of(ingress).json() == {"status": "ready"}
+    with read_only(urls):
+        assert eventually(lambda: is_unready(ingress, "read-only"))
+    assert eventually(lambda: answer_of(ingress).status_code == 200)
+
+
+def test_ingress_is_degraded_and_ready_while_workers_are_missing(world, ingress, healthy):
+    # Given an ingress whose workers are silent, with work that waits
+    assert answer_of(ingress).json() == {"status": "ready"}
+    world.stage("enforce_organization", organization_id="org_none")
+    execute_sql(world, "UPDATE jobs SET due_at = due_at - interval '1 min'")
+    execute_sql(
+        world, "UPDATE processes SET seen_at = seen_at - interval '1 min' WHERE kind <> 'ingress'"
+    )
+    # Then it says so, and goes on taking webhooks
+    wanted = [("queue_unserved", "safety"), ("relay_silent", "relay"), ("safety_overdue", "safety")]
+    assert eventually(lambda: faults(ingress) == wanted)
+    assert answer_of(ingress).json()["status"] == "degraded"
+    assert ingress.send(ingress.genuine()).status_code == 200
+
+
+def test_database_is_asked_once_a_second_however_often_ready_is(world, ingress):
+    written = set()
+    for _ in range(20):
+        answer_of(ingress)
+        rows = world.database.run(
+            lambda s: s.connection().exec_driver_sql("SELECT xmin::text FROM processes").all()
+        )
+        written.update(row[0] for row in rows)
+    # One write a second by /readyz, and one in two by the heartbeat.
+    assert len(written) < 15
+
+
+def test_webhooks_are_taken_in_while_redis_is_stopped(world, start_ingress, settings):
+    with killable_redis() as server:
+        ingress = start_ingress(settings.model_copy(update={"redis_url": server.url}))
+        server.make_stopped()
+        # More than the ringer keeps would take too long here; each is answered all the same.
+        for _ in range(50):
+            assert ingress.send(ingress.genuine()).status_code == 200
+        server.mend()
+
+
+@contextmanager
+def small_disk(size):
+    """Mount a small file system of one's own; skips the test where that is not allowed."""
+    with server_folder() as folder:
+        disk = folder / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "none", str(disk)],
+            check=False,
+            capture_output=True,
+        )
+        if mounted.returncode:
+            pytest.skip("only root may mount a small disk")
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk):
+    """Write a file until nothing more fits; give it."""
+    file = disk / "filler"
+    with file.open("wb", buffering=0) as opened:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    opened.write(b"x" * size)
+            except OSError:
+                continue
+    return file
+
+
+def test_ingress_is_unready_while_the_disk_is_full(start_ingress, settings):
+    with (
+        small_disk("200m") as disk,
+        EmbeddedServers(disk / "state", fast=True, redis=False) as servers,
+    ):
+        migrate(servers.owner_url)
+        set_password(servers.owner_url, "holdfast_app", PASSWORD)
+        url = derive_app_url(servers.owner_url, PASSWORD)
+        ingress = start_ingress(settings.model_copy(update={"database_url": url}))
+        assert answer_of(ingress).status_code == 200
+        # When the disk is full, Then it is unready until there is room again
+        file = fill(disk)
+        assert eventually(lambda: is_unready(ingress, "disk is full"))
+        file.unlink()
+        assert eventually(lambda: answer_of(ingress).status_code == 200)
