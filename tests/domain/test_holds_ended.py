@@ -20,6 +20,7 @@ from tests.domain.holds_by_hand import (
     expire,
     extend,
     fate,
+    hold,
     money,
     release,
     reserve,
@@ -30,6 +31,41 @@ from tests.domain.wallets_by_hand import bare_organization, freeze
 from tests.world import make_organization
 
 BIG = AMOUNT_MICROS_MAX
+
+
+# Put off
+
+
+def put_off(database, org, until, *, now=T0):
+    return database.run(
+        lambda session: holds.put_off(session, org, "c1", expires_at=until, now=now)
+    )
+
+
+def test_an_open_hold_is_put_off_and_never_brought_nearer(shared, funded):
+    reserve(shared, funded, 60)
+    assert put_off(shared, funded, later(900))
+    assert hold(shared, funded).expires_at == later(900)
+    assert put_off(shared, funded, later(700))
+    assert hold(shared, funded).expires_at == later(900)
+    assert money(shared, funded) == (100, 60, 0)
+
+
+@pytest.mark.parametrize("until", [T0, later(-1), "infinity"])
+def test_a_hold_is_not_put_off_to_the_past_or_without_end(shared, funded, until):
+    reserve(shared, funded, 60)
+    before = everything(shared, funded)
+    assert not put_off(shared, funded, until)
+    assert everything(shared, funded) == before
+
+
+@pytest.mark.parametrize("end", [release, expire, lambda db, org: commit(db, org, 5)])
+def test_a_hold_that_is_over_is_not_put_off(shared, funded, end):
+    reserve(shared, funded, 60)
+    end(shared, funded)
+    before = everything(shared, funded)
+    assert not put_off(shared, funded, later(9_000))
+    assert everything(shared, funded) == before
 
 
 # Release

@@ -120,6 +120,24 @@ def test_a_certificate_is_believed_if_its_signature_hash_is_strong(root, algorit
         check(leaf, root)
 
 
+def test_a_chain_is_believed_up_to_four_issuers(root):
+    # One key signs for all, since only their number matters
+    chain = [root]
+    for number in range(4):
+        chain.append(issue(f"Issuer {number}", chain[-1], key=root.key, ca=True))
+    check(issue(LIVE_NAME, chain[3], key=root.key), *chain)
+    with pytest.raises(ForgedWebhook, match="does not chain"):
+        check(issue(LIVE_NAME, chain[4], key=root.key), *chain)
+
+
+def test_issuers_that_issue_each_other_are_not_believed(root):
+    first = issue("The other", ca=True)
+    one = issue("The one", first, ca=True)
+    other = issue("The other", one, key=first.key, ca=True)
+    with pytest.raises(ForgedWebhook, match="does not chain"):
+        check(issue(LIVE_NAME, one, key=root.key), one, other)
+
+
 def test_a_certificate_that_signs_itself_is_not_believed(root):
     with pytest.raises(ForgedWebhook):
         check(issue(LIVE_NAME), root)
