@@ -131,6 +131,23 @@ def test_an_outdated_hand_changes_nothing(shared, scene):
         take(shared, brand_id)
 
 
+def test_an_outdated_hand_whose_request_was_lost_has_it_read_again(shared, org, scene):
+    # Given a hand that lost its lease to another, whose work is done
+    brand_id = scene[1]
+    outdated = take(shared, brand_id)
+    expire(shared, brand_id)
+    newest = take(shared, brand_id, unsure=0)
+    assert record(shared, newest, "active") is None
+    assert release(shared, newest) is False
+    jobs = len(staged(shared, org, "converge_twilio"))
+    # When the outdated one returns its lease, with a request that may still land
+    release(shared, outdated, unsure_seconds=60)
+    # Then the subaccount is unsure, and a job reads it again
+    assert len(staged(shared, org, "converge_twilio")) == jobs + 1
+    hand = take(shared, brand_id)
+    assert release(shared, hand) is True
+
+
 def test_an_outdated_hand_that_had_sent_something_has_it_read_again(shared, org, scene):
     # Given a hand that was stopped past its lease just before its request, and another's work
     brand_id = scene[1]

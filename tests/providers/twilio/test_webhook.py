@@ -63,6 +63,14 @@ def test_every_sample_verifies_and_no_altered_one_does(name):
             judge(*altered)
 
 
+def test_a_callback_is_refused_without_a_token_whatever_signed_it():
+    # Given a signature by the empty key, which anybody can make
+    body = b"CallSid=CA1"
+    signature = sign(PUBLIC + PATH, [("CallSid", "CA1")], token="")
+    with pytest.raises(ForgedWebhook, match="missing"):
+        judge(body, signature, token="")
+
+
 def test_blank_values_are_signed_and_kept():
     body = b"FromCity=&ToZip=&CallSid=CA1"
     signature = sign(PUBLIC + PATH, [("FromCity", ""), ("ToZip", ""), ("CallSid", "CA1")])
