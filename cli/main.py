@@ -13,6 +13,7 @@ from cli.commands import (
     calls,
     jobs,
     providers,
+    reconcile,
     schedules,
     serve,
     tokens,
@@ -55,6 +56,7 @@ wallet.app.command("thresholds")(watch.thresholds)
 wallet.app.command("auto-top-up")(watch.auto_top_up)
 app.add_typer(watch.app, name="alert")
 app.add_typer(verify.app, name="verify")
+app.add_typer(reconcile.app, name="reconcile")
 app.add_typer(work.campaigns, name="campaign")
 app.add_typer(calls.app, name="call")
 calls.app.add_typer(call_setup.rates, name="rate")

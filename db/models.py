@@ -82,6 +82,12 @@ class Brand(Base):
     twilio_lease_token: Mapped[str | None]
     twilio_lease_until: Mapped[datetime | None]
     twilio_unsure_until: Mapped[datetime | None]
+    #: What the newest read found, before anything was changed.
+    twilio_found: Mapped[str | None]
+    twilio_found_at: Mapped[datetime | None]
+    #: The state that it drifted into, until that is repaired and told.
+    twilio_drift: Mapped[str | None]
+    twilio_checked_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
 

@@ -63,6 +63,10 @@ class AlertKind(StrEnum):
     RELAY_SILENT = "relay_silent"
     #: Redis takes no work, as a live process says.
     REDIS_AWAY = "redis_away"
+    #: A subaccount (the subject) was changed at Twilio itself, and was set back.
+    SUBACCOUNT_DRIFTED = "subaccount_drifted"
+    #: A subaccount (the subject) cannot be brought in line: missing, closed, suspended by Twilio.
+    SUBACCOUNT_UNUSABLE = "subaccount_unusable"
 
 
 class Severity(StrEnum):

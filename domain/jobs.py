@@ -124,6 +124,12 @@ ENFORCE_ORGANIZATION = JobType(
 #: Read, set, read back, and the calls that live in it: each call to Twilio is over within 7 s, a
 #: read within 5.
 CONVERGE_TWILIO = JobType("converge_twilio", Queue.SAFETY, ("brand_id",), _CONVERGE, True, 30)
+#: Reads one subaccount as bulk work and without the lease, so that safety never waits for it.
+CHECK_SUBACCOUNT = JobType(
+    "check_subaccount", Queue.MAINTENANCE, ("brand_id",), _PROVIDER, True, 15
+)
+#: Stages the checks that are due.
+RECONCILE_TWILIO = JobType("reconcile_twilio", Queue.MAINTENANCE, (), _OWN, False, 30)
 LOOK_AT_SUBSCRIPTION = JobType(
     "look_at_subscription", Queue.SAFETY, ("provider", "external_id"), _PROVIDER, True, 15
 )
@@ -160,6 +166,8 @@ JOB_TYPES: dict[str, JobType] = {
         PROCESS_EVENT,
         ENFORCE_ORGANIZATION,
         CONVERGE_TWILIO,
+        CHECK_SUBACCOUNT,
+        RECONCILE_TWILIO,
         LOOK_AT_SUBSCRIPTION,
         LOOK_AT_PAYMENT,
         LOOK_AT_DISPUTE,

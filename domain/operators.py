@@ -211,12 +211,13 @@ def switch_top_up_off_by_hand(
 def enforce_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> Posture:
-    """This function will derive the posture again, and heal what is out of line with it.
+    """Derive the posture again, repair what is out of line, and have every subaccount read.
 
+    `subaccount_jobs` of the answer names the jobs that read and repair; see twilio_checks.
     Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
     """
     check_who_and_why(by, why)
-    posture = apply_posture(session, organization_id, now, heal=True)
+    posture = apply_posture(session, organization_id, now, heal=True, check_twilio=True)
     note_act(session, "organization.enforce", organization_id, by=by, why=why, now=now)
     return posture
 

@@ -6,8 +6,8 @@ desired state at Twilio) is done there; only the work at a provider is left to a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -66,6 +66,8 @@ class Posture:
     campaigns_paused: int
     campaigns_resumed: int
     calls_ended: int = 0
+    #: The jobs that bring the brands' subaccounts in line, by brand.
+    subaccount_jobs: Mapping[str, str] = field(default_factory=dict)
 
 
 def standing_of(subscriptions: Sequence[Subscription], now: datetime) -> Standing:
@@ -97,13 +99,19 @@ def can_send(session: Session, organization_id: str, now: datetime) -> Refusal |
 
 
 def apply_posture(
-    session: Session, organization_id: str, now: datetime, *, heal: bool = False
+    session: Session,
+    organization_id: str,
+    now: datetime,
+    *,
+    heal: bool = False,
+    check_twilio: bool = False,
 ) -> Posture:
-    """This function will bring freezes, campaigns and Twilio's desired state in line with facts.
+    """Bring freezes, campaigns and Twilio's desired state in line with facts.
 
-    With `heal`, subaccounts that were not brought in line so far are asked for again. Replay: where
-    they are in line already, nothing changes. Locks the organization and all below
-    it, in the house's order. Raises: OrganizationNotFound.
+    With `heal`, a job is staged for each subaccount that was not brought in line so far; with
+    `check_twilio`, for every subaccount, so that its actual state is read at Twilio. Replay: where
+    all is in line already, nothing changes. Locks the organization and all below it, in the lock
+    order. Raises: OrganizationNotFound.
     """
     subscriptions = lock_standing(session, organization_id)
     standing = standing_of(subscriptions, now)
@@ -121,8 +129,10 @@ def apply_posture(
     paused, resumed = _pause_or_resume(
         lock_campaigns(session, organization_id), _pause_reason(refusal), now
     )
-    _desire_twilio(session, organization_id, effective, heal=heal)
-    return Posture(standing, refusal, paused, resumed, ended)
+    staged = _desire_twilio(
+        session, organization_id, effective, heal=heal, check_twilio=check_twilio
+    )
+    return Posture(standing, refusal, paused, resumed, ended, staged)
 
 
 def grace_ends_at(subscription: Subscription) -> datetime | None:
@@ -214,17 +224,20 @@ def _pause_or_resume(
 
 
 def _desire_twilio(
-    session: Session, organization_id: str, standing: Standing, *, heal: bool
-) -> None:
+    session: Session, organization_id: str, standing: Standing, *, heal: bool, check_twilio: bool
+) -> dict[str, str]:
     # None while an end is only reported: Twilio stays as it is until the provider has confirmed it.
     desired = {
         Standing.ACTIVE: TwilioStatus.ACTIVE,
         Standing.INACTIVE: TwilioStatus.SUSPENDED,
     }.get(standing)
+    staged: dict[str, str] = {}
     for brand in lock_brands(session, organization_id):
         moved = brand.twilio_desired != (desired or brand.twilio_desired)
         if desired is not None and moved:
             brand.twilio_desired = desired
             brand.twilio_generation += 1
-        if moved or (heal and brand.twilio_converged != brand.twilio_generation):
-            stage(session, CONVERGE_TWILIO, organization_id, brand_id=brand.id)
+        is_open = heal and brand.twilio_converged != brand.twilio_generation
+        if moved or is_open or check_twilio:
+            staged[brand.id] = stage(session, CONVERGE_TWILIO, organization_id, brand_id=brand.id)
+    return staged

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from base.ids import new_id
 from db import schedules as rows
 from db.staging import Cause, set_cause
-from domain.jobs import PRUNE, RECONCILE_CALLS, JobType, stage
+from domain.jobs import PRUNE, RECONCILE_CALLS, RECONCILE_TWILIO, JobType, stage
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Schedule:
 SCHEDULES: tuple[Schedule, ...] = (
     Schedule("prune", 3_600, PRUNE),
     Schedule("reconcile_calls", 15, RECONCILE_CALLS),
+    # Each tick takes a share of the brands, so that the checks of a day are spread out.
+    Schedule("reconcile_twilio", 300, RECONCILE_TWILIO),
 )
 
 

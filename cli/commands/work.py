@@ -9,7 +9,8 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import By, Json, Org, Why, act, me, show, what_followed
+from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
+from cli.commands.shared import By, Json, Org, Why, act, acting, me, show, what_followed
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
 from domain import operators, twilio_state
@@ -76,14 +77,38 @@ def create_organization(
 
 
 @organizations.command("enforce")
-def enforce(organization_id: Org, why: Why, by: By = "") -> None:
-    """Derive the posture again and heal what is out of line with it, at Twilio too."""
-    posture = act(
-        lambda session, now: operators.enforce_by_hand(
-            session, organization_id, by=by or me(), why=why, now=now
+def enforce(
+    organization_id: Org, why: Why, by: By = "", wait: Wait = 30, as_json: Json = False
+) -> None:
+    """Bring an organization in line: freezes, campaigns, calls, and subaccounts at Twilio.
+
+    Each subaccount's state is read at Twilio; what drifted is repaired. The exit status is 1
+    unless every subaccount is in line now.
+    """
+    with acting() as do:
+        posture = do(
+            lambda session, now: operators.enforce_by_hand(
+                session, organization_id, by=by or me(), why=why, now=now
+            )
         )
-    )
-    typer.echo(f"subscription {posture.standing}; {what_followed(posture)}")
+        checks = wait_for_checks(do, posture.subaccount_jobs.values(), wait)
+    if as_json:
+        show(
+            {
+                "organization_id": organization_id,
+                "subscription": str(posture.standing),
+                "campaigns_paused": posture.campaigns_paused,
+                "campaigns_resumed": posture.campaigns_resumed,
+                "calls_ended": posture.calls_ended,
+                "subaccounts": [describe(one) for one in checks],
+            },
+            True,
+        )
+    else:
+        typer.echo(f"subscription {posture.standing}; {what_followed(posture)}")
+        for one in checks:
+            typer.echo(sentence(one))
+    raise typer.Exit(0 if all_in_line(checks) else 1)
 
 
 @organizations.command("add-brand")

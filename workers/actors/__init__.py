@@ -16,7 +16,7 @@ from workers.actors.calls import (
 from workers.actors.disputes import freeze_wallet, look_at_dispute, unfreeze_wallet
 from workers.actors.events import process_event
 from workers.actors.subscriptions import enforce_organization, look_at_subscription
-from workers.actors.twilio import converge_twilio
+from workers.actors.twilio import check_subaccount, converge_twilio, reconcile_twilio
 from workers.actors.upkeep import prune
 from workers.execute import Actor
 
@@ -26,6 +26,8 @@ ACTORS: dict[str, Actor] = {
         process_event,
         enforce_organization,
         converge_twilio,
+        check_subaccount,
+        reconcile_twilio,
         look_at_subscription,
         look_at_payment,
         look_at_dispute,

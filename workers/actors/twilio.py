@@ -11,7 +11,7 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
-from domain import twilio_state
+from domain import twilio_checks, twilio_state
 from domain.jobs import CONVERGE_TWILIO
 from domain.twilio_state import Hand
 from providers.errors import CredentialsRejected
@@ -28,12 +28,13 @@ _NOTHING_IS_ON_ITS_WAY = (NotYet, ProviderUnavailable, CredentialsRejected, Leas
 
 
 def converge_twilio(run: Run, brand_id: str) -> None:
-    """This function will read the subaccount, set it where it is not as desired, and read it back.
+    """Read the subaccount, set it if it is not as desired, and read it back.
 
     Suspending one ends the calls that live in it, before and after, since Twilio lets them go on.
     Replay: a subaccount that is as desired is not touched, but for such calls. While a lost request
-    may still land, the job is postponed and reads again. Raises: NotYet for that and while another
-    hand is at it; Refused for what only a person can mend (missing, closed, suspended by Twilio).
+    may still land, the job is postponed and reads again. Where only a person can act (missing,
+    closed, suspended by Twilio) it is refused, and an alert is raised in the same commit. Raises:
+    NotYet while another worker has the lease; Refused for a brand without a subaccount.
     Source: Twilio's pages on suspending a subaccount.
     """
     hand = run.transaction(
@@ -46,9 +47,10 @@ def converge_twilio(run: Run, brand_id: str) -> None:
     )
     try:
         read_began = _converge(run, hand)
-    except Refused as refused:
-        _give_back(run, hand, problem=refused.code)
-        raise
+    except Refused as error:
+        refused = error
+        run.refuse(refused, lambda s: twilio_state.refuse(s, hand, refused, run.now))
+        return
     except _NOTHING_IS_ON_ITS_WAY:
         _give_back(run, hand)
         raise
@@ -66,6 +68,32 @@ def converge_twilio(run: Run, brand_id: str) -> None:
     run.record(end)
 
 
+def check_subaccount(run: Run, brand_id: str) -> None:
+    """Read a subaccount's actual state, and stage its repair if it is not the desired one.
+
+    It changes nothing at Twilio and takes no lease. Replay: safe. Raises: Refused for a brand
+    without a subaccount.
+    """
+    sid = run.transaction(lambda session: twilio_state.subaccount_of(session, brand_id))
+    try:
+        facts = run.providers.twilio.get_subaccount(sid)
+    except Refused as refused:
+        # The repair reads it again and tells a person.
+        run.refuse(refused, lambda session: twilio_state.stage_repair(session, brand_id))
+        return
+
+    def record(session: Session) -> None:
+        twilio_state.note_check(session, brand_id, facts, run.now)
+
+    run.record(record)
+
+
+def reconcile_twilio(run: Run) -> None:
+    """Stage the checks of subaccounts that are due. Replay: what was staged is not due again."""
+    staged = twilio_checks.stage_due_checks(run.own, run.now)
+    log.info("subaccount_checks_staged", count=staged)
+
+
 def _converge(run: Run, hand: Hand) -> float:
     """Gives when the last read began, by the monotonic clock."""
     for _ in range(_ROUNDS_MAX):
@@ -73,6 +101,7 @@ def _converge(run: Run, hand: Hand) -> float:
         facts, sent = run.providers.twilio.get_subaccount(hand.sid), False
         closing = hand.desired is TwilioStatus.SUSPENDED
         if facts.status in twilio_state.CHANGEABLE and facts.status != hand.desired:
+            run.transaction(_noting(run, hand, facts.status))
             if closing:
                 _complete_calls_first(run, hand.sid)
             # Past half of the lease, a request might land when the next hand is at work already.
@@ -127,11 +156,11 @@ def _recording(
     )
 
 
-def _give_back(
-    run: Run, hand: Hand, *, unsure_seconds: float | None = None, problem: str | None = None
-) -> None:
+def _noting(run: Run, hand: Hand, found: TwilioStatus) -> Callable[[Session], None]:
+    return lambda session: twilio_state.note_found(session, hand, found, run.now)
+
+
+def _give_back(run: Run, hand: Hand, *, unsure_seconds: float | None = None) -> None:
     run.transaction(
-        lambda session: twilio_state.give_back(
-            session, hand, unsure_seconds=unsure_seconds, problem=problem
-        )
+        lambda session: twilio_state.give_back(session, hand, unsure_seconds=unsure_seconds)
     )

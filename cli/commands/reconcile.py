@@ -1,0 +1,98 @@
+"""Reconcile: compare what providers hold with what is desired here, now; repair it and tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.orm import Session
+
+from cli.commands.shared import Json, acting, show
+from domain import twilio_checks
+from domain.twilio_checks import CheckOutcome, SubaccountCheck
+
+app = typer.Typer(no_args_is_help=True, help="Compare with a provider now, repair, and report.")
+
+#: Runs fn(session, now) in a transaction of its own.
+Act = Callable[[Callable[[Session, datetime], Any]], Any]
+Wait = Annotated[
+    float, typer.Option("--wait", min=0, max=3_600, help="Seconds to wait for the workers.")
+]
+_POLL_SECONDS = 0.2
+
+_TEXTS = {
+    CheckOutcome.IN_LINE: "in line",
+    CheckOutcome.REPAIRED: "repaired",
+    CheckOutcome.NEEDS_PERSON: "needs a person",
+    CheckOutcome.PENDING: "not done yet",
+}
+
+
+@app.command("twilio")
+def twilio(
+    organization_id: Annotated[
+        str | None, typer.Option("--org", help="Only this organization's subaccounts.")
+    ] = None,
+    wait: Wait = 60,
+    as_json: Json = False,
+) -> None:
+    """Read every subaccount's state at Twilio, repair what drifted, and say what was found.
+
+    The exit status is 1 unless every subaccount is in line now.
+    """
+    with acting() as do:
+        jobs = do(lambda s, now: twilio_checks.stage_checks(s, organization_id, now))
+        checks = wait_for_checks(do, jobs.values(), wait)
+    show([describe(one) for one in checks], as_json, "subaccounts")
+    raise typer.Exit(0 if all_in_line(checks) else 1)
+
+
+def wait_for_checks(do: Act, job_ids: Collection[str], seconds: float) -> list[SubaccountCheck]:
+    """Wait until workers have done the checks, or the time is over; return what they found."""
+    deadline = time.monotonic() + seconds
+    while True:
+        checks: list[SubaccountCheck] = do(
+            lambda session, _: twilio_checks.results(session, tuple(job_ids))
+        )
+        pending = any(one.outcome is CheckOutcome.PENDING for one in checks)
+        if not pending or time.monotonic() >= deadline:
+            return checks
+        time.sleep(_POLL_SECONDS)
+
+
+def all_in_line(checks: Collection[SubaccountCheck]) -> bool:
+    """Return whether every subaccount is in its desired state now."""
+    return all(one.outcome in (CheckOutcome.IN_LINE, CheckOutcome.REPAIRED) for one in checks)
+
+
+def describe(check: SubaccountCheck) -> dict[str, Any]:
+    """Give a check as a row of data; its outcome is one of CheckOutcome's values."""
+    row = asdict(check)
+    return {
+        "organization_id": row["organization_id"],
+        "brand_id": row["brand_id"],
+        "subaccount": row["subaccount"],
+        "outcome": str(check.outcome),
+        "found": row["found"],
+        "desired": row["desired"],
+        "problem": row["problem"],
+    }
+
+
+def sentence(check: SubaccountCheck) -> str:
+    """Say in one line what a check found and did, and what a person must do."""
+    told = f"subaccount {check.subaccount}: {_TEXTS[check.outcome]}"
+    if check.outcome is CheckOutcome.IN_LINE:
+        return f"{told}, {check.found}"
+    if check.outcome is CheckOutcome.REPAIRED:
+        return f"{told}; Twilio had it {check.found}, it is {check.desired} now"
+    if check.outcome is CheckOutcome.NEEDS_PERSON:
+        return (
+            f"{told}: {check.problem or check.found}; it should be {check.desired}."
+            " See the alert subaccount_unusable"
+        )
+    return f"{told}: no worker has finished; it should be {check.desired}. Is a worker running?"
