@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -77,10 +77,16 @@ class Urgent:
         # Threads of our own: one that was given up still takes a place until it has come to its
         # end, so that a slow database is not asked by ever more of them.
         self._threads = ThreadPoolExecutor(AT_ONCE_MAX, thread_name_prefix="urgent")
+        self._running: set[Future[None]] = set()
 
     def close(self) -> None:
-        """This function will begin nothing more, and close the connections."""
+        """Start nothing more, wait for running transactions, and close the connections.
+
+        The wait is as long as a transaction may last. Without it, a thread could open a connection
+        after the pool was closed.
+        """
         self._threads.shutdown(wait=False, cancel_futures=True)
+        wait(tuple(self._running), timeout=_LONGEST_SECONDS)
         self._database.close()
 
     async def run(
@@ -101,7 +107,10 @@ class Urgent:
             raise TooLate
         race: _Race[T] = _Race()
         # Cancelled, what no thread has begun is not begun at all.
-        future = asyncio.wrap_future(self._threads.submit(self._work, race, fn, undo))
+        work = self._threads.submit(self._work, race, fn, undo)
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+        future = asyncio.wrap_future(work)
         try:
             await asyncio.wait([future], timeout=left_seconds)
         finally:
