@@ -129,11 +129,15 @@ class House:
             yield
 
     @contextmanager
-    def whole(self, port: int) -> Iterator[None]:
-        """This function will run one process of each kind, with the ingress on a port."""
+    def whole(self, port: int, *, safety_workers: int = 1) -> Iterator[None]:
+        """Run one process of each kind, or more for safety, with the ingress on a port."""
         with ExitStack() as stack:
-            for queue, threads in (("safety", 8), ("billing", 4), ("callbacks", 2)):
-                stack.enter_context(self.workers(queue, processes=1, threads=threads))
+            for queue, threads, processes in (
+                ("safety", 8, safety_workers),
+                ("billing", 4, 1),
+                ("callbacks", 2, 1),
+            ):
+                stack.enter_context(self.workers(queue, processes=processes, threads=threads))
             stack.enter_context(self.relay())
             stack.enter_context(self.ingress(port))
             yield

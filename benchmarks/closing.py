@@ -1,0 +1,73 @@
+"""Customers whose subscription ends by a webhook, and how long it takes to have an effect."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import psycopg
+
+from benchmarks.house import House
+from benchmarks.sender import send_all
+from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event
+
+_PATIENCE_SECONDS = 60.0
+_CLOSED = "BILLING.SUBSCRIPTION.SUSPENDED"
+
+IS_FROZEN = """
+    SELECT EXISTS (SELECT FROM wallet_freezes WHERE organization_id = %s AND lifted_at IS NULL)
+"""
+IS_SUSPENDED = """
+    SELECT twilio_actual = 'suspended' AND twilio_converged = twilio_generation FROM brands
+    WHERE organization_id = %s
+"""
+
+
+@dataclass(frozen=True)
+class Customer:
+    organization_id: str
+    subscription_id: str
+    sid: str
+
+
+def close(house: House, port: int, signer: PayPalSigner, customer: Customer) -> float:
+    """End the subscription at PayPal and send its webhook; give when it was answered with 200."""
+    path = f"/paypal/subscriptions/{customer.subscription_id}/status"
+    house.control("POST", path, {"status": "SUSPENDED", "deliver": False})
+    (request,) = signer.requests([paypal_event(_CLOSED, {"id": customer.subscription_id})])
+    send_all(port, [request], connections=1)
+    return time.monotonic()
+
+
+def seconds_until(
+    owner: psycopg.Connection, question: str, customer: Customer, answered_at: float
+) -> float:
+    """Wait until the database says yes; give the seconds since the webhook's answer.
+
+    Raises: SystemExit when it does not come about.
+    """
+    while time.monotonic() < answered_at + _PATIENCE_SECONDS:
+        row = owner.execute(question, (customer.organization_id,)).fetchone()
+        if row is not None and row[0]:
+            return time.monotonic() - answered_at
+        time.sleep(0.002)
+    raise SystemExit(f"{customer} did not come to it in {_PATIENCE_SECONDS:g} s")
+
+
+def make_customers(house: House, count: int) -> list[Customer]:
+    """Make so many organizations with a subscription and a subaccount in line with it."""
+    customers = []
+    sids = [sid for sid, _ in make_subaccounts(house, count)]
+    with house.bench.owner() as owner:
+        for sid in sids:
+            row = owner.execute(
+                "UPDATE brands SET twilio_actual = 'active', twilio_converged = twilio_generation"
+                " WHERE twilio_subaccount_sid = %s RETURNING organization_id",
+                (sid,),
+            ).fetchone()
+            organization_id = row[0] if row else ""
+            asked = {"organization_id": organization_id, "deliver": False}
+            subscription_id = house.control("POST", "/paypal/subscriptions", asked)["id"]
+            house.subscribe(organization_id, subscription_id)
+            customers.append(Customer(organization_id, subscription_id, sid))
+    return customers
