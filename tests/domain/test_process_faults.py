@@ -205,14 +205,21 @@ def test_heartbeat_writes_its_row_again_and_again_and_deletes_it(database):
 
 
 def test_heartbeat_is_silent_while_its_process_hangs(database):
-    working = [True]
-    beating = Heartbeat(database, "relay", is_working=lambda: bool(working), every_seconds=0.01)
+    working, asked = [True], []
+
+    def is_working():
+        asked.append(1)
+        return bool(working)
+
+    beating = Heartbeat(database, "relay", is_working=is_working, every_seconds=0.01)
     beating.start()
     assert eventually(lambda: len(database.run(processes.list_processes)) == 1)
     working.clear()
+    # The write that was under way when the process began to hang is over once it asks again.
+    asks = len(asked)
+    assert eventually(lambda: len(asked) > asks + 1)
     sql(database, "DELETE FROM processes")
-    asked = []
-    beating._is_working = lambda: asked.append(1) or False
-    assert eventually(lambda: len(asked) > 5)
+    asks = len(asked)
+    assert eventually(lambda: len(asked) > asks + 5)
     assert database.run(processes.list_processes) == []
     beating.stop()
