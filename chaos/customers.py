@@ -21,10 +21,13 @@ _CALL_TERMS = Terms(
 )
 
 
-def make_customers(house: House, count: int) -> list[Customer]:
-    """This function will make organizations with a brand, two campaigns and a subscription;
-    the last third of them is poor."""
-    customers = [_make_customer(house, n, poor=n >= count * 2 // 3) for n in range(count)]
+def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Customer]:
+    """Make organizations with a brand, two campaigns and a subscription.
+
+    The last third of `count` is poor. `drilled` more are for the house's drills.
+    """
+    customers = [_make_customer(house, n, poor=n >= count * 2 // 3) for n in range(count + drilled)]
+    house.drilled = customers[count:]
     for one in customers:
         subscription = house.control(
             "POST",

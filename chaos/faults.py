@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import psycopg
 
 from base.clock import wait_until
+from chaos.done import Act, Done
+from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
 from chaos.house import INGRESSES, RELAYS, WORKERS, House, is_stopped
 from db.address import driver_url
 
@@ -30,21 +32,6 @@ _ASKED_WITHIN_SECONDS = 6.0
 _LONG = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_frozen_changing")
 
 
-def _nothing() -> None:
-    return None
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a fault did. While `seconds` run it lasts; then `undo` ends it."""
-
-    words: str
-    seconds: float = 0.0
-    undo: Callable[[], None] = _nothing
-    #: False where there was nobody to strike: it is told, and is no fault.
-    struck: bool = True
-
-
 @dataclass(frozen=True)
 class Planned:
     """A fault of the plan: when it comes, and the seed of its choices."""
@@ -52,9 +39,6 @@ class Planned:
     at: float
     kind: str
     seed: str
-
-
-Act = Callable[[House, Random], Done]
 
 
 def plan(seed: int, seconds: float) -> list[Planned]:
@@ -284,6 +268,9 @@ KINDS: dict[str, tuple[Act, int]] = {
     "valkey_cut": (_cut("valkey"), 1),
     "valkey_stalled": (_mode("valkey", "stall", "not a byte passes", (1, 6)), 1),
     "valkey_answers_lost": (_mode("valkey", "deaf", "answers lost", (0.2, 1)), 1),
+    "valkey_full": (closing_while(valkey_full), 1),
+    "valkey_hung": (closing_while(valkey_hung), 1),
+    "safety_worker_stopped": (closing_while(safety_worker_stopped), 1),
     "ingress_cut": (_cut("ingress"), 1),
     "ingress_answers_lost": (_mode("ingress", "deaf", "answers lost", (0.3, 1.5)), 2),
     "paypal_500": (_provider("paypal", "status", (2, 6), status=500, probability=0.6), 1),

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from base.clock import wait_until
 from chaos.child import Child
 from chaos.control import control_client
+from chaos.facts import Customer
 from chaos.servers import KillableServer
 from cli import ROOT
 from cli.databases import prepare
@@ -69,6 +70,8 @@ class House:
     #: Whether logs and data are left for a person to look at.
     keep: bool = False
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="holdfast-chaos-")))
+    #: Customers whom no traffic is about: drills close and open them.
+    drilled: list[Customer] = field(default_factory=list)
 
     def __enter__(self) -> House:
         # The servers' account must be able to enter it.

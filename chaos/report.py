@@ -37,6 +37,8 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
     guards: Counter[str] = field(default_factory=Counter)
     figures: dict[str, Any] = field(default_factory=dict)
+    #: Of the closing events in drills: seconds from the 2xx to the freeze.
+    closed_seconds: list[float] = field(default_factory=list)
     #: The running log: what was done, and when.
     lines: list[str] = field(default_factory=list)
     #: Where the evidence of what went wrong was written.

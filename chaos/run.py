@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from sqlalchemy import text
 
@@ -25,6 +27,8 @@ from chaos.sabotage import moves_holds, plan_of, sabotage_database
 
 #: Organizations of a run; the last third of them is poor.
 _CUSTOMERS = 6
+#: Further ones, which drills close and open.
+_DRILLED = 3
 #: How many of the first are hot.
 _HOT = 2
 #: Seconds between two lines that tell how far the run is.
@@ -48,7 +52,7 @@ def run(asked: Asked) -> Report:
     report.say(f"starting the house (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
     with House(plan_of(asked.sabotage), keep=asked.keep) as house:
         house.start_processes()
-        customers = make_customers(house, _CUSTOMERS)
+        customers = make_customers(house, _CUSTOMERS, drilled=_DRILLED)
         wait_for_rest(house, asked.rest_seconds)
         for words in sabotage_database(house, asked.sabotage):
             report.say(f"sabotage: {words}")
@@ -63,7 +67,7 @@ def run(asked: Asked) -> Report:
             report.problems += count_problems(facts)
             report.figures["subscriptions cancelled"] = cancelled(facts)
         report.guards = refusals(house.postgres.log)
-        report.figures |= _figures(house, story)
+        report.figures |= _figures(house, story, report.closed_seconds)
         if not report.is_clean:
             report.evidence = evidence_path(asked.seed)
             write_evidence(house, report, report.evidence)
@@ -85,7 +89,7 @@ def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Chi
                     "subscription_id": one.subscription_id,
                     "number_id": one.number_id,
                 }
-                for number, one in enumerate(customers)
+                for number, one in enumerate(customers[:_CUSTOMERS])
             ],
         }
     )
@@ -101,6 +105,8 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
     def begin(planned: Planned) -> None:
         done = strike(house, planned)
         report.faults[planned.kind] += done.struck
+        report.problems += done.problems
+        report.closed_seconds += done.closed_seconds
         report.say(f"{planned.kind}: {done.words}")
         if done.seconds:
             endings.after(done.seconds, done.undo)
@@ -163,9 +169,10 @@ def traffic_problems(told: Words) -> list[Problem]:
     ]
 
 
-def _figures(house: House, story: Story) -> dict[str, int]:
+def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[str, Any]:
     """What the run came to, beside its problems: how much really went wrong on the way."""
     unsure = sum(wish.unsure for wishes in story.wishes.values() for wish in wishes.values())
+    closed = sorted(closed_seconds)
     attempts = house.do(
         lambda session, _: session.execute(
             text(
@@ -188,6 +195,9 @@ def _figures(house: House, story: Story) -> dict[str, int]:
         "calls that we ended": calls[1],
         "calls settled by asking": calls[2],
         "answers that did not come": unsure,
+        "closings in drills": len(closed),
+        "seconds to freeze, median": round(statistics.median(closed), 1) if closed else None,
+        "seconds to freeze, longest": round(closed[-1], 1) if closed else None,
         "attempts at jobs": attempts[0],
         "attempts that failed": attempts[1],
         "attempts whose worker died": attempts[2],

@@ -72,6 +72,16 @@ class KillableServer:
             else:
                 return
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send the server's main process a signal that it does not die of."""
+        os.kill(int(self._pid_file.read_text().split()[0]), number)
+
+    def set_memory_limit(self, limit_bytes: int) -> None:
+        """Have Valkey refuse writes above so many bytes; 0 is no limit."""
+        with contextlib.closing(connect(self.url, retries=5)) as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", limit_bytes)
+
     def flush(self) -> None:
         """This function will empty Valkey."""
         with contextlib.closing(connect(self.url, retries=5)) as client:

@@ -1,0 +1,139 @@
+"""Drills: a closing event that does not freeze its wallet in time is counted as lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import redis
+
+from base.clock import wait_until
+from base.enums import FreezeReason
+from chaos import drills
+from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
+from chaos.facts import Customer
+from chaos.house import is_stopped
+from chaos.servers import KillableServer
+from cli.supervisor import Process, Supervisor
+from db.ring import connect
+from domain import wallet
+from tests.chaos.yes import answering_yes
+from tests.servers import server_folder
+
+
+@contextmanager
+def nothing_broken(_house, _chance):
+    yield "nothing is broken"
+
+
+@pytest.fixture
+def supervisor():
+    """Two safety workers that do nothing."""
+    workers = Supervisor()
+    argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    for name in ("safety-1", "safety-2"):
+        workers.start(Process(name, argv, dict(os.environ)))
+        assert wait_until(lambda name=name: workers.alive(name), limit_seconds=10)
+    yield workers
+    for name in workers.names():
+        workers.kill(name, signal.SIGCONT)
+    workers.stop_all()
+
+
+@pytest.fixture
+def house(world, supervisor):
+    """A house of one customer, whose ingress takes everything in and does nothing."""
+    made = world.customer(micros=0)
+    customer = Customer(made.id, False, made.sids[0], made.campaign_ids, made.subscription_id)
+    with answering_yes() as port:
+        world.sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
+        yield SimpleNamespace(
+            supervisor=supervisor,
+            drilled=[customer],
+            do=world.do,
+            control=world.sandbox.control,
+        )
+
+
+def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(house, monkeypatch):
+    monkeypatch.setattr(drills, "OVERLOADED", 1e9)
+    # Given a house in which no worker does anything
+    done = closing_while(nothing_broken, within_seconds=0.3)(house, random.Random(1))
+    # When its customer's subscription is suspended, then that is a problem that names it
+    (problem,) = done.problems
+    assert (problem.kind, problem.ids) == ("lost", (house.drilled[0].organization_id,))
+    assert "not frozen within 0.3 s (nothing is broken)" in problem.words
+    assert (done.struck, done.closed_seconds) == (True, ())
+
+
+def test_late_freeze_is_told_and_not_counted_on_an_overloaded_machine(house, monkeypatch):
+    monkeypatch.setattr(drills, "OVERLOADED", -1.0)
+    done = closing_while(nothing_broken, within_seconds=0.3)(house, random.Random(1))
+    assert done.problems == ()
+    assert "1 are late, and not counted" in done.words
+
+
+def test_closing_event_is_timed_when_its_wallet_is_frozen(house, world):
+    # Given a house that freezes the wallet when the event is taken in
+    organization_id = house.drilled[0].organization_id
+
+    def control(method, path, body=None):
+        answer = world.sandbox.control(method, path, body)
+        if path.endswith("/redeliver"):
+            freeze(world, organization_id)
+        return answer
+
+    house.control = control
+    # When the subscription is suspended, then nothing is wrong, and the time is known
+    done = closing_while(nothing_broken, within_seconds=60)(house, random.Random(1))
+    assert done.problems == ()
+    (seconds,) = done.closed_seconds
+    assert 0 <= seconds < 60
+    # And a customer who is closed already is not closed again
+    again = closing_while(nothing_broken, within_seconds=60)(house, random.Random(1))
+    assert (again.struck, again.problems) == (False, ())
+
+
+def test_one_safety_worker_is_stopped_while_events_come(house):
+    pids = [house.supervisor.pid(name) for name in ("safety-1", "safety-2")]
+    with safety_worker_stopped(house, random.Random(1)) as words:
+        assert wait_until(lambda: sum(map(is_stopped, pids)) == 1, limit_seconds=10)
+        assert words in ("SIGSTOP: safety-1", "SIGSTOP: safety-2")
+    assert wait_until(lambda: not any(map(is_stopped, pids)), limit_seconds=10)
+
+
+def test_valkey_refuses_writes_while_it_is_full_and_is_silent_while_hung():
+    with server_folder() as folder:
+        server = KillableServer(Path(folder) / "valkey", postgres=False)
+        server.start()
+        house = SimpleNamespace(valkey=server)
+        try:
+            with closing(connect(server.url, timeout_seconds=0.5)) as client:
+                with valkey_full(house, random.Random(1)), pytest.raises(redis.OutOfMemoryError):
+                    client.set("key", "value")
+                with valkey_hung(house, random.Random(1)), pytest.raises(redis.TimeoutError):
+                    client.get("key")
+            # And it takes work again
+            with closing(connect(server.url)) as client:
+                assert client.set("key", "value")
+        finally:
+            server.stop()
+
+
+def freeze(world, organization_id):
+    world.do(
+        lambda session, now: wallet.freeze(
+            session,
+            organization_id,
+            FreezeReason.SUBSCRIPTION_INACTIVE,
+            by="test",
+            why="suspended",
+            now=now,
+        )
+    )
