@@ -53,6 +53,14 @@ class AlertKind(StrEnum):
     CALL_STATUS_UNKNOWN = "call_status_unknown"
     #: A call (the subject) was settled, and its provider says now that it was another.
     CALL_DIFFERS = "call_differs"
+    #: A job (the subject) about money or safety died or was refused. Cleared when the job is
+    #: redriven or discarded, or when a provider's job for the same work is done.
+    JOB_DEAD = "job_dead"
+    #: A verified event (the subject) cannot be parsed; nothing has been done about it.
+    EVENT_UNREADABLE = "event_unreadable"
+    #: What the provider says of a subscription (the subject) cannot be settled here, for example
+    #: because it names no organization of ours. Cleared when a later answer can be settled.
+    SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
     #: A call came by a number or an assistant (the subject) that never asked us whether it may.
     DOOR_UNASKED = "door_unasked"
     #: Safety jobs are due and no worker has claimed them. The subject is the queue.

@@ -12,6 +12,9 @@ from domain import disputes, payments, subscriptions
 from domain.alerts import AlertKind, Severity, raise_alert
 from domain.calls.words import take_in_report
 
+#: Characters that an alert keeps of an error.
+_ERROR_LENGTH_MAX = 500
+
 
 def take_in(session: Session, event: LockedEvent, report: Report, now: datetime) -> str:
     """This function will act on an inbox event and mark it; gives "handled" or "ignored".
@@ -35,6 +38,29 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
         event.outcome = "handled"
     event.handled_at = now
     return event.outcome
+
+
+def tell_unreadable(session: Session, event: LockedEvent, error: str, now: datetime) -> None:
+    """Mark a verified event that cannot be parsed, and raise its alert.
+
+    It is genuine but says nothing that can be acted on. Its body is kept like any other's.
+    """
+    event.handled_at, event.outcome = now, "malformed"
+    raise_alert(
+        session,
+        AlertKind.EVENT_UNREADABLE,
+        None,
+        event.id,
+        severity=Severity.CRITICAL,
+        details={
+            "source": event.source,
+            "event_type": event.event_type,
+            "error": error[:_ERROR_LENGTH_MAX].replace("\x00", ""),
+            "meaning": "A verified event was not acted on: read its body in the inbox, and act"
+            " on the payment, dispute, subscription or call that it names.",
+        },
+        now=now,
+    )
 
 
 def tell_differs(

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
 from db import job_acts
+from domain.job_alerts import clear_job_alert
 from domain.notes import note_act
 
 #: One of the three operations below.
@@ -23,23 +24,25 @@ class JobActImpossible(Refused):
 
 
 def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
-    """This function will give a dead or refused job its whole policy again, and ring it.
+    """Give a dead or refused job its whole policy again, notify it, and clear its alert.
 
     Raises: WhoAndWhy, JobActImpossible.
     """
     note_act(session, "job.redrive", job_id, by=by, why=why, now=now)
     if not job_acts.redrive(session, job_id):
         raise JobActImpossible(job_id, "is neither dead nor refused")
+    clear_job_alert(session, job_id, now)
 
 
 def discard_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
-    """This function will end a dead job undone; it never comes back.
+    """End a dead job undone and clear its alert; it never comes back.
 
     Raises: WhoAndWhy, JobActImpossible.
     """
     note_act(session, "job.discard", job_id, by=by, why=why, now=now)
     if not job_acts.discard(session, job_id):
         raise JobActImpossible(job_id, "is not a dead job")
+    clear_job_alert(session, job_id, now)
 
 
 def run_now_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:

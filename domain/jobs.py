@@ -79,6 +79,8 @@ class JobType:
     calls_provider: bool
     limit_seconds: float
     key_of: Provider | None = None
+    #: For the alert: what it means for money or safety if the job dies or is refused.
+    death_means: str = ""
 
     def __post_init__(self) -> None:
         if self.key_of is not None and self.total_seconds >= KEY_KEPT_SECONDS[self.key_of]:
@@ -117,46 +119,170 @@ ASK_TRIES = 4
 _WARN = Policy(attempts=20, base_seconds=1, cap_seconds=4)
 _LOOK = Policy(attempts=20, base_seconds=1, cap_seconds=10)
 
-PROCESS_EVENT = JobType("process_event", Queue.SAFETY, ("event_id",), _OWN, False, 30)
+PROCESS_EVENT = JobType(
+    "process_event",
+    Queue.SAFETY,
+    ("event_id",),
+    _OWN,
+    False,
+    30,
+    death_means="A verified event was not acted on: a payment, dispute, subscription or call "
+    "that it reports may be missing here.",
+)
 ENFORCE_ORGANIZATION = JobType(
-    "enforce_organization", Queue.SAFETY, ("organization_id",), _OWN, False, 10
+    "enforce_organization",
+    Queue.SAFETY,
+    ("organization_id",),
+    _OWN,
+    False,
+    10,
+    death_means="The organization's freeze, campaigns, calls and subaccounts may not match "
+    "its money and subscription.",
 )
 #: Read, set, read back, and the calls that live in it: each call to Twilio is over within 7 s, a
 #: read within 5.
-CONVERGE_TWILIO = JobType("converge_twilio", Queue.SAFETY, ("brand_id",), _CONVERGE, True, 30)
+CONVERGE_TWILIO = JobType(
+    "converge_twilio",
+    Queue.SAFETY,
+    ("brand_id",),
+    _CONVERGE,
+    True,
+    30,
+    death_means="A Twilio subaccount may not be in the desired state: a suspended "
+    "organization may still send and call.",
+)
 #: Reads one subaccount as bulk work and without the lease, so that safety never waits for it.
 CHECK_SUBACCOUNT = JobType(
-    "check_subaccount", Queue.MAINTENANCE, ("brand_id",), _PROVIDER, True, 15
+    "check_subaccount",
+    Queue.MAINTENANCE,
+    ("brand_id",),
+    _PROVIDER,
+    True,
+    15,
+    death_means="A change made at Twilio itself is not seen: a suspended subaccount may have "
+    "been opened there.",
 )
 #: Stages the checks that are due.
-RECONCILE_TWILIO = JobType("reconcile_twilio", Queue.MAINTENANCE, (), _OWN, False, 30)
+RECONCILE_TWILIO = JobType(
+    "reconcile_twilio",
+    Queue.MAINTENANCE,
+    (),
+    _OWN,
+    False,
+    30,
+    death_means="Subaccounts are not checked for changes made at Twilio itself: a suspended "
+    "one may have been opened there.",
+)
 LOOK_AT_SUBSCRIPTION = JobType(
-    "look_at_subscription", Queue.SAFETY, ("provider", "external_id"), _PROVIDER, True, 15
+    "look_at_subscription",
+    Queue.SAFETY,
+    ("provider", "external_id"),
+    _PROVIDER,
+    True,
+    15,
+    death_means="The subscription's status was not read: an organization may stay closed, or "
+    "stay open without paying.",
 )
 LOOK_AT_PAYMENT = JobType(
-    "look_at_payment", Queue.BILLING, ("provider", "kind", "external_id"), _PROVIDER, True, 15
+    "look_at_payment",
+    Queue.BILLING,
+    ("provider", "kind", "external_id"),
+    _PROVIDER,
+    True,
+    15,
+    death_means="A payment or refund was not settled: money may be missing from a wallet, or "
+    "still be in it.",
 )
 #: It may read two things, each within 12 s: the dispute, and a payment not heard of yet.
 LOOK_AT_DISPUTE = JobType(
-    "look_at_dispute", Queue.BILLING, ("provider", "external_id"), _PROVIDER, True, 30
+    "look_at_dispute",
+    Queue.BILLING,
+    ("provider", "external_id"),
+    _PROVIDER,
+    True,
+    30,
+    death_means="A dispute was not settled: disputed money may still be spendable, or a won "
+    "dispute may not be returned.",
 )
 FREEZE_WALLET = JobType(
-    "freeze_wallet", Queue.SAFETY, ("organization_id", "reason", "cause"), _OWN, False, 10
+    "freeze_wallet",
+    Queue.SAFETY,
+    ("organization_id", "reason", "cause"),
+    _OWN,
+    False,
+    10,
+    death_means="A wallet that must not spend may not be frozen.",
 )
 UNFREEZE_WALLET = JobType(
-    "unfreeze_wallet", Queue.SAFETY, ("organization_id", "reason", "cause"), _OWN, False, 10
+    "unfreeze_wallet",
+    Queue.SAFETY,
+    ("organization_id", "reason", "cause"),
+    _OWN,
+    False,
+    10,
+    death_means="A wallet may stay frozen although the reason for it is over.",
 )
 #: The database stages it too, where what is available falls below the level (wallet_fell).
-DECIDE_TOP_UP = JobType("decide_top_up", Queue.BILLING, ("organization_id",), _OWN, False, 10)
+DECIDE_TOP_UP = JobType(
+    "decide_top_up",
+    Queue.BILLING,
+    ("organization_id",),
+    _OWN,
+    False,
+    10,
+    death_means="Automatic top-up made no decision: the wallet may run empty.",
+)
 #: A look, an order to Vapi and one to Twilio, each within 5 s; a round, then the job goes on later.
-END_CALL = JobType("end_call", Queue.SAFETY, ("organization_id", "call_id"), _CONVERGE, True, 20)
-WARN_CALL = JobType("warn_call", Queue.SAFETY, ("organization_id", "call_id"), _WARN, True, 12)
+END_CALL = JobType(
+    "end_call",
+    Queue.SAFETY,
+    ("organization_id", "call_id"),
+    _CONVERGE,
+    True,
+    20,
+    death_means="A call that must end may go on and cost more than its hold.",
+)
+WARN_CALL = JobType(
+    "warn_call",
+    Queue.SAFETY,
+    ("organization_id", "call_id"),
+    _WARN,
+    True,
+    12,
+    death_means="A caller was not warned that the credit is nearly gone. The call is still "
+    "ended in time.",
+)
 LOOK_AT_CALL = JobType(
-    "look_at_call", Queue.BILLING, ("organization_id", "call_id"), _LOOK, True, 12
+    "look_at_call",
+    Queue.BILLING,
+    ("organization_id", "call_id"),
+    _LOOK,
+    True,
+    12,
+    death_means="The provider was not asked about a call: its hold may stay, or its cost may "
+    "not be charged.",
 )
 #: Finds what has to be looked at and whose holds are over, and stages that.
-RECONCILE_CALLS = JobType("reconcile_calls", Queue.BILLING, (), _OWN, False, 30)
-EXPIRE_HOLDS = JobType("expire_holds", Queue.BILLING, ("organization_id",), _OWN, False, 30)
+RECONCILE_CALLS = JobType(
+    "reconcile_calls",
+    Queue.BILLING,
+    (),
+    _OWN,
+    False,
+    30,
+    death_means="Calls without a report were not looked for: holds may stay, and costs may "
+    "not be charged.",
+)
+EXPIRE_HOLDS = JobType(
+    "expire_holds",
+    Queue.BILLING,
+    ("organization_id",),
+    _OWN,
+    False,
+    30,
+    death_means="Expired holds were not released: the organization cannot spend money that is "
+    "its own.",
+)
 #: Deletes a bounded number of rows, and stages itself again while more are left.
 PRUNE = JobType("prune", Queue.MAINTENANCE, (), _OWN, False, 30)
 

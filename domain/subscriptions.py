@@ -20,6 +20,7 @@ from base.ids import new_id
 from base.outcomes import NotYet, Refused
 from db.locks import lock_organization, lock_subscriptions
 from db.models import Organization, Subscription
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.jobs import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION, stage
 from domain.posture import Posture, apply_posture
 
@@ -147,6 +148,7 @@ def record_look(
     if organization_id is None:
         organization_id = _organization_of(session, facts)
         _insert(session, organization_id, facts, now)
+        clear_unsettled(session, facts.external_id, organization_id, now)
         return _FIRST_WAIT_SECONDS
     if not look.leased:
         return _FIRST_WAIT_SECONDS
@@ -161,12 +163,50 @@ def record_look(
         if wait_seconds is not None:
             return wait_seconds
     _believe(subscription, facts, now)
+    clear_unsettled(session, facts.external_id, organization_id, now)
     if facts.status is SubscriptionStatus.PAST_DUE and subscription.past_due_since == now:
         subscription.grace_seconds = grace_seconds
         _enforce_at_end_of_grace(session, subscription)
     session.flush()
     apply_posture(session, organization_id, now)
     return None
+
+
+def tell_unsettled(session: Session, look: Look, refused: Refused, now: datetime) -> None:
+    """Give the lease back and raise the alert of a subscription that only a person can settle.
+
+    It goes to the organization that has the subscription, if one has it. Replay: an alert that is
+    raised is left as it is. The provider's next answer that can be settled clears it.
+    """
+    give_back_look(session, look)
+    organization_id = session.scalar(
+        select(Subscription.organization_id).where(
+            Subscription.provider == look.provider, Subscription.external_id == look.external_id
+        )
+    )
+    raise_alert(
+        session,
+        AlertKind.SUBSCRIPTION_UNSETTLED,
+        organization_id,
+        look.external_id,
+        severity=Severity.CRITICAL,
+        details={
+            "provider": str(look.provider),
+            "code": refused.code,
+            "detail": refused.detail,
+            "meaning": "Somebody may pay for a subscription that opens no organization: match it,"
+            " or cancel it at the provider.",
+        },
+        now=now,
+    )
+
+
+def clear_unsettled(
+    session: Session, external_id: str, organization_id: str, now: datetime
+) -> None:
+    """Clear the alert of a subscription whose answer can be settled now."""
+    for told in (None, organization_id):
+        clear_alerts(session, AlertKind.SUBSCRIPTION_UNSETTLED, told, external_id, now=now)
 
 
 def give_back_look(session: Session, look: Look) -> None:

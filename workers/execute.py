@@ -18,8 +18,9 @@ from base.outcomes import NotYet, ProviderUnavailable, Refused
 from base.settings import Settings
 from db import jobs
 from db.busy import StatementTooSlow
-from db.engine import Database
+from db.engine import Database, clock
 from db.jobs import Claim
+from domain.job_alerts import tell_job_ended
 from domain.jobs import JOB_TYPES, call_class_of
 from providers.registry import Providers
 from workers.run import Run, set_cause
@@ -104,9 +105,7 @@ class Executor:
             log.error("job of an unknown name", job_name=claim.name)
         elif claim.failures >= job.policy.attempts:
             error = "out of attempts: its workers died"
-            jobs.fail(
-                session, claim, worker=self.worker, error=error, traceback=None, retry_seconds=None
-            )
+            self._bury(session, claim, error, None)
             log.error("job dead", job_name=claim.name, error=error)
             attempt.buried = True
         elif job.calls_provider or claim.failures or claim.may_kill_workers:
@@ -150,11 +149,8 @@ class Executor:
         with bound(correlation_id=claim.correlation_id, job_name=claim.name):
             if isinstance(error, Refused):
                 log.info("job refused", code=error.code, detail=error.detail)
-                self._end(
-                    lambda s: jobs.finish(
-                        s, claim, worker=self.worker, outcome="refused", error=str(error)
-                    )
-                )
+                refusal = str(error)
+                self._end(lambda session: self._refuse(session, claim, refusal))
                 return "refused"
             if isinstance(error, NotYet) and not isinstance(error, StatementTooSlow):
                 self._end(
@@ -178,16 +174,45 @@ class Executor:
             # Honoured, but no header keeps a suspension or a payment waiting for a day.
             wait = max(policy.wait_seconds(failures), min(asked or 0, RETRY_AFTER_SECONDS_MAX))
         trace = "".join(traceback.format_exception(error))
+        if wait is None:
+            self._end(lambda session: self._bury(session, claim, repr(error), trace))
+            log.error("job dead", error=repr(error), failures=failures)
+            return "dead"
         self._end(
             lambda s: jobs.fail(
                 s, claim, worker=self.worker, error=repr(error), traceback=trace, retry_seconds=wait
             )
         )
-        if wait is None:
-            log.error("job dead", error=repr(error), failures=failures)
-            return "dead"
         log.warning("job failed", error=repr(error), failures=failures, retry_seconds=wait)
         return "failed"
 
+    def _bury(self, session: Session, claim: Claim, error: str, trace: str | None) -> bool:
+        """End the job dead and tell a person in the same commit, if the claim still holds."""
+        ended = jobs.fail(
+            session, claim, worker=self.worker, error=error, traceback=trace, retry_seconds=None
+        )
+        if ended:
+            _tell(session, claim, "dead", error)
+        return ended
+
+    def _refuse(self, session: Session, claim: Claim, error: str) -> bool:
+        """End the job refused and tell a person in the same commit, if the claim still holds."""
+        ended = jobs.finish(session, claim, worker=self.worker, outcome="refused", error=error)
+        if ended:
+            _tell(session, claim, "refused", error)
+        return ended
+
     def _end(self, write: Callable[[Session], bool]) -> None:
         self.database.run(write)
+
+
+def _tell(session: Session, claim: Claim, state: str, error: str) -> None:
+    tell_job_ended(
+        session,
+        claim.job_id,
+        claim.name,
+        claim.kwargs,
+        state=state,
+        error=error,
+        now=clock(session),
+    )

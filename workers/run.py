@@ -17,6 +17,7 @@ from db import jobs, staging
 from db.engine import Database, clock
 from db.jobs import Claim
 from db.staging import Cause
+from domain.job_alerts import clear_work_alerts
 from domain.jobs import JOB_TYPES
 from providers.registry import Providers
 
@@ -86,6 +87,8 @@ class Run:
             session.flush()
             if later is None:
                 ended = jobs.finish(session, self.claim, worker=self.worker)
+                if ended:
+                    clear_work_alerts(session, self.claim.name, self.claim.kwargs, self.now)
                 return "done" if ended else "taken"
             ended = jobs.postpone(
                 session,
@@ -99,7 +102,10 @@ class Run:
         self.outcome = self.transaction(work)
 
     def refuse(self, refused: Refused, fn: Callable[[Session], None]) -> None:
-        """This function will end the attempt as refused, with what fn stores, in one commit."""
+        """End the attempt as refused, with what fn stores, in one commit.
+
+        For a refusal that is an answer in business terms: fn raises its alert, if it needs one.
+        """
 
         def work(session: Session) -> str:
             jobs.lock_claimed(session, self.claim)

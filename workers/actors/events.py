@@ -7,7 +7,7 @@ from base.facts import OtherReport, Report
 from base.log import get_logger
 from base.outcomes import Refused
 from db import events
-from domain.events import take_in
+from domain.events import take_in, tell_unreadable
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
 from providers.vapi import messages as vapi
@@ -17,9 +17,10 @@ log = get_logger(__name__)
 
 
 def process_event(run: Run, event_id: str) -> None:
-    """This function will act on one inbox event, whole, in the job's own transaction.
+    """Act on one inbox event, whole, in the job's own transaction.
 
-    Replay: a handled event is left as it is. Raises: Refused EVENT_NOT_FOUND.
+    An event that cannot be parsed raises an alert. Replay: a handled event is left as it
+    is. Raises: Refused EVENT_NOT_FOUND.
     """
     event = events.take(run.own, event_id, run.now)
     if event is None:
@@ -29,9 +30,8 @@ def process_event(run: Run, event_id: str) -> None:
     try:
         take_in(run.own, event, report_of(event.source, event.event_type, event.body), run.now)
     except MalformedWebhook as error:
-        # Kept and marked: it is genuine, but says nothing that can be acted on.
         log.error("malformed event", event_type=event.event_type, error=str(error))
-        event.handled_at, event.outcome = run.now, "malformed"
+        tell_unreadable(run.own, event, str(error), run.now)
     events.mark(run.own, event)
 
 

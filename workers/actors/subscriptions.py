@@ -5,9 +5,11 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from base.enums import Provider
+from base.outcomes import Refused
 from domain import subscriptions
 from domain.jobs import LOOK_AT_SUBSCRIPTION
 from domain.posture import apply_posture
+from domain.subscriptions import Look
 from workers.run import Later, Run
 
 
@@ -20,11 +22,11 @@ def enforce_organization(run: Run, organization_id: str) -> None:
 
 
 def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
-    """This function will read a subscription back from its provider and record the provider's word.
+    """Read a subscription back from its provider and record the provider's answer.
 
-    An answer that contradicts a newer event is asked for again later. Replay: reading changes
-    nothing there. Raises: NotYet while another look runs; Refused when the provider does not know
-    it or it names no organization of ours.
+    An answer that contradicts a newer event is asked for again later. The job is refused, with an
+    alert, if the provider's answer cannot be read or names no organization of ours. Replay: reading
+    changes nothing there. Raises: NotYet while another look runs.
     """
     look = run.transaction(
         lambda session: subscriptions.begin_look(
@@ -36,6 +38,9 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
     )
     try:
         facts = run.providers.billing(provider).get_subscription(external_id)
+    except Refused as error:
+        _refuse(run, look, error)
+        return
     except BaseException:
         run.transaction(lambda session: subscriptions.give_back_look(session, look))
         raise
@@ -50,4 +55,13 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
         )
         return None if seconds is None else Later(seconds, "the answer is not believed yet")
 
-    run.record(record)
+    try:
+        run.record(record)
+    except Refused as error:
+        _refuse(run, look, error)
+
+
+def _refuse(run: Run, look: Look, refused: Refused) -> None:
+    run.refuse(
+        refused, lambda session: subscriptions.tell_unsettled(session, look, refused, run.now)
+    )

@@ -1,0 +1,225 @@
+"""A job about money or safety that dies or is refused is told once, in the commit that ends it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from base.enums import Queue
+from base.outcomes import Refused
+from db.models import Alert
+from domain import alerts
+from domain.job_acts import discard_by_hand, redrive_by_hand
+from domain.jobs import JOB_TYPES
+from tests.workers.scenes import execute_sql, pay, run, stage_look
+from tests.world import make_organization
+from workers.actors import ACTORS
+from workers.execute import Executor
+
+OF_ORGANIZATION = "UPDATE jobs SET organization_id = %s WHERE id = %s"
+TOLD = sorted(name for name, job in JOB_TYPES.items() if job.queue in (Queue.SAFETY, Queue.BILLING))
+
+
+def executor(world, actor):
+    return Executor(
+        world.database,
+        world.providers,
+        world.settings,
+        dict.fromkeys(ACTORS, actor),
+        "worker-a",
+    )
+
+
+def raising(error):
+    def actor(run, **arguments):
+        raise error
+
+    return actor
+
+
+def standing(world, kind="job_dead"):
+    return [one for one in world.read(Alert, kind=kind) if one.cleared_at is None]
+
+
+def staged(world, name, **given):
+    arguments = dict.fromkeys(JOB_TYPES[name].arguments, "one") | given
+    return world.stage(name, **arguments)
+
+
+def last_attempt(world, job_id, name):
+    attempts = JOB_TYPES[name].policy.attempts
+    execute_sql(world, "UPDATE jobs SET failures = %s WHERE id = %s", attempts - 1, job_id)
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_job_raises_an_alert_when_its_last_attempt_fails(world, name):
+    # Given a job that fails once without an alert
+    job_id = staged(world, name)
+    failing = executor(world, raising(RuntimeError("broken \x00")))
+    assert failing.execute(job_id) == "failed"
+    assert standing(world) == []
+
+    # When its last attempt fails
+    last_attempt(world, job_id, name)
+    world.due_now()
+    assert failing.execute(job_id) == "dead"
+
+    # Then one alert says what it was and what it means for money
+    (told,) = standing(world)
+    assert (told.subject, told.severity, told.organization_id) == (job_id, "critical", None)
+    assert told.details["job"] == name
+    assert told.details["arguments"] == dict.fromkeys(JOB_TYPES[name].arguments, "one")
+    assert told.details["state"] == "dead"
+    assert told.details["error"].startswith("RuntimeError('broken")
+    assert len(told.details["meaning"]) > 40
+    assert job_id in told.details["next"]
+
+
+@pytest.mark.parametrize("name", ["enforce_organization", "converge_twilio"])
+def test_job_raises_an_alert_when_its_workers_died(world, name):
+    job_id = staged(world, name)
+    attempts = JOB_TYPES[name].policy.attempts
+    execute_sql(world, "UPDATE jobs SET failures = %s WHERE id = %s", attempts, job_id)
+    assert executor(world, raising(RuntimeError("never run"))).execute(job_id) == "dead"
+    assert [one.details["error"] for one in standing(world)] == [
+        "out of attempts: its workers died"
+    ]
+
+
+@pytest.mark.parametrize("name", ["freeze_wallet", "converge_twilio"])
+def test_refused_job_is_told_once_for_the_same_work(world, name):
+    refusing = executor(world, raising(Refused("NO", "never")))
+    first, second, other = (
+        staged(world, name),
+        staged(world, name),
+        staged(world, name, **{JOB_TYPES[name].arguments[0]: "two"}),
+    )
+    assert [refusing.execute(one) for one in (first, second, other)] == ["refused"] * 3
+    assert sorted(one.subject for one in standing(world)) == sorted([first, other])
+    assert {one.details["error"] for one in standing(world)} == {"NO: never"}
+
+
+def test_job_of_an_organization_tells_the_organization(world):
+    organization_id = make_organization(world.database)
+    job_id = staged(world, "enforce_organization", organization_id=organization_id)
+    execute_sql(
+        world, "UPDATE jobs SET organization_id = %s WHERE id = %s", organization_id, job_id
+    )
+    assert executor(world, raising(Refused("NO"))).execute(job_id) == "refused"
+    assert [one.organization_id for one in standing(world)] == [organization_id]
+
+
+def test_upkeep_job_raises_no_alert_when_it_dies(world):
+    job_id = world.stage("prune")
+    last_attempt(world, job_id, "prune")
+    assert executor(world, raising(RuntimeError("broken"))).execute(job_id) == "dead"
+    assert standing(world) == []
+
+
+def test_job_does_not_end_when_its_alert_cannot_be_written(world, monkeypatch):
+    # Given a job whose last attempt fails while alerts cannot be written
+    job_id = staged(world, "freeze_wallet")
+    last_attempt(world, job_id, "freeze_wallet")
+
+    def broken(*_, **__):
+        raise SQLAlchemyError("no alert")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("domain.job_alerts.raise_alert", broken)
+        assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "unknown"
+    # Then it is not dead without an alert: it is tried again, and told
+    assert world.job(job_id).dead_at is None
+    world.due_now()
+    assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "dead"
+    assert [one.subject for one in standing(world)] == [job_id]
+
+
+@pytest.mark.parametrize("act", [redrive_by_hand, discard_by_hand])
+def test_alert_is_cleared_when_a_person_redrives_or_discards(world, act):
+    job_id = staged(world, "freeze_wallet")
+    last_attempt(world, job_id, "freeze_wallet")
+    failing = executor(world, raising(RuntimeError("x")))
+    assert failing.execute(job_id) == "dead"
+    world.do(lambda session, now: act(session, job_id, by="ann", why="seen", now=now))
+    assert standing(world) == []
+    if act is redrive_by_hand:
+        # When it dies again, it is told again
+        last_attempt(world, job_id, "freeze_wallet")
+        assert failing.execute(job_id) == "dead"
+        assert len(standing(world)) == 1
+
+
+def test_alert_is_cleared_when_another_job_does_the_work(world):
+    refused = staged(world, "converge_twilio")
+    assert executor(world, raising(Refused("SUBACCOUNT_CLOSED"))).execute(refused) == "refused"
+    other = staged(world, "converge_twilio", brand_id="two")
+    done = executor(world, lambda run, **_: run.record(lambda _: None))
+    assert done.execute(other) == "done"
+    assert len(standing(world)) == 1
+    assert done.execute(staged(world, "converge_twilio")) == "done"
+    assert standing(world) == []
+
+
+def test_every_job_about_money_or_safety_says_what_its_death_means():
+    assert [name for name in TOLD if not JOB_TYPES[name].death_means.endswith(".")] == []
+
+
+def test_event_that_cannot_be_parsed_raises_an_alert(world):
+    body = json.dumps(
+        {"id": "WH-1", "event_type": "BILLING.SUBSCRIPTION.SUSPENDED", "resource": {"id": "../x"}}
+    )
+    world.receive("WH-1", "BILLING.SUBSCRIPTION.SUSPENDED", body.encode())
+    assert run(world, "job_WH-1") == "done"
+    (told,) = standing(world, "event_unreadable")
+    assert (told.subject, told.severity) == ("evt_WH-1", "critical")
+    assert told.details["source"] == "paypal"
+    assert told.details["event_type"] == "BILLING.SUBSCRIPTION.SUSPENDED"
+    assert world.event("WH-1").outcome == "malformed"
+    assert standing(world) == []
+
+
+def test_subscription_of_nobody_is_told_once_until_it_can_be_settled(world):
+    # Given a subscription at PayPal that names no organization of ours
+    made = world.sandbox.control(
+        "POST",
+        "/paypal/subscriptions",
+        {"organization_id": "org_of_nobody", "status": "ACTIVE", "deliver": False},
+    )
+    # When it is looked at twice
+    for _ in range(2):
+        job_id = world.stage("look_at_subscription", provider="paypal", external_id=made["id"])
+        assert run(world, job_id) == "refused"
+    # Then it is told once, and not as a job
+    (told,) = standing(world, "subscription_unsettled")
+    assert (told.subject, told.organization_id) == (made["id"], None)
+    assert told.details["code"] == "UNKNOWN_ORGANIZATION"
+    assert standing(world) == []
+    # When the organization is there, then the next look clears it
+    execute_sql(
+        world, "INSERT INTO organizations VALUES ('org_of_nobody', 'Late', clock_timestamp())"
+    )
+    job_id = world.stage("look_at_subscription", provider="paypal", external_id=made["id"])
+    assert run(world, job_id) == "postponed"
+    assert standing(world, "subscription_unsettled") == []
+
+
+def test_payment_of_nobody_is_told_as_a_payment_alone(world):
+    capture_id = pay(world, "org_of_nobody")
+    assert run(world, stage_look(world, capture_id)) == "refused"
+    assert [one.subject for one in standing(world, "payment_unsettled")] == [capture_id]
+    assert standing(world) == []
+
+
+def test_alert_of_a_dead_job_is_listed_for_its_organization(world):
+    organization_id = make_organization(world.database)
+    job_id = staged(world, "freeze_wallet", organization_id=organization_id)
+    execute_sql(
+        world, "UPDATE jobs SET organization_id = %s WHERE id = %s", organization_id, job_id
+    )
+    assert executor(world, raising(Refused("NO"))).execute(job_id) == "refused"
+    found = world.do(
+        lambda session, _: alerts.list_alerts(session, organization_id=organization_id)
+    )
+    assert [(one.kind, one.subject) for one in found] == [("job_dead", job_id)]
