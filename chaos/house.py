@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from base.clock import wait_until
 from chaos.child import Child
+from chaos.clock import DatabaseClock
 from chaos.control import control_client
 from chaos.facts import Customer
 from chaos.servers import KillableServer
@@ -79,7 +80,10 @@ class House:
         self.logs = self.folder / "logs"
         self.logs.mkdir()
         self.journal = self.folder / "journal"
-        self.postgres = KillableServer(self.folder / "postgres", postgres=True)
+        self.clock = DatabaseClock(self.folder / "clock")
+        self.postgres = KillableServer(
+            self.folder / "postgres", postgres=True, environment=self.clock.environment()
+        )
         self.valkey = KillableServer(self.folder / "valkey", postgres=False)
         self.supervisor = Supervisor(self.logs)
         self.children: list[Child] = []

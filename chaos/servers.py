@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from base.clock import wait_until
@@ -23,9 +24,13 @@ _UP_SECONDS = 60.0
 class KillableServer:
     """One embedded server, and the ways in which it goes down and comes up again."""
 
-    def __init__(self, folder: Path, *, postgres: bool) -> None:
+    def __init__(
+        self, folder: Path, *, postgres: bool, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._postgres = postgres
-        self._servers = EmbeddedServers(folder, postgres=postgres, redis=not postgres)
+        self._servers = EmbeddedServers(
+            folder, postgres=postgres, redis=not postgres, postgres_environment=environment
+        )
         self._pid_file = folder / ("postgres/postmaster.pid" if postgres else "valkey/pid")
         self.log = folder / ("postgres.log" if postgres else "valkey.log")
         self.socket = folder / "run" / (".s.PGSQL.5432" if postgres else "valkey.sock")
@@ -54,6 +59,9 @@ class KillableServer:
         pid = int(self._pid_file.read_text().split()[0])
         os.kill(pid, number)
         wait_until(lambda: not is_alive(pid), limit_seconds=_UP_SECONDS, every_seconds=0.01)
+        # libfaketime removes these only from a process that ends in order.
+        for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+            (Path("/dev/shm") / name).unlink(missing_ok=True)  # noqa: S108
         self._servers.stop()
         self._start_again()
         return time.monotonic() - began

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +76,7 @@ class EmbeddedServers:
         postgres_bin: Path | None = None,
         redis_bin: Path | None = None,
         keep: Keep | None = None,
+        postgres_environment: Mapping[str, str] | None = None,
     ) -> None:
         self._wanted_state = state.absolute()
         self._with_postgres = postgres
@@ -84,6 +85,10 @@ class EmbeddedServers:
         self._postgres_bin = postgres_bin
         self._redis_bin = redis_bin
         self._keep = keep
+        # For the server alone: what starts it as another account must not see them.
+        self._postgres_env = [
+            f"{name}={value}" for name, value in (postgres_environment or {}).items()
+        ]
         self._servers: list[Server] = []
         self._lock_file: int | None = None
         # Known once started.
@@ -196,7 +201,8 @@ class EmbeddedServers:
             "log_timezone=UTC",
             *(_FAST if self._fast else _DURABLE),
         )
-        argv = [str(program), "-D", str(data), "-k", str(self._sockets)]
+        prefix = ["/usr/bin/env", *self._postgres_env] if self._postgres_env else []
+        argv = [*prefix, str(program), "-D", str(data), "-k", str(self._sockets)]
         argv += [word for setting in settings for word in ("-c", setting)]
 
         def is_ready(pid: int) -> bool:

@@ -75,3 +75,9 @@ def test_a_worker_that_sleeps_already_is_not_woken_by_another_freeze():
 
 def state_of(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ten_minutes_plan_more_than_three_hundred_faults(seed):
+    # Some find nobody to strike and are not counted
+    assert len(plan(seed, 600)) > 320

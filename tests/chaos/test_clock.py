@@ -1,0 +1,48 @@
+"""The database's clock: it is stepped while the server runs, and steps back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from base.clock import wait_until
+from chaos.clock import DatabaseClock
+from chaos.servers import KillableServer
+from db.address import driver_url
+from tests.servers import server_folder
+
+
+def test_clock_of_a_running_server_steps_and_returns():
+    with server_folder() as folder:
+        clock = DatabaseClock(Path(folder) / "clock")
+        if not clock.can_step:
+            pytest.skip(clock.missing)
+        server = KillableServer(
+            Path(folder) / "postgres", postgres=True, environment=clock.environment()
+        )
+        server.start()
+        try:
+            with psycopg.connect(driver_url(server.url), autocommit=True) as owner:
+
+                def is_off_by(seconds: int) -> bool:
+                    row = owner.execute("SELECT clock_timestamp()").fetchone()
+                    assert row is not None
+                    off = (row[0] - datetime.now(UTC)).total_seconds()
+                    return abs(off - seconds) < 300
+
+                assert is_off_by(0)
+                for step in (-3_600, 3_600, 0):
+                    clock.step(step)
+                    assert wait_until(lambda step=step: is_off_by(step), limit_seconds=10)
+        finally:
+            server.stop()
+
+
+def test_clock_without_the_library_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("chaos.clock._LIBRARIES", "/nowhere/*.so")
+    clock = DatabaseClock(tmp_path / "clock")
+    assert (clock.can_step, clock.environment()) == (False, {})
+    assert "package faketime" in clock.missing
