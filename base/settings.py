@@ -87,7 +87,9 @@ class Settings(BaseSettings):
     )
 
     twilio_account_sid: str = Field("", description="The parent account")
-    twilio_auth_token: SecretStr = Field(SecretStr(""), description="The parent account's token")
+    twilio_auth_token: SecretStr = Field(
+        SecretStr(""), description="The parent account's token; two by a comma to rotate"
+    )
     twilio_base_url: str = Field("", description="Another address of Twilio's API (a stand-in)")
     twilio_unsure_seconds: float = Field(
         120, gt=0, le=3600, description="How long a lost request may still land at Twilio"

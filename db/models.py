@@ -388,3 +388,12 @@ class TopUpDecision(Base):
     payment_external_id: Mapped[str | None]
     charged_micros: Mapped[int | None] = mapped_column(BigInteger)
     decline_code: Mapped[str | None]
+
+
+class PayPalCertificate(Base):
+    """A signing certificate of PayPal's that was fetched and verified."""
+
+    __tablename__ = "paypal_certificates"
+    url: Mapped[str] = mapped_column(primary_key=True)
+    pem: Mapped[bytes]
+    fetched_at: Mapped[datetime]

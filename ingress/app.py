@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from anyio import to_thread
+from anyio import move_on_after, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -30,6 +30,7 @@ from ingress.calls.status_check import StatusCheck
 from ingress.front import Front
 from ingress.health import Ready, healthz
 from ingress.protocol import BoundedProtocol
+from ingress.webhooks.certificates import StoredCertificates
 from ingress.webhooks.door import Door
 from ingress.webhooks.paypal import PayPalProof
 from ingress.webhooks.twilio import TwilioProof
@@ -40,6 +41,8 @@ from providers.vapi.webhook import VapiWebhookVerifier
 
 #: Seconds that requests in flight have to end after SIGTERM.
 STOP_SECONDS = 10
+#: Seconds that the start waits for the remembered certificates.
+_CERTIFICATES_SECONDS = 3.0
 #: Longest transaction of the API and of proofs, in seconds: several statements at their limit.
 _LONGEST_SECONDS = 15.0
 
@@ -61,7 +64,9 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     heartbeat = Heartbeat(database, "ingress")
     inbox = InboxBatcher(settings.database_url, ringer.ring)
     refusals = RefusalLog(settings.database_url)
-    verifier = PayPalWebhookVerifier.from_settings(settings, providers.paypal)
+    verifier = PayPalWebhookVerifier.from_settings(
+        settings, providers.paypal, StoredCertificates(database)
+    )
     urgent = Urgent(settings.database_url)
     snapshot = Snapshot(database)
     api = ApiDoor(Tokens(settings), database)
@@ -77,6 +82,9 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        with move_on_after(_CERTIFICATES_SECONDS):
+            # Without a database the ingress starts all the same, and loads them later.
+            await to_thread.run_sync(verifier.certificates.load, abandon_on_cancel=True)
         await inbox.start()
         await refusals.start()
         await snapshot.start()

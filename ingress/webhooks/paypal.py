@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from base.clock import utc_now
 from base.enums import Provider, Queue
@@ -13,6 +13,9 @@ from ingress.body import read_body
 from ingress.delivery import Delivery
 from providers.paypal.webhook import PayPalWebhookVerifier, transmission_of
 
+#: Threads that wait for PayPal at once: made-up addresses must not take all that the process has.
+_WAITING_MAX = 16
+
 
 class PayPalProof:
     """Proves a request to be PayPal's; it waits for the network only where it has to."""
@@ -20,6 +23,7 @@ class PayPalProof:
     def __init__(self, settings: Settings, verifier: PayPalWebhookVerifier) -> None:
         self._bytes_max = settings.webhook_body_bytes_max
         self._verifier = verifier
+        self._limiter = CapacityLimiter(_WAITING_MAX)
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
         body = await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)
@@ -27,7 +31,8 @@ class PayPalProof:
         if self._verifier.must_ask(transmission):
             with bound(correlation_id=correlation_id, source=str(Provider.PAYPAL)):
                 webhook = await to_thread.run_sync(
-                    lambda: self._verifier.prove(transmission, body, now=now)
+                    lambda: self._verifier.prove(transmission, body, now=now),
+                    limiter=self._limiter,
                 )
         else:
             webhook = self._verifier.prove(transmission, body, now=now)

@@ -22,7 +22,8 @@ class TwilioProof:
     """Proves a request to be Twilio's.
 
     The account it names is unproved until the signature is checked, so a token is fetched only for
-    subaccounts that are ours.
+    subaccounts that are ours. A token that was rolled at Twilio is noticed by the first signature
+    that does not fit the remembered one.
     """
 
     def __init__(self, settings: Settings, twilio: TwilioApi, database: Database) -> None:
@@ -38,16 +39,10 @@ class TwilioProof:
             bytes_max=self._bytes_max,
         )
         sid = webhook.account_sid_of(body)
-        token = self._twilio.cached_token(sid)
-        if token is None:
-            token = await to_thread.run_sync(self._token_of, sid)
-        params = webhook.verify(
-            public_url=self._public_url,
-            path_and_query=delivery.path_and_query,
-            body=body,
-            signature=delivery.headers.get("x-twilio-signature"),
-            token=token,
-        )
+        tokens = self._twilio.proof_tokens(sid)
+        if not tokens:
+            tokens = (await to_thread.run_sync(self._token_of, sid),)
+        params = await self._verified(delivery, body, sid, tokens)
         is_message = "MessageSid" in params
         return Received(
             source=Provider.TWILIO,
@@ -58,6 +53,39 @@ class TwilioProof:
             correlation_id=correlation_id,
             queue=Queue.CALLBACKS,
         )
+
+    async def _verified(
+        self, delivery: Delivery, body: bytes, sid: str, tokens: tuple[str, ...]
+    ) -> dict[str, list[str]]:
+        """Verify by any of the tokens; where none fits, once more by one that is newer."""
+        signature = delivery.headers.get("x-twilio-signature")
+
+        def verify(token: str) -> dict[str, list[str]]:
+            return webhook.verify(
+                public_url=self._public_url,
+                path_and_query=delivery.path_and_query,
+                body=body,
+                signature=signature,
+                token=token,
+            )
+
+        failed: ForgedWebhook | None = None
+        for token in tokens:
+            try:
+                return verify(token)
+            except ForgedWebhook as error:
+                failed = error
+        if webhook.is_plausible(signature):
+            newer = await to_thread.run_sync(self._newer_token, sid, tokens[-1])
+            if newer is not None:
+                return verify(newer)
+        raise failed or ForgedWebhook("no token to verify with")
+
+    def _newer_token(self, sid: str, than: str) -> str | None:
+        try:
+            return self._twilio.newer_token(sid, than)
+        except Refused as error:
+            raise ForgedWebhook(f"the account it names cannot sign: {error.code}") from None
 
     def _token_of(self, sid: str) -> str:
         try:

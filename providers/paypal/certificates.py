@@ -1,7 +1,9 @@
 """PayPal's signing certificates: from where they may come, whose they must be, how long they hold.
 
 A message names the address of the certificate that proves it, so the address is checked to the
-last character before anything is asked of it. A certificate is kept by its whole address only.
+last character before anything is asked of it. A certificate is kept by its whole address only, and
+remembered beyond the process, so that a flood of made-up addresses cannot keep genuine messages
+out: a known address is fetched apart from the unknown ones, which are rate limited.
 """
 
 from __future__ import annotations
@@ -15,14 +17,19 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from base.log import get_logger
 from base.outcomes import ProviderUnavailable
 from base.settings import Settings, SettingsError
 from providers.errors import CertificateUnavailable, ForgedWebhook
 from providers.http import Deadline, build_client, exchange, is_loopback
 from providers.paypal.chains import TrustedCertificate, load_bundle, trusted_certificate
+from providers.paypal.unknown_names import UnknownNames
+
+log = get_logger(__name__)
 
 #: Path under which PayPal serves them. Source: every real delivery seen.
 CERTIFICATES_PATH = "/v1/notifications/certs/"
@@ -56,10 +63,39 @@ FAILURE_SECONDS_MAX = 30.0
 FAILURE_SECONDS_ASKED_MAX = 60.0
 #: `cached` stops answering this many seconds early, so that what it promised still stands.
 _PROMISE_SECONDS = 5.0
-#: Certificates and failures remembered, and downloads at once; PayPal uses one or two addresses.
+#: Certificates and failures remembered; PayPal uses one or two addresses.
 _KEPT_MAX = 64
 _FAILURES_MAX = 256
-_DOWNLOADS_MAX = 8
+#: Seconds until what other processes have remembered is read again for an unknown address.
+RELOAD_SECONDS = 1.0
+
+
+class RememberedCertificate(NamedTuple):
+    """A certificate that some process of ours once fetched and verified."""
+
+    url: str
+    pem: bytes
+    age_seconds: float
+
+
+class CertificateMemory(Protocol):
+    """What outlives the process. Both methods log an outage instead of raising."""
+
+    def load(self) -> list[RememberedCertificate]:
+        """Return the newest certificates that were remembered."""
+
+    def save(self, url: str, pem: bytes) -> None:
+        """Remember a certificate that was just fetched and verified."""
+
+
+class NoMemory:
+    """Remembers nothing beyond the process."""
+
+    def load(self) -> list[RememberedCertificate]:
+        return []
+
+    def save(self, url: str, pem: bytes) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -89,6 +125,8 @@ class CertificateStore:
         prefixes: tuple[str, ...],
         name: str,
         issuers_pem: bytes | None = None,
+        memory: CertificateMemory | None = None,
+        unknown: UnknownNames | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._prefixes = prefixes
@@ -100,10 +138,18 @@ class CertificateStore:
         self._kept: OrderedDict[str, tuple[float, TrustedCertificate]] = OrderedDict()
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
         self._downloads: dict[str, Future[TrustedCertificate]] = {}
+        self._memory = memory or NoMemory()
+        self._unknown = unknown or UnknownNames(clock)
+        #: Addresses that proved good once, by what is remembered, without a certificate here.
+        self._known: frozenset[str] = frozenset()
+        self._loading = threading.Lock()
+        self._loaded_at: float | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> CertificateStore:
-        """This function will make the store for PayPal, or for the stand-in that is configured.
+    def from_settings(
+        cls, settings: Settings, memory: CertificateMemory | None = None
+    ) -> CertificateStore:
+        """Make the store for PayPal, or for the stand-in that is configured.
 
         Raises: SettingsError for a stand-in over plain http that is not on this machine, or an
         issuer file that cannot be used.
@@ -125,7 +171,50 @@ class CertificateStore:
             ),
             name=settings.paypal_certificate_name or _NAMES[settings.paypal_environment],
             issuers_pem=issuers_pem,
+            memory=memory,
         )
+
+    def load(self) -> None:
+        """Take over what is remembered, each certificate verified again.
+
+        Without configured issuers a certificate proves nothing by itself, because only TLS to
+        PayPal's host does. Then only its address is taken over, and its certificate fetched anew.
+        """
+        if not self._loading.acquire(blocking=False):
+            return
+        try:
+            if self._loaded_at is not None and self._clock() < self._loaded_at + RELOAD_SECONDS:
+                return
+            known = set()
+            for one in self._memory.load():
+                if self._take_over(one):
+                    known.add(one.url)
+            self._known = frozenset(known)
+            self._loaded_at = self._clock()
+        finally:
+            self._loading.release()
+
+    def _take_over(self, one: RememberedCertificate) -> bool:
+        try:
+            self.check_url(one.url)
+            if self._issuers is None:
+                return True
+            certificate = trusted_certificate(one.pem, self._name, self._issuers)
+        except (ForgedWebhook, CertificateUnavailable) as error:
+            log.error("remembered_certificate_refused", url=one.url, error=str(error))
+            return False
+        fetched_at = self._clock() - max(0.0, one.age_seconds)
+        with self._lock:
+            kept = self._kept.get(one.url)
+            if kept is None or kept[0] < fetched_at:
+                self._keep(one.url, fetched_at, certificate)
+        return True
+
+    def _keep(self, url: str, fetched_at: float, certificate: TrustedCertificate) -> None:
+        self._kept[url] = (fetched_at, certificate)
+        self._kept.move_to_end(url)
+        while len(self._kept) > _KEPT_MAX:
+            self._kept.popitem(last=False)
 
     def close(self) -> None:
         """This function will close the connections that stand."""
@@ -150,10 +239,11 @@ class CertificateStore:
             return entry[1].key
 
     def key(self, url: str, *, now: datetime) -> RSAPublicKey:
-        """This function will give the key of the certificate at an address, fetched if need be.
+        """Return the key of the certificate at an address; fetch it if necessary.
 
         Raises: ForgedWebhook for an address or a certificate that is not PayPal's or does not hold
-        at `now`; CertificateUnavailable when it cannot be had.
+        at `now`, and for an unknown address that is not asked for now; CertificateUnavailable when
+        a certificate cannot be had.
         """
         self.check_url(url)
         certificate = self._certificate(url)
@@ -161,6 +251,8 @@ class CertificateStore:
         return certificate.key
 
     def _certificate(self, url: str) -> TrustedCertificate:
+        if not self._is_known(url):
+            self.load()
         with self._lock:
             now = self._clock()
             entry = self._kept.get(url)
@@ -174,17 +266,16 @@ class CertificateStore:
                 if stale is not None and isinstance(failure.error, CertificateUnavailable):
                     return stale
                 raise _again(failure.error)
+            is_known = entry is not None or url in self._known
             download = self._downloads.get(url)
             is_first = download is None
             if download is None:
-                if len(self._downloads) >= _DOWNLOADS_MAX:
-                    # A flood of made-up addresses must not hide the one that is known.
-                    if stale is not None:
-                        return stale
-                    raise CertificateUnavailable("too many downloads at once")
+                # A genuine sender that is refused sends again, and is let through then.
+                if not is_known and not self._unknown.may_ask(url):
+                    raise ForgedWebhook("the certificate is unknown, and is not asked for now")
                 download = self._downloads[url] = Future()
         if is_first:
-            self._download_into(download, url)
+            self._download_into(download, url, is_known=is_known)
         try:
             return download.result(timeout=_DOWNLOAD_SECONDS + 1)
         except FutureTimeoutError:
@@ -196,9 +287,16 @@ class CertificateStore:
         except ForgedWebhook as error:
             raise _again(error) from None
 
-    def _download_into(self, download: Future[TrustedCertificate], url: str) -> None:
+    def _is_known(self, url: str) -> bool:
+        with self._lock:
+            return url in self._kept or url in self._known
+
+    def _download_into(
+        self, download: Future[TrustedCertificate], url: str, *, is_known: bool
+    ) -> None:
         try:
-            certificate = trusted_certificate(self._fetch(url), self._name, self._issuers)
+            pem = self._fetch(url, is_known=is_known)
+            certificate = trusted_certificate(pem, self._name, self._issuers)
         except (CertificateUnavailable, ForgedWebhook) as error:
             self._settle(url, failure=error)
             download.set_exception(error)
@@ -210,6 +308,7 @@ class CertificateStore:
         else:
             self._settle(url, certificate=certificate)
             download.set_result(certificate)
+            self._memory.save(url, pem)
 
     def _settle(
         self,
@@ -223,10 +322,7 @@ class CertificateStore:
             now = self._clock()
             if certificate is not None:
                 self._failures.pop(url, None)
-                self._kept[url] = (now, certificate)
-                self._kept.move_to_end(url)
-                while len(self._kept) > _KEPT_MAX:
-                    self._kept.popitem(last=False)
+                self._keep(url, now, certificate)
             if failure is not None:
                 # Kept apart, so that made-up addresses never push out a certificate.
                 self._failures[url] = _Failure.after(self._failures.get(url), failure, now)
@@ -234,7 +330,7 @@ class CertificateStore:
                 while len(self._failures) > _FAILURES_MAX:
                     self._failures.popitem(last=False)
 
-    def _fetch(self, url: str) -> bytes:
+    def _fetch(self, url: str, *, is_known: bool) -> bytes:
         try:
             answer = exchange(
                 self._client,
@@ -247,6 +343,8 @@ class CertificateStore:
             )
         except ProviderUnavailable as error:
             raise CertificateUnavailable(str(error), error.retry_after_seconds) from None
+        if answer.status in (404, 410) and not is_known:
+            raise ForgedWebhook("PayPal has no certificate at this address")
         if answer.status != 200:
             raise CertificateUnavailable(f"HTTP {answer.status}")
         return answer.body

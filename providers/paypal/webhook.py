@@ -25,7 +25,7 @@ from base.settings import Settings, SettingsError, require
 from providers.errors import ForgedWebhook
 from providers.instants import instant_of
 from providers.paypal.api import PayPalApi
-from providers.paypal.certificates import CertificateStore
+from providers.paypal.certificates import CertificateMemory, CertificateStore
 from providers.paypal.envelope import read
 
 #: PayPal tries again for three days; whether it renews the time is not documented. An hour more.
@@ -38,6 +38,8 @@ _ALGORITHM = "SHA256withRSA"
 _PADDING, _HASH = PKCS1v15(), SHA256()
 #: Characters of the longest header value. Source: PayPal's schema verify_webhook_signature.
 _HEADER_LENGTH_MAX = 500
+#: An RSA signature is as long as its key: 2048 bits, the least that chains.py accepts, to 4096.
+_SIGNATURE_BYTES_MIN, _SIGNATURE_BYTES_MAX = 256, 512
 _HEADERS = frozenset(
     {
         "paypal-transmission-id",
@@ -72,7 +74,7 @@ class Transmission(NamedTuple):
 
 
 def transmission_of(headers: Mapping[str, str]) -> Transmission:
-    """This function will read the signature's headers, whatever the case of their names.
+    """Read the signature's headers, whatever the case of their names.
 
     Raises: ForgedWebhook when one is missing, odd, or given twice.
     """
@@ -90,6 +92,9 @@ def transmission_of(headers: Mapping[str, str]) -> Transmission:
         signature = base64.b64decode(_checked(given, "paypal-transmission-sig"), validate=True)
     except (binascii.Error, ValueError):
         raise ForgedWebhook("the signature is not base64") from None
+    if not _SIGNATURE_BYTES_MIN <= len(signature) <= _SIGNATURE_BYTES_MAX:
+        # Found before anybody is asked for a certificate.
+        raise ForgedWebhook("the signature is not one by an RSA key of 2048 bits or more")
     return Transmission(identifier, time, sent_at, signature, _checked(given, "paypal-cert-url"))
 
 
@@ -129,15 +134,18 @@ class PayPalWebhookVerifier:
         self._ahead_max = ahead_max
 
     @classmethod
-    def from_settings(cls, settings: Settings, api: PayPalApi) -> PayPalWebhookVerifier:
-        """This function will make the verifier that PAYPAL_VERIFICATION asks for.
+    def from_settings(
+        cls, settings: Settings, api: PayPalApi, memory: CertificateMemory | None = None
+    ) -> PayPalWebhookVerifier:
+        """Make the verifier that PAYPAL_VERIFICATION names.
 
-        Raises: SettingsError when the webhook's id is missing or the simulator's.
+        `memory` keeps the known certificates beyond the process. Raises: SettingsError when the
+        webhook's id is missing or the simulator's.
         """
         require(settings, "paypal_webhook_id")
         return cls(
             webhook_id=settings.paypal_webhook_id,
-            certificates=CertificateStore.from_settings(settings),
+            certificates=CertificateStore.from_settings(settings, memory),
             api=api if settings.paypal_verification == "api" else None,
         )
 

@@ -11,6 +11,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from twilio.base.exceptions import TwilioException
@@ -30,6 +32,9 @@ from providers.twilio.transport import TWILIO_URL, Transport
 #: Seconds for which a subaccount's token is remembered: a token that was rolled is found out soon.
 TOKEN_TTL_SECONDS = 600.0
 _TOKENS_MAX = 1024
+#: Seconds after a failed signature during which further ones about the same subaccount do not have
+#: its token fetched again: a forger must not make us poll Twilio.
+REFETCH_SECONDS = 30.0
 #: Seconds until one comes again who was told that another waits already: as long as waiting takes.
 _TURN_SECONDS = 5.0
 
@@ -54,7 +59,9 @@ class TwilioApi:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account_sid = account_sid
-        self._auth_token = auth_token
+        # Two while the parent's token is being rolled: either proves a callback, and the first one
+        # is what requests are sent with.
+        self._auth_tokens = tuple(part.strip() for part in auth_token.split(",") if part.strip())
         self._base_url = base_url.rstrip("/")
         self._window_seconds = window_seconds
         self._line = line
@@ -63,6 +70,7 @@ class TwilioApi:
         self._turns = Turns(line, _TURN_SECONDS)
         self._lock = threading.Lock()
         self._tokens: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._refetches: OrderedDict[str, tuple[float, Future[str]]] = OrderedDict()
 
     def close(self) -> None:
         """This function will close the connections that stand."""
@@ -154,7 +162,7 @@ class TwilioApi:
     def cached_token(self, sid: str) -> str | None:
         """This function will give a token that needs no question to Twilio, or None."""
         if sid and sid == self._account_sid:
-            return self._auth_token or None
+            return self._auth_tokens[0] if self._auth_tokens else None
         with self._lock:
             entry = self._tokens.get(sid)
             if entry is None or self._clock() >= entry[0] + TOKEN_TTL_SECONDS:
@@ -173,6 +181,58 @@ class TwilioApi:
         known = self.cached_token(sid)
         if known is not None:
             return known
+        return self._fetch_token(sid)
+
+    def proof_tokens(self, sid: str) -> tuple[str, ...]:
+        """Return the tokens that prove a callback of an account without a request to Twilio."""
+        if sid and sid == self._account_sid:
+            return self._auth_tokens
+        token = self.cached_token(sid)
+        return () if token is None else (token,)
+
+    def newer_token(self, sid: str, than: str) -> str | None:
+        """Fetch a subaccount's token once more after a signature by `than` failed.
+
+        None: there is no newer one, or it was fetched within REFETCH_SECONDS. Threads that ask at
+        once share one request. Raises: as subaccount_token.
+        """
+        if sid == self._account_sid:
+            return None
+        with self._lock:
+            now, cached = self._clock(), self._tokens.get(sid)
+            if cached is not None and cached[1] != than:
+                return cached[1]
+            asked_at, refetch = self._refetches.get(sid, (0.0, None))
+            is_first = refetch is None or (refetch.done() and now >= asked_at + REFETCH_SECONDS)
+            if refetch is not None and refetch.done() and not is_first:
+                return None
+            if refetch is None or is_first:
+                refetch = Future()
+                self._refetches[sid] = (now, refetch)
+                self._refetches.move_to_end(sid)
+                while len(self._refetches) > _TOKENS_MAX:
+                    self._refetches.popitem(last=False)
+        if is_first:
+            self._refetch_into(refetch, sid)
+        try:
+            token = refetch.result(timeout=self._window_seconds + 1)
+        except FutureTimeoutError:
+            raise ProviderUnavailable("the token took too long") from None
+        except ProviderUnavailable as error:
+            raise ProviderUnavailable(str(error), error.retry_after_seconds) from None
+        return None if token == than else token
+
+    def _refetch_into(self, refetch: Future[str], sid: str) -> None:
+        try:
+            refetch.set_result(self._fetch_token(sid))
+        except (Refused, ProviderUnavailable, CredentialsRejected) as error:
+            refetch.set_exception(error)
+        except BaseException:
+            # The threads that wait must not wait for one that is gone.
+            refetch.set_exception(ProviderUnavailable("the request broke off"))
+            raise
+
+    def _fetch_token(self, sid: str) -> str:
         token = self._fetch(sid).auth_token
         if not isinstance(token, str) or not token:
             raise ProviderUnavailable("the answer has no token")
@@ -208,13 +268,13 @@ class TwilioApi:
         return self._sdk(deadline).api.v2010.accounts
 
     def _sdk(self, deadline: Deadline) -> Client:
-        if not self._account_sid or not self._auth_token:
+        if not self._account_sid or not self._auth_tokens:
             raise CredentialsRejected("TWILIO_ACCOUNT_SID or TWILIO_AUTH_TOKEN is not set")
         # The SDK's objects are made anew for every question, since they are not meant for several
         # threads; the connections beneath them are shared.
         return Client(
             self._account_sid,
-            self._auth_token,
+            self._auth_tokens[0],
             http_client=Transport(self._client, self._base_url, deadline, self._line),
             environment=_NO_ENVIRONMENT,
         )

@@ -18,6 +18,7 @@ from providers.errors import ForgedWebhook, MalformedWebhook
 
 #: Parameters of the largest form read; Twilio sends about forty.
 _PARAMETERS_MAX = 500
+_SIGNATURE = re.compile(r"[A-Za-z0-9+/]{27}=", re.ASCII)
 _ACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
 _SID = re.compile(r"[A-Z]{2}[0-9A-Za-z]{1,32}", re.ASCII)
 _STATUS = re.compile(r"[a-z_-]{1,20}", re.ASCII)
@@ -58,6 +59,11 @@ def verify(
     if not is_genuine:
         raise ForgedWebhook("the signature is not Twilio's for this address, body and account")
     return dict(form)
+
+
+def is_plausible(signature: str | None) -> bool:
+    """Return whether a text can be a signature at all: base64 of the 20 bytes of an HMAC-SHA1."""
+    return signature is not None and _SIGNATURE.fullmatch(signature) is not None
 
 
 def account_sid_of(body: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Literal
 
 from pydantic import Field
@@ -23,6 +24,8 @@ class NewSubaccount(Asked):
 class Change(Asked):
     status: Literal["active", "suspended", "closed"] | None = None
     suspended_by_twilio: bool | None = None
+    #: Give it a new auth token; the old one proves nothing any more.
+    roll_token: bool = False
 
 
 class NewCall(Asked):
@@ -83,6 +86,9 @@ class TwilioControl:
             status = status or ("suspended" if asked.suspended_by_twilio else "active")
         if status is not None:
             account.set_status(status, "twilio")
+        if asked.roll_token:
+            account.auth_token = secrets.token_hex(16)
+            return JSONResponse(_shown(account) | {"auth_token": account.auth_token})
         return JSONResponse(_shown(account))
 
     async def add_call(self, request: Request) -> Response:

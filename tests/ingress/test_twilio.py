@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import SecretStr
 
 from db.models import InboxEvent, Job
 from domain import organizations
@@ -219,3 +221,71 @@ def test_odd_bytes_in_the_address_are_refused(world, twilio, account):
 
     assert answer.split(b" ")[1] in (b"400", b"401"), answer
     assert nothing_is_stored(world)
+
+
+def roll(world, account):
+    """Roll a subaccount's token at Twilio, and give the account as it signs from then on."""
+    path = f"/twilio/subaccounts/{account['sid']}"
+    return world.sandbox.control("POST", path, {"roll_token": True})
+
+
+def numbered(number):
+    return {**STATUS, "MessageSid": f"SM{number:032}"}
+
+
+def test_rolled_token_is_fetched_at_the_first_signature_that_fails(world, twilio, account):
+    # Given a remembered token that is rolled at Twilio
+    assert twilio.send(signed(account), PATH).status_code == 200
+    rolled = roll(world, account)
+    before = asked_for_token(world, account["sid"])
+    # When callbacks signed with the new one come, at once
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: twilio.send(signed(rolled, numbered(n)), PATH), range(8)))
+    # Then each is taken in, for one request at Twilio, and the old token proves nothing
+    assert [one.status_code for one in answers] == [200] * 8
+    assert asked_for_token(world, account["sid"]) - before == 1
+    assert len(world.read(InboxEvent)) == 9
+    assert is_refused(twilio.send(signed(account, numbered(99)), PATH), 401)
+
+
+def test_forger_cannot_make_us_poll_twilio(world, twilio, account):
+    assert twilio.send(signed(account), PATH).status_code == 200
+    before = asked_for_token(world, account["sid"])
+    for _ in range(10):
+        assert is_refused(twilio.send(signed(account, token="guess"), PATH), 401)
+    assert asked_for_token(world, account["sid"]) - before == 1
+
+
+def test_signature_that_can_be_none_costs_no_request(world, twilio, account):
+    assert twilio.send(signed(account), PATH).status_code == 200
+    before = asked_for_token(world, account["sid"])
+    for odd in ("", "x", "x" * 28, "é".encode("latin-1")):
+        answer = twilio.send(signed(account), PATH, **{"X-Twilio-Signature": odd})
+        assert is_refused(answer, 401)
+    assert asked_for_token(world, account["sid"]) - before == 0
+
+
+def test_callback_is_asked_for_again_when_the_new_token_cannot_be_fetched(world, twilio, account):
+    assert twilio.send(signed(account), PATH).status_code == 200
+    rolled = roll(world, account)
+    world.sandbox.fault("twilio", "status", status=503)
+    assert is_refused(twilio.send(signed(rolled, numbered(1)), PATH), 503)
+
+
+def test_either_parent_token_proves_a_callback_while_it_is_rolled(
+    world, settings, start_ingress, account
+):
+    # Given two tokens of the parent account, of which Twilio takes the first one
+    known = world.sandbox.info["twilio"]
+    both = SecretStr(f"{known['auth_token']}, next-token")
+    changed = {"public_url": PUBLIC, "twilio_auth_token": both}
+    ingress = start_ingress(settings.model_copy(update=changed))
+    parent = {"sid": known["account_sid"], "auth_token": known["auth_token"]}
+    # Then callbacks of the parent's are proved by either, and by no other
+    for number, (token, status) in enumerate(
+        [(parent["auth_token"], 200), ("next-token", 200), ("third", 401), (str(both), 401)]
+    ):
+        answer = ingress.send(signed(parent, numbered(number), token=token), PATH)
+        assert answer.status_code == status
+    # And requests are sent with the first
+    assert ingress.send(signed(account, numbered(9)), PATH).status_code == 200

@@ -10,8 +10,13 @@ import pytest
 from base.settings import Settings, SettingsError
 from providers.errors import CertificateUnavailable, ForgedWebhook
 from providers.paypal import certificates
-from providers.paypal.certificates import CERTIFICATES_PATH, CertificateStore
-from tests.providers.support import LIVE_NAME, NOW, Clock, Issued, Loopback, Reply
+from providers.paypal.certificates import (
+    CERTIFICATES_PATH,
+    CertificateStore,
+    RememberedCertificate,
+)
+from providers.paypal.unknown_names import UNKNOWN_BURST, UNKNOWN_REFILL_SECONDS, UnknownNames
+from tests.providers.support import LIVE_NAME, NOW, Clock, Issued, Loopback, Reply, issue
 
 LIVE = "https://api.paypal.com/v1/notifications/certs/"
 REAL = f"{LIVE}CERT-360caa42-fca2a594-1a5f47cb"
@@ -20,6 +25,19 @@ REAL = f"{LIVE}CERT-360caa42-fca2a594-1a5f47cb"
 @pytest.fixture
 def store(loopback: Loopback, clock: Clock, leaf: Issued) -> Iterator[CertificateStore]:
     loopback.answer = lambda asked: Reply(200, leaf.pem)
+    built = CertificateStore(
+        prefixes=(f"{loopback.url}{CERTIFICATES_PATH}",),
+        name=LIVE_NAME,
+        unknown=UnknownNames(clock, burst=10_000),
+        clock=clock,
+    )
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def limited(loopback: Loopback, clock: Clock, leaf: Issued) -> Iterator[CertificateStore]:
+    """A store that asks for unknown addresses as rarely as in production."""
     built = CertificateStore(
         prefixes=(f"{loopback.url}{CERTIFICATES_PATH}",), name=LIVE_NAME, clock=clock
     )
@@ -166,14 +184,14 @@ def test_a_kept_certificate_outlives_a_failing_host_but_not_for_ever(store, loop
     "reply",
     [
         None,
-        Reply(404),
+        Reply(400),
         Reply(500),
         Reply(200, b"<html>sorry</html>"),
         Reply(200, b""),
         Reply(200, b"x" * (certificates.CERTIFICATE_BYTES_MAX + 1)),
         Reply(200, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
     ],
-    ids=["lost", "404", "500", "html", "empty", "too large", "junk pem"],
+    ids=["lost", "400", "500", "html", "empty", "too large", "junk pem"],
 )
 def test_a_failed_download_is_no_forgery_and_is_soon_tried_again(
     store, loopback, url, clock, leaf, reply
@@ -234,7 +252,7 @@ def test_failures_remembered_are_bounded(store, loopback, url):
     # Given more addresses that fail than are remembered
     loopback.answer = lambda asked: Reply(404)
     for number in range(certificates._FAILURES_MAX + 5):
-        with pytest.raises(CertificateUnavailable):
+        with pytest.raises(ForgedWebhook):
             store.key(f"{url}-{number}", now=NOW)
     assert len(store._failures) == certificates._FAILURES_MAX
 
@@ -257,7 +275,7 @@ def test_made_up_addresses_push_out_no_certificate(store, loopback, url):
     # When more addresses than are remembered fail
     loopback.answer = lambda asked: Reply(404)
     for number in range(certificates._KEPT_MAX + 5):
-        with pytest.raises(CertificateUnavailable):
+        with pytest.raises(ForgedWebhook):
             store.key(f"{url}-{number}", now=NOW)
     # Then it is still there
     assert store.cached(url) is not None
@@ -291,3 +309,191 @@ def test_a_certificate_is_held_to_its_dates_also_when_kept(store, url, leaf):
     for instant in (start - timedelta(seconds=1), end + timedelta(seconds=1)):
         with pytest.raises(ForgedWebhook):
             store.key(url, now=instant)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_address_without_a_certificate_is_a_forgery_asked_for_once(store, loopback, url, status):
+    loopback.answer = lambda asked: Reply(status)
+    for _ in range(3):
+        with pytest.raises(ForgedWebhook):
+            store.key(url, now=NOW)
+    assert len(loopback.asked) == 1
+
+
+def test_known_certificate_is_used_on_when_its_address_answers_404(store, loopback, url, clock):
+    store.key(url, now=NOW)
+    loopback.answer = lambda asked: Reply(404)
+    clock.seconds += certificates.TTL_SECONDS + 1
+    store.key(url, now=NOW)
+    assert len(loopback.asked) == 2
+
+
+def serving(leaf):
+    """Answers as PayPal does: the one certificate there is, and 404 for every other name."""
+    return lambda asked: Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
+
+
+def flood(store, url, count, prefix="X"):
+    for number in range(count):
+        with pytest.raises(ForgedWebhook):
+            store.key(f"{url}{prefix}{number}", now=NOW)
+
+
+def test_unknown_addresses_are_rate_limited(limited, loopback, url, clock):
+    # Given more made-up addresses than the bucket has tokens for
+    loopback.answer = lambda asked: Reply(404)
+    flood(limited, url, 50)
+    # Then half of the bucket was spent on new ones
+    assert len(loopback.asked) == UNKNOWN_BURST // 2
+    # And the other half is spent on those that come again
+    clock.seconds += 1
+    flood(limited, url, 50)
+    assert len(loopback.asked) == UNKNOWN_BURST
+    # And each further one waits for a token
+    flood(limited, url, 50)
+    assert len(loopback.asked) == UNKNOWN_BURST
+    clock.seconds += UNKNOWN_REFILL_SECONDS
+    flood(limited, url, 50)
+    assert len(loopback.asked) == UNKNOWN_BURST + 1
+
+
+def test_genuine_address_is_asked_for_at_its_second_message(limited, loopback, url, leaf):
+    # Given a flood that has spent what new addresses may spend
+    loopback.answer = lambda asked: (
+        Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
+    )
+    flood(limited, url, 50)
+    # When the genuine address comes, Then it is refused once and found the second time
+    with pytest.raises(ForgedWebhook):
+        limited.key(url, now=NOW)
+    limited.key(url, now=NOW)
+    # And from then on no flood matters
+    flood(limited, url, 50, prefix="Y")
+    limited.key(url, now=NOW)
+    assert loopback.paths().count(f"{CERTIFICATES_PATH}CERT-1") == 1
+
+
+def test_kept_certificate_is_renewed_when_no_token_is_left(limited, loopback, url, leaf, clock):
+    loopback.answer = lambda asked: (
+        Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
+    )
+    limited.key(url, now=NOW)
+    flood(limited, url, 50)
+    clock.seconds += certificates.STALE_SECONDS + 1
+    flood(limited, url, 50, prefix="Y")
+    limited.key(url, now=NOW)
+    assert loopback.paths().count(f"{CERTIFICATES_PATH}CERT-1") == 2
+
+
+class Remembered:
+    """A memory in this process, as the table is between processes."""
+
+    def __init__(self, *found: RememberedCertificate) -> None:
+        self.found = list(found)
+        self.saved: list[tuple[str, bytes]] = []
+        self.loads = 0
+
+    def load(self) -> list[RememberedCertificate]:
+        self.loads += 1
+        return self.found
+
+    def save(self, url: str, pem: bytes) -> None:
+        self.saved.append((url, pem))
+
+
+def remembering(loopback, clock, memory, issuers_pem=None):
+    return CertificateStore(
+        prefixes=(f"{loopback.url}{CERTIFICATES_PATH}",),
+        name=LIVE_NAME,
+        issuers_pem=issuers_pem,
+        memory=memory,
+        clock=clock,
+    )
+
+
+def test_certificate_is_remembered_when_it_was_fetched_and_verified(loopback, clock, url, leaf):
+    memory = Remembered()
+    store = remembering(loopback, clock, memory)
+    loopback.answer = lambda asked: Reply(404)
+    flood(store, url, 1)
+    loopback.answer = lambda asked: Reply(200, issue("another.example").pem)
+    with pytest.raises(ForgedWebhook):
+        store.key(f"{url}-other", now=NOW)
+    loopback.answer = lambda asked: Reply(200, leaf.pem)
+    store.key(url, now=NOW)
+    assert memory.saved == [(url, leaf.pem)]
+    store.close()
+
+
+def test_remembered_certificate_is_used_without_asking(loopback, clock, url):
+    # Given a certificate under a configured issuer, remembered an hour ago
+    root = issue("root", ca=True)
+    genuine = issue(LIVE_NAME, root)
+    memory = Remembered(RememberedCertificate(url, genuine.pem, 3_600.0))
+    store = remembering(loopback, clock, memory, root.pem)
+    store.load()
+    # Then it proves at once, and is fetched again a day after it was fetched
+    assert store.cached(url) is not None
+    store.key(url, now=NOW)
+    assert loopback.asked == []
+    clock.seconds += certificates.TTL_SECONDS - 3_600 + 1
+    loopback.answer = lambda asked: Reply(200, genuine.pem)
+    store.key(url, now=NOW)
+    assert len(loopback.asked) == 1
+    store.close()
+
+
+def test_remembered_certificate_is_verified_again(loopback, clock, url):
+    # Given a memory into which others wrote: another issuer's, another name's, junk, an address
+    root = issue("root", ca=True)
+    elsewhere = "https://evil.example/v1/notifications/certs/CERT-1"
+    genuine = issue(LIVE_NAME, root)
+    memory = Remembered(
+        RememberedCertificate(url, issue(LIVE_NAME).pem, 0.0),
+        RememberedCertificate(f"{url}-2", issue("evil.example", root).pem, 0.0),
+        RememberedCertificate(f"{url}-3", b"junk", 0.0),
+        RememberedCertificate(elsewhere, genuine.pem, 0.0),
+    )
+    store = remembering(loopback, clock, memory, root.pem)
+    store.load()
+    for one in memory.found:
+        assert store.cached(one.url) is None
+    # And none of them counts as known
+    flood(store, url, 50)
+    loopback.asked.clear()
+    with pytest.raises(ForgedWebhook):
+        store.key(f"{url}-2", now=NOW)
+    assert loopback.asked == []
+    store.close()
+
+
+def test_remembered_address_alone_is_trusted_without_issuers(loopback, clock, url, leaf):
+    # Given no issuers, and a certificate of somebody else's under a known address
+    memory = Remembered(RememberedCertificate(url, issue(LIVE_NAME).pem, 0.0))
+    store = remembering(loopback, clock, memory)
+    store.load()
+    loopback.answer = lambda asked: (
+        Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
+    )
+    flood(store, url, 50)
+    # Then the certificate is fetched from PayPal, whatever the flood has spent
+    key = store.key(url, now=NOW)
+    assert key.public_numbers() == leaf.key.public_key().public_numbers()
+    store.close()
+
+
+def test_memory_is_read_again_for_an_unknown_address(loopback, clock, url):
+    # Given a process that started before another one found the certificate
+    root = issue("root", ca=True)
+    memory = Remembered()
+    store = remembering(loopback, clock, memory, root.pem)
+    store.load()
+    memory.found.append(RememberedCertificate(url, issue(LIVE_NAME, root).pem, 0.0))
+    clock.seconds += certificates.RELOAD_SECONDS
+    store.key(url, now=NOW)
+    assert (loopback.asked, memory.loads) == ([], 2)
+    # And it is not read for every unknown one
+    loopback.answer = lambda asked: Reply(404)
+    flood(store, url, 50)
+    assert memory.loads == 2
+    store.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -281,3 +282,40 @@ def test_twilios_documented_errors_are_all_one_of_our_outcomes(api, loopback, kn
     loopback.answer = lambda asked: json_reply(found["body"], found["http_status"])
     with pytest.raises((Refused, OutcomeUnknown, ProviderUnavailable, CredentialsRejected)):
         api.set_subaccount_status(SID, TwilioStatus.ACTIVE)
+
+
+def test_token_is_refetched_once_until_the_wait_is_over(api, loopback, clock):
+    # Given a remembered token, and a signature that it does not fit
+    assert api.subaccount_token(SID) == "subaccount-token"
+    assert api.newer_token(SID, "subaccount-token") is None
+    assert len(loopback.asked) == 2
+    # When others fail soon after, Then Twilio is not asked, although the token was rolled
+    loopback.answer = lambda asked: account(auth_token="rolled")
+    clock.seconds += twilio_api.REFETCH_SECONDS - 1
+    assert api.newer_token(SID, "subaccount-token") is None
+    assert len(loopback.asked) == 2
+    # And when the wait is over it is, and the newer token is remembered
+    clock.seconds += 1
+    assert api.newer_token(SID, "subaccount-token") == "rolled"
+    assert api.newer_token(SID, "subaccount-token") == "rolled"
+    assert (api.proof_tokens(SID), len(loopback.asked)) == (("rolled",), 3)
+
+
+def test_refetch_that_fails_is_an_outage_and_waits_as_well(api, loopback):
+    assert api.subaccount_token(SID) == "subaccount-token"
+    loopback.answer = lambda asked: error(20404, 404)
+    with pytest.raises(Refused):
+        api.newer_token(SID, "subaccount-token")
+    assert api.newer_token(SID, "subaccount-token") is None
+    assert len(loopback.asked) == 2
+
+
+def test_two_parent_tokens_prove_and_the_first_one_asks(loopback):
+    loopback.answer = lambda asked: account()
+    api = TwilioApi(PARENT, " first , second ", loopback.url)
+    assert api.proof_tokens(PARENT) == ("first", "second")
+    assert api.newer_token(PARENT, "second") is None
+    api.get_subaccount(SID)
+    basic = base64.b64encode(f"{PARENT}:first".encode()).decode()
+    assert loopback.asked[0].headers["Authorization"] == f"Basic {basic}"
+    api.close()
