@@ -109,7 +109,7 @@ class EndCause(StrEnum):
 
 
 class FaultPolicy(StrEnum):
-    """What a call costs that its provider's own fault has ended."""
+    """What a call costs that the platform's own fault has ended."""
 
     WAIVE = "waive"
     CHARGE = "charge"

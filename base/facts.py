@@ -92,9 +92,9 @@ class CallFacts:
     #: How long it was talked, by the rules of providers/vapi; None where nothing can be believed.
     duration_ms: int | None = None
     ended_reason: str | None = None
-    #: It never was connected, or its provider's own fault ended it.
+    #: By the reason of its end: nobody was connected; the platform's own fault ended it.
     never_connected: bool = False
-    provider_fault: bool = False
+    platform_fault: bool = False
     #: What the provider charges us, in micros of a US dollar.
     provider_cost_micros: int | None = None
     #: The status that the provider gave, where it is none that we know.

@@ -98,6 +98,7 @@ class CallTerms(Base):
     fail_open: Mapped[bool]
     fail_open_seconds: Mapped[int]
     fault_policy: Mapped[str]
+    fault_waived_minutes: Mapped[int]
     refusal_text: Mapped[str]
     warning_text: Mapped[str]
     ending_text: Mapped[str]

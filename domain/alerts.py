@@ -49,6 +49,8 @@ class AlertKind(StrEnum):
     CALL_UNKNOWN = "call_unknown"
     #: The provider does not answer what became of a call (the subject) whose hold is over.
     HOLD_UNANSWERED = "hold_unanswered"
+    #: A call (the subject) was free in whole or in part, because the platform's own fault ended it.
+    CALL_WAIVED = "call_waived"
     #: The provider gives a call (the subject) a status that we do not know; its hold stays.
     CALL_STATUS_UNKNOWN = "call_status_unknown"
     #: A call (the subject) was settled, and its provider says now that it was another.

@@ -131,7 +131,7 @@ def _doors(
     of_paypal = Door("paypal", paypal, inbox, refusals, tell_forged=tell_forged)
     # Twilio signs the whole body: another body under the same name is a repeat with more to say.
     of_twilio = Door("twilio", twilio, inbox, refusals)
-    # Vapi's id names a fact, and is ours: another body about it is the same word again.
+    # We name Vapi's messages ourselves: another body under one name is the same status again.
     of_vapi = Door("vapi", vapi, inbox, refusals)
     return {
         "/webhooks/paypal": of_paypal,

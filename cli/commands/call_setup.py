@@ -130,6 +130,9 @@ def set_terms(
     fault_policy: Annotated[
         FaultPolicy | None, typer.Option(help="What a call costs that Vapi's own fault ended.")
     ] = None,
+    fault_waived_minutes: Annotated[
+        int | None, typer.Option(help="At most so many minutes of such a call are free.")
+    ] = None,
     refusal_text: Annotated[str | None, typer.Option(help="Said to who is refused.")] = None,
     warning_text: Annotated[str | None, typer.Option(help="Said before credit ends.")] = None,
     ending_text: Annotated[str | None, typer.Option(help="Said when a call is ended.")] = None,
@@ -145,6 +148,7 @@ def set_terms(
         "fail_open": fail_open,
         "fail_open_seconds": fail_open_seconds,
         "fault_policy": fault_policy,
+        "fault_waived_minutes": fault_waived_minutes,
         "refusal_text": refusal_text,
         "warning_text": warning_text,
         "ending_text": ending_text,

@@ -31,6 +31,24 @@ def tell_unknown_status(session: Session, call: Call, facts: CallFacts, now: dat
     )
 
 
+def tell_waived(session: Session, call: Call, waived_micros: int, now: datetime) -> None:
+    """Alert a person that a call was free, in whole or in part, for the platform's own fault."""
+    raise_alert(
+        session,
+        AlertKind.CALL_WAIVED,
+        call.organization_id,
+        call.id,
+        severity=Severity.WARNING,
+        details={
+            "reason": call.ended_reason,
+            "waived_micros": waived_micros,
+            "charged_micros": call.cost_micros,
+            "duration_ms": call.duration_ms,
+        },
+        now=now,
+    )
+
+
 def clear_unanswered(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
     """Clear the alerts that the provider's answer about a call settles."""
     for kind in (AlertKind.HOLD_UNANSWERED, AlertKind.CALL_STATUS_UNKNOWN):

@@ -1,21 +1,22 @@
-"""What a call cost: by its real duration and its own rate, once, whoever says so first.
+"""Charges a call once, for its actual duration at its own rate.
 
-A duration that nobody can tell is told to a person, and the hold stays.
+If nobody can tell the duration, a person is told and the hold stays.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.enums import FaultPolicy, HoldStatus
+from base.enums import HoldStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.anomalies import clear_unanswered
+from domain.calls.anomalies import clear_unanswered, tell_waived
+from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
 from domain.calls.rows import (
     TALKING,
     call_and_wallet,
@@ -26,7 +27,6 @@ from domain.calls.rows import (
     rate_of,
     stage_for,
 )
-from domain.calls.terms import terms_of
 from domain.jobs import LOOK_AT_CALL
 from domain.ledger import WalletOutcome
 from domain.notes import note_act
@@ -54,35 +54,68 @@ class NotSettled(Refused):
 
 
 def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now: datetime) -> None:
-    """This function will settle an ended call by its provider's word, under the call's lock.
+    """Settle an ended call by its provider's report or answer, under the call's lock.
 
-    `by` is "report" or "look". Where a report says no duration that can be believed, the provider
-    is asked; where the answer has none either, our own meter's is taken, or a person is told.
-    Replay: a call is settled once; another word afterwards moves nothing, and a person is told if
-    the call would have cost otherwise by it. One that was closed without a price is billed by it.
+    `by` is "report" or "look". If a report has no duration, or denies a conversation of which the
+    provider told before, the provider is asked. If the answer does so too, our own meter counts, or
+    a person is told; both are marked. Replay: a call is settled once. A later report moves no
+    money: a person is told if the call would have cost otherwise. A call that was closed without a
+    price is charged by it.
     """
-    duration_ms = 0 if facts.never_connected or _never_began(call, facts, by) else facts.duration_ms
+    duration_ms = stated_ms(call, facts, by)
+    if is_priced(call):
+        _compare(session, call, facts, duration_ms, by=by, now=now)
+        return
+    if duration_ms == 0 and has_talked(session, call):
+        mark_odd(call, "talk_denied")
+        duration_ms = None
     if duration_ms is None and by == "report":
         stage_for(session, LOOK_AT_CALL, [call])
         return
     if duration_ms is None:
-        duration_ms = _metered_ms(call)
+        duration_ms = metered_ms(call)
         if duration_ms is None:
             tell_unsettled(session, call, "its duration cannot be told", now)
             return
         mark_odd(call, "metered_by_us")
-    waived = facts.provider_fault and (
-        terms_of(session, call.organization_id).fault_policy is FaultPolicy.WAIVE
-    )
-    cost = 0 if waived else rate_of(call).cost_micros(duration_ms)
-    if not is_priced(call):
-        try:
-            settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
-        except NotSettled as no:
-            # It will refuse the next word as well: that it was charged otherwise is a person's.
-            tell_unsettled(session, call, f"the ledger refused: {no.code}", now)
-    elif call.cost_micros != cost:
-        _tell_differs(session, call, duration_ms, cost, now)
+    charge = charge_for(session, call, facts, duration_ms)
+    try:
+        cost = charge.cost_micros
+        settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
+    except NotSettled as no:
+        # It will refuse the next word as well: that it was charged otherwise is a person's.
+        tell_unsettled(session, call, f"the ledger refused: {no.code}", now)
+        return
+    if charge.waived_micros:
+        mark_odd(call, "platform_fault_waived")
+        note(session, call, "waived", now, f"{charge.waived_micros} micros: {facts.ended_reason}")
+        tell_waived(session, call, charge.waived_micros, now)
+
+
+def _compare(
+    session: Session,
+    call: Call,
+    facts: CallFacts,
+    duration_ms: int | None,
+    *,
+    by: str,
+    now: datetime,
+) -> None:
+    """Alert a person if a settled call would have cost otherwise by what its provider says now."""
+    if duration_ms is None and by == "report":
+        stage_for(session, LOOK_AT_CALL, [call])
+        return
+    if duration_ms == 0 and not call.cost_micros and has_talked(session, call):
+        # It was settled as never talked before the provider said that somebody talks.
+        _tell_differs(session, call, now, why="its provider said that somebody talked")
+        return
+    if duration_ms is None:
+        duration_ms = metered_ms(call)
+    if duration_ms is None:
+        return
+    cost = charge_for(session, call, facts, duration_ms).cost_micros
+    if call.cost_micros != cost:
+        _tell_differs(session, call, now, said_micros=cost, said_ms=duration_ms)
 
 
 def settle(
@@ -189,25 +222,6 @@ def _clear_answered(session: Session, call: Call, now: datetime) -> None:
         clear_alerts(session, kind, call.organization_id, call.id, now=now)
 
 
-def _never_began(call: Call, facts: CallFacts, by: str) -> bool:
-    """Whether a caller hung up before anybody answered: the provider's whole answer has an end, no
-    start, no cost and nothing that cannot be read, and nobody has said that it talked.
-
-    Source: Vapi's call object, which has no startedAt then.
-    """
-    has_end_only = facts.ended_at is not None and facts.duration_ms is None
-    is_sound = not facts.provider_cost_micros and not facts.oddities
-    return by == "look" and has_end_only and call.started_at is None and is_sound
-
-
-def _metered_ms(call: Call) -> int | None:
-    """How long it was talked by our own clock, where we were told of both ends."""
-    if call.started_at is None or call.metered_from is None or call.ended_seen_at is None:
-        return None
-    metered = round((call.ended_seen_at - call.metered_from) / timedelta(milliseconds=1))
-    return min(max(0, metered), CALL_DURATION_MS_MAX)
-
-
 def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
     """This function will tell a person that a call's cost is for a person to say."""
     raise_alert(
@@ -221,20 +235,14 @@ def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> Non
     )
 
 
-def _tell_differs(
-    session: Session, call: Call, duration_ms: int, cost_micros: int, now: datetime
-) -> None:
+def _tell_differs(session: Session, call: Call, now: datetime, **said: int | str) -> None:
     raise_alert(
         session,
         AlertKind.CALL_DIFFERS,
         call.organization_id,
         call.id,
         severity=Severity.WARNING,
-        details={
-            "settled_micros": call.cost_micros,
-            "said_micros": cost_micros,
-            "said_ms": duration_ms,
-        },
+        details={"settled_micros": call.cost_micros, **said},
         now=now,
     )
 

@@ -27,13 +27,14 @@ TEXT_LENGTH_MAX = 500
 #: API, maxDurationSeconds.
 DURATION_SECONDS_MIN = 10
 DURATION_SECONDS_MAX = 43_200
-#: Lowest and highest of each number of seconds.
+#: Lowest and highest of each number of seconds or minutes.
 _BOUNDS = {
     "step_seconds": (1, 3_600),
     "margin_seconds": (1, 60),
     "warn_before_seconds": (0, 3_600),
     "max_duration_seconds": (DURATION_SECONDS_MIN, DURATION_SECONDS_MAX),
     "fail_open_seconds": (10, 3_600),
+    "fault_waived_minutes": (0, 720),
 }
 
 
@@ -60,6 +61,8 @@ class Terms:
     fail_open: bool = False
     fail_open_seconds: int = 60
     fault_policy: FaultPolicy = FaultPolicy.WAIVE
+    #: How much of a call that the platform's own fault ended is waived, from its start.
+    fault_waived_minutes: int = 10
     refusal_text: str = "We cannot take your call at the moment. Please try again later."
     warning_text: str = "This call will end soon."
     ending_text: str = "This call has to end now. Goodbye."
@@ -78,6 +81,7 @@ def terms_of(session: Session, organization_id: str) -> Terms:
         fail_open=row.fail_open,
         fail_open_seconds=row.fail_open_seconds,
         fault_policy=FaultPolicy(row.fault_policy),
+        fault_waived_minutes=row.fault_waived_minutes,
         refusal_text=row.refusal_text,
         warning_text=row.warning_text,
         ending_text=row.ending_text,

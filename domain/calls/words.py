@@ -17,6 +17,7 @@ from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import clear_unanswered, tell_unknown_status
+from domain.calls.charges import has_talked
 from domain.calls.doors import find_door, leads_elsewhere, twilio_account_of
 from domain.calls.endings import decide_ending, tell_not_ended
 from domain.calls.metering import first_step_seconds
@@ -222,7 +223,19 @@ def _take_in(
             _begin(call, heard_at, talking_ms, now)
             _end_settled(session, call, now)
         note(session, call, word, now)
+    elif word in TALKING and status is CallStatus.ENDED and not has_talked(session, call):
+        _note_late_talk(session, call, now)
     session.flush()
+
+
+def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
+    """Note that somebody talked, when that is heard after the end.
+
+    A call that was settled as never talked is asked about: its report may have denied the talk.
+    """
+    note(session, call, CallStatus.IN_PROGRESS, now, "heard after its end")
+    if is_priced(call) and not call.cost_micros:
+        stage_for(session, LOOK_AT_CALL, [call])
 
 
 def _reopen(session: Session, call: Call, now: datetime) -> None:

@@ -124,11 +124,12 @@ def is_ignored(kind: str) -> bool:
 
 
 def external_id_of(message: VapiMessage) -> str:
-    """This function will name the fact that a message tells of, since messages have no id.
+    """Name what a message tells of, because messages have no ID of their own.
 
-    Units: at most 200 characters: the call, the type, its status if it tells one, and the reason
-    of an end. Where there is no call, or the type tells nothing of one's life, the body itself
-    names it.
+    The name is the call, the type, the status if there is one, and the reason of an end, in at
+    most 200 characters. A report's name has its body's digest too: a second report that differs
+    may complete or contradict the first. A message without a call, or of another type, is named by
+    its body alone.
     """
     content = message.content
     call_id = call_id_of(content.get("call"))
@@ -144,6 +145,8 @@ def external_id_of(message: VapiMessage) -> str:
     reason = text_of(content.get("endedReason"), _WORD_LENGTH_MAX)
     if reason is not None and (message.type == END_OF_CALL_REPORT or status == _ENDED):
         words.append(reason)
+    if message.type == END_OF_CALL_REPORT:
+        words.append(sha256(message.body).hexdigest()[:_DIGEST_LENGTH])
     name = ":".join(words)
     if len(name) <= _EXTERNAL_ID_LENGTH_MAX:
         return name

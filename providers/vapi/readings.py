@@ -15,6 +15,7 @@ from base.enums import CallDirection, CallStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.masking import last_digits
 from providers.instants import instant_of
+from providers.vapi.ended_reasons import ReasonClass, class_of, is_platform_fault
 from providers.vapi.fields import object_in
 
 #: Longest id that is believed, in characters.
@@ -46,44 +47,14 @@ _DIRECTIONS = {
     "webCall": CallDirection.WEB,
     "vapi.websocketCall": CallDirection.WEB,
 }
-#: How the reasons of calls begin that were never connected. Source: the list of ended reasons in
-#: Vapi's SDK 3.0.0, 604 of them; it grows, so that none is matched whole.
-_NEVER_CONNECTED = (
-    "call.start.",
-    "call-start-error-",
-    "call.ringing.error-",
-    "call.ringing.sip-inbound-caller-hungup-",
-    "call.in-progress.error-sip-inbound-call-failed-to-connect",
-    "call.in-progress.error-sip-outbound-call-failed-to-connect",
-    "assistant-request-",
-    "assistant-not-found",
-    "assistant-not-valid",
-    "customer-did-not-answer",
-    "customer-busy",
-    "scheduled-call-deleted",
-    "sip-outbound-unallocated-number",
-    "twilio-failed-to-connect-call",
-    "twilio-reported-customer-misdialed",
-    "vonage-failed-to-connect-call",
-    "vonage-rejected",
-)
-#: How those begin that a fault of the platform's ended, which it usually does not charge for; a
-#: transfer that failed, or a customer who was not heard, is none. Source: as above.
-_FAULTS = (
-    "call.in-progress.error-vapifault-",
-    "call.in-progress.error-pipeline-",
-    "call.start.error-",
-    "pipeline-error-",
-)
-_PROVIDER_FAULT = "-providerfault-"
 
 
 def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None) -> CallFacts:
     """Read a call, and what the message about it says besides.
 
     What the message itself says goes before its copy of the call, which may be older. A duration
-    is from start to end where both can be read, else the number of seconds, else nothing: 0 for a
-    call that was never connected. A live call has none yet.
+    is from start to end where both can be read and differ, else the number of seconds, else
+    nothing: 0 for a call that was never connected. A live call has none yet.
     Units: the cost's half micro is rounded up, and so is half a millisecond.
     Source: Vapi's call object, and reports seen in the field.
     """
@@ -104,7 +75,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     duration_ms = _duration_ms(started_at, ended_at, _given("durationSeconds", said, call), odd)
     never = (
         reason is not None
-        and reason.startswith(_NEVER_CONNECTED)
+        and class_of(reason) is ReasonClass.NEVER_CONNECTED
         and _given("startedAt", said, call) is None
     )
     if never and duration_ms:
@@ -131,7 +102,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         duration_ms=0 if never else duration_ms if is_over else None,
         ended_reason=reason,
         never_connected=never,
-        provider_fault=reason is not None and _is_fault(reason),
+        platform_fault=reason is not None and is_platform_fault(reason),
         provider_cost_micros=_cost_micros(said, call, odd),
         unknown_status=unknown_status,
         oddities=tuple(dict.fromkeys(odd)),
@@ -222,6 +193,10 @@ def _duration_ms(
     if not 0 <= between <= CALL_DURATION_MS_MAX:
         odd.append("negative_duration" if between < 0 else "absurd_duration")
         return counted
+    if between == 0 and counted:
+        # Equal instants deny the conversation, and the count says how long it was.
+        odd.append("durations_disagree")
+        return counted
     if counted is not None and abs(counted - between) > _DIFFERENCE_MS_MAX:
         odd.append("durations_disagree")
     return between
@@ -259,10 +234,6 @@ def _number(value: object) -> Decimal | None:
         return None
     number = Decimal(value)
     return number if number.is_finite() else None
-
-
-def _is_fault(reason: str) -> bool:
-    return reason.startswith(_FAULTS) or _PROVIDER_FAULT in reason
 
 
 def _metadata(call: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -187,7 +187,8 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
     # When each of the changes is asked for as data
     why = ("--why", "the contract", "--by", "ann")
     rate = data(run, "call", "rate", "set", org, "--per-minute", "0.12", *why)
-    terms = data(run, "call", "terms", "set", org, "--fault-policy", "charge", *why)
+    faults = ("--fault-policy", "charge", "--fault-waived-minutes", "5")
+    terms = data(run, "call", "terms", "set", org, *faults, *why)
     door = data(run, "call", "door", "add", org, "assistant", "a1", *why)
     gone = data(run, "call", "door", "remove", "assistant", "a1", *why)
     none = data(run, "call", "rate", "remove", org, "inbound", *why)
@@ -198,7 +199,7 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
         "increment_seconds": 1,
         "minimum_micros": 0,
     }
-    assert terms == {"changed": {"fault_policy": "charge"}}
+    assert terms == {"changed": {"fault_policy": "charge", "fault_waived_minutes": 5}}
     assert door == {"kind": "assistant", "id": "a1", "organization": org}
     assert gone == {"kind": "assistant", "id": "a1", "removed": True}
     assert none == {"route": "inbound", "removed": False}

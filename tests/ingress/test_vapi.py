@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from db.models import InboxEvent, Job
+from db.models import Alert, InboxEvent, Job
 from domain import operators
 from domain.calls.doors import DoorKind, add_door
 from tests.ingress.callers import send, vapi_headers
@@ -105,6 +105,39 @@ def test_a_report_that_names_no_call_is_kept_and_marked(world, caller, ingress):
     assert send(ingress, message).status_code == 200
     world.run_due()
     assert [event.outcome for event in world.read(InboxEvent)] == ["malformed"]
+
+
+def test_a_report_is_processed_again_only_when_its_body_differs(caller, world, ingress):
+    # Given a call that talks, and a report of ten seconds
+    update = caller.message("status-update", status="in-progress")
+    call_id = update["call"]["id"]
+    assert send(ingress, update).json()["verdict"] == "new"
+    ended = {"endedReason": "customer-ended-call"}
+    first = caller.message("end-of-call-report", call_id, durationSeconds=10, **ended)
+    assert [send(ingress, first).json()["verdict"] for _ in range(2)] == ["new", "duplicate"]
+    world.run_due()
+    assert world.wallet(caller.id).balance_micros == 900_000
+    # When a second one for the same reason says forty
+    second = caller.message("end-of-call-report", call_id, durationSeconds=40, **ended)
+    assert send(ingress, second).json()["verdict"] == "new"
+    world.run_due()
+    # Then no money moves, and a person is told
+    assert world.wallet(caller.id).balance_micros == 900_000
+    (alert,) = [one for one in world.read(Alert) if one.kind == "call_differs"]
+    assert alert.details["said_micros"] == 400_000
+    assert len(world.read(InboxEvent)) == 3
+
+
+def test_a_second_report_completes_the_cost_when_the_first_has_none(caller, world, ingress):
+    update = caller.message("status-update", status="in-progress")
+    send(ingress, update)
+    for fields in ({}, {"durationSeconds": 33}):
+        message = caller.message("end-of-call-report", update["call"]["id"], **fields)
+        assert send(ingress, message).json()["verdict"] == "new"
+        world.run_due()
+    (call,) = caller.calls()
+    assert (call.cost_micros, call.settled_by) == (330_000, "report")
+    assert world.wallet(caller.id).balance_micros == 670_000
 
 
 def signed(secret: str, body: bytes, at: int) -> str:

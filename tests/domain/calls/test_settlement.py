@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from base.enums import FaultPolicy
 from base.facts import CALL_DURATION_MS_MAX
 from base.outcomes import Refused
 from db.models import OperatorAct
@@ -75,18 +74,16 @@ def test_what_cannot_be_charged_is_owed_freezes_is_told_and_ends_the_other_calls
 
 
 @pytest.mark.parametrize("never", [True, False])
-def test_one_that_cost_nothing_gives_its_whole_hold_back(reserved, never):
-    reserved.report(reserved.call(), None if never else 0, later(50), never_connected=never)
-    assert reserved.cents() == (100, 0, 0)
-    assert (reserved.hold().status, reserved.hold().billed_micros) == ("released", None)
-    assert (reserved.call().cost_micros, reserved.call().duration_ms) == (0, 0)
-
-
-def test_one_that_never_was_connected_costs_nothing_whatever_duration_is_said(line):
+def test_one_that_cost_nothing_gives_its_whole_hold_back(line, never):
+    # Given a minimum, which a call that nobody answered does not cost
     line.rate(Rate(60 * CENT, 60, 50 * CENT))
     line.reserve(seconds=30)
-    line.report(line.call(), 12, later(50), never_connected=True)
+    line.hear(line.call(), "ringing", later(1))
+    line.report(line.call(), None if never else 0, later(50), never_connected=never)
     assert line.cents() == (100, 0, 0)
+    assert (line.hold().status, line.hold().billed_micros) == ("released", None)
+    assert (line.call().cost_micros, line.call().duration_ms) == (0, 0)
+    assert line.call().oddities == []
 
 
 def test_a_minimum_and_whole_minutes_are_charged(line):
@@ -94,17 +91,6 @@ def test_a_minimum_and_whole_minutes_are_charged(line):
     line.reserve(seconds=30)
     line.report(line.call(), 1, later(50))
     assert line.cents() == (30, 0, 0)
-
-
-# Faults of the provider
-
-
-@pytest.mark.parametrize(("policy", "cost"), [(FaultPolicy.WAIVE, 0), (FaultPolicy.CHARGE, 20)])
-def test_who_pays_for_its_providers_fault_is_a_term(reserved, policy, cost):
-    reserved.terms(fault_policy=policy)
-    reserved.report(reserved.call(), 20, later(50), provider_fault=True)
-    assert reserved.cents() == (100 - cost, 0, 0)
-    assert (reserved.call().duration_ms, reserved.call().cost_micros) == (20_000, cost * CENT)
 
 
 # What cannot be told

@@ -27,6 +27,7 @@ def test_terms_are_set_and_set_anew(line):
         fail_open=True,
         fail_open_seconds=20,
         fault_policy=FaultPolicy.CHARGE,
+        fault_waived_minutes=3,
         refusal_text="no",
         warning_text="soon",
         ending_text="now",
@@ -44,6 +45,7 @@ def test_terms_are_set_and_set_anew(line):
         ("warn_before_seconds", 0, 3_600),
         ("max_duration_seconds", 10, 43_200),
         ("fail_open_seconds", 10, 3_600),
+        ("fault_waived_minutes", 0, 720),
     ],
 )
 def test_each_number_has_its_bounds_and_the_bounds_themselves_are_taken(

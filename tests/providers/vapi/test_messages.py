@@ -102,16 +102,34 @@ def test_when_a_message_was_sent_is_read_in_either_unit_or_not_at_all(timestamp,
             f"{CALL}:status-update:ended:customer-busy",
         ),
         (status_update("ended", endedReason="\n"), f"{CALL}:status-update:ended"),
-        (report(), f"{CALL}:end-of-call-report:customer-ended-call"),
-        (report(("endedReason",)), f"{CALL}:end-of-call-report"),
-        (report(endedReason=7), f"{CALL}:end-of-call-report"),
-        (report(status="ringing"), f"{CALL}:end-of-call-report:customer-ended-call"),
     ],
 )
 def test_a_fact_of_a_calls_life_is_named_by_what_identifies_it(message, expected):
     assert messages.external_id_of(parsed(message)) == expected
     # And by the same name when it is sent again later
     assert messages.external_id_of(parsed(message | {"timestamp": 5})) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "start"),
+    [
+        (report(), f"{CALL}:end-of-call-report:customer-ended-call:"),
+        (report(("endedReason",)), f"{CALL}:end-of-call-report:"),
+        (report(endedReason=7), f"{CALL}:end-of-call-report:"),
+        (report(endedReason="r" * 200), f"{CALL}:end-of-call-report:"),
+    ],
+)
+def test_a_report_has_another_name_when_its_body_differs(message, start):
+    name = messages.external_id_of(parsed(message))
+    assert name.startswith(start) and len(name) <= 200
+    # The same bytes are one event
+    assert messages.external_id_of(parsed(message)) == name
+    # Whatever else it says is another
+    others = [
+        parsed(message | changed)
+        for changed in ({"durationSeconds": 40}, {"endedAt": None}, {"cost": 1}, {"timestamp": 5})
+    ]
+    assert len({name, *map(messages.external_id_of, others)}) == 5
 
 
 @pytest.mark.parametrize(

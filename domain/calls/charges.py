@@ -1,0 +1,89 @@
+"""What a provider's report makes of a call: how long it lasted, and what of that is waived.
+
+Rules only: settlement charges the call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.enums import FaultPolicy
+from base.facts import CALL_DURATION_MS_MAX, CallFacts
+from db.call_models import Call, CallTimeline
+from domain.calls.rows import TALKING, rate_of
+from domain.calls.terms import terms_of
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What a call costs, and what of its full price is waived."""
+
+    cost_micros: int
+    waived_micros: int = 0
+
+
+def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int) -> Charge:
+    """Price a call, less the minutes that are waived if the platform's own fault ended it.
+
+    The minutes from its start are waived, up to `fault_waived_minutes` of its organization's terms;
+    the rest is charged as a call of that length.
+    """
+    rate = rate_of(call)
+    full_micros = rate.cost_micros(duration_ms)
+    terms = terms_of(session, call.organization_id)
+    if not facts.platform_fault or terms.fault_policy is not FaultPolicy.WAIVE:
+        return Charge(full_micros)
+    rest_ms = max(0, duration_ms - 60_000 * terms.fault_waived_minutes)
+    cost_micros = rate.cost_micros(rest_ms)
+    return Charge(cost_micros, full_micros - cost_micros)
+
+
+def stated_ms(call: Call, facts: CallFacts, by: str) -> int | None:
+    """Return how long a report or an answer says that somebody talked; None if it does not say.
+
+    A duration that is not zero counts, whatever the reason of the end says.
+    """
+    if facts.duration_ms:
+        return facts.duration_ms
+    if facts.never_connected or _was_not_answered(call, facts, by):
+        return 0
+    return facts.duration_ms
+
+
+def has_talked(session: Session, call: Call) -> bool:
+    """Return whether the provider has said, in any order, that somebody talked.
+
+    The timeline keeps it: the status moves on to ended, and our meter may start before the talk.
+    """
+    if call.status in TALKING:
+        return True
+    session.flush()
+    talked = select(CallTimeline.id).where(
+        CallTimeline.organization_id == call.organization_id,
+        CallTimeline.call_id == call.id,
+        CallTimeline.what.in_([str(status) for status in TALKING]),
+    )
+    return bool(session.scalar(select(talked.exists())))
+
+
+def metered_ms(call: Call) -> int | None:
+    """Return how long somebody talked by our own clock; None if we do not know both ends."""
+    if call.started_at is None or call.metered_from is None or call.ended_seen_at is None:
+        return None
+    metered = round((call.ended_seen_at - call.metered_from) / timedelta(milliseconds=1))
+    return min(max(0, metered), CALL_DURATION_MS_MAX)
+
+
+def _was_not_answered(call: Call, facts: CallFacts, by: str) -> bool:
+    """Return whether a caller hung up before anybody answered.
+
+    The provider's whole answer then has an end, no start, no cost and nothing unreadable, and no
+    message said that somebody talked. Source: Vapi's call object.
+    """
+    has_end_only = facts.ended_at is not None and facts.duration_ms is None
+    is_sound = not facts.provider_cost_micros and not facts.oddities
+    return by == "look" and has_end_only and call.started_at is None and is_sound

@@ -1,0 +1,137 @@
+"""Reports that deny a conversation of which the provider told before, and later reports."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.domain.calls.calls_by_hand import CENT
+from tests.domain.support import forget_jobs, later
+
+#: Two ways to deny: nobody answered, or start and end are one instant.
+NEVER = {"never_connected": True, "ended_reason": "customer-did-not-answer"}
+AT_ONCE = {"duration_ms": 0, "started_at": later(10), "ended_at": later(10)}
+
+
+@pytest.fixture
+def talked(line):
+    """A call that talked from ten to thirty-three seconds after T0, by its provider's messages."""
+    line.reserve(seconds=30)
+    line.hear(line.call(), "in_progress", later(10))
+    line.hear(line.call(), "ended", later(33))
+    forget_jobs(line.database, line.id)
+    return line
+
+
+def deny(line, how, now=40):
+    line.hear(line.call(), "ended", later(now), final=True, **how)
+
+
+@pytest.mark.parametrize("how", [NEVER, AT_ONCE], ids=["never", "at once"])
+def test_a_report_that_denies_a_talk_is_not_believed(talked, how):
+    # When the report denies what the provider said before
+    deny(talked, how)
+    # Then nothing is settled, and the provider is asked
+    assert (talked.call().settled_at, talked.hold().status) == (None, "open")
+    assert talked.jobs("look_at_call") == ["c1"]
+    assert talked.call().oddities == ["talk_denied"]
+    # And its answer counts
+    talked.look(talked.call(), "ended", later(50), duration_ms=20_000)
+    assert (talked.cents(), talked.call().settled_by) == ((80, 0, 0), "look")
+    assert talked.call().oddities == ["talk_denied"]
+
+
+@pytest.mark.parametrize("how", [NEVER, AT_ONCE], ids=["never", "at once"])
+def test_our_own_meter_counts_when_the_answer_denies_it_too(talked, how):
+    deny(talked, how)
+    talked.look(talked.call(), "ended", later(50), **how)
+    call = talked.call()
+    assert (call.duration_ms, call.cost_micros) == (23_000, 23 * CENT)
+    assert call.oddities == ["metered_by_us", "talk_denied"]
+    assert talked.cents() == (77, 0, 0)
+
+
+def test_the_first_report_ends_and_denies_a_call_in_progress(line):
+    # Given a call that is in progress when the denial comes, without a status-update
+    line.reserve(seconds=30)
+    line.hear(line.call(), "in_progress", later(10))
+    deny(line, NEVER, now=22)
+    line.look(line.call(), "ended", later(50), **NEVER)
+    assert (line.call().cost_micros, line.cents()) == (12 * CENT, (88, 0, 0))
+
+
+def test_an_inbound_call_that_was_admitted_is_free_when_nobody_answered(line):
+    # Given a call that is metered from its admission, but of which nobody said that it talks
+    call_id = line.let_in()
+    line.hear(line.call(call_id), "ended", later(20), final=True, **NEVER)
+    assert (line.cents(), line.call(call_id).oddities) == ((100, 0, 0), [])
+
+
+def test_an_inbound_call_that_talked_costs_from_its_start(line):
+    call_id = line.let_in()
+    line.hear(line.call(call_id), "in_progress", later(5), talking_ms=1_000)
+    line.hear(line.call(call_id), "ended", later(20), final=True, **NEVER)
+    line.look(line.call(call_id), "ended", later(30), **NEVER)
+    assert line.call(call_id).cost_micros == 16 * CENT
+
+
+def test_a_duration_counts_whatever_the_reason_says(talked):
+    talked.report(talked.call(), 12.2, later(40), never_connected=True)
+    assert (talked.cents(), talked.call().cost_micros) == ((87, 0, 0), 13 * CENT)
+
+
+def test_in_progress_after_the_end_counts_against_a_denial(line):
+    # Given messages out of order: the end, then in-progress, then the report that denies it
+    line.reserve(seconds=30)
+    line.hear(line.call(), "ended", later(33))
+    line.hear(line.call(), "in_progress", later(34))
+    forget_jobs(line.database, line.id)
+    deny(line, NEVER)
+    assert line.jobs("look_at_call") == ["c1"]
+    # Then a person decides when the answer denies it too, because our meter never began
+    line.look(line.call(), "ended", later(50), **NEVER)
+    assert (line.cents(), line.call().settled_at) == ((100, 30, 0), None)
+    assert len(line.alerts("call_unsettled")) == 1
+
+
+def test_in_progress_after_a_free_settlement_is_asked_about_and_told(line):
+    # Given a call that its report settled as never connected
+    line.reserve(seconds=30)
+    deny(line, NEVER)
+    assert line.cents() == (100, 0, 0)
+    # When its provider says late that somebody talked
+    line.hear(line.call(), "in_progress", later(41))
+    assert line.jobs("look_at_call") == ["c1"]
+    # Then the answer is compared, and a person is told
+    line.look(line.call(), "ended", later(50), **NEVER)
+    (alert,) = line.alerts("call_differs")
+    assert alert.details["why"] == "its provider said that somebody talked"
+    assert line.cents() == (100, 0, 0)
+
+
+# A second report
+
+
+def test_a_second_report_with_another_duration_is_told(talked):
+    talked.report(talked.call(), 10, later(40))
+    talked.report(talked.call(), 40, later(41))
+    assert talked.cents() == (90, 0, 0)
+    (alert,) = talked.alerts("call_differs")
+    assert alert.details == {
+        "settled_micros": 10 * CENT,
+        "said_micros": 40 * CENT,
+        "said_ms": 40_000,
+    }
+
+
+def test_a_second_report_completes_a_missing_cost(talked):
+    talked.report(talked.call(), None, later(40))
+    assert talked.call().cost_micros is None
+    talked.report(talked.call(), 33, later(41))
+    assert (talked.cents(), talked.call().settled_by) == ((67, 0, 0), "report")
+
+
+def test_a_second_report_that_denies_the_first_is_told(talked):
+    talked.report(talked.call(), 10, later(40))
+    deny(talked, NEVER, now=41)
+    assert talked.cents() == (90, 0, 0)
+    assert [one.details["said_micros"] for one in talked.alerts("call_differs")] == [0]

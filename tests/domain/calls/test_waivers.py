@@ -1,0 +1,87 @@
+"""What a call costs that the platform's own fault ended: free up to a bound, marked and told."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import FaultPolicy
+from domain.calls.rates import Rate
+from tests.domain.calls.calls_by_hand import CENT
+from tests.domain.support import later
+
+REASON = "call.in-progress.error-vapifault-worker-died"
+
+
+@pytest.fixture
+def talking(line):
+    """A call that talks since T0, with ninety-nine dollars behind it."""
+    line.pay(9_800)
+    line.reserve(seconds=30)
+    line.hear(line.call(), "in_progress")
+    return line
+
+
+def end(line, seconds, *, fault=True):
+    fields = {"platform_fault": fault, "ended_reason": REASON}
+    line.report(line.call(), seconds, later(seconds), **fields)
+
+
+def test_a_platform_fault_is_free_marked_and_told(talking):
+    end(talking, 20)
+    call = talking.call()
+    assert talking.cents() == (9_900, 0, 0)
+    assert (call.duration_ms, call.cost_micros) == (20_000, 0)
+    assert call.oddities == ["platform_fault_waived"]
+    assert talking.timeline()[-1] == "waived"
+    (alert,) = talking.alerts("call_waived")
+    assert alert.severity == "warning"
+    assert alert.details == {
+        "reason": REASON,
+        "waived_micros": 20 * CENT,
+        "charged_micros": 0,
+        "duration_ms": 20_000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "cost"),
+    [(600, 10, 0), (601, 10, 1), (3_480, 10, 2_880), (3_480, 58, 0), (20, 0, 20), (61, 1, 1)],
+)
+def test_a_platform_fault_is_waived_up_to_the_configured_minutes(talking, seconds, minutes, cost):
+    talking.terms(warn_before_seconds=0, fault_waived_minutes=minutes)
+    end(talking, seconds)
+    assert talking.cents() == (9_900 - cost, 0, 0)
+    assert (talking.call().duration_ms, talking.call().cost_micros) == (seconds * 1000, cost * CENT)
+    waived = seconds - cost
+    found = [one.details["waived_micros"] for one in talking.alerts("call_waived")]
+    assert found == ([waived * CENT] if waived else [])
+
+
+def test_the_minimum_is_charged_for_what_is_not_waived(line):
+    line.pay(900)
+    line.rate(Rate(60 * CENT, 1, 70 * CENT))
+    line.terms(warn_before_seconds=0, fault_waived_minutes=1)
+    line.reserve(seconds=30)
+    line.hear(line.call(), "in_progress")
+    end(line, 61)
+    assert line.cents() == (930, 0, 0)
+
+
+def test_a_platform_fault_is_charged_when_the_policy_says_so(talking):
+    talking.terms(warn_before_seconds=0, fault_policy=FaultPolicy.CHARGE)
+    end(talking, 20)
+    assert talking.cents() == (9_880, 0, 0)
+    assert (talking.call().oddities, talking.alerts("call_waived")) == ([], [])
+
+
+def test_any_other_end_is_charged_whole_and_not_told(talking):
+    end(talking, 3_480, fault=False)
+    assert talking.cents() == (6_420, 0, 0)
+    assert (talking.call().oddities, talking.alerts("call_waived")) == ([], [])
+
+
+def test_a_repeated_report_of_a_waived_call_changes_nothing(talking):
+    end(talking, 20)
+    end(talking, 20)
+    assert talking.timeline().count("waived") == 1
+    assert (talking.cents(), talking.alerts("call_differs")) == ((9_900, 0, 0), [])
