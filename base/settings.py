@@ -111,6 +111,12 @@ class Settings(BaseSettings):
     )
     vapi_hmac_header: str = Field("x-signature", description="Header of their signature")
     vapi_hmac_timestamp_header: str = Field("x-timestamp", description="Header of their time")
+    vapi_body_bytes_max: int = Field(
+        16_777_216,
+        ge=1024,
+        le=67_108_864,
+        description="Largest message from Vapi, and largest call read from its API, in bytes",
+    )
     vapi_report_seconds: float = Field(
         120, gt=0, le=86_400, description="How long a call's report is waited for before we ask"
     )

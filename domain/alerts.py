@@ -34,6 +34,8 @@ class AlertKind(StrEnum):
     TOP_UP_CAPPED = "top_up_capped"
     #: Another body came by a transmission (the subject), or under an event's id, that was taken in.
     EVENT_DIFFERS = "event_differs"
+    #: A message of a proved provider (the subject) was refused because it is too large.
+    EVENT_TOO_LARGE = "event_too_large"
     #: What the provider says of a payment, or of a refund (the subject), cannot be settled here.
     PAYMENT_UNSETTLED = "payment_unsettled"
     #: What the provider says of a dispute (the subject) cannot be settled here.

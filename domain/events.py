@@ -81,3 +81,22 @@ def tell_differs(
         details={"source": source, "event": external_id},
         now=now,
     )
+
+
+def tell_too_large(
+    session: Session, source: str, declared: str, bytes_max: int, now: datetime
+) -> None:
+    """Alert a person that a proved provider's message was refused because it is too large.
+
+    What it said of a call is lost: the call is refreshed, or settled by our own meter. Replay: an
+    alert that stands is left as it is.
+    """
+    raise_alert(
+        session,
+        AlertKind.EVENT_TOO_LARGE,
+        None,
+        source,
+        severity=Severity.CRITICAL,
+        details={"declared_bytes": declared, "bytes_max": bytes_max},
+        now=now,
+    )

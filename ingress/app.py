@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -12,13 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from base.enums import Provider
 from base.settings import Settings
 from db.engine import Database, clock
 from db.heartbeat import Heartbeat
 from db.inbox import InboxBatcher, Received
 from db.refusals import RefusalLog
 from db.ring import Ringer
-from domain.events import tell_differs
+from domain.events import tell_differs, tell_too_large
 from ingress.answers import on_error, on_http_exception
 from ingress.api.door import AT_ONCE_MAX, ApiDoor
 from ingress.api.routes import routes as api_routes
@@ -74,7 +75,7 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     doors = _doors(
         PayPalProof(settings, verifier),
         TwilioProof(settings, providers.twilio, database),
-        VapiProof(settings, CallAnswers(urgent, snapshot)),
+        VapiProof(settings, CallAnswers(urgent, snapshot), _large_body_alert(database)),
         inbox=inbox,
         refusals=refusals,
         database=database,
@@ -109,6 +110,17 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     # its host, and no provider follows one.
     app.router.redirect_slashes = False
     return Front(app, doors)
+
+
+def _large_body_alert(database: Database) -> Callable[[str, int], None]:
+    def tell(declared: str, bytes_max: int) -> None:
+        database.run(
+            lambda session: tell_too_large(
+                session, Provider.VAPI, declared, bytes_max, clock(session)
+            )
+        )
+
+    return tell
 
 
 def _doors(

@@ -3,16 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from ingress.answers import Refusal
 from ingress.delivery import Delivery
 
 #: Seconds a sender has to deliver its whole body.
 _BODY_SECONDS = 10
+#: A body of more bytes than this is large.
+LARGE_BYTES = 1_048_576
+
+
+class LargeBodies:
+    """Lets few large bodies into memory at once; one that waits too long is refused with 503.
+
+    Until a body has its place it stays with its sender: the server stops reading its connection.
+    """
+
+    def __init__(self, *, at_once: int = 2, wait_seconds: float = 5.0) -> None:
+        self._places = asyncio.Semaphore(at_once)
+        self._wait_seconds = wait_seconds
+
+    @asynccontextmanager
+    async def place(self, delivery: Delivery) -> AsyncIterator[bool]:
+        """Hold a place while a large body is read and parsed; give whether it is large.
+
+        A body without a declared length counts as large, unless it has come whole already.
+        Raises: Refusal 503.
+        """
+        declared = delivery.headers.get("content-length", "")
+        is_small = declared.isdigit() and int(declared) <= LARGE_BYTES
+        if delivery.is_whole or is_small:
+            yield False
+            return
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            detail = "Too many large bodies at once."
+            raise Refusal(503, "Send it again", detail, retry_after_seconds=5) from None
+        try:
+            yield True
+        finally:
+            self._places.release()
 
 
 async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: int) -> bytes:
-    """This function will give the body exactly as received, of any type where none is named.
+    """Read the body exactly as received, of any media type if none is named.
 
     Raises: Refusal 415 for another media type, 413 when it is longer than `bytes_max` (the
     declared length is believed, the true one is counted), 400 when it is empty or broken off,

@@ -20,6 +20,14 @@ class ProviderSilent(ProviderUnavailable):
     """Nobody answered: no connection stood, or the answer to a question was lost."""
 
 
+class AnswerUnreadable(ProviderUnavailable):
+    """The provider's own answer came, and cannot be read; another try will hardly help."""
+
+
+class AnswerTooLarge(AnswerUnreadable):
+    """The provider's answer is larger than what is read of one."""
+
+
 class CertificateUnavailable(Exception):
     """The signing certificate could not be had now: answer 503, and the provider sends again.
 

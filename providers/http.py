@@ -23,7 +23,7 @@ import httpx
 import tenacity
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
-from providers.errors import ProviderSilent
+from providers.errors import AnswerTooLarge, ProviderSilent
 from providers.line import Line, Passage
 
 #: Seconds until a connection must stand, and until more of an answer must come.
@@ -46,6 +46,10 @@ _RETRY_AFTER_BELIEVED_SECONDS = 86_400.0
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 T = TypeVar("T")
+
+
+class _TooLarge(Exception):
+    """An answer is larger than what is read of it."""
 
 
 @dataclass(frozen=True)
@@ -128,18 +132,19 @@ def exchange(
     bytes_max: int = ANSWER_BYTES_MAX,
     **request: Any,
 ) -> Answer:
-    """This function will send one request, once, and read its answer.
+    """Send one request, once, and read its answer.
 
     `line` is the account it goes out for; None for what is no call of an account, such as a
     certificate. `repeatable` says that the request changes nothing, so that a lost answer is no
     doubt. Raises: HeldBack when the line does not let it out; ProviderUnavailable when nothing
     happened or the request is repeatable (no connection, 429, and for a repeatable one a lost
-    answer, 5xx or a redirect); OutcomeUnknown otherwise.
+    answer, 5xx, a redirect, or AnswerTooLarge); OutcomeUnknown otherwise.
     """
     left = deadline.remaining_seconds()
     if left <= 0:
         raise ProviderUnavailable("no time left to ask")
     lost = ProviderSilent if repeatable else OutcomeUnknown
+    too_large = False
     with line.passage(left) if line else nullcontext(Passage()) as passage:
         try:
             with client.stream(method, url, timeout=_timeout(deadline), **request) as response:
@@ -154,6 +159,8 @@ def exchange(
         except (httpx.HTTPError, httpx.StreamError) as error:
             passage.lost()
             raise lost(f"the answer was lost: {type(error).__name__}") from None
+        except _TooLarge:
+            too_large, body = True, None
         passage.answered(status, retry_after)
     # A provider refuses with 429 before it acts (Twilio says so of 20429: never processed).
     if status == 429 or (status >= 500 and repeatable):
@@ -162,6 +169,8 @@ def exchange(
         raise OutcomeUnknown(f"HTTP {status}")
     if 300 <= status < 400:
         raise lost(f"HTTP {status}: redirects are not followed")
+    if too_large and repeatable:
+        raise AnswerTooLarge(f"the answer has over {bytes_max} bytes")
     if body is None:
         raise lost("the answer is too large or too slow")
     return Answer(status, body)
@@ -182,7 +191,9 @@ def _read_within(response: httpx.Response, bytes_max: int, deadline: Deadline) -
     for part in response.iter_bytes():
         size += len(part)
         # The read timeout starts again with every part: a drip is ended here.
-        if size > bytes_max or deadline.remaining_seconds() <= 0:
+        if size > bytes_max:
+            raise _TooLarge
+        if deadline.remaining_seconds() <= 0:
             return None
         parts.append(part)
     return b"".join(parts)
@@ -204,7 +215,7 @@ def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
 
 
 def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
-    """This function will ask a repeatable question, and again after ProviderUnavailable.
+    """Ask a repeatable question, and again after ProviderUnavailable, except AnswerTooLarge.
 
     At most TRIES_MAX times, with jitter, before the deadline; a short Retry-After is kept to, and
     a long one ends the asking. Raises: whatever the last try raised.
@@ -222,12 +233,17 @@ def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
         return state.attempt_number >= TRIES_MAX or left < _TRY_SECONDS_MIN
 
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(ProviderUnavailable),
+        retry=tenacity.retry_if_exception(_is_worth_repeating),
         wait=wait,
         stop=stop,
         reraise=True,
     )
     return retrying(ask)
+
+
+def _is_worth_repeating(error: BaseException) -> bool:
+    # The same answer would be as large again.
+    return isinstance(error, ProviderUnavailable) and not isinstance(error, AnswerTooLarge)
 
 
 def _asked_for_seconds(state: tenacity.RetryCallState) -> float | None:

@@ -96,6 +96,7 @@ def _of_class(settings: Settings, gate: Gate | None, call_class: CallClass) -> P
             settings.vapi_api_key.get_secret_value(),
             settings.vapi_base_url,
             window_seconds=_VAPI_WINDOW_SECONDS,
+            bytes_max=settings.vapi_body_bytes_max,
             line=line(Provider.VAPI, "vapi"),
         ),
         call_class=call_class,

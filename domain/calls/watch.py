@@ -111,6 +111,33 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
     clear_unanswered(session, organization_id, call_id, now)
 
 
+def call_is_unreadable(
+    session: Session,
+    organization_id: str,
+    call_id: str,
+    why: str,
+    now: datetime,
+    *,
+    report_seconds: float,
+) -> None:
+    """Settle an ended call by our own meter, because its provider's record cannot be read.
+
+    Only once its report has had `report_seconds` from the end to arrive; until then, and while the
+    call goes on, its hold stays and a person is told. Replay: a settled call is left as it is.
+    """
+    wallet = lock_wallet(session, organization_id)
+    call = lock_call(session, organization_id, call_id)
+    if wallet is None or call is None or call.settled_at is not None:
+        return
+    reported_by = now - timedelta(seconds=report_seconds)
+    if call.ended_seen_at is None or call.ended_seen_at > reported_by:
+        _tell_unanswered(session, call, why, now)
+        return
+    mark_odd(call, "unreadable")
+    note(session, call, "unreadable", now, why)
+    settle_by_word(session, call, CallFacts(call.provider_call_id or "", None), "look", now)
+
+
 def put_off_hold(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
     """This function will keep the hold of a call that, by its provider's word, lives on."""
     holds.put_off(

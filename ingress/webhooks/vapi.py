@@ -6,35 +6,64 @@ Most of what it sends (words, turns, states of speech) is answered and never sto
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+from anyio import to_thread
 
 from base.clock import utc_now
 from base.enums import Provider, Queue
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
 from db.inbox import Received
-from ingress.body import read_body
+from ingress.answers import Refusal
+from ingress.body import LargeBodies, read_body
 from ingress.calls.answers import CallAnswers
 from ingress.delivery import Delivery
 from ingress.webhooks.door import Answered
 from providers.vapi import messages
 from providers.vapi.webhook import VapiWebhookVerifier
 
+log = get_logger(__name__)
+
 #: What is answered to what is not kept.
 _NOTHING_KEPT = {"received": True, "verdict": "ignored"}
 
 
 class VapiProof:
-    """Proves a request to be Vapi's, and answers at once what cannot wait."""
+    """Proves a request to be Vapi's, and answers at once what cannot wait.
 
-    def __init__(self, settings: Settings, answers: CallAnswers) -> None:
-        self._bytes_max = settings.webhook_body_bytes_max
+    A secret is checked before the body is read, so that a stranger's large body costs nothing. With
+    an HMAC alone, a body has to be read before it proves anything.
+    """
+
+    def __init__(
+        self, settings: Settings, answers: CallAnswers, tell_too_large: Callable[[str, int], None]
+    ) -> None:
+        self._bytes_max = settings.vapi_body_bytes_max
         self._verifier = VapiWebhookVerifier.from_settings(settings)
         self._answers = answers
+        self._large = LargeBodies()
+        #: Alerts a person that a message of a proved sender was refused for its size.
+        self._tell_too_large = tell_too_large
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received | Answered:
         began = time.monotonic()
-        body = await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)
-        self._verifier.prove(delivery.headers, body, now=utc_now())
-        message = messages.parse(body)
+        sender_is_proved = self._verifier.prove_sender(delivery.headers, now=utc_now())
+        async with self._large.place(delivery) as is_large:
+            try:
+                body = await self._read(delivery)
+            except Refusal as refusal:
+                if refusal.problem.status == 413 and sender_is_proved:
+                    await self._tell(delivery)
+                raise
+            if is_large:
+                # Beside the loop, since somebody may be waiting on the line meanwhile.
+                message = await to_thread.run_sync(self._prove, delivery, body)
+            else:
+                message = self._prove(delivery, body)
+            stored = messages.stored_body(message)
+            external_id = messages.external_id_of(message)
         if message.type in messages.ANSWERED_TYPES:
             return Answered(await self._answers.answer(message, began))
         if messages.is_ignored(message.type):
@@ -42,10 +71,24 @@ class VapiProof:
         tells = message.type in (messages.STATUS_UPDATE, messages.END_OF_CALL_REPORT)
         return Received(
             source=Provider.VAPI,
-            external_id=messages.external_id_of(message),
+            external_id=external_id,
             transmission_id=None,
             event_type=message.type,
-            body=body,
+            body=stored,
             correlation_id=correlation_id,
             queue=Queue.SAFETY if tells else Queue.MAINTENANCE,
         )
+
+    async def _read(self, delivery: Delivery) -> bytes:
+        return await read_body(delivery, media_type="application/json", bytes_max=self._bytes_max)
+
+    def _prove(self, delivery: Delivery, body: bytes) -> messages.VapiMessage:
+        self._verifier.prove(delivery.headers, body, now=utc_now())
+        return messages.parse(body)
+
+    async def _tell(self, delivery: Delivery) -> None:
+        declared = delivery.headers.get("content-length", "unknown")
+        try:
+            await to_thread.run_sync(self._tell_too_large, declared, self._bytes_max)
+        except (NotYet, OutcomeUnknown) as error:
+            log.warning("no_alert_about_a_large_body", error=str(error))

@@ -14,11 +14,11 @@ from uuid import UUID
 
 from base.facts import CallFacts
 from base.outcomes import ProviderUnavailable, Refused
-from providers.errors import CredentialsRejected
+from providers.errors import AnswerUnreadable, CredentialsRejected
 from providers.http import RETRY_WINDOW_SECONDS, Answer, Deadline, ask_again, build_client, exchange
 from providers.line import Line
 from providers.turns import Turns
-from providers.vapi.fields import read_object
+from providers.vapi.lean import read_call
 from providers.vapi.readings import call_facts, call_id_of
 
 VAPI_URL = "https://api.vapi.ai"
@@ -31,6 +31,8 @@ _ADDRESS_LENGTH_MAX = 2_000
 _GONE = (404, 410)
 #: The status that stands in an answer 200 for the same. Source: Vapi's SDK 3.0.0, CallStatus.
 _NOT_FOUND = "not-found"
+#: Bytes of the largest call read: it carries its whole conversation, and any metadata.
+CALL_BYTES_MAX = 16_777_216
 #: Seconds until one comes again who was told that another waits already: as long as waiting takes.
 _TURN_SECONDS = 5.0
 
@@ -59,7 +61,9 @@ class VapiApi:
         *,
         window_seconds: float = RETRY_WINDOW_SECONDS,
         line: Line | None = None,
+        bytes_max: int = CALL_BYTES_MAX,
     ) -> None:
+        self._bytes_max = bytes_max
         self._api_key = api_key
         self._base_url = (base_url or VAPI_URL).rstrip("/")
         self._origin = _origin_of(self._base_url)
@@ -75,8 +79,9 @@ class VapiApi:
     def get_call(self, external_id: str) -> VapiCall | None:
         """Read a call as it is now; None if Vapi has no such call (404, 410, status not-found).
 
-        Raises: Refused INVALID_ID (ids are UUIDs), ProviderUnavailable, CredentialsRejected,
-        HeldBack. Source: GET /call/{id}.
+        Raises: Refused INVALID_ID (ids are UUIDs), ProviderUnavailable (AnswerUnreadable for a
+        call that is too large or breaks JSON's rules), CredentialsRejected, HeldBack. Source:
+        GET /call/{id}.
         """
         _check_id(external_id)
         if not self._api_key:
@@ -91,6 +96,7 @@ class VapiApi:
                 line=self._line,
                 repeatable=True,
                 deadline=deadline,
+                bytes_max=self._bytes_max,
                 headers={"Authorization": f"Bearer {self._api_key}"},
             )
             return self._read(answer, external_id)
@@ -140,8 +146,10 @@ class VapiApi:
         if answer.status >= 400 and answer.status not in _GONE:
             raise ProviderUnavailable(f"Vapi answered {answer.status}")
         try:
-            call = read_object(answer.body)
-        except ValueError:
+            call = read_call(answer.body)
+        except ValueError as error:
+            if answer.status < 300 and answer.body.lstrip()[:1] == b"{":
+                raise AnswerUnreadable(f"the call cannot be read: {error}") from None
             # Also a proxy's own page, whose 404 says nothing about the call.
             raise ProviderUnavailable("the answer is not a JSON object") from None
         if answer.status in _GONE:

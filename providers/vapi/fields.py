@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -12,13 +13,18 @@ MILLISECONDS_FROM = 10**11
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """This function will read a JSON object in UTF-8; numbers with a point become Decimals.
+    """Read a JSON object in UTF-8; numbers with a point become Decimals.
 
     Raises: ValueError when it is none, or names a key twice at any depth (two readers could then
     see two messages).
     """
+    return read_with(_STRICT, body)
+
+
+def read_with(decoder: json.JSONDecoder, body: bytes) -> dict[str, Any]:
+    """Read a JSON object by a decoder of `strict_decoder`. Raises: as read_object."""
     try:
-        value = _STRICT.decode(body.decode("utf-8"))
+        value = decoder.decode(body.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
@@ -31,7 +37,8 @@ def object_in(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members. Raises: ValueError if a key is named twice."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a key is named twice")
@@ -50,7 +57,9 @@ def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no number")
 
 
-#: Made once: json.loads would make one for every body.
-_STRICT = json.JSONDecoder(
-    object_pairs_hook=_each_key_once, parse_float=_decimal, parse_constant=_no_number
-)
+def strict_decoder(make: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
+    """Make a decoder whose objects are made by `make`; keep it for all bodies."""
+    return json.JSONDecoder(object_pairs_hook=make, parse_float=_decimal, parse_constant=_no_number)
+
+
+_STRICT = strict_decoder(each_key_once)

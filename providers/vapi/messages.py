@@ -25,6 +25,7 @@ from base.facts import (
 )
 from base.masking import last_digits
 from providers.errors import MalformedWebhook
+from providers.vapi import lean
 from providers.vapi.fields import MILLISECONDS_FROM, object_in, read_object
 from providers.vapi.readings import (
     ID_LENGTH_MAX,
@@ -100,13 +101,14 @@ class VapiMessage:
 
 
 def parse(body: bytes) -> VapiMessage:
-    """This function will read a server message's envelope from the bytes received.
+    """Read a server message's envelope from the bytes received; a large one cut down to its facts.
 
     Raises: MalformedWebhook when it is no JSON object in UTF-8 with a message that has a type, or
     names a key twice at any depth (two readers could then see two messages).
     """
     try:
-        envelope = read_object(body)
+        is_large = len(body) > lean.LEAN_FROM_BYTES
+        envelope = lean.read_message(body) if is_large else read_object(body)
     except ValueError:
         raise MalformedWebhook("the body is no JSON object") from None
     message = envelope.get("message")
@@ -121,6 +123,16 @@ def parse(body: bytes) -> VapiMessage:
 def is_ignored(kind: str) -> bool:
     """This function will tell whether messages of a type are answered and not kept."""
     return kind in _IGNORED_TYPES or kind.startswith(_IGNORED_BEGINNINGS)
+
+
+def stored_body(message: VapiMessage) -> bytes:
+    """Return what is stored of a message: its bytes, or the facts alone of a large one.
+
+    It is read as the whole message is. Replay: the same bytes give the same result.
+    """
+    if len(message.body) <= lean.LEAN_FROM_BYTES:
+        return message.body
+    return lean.write({"message": message.content})
 
 
 def external_id_of(message: VapiMessage) -> str:

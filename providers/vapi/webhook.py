@@ -55,17 +55,28 @@ class VapiWebhookVerifier:
         )
 
     def prove(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> None:
-        """This function will prove a message; names of `headers` are in lower case.
+        """Prove a message; names of `headers` are in lower case.
 
         Replay: a genuine message verifies again, an HMAC's within TOLERANCE_SECONDS: whoever
         records it must know it again. Raises: ForgedWebhook.
         """
+        self.prove_sender(headers, now=now)
         if self._hmac_secret:
-            self._check_hmac(headers, body, now)
+            self._check_hmac(headers, body)
+
+    def prove_sender(self, headers: Mapping[str, str], *, now: datetime) -> bool:
+        """Check all that needs no body, and return whether that proves the sender.
+
+        A secret proves it. An HMAC proves nothing without the body: only its presence and its time
+        are checked. Raises: ForgedWebhook.
+        """
+        if self._hmac_secret:
+            self._check_time(headers, now)
         elif not self._secrets:
             raise ForgedWebhook("no credential of Vapi's is configured here")
         if self._secrets:
             self._check_secret(headers)
+        return bool(self._secrets)
 
     def _check_secret(self, headers: Mapping[str, str]) -> None:
         bearer = headers.get("authorization", "")
@@ -81,13 +92,19 @@ class VapiWebhookVerifier:
         if not any(found):
             raise ForgedWebhook("the secret is not the one configured")
 
-    def _check_hmac(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
-        signature = headers.get(self._signature_header, "").strip().lower()
-        timestamp = headers.get(self._timestamp_header, "").strip()
+    def _check_time(self, headers: Mapping[str, str], now: datetime) -> None:
+        signature, timestamp = self._signature_in(headers)
         if not signature or not timestamp:
             raise ForgedWebhook("the signature or its time is missing")
         if abs(_seconds_of(timestamp) - now.timestamp()) > TOLERANCE_SECONDS:
             raise ForgedWebhook("its time is too far from ours")
+
+    def _signature_in(self, headers: Mapping[str, str]) -> tuple[str, str]:
+        signature = headers.get(self._signature_header, "").strip().lower()
+        return signature, headers.get(self._timestamp_header, "").strip()
+
+    def _check_hmac(self, headers: Mapping[str, str], body: bytes) -> None:
+        signature, timestamp = self._signature_in(headers)
         signed = _bytes(timestamp) + b"." + body
         expected = hmac.new(self._hmac_secret, signed, self._algorithm).hexdigest()
         # Some senders write the algorithm before it.

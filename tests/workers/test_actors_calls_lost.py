@@ -11,9 +11,12 @@ from base.clock import wait_until
 from domain.calls import endings, reserving
 from domain.calls.rows import HOLD_GRACE_SECONDS
 from domain.jobs import ASK_TRIES, WARN_TRIES
+from providers import registry
 from tests.db.support import at_once
 from tests.running_sandbox import SANDBOX_SECONDS
 from tests.workers.scenes import another_thread, clear_faults, execute_sql, held, jobs_of, release
+from workers.actors import ACTORS
+from workers.execute import Executor
 
 SAY_OR_END = {"method": "POST"}
 GET = {"method": "GET", "path_contains": "/call/"}
@@ -396,3 +399,72 @@ def test_the_sweep_has_holds_that_nobody_can_be_asked_about_expired(phone):
     assert ran[:2] == ["reconcile_calls", "expire_holds"]
     assert phone.hold(call_id).status == "expired"
     assert phone.row(call_id).settled_by == "expiry"
+
+
+# Records that cannot be read
+
+
+def small(phone):
+    """Have the worker read no more than ten thousand bytes of a call."""
+    settings = phone.world.settings.model_copy(update={"vapi_body_bytes_max": 10_000})
+    providers = registry.build(settings)
+    phone.world.executor = Executor(
+        phone.world.database, providers, settings, ACTORS, "test-worker"
+    )
+    return providers
+
+
+@pytest.fixture
+def narrow(phone):
+    providers = small(phone)
+    yield phone
+    providers.close()
+
+
+def talked_ten_seconds(phone, ended_seconds_ago):
+    """Say of a call that it talked for ten seconds, and that its end was seen so long ago."""
+    call_id = phone.call()
+    execute_sql(
+        phone.world,
+        "UPDATE calls SET status = 'ended', tick_at = NULL,"
+        f" ended_seen_at = now() - interval '{ended_seconds_ago} seconds',"
+        f" metered_from = now() - interval '{ended_seconds_ago + 10} seconds'",
+    )
+    return call_id
+
+
+def test_a_call_of_megabytes_is_settled_and_its_control_address_is_known(phone):
+    # Given calls whose records have 2.4 MB
+    call_id, other = phone.call(), phone.call()
+    for one in (call_id, other):
+        show(phone, one, artifact={"transcript": "x" * 2_400_000})
+    # When one is to end, Then it is told
+    phone.decide(call_id)
+    phone.run_until_over(call_id)
+    assert phone.orders(call_id) == ["say"]
+    assert phone.row(call_id).settled_by == "look"
+    # And the other keeps its hold while it lives
+    assert phone.run("look_at_call", other) == "done"
+    assert phone.alerts("hold_unanswered", other) == []
+
+
+def test_an_ended_call_is_settled_by_our_meter_when_its_record_is_too_large(narrow):
+    call_id = talked_ten_seconds(narrow, ended_seconds_ago=121)
+    show(narrow, call_id, artifact={"transcript": "x" * 20_000})
+    assert narrow.run("look_at_call", call_id) == "done"
+    row = narrow.row(call_id)
+    assert (row.cost_micros, row.duration_ms, row.settled_by) == (100_000, 10_000, "look")
+    assert row.oddities == ["metered_by_us", "unreadable"]
+    wallet = narrow.world.wallet(narrow.id)
+    assert (wallet.balance_micros, wallet.held_micros) == (900_000, 0)
+    assert "unreadable" in narrow.timeline(call_id)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_call_that_cannot_be_read_keeps_its_hold_before_its_report_is_due(narrow, ended):
+    call_id = talked_ten_seconds(narrow, ended_seconds_ago=5) if ended else narrow.call()
+    show(narrow, call_id, artifact={"transcript": "x" * 20_000})
+    assert narrow.run("look_at_call", call_id) == "done"
+    assert (narrow.row(call_id).settled_at, narrow.hold(call_id).status) == (None, "open")
+    (alert,) = narrow.alerts("hold_unanswered", call_id)
+    assert "10000 bytes" in alert.details["why"]

@@ -18,7 +18,7 @@ from domain.calls import endings, watch
 from domain.calls.endings import Round
 from domain.calls.words import take_in_look
 from domain.jobs import ASK_TRIES, WARN_TRIES
-from providers.errors import CredentialsRejected
+from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
 from providers.vapi.api import VapiCall
 from workers.run import Later, Run
 
@@ -84,8 +84,9 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
 
     A call that lives keeps its hold. A call that is over is settled. The hold of a call that the
     provider does not know is released once it has expired. After `ASK_TRIES` attempts without an
-    answer the hold stays, an alert is raised, and the next sweep asks again. Replay: reading
-    changes nothing at the provider. Raises: what the provider raises.
+    answer the hold stays, an alert is raised, and the next sweep asks again. A call that has ended
+    and whose record cannot be read is settled by our own meter. Replay: reading changes nothing at
+    the provider. Raises: what the provider raises.
     """
     provider_call_id = run.transaction(
         lambda session: _provider_call_id(session, organization_id, call_id)
@@ -96,13 +97,11 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
     try:
         found = run.providers.vapi.get_call(provider_call_id)
     except (ProviderUnavailable, CredentialsRejected, Refused) as error:
-        # An id that cannot be one of Vapi's is no better the next time.
-        if run.claim.failures + 1 < ASK_TRIES and not isinstance(error, Refused):
+        # An id that cannot be one of Vapi's, or a record that is too large, is no better next time.
+        is_final = isinstance(error, Refused | AnswerTooLarge)
+        if run.claim.failures + 1 < ASK_TRIES and not is_final:
             raise
-        why = str(error)
-        run.record(
-            lambda session: watch.tell_unanswered(session, organization_id, call_id, why, run.now)
-        )
+        run.record(_not_read(run, organization_id, call_id, error))
         return
     run.record(_taking_in(run, organization_id, call_id, found))
 
@@ -167,6 +166,25 @@ def _tell_twilio(run: Run, round_: Round) -> list[str]:
         else:
             return ["twilio"]
     return []
+
+
+def _not_read(
+    run: Run, organization_id: str, call_id: str, error: Exception
+) -> Callable[[Session], None]:
+    def record(session: Session) -> None:
+        if isinstance(error, AnswerUnreadable):
+            watch.call_is_unreadable(
+                session,
+                organization_id,
+                call_id,
+                str(error),
+                run.now,
+                report_seconds=run.settings.vapi_report_seconds,
+            )
+        else:
+            watch.tell_unanswered(session, organization_id, call_id, str(error), run.now)
+
+    return record
 
 
 def _taking_in(

@@ -11,7 +11,7 @@ from base.clock import wait_until
 from base.enums import CallClass, CallStatus, Provider
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from base.routes import Route
-from providers.errors import CredentialsRejected
+from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
 from providers.line import Line
 from providers.vapi.api import VapiApi
 from tests.providers.support import Loopback, Reply, json_reply
@@ -212,6 +212,43 @@ def test_get_call_returns_none_when_vapi_has_no_such_call(odd, loopback, reply):
     loopback.answer = lambda asked: reply
     assert odd.get_call(CALL) is None
     assert len(loopback.asked) == 1
+
+
+def large(size: int) -> Reply:
+    shown = call(status="ended", endedAt=ENDED, artifact={"transcript": "x" * size})
+    return json_reply(shown)
+
+
+def test_a_call_of_several_megabytes_is_read(odd, loopback):
+    loopback.answer = lambda asked: large(2_400_000)
+    assert odd.get_call(CALL).facts.duration_ms == 127_598
+
+
+def test_get_call_raises_too_large_once_when_the_call_is_over_its_bound(loopback):
+    api = VapiApi("key", loopback.url, window_seconds=5, bytes_max=100_000)
+    loopback.answer = lambda asked: large(100_000)
+    with pytest.raises(AnswerTooLarge):
+        api.get_call(CALL)
+    assert len(loopback.asked) == 1
+    loopback.answer = lambda asked: large(90_000)
+    assert api.get_call(CALL) is not None
+    api.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"id":"' + CALL.encode() + b'","id":"x"}', AnswerUnreadable),
+        (b' {"id":', AnswerUnreadable),
+        (b"<html>a portal</html>", ProviderUnavailable),
+        (b"[]", ProviderUnavailable),
+    ],
+)
+def test_only_a_call_that_is_vapis_own_is_unreadable(odd, loopback, body, error):
+    loopback.answer = lambda asked: Reply(200, body)
+    with pytest.raises(ProviderUnavailable) as caught:
+        odd.get_call(CALL)
+    assert type(caught.value) is error
 
 
 def test_an_answer_is_read_with_a_control_address_or_without(odd, loopback):

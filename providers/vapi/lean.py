@@ -1,0 +1,116 @@
+"""Large JSON of Vapi's, read for what Holdfast needs and nothing else.
+
+A report carries the whole conversation, and a browser may put anything into a call's metadata: such
+a body can have megabytes. Here it is read without keeping what no rule looks at, and is stored cut
+down to the rest. Whatever the rules read must be listed below.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from providers.vapi.fields import each_key_once, read_with, strict_decoder
+
+#: From this many bytes on a message is read and stored in this way.
+LEAN_FROM_BYTES = 65_536
+#: Our own members of a call's metadata begin so; at most so many are kept.
+_OURS = "holdfast_"
+_OURS_MAX = 32
+#: A text is cut to so many characters: longer than any that the rules accept.
+_TEXT_LENGTH_MAX = 1_000
+
+#: Members by name: None for a plain value, else the members of the object that stands there.
+_Tree = Mapping[str, "_Tree | None"]
+
+
+def _plain(names: str) -> dict[str, _Tree | None]:
+    return dict.fromkeys(names.split())
+
+
+_PARTY = _plain("id number twilioAccountSid")
+_SPAN = _plain("status startedAt endedAt endedReason durationSeconds cost")
+_METADATA: _Tree = {_OURS: None}
+_CALL: _Tree = {
+    **_SPAN,
+    **_plain("id type assistantId phoneNumberId phoneCallProviderId campaignId"),
+    "phoneNumber": _PARTY,
+    "customer": _PARTY,
+    "assistantOverrides": {"metadata": _METADATA},
+    "monitor": _plain("controlUrl"),
+}
+_MESSAGE: _Tree = {
+    **_SPAN,
+    **_plain("type timestamp assistantId phoneNumberId campaignId"),
+    "call": _CALL,
+    "phoneNumber": _PARTY,
+    "customer": _PARTY,
+    "contact": _PARTY,
+    "campaign": _plain("id assistantId phoneNumberId"),
+}
+_ENVELOPE: _Tree = {"message": _MESSAGE}
+
+
+def read_message(body: bytes) -> dict[str, Any]:
+    """Read a server message's envelope, cut down to what the rules read.
+
+    Raises: ValueError, as fields.read_object.
+    """
+    return _cut(read_with(_LEAN, body), _ENVELOPE)
+
+
+def read_call(body: bytes) -> dict[str, Any]:
+    """Read a call object, cut down to what the rules read. Raises: as read_message."""
+    return _cut(read_with(_LEAN, body), _CALL)
+
+
+def write(value: object) -> bytes:
+    """Write what was read as JSON again, each number by its text."""
+    return _written(value).encode()
+
+
+def _cut(members: Mapping[str, Any], tree: _Tree) -> dict[str, Any]:
+    if tree is _METADATA:
+        ours = [name for name in members if name.startswith(_OURS)][:_OURS_MAX]
+        return {name: _cut_value(members[name], None) for name in ours}
+    return {name: _cut_value(members[name], tree[name]) for name in tree if name in members}
+
+
+def _cut_value(value: Any, tree: _Tree | None) -> Any:
+    if isinstance(value, dict):
+        return _cut(value, tree or {})
+    # No rule reads a list; an empty one is still the wrong type that it was.
+    return [] if isinstance(value, list) else value
+
+
+def _names_in(tree: _Tree) -> set[str]:
+    found = set(tree)
+    for inner in tree.values():
+        found |= _names_in(inner or {})
+    return found
+
+
+_NAMES = frozenset(_names_in(_ENVELOPE))
+
+
+def _needed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Drop members as soon as their object is read, so that a large body never stands in memory."""
+    members = each_key_once(pairs)
+    return {
+        name: value[:_TEXT_LENGTH_MAX] if isinstance(value, str) else value
+        for name, value in members.items()
+        if name in _NAMES or name.startswith(_OURS)
+    }
+
+
+_LEAN = strict_decoder(_needed)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(k)}:{_written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Decimal):
+        return str(value)
+    return json.dumps(value)
