@@ -21,7 +21,7 @@ _SCHEMA = """
     SELECT 'table', relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION ALL SELECT 'column', attrelid::regclass::text || '.' || attname::text || ' ' || atttypid
         FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
-        WHERE relnamespace = 'public'::regnamespace AND attnum > 0
+        WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
     UNION ALL SELECT 'constraint', conname::text || ' ' || pg_get_constraintdef(oid)
         FROM pg_constraint WHERE connamespace = 'public'::regnamespace
     UNION ALL SELECT 'function', oid::regprocedure::text || ' ' || proacl::text

@@ -11,10 +11,10 @@ from typing import Any
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
-_SQL = Path(__file__).parent.parent / "sql" / "0005_fault_waiver.sql"
+_SQL = Path(__file__).parent.parent / "sql" / "0006_fault_waiver.sql"
 
 
 def upgrade() -> None:
