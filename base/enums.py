@@ -77,9 +77,9 @@ class HoldStatus(StrEnum):
 
 
 class CallStatus(StrEnum):
-    """How far a call is, as its provider says. Only the provider's word makes it ended.
+    """How far a call is, as the provider reports it. Only a provider report makes it ended.
 
-    The order is a call's life: a word never moves it back.
+    The order is a call's life: a report never moves a call back.
     """
 
     #: Admitted by us; the provider has not said anything of it yet.
@@ -89,6 +89,8 @@ class CallStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     FORWARDING = "forwarding"
     ENDED = "ended"
+    #: We refused it before it began; the call's `refusal` says why. Over, unless somebody talks.
+    REFUSED = "refused"
 
 
 class CallDirection(StrEnum):
@@ -98,14 +100,20 @@ class CallDirection(StrEnum):
 
 
 class EndCause(StrEnum):
-    """Why we end a call."""
+    """Why we end a call; in upper case, the code that the same fact has everywhere else."""
 
-    CREDIT_GONE = "credit_gone"
-    WALLET_FROZEN = "wallet_frozen"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    FROZEN_WALLET = "frozen_wallet"
     SUBSCRIPTION_INACTIVE = "subscription_inactive"
     OPERATOR = "operator"
     #: The company had settled it, and somebody talks all the same.
     SETTLED = "settled"
+
+    @classmethod
+    def _missing_(cls, value: object) -> EndCause | None:
+        """Read what versions before 0003 stored, which may still be written during a rollout."""
+        old = {"credit_gone": cls.INSUFFICIENT_FUNDS, "wallet_frozen": cls.FROZEN_WALLET}
+        return old.get(str(value))
 
 
 class FaultPolicy(StrEnum):

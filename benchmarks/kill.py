@@ -35,7 +35,7 @@ _ENDED = "SELECT count(*) FROM calls WHERE ended_seen_at IS NOT NULL AND settled
 _INSTANTS = """
     SELECT json_object_agg(provider_call_id,
         json_build_array(metered_from, end_decided_at, ended_seen_at, cost_micros))
-    FROM calls WHERE end_cause = 'credit_gone'
+    FROM calls WHERE end_cause = 'insufficient_funds'
 """
 _WRONG = """
     SELECT count(*) FROM calls c JOIN wallets w USING (organization_id)

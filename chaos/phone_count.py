@@ -17,8 +17,9 @@ def phones(facts: Facts) -> Iterator[Problem]:
     known = {
         row[0]: row[1:]
         for row in facts.rows(
-            # One that was let in too late was refused at the line: nobody need tell us of its end.
-            "SELECT c.provider_call_id, c.status = 'ended' OR c.settled_by = 'withdrawn',"
+            # A call that was refused, or admitted too late, never began: its end need not be told.
+            "SELECT c.provider_call_id, c.status IN ('ended', 'refused')"
+            " OR c.settled_by = 'withdrawn',"
             " c.cost_micros, coalesce(e.taken, 0)"
             " FROM calls c CROSS JOIN LATERAL (SELECT sum(amount_micros)::bigint AS taken"
             " FROM wallet_entries e WHERE e.organization_id = c.organization_id"

@@ -184,7 +184,8 @@ def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[st
     calls = house.do(
         lambda session, _: session.execute(
             text(
-                "SELECT count(*), count(*) FILTER (WHERE end_cause IS NOT NULL),"
+                "SELECT count(*) FILTER (WHERE status <> 'refused'),"
+                " count(*) FILTER (WHERE end_cause IS NOT NULL),"
                 " count(*) FILTER (WHERE settled_by = 'look') FROM calls"
             )
         ).one()

@@ -27,6 +27,7 @@ class Call(Base):
     phone_number_id: Mapped[str | None]
     appointment_id: Mapped[str | None]
     status: Mapped[str]
+    refusal: Mapped[str | None]
     fail_open: Mapped[bool] = mapped_column(default=False)
     currency: Mapped[str]
     micros_per_minute: Mapped[int] = mapped_column(BigInteger)

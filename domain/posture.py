@@ -189,7 +189,7 @@ def _end_cause(
         return EndCause.SUBSCRIPTION_INACTIVE
     stopping, _ = wallets.standing_freezes(session, organization_id, now)
     others = {row.reason for row in stopping} - {FreezeReason.SUBSCRIPTION_INACTIVE}
-    return EndCause.WALLET_FROZEN if others else None
+    return EndCause.FROZEN_WALLET if others else None
 
 
 def _pause_reason(refusal: Refusal | None) -> PauseReason | None:

@@ -28,7 +28,7 @@ from db.call_models import Call
 from db.models import WalletEntry
 from domain.calls import endings, reading, settlement
 from domain.calls.reading import CallSeen
-from domain.calls.rows import CallNotFound
+from domain.calls.rows import CallNotFound, end_code, shown_status
 
 app = typer.Typer(no_args_is_help=True, help="Calls: live ones, their endings, what they cost.")
 
@@ -43,7 +43,8 @@ def list_calls(
         bool, typer.Option("--all", help="Also those that are over; with --org or --since.")
     ] = False,
     status: Annotated[
-        CallStatus | None, typer.Option(help="Only those; with --org or --since if it is ended.")
+        CallStatus | None,
+        typer.Option(help="Only those; with --org or --since if they are ended or refused."),
     ] = None,
     unsettled: Annotated[bool, typer.Option(help="Only those that are not charged yet.")] = False,
     since: Annotated[datetime | None, typer.Option(help="Let in since (UTC).")] = None,
@@ -51,13 +52,14 @@ def list_calls(
     limit: Annotated[int, typer.Option(min=1, max=reading.PAGE_MAX, help="Rows a page.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List calls that live, the newest first."""
+    """List calls that live or were refused within the last hour, the newest first."""
 
     def read(session: Session, now: datetime) -> tuple[list[dict[str, Any]], str | None]:
         page = reading.list_calls(
             session,
             organization_id=org,
-            live=not (ended or unsettled or status is CallStatus.ENDED),
+            live=not (ended or unsettled or status in (CallStatus.ENDED, CallStatus.REFUSED)),
+            refused_since=now - timedelta(hours=1),
             status=status,
             unsettled=unsettled,
             since=utc(since),
@@ -204,11 +206,18 @@ def _line(call: Call, now: datetime) -> dict[str, Any]:
         "organization": call.organization_id,
         "direction": call.direction,
         "with": call.their_party,
-        "status": f"{call.status}, ending" if _is_ending(call) else call.status,
+        "status": _status(call),
         "seconds": talked,
         "cost": _money(call.cost_micros, call.currency),
         "let in": call.created_at,
     }
+
+
+def _status(call: Call) -> str:
+    status = shown_status(call)
+    if status == CallStatus.REFUSED:
+        return f"{status}, {call.refusal}"
+    return f"{status}, ending" if _is_ending(call) else status
 
 
 def _is_ending(call: Call) -> bool:
@@ -233,7 +242,8 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
         else f"{hold.status}, {text_from_micros(hold.reserved_micros, call.currency)}",
         "owed": None if hold is None else _money(hold.shortfall_micros, call.currency),
         "ended for": call.ended_reason,
-        "we ended it for": call.end_cause,
+        "we refused it for": call.refusal,
+        "we ended it for": end_code(call),
         "decided at": call.end_decided_at,
         "told after": None if told_ms is None else f"{told_ms} ms",
         "over after": None if over_ms is None else f"{over_ms} ms",

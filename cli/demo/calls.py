@@ -216,7 +216,7 @@ def frozen(on: Set, report: Report) -> None:
     report.eventually("both are ended", lambda: phone.over(ids), 2)
     report.eventually("and charged", phone.settled, 2)
     causes = {call.end_cause for call in phone.calls()}
-    report.check("because of the freeze", causes, {"wallet_frozen"})
+    report.check("because of the freeze", causes, {"frozen_wallet"})
     _tell_times(phone, report)
     _books(phone, ids, 10 * _THREE_MINUTES, report)
 
@@ -257,7 +257,7 @@ def _end_and_charge(phone: Phone, ids: Sequence[str], report: Report) -> None:
     report.eventually("every call has ended by itself", lambda: phone.over(ids), _AT_ONCE)
     report.eventually("every call is charged", phone.settled, _AT_ONCE)
     causes = {call.end_cause for call in phone.calls()}
-    report.check("because its credit was gone", causes, {"credit_gone"})
+    report.check("because its credit was gone", causes, {"insufficient_funds"})
     _tell_times(phone, report)
     _books(phone, ids, _THREE_MINUTES, report)
 

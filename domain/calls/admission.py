@@ -21,15 +21,17 @@ from db.models import Wallet
 from domain import holds
 from domain.calls.doors import find_door, twilio_account_of
 from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
-from domain.calls.opening import open_call
+from domain.calls.opening import open_call, write_refused
 from domain.calls.rates import Rate, rate_for
-from domain.calls.rows import call_of_provider, rate_of
+from domain.calls.rows import call_of_provider, note, rate_of
 from domain.calls.settlement import settle
 from domain.calls.terms import DURATION_SECONDS_MIN, Terms, terms_of
 from domain.posture import can_send
 
 #: What is said where no organization is known whose words it could be.
 _UNKNOWN_TEXT = Terms().refusal_text
+#: The refusal of a call that was answered before the database had decided.
+DECIDED_TOO_LATE = "DECIDED_TOO_LATE"
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,13 @@ class _NotAdmitted(Exception):
 
 
 def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
-    """This function will let a call in with its first hold, or refuse it.
+    """Admit a call with its first hold, or refuse it and remember why.
 
-    It gets the time that what is available pays for at its start, 10 s at least, and no less than
-    it takes to end it in time; the hold is the first step of that. Replay: the same call gets the
-    same answer while it lives; CALL_SETTLED after. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE,
-    can_send's reasons, and what holds.reserve refuses.
+    An admitted call may last as long as the available money pays for: 10 s at least, and no less
+    than it takes to end it in time. Its hold is the first step of that. Replay: the same call gets
+    the same answer while it lives, and CALL_SETTLED afterwards. A call that was refused is decided
+    anew. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, can_send's reasons, and what holds.reserve
+    refuses.
     """
     door = find_door(
         session,
@@ -81,6 +84,8 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         if known is not None:
             _answer_again(session, known, wallet, terms, now)
     except _NotAdmitted as no:
+        if wallet is not None:
+            _remember_refusal(session, ask, wallet, no.code, now)
         return Admission(organization_id, no.call_id, no.code, terms.refusal_text)
     return Admission(
         organization_id,
@@ -94,11 +99,10 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
 
 
 def withdraw(session: Session, organization_id: str, call_id: str, now: datetime) -> bool:
-    """This function will undo the letting in of a call that was refused meanwhile.
+    """Undo an admission that came too late to be the answer, and release its hold.
 
-    Its hold is given back; one that its provider says has begun, or asked about again, is left
-    alone: the second answer may have let it in. False if nothing was left to undo. Replay: is one
-    such.
+    A call that its provider says has begun, or asked about again, is left alone: the second answer
+    may have admitted it. Return False if nothing was left to undo, as on replay.
     """
     lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -106,6 +110,7 @@ def withdraw(session: Session, organization_id: str, call_id: str, now: datetime
         return False
     if call.seen_at is not None:
         return False
+    call.refusal = DECIDED_TOO_LATE
     settle(session, call, duration_ms=0, cost_micros=0, by="withdrawn", now=now)
     return True
 
@@ -134,7 +139,7 @@ def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | No
 
 def _known(session: Session, ask: CallAsk, organization_id: str) -> Call | None:
     call = call_of_provider(session, ask.external_id)
-    if call is None:
+    if call is None or _was_refused(call, organization_id):
         return None
     is_over = call.status == CallStatus.ENDED or call.settled_at is not None
     if call.organization_id != organization_id or is_over or call.end_decided_at is not None:
@@ -149,6 +154,7 @@ def _answer_again(
         call.max_duration_seconds = _cap_of(session, call, wallet, terms)
     # A word of its provider's as any other: what answered the first one late must not undo this.
     call.seen_at = now
+    call.refusal = None
 
 
 def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
@@ -184,23 +190,51 @@ def _let_in(
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
         raise _NotAdmitted("INSUFFICIENT_FUNDS")
-    call = Call(
-        organization_id=door.organization_id,
-        id=new_id("call"),
-        provider_call_id=ask.external_id,
-        twilio_call_sid=ask.twilio_call_sid,
-        twilio_account_sid=twilio_account_of(session, door) or ask.twilio_account_sid,
-        direction=ask.direction,
-        our_party=last_digits(ask.our_number),
-        their_party=ask.their_party,
-        assistant_id=door.assistant_id,
-        phone_number_id=ask.phone_number_id,
-        max_duration_seconds=longest,
-        # Ours is the first word of its life: it costs from now on, until its provider's own word.
-        metered_from=now,
-    )
+    call = _row_of(session, ask, door.organization_id)
+    call.twilio_account_sid = twilio_account_of(session, door) or ask.twilio_account_sid
+    call.assistant_id = door.assistant_id
+    call.max_duration_seconds = longest
+    # Ours is the first word of its life: it costs from now on, until its provider's own word.
+    call.metered_from = now
     first_seconds = min(first_step_seconds(rate, terms), longest)
     outcome = open_call(session, call, rate, wallet.currency, seconds=first_seconds, now=now)
     if not outcome.ok:
         raise _NotAdmitted(outcome.outcome)
+    call.refusal = None
     return call
+
+
+def _was_refused(call: Call, organization_id: str) -> bool:
+    return call.status == CallStatus.REFUSED and call.organization_id == organization_id
+
+
+def _row_of(session: Session, ask: CallAsk, organization_id: str) -> Call:
+    """Return the row of a call that was refused before, or a new one that is not added yet."""
+    refused = call_of_provider(session, ask.external_id)
+    call = refused or Call(
+        organization_id=organization_id,
+        id=new_id("call"),
+        provider_call_id=ask.external_id,
+    )
+    call.twilio_call_sid = ask.twilio_call_sid
+    call.direction = ask.direction
+    call.our_party = last_digits(ask.our_number)
+    call.their_party = ask.their_party
+    call.phone_number_id = ask.phone_number_id
+    return call
+
+
+def _remember_refusal(
+    session: Session, ask: CallAsk, wallet: Wallet, code: str, now: datetime
+) -> None:
+    """Keep why a call was refused: in a row of its own, without a hold, unless it has one already.
+
+    A call that was reserved keeps its status, because its hold is still open.
+    """
+    organization_id = wallet.organization_id
+    call = call_of_provider(session, ask.external_id)
+    if call is None or _was_refused(call, organization_id):
+        write_refused(session, _row_of(session, ask, organization_id), wallet.currency, code, now)
+    elif call.organization_id == organization_id and code != "CALL_SETTLED":
+        call.refusal = code
+        note(session, call, "refused", now, code)

@@ -18,7 +18,7 @@ from db.call_models import Call
 from db.locks import lock_call, lock_live_calls
 from db.models import Brand
 from domain.alerts import AlertKind, Severity, raise_alert
-from domain.calls.rows import CallNotFound, call_and_wallet, is_over, note, stage_for
+from domain.calls.rows import CallNotFound, call_and_wallet, end_code, is_over, note, stage_for
 from domain.calls.terms import terms_of
 from domain.jobs import END_CALL, WARN_CALL
 from domain.notes import check_who_and_why, note_act
@@ -71,7 +71,7 @@ def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now
     ending = [call for call in calls if call.end_decided_at is None and not is_over(call)]
     for call in ending:
         call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
-        note(session, call, "end_decided", now, cause)
+        note(session, call, "end_decided", now, cause.upper())
     stage_for(session, END_CALL, ending)
     return len(ending)
 
@@ -202,6 +202,6 @@ def tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> Non
         call.organization_id,
         call.id,
         severity=Severity.CRITICAL,
-        details={"why": why, "cause": call.end_cause, "provider_call": call.provider_call_id},
+        details={"why": why, "cause": end_code(call), "provider_call": call.provider_call_id},
         now=now,
     )

@@ -63,7 +63,9 @@ def hold_for(
 
 
 def write_call(session: Session, call: Call, rate: Rate, currency: str, now: datetime) -> None:
-    """This function will add a new call's row, with the rate that holds for all of it."""
+    """Add a new call's row, or open a refused one, with the rate that holds for all of it."""
+    # A call that was refused before is none that is settled any more.
+    call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     call.status = CallStatus.ADMITTED
     call.currency = currency
     call.micros_per_minute = rate.micros_per_minute
@@ -73,3 +75,21 @@ def write_call(session: Session, call: Call, rate: Rate, currency: str, now: dat
     call.tick_at = now if call.metered_from else now + timedelta(seconds=BEGIN_LOOK_SECONDS)
     session.add(call)
     session.flush()
+
+
+def write_refused(session: Session, call: Call, currency: str, refusal: str, now: datetime) -> None:
+    """Add the row of a call that is refused: it is over, costs nothing and has no hold.
+
+    Its rate is 0, because none was applied. Replay: the same call with the same reason adds no
+    line to the timeline.
+    """
+    is_new = call.refusal != refusal
+    call.status, call.refusal, call.currency = CallStatus.REFUSED, refusal, currency
+    call.micros_per_minute, call.increment_seconds, call.minimum_micros = 0, 1, 0
+    call.metered_from = call.tick_at = call.max_duration_seconds = None
+    call.settled_at, call.settled_by, call.cost_micros, call.duration_ms = now, "refused", 0, 0
+    call.created_at = call.created_at or now
+    session.add(call)
+    session.flush()
+    if is_new:
+        note(session, call, "refused", now, refusal)

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from sqlalchemy import ColumnElement, Date, cast, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Date, and_, cast, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
 from base.outcomes import Refused
 from db.call_models import Call, CallTimeline
 from db.models import CallHold, Wallet, WalletEntry
-from domain.calls.rows import CallNotFound
+from domain.calls.rows import NEVER_BEGUN, CallNotFound
 
 #: Calls on one page, and days of one report, at most.
 PAGE_MAX = 500
@@ -126,26 +126,32 @@ def list_calls(
     *,
     organization_id: str | None = None,
     live: bool = True,
+    refused_since: datetime | None = None,
     status: CallStatus | None = None,
     unsettled: bool = False,
     since: datetime | None = None,
     after: str | None = None,
     limit: int = PAGE_MAX,
 ) -> Sequence[Call]:
-    """This function will give calls, the newest first; `after` is the cursor of a page's last.
+    """List calls, the newest first; `after` is the cursor of a page's last call.
 
-    Bounds: PAGE_MAX calls. Raises: UnboundedList, where calls that are over and settled are asked
-    for of all organizations and all times; CallNotFound for a cursor of none.
+    `live` leaves out calls that are over, except those refused since `refused_since`. Bounds:
+    PAGE_MAX calls. Raises: UnboundedList for calls that are over and settled of all organizations
+    and all times; CallNotFound if no call is at the cursor.
     """
     if not (live or unsettled or organization_id or since):
         raise UnboundedList
     statement = select(Call)
     if live:
-        # In the words of the index of those.
-        statement = statement.where(Call.status != CallStatus.ENDED, Call.settled_at.is_(None))
+        # As the partial index calls_live says it.
+        is_live = and_(Call.status != CallStatus.ENDED, Call.settled_at.is_(None))
+        recent = and_(Call.status == CallStatus.REFUSED, Call.created_at >= refused_since)
+        statement = statement.where(is_live if refused_since is None else or_(is_live, recent))
     if unsettled:
         statement = statement.where(Call.settled_at.is_(None))
-    if status is not None:
+    if status is CallStatus.REFUSED:
+        statement = statement.where(Call.refusal.is_not(None), Call.settled_by.in_(NEVER_BEGUN))
+    elif status is not None:
         statement = statement.where(Call.status == status)
     if since is not None:
         statement = statement.where(Call.created_at >= since)
@@ -176,10 +182,10 @@ def costs_by_day(
     first_day: date,
     last_day: date,
 ) -> list[CostsOfDay]:
-    """This function will add up the settled calls of each organization and day, the oldest first.
+    """Add up the settled calls of each organization and day, the oldest first.
 
-    One that was withdrawn before anybody was let in is none. Bounds: DAYS_MAX days. Both days are
-    counted.
+    A call that was refused, or withdrawn before anybody was admitted, does not count. Bounds:
+    DAYS_MAX days, including both ends.
     """
     day = cast(func.timezone("UTC", Call.created_at), Date)
     statement = (
@@ -195,8 +201,8 @@ def costs_by_day(
         .where(
             Call.created_at >= datetime.combine(first_day, time.min, UTC),
             Call.created_at <= datetime.combine(last_day, time.max, UTC),
-            # Said of what is settled alone: what is not bears no word that could differ.
-            Call.settled_by != "withdrawn",
+            # Of settled calls only: the comparison is not true of NULL.
+            Call.settled_by.not_in(NEVER_BEGUN),
         )
         .group_by(Call.organization_id, day, Call.currency)
         .order_by(day, Call.organization_id)

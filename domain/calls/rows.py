@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus
+from base.enums import CallStatus, EndCause
 from base.outcomes import Refused
 from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
@@ -25,6 +25,8 @@ TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
 _DETAIL_LENGTH_MAX = 500
 #: Closed without a word of what it cost: a later word of that is still taken.
 _CLOSED_UNPRICED = ("expiry", "withdrawn")
+#: How calls are settled that were not admitted in the end.
+NEVER_BEGUN = ("refused", "withdrawn")
 
 
 class CallNotFound(Refused):
@@ -75,6 +77,17 @@ def is_over(call: Call) -> bool:
         return True
     goes_on = call.settled_by == "api" and call.status in TALKING
     return call.settled_at is not None and not goes_on
+
+
+def end_code(call: Call) -> str | None:
+    """Return the code of the reason for which we end a call, if we do."""
+    return None if call.end_cause is None else EndCause(call.end_cause).upper()
+
+
+def shown_status(call: Call) -> str:
+    """Return a call's status as people see it: refused, if nobody ever talked, before all else."""
+    never_begun = call.settled_by in NEVER_BEGUN
+    return CallStatus.REFUSED if call.refusal and never_begun else call.status
 
 
 def hold_end(now: datetime, seconds: int) -> datetime:

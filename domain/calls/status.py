@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, FreezeReason
+from base.enums import CallStatus, EndCause, FreezeReason
 from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
 from domain.calls.terms import Terms
@@ -20,7 +20,7 @@ from domain.calls.terms import Terms
 #: All that is looked at, in one statement: it is asked for while somebody talks.
 _QUERY = """
     SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
-        c.status, c.settled_at, c.end_cause, c.metered_from, c.debt_micros,
+        c.status, c.refusal, c.settled_at, c.end_cause, c.metered_from, c.debt_micros,
         c.micros_per_minute, c.increment_seconds, c.minimum_micros,
         coalesce(h.reserved_micros, 0) AS hold_micros, t.ending_text,
         w.balance_micros - w.held_micros AS available_micros, w.debt_limit_micros,
@@ -84,10 +84,12 @@ def check_status(
 
 
 def _reason(row: Any) -> str | None:
+    if row.status == CallStatus.REFUSED:
+        return str(row.refusal)
     if row.status == CallStatus.ENDED or row.settled_at is not None:
         return "CALL_ENDED"
     if row.end_cause is not None:
-        return str(row.end_cause).upper()
+        return EndCause(row.end_cause).upper()
     # One whose subscription's end is only reported runs on its hold.
     if set(row.freezes) - {FreezeReason.SUBSCRIPTION_INACTIVE}:
         return "FROZEN_WALLET"

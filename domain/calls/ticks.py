@@ -98,7 +98,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
             note(session, call, "debt_returned", now, f"{meter.returned_micros} micros")
         call.debt_micros = meter.debt_micros
         call.tick_at = now + timedelta(seconds=meter.next_seconds)
-    cause = EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE
+    cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS
     warned = [one for one in meters if one.warn and not one.end]
     decide_endings(session, [metered[one.call_id] for one in meters if one.end], cause, now)
     decide_warnings(session, [metered[one.call_id] for one in warned], now)

@@ -10,30 +10,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from base.enums import CallDirection, CallStatus, EndCause
+from base.enums import CallStatus, EndCause
 from base.facts import CALL_DURATION_MS_MAX, CallFacts, CallReport
-from base.ids import new_id
-from db.call_models import Call, CallDoor
+from db.call_models import Call
 from db.locks import lock_call, lock_wallet
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.alerts import AlertKind, clear_alerts
+from domain.calls.adoption import adopt
+from domain.calls.anomalies import clear_unanswered, tell_unknown_status
+from domain.alerts import AlertKind, clear_alerts
+from domain.calls.adoption import adopt
 from domain.calls.anomalies import clear_unanswered, tell_unknown_status
 from domain.calls.charges import has_talked
-from domain.calls.doors import find_door, leads_elsewhere, twilio_account_of
 from domain.calls.endings import decide_ending, tell_not_ended
-from domain.calls.metering import first_step_seconds
-from domain.calls.opening import open_call, write_call
-from domain.calls.rates import rate_for
-from domain.calls.rows import (
-    TALKING,
-    call_of_provider,
-    is_over,
-    is_priced,
-    mark_odd,
-    note,
-    stage_for,
-)
+from domain.calls.pairing import find_reported
+from domain.calls.rows import TALKING, is_over, is_priced, mark_odd, note, stage_for
 from domain.calls.settlement import settle_by_word
-from domain.calls.terms import terms_of
 from domain.jobs import END_CALL, LOOK_AT_CALL
 
 #: How far a call is; a word that is behind what is known is late.
@@ -49,15 +40,21 @@ _BEGUN = (*TALKING, CallStatus.ENDED)
 
 
 def take_in_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
-    """This function will take in a verified message about a call; False if it is nobody's of ours.
+    """Apply a verified message about a call; False if the call belongs to no organization.
 
-    `heard_at` is when it reached us. A call that did not ask us is made known here once somebody
-    talks: until then it may still ask. It is metered from now on, or settled at once if it is over.
-    Replay: says nothing new.
+    `heard_at` is when the message arrived. A call that did not ask us is adopted once somebody
+    talks, because until then it may still ask. It is metered from now on, or settled at once if it
+    is over. A call that we refused stays refused, unless somebody talks all the same. Replay:
+    changes nothing.
     """
-    call = _find(session, report.facts)
-    if call is None and (report.final or report.facts.status in _BEGUN):
-        call = _adopt(session, report.facts, now)
+    call = find_reported(session, report.facts)
+    if call is not None and call.status == CallStatus.REFUSED:
+        if not _talked(report.facts):
+            _keep_refused(session, call, report.facts, now)
+            return True
+        call = adopt(session, report.facts, now, refused=call)
+    elif call is None and (report.final or report.facts.status in _BEGUN):
+        call = adopt(session, report.facts, now)
     if call is None:
         return False
     _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
@@ -70,15 +67,29 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
     return True
 
 
+def _talked(facts: CallFacts) -> bool:
+    """Return whether a report says that somebody talked."""
+    return facts.status in TALKING or bool(facts.duration_ms and not facts.never_connected)
+
+
+def _keep_refused(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    """Note the end of a call that we refused. Replay: adds no line to the timeline."""
+    is_news = facts.status is CallStatus.ENDED and call.ended_reason is None
+    _fill_in(call, facts)
+    call.seen_at = now
+    if is_news:
+        note(session, call, "ended", now, facts.ended_reason or "")
+
+
 def take_in_look(
     session: Session, organization_id: str, call_id: str, facts: CallFacts, now: datetime
 ) -> None:
-    """This function will take in the provider's answer to our own question about a call.
+    """Apply the provider's answer to our own request about a call.
 
-    An ended call is settled by it. Replay: says nothing new.
+    An ended call is settled by it. Replay: changes nothing.
     """
     call = _locked(session, organization_id, call_id)
-    if call is None:
+    if call is None or call.status == CallStatus.REFUSED:
         return
     talking_ms = None
     if facts.started_at is not None:
@@ -93,110 +104,9 @@ def take_in_look(
         tell_unknown_status(session, call, facts, now)
 
 
-def _find(session: Session, facts: CallFacts) -> Call | None:
-    """By the provider's id, or by ours as we gave it along."""
-    known = call_of_provider(session, facts.external_id)
-    if known is not None:
-        return _locked(session, known.organization_id, known.id)
-    if not facts.organization_id or not facts.call_id or _is_anothers(session, facts):
-        return None
-    named = _locked(session, facts.organization_id, facts.call_id)
-    if named is None or named.provider_call_id not in (None, facts.external_id):
-        return None
-    return named
-
-
-def _is_anothers(session: Session, facts: CallFacts) -> bool:
-    """Whether it comes by a door of another organization than it names: whoever begins a call may
-    give along what he likes, but not choose whose number or assistant it is."""
-    return leads_elsewhere(
-        session,
-        facts.organization_id,
-        assistant_id=facts.assistant_id,
-        phone_numbers=(facts.phone_number_id,),
-    )
-
-
 def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
     lock_wallet(session, organization_id)
     return lock_call(session, organization_id, call_id)
-
-
-def _adopt(session: Session, facts: CallFacts, now: datetime) -> Call | None:
-    door = find_door(
-        session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
-    )
-    organization_id = door.organization_id if door is not None else _let_in_by(session, facts)
-    wallet = None if organization_id is None else lock_wallet(session, organization_id)
-    if organization_id is None or wallet is None:
-        _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
-        return None
-    known = _find(session, facts)
-    if known is not None:
-        return known
-    direction = facts.direction or CallDirection.INBOUND
-    rate = rate_for(session, organization_id, direction, None)
-    if rate is None:
-        _tell_unknown(session, organization_id, facts, "no rate", now)
-        return None
-    call = _new_call(session, organization_id, door, facts, direction)
-    if facts.status is CallStatus.ENDED:
-        write_call(session, call, rate, wallet.currency, now)
-    else:
-        step = first_step_seconds(rate, terms_of(session, organization_id))
-        # It talks already, so it gets what there is; where there is nothing, the ledger says why.
-        paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
-        seconds = min(step, paid) or step
-        outcome = open_call(session, call, rate, wallet.currency, seconds=seconds, now=now)
-        if not outcome.ok:
-            # It lives all the same, so it is known, and ended: what it costs by then is billed.
-            write_call(session, call, rate, wallet.currency, now)
-            frozen = outcome.outcome == "FROZEN_WALLET"
-            decide_ending(
-                session, call, EndCause.WALLET_FROZEN if frozen else EndCause.CREDIT_GONE, now
-            )
-    note(session, call, "adopted", now, "it did not ask us")
-    for whose in (None, organization_id):
-        clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
-    # One that was refused ends unconnected, and its report is the first we know of it: it asked.
-    if not call.fail_open and not facts.never_connected:
-        _tell_unasked(session, call, facts, now)
-    return call
-
-
-def _let_in_by(session: Session, facts: CallFacts) -> str | None:
-    """Let in while our database was away, by a number that no message names, it bears our own word.
-
-    Only one that rang in can be: a browser that begins a call gives along what it likes.
-    """
-    rang_in = facts.direction in (None, CallDirection.INBOUND)
-    if facts.call_id is None or not rang_in or _is_anothers(session, facts):
-        return None
-    return facts.organization_id
-
-
-def _new_call(
-    session: Session,
-    organization_id: str,
-    door: CallDoor | None,
-    facts: CallFacts,
-    direction: CallDirection,
-) -> Call:
-    # One that was let in while our database was away bears the id that it was given then; whoever
-    # dials twice for one of our calls gives it along twice, and the second is a call of its own.
-    let_in = (
-        facts.organization_id == organization_id
-        and facts.call_id is not None
-        and session.get(Call, (organization_id, facts.call_id)) is None
-    )
-    return Call(
-        organization_id=organization_id,
-        id=facts.call_id if let_in else new_id("call"),
-        provider_call_id=facts.external_id,
-        twilio_account_sid=twilio_account_of(session, door),
-        direction=direction,
-        fail_open=let_in,
-    )
 
 
 def _take_in(
@@ -300,34 +210,3 @@ def _fill_in(call: Call, facts: CallFacts) -> None:
     if facts.provider_cost_micros is not None:
         call.provider_cost_micros = facts.provider_cost_micros
     mark_odd(call, *facts.oddities)
-
-
-def _tell_unasked(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    raise_alert(
-        session,
-        AlertKind.DOOR_UNASKED,
-        call.organization_id,
-        facts.phone_number_id or facts.assistant_id or facts.external_id,
-        severity=Severity.WARNING,
-        details={"call": call.id, "direction": call.direction},
-        now=now,
-    )
-
-
-def _tell_unknown(
-    session: Session, organization_id: str | None, facts: CallFacts, why: str, now: datetime
-) -> None:
-    raise_alert(
-        session,
-        AlertKind.CALL_UNKNOWN,
-        organization_id,
-        facts.external_id,
-        severity=Severity.CRITICAL,
-        details={
-            "why": why,
-            "assistant": facts.assistant_id,
-            "phone_number": facts.phone_number_id,
-            "status": facts.status,
-        },
-        now=now,
-    )

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from base.money import text_from_micros
 from db.call_models import Call
 from domain.calls import reading
-from domain.calls.rows import CallNotFound
+from domain.calls.rows import CallNotFound, end_code, shown_status
 from ingress.answers import Refusal
 from ingress.api.door import Asked
 from ingress.api.fields import Fields
@@ -68,13 +68,14 @@ def _shown(call: Call) -> dict[str, Any]:
         "twilioCallSid": call.twilio_call_sid,
         "appointmentId": call.appointment_id,
         "direction": call.direction,
-        "status": call.status,
+        "status": shown_status(call),
+        "refusal": call.refusal,
         "from": call.their_party,
         "to": call.our_party,
         "startedAt": _instant(call.started_at),
         "endedAt": _instant(call.ended_at or call.ended_seen_at),
         "endedReason": call.ended_reason,
-        "endCause": call.end_cause,
+        "endCause": end_code(call),
         "durationMs": call.duration_ms,
         "currency": call.currency,
         "cost": None

@@ -155,7 +155,7 @@ def test_the_baseline_does_the_same_work_and_is_added_up(bench):
 def decide(world, phone: Phone, call_id: str) -> None:
     def work(session, now):
         call, _ = call_and_wallet(session, phone.id, call_id)
-        assert decide_ending(session, call, EndCause.CREDIT_GONE, now)
+        assert decide_ending(session, call, EndCause.INSUFFICIENT_FUNDS, now)
 
     world.do(work)
 

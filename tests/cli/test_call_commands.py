@@ -7,9 +7,11 @@ import json
 import psycopg
 import pytest
 
+from base.enums import CallDirection
+from base.facts import CallAsk
 from db.address import driver_url
 from db.engine import clock
-from domain.calls import reserving
+from domain.calls import admission, reserving
 from tests.domain.support import subscribe
 from tests.world import fund, make_organization
 
@@ -237,3 +239,19 @@ def test_a_duration_that_is_none_is_refused_and_nothing_is_charged(call, run, se
 
 def test_costs_of_days_that_are_none_are_refused(org, run):
     assert "--from" in refused(run, "call", "costs", "--from", "2026-01-02", "--to", "2026-01-01")
+
+
+def test_a_refused_call_is_listed_and_shown_with_its_reason(org, run, database):
+    # Given a number that leads to an organization without a rate
+    told(run, "call", "door", "add", org, "phone_number", "n1", "--assistant", "a1", "--why", "x")
+    ask = CallAsk("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
+    made = database.run(lambda session: admission.admit(session, ask, clock(session)))
+    assert made.refusal is not None
+    # Then its call is listed beside those that live, and shown with the reason
+    (row,) = data(run, "call", "list")["calls"]
+    assert row["status"] == f"refused, {made.refusal}"
+    (row,) = data(run, "call", "list", "--status", "refused", "--org", org)["calls"]
+    assert row["with"] == "…0006"
+    shown = data(run, "call", "show", "v-1")
+    assert (shown["we refused it for"], shown["hold"]) == (made.refusal, None)
+    assert "UNBOUNDED_SEARCH" in refused(run, "call", "list", "--status", "refused")

@@ -128,7 +128,7 @@ def test_the_tick_ends_a_call_before_its_money_does(phone):
 
     assert phone.world.do(due_organizations_now) == [phone.id]
     done = phone.world.do(late)
-    assert (done.ended, phone.row(call_id).end_cause) == (1, "credit_gone")
+    assert (done.ended, phone.row(call_id).end_cause) == (1, "insufficient_funds")
 
 
 def due_organizations_now(session, now):

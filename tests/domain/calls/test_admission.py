@@ -18,7 +18,13 @@ from tests.world import make_organization
 
 
 def nothing_stays(line):
-    return line.calls() == [] and line.cents()[1] == 0
+    """Nothing but the refusals: no hold, no price, and nothing to do."""
+    refused = all(
+        (call.status, call.settled_by, call.cost_micros, call.tick_at)
+        == ("refused",) * 2 + (0, None)
+        for call in line.calls()
+    )
+    return refused and line.cents()[1] == 0
 
 
 # Let in

@@ -59,18 +59,6 @@ def test_a_call_that_asked_says_nothing_against_its_door(line):
     assert line.alerts("door_unasked") == []
 
 
-def test_a_call_that_was_refused_says_nothing_against_its_door(shared, org):
-    # Given a call that asked, was refused, and so left no row
-    line = Line(shared, org, cents=0)
-    assert line.admit(external_id=name(line)).refusal == "INSUFFICIENT_FUNDS"
-    # When its end is told, which is the first word of it
-    line.report(name(line), 0, later(1), never_connected=True)
-    assert line.alerts("door_unasked") == []
-    # Then one that is connected without asking is told of all the same
-    line.hear(name(line, "w"), "in_progress", later(2))
-    assert len(line.alerts("door_unasked")) == 1
-
-
 @pytest.mark.parametrize("word", ["queued", "ringing"])
 def test_one_that_does_not_talk_yet_may_still_ask(line, word):
     assert not line.hear(name(line), word)
@@ -91,7 +79,7 @@ def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
     line = Line(shared, org, cents=0)
     line.hear(name(line), "in_progress")
     call = the_call(line)
-    assert (call.end_cause, call.tick_at, line.hold(call.id)) == ("credit_gone", None, None)
+    assert (call.end_cause, call.tick_at, line.hold(call.id)) == ("insufficient_funds", None, None)
     assert line.jobs("end_call") == [call.id]
     line.report(call, 4, later(4))
     assert line.cents() == (0, 0, 4)
@@ -108,7 +96,7 @@ def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
 def test_one_of_a_frozen_organization_ends_for_that(line):
     line.freeze()
     line.hear(name(line), "in_progress")
-    assert the_call(line).end_cause == "wallet_frozen"
+    assert the_call(line).end_cause == "frozen_wallet"
     assert line.cents() == (100, 0, 0)
 
 
@@ -267,7 +255,7 @@ def test_a_call_that_was_given_up_and_talks_ends_with_a_freeze(line, how):
     ours = given_up(line, how)
     line.hear(name(line), "in_progress", later(940), **ours)
     line.freeze_by_hand(later(941))
-    assert line.call().end_cause == "wallet_frozen"
+    assert line.call().end_cause == "frozen_wallet"
 
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])

@@ -51,7 +51,7 @@ def ending(line):
 def test_an_end_is_decided_once_whatever_else_would_end_it(ending):
     assert not ending.decide("c1", later(1))
     assert (
-        ending.do(lambda s: endings.end_live_calls(s, ending.id, EndCause.WALLET_FROZEN, later(2)))
+        ending.do(lambda s: endings.end_live_calls(s, ending.id, EndCause.FROZEN_WALLET, later(2)))
         == 0
     )
     call = ending.call()
@@ -237,7 +237,7 @@ def causes(line):
 
 def test_a_freeze_by_hand_ends_all_live_calls(three):
     three.freeze_by_hand(later(1))
-    assert causes(three) == ["wallet_frozen", "wallet_frozen", None]
+    assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
     assert three.jobs("end_call") == ["c1", "c2"]
     assert apply(three).calls_ended == 0
 
@@ -255,14 +255,14 @@ def test_an_end_that_is_only_reported_lets_them_run_on_their_hold(three):
     three.hear(three.call("c1"), "in_progress", later(1))
     three.tick(later(6))
     assert three.hold("c1").extensions == 0
-    assert three.call("c1").end_cause == "wallet_frozen"
-    assert three.call("c2").end_cause == "wallet_frozen"
+    assert three.call("c1").end_cause == "frozen_wallet"
+    assert three.call("c2").end_cause == "frozen_wallet"
 
 
 def test_another_freeze_beside_a_reported_end_ends_them(three):
     tell(three.database, subscription_of(three), closing=True, now=later(1))
     three.freeze_by_hand(later(2))
-    assert causes(three) == ["wallet_frozen", "wallet_frozen", None]
+    assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
 
 
 def test_nothing_available_lets_them_run_on_their_hold(three):

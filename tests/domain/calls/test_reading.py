@@ -260,7 +260,7 @@ def test_organizations_are_told_apart_and_another_has_none(line, other):
 
 def test_the_times_of_an_ending_are_told_in_milliseconds():
     call = Call(
-        end_cause=EndCause.CREDIT_GONE,
+        end_cause=EndCause.INSUFFICIENT_FUNDS,
         end_decided_at=T0,
         end_told_at=after(T0, 0.1234),
         ended_seen_at=after(T0, 1.9996),

@@ -58,6 +58,7 @@ def crowd(shared, shared_urls):
         (lambda s, org: find_call(s, "crowd5005", org), _FEW),
         (lambda s, org: find_call(s, "visit5005", org), _FEW),
         (lambda s, org: list_calls(s), _FEW),
+        (lambda s, org: list_calls(s, refused_since=T0), _FEW),
         (lambda s, org: list_calls(s, live=False, unsettled=True), _FEW),
         (lambda s, org: list_calls(s, **OWN, organization_id=org), _FEW),
         (lambda s, org: list_calls(s, **OWN, organization_id=org, after=f"{org}/crowd1005"), _FEW),
@@ -65,7 +66,8 @@ def crowd(shared, shared_urls):
         (lambda s, org: reading.costs_by_day(s, organization_id=org, **SUNDAY), _FEW),
         (lambda s, org: reading.costs_by_day(s, **SUNDAY), _A_FEW_EACH),
     ],
-    ids=["id", "vapi", "visit", "sid", "own-id", "own-visit", "live", "unsettled", "own", "page",
+    ids=["id", "vapi", "visit", "sid", "own-id", "own-visit", "live", "refused",
+         "unsettled", "own", "page",
          "since", "own-day", "day"],
 )  # fmt: skip
 def test_what_is_asked_for_is_read_and_not_all_calls(crowd, shared, asked, pages_max):

@@ -67,7 +67,7 @@ def test_what_cannot_be_charged_is_owed_freezes_is_told_and_ends_the_other_calls
     # And the check of posture that follows ends the other
     assert staged(reserved.database, reserved.id, "enforce_organization")
     reserved.do(lambda s: posture.apply_posture(s, reserved.id, later(121)))
-    assert reserved.call("c2").end_cause == "wallet_frozen"
+    assert reserved.call("c2").end_cause == "frozen_wallet"
     # And money that comes in pays what is owed, and lifts it
     reserved.pay(50)
     assert standing(reserved.database, reserved.id) == set()

@@ -43,7 +43,11 @@ def test_a_call_is_looked_at_when_its_hold_is_nearly_used_up_and_not_before(line
     # And then it ends, with what it may still talk until it does left over
     assert line.tick(later(93)) == Ticked(ended=1)
     call = line.call(call_id)
-    assert (call.end_cause, call.end_decided_at, call.tick_at) == ("credit_gone", later(93), None)
+    assert (call.end_cause, call.end_decided_at, call.tick_at) == (
+        "insufficient_funds",
+        later(93),
+        None,
+    )
     assert line.jobs("end_call") == [call_id]
     assert line.timeline(call_id) == ["reserved", "end_decided"]
     assert not due(line, later(10_000))
@@ -111,7 +115,7 @@ def test_a_frozen_wallet_gives_nothing_more_and_ends_calls_for_that(line):
     call_id = line.let_in()
     line.freeze(later(10))
     assert line.tick(later(53)) == Ticked(ended=1)
-    assert line.call(call_id).end_cause == "wallet_frozen"
+    assert line.call(call_id).end_cause == "frozen_wallet"
     assert line.hold(call_id).extensions == 0
 
 
@@ -122,14 +126,14 @@ def test_a_freeze_that_is_overridden_does_not(line, shared):
     override(shared, line.id, later(100))
     assert line.tick(later(53)) == Ticked(extended=1)
     assert line.tick(later(113)) == Ticked(ended=1)
-    assert line.call(call_id).end_cause == "wallet_frozen"
+    assert line.call(call_id).end_cause == "frozen_wallet"
 
 
 def test_a_call_whose_hold_is_gone_ends(line):
     call_id = line.let_in()
     release(line.database, line.id, call_id)
     assert line.tick(T0) == Ticked(ended=1)
-    assert line.call(call_id).end_cause == "credit_gone"
+    assert line.call(call_id).end_cause == "insufficient_funds"
 
 
 def test_a_hold_that_has_grown_past_all_bounds_ends_its_call(line):
@@ -144,7 +148,7 @@ def test_a_hold_that_has_grown_past_all_bounds_ends_its_call(line):
         done = line.tick(later(now))
     assert done.ended == 1
     assert line.hold(call_id).reserved_micros == 960 * RATE_MICROS_MAX
-    assert line.call(call_id).end_cause == "credit_gone"
+    assert line.call(call_id).end_cause == "insufficient_funds"
 
 
 def test_an_ending_call_is_neither_metered_nor_paid_for(line):

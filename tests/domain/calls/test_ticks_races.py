@@ -54,7 +54,7 @@ def test_a_tick_behind_a_freeze_ends_the_call_for_it(shared, shared_urls, talkin
         wallets.freeze(session, talking.id, "manual", by="ann", why="test", now=later(53))
 
     assert behind(shared, shared_urls, freeze, talking, later(53)) == Ticked(ended=1)
-    assert talking.call(talking.call_id).end_cause == "wallet_frozen"
+    assert talking.call(talking.call_id).end_cause == "frozen_wallet"
 
 
 def test_a_tick_behind_a_report_leaves_the_call_alone(shared, shared_urls, talking):

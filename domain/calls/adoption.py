@@ -1,0 +1,147 @@
+"""Calls that did not ask us are adopted: made known, held for and metered, or ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallDirection, CallStatus, EndCause
+from base.facts import CallFacts
+from base.ids import new_id
+from db.call_models import Call, CallDoor
+from db.locks import lock_wallet
+from db.models import Wallet
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.endings import decide_ending
+from domain.calls.metering import first_step_seconds
+from domain.calls.opening import open_call, write_call
+from domain.calls.pairing import find_reported, is_anothers
+from domain.calls.rates import Rate, rate_for
+from domain.calls.rows import note
+from domain.calls.terms import terms_of
+
+
+def adopt(
+    session: Session, facts: CallFacts, now: datetime, *, refused: Call | None = None
+) -> Call | None:
+    """Make known a call that did not ask us, or one that was refused and goes on all the same.
+
+    None, and an alert, if it belongs to no organization, or if its organization has no rate. Locks
+    the wallet, then the call.
+    """
+    door = find_door(
+        session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
+    )
+    if refused is not None:
+        organization_id: str | None = refused.organization_id
+    else:
+        organization_id = door.organization_id if door is not None else _let_in_by(session, facts)
+    wallet = None if organization_id is None else lock_wallet(session, organization_id)
+    if organization_id is None or wallet is None:
+        _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
+        return None
+    # Under the wallet's lock: another message may have been first.
+    known = find_reported(session, facts)
+    if known is not None and known.status != CallStatus.REFUSED:
+        return known
+    direction = facts.direction or CallDirection.INBOUND
+    rate = rate_for(session, organization_id, direction, None)
+    if rate is None:
+        _tell_unknown(session, organization_id, facts, "no rate", now)
+        return None
+    call = known or _new_call(session, organization_id, door, facts, direction)
+    if facts.status is CallStatus.ENDED:
+        write_call(session, call, rate, wallet.currency, now)
+    else:
+        _hold_or_end(session, call, wallet, rate, now)
+    note(session, call, "adopted", now, "refused, but it goes on" if known else "it did not ask us")
+    for whose in (None, organization_id):
+        clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
+    # A report of a call that was never connected is no proof that its number does not ask: the
+    # refusal of a version before 0003 is not remembered.
+    if known is None and not call.fail_open and not facts.never_connected:
+        _tell_unasked(session, call, facts, now)
+    return call
+
+
+def _hold_or_end(session: Session, call: Call, wallet: Wallet, rate: Rate, now: datetime) -> None:
+    """Write the row of a call that lives, with its hold. End it if the ledger refuses the hold."""
+    step = first_step_seconds(rate, terms_of(session, wallet.organization_id))
+    # It talks already, so it gets what there is; where there is nothing, the ledger says why.
+    paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
+    seconds = min(step, paid) or step
+    outcome = open_call(session, call, rate, wallet.currency, seconds=seconds, now=now)
+    if not outcome.ok:
+        # It lives all the same, so it is known, and ended: what it costs by then is billed.
+        write_call(session, call, rate, wallet.currency, now)
+        frozen = outcome.outcome == "FROZEN_WALLET"
+        cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS
+        decide_ending(session, call, cause, now)
+
+
+def _let_in_by(session: Session, facts: CallFacts) -> str | None:
+    """Let in while our database was away, by a number that no message names, it bears our own word.
+
+    Only one that rang in can be: a browser that begins a call gives along what it likes.
+    """
+    rang_in = facts.direction in (None, CallDirection.INBOUND)
+    if facts.call_id is None or not rang_in or is_anothers(session, facts):
+        return None
+    return facts.organization_id
+
+
+def _new_call(
+    session: Session,
+    organization_id: str,
+    door: CallDoor | None,
+    facts: CallFacts,
+    direction: CallDirection,
+) -> Call:
+    # One that was let in while our database was away bears the id that it was given then; whoever
+    # dials twice for one of our calls gives it along twice, and the second is a call of its own.
+    let_in = (
+        facts.organization_id == organization_id
+        and facts.call_id is not None
+        and session.get(Call, (organization_id, facts.call_id)) is None
+    )
+    return Call(
+        organization_id=organization_id,
+        id=facts.call_id if let_in else new_id("call"),
+        provider_call_id=facts.external_id,
+        twilio_account_sid=twilio_account_of(session, door),
+        direction=direction,
+        fail_open=let_in,
+    )
+
+
+def _tell_unasked(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    raise_alert(
+        session,
+        AlertKind.DOOR_UNASKED,
+        call.organization_id,
+        facts.phone_number_id or facts.assistant_id or facts.external_id,
+        severity=Severity.WARNING,
+        details={"call": call.id, "direction": call.direction},
+        now=now,
+    )
+
+
+def _tell_unknown(
+    session: Session, organization_id: str | None, facts: CallFacts, why: str, now: datetime
+) -> None:
+    raise_alert(
+        session,
+        AlertKind.CALL_UNKNOWN,
+        organization_id,
+        facts.external_id,
+        severity=Severity.CRITICAL,
+        details={
+            "why": why,
+            "assistant": facts.assistant_id,
+            "phone_number": facts.phone_number_id,
+            "status": facts.status,
+        },
+        now=now,
+    )
