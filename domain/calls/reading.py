@@ -144,9 +144,11 @@ def list_calls(
     statement = select(Call)
     if live:
         # As the partial index calls_live says it.
-        is_live = and_(Call.status != CallStatus.ENDED, Call.settled_at.is_(None))
-        recent = and_(Call.status == CallStatus.REFUSED, Call.created_at >= refused_since)
-        statement = statement.where(is_live if refused_since is None else or_(is_live, recent))
+        is_live: ColumnElement[bool] = and_(Call.status != CallStatus.ENDED, Call.settled_at.is_(None))
+        if refused_since is not None:
+            recent = and_(Call.status == CallStatus.REFUSED, Call.created_at >= refused_since)
+            is_live = or_(is_live, recent)
+        statement = statement.where(is_live)
     if unsettled:
         statement = statement.where(Call.settled_at.is_(None))
     if status is CallStatus.REFUSED:

@@ -217,7 +217,7 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
 def test_a_call_is_ended_by_hand_once(call, run):
     assert "is being ended" in told(run, "call", "end", call, "--why", "a complaint")
     assert "already" in told(run, "call", "end", call, "--why", "a complaint")
-    assert data(run, "call", "show", call)["we ended it for"] == "operator"
+    assert data(run, "call", "show", call)["we ended it for"] == "OPERATOR"
 
 
 def test_a_call_is_settled_by_hand_and_adds_to_the_costs(call, org, run, database):

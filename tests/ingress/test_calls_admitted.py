@@ -75,7 +75,8 @@ def test_the_sandbox_obeys_the_answer(caller, ingress):
 def test_without_money_for_ten_seconds_it_is_refused_aloud(world, ingress, micros):
     caller = Caller(world, micros=micros)
     assert send(ingress, caller.message("assistant-request")).json() == REFUSED
-    assert (caller.calls(), caller.holds()) == ([], [])
+    assert [one.refusal for one in caller.calls()] == ["INSUFFICIENT_FUNDS"]
+    assert caller.holds() == []
 
 
 def test_with_money_for_just_ten_seconds_it_is_let_in(world, ingress):

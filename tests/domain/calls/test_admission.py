@@ -178,7 +178,7 @@ def test_whoever_may_not_spend_is_refused_in_the_organizations_words_and_nothing
     made = line.admit()
     assert (made.refusal, made.text) == (code, "Please top up first.")
     assert (made.organization_id, made.call_id) == (line.id, None)
-    assert line.calls() == []
+    assert [call.refusal for call in line.calls()] == [code]
     assert everything(line.database, line.id) == before
 
 

@@ -136,7 +136,7 @@ def test_a_call_that_does_not_end_is_told_to_a_person_once_and_cleared_by_its_en
     for _ in range(3):
         end(ending, begin(ending), ["end"])
     (alert,) = ending.alerts("call_not_ended")
-    assert (alert.severity, alert.details["cause"]) == ("critical", "operator")
+    assert (alert.severity, alert.details["cause"]) == ("critical", "OPERATOR")
     assert ending.hold().status == "open"
     ending.hear(ending.call(), "ended", later(60))
     assert ending.alerts("call_not_ended") == []

@@ -163,4 +163,4 @@ def test_calls_let_in_while_the_wallet_is_ticked_and_frozen_all_end(line):
     # Then whichever was let in before it ends, and no other was
     let_in = {one.call_id for one in results if getattr(one, "refusal", "") is None}
     assert {one for one in let_in if one} == set(line.jobs("end_call"))
-    assert {call.id for call in line.calls()} == let_in
+    assert {call.id for call in line.calls() if call.status != "refused"} == let_in
