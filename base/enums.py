@@ -93,6 +93,17 @@ class CallStatus(StrEnum):
     REFUSED = "refused"
 
 
+class CallOrigin(StrEnum):
+    """How a call became known to us."""
+
+    #: It asked us whether it may begin.
+    ADMITTED = "admitted"
+    #: The company's backend reserved for it.
+    RESERVED = "reserved"
+    #: A provider report told of it first.
+    ADOPTED = "adopted"
+
+
 class CallDirection(StrEnum):
     INBOUND = "inbound"
     OUTBOUND = "outbound"
@@ -108,10 +119,12 @@ class EndCause(StrEnum):
     OPERATOR = "operator"
     #: The company had settled it, and somebody talks all the same.
     SETTLED = "settled"
+    #: Its number or assistant belongs to other organizations than the one that reserved for it.
+    FOREIGN_NUMBER = "foreign_number"
 
     @classmethod
     def _missing_(cls, value: object) -> EndCause | None:
-        """Read what versions before 0003 stored, which may still be written during a rollout."""
+        """Read what versions before 0004 stored, which may still be written during a rollout."""
         old = {"credit_gone": cls.INSUFFICIENT_FUNDS, "wallet_frozen": cls.FROZEN_WALLET}
         return old.get(str(value))
 

@@ -83,9 +83,11 @@ class CallFacts:
     #: The two parties' numbers, masked already: their last digits alone.
     our_party: str | None = None
     their_party: str | None = None
-    #: What we gave the provider along when the call was admitted.
+    #: Our ids, from the metadata that the provider was given when the call began.
     organization_id: str | None = None
     call_id: str | None = None
+    #: What proves that the two ids were given by us, or by the company's backend.
+    pairing_token: str | None = None
     #: The provider's own instants.
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Text
+from sqlalchemy import BigInteger, FetchedValue, ForeignKey, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,6 +28,9 @@ class Call(Base):
     appointment_id: Mapped[str | None]
     status: Mapped[str]
     refusal: Mapped[str | None]
+    origin: Mapped[str | None]
+    pairing_token: Mapped[str | None]
+    merged_into: Mapped[str | None]
     fail_open: Mapped[bool] = mapped_column(default=False)
     currency: Mapped[str]
     micros_per_minute: Mapped[int] = mapped_column(BigInteger)
@@ -106,6 +109,7 @@ class CallTerms(Base):
     set_by: Mapped[str]
     set_why: Mapped[str]
     set_at: Mapped[datetime]
+    fail_open_key: Mapped[str] = mapped_column(server_default=FetchedValue())
 
 
 class CallDoor(Base):

@@ -79,6 +79,11 @@ class AlertKind(StrEnum):
     SUBACCOUNT_DRIFTED = "subaccount_drifted"
     #: A subaccount (the subject) cannot be brought in line: missing, closed, suspended by Twilio.
     SUBACCOUNT_UNUSABLE = "subaccount_unusable"
+    #: A call (the subject) was charged twice, under a reservation and as one that did not ask us.
+    CALL_CHARGED_TWICE = "call_charged_twice"
+    #: An organization reserved a call (the provider's id is the subject) that is another's, by its
+    #: number or its assistant.
+    CALL_FOREIGN = "call_foreign"
 
 
 class Severity(StrEnum):

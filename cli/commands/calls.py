@@ -230,6 +230,7 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
     return {
         **_line(call, now),
         "vapi": call.provider_call_id,
+        "also": ", ".join(seen.merged) or None,
         "twilio": call.twilio_call_sid,
         "appointment": call.appointment_id,
         "our number": call.our_party,

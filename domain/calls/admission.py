@@ -11,8 +11,8 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, HoldStatus
-from base.facts import CallAsk, PredialAsk
+from base.enums import CallOrigin, CallStatus, HoldStatus
+from base.facts import CallAsk, CallFacts, PredialAsk
 from base.ids import new_id
 from base.masking import last_digits
 from db.call_models import Call, CallDoor
@@ -20,6 +20,7 @@ from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from domain import holds
 from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.foreign import give_up_reservation
 from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
 from domain.calls.opening import open_call, write_refused
 from domain.calls.rates import Rate, rate_for
@@ -76,6 +77,7 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         return Admission(None, None, "UNKNOWN_DOOR", _UNKNOWN_TEXT)
     organization_id = door.organization_id
     terms = terms_of(session, organization_id)
+    _take_over(session, ask, organization_id, now)
     wallet = lock_wallet(session, organization_id)
     try:
         # Under the wallet's lock: the same request twice at once is one call.
@@ -204,6 +206,17 @@ def _let_in(
     return call
 
 
+def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> None:
+    """Take a call from another organization that reserved it: this one's number is called."""
+    call = call_of_provider(session, ask.external_id)
+    if call is None or call.organization_id == owner or call.origin != CallOrigin.RESERVED:
+        return
+    facts = CallFacts(
+        ask.external_id, None, assistant_id=ask.assistant_id, phone_number_id=ask.phone_number_id
+    )
+    give_up_reservation(session, call, owner, facts, now)
+
+
 def _was_refused(call: Call, organization_id: str) -> bool:
     return call.status == CallStatus.REFUSED and call.organization_id == organization_id
 
@@ -216,6 +229,7 @@ def _row_of(session: Session, ask: CallAsk, organization_id: str) -> Call:
         id=new_id("call"),
         provider_call_id=ask.external_id,
     )
+    call.origin = CallOrigin.ADMITTED
     call.twilio_call_sid = ask.twilio_call_sid
     call.direction = ask.direction
     call.our_party = last_digits(ask.our_number)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.enums import CallDirection, CallStatus, EndCause
+from base.enums import CallDirection, CallOrigin, CallStatus, EndCause
 from base.facts import CallFacts
 from base.ids import new_id
 from db.call_models import Call, CallDoor
@@ -14,12 +14,13 @@ from db.locks import lock_wallet
 from db.models import Wallet
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.double_charges import NO_DIRECTION
 from domain.calls.endings import decide_ending
 from domain.calls.metering import first_step_seconds
 from domain.calls.opening import open_call, write_call
-from domain.calls.pairing import find_reported, is_anothers
+from domain.calls.pairing import find_reported, let_in_by
 from domain.calls.rates import Rate, rate_for
-from domain.calls.rows import note
+from domain.calls.rows import mark_odd, note
 from domain.calls.terms import terms_of
 
 
@@ -37,13 +38,13 @@ def adopt(
     if refused is not None:
         organization_id: str | None = refused.organization_id
     else:
-        organization_id = door.organization_id if door is not None else _let_in_by(session, facts)
+        organization_id = door.organization_id if door is not None else let_in_by(session, facts)
     wallet = None if organization_id is None else lock_wallet(session, organization_id)
     if organization_id is None or wallet is None:
         _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
         return None
     # Under the wallet's lock: another message may have been first.
-    known = find_reported(session, facts)
+    known = find_reported(session, facts, now)
     if known is not None and known.status != CallStatus.REFUSED:
         return known
     direction = facts.direction or CallDirection.INBOUND
@@ -60,7 +61,7 @@ def adopt(
     for whose in (None, organization_id):
         clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
     # A report of a call that was never connected is no proof that its number does not ask: the
-    # refusal of a version before 0003 is not remembered.
+    # refusal of a version before 0004 is not remembered.
     if known is None and not call.fail_open and not facts.never_connected:
         _tell_unasked(session, call, facts, now)
     return call
@@ -81,17 +82,6 @@ def _hold_or_end(session: Session, call: Call, wallet: Wallet, rate: Rate, now: 
         decide_ending(session, call, cause, now)
 
 
-def _let_in_by(session: Session, facts: CallFacts) -> str | None:
-    """Let in while our database was away, by a number that no message names, it bears our own word.
-
-    Only one that rang in can be: a browser that begins a call gives along what it likes.
-    """
-    rang_in = facts.direction in (None, CallDirection.INBOUND)
-    if facts.call_id is None or not rang_in or is_anothers(session, facts):
-        return None
-    return facts.organization_id
-
-
 def _new_call(
     session: Session,
     organization_id: str,
@@ -99,21 +89,25 @@ def _new_call(
     facts: CallFacts,
     direction: CallDirection,
 ) -> Call:
-    # One that was let in while our database was away bears the id that it was given then; whoever
-    # dials twice for one of our calls gives it along twice, and the second is a call of its own.
-    let_in = (
-        facts.organization_id == organization_id
-        and facts.call_id is not None
-        and session.get(Call, (organization_id, facts.call_id)) is None
-    )
-    return Call(
+    """Make the row of an adopted call, under an id of ours that nobody could know before.
+
+    A call that was let in while the database did not answer has the id that it was given then.
+    """
+    was_let_in = let_in_by(session, facts) == organization_id
+    is_free = was_let_in and session.get(Call, (organization_id, facts.call_id or "")) is None
+    call = Call(
         organization_id=organization_id,
-        id=facts.call_id if let_in else new_id("call"),
+        id=facts.call_id if is_free else new_id("call"),
         provider_call_id=facts.external_id,
         twilio_account_sid=twilio_account_of(session, door),
         direction=direction,
-        fail_open=let_in,
+        origin=CallOrigin.ADMITTED if was_let_in else CallOrigin.ADOPTED,
+        fail_open=was_let_in,
+        oddities=[],
     )
+    if facts.direction is None and not was_let_in:
+        mark_odd(call, NO_DIRECTION)
+    return call
 
 
 def _tell_unasked(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:

@@ -1,42 +1,98 @@
-"""Pairing: which of our calls a provider's report is about, by the provider's id or by ours."""
+"""Pairing: which of our calls a provider's report is about, and what proves it.
+
+A report is about a call of ours by the provider's id, or by our ids with the token that proves that
+the company, or we, gave them along. Whoever starts a call in a browser can write any ids, so that a
+web call is never paired by them.
+"""
 
 from __future__ import annotations
 
+import hmac
+import secrets
+from datetime import datetime
+from hashlib import sha256
+
 from sqlalchemy.orm import Session
 
+from base.enums import CallDirection
 from base.facts import CallFacts
-from db.call_models import Call
+from db.call_models import Call, CallTerms
 from db.locks import lock_call, lock_wallet
-from domain.calls.doors import leads_elsewhere
-from domain.calls.rows import call_of_provider
+from domain.calls.foreign import give_up_reservation, is_foreign, owner_of
+from domain.calls.rows import FOREIGN_NUMBER, call_of_provider
+
+_TOKEN_BYTES = 24
 
 
-def find_reported(session: Session, facts: CallFacts) -> Call | None:
-    """Find the call that a report is about, and lock it after its wallet."""
-    known = call_of_provider(session, facts.external_id)
-    if known is not None:
-        return _locked(session, known.organization_id, known.id)
-    if not facts.organization_id or not facts.call_id or is_anothers(session, facts):
-        return None
-    named = _locked(session, facts.organization_id, facts.call_id)
-    if named is None or named.provider_call_id not in (None, facts.external_id):
-        return None
-    return named
+def new_pairing_token() -> str:
+    """Make a token that cannot be guessed: 32 characters that need no quoting."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def is_anothers(session: Session, facts: CallFacts) -> bool:
-    """Return whether a report names a number or an assistant of another organization than its ids.
+def fail_open_token(key: str, organization_id: str, call_id: str, provider_call_id: str) -> str:
+    """Sign the ids of a call that is let in without the database, for that call alone."""
+    named = "\0".join((organization_id, call_id, provider_call_id))
+    return hmac.new(key.encode(), named.encode(), sha256).hexdigest()
 
-    Whoever begins a call may give any ids along, but cannot choose whose number or assistant it is.
+
+def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | None:
+    """Find the call that a report is about, and lock it after its wallet.
+
+    A reservation whose report names another organization's number or assistant is given up, so that
+    its owner pays: see domain/calls/foreign.
     """
-    return leads_elsewhere(
-        session,
-        facts.organization_id,
-        assistant_id=facts.assistant_id,
-        phone_numbers=(facts.phone_number_id,),
+    found = call_of_provider(session, facts.external_id)
+    if found is None:
+        found = _reservation_named(session, facts)
+    if found is None:
+        return None
+    if is_foreign(session, found, facts):
+        return give_up_reservation(session, found, owner_of(session, facts), facts, now)
+    lock_wallet(session, found.organization_id)
+    call = lock_call(session, found.organization_id, found.id)
+    # Under the lock: it may have been paired otherwise meanwhile.
+    if call is None or (call.provider_call_id != facts.external_id and not _fits(call, facts)):
+        return None
+    return call
+
+
+def let_in_by(session: Session, facts: CallFacts) -> str | None:
+    """Return the organization that let a call in while the database did not answer, if one did.
+
+    Its metadata proves that, for this call of the provider's alone; no web call is believed.
+    """
+    if facts.direction not in (None, CallDirection.INBOUND):
+        return None
+    if not (facts.organization_id and facts.call_id and facts.pairing_token):
+        return None
+    terms = session.get(CallTerms, facts.organization_id, populate_existing=True)
+    if terms is None:
+        return None
+    expected = fail_open_token(
+        terms.fail_open_key, facts.organization_id, facts.call_id, facts.external_id
     )
+    return facts.organization_id if _same(expected, facts.pairing_token) else None
 
 
-def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
-    lock_wallet(session, organization_id)
-    return lock_call(session, organization_id, call_id)
+def _reservation_named(session: Session, facts: CallFacts) -> Call | None:
+    if not (facts.organization_id and facts.call_id and facts.pairing_token):
+        return None
+    key = (facts.organization_id, facts.call_id)
+    named = session.get(Call, key, populate_existing=True)
+    return named if named is not None and _fits(named, facts) else None
+
+
+def _fits(call: Call, facts: CallFacts) -> bool:
+    """Return whether a report may be paired with a reservation by its ids and its token."""
+    is_open = (
+        call.provider_call_id is None
+        and call.merged_into is None
+        and call.refusal != FOREIGN_NUMBER
+    )
+    fits = facts.direction in (None, call.direction) and facts.direction != CallDirection.WEB
+    token = call.pairing_token
+    return is_open and fits and token is not None and _same(token, facts.pairing_token or "")
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

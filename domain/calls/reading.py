@@ -16,7 +16,7 @@ from base.enums import CallStatus
 from base.outcomes import Refused
 from db.call_models import Call, CallTimeline
 from db.models import CallHold, Wallet, WalletEntry
-from domain.calls.rows import NEVER_BEGUN, CallNotFound
+from domain.calls.rows import NEVER_BEGUN, CallNotFound, holds_of, merged_ids, resolve_merged
 
 #: Calls on one page, and days of one report, at most.
 PAGE_MAX = 500
@@ -64,22 +64,26 @@ class CostsOfDay:
 
 @dataclass(frozen=True)
 class CallSeen:
-    """One call with its hold, what it moved in its wallet, and what happened to it."""
+    """One call with its hold, what it moved in its wallet, and what happened to it.
+
+    Of a call that reservations were merged into, also what moved and happened under their ids.
+    """
 
     call: Call
     hold: CallHold | None
     entries: list[WalletEntry]
     timeline: list[CallTimeline]
+    merged: list[str]
 
 
 def find_call(
     session: Session, any_id: str, organization_id: str | None = None, *, alone: bool = False
 ) -> Call | None:
-    """This function will give the call that has this id: ours, Vapi's, Twilio's, or the newest of
-    the appointment that it is.
+    """Find the call with an id: ours, Vapi's, Twilio's, or the newest call of an appointment.
 
-    Our ids and appointments are unique within an organization only. `alone` is for whoever acts on
-    what is found: an appointment with several calls is refused as well. Raises: CallNotUnique.
+    The id of a merged reservation finds the call that it became. Our ids and appointments are
+    unique within an organization only. With `alone`, for a caller that acts on the call, an
+    appointment with several calls is refused as well. Raises: CallNotUnique.
     """
     if not 0 < len(any_id) <= _ID_LENGTH_MAX or "\0" in any_id:
         return None
@@ -90,35 +94,37 @@ def find_call(
         found.sort(key=lambda call: call.id != any_id)
     else:
         found = _newest_first(session, Call.appointment_id == any_id, organization_id)
-        if alone and len(found) > 1:
+        if alone and len({call.merged_into or call.id for call in found}) > 1:
             raise CallNotUnique(any_id, found)
     if len({call.organization_id for call in found}) > 1:
         raise CallNotUnique(any_id, found)
-    return found[0] if found else None
+    return resolve_merged(session, found[0]) if found else None
 
 
 def see_call(session: Session, call: Call) -> CallSeen:
-    """This function will give a call with its hold, its entries and its timeline."""
-    key = (call.organization_id, call.id)
-    hold = session.get(CallHold, key, populate_existing=True)
+    """Return a call with its hold, its entries and its timeline."""
+    merged = merged_ids(session, call)
+    ids = [call.id, *merged]
+    all_holds = holds_of(session, call, merged)
     # Entries have no index by key, but bear the very instant at which what wrote them settled.
-    settled = {at for at in (call.settled_at, hold.settled_at if hold else None) if at}
+    settled = {at for at in (call.settled_at, *(one.settled_at for one in all_holds)) if at}
     entries = session.scalars(
         select(WalletEntry)
         .where(
             WalletEntry.organization_id == call.organization_id,
             WalletEntry.created_at.in_(settled),
-            WalletEntry.operation_key.in_([f"call:{call.id}:{end}" for end in _ENTRY_KEYS]),
+            WalletEntry.operation_key.in_([f"call:{one}:{e}" for one in ids for e in _ENTRY_KEYS]),
         )
         .order_by(WalletEntry.entry_no)
         .execution_options(populate_existing=True)
     )
     timeline = session.scalars(
         select(CallTimeline)
-        .where(tuple_(CallTimeline.organization_id, CallTimeline.call_id) == key)
+        .where(CallTimeline.organization_id == call.organization_id, CallTimeline.call_id.in_(ids))
         .order_by(CallTimeline.id)
     )
-    return CallSeen(call, hold, list(entries), list(timeline))
+    hold = next((one for one in all_holds if one.call_id == call.id), None)
+    return CallSeen(call, hold, list(entries), list(timeline), merged)
 
 
 def list_calls(
@@ -141,10 +147,12 @@ def list_calls(
     """
     if not (live or unsettled or organization_id or since):
         raise UnboundedList
-    statement = select(Call)
+    statement = select(Call).where(Call.merged_into.is_(None))
     if live:
         # As the partial index calls_live says it.
-        is_live: ColumnElement[bool] = and_(Call.status != CallStatus.ENDED, Call.settled_at.is_(None))
+        is_live: ColumnElement[bool] = and_(
+            Call.status != CallStatus.ENDED, Call.settled_at.is_(None)
+        )
         if refused_since is not None:
             recent = and_(Call.status == CallStatus.REFUSED, Call.created_at >= refused_since)
             is_live = or_(is_live, recent)
@@ -186,8 +194,8 @@ def costs_by_day(
 ) -> list[CostsOfDay]:
     """Add up the settled calls of each organization and day, the oldest first.
 
-    A call that was refused, or withdrawn before anybody was admitted, does not count. Bounds:
-    DAYS_MAX days, including both ends.
+    A call that was refused, or withdrawn before anybody was admitted, does not count; a merged
+    reservation counts as the call that it became. Bounds: DAYS_MAX days, including both ends.
     """
     day = cast(func.timezone("UTC", Call.created_at), Date)
     statement = (
@@ -203,6 +211,7 @@ def costs_by_day(
         .where(
             Call.created_at >= datetime.combine(first_day, time.min, UTC),
             Call.created_at <= datetime.combine(last_day, time.max, UTC),
+            Call.merged_into.is_(None),
             # Of settled calls only: the comparison is not true of NULL.
             Call.settled_by.not_in(NEVER_BEGUN),
         )

@@ -1,6 +1,7 @@
-"""What is set aside for a call that goes out, when the company's backend asks for it.
+"""Reservations: what the company's backend sets aside for an outgoing call.
 
-The call is dialled elsewhere: here it is made known, held for, and metered once it talks.
+The call is dialled elsewhere. Here it is made known, held for, and metered once somebody talks. It
+is paired with the provider's call by that one's id, now or later, or by a token in its metadata.
 """
 
 from __future__ import annotations
@@ -10,24 +11,31 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.enums import CallDirection
+from base.enums import CallDirection, CallOrigin
 from base.masking import last_digits
 from db.call_models import Call
 from db.locks import lock_wallet
-from domain.calls.opening import hold_for, open_call
+from db.models import Wallet
+from domain.calls.merging import PairedOtherwise, may_merge, pair
+from domain.calls.opening import hold_for, open_call, write_call
+from domain.calls.pairing import new_pairing_token
 from domain.calls.rates import rate_for
-from domain.calls.rows import call_of_provider, rate_of
+from domain.calls.rows import call_of_provider, rate_of, resolve_merged
 from domain.calls.terms import DURATION_SECONDS_MAX
 from domain.ledger import WalletOutcome
 from domain.posture import can_send
 
+#: The longest id of a call, in characters.
+_ID_LENGTH_MAX = 64
+
 
 @dataclass(frozen=True)
 class Reserved:
-    """What came of reserving for a call that is made by the company's backend."""
+    """A reservation's outcome, and its call: that of a merged one is the call it became."""
 
     outcome: WalletOutcome
     call: Call | None
+    pairing_token: str = ""
 
 
 def reserve_for_call(
@@ -41,34 +49,64 @@ def reserve_for_call(
     number: str | None = None,
     appointment_id: str | None = None,
 ) -> Reserved:
-    """This function will set aside what a call that goes out is estimated to cost.
+    """Set aside what an outgoing call is estimated to cost.
 
-    Units: `estimated_seconds` 1 to 43,200. Replay: as holds.reserve; the provider's id may come
-    with a later one. Refuses: what that refuses, can_send's reasons, NO_RATE, INVALID_DURATION.
+    Units: `estimated_seconds` 1 to 43,200. Replay: as holds.reserve. The provider's id may come
+    with a later request; if a report of that call came first, both are merged. Refuses: what
+    holds.reserve refuses, can_send's reasons, NO_RATE, INVALID_DURATION; IDEMPOTENCY_CONFLICT if
+    one of the two calls is paired otherwise.
     """
     wallet = lock_wallet(session, organization_id)
     if wallet is None:
         return _refused("WALLET_NOT_FOUND")
+    if not 0 < estimated_seconds <= DURATION_SECONDS_MAX:
+        return _refused("INVALID_DURATION")
     known = session.get(Call, (organization_id, call_id), populate_existing=True)
     if known is not None:
         return _reserved_again(session, known, provider_call_id, seconds=estimated_seconds, now=now)
-    may_not = can_send(session, organization_id, now)
-    rate = rate_for(session, organization_id, CallDirection.OUTBOUND, number)
-    if may_not is not None or rate is None:
-        return _refused(may_not or "NO_RATE")
-    wrong = _why_not(session, organization_id, call_id, provider_call_id, estimated_seconds)
-    if wrong is not None:
-        return _refused(wrong)
     call = Call(
         organization_id=organization_id,
         id=call_id,
-        provider_call_id=provider_call_id,
         direction=CallDirection.OUTBOUND,
         their_party=last_digits(number),
         appointment_id=appointment_id,
+        origin=CallOrigin.RESERVED,
+        pairing_token=new_pairing_token(),
     )
-    outcome = open_call(session, call, rate, wallet.currency, seconds=estimated_seconds, now=now)
-    return Reserved(outcome, call if outcome.ok else None)
+    other = call_of_provider(session, provider_call_id) if provider_call_id else None
+    if other is not None:
+        return _reserved_late(session, call, other, number, seconds=estimated_seconds, now=now)
+    call.provider_call_id = provider_call_id
+    return _reserved_first(session, call, wallet, number, seconds=estimated_seconds, now=now)
+
+
+def _reserved_first(
+    session: Session, call: Call, wallet: Wallet, number: str | None, *, seconds: int, now: datetime
+) -> Reserved:
+    may_not = can_send(session, call.organization_id, now)
+    rate = rate_for(session, call.organization_id, CallDirection.OUTBOUND, number)
+    if may_not is not None or rate is None:
+        return _refused(may_not or "NO_RATE")
+    outcome = open_call(session, call, rate, wallet.currency, seconds=seconds, now=now)
+    if not outcome.ok:
+        return Reserved(outcome, None)
+    return Reserved(outcome, call, call.pairing_token or "")
+
+
+def _reserved_late(
+    session: Session, call: Call, other: Call, number: str | None, *, seconds: int, now: datetime
+) -> Reserved:
+    """Merge a reservation into the call that it names, which a report told of first.
+
+    The call is held for already, so that nothing more is set aside.
+    """
+    if not 0 < len(call.id) <= _ID_LENGTH_MAX:
+        return _refused("INVALID_CALL")
+    if not may_merge(session, call, other):
+        return _refused("IDEMPOTENCY_CONFLICT")
+    rate = rate_for(session, call.organization_id, CallDirection.OUTBOUND, number)
+    write_call(session, call, rate or rate_of(other), other.currency, now)
+    return _paired(session, call, str(other.provider_call_id), seconds=seconds, now=now)
 
 
 def _reserved_again(
@@ -79,43 +117,42 @@ def _reserved_again(
     seconds: int,
     now: datetime,
 ) -> Reserved:
-    wrong = _why_not(session, known.organization_id, known.id, provider_call_id, seconds)
-    if wrong is not None:
-        return _refused(wrong)
-    provider_call_id = provider_call_id or known.provider_call_id
-    if known.provider_call_id not in (None, provider_call_id):
-        return _refused("IDEMPOTENCY_CONFLICT")
-    if known.settled_at is not None:
+    if known.pairing_token is None and known.origin == CallOrigin.RESERVED:
+        # Reserved by a version before the tokens.
+        known.pairing_token = new_pairing_token()
+    if provider_call_id is not None:
+        try:
+            return _paired(session, known, provider_call_id, seconds=seconds, now=now)
+        except PairedOtherwise as no:
+            return _refused(no.code)
+    return _held_again(session, known, known, seconds=seconds, now=now)
+
+
+def _paired(
+    session: Session, known: Call, provider_call_id: str, *, seconds: int, now: datetime
+) -> Reserved:
+    """Pair a reservation, and answer for the call that it is. Raises: PairedOtherwise."""
+    call = pair(session, known, provider_call_id, now)
+    return _held_again(session, known, call, seconds=seconds, now=now)
+
+
+def _held_again(
+    session: Session, known: Call, call: Call, *, seconds: int, now: datetime
+) -> Reserved:
+    call = resolve_merged(session, call)
+    if call.settled_at is not None:
         # One that cost nothing may have no hold that says so.
         return _refused("CALL_SETTLED")
     outcome = hold_for(
         session,
-        known,
-        rate_of(known),
-        known.currency,
-        provider_call_id=provider_call_id,
+        call,
+        rate_of(call),
+        call.currency,
+        provider_call_id=call.provider_call_id,
         seconds=seconds,
         now=now,
     )
-    if outcome.ok:
-        known.provider_call_id = provider_call_id
-    return Reserved(outcome, known)
-
-
-def _why_not(
-    session: Session,
-    organization_id: str,
-    call_id: str,
-    provider_call_id: str | None,
-    seconds: int,
-) -> str | None:
-    """What is wrong with what was asked, whether or not the call is known already."""
-    if not 0 < seconds <= DURATION_SECONDS_MAX:
-        return "INVALID_DURATION"
-    other = call_of_provider(session, provider_call_id) if provider_call_id else None
-    if other is not None and (other.organization_id, other.id) != (organization_id, call_id):
-        return "IDEMPOTENCY_CONFLICT"
-    return None
+    return Reserved(outcome, call, known.pairing_token or "")
 
 
 def _refused(code: str) -> Reserved:

@@ -12,7 +12,7 @@ from base.enums import CallStatus, EndCause
 from base.outcomes import Refused
 from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
-from db.models import Wallet
+from db.models import CallHold, Wallet
 from domain.calls.rates import Rate
 from domain.jobs import JobType, stage_many
 
@@ -25,6 +25,8 @@ TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
 _DETAIL_LENGTH_MAX = 500
 #: Closed without a word of what it cost: a later word of that is still taken.
 _CLOSED_UNPRICED = ("expiry", "withdrawn")
+#: The refusal of a call whose number or assistant belongs to another organization.
+FOREIGN_NUMBER = "FOREIGN_NUMBER"
 #: How calls are settled that were not admitted in the end.
 NEVER_BEGUN = ("refused", "withdrawn")
 
@@ -45,13 +47,48 @@ def call_of_provider(session: Session, provider_call_id: str) -> Call | None:
     ).one_or_none()
 
 
+def resolve_merged(session: Session, call: Call) -> Call:
+    """Return the call that a merged reservation turned out to be, unlocked; any other as it is."""
+    if call.merged_into is None:
+        return call
+    return session.get_one(Call, (call.organization_id, call.merged_into), populate_existing=True)
+
+
+def merged_ids(session: Session, call: Call) -> list[str]:
+    """Return the ids of the reservations that were merged into a call."""
+    return list(
+        session.scalars(
+            select(Call.id)
+            .where(Call.organization_id == call.organization_id, Call.merged_into == call.id)
+            .order_by(Call.id)
+        )
+    )
+
+
+def holds_of(session: Session, call: Call, merged: Sequence[str]) -> list[CallHold]:
+    """Return the holds under a call's own id and under those that were merged into it."""
+    return list(
+        session.scalars(
+            select(CallHold)
+            .where(
+                CallHold.organization_id == call.organization_id,
+                CallHold.call_id.in_([call.id, *merged]),
+            )
+            .order_by(CallHold.call_id)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
 def call_and_wallet(session: Session, organization_id: str, call_id: str) -> tuple[Call, Wallet]:
-    """This function will lock a call's wallet, then the call.
+    """Lock a call's wallet, then the call; that of a merged reservation, the call it became.
 
     Raises: CallNotFound.
     """
     wallet = lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
+    if call is not None and call.merged_into is not None:
+        call = lock_call(session, organization_id, call.merged_into)
     if wallet is None or call is None:
         raise CallNotFound(call_id)
     return call, wallet

@@ -17,6 +17,7 @@ from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import clear_unanswered, tell_waived
 from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
+from domain.calls.double_charges import why_withheld
 from domain.calls.rows import (
     TALKING,
     call_and_wallet,
@@ -78,7 +79,18 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
             tell_unsettled(session, call, "its duration cannot be told", now)
             return
         mark_odd(call, "metered_by_us")
+    _charge(session, call, facts, duration_ms, by=by, now=now)
+
+
+def _charge(
+    session: Session, call: Call, facts: CallFacts, duration_ms: int, *, by: str, now: datetime
+) -> None:
+    """Charge a call for its duration, unless that may charge it twice or charge the wrong one."""
     charge = charge_for(session, call, facts, duration_ms)
+    withheld = why_withheld(session, call) if charge.cost_micros else None
+    if withheld is not None:
+        tell_unsettled(session, call, withheld, now)
+        return
     try:
         cost = charge.cost_micros
         settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)

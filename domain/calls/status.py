@@ -20,6 +20,7 @@ from domain.calls.terms import Terms
 #: All that is looked at, in one statement: it is asked for while somebody talks.
 _QUERY = """
     SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
+        c.organization_id, c.merged_into,
         c.status, c.refusal, c.settled_at, c.end_cause, c.metered_from, c.debt_micros,
         c.micros_per_minute, c.increment_seconds, c.minimum_micros,
         coalesce(h.reserved_micros, 0) AS hold_micros, t.ending_text,
@@ -74,6 +75,9 @@ def check_status(
     if not found or (len(found) > 1 and not found[0].is_providers):
         raise CallNotFound(call_id)
     row = found[0]
+    if row.merged_into is not None:
+        values |= {"call": row.merged_into, "org": row.organization_id}
+        row = session.execute(text(_QUERY + _OF_ORGANIZATION), values).one()
     reason = _reason(row)
     remaining = 0 if reason else _remaining_seconds(row, said_seconds, now)
     if reason is None and remaining <= 0:

@@ -22,6 +22,7 @@ from domain.calls.adoption import adopt
 from domain.calls.anomalies import clear_unanswered, tell_unknown_status
 from domain.calls.charges import has_talked
 from domain.calls.endings import decide_ending, tell_not_ended
+from domain.calls.foreign import is_foreign
 from domain.calls.pairing import find_reported
 from domain.calls.rows import TALKING, is_over, is_priced, mark_odd, note, stage_for
 from domain.calls.settlement import settle_by_word
@@ -47,7 +48,7 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
     is over. A call that we refused stays refused, unless somebody talks all the same. Replay:
     changes nothing.
     """
-    call = find_reported(session, report.facts)
+    call = find_reported(session, report.facts, now)
     if call is not None and call.status == CallStatus.REFUSED:
         if not _talked(report.facts):
             _keep_refused(session, call, report.facts, now)
@@ -88,12 +89,17 @@ def take_in_look(
 
     An ended call is settled by it. Replay: changes nothing.
     """
-    call = _locked(session, organization_id, call_id)
-    if call is None or call.status == CallStatus.REFUSED:
-        return
     talking_ms = None
     if facts.started_at is not None:
         talking_ms = max(0, round((now - facts.started_at) / timedelta(milliseconds=1)))
+    known = session.get(Call, (organization_id, call_id), populate_existing=True)
+    if known is not None and is_foreign(session, known, facts):
+        # It may be another organization's: whose it is is found as for a message.
+        take_in_report(session, CallReport(facts, final=False, talking_ms=talking_ms), now, now)
+        return
+    call = _locked(session, organization_id, call_id)
+    if call is None or call.status == CallStatus.REFUSED:
+        return
     was_settled = call.settled_at is not None
     _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
     if facts.status is CallStatus.ENDED:

@@ -9,21 +9,23 @@ from sqlalchemy.orm import Session
 
 from base.facts import CALL_DURATION_MS_MAX
 from base.money import exponent_of, text_from_micros
+from base.outcomes import Refused
 from db.models import WalletEntry
 from domain import books, holds
-from domain.calls import reserving, settlement
+from domain.calls import committing, reserving, rows
 from domain.calls.terms import DURATION_SECONDS_MAX
 from ingress.api.door import Asked, RefusedByUs
 from ingress.api.fields import milliseconds_of
+from providers.vapi.readings import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
 #: Entries on one page of transactions at most.
 PAGE_MAX = 200
 
 
-def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
-    """This function will set aside what a call is estimated to cost.
+def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | RefusedByUs:
+    """Set aside what a call is estimated to cost, and give what pairs it with the call at Vapi.
 
-    Replay: while the hold is open, the same call answers OK and changes nothing.
+    Replay: while the hold is open, the same call answers OK and changes nothing but the pairing.
     """
     fields = asked.fields
     call_id = fields.text("callId")
@@ -43,8 +45,10 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
         appointment_id=appointment_id,
     )
     if not reserved.outcome.ok or reserved.call is None:
-        raise RefusedByUs(reserved.outcome.outcome)
-    hold = holds.hold_of_call(session, asked.bearer.organization_id, call_id)
+        # Returned: a pairing stays, though the call is settled.
+        return RefusedByUs(reserved.outcome.outcome)
+    organization_id = asked.bearer.organization_id
+    hold = holds.hold_of_call(session, organization_id, reserved.call.id)
     held = hold.reserved_micros if hold else 0
     return {
         "success": True,
@@ -54,33 +58,55 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
         **_amount("reserved", held, reserved.call.currency),
         **_amount("available", reserved.outcome.available_micros, reserved.call.currency),
         "expiresAt": hold.expires_at.isoformat() if hold else None,
+        "vapiCallId": reserved.call.provider_call_id,
+        "pairingToken": reserved.pairing_token,
+        "assistantOverrides": {
+            "metadata": {
+                OUR_ORGANIZATION: organization_id,
+                OUR_CALL: call_id,
+                OUR_TOKEN: reserved.pairing_token,
+            }
+        },
     }
 
 
-def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
-    """This function will charge a call for its duration and give back the rest of its hold.
+def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | RefusedByUs:
+    """Charge a call for its duration and release the rest of its hold.
 
-    Replay: the same duration answers as the first time; another is IDEMPOTENCY_CONFLICT.
+    `vapiCallId` pairs a reservation that is not paired yet. Replay: the same duration answers as
+    the first time; another is IDEMPOTENCY_CONFLICT.
     """
     fields = asked.fields
     call_id = fields.text("callId")
+    vapi_call_id = fields.optional_text("vapiCallId")
     seconds = fields.number("durationSeconds", lowest=0, highest=CALL_DURATION_MS_MAX // 1000)
     fields.nothing_else()
     organization_id = asked.bearer.organization_id
-    outcome = settlement.settle_by_api(
-        session, organization_id, call_id, milliseconds_of(seconds), now
-    )
+    try:
+        done = committing.commit_for_call(
+            session,
+            organization_id,
+            call_id=call_id,
+            duration_ms=milliseconds_of(seconds),
+            provider_call_id=vapi_call_id,
+            now=now,
+        )
+    except Refused as no:
+        if vapi_call_id is None:
+            raise
+        # Returned: the pairing stays, so that the call is charged once whatever comes next.
+        return RefusedByUs(no.code, no.detail)
     balance = books.balance(session, organization_id, now)
-    hold = holds.hold_of_call(session, organization_id, call_id)
-    charged = (hold.billed_micros or 0) if hold else 0
+    held = rows.holds_of(session, done.call, rows.merged_ids(session, done.call))
     return {
         "success": True,
         "callId": call_id,
-        "alreadyCommitted": outcome.replayed,
+        "alreadyCommitted": done.outcome.replayed,
+        "vapiCallId": done.call.provider_call_id,
         "currency": balance.currency,
-        **_amount("charged", charged, balance.currency),
-        **_amount("released", hold.released_micros if hold else 0, balance.currency),
-        **_amount("owed", hold.shortfall_micros if hold else 0, balance.currency),
+        **_amount("charged", sum(one.billed_micros or 0 for one in held), balance.currency),
+        **_amount("released", sum(one.released_micros for one in held), balance.currency),
+        **_amount("owed", sum(one.shortfall_micros for one in held), balance.currency),
         **_amount("balance", balance.balance_micros, balance.currency),
     }
 

@@ -29,6 +29,7 @@ def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     seen = reading.see_call(session, call)
     return {
         **_shown(call),
+        "mergedCallIds": seen.merged,
         "timeline": [
             {"at": one.at.isoformat(), "what": one.what, "detail": one.detail}
             for one in seen.timeline

@@ -57,16 +57,19 @@ class Asked:
     path: Mapping[str, Any]
 
 
-Work = Callable[[Session, Asked, datetime], dict[str, Any]]
-
-
 class RefusedByUs(Exception):
-    """An endpoint's answer is no, with a code of the ledger's or the domain's."""
+    """An endpoint refuses, with a code of the ledger's or the domain's.
+
+    Raised, it undoes what the endpoint has done. Returned, it keeps that: a pairing, an alert.
+    """
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code)
         self.code = code
         self.detail = detail
+
+
+Work = Callable[[Session, Asked, datetime], dict[str, Any] | RefusedByUs]
 
 
 class ApiDoor:
@@ -93,10 +96,11 @@ class ApiDoor:
             except Refusal as refusal:
                 return refused(refusal)
             except (RefusedByUs, Refused) as no:
-                status = _STATUSES.get(no.code, 409)
-                return problem_response(Problem(status, no.code, no.detail))
+                return _problem(no)
             except (NotYet, OutcomeUnknown) as error:
                 return refused(unavailable(error))
+            if isinstance(content, RefusedByUs):
+                return _problem(content)
             return JSONResponse(content)
 
         return answer
@@ -121,6 +125,10 @@ class ApiDoor:
             # It is never believed; but whoever sends it means another organization.
             raise Refusal(403, "Not allowed", "X-Org-Id names another organization than the token.")
         return bearer
+
+
+def _problem(no: RefusedByUs | Refused) -> Response:
+    return problem_response(Problem(_STATUSES.get(no.code, 409), no.code, no.detail))
 
 
 def refused(refusal: Refusal) -> Response:

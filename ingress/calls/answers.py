@@ -18,6 +18,7 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from domain.calls import admission
 from domain.calls.admission import Admission
+from domain.calls.pairing import fail_open_token
 from domain.calls.terms import Terms
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
 from ingress.calls.snapshot import KnownDoor, Snapshot
@@ -32,7 +33,7 @@ from providers.vapi.messages import (
     call_ask_of,
     predial_of,
 )
-from providers.vapi.readings import OUR_CALL, OUR_ORGANIZATION
+from providers.vapi.readings import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
 log = get_logger(__name__)
 
@@ -87,8 +88,12 @@ class CallAnswers:
         )
         if door is None or not _is_open(door):
             return answer_refused(door.refusal_text if door else Terms().refusal_text)
-        # Its first word makes it known, and metered: see domain/calls/words.
-        ours = {OUR_ORGANIZATION: door.organization_id, OUR_CALL: new_id("call")}
+        # The first report of it makes it known, and metered: see domain/calls/adoption.
+        call_id = new_id("call")
+        token = fail_open_token(
+            door.fail_open_key or "", door.organization_id, call_id, ask.external_id
+        )
+        ours = {OUR_ORGANIZATION: door.organization_id, OUR_CALL: call_id, OUR_TOKEN: token}
         return answer_admitted(str(door.assistant_id), int(door.fail_open_seconds or 0), ours)
 
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:

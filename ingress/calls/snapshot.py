@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 from anyio import to_thread
@@ -37,6 +37,8 @@ class KnownDoor:
     assistant_id: str | None
     fail_open_seconds: int | None
     refusal_text: str
+    #: What signs the ids of calls that are let in without the database.
+    fail_open_key: str | None = field(default=None, repr=False)
 
 
 class Snapshot:
@@ -100,6 +102,7 @@ def _read(session: Session) -> dict[tuple[str, str], KnownDoor]:
             CallTerms.fail_open,
             CallTerms.fail_open_seconds,
             CallTerms.refusal_text,
+            CallTerms.fail_open_key,
         ).outerjoin(CallTerms, CallTerms.organization_id == CallDoor.organization_id)
     )
     return {
@@ -108,6 +111,7 @@ def _read(session: Session) -> dict[tuple[str, str], KnownDoor]:
             row.assistant_id,
             row.fail_open_seconds if row.fail_open else None,
             row.refusal_text or Terms().refusal_text,
+            row.fail_open_key,
         )
         for row in rows
     }

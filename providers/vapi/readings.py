@@ -22,6 +22,8 @@ from providers.vapi.fields import object_in
 ID_LENGTH_MAX = 64
 #: Where our ids stand in the metadata that a call is given along, and bears from then on.
 OUR_ORGANIZATION, OUR_CALL = "holdfast_organization", "holdfast_call"
+#: And what proves that they were given by us, or by the company's backend.
+OUR_TOKEN = "holdfast_token"  # noqa: S105  # a key's name
 _DURATION_SECONDS_MAX = CALL_DURATION_MS_MAX // 1000
 #: The dearest call that is believed, in US dollars.
 _COST_MAX = Decimal(1_000)
@@ -97,6 +99,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         their_party=last_digits(customer.get("number")),
         organization_id=text_of(ours.get(OUR_ORGANIZATION), ID_LENGTH_MAX),
         call_id=text_of(ours.get(OUR_CALL), ID_LENGTH_MAX),
+        pairing_token=text_of(ours.get(OUR_TOKEN), ID_LENGTH_MAX),
         started_at=started_at,
         ended_at=ended_at,
         duration_ms=0 if never else duration_ms if is_over else None,

@@ -14,12 +14,13 @@ from sqlalchemy import text
 
 from base.enums import CallDirection, CallStatus, EndCause, FreezeReason
 from base.facts import CallAsk, CallFacts, CallReport
-from db.call_models import Call, CallTimeline
+from db.call_models import Call, CallTerms, CallTimeline
 from db.engine import Database
 from db.models import Alert, CallHold
 from domain import operators, posture, wallet
-from domain.calls import admission, endings, reserving, settlement, ticks, watch, words
+from domain.calls import admission, committing, endings, reserving, settlement, ticks, watch, words
 from domain.calls.doors import DoorKind, add_door
+from domain.calls.pairing import fail_open_token
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from domain.calls.terms import Terms, set_terms
@@ -133,6 +134,30 @@ class Line:
                 estimated_seconds=seconds,
                 now=now,
                 **more,
+            )
+        )
+
+    def metadata(self, call_id: str = "c1") -> dict[str, str]:
+        """Our ids with the token, as the company's backend gives them to the provider."""
+        token = self.call(call_id).pairing_token or ""
+        return {"organization_id": self.id, "call_id": call_id, "pairing_token": token}
+
+    def fail_open(self, external_id: str, call_id: str = "call_given") -> dict[str, str]:
+        """Our ids as a call bears them that was let in without the database."""
+        key = self.do(lambda s: s.get_one(CallTerms, self.id).fail_open_key)
+        token = fail_open_token(key, self.id, call_id, external_id)
+        return {"organization_id": self.id, "call_id": call_id, "pairing_token": token}
+
+    def commit(self, call_id: str, seconds: float, now: datetime = T0, provider: str | None = None):
+        """Commit as the company's backend does."""
+        return self.do(
+            lambda s: committing.commit_for_call(
+                s,
+                self.id,
+                call_id=call_id,
+                duration_ms=round(seconds * 1000),
+                provider_call_id=provider,
+                now=now,
             )
         )
 

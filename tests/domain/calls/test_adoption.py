@@ -172,7 +172,7 @@ def test_one_that_two_organizations_could_have_is_nobodys(line, shared):
 
 def test_one_that_was_let_in_while_our_database_was_away_has_the_id_it_was_given(line):
     # Given a call whose number is a door by itself, which no message names
-    ours = {"organization_id": line.id, "call_id": "call_given"}
+    ours = line.fail_open(name(line))
     nobodys = {"phone_number_id": "unlisted", "assistant_id": "unlisted"}
     assert line.hear(name(line), "in_progress", **ours, **nobodys)
     call = the_call(line)
@@ -196,7 +196,7 @@ def test_an_organization_that_is_none_has_no_calls(line, ours):
 def test_a_second_call_that_names_the_first_ones_id_is_a_call_of_its_own(line):
     # Given a backend that dials twice for one of our calls
     line.reserve("c1", seconds=30, provider=name(line))
-    ours = {"organization_id": line.id, "call_id": "c1"}
+    ours = line.metadata("c1")
     line.hear(name(line), "ended", later(5), **ours)
     # When the second talks
     assert line.hear(name(line, "w"), "in_progress", later(9), **ours)
@@ -211,7 +211,7 @@ def test_a_second_call_that_names_the_first_ones_id_is_a_call_of_its_own(line):
 
 def test_one_that_was_reserved_for_without_the_providers_id_is_found_by_ours(line):
     line.reserve("c1", seconds=30, provider=None)
-    assert line.hear(name(line), "in_progress", later(5), organization_id=line.id, call_id="c1")
+    assert line.hear(name(line), "in_progress", later(5), **line.metadata("c1"))
     assert the_call(line).provider_call_id == name(line)
     line.report(name(line), 10, later(20))
     assert line.cents() == (90, 0, 0)
@@ -233,7 +233,7 @@ def given_up(line, how):
     else:
         assert line.do(lambda s: withdraw(s, line.id, "c1", later(930)))
     assert (line.cents(), line.call().cost_micros) == ((100, 0, 0), 0)
-    return {"organization_id": line.id, "call_id": "c1"}
+    return line.metadata("c1")
 
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])

@@ -54,8 +54,7 @@ def test_only_one_that_rang_in_can_have_been_let_in_without_a_door(line, directi
         "in_progress",
         phone_number_id=None,
         direction=direction,
-        organization_id=line.id,
-        call_id="call_given",
+        **line.fail_open(f"v-{line.id}"),
     )
     assert line.calls() == []
 
@@ -101,7 +100,7 @@ def test_one_that_was_to_end_before_it_was_given_up_is_ended_when_it_talks(line,
         assert line.do(lambda s: withdraw(s, line.id, "c1", later(OVER)))
     forget_jobs(line.database, line.id)
     # When it talks all the same
-    line.hear(f"v-{line.id}", "in_progress", later(940), organization_id=line.id, call_id="c1")
+    line.hear(f"v-{line.id}", "in_progress", later(940), **line.metadata())
     # Then it is told to end again
     assert line.call("c1").settled_at is None
     assert line.jobs("end_call") == ["c1"]

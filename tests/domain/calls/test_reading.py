@@ -127,7 +127,7 @@ def test_what_a_late_report_moved_is_seen_too(line):
     line.reserve("c1", seconds=30, provider=None)
     line.do(lambda session: watch.expire_unasked(session, line.id, after(T0, 5000)))
     assert line.call().settled_by == "expiry"
-    ours = {"organization_id": line.id, "call_id": "c1"}
+    ours = line.metadata()
     line.hear("vapi-late", "ended", after(T0, 5100), final=True, duration_ms=4000, **ours)
     # Then its entry is among the call's
     one = seen(line, "c1")

@@ -147,7 +147,7 @@ def test_a_call_and_a_providers_call_are_paired_once(line, shared):
     assert code(line.reserve("c2", provider=named(line))) == "IDEMPOTENCY_CONFLICT"
     # Also one that their own word has paired
     line.reserve("c3", provider=None)
-    line.hear(named(line, "x"), "queued", organization_id=line.id, call_id="c3")
+    line.hear(named(line, "x"), "queued", **line.metadata("c3"))
     assert code(line.reserve("c3", provider=named(line, "y"))) == "IDEMPOTENCY_CONFLICT"
     assert code(line.reserve("c3", provider=named(line, "x"))) == "replay"
     # And in another organization

@@ -1,0 +1,83 @@
+"""What the company's backend says that a call cost: paired first, then charged once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.outcomes import Refused
+from db.call_models import Call
+from db.locks import lock_call, lock_wallet
+from domain.calls.double_charges import adopted_calls_of
+from domain.calls.merging import pair
+from domain.calls.rows import FOREIGN_NUMBER, CallNotFound, is_priced, resolve_merged
+from domain.calls.settlement import settle_by_api
+from domain.ledger import WalletOutcome
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The call that was charged, which may have other ids beside the one named, and the outcome."""
+
+    call: Call
+    outcome: WalletOutcome
+
+
+class UnpairedCall(Refused):
+    """A reservation without the provider's id may be a call that its reports already charge."""
+
+    def __init__(self, call_id: str, adopted: Call) -> None:
+        super().__init__(
+            "UNPAIRED_CALL",
+            f"Vapi has reported the call {adopted.provider_call_id}, which may be {call_id}. If it"
+            " is, commit again with its vapiCallId, and it is charged once. If it is not, name the"
+            " vapiCallId that is. If the call was never made, commit 0 seconds.",
+            call=call_id,
+        )
+
+
+class ForeignNumber(Refused):
+    """The call came by a number or an assistant of another organization, which pays for it."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(
+            FOREIGN_NUMBER,
+            "The call came by a number or an assistant of another organization.",
+            call=call_id,
+        )
+
+
+def commit_for_call(
+    session: Session,
+    organization_id: str,
+    *,
+    call_id: str,
+    duration_ms: int,
+    now: datetime,
+    provider_call_id: str | None = None,
+) -> Committed:
+    """Charge a call for the duration that the company's backend gives, once.
+
+    `provider_call_id` pairs a reservation that is not paired yet. Replay: as settle_by_api. Raises:
+    what pair and settle_by_api raise; CallNotFound; UnpairedCall if an unpaired call of the
+    organization was reported that may be this one; ForeignNumber.
+    """
+    lock_wallet(session, organization_id)
+    named = lock_call(session, organization_id, call_id)
+    if named is None:
+        raise CallNotFound(call_id)
+    if provider_call_id is not None:
+        call = pair(session, named, provider_call_id, now)
+    else:
+        call = resolve_merged(session, named)
+    if duration_ms > 0 and not is_priced(call):
+        if call.refusal == FOREIGN_NUMBER:
+            raise ForeignNumber(call_id)
+        if call.provider_call_id is None:
+            adopted = adopted_calls_of(session, call)
+            if adopted:
+                raise UnpairedCall(call_id, adopted[0])
+    outcome = settle_by_api(session, organization_id, call.id, duration_ms, now)
+    return Committed(call, outcome)

@@ -1,0 +1,96 @@
+"""Calls that one organization reserved and that another one's number or assistant carries.
+
+The owner of the number pays, as for any call that did not ask; the reservation is given back. If
+the number and the assistant belong to different organizations, nobody can be charged without a
+person: the call is ended and its cost is left open.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallOrigin, EndCause
+from base.facts import CallFacts
+from db.call_models import Call
+from db.locks import lock_call, lock_wallet
+from domain.alerts import AlertKind, Severity, raise_alert
+from domain.calls.doors import find_door, leads_elsewhere
+from domain.calls.endings import decide_ending
+from domain.calls.rows import FOREIGN_NUMBER, is_priced, mark_odd, note
+from domain.calls.settlement import settle
+
+
+def is_foreign(session: Session, call: Call, facts: CallFacts) -> bool:
+    """Return whether a reserved call is reported with another organization's number or assistant.
+
+    Not asked again for the number and the assistant that the call is known by.
+    """
+    if call.origin != CallOrigin.RESERVED or call.refusal == FOREIGN_NUMBER:
+        return False
+    known = (call.phone_number_id, call.assistant_id)
+    if known == (facts.phone_number_id, facts.assistant_id):
+        return False
+    return leads_elsewhere(
+        session,
+        call.organization_id,
+        assistant_id=facts.assistant_id,
+        phone_numbers=(facts.phone_number_id,),
+    )
+
+
+def owner_of(session: Session, facts: CallFacts) -> str | None:
+    """Return the one organization that a report's number and assistant belong to, if it is one."""
+    door = find_door(
+        session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
+    )
+    return None if door is None else door.organization_id
+
+
+def give_up_reservation(
+    session: Session, reservation: Call, owner: str | None, facts: CallFacts, now: datetime
+) -> Call | None:
+    """Take a call away from the organization that reserved it, and tell a person of both.
+
+    None once the call is free for its owner; the reservation's row if it stays with it: because it
+    was charged already, or because there is no one owner. Locks the wallets in the order of their
+    organizations. Replay: changes nothing.
+    """
+    for organization_id in sorted({reservation.organization_id, owner or ""} - {""}):
+        lock_wallet(session, organization_id)
+    call = lock_call(session, reservation.organization_id, reservation.id)
+    if call is None or call.refusal == FOREIGN_NUMBER:
+        return None if call is None or owner is not None else call
+    _tell(session, call, owner, facts, now)
+    mark_odd(call, "foreign_number")
+    if is_priced(call):
+        return call
+    call.refusal = FOREIGN_NUMBER
+    note(session, call, "refused", now, f"its number or assistant belongs to {owner or 'others'}")
+    if owner is None:
+        decide_ending(session, call, EndCause.FOREIGN_NUMBER, now)
+        return call
+    call.provider_call_id = None
+    settle(session, call, duration_ms=0, cost_micros=0, by="withdrawn", now=now)
+    return None
+
+
+def _tell(session: Session, call: Call, owner: str | None, facts: CallFacts, now: datetime) -> None:
+    for organization_id in {call.organization_id, owner or call.organization_id}:
+        raise_alert(
+            session,
+            AlertKind.CALL_FOREIGN,
+            organization_id,
+            facts.external_id,
+            severity=Severity.CRITICAL,
+            details={
+                "reserved_by": call.organization_id,
+                "reservation": call.id,
+                "owner": owner,
+                "phone_number": facts.phone_number_id,
+                "assistant": facts.assistant_id,
+                "charged_micros": call.cost_micros if is_priced(call) else None,
+            },
+            now=now,
+        )

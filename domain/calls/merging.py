@@ -1,0 +1,197 @@
+"""A reservation and the provider's call, once the company names it: one call, one hold, one charge.
+
+If a report came before the pairing, there are two rows. The adopted one goes on, because it has the
+meter and the provider's id; the reservation is merged into it. No ledger entry is rewritten: a
+charge stays under the key under which it was made.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallOrigin, CallStatus, EndCause, HoldStatus
+from base.outcomes import Refused
+from db.call_models import Call
+from db.locks import lock_call
+from domain import holds
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.endings import decide_ending, tell_not_ended
+from domain.calls.rows import (
+    FOREIGN_NUMBER,
+    TALKING,
+    call_of_provider,
+    hold_end,
+    is_over,
+    is_priced,
+    mark_odd,
+    merged_ids,
+    note,
+    rate_of,
+    resolve_merged,
+)
+
+
+class PairedOtherwise(Refused):
+    """The reservation, or the provider's call, is paired with another one already."""
+
+    def __init__(self, call_id: str, provider_call_id: str) -> None:
+        super().__init__(
+            "IDEMPOTENCY_CONFLICT",
+            f"{call_id} cannot be paired with {provider_call_id}: one of them is paired otherwise",
+            call=call_id,
+        )
+
+
+def pair(session: Session, reservation: Call, provider_call_id: str, now: datetime) -> Call:
+    """Pair a reservation with the provider's call, and return the row that stands for both.
+
+    The wallet is locked before. If the call was adopted, the reservation is merged into it. If both
+    were charged, nothing is merged: a person is told, and the reservation is returned. Replay:
+    returns the same row. Raises: PairedOtherwise.
+    """
+    call = resolve_merged(session, reservation)
+    if call.provider_call_id == provider_call_id:
+        return call
+    adopted = call_of_provider(session, provider_call_id)
+    is_paired = call.provider_call_id is not None or call.id != reservation.id
+    if is_paired or call.refusal == FOREIGN_NUMBER:
+        raise PairedOtherwise(reservation.id, provider_call_id)
+    if adopted is None:
+        call.provider_call_id = provider_call_id
+        session.flush()
+        note(session, call, "paired", now, provider_call_id)
+        return call
+    if not may_merge(session, reservation, adopted):
+        raise PairedOtherwise(reservation.id, provider_call_id)
+    locked = lock_call(session, adopted.organization_id, adopted.id)
+    if locked is None or (_charged(reservation) and _charged(locked)):
+        _tell_charged_twice(session, reservation, adopted, now)
+        return reservation
+    _merge(session, reservation, locked, now)
+    return locked
+
+
+def may_merge(session: Session, reservation: Call, adopted: Call) -> bool:
+    """Return whether a call is one of the same organization that no reservation is paired with."""
+    is_ours = adopted.organization_id == reservation.organization_id
+    return is_ours and adopted.origin == CallOrigin.ADOPTED and not merged_ids(session, adopted)
+
+
+def _charged(call: Call) -> bool:
+    return is_priced(call) and bool(call.cost_micros)
+
+
+def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+    """Make one call of two: the adopted row goes on, the reservation points to it."""
+    was_charged = _charged(adopted)
+    if not is_priced(adopted):
+        _take_rate(adopted, reservation)
+    adopted.appointment_id = adopted.appointment_id or reservation.appointment_id
+    reserved = _release(session, reservation, now)
+    if _charged(reservation):
+        _charged_by(session, reservation, adopted, now)
+    else:
+        _keep_reserved(session, adopted, reserved, now)
+    if was_charged:
+        _tell_if_dearer(session, reservation, adopted, now)
+    adopted.their_party = adopted.their_party or reservation.their_party
+    if reservation.settled_at is None:
+        reservation.settled_at, reservation.settled_by = now, "merged"
+        reservation.cost_micros = reservation.duration_ms = 0
+    reservation.merged_into, reservation.tick_at = adopted.id, None
+    session.flush()
+    note(session, reservation, "merged", now, f"it is {adopted.id}, the same call at the provider")
+    note(session, adopted, "merged", now, f"it was reserved as {reservation.id}")
+    for kind in (AlertKind.CALL_UNSETTLED, AlertKind.HOLD_UNANSWERED):
+        clear_alerts(session, kind, reservation.organization_id, reservation.id, now=now)
+
+
+def _take_rate(adopted: Call, reservation: Call) -> None:
+    """Apply the reservation's rate if it named the number that is called and no report has."""
+    if adopted.their_party is None and reservation.their_party is not None:
+        adopted.micros_per_minute = reservation.micros_per_minute
+        adopted.increment_seconds = reservation.increment_seconds
+        adopted.minimum_micros = reservation.minimum_micros
+
+
+def _release(session: Session, call: Call, now: datetime) -> int:
+    """Release a call's open hold, and return how much it was."""
+    hold = holds.hold_of_call(session, call.organization_id, call.id)
+    if hold is None or hold.status != HoldStatus.OPEN:
+        return 0
+    reserved = hold.reserved_micros
+    holds.release(session, call.organization_id, call_id=call.id, now=now)
+    return reserved
+
+
+def _keep_reserved(session: Session, adopted: Call, reserved: int, now: datetime) -> None:
+    """Raise the hold of a call that lives to what was reserved for it; a frozen wallet refuses."""
+    hold = holds.hold_of_call(session, adopted.organization_id, adopted.id)
+    if hold is None or hold.status != HoldStatus.OPEN or adopted.status == CallStatus.ENDED:
+        return
+    if hold.reserved_micros < reserved:
+        holds.extend(
+            session,
+            adopted.organization_id,
+            call_id=adopted.id,
+            nth=hold.extensions + 1,
+            amount_micros=reserved - hold.reserved_micros,
+            expires_at=hold_end(now, rate_of(adopted).seconds_for(reserved)),
+            now=now,
+        )
+
+
+def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+    """Settle the adopted call with the charge that the reservation's commit has made."""
+    _release(session, adopted, now)
+    adopted.duration_ms, adopted.cost_micros = reservation.duration_ms, reservation.cost_micros
+    adopted.settled_at, adopted.settled_by = reservation.settled_at, reservation.settled_by
+    adopted.tick_at = None
+    session.flush()
+    note(session, adopted, "settled", now, f"charged as {reservation.id}")
+    clear_alerts(session, AlertKind.CALL_UNSETTLED, adopted.organization_id, adopted.id, now=now)
+    if adopted.status in TALKING and not is_over(adopted):
+        tell_not_ended(session, adopted, "it talks, although the company has settled it", now)
+        decide_ending(session, adopted, EndCause.SETTLED, now)
+
+
+def _tell_charged_twice(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+    for call in (reservation, adopted):
+        mark_odd(call, "charged_twice")
+    raise_alert(
+        session,
+        AlertKind.CALL_CHARGED_TWICE,
+        adopted.organization_id,
+        adopted.id,
+        severity=Severity.CRITICAL,
+        details={
+            "provider_call": adopted.provider_call_id,
+            "reservation": reservation.id,
+            "reservation_micros": reservation.cost_micros,
+            "adopted_micros": adopted.cost_micros,
+        },
+        now=now,
+    )
+
+
+def _tell_if_dearer(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+    """Tell a person if the number that the reservation names would have had another price."""
+    if adopted.their_party is not None or reservation.their_party is None:
+        return
+    said = rate_of(reservation).cost_micros(adopted.duration_ms or 0)
+    if said != adopted.cost_micros:
+        raise_alert(
+            session,
+            AlertKind.CALL_DIFFERS,
+            adopted.organization_id,
+            adopted.id,
+            severity=Severity.WARNING,
+            details={
+                "settled_micros": adopted.cost_micros,
+                "said_micros": said,
+                "said_ms": adopted.duration_ms,
+            },
+            now=now,
+        )

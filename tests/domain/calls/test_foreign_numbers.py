@@ -1,0 +1,125 @@
+"""Calls that one organization reserved and another one's number carries: the owner pays."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.outcomes import Refused
+from domain.calls.doors import DoorKind
+from domain.calls.rates import Rate
+from tests.db.support import at_once, patiently
+from tests.domain.calls.calls_by_hand import CENT, Line
+from tests.domain.support import T0, later
+from tests.world import make_organization
+
+
+@pytest.fixture
+def cheap(shared):
+    """Another organization, which pays next to nothing a minute."""
+    made = Line(shared, make_organization(shared))
+    made.rate(Rate(60, 1))
+    return made
+
+
+def name(line):
+    return f"v-{line.id}"[:64]
+
+
+def code_of(work):
+    with pytest.raises(Refused) as caught:
+        work()
+    return caught.value.code
+
+
+def assert_told(*lines):
+    for line in lines:
+        (alert,) = line.alerts("call_foreign")
+        assert alert.severity == "critical"
+        assert {alert.details["reserved_by"], alert.details["owner"]} == {one.id for one in lines}
+
+
+@pytest.mark.parametrize("paired_by", ["vapi's id", "token"])
+def test_the_owner_of_the_number_pays_for_a_call_that_another_reserved(line, cheap, paired_by):
+    # Given a reservation of an organization, and reports that name another one's number
+    cheap.reserve("c1", provider=name(line) if paired_by == "vapi's id" else None)
+    ours = {"direction": "outbound", **(cheap.metadata() if paired_by == "token" else {})}
+    line.hear(name(line), "in_progress", later(1), **ours)
+    # Then its reservation is given back, and the owner of the number is held for
+    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (100, 60, 0))
+    assert (cheap.call().refusal, cheap.call().settled_by) == ("FOREIGN_NUMBER", "withdrawn")
+    assert_told(line, cheap)
+    # And pays by its own rate, once
+    for _ in range(2):
+        line.report(name(line), 20, later(30), **ours)
+    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
+    # And nothing that the other says afterwards takes it back
+    assert code_of(lambda: cheap.commit("c1", 20, later(31))) == "FOREIGN_NUMBER"
+    again = cheap.reserve("c1", provider=name(line), now=later(32))
+    assert again.outcome.outcome == "IDEMPOTENCY_CONFLICT"
+
+
+def test_a_reservation_is_given_up_when_the_number_is_told_later(line, cheap):
+    cheap.reserve("c1", provider=name(line))
+    cheap.hear(name(line), "in_progress", later(1), phone_number_id=None)
+    assert cheap.call().status == "in_progress"
+    line.hear(name(line), "forwarding", later(5))
+    line.report(name(line), 20, later(30))
+    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
+
+
+def test_what_vapi_answers_tells_of_another_number_too(line, cheap):
+    cheap.reserve("c1", provider=name(line))
+    call = cheap.call()
+    cheap.look(call, "in_progress", later(5), phone_number_id=line.number_id, started_at=later(1))
+    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (100, 60, 0))
+    (adopted,) = line.calls()
+    assert (adopted.status, adopted.metered_from) == ("in_progress", later(1))
+
+
+def test_a_caller_is_admitted_although_another_has_reserved_the_call(line, cheap):
+    cheap.reserve("c1", provider=name(line))
+    made = line.admit(later(1), external_id=name(line))
+    assert (made.refusal, line.cents(), cheap.cents()) == (None, (100, 60, 0), (100, 0, 0))
+    assert_told(line, cheap)
+
+
+def test_a_call_by_doors_of_two_organizations_is_ended_and_nobody_is_charged(line, cheap, shared):
+    third = Line(shared, make_organization(shared))
+    third.door(DoorKind.ASSISTANT, third.assistant_id)
+    cheap.reserve("c1", provider=name(line))
+    doors = {"assistant_id": third.assistant_id}
+    line.hear(name(line), "in_progress", later(1), **doors)
+    call = cheap.call()
+    assert (call.end_cause, cheap.jobs("end_call")) == ("foreign_number", ["c1"])
+    # When its report comes, Then a person says who pays
+    line.report(name(line), 20, later(20), **doors)
+    assert cheap.call().settled_at is None
+    assert len(cheap.alerts("call_unsettled")) == 1
+    assert code_of(lambda: cheap.commit("c1", 20, later(21))) == "FOREIGN_NUMBER"
+    assert (line.cents(), third.cents()) == ((100, 0, 0), (100, 0, 0))
+    cheap.settle_by_hand("c1", 0, later(40))
+    assert cheap.cents() == (100, 0, 0)
+
+
+def test_a_charge_that_was_made_before_the_number_was_told_stays_and_is_told(line, cheap):
+    cheap.reserve("c1", provider=name(line))
+    cheap.commit("c1", 20, later(20))
+    line.report(name(line), 20, later(21))
+    assert (cheap.call().cost_micros, line.calls()) == (20, [])
+    assert len(cheap.alerts("call_foreign")) == len(line.alerts("call_foreign")) == 1
+
+
+def test_many_reports_of_a_foreign_call_at_once_make_one_call(line, cheap):
+    cheap.reserve("c1", provider=name(line))
+    heard = at_once([patiently(lambda: line.hear(name(line), "in_progress", later(1)))] * 8)
+    assert heard == [True] * 8
+    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (100, 60, 0))
+    assert len(line.calls()) == 1
+
+
+def test_a_reservation_by_its_own_number_is_charged_as_ever(line):
+    line.reserve("c1", provider=name(line))
+    line.hear(name(line), "in_progress", T0)
+    line.report(name(line), 20, later(20))
+    assert (line.cents(), line.alerts("call_foreign")) == ((80, 0, 0), [])
+    assert line.call().cost_micros == 20 * CENT

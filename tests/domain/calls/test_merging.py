@@ -1,0 +1,294 @@
+"""A reservation and a call that was reported first: one call, one hold, one charge."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.outcomes import Refused
+from domain.calls import reading, status
+from domain.calls.rates import Rate
+from domain.calls.watch import expire_unasked
+from tests.db.support import at_once, patiently
+from tests.domain.calls.calls_by_hand import CENT, Line
+from tests.domain.support import T0, later
+from tests.world import make_organization
+
+
+def name(line, mark="v"):
+    return f"{mark}-{line.id}"[:64]
+
+
+def adopted(line):
+    (call,) = [call for call in line.calls() if call.origin == "adopted"]
+    return call
+
+
+def talks(line, now=T0, mark="v", **more):
+    line.hear(name(line, mark), "in_progress", now, direction="outbound", **more)
+    return next(one for one in line.calls() if one.provider_call_id == name(line, mark))
+
+
+def charges(line):
+    """The entries that charged calls, as (key, cents)."""
+    found = line.do(lambda s: [reading.see_call(s, s.merge(call)) for call in line.calls()])
+    entries = {entry.entry_no: entry for one in found for entry in one.entries}
+    return [(one.operation_key, one.amount_micros / CENT) for one in entries.values()]
+
+
+def code_of(work):
+    with pytest.raises(Refused) as caught:
+        work()
+    return caught.value.code
+
+
+def shown(line, any_id):
+    return line.do(lambda s: reading.see_call(s, reading.find_call(s, any_id, line.id)))
+
+
+@pytest.mark.parametrize("pairs_by", ["reserve", "commit"])
+@pytest.mark.parametrize("reported", ["talks", "over", "charged"])
+def test_a_call_reported_before_its_pairing_is_charged_once(line, reported, pairs_by):
+    # Given a reservation without Vapi's id, and a report of a call that may be it
+    line.reserve("c1", seconds=30, provider=None, appointment_id="visit")
+    call = talks(line)
+    assert line.cents() == (100, 90, 0)
+    if reported == "over":
+        line.hear(call, "ended", later(20))
+    elif reported == "charged":
+        line.report(call, 20, later(21))
+    # When the company names Vapi's id
+    if pairs_by == "reserve":
+        again = line.reserve("c1", provider=name(line), now=later(22))
+        assert again.outcome.ok == (reported != "charged")
+    elif reported == "talks":
+        # A call that goes on is not committed
+        assert code_of(lambda: line.commit("c1", 20, later(22), name(line))) == "CALL_IN_PROGRESS"
+        line.reserve("c1", provider=name(line), now=later(22))
+    else:
+        done = line.commit("c1", 20, later(22), name(line))
+        assert done.call.id == call.id
+    if reported != "charged":
+        line.report(call, 20, later(23))
+    # Then there is one charge and no hold, and both ids lead to the call
+    assert line.cents() == (80, 0, 0)
+    assert charges(line) == [(f"call:{call.id}:commit", 20)]
+    seen = shown(line, "c1")
+    assert (seen.call.id, seen.merged) == (call.id, ["c1"])
+    assert shown(line, call.id).call.id == shown(line, "visit").call.id == call.id
+    assert [one.what for one in seen.timeline].count("merged") == 2
+    assert [one.id for one in line.do(lambda s: list(reading.list_calls(
+        s, organization_id=line.id, live=False)))] == [call.id]  # fmt: skip
+
+
+def test_what_was_reserved_stays_reserved_for_the_merged_call(line):
+    line.reserve("c1", seconds=40, provider=None)
+    line.terms(step_seconds=20, warn_before_seconds=0)
+    call = talks(line)
+    assert line.cents() == (100, 60, 0)
+    line.reserve("c1", provider=name(line), now=later(1))
+    assert line.hold(call.id).reserved_micros == 40 * CENT
+    assert (line.hold("c1").status, line.cents()) == ("released", (100, 40, 0))
+
+
+def test_a_merged_call_frees_the_money_that_its_own_reservation_held(line):
+    # Given a reservation of everything, so that the call that is reported gets nothing
+    line.reserve("c1", seconds=100, provider=None)
+    call = talks(line)
+    assert call.end_cause == "insufficient_funds"
+    line.report(call, 20, later(20))
+    assert line.cents() == (100, 100, 20)
+    # When it is paired, Then what it owes is paid and nothing is frozen
+    line.commit("c1", 20, later(30), name(line))
+    assert line.cents() == (80, 0, 0)
+
+
+def test_the_first_reservation_may_come_after_the_first_report(line):
+    call = talks(line)
+    reserved = line.reserve("c1", provider=name(line), now=later(3), appointment_id="visit")
+    assert (reserved.outcome.ok, reserved.call.id) == (True, call.id)
+    assert line.cents() == (100, 60, 0)
+    line.report(call, 20, later(23))
+    assert line.commit("c1", 20, later(24)).outcome.replayed
+    assert line.cents() == (80, 0, 0)
+    assert shown(line, "c1").call.id == shown(line, "visit").call.id == call.id
+
+
+def test_the_rate_of_the_named_number_holds_where_no_report_tells_it(line):
+    line.rate(Rate(120 * CENT, 1), "outbound:+44")
+    line.reserve("c1", seconds=10, provider=None, number="+442012345678")
+    call = talks(line)
+    line.reserve("c1", provider=name(line), now=later(1))
+    assert line.call(call.id).micros_per_minute == 120 * CENT
+    line.report(call, 20, later(20))
+    assert line.cents() == (60, 0, 0)
+
+
+def test_merging_again_changes_nothing(line):
+    line.reserve("c1", seconds=30, provider=None)
+    call = talks(line)
+    for second in (1, 2, 3):
+        assert line.reserve("c1", provider=name(line), now=later(second)).call.id == call.id
+    assert line.timeline("c1") == ["reserved", "merged"]
+    assert line.timeline(call.id).count("merged") == 1
+
+
+def test_a_call_is_merged_with_one_reservation_at_most(line):
+    for one in ("c1", "c2"):
+        line.reserve(one, seconds=10, provider=None)
+    talks(line)
+    assert line.reserve("c1", provider=name(line)).outcome.ok
+    for refused in ("c2", "c3"):
+        outcome = line.reserve(refused, provider=name(line)).outcome
+        assert outcome.outcome == "IDEMPOTENCY_CONFLICT"
+    assert code_of(lambda: line.commit("c1", 5, provider="w")) == "IDEMPOTENCY_CONFLICT"
+    assert sorted(one.id for one in line.calls() if one.origin == "reserved") == ["c1", "c2"]
+
+
+def test_a_call_that_asked_or_is_anothers_is_not_merged(line, shared):
+    other = Line(shared, make_organization(shared))
+    theirs = talks(other)
+    asked = line.call(line.let_in())
+    line.reserve("c1", seconds=10, provider=None)
+    for one in (theirs.provider_call_id, asked.provider_call_id):
+        assert line.reserve("c1", provider=one).outcome.outcome == "IDEMPOTENCY_CONFLICT"
+        assert line.reserve("c9", provider=one).outcome.outcome == "IDEMPOTENCY_CONFLICT"
+    assert line.call("c1").provider_call_id is None
+
+
+def test_pairing_from_many_threads_at_once_makes_one_call(line):
+    line.reserve("c1", seconds=20, provider=None)
+    call = talks(line)
+    reserve = patiently(lambda: line.reserve("c1", provider=name(line), now=later(1)))
+    report = patiently(lambda: line.report(call, 20, later(20)))
+    at_once([reserve, report] * 4)
+    assert line.cents() == (80, 0, 0)
+    assert charges(line) == [(f"call:{call.id}:commit", 20)]
+
+
+# A commit that cannot know which call it charges
+
+
+def test_a_commit_without_vapis_id_is_refused_while_an_unpaired_call_may_be_it(line):
+    line.reserve("c1", seconds=30, provider=None)
+    call = talks(line)
+    line.report(call, 20, later(20))
+    assert line.cents() == (80, 30, 0)
+    assert code_of(lambda: line.commit("c1", 20, later(21))) == "UNPAIRED_CALL"
+    assert line.cents() == (80, 30, 0)
+    # Giving the reservation back is always possible
+    line.commit("c1", 0, later(22))
+    assert line.cents() == (80, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "other_call",
+    ["inbound", "web", "other number", "over before", "free", "paired"],
+)
+def test_a_commit_is_not_refused_for_a_call_that_cannot_be_it(line, other_call):
+    if other_call == "over before":
+        line.report(name(line), 5, T0, direction="outbound")
+    line.reserve("c1", seconds=20, provider=None, number="+15550001234", now=later(60))
+    told = {"direction": "outbound"}
+    if other_call in ("inbound", "web"):
+        told["direction"] = other_call
+    if other_call == "other number":
+        told["their_party"] = "…9999"
+    if other_call == "paired":
+        line.reserve("c2", seconds=10, provider=name(line), now=later(60))
+    if other_call != "over before":
+        seconds = 0 if other_call == "free" else 5
+        line.report(name(line), seconds, later(70), never_connected=seconds == 0, **told)
+    line.commit("c1", 20, later(80))
+    assert line.call("c1").cost_micros == 20 * CENT
+
+
+def test_a_report_after_an_unpaired_commit_waits_for_the_pairing(line):
+    # Given a commit that came before every report
+    line.reserve("c1", seconds=30, provider=None)
+    line.commit("c1", 20, later(21))
+    assert line.cents() == (80, 0, 0)
+    # When a report tells of a call that may be it, Then it is not charged again
+    report = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}
+    for second in (25, 26):
+        line.report(name(line), 20, later(second), **report)
+    assert line.cents() == (80, 0, 0)
+    (alert,) = line.alerts("call_unsettled")
+    assert "c1" in alert.details["why"]
+    # And once it is paired it is the same call, charged once
+    assert line.commit("c1", 20, later(30), name(line)).outcome.replayed
+    assert (line.cents(), line.alerts("call_unsettled")) == ((80, 0, 0), [])
+    assert charges(line) == [("call:c1:commit", 20)]
+    assert (adopted(line).cost_micros, adopted(line).settled_by) == (20 * CENT, "api")
+
+
+def test_a_report_of_a_call_after_the_commit_is_charged_at_once(line):
+    line.reserve("c1", seconds=30, provider=None)
+    line.commit("c1", 20, later(21))
+    report = {"direction": "outbound", "started_at": later(40), "ended_at": later(45)}
+    line.report(name(line), 5, later(46), **report)
+    assert line.cents() == (75, 0, 0)
+
+
+def test_a_paired_call_that_talks_after_its_commit_is_ended(line):
+    line.reserve("c1", seconds=30, provider=None)
+    line.commit("c1", 20, later(21))
+    call = talks(line, later(22))
+    line.reserve("c1", provider=name(line), now=later(23))
+    call = line.call(call.id)
+    assert (call.settled_by, call.end_cause) == ("api", "settled")
+    assert line.cents() == (80, 0, 0)
+    assert len(line.alerts("call_not_ended")) == 1
+
+
+def test_a_call_that_was_charged_twice_is_told_to_a_person(line):
+    # Given what a version before could leave behind: both were charged
+    line.reserve("c1", seconds=30, provider=None)
+    line.commit("c1", 20, later(21))
+    call = talks(line, later(22))
+    line.settle_by_hand(call.id, 20, later(23))
+    assert line.cents() == (60, 0, 0)
+    # When the company pairs them, Then no entry is rewritten, and a person knows
+    for second in (30, 31):
+        assert line.commit("c1", 20, later(second), name(line)).outcome.replayed
+    (alert,) = line.alerts("call_charged_twice")
+    assert (alert.severity, alert.details["reservation"]) == ("critical", "c1")
+    assert line.cents() == (60, 0, 0)
+    assert line.call("c1").merged_into is None
+
+
+def test_an_expired_reservation_is_merged_too(line):
+    line.reserve("c1", seconds=30, provider=None)
+    assert line.do(lambda s: expire_unasked(s, line.id, later(930))) == ["c1"]
+    call = talks(line, later(940))
+    line.reserve("c1", provider=name(line), now=later(941))
+    line.report(call, 20, later(960))
+    assert line.commit("c1", 20, later(961)).outcome.replayed
+    assert line.cents() == (80, 0, 0)
+
+
+def test_costs_count_a_merged_call_once(line):
+    line.reserve("c1", seconds=30, provider=None)
+    line.commit("c1", 20, later(21))
+    line.hear(name(line), "ended", later(22), direction="outbound")
+    line.commit("c1", 20, later(30), name(line))
+    day = T0.date()
+    (costs,) = line.do(
+        lambda s: reading.costs_by_day(s, organization_id=line.id, first_day=day, last_day=day)
+    )
+    assert (costs.calls, costs.cost_micros) == (1, 20 * CENT)
+
+
+def test_the_status_of_a_merged_call_is_told_by_either_id(line):
+    line.reserve("c1", seconds=30, provider=None)
+    call = talks(line)
+    line.reserve("c1", provider=name(line))
+
+    def left(call_id, organization_id):
+        return line.do(
+            lambda s: status.check_status(
+                s, call_id, organization_id=organization_id, said_seconds=None, now=later(10)
+            )
+        ).remaining_seconds
+
+    assert {left(one, line.id) for one in ("c1", call.id, name(line))} == {90}
+    assert left(call.id, None) == 90
