@@ -149,17 +149,13 @@ def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ing
             session, caller.id, by="me", why="test", now=now
         )
     )
-<<<<<<< HEAD
     told = {"endCall": True, "message": Terms().ending_text}
-    assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "WALLET_FROZEN"}
+    assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "FROZEN_WALLET"}
     caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
     assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "CALL_ENDED"}
 
 
 def test_a_call_that_an_operator_ends_must_end(caller, ingress):
-=======
-    assert ask(ingress, "vapi-1", headers).json()["reason"] == "FROZEN_WALLET"
->>>>>>> 470c2ae (Remember refused calls with their reason, one code a fact)
     caller.world.do(
         lambda session, now: endings.end_by_hand(
             session, caller.id, "test-1", operator="me", why="test", now=now
