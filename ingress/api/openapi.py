@@ -8,6 +8,20 @@ from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.terms import DURATION_SECONDS_MAX
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 64}
+_RESERVE = (
+    "Pass the answer's `assistantOverrides` unchanged in Vapi's POST /call: its metadata proves by"
+    " the `pairingToken` that Vapi's reports are about this reservation. Or name Vapi's id as"
+    " `vapiCallId`, now or in a second request for the same `callId`; if Vapi has reported that"
+    " call already, both become one call with one hold and one charge. Whoever holds the token can"
+    " pair a call with the reservation: do not give it to a browser."
+)
+_COMMIT = (
+    "`vapiCallId` pairs a reservation that is not paired yet. Without it, a commit of an unpaired"
+    " reservation is refused with 409 UNPAIRED_CALL while Vapi has reported an unpaired outgoing"
+    " call that may be the same one: send it again with `vapiCallId`, or with `durationSeconds` 0"
+    " if the call was never made. FOREIGN_NUMBER: the call came by a number or an assistant of"
+    " another organization, which pays for it. CALL_IN_PROGRESS: somebody still talks."
+)
 _PROBLEM_SCHEMA = {
     "type": "object",
     "properties": {
@@ -52,6 +66,7 @@ def _paths() -> dict[str, Any]:
                 "appointmentId": _TEXT,
             },
             ["callId", "estimatedMinutes"],
+            description=_RESERVE,
         ),
         "/api/billing/commit-credits": _posted(
             "Charge a call for its duration and give back the rest",
@@ -59,8 +74,10 @@ def _paths() -> dict[str, Any]:
             {
                 "callId": _TEXT,
                 "durationSeconds": _up_to(CALL_DURATION_MS_MAX // 1000),
+                "vapiCallId": _TEXT,
             },
             ["callId", "durationSeconds"],
+            description=_COMMIT,
         ),
         "/api/billing/wallet": _read("The wallet's figures", "wallet:read"),
         "/api/wallet/balance": _read("The wallet's figures", "wallet:read"),
@@ -89,7 +106,11 @@ def _up_to(highest: int) -> dict[str, Any]:
 
 
 def _posted(
-    summary: str, scope: str, properties: dict[str, Any], required: list[str]
+    summary: str,
+    scope: str,
+    properties: dict[str, Any],
+    required: list[str],
+    description: str = "",
 ) -> dict[str, Any]:
     schema = {
         "type": "object",
@@ -100,6 +121,7 @@ def _posted(
     return {
         "post": {
             "summary": summary,
+            **({"description": description} if description else {}),
             "security": [{"token": [scope]}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
             "responses": _responses(
