@@ -79,15 +79,22 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     terms = terms_of(session, organization_id)
     _take_over(session, ask, organization_id, now)
     wallet = lock_wallet(session, organization_id)
+    # Under the wallet's lock: the same request twice at once is one call.
+    known = call_of_provider(session, ask.external_id)
+    is_new = known is None or _was_refused(known, organization_id)
+    call = known or Call(
+        organization_id=organization_id, id=new_id("call"), provider_call_id=ask.external_id
+    )
     try:
-        # Under the wallet's lock: the same request twice at once is one call.
-        known = _known(session, ask, organization_id)
-        call = known or _let_in(session, ask, door, wallet, terms, now=now)
-        if known is not None:
-            _answer_again(session, known, wallet, terms, now)
+        if wallet is None:
+            raise _NotAdmitted("WALLET_NOT_FOUND")
+        if is_new:
+            _let_in(session, call, ask, door, wallet, terms=terms, now=now)
+        else:
+            _answer_again(session, call, wallet, terms, now)
     except _NotAdmitted as no:
-        if wallet is not None:
-            _remember_refusal(session, ask, wallet, no.code, now)
+        if wallet is not None and (is_new or no.code != "CALL_SETTLED"):
+            _remember_refusal(session, call, wallet, no.code, is_new=is_new, now=now)
         return Admission(organization_id, no.call_id, no.code, terms.refusal_text)
     return Admission(
         organization_id,
@@ -96,7 +103,7 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         terms.refusal_text,
         assistant_id=door.assistant_id or call.assistant_id,
         max_duration_seconds=call.max_duration_seconds or DURATION_SECONDS_MIN,
-        is_new=known is None,
+        is_new=is_new,
     )
 
 
@@ -139,20 +146,19 @@ def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | No
     return min(paid, terms.max_duration_seconds)
 
 
-def _known(session: Session, ask: CallAsk, organization_id: str) -> Call | None:
-    call = call_of_provider(session, ask.external_id)
-    if call is None or _was_refused(call, organization_id):
-        return None
-    is_over = call.status == CallStatus.ENDED or call.settled_at is not None
-    if call.organization_id != organization_id or is_over or call.end_decided_at is not None:
-        raise _NotAdmitted("CALL_SETTLED", call.id)
-    return call
+def _was_refused(call: Call, organization_id: str) -> bool:
+    return call.status == CallStatus.REFUSED and call.organization_id == organization_id
 
 
 def _answer_again(
-    session: Session, call: Call, wallet: Wallet | None, terms: Terms, now: datetime
+    session: Session, call: Call, wallet: Wallet, terms: Terms, now: datetime
 ) -> None:
-    if call.max_duration_seconds is None and wallet is not None:
+    """Answer for a call that is known already, if it is not over. It gets a cap, if it has none."""
+    is_over = call.status == CallStatus.ENDED or call.settled_at is not None
+    is_ours = call.organization_id == wallet.organization_id
+    if not is_ours or is_over or call.end_decided_at is not None:
+        raise _NotAdmitted("CALL_SETTLED", call.id)
+    if call.max_duration_seconds is None:
         call.max_duration_seconds = _cap_of(session, call, wallet, terms)
     # A word of its provider's as any other: what answered the first one late must not undo this.
     call.seen_at = now
@@ -172,15 +178,18 @@ def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
 
 def _let_in(
     session: Session,
+    call: Call,
     ask: CallAsk,
     door: CallDoor,
-    wallet: Wallet | None,
-    terms: Terms,
+    wallet: Wallet,
     *,
+    terms: Terms,
     now: datetime,
-) -> Call:
-    if wallet is None:
-        raise _NotAdmitted("WALLET_NOT_FOUND")
+) -> None:
+    """Open a call in its row, which is new or that of its last refusal."""
+    call.origin, call.direction = CallOrigin.ADMITTED, ask.direction
+    call.our_party, call.their_party = last_digits(ask.our_number), ask.their_party
+    call.twilio_call_sid, call.phone_number_id = ask.twilio_call_sid, ask.phone_number_id
     if door.assistant_id is None:
         raise _NotAdmitted("NO_ASSISTANT")
     refusal = can_send(session, door.organization_id, now)
@@ -192,7 +201,6 @@ def _let_in(
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
         raise _NotAdmitted("INSUFFICIENT_FUNDS")
-    call = _row_of(session, ask, door.organization_id)
     call.twilio_account_sid = twilio_account_of(session, door) or ask.twilio_account_sid
     call.assistant_id = door.assistant_id
     call.max_duration_seconds = longest
@@ -203,7 +211,6 @@ def _let_in(
     if not outcome.ok:
         raise _NotAdmitted(outcome.outcome)
     call.refusal = None
-    return call
 
 
 def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> None:
@@ -217,38 +224,15 @@ def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> Non
     give_up_reservation(session, call, owner, facts, now)
 
 
-def _was_refused(call: Call, organization_id: str) -> bool:
-    return call.status == CallStatus.REFUSED and call.organization_id == organization_id
-
-
-def _row_of(session: Session, ask: CallAsk, organization_id: str) -> Call:
-    """Return the row of a call that was refused before, or a new one that is not added yet."""
-    refused = call_of_provider(session, ask.external_id)
-    call = refused or Call(
-        organization_id=organization_id,
-        id=new_id("call"),
-        provider_call_id=ask.external_id,
-    )
-    call.origin = CallOrigin.ADMITTED
-    call.twilio_call_sid = ask.twilio_call_sid
-    call.direction = ask.direction
-    call.our_party = last_digits(ask.our_number)
-    call.their_party = ask.their_party
-    call.phone_number_id = ask.phone_number_id
-    return call
-
-
 def _remember_refusal(
-    session: Session, ask: CallAsk, wallet: Wallet, code: str, now: datetime
+    session: Session, call: Call, wallet: Wallet, code: str, *, is_new: bool, now: datetime
 ) -> None:
     """Keep why a call was refused: in a row of its own, without a hold, unless it has one already.
 
     A call that was reserved keeps its status, because its hold is still open.
     """
-    organization_id = wallet.organization_id
-    call = call_of_provider(session, ask.external_id)
-    if call is None or _was_refused(call, organization_id):
-        write_refused(session, _row_of(session, ask, organization_id), wallet.currency, code, now)
-    elif call.organization_id == organization_id and code != "CALL_SETTLED":
+    if is_new:
+        write_refused(session, call, wallet.currency, code, now)
+    else:
         call.refusal = code
         note(session, call, "refused", now, code)
