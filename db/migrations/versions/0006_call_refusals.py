@@ -1,7 +1,7 @@
-"""Pairing of reservations with the provider's calls: tokens, merged rows, and how a call began.
+"""Refused calls with their reason, and one code for each cause of an end.
 
-Why: one outgoing call could be held and charged twice, and a browser could take over a reserved id.
-Only adds, so that the version before can go on beside this one.
+Why: a refused call looked like one that had not asked, and one fact had two codes. The version
+before can go on beside this one: the old codes stay allowed.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 _SQL = Path(__file__).parent.parent / "sql"
 
 
 def upgrade() -> None:
-    _run("0005_call_pairing.sql")
+    _run("0006_call_refusals.sql")
 
 
 def downgrade() -> None:
-    _run("0005_call_pairing_down.sql")
+    _run("0006_call_refusals_down.sql")
 
 
 def _run(name: str) -> None:
