@@ -124,7 +124,7 @@ class EndCause(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> EndCause | None:
-        """Read what versions before 0006 stored, which may still be written during a rollout."""
+        """Read what versions before 0007 stored, which may still be written during a rollout."""
         old = {"credit_gone": cls.INSUFFICIENT_FUNDS, "wallet_frozen": cls.FROZEN_WALLET}
         return old.get(str(value))
 

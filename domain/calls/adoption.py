@@ -61,7 +61,7 @@ def adopt(
     for whose in (None, organization_id):
         clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
     # A report of a call that was never connected is no proof that its number does not ask: the
-    # refusal of a version before 0006 is not remembered.
+    # refusal of a version before 0007 is not remembered.
     if known is None and not call.fail_open and not facts.never_connected:
         _tell_unasked(session, call, facts, now)
     return call

@@ -17,9 +17,6 @@ from db.locks import lock_call, lock_wallet
 from domain.alerts import AlertKind, clear_alerts
 from domain.calls.adoption import adopt
 from domain.calls.anomalies import clear_unanswered, tell_unknown_status
-from domain.alerts import AlertKind, clear_alerts
-from domain.calls.adoption import adopt
-from domain.calls.anomalies import clear_unanswered, tell_unknown_status
 from domain.calls.charges import has_talked
 from domain.calls.endings import decide_ending, tell_not_ended
 from domain.calls.foreign import is_foreign
@@ -70,7 +67,7 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
 
 def _talked(facts: CallFacts) -> bool:
     """Return whether a report says that somebody talked."""
-    return facts.status in TALKING or bool(facts.duration_ms and not facts.never_connected)
+    return facts.status in TALKING or bool(facts.duration_ms)
 
 
 def _keep_refused(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:

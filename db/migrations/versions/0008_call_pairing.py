@@ -11,18 +11,18 @@ from typing import Any
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 _SQL = Path(__file__).parent.parent / "sql"
 
 
 def upgrade() -> None:
-    _run("0007_call_pairing.sql")
+    _run("0008_call_pairing.sql")
 
 
 def downgrade() -> None:
-    _run("0007_call_pairing_down.sql")
+    _run("0008_call_pairing_down.sql")
 
 
 def _run(name: str) -> None:

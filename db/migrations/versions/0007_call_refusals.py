@@ -11,18 +11,18 @@ from typing import Any
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 _SQL = Path(__file__).parent.parent / "sql"
 
 
 def upgrade() -> None:
-    _run("0006_call_refusals.sql")
+    _run("0007_call_refusals.sql")
 
 
 def downgrade() -> None:
-    _run("0006_call_refusals_down.sql")
+    _run("0007_call_refusals_down.sql")
 
 
 def _run(name: str) -> None:
