@@ -8,7 +8,7 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from db import certificates
 from db.engine import Database
-from providers.paypal.certificates import RememberedCertificate
+from providers.paypal.certificate_memory import RememberedCertificate
 
 log = get_logger(__name__)
 

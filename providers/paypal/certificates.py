@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -26,6 +25,7 @@ from base.outcomes import ProviderUnavailable
 from base.settings import Settings, SettingsError
 from providers.errors import CertificateUnavailable, ForgedWebhook
 from providers.http import Deadline, build_client, exchange, is_loopback
+from providers.paypal.certificate_memory import CertificateMemory, NoMemory, RememberedCertificate
 from providers.paypal.chains import TrustedCertificate, load_bundle, trusted_certificate
 from providers.paypal.unknown_names import UnknownNames
 
@@ -68,34 +68,6 @@ _KEPT_MAX = 64
 _FAILURES_MAX = 256
 #: Seconds until what other processes have remembered is read again for an unknown address.
 RELOAD_SECONDS = 1.0
-
-
-class RememberedCertificate(NamedTuple):
-    """A certificate that some process of ours once fetched and verified."""
-
-    url: str
-    pem: bytes
-    age_seconds: float
-
-
-class CertificateMemory(Protocol):
-    """What outlives the process. Both methods log an outage instead of raising."""
-
-    def load(self) -> list[RememberedCertificate]:
-        """Return the newest certificates that were remembered."""
-
-    def save(self, url: str, pem: bytes) -> None:
-        """Remember a certificate that was just fetched and verified."""
-
-
-class NoMemory:
-    """Remembers nothing beyond the process."""
-
-    def load(self) -> list[RememberedCertificate]:
-        return []
-
-    def save(self, url: str, pem: bytes) -> None:
-        pass
 
 
 @dataclass(frozen=True)

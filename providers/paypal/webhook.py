@@ -25,7 +25,8 @@ from base.settings import Settings, SettingsError, require
 from providers.errors import ForgedWebhook
 from providers.instants import instant_of
 from providers.paypal.api import PayPalApi
-from providers.paypal.certificates import CertificateMemory, CertificateStore
+from providers.paypal.certificate_memory import CertificateMemory
+from providers.paypal.certificates import CertificateStore
 from providers.paypal.envelope import read
 
 #: PayPal tries again for three days; whether it renews the time is not documented. An hour more.

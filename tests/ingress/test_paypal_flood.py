@@ -39,7 +39,7 @@ def forged(sandbox, name: str) -> Message:
             "PAYPAL-TRANSMISSION-ID": secrets.token_hex(12),
             "PAYPAL-TRANSMISSION-TIME": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "PAYPAL-TRANSMISSION-SIG": base64.b64encode(os.urandom(256)).decode(),
-            "PAYPAL-CERT-URL": f"{sandbox.info['base_url']}{CERTIFICATES}{name}",
+            "PAYPAL-CERT-URL": f"{sandbox.info['paypal']['base_url']}{CERTIFICATES}{name}",
             "PAYPAL-AUTH-ALGO": "SHA256withRSA",
         },
         paypal_event(f"WH-{secrets.token_hex(8)}"),
@@ -90,7 +90,8 @@ def test_fresh_ingress_accepts_genuine_events_under_a_flood(
     assert first.send(first.genuine()).status_code == 200
     before = len(asked_for(sandbox))
     fresh = start_ingress(settings)
-    # When it is flooded with made-up names
+    # When it is flooded with made-up names, and PayPal takes a second for each
+    sandbox.fault("paypal", "delay", match={"path_contains": CERTIFICATES}, seconds=1.0)
     with flood(fresh) as answered:
         genuine = [fresh.genuine() for _ in range(19)]
         statuses = [fresh.send(one).status_code for one in genuine]
@@ -101,7 +102,7 @@ def test_fresh_ingress_accepts_genuine_events_under_a_flood(
     assert name_of(genuine[0]) not in asked
     # And each forgery is refused, while few of them cost a request at PayPal
     assert set(answered) == {401}
-    assert len(asked) < answered.total() / 2
+    assert 0 < len(asked) < answered.total() / 2
 
 
 def test_first_certificate_is_found_under_a_flood_by_the_second_event(
@@ -122,7 +123,7 @@ def test_unsigned_posts_cost_few_requests_at_paypal(settings, start_ingress, san
     for number in range(40):
         assert ingress.send(forged(sandbox, f"CERT-{number}")).status_code == 401
     # Half of the bucket is kept for names that come again; a slow machine regains a few tokens
-    assert len(asked_for(sandbox)) <= UNKNOWN_BURST
+    assert UNKNOWN_BURST / 2 <= len(asked_for(sandbox)) <= UNKNOWN_BURST
 
 
 def test_forged_signature_under_the_known_name_is_refused(settings, start_ingress, sandbox):

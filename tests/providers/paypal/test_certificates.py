@@ -10,11 +10,8 @@ import pytest
 from base.settings import Settings, SettingsError
 from providers.errors import CertificateUnavailable, ForgedWebhook
 from providers.paypal import certificates
-from providers.paypal.certificates import (
-    CERTIFICATES_PATH,
-    CertificateStore,
-    RememberedCertificate,
-)
+from providers.paypal.certificate_memory import RememberedCertificate
+from providers.paypal.certificates import CERTIFICATES_PATH, CertificateStore
 from providers.paypal.unknown_names import UNKNOWN_BURST, UNKNOWN_REFILL_SECONDS, UnknownNames
 from tests.providers.support import LIVE_NAME, NOW, Clock, Issued, Loopback, Reply, issue
 

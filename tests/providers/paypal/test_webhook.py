@@ -167,6 +167,17 @@ def test_webhook_is_proved_whatever_way_its_time_is_written(time, verifier, url,
     assert proved(verifier, headers, BODY, now=NOW).event_type == "PAYMENT.CAPTURE.COMPLETED"
 
 
+@pytest.mark.parametrize("length", [1, 255])
+def test_signature_of_another_length_is_forged_without_asking(
+    length, verifier, url, leaf, loopback
+):
+    headers = sign(leaf.key, BODY, url=url)
+    headers["PAYPAL-TRANSMISSION-SIG"] = base64.b64encode(b"x" * length).decode()
+    with pytest.raises(ForgedWebhook):
+        proved(verifier, headers, BODY, now=NOW)
+    assert loopback.asked == []
+
+
 HEADERS = [
     "PAYPAL-TRANSMISSION-ID",
     "PAYPAL-TRANSMISSION-TIME",
