@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from base.enums import CallDirection, CallOrigin
 from base.facts import CALL_DURATION_MS_MAX
 from db.call_models import Call
-from domain.calls.rows import FOREIGN_NUMBER, is_priced
+from domain.calls.rows import FOREIGN_NUMBER, is_priced, merged_ids
 
 #: The mark of an adopted call whose direction no report has told.
 NO_DIRECTION = "no_direction"
@@ -53,9 +53,10 @@ def adopted_calls_of(session: Session, reservation: Call) -> Sequence[Call]:
 def charged_reservation_of(session: Session, call: Call) -> Call | None:
     """Return the reservation under which an adopted call may have been charged already.
 
-    It is unpaired, was committed by the company, and the call lies between its two requests.
+    It is unpaired, was committed by the company, and the call lies between its two requests. There
+    is none for a call that is paired: its own reservation is known.
     """
-    if call.origin != CallOrigin.ADOPTED or not _is_outgoing(call):
+    if call.origin != CallOrigin.ADOPTED or not _is_outgoing(call) or merged_ids(session, call):
         return None
     found = session.scalars(
         _unpaired(CallOrigin.RESERVED, call)

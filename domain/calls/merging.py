@@ -23,14 +23,15 @@ from domain.calls.rows import (
     TALKING,
     call_of_provider,
     hold_end,
-    is_over,
     is_priced,
     mark_odd,
     merged_ids,
     note,
     rate_of,
     resolve_merged,
+    stage_for,
 )
+from domain.jobs import LOOK_AT_CALL
 
 
 class PairedOtherwise(Refused):
@@ -144,17 +145,27 @@ def _keep_reserved(session: Session, adopted: Call, reserved: int, now: datetime
 
 
 def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
-    """Settle the adopted call with the charge that the reservation's commit has made."""
+    """Settle the adopted call with the charge that the reservation's commit has made.
+
+    A call that still talks is ended, also if an operator settled the reservation. One that has
+    ended is read from its provider, so that a person is told if the charge differs from its
+    duration: its report came before the pairing and was not compared.
+    """
     _release(session, adopted, now)
+    is_talking = adopted.status in TALKING
     adopted.duration_ms, adopted.cost_micros = reservation.duration_ms, reservation.cost_micros
-    adopted.settled_at, adopted.settled_by = reservation.settled_at, reservation.settled_by
+    adopted.settled_at = reservation.settled_at
+    # An operator's settlement would mean that the call is over and need not be ended.
+    adopted.settled_by = "api" if is_talking else reservation.settled_by
     adopted.tick_at = None
     session.flush()
     note(session, adopted, "settled", now, f"charged as {reservation.id}")
     clear_alerts(session, AlertKind.CALL_UNSETTLED, adopted.organization_id, adopted.id, now=now)
-    if adopted.status in TALKING and not is_over(adopted):
+    if is_talking:
         tell_not_ended(session, adopted, "it talks, although the company has settled it", now)
         decide_ending(session, adopted, EndCause.SETTLED, now)
+    elif adopted.status == CallStatus.ENDED:
+        stage_for(session, LOOK_AT_CALL, [adopted])
 
 
 def _tell_charged_twice(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:

@@ -226,3 +226,22 @@ def test_rows_of_running_processes_keep_no_one_from_going_back(empty_url):
             " VALUES ('prc_1', 'relay', 'host:1', now(), now())"
         )
     assert migrate(empty_url, "0002") == "0002"
+
+
+def test_merged_reservation_is_priced_when_the_database_goes_back(with_money):
+    # Given a reservation that was merged into a call, which was charged for both
+    with psycopg.connect(driver_url(with_money)) as connection:
+        connection.execute(
+            "INSERT INTO calls (organization_id, id, direction, status, origin, merged_into,"
+            " currency, micros_per_minute, increment_seconds, minimum_micros, cost_micros,"
+            " duration_ms, settled_by, settled_at, created_at)"
+            " SELECT organization_id, 'c1', 'outbound', 'admitted', 'reserved', 'call_1', 'USD',"
+            " 600000, 1, 0, 0, 0, 'merged', now(), now() FROM wallets LIMIT 1"
+        )
+    # When the database goes back to a version that knows no merged calls
+    before = REVISIONS[REVISIONS.index("0008") - 1]
+    assert migrate(with_money, before, destroy=name_of(with_money)) == before
+    # Then it does not charge the reservation, as it would one that was withdrawn or has expired
+    with psycopg.connect(driver_url(with_money)) as connection:
+        rows = connection.execute("SELECT settled_by, cost_micros FROM calls").fetchall()
+    assert rows == [("api", 0)]

@@ -1,9 +1,10 @@
--- A merged reservation becomes one that was withdrawn: what its call cost stands at the other one.
+-- A merged reservation becomes one that the company settled: what its call cost stands at the other
+-- one. Withdrawn, it would be unpriced, and the version before would charge it once more.
 ALTER TABLE call_terms DROP COLUMN fail_open_key;
 DROP INDEX calls_adopted, calls_unpaired, calls_merged_into;
 ALTER TABLE calls DROP CONSTRAINT calls_merged, DROP CONSTRAINT calls_settled_by_check,
     DROP CONSTRAINT calls_end_cause_check;
-UPDATE calls SET settled_by = 'withdrawn' WHERE settled_by = 'merged';
+UPDATE calls SET settled_by = 'api' WHERE settled_by = 'merged';
 UPDATE calls SET end_cause = 'operator' WHERE end_cause = 'foreign_number';
 ALTER TABLE calls
     DROP COLUMN origin, DROP COLUMN pairing_token, DROP COLUMN merged_into,

@@ -240,6 +240,48 @@ def test_a_paired_call_that_talks_after_its_commit_is_ended(line):
     assert len(line.alerts("call_not_ended")) == 1
 
 
+def test_a_paired_call_that_talks_is_ended_though_an_operator_settled(line):
+    # Given a reservation that an operator has settled, and a call that goes on
+    line.reserve("c1", seconds=30, provider=None)
+    line.settle_by_hand("c1", 20, later(21))
+    call = talks(line, later(22))
+    # When the company pairs them, Then the call does not go on unmetered
+    line.reserve("c1", provider=name(line), now=later(23))
+    call = line.call(call.id)
+    assert (call.cost_micros, call.end_cause) == (20 * CENT, "settled")
+    assert (line.jobs("end_call"), line.cents()) == ([call.id], (80, 0, 0))
+    assert len(line.alerts("call_not_ended")) == 1
+
+
+@pytest.mark.parametrize("seconds", [1, 20])
+def test_a_charge_before_the_pairing_is_compared_with_the_call(line, seconds):
+    # Given a commit of so many seconds before the report, which says 20
+    line.reserve("c1", seconds=30, provider=None)
+    line.commit("c1", seconds, later(21))
+    over = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}
+    line.report(name(line), 20, later(25), **over)
+    # When they are paired, Then the provider is asked, and a difference is told to a person
+    line.commit("c1", seconds, later(30), name(line))
+    call = adopted(line)
+    assert line.jobs("look_at_call") == [call.id]
+    line.look(call, "ended", later(31), duration_ms=20_000, **over)
+    told = [one.details["said_micros"] for one in line.alerts("call_differs")]
+    assert told == ([] if seconds == 20 else [20 * CENT])
+    assert line.cents() == (100 - seconds, 0, 0)
+
+
+def test_a_paired_call_does_not_wait_for_another_reservation(line):
+    # Given a reservation that was charged and is never paired, and a call paired with another one
+    for one in ("c1", "c2"):
+        line.reserve(one, seconds=20, provider=None)
+    line.commit("c1", 5, later(5))
+    call = talks(line, later(6), started_at=later(4))
+    line.reserve("c2", provider=name(line), now=later(7))
+    # When its report comes, Then it is charged
+    line.report(call, 20, later(24), started_at=later(4), ended_at=later(24))
+    assert (line.cents(), line.alerts("call_unsettled")) == ((75, 0, 0), [])
+
+
 def test_a_call_that_was_charged_twice_is_told_to_a_person(line):
     # Given what a version before could leave behind: both were charged
     line.reserve("c1", seconds=30, provider=None)
