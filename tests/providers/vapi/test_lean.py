@@ -73,7 +73,8 @@ def test_what_is_stored_is_bounded_whatever_the_message_holds():
         deep = {"call": deep, "customer": {"number": "1" * 900}, "id": "x" * 900}
     metadata = {f"holdfast_{number}": "y" * 900 for number in range(2_000)}
     inner = call(assistantOverrides={"metadata": metadata}, customer=deep, phoneNumber=deep)
-    body = written(report(call=inner) | HEAVY)
+    lists = {"cost": ["x" * 900] * 2_000, "customer": [{"number": "1"}] * 2_000}
+    body = written(report(call=inner) | HEAVY | lists)
     assert len(messages.stored_body(messages.parse(body))) < 100_000
 
 
