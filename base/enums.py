@@ -117,6 +117,10 @@ class EndCause(StrEnum):
     FROZEN_WALLET = "frozen_wallet"
     SUBSCRIPTION_INACTIVE = "subscription_inactive"
     OPERATOR = "operator"
+    #: It went on past its own maximum duration.
+    MAX_DURATION = "max_duration"
+    #: Its organization has no rate for the number that it uses.
+    NO_RATE = "no_rate"
     #: The company had settled it, and somebody talks all the same.
     SETTLED = "settled"
     #: Its number or assistant belongs to other organizations than the one that reserved for it.

@@ -5,7 +5,7 @@ A report is a hint; a fact is the provider's own answer to our question. Only fa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from base.enums import (
@@ -83,6 +83,11 @@ class CallFacts:
     #: The two parties' numbers, masked already: their last digits alone.
     our_party: str | None = None
     their_party: str | None = None
+    #: The same numbers whole, to find the rate by; never stored, logged or shown.
+    our_number: str | None = field(default=None, repr=False)
+    their_number: str | None = field(default=None, repr=False)
+    #: The campaign at the provider that dialled it.
+    campaign_id: str | None = None
     #: Our ids, from the metadata that the provider was given when the call began.
     organization_id: str | None = None
     call_id: str | None = None
@@ -128,16 +133,20 @@ class CallAsk:
     their_party: str | None
     twilio_call_sid: str | None
     twilio_account_sid: str | None
+    #: The other party's number whole, to find the rate by; never stored, logged or shown.
+    their_number: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class PredialAsk:
-    """A campaign at the provider asks whether it may dial."""
+    """A campaign at the provider asks whether it may dial a contact."""
 
     campaign_id: str
     contact_id: str
     assistant_id: str | None
     phone_number_id: str | None
+    #: The contact's number whole, to find the rate by; never stored, logged or shown.
+    their_number: str | None = field(default=None, repr=False)
 
 
 Report = SubscriptionReport | PaymentReport | DisputeReport | CallReport | OtherReport

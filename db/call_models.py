@@ -26,6 +26,8 @@ class Call(Base):
     assistant_id: Mapped[str | None]
     phone_number_id: Mapped[str | None]
     appointment_id: Mapped[str | None]
+    campaign_id: Mapped[str | None]
+    contact_id: Mapped[str | None]
     status: Mapped[str]
     refusal: Mapped[str | None]
     origin: Mapped[str | None]
@@ -36,6 +38,8 @@ class Call(Base):
     micros_per_minute: Mapped[int] = mapped_column(BigInteger)
     increment_seconds: Mapped[int]
     minimum_micros: Mapped[int] = mapped_column(BigInteger)
+    rate_route: Mapped[str | None]
+    number_seen: Mapped[bool] = mapped_column(default=False)
     max_duration_seconds: Mapped[int | None]
     debt_micros: Mapped[int] = mapped_column(BigInteger, default=0)
     metered_from: Mapped[datetime | None]

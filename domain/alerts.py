@@ -43,6 +43,8 @@ class AlertKind(StrEnum):
     #: A call (the subject) goes on although its provider was told to end it, or cannot be told.
     #: Cleared when the call is over, by its provider's word or by its settlement.
     CALL_NOT_ENDED = "call_not_ended"
+    #: A call (the subject) went on past its maximum duration, which its platform should end it at.
+    CALL_PAST_MAXIMUM = "call_past_maximum"
     #: A call (the subject) cost more than could be charged; the rest is owed.
     CALL_SHORTFALL = "call_shortfall"
     #: What a call (the subject) cost cannot be told; its hold stays.

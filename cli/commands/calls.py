@@ -237,6 +237,8 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
         "rate": f"{text_from_micros(call.micros_per_minute, call.currency)} {call.currency} a"
         f" minute, by {call.increment_seconds} s,"
         f" at least {text_from_micros(call.minimum_micros, call.currency)}",
+        "route": call.rate_route,
+        "campaign": call.campaign_id,
         "capped at": f"{call.max_duration_seconds} s" if call.max_duration_seconds else None,
         "hold": None
         if hold is None

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.enums import CallOrigin, CallStatus, HoldStatus
-from base.facts import CallAsk, CallFacts, PredialAsk
+from base.facts import CallAsk, CallFacts
 from base.ids import new_id
 from base.masking import last_digits
 from db.call_models import Call, CallDoor
@@ -23,7 +23,7 @@ from domain.calls.doors import find_door, twilio_account_of
 from domain.calls.foreign import give_up_reservation
 from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
 from domain.calls.opening import open_call, write_refused
-from domain.calls.rates import Rate, rate_for
+from domain.calls.rates import Rate, find_rate, priced_number
 from domain.calls.rows import call_of_provider, note, rate_of
 from domain.calls.settlement import settle
 from domain.calls.terms import DURATION_SECONDS_MIN, Terms, terms_of
@@ -124,17 +124,6 @@ def withdraw(session: Session, organization_id: str, call_id: str, now: datetime
     return True
 
 
-def may_dial(session: Session, ask: PredialAsk, now: datetime) -> bool:
-    """This function will tell whether a campaign at the provider may dial; nobody's may not."""
-    door = find_door(
-        session,
-        assistant_id=ask.assistant_id,
-        phone_numbers=(ask.phone_number_id,),
-        campaign_id=ask.campaign_id,
-    )
-    return door is not None and can_send(session, door.organization_id, now) is None
-
-
 def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | None:
     """This function will give how long a call may last on what is available; None is too short.
 
@@ -195,14 +184,17 @@ def _let_in(
     refusal = can_send(session, door.organization_id, now)
     if refusal is not None:
         raise _NotAdmitted(refusal)
-    rate = rate_for(session, door.organization_id, ask.direction, ask.our_number)
-    if rate is None:
+    number = priced_number(ask.direction, our_number=ask.our_number, their_number=ask.their_number)
+    found = find_rate(session, door.organization_id, ask.direction, number)
+    if found is None:
         raise _NotAdmitted("NO_RATE")
+    rate = found.rate
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
         raise _NotAdmitted("INSUFFICIENT_FUNDS")
     call.twilio_account_sid = twilio_account_of(session, door) or ask.twilio_account_sid
     call.assistant_id = door.assistant_id
+    call.rate_route, call.number_seen = found.route, number is not None
     call.max_duration_seconds = longest
     # Ours is the first word of its life: it costs from now on, until its provider's own word.
     call.metered_from = now

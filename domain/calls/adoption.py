@@ -19,7 +19,8 @@ from domain.calls.endings import decide_ending
 from domain.calls.metering import first_step_seconds
 from domain.calls.opening import open_call, write_call
 from domain.calls.pairing import find_reported, let_in_by
-from domain.calls.rates import Rate, rate_for
+from domain.calls.permission import find_permitted
+from domain.calls.rates import NO_RATE, Rate, find_rate, priced_number
 from domain.calls.rows import mark_odd, note
 from domain.calls.terms import terms_of
 
@@ -29,11 +30,14 @@ def adopt(
 ) -> Call | None:
     """Make known a call that did not ask us, or one that was refused and goes on all the same.
 
-    None, and an alert, if it belongs to no organization, or if its organization has no rate. Locks
-    the wallet, then the call.
+    None, and an alert, if it belongs to no organization. A call that no rate fits has a row without
+    a rate (see rating.rate_by_number). Locks the wallet, then the call.
     """
     door = find_door(
-        session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
+        session,
+        assistant_id=facts.assistant_id,
+        phone_numbers=(facts.phone_number_id,),
+        campaign_id=facts.campaign_id,
     )
     if refused is not None:
         organization_id: str | None = refused.organization_id
@@ -44,19 +48,22 @@ def adopt(
         _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
         return None
     # Under the wallet's lock: another message may have been first.
-    known = find_reported(session, facts, now)
+    known = find_reported(session, facts, now) or find_permitted(session, facts)
     if known is not None and known.status != CallStatus.REFUSED:
         return known
     direction = facts.direction or CallDirection.INBOUND
-    rate = rate_for(session, organization_id, direction, None)
-    if rate is None:
-        _tell_unknown(session, organization_id, facts, "no rate", now)
-        return None
+    number = priced_number(direction, our_number=facts.our_number, their_number=facts.their_number)
+    found = find_rate(session, organization_id, direction, number)
     call = known or _new_call(session, organization_id, door, facts, direction)
-    if facts.status is CallStatus.ENDED:
-        write_call(session, call, rate, wallet.currency, now)
+    call.rate_route = None if found is None else found.route
+    call.number_seen = found is not None and number is not None
+    if found is None:
+        # Nothing can be held; rate_by_number tells a person, and has it ended.
+        write_call(session, call, NO_RATE, wallet.currency, now)
+    elif facts.status is CallStatus.ENDED:
+        write_call(session, call, found.rate, wallet.currency, now)
     else:
-        _hold_or_end(session, call, wallet, rate, now)
+        _hold_or_end(session, call, wallet, found.rate, now)
     note(session, call, "adopted", now, "refused, but it goes on" if known else "it did not ask us")
     for whose in (None, organization_id):
         clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)

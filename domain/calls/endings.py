@@ -18,7 +18,15 @@ from db.call_models import Call
 from db.locks import lock_call, lock_live_calls
 from db.models import Brand
 from domain.alerts import AlertKind, Severity, raise_alert
-from domain.calls.rows import CallNotFound, call_and_wallet, end_code, is_over, note, stage_for
+from domain.calls.rows import (
+    CallNotFound,
+    call_and_wallet,
+    end_code,
+    is_over,
+    is_permission,
+    note,
+    stage_for,
+)
 from domain.calls.terms import terms_of
 from domain.jobs import END_CALL, WARN_CALL
 from domain.notes import check_who_and_why, note_act
@@ -72,7 +80,8 @@ def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now
     for call in ending:
         call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
         note(session, call, "end_decided", now, cause.upper())
-    stage_for(session, END_CALL, ending)
+    # What was only permitted cannot be told to end; it is, if it is dialled all the same.
+    stage_for(session, END_CALL, [call for call in ending if not is_permission(call)])
     return len(ending)
 
 

@@ -22,6 +22,7 @@ from domain.calls.rows import (
     FOREIGN_NUMBER,
     TALKING,
     call_of_provider,
+    has_rate,
     hold_end,
     is_priced,
     mark_odd,
@@ -111,7 +112,10 @@ def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) ->
 
 def _take_rate(adopted: Call, reservation: Call) -> None:
     """Apply the reservation's rate if it named the number that is called and no report has."""
-    if adopted.their_party is None and reservation.their_party is not None:
+    if has_rate(adopted) and (adopted.their_party or reservation.their_party is None):
+        return
+    if has_rate(reservation):
+        adopted.rate_route = reservation.rate_route
         adopted.micros_per_minute = reservation.micros_per_minute
         adopted.increment_seconds = reservation.increment_seconds
         adopted.minimum_micros = reservation.minimum_micros

@@ -11,12 +11,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.rates import Rate
-from domain.calls.terms import Terms
+from domain.calls.terms import DURATION_SECONDS_MAX, Terms
 
 #: How much earlier than it must be a call is looked at, in seconds: the tick is not punctual, and
 #: one that is late by as much still extends the hold, or ends the call, a whole margin before.
 LEAD_SECONDS = 2.0
+#: How long after its own maximum duration a call is ended by us, in seconds.
+OVERDUE_SECONDS = 5.0
 #: A call that waits for its warning is looked at again after this share of the time until then,
 #: since others spend too; and after this many seconds at the earliest.
 _WARNING_SHARE = 0.25
@@ -35,6 +38,10 @@ class Metered:
     warned: bool
     #: Whether its hold is open; one without cannot be given more.
     can_extend: bool = True
+    #: Its own maximum duration, or the platform's.
+    limit_seconds: int = DURATION_SECONDS_MAX
+    #: What it is covered for at most; `share_out` reckons it.
+    longest_seconds: int = CALL_DURATION_MS_MAX // 1000
     #: What it gets now, out of what is available and out of the debt limit.
     extend_micros: int = 0
     borrow_micros: int = 0
@@ -42,6 +49,8 @@ class Metered:
     returned_micros: int = 0
     warn: bool = False
     end: bool = False
+    #: Whether it ends because it went on past its maximum duration.
+    past_limit: bool = False
     #: Seconds until it has to be looked at again.
     next_seconds: float = 0.0
 
@@ -56,8 +65,9 @@ class Metered:
         return self.covered_seconds - self.elapsed_seconds
 
     def price_of(self, more_seconds: int) -> int:
-        """This function will give what it takes to cover so many seconds more."""
-        whole = self.covered_seconds + self.rate.up_to_increment(more_seconds)
+        """Return the price of covering so many seconds more, up to the call's longest time."""
+        longest = self.rate.up_to_increment(self.longest_seconds)
+        whole = min(self.covered_seconds + self.rate.up_to_increment(more_seconds), longest)
         return max(0, self.rate.cost_micros(1000 * whole) - self.hold_micros - self.debt_micros)
 
     def give(self, micros: int) -> None:
@@ -98,6 +108,8 @@ def share_out(
     one increment at least as long as there is any. `overlent_micros` is what the calls were lent
     beyond the debt limit: it is taken back before anything is given.
     """
+    for call in calls:
+        call.longest_seconds = _longest_seconds(call, terms)
     _take_back(calls, overlent_micros)
     pot, room = max(0, available_micros), max(0, debt_room_micros)
     for place, call in enumerate(sorted(calls, key=lambda one: one.left_seconds)):
@@ -108,12 +120,15 @@ def share_out(
             room -= _cover(call, terms, room, sharing, call.lend)
     for call in calls:
         spare_seconds = _spare_seconds(call, terms)
-        call.end = spare_seconds <= 0
+        overdue_seconds = call.elapsed_seconds - call.limit_seconds - OVERDUE_SECONDS
+        is_covered_whole = call.covered_seconds >= call.longest_seconds
+        call.past_limit = overdue_seconds >= 0 or (spare_seconds <= 0 and is_covered_whole)
+        call.end = call.past_limit or spare_seconds <= 0
         left_over = room + pot if call.can_extend else room
         seconds_to_end = spare_seconds + _share_seconds(call, left_over, len(calls))
         tells = terms.warn_before_seconds > 0 and not call.warned and not call.end
         call.warn = tells and seconds_to_end <= terms.warn_before_seconds
-        call.next_seconds = max(0.0, spare_seconds)
+        call.next_seconds = max(0.0, min(spare_seconds, -overdue_seconds))
         if tells and not call.warn:
             to_warning = seconds_to_end - terms.warn_before_seconds
             look = max(_LOOK_SECONDS_MIN, to_warning * _WARNING_SHARE)
@@ -134,6 +149,12 @@ def first_step_seconds(rate: Rate, terms: Terms) -> int:
     Until its first tick nobody adds to that, however short its steps are.
     """
     return rate.up_to_increment(max(terms.step_seconds, seconds_to_end_in_time(terms)))
+
+
+def _longest_seconds(call: Metered, terms: Terms) -> int:
+    """Return what a call is covered for at most: until it is ended for its maximum duration."""
+    until_ended = call.limit_seconds + OVERDUE_SECONDS + terms.margin_seconds + LEAD_SECONDS
+    return min(math.ceil(until_ended), CALL_DURATION_MS_MAX // 1000)
 
 
 def _take_back(calls: Sequence[Metered], micros: int) -> None:

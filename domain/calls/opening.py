@@ -18,9 +18,19 @@ from domain.ledger import WalletOutcome
 
 
 def open_call(
-    session: Session, call: Call, rate: Rate, currency: str, *, seconds: int, now: datetime
+    session: Session,
+    call: Call,
+    rate: Rate,
+    currency: str,
+    *,
+    seconds: int,
+    now: datetime,
+    expires_at: datetime | None = None,
 ) -> WalletOutcome:
-    """This function will reserve for a new call and write its row; nothing of it where refused."""
+    """Reserve for a new call and write its row; write nothing if the hold is refused.
+
+    The hold ends at `expires_at`, by default some time after what it covers.
+    """
     outcome = hold_for(
         session,
         call,
@@ -29,6 +39,7 @@ def open_call(
         provider_call_id=call.provider_call_id,
         seconds=seconds,
         now=now,
+        expires_at=expires_at,
     )
     if outcome.ok:
         write_call(session, call, rate, currency, now)
@@ -45,8 +56,9 @@ def hold_for(
     provider_call_id: str | None,
     seconds: int,
     now: datetime,
+    expires_at: datetime | None = None,
 ) -> WalletOutcome:
-    """This function will set aside what so many seconds of a call cost, known or not.
+    """Set aside what so many seconds of a call cost, whether or not the call has a row.
 
     Replay: as holds.reserve.
     """
@@ -57,7 +69,7 @@ def hold_for(
         provider_call_id=provider_call_id,
         amount_micros=max(1, rate.cost_micros(1000 * seconds)),
         currency=currency,
-        expires_at=hold_end(now, seconds),
+        expires_at=expires_at or hold_end(now, seconds),
         now=now,
     )
 

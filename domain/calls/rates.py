@@ -64,25 +64,61 @@ class Rate:
         return -(-seconds // self.increment_seconds) * self.increment_seconds
 
 
-def rate_for(
-    session: Session, organization_id: str, direction: CallDirection, number: str | None
-) -> Rate | None:
-    """This function will give the rate of the longest route that fits; None where none does.
+#: The rate of a call that has none yet: its price is not known, and it is not metered.
+NO_RATE = Rate(0, 1)
 
-    `number` is the one that the route goes by, with its plus sign: the called one of a call that
-    goes out, our own of one that comes in.
+
+@dataclass(frozen=True)
+class RouteRate:
+    """The rate of a route, and since when the route has it."""
+
+    route: str
+    rate: Rate
+    set_at: datetime
+
+
+def priced_number(
+    direction: CallDirection, *, our_number: str | None, their_number: str | None
+) -> str | None:
+    """Return the number that a call is priced by.
+
+    That is the called number of an outbound call, our own of an inbound call, none of a web call.
+    """
+    return {CallDirection.OUTBOUND: their_number, CallDirection.INBOUND: our_number}.get(direction)
+
+
+def find_rate(
+    session: Session, organization_id: str, direction: CallDirection, number: str | None
+) -> RouteRate | None:
+    """Find the rate of the longest route that fits; None if no route does.
+
+    `number` is the one that the call is priced by, with its plus sign (see priced_number).
     """
     rows = session.scalars(
         select(CallRate)
         .where(CallRate.organization_id == organization_id)
         .execution_options(populate_existing=True)
     )
-    fitting = [row for row in rows if _fits(row.route, direction, number)]
+    fitting = [row for row in rows if fits(row.route, direction, number)]
     if not fitting:
         return None
-    # By length the default is the shortest but one of a plain direction, which goes before it.
-    best = max(fitting, key=lambda row: (row.route != DEFAULT_ROUTE, len(row.route)))
-    return Rate(best.micros_per_minute, best.increment_seconds, best.minimum_micros)
+    best = max(fitting, key=lambda row: specificity(row.route))
+    rate = Rate(best.micros_per_minute, best.increment_seconds, best.minimum_micros)
+    return RouteRate(best.route, rate, best.set_at)
+
+
+def specificity(route: str) -> tuple[bool, int]:
+    """Return how much a route says of a call; of several that fit, the highest is taken."""
+    # By length the default would go before a plain "web".
+    return route != DEFAULT_ROUTE, len(route)
+
+
+def fits(route: str, direction: CallDirection, number: str | None) -> bool:
+    """Return whether a route is that of a call in this direction with this number."""
+    if route == DEFAULT_ROUTE:
+        return True
+    of_direction, _, prefix = route.partition(":")
+    return of_direction == direction and (number or "").startswith(prefix)
 
 
 def list_rates(session: Session, organization_id: str) -> list[CallRate]:
@@ -155,10 +191,3 @@ def _check(rate: Rate, route: str) -> None:
         raise InvalidRate("a minute costs more than nothing, and at most a million")
     if not 0 <= rate.minimum_micros <= RATE_MICROS_MAX:
         raise InvalidRate("the minimum is out of bounds")
-
-
-def _fits(route: str, direction: CallDirection, number: str | None) -> bool:
-    if route == DEFAULT_ROUTE:
-        return True
-    of_direction, _, prefix = route.partition(":")
-    return of_direction == direction and (number or "").startswith(prefix)

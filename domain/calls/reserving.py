@@ -19,7 +19,7 @@ from db.models import Wallet
 from domain.calls.merging import PairedOtherwise, may_merge, pair
 from domain.calls.opening import hold_for, open_call, write_call
 from domain.calls.pairing import new_pairing_token
-from domain.calls.rates import rate_for
+from domain.calls.rates import find_rate
 from domain.calls.rows import call_of_provider, rate_of, resolve_merged
 from domain.calls.terms import DURATION_SECONDS_MAX
 from domain.ledger import WalletOutcome
@@ -51,10 +51,11 @@ def reserve_for_call(
 ) -> Reserved:
     """Set aside what an outgoing call is estimated to cost.
 
-    Units: `estimated_seconds` 1 to 43,200. Replay: as holds.reserve. The provider's id may come
-    with a later request; if a report of that call came first, both are merged. Refuses: what
-    holds.reserve refuses, can_send's reasons, NO_RATE, INVALID_DURATION; IDEMPOTENCY_CONFLICT if
-    one of the two calls is paired otherwise.
+    Units: `estimated_seconds` 1 to 43,200. `number` is the called number in E.164; without it the
+    call has the organization's general rate until its provider names the number. Replay: as
+    holds.reserve. The provider's id may come with a later request; if a report of that call came
+    first, both are merged. Refuses: what holds.reserve refuses, can_send's reasons, NO_RATE,
+    INVALID_DURATION; IDEMPOTENCY_CONFLICT if one of the two calls is paired otherwise.
     """
     wallet = lock_wallet(session, organization_id)
     if wallet is None:
@@ -84,10 +85,11 @@ def _reserved_first(
     session: Session, call: Call, wallet: Wallet, number: str | None, *, seconds: int, now: datetime
 ) -> Reserved:
     may_not = can_send(session, call.organization_id, now)
-    rate = rate_for(session, call.organization_id, CallDirection.OUTBOUND, number)
-    if may_not is not None or rate is None:
+    found = find_rate(session, call.organization_id, CallDirection.OUTBOUND, number)
+    if may_not is not None or found is None:
         return _refused(may_not or "NO_RATE")
-    outcome = open_call(session, call, rate, wallet.currency, seconds=seconds, now=now)
+    call.rate_route = found.route
+    outcome = open_call(session, call, found.rate, wallet.currency, seconds=seconds, now=now)
     if not outcome.ok:
         return Reserved(outcome, None)
     return Reserved(outcome, call, call.pairing_token or "")
@@ -104,8 +106,10 @@ def _reserved_late(
         return _refused("INVALID_CALL")
     if not may_merge(session, call, other):
         return _refused("IDEMPOTENCY_CONFLICT")
-    rate = rate_for(session, call.organization_id, CallDirection.OUTBOUND, number)
-    write_call(session, call, rate or rate_of(other), other.currency, now)
+    found = find_rate(session, call.organization_id, CallDirection.OUTBOUND, number)
+    call.rate_route = found.route if found is not None else other.rate_route
+    rate = found.rate if found is not None else rate_of(other)
+    write_call(session, call, rate, other.currency, now)
     return _paired(session, call, str(other.provider_call_id), seconds=seconds, now=now)
 
 

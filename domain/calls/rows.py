@@ -95,8 +95,13 @@ def call_and_wallet(session: Session, organization_id: str, call_id: str) -> tup
 
 
 def rate_of(call: Call) -> Rate:
-    """This function will give the rate that a call began with."""
+    """Return a call's rate: NO_RATE if none was found yet (see has_rate)."""
     return Rate(call.micros_per_minute, call.increment_seconds, call.minimum_micros)
+
+
+def has_rate(call: Call) -> bool:
+    """Return whether a rate was found for a call; without one it is neither metered nor charged."""
+    return call.micros_per_minute > 0
 
 
 def is_priced(call: Call) -> bool:
@@ -125,6 +130,11 @@ def shown_status(call: Call) -> str:
     """Return a call's status as people see it: refused, if nobody ever talked, before all else."""
     never_begun = call.settled_by in NEVER_BEGUN
     return CallStatus.REFUSED if call.refusal and never_begun else call.status
+
+
+def is_permission(call: Call) -> bool:
+    """Return whether a call is only a permission for a campaign to dial, and not dialled yet."""
+    return call.contact_id is not None and call.provider_call_id is None
 
 
 def hold_end(now: datetime, seconds: int) -> datetime:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.enums import HoldStatus
+from base.enums import CallDirection, HoldStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.outcomes import Refused
 from db.call_models import Call
@@ -18,10 +18,13 @@ from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import clear_unanswered, tell_waived
 from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
 from domain.calls.double_charges import why_withheld
+from domain.calls.rates import Rate, find_rate
 from domain.calls.rows import (
     TALKING,
     call_and_wallet,
+    has_rate,
     is_over,
+    is_permission,
     is_priced,
     mark_odd,
     note,
@@ -86,6 +89,9 @@ def _charge(
     session: Session, call: Call, facts: CallFacts, duration_ms: int, *, by: str, now: datetime
 ) -> None:
     """Charge a call for its duration, unless that may charge it twice or charge the wrong one."""
+    if duration_ms and not has_rate(call):
+        tell_unsettled(session, call, "its organization has no rate for it", now)
+        return
     charge = charge_for(session, call, facts, duration_ms)
     withheld = why_withheld(session, call) if charge.cost_micros else None
     if withheld is not None:
@@ -123,7 +129,7 @@ def _compare(
         return
     if duration_ms is None:
         duration_ms = metered_ms(call)
-    if duration_ms is None:
+    if duration_ms is None or not has_rate(call):
         return
     cost = charge_for(session, call, facts, duration_ms).cost_micros
     if call.cost_micros != cost:
@@ -178,7 +184,7 @@ def settle_by_api(
     call, _ = call_and_wallet(session, organization_id, call_id)
     if call.status in TALKING and not is_priced(call):
         raise Refused("CALL_IN_PROGRESS", call_id, call=call_id)
-    cost = rate_of(call).cost_micros(duration_ms)
+    cost = _rate_to_charge(session, call).cost_micros(duration_ms)
     if is_priced(call):
         if call.cost_micros != cost:
             raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
@@ -209,7 +215,7 @@ def settle_by_hand(
     if is_priced(call) and is_over(call):
         raise CallSettled(call_id)
     note_act(session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now)
-    cost = rate_of(call).cost_micros(duration_ms)
+    cost = _rate_to_charge(session, call).cost_micros(duration_ms)
     if is_priced(call) and call.cost_micros and cost != call.cost_micros:
         raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
@@ -221,10 +227,25 @@ def close_expired(session: Session, call: Call, now: datetime) -> None:
     Whoever tells later what it cost is believed all the same. Replay: a closed one stays as it is.
     """
     if call.settled_at is None:
-        call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, "expiry", None
+        # A permission that nobody used was no call.
+        by = "withdrawn" if is_permission(call) else "expiry"
+        call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, by, None
         session.flush()
         note(session, call, "expired", now)
         _clear_answered(session, call, now)
+
+
+def _rate_to_charge(session: Session, call: Call) -> Rate:
+    """Return the rate that a call is charged by; the general one now if it had none.
+
+    Raises: NotSettled NO_RATE.
+    """
+    if has_rate(call):
+        return rate_of(call)
+    found = find_rate(session, call.organization_id, CallDirection(call.direction), None)
+    if found is None:
+        raise NotSettled(call.id, "NO_RATE")
+    return found.rate
 
 
 def _clear_answered(session: Session, call: Call, now: datetime) -> None:
@@ -232,6 +253,9 @@ def _clear_answered(session: Session, call: Call, now: datetime) -> None:
     clear_unanswered(session, call.organization_id, call.id, now)
     for kind in (AlertKind.CALL_UNSETTLED, AlertKind.CALL_NOT_ENDED):
         clear_alerts(session, kind, call.organization_id, call.id, now=now)
+    if call.provider_call_id is not None:
+        unknown = AlertKind.CALL_UNKNOWN
+        clear_alerts(session, unknown, call.organization_id, call.provider_call_id, now=now)
 
 
 def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:

@@ -19,10 +19,11 @@ from db.call_models import Call
 from db.locks import lock_live_calls, lock_wallet
 from db.models import CallHold, Wallet
 from domain import holds
+from domain.alerts import AlertKind, Severity, raise_alert
 from domain.calls.endings import decide_endings, decide_warnings
 from domain.calls.metering import Metered, share_out
 from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note, rate_of, stage_for
-from domain.calls.terms import terms_of
+from domain.calls.terms import DURATION_SECONDS_MAX, terms_of
 from domain.jobs import LOOK_AT_CALL
 from domain.wallet import standing_freezes
 
@@ -98,6 +99,8 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
             note(session, call, "debt_returned", now, f"{meter.returned_micros} micros")
         call.debt_micros = meter.debt_micros
         call.tick_at = now + timedelta(seconds=meter.next_seconds)
+    overdue = [metered[one.call_id] for one in meters if one.past_limit]
+    _end_overdue(session, overdue, now)
     cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS
     warned = [one for one in meters if one.warn and not one.end]
     decide_endings(session, [metered[one.call_id] for one in meters if one.end], cause, now)
@@ -109,6 +112,26 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
         ended=sum(meter.end for meter in meters),
         asked=asked,
     )
+
+
+def _end_overdue(session: Session, calls: Sequence[Call], now: datetime) -> None:
+    """Decide that calls past their maximum duration end, and tell a person of each."""
+    decide_endings(session, calls, EndCause.MAX_DURATION, now)
+    for call in calls:
+        began = call.metered_from or now
+        raise_alert(
+            session,
+            AlertKind.CALL_PAST_MAXIMUM,
+            call.organization_id,
+            call.id,
+            severity=Severity.WARNING,
+            details={
+                "max_duration_seconds": call.max_duration_seconds or DURATION_SECONDS_MAX,
+                "talked_seconds": int((now - began).total_seconds()),
+                "provider_call": call.provider_call_id,
+            },
+            now=now,
+        )
 
 
 def _open_holds(session: Session, organization_id: str, ids: list[str]) -> dict[str, CallHold]:
@@ -134,6 +157,7 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
         debt_micros=call.debt_micros,
         warned=call.warned_at is not None,
         can_extend=hold is not None,
+        limit_seconds=call.max_duration_seconds or DURATION_SECONDS_MAX,
     )
 
 

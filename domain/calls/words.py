@@ -21,6 +21,8 @@ from domain.calls.charges import has_talked
 from domain.calls.endings import decide_ending, tell_not_ended
 from domain.calls.foreign import is_foreign
 from domain.calls.pairing import find_reported
+from domain.calls.permission import find_permitted, take_over
+from domain.calls.rating import rate_by_number
 from domain.calls.rows import TALKING, is_over, is_priced, mark_odd, note, stage_for
 from domain.calls.settlement import settle_by_word
 from domain.jobs import END_CALL, LOOK_AT_CALL
@@ -45,7 +47,7 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
     is over. A call that we refused stays refused, unless somebody talks all the same. Replay:
     changes nothing.
     """
-    call = find_reported(session, report.facts, now)
+    call = find_reported(session, report.facts, now) or find_permitted(session, report.facts)
     if call is not None and call.status == CallStatus.REFUSED:
         if not _talked(report.facts):
             _keep_refused(session, call, report.facts, now)
@@ -55,12 +57,15 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
         call = adopt(session, report.facts, now)
     if call is None:
         return False
+    take_over(session, call, report.facts, now)
     _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
     if report.facts.unknown_status is not None and call.settled_at is None:
         tell_unknown_status(session, call, report.facts, now)
         stage_for(session, LOOK_AT_CALL, [call])
     if report.final:
         _end(session, call, report.facts, now)
+    rate_by_number(session, call, report.facts, now)
+    if report.final:
         settle_by_word(session, call, report.facts, "report", now)
     return True
 
@@ -99,6 +104,7 @@ def take_in_look(
         return
     was_settled = call.settled_at is not None
     _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
+    rate_by_number(session, call, facts, now)
     if facts.status is CallStatus.ENDED:
         settle_by_word(session, call, facts, "look", now)
     if facts.status is not None and facts.unknown_status is None:

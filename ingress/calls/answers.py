@@ -16,9 +16,10 @@ from base.facts import CallAsk, PredialAsk
 from base.ids import new_id
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
-from domain.calls import admission
+from domain.calls import admission, permission
 from domain.calls.admission import Admission
 from domain.calls.pairing import fail_open_token
+from domain.calls.permission import Permission
 from domain.calls.terms import Terms
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
 from ingress.calls.snapshot import KnownDoor, Snapshot
@@ -98,10 +99,14 @@ class CallAnswers:
 
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
         try:
-            may_dial = await self._urgent.run(
-                lambda session, now: admission.may_dial(session, ask, now), until=until
+            made = await self._urgent.run(
+                lambda session, now: permission.permit(session, ask, now),
+                until=until,
+                undo=_withdraw,
             )
-            return answer_predial(may_dial)
+            if made.refusal is not None:
+                log.info("contact refused", campaign=ask.campaign_id, reason=made.refusal)
+            return answer_predial(made.refusal is None)
         except _NO_ANSWER as error:
             log.error("campaign not decided", campaign=ask.campaign_id, error=type(error).__name__)
             return answer_predial(False)
@@ -116,7 +121,7 @@ def _is_open(door: KnownDoor | None) -> bool:
     return door is not None and bool(door.fail_open_seconds and door.assistant_id)
 
 
-def _withdraw(session: Session, made: Admission, now: datetime) -> None:
+def _withdraw(session: Session, made: Admission | Permission, now: datetime) -> None:
     # One that was known before was let in, or reserved for, by somebody else.
     if made.is_new and made.organization_id and made.call_id:
         admission.withdraw(session, made.organization_id, made.call_id, now)

@@ -6,7 +6,6 @@ for an assistant-request.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +33,7 @@ from providers.vapi.readings import (
     call_id_of,
     direction_of,
     leg_of,
+    number_of,
     text_of,
 )
 
@@ -85,7 +85,6 @@ _TYPE_LENGTH_MAX = 100
 _EXTERNAL_ID_LENGTH_MAX = 200
 _DIGEST_LENGTH = 32
 _WORD_LENGTH_MAX = 200
-_E164 = re.compile(r"\+[0-9]{4,15}", re.ASCII)
 _MILLISECONDS_MAX = 10**14
 
 
@@ -195,16 +194,16 @@ def call_ask_of(message: VapiMessage) -> CallAsk:
         raise MalformedWebhook("it names no call")
     number = object_in(content.get("phoneNumber")) or object_in(call.get("phoneNumber"))
     customer = object_in(content.get("customer")) or object_in(call.get("customer"))
-    ours = number.get("number")
     return CallAsk(
         external_id=call_id,
         direction=direction_of(call) or CallDirection.INBOUND,
         assistant_id=text_of(call.get("assistantId"), ID_LENGTH_MAX),
         phone_number_id=text_of(call.get("phoneNumberId") or number.get("id"), ID_LENGTH_MAX),
-        our_number=ours if isinstance(ours, str) and _E164.fullmatch(ours) else None,
+        our_number=number_of(number),
         their_party=last_digits(customer.get("number")),
         twilio_call_sid=leg_of(call),
         twilio_account_sid=account_of(number),
+        their_number=number_of(customer),
     )
 
 
@@ -226,6 +225,7 @@ def predial_of(message: VapiMessage) -> PredialAsk:
         contact_id=text_of(contact.get("id"), ID_LENGTH_MAX) or "",
         assistant_id=text_of(assistant, ID_LENGTH_MAX),
         phone_number_id=text_of(number, ID_LENGTH_MAX),
+        their_number=number_of(contact),
     )
 
 

@@ -33,6 +33,7 @@ _REASON_LENGTH_MAX = 200
 _STATUS_LENGTH_MAX = 40
 _LEG = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 _ACCOUNT = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
+_E164 = re.compile(r"\+[0-9]{4,15}", re.ASCII)
 _CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 _STATUSES = {
@@ -97,6 +98,9 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         twilio_account_sid=account_of(number),
         our_party=last_digits(number.get("number")),
         their_party=last_digits(customer.get("number")),
+        our_number=number_of(number),
+        their_number=number_of(customer),
+        campaign_id=text_of(call.get("campaignId"), ID_LENGTH_MAX),
         organization_id=text_of(ours.get(OUR_ORGANIZATION), ID_LENGTH_MAX),
         call_id=text_of(ours.get(OUR_CALL), ID_LENGTH_MAX),
         pairing_token=text_of(ours.get(OUR_TOKEN), ID_LENGTH_MAX),
@@ -133,6 +137,12 @@ def account_of(number: Mapping[str, Any]) -> str | None:
     """This function will give the account at Twilio that carries a number's calls."""
     value = number.get("twilioAccountSid")
     return value if isinstance(value, str) and _ACCOUNT.fullmatch(value) else None
+
+
+def number_of(party: Mapping[str, Any]) -> str | None:
+    """Give a party's whole number in E.164 with its plus sign, or None."""
+    value = party.get("number")
+    return value if isinstance(value, str) and _E164.fullmatch(value) else None
 
 
 def text_of(value: object, length_max: int) -> str | None:

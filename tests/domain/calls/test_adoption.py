@@ -151,15 +151,16 @@ def test_nobodys_is_told_to_a_person_once(line, final):
     assert unknown_alerts(line.database, name(line)) == []
 
 
-def test_one_without_a_rate_is_told_to_a_person(line):
+def test_one_without_a_rate_is_told_to_a_person_and_ended(line):
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
-    assert not line.hear(name(line), "in_progress")
-    assert [one.details["why"] for one in line.alerts("call_unknown")] == ["no rate"]
-    assert line.calls() == []
-    # Until it has one
-    line.rate(RATE)
     assert line.hear(name(line), "in_progress")
+    assert [one.details["why"] for one in line.alerts("call_unknown")] == ["no rate"]
+    assert (the_call(line).end_cause, line.cents()) == ("no_rate", (100, 0, 0))
+    # And once it has one, it is charged by it
+    line.rate(RATE)
+    line.report(name(line), 5, later(5))
     assert line.alerts("call_unknown") == []
+    assert line.cents() == (95, 0, 0)
 
 
 def test_one_that_two_organizations_could_have_is_nobodys(line, shared):

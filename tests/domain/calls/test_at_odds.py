@@ -62,7 +62,9 @@ def test_only_one_that_rang_in_can_have_been_let_in_without_a_door(line, directi
 def test_what_a_call_that_is_over_has_of_the_debt_limit_is_not_lent_again(line):
     # Given a call that talked on the debt limit, is over, and whose report is late; and another
     line.debt(60)
-    first = line.let_in()
+    first = "c1"
+    line.reserve(first, seconds=60)
+    line.hear(line.call(first), "in_progress")
     line.reserve("c2", seconds=40)
     line.tick(later(53))
     assert line.call(first).debt_micros == 60 * CENT

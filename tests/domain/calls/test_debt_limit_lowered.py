@@ -17,8 +17,9 @@ from tests.domain.support import later
 def lent(line, cents=100):
     """This function will let a call in that has used its dollar and was lent a step of credit."""
     line.debt(cents)
-    call_id = line.let_in()
-    line.tick(later(53))
+    call_id = "c1"
+    line.reserve(seconds=100)
+    line.hear(line.call(), "in_progress")
     line.tick(later(93))
     assert (line.hold(call_id).reserved_micros, line.call(call_id).debt_micros) == (
         100 * CENT,
@@ -36,7 +37,7 @@ def test_lowering_a_debt_limit_ends_a_call_that_lives_on_lent_credit(line):
     assert line.id in line.do(lambda s: due_organizations(s, later(104), 1_000))
     assert line.tick(later(104)) == Ticked(ended=1)
     call = line.call(call_id)
-    assert (call.debt_micros, call.end_cause) == (4 * CENT, "credit_gone")
+    assert (call.debt_micros, call.end_cause) == (4 * CENT, "insufficient_funds")
     assert line.timeline(call_id)[-2:] == ["debt_returned", "end_decided"]
     assert line.jobs("end_call") == [call_id]
 

@@ -13,8 +13,8 @@ from domain.calls.rates import (
     RATE_MICROS_MAX,
     InvalidRate,
     Rate,
+    find_rate,
     list_rates,
-    rate_for,
     remove_rate,
     set_rate,
 )
@@ -113,8 +113,8 @@ def set_route(line, route, micros):
 
 
 def found(line, direction, number):
-    rate = line.do(lambda session: rate_for(session, line.id, direction, number))
-    return None if rate is None else rate.micros_per_minute
+    made = line.do(lambda session: find_rate(session, line.id, direction, number))
+    return None if made is None else made.rate.micros_per_minute
 
 
 def test_the_longest_route_that_fits_is_taken(line):

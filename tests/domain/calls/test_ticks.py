@@ -25,6 +25,13 @@ def rest(line, call_id):
     return None if at is None else (at - T0).total_seconds()
 
 
+def dial(line, call_id, now=T0, *, seconds=50):
+    """This function will begin a call that has no maximum duration of its own."""
+    line.reserve(call_id, seconds=seconds, now=now)
+    line.hear(line.call(call_id), "in_progress", now)
+    return call_id
+
+
 # One call
 
 
@@ -136,8 +143,8 @@ def test_a_call_whose_hold_is_gone_ends(line):
     assert line.call(call_id).end_cause == "insufficient_funds"
 
 
-def test_a_hold_that_has_grown_past_all_bounds_ends_its_call(line):
-    # Given the dearest call, and more money than one hold may be
+def test_the_dearest_call_is_held_for_until_its_maximum_and_no_longer(line):
+    # Given the dearest call, of an hour at most, and more money than one hold may be
     line.pay(10**11)
     line.pay(10**11)
     line.rate(Rate(RATE_MICROS_MAX, 60))
@@ -147,8 +154,8 @@ def test_a_hold_that_has_grown_past_all_bounds_ends_its_call(line):
     while (now := rest(line, call_id)) is not None:
         done = line.tick(later(now))
     assert done.ended == 1
-    assert line.hold(call_id).reserved_micros == 960 * RATE_MICROS_MAX
-    assert line.call(call_id).end_cause == "insufficient_funds"
+    assert line.hold(call_id).reserved_micros == 61 * RATE_MICROS_MAX
+    assert line.call(call_id).end_cause == "max_duration"
 
 
 def test_an_ending_call_is_neither_metered_nor_paid_for(line):
@@ -180,7 +187,7 @@ def test_the_debt_limit_is_used_by_several_and_never_passed(line):
     # Given no money left, and a minute's debt for two calls that have 50 s each
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=50)
-    first, second = line.let_in(), line.let_in()
+    first, second = dial(line, "c1"), dial(line, "c2")
     assert line.cents() == (100, 100, 0)
     assert line.tick(later(43)) == Ticked()
     lent = [line.call(one).debt_micros // CENT for one in (first, second)]
@@ -196,7 +203,7 @@ def test_the_debt_limit_is_used_by_several_and_never_passed(line):
 def test_what_one_call_has_of_the_debt_limit_another_cannot_have(line):
     line.debt(30)
     line.terms(warn_before_seconds=0, step_seconds=50)
-    first, second = line.let_in(), line.let_in(later(20))
+    first, second = dial(line, "c1"), dial(line, "c2", later(20))
     line.tick(later(43))
     assert line.call(first).debt_micros == 15 * CENT
     # When both are looked at until they end
@@ -211,7 +218,7 @@ def test_what_is_in_debt_already_is_not_lent_again(line):
     # Given two calls on all the money there is, one of which has gone into debt and is over
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=50)
-    first, second = line.let_in(), line.let_in(later(40))
+    first, second = dial(line, "c1"), dial(line, "c2", later(40))
     line.tick(later(43))
     line.report(line.call(first), 80, later(80))
     assert line.cents() == (20, 50, 0)
@@ -226,14 +233,14 @@ def test_what_is_in_debt_already_is_not_lent_again(line):
 def test_debt_that_is_used_is_no_room_and_a_call_that_is_over_needs_none(line):
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=100)
-    first = line.let_in()
+    first = dial(line, "c1", seconds=100)
     line.tick(later(93))
     assert line.call(first).debt_micros == 60 * CENT
     line.report(line.call(first), 120, later(120))
     assert line.cents() == (-20, 0, 0)
     # When there is money again
     line.pay(70)
-    second = line.let_in(later(200))
+    second = dial(line, "c2", later(200))
     line.tick(later(243))
     # Then the whole limit is there again, since what was paid has gone into the debt first
     assert line.hold(second).reserved_micros == 50 * CENT

@@ -1,0 +1,200 @@
+"""Permission for a campaign at the provider to dial a contact, with money set aside for the call.
+
+A permission is the row of a call that its provider has not told of yet, with a short hold. The call
+that is dialled takes it over by campaign and number; a permission that nobody uses expires.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.enums import CallDirection, CallOrigin, CallStatus
+from base.facts import CallFacts, PredialAsk
+from base.ids import new_id
+from base.masking import last_digits
+from db.call_models import Call, CallDoor
+from db.locks import lock_call, lock_wallet
+from db.models import Wallet
+from domain import holds
+from domain.calls.admission import longest_seconds
+from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.metering import first_step_seconds
+from domain.calls.opening import open_call
+from domain.calls.rates import find_rate
+from domain.calls.rows import HOLD_GRACE_SECONDS, is_permission, note, stage_for
+from domain.calls.terms import terms_of
+from domain.jobs import END_CALL
+from domain.posture import can_send
+
+#: How long a permission holds money for a call that is not told of, in seconds. The provider dials
+#: as soon as it has the answer.
+PERMISSION_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Permission:
+    """The answer to a campaign; `refusal` says why it may not dial, None that it may."""
+
+    organization_id: str | None
+    call_id: str | None
+    refusal: str | None
+    #: Whether this answer made the permission, and not one before.
+    is_new: bool = field(default=False, compare=False)
+
+
+def permit(
+    session: Session,
+    ask: PredialAsk,
+    now: datetime,
+    *,
+    permission_seconds: float = PERMISSION_SECONDS,
+) -> Permission:
+    """Permit a campaign to dial a contact and hold for the call, or refuse it.
+
+    The conditions and the hold are those of an inbound call. Replay: while the permission, or the
+    call that took it over, is open, the same contact gets the same answer and nothing more is held.
+    Refuses: UNKNOWN_DOOR, NO_CONTACT (it has no id, so that it could be held for twice), NO_RATE,
+    CALL_SETTLED while the permitted call is being ended, can_send's reasons, and what holds.reserve
+    refuses.
+    """
+    door = find_door(
+        session,
+        assistant_id=ask.assistant_id,
+        phone_numbers=(ask.phone_number_id,),
+        campaign_id=ask.campaign_id,
+    )
+    if door is None:
+        return Permission(None, None, "UNKNOWN_DOOR")
+    organization_id = door.organization_id
+    wallet = lock_wallet(session, organization_id)
+    # Under the wallet's lock: the same contact twice at once is held for once.
+    known = _open_permission(session, organization_id, ask)
+    if known is not None:
+        # Seen again: what answered the first request too late must not withdraw this one.
+        known.seen_at = now
+        refusal = "CALL_SETTLED" if known.end_decided_at is not None else None
+        return Permission(organization_id, known.id, refusal)
+    if not ask.contact_id or wallet is None:
+        return Permission(organization_id, None, "NO_CONTACT" if wallet else "WALLET_NOT_FOUND")
+    expires_at = now + timedelta(seconds=permission_seconds)
+    made = _hold(session, ask, door, wallet, expires_at=expires_at, now=now)
+    if isinstance(made, str):
+        return Permission(organization_id, None, made)
+    return Permission(organization_id, made.id, None, is_new=True)
+
+
+def find_permitted(session: Session, facts: CallFacts) -> Call | None:
+    """Find and lock the permission that a call was dialled by: its campaign's, for its number.
+
+    Of several with the same last digits the oldest is taken: they hold alike.
+    """
+    if facts.campaign_id is None or facts.their_party is None:
+        return None
+    door = find_door(
+        session,
+        assistant_id=facts.assistant_id,
+        phone_numbers=(facts.phone_number_id,),
+        campaign_id=facts.campaign_id,
+    )
+    if door is None or facts.direction not in (None, CallDirection.OUTBOUND):
+        return None
+    lock_wallet(session, door.organization_id)
+    call_id = session.scalar(
+        select(Call.id)
+        .where(
+            Call.organization_id == door.organization_id,
+            Call.campaign_id == facts.campaign_id,
+            Call.their_party == facts.their_party,
+            Call.provider_call_id.is_(None),
+            Call.settled_at.is_(None),
+        )
+        .order_by(Call.created_at, Call.id)
+        .limit(1)
+    )
+    return None if call_id is None else lock_call(session, door.organization_id, call_id)
+
+
+def take_over(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    """Make a permission the call that its provider tells of, with a hold that lasts as any other's.
+
+    If the permission was to end, the call is ended. Replay: a call that is no permission any more
+    is left as it is.
+    """
+    if not is_permission(call):
+        return
+    call.provider_call_id = facts.external_id
+    holds.put_off(
+        session,
+        call.organization_id,
+        call.id,
+        expires_at=now + timedelta(seconds=HOLD_GRACE_SECONDS),
+        now=now,
+    )
+    note(session, call, "dialled", now)
+    if call.end_decided_at is not None:
+        stage_for(session, END_CALL, [call])
+
+
+def _open_permission(session: Session, organization_id: str, ask: PredialAsk) -> Call | None:
+    return session.scalars(
+        select(Call)
+        .where(
+            Call.organization_id == organization_id,
+            Call.campaign_id == ask.campaign_id,
+            Call.contact_id == ask.contact_id,
+            Call.status != CallStatus.ENDED,
+            Call.settled_at.is_(None),
+        )
+        .order_by(Call.created_at.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def _hold(
+    session: Session,
+    ask: PredialAsk,
+    door: CallDoor,
+    wallet: Wallet,
+    *,
+    expires_at: datetime,
+    now: datetime,
+) -> Call | str:
+    """Hold the first step of a call; return its row, or the code of the refusal."""
+    refusal = can_send(session, door.organization_id, now)
+    if refusal is not None:
+        return refusal
+    found = find_rate(session, door.organization_id, CallDirection.OUTBOUND, ask.their_number)
+    if found is None:
+        return "NO_RATE"
+    terms = terms_of(session, door.organization_id)
+    longest = longest_seconds(found.rate, wallet.balance_micros - wallet.held_micros, terms)
+    if longest is None:
+        return "INSUFFICIENT_FUNDS"
+    call = Call(
+        organization_id=door.organization_id,
+        id=new_id("call"),
+        direction=CallDirection.OUTBOUND,
+        origin=CallOrigin.ADMITTED,
+        twilio_account_sid=twilio_account_of(session, door),
+        their_party=last_digits(ask.their_number),
+        assistant_id=ask.assistant_id,
+        phone_number_id=ask.phone_number_id,
+        campaign_id=ask.campaign_id,
+        contact_id=ask.contact_id,
+        rate_route=found.route,
+    )
+    outcome = open_call(
+        session,
+        call,
+        found.rate,
+        wallet.currency,
+        seconds=min(first_step_seconds(found.rate, terms), longest),
+        now=now,
+        expires_at=expires_at,
+    )
+    return call if outcome.ok else outcome.outcome

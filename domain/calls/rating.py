@@ -1,0 +1,123 @@
+"""The rate of a call that is known already, once its provider names the number that it uses.
+
+A call that was reserved without its number, or that no rate fitted, gets its rate here before it is
+settled. A call that has a price keeps it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallDirection, EndCause
+from base.facts import CallFacts
+from base.masking import last_digits
+from db.call_models import Call
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.endings import decide_ending
+from domain.calls.rates import RouteRate, find_rate, fits, priced_number, specificity
+from domain.calls.rows import TALKING, has_rate, is_priced, mark_odd, note, rate_of
+
+
+def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    """Give a call the rate of the number that its provider names, under the call's lock.
+
+    A call that this finds at another rate is marked re_rated and metered by the new one from the
+    next tick, which is due at once. A call that no rate fits is told to a person, and ended if
+    somebody talks; it is looked for again with every message. Replay: a call whose number was seen
+    keeps its rate, whatever the rates are now.
+    """
+    direction = CallDirection(call.direction)
+    number = priced_number(direction, our_number=facts.our_number, their_number=facts.their_number)
+    if has_rate(call) and (number is None or call.number_seen):
+        return
+    found = find_rate(session, call.organization_id, direction, number)
+    if found is None:
+        _refuse(session, call, now)
+        return
+    call.number_seen = number is not None
+    if is_priced(call):
+        _tell_if_dearer_or_cheaper(session, call, found, now)
+    elif number is None or not _keeps_its_rate(call, direction, found, number):
+        _apply(session, call, found, now)
+    session.flush()
+
+
+def _keeps_its_rate(call: Call, direction: CallDirection, found: RouteRate, number: str) -> bool:
+    """Return whether the call's rate is that number's own, as it was when the call began."""
+    route = call.rate_route
+    if not has_rate(call) or route is None:
+        return False
+    if route == found.route:
+        return True
+    party = call.their_party if direction is CallDirection.OUTBOUND else call.our_party
+    if party != last_digits(number) or not fits(route, direction, number):
+        return False
+    # Rates that were set, or removed, since then do not count for a call that began before.
+    is_newer = found.set_at > call.created_at
+    return is_newer or specificity(found.route) < specificity(route)
+
+
+def _apply(session: Session, call: Call, found: RouteRate, now: datetime) -> None:
+    was, call.rate_route = rate_of(call), found.route
+    if was == found.rate:
+        return
+    call.micros_per_minute = found.rate.micros_per_minute
+    call.increment_seconds = found.rate.increment_seconds
+    call.minimum_micros = found.rate.minimum_micros
+    if call.tick_at is not None and call.metered_from is not None:
+        call.tick_at = now
+    mark_odd(call, "re_rated")
+    detail = f"{found.route}: {found.rate.micros_per_minute} micros a minute"
+    note(session, call, "re_rated", now, f"{detail}, before {was.micros_per_minute}")
+    clear_alerts(
+        session,
+        AlertKind.CALL_UNKNOWN,
+        call.organization_id,
+        call.provider_call_id or call.id,
+        now=now,
+    )
+
+
+def _refuse(session: Session, call: Call, now: datetime) -> None:
+    """Tell a person of a call that no rate fits, and end it if somebody talks."""
+    if is_priced(call):
+        return
+    mark_odd(call, "no_rate")
+    raise_alert(
+        session,
+        AlertKind.CALL_UNKNOWN,
+        call.organization_id,
+        call.provider_call_id or call.id,
+        severity=Severity.CRITICAL,
+        details={"why": "no rate", "call": call.id, "direction": call.direction},
+        now=now,
+    )
+    if call.status in TALKING:
+        decide_ending(session, call, EndCause.NO_RATE, now)
+
+
+def _tell_if_dearer_or_cheaper(
+    session: Session, call: Call, found: RouteRate, now: datetime
+) -> None:
+    """Tell a person that a call was charged by another rate than that of its number."""
+    duration_ms = call.duration_ms or 0
+    said = found.rate.cost_micros(duration_ms)
+    # What was waived, or charged otherwise, was not charged by a rate.
+    if call.cost_micros != rate_of(call).cost_micros(duration_ms) or call.cost_micros == said:
+        return
+    raise_alert(
+        session,
+        AlertKind.CALL_DIFFERS,
+        call.organization_id,
+        call.id,
+        severity=Severity.WARNING,
+        details={
+            "settled_micros": call.cost_micros,
+            "said_micros": said,
+            "settled_route": call.rate_route,
+            "said_route": found.route,
+        },
+        now=now,
+    )

@@ -1,0 +1,118 @@
+"""A call that its platform lets go on past its maximum duration is ended, and holds no more."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.facts import CALL_DURATION_MS_MAX
+from domain.calls.metering import LEAD_SECONDS, OVERDUE_SECONDS, Metered, share_out
+from domain.calls.rates import Rate
+from domain.calls.terms import Terms
+from domain.calls.ticks import Ticked, due_organizations
+from tests.domain.calls.calls_by_hand import CENT, RATE, Line
+from tests.domain.support import T0, later
+
+
+@pytest.fixture
+def rich(shared, org):
+    """An organization with much money, whose calls last fifteen seconds at most."""
+    line = Line(shared, org, cents=100_000)
+    line.terms(warn_before_seconds=0, max_duration_seconds=15)
+    return line
+
+
+def run_ticks(line, call_id, until_seconds):
+    """This function will tick whenever the call is due, and give when it was decided to end."""
+    now = T0
+    while now <= later(until_seconds):
+        line.tick(now)
+        call = line.call(call_id)
+        if call.end_decided_at is not None:
+            return (call.end_decided_at - T0).total_seconds()
+        now = max(call.tick_at, now)
+    return None
+
+
+def test_a_call_past_its_maximum_duration_is_ended_and_told(rich):
+    # Given a call of at most fifteen seconds, on a platform that ignores that
+    call_id = rich.let_in()
+    assert rich.call(call_id).max_duration_seconds == 15
+    rich.hear(rich.call(call_id), "in_progress", T0)
+    # Then it lives until five seconds after that, and is ended then
+    assert run_ticks(rich, call_id, 72) == 15 + OVERDUE_SECONDS
+    assert rich.call(call_id).end_cause == "max_duration"
+    assert rich.jobs("end_call") == [call_id]
+    (alert,) = rich.alerts("call_past_maximum")
+    assert (alert.subject, alert.details["max_duration_seconds"]) == (call_id, 15)
+    # And no more is held than it may still cost until then
+    assert rich.hold(call_id).reserved_micros <= (15 + 5 + 5 + 2) * CENT
+
+
+def test_a_call_within_its_maximum_duration_is_left_alone(rich):
+    call_id = rich.let_in()
+    rich.hear(rich.call(call_id), "in_progress", T0)
+    assert rich.tick(later(19.9)) in (Ticked(), Ticked(extended=1))
+    assert rich.call(call_id).end_decided_at is None
+    assert rich.call(call_id).tick_at == later(20)
+    rich.report(rich.call(call_id), 15, later(20))
+    assert rich.alerts("call_past_maximum") == []
+
+
+def test_a_call_with_funds_for_its_maximum_alone_ends_before_them(line):
+    # Given money for a hundred seconds, which is the call's maximum as well
+    call_id = line.let_in()
+    assert line.call(call_id).max_duration_seconds == 100
+    line.hear(line.call(call_id), "in_progress", T0)
+    assert run_ticks(line, call_id, 200) == 93
+    assert line.call(call_id).end_cause == "insufficient_funds"
+
+
+def test_a_call_of_five_days_holds_no_more_than_it_may_cost(shared, org):
+    # Given a call that nobody gave a maximum, reported as talking for five days
+    line = Line(shared, org, cents=1_000_000)
+    line.hear("v-" + line.id[:40], "in_progress", T0)
+    (call,) = line.calls()
+    assert call.max_duration_seconds is None
+    line.tick(later(5 * 86_400))
+    # Then it is ended, and holds what the longest call costs at most
+    (call,) = line.calls()
+    assert call.end_cause == "max_duration"
+    assert line.hold(call.id).reserved_micros <= CALL_DURATION_MS_MAX // 1000 * CENT
+    assert len(line.alerts("call_past_maximum")) == 1
+
+
+def test_a_call_that_is_looked_at_late_holds_no_more_than_it_may_cost(rich):
+    call_id = rich.let_in()
+    rich.hear(rich.call(call_id), "in_progress", T0)
+    rich.tick(later(72))
+    assert rich.hold(call_id).reserved_micros <= 27 * CENT
+    assert rich.call(call_id).end_cause == "max_duration"
+    assert not rich.do(lambda s: rich.id in due_organizations(s, later(10_000), 1_000))
+
+
+@given(
+    limit=st.integers(10, 43_200),
+    elapsed=st.floats(0, 500_000),
+    held=st.integers(0, 100_000),
+    margin=st.integers(1, 60),
+    step=st.integers(1, 3_600),
+    increment=st.sampled_from([1, 6, 30, 60]),
+    pot=st.integers(0, 10**12),
+    room=st.integers(0, 10**12),
+)
+def test_no_hold_grows_past_what_may_be_charged(
+    limit, elapsed, held, margin, step, increment, pot, room
+):
+    rate = Rate(RATE.micros_per_minute, increment)
+    call = Metered("c", rate, elapsed, held * CENT, 0, warned=True, limit_seconds=limit)
+    terms = Terms(margin_seconds=margin, step_seconds=step, warn_before_seconds=0)
+    share_out([call], terms, available_micros=pot, debt_room_micros=room)
+    longest = min(limit + OVERDUE_SECONDS + margin + LEAD_SECONDS, CALL_DURATION_MS_MAX / 1000)
+    covered = rate.cost_micros(round(1000 * longest))
+    assert call.hold_micros + call.debt_micros <= max(held * CENT, covered)
+    if elapsed >= limit + OVERDUE_SECONDS:
+        assert call.end and call.past_limit
+    elif not call.end:
+        assert elapsed + call.next_seconds <= limit + OVERDUE_SECONDS
