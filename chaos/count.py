@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from chaos.facts import Facts, Problem
 from chaos.journal import Name
+from chaos.outgoing_count import outgoing
 from chaos.phone_count import phones
 from chaos.standing import standings
 from domain.verify import verify_ledger
@@ -19,9 +20,10 @@ _KEPT_TYPES = ("status-update", "end-of-call-report")
 
 
 def count_problems(facts: Facts) -> list[Problem]:
-    """This function will compare everything and give what is wrong."""
-    # The first four reckon up what the last ones expect.
-    checks = (_debits, _payments, _holds, phones, _webhooks, _jobs, _wallets, _ledgers, standings)
+    """Compare everything and give what is wrong."""
+    # What should be in each wallet is added up before the wallets are compared with it.
+    reckoned = (_debits, _payments, _holds, phones, outgoing)
+    checks = (*reckoned, _webhooks, _jobs, _wallets, _ledgers, standings)
     return [problem for check in checks for problem in check(facts)]
 
 

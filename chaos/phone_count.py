@@ -24,11 +24,13 @@ def phones(facts: Facts) -> Iterator[Problem]:
             " FROM calls c CROSS JOIN LATERAL (SELECT sum(amount_micros)::bigint AS taken"
             " FROM wallet_entries e WHERE e.organization_id = c.organization_id"
             " AND e.operation_key = 'call:' || c.id || ':commit' AND e.kind IN ('call', 'owed')) e"
+            # Reservations that are not paired, or were merged, are counted as outgoing calls.
+            " WHERE c.provider_call_id IS NOT NULL"
         )
     }
     for (organization_id, provider_call_id), _ in facts.story.of("phone").items():
         call = facts.calls[provider_call_id]["call"]
-        cost = CALL_RATE.cost_micros(_talked_ms(call))
+        cost = CALL_RATE.cost_micros(talked_ms(call))
         facts.add(organization_id, -cost)
         yield from _differs(f"phone {provider_call_id} of {organization_id}", call, cost, known)
     for provider_call_id in known.keys() - facts.calls.keys():
@@ -55,7 +57,8 @@ def _differs(
             yield Problem("doubled" if taken > cost else "lost", words, ids)
 
 
-def _talked_ms(call: dict[str, Any]) -> int:
+def talked_ms(call: dict[str, Any]) -> int:
+    """Count the milliseconds that somebody talked, by Vapi's record of the call."""
     if "startedAt" not in call or "endedAt" not in call:
         return 0
     talked = datetime.fromisoformat(call["endedAt"]) - datetime.fromisoformat(call["startedAt"])

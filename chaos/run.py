@@ -192,6 +192,8 @@ def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[st
     )
     return {
         "calls that rang": len(story.of("phone")),
+        "outgoing calls dialled": len(story.of("dial")),
+        "reports that contradicted": len(story.of("longer")) + len(story.of("denied")),
         "calls let in": calls[0],
         "calls that we ended": calls[1],
         "calls settled by asking": calls[2],

@@ -24,7 +24,7 @@ from db.engine import Database
 from db.ring import Ringer
 
 #: Connections of the traffic's own pool: one a thread.
-_POOL = 32
+_POOL = 40
 #: Seconds after which a thread that is told to stop gives up what nobody answers.
 PATIENCE_SECONDS = 90.0
 #: What a transaction raises when the database did not answer it: it is asked for again.

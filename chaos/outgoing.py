@@ -1,0 +1,332 @@
+"""Outgoing calls that the company's backend reserves, has Vapi dial, pairs, and commits.
+
+Half name Vapi's id with a reservation, a quarter pass our metadata along, and a quarter are paired
+only after Vapi has reported them. Some reports contradict what Vapi said before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from random import Random
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from base.clock import wait_until
+from base.outcomes import Refused
+from chaos.phone_count import talked_ms
+from chaos.scene import UNANSWERED, Client, Scene, Wish
+from db.engine import clock
+from domain.calls import committing, reserving
+
+#: Threads that each lead one outgoing call after another.
+_DIALLERS = 6
+#: Seconds between two of them.
+_EVERY_SECONDS = (0.2, 1.0)
+_TALK_SECONDS = (0.2, 4.0)
+_LONGEST_SECONDS = 20
+_LOST_SHARE = 0.15
+_DOUBLED_SHARE = 0.2
+#: How many calls get a second report that is longer, and a first one that denies the conversation.
+_LONGER_SHARE = 0.15
+_DENIED_SHARE = 0.15
+_LONGER_SECONDS = 30
+#: Seconds in which the product has to know something before the traffic goes on without it.
+_KNOWN_WITHIN_SECONDS = 20.0
+_POLL_SECONDS = 0.2
+
+#: How a call is paired: the backend dials first, pairs with a second reservation, passes our
+#: metadata along, or names Vapi's id only after Vapi has reported the call.
+WAYS = ("dial_first", "reserve_again", "token", "late")
+
+
+@dataclass
+class Outgoing:
+    """One outgoing call: its choices, and what is known of it so far."""
+
+    client: Client
+    call_id: str
+    way: str
+    #: "": reports agree; "longer" or "denied" as the shares above say.
+    contradiction: str
+    #: What a late call is paired by: "talking", "reserve" or "commit".
+    pairs_by: str
+    is_committed: bool
+    #: Its own last four digits, by which calls that are not paired yet are told apart.
+    number: str
+    seconds: int
+    talk_seconds: float
+    report_seconds: float
+    commit_seconds: float
+    doubles: bool
+    token: str = ""
+    vapi_id: str = ""
+    #: Vapi's record, as the sandbox shows it.
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def wish(self) -> Wish:
+        """What is asked for under this call's id; its price is not known before its end."""
+        return (self.client.organization_id, self.call_id, 0)
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Give the threads' names, and what they do until they are stopped."""
+    if not scene.with_holds:
+        return
+    for number in range(_DIALLERS):
+        yield f"dialler-{number}", partial(_dial_on, scene, number)
+
+
+def _dial_on(scene: Scene, thread: int) -> None:
+    chance = scene.chance(f"dialler-{thread}")
+    number = 0
+    while not scene.stopping.is_set():
+        _lead(scene, _draw(scene, chance, thread, number))
+        number += 1
+        scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
+
+
+def _draw(scene: Scene, chance: Random, thread: int, number: int) -> Outgoing:
+    contradicts = chance.random()
+    contradiction = "longer" if contradicts < _LONGER_SHARE else ""
+    if 1 - contradicts <= _DENIED_SHARE:
+        contradiction = "denied"
+    way = chance.choice(WAYS)
+    pairs_by = chance.choice(("talking", "reserve", "commit"))
+    return Outgoing(
+        client=chance.choice(scene.clients),
+        call_id=f"outgoing-{thread}-{number}",
+        way=way,
+        contradiction=contradiction,
+        pairs_by=pairs_by,
+        # A late call is committed where that pairs it. A call with the token alone is always
+        # committed: if all its messages are lost, nothing else tells what it cost.
+        is_committed=(chance.random() < 0.5 or way == "token")
+        if way != "late"
+        else pairs_by == "commit",
+        number=f"+1500555{(thread * 1500 + number) % 10_000:04d}",
+        seconds=chance.randint(5, 20),
+        talk_seconds=chance.uniform(*_TALK_SECONDS),
+        report_seconds=chance.uniform(0.05, 2.0),
+        commit_seconds=chance.uniform(0.0, 3.0),
+        doubles=chance.random() < _DOUBLED_SHARE,
+    )
+
+
+def _lead(scene: Scene, call: Outgoing) -> None:
+    """Lead one call from its reservation to its end, its commit and its last report."""
+    if call.way == "dial_first":
+        _dial(scene, call)
+    is_reserved = _ask(scene, call, "book", _reserve)
+    if not call.vapi_id:
+        if not is_reserved:
+            return
+        _dial(scene, call)
+    if is_reserved and call.way == "reserve_again":
+        _ask(scene, call, "pair", _reserve)
+    if is_reserved and call.way == "late" and call.pairs_by == "talking":
+        # Any report of it: the call may be over by then.
+        _wait_until_known(scene, call, "true")
+        _ask(scene, call, "pair", _reserve)
+    _end(scene, call)
+    if not is_reserved:
+        # The backend let it go on: its report is all that tells of it, and is sent until it is
+        # taken in.
+        _report(scene, call, {})
+        return
+    time.sleep(call.commit_seconds)
+    if call.way == "late" and call.pairs_by != "talking":
+        time.sleep(call.report_seconds)
+    if call.way == "late" and call.pairs_by == "reserve":
+        _ask(scene, call, "pair", _reserve)
+    if call.is_committed:
+        _ask(scene, call, "bill", _commit)
+    if call.contradiction == "longer" and _wait_until_known(scene, call, "settled_at IS NOT NULL"):
+        _contradict(scene, call, "longer", _longer(call))
+
+
+def _ask(scene: Scene, call: Outgoing, what: str, act: Callable[..., list[str]]) -> bool:
+    """Ask for one thing until it is answered; give back what is refused and lands all the same."""
+    give_back = ("give_back", partial(_give_back, scene, call)) if what == "book" else None
+    return "OK" in scene.ask(what, [call.wish], partial(act, scene, call), give_back)
+
+
+def _dial(scene: Scene, call: Outgoing) -> None:
+    organization_id, call_id, _ = call.wish
+    metadata = {}
+    if call.way == "token":
+        metadata = {
+            "holdfast_organization": organization_id,
+            "holdfast_call": call_id,
+            "holdfast_token": call.token,
+        }
+    asked = {
+        "direction": "outbound",
+        "to": call.number,
+        "number_id": call.client.number_id,
+        "queued_seconds": 0,
+        "ring_seconds": 0.1,
+        # The traffic itself hangs up where the conversation is denied.
+        "talk_seconds": None if call.contradiction == "denied" else call.talk_seconds,
+        "max_duration_seconds": _LONGEST_SECONDS,
+        "metadata": metadata,
+        "report": call.contradiction != "denied",
+        "report_after_seconds": call.report_seconds,
+        "behaviour": {"double_reports": call.doubles, "lose_probability": _LOST_SHARE},
+    }
+    scene.journal.asked("dial", organization_id, call_id)
+    call.vapi_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
+    scene.journal.told("dial", organization_id, call_id, call.vapi_id)
+    scene.asked += 1
+
+
+def _end(scene: Scene, call: Outgoing) -> None:
+    """Wait for the call's end at Vapi, or end it and deny that anybody talked."""
+    talked = False
+    if call.contradiction == "denied":
+        talked = _wait_until_known(scene, call, "status = 'in_progress'")
+        time.sleep(call.talk_seconds)
+        scene.post.control("POST", f"/vapi/calls/{call.vapi_id}/end", {})
+    wait_until(
+        lambda: _record(scene, call)["status"] == "ended",
+        limit_seconds=3 * _LONGEST_SECONDS,
+        every_seconds=_POLL_SECONDS,
+    )
+    if talked:
+        _contradict(scene, call, "denied", _denied(call))
+
+
+def _record(scene: Scene, call: Outgoing) -> dict[str, Any]:
+    answer = scene.post.http.get(f"/vapi/calls/{call.vapi_id}")
+    answer.raise_for_status()
+    call.record = answer.json()["call"]
+    return call.record
+
+
+# -- what the backend asks for --------------------------------------------------------------------
+
+
+def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
+    def work(session: Session) -> tuple[str, str]:
+        reserved = reserving.reserve_for_call(
+            session,
+            call.client.organization_id,
+            call_id=call.call_id,
+            # A call with the token or a late one is dialled without it, and not before.
+            provider_call_id=call.vapi_id or None,
+            estimated_seconds=call.seconds,
+            number=call.number,
+            now=clock(session),
+        )
+        return reserved.outcome.outcome, reserved.pairing_token
+
+    outcome, token = scene.database.run(work)
+    call.token = token or call.token
+    return [outcome]
+
+
+def _commit(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
+    """Commit Vapi's own duration without Vapi's id, and again with it where that is needed.
+
+    A late call is committed twice whatever the first answer is: if no report was known yet, the
+    first commit is charged, and the second one pairs it.
+    """
+    ms = talked_ms(call.record)
+    vapi_id = None
+    outcome = _commit_once(scene, call, ms, None)
+    if call.way == "late" or outcome == "UNPAIRED_CALL":
+        vapi_id = call.vapi_id
+        outcome = _commit_once(scene, call, ms, vapi_id)
+    end = time.monotonic() + _KNOWN_WITHIN_SECONDS
+    while outcome == "CALL_IN_PROGRESS" and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+        outcome = _commit_once(scene, call, ms, vapi_id)
+    return [outcome]
+
+
+def _give_back(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
+    """Commit nothing for a reservation that was refused, landed all the same, and not dialled."""
+    if call.vapi_id:
+        return [_commit_once(scene, call, talked_ms(_record(scene, call)), call.vapi_id)]
+    return [_commit_once(scene, call, 0, None)]
+
+
+def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | None) -> str:
+    def work(session: Session) -> str:
+        try:
+            done = committing.commit_for_call(
+                session,
+                call.client.organization_id,
+                call_id=call.call_id,
+                duration_ms=duration_ms,
+                provider_call_id=vapi_id,
+                now=clock(session),
+            )
+        except Refused as no:
+            # As the API does: the pairing stays, although the commit is refused.
+            return no.code
+        return done.outcome.outcome
+
+    return scene.database.run(work)
+
+
+# -- reports that contradict ----------------------------------------------------------------------
+
+
+def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any]) -> None:
+    organization_id, call_id, _ = call.wish
+    scene.journal.asked(what, organization_id, call_id)
+    if _report(scene, call, fields):
+        scene.journal.told(what, organization_id, call_id, "OK")
+
+
+def _report(scene: Scene, call: Outgoing, fields: dict[str, Any]) -> bool:
+    """Have Vapi send a report of the call until it is taken in."""
+    body = {"type": "end-of-call-report", "call_id": call.vapi_id, "fields": fields}
+    while not scene.patience_is_over:
+        (sent,) = scene.post.control("POST", "/vapi/messages", body)
+        if sent["status_code"] is not None and 200 <= sent["status_code"] < 300:
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _longer(call: Outgoing) -> dict[str, Any]:
+    """Write a report whose conversation lasted half a minute more than Vapi said before."""
+    shown = dict(call.record)
+    began = shown.get("startedAt") or shown["endedAt"]
+    longer = timedelta(milliseconds=talked_ms(shown), seconds=_LONGER_SECONDS)
+    ended = (datetime.fromisoformat(began) + longer).isoformat()
+    seconds = talked_ms(shown) / 1000 + _LONGER_SECONDS
+    times = {"startedAt": began, "endedAt": ended}
+    return times | {"durationSeconds": round(seconds, 3), "call": shown | times}
+
+
+def _denied(call: Outgoing) -> dict[str, Any]:
+    """Write a report in which nobody answered, although Vapi said that somebody talks."""
+    reason = {"endedReason": "customer-did-not-answer"}
+    shown = {name: value for name, value in call.record.items() if name != "startedAt"}
+    return reason | {"startedAt": None, "durationSeconds": 0, "call": shown | reason}
+
+
+def _wait_until_known(scene: Scene, call: Outgoing, condition: str) -> bool:
+    """Wait until the product knows something of the call, so that what follows comes after it."""
+    query = text(
+        f"SELECT coalesce(bool_and({condition}), false) FROM calls"  # noqa: S608
+        " WHERE organization_id = :organization AND provider_call_id = :call"
+    )
+    given = {"organization": call.client.organization_id, "call": call.vapi_id}
+
+    def known() -> bool:
+        try:
+            return bool(scene.database.run(lambda session: session.scalar(query, given)))
+        except UNANSWERED:
+            return False
+
+    return wait_until(known, limit_seconds=_KNOWN_WITHIN_SECONDS, every_seconds=_POLL_SECONDS)
