@@ -218,7 +218,7 @@ def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
             session,
             call.client.organization_id,
             call_id=call.call_id,
-            # A call with the token or a late one is dialled without it, and not before.
+            # There is no id before the call is dialled.
             provider_call_id=call.vapi_id or None,
             estimated_seconds=call.seconds,
             number=call.number,
