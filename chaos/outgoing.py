@@ -25,7 +25,7 @@ from db.engine import clock
 from domain.calls import committing, reserving
 
 #: Threads that each lead one outgoing call after another.
-_DIALLERS = 6
+_DIALLERS = 4
 #: Seconds between two of them.
 _EVERY_SECONDS = (0.2, 1.0)
 _TALK_SECONDS = (0.2, 4.0)
@@ -38,7 +38,7 @@ _DENIED_SHARE = 0.15
 _LONGER_SECONDS = 30
 #: Seconds in which the product has to know something before the traffic goes on without it.
 _KNOWN_WITHIN_SECONDS = 20.0
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.4
 
 #: How a call is paired: the backend dials first, pairs with a second reservation, passes our
 #: metadata along, or names Vapi's id only after Vapi has reported the call.
