@@ -33,8 +33,8 @@ _LONGEST_SECONDS = 20
 _LOST_SHARE = 0.15
 _DOUBLED_SHARE = 0.2
 #: How many calls get a second report that is longer, and a first one that denies the conversation.
-_LONGER_SHARE = 0.15
-_DENIED_SHARE = 0.15
+_LONGER_SHARE = 0.25
+_DENIED_SHARE = 0.25
 _LONGER_SECONDS = 30
 #: Seconds in which the product has to know something before the traffic goes on without it.
 _KNOWN_WITHIN_SECONDS = 20.0
