@@ -59,6 +59,19 @@ _WRITABLE_COLUMNS = """
         AND NOT has_table_privilege('holdfast_app', c.oid, p.privilege)
     ORDER BY 1, 2
 """
+# A view writes with its owner's privileges, in whatever schema it stands.
+_WRITABLE_VIEWS = """
+    SELECT DISTINCT v.oid::regclass::text, p.privilege FROM pg_class v
+        JOIN pg_rewrite r ON r.ev_class = v.oid
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+            AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> v.oid
+        CROSS JOIN unnest(CAST(:privileges AS text[])) AS p (privilege)
+    WHERE v.relkind = 'v'
+        AND d.refobjid = ANY (SELECT to_regclass(t) FROM unnest(CAST(:tables AS text[])) AS t)
+        AND CASE p.privilege WHEN 'DELETE' THEN has_table_privilege('holdfast_app', v.oid, 'DELETE')
+            ELSE has_any_column_privilege('holdfast_app', v.oid, p.privilege) END
+    ORDER BY 1, 2
+"""
 _NOT_VALID = """
     SELECT 'constraint', conrelid::regclass || '.' || conname FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND NOT convalidated
@@ -173,6 +186,9 @@ def _writable_tables(session: Session) -> Iterator[Defect]:
         values["privileges"] = [one for one in privileges if one in ("INSERT", "UPDATE")]
         for column, privilege in session.execute(text(_WRITABLE_COLUMNS), values):
             yield Defect(f"column {column}", f"holdfast_app may {privilege} it {told}")
+        values["privileges"] = [one for one in privileges if one in ("INSERT", "UPDATE", "DELETE")]
+        for view, privilege in session.execute(text(_WRITABLE_VIEWS), values):
+            yield Defect(f"view {view}", f"holdfast_app may {privilege} it {told}")
 
 
 def _open_schema(session: Session) -> Iterator[Defect]:

@@ -102,7 +102,7 @@ class Fallback:
         taking, stopped = self._signals.taking, self._signals.stopped
         back_at = 0.0
         while not stopped.is_set():
-            if not self._probe.takes_work():
+            if not self._takes_work():
                 back_at = 0.0
                 if self._away_since is None:
                     self._away_since = time.monotonic()
@@ -118,6 +118,14 @@ class Fallback:
                     taking.clear()
             stopped.wait(self._limits.probe_seconds)
         taking.set()
+
+    def _takes_work(self) -> bool:
+        try:
+            return self._probe.takes_work()
+        except Exception:
+            # If this thread ended, no later outage would be noticed.
+            log.exception("redis_probe_failed")
+            return False
 
 
 class _Look:

@@ -6,7 +6,10 @@ import secrets
 
 import redis
 
+from base.log import get_logger
 from db.ring import connect
+
+log = get_logger(__name__)
 
 #: Seconds that Redis has to answer in.
 ANSWER_SECONDS = 0.3
@@ -32,12 +35,19 @@ class RedisProbe:
         """Tell whether Redis accepts a write in time and still knows the one before.
 
         False once if it has lost the write before: what was pushed at that time is lost as well.
+        False too for an answer that is not Redis', such as a proxy's.
         """
         known, self._written = self._written, ""
         value = secrets.token_hex(4)
         try:
             found = self._client.set(self._key, value, px=_KEPT_MS, get=True)
         except (redis.RedisError, OSError):
+            return False
+        except Exception as error:
+            # What redis-py cannot parse fails in many ways. Whatever answered, it is no Redis that
+            # takes work, and its connection is out of step.
+            log.warning("redis_answer_unreadable", error=repr(error))
+            self._client.connection_pool.disconnect()
             return False
         self._written = value
         return not known or found == known.encode()

@@ -221,6 +221,15 @@ def test_every_name_of_the_founding_documents_is_compared(expected):
             "column alerts.details: holdfast_app may UPDATE it",
         ),
         (
+            "CREATE VIEW money AS SELECT * FROM wallets; GRANT UPDATE ON money TO holdfast_app",
+            "view money: holdfast_app may UPDATE it around the functions",
+        ),
+        (
+            "CREATE SCHEMA aside; GRANT USAGE ON SCHEMA aside TO PUBLIC; CREATE VIEW aside.acts AS"
+            " SELECT * FROM operator_acts; GRANT UPDATE (why) ON aside.acts TO PUBLIC",
+            "view aside.acts: holdfast_app may UPDATE it and not only add to it",
+        ),
+        (
             "GRANT pg_write_all_data TO holdfast_app",
             "table wallets: holdfast_app may UPDATE it around the functions",
         ),
@@ -285,7 +294,9 @@ def test_each_function_that_does_something_else_is_found(found_after, expected):
 def test_reading_may_be_granted_to_others_and_an_index_may_be_added(found_after):
     assert (
         found_after(
-            "GRANT SELECT ON wallet_entries TO pg_monitor", "CREATE INDEX more ON jobs (worker)"
+            "GRANT SELECT ON wallet_entries TO pg_monitor",
+            "CREATE INDEX more ON jobs (worker)",
+            "CREATE VIEW money AS SELECT * FROM wallets; GRANT SELECT ON money TO holdfast_app",
         )
         == []
     )

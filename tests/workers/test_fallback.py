@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socketserver
+import threading
 
 import psycopg
 import pytest
@@ -41,6 +43,22 @@ def start_fallback(world):
             return made
 
         yield start
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """A server that answers everything with the same bytes, as a proxy without a Redis may."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            with contextlib.suppress(OSError):
+                while self.request.recv(4096):
+                    self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+        server.shutdown()
 
 
 def freezes(world, organization_id):
@@ -177,6 +195,28 @@ def test_probe_says_no_while_redis_takes_no_write(own_redis, state):
     getattr(own_redis, f"make_{state}")()
     assert [probe.takes_work(), probe.takes_work()] == [False, False]
     probe.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b":x\r\n", b"$x\r\n", b"*1\r\n$1\r\na\r\n", b"HTTP/1.1 502\r\n"]
+)
+def test_probe_says_no_to_an_answer_that_is_not_redis(answer):
+    with answering(answer) as url:
+        probe = RedisProbe(url, "test")
+        assert [probe.takes_work(), probe.takes_work()] == [False, False]
+        probe.close()
+
+
+def test_fallback_goes_on_when_its_probe_fails(world, start_fallback, monkeypatch):
+    # Given a probe that fails in a way that nobody has thought of
+    def fail(_probe):
+        raise RuntimeError("out of threads")
+
+    monkeypatch.setattr(RedisProbe, "takes_work", fail)
+    start_fallback(NOWHERE)
+    # When a job is due, Then it runs
+    job_id = world.stage("enforce_organization", organization_id="org_none")
+    assert eventually(lambda: world.job(job_id).outcome == "refused")
 
 
 def test_probe_says_no_once_when_redis_lost_the_last_write(own_redis):
