@@ -14,10 +14,10 @@ from db.staging import Staged, ring_after_commit
 
 
 def redrive(session: Session, job_id: str) -> bool:
-    """This function will give a dead or refused job its whole policy again and ring it.
+    """Give a dead or refused job its whole policy again and ring it.
 
     A refusal stays no for as long as its cause does, which a person may have mended. False for a
-    job that is neither.
+    job that is neither, or while another one waits for the same object.
     """
     return _ring(
         session,
@@ -25,6 +25,8 @@ def redrive(session: Session, job_id: str) -> bool:
         " rings = 0, lease_until = NULL, due_at = clock_timestamp(),"
         " ring_at = clock_timestamp()"
         " WHERE id = :id AND (dead_at IS NOT NULL OR outcome = 'refused')"
+        " AND NOT EXISTS (SELECT FROM jobs other WHERE other.object_key = jobs.object_key"
+        " AND other.ring_at IS NOT NULL AND other.lease_until IS NULL)"
         " RETURNING name, queue",
         job_id,
     )

@@ -24,6 +24,8 @@ _RINGS_OF_SAFETY = 4
 _ERROR_LENGTH_MAX = 2_000
 _TRACEBACK_LENGTH_MAX = 20_000
 
+#: What is noted on a job that is over because another waits for the same object.
+_SUPERSEDED = "another job refreshes the same object"
 #: Sets both instants of a wait that begins now.
 _WAIT = (
     "due_at = clock_timestamp() + make_interval(secs => :delay),"
@@ -34,7 +36,7 @@ _WAIT = (
 # their cost. Changes that wait in the session are not flushed by them.
 _CLAIM = (
     "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings,"
-    " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
+    " object_key, lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
     " WHERE id = %(id)s AND done_at IS NULL AND dead_at IS NULL AND due_at <= clock_timestamp()"
     " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
     " FOR NO KEY UPDATE SKIP LOCKED"
@@ -66,6 +68,8 @@ class Claim:
     rings: int
     committed: bool
     started_at: datetime
+    #: The object that it refreshes; one job at most waits for each.
+    object_key: str | None = None
 
     @property
     def may_kill_workers(self) -> bool:
@@ -103,6 +107,7 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
         rings=row.rings,
         committed=committed,
         started_at=row.now,
+        object_key=row.object_key,
     )
     if committed:
         session.execute(
@@ -168,7 +173,12 @@ def finish(
 def postpone(
     session: Session, claimed: Claim, *, worker: str, delay_seconds: float, detail: str
 ) -> bool:
-    """This function will set the bell for later without using up an attempt of the policy."""
+    """Set the bell for later without using up an attempt of the policy.
+
+    If another job waits for the same object, this one is over, and the other comes no later.
+    """
+    if _is_superseded(session, claimed, delay_seconds):
+        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {detail}")
     changed = _update(
         session,
         claimed,
@@ -190,7 +200,12 @@ def fail(
     traceback: str | None,
     retry_seconds: float | None,
 ) -> bool:
-    """This function will record a failed attempt: retried after `retry_seconds`, dead if None."""
+    """Record a failed attempt: retried after `retry_seconds`, dead if None.
+
+    If another job waits for the same object, this one is over, and the other comes no later.
+    """
+    if retry_seconds is not None and _is_superseded(session, claimed, retry_seconds):
+        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {error}")
     ring = "ring_at = NULL, dead_at = clock_timestamp()" if retry_seconds is None else _WAIT
     changed = _update(
         session,
@@ -206,6 +221,23 @@ def fail(
     if changed:
         _write_attempt(session, claimed, worker, outcome="failed", error=error, traceback=traceback)
     return changed
+
+
+def _is_superseded(session: Session, claimed: Claim, delay_seconds: float) -> bool:
+    """Bring another job that waits for the same object forward, if there is one."""
+    if claimed.object_key is None:
+        return False
+    brought = session.execute(
+        text(
+            "UPDATE jobs SET"
+            " due_at = least(due_at, clock_timestamp() + make_interval(secs => :delay)),"
+            " ring_at = least(ring_at, clock_timestamp() + make_interval(secs => :delay))"
+            " WHERE object_key = :key AND ring_at IS NOT NULL AND lease_until IS NULL"
+            " AND id <> :id RETURNING id"
+        ),
+        {"key": claimed.object_key, "delay": float(delay_seconds), "id": claimed.job_id},
+    )
+    return brought.one_or_none() is not None
 
 
 def _update(

@@ -148,6 +148,7 @@ class Job(Base):
     outcome: Mapped[str | None]
     dead_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
+    object_key: Mapped[str | None]
 
 
 class JobAttempt(Base):

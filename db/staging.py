@@ -26,6 +26,22 @@ _STAGE = (
     " %(cause)s, %(correlation_id)s, clock_timestamp() + make_interval(secs => %(delay)s),"
     " clock_timestamp() + make_interval(secs => %(ring)s))"
 )
+# A job that waits for the same object is brought forward instead. Its row stays locked until the
+# caller's commit, so that no worker begins to read before what the caller has written is seen.
+_STAGE_ONCE = (
+    "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id, due_at,"
+    " ring_at, object_key) SELECT s.id, %(name)s, s.kwargs::jsonb, s.organization_id, %(queue)s,"
+    " %(cause)s, %(correlation_id)s, clock_timestamp() + make_interval(secs => %(delay)s),"
+    " clock_timestamp() + make_interval(secs => %(ring)s), s.object_key"
+    " FROM unnest(%(ids)s::text[], %(kwargs)s::text[], %(organizations)s::text[],"
+    " %(keys)s::text[]) AS s (id, kwargs, organization_id, object_key) ORDER BY s.object_key"
+    " ON CONFLICT (object_key)"
+    " WHERE object_key IS NOT NULL AND ring_at IS NOT NULL AND lease_until IS NULL"
+    " DO UPDATE SET due_at = least(jobs.due_at, excluded.due_at),"
+    " ring_at = least(jobs.ring_at, excluded.ring_at),"
+    " organization_id = coalesce(jobs.organization_id, excluded.organization_id)"
+    " RETURNING id, object_key"
+)
 
 _STAGED = "holdfast.staged"
 _CAUSE = "holdfast.cause"
@@ -111,6 +127,46 @@ def insert_many(
         for row in rows:
             ring_after_commit(session, Staged(str(row["id"]), name, queue))
     return [str(row["id"]) for row in rows]
+
+
+def insert_once(
+    session: Session,
+    *,
+    name: str,
+    queue: str,
+    many: Sequence[tuple[str, str | None, dict[str, Any]]],
+    delay_seconds: float = 0,
+) -> list[str]:
+    """Stage jobs of one name, each an object's key, an organization and arguments.
+
+    A job that waits for the same object is brought forward instead of staging another; one that a
+    worker has begun is not counted. Gives the ids in order, the same for the same key. Units: as
+    for insert. Locks the rows of waiting jobs, so that it comes after all other locks.
+    """
+    if not many:
+        return []
+    cause: Cause = session.info.setdefault(_CAUSE, Cause(None, new_id("cor")))
+    by_key = {key: (organization_id, kwargs) for key, organization_id, kwargs in many}
+    rows = session.connection().exec_driver_sql(
+        _STAGE_ONCE,
+        {
+            "name": name,
+            "queue": queue,
+            "cause": cause.cause,
+            "correlation_id": cause.correlation_id,
+            "delay": float(delay_seconds),
+            "ring": float(delay_seconds or _FIRST_RING_SECONDS),
+            "ids": [new_id("job") for _ in by_key],
+            "kwargs": [json.dumps(kwargs) for _, kwargs in by_key.values()],
+            "organizations": [organization_id for organization_id, _ in by_key.values()],
+            "keys": list(by_key),
+        },
+    )
+    ids = {row.object_key: str(row.id) for row in rows}
+    if not delay_seconds:
+        for job_id in ids.values():
+            ring_after_commit(session, Staged(job_id, name, queue))
+    return [ids[key] for key, _, _ in many]
 
 
 def owed_arguments(session: Session, name: str) -> list[dict[str, Any]]:

@@ -30,7 +30,9 @@ def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: da
     """
     note_act(session, "job.redrive", job_id, by=by, why=why, now=now)
     if not job_acts.redrive(session, job_id):
-        raise JobActImpossible(job_id, "is neither dead nor refused")
+        raise JobActImpossible(
+            job_id, "is neither dead nor refused, or another job refreshes its object"
+        )
     clear_job_alert(session, job_id, now)
 
 

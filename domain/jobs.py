@@ -6,9 +6,11 @@ defaults, and a renamed job keeps its old name until it is drained.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from sqlalchemy.orm import Session
 
@@ -18,6 +20,8 @@ from db import staging
 
 #: What the provider calls of a queue's jobs are worth. A queue that is not named is bulk.
 _CALL_CLASSES = {Queue.SAFETY: CallClass.SAFETY, Queue.BILLING: CallClass.MONEY}
+#: Longest name of an object, in characters.
+_KEY_LENGTH_MAX = 300
 #: Seconds a lease outlives the actor's own limit: the time to write the outcome down.
 LEASE_MARGIN_SECONDS = 5
 #: How long a provider knows a key that a request of ours carried, in seconds: sent again later, the
@@ -81,8 +85,12 @@ class JobType:
     key_of: Provider | None = None
     #: For the alert: what it means for money or safety if the job dies or is refused.
     death_means: str = ""
+    #: Refreshes one object, named by all of its arguments: of these jobs one at most waits.
+    refreshes: bool = False
 
     def __post_init__(self) -> None:
+        if self.refreshes and not self.calls_provider:
+            raise ValueError(f"{self.name} refreshes nothing: it calls no provider")
         if self.key_of is not None and self.total_seconds >= KEY_KEPT_SECONDS[self.key_of]:
             raise KeyForgotten(f"{self.name} goes on after {self.key_of} has forgotten its key")
 
@@ -182,6 +190,7 @@ LOOK_AT_SUBSCRIPTION = JobType(
     15,
     death_means="The subscription's status was not read: an organization may stay closed, or "
     "stay open without paying.",
+    refreshes=True,
 )
 LOOK_AT_PAYMENT = JobType(
     "look_at_payment",
@@ -192,6 +201,7 @@ LOOK_AT_PAYMENT = JobType(
     15,
     death_means="A payment or refund was not settled: money may be missing from a wallet, or "
     "still be in it.",
+    refreshes=True,
 )
 #: It may read two things, each within 12 s: the dispute, and a payment not heard of yet.
 LOOK_AT_DISPUTE = JobType(
@@ -203,6 +213,7 @@ LOOK_AT_DISPUTE = JobType(
     30,
     death_means="A dispute was not settled: disputed money may still be spendable, or a won "
     "dispute may not be returned.",
+    refreshes=True,
 )
 FREEZE_WALLET = JobType(
     "freeze_wallet",
@@ -261,6 +272,7 @@ LOOK_AT_CALL = JobType(
     12,
     death_means="The provider was not asked about a call: its hold may stay, or its cost may "
     "not be charged.",
+    refreshes=True,
 )
 #: Finds what has to be looked at and whose holds are over, and stages that.
 RECONCILE_CALLS = JobType(
@@ -327,10 +339,20 @@ def stage(
 ) -> str:
     """This function will stage a job in the caller's transaction and give its id.
 
-    It reaches a worker only after the commit. Raises: TypeError when the arguments are not those
-    declared, which is a bug.
+    It reaches a worker only after the commit. A refresh that waits for the same object is brought
+    forward instead, and its id given: call this after all other locks were taken. Raises: TypeError
+    when the arguments are not those declared, which is a bug.
     """
     _check_arguments(job, arguments)
+    if job.refreshes:
+        (job_id,) = staging.insert_once(
+            session,
+            name=job.name,
+            queue=str(queue or job.queue),
+            many=[(_object_key(job, arguments, queue), organization_id, dict(arguments))],
+            delay_seconds=delay_seconds,
+        )
+        return job_id
     return staging.insert(
         session,
         name=job.name,
@@ -350,6 +372,9 @@ def stage_many(
     """
     for _, arguments in many:
         _check_arguments(job, arguments)
+    if job.refreshes:
+        keyed = [(_object_key(job, arguments), org, arguments) for org, arguments in many]
+        return staging.insert_once(session, name=job.name, queue=str(job.queue), many=keyed)
     return staging.insert_many(session, name=job.name, queue=str(job.queue), many=many)
 
 
@@ -357,6 +382,18 @@ def owed(session: Session, job: JobType) -> set[tuple[str, ...]]:
     """This function will give the arguments, in order, of a kind's jobs that are not over yet."""
     found = staging.owed_arguments(session, job.name)
     return {tuple(kwargs[name] for name in job.arguments) for kwargs in found}
+
+
+def _object_key(job: JobType, arguments: Mapping[str, str], queue: Queue | None = None) -> str:
+    """Name the object that a job refreshes; a digest stands for a long name.
+
+    A job of another queue than its own has a key of its own: no urgent one may wait for it.
+    """
+    values = [arguments[name] for name in job.arguments]
+    named = json.dumps([job.name, *([queue] if queue else []), *values])
+    if len(named) <= _KEY_LENGTH_MAX:
+        return named
+    return f"{job.name} {sha256(named.encode()).hexdigest()}"
 
 
 def _check_arguments(job: JobType, arguments: Mapping[str, str]) -> None:

@@ -68,14 +68,8 @@ def report(
             Subscription.provider == event.provider, Subscription.external_id == event.external_id
         )
     )
-    stage(
-        session,
-        LOOK_AT_SUBSCRIPTION,
-        organization_id,
-        provider=str(event.provider),
-        external_id=event.external_id,
-    )
     if organization_id is None:
+        _stage_look(session, None, event)
         return None  # Whose it is, only the provider can say.
     subscription = _lock(session, organization_id, event.provider, event.external_id)
     subscription.reports += 1
@@ -89,7 +83,19 @@ def report(
     if event.closing:
         subscription.closing_reported_at = now
     session.flush()
-    return apply_posture(session, organization_id, now)
+    posture = apply_posture(session, organization_id, now)
+    _stage_look(session, organization_id, event)
+    return posture
+
+
+def _stage_look(session: Session, organization_id: str | None, event: SubscriptionReport) -> None:
+    stage(
+        session,
+        LOOK_AT_SUBSCRIPTION,
+        organization_id,
+        provider=str(event.provider),
+        external_id=event.external_id,
+    )
 
 
 def begin_look(

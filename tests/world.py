@@ -134,6 +134,18 @@ class World:
 
         return self.do(lambda session, _: stage(session, JOB_TYPES[name], None, **kwargs))
 
+    def stage_twin(self, name: str, **kwargs: str) -> str:
+        """Stage a refresh beside others of the same object, as the version before keys did."""
+        from db import staging
+        from domain.jobs import JOB_TYPES
+
+        queue = str(JOB_TYPES[name].queue)
+        return self.do(
+            lambda session, _: staging.insert(
+                session, name=name, queue=queue, kwargs=dict(kwargs), organization_id=None
+            )
+        )
+
     def run_due(self, limit: int = 200) -> list[tuple[str, str]]:
         """This function will run all due jobs, and what they stage; gives (name, outcome) pairs."""
         ran: list[tuple[str, str]] = []

@@ -9,6 +9,7 @@ from base.outcomes import Refused
 from db.models import Job
 from domain.jobs import (
     CONVERGE_TWILIO,
+    FREEZE_WALLET,
     JOB_TYPES,
     KEY_KEPT_SECONDS,
     LOOK_AT_CALL,
@@ -121,7 +122,15 @@ def test_a_job_is_staged_in_its_own_queue_unless_told_otherwise(shared):
 
     def work(session):
         own = stage(session, LOOK_AT_SUBSCRIPTION, "org_1", **arguments)
-        other = stage(session, LOOK_AT_SUBSCRIPTION, None, queue=Queue.MAINTENANCE, **arguments)
+        other = stage(
+            session,
+            FREEZE_WALLET,
+            None,
+            queue=Queue.MAINTENANCE,
+            organization_id="o",
+            reason="r",
+            cause="c",
+        )
         return [session.get_one(Job, one) for one in (own, other)]
 
     own, other = shared.run(work)

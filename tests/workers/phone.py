@@ -125,6 +125,11 @@ class Phone:
         job_id = self.world.stage(job, organization_id=self.id, call_id=call_id)
         return self.world.executor.execute(job_id)
 
+    def run_twin(self, job: str, call_id: str) -> str:
+        """Run a job beside others of the same call."""
+        job_id = self.world.stage_twin(job, organization_id=self.id, call_id=call_id)
+        return self.world.executor.execute(job_id)
+
     def decide(self, call_id: str) -> None:
         def work(session, now):
             call, _ = call_and_wallet(session, self.id, call_id)

@@ -95,8 +95,9 @@ def pay(world: World, organization_id: str, value: str = "10.00", **more: Any) -
 
 
 def stage_look(world: World, external_id: str, kind: str = "capture") -> str:
-    """This function will stage a look at a payment of PayPal's, and give the job."""
-    return world.stage("look_at_payment", provider="paypal", kind=kind, external_id=external_id)
+    """Stage one more refresh of a payment of PayPal's, beside others of it, and give the job."""
+    given = {"provider": "paypal", "kind": kind, "external_id": external_id}
+    return world.stage_twin("look_at_payment", **given)
 
 
 def newest_attempt(world: World, job_id: str) -> JobAttempt:

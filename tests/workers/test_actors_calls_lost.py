@@ -149,7 +149,7 @@ def test_looks_at_once_settle_once(phone):
         lambda: phone.seen(provider_call_id)["call"]["status"] == "ended",
         limit_seconds=SANDBOX_SECONDS,
     )
-    assert at_once([lambda: phone.run("look_at_call", call_id)] * 4) == ["done"] * 4
+    assert at_once([lambda: phone.run_twin("look_at_call", call_id)] * 4) == ["done"] * 4
     assert phone.timeline(call_id).count("settled") == 1
     assert phone.world.wallet(phone.id).balance_micros == 990_000
 

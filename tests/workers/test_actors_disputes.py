@@ -361,7 +361,8 @@ def test_looks_twice_in_turn_and_many_at_once_take_once(world, org, capture):
     first = look(world, dispute)
     assert [world.executor.execute(first), world.executor.execute(first)] == ["done", "taken"]
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
-    ids = [look(world, dispute) for _ in range(4)]
+    given = {"provider": "paypal", "external_id": dispute}
+    ids = [world.stage_twin("look_at_dispute", **given) for _ in range(4)]
     with another_thread() as start:
         outcomes = [start(world.executor.execute, job_id) for job_id in ids]
         assert held(world, fault, 4)

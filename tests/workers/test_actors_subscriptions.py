@@ -39,6 +39,11 @@ def look(world, subscription_id):
     return world.stage("look_at_subscription", provider="paypal", external_id=subscription_id)
 
 
+def twin_look(world, subscription_id):
+    given = {"provider": "paypal", "external_id": subscription_id}
+    return world.stage_twin("look_at_subscription", **given)
+
+
 def looks(world, subscription_id):
     return len(world.sandbox.requests(provider="paypal", path_contains=subscription_id))
 
@@ -134,7 +139,7 @@ def test_two_looks_at_once_are_one(world):
     customer = world.customer()
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=1)
     before = looks(world, customer.subscription_id)
-    first, second = (look(world, customer.subscription_id) for _ in range(2))
+    first, second = (twin_look(world, customer.subscription_id) for _ in range(2))
     with another_thread() as start:
         outcome = start(run, world, first)
         assert held(world, fault)
@@ -155,7 +160,7 @@ def test_two_first_looks_at_once_make_one_subscription(world):
     organization_id = make_organization(world.database, micros=1)
     subscription_id = subscribe(world, organization_id)
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=2)
-    ids = [look(world, subscription_id) for _ in range(2)]
+    ids = [twin_look(world, subscription_id) for _ in range(2)]
     with another_thread() as start:
         outcomes = [start(run, world, job_id) for job_id in ids]
         assert held(world, fault, 2)
