@@ -11,10 +11,10 @@ from typing import Any
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0011"
+down_revision = "0010"
 
-_SQL = Path(__file__).parent.parent / "sql" / "0009_refresh_jobs.sql"
+_SQL = Path(__file__).parent.parent / "sql" / "0011_refresh_jobs.sql"
 
 
 def upgrade() -> None:
