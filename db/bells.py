@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.staging import Staged
+from db.waits import AGAIN_SECONDS_MAX, UNLEASED
 
 #: By `urgent`; said literally, so that the index of urgent bells answers the first.
 _OF_QUEUE = {True: " AND queue = 'safety'", False: " AND queue <> 'safety'"}
@@ -83,3 +84,21 @@ def ring_all_again(session: Session, limit: int, *, urgent: bool) -> int:
         {"limit": limit},
     )
     return int(rows.rowcount)
+
+
+def ring_set_back(session: Session) -> None:
+    """Have jobs notified now whose notification is further ahead than any can be meant.
+
+    The clock was set back, and nobody noticed. One that was staged for later is not among them.
+    """
+    session.execute(
+        text(
+            "WITH set_back AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # as above
+            " WHERE ring_at > (SELECT clock_timestamp()) + make_interval(secs => :longest)"
+            f" AND (attempt > 0 OR due_at <= clock_timestamp()) AND {UNLEASED}"
+            " FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET ring_at = clock_timestamp() FROM set_back"
+            " WHERE jobs.id = set_back.id"
+        ),
+        {"longest": AGAIN_SECONDS_MAX},
+    )

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db.waits import DUE, UNLEASED
+
 # The queue is a literal, so that the partial index of open safety jobs is used.
 _TAKE = text(
-    "WITH due AS MATERIALIZED (SELECT id FROM jobs"
+    "WITH due AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # constants of ours
     " WHERE ring_at IS NOT NULL AND queue = 'safety' AND name = ANY (:names)"
-    " AND due_at <= clock_timestamp()"
-    " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
+    f" AND {DUE} AND {UNLEASED}"
     " ORDER BY due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)"
     " UPDATE jobs SET rings = least(rings + 1, 1000)"
     " FROM due WHERE jobs.id = due.id RETURNING jobs.id"

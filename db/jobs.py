@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from base.enums import Queue
+from db.waits import AGAIN_SECONDS_MAX, DUE, UNLEASED
 
 #: A job notified more often than this without an outcome may be killing its workers. Safety jobs
 #: are notified sooner, so that as many notifications say less of them.
@@ -35,10 +36,9 @@ _WAIT = (
 # These two are the driver's own, since every job passes here: SQLAlchemy's text would be half of
 # their cost. Changes that wait in the session are not flushed by them.
 _CLAIM = (
-    "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings,"
-    " object_key, lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
-    " WHERE id = %(id)s AND done_at IS NULL AND dead_at IS NULL AND due_at <= clock_timestamp()"
-    " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
+    "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings, object_key,"  # noqa: S608
+    " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
+    f" WHERE id = %(id)s AND done_at IS NULL AND dead_at IS NULL AND {DUE} AND {UNLEASED}"
     " FOR NO KEY UPDATE SKIP LOCKED"
 )
 #: The row and its attempt's in one statement, since this is what nearly every job comes to.
@@ -173,7 +173,7 @@ def finish(
 def postpone(
     session: Session, claimed: Claim, *, worker: str, delay_seconds: float, detail: str
 ) -> bool:
-    """Set the bell for later without using up an attempt of the policy.
+    """Have the job notified later, in half an hour at most, without using up an attempt.
 
     If another job waits for the same object, this one is over, and the other comes no later.
     """
@@ -184,7 +184,10 @@ def postpone(
         claimed,
         worker,
         f"{_WAIT}, failures = :failures, postponements = postponements + 1, rings = 0",
-        {"failures": claimed.failures, "delay": float(delay_seconds)},
+        {
+            "failures": claimed.failures,
+            "delay": min(float(delay_seconds), AGAIN_SECONDS_MAX),
+        },
     )
     if changed:
         _write_attempt(session, claimed, worker, outcome="postponed", error=detail)
@@ -215,7 +218,7 @@ def fail(
         {
             "failures": claimed.failures + 1,
             "error": _short(error),
-            "delay": retry_seconds,
+            "delay": None if retry_seconds is None else min(retry_seconds, AGAIN_SECONDS_MAX),
         },
     )
     if changed:

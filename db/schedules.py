@@ -52,7 +52,9 @@ def lock_due(session: Session, names: list[str]) -> list[tuple[str, bool]]:
         text(
             "SELECT name, NOT EXISTS (SELECT FROM jobs WHERE jobs.id = s.last_job_id"
             " AND jobs.ring_at IS NOT NULL) AS free FROM schedules s"
-            " WHERE next_at <= (SELECT clock_timestamp()) AND name = ANY (:names)"
+            " WHERE name = ANY (:names) AND (next_at <= (SELECT clock_timestamp())"
+            # Further ahead than its interval: the clock was set back.
+            " OR next_at > (SELECT clock_timestamp()) + make_interval(secs => every_seconds))"
             " ORDER BY name FOR NO KEY UPDATE OF s SKIP LOCKED"
         ),
         {"names": names},

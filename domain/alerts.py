@@ -73,6 +73,9 @@ class AlertKind(StrEnum):
     SAFETY_OVERDUE = "safety_overdue"
     #: A queue (the subject) has due jobs and no live worker.
     QUEUE_UNSERVED = "queue_unserved"
+    #: The database's clock stepped; the subject is the instant that it showed before. Cleared
+    #: a day later.
+    CLOCK_STEPPED = "clock_stepped"
     #: No relay is live.
     RELAY_SILENT = "relay_silent"
     #: Redis takes no work, as a live process says.

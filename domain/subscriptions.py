@@ -112,7 +112,9 @@ def begin_look(
         text(
             "UPDATE subscriptions SET look_token = :token, look_lease_until = clock_timestamp()"
             " + make_interval(secs => :lease) WHERE provider = :provider AND external_id = :id"
-            " AND (look_lease_until IS NULL OR look_lease_until <= clock_timestamp())"
+            " AND (look_lease_until IS NULL OR look_lease_until <= clock_timestamp()"
+            # Longer than a lease can be: the clock was set back.
+            " OR look_lease_until > clock_timestamp() + make_interval(secs => :lease))"
             " RETURNING reports"
         ),
         {"token": look.token, "lease": lease_seconds, "provider": str(provider), "id": external_id},
@@ -236,7 +238,8 @@ def _contradicts(subscription: Subscription, facts: SubscriptionFacts) -> bool:
 
 def _until_asked_again(subscription: Subscription, now: datetime) -> float | None:
     """Counts time and not answers, of which several looks may give many at once."""
-    subscription.contradicted_at = subscription.contradicted_at or now
+    # Later than now, it was written before the clock was set back: the wait begins again.
+    subscription.contradicted_at = min(subscription.contradicted_at or now, now)
     elapsed = (now - subscription.contradicted_at).total_seconds()
     asked_at = accumulate(CONTRADICTION_WAITS_SECONDS)
     return next((instant - elapsed for instant in asked_at if instant > elapsed), None)

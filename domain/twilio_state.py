@@ -63,7 +63,9 @@ def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_second
             " twilio_unsure_until = CASE WHEN twilio_lease_token IS NULL THEN twilio_unsure_until"
             " ELSE clock_timestamp() + make_interval(secs => :unsure) END"
             " WHERE id = :id"
-            " AND (twilio_lease_until IS NULL OR twilio_lease_until <= clock_timestamp())"
+            " AND (twilio_lease_until IS NULL OR twilio_lease_until <= clock_timestamp()"
+            # Longer than a lease can be: the clock was set back.
+            " OR twilio_lease_until > clock_timestamp() + make_interval(secs => :lease))"
             " RETURNING coalesce(twilio_converged = twilio_generation"
             " AND (twilio_unsure_until > clock_timestamp()) IS NOT TRUE, false) AS settled"
         ),

@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
+from db.clock_watch import ClockWatch
 from db.engine import Database, clock
 from domain.calls.ticks import Ticked, due_organizations, tick
+from domain.clock_steps import settle_step
 
 log = get_logger(__name__)
 
@@ -39,6 +41,7 @@ class Meter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._clock = ClockWatch(database, settle_step)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
@@ -53,7 +56,11 @@ class Meter:
             self._thread.join(limit_seconds)
 
     def tick_once(self) -> int:
-        """This function will tick over every wallet that is due, and give how many there were."""
+        """Tick over every wallet that is due, and return how many there were.
+
+        A step of the database's clock is settled first: elapsed times would be wrong.
+        """
+        self._clock.check()
         due = self._database.run(
             lambda session: due_organizations(session, clock(session), WALLETS_MAX)
         )

@@ -19,10 +19,12 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
 from db import bells
+from db.clock_watch import ClockWatch
 from db.engine import Database
 from db.heartbeat import Heartbeat
 from db.ring import EPOCH_KEY, connect, push, run_id
 from domain import process_faults, schedules
+from domain.clock_steps import clear_old, settle_step
 from domain.schedules import SCHEDULES, Schedule
 
 log = get_logger(__name__)
@@ -64,6 +66,7 @@ class Relay:
         self._next_tick = 0.0
         self._next_declaration = 0.0
         self._next_other = 0.0
+        self._clock = ClockWatch(database, settle_step)
         self._redis_away_since: float | None = None
         self._passed_at = time.monotonic()
 
@@ -83,9 +86,13 @@ class Relay:
 
         Raises: NotYet, OutcomeUnknown when PostgreSQL is away.
         """
+        # First: a step of the clock would have waits last longer, and schedules stop.
+        self._clock.check()
         now = time.monotonic()
         if now >= self._next_declaration:
             self._database.run(lambda session: schedules.declare(session, self._schedules))
+            self._database.run(clear_old)
+            self._database.run(bells.ring_set_back)
             self._next_declaration = now + _DECLARE_SECONDS
         if now >= self._next_tick:
             for job_id in self._database.run(

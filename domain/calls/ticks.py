@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from base.enums import EndCause, HoldStatus
@@ -18,6 +18,7 @@ from base.log import get_logger
 from db.call_models import Call
 from db.locks import lock_live_calls, lock_wallet
 from db.models import CallHold, Wallet
+from db.waits import TICK_SECONDS_MAX
 from domain import holds
 from domain.alerts import AlertKind, Severity, raise_alert
 from domain.calls.endings import decide_endings, decide_warnings
@@ -62,12 +63,23 @@ def due_organizations(session: Session, now: datetime, limit: int) -> list[str]:
     return list(
         session.scalars(
             select(Call.organization_id)
-            .where(Call.tick_at <= now)
+            .where(_is_due(now))
             .group_by(Call.organization_id)
             .order_by(func.min(Call.tick_at))
             .limit(limit)
         )
     )
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    """Whether a call's tick has come, or is further ahead than any tick: the clock was set back."""
+    return or_(Call.tick_at <= now, Call.tick_at > now + timedelta(seconds=TICK_SECONDS_MAX))
+
+
+def _call_is_due(call: Call, now: datetime) -> bool:
+    if call.tick_at is None:
+        return False
+    return call.tick_at <= now or call.tick_at > now + timedelta(seconds=TICK_SECONDS_MAX)
 
 
 def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
@@ -77,7 +89,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
     """
     wallet = lock_wallet(session, organization_id)
     live = lock_live_calls(session, organization_id)
-    if wallet is None or not any(call.tick_at and call.tick_at <= now for call in live):
+    if wallet is None or not any(_call_is_due(call, now) for call in live):
         return Ticked()
     metered = {call.id: call for call in live if call.tick_at and call.metered_from}
     terms = terms_of(session, organization_id)
@@ -98,7 +110,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
         if meter.returned_micros:
             note(session, call, "debt_returned", now, f"{meter.returned_micros} micros")
         call.debt_micros = meter.debt_micros
-        call.tick_at = now + timedelta(seconds=meter.next_seconds)
+        call.tick_at = now + timedelta(seconds=min(meter.next_seconds, TICK_SECONDS_MAX))
     overdue = [metered[one.call_id] for one in meters if one.past_limit]
     _end_overdue(session, overdue, now)
     cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS
@@ -211,7 +223,7 @@ def _extend(
 
 def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
     """Those that have not begun, by what we know, are asked about: a first word may be lost."""
-    due = [call for call in calls if call.tick_at and call.tick_at <= now]
+    due = [call for call in calls if _call_is_due(call, now)]
     for call in due:
         call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)
     asked = [call for call in due if call.provider_call_id is not None]

@@ -195,11 +195,13 @@ def _calls_to_ask(
         .where(
             Call.settled_at.is_(None),
             Call.provider_call_id.is_not(None),
-            or_(Call.asked_at.is_(None), Call.asked_at < asked_before),
+            # An instant later than now was written before the clock was set back: long ago.
+            or_(Call.asked_at.is_(None), Call.asked_at < asked_before, Call.asked_at > now),
             or_(
                 over,
                 Call.ended_seen_at < reported_by,
-                and_(live, Call.seen_at < silent),
+                Call.ended_seen_at > now,
+                and_(live, or_(Call.seen_at < silent, Call.seen_at > now)),
                 and_(live, Call.seen_at.is_(None), Call.created_at < silent),
             ),
         )

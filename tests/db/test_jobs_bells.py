@@ -154,3 +154,18 @@ def test_ringing_again_does_not_wait_for_a_job_that_is_just_being_run(database):
         database.run(lambda s: (hurried(s), bells.unring(s, [running])))
     # Then the other one rings
     assert ring_due(database) == [rung]
+
+
+def test_notification_is_due_when_it_is_further_ahead_than_any(emptied):
+    # Given a retry an hour ahead, as a clock that was set back leaves it, and a job for later
+    retry, later = stage(emptied), stage(emptied, delay=7_200)
+    claim(emptied, retry)
+    change(
+        emptied,
+        retry,
+        "lease_until = NULL, due_at = clock_timestamp() + interval '1 hour',"
+        " ring_at = clock_timestamp() + interval '1 hour'",
+    )
+    emptied.run(bells.ring_set_back)
+    assert ring_due(emptied) == [retry]
+    assert seconds_until(emptied, later, "ring_at") > 7_000

@@ -164,3 +164,10 @@ def test_a_job_is_not_held_up_by_the_schedule_it_came_from(shared, hourly):
     with holding(shared, lambda s: schedules.tick(s, (hourly,))):
         change(shared, job_id, "due_at = clock_timestamp()")
         assert finish(shared, claim(shared, job_id))
+
+
+def test_schedule_is_due_when_it_is_further_ahead_than_its_interval(shared, hourly):
+    # Given a tick three intervals ahead, as a clock leaves it that was set back
+    set_back(shared, hourly.name, "-3 hours")
+    assert len(tick(shared, hourly)) == 1
+    assert 0 < seconds_to_next(shared, hourly.name) <= 3_600

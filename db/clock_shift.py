@@ -1,0 +1,88 @@
+"""Moves what waits back with a clock that has stepped back, so that each wait is as long as meant.
+
+Instants that say what happened stay as they were written.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db.waits import LEASE_SECONDS_MAX
+
+#: Every open job may have to be moved: longer than a statement of the application may take.
+_LIMIT = text("SELECT set_config('statement_timeout', '60s', true)")
+# A live call's meter: what it has talked is reckoned from metered_from. One that has begun since
+# the step stays. All are ticked at once.
+_CALLS = text(
+    "WITH live AS MATERIALIZED (SELECT organization_id, id FROM calls WHERE tick_at IS NOT NULL"
+    " ORDER BY organization_id, id FOR NO KEY UPDATE)"
+    " UPDATE calls SET tick_at = :now, metered_from = CASE"
+    " WHEN metered_from > CAST(:now AS timestamptz) - make_interval(secs => :within)"
+    " AND metered_from <= :now THEN metered_from"
+    " ELSE metered_from - make_interval(secs => :seconds) END"
+    " FROM live WHERE calls.organization_id = live.organization_id AND calls.id = live.id"
+    " RETURNING calls.id"
+)
+# A job that was staged since the step stays. A lease taken since is no longer than a lease can be.
+_JOBS = text(
+    "WITH waiting AS MATERIALIZED (SELECT id FROM jobs WHERE ring_at IS NOT NULL"
+    " AND greatest(due_at, ring_at, lease_until) > CAST(:now AS timestamptz)"
+    " AND NOT (staged_at > CAST(:now AS timestamptz) - make_interval(secs => :within)"
+    " AND staged_at <= CAST(:now AS timestamptz) + interval '1 second')"
+    " FOR NO KEY UPDATE SKIP LOCKED)"
+    " UPDATE jobs SET"
+    " due_at = CASE WHEN due_at > :now THEN due_at - step ELSE due_at END,"
+    " ring_at = CASE WHEN ring_at > :now THEN ring_at - step ELSE ring_at END,"
+    " lease_until = CASE"
+    " WHEN lease_until > CAST(:now AS timestamptz) + make_interval(secs => :lease)"
+    " THEN lease_until - step ELSE lease_until END"
+    " FROM waiting, make_interval(secs => :seconds) AS step WHERE jobs.id = waiting.id"
+    " RETURNING jobs.id"
+)
+_BRANDS = text(
+    "UPDATE brands SET twilio_lease_until = CASE"
+    " WHEN twilio_lease_until > CAST(:now AS timestamptz) + make_interval(secs => :lease)"
+    " THEN twilio_lease_until - step ELSE twilio_lease_until END,"
+    " twilio_unsure_until = CASE WHEN twilio_unsure_until > :now"
+    " THEN greatest(twilio_unsure_until - step, least(twilio_unsure_until, :now))"
+    " ELSE twilio_unsure_until END"
+    " FROM make_interval(secs => :seconds) AS step"
+    " WHERE greatest(twilio_lease_until, twilio_unsure_until) > :now"
+)
+_SUBSCRIPTIONS = text(
+    "UPDATE subscriptions SET look_lease_until = look_lease_until"
+    " - make_interval(secs => :seconds) WHERE look_lease_until"
+    " > CAST(:now AS timestamptz) + make_interval(secs => :lease)"
+)
+_SCHEDULES = text(
+    "UPDATE schedules SET next_at = next_at - make_interval(secs => :seconds)"
+    " WHERE next_at > CAST(:now AS timestamptz) + make_interval(secs => every_seconds)"
+)
+
+
+def shift_waits(
+    session: Session, *, seconds: float, within_seconds: float, now: datetime
+) -> dict[str, int]:
+    """Move every wait back by so many seconds, and have every live call ticked now.
+
+    `within_seconds`: what was written so recently may have been written after the step. Gives how
+    many calls and jobs were moved. A job that a worker has locked is left.
+    """
+    session.execute(_LIMIT)
+    values: dict[str, Any] = {
+        "now": now,
+        "seconds": float(seconds),
+        "within": float(within_seconds),
+        "lease": LEASE_SECONDS_MAX,
+    }
+    # In the order of locks: jobs, subscriptions, calls, brands.
+    jobs = session.execute(_JOBS, values).all()
+    session.execute(_SCHEDULES, values)
+    session.execute(_SUBSCRIPTIONS, values)
+    calls = session.execute(_CALLS, values).all()
+    session.execute(_BRANDS, values)
+    return {"calls": len(calls), "jobs": len(jobs)}

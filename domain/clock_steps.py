@@ -1,0 +1,68 @@
+"""What follows from a step of the database's clock: waits are mended, and a person is told."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from base.log import get_logger
+from db.clock_shift import shift_waits
+from db.clock_watch import Step
+from domain.alerts import AlertKind, Severity, raise_alert
+
+log = get_logger(__name__)
+
+#: The alert of a step is cleared after this time, if a person has not cleared it before.
+STANDS_HOURS = 24
+_BACK = (
+    "The database's clock stepped back. Waits and the meters of live calls were moved with it."
+    " Holds expire later by as much, and an operator's override of a freeze lasts longer."
+    " Calls are charged for the duration that their provider reports."
+)
+_FORWARD = (
+    "The database's clock stepped forward. Live calls count as longer by as much until they end:"
+    " they are extended from their wallet, or ended early. Holds expire earlier, after their"
+    " provider was asked. Calls are charged for the duration that their provider reports."
+)
+
+
+def settle_step(session: Session, step: Step) -> None:
+    """Mend what waits after a step back, and raise the alert of a step of either kind."""
+    moved: dict[str, int] = {}
+    if step.seconds < 0:
+        moved = shift_waits(
+            session,
+            seconds=-step.seconds,
+            within_seconds=step.within_seconds,
+            now=step.after,
+        )
+    details = {
+        "from": step.before.isoformat(),
+        "to": step.after.isoformat(),
+        "seconds": round(step.seconds, 3),
+        "meaning": _BACK if step.seconds < 0 else _FORWARD,
+        "next": "Find out why the server's clock was set; make it slew instead of step.",
+        **{f"{name}_moved": count for name, count in moved.items()},
+    }
+    raise_alert(
+        session,
+        AlertKind.CLOCK_STEPPED,
+        None,
+        step.before.isoformat(),
+        severity=Severity.CRITICAL,
+        details=details,
+        now=step.after,
+    )
+    log.error("database_clock_stepped", **details)
+
+
+def clear_old(session: Session) -> None:
+    """Clear the alerts of steps since which the clock has run evenly for a day."""
+    session.execute(
+        text(
+            "UPDATE alerts SET cleared_at = clock_timestamp() WHERE kind = :kind"
+            " AND cleared_at IS NULL"
+            " AND raised_at <= clock_timestamp() - make_interval(hours => :hours)"
+        ),
+        {"kind": str(AlertKind.CLOCK_STEPPED), "hours": STANDS_HOURS},
+    )

@@ -1,0 +1,151 @@
+"""A step of the database's clock is noticed once, and no pause of a process is taken for one.
+
+The database's clock runs evenly here. To a watch whose own clock jumps ahead, it has stepped back.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy import text
+
+from db.clock_watch import ClockWatch
+from tests.db.support import at_once
+
+HOUR = 3_600.0
+
+
+class Own:
+    """A process's own clock, which a test moves."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def __call__(self):
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def settled():
+    return []
+
+
+@pytest.fixture
+def watch(database, settled):
+    def make():
+        own = Own()
+        made = ClockWatch(
+            database, lambda _, step: settled.append(step), every_seconds=0, monotonic=own
+        )
+        made.own = own
+        return made
+
+    return make
+
+
+def seen(database, seconds):
+    """Make the highest instant that was seen so many seconds later than now."""
+    database.run(
+        lambda s: s.execute(
+            text(
+                "UPDATE database_clock SET seen_at = clock_timestamp() + make_interval(secs => :s)"
+            ),
+            {"s": seconds},
+        )
+    )
+
+
+def ahead(database):
+    """How far the highest instant that was seen is ahead of the clock, in seconds."""
+    return database.run(
+        lambda s: s.execute(
+            text("SELECT extract(epoch FROM seen_at - clock_timestamp()) FROM database_clock")
+        ).scalar_one()
+    )
+
+
+def test_watch_notices_nothing_while_the_clock_runs(database, watch, settled):
+    first = watch()
+    for _ in range(3):
+        assert first.check() is None
+    seen(database, -30)
+    assert first.check() is None
+    assert settled == []
+    assert abs(ahead(database)) < 30
+
+
+def test_step_back_is_settled_once_when_many_watch(database, watch, settled):
+    # Given watches of several processes
+    watches = [watch() for _ in range(4)]
+    for one in watches:
+        one.check()
+    # When the clock shows an hour less to all of them
+    seen(database, HOUR)
+    for one in watches:
+        one.own.ahead += HOUR
+    at_once([one.check for one in watches])
+    # Then one has settled it, with its size
+    assert [round(step.seconds) for step in settled] == [-3600]
+    (step,) = settled
+    assert (step.before - step.after).total_seconds() == pytest.approx(HOUR, abs=5)
+    assert step.within_seconds >= 0
+    for one in watches:
+        assert one.check() is None
+    assert len(settled) == 1
+
+
+def test_step_back_is_noticed_by_a_process_that_starts_after_it(database, watch, settled):
+    watch().check()
+    seen(database, HOUR)
+    assert round(watch().check().seconds) == -3600
+    assert watch().check() is None
+    assert len(settled) == 1
+
+
+def test_step_forward_is_noticed_once(database, watch, settled):
+    watches = [watch() for _ in range(2)]
+    for one in watches:
+        one.check()
+    seen(database, -HOUR)
+    for one in watches:
+        one.own.ahead -= HOUR
+    at_once([one.check for one in watches])
+    assert [round(step.seconds) for step in settled] == [3600]
+
+
+def test_process_that_slept_takes_its_pause_for_no_step(database, watch, settled):
+    # Given a process whose own clock stood still for an hour, while others watched
+    slept, other = watch(), watch()
+    slept.check()
+    slept.own.ahead -= HOUR
+    other.check()
+    seen(database, 0)
+    assert slept.check() is None
+    assert settled == []
+
+
+def test_clock_that_nobody_watched_for_an_hour_has_not_stepped(database, watch, settled):
+    first = watch()
+    first.check()
+    # Both clocks went on while the database could not be reached
+    seen(database, -HOUR)
+    assert first.check() is None
+    assert watch().check() is None
+    assert settled == []
+
+
+def test_step_is_noticed_again_when_settling_failed(database, watch, settled):
+    one = watch()
+    one.check()
+    seen(database, HOUR)
+    one.own.ahead += HOUR
+
+    def broken(*_):
+        raise RuntimeError("not now")
+
+    settle, one._settle_step = one._settle_step, broken
+    assert one.check() is None
+    assert ahead(database) > HOUR - 30
+    one._settle_step = settle
+    assert round(one.check().seconds) == -3600

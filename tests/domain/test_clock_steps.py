@@ -1,0 +1,236 @@
+"""After a step of the database's clock each wait is as long as it was meant, and a person is told.
+
+A clock that steps back leaves what was written before an hour ahead: so are the rows here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from base.enums import Provider
+from db import due
+from db.clock_watch import Step
+from db.models import Alert
+from domain import clock_steps, subscriptions, twilio_state
+from domain.calls import ticks
+from tests.db.jobs_by_hand import change, claim, finish, seconds_until, stage
+from tests.domain.calls.calls_by_hand import Line, execute
+from tests.domain.support import subscribe
+from tests.world import make_organization
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def fresh_line(database):
+    return Line(database, make_organization(database))
+
+
+def step(database, seconds=-3_600.0, within=1.0):
+    now = database.now()
+    found = Step(now - timedelta(seconds=seconds), now, seconds, within)
+    database.run(lambda session: clock_steps.settle_step(session, found))
+    return now
+
+
+def standing(database):
+    rows = database.run(lambda s: s.query(Alert).filter_by(kind="clock_stepped").all())
+    return [one for one in rows if one.cleared_at is None]
+
+
+def talking(line, *, talked, seconds=30, ahead=HOUR):
+    """Make a call that has talked for so long by a clock that was then set back."""
+    now = line.database.now()
+    line.reserve(seconds=seconds, now=now)
+    line.hear(line.call(), "in_progress", now)
+    execute(
+        line.database,
+        "UPDATE calls SET metered_from = :began, tick_at = :tick_at",
+        began=now + ahead - timedelta(seconds=talked),
+        tick_at=now + ahead + timedelta(seconds=5),
+    )
+
+
+def tick(line):
+    now = line.database.now()
+    assert line.id in line.do(lambda session: ticks.due_organizations(session, now, 10))
+    return line.tick(now)
+
+
+@pytest.mark.parametrize(("talked", "ended"), [(10, 0), (29, 1)])
+def test_call_has_talked_as_long_after_a_step_back(fresh_line, talked, ended):
+    # Given an organization whose whole money is held for a call, and a clock set back by an hour
+    fresh_line.reserve("c0", seconds=70, now=fresh_line.database.now())
+    talking(fresh_line, talked=talked)
+    # When the step is settled, and the call ticked
+    now = step(fresh_line.database)
+    call = fresh_line.call()
+    assert (now - call.metered_from).total_seconds() == pytest.approx(talked, abs=5)
+    assert call.tick_at == now
+    # Then it is ended only if its money is nearly gone
+    assert tick(fresh_line).ended == ended
+    assert (fresh_line.call().end_decided_at is not None) == bool(ended)
+
+
+def test_call_that_began_after_the_step_keeps_its_meter(fresh_line):
+    talking(fresh_line, talked=0.5, ahead=timedelta())
+    before = fresh_line.call().metered_from
+    step(fresh_line.database, within=30.0)
+    assert fresh_line.call().metered_from == before
+
+
+def test_call_is_ticked_when_its_tick_is_further_ahead_than_any(fresh_line):
+    talking(fresh_line, talked=10)
+    tick(fresh_line)
+    # And no tick is ever further ahead than a minute
+    execute(fresh_line.database, "UPDATE calls SET metered_from = clock_timestamp()")
+    fresh_line.pay(100_000)
+    fresh_line.terms(step_seconds=3_000)
+    now = fresh_line.database.now()
+    execute(fresh_line.database, "UPDATE calls SET tick_at = :now", now=now)
+    fresh_line.tick(now + timedelta(seconds=28))
+    wait = (fresh_line.call().tick_at - now).total_seconds()
+    assert wait == pytest.approx(28 + 60, abs=0.01)
+
+
+def test_job_waits_as_long_as_meant_after_a_step_back(database):
+    # Given a retry due in 10 s, one staged for 3 days, and a lease of 20 s, an hour ahead each
+    retry, later, leased = stage(database), stage(database), stage(database)
+    claim(database, retry)
+    claim(database, leased)
+    hour = "clock_timestamp() + interval '1 hour"
+    change(database, retry, f"due_at = {hour} 10 s', ring_at = {hour} 10 s', lease_until = NULL")
+    change(database, later, f"due_at = {hour} 3 days', ring_at = {hour} 3 days'")
+    change(database, leased, f"lease_until = {hour} 20 s', ring_at = {hour} 20 s'")
+    for job_id in (retry, later, leased):
+        change(database, job_id, f"staged_at = {hour}'")
+    step(database)
+    assert seconds_until(database, retry, "due_at") == pytest.approx(10, abs=5)
+    assert seconds_until(database, retry, "ring_at") == pytest.approx(10, abs=5)
+    assert seconds_until(database, later, "due_at") == pytest.approx(3 * 86_400, abs=5)
+    assert seconds_until(database, leased, "lease_until") == pytest.approx(20, abs=5)
+    assert seconds_until(database, leased, "ring_at") == pytest.approx(20, abs=5)
+
+
+def test_what_was_written_after_the_step_stays(database):
+    leased, staged = stage(database), stage(database, delay=600)
+    claim(database, leased, lease=30)
+    step(database, within=5.0)
+    assert seconds_until(database, leased, "lease_until") == pytest.approx(30, abs=5)
+    assert seconds_until(database, staged, "due_at") == pytest.approx(600, abs=5)
+
+
+def test_retry_is_due_when_it_is_further_ahead_than_any(database):
+    # Given a suspension that was due in seconds, before the clock was set back by an hour
+    job_id = stage(database)
+    claim(database, job_id)
+    change(
+        database,
+        job_id,
+        "lease_until = NULL, due_at = clock_timestamp() + interval '1 hour',"
+        " ring_at = clock_timestamp() + interval '1 hour'",
+    )
+    # Then it is due, while one that was staged for later waits
+    later = stage(database, delay=7_200)
+    assert database.run(lambda s: due.take_due_safety(s, ["work"], 9)) == [job_id]
+    assert claim(database, later) is None
+    assert claim(database, job_id) is not None
+
+
+def test_lease_is_over_when_it_is_longer_than_any(database):
+    job_id = stage(database)
+    claim(database, job_id)
+    assert claim(database, job_id) is None
+    change(database, job_id, "lease_until = clock_timestamp() + interval '1 hour'")
+    taken = claim(database, job_id)
+    assert taken is not None
+    assert finish(database, taken)
+
+
+def test_lease_on_a_subscription_is_over_when_it_is_longer_than_any(database):
+    subscription = subscribe(database, make_organization(database))
+    execute(
+        database,
+        "UPDATE subscriptions SET look_token = 'x',"
+        " look_lease_until = clock_timestamp() + interval '1 hour'",
+    )
+    look = database.run(
+        lambda s: subscriptions.begin_look(
+            s, Provider.PAYPAL, external_id(database), lease_seconds=20
+        )
+    )
+    assert look.leased, subscription
+
+
+def external_id(database):
+    return database.run(
+        lambda s: s.execute(text("SELECT external_id FROM subscriptions")).scalar_one()
+    )
+
+
+def test_lease_on_a_subaccount_is_over_when_it_is_longer_than_any(database):
+    organization_id = make_organization(database)
+    execute(
+        database,
+        "INSERT INTO brands (id, organization_id, name, twilio_subaccount_sid, created_at,"
+        " twilio_lease_token, twilio_lease_until) VALUES ('b1', :org, 'b', :sid,"
+        " clock_timestamp(), 'x', clock_timestamp() + interval '1 hour')",
+        org=organization_id,
+        sid="AC" + "0" * 32,
+    )
+    hand = database.run(lambda s: twilio_state.take(s, "b1", lease_seconds=35, unsure_seconds=120))
+    assert hand.brand_id == "b1"
+
+
+def test_unsure_subaccount_stays_unsure_as_long_as_meant(database):
+    organization_id = make_organization(database)
+    execute(
+        database,
+        "INSERT INTO brands (id, organization_id, name, twilio_subaccount_sid, created_at,"
+        " twilio_unsure_until) VALUES ('b1', :org, 'b', :sid, clock_timestamp(),"
+        " clock_timestamp() + interval '1 hour 100 s')",
+        org=organization_id,
+        sid="AC" + "0" * 32,
+    )
+    step(database)
+    left = database.run(
+        lambda s: s.execute(
+            text("SELECT extract(epoch FROM twilio_unsure_until - clock_timestamp()) FROM brands")
+        ).scalar_one()
+    )
+    assert left == pytest.approx(100, abs=5)
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(-3_600.0, "back"), (3_600.0, "forward")])
+def test_step_is_told_with_its_size_until_a_day_later(database, seconds, word):
+    now = step(database, seconds)
+    (told,) = standing(database)
+    assert told.severity == "critical"
+    assert told.details["seconds"] == seconds
+    assert told.details["to"] == now.isoformat()
+    assert told.details["from"] == (now - timedelta(seconds=seconds)).isoformat()
+    assert f"stepped {word}" in told.details["meaning"]
+    # A second step is told, too
+    step(database, seconds * 2)
+    assert len(standing(database)) == 2
+    # Both stand for a day
+    database.run(clock_steps.clear_old)
+    assert len(standing(database)) == 2
+    execute(database, "UPDATE alerts SET cleared_at = NULL")
+    older = "INSERT INTO alerts (kind, subject, severity, details, raised_at) VALUES"
+    execute(
+        database,
+        f"{older} ('clock_stepped', 'old', 'critical', '{{}}',"
+        " clock_timestamp() - interval '25 hours')",
+    )
+    database.run(clock_steps.clear_old)
+    assert sorted(one.subject == "old" for one in standing(database)) == [False, False]
+
+
+def test_step_forward_moves_nothing(database):
+    job_id = stage(database, delay=7_200)
+    step(database, 3_600.0)
+    assert seconds_until(database, job_id, "due_at") == pytest.approx(7_200, abs=5)

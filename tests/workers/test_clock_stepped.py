@@ -1,0 +1,132 @@
+"""A real server's clock is set while calls live and jobs wait."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from sqlalchemy import text
+
+from base.outcomes import NotYet, OutcomeUnknown
+from cli.databases import derive_app_url
+from db import due
+from db.engine import Database
+from db.migrate import migrate, set_password
+from db.models import Alert
+from domain.calls.rates import Rate
+from tests.conftest import PASSWORD
+from tests.db.jobs_by_hand import change, claim, stage
+from tests.domain.calls.calls_by_hand import Line
+from tests.stepping import MISSING, stepping_server
+from tests.workers.scenes import eventually
+from tests.world import make_organization
+from workers.meter import Meter
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+HOUR = 3_600.0
+
+
+@pytest.fixture(scope="module")
+def server():
+    with stepping_server() as made:
+        migrate(made.owner_url)
+        set_password(made.owner_url, "holdfast_app", PASSWORD)
+        yield made
+
+
+@pytest.fixture
+def stepping(server):
+    """The server with the true time, and a database pool on it."""
+    server.set_clock(0)
+    made = Database(derive_app_url(server.owner_url, PASSWORD), name="test", pool_size=4)
+    made.run(
+        lambda s: [s.execute(text(f"DELETE FROM {table}")) for table in ("job_attempts", "jobs")]
+    )
+    yield made
+    made.close()
+    server.set_clock(0)
+
+
+def tick(meter):
+    """Tick as the meter's thread does: the server may end a transaction when its clock is set."""
+    with contextlib.suppress(NotYet, OutcomeUnknown):
+        meter.tick_once()
+    return True
+
+
+def talking(database, *, seconds):
+    """Make a call in progress of an organization that has money for so many seconds."""
+    line = Line(database, make_organization(database), cents=seconds)
+    line.rate(Rate(600_000, 1))
+    now = database.now()
+    line.reserve(seconds=seconds, now=now)
+    line.hear(line.call(), "in_progress", now)
+    return line
+
+
+def ended(line):
+    return line.call().end_decided_at is not None
+
+
+def steps(database):
+    rows = database.run(lambda s: s.query(Alert).filter_by(kind="clock_stepped").all())
+    return [round(one.details["seconds"]) for one in rows if one.cleared_at is None]
+
+
+@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+def test_call_is_ended_in_time_when_the_clock_steps(server, stepping, ahead):
+    # Given a call with money for 15 s, and a meter that runs
+    meter = Meter(stepping)
+    tick(meter)
+    before = len(steps(stepping))
+    line = talking(stepping, seconds=15)
+    tick(meter)
+    assert not ended(line)
+    # When the clock is set by an hour
+    server.set_clock(ahead)
+
+    def is_ended():
+        tick(meter)
+        return ended(line)
+
+    # Then the call is ended within its money all the same, and a person is told
+    assert eventually(is_ended)
+    assert eventually(lambda: tick(meter) and len(steps(stepping)) > before)
+    assert steps(stepping)[-1] == pytest.approx(ahead, abs=5)
+
+
+def test_call_goes_on_when_the_clock_steps_back(server, stepping):
+    # Given a call with money for a long talk
+    meter = Meter(stepping)
+    tick(meter)
+    line = talking(stepping, seconds=3_000)
+    tick(meter)
+    server.set_clock(-HOUR)
+    before = len(steps(stepping))
+    assert eventually(lambda: tick(meter) and len(steps(stepping)) > before)
+    # Then it is not ended, and its meter goes on where it was
+    assert not ended(line)
+    talked = (stepping.now() - line.call().metered_from).total_seconds()
+    assert 0 <= talked < 120
+
+
+def test_suspension_is_due_in_time_when_the_clock_steps_back(server, stepping):
+    # Given a retry that is due in 1.6 s, and a meter that runs
+    meter = Meter(stepping)
+    tick(meter)
+    job_id = stage(stepping)
+    claim(stepping, job_id)
+    change(
+        stepping,
+        job_id,
+        "lease_until = NULL, due_at = clock_timestamp() + interval '1.6 s',"
+        " ring_at = clock_timestamp() + interval '1.6 s'",
+    )
+    # When the clock is set back by ten minutes, which a retry may mean as its wait
+    server.set_clock(-600)
+
+    def is_due():
+        tick(meter)
+        return stepping.run(lambda s: due.take_due_safety(s, ["work"])) == [job_id]
+
+    assert eventually(is_due)
