@@ -174,6 +174,14 @@ def test_many_looks_at_once_do_not_make_a_contradiction_believed_sooner(shared, 
     assert standing(shared, org) == {"subscription_inactive"}
 
 
+def test_contradiction_waits_anew_when_the_clock_was_set_back(shared, org):
+    one = subscribe(shared, org)
+    tell(shared, one, closing=True)
+    assert look(shared, one, org, "active", T0) == WAITS[0]
+    assert look(shared, one, org, "active", T0 - timedelta(hours=1)) == WAITS[0]
+    assert look(shared, one, org, "active", T0 - timedelta(seconds=3_598)) == WAITS[0] - 2
+
+
 def test_a_closing_answer_against_a_newer_opening_event_is_asked_again_too(shared, org):
     one = subscribe(shared, org, "suspended")
     tell(shared, one, opening=True)

@@ -86,6 +86,21 @@ def test_one_that_ended_is_asked_about_when_its_report_is_late(line):
     assert sweep(line, later(10_000)) == []
 
 
+@pytest.mark.parametrize("word", ["in_progress", "ended"])
+def test_call_is_asked_about_when_the_clock_was_set_back(line, word):
+    # Given a call that was heard of and asked about an hour later than it is now
+    line.reserve()
+    line.hear(line.call(), word, later(20))
+    execute(
+        line.database,
+        "UPDATE calls SET asked_at = :at WHERE organization_id = :org",
+        at=later(20),
+        org=line.id,
+    )
+    assert sweep(line, later(20 - 3_600)) == ["c1"]
+    assert sweep(line, later(21 - 3_600)) == []
+
+
 def test_one_whose_hold_is_over_is_asked_about_although_it_was_just_heard_of(line):
     line.reserve(seconds=30)
     line.hear(line.call(), "ringing", later(OVER - 1))
