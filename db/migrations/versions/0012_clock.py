@@ -11,10 +11,10 @@ from typing import Any
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0012"
+down_revision = "0011"
 
-_SQL = Path(__file__).parent.parent / "sql" / "0009_clock.sql"
+_SQL = Path(__file__).parent.parent / "sql" / "0012_clock.sql"
 
 
 def upgrade() -> None:
