@@ -56,7 +56,7 @@ def charged_reservation_of(session: Session, call: Call) -> Call | None:
     It is unpaired, was committed by the company, and the call lies between its two requests. There
     is none for a call that is paired: its own reservation is known.
     """
-    if call.origin != CallOrigin.ADOPTED or not _is_outgoing(call) or merged_ids(session, call):
+    if call.origin != CallOrigin.ADOPTED or not is_outgoing(call) or merged_ids(session, call):
         return None
     found = session.scalars(
         _unpaired(CallOrigin.RESERVED, call)
@@ -116,7 +116,8 @@ def _outgoing() -> ColumnElement[bool]:
     )
 
 
-def _is_outgoing(call: Call) -> bool:
+def is_outgoing(call: Call) -> bool:
+    """Return whether a call goes out, or may: its provider has not named the direction."""
     return call.direction == CallDirection.OUTBOUND or NO_DIRECTION in call.oddities
 
 

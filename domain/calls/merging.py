@@ -17,6 +17,7 @@ from db.call_models import Call
 from db.locks import lock_call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.double_charges import is_outgoing
 from domain.calls.endings import decide_ending, tell_not_ended
 from domain.calls.rows import (
     FOREIGN_NUMBER,
@@ -111,7 +112,12 @@ def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) ->
 
 
 def _take_rate(adopted: Call, reservation: Call) -> None:
-    """Apply the reservation's rate if it named the number that is called and no report has."""
+    """Apply the reservation's rate if it named the number that is called and no report has.
+
+    A call that came in, or one of a browser, keeps the rate of its own direction.
+    """
+    if not is_outgoing(adopted):
+        return
     if has_rate(adopted) and (adopted.their_party or reservation.their_party is None):
         return
     if has_rate(reservation):

@@ -123,6 +123,22 @@ def test_the_rate_of_the_named_number_holds_where_no_report_tells_it(line):
     assert line.cents() == (60, 0, 0)
 
 
+@pytest.mark.parametrize("direction", ["web", "inbound"])
+def test_merged_call_keeps_the_rate_of_its_own_direction(line, direction):
+    # Given a cheap rate for the number that is reserved for
+    line.rate(Rate(6 * CENT, 1), "outbound:+44")
+    line.reserve("c1", seconds=10, provider=None, number="+442012345678")
+    # When it is paired with a call that did not go out
+    line.hear(name(line), "in_progress", T0, direction=direction)
+    call = adopted(line)
+    own = call.micros_per_minute
+    line.reserve("c1", provider=name(line), now=later(1))
+    # Then that call's own rate is charged
+    assert line.call(call.id).micros_per_minute == own == 60 * CENT
+    line.report(call, 20, later(20))
+    assert line.cents() == (80, 0, 0)
+
+
 def test_merging_again_changes_nothing(line):
     line.reserve("c1", seconds=30, provider=None)
     call = talks(line)
