@@ -118,6 +118,8 @@ def test_job_waits_as_long_as_meant_after_a_step_back(database):
 def test_what_was_written_after_the_step_stays(database):
     leased, staged = stage(database), stage(database, delay=600)
     claim(database, leased, lease=30)
+    # The job is older than the step, and only its lease is new
+    change(database, leased, "staged_at = clock_timestamp() - interval '1 minute'")
     step(database, within=5.0)
     assert seconds_until(database, leased, "lease_until") == pytest.approx(30, abs=5)
     assert seconds_until(database, staged, "due_at") == pytest.approx(600, abs=5)

@@ -7,6 +7,7 @@ import pytest
 from base.enums import Provider, Queue
 from base.outcomes import Refused
 from db.models import Job
+from db.waits import AGAIN_SECONDS_MAX, LEASE_SECONDS_MAX
 from domain.jobs import (
     CONVERGE_TWILIO,
     FREEZE_WALLET,
@@ -162,3 +163,9 @@ def test_none_staged_at_once_are_none_and_one_of_other_arguments_stages_nothing(
     with pytest.raises(TypeError, match="look_at_call takes"):
         shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [good, (None, {"call_id": "c"})]))
     assert shared.run(lambda s: s.query(Job).count()) == 0
+
+
+def test_no_job_waits_longer_than_a_clock_that_was_set_back_allows():
+    for job in JOB_TYPES.values():
+        assert job.lease_seconds <= LEASE_SECONDS_MAX, job.name
+        assert job.policy.cap_seconds <= AGAIN_SECONDS_MAX, job.name
