@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from base.clock import wait_until
 from db.models import WalletEntry
 from tests.ingress.backend import COMMIT, Backend, is_problem
 from tests.ingress.callers import Caller, send
@@ -149,6 +150,31 @@ def test_a_browser_takes_no_id_of_the_company(backend, ingress):
     told = backend.post(COMMIT, callId="booking-124", durationSeconds=20).json()
     assert told["chargedMicros"] == 20 * CENT
     assert charges(backend) == [1 * CENT, 2 * CENT, 20 * CENT]
+
+
+@pytest.mark.parametrize("by_metadata", [True, False])
+def test_a_call_that_the_sandbox_dials_is_charged_once(backend, ingress, by_metadata):
+    # Given a reservation, and a call that lives at Vapi, with our metadata or without
+    told = backend.reserve("c1", estimatedMinutes=0.5).json()
+    asked = {"number_id": backend.caller.number_id, "talk_seconds": 0.2}
+    if by_metadata:
+        asked["metadata"] = told["assistantOverrides"]["metadata"]
+    made = ingress.sandbox.control("POST", "/vapi/calls", {"direction": "outbound", **asked})
+
+    def charged() -> bool:
+        run(backend)
+        return bool(charges(backend))
+
+    assert wait_until(charged, limit_seconds=60)
+    # When the company commits what Vapi reported
+    duration_ms = backend.get(f"/api/calls/{made['id']}").json()["durationMs"]
+    named = {} if by_metadata else {"vapiCallId": made["id"]}
+    body = {"callId": "c1", "durationSeconds": duration_ms / 1000, **named}
+    done = backend.post(COMMIT, **body).json()
+    # Then it was charged once already, and nothing is held
+    assert (done["alreadyCommitted"], done["vapiCallId"]) == (True, made["id"])
+    assert (charges(backend), held(backend)) == ([done["chargedMicros"]], 0)
+    assert done["chargedMicros"] == -(-duration_ms // 1000) * CENT
 
 
 def test_every_one_of_many_outgoing_calls_is_charged_once(rich, ingress):

@@ -317,6 +317,13 @@ def test_our_ids_are_plain_texts_or_none(metadata):
     assert (found.organization_id, found.call_id) == (None, None)
 
 
+def test_a_pairing_token_is_read_beside_our_ids():
+    metadata = {"holdfast_call": "c1", "holdfast_token": "secret"}
+    found = facts(status_update(call=call(assistantOverrides={"metadata": metadata})))
+    assert (found.call_id, found.pairing_token) == ("c1", "secret")
+    assert facts(status_update()).pairing_token is None
+
+
 def test_our_ids_have_64_characters_at_most():
     for length, kept in ((64, True), (65, False)):
         metadata = {"holdfast_organization": "o" * length, "holdfast_call": "c\x00"}
