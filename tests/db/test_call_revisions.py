@@ -59,7 +59,7 @@ def test_the_version_before_may_go_on_writing_its_codes(url):
         connection.execute("UPDATE calls SET end_cause = 'credit_gone' WHERE id = 'c1'")
 
 
-def test_refused_and_merged_calls_go_back_as_withdrawn_ones(url):
+def test_refused_and_merged_calls_keep_no_price_when_going_back(url):
     migrate(url)
     with psycopg.connect(driver_url(url), autocommit=True) as owner:
         owner.execute(
@@ -78,7 +78,7 @@ def test_refused_and_merged_calls_go_back_as_withdrawn_ones(url):
     assert {"calls.refusal", "calls.merged_into"} <= lost
     migrate(url, BEFORE, destroy=name)
     assert rows(url, "status, settled_by, end_cause") == [
-        ("in_progress", "withdrawn", "credit_gone"),
+        ("in_progress", "api", "credit_gone"),
         ("in_progress", None, "wallet_frozen"),
         ("ended", "withdrawn", None),
     ]
