@@ -89,7 +89,8 @@ def _fits(call: Call, facts: CallFacts) -> bool:
         and call.merged_into is None
         and call.refusal != FOREIGN_NUMBER
     )
-    fits = facts.direction in (None, call.direction) and facts.direction != CallDirection.WEB
+    # A reservation is an outgoing call, so that a web call never fits.
+    fits = facts.direction in (None, call.direction)
     token = call.pairing_token
     return is_open and fits and token is not None and _same(token, facts.pairing_token or "")
 

@@ -58,6 +58,18 @@ def test_the_owner_of_the_number_pays_for_a_call_that_another_reserved(line, che
     assert again.outcome.outcome == "IDEMPOTENCY_CONFLICT"
 
 
+def test_a_reservation_that_was_given_up_takes_the_call_no_more(line, cheap):
+    # Given a call that rings by another organization's number
+    cheap.reserve("c1", provider=name(line))
+    line.hear(name(line), "ringing", later(1))
+    assert (cheap.cents(), cheap.call().provider_call_id) == ((100, 0, 0), None)
+    # When the company names it again, Then it does not get it back
+    again = cheap.reserve("c1", provider=name(line), now=later(2))
+    assert again.outcome.outcome == "IDEMPOTENCY_CONFLICT"
+    line.report(name(line), 20, later(30))
+    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
+
+
 def test_a_reservation_is_given_up_when_the_number_is_told_later(line, cheap):
     cheap.reserve("c1", provider=name(line))
     cheap.hear(name(line), "in_progress", later(1), phone_number_id=None)

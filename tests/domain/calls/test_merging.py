@@ -139,6 +139,34 @@ def test_merged_call_keeps_the_rate_of_its_own_direction(line, direction):
     assert line.cents() == (80, 0, 0)
 
 
+def test_a_charge_without_the_named_numbers_rate_is_told(line):
+    line.rate(Rate(120 * CENT, 1), "outbound:+44")
+    line.reserve("c1", seconds=10, provider=None, number="+442012345678")
+    line.report(name(line), 20, later(20), direction="outbound")
+    line.reserve("c1", provider=name(line), now=later(21))
+    assert line.cents() == (80, 0, 0)
+    (alert,) = line.alerts("call_differs")
+    assert (alert.details["settled_micros"], alert.details["said_micros"]) == (200_000, 400_000)
+
+
+def test_a_second_call_with_the_metadata_of_a_merged_one_is_its_own(line):
+    line.reserve("c1", seconds=10, provider=None)
+    first = talks(line)
+    line.reserve("c1", provider=name(line))
+    second = talks(line, later(1), "w", **line.metadata("c1"))
+    assert (second.id in ("c1", first.id), line.call("c1").merged_into) == (False, first.id)
+
+
+def test_a_merged_call_keeps_no_other_commit_waiting(line):
+    for one in ("c1", "c2"):
+        line.reserve(one, seconds=10, provider=None)
+    call = talks(line)
+    line.reserve("c1", provider=name(line), now=later(1))
+    line.report(call, 20, later(20))
+    assert line.commit("c2", 10, later(21)).outcome.ok
+    assert line.cents() == (70, 0, 0)
+
+
 def test_merging_again_changes_nothing(line):
     line.reserve("c1", seconds=30, provider=None)
     call = talks(line)
