@@ -146,8 +146,10 @@ def test_schedules_are_listed_with_their_next_and_last_tick(run, database):
     database.run(
         lambda s: s.connection().exec_driver_sql("UPDATE schedules SET next_at = clock_timestamp()")
     )
-    job_id, _ = database.run(schedules.tick)
+    staged = database.run(schedules.tick)
+    assert len(staged) == len(schedules.SCHEDULES)
     listed = {one["schedule"]: one for one in json.loads(run("schedule", "list", "--json")[1])}
     assert set(listed) == {one.name for one in schedules.SCHEDULES}
     shown = listed["prune"]
-    assert (shown["last_job"], shown["last_state"]) == (job_id, "staged")
+    assert shown["last_job"] in staged
+    assert shown["last_state"] == "staged"
