@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from base.clock import wait_until
+from base.enums import CallStatus
 from cli.demo.report import Report
 from cli.demo.set import Set
 from db.call_models import Call, CallTimeline
@@ -40,7 +41,7 @@ _UNDECIDED = "undecided"
 #: A deaf call ends by Twilio, in the third round: some four seconds after the first word at best.
 _DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
 #: Seconds in which an organization may spend, once it has paid.
-_OPEN_SECONDS = 30
+_OPEN_SECONDS = 60
 #: Seconds within which a call has to be over once it is decided that it ends.
 _SOON_MS = 10_000
 
@@ -120,10 +121,11 @@ class Phone:
         return sum(self.seen(one)["ended"] is not None for one in ids)
 
     def calls(self) -> list[Call]:
-        """The organization's calls as we know them, but for any that was decided on too late."""
+        """Return the organization's calls that were not refused and not decided too late."""
         query = select(Call).where(
             Call.organization_id == self.on.organization_id,
             Call.settled_by.is_distinct_from("withdrawn"),
+            Call.status != CallStatus.REFUSED,
         )
         return self.on.database.run(lambda session: list(session.scalars(query)))
 
