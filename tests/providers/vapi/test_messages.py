@@ -266,16 +266,20 @@ def test_a_call_that_comes_in_is_read_and_the_callers_number_masked():
         "customer": {"number": "+15005550006"},
         "call": call(("assistantId",), type="inboundPhoneCall", status="ringing"),
     }
-    assert messages.call_ask_of(parsed(asked)) == CallAsk(
+    read = messages.call_ask_of(parsed(asked))
+    assert read == CallAsk(
         external_id=CALL,
         direction=CallDirection.INBOUND,
         assistant_id=None,
         phone_number_id="number-1",
         our_number="+15005550001",
+        their_number="+15005550006",
         their_party="…0006",
         twilio_call_sid=LEG,
         twilio_account_sid=ACCOUNT,
     )
+    # The number prices the call and is never written to a log
+    assert "+15005550006" not in repr(read)
 
 
 def test_what_stands_in_the_call_alone_is_found_there():

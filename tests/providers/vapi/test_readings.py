@@ -33,7 +33,8 @@ def test_a_whole_report_is_read_whole():
     message = report(
         phoneNumber={"id": "number-2", "number": "+15005550001", "twilioAccountSid": ACCOUNT}
     )
-    assert facts(message) == CallFacts(
+    read = facts(message)
+    assert read == CallFacts(
         external_id=CALL,
         status=CallStatus.ENDED,
         direction=CallDirection.OUTBOUND,
@@ -42,7 +43,9 @@ def test_a_whole_report_is_read_whole():
         twilio_call_sid=LEG,
         twilio_account_sid=ACCOUNT,
         our_party="…0001",
+        our_number="+15005550001",
         their_party="…0006",
+        their_number="+15005550006",
         organization_id="org_1",
         call_id="call_1",
         started_at=datetime(2026, 5, 4, 10, 0, 5, tzinfo=UTC),
@@ -51,6 +54,8 @@ def test_a_whole_report_is_read_whole():
         ended_reason="customer-ended-call",
         provider_cost_micros=193_100,
     )
+    # The numbers price the call and are never written to a log
+    assert "+1500555" not in repr(read)
 
 
 def test_a_call_read_from_the_api_is_read_by_the_same_rules():
