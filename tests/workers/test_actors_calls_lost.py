@@ -441,7 +441,8 @@ def test_a_call_of_megabytes_is_settled_and_its_control_address_is_known(phone):
     # When one is to end, Then it is told
     phone.decide(call_id)
     phone.run_until_over(call_id)
-    assert phone.orders(call_id) == ["say"]
+    # A further round may follow while Vapi still speaks
+    assert phone.orders(call_id)[0] == "say"
     assert phone.row(call_id).settled_by == "look"
     # And the other keeps its hold while it lives
     assert phone.run("look_at_call", other) == "done"
