@@ -55,6 +55,7 @@ def test_the_demo_passes_and_leaves_nothing_running(same_login, story, checks):
         )
 
         # Then it says that every check passed
+        assert done.stdout, done.stderr[-4000:]
         told = json.loads(done.stdout)
         failed = [
             (scene["title"], check)
