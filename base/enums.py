@@ -89,7 +89,7 @@ class CallStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     FORWARDING = "forwarding"
     ENDED = "ended"
-    #: We refused it before it began; the call's `refusal` says why. Over, unless somebody talks.
+    #: Refused before it began; `refusal` holds the reason. Over, unless the provider reports talk.
     REFUSED = "refused"
 
 
@@ -123,7 +123,7 @@ class EndCause(StrEnum):
     NO_RATE = "no_rate"
     #: The company had settled it, and somebody talks all the same.
     SETTLED = "settled"
-    #: Its number or assistant belongs to other organizations than the one that reserved for it.
+    #: The call's number or assistant belongs to another organization than the reservation.
     FOREIGN_NUMBER = "foreign_number"
 
     @classmethod

@@ -99,7 +99,7 @@ class CallFacts:
     #: How long it was talked, by the rules of providers/vapi; None where nothing can be believed.
     duration_ms: int | None = None
     ended_reason: str | None = None
-    #: By the reason of its end: nobody was connected; the platform's own fault ended it.
+    #: What the ended reason means: never connected; ended by a fault of the platform itself.
     never_connected: bool = False
     platform_fault: bool = False
     #: What the provider charges us, in micros of a US dollar.

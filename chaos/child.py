@@ -28,7 +28,7 @@ class Child:
 
     def __init__(self, module: str, env: Mapping[str, str], log: Path) -> None:
         self._module = module
-        # The driver's main thread and the one that ends faults both ask the proxy.
+        # Two threads call the proxy: the driver's main thread, and the thread that ends faults.
         self._asking = threading.Lock()
         with log.open("ab") as errors:
             # A session of its own: Ctrl-C reaches the driver alone, which ends it in order.

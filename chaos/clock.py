@@ -44,7 +44,7 @@ class DatabaseClock:
 
     def step(self, offset_seconds: int) -> None:
         """Set the clock so far from the machine's own, from now on."""
-        # Renamed, so that nobody reads half of it.
+        # Replaced by a rename, so that PostgreSQL never reads a half-written file.
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset_seconds:+d}\n")
         fresh.chmod(0o644)

@@ -21,7 +21,7 @@ class Done:
     words: str
     seconds: float = 0.0
     undo: Callable[[], None] = _nothing
-    #: False where there was nobody to strike: it is told, and is no fault.
+    #: False if the fault had no target. It is printed and not counted.
     struck: bool = True
     #: What was seen to be wrong while it lasted.
     problems: tuple[Problem, ...] = ()

@@ -33,7 +33,7 @@ _PROVIDERS = {
     "calls": "/vapi/calls",
     "deliveries": "/deliveries",
 }
-#: Every table of ours.
+#: Every table of the product.
 _TABLES = (
     "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     " AND tablename <> 'alembic_version' ORDER BY 1"

@@ -43,7 +43,7 @@ class Ready:
     """Tells whether webhooks can be stored now, and what else of the system is at fault.
 
     Redis is not asked, since events are taken in without it. Stopped workers or relays do not make
-    the ingress unready either: what it stores waits for them, and refusing it would help nobody.
+    the ingress unready either: webhooks are still stored, and their jobs wait.
     """
 
     def __init__(
