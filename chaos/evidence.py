@@ -16,11 +16,13 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from chaos.facts import KINDS, pick_examples
 from chaos.house import House
 from chaos.report import Report
 from db.address import driver_url
 
-#: Problems of each kind that evidence is collected for; all of them are listed.
+#: Problems of each kind that evidence is collected for, unless there are more subjects; the file
+#: lists all problems.
 _PROBLEMS_MAX = 20
 #: Lines or rows of one source that are kept for one problem: the newest.
 _KEPT_MAX = 60
@@ -49,9 +51,7 @@ def evidence_path(seed: int) -> Path:
 def write_evidence(house: House, report: Report, path: Path) -> None:
     """Write the report, each problem's ids and all that names them; only its owner may read it."""
     chosen = [
-        problem
-        for kind in ("lost", "doubled", "drift")
-        for problem in [one for one in report.problems if one.kind == kind][:_PROBLEMS_MAX]
+        problem for kind in KINDS for problem in pick_examples(report.problems, kind, _PROBLEMS_MAX)
     ]
     sources = _sources(house, sorted({id_ for problem in chosen for id_ in problem.ids}))
     found = [

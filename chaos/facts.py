@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 import psycopg
@@ -14,6 +15,7 @@ from db.address import driver_url
 from db.engine import Database
 
 Kind = Literal["lost", "doubled", "drift"]
+KINDS: tuple[Kind, ...] = ("lost", "doubled", "drift")
 
 
 @dataclass
@@ -42,6 +44,30 @@ class Problem(NamedTuple):
     kind: Kind
     words: str
     ids: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """Name what it concerns (debit, job, webhook, wallet …): the first of its words."""
+        return self.words.split(maxsplit=1)[0]
+
+
+def pick_examples(problems: Iterable[Problem], kind: Kind, at_most: int) -> list[Problem]:
+    """Pick problems of one kind, each subject in turn, and at least one of every subject.
+
+    One failure makes hundreds of problems about one subject. Taken in their order, they would hide
+    the few about another subject, which may be the cause.
+    """
+    by_subject: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem.kind == kind:
+            by_subject.setdefault(problem.subject, []).append(problem)
+    in_turn = [
+        problem
+        for turn in zip_longest(*by_subject.values())
+        for problem in turn
+        if problem is not None
+    ]
+    return in_turn[: max(at_most, len(by_subject))]
 
 
 @dataclass

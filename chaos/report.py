@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from chaos.facts import Problem
+from chaos.facts import KINDS, Problem, pick_examples
 
-#: Problems shown of each kind; all of them are counted.
+#: Problems shown of each kind, unless there are more subjects; all of them are counted.
 _SHOWN_MAX = 20
 #: What PostgreSQL's log says when a guard of ours refuses, whoever asked.
 _GUARDED = re.compile(
@@ -34,6 +34,8 @@ class Report:
     sabotage: str
     faults: Counter[str] = field(default_factory=Counter)
     events: int = 0
+    #: How many different things the traffic asked for, by their sort (debit, reserve, webhook …).
+    asked: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     guards: Counter[str] = field(default_factory=Counter)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -86,12 +88,12 @@ class Report:
         for guard, times in self.guards.most_common():
             figures.add_row(f"refused: {guard}", str(times))
         console.print(figures)
-        for kind in ("lost", "doubled", "drift"):
-            of_kind = [problem for problem in self.problems if problem.kind == kind]
-            for problem in of_kind[:_SHOWN_MAX]:
+        for kind in KINDS:
+            shown = pick_examples(self.problems, kind, _SHOWN_MAX)
+            for problem in shown:
                 print(f"{problem.kind}: {problem.words}")  # noqa: T201
-            if len(of_kind) > _SHOWN_MAX:
-                print(f"{kind}: and {len(of_kind) - _SHOWN_MAX} more")  # noqa: T201
+            if self.count(kind) > len(shown):
+                print(f"{kind}: and {self.count(kind) - len(shown)} more")  # noqa: T201
         if self.evidence is not None:
             print(f"evidence: {self.evidence}")  # noqa: T201
         print(self.last_line(), flush=True)  # noqa: T201
@@ -104,10 +106,11 @@ class Report:
             "sabotage": self.sabotage,
             "faults": dict(self.faults),
             "events": self.events,
-            **{kind: self.count(kind) for kind in ("lost", "doubled", "drift")},
+            **{kind: self.count(kind) for kind in KINDS},
             "refused_by_database": self.refused_by_database,
             "refusals": dict(self.guards),
             "problems": [problem._asdict() for problem in self.problems],
+            "asked": self.asked,
             "figures": self.figures,
         }
 

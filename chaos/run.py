@@ -62,6 +62,7 @@ def run(asked: Asked) -> Report:
         stand_still(house, asked.rest_seconds)
         story = read_journal(house.journal)
         report.events = story.count
+        report.asked = {what: len(wishes) for what, wishes in story.wishes.items()}
         reading = read_facts(house.owner_url, house.database, house.control, customers, story)
         with reading as facts:
             report.problems += count_problems(facts)
