@@ -63,7 +63,7 @@ def adopt(
     elif facts.status is CallStatus.ENDED:
         write_call(session, call, found.rate, wallet.currency, now)
     else:
-        _hold_or_end(session, call, wallet, found.rate, now)
+        hold_or_end(session, call, wallet, found.rate, now)
     note(session, call, "adopted", now, "refused, but it goes on" if known else "it did not ask us")
     for whose in (None, organization_id):
         clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
@@ -74,17 +74,39 @@ def adopt(
     return call
 
 
-def _hold_or_end(session: Session, call: Call, wallet: Wallet, rate: Rate, now: datetime) -> None:
-    """Write the row of a call that lives, with its hold. End it if the ledger refuses the hold."""
+def hold_or_end(
+    session: Session,
+    call: Call,
+    wallet: Wallet,
+    rate: Rate,
+    now: datetime,
+    *,
+    names_provider: bool = True,
+) -> None:
+    """Write the row of a call that lives, with its hold. End it if the ledger refuses the hold.
+
+    If nothing is available, an approved debt limit is for the tick to lend, which is due as soon as
+    the call talks. `names_provider` is False if another hold bears the provider's id already.
+    """
     step = first_step_seconds(rate, terms_of(session, wallet.organization_id))
     # It talks already, so it gets what there is; where there is nothing, the ledger says why.
     paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
     seconds = min(step, paid) or step
-    outcome = open_call(session, call, rate, wallet.currency, seconds=seconds, now=now)
+    outcome = open_call(
+        session,
+        call,
+        rate,
+        wallet.currency,
+        seconds=seconds,
+        now=now,
+        names_provider=names_provider,
+    )
     if not outcome.ok:
         # It lives all the same, so it is known, and ended: what it costs by then is billed.
         write_call(session, call, rate, wallet.currency, now)
         frozen = outcome.outcome == "FROZEN_WALLET"
+        if not frozen and wallet.debt_limit_micros > 0:
+            return
         cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS
         decide_ending(session, call, cause, now)
 

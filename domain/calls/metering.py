@@ -36,7 +36,7 @@ class Metered:
     hold_micros: int
     debt_micros: int
     warned: bool
-    #: Whether its hold is open; one without cannot be given more.
+    #: Whether its hold is open, or it may still get one; one that was settled is not given more.
     can_extend: bool = True
     #: Its own maximum duration, or the platform's.
     limit_seconds: int = DURATION_SECONDS_MAX

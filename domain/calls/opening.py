@@ -26,17 +26,19 @@ def open_call(
     seconds: int,
     now: datetime,
     expires_at: datetime | None = None,
+    names_provider: bool = True,
 ) -> WalletOutcome:
     """Reserve for a new call and write its row; write nothing if the hold is refused.
 
-    The hold ends at `expires_at`, by default some time after what it covers.
+    The hold ends at `expires_at`, by default some time after what it covers. It bears the
+    provider's id if `names_provider`; one hold of an organization can.
     """
     outcome = hold_for(
         session,
         call,
         rate,
         currency,
-        provider_call_id=call.provider_call_id,
+        provider_call_id=call.provider_call_id if names_provider else None,
         seconds=seconds,
         now=now,
         expires_at=expires_at,

@@ -50,9 +50,12 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
         return give_up_reservation(session, found, owner_of(session, facts), facts, now)
     lock_wallet(session, found.organization_id)
     call = lock_call(session, found.organization_id, found.id)
-    # Under the lock: it may have been paired otherwise meanwhile.
+    # Under the lock: it may have been paired otherwise meanwhile, or go on in another row.
     if call is None or (call.provider_call_id != facts.external_id and not _fits(call, facts)):
-        return None
+        moved = call_of_provider(session, facts.external_id)
+        if moved is None or moved.organization_id != found.organization_id:
+            return None
+        return lock_call(session, moved.organization_id, moved.id)
     return call
 
 

@@ -93,9 +93,9 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
         return Ticked()
     metered = {call.id: call for call in live if call.tick_at and call.metered_from}
     terms = terms_of(session, organization_id)
-    open_holds = _open_holds(session, organization_id, list(metered))
+    known_holds = _holds_of(session, organization_id, list(metered))
     frozen = bool(standing_freezes(session, organization_id, now)[0])
-    meters = [_meter(call, open_holds.get(call.id), now) for call in metered.values()]
+    meters = [_meter(call, known_holds.get(call.id), now) for call in metered.values()]
     room = 0 if frozen else _debt_room(session, wallet, meters)
     share_out(
         meters,
@@ -104,7 +104,8 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
         debt_room_micros=room,
         overlent_micros=-room,
     )
-    _extend(session, organization_id, meters, open_holds, step_seconds=terms.step_seconds, now=now)
+    _hold_first(session, wallet, meters, known_holds, step_seconds=terms.step_seconds, now=now)
+    _extend(session, organization_id, meters, known_holds, step_seconds=terms.step_seconds, now=now)
     for meter in meters:
         call = metered[meter.call_id]
         if meter.returned_micros:
@@ -146,14 +147,10 @@ def _end_overdue(session: Session, calls: Sequence[Call], now: datetime) -> None
         )
 
 
-def _open_holds(session: Session, organization_id: str, ids: list[str]) -> dict[str, CallHold]:
+def _holds_of(session: Session, organization_id: str, ids: list[str]) -> dict[str, CallHold]:
     rows = session.scalars(
         select(CallHold)
-        .where(
-            CallHold.organization_id == organization_id,
-            CallHold.call_id.in_(ids),
-            CallHold.status == HoldStatus.OPEN,
-        )
+        .where(CallHold.organization_id == organization_id, CallHold.call_id.in_(ids))
         .execution_options(populate_existing=True)
     )
     return {row.call_id: row for row in rows}
@@ -161,14 +158,16 @@ def _open_holds(session: Session, organization_id: str, ids: list[str]) -> dict[
 
 def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
     began = call.metered_from or now
+    is_open = hold is not None and hold.status == HoldStatus.OPEN
     return Metered(
         call.id,
         rate_of(call),
         elapsed_seconds=max(0.0, (now - began).total_seconds()),
-        hold_micros=hold.reserved_micros if hold else 0,
+        hold_micros=hold.reserved_micros if hold is not None and is_open else 0,
         debt_micros=call.debt_micros,
         warned=call.warned_at is not None,
-        can_extend=hold is not None,
+        # A call has one hold: one that never had any may still get it.
+        can_extend=hold is None or is_open,
         limit_seconds=call.max_duration_seconds or DURATION_SECONDS_MAX,
     )
 
@@ -192,23 +191,50 @@ def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> i
     return wallet.debt_limit_micros + used - int(lent or 0)
 
 
-def _extend(
+def _hold_first(
     session: Session,
-    organization_id: str,
+    wallet: Wallet,
     meters: Sequence[Metered],
-    open_holds: dict[str, CallHold],
+    known_holds: dict[str, CallHold],
     *,
     step_seconds: int,
     now: datetime,
 ) -> None:
-    extended = [one for one in meters if one.extend_micros]
+    """Hold for calls that had no hold yet: they began on lent credit, and money has come since."""
+    for one in meters:
+        if not one.extend_micros or one.call_id in known_holds:
+            continue
+        outcome = holds.reserve(
+            session,
+            wallet.organization_id,
+            call_id=one.call_id,
+            amount_micros=one.extend_micros,
+            currency=wallet.currency,
+            expires_at=hold_end(now, step_seconds),
+            now=now,
+        )
+        if not outcome.ok:
+            log.error("call not held for", call=one.call_id, outcome=outcome.outcome)
+            one.end = True
+
+
+def _extend(
+    session: Session,
+    organization_id: str,
+    meters: Sequence[Metered],
+    known_holds: dict[str, CallHold],
+    *,
+    step_seconds: int,
+    now: datetime,
+) -> None:
+    extended = [one for one in meters if one.extend_micros and one.call_id in known_holds]
     if not extended:
         return
     outcomes = holds.extend_many(
         session,
         organization_id,
         [
-            holds.Extension(one.call_id, open_holds[one.call_id].extensions + 1, one.extend_micros)
+            holds.Extension(one.call_id, known_holds[one.call_id].extensions + 1, one.extend_micros)
             for one in extended
         ],
         expires_at=hold_end(now, step_seconds),

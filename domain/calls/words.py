@@ -24,6 +24,7 @@ from domain.calls.pairing import find_reported
 from domain.calls.permission import find_permitted, take_over
 from domain.calls.rating import rate_by_number
 from domain.calls.rows import TALKING, is_over, is_priced, mark_odd, note, stage_for
+from domain.calls.second_holds import hold_again
 from domain.calls.settlement import settle_by_word
 from domain.jobs import END_CALL, LOOK_AT_CALL
 
@@ -58,6 +59,8 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
     if call is None:
         return False
     take_over(session, call, report.facts, now)
+    if not report.final:
+        call = hold_again(session, call, report.facts, now)
     _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
     if report.facts.unknown_status is not None and call.settled_at is None:
         tell_unknown_status(session, call, report.facts, now)
@@ -103,19 +106,24 @@ def take_in_look(
     if call is None or call.status == CallStatus.REFUSED:
         return
     was_settled = call.settled_at is not None
+    call = hold_again(session, call, facts, now)
     _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
     rate_by_number(session, call, facts, now)
     if facts.status is CallStatus.ENDED:
         settle_by_word(session, call, facts, "look", now)
     if facts.status is not None and facts.unknown_status is None:
-        clear_unanswered(session, organization_id, call_id, now)
+        clear_unanswered(session, organization_id, call.id, now)
     elif not was_settled:
         tell_unknown_status(session, call, facts, now)
 
 
 def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
+    """Lock a call after its wallet; for a merged one, the call that it became."""
     lock_wallet(session, organization_id)
-    return lock_call(session, organization_id, call_id)
+    call = lock_call(session, organization_id, call_id)
+    if call is not None and call.merged_into is not None:
+        call = lock_call(session, organization_id, call.merged_into)
+    return call
 
 
 def _take_in(
@@ -158,8 +166,10 @@ def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
 
 
 def _reopen(session: Session, call: Call, now: datetime) -> None:
-    """A call whose hold was given back, since nobody knew of it, lives: it is metered, and can be
-    ended, again."""
+    """Open a call again that was closed without a price, so that it can be ended and charged.
+
+    One that may go on has a second hold instead: see domain/calls/second_holds.
+    """
     if call.settled_at is None or is_priced(call):
         return
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None

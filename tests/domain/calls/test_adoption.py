@@ -238,17 +238,17 @@ def given_up(line, how):
 
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])
-def test_a_call_that_was_given_up_and_talks_is_ended_by_the_tick_and_billed(line, how):
+def test_a_call_that_was_given_up_and_talks_goes_on_and_is_charged(line, how):
     ours = given_up(line, how)
     line.hear(name(line), "in_progress", later(940), **ours)
-    call = line.call()
+    call = line.call(line.call().merged_into)
     assert (call.settled_at, call.metered_from) == (None, later(940))
-    assert line.timeline()[-2:] == ["reopened", "in_progress"]
-    # Nothing can be held for it any more
-    assert line.tick(later(940)) == Ticked(ended=1)
+    assert line.timeline()[-1] == "merged"
+    assert line.timeline(call.id) == ["reserved", "held_again", "in_progress"]
+    assert line.tick(later(940)) == Ticked()
     line.report(call, 8, later(950))
     assert line.cents() == (92, 0, 0)
-    assert line.call().settled_by == "report"
+    assert line.call(call.id).settled_by == "report"
 
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])
@@ -256,7 +256,7 @@ def test_a_call_that_was_given_up_and_talks_ends_with_a_freeze(line, how):
     ours = given_up(line, how)
     line.hear(name(line), "in_progress", later(940), **ours)
     line.freeze_by_hand(later(941))
-    assert line.call().end_cause == "frozen_wallet"
+    assert line.call(line.call().merged_into).end_cause == "frozen_wallet"
 
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])

@@ -1,0 +1,81 @@
+"""A second hold for a call that begins to talk after its first one was given back.
+
+A hold is given back when it expires, or when the call was withdrawn. The ledger keeps one hold for
+each call id, and a hold that was given back stays as it is. So the call goes on in a row of its
+own, under a new id, and the first row is merged into it: both ids lead to one call with one charge.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus
+from base.facts import CallFacts
+from base.ids import new_id
+from db.call_models import Call
+from db.locks import lock_wallet
+from domain.alerts import AlertKind, clear_alerts
+from domain.calls.adoption import hold_or_end
+from domain.calls.opening import write_call
+from domain.calls.rows import TALKING, has_rate, is_priced, note, rate_of
+
+#: What the call that goes on has from the row before it. Its rate is the one that it began with.
+_KEPT = (
+    "twilio_call_sid",
+    "twilio_account_sid",
+    "direction",
+    "our_party",
+    "their_party",
+    "assistant_id",
+    "phone_number_id",
+    "appointment_id",
+    "campaign_id",
+    "contact_id",
+    "origin",
+    "fail_open",
+    "rate_route",
+    "number_seen",
+    "max_duration_seconds",
+    "metered_from",
+    "oddities",
+)
+
+
+def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) -> Call:
+    """Hold for a call that was closed without a price and now talks; return the call that goes on.
+
+    The conditions are those of a call that did not ask: if the ledger refuses the hold, the call is
+    ended. Any other call is returned as it is, and so is one that was to end. The wallet and the
+    call are locked before. Replay: the call that goes on is found by its provider's id.
+    """
+    is_closed = call.settled_at is not None and not is_priced(call)
+    has_begun = call.status in (*TALKING, CallStatus.ENDED, CallStatus.REFUSED)
+    if facts.status not in TALKING or not is_closed or has_begun:
+        return call
+    wallet = lock_wallet(session, call.organization_id)
+    if wallet is None or call.merged_into is not None or call.end_decided_at is not None:
+        return call
+    # The provider's id is unique: the first row loses it before the second one gets it.
+    call.provider_call_id = None
+    session.flush()
+    kept = {name: getattr(call, name) for name in _KEPT}
+    goes_on = Call(
+        organization_id=call.organization_id,
+        id=new_id("call"),
+        provider_call_id=facts.external_id,
+        **kept,
+    )
+    if has_rate(call):
+        hold_or_end(session, goes_on, wallet, rate_of(call), now, names_provider=False)
+    else:
+        write_call(session, goes_on, rate_of(call), call.currency, now)
+    goes_on.created_at, goes_on.status = call.created_at, call.status
+    call.merged_into, call.settled_by, call.tick_at = goes_on.id, "merged", None
+    session.flush()
+    note(session, goes_on, "held_again", now, f"the hold of {call.id} was given back")
+    note(session, call, "merged", now, f"it talks, and goes on as {goes_on.id}")
+    for kind in (AlertKind.CALL_UNSETTLED, AlertKind.HOLD_UNANSWERED):
+        clear_alerts(session, kind, call.organization_id, call.id, now=now)
+    return goes_on
