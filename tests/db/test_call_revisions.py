@@ -11,6 +11,8 @@ from db.migrate import migrate
 
 #: The revision before those about refused and paired calls.
 BEFORE = "0006"
+#: The revision before the one that derives how a call became known.
+BEFORE_ORIGIN = "0012"
 #: A call that is ending for a cause, and whether its timeline says that it was adopted.
 CALL = """
     INSERT INTO calls (organization_id, id, direction, status, currency, micros_per_minute,
@@ -51,6 +53,23 @@ def test_the_calls_of_the_version_before_are_converted(url):
         ("frozen_wallet", "adopted", None),
         (None, "admitted", None),
     ]
+
+
+def test_calls_without_an_origin_are_converted_by_its_revision(url):
+    # Given calls that workers of the version before wrote since the revision of pairing
+    migrate(url, BEFORE_ORIGIN)
+    with psycopg.connect(driver_url(url), autocommit=True) as owner:
+        owner.execute("UPDATE calls SET origin = NULL")
+        owner.execute(
+            "UPDATE calls SET settled_at = now() - interval '9 days', settled_by = 'report',"
+            " cost_micros = 0, created_at = now() - interval '9 days' WHERE id = 'c3'"
+        )
+    migrate(url)
+    # Then those that may still be paired have one
+    assert rows(url, "origin") == [("reserved",), ("adopted",), (None,)]
+    # And back again, what was derived stays
+    migrate(url, BEFORE_ORIGIN)
+    assert rows(url, "origin") == [("reserved",), ("adopted",), (None,)]
 
 
 def test_the_version_before_may_go_on_writing_its_codes(url):

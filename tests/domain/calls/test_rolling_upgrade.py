@@ -1,0 +1,112 @@
+"""Calls that a worker of an older version writes, without an origin, while this one runs."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from base.outcomes import Refused
+from domain import holds
+from tests.domain.calls.calls_by_hand import CENT, Line
+from tests.domain.support import T0, later
+from tests.world import make_organization
+
+
+def name(line, mark="v"):
+    return f"{mark}-{line.id}"[:64]
+
+
+#: The columns that the version before origins inserts.
+_INSERT = text(
+    "INSERT INTO calls (organization_id, id, provider_call_id, direction, status, fail_open,"
+    " currency, micros_per_minute, increment_seconds, minimum_micros, debt_micros, end_rounds,"
+    " oddities, tick_at, created_at) VALUES (:org, :id, :provider, :direction, 'admitted', false,"
+    " 'USD', 600000, 1, 0, 0, 0, '{}', :tick, :now)"
+)
+_NOTE = text(
+    "INSERT INTO call_timeline (organization_id, call_id, at, what) VALUES (:org, :id, :now, :what)"
+)
+
+
+def old_row(line, call_id, *, provider=None, direction="outbound", adopted=False, now=T0):
+    """Write a call with its hold as the version before origins does, in one transaction."""
+    given = {"org": line.id, "id": call_id, "now": now}
+
+    def work(session):
+        assert holds.reserve(
+            session,
+            line.id,
+            call_id=call_id,
+            provider_call_id=provider,
+            amount_micros=30 * CENT,
+            currency="USD",
+            expires_at=later(930),
+            now=now,
+        ).ok
+        row = {**given, "provider": provider, "direction": direction, "tick": later(30)}
+        session.execute(_INSERT, row)
+        for what in ("reserved", *(["adopted"] if adopted else [])):
+            session.execute(_NOTE, {**given, "what": what})
+
+    line.do(work)
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ({}, "reserved"),
+        ({"provider": "v"}, "reserved"),
+        ({"provider": "v", "adopted": True}, "adopted"),
+        ({"provider": "v", "direction": "web", "adopted": True}, "adopted"),
+        ({"provider": "v", "direction": "inbound"}, "admitted"),
+    ],
+)
+def test_origin_is_derived_for_a_row_of_the_version_before(line, given, origin):
+    provider = name(line) if given.get("provider") else None
+    old_row(line, "c1", **{**given, "provider": provider})
+    assert line.call("c1").origin == origin
+    # And a row of this version keeps its own
+    line.reserve("c2", seconds=5, provider=None)
+    assert line.call("c2").origin == "reserved"
+
+
+def test_adopted_call_of_the_version_before_is_merged_and_charged_once(line):
+    # Given a reservation of this version, and a call that an older worker adopted
+    line.reserve("c1", seconds=30, provider=None)
+    old_row(line, "call_old", provider=name(line), adopted=True, now=later(1))
+    # When the company commits, Then it is asked for Vapi's id, and the two are one call
+    with pytest.raises(Refused) as refused:
+        line.commit("c1", 20, later(21))
+    assert refused.value.code == "UNPAIRED_CALL"
+    assert line.commit("c1", 20, later(22), name(line)).call.id == "call_old"
+    line.report(name(line), 20, later(23), direction="outbound")
+    assert line.cents() == (80, 0, 0)
+
+
+def test_reservation_of_the_version_before_is_not_charged_twice(line):
+    # Given a reservation that an older worker wrote, and that was committed before any report
+    old_row(line, "c1")
+    line.commit("c1", 20, later(21))
+    report = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}
+    line.report(name(line), 20, later(25), **report)
+    # Then the call waits for its pairing, and is charged once
+    assert (line.cents(), len(line.alerts("call_unsettled"))) == ((80, 0, 0), 1)
+    line.commit("c1", 20, later(30), name(line))
+    assert (line.cents(), line.alerts("call_unsettled")) == ((80, 0, 0), [])
+
+
+def test_reservation_of_the_version_before_gets_a_pairing_token(line):
+    old_row(line, "c1")
+    assert line.reserve("c1", provider=None, now=later(1)).pairing_token
+    assert line.hear(name(line), "in_progress", later(5), **line.metadata("c1"))
+    line.report(name(line), 20, later(25))
+    assert line.cents() == (80, 0, 0)
+
+
+def test_foreign_number_is_found_for_a_reservation_of_the_version_before(line, shared):
+    cheap = Line(shared, make_organization(shared))
+    old_row(cheap, "c1", provider=name(line))
+    line.hear(name(line), "in_progress", later(1), direction="outbound")
+    line.report(name(line), 20, later(30), direction="outbound")
+    # Then the owner of the number pays, and the organization that reserved it does not
+    assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
