@@ -24,6 +24,8 @@ class Way:
         #: While set, what the server answers is lost, and so is all that it would say on those
         #: connections later: a host that has vanished does not even hang up.
         self.deaf = threading.Event()
+        #: Connections that have become silent so.
+        self.silent_count = 0
         #: While set, the next commit is carried out, and its answer and connection are lost.
         self.loses_commits = threading.Event()
         #: How late each of its answers comes.
@@ -86,7 +88,9 @@ class Way:
                 if not answers and b"COMMIT" in data and self.loses_commits.is_set():
                     self._lose_commit(source, sink, data)
                     break
-                is_silent = is_silent or (answers and self.deaf.is_set())
+                if answers and self.deaf.is_set() and not is_silent:
+                    is_silent = True
+                    self.silent_count += 1
                 if not is_silent:
                     sink.sendall(data)
         if is_silent:

@@ -45,6 +45,11 @@ _UNKNOWN_LIMIT_SECONDS = 10
 _TRANSACTION_MARGIN_SECONDS = 5
 #: Seconds that the meter has to end the wallet that it is at.
 _METER_STOP_SECONDS = 6
+#: Longest that the fallback waits for a due job from PostgreSQL, in seconds: more than the limit of
+#: a take at the server, far less than a job may last. While one thread waits, no other one asks.
+_TAKE_SECONDS = 3.0
+#: Connections for that: one for each kind of job that the fallback's threads take.
+_TAKE_CONNECTIONS = 2
 #: Connections of a worker for safety beside its threads': the meter's, and the fallback's.
 _SAFETY_CONNECTIONS = 1 + FALLBACK_THREADS
 #: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
@@ -122,7 +127,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     # Said by Dramatiq's own command line, which is not ours: it starts the clock of time limits.
     broker.emit_after("process_boot")
     worker.start()
-    safety = _Safety(settings, database, executor, name) if Queue.SAFETY in queues else None
+    safety = SafetyThreads(settings, database, executor, name) if Queue.SAFETY in queues else None
     heartbeat = Heartbeat(
         database,
         "worker",
@@ -153,14 +158,22 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     log.info("worker stopped", worker=name)
 
 
-class _Safety:
+class SafetyThreads:
     """What a worker for safety runs beside its jobs: the meter, and the fallback without Redis."""
 
     def __init__(
         self, settings: Settings, database: Database, executor: Executor, name: str
     ) -> None:
         self._meter = Meter(database)
-        self._fallback = Fallback(database, RedisProbe(settings.redis_url, name), executor.execute)
+        self._takes = Database(
+            settings.database_url,
+            name=f"{name} fallback",
+            pool_size=_TAKE_CONNECTIONS,
+            longest_seconds=_TAKE_SECONDS,
+        )
+        self._fallback = Fallback(
+            self._takes, RedisProbe(settings.redis_url, name), executor.execute
+        )
         self._meter.start()
         self._fallback.start()
 
@@ -173,4 +186,6 @@ class _Safety:
 
     def stop(self, limit_seconds: float, hurry: Callable[[], bool]) -> int:
         """Wait for the fallback's running jobs; give how many threads did not end in time."""
-        return self._fallback.stop(limit_seconds, hurry)
+        unfinished = self._fallback.stop(limit_seconds, hurry)
+        self._takes.close()
+        return unfinished

@@ -47,7 +47,11 @@ class _Signals:
 
 
 class Fallback:
-    """Watches Redis, and runs safety jobs by `execute` while it is away, from start() to stop()."""
+    """Watches Redis, and runs safety jobs by `execute` while it is away, from start() to stop().
+
+    Jobs are taken through `database`, whose time limit must be far shorter than a job's: while one
+    thread waits for a silent server, no other one asks.
+    """
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from db.models import JobAttempt, WalletFreeze
 from db.ring import connect
 from tests.killable_redis import killable_redis
 from tests.workers.scenes import eventually, execute_sql, held, release, ring, rung, want
+from workers.app import SafetyThreads
 from workers.fallback import PROVIDER_THREADS, THREADS, Fallback, Limits
 from workers.probe import RedisProbe
 
@@ -139,6 +140,24 @@ def test_silent_provider_does_not_keep_fallback_from_freezing(world, start_fallb
     assert eventually(lambda: world.job(own).outcome == "done")
     assert world.sandbox.fault_now(fault)["held"] == PROVIDER_THREADS
     release(world, fault)
+
+
+def test_fallback_asks_again_soon_when_a_take_is_never_answered(world, way):
+    # Given a worker without Redis whose takes go to PostgreSQL by a way of their own
+    changed = {"database_url": way.url, "redis_url": NOWHERE}
+    settings = world.settings.model_copy(update=changed)
+    safety = SafetyThreads(settings, world.database, world.executor, "test")
+    first = world.stage("enforce_organization", organization_id="org_none")
+    assert eventually(lambda: world.job(first).outcome == "refused")
+    # When an answer to each kind of take is lost, and PostgreSQL speaks on new connections only
+    way.deaf.set()
+    assert eventually(lambda: way.silent_count >= 2)
+    way.deaf.clear()
+    # Then a job runs long before the longest job would be given up
+    later = world.stage("enforce_organization", organization_id="org_none")
+    assert eventually(lambda: world.job(later).outcome == "refused")
+    safety.stop_taking()
+    assert safety.stop(20, hurry=lambda: False) == 0
 
 
 def test_fallback_takes_nothing_while_redis_takes_work(world, start_fallback, own_redis):
