@@ -20,7 +20,7 @@ from db import jobs
 from db.busy import StatementTooSlow
 from db.engine import Database, clock
 from db.jobs import Claim
-from domain.job_alerts import tell_job_ended
+from domain.job_alerts import clear_work_alerts, tell_job_ended
 from domain.jobs import JOB_TYPES, call_class_of
 from providers.registry import Providers
 from workers.run import Run, set_cause
@@ -130,7 +130,8 @@ class Executor:
         set_cause(session, claim)
         self.actors[claim.name](self._run_of(claim, session), **claim.kwargs)
         session.flush()
-        jobs.finish(session, claim, worker=self.worker)
+        if jobs.finish(session, claim, worker=self.worker):
+            clear_work_alerts(session, claim.name, claim.kwargs, claim.started_at)
 
     def _run_of(self, claim: Claim, session: Session | None = None) -> Run:
         return Run(

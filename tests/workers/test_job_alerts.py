@@ -162,6 +162,52 @@ def test_alert_is_cleared_when_another_job_does_the_work(world):
     assert standing(world) == []
 
 
+def end_badly(world, name, how, **arguments):
+    """Have a job of these arguments die or be refused; give its id."""
+    job_id = staged(world, name, **arguments)
+    if how == "dead":
+        last_attempt(world, job_id, name)
+        assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "dead"
+    else:
+        assert executor(world, raising(Refused("NO"))).execute(job_id) == "refused"
+    return job_id
+
+
+@pytest.mark.parametrize("how", ["dead", "refused"])
+@pytest.mark.parametrize("rings", [0, 9], ids=["one_commit", "claim_committed_first"])
+def test_own_job_clears_alert_of_equal_job_when_it_is_done(world, how, rings):
+    # Given alerts of an ended job, and of ended jobs of other arguments and of another name
+    end_badly(world, "freeze_wallet", how)
+    others = [
+        end_badly(world, "freeze_wallet", how, cause="two"),
+        end_badly(world, "unfreeze_wallet", how),
+    ]
+    # When an equal job on our own database does not succeed, Then its alert stays
+    done = executor(world, lambda run, **_: None)
+    assert executor(world, raising(RuntimeError("x"))).execute(staged(world, "freeze_wallet")) == (
+        "failed"
+    )
+    assert len(standing(world)) == 3
+    # When one succeeds, Then it is cleared, and the others are not
+    equal = staged(world, "freeze_wallet")
+    execute_sql(world, "UPDATE jobs SET rings = %s WHERE id = %s", rings, equal)
+    assert done.execute(equal) == "done"
+    assert sorted(one.subject for one in standing(world)) == sorted(others)
+
+
+def test_own_job_clears_no_alert_when_its_transaction_fails(world, monkeypatch):
+    end_badly(world, "freeze_wallet", "dead")
+
+    def broken(*_, **__):
+        raise SQLAlchemyError("the commit fails")
+
+    job_id = staged(world, "freeze_wallet")
+    with monkeypatch.context() as patched:
+        patched.setattr("db.jobs.finish", broken)
+        executor(world, lambda run, **_: None).execute(job_id)
+    assert len(standing(world)) == 1
+
+
 def test_every_job_about_money_or_safety_says_what_its_death_means():
     assert [name for name in TOLD if not JOB_TYPES[name].death_means.endswith(".")] == []
 
