@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
+from collections.abc import Callable
+from typing import TypeVar
+
+from anyio import CapacityLimiter, Semaphore, fail_after, to_thread
 from sqlalchemy import select
 
 from base.enums import Provider, Queue
-from base.outcomes import NotYet, OutcomeUnknown, Refused
+from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from base.settings import Settings
 from db.engine import Database
 from db.inbox import InboxUnavailable, Received
@@ -17,20 +20,39 @@ from providers.errors import ForgedWebhook
 from providers.twilio import webhook
 from providers.twilio.api import TwilioApi
 
+#: Threads that look tokens up at once. Requests that wait for Twilio prove nothing yet, so they
+#: must not take the threads of those that are proved.
+_LOOKUPS_MAX = 4
+#: Seconds that a request waits for one of these threads before it is answered 503.
+_WAIT_SECONDS = 2.0
+
+T = TypeVar("T")
+
 
 class TwilioProof:
     """Proves a request to be Twilio's.
 
     The account it names is unproved until the signature is checked, so a token is fetched only for
     subaccounts that are ours. A token that was rolled at Twilio is noticed by the first signature
-    that does not fit the remembered one.
+    that does not fit the remembered one. A callback that fits a remembered token waits for no
+    thread. One that cannot be judged now is answered 503, never 401, so that it is sent again.
     """
 
-    def __init__(self, settings: Settings, twilio: TwilioApi, database: Database) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        twilio: TwilioApi,
+        database: Database,
+        *,
+        wait_seconds: float = _WAIT_SECONDS,
+    ) -> None:
         self._bytes_max = settings.webhook_body_bytes_max
         self._public_url = settings.public_url or f"http://{settings.host}:{settings.port}"
         self._twilio = twilio
         self._database = database
+        self._wait_seconds = wait_seconds
+        self._lookups = Semaphore(_LOOKUPS_MAX)
+        self._threads = CapacityLimiter(_LOOKUPS_MAX)
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received:
         body = await read_body(
@@ -39,9 +61,12 @@ class TwilioProof:
             bytes_max=self._bytes_max,
         )
         sid = webhook.account_sid_of(body)
+        if not webhook.is_plausible(delivery.headers.get("x-twilio-signature")):
+            # Refused by itself, and worth no question to anybody.
+            raise ForgedWebhook("the signature is missing or can be none")
         tokens = self._twilio.proof_tokens(sid)
         if not tokens:
-            tokens = (await to_thread.run_sync(self._token_of, sid),)
+            tokens = (await self._look_up(lambda: self._token_of(sid)),)
         params = await self._verified(delivery, body, sid, tokens)
         is_message = "MessageSid" in params
         return Received(
@@ -75,11 +100,22 @@ class TwilioProof:
                 return verify(token)
             except ForgedWebhook as error:
                 failed = error
-        if webhook.is_plausible(signature):
-            newer = await to_thread.run_sync(self._newer_token, sid, tokens[-1])
-            if newer is not None:
-                return verify(newer)
+        newer = await self._look_up(lambda: self._newer_token(sid, tokens[-1]))
+        if newer is not None:
+            return verify(newer)
         raise failed or ForgedWebhook("no token to verify with")
+
+    async def _look_up(self, fn: Callable[[], T]) -> T:
+        """Run fn in one of a few threads. Raises: ProviderUnavailable if none is free in time."""
+        try:
+            with fail_after(self._wait_seconds):
+                await self._lookups.acquire()
+        except TimeoutError:
+            raise ProviderUnavailable("other tokens are being looked up") from None
+        try:
+            return await to_thread.run_sync(fn, limiter=self._threads)
+        finally:
+            self._lookups.release()
 
     def _newer_token(self, sid: str, than: str) -> str | None:
         try:

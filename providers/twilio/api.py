@@ -7,12 +7,8 @@ never sends a change twice: what became of a lost one is for the caller to read 
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from twilio.base.exceptions import TwilioException
@@ -27,14 +23,9 @@ from providers.line import Line
 from providers.turns import Turns
 from providers.twilio import calls
 from providers.twilio.answers import raise_for_error
+from providers.twilio.tokens import TokenMemory
 from providers.twilio.transport import TWILIO_URL, Transport
 
-#: Seconds for which a subaccount's token is remembered: a token that was rolled is found out soon.
-TOKEN_TTL_SECONDS = 600.0
-_TOKENS_MAX = 1024
-#: Seconds after a failed signature during which further ones about the same subaccount do not have
-#: its token fetched again: a forger must not make us poll Twilio.
-REFETCH_SECONDS = 30.0
 #: Seconds until one comes again who was told that another waits already: as long as waiting takes.
 _TURN_SECONDS = 5.0
 
@@ -65,12 +56,9 @@ class TwilioApi:
         self._base_url = base_url.rstrip("/")
         self._window_seconds = window_seconds
         self._line = line
-        self._clock = clock
         self._client = build_client(self._base_url or TWILIO_URL)
         self._turns = Turns(line, _TURN_SECONDS)
-        self._lock = threading.Lock()
-        self._tokens: OrderedDict[str, tuple[float, str]] = OrderedDict()
-        self._refetches: OrderedDict[str, tuple[float, Future[str]]] = OrderedDict()
+        self._tokens = TokenMemory(self._fetch_token, clock, window_seconds + 1)
 
     def close(self) -> None:
         """This function will close the connections that stand."""
@@ -159,88 +147,41 @@ class TwilioApi:
         with self._turns.wait():
             return calls.call_is_live(self._sdk(deadline), sid, call_sid, deadline)
 
-    def cached_token(self, sid: str) -> str | None:
-        """This function will give a token that needs no question to Twilio, or None."""
-        if sid and sid == self._account_sid:
-            return self._auth_tokens[0] if self._auth_tokens else None
-        with self._lock:
-            entry = self._tokens.get(sid)
-            if entry is None or self._clock() >= entry[0] + TOKEN_TTL_SECONDS:
-                return None
-            self._tokens.move_to_end(sid)
-            return entry[1]
-
     def subaccount_token(self, sid: str) -> str:
-        """Fetch the token that signs a subaccount's callbacks.
+        """Give the token that signs a subaccount's callbacks, fetched if it is not remembered.
 
-        Remembered TOKEN_TTL_SECONDS, in memory only. It is secret: never log it. Ask only for
-        subaccounts that are known to be ours, since a caller can name any.
+        It is secret: never log it. Ask only for subaccounts that are known to be ours, since a
+        caller can name any. Threads that ask at once share one request; after one that failed, the
+        same error is raised for a few seconds without a request.
         Raises: Refused (INVALID_ID, SUBACCOUNT_MISSING, SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED),
-        ProviderUnavailable, CredentialsRejected, HeldBack.
+        ProviderUnavailable, CredentialsRejected.
         """
-        known = self.cached_token(sid)
-        if known is not None:
-            return known
-        return self._fetch_token(sid)
+        if sid and sid == self._account_sid and self._auth_tokens:
+            return self._auth_tokens[0]
+        return self._tokens.get(sid)
 
     def proof_tokens(self, sid: str) -> tuple[str, ...]:
         """Return the tokens that prove a callback of an account without a request to Twilio."""
         if sid and sid == self._account_sid:
             return self._auth_tokens
-        token = self.cached_token(sid)
+        token = self._tokens.known(sid)
         return () if token is None else (token,)
 
     def newer_token(self, sid: str, than: str) -> str | None:
         """Fetch a subaccount's token once more after a signature by `than` failed.
 
-        None: there is no newer one, or it was fetched within REFETCH_SECONDS. Threads that ask at
-        once share one request. Raises: as subaccount_token.
+        None: Twilio said a moment ago that there is no newer one. Threads that ask at once share
+        one request. Raises: as subaccount_token, also for a few seconds after a refetch that
+        failed, because nobody knows then whether the signature is genuine.
         """
         if sid == self._account_sid:
             return None
-        with self._lock:
-            now, cached = self._clock(), self._tokens.get(sid)
-            if cached is not None and cached[1] != than:
-                return cached[1]
-            asked_at, refetch = self._refetches.get(sid, (0.0, None))
-            is_first = refetch is None or (refetch.done() and now >= asked_at + REFETCH_SECONDS)
-            if refetch is not None and refetch.done() and not is_first:
-                return None
-            if refetch is None or is_first:
-                refetch = Future()
-                self._refetches[sid] = (now, refetch)
-                self._refetches.move_to_end(sid)
-                while len(self._refetches) > _TOKENS_MAX:
-                    self._refetches.popitem(last=False)
-        if is_first:
-            self._refetch_into(refetch, sid)
-        try:
-            token = refetch.result(timeout=self._window_seconds + 1)
-        except FutureTimeoutError:
-            raise ProviderUnavailable("the token took too long") from None
-        except ProviderUnavailable as error:
-            raise ProviderUnavailable(str(error), error.retry_after_seconds) from None
-        return None if token == than else token
-
-    def _refetch_into(self, refetch: Future[str], sid: str) -> None:
-        try:
-            refetch.set_result(self._fetch_token(sid))
-        except (Refused, ProviderUnavailable, CredentialsRejected) as error:
-            refetch.set_exception(error)
-        except BaseException:
-            # The threads that wait must not wait for one that is gone.
-            refetch.set_exception(ProviderUnavailable("the request broke off"))
-            raise
+        return self._tokens.newer(sid, than)
 
     def _fetch_token(self, sid: str) -> str:
         token = self._fetch(sid).auth_token
         if not isinstance(token, str) or not token:
             raise ProviderUnavailable("the answer has no token")
-        with self._lock:
-            self._tokens[sid] = (self._clock(), token)
-            self._tokens.move_to_end(sid)
-            while len(self._tokens) > _TOKENS_MAX:
-                self._tokens.popitem(last=False)
         return token
 
     def _fetch(self, sid: str) -> Any:

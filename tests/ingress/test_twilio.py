@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -12,6 +14,7 @@ from db.models import InboxEvent, Job
 from domain import organizations
 from tests.ingress.house import callback
 from tests.ingress.test_paypal import is_refused, nothing_is_stored
+from tests.workers.scenes import eventually, held, release
 from tests.world import make_organization
 
 PUBLIC = "https://hooks.holdfast.example"
@@ -32,18 +35,28 @@ def twilio(start_ingress, settings):
 
 
 @pytest.fixture
-def account(world):
-    """A subaccount of ours: its sid and token."""
-    made = world.sandbox.control("POST", "/twilio/subaccounts", {})
-    organization_id = make_organization(world.database)
-    world.do(
-        lambda session, now: organizations.create_brand(
-            session, organization_id, name="b", twilio_subaccount_sid=made["sid"], now=now
+def make_account(world):
+    """Makes a subaccount of ours, and gives its sid and token."""
+
+    def make():
+        made = world.sandbox.control("POST", "/twilio/subaccounts", {})
+        organization_id = make_organization(world.database)
+        world.do(
+            lambda session, now: organizations.create_brand(
+                session, organization_id, name="b", twilio_subaccount_sid=made["sid"], now=now
+            )
         )
-    )
-    with world.database.engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM jobs")
-    return made
+        with world.database.engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM jobs")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def account(make_account):
+    """A subaccount of ours: its sid and token."""
+    return make_account()
 
 
 def asked_for_token(world, sid):
@@ -193,9 +206,9 @@ def test_without_a_token_from_twilio_the_callback_is_asked_for_again(twilio, acc
     assert is_refused(answer, 503)
     assert answer.headers["retry-after"]
 
-    # When it can, then the callback is taken in
+    # When it can, then the callback is soon taken in
     twilio.sandbox.control("DELETE", f"/faults/{fault}")
-    assert twilio.send(signed(account), PATH).status_code == 200
+    assert eventually(lambda: twilio.send(signed(account), PATH).status_code == 200)
 
 
 def test_what_a_request_says_of_its_host_does_not_matter(twilio, account):
@@ -256,20 +269,71 @@ def test_forger_cannot_make_us_poll_twilio(world, twilio, account):
     assert asked_for_token(world, account["sid"]) - before == 1
 
 
-def test_signature_that_can_be_none_costs_no_request(world, twilio, account):
+def test_signature_that_can_be_none_costs_no_request(world, twilio, account, make_account):
     assert twilio.send(signed(account), PATH).status_code == 200
     before = asked_for_token(world, account["sid"])
     for odd in ("", "x", "x" * 28, "é".encode("latin-1")):
         answer = twilio.send(signed(account), PATH, **{"X-Twilio-Signature": odd})
         assert is_refused(answer, 401)
     assert asked_for_token(world, account["sid"]) - before == 0
+    # Nor where no token is remembered
+    other = make_account()
+    for odd in ("", "x" * 28):
+        assert is_refused(twilio.send(signed(other), PATH, **{"X-Twilio-Signature": odd}), 401)
+    assert asked_for_token(world, other["sid"]) == 0
 
 
 def test_callback_is_asked_for_again_when_the_new_token_cannot_be_fetched(world, twilio, account):
     assert twilio.send(signed(account), PATH).status_code == 200
     rolled = roll(world, account)
-    world.sandbox.fault("twilio", "status", status=503)
-    assert is_refused(twilio.send(signed(rolled, numbered(1)), PATH), 503)
+    fault = world.sandbox.fault("twilio", "status", status=503)
+    # Then each that comes is asked for again, and none is refused as forged
+    for number in range(3):
+        assert is_refused(twilio.send(signed(rolled, numbered(number)), PATH), 503)
+    assert is_refused(twilio.send(signed(account, numbered(9), token="guess"), PATH), 503)
+    # And once Twilio answers, the genuine one is taken in and the forged one is refused
+    world.sandbox.control("DELETE", f"/faults/{fault}")
+    assert eventually(lambda: twilio.send(signed(rolled, numbered(4)), PATH).status_code == 200)
+    assert is_refused(twilio.send(signed(account, numbered(9), token="guess"), PATH), 401)
+
+
+def looking_up():
+    """Count the threads in which the ingress looks credentials up now."""
+    count = 0
+    for innermost in sys._current_frames().values():
+        frame = innermost
+        while frame is not None and frame.f_code.co_name not in ("_token_of", "_newer_token"):
+            frame = frame.f_back
+        count += frame is not None
+    return count
+
+
+def test_flood_of_forged_callbacks_takes_few_threads_while_twilio_is_silent(
+    world, twilio, account, make_account
+):
+    # Given a subaccount whose token is remembered, eight whose is not, and a silent Twilio
+    assert twilio.send(signed(account), PATH).status_code == 200
+    forged = [signed(made, token="guess") for made in [make_account() for _ in range(8)] * 6]
+    fault = world.sandbox.fault("twilio", "hold", times=1_000)
+
+    def send(message):
+        url, headers = twilio.url + PATH, message.headers
+        return httpx.post(url, content=message.body, headers=headers, timeout=60).status_code
+
+    with ThreadPoolExecutor(len(forged)) as pool:
+        # When forged callbacks of those come, many at once
+        flood = [pool.submit(send, one) for one in forged]
+        assert held(world, fault)
+        threads, number = [], 0
+        while not all(one.done() for one in flood):
+            # Then genuine ones of the remembered subaccount are taken in meanwhile
+            assert twilio.send(signed(account, numbered(number)), PATH).status_code == 200
+            threads.append(looking_up())
+            number += 1
+        # And the forged ones, which cannot be judged now, wait for Twilio in a few threads
+        assert {one.result() for one in flood} == {503}
+    assert 1 <= max(threads) <= 4
+    release(world, fault)
 
 
 def test_either_parent_token_proves_a_callback_while_it_is_rolled(

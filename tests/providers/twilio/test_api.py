@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs
 
 import pytest
 
+from base.clock import wait_until
 from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
-from providers.twilio import api as twilio_api
+from providers.twilio import tokens
 from providers.twilio.api import TwilioApi
 from tests.providers.support import PARENT, SID, Asked, Clock, Loopback, Reply, json_reply, sample
 
@@ -222,16 +225,16 @@ def test_a_region_in_the_environment_sends_nothing_elsewhere(api, loopback, monk
 
 def test_a_token_is_asked_for_once_and_again_after_its_time(api, loopback, clock):
     # Given nothing known
-    assert api.cached_token(SID) is None
+    assert api.proof_tokens(SID) == ()
     # When a token is asked for twice, Then Twilio is asked once
     assert api.subaccount_token(SID) == "subaccount-token"
     assert api.subaccount_token(SID) == "subaccount-token"
-    assert api.cached_token(SID) == "subaccount-token"
+    assert api.proof_tokens(SID) == ("subaccount-token",)
     assert len(loopback.asked) == 1
     # And after its time, a token that was rolled is found
     loopback.answer = lambda asked: account(auth_token="rolled")
-    clock.seconds += twilio_api.TOKEN_TTL_SECONDS
-    assert api.cached_token(SID) is None
+    clock.seconds += tokens.TOKEN_TTL_SECONDS
+    assert api.proof_tokens(SID) == ()
     assert api.subaccount_token(SID) == "rolled"
 
 
@@ -240,11 +243,27 @@ def test_the_parents_token_is_known(api, loopback):
     assert loopback.asked == []
 
 
-def test_the_token_of_no_subaccount_is_refused_and_not_remembered(api, loopback):
-    loopback.answer = lambda asked: error(20404, 404)
-    with pytest.raises(Refused):
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [(404, 20404, Refused), (503, 20500, ProviderUnavailable), (401, 20003, CredentialsRejected)],
+)
+def test_failed_fetch_of_a_token_is_not_repeated_for_a_moment(
+    api, loopback, clock, status, code, told
+):
+    # Given a first fetch that fails
+    loopback.answer = lambda asked: error(code, status)
+    with pytest.raises(told) as first:
         api.subaccount_token(SID)
+    asked = len(loopback.asked)
     loopback.answer = lambda asked: account()
+    # When others ask soon after, Then each gets the same error of its own, without a request
+    clock.seconds += tokens.FAILED_SECONDS - 0.1
+    with pytest.raises(told, match=re.escape(str(first.value))) as second:
+        api.subaccount_token(SID)
+    assert second.value is not first.value
+    assert len(loopback.asked) == asked
+    # And when the wait is over, Twilio is asked
+    clock.seconds += 0.1
     assert api.subaccount_token(SID) == "subaccount-token"
 
 
@@ -291,7 +310,7 @@ def test_token_is_refetched_once_until_the_wait_is_over(api, loopback, clock):
     assert len(loopback.asked) == 2
     # When others fail soon after, Then Twilio is not asked, although the token was rolled
     loopback.answer = lambda asked: account(auth_token="rolled")
-    clock.seconds += twilio_api.REFETCH_SECONDS - 1
+    clock.seconds += tokens.REFETCH_SECONDS - 1
     assert api.newer_token(SID, "subaccount-token") is None
     assert len(loopback.asked) == 2
     # And when the wait is over it is, and the newer token is remembered
@@ -301,13 +320,39 @@ def test_token_is_refetched_once_until_the_wait_is_over(api, loopback, clock):
     assert (api.proof_tokens(SID), len(loopback.asked)) == (("rolled",), 3)
 
 
-def test_refetch_that_fails_is_an_outage_and_waits_as_well(api, loopback):
+def test_refetch_that_failed_tells_nobody_that_there_is_no_newer_token(api, loopback, clock):
+    # Given a remembered token, and a refetch that fails
     assert api.subaccount_token(SID) == "subaccount-token"
     loopback.answer = lambda asked: error(20404, 404)
     with pytest.raises(Refused):
         api.newer_token(SID, "subaccount-token")
-    assert api.newer_token(SID, "subaccount-token") is None
+    loopback.answer = lambda asked: account(auth_token="rolled")
+    # When others ask soon after, Then they are told the same without a request
+    clock.seconds += tokens.FAILED_SECONDS - 0.1
+    with pytest.raises(Refused):
+        api.newer_token(SID, "subaccount-token")
     assert len(loopback.asked) == 2
+    # And soon, long before REFETCH_SECONDS, Twilio is asked again
+    clock.seconds += 0.1
+    assert api.newer_token(SID, "subaccount-token") == "rolled"
+
+
+def test_threads_that_ask_for_one_token_share_a_request(api, loopback):
+    # Given a Twilio that answers when eight threads have asked
+    go_on = threading.Event()
+
+    def answer(asked: Asked) -> Reply:
+        assert go_on.wait(10)
+        return account()
+
+    loopback.answer = answer
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(api.subaccount_token, SID) for _ in range(8)]
+        assert wait_until(lambda: len(loopback.asked) > 0, limit_seconds=10)
+        go_on.set()
+        # Then each has the token, for one request
+        assert [one.result(10) for one in asking] == ["subaccount-token"] * 8
+    assert len(loopback.asked) == 1
 
 
 def test_two_parent_tokens_prove_and_the_first_one_asks(loopback):
