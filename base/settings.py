@@ -17,6 +17,11 @@ from base.addresses import check_redis_address
 #: Source: PayPal's notifications_webhooks_v1 OpenAPI file, field webhook_id.
 _WEBHOOK_ID = re.compile(r"[A-Za-z0-9]{1,50}", re.ASCII)
 
+#: Shortest time that a setting may name, in seconds: below it, waits become busy loops.
+SECONDS_MIN = 0.1
+#: Lowest rate that a setting may name: below it, a call would wait for minutes for its turn.
+PER_SECOND_MIN = 0.01
+
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the message is one line that names it."""
@@ -92,10 +97,10 @@ class Settings(BaseSettings):
     )
     twilio_base_url: str = Field("", description="Another address of Twilio's API (a stand-in)")
     twilio_unsure_seconds: float = Field(
-        120, gt=0, le=3600, description="How long a lost request may still land at Twilio"
+        120, ge=SECONDS_MIN, le=3600, description="How long a lost request may still land at Twilio"
     )
     twilio_recheck_seconds: float = Field(
-        10, gt=0, le=600, description="How often an unsure subaccount is read again"
+        10, ge=SECONDS_MIN, le=600, description="How often an unsure subaccount is read again"
     )
 
     vapi_api_key: SecretStr = Field(SecretStr(""), description="The private key of Vapi's API")
@@ -118,10 +123,16 @@ class Settings(BaseSettings):
         description="Largest message from Vapi, and largest call read from its API, in bytes",
     )
     vapi_report_seconds: float = Field(
-        120, gt=0, le=86_400, description="How long a call's report is waited for before we ask"
+        120,
+        ge=SECONDS_MIN,
+        le=86_400,
+        description="How long a call's report is waited for before we ask",
     )
     vapi_silent_seconds: float = Field(
-        180, gt=0, le=86_400, description="How long nothing is heard of a live call before we ask"
+        180,
+        ge=SECONDS_MIN,
+        le=86_400,
+        description="How long nothing is heard of a live call before we ask",
     )
 
     circuit_failures: int = Field(
@@ -129,24 +140,36 @@ class Settings(BaseSettings):
     )
     circuit_calls: int = Field(20, ge=1, le=1000, description="How many last calls are looked at")
     circuit_window_seconds: float = Field(
-        60, gt=0, le=3600, description="How long ago such a call may have been"
+        60, ge=SECONDS_MIN, le=3600, description="How long ago such a call may have been"
     )
     circuit_open_seconds: float = Field(
-        5, gt=0, le=3600, description="How long an open circuit waits before its first trial"
+        5,
+        ge=SECONDS_MIN,
+        le=3600,
+        description="How long an open circuit waits before its first trial",
     )
     circuit_open_seconds_max: float = Field(
-        300, gt=0, le=86_400, description="The wait doubles with each failed trial up to this"
+        300,
+        ge=SECONDS_MIN,
+        le=86_400,
+        description="The wait doubles with each failed trial up to this",
     )
 
     # Calls a second, for each account and class; safety has none. PayPal publishes no limit and
     # asks for no polling; Twilio limits concurrency only (error 20429) and messages to 2000 a
     # second (error 63017).
-    paypal_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
-    paypal_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
-    twilio_money_per_second: float = Field(20, gt=0, le=1000, description="Calls for money")
-    twilio_bulk_per_second: float = Field(50, gt=0, le=1000, description="Other calls")
-    vapi_money_per_second: float = Field(10, gt=0, le=1000, description="Calls for money")
-    vapi_bulk_per_second: float = Field(5, gt=0, le=1000, description="Other calls")
+    paypal_money_per_second: float = Field(
+        10, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
+    )
+    paypal_bulk_per_second: float = Field(5, ge=PER_SECOND_MIN, le=1000, description="Other calls")
+    twilio_money_per_second: float = Field(
+        20, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
+    )
+    twilio_bulk_per_second: float = Field(50, ge=PER_SECOND_MIN, le=1000, description="Other calls")
+    vapi_money_per_second: float = Field(
+        10, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
+    )
+    vapi_bulk_per_second: float = Field(5, ge=PER_SECOND_MIN, le=1000, description="Other calls")
 
     @field_validator("redis_url")
     @classmethod
@@ -160,6 +183,22 @@ class Settings(BaseSettings):
     def _can_open(cls, value: int, info: ValidationInfo) -> int:
         if value < info.data.get("circuit_failures", 0):
             raise ValueError("must not be less than CIRCUIT_FAILURES, or no circuit ever opens")
+        return value
+
+    @field_validator("circuit_open_seconds_max")
+    @classmethod
+    def _is_not_below_the_first_wait(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("circuit_open_seconds", 0):
+            raise ValueError("must not be less than CIRCUIT_OPEN_SECONDS")
+        return value
+
+    @field_validator("twilio_recheck_seconds")
+    @classmethod
+    def _rechecks_while_unsure(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("twilio_unsure_seconds", value):
+            raise ValueError(
+                "must not be more than TWILIO_UNSURE_SECONDS, or nothing is read again"
+            )
         return value
 
     @field_validator("public_url", "paypal_base_url", "twilio_base_url", "vapi_base_url")

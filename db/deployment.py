@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db.role_limits import wrong_limits
 from db.schema_facts import Facts, Grant, Object, read_facts
 
 #: Written by the ledger's functions alone.
@@ -40,8 +41,6 @@ _SETTINGS = {
     "full_page_writes": "on",
     "session_replication_role": "origin",
 }
-#: What holdfast_app's every connection is bounded by.
-_APP_SETTINGS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
 
 _WRITABLE = """
     SELECT c.relname, p.privilege FROM pg_class c
@@ -82,9 +81,7 @@ _NOT_VALID = """
 """
 _ROLES = """
     SELECT rolname, rolsuper OR rolbypassrls OR rolcreaterole, rolcanlogin,
-        pg_has_role(oid, (SELECT oid FROM pg_roles WHERE rolname = 'holdfast_owner'), 'MEMBER'),
-        (SELECT array_agg(split_part(s, '=', 1)) FROM unnest(rolconfig) AS s
-         WHERE split_part(s, '=', 2) NOT IN ('0', '0s', ''))
+        pg_has_role(oid, (SELECT oid FROM pg_roles WHERE rolname = 'holdfast_owner'), 'MEMBER')
     FROM pg_roles WHERE rolname IN ('holdfast_owner', 'holdfast_app', 'holdfast_readonly')
 """
 
@@ -115,6 +112,7 @@ def defects(session: Session, expected: Facts) -> Iterator[Defect]:
     yield from _writable_tables(session)
     yield from _open_schema(session)
     yield from _roles(roles)
+    yield from (Defect("role holdfast_app", wrong) for wrong in wrong_limits(session))
     yield from _settings(session)
 
 
@@ -198,7 +196,7 @@ def _open_schema(session: Session) -> Iterator[Defect]:
 
 
 def _roles(roles: dict[str, Any]) -> Iterator[Defect]:
-    for name, powerful, may_log_in, is_owner, bounded in roles.values():
+    for name, powerful, may_log_in, is_owner in roles.values():
         if powerful:
             yield Defect(f"role {name}", "is a superuser, passes by row security or makes roles")
         if name == "holdfast_owner":
@@ -206,10 +204,6 @@ def _roles(roles: dict[str, Any]) -> Iterator[Defect]:
                 yield Defect(f"role {name}", "may log in")
         elif is_owner:
             yield Defect(f"role {name}", "acts as holdfast_owner")
-        if name == "holdfast_app":
-            for setting in _APP_SETTINGS:
-                if setting not in (bounded or ()):
-                    yield Defect(f"role {name}", f"has no {setting}")
 
 
 def _settings(session: Session) -> Iterator[Defect]:

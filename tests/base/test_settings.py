@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from base.settings import Settings, SettingsError, load_settings, require
@@ -60,6 +62,44 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
 )
 def test_a_wrong_setting_is_named_in_one_line(monkeypatch, name, value):
     assert f"{name}: " in refusal(monkeypatch, **{name: value})
+
+
+#: Every setting that is a time or a rate, so that a new one is tested too.
+DURATIONS = [name for name in Settings.model_fields if re.search("_seconds(_max)?$|_days$", name)]
+RATES = [name for name in Settings.model_fields if name.endswith("_per_second")]
+
+
+@pytest.mark.parametrize("name", [*DURATIONS, *RATES])
+@pytest.mark.parametrize("value", ["0", "0.0", "-1", "1e-9", "1e12", "inf", "nan", "0ms", "5s"])
+def test_a_duration_or_rate_that_cannot_be_meant_is_named(monkeypatch, name, value):
+    if name == "subscription_grace_seconds" and float_of(value) == 0:
+        monkeypatch.setenv(name.upper(), value)
+        assert load_settings().subscription_grace_seconds == 0
+        return
+    assert f"{name.upper()}: " in refusal(monkeypatch, **{name.upper(): value})
+
+
+def float_of(value):
+    return float(value) if value[-1].isdigit() else None
+
+
+def test_every_duration_and_rate_is_tested():
+    assert len(DURATIONS) >= 10
+    assert len(RATES) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"CIRCUIT_OPEN_SECONDS": "10"}, {"CIRCUIT_OPEN_SECONDS_MAX": "9"}),
+        ({"TWILIO_UNSURE_SECONDS": "10"}, {"TWILIO_RECHECK_SECONDS": "11"}),
+    ],
+)
+def test_durations_that_contradict_each_other_are_named(monkeypatch, first, second):
+    (name,) = second
+    assert f"{name}: must not be" in refusal(monkeypatch, **first, **second)
+    monkeypatch.setenv(name, "10")
+    load_settings()
 
 
 def test_a_webhook_id_of_letters_and_digits_is_accepted(monkeypatch):

@@ -19,6 +19,7 @@ from db.address import sqlalchemy_url
 from db.data_model import COUNTERPARTS
 from db.deployment import APPEND_ONLY_TABLES, LEDGER_TABLES, defects
 from db.migrate import migrate
+from db.role_limits import APP_SETTINGS
 from tests.servers import DEBIAN_POSTGRES_BIN, server_folder
 
 #: The tests' own server is not durable, to be fast; that it says so is a test of its own.
@@ -251,6 +252,39 @@ def test_every_name_of_the_founding_documents_is_compared(expected):
 )
 def test_each_thing_that_is_gone_or_open_is_found(found_after, change, told):
     assert any(line.startswith(told) for line in found_after(change)), found_after(change)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("0", "has no {}: 0 means no limit"),
+        ("0ms", "has no {}: 0ms means no limit"),
+        ("0 min", "has no {}: 0 min means no limit"),
+        ("0.0s", "has no {}: 0.0s means no limit"),
+        ("400us", "has no {}: 400us means no limit"),
+        ("99", "its {} is 99; it must be 100 ms to 60 s"),
+        ("61s", "its {} is 61s; it must be 100 ms to 60 s"),
+        ("1d", "its {} is 1d; it must be 100 ms to 60 s"),
+        ("0x10", "its {} is 0x10, which is no duration"),
+        ("100", None),
+        ("1 min", None),
+        ("1.5s", None),
+    ],
+)
+def test_a_time_limit_that_limits_nothing_is_found(found_after, value, told):
+    found = found_after(f"ALTER ROLE holdfast_app SET statement_timeout = '{value}'")
+    expected = [] if told is None else [f"role holdfast_app: {told.format('statement_timeout')}"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", APP_SETTINGS)
+def test_a_time_limit_that_this_database_takes_away_is_found(found_after, name):
+    # A setting of the role in one database takes the place of the role's own.
+    change = (
+        "DO $do$ BEGIN EXECUTE format('ALTER ROLE holdfast_app IN DATABASE %I"
+        f" SET {name} = ''0ms''', current_database()); END $do$"
+    )
+    assert found_after(change) == [f"role holdfast_app: has no {name}: 0ms means no limit"]
 
 
 @pytest.mark.parametrize("table", LEDGER_TABLES)
