@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import text
@@ -21,26 +22,29 @@ _WAIT_URGENT = (
 )
 
 
-def ring_due(session: Session, limit: int, *, urgent: bool) -> list[Staged]:
+def ring_due(
+    session: Session, limit: int, *, urgent: bool, queues: Sequence[str] | None = None
+) -> list[Staged]:
     """Take up to `limit` jobs that are to be notified now, and set when each is notified next.
 
     `urgent` takes those of the safety queue, which wait behind no backlog; otherwise those of all
-    other queues. The wait doubles with each notification, from 15 s to 10 min, so that a long
-    backlog is not notified over and over. A safety job is notified again after 2, 4 and 8 s first:
-    the worker that took its message may be dead or stopped. Several relays may call this at once;
-    each gets other rows.
+    other queues, or of `queues` only. The wait doubles with each notification, from 15 s to 10 min,
+    so that a long backlog is not notified over and over. A safety job is notified again after 2, 4
+    and 8 s first: the worker that took its message may be dead or stopped. Several relays may call
+    this at once; each gets other rows.
     """
     rows = session.execute(
         text(
             "WITH due AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # constants of ours
             f" WHERE ring_at <= (SELECT clock_timestamp()){_OF_QUEUE[urgent]}"
+            f"{'' if queues is None else ' AND queue = ANY (:queues)'}"
             " ORDER BY ring_at LIMIT :limit"
             " FOR NO KEY UPDATE SKIP LOCKED)"
             " UPDATE jobs SET rings = least(rings + 1, 1000),"
             f" ring_at = clock_timestamp() + {_WAIT_URGENT if urgent else _WAIT}"
             " FROM due WHERE jobs.id = due.id RETURNING jobs.id, jobs.name, jobs.queue"
         ),
-        {"limit": limit},
+        {"limit": limit} if queues is None else {"limit": limit, "queues": list(queues)},
     )
     return [Staged(row.id, row.name, row.queue) for row in rows]
 

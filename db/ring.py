@@ -107,10 +107,11 @@ def run_id(client: redis.Redis) -> str:
 
 
 def push(client: redis.Redis, staged: Iterable[Staged]) -> None:
-    """This function will put one message a job into Redis, in Dramatiq's own format.
+    """Put one message a job into Redis, in Dramatiq's own format, all or none.
 
-    Raises: redis.RedisError when Redis cannot be reached. Source: Dramatiq's guide, "Enqueueing
-    messages from other languages": the hash `<queue>.msgs`, then the list `<queue>`.
+    Raises: redis.RedisError when Redis cannot be reached or takes nothing. Source: Dramatiq's
+    guide, "Enqueueing messages from other languages": the hash `<queue>.msgs`, then the list
+    `<queue>`.
     """
     by_queue: dict[str, dict[Any, Any]] = {}
     now_ms = time.time_ns() // 1_000_000
@@ -124,7 +125,9 @@ def push(client: redis.Redis, staged: Iterable[Staged]) -> None:
             f'"kwargs":{{"job_id":"{job.job_id}"}},"options":{{"redis_message_id":"{message_id}"}},'
             f'"message_id":"{message_id}","message_timestamp":{now_ms}}}'
         )
-    with client.pipeline(transaction=False) as pipe:
+    # In a transaction: a Redis that becomes full in between would keep payloads without an id,
+    # which no worker ever fetches.
+    with client.pipeline(transaction=True) as pipe:
         for name, messages in by_queue.items():
             pipe.hset(f"{NAMESPACE}:{name}.msgs", mapping=messages)
             pipe.rpush(f"{NAMESPACE}:{name}", *messages)

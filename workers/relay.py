@@ -10,7 +10,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import FrameType
 
 import redis
@@ -18,11 +18,12 @@ import redis
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
-from db import bells
+from db import bells, ring_room
 from db.clock_watch import ClockWatch
 from db.engine import Database
 from db.heartbeat import Heartbeat
 from db.ring import EPOCH_KEY, connect, push, run_id
+from db.ring_room import Memory
 from domain import process_faults, schedules
 from domain.clock_steps import clear_old, settle_step
 from domain.schedules import SCHEDULES, Schedule
@@ -34,6 +35,11 @@ _POLL_SECONDS = 0.25
 #: Jobs rung in one transaction at most. What a batch costs hardly depends on its size (in a
 #: prototype 100,000 bells took 13 s by 200, 4 s by 1000, 2 s by 5000).
 _BATCH = 5_000
+#: Messages that may always wait in a queue, however full Redis is.
+_FEW = 200
+#: The share of Redis' memory up to which urgent jobs, and all others, are notified in full batches.
+_URGENT_SHARE = 0.9
+_SHARE = 0.75
 #: Jobs made due again in one transaction at most, after Redis may have lost their bells.
 _AGAIN_BATCH = 5_000
 #: Seconds after another process of Redis was seen before a next one counts: behind a proxy there
@@ -102,29 +108,60 @@ class Relay:
             self._next_tick = now + _TICK_SECONDS
 
     def run_once(self) -> int:
-        """This function will ring what is due, at most a batch of each, and give how many.
+        """Notify what is due, at most a batch of each kind, and give how many jobs.
 
         What is urgent comes first, so that it waits behind no backlog of other work. Where Redis
-        may have lost bells, all that was rung and not answered is due again. Raises:
-        redis.RedisError, NotYet, OutcomeUnknown when one of the two is away.
+        may have lost notifications, all jobs that were notified and not claimed are due again. A
+        Redis that is full of messages is emptied, because workers cannot fetch from it. Raises:
+        redis.RedisError, NotYet, OutcomeUnknown when one of the two is away or takes nothing.
         """
+        try:
+            memory = ring_room.read_memory(self._client)
+            if memory.room(1.0) < 0:
+                self._make_room()
+                memory = ring_room.read_memory(self._client)
+            return self._run_once(memory)
+        except redis.RedisError as error:
+            if ring_room.is_full(error):
+                self._make_room()
+            raise
+
+    def _run_once(self, memory: Memory) -> int:
         rung = 0
         known, server = self._client.get(EPOCH_KEY), run_id(self._client)
         is_other = known is not None and known != server.encode()
         if known is None or (is_other and time.monotonic() >= self._next_other):
             # Emptied, it lost all; started again or followed by a replica, what was pushed last.
             again = self._ring_all_again(urgent=True)
-            rung = self._ring(urgent=True)
+            rung = self._ring_urgent(memory)
             again += self._ring_all_again(urgent=False)
             # Set last: killed in between, the next relay finds it as it was and does it once more.
             self._client.set(EPOCH_KEY, server)
             if is_other:
                 self._next_other = time.monotonic() + _OTHER_SECONDS
             log.warning("redis may have lost bells; rung jobs are due again", jobs=again)
-        return rung + self._ring(urgent=True) + self._ring(urgent=False)
+        return rung + self._ring_urgent(memory) + self._ring_others(memory)
 
-    def _ring(self, *, urgent: bool) -> int:
-        due = self._database.run(lambda session: bells.ring_due(session, _BATCH, urgent=urgent))
+    def _make_room(self) -> None:
+        if ring_room.drop_messages(self._client):
+            log.error("redis_was_full", dropped="all messages", jobs="are notified again")
+
+    def _ring_urgent(self, memory: Memory) -> int:
+        return self._ring(max(_FEW, min(_BATCH, memory.room(_URGENT_SHARE))), urgent=True)
+
+    def _ring_others(self, memory: Memory) -> int:
+        """Leave the last part of Redis' memory to urgent work and to what workers write."""
+        room = memory.room(_SHARE)
+        if room >= _FEW:
+            return self._ring(min(_BATCH, room), urgent=False)
+        # Others may have filled it: a queue that is nearly empty goes on all the same.
+        queues = ring_room.short_queues(self._client, _FEW)
+        return self._ring(_FEW, urgent=False, queues=queues) if queues else 0
+
+    def _ring(self, limit: int, *, urgent: bool, queues: Sequence[str] | None = None) -> int:
+        due = self._database.run(
+            lambda session: bells.ring_due(session, limit, urgent=urgent, queues=queues)
+        )
         if due:
             try:
                 push(self._client, due)
