@@ -11,10 +11,10 @@ from typing import Any
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 
-_SQL = Path(__file__).parent.parent / "sql" / "0013_safety_jobs.sql"
+_SQL = Path(__file__).parent.parent / "sql" / "0014_safety_jobs.sql"
 
 
 def upgrade() -> None:
