@@ -11,6 +11,7 @@ from decimal import Decimal
 from chaos.facts import Facts, Problem
 from chaos.journal import Name
 from chaos.outgoing_count import outgoing
+from chaos.overlong_count import overlong
 from chaos.phone_count import phones
 from chaos.standing import standings
 from domain.verify import verify_ledger
@@ -23,7 +24,7 @@ def count_problems(facts: Facts) -> list[Problem]:
     """Compare everything and give what is wrong."""
     # What should be in each wallet is added up before the wallets are compared with it.
     reckoned = (_debits, _payments, _holds, phones, outgoing)
-    checks = (*reckoned, _webhooks, _jobs, _wallets, _ledgers, standings)
+    checks = (*reckoned, overlong, _webhooks, _jobs, _wallets, _ledgers, standings)
     return [problem for check in checks for problem in check(facts)]
 
 

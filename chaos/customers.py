@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -12,13 +13,16 @@ from domain import operators, organizations
 from domain.calls.doors import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
 from domain.calls.terms import Terms, set_terms
-from domain.jobs import LOOK_AT_SUBSCRIPTION, stage
+from domain.jobs import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION, stage
 
 #: What calls cost, and how they are led: they live for seconds, as the faults do.
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
 _CALL_TERMS = Terms(
     step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20
 )
+#: Of calls that ignore their maximum duration: the shortest that there is, and money for many.
+_OVERLONG_SECONDS = 10
+_OVERLONG_DOLLARS = "50.00"
 
 
 def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Customer]:
@@ -28,6 +32,41 @@ def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Custom
     """
     customers = [_make_customer(house, n, poor=n >= count * 2 // 3) for n in range(count + drilled)]
     house.drilled = customers[count:]
+    _subscribe(house, customers)
+    return customers
+
+
+def make_overlong(house: House, number: int) -> Customer:
+    """Make the organization at which calls ring that ignore their maximum duration."""
+    customer = _make_customer(house, number, poor=False)
+    terms = replace(_CALL_TERMS, max_duration_seconds=_OVERLONG_SECONDS)
+    house.do(
+        lambda session, now: set_terms(
+            session, customer.organization_id, terms, by="chaos", why="a drill", now=now
+        )
+    )
+    _subscribe(house, [customer])
+    pay(house, customer, _OVERLONG_DOLLARS)
+    return customer
+
+
+def pay(house: House, customer: Customer, dollars: str) -> None:
+    """Have an organization pay at the sandbox's PayPal, and the payment read."""
+    asked = {"organization_id": customer.organization_id, "value": dollars, "deliver": False}
+    external_id = house.control("POST", "/paypal/captures", asked)["id"]
+    house.do(
+        lambda session, _: stage(
+            session,
+            LOOK_AT_PAYMENT,
+            None,
+            provider="paypal",
+            kind="capture",
+            external_id=external_id,
+        )
+    )
+
+
+def _subscribe(house: House, customers: list[Customer]) -> None:
     for one in customers:
         subscription = house.control(
             "POST",
@@ -44,7 +83,6 @@ def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Custom
                 external_id=one.subscription_id,
             )
         )
-    return customers
 
 
 def _make_customer(house: House, number: int, *, poor: bool) -> Customer:

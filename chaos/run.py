@@ -14,7 +14,7 @@ from sqlalchemy import text
 from base.clock import wait_until
 from chaos.child import Child, Words
 from chaos.count import count_problems
-from chaos.customers import make_customers
+from chaos.customers import make_customers, make_overlong
 from chaos.endings import Endings
 from chaos.evidence import evidence_path, write_evidence
 from chaos.facts import Customer, Problem, cancelled, read_facts
@@ -53,10 +53,12 @@ def run(asked: Asked) -> Report:
     with House(plan_of(asked.sabotage), keep=asked.keep) as house:
         house.start_processes()
         customers = make_customers(house, _CUSTOMERS, drilled=_DRILLED)
+        overlong = make_overlong(house, len(customers))
+        customers.append(overlong)
         wait_for_rest(house, asked.rest_seconds)
         for words in sabotage_database(house, asked.sabotage):
             report.say(f"sabotage: {words}")
-        traffic = _start_traffic(house, asked, customers)
+        traffic = _start_traffic(house, asked, customers, overlong)
         _break_things(house, traffic, report, asked)
         _calm_down(house, traffic, report, asked)
         stand_still(house, asked.rest_seconds)
@@ -75,7 +77,9 @@ def run(asked: Asked) -> Report:
     return report
 
 
-def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Child:
+def _start_traffic(
+    house: House, asked: Asked, customers: list[Customer], overlong: Customer
+) -> Child:
     return house.start_traffic(
         {
             "do": "build",
@@ -83,17 +87,22 @@ def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Chi
             "holds": moves_holds(asked.sabotage),
             "journal": str(house.journal),
             "clients": [
-                {
-                    "organization_id": one.organization_id,
-                    "hot": number < _HOT,
-                    "poor": one.poor,
-                    "subscription_id": one.subscription_id,
-                    "number_id": one.number_id,
-                }
-                for number, one in enumerate(customers[:_CUSTOMERS])
+                _client(one, hot=number < _HOT) for number, one in enumerate(customers[:_CUSTOMERS])
             ],
+            "overlong": _client(overlong),
         }
     )
+
+
+def _client(customer: Customer, *, hot: bool = False) -> dict[str, Any]:
+    """Describe a customer as the traffic's Client."""
+    return {
+        "organization_id": customer.organization_id,
+        "hot": hot,
+        "poor": customer.poor,
+        "subscription_id": customer.subscription_id,
+        "number_id": customer.number_id,
+    }
 
 
 def _break_things(house: House, traffic: Child, report: Report, asked: Asked) -> None:
@@ -187,7 +196,8 @@ def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[st
             text(
                 "SELECT count(*) FILTER (WHERE status <> 'refused'),"
                 " count(*) FILTER (WHERE end_cause IS NOT NULL),"
-                " count(*) FILTER (WHERE settled_by = 'look') FROM calls"
+                " count(*) FILTER (WHERE settled_by = 'look'),"
+                " count(*) FILTER (WHERE end_cause = 'max_duration') FROM calls"
             )
         ).one()
     )
@@ -197,6 +207,7 @@ def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[st
         "reports that contradicted": len(story.of("longer")) + len(story.of("denied")),
         "calls let in": calls[0],
         "calls that we ended": calls[1],
+        "calls ended past their maximum": calls[3],
         "calls settled by asking": calls[2],
         "answers that did not come": unsure,
         "closings in drills": len(closed),

@@ -57,6 +57,8 @@ class Scene:
         self.seed = int(order["seed"])
         self.with_holds = bool(order["holds"])
         self.clients = [Client(**one) for one in order["clients"]]
+        #: Whom calls ring up that ignore their maximum duration; no other traffic is about it.
+        self.overlong = Client(**order["overlong"]) if order.get("overlong") else None
         self.journal = Journal(Path(order["journal"]))
         ringer = Ringer(order["redis_url"])
         self.database = Database(

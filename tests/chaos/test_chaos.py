@@ -47,9 +47,10 @@ def run_chaos(*arguments: str) -> tuple[int, list[int], str]:
     return done.returncode, [int(figure) for figure in last.groups()], said
 
 
-#: What each thread of the traffic asks for every few seconds at least, however slow the machine is.
+#: What the traffic's threads ask for every few seconds at least, however slow the machine is.
 SORTS = {
-    "debit", "reserve", "extend", "commit", "release", "phone", "book", "dial", "webhook", "freeze"
+    "debit", "reserve", "extend", "commit", "release", "phone", "overlong", "book", "dial",
+    "webhook", "freeze",
 }  # fmt: skip
 
 

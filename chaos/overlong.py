@@ -1,0 +1,53 @@
+"""Inbound calls that ignore their maximum duration and never hang up: only the product ends them.
+
+They ring at an organization of their own, which has money and is neither frozen nor suspended:
+nothing but the maximum duration is a reason to end them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from chaos.scene import Client, Scene
+
+#: Seconds between two of them.
+_EVERY_SECONDS = (3.0, 6.0)
+#: How many of their messages are lost, and how many of the calls ignore Vapi's order to end, so
+#: that Twilio has to end them.
+_LOST_SHARE = 0.15
+_DEAF_SHARE = 0.2
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Give the thread's name, and what it does until it is stopped."""
+    if scene.with_holds and scene.overlong is not None:
+        yield "overlong", partial(_ring, scene, scene.overlong)
+
+
+def _ring(scene: Scene, client: Client) -> None:
+    chance = scene.chance("overlong")
+    while not scene.stopping.is_set():
+        asked = _call(client, deaf=chance.random() < _DEAF_SHARE)
+        call_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
+        # Its duration is charged as that of any other call.
+        for what in ("phone", "overlong"):
+            scene.journal.asked(what, client.organization_id, call_id)
+        scene.asked += 1
+        scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
+
+
+def _call(client: Client, *, deaf: bool) -> dict[str, Any]:
+    return {
+        "direction": "inbound",
+        "number_id": client.number_id,
+        "queued_seconds": 0,
+        "ring_seconds": 0.1,
+        "talk_seconds": None,
+        "behaviour": {
+            "ignore_max_duration": True,
+            "deaf": deaf,
+            "lose_probability": _LOST_SHARE,
+        },
+    }

@@ -1,0 +1,32 @@
+"""The count of calls past their maximum duration: each is ended in time, and an alert says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chaos.facts import Facts, Problem
+from domain.calls.metering import OVERDUE_SECONDS
+
+#: Seconds in which the rounds of ending a call have reached Vapi, and then Twilio.
+_ROUNDS_SECONDS = 10.0
+#: Seconds by which faults may delay the end: a worker that is frozen past its lease, and restarts.
+_FAULTS_SECONDS = 90.0
+#: Seconds that the product's meter and the sandbox's clock may differ by.
+_DIFFERENCE_SECONDS = 2.0
+
+
+def overlong(facts: Facts) -> Iterator[Problem]:
+    """Compare how long these calls lasted at the sandbox with how long they may last."""
+    calls = dict(facts.rows("SELECT provider_call_id, id FROM calls"))
+    alerts = set(
+        facts.rows("SELECT organization_id, subject FROM alerts WHERE kind = 'call_past_maximum'")
+    )
+    for organization_id, provider_call_id in facts.story.of("overlong"):
+        call = facts.calls[provider_call_id]
+        due = call["longest_seconds"] + OVERDUE_SECONDS
+        named = f"overlong {provider_call_id} of {organization_id}: talked {call['seconds']:.1f} s"
+        if call["seconds"] > due + _ROUNDS_SECONDS + _FAULTS_SECONDS:
+            yield Problem("lost", f"{named}, and had to end after {due:g} s", (provider_call_id,))
+        told = (organization_id, calls.get(provider_call_id)) in alerts
+        if call["seconds"] > due + _DIFFERENCE_SECONDS and not told:
+            yield Problem("lost", f"{named}, and no alert was raised", (provider_call_id,))

@@ -1,0 +1,45 @@
+"""The count of calls past their maximum duration, from given facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from chaos.facts import Facts
+from chaos.journal import Story, Wish
+from chaos.overlong_count import overlong
+
+
+def problems(seconds: float, *, alerts: list[tuple[str, str]]) -> list[str]:
+    """The words of what is wrong with one call of at most 10 s that talked for so many seconds."""
+
+    def rows(query: str) -> list[tuple[str, ...]]:
+        return list(alerts) if "alerts" in query else [("v1", "c1")]
+
+    facts = Facts(
+        customers=[],
+        story=Story({"overlong": {("org", "v1"): Wish(0)}}),
+        database=None,
+        rows=rows,
+        captures=[],
+        subscriptions={},
+        subaccounts={},
+        calls={"v1": {"seconds": seconds, "longest_seconds": 10}},
+        accepted=set(),
+    )
+    return [one.words.partition(", ")[2] for one in overlong(facts)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "alerts", "expected"),
+    [
+        (12.0, [], []),
+        (18.0, [("org", "c1")], []),
+        (18.0, [], ["and no alert was raised"]),
+        (18.0, [("org", "another"), ("another", "c1")], ["and no alert was raised"]),
+        (114.0, [("org", "c1")], []),
+        (116.0, [("org", "c1")], ["and had to end after 15 s"]),
+        (116.0, [], ["and had to end after 15 s", "and no alert was raised"]),
+    ],
+)
+def test_call_past_its_maximum_is_lost_when_late_or_not_told(seconds, alerts, expected):
+    assert problems(seconds, alerts=alerts) == expected
