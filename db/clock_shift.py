@@ -43,6 +43,8 @@ _JOBS = text(
     " FROM waiting, make_interval(secs => :seconds) AS step WHERE jobs.id = waiting.id"
     " RETURNING jobs.id"
 )
+# Holds change through the ledger's functions alone. One that was made since the step stays.
+_HOLDS = text("SELECT shift_call_holds(CAST(:now AS timestamptz), :seconds)")
 _BRANDS = text(
     "UPDATE brands SET twilio_lease_until = CASE"
     " WHEN twilio_lease_until > CAST(:now AS timestamptz) + make_interval(secs => :lease)"
@@ -70,7 +72,7 @@ def shift_waits(
     """Move every wait back by so many seconds, and have every live call ticked now.
 
     `within_seconds`: what was written so recently may have been written after the step. Gives how
-    many calls and jobs were moved. A job that a worker has locked is left.
+    many calls, jobs and holds were moved. A job that a worker has locked is left.
     """
     session.execute(_LIMIT)
     values: dict[str, Any] = {
@@ -79,10 +81,11 @@ def shift_waits(
         "within": float(within_seconds),
         "lease": LEASE_SECONDS_MAX,
     }
-    # In the order of locks: jobs, subscriptions, calls, brands.
+    # In the order of locks: jobs, subscriptions, holds, calls, brands.
     jobs = session.execute(_JOBS, values).all()
     session.execute(_SCHEDULES, values)
     session.execute(_SUBSCRIPTIONS, values)
+    holds = session.execute(_HOLDS, values).scalar_one()
     calls = session.execute(_CALLS, values).all()
     session.execute(_BRANDS, values)
-    return {"calls": len(calls), "jobs": len(jobs)}
+    return {"calls": len(calls), "jobs": len(jobs), "holds": holds}

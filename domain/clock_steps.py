@@ -15,9 +15,9 @@ log = get_logger(__name__)
 #: The alert of a step is cleared after this time, if a person has not cleared it before.
 STANDS_HOURS = 24
 _BACK = (
-    "The database's clock stepped back. Waits and the meters of live calls were moved with it."
-    " Holds expire later by as much, and an operator's override of a freeze lasts longer."
-    " Calls are charged for the duration that their provider reports."
+    "The database's clock stepped back. Waits, the meters of live calls and the ends of newer holds"
+    " were moved with it. Older holds expire later by as much, and so does an operator's override"
+    " of a freeze. Calls are charged for the duration that their provider reports."
 )
 _FORWARD = (
     "The database's clock stepped forward. Live calls count as longer by as much until they end:"

@@ -144,6 +144,7 @@ def test_the_serving_role_may_execute_these_functions_of_the_ledger_and_no_other
         "settle_dispute",
         "settle_payment",
         "settle_refund",
+        "shift_call_holds",
         "wallet_correct",
         "wallet_credit",
         "wallet_debit",

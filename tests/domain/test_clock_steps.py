@@ -16,8 +16,12 @@ from db.clock_watch import Step
 from db.models import Alert
 from domain import clock_steps, subscriptions, twilio_state
 from domain.calls import ticks
+from domain.calls.admission import withdraw
+from domain.calls.permission import PERMISSION_SECONDS
+from domain.calls.watch import expire_unasked
 from tests.db.jobs_by_hand import change, claim, finish, seconds_until, stage
 from tests.domain.calls.calls_by_hand import Line, execute
+from tests.domain.calls.test_permission import Campaign
 from tests.domain.support import subscribe
 from tests.world import make_organization
 
@@ -94,6 +98,36 @@ def test_call_is_ticked_when_its_tick_is_further_ahead_than_any(fresh_line):
     fresh_line.tick(now + timedelta(seconds=28))
     wait = (fresh_line.call().tick_at - now).total_seconds()
     assert wait == pytest.approx(28 + 60, abs=0.01)
+
+
+def test_permission_is_held_as_long_as_meant_after_a_step_back(database):
+    # Given a contact that was permitted just before the clock was set back by an hour
+    campaign = Campaign(database, make_organization(database), cents=100)
+    now = database.now()
+    permitted = campaign.permit(now=now + HOUR)
+    # When the step is settled
+    assert step(database) >= now
+    expires_at = campaign.hold(permitted.call_id).expires_at
+    assert (expires_at - now).total_seconds() == pytest.approx(PERMISSION_SECONDS, abs=0.001)
+    # Then the hold is given back when its time is over, and not an hour later
+    early, due = expires_at - timedelta(seconds=1), expires_at
+    assert campaign.do(lambda s: expire_unasked(s, campaign.id, early)) == []
+    assert campaign.do(lambda s: expire_unasked(s, campaign.id, due)) == [permitted.call_id]
+    assert campaign.cents() == (100, 0, 0)
+
+
+def test_hold_keeps_its_end_when_it_was_made_since_or_is_over(database):
+    # Given a hold that was made since the clock was set back, and one that was given back before
+    campaign = Campaign(database, make_organization(database), cents=200)
+    now = database.now()
+    since = campaign.permit("1", now=now).call_id
+    over = campaign.permit("2", now=now + HOUR).call_id
+    campaign.do(lambda s: withdraw(s, campaign.id, over, now + HOUR + timedelta(seconds=1)))
+    ends = [campaign.hold(one).expires_at for one in (since, over)]
+    # When the step is settled, then neither end is moved
+    step(database)
+    assert [campaign.hold(one).expires_at for one in (since, over)] == ends
+    assert campaign.cents() == (200, 60, 0)
 
 
 def test_job_waits_as_long_as_meant_after_a_step_back(database):
