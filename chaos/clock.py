@@ -11,6 +11,8 @@ from pathlib import Path
 
 #: Where Debian's package faketime puts the library; the folder is named after the machine.
 _LIBRARIES = "/usr/lib/*/faketime/libfaketime.so.1"
+#: Seconds after which each of the server's processes has read a new offset.
+SEEN_SECONDS = 2.1
 
 
 class DatabaseClock:
@@ -36,8 +38,8 @@ class DatabaseClock:
         return {
             "LD_PRELOAD": str(self._library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            # Each of the server's processes steps within a second. Read at every look at the clock,
-            # the file would make a statement three times as slow.
+            # Each of the server's processes reads the file once a second, and so steps within one.
+            # Read at every look at the clock, it would make a statement three times as slow.
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }

@@ -23,7 +23,8 @@ from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.done import Act, Done
 from chaos.facts import Customer, Problem
-from chaos.house import WORKERS, House, is_stopped
+from chaos.house import WORKERS, House
+from chaos.processes import is_stopped
 
 #: Seconds from the 2xx of a closing event until its wallet must be frozen. The goal on a quiet
 #: machine is 2 s, which the benchmarks measure. Here a worker that was just killed is still

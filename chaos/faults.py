@@ -16,9 +16,11 @@ from typing import Any
 import psycopg
 
 from base.clock import wait_until
+from chaos.clock_steps import step_clock
 from chaos.done import Act, Done
 from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
-from chaos.house import INGRESSES, RELAYS, WORKERS, House, is_stopped
+from chaos.house import INGRESSES, RELAYS, WORKERS, House
+from chaos.processes import is_stopped
 from db.address import driver_url
 
 #: Seconds from the start to the first fault, and between two.
@@ -184,20 +186,6 @@ def _flush_valkey(house: House, _: Random) -> Done:
     return Done("FLUSHALL")
 
 
-def _step_clock(seconds: tuple[int, int]) -> Act:
-    def act(house: House, chance: Random) -> Done:
-        lasts, step = chance.uniform(3, 8), chance.randint(*seconds) * chance.choice((-1, 1))
-        if not house.clock.can_step:
-            return Done(f"skipped: {house.clock.missing}", struck=False)
-        if house.clock.offset_seconds:
-            return Done("the clock is stepped already", struck=False)
-        house.clock.step(step)
-        words = f"PostgreSQL's clock steps by {step:+d} s, and back after {lasts:.1f} s"
-        return Done(words, lasts, lambda: house.clock.step(0))
-
-    return act
-
-
 # -- connections ----------------------------------------------------------------------------------
 
 
@@ -276,7 +264,8 @@ KINDS: dict[str, tuple[Act, int]] = {
     "postgres_stalled": (_mode("postgres", "stall", "not a byte passes", (1, 7)), 1),
     "postgres_slow": (_mode("postgres", "delay", "each packet late", (3, 6)), 1),
     "postgres_answers_lost": (_mode("postgres", "deaf", "answers lost", (0.2, 1)), 2),
-    "postgres_clock_stepped": (_step_clock((5, 20)), 1),
+    "postgres_clock_stepped": (step_clock((5, 20)), 1),
+    "postgres_clock_stepped_an_hour": (step_clock((3_300, 3_900), at_once=True), 1),
     "valkey_restarted": (_restart_valkey, 1),
     "valkey_killed": (_kill_valkey, 1),
     "valkey_emptied": (_flush_valkey, 2),

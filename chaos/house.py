@@ -4,7 +4,6 @@ workers and relays.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -231,13 +230,6 @@ class House:
     def _run(self, name: str, words: list[str], **more: str) -> None:
         argv = [sys.executable, "-m", *words]
         self.supervisor.start(Process(name, argv, {**self.env, **more}))
-
-
-def is_stopped(pid: int) -> bool:
-    """Tell whether a process is stopped by SIGSTOP."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    return False
 
 
 def _through(url: str, port: int) -> str:

@@ -14,7 +14,8 @@ from sqlalchemy import func, select, text
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
-from chaos.house import House, is_stopped
+from chaos.house import House
+from chaos.processes import is_stopped
 from db.call_models import Call
 from db.models import Job
 

@@ -9,10 +9,11 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from base.clock import wait_until
+from chaos.processes import children_of, is_stopped
 from cli.embedded import EmbeddedServerError, EmbeddedServers
 from cli.server import is_alive
 from db.ring import connect
@@ -79,6 +80,27 @@ class KillableServer:
                 time.sleep(0.1)
             else:
                 return
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop every process of PostgreSQL (SIGSTOP) until the block ends; none if it is down."""
+        stopped: list[int] = []
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            # The main process first, so that it starts no other meanwhile.
+            main = int(self._pid_file.read_text().split()[0])
+            os.kill(main, signal.SIGSTOP)
+            stopped.append(main)
+            wait_until(lambda: is_stopped(main), limit_seconds=5, every_seconds=0.01)
+            for child in children_of(main):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGSTOP)
+                    stopped.append(child)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
         """Send the server's main process a signal that it does not die of."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import psycopg
 import pytest
 
 from base.clock import wait_until
-from chaos.clock import DatabaseClock
+from chaos.clock import SEEN_SECONDS, DatabaseClock
+from chaos.processes import is_stopped
 from chaos.servers import KillableServer
 from db.address import driver_url
 from tests.servers import server_folder
@@ -39,6 +42,34 @@ def test_clock_of_a_running_server_steps_and_returns():
                     assert wait_until(lambda step=step: is_off_by(step), limit_seconds=10)
         finally:
             server.stop()
+
+
+def test_clock_of_a_paused_server_steps_for_all_sessions_at_once():
+    with server_folder() as folder, contextlib.ExitStack() as opened:
+        clock = DatabaseClock(Path(folder) / "clock")
+        if not clock.can_step:
+            pytest.skip(clock.missing)
+        server = KillableServer(
+            Path(folder) / "postgres", postgres=True, environment=clock.environment()
+        )
+        server.start()
+        opened.callback(server.stop)
+        url = driver_url(server.url)
+        sessions = [opened.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(5)]
+
+        def minutes_off() -> list[int]:
+            rows = [one.execute("SELECT clock_timestamp()").fetchone() for one in sessions]
+            return [round((row[0] - datetime.now(UTC)).total_seconds() / 60) for row in rows]
+
+        assert minutes_off() == [0] * 5
+        backends = [one.info.backend_pid for one in sessions]
+        # When it is set while the server is paused, then the first look of each session is changed
+        for step in (3_600, 0, -3_600):
+            with server.paused():
+                assert wait_until(lambda: all(map(is_stopped, backends)), limit_seconds=10)
+                clock.step(step)
+                time.sleep(SEEN_SECONDS)
+            assert minutes_off() == [step // 60] * 5
 
 
 def test_clock_without_the_library_says_what_is_missing(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from base.enums import FreezeReason
 from chaos import drills
 from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
 from chaos.facts import Customer
-from chaos.house import is_stopped
+from chaos.processes import is_stopped
 from chaos.servers import KillableServer
 from cli.supervisor import Process, Supervisor
 from db.ring import connect
