@@ -7,6 +7,7 @@ is stepped, and the run says so.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 #: Where Debian's package faketime puts the library; the folder is named after the machine.
@@ -21,6 +22,8 @@ class DatabaseClock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.offset_seconds = 0
+        #: The machine's monotonic seconds of each step forward, and of each return from one back.
+        self.forward_at: list[float] = []
         found = sorted(Path("/").glob(_LIBRARIES[1:])) if sys.platform == "linux" else []
         self._library = found[0] if found else None
         #: Why the clock cannot be stepped; empty if it can.
@@ -46,6 +49,8 @@ class DatabaseClock:
 
     def step(self, offset_seconds: int) -> None:
         """Set the clock so far from the machine's own, from now on."""
+        if offset_seconds > self.offset_seconds:
+            self.forward_at.append(time.monotonic())
         # Replaced by a rename, so that PostgreSQL never reads a half-written file.
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset_seconds:+d}\n")

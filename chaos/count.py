@@ -13,6 +13,7 @@ from chaos.journal import Name
 from chaos.outgoing_count import outgoing
 from chaos.overlong_count import overlong
 from chaos.phone_count import phones
+from chaos.predial_count import predial
 from chaos.standing import standings
 from domain.verify import verify_ledger
 
@@ -24,7 +25,7 @@ def count_problems(facts: Facts) -> list[Problem]:
     """Compare everything and give what is wrong."""
     # What should be in each wallet is added up before the wallets are compared with it.
     reckoned = (_debits, _payments, _holds, phones, outgoing)
-    checks = (*reckoned, overlong, _webhooks, _jobs, _wallets, _ledgers, standings)
+    checks = (*reckoned, overlong, predial, _webhooks, _jobs, _wallets, _ledgers, standings)
     return [problem for check in checks for problem in check(facts)]
 
 

@@ -17,12 +17,14 @@ from domain.jobs import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION, stage
 
 #: What calls cost, and how they are led: they live for seconds, as the faults do.
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
-_CALL_TERMS = Terms(
-    step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20
-)
+CALL_TERMS = Terms(step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20)
 #: Of calls that ignore their maximum duration: the shortest that there is, and money for many.
 _OVERLONG_SECONDS = 10
 _OVERLONG_DOLLARS = "50.00"
+#: What a campaign may spend: the shortest hold for fifty contacts, and hundreds of short calls.
+_CAMPAIGN_DOLLARS = "0.30"
+#: The campaign's id at Vapi.
+CAMPAIGN_ID = "chaos-campaign"
 
 
 def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Customer]:
@@ -39,7 +41,7 @@ def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Custom
 def make_overlong(house: House, number: int) -> Customer:
     """Make the organization at which calls ring that ignore their maximum duration."""
     customer = _make_customer(house, number, poor=False)
-    terms = replace(_CALL_TERMS, max_duration_seconds=_OVERLONG_SECONDS)
+    terms = replace(CALL_TERMS, max_duration_seconds=_OVERLONG_SECONDS)
     house.do(
         lambda session, now: set_terms(
             session, customer.organization_id, terms, by="chaos", why="a drill", now=now
@@ -47,6 +49,25 @@ def make_overlong(house: House, number: int) -> Customer:
     )
     _subscribe(house, [customer])
     pay(house, customer, _OVERLONG_DOLLARS)
+    return customer
+
+
+def make_campaigner(house: House, number: int) -> Customer:
+    """Make the organization whose campaign dials contacts, out of a balance that stays fixed."""
+    customer = _make_customer(house, number, poor=False)
+    house.do(
+        lambda session, now: add_door(
+            session,
+            customer.organization_id,
+            DoorKind.CAMPAIGN,
+            CAMPAIGN_ID,
+            by="chaos",
+            why="a drill",
+            now=now,
+        )
+    )
+    _subscribe(house, [customer])
+    pay(house, customer, _CAMPAIGN_DOLLARS)
     return customer
 
 
@@ -121,7 +142,7 @@ def _open_phone(
     now: datetime,
 ) -> None:
     set_rate(session, organization_id, CALL_RATE, by="chaos", why="a drill", now=now)
-    set_terms(session, organization_id, _CALL_TERMS, by="chaos", why="a drill", now=now)
+    set_terms(session, organization_id, CALL_TERMS, by="chaos", why="a drill", now=now)
     add_door(
         session,
         organization_id,

@@ -7,7 +7,6 @@ comes, and is counted as lost. No other fault begins meanwhile; those that last 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,15 +23,13 @@ from base.outcomes import NotYet, OutcomeUnknown
 from chaos.done import Act, Done
 from chaos.facts import Customer, Problem
 from chaos.house import WORKERS, House
+from chaos.load import OVERLOADED, load_of_each_core
 from chaos.processes import is_stopped
 
 #: Seconds from the 2xx of a closing event until its wallet must be frozen. The goal on a quiet
 #: machine is 2 s, which the benchmarks measure. Here a worker that was just killed is still
 #: starting, and PostgreSQL may be stalled for 7 s.
 FROZEN_WITHIN_SECONDS = 60.0
-#: Processes that wait for each core (the load average) above which a late freeze is told and not
-#: counted: the machine has no time for the workers then.
-OVERLOADED = 5.0
 #: Seconds in which an ingress must take an event in; if none does, the drill is called off.
 _TAKEN_WITHIN_SECONDS = 20.0
 #: Seconds from the freeze to the event that opens again: PayPal tells whole seconds.
@@ -67,7 +64,7 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
             closings = [one for one in (_close(house, each) for each in customers) if one]
             late, seconds = _wait_until_frozen(house, closings, words, within_seconds)
         told = f"{', '.join(f'{one:.1f}' for one in seconds) or 'none'} s"
-        if late and _load_of_each_core() > OVERLOADED:
+        if late and load_of_each_core() > OVERLOADED:
             told += f"; {len(late)} are late, and not counted: the machine is overloaded"
             late = []
         # Also those whose event no ingress took in: it is sent again, and then opened.
@@ -81,11 +78,6 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
         )
 
     return act
-
-
-def _load_of_each_core() -> float:
-    """The load average of the last minute."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _open(house: House) -> list[Customer]:

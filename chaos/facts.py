@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -86,6 +86,10 @@ class Facts:
     calls: dict[str, dict[str, Any]]
     #: Of Vapi's messages that were answered 2xx, the newest: each a call's id and a type.
     accepted: set[tuple[str, str]]
+    #: The machine's monotonic seconds of each step forward of the database's clock.
+    clock_forward_at: Sequence[float] = ()
+    #: The highest load average of the run, for each core.
+    load_of_each_core: float = 0.0
     #: What each organization has come to: balance less what is owed, in micros.
     expected: dict[str, int] = field(default_factory=dict)
 
@@ -101,6 +105,9 @@ def read_facts(
     control: Callable[[str, str], Any],
     customers: list[Customer],
     story: Story,
+    *,
+    clock_forward_at: Sequence[float] = (),
+    load_of_each_core: float = 0.0,
 ) -> Iterator[Facts]:
     """This function will read what does not change any more. `control` asks the sandbox."""
     with psycopg.connect(driver_url(owner_url), autocommit=True) as owner:
@@ -121,6 +128,8 @@ def read_facts(
                 for one in control("GET", "/deliveries?provider=vapi")
                 if one["status_code"] is not None and 200 <= one["status_code"] < 300
             },
+            clock_forward_at,
+            load_of_each_core,
         )
 
 

@@ -209,7 +209,7 @@ class House:
     def start_processes(self) -> None:
         """This function will start ingresses, workers and relays, and wait until all work."""
         for name, port in zip(INGRESSES, self.ports, strict=True):
-            self._run(name, ["cli.main", "ingress"], PORT=str(port))
+            self._run(name, ["chaos.ingress"], PORT=str(port))
         for name, (queues, threads) in WORKERS.items():
             arguments = [part for queue in queues for part in ("--queue", queue)]
             module = [self.plan.worker_module] if self.plan.worker_module else []

@@ -1,12 +1,14 @@
 """What the traffic asked for and what it was answered: the record that the house is judged by.
 
-One line of JSON for each word, written at once, so that no death of a process loses one.
+One line of JSON for each word, with the machine's monotonic seconds, written at once, so that no
+death of a process loses one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +36,7 @@ class Journal:
 
     def _write(self, *words: str | int) -> None:
         # One call of the system a line: lines of several threads never mix.
-        os.write(self._file, json.dumps(words).encode() + b"\n")
+        os.write(self._file, json.dumps((*words, time.monotonic())).encode() + b"\n")
 
 
 @dataclass
@@ -44,6 +46,9 @@ class Wish:
     micros: int
     outcome: str | None = None
     unsure: int = 0
+    #: When it was first asked for and last answered, in the machine's monotonic seconds.
+    asked_at: float = 0.0
+    told_at: float = 0.0
 
 
 @dataclass
@@ -67,13 +72,13 @@ def read_journal(path: Path) -> Story:
     story = Story()
     with path.open() as lines:
         for line in lines:
-            word, what, organization_id, key, more = json.loads(line)
+            word, what, organization_id, key, more, at = json.loads(line)
             wishes = story.wishes.setdefault(what, {})
             name = (organization_id, key)
             if word == "asked":
-                wishes.setdefault(name, Wish(more))
+                wishes.setdefault(name, Wish(more, asked_at=at))
             elif word == "told":
-                wishes[name].outcome = more
+                wishes[name].outcome, wishes[name].told_at = more, at
             else:
                 wishes[name].unsure += 1
     return story

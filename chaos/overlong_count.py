@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chaos.facts import Facts, Problem
+from chaos.load import OVERLOADED
 from domain.calls.metering import OVERDUE_SECONDS
 
 #: Seconds in which the rounds of ending a call have reached Vapi, and then Twilio.
@@ -25,7 +26,8 @@ def overlong(facts: Facts) -> Iterator[Problem]:
         call = facts.calls[provider_call_id]
         due = call["longest_seconds"] + OVERDUE_SECONDS
         named = f"overlong {provider_call_id} of {organization_id}: talked {call['seconds']:.1f} s"
-        if call["seconds"] > due + _ROUNDS_SECONDS + _FAULTS_SECONDS:
+        is_late = call["seconds"] > due + _ROUNDS_SECONDS + _FAULTS_SECONDS
+        if is_late and facts.load_of_each_core <= OVERLOADED:
             yield Problem("lost", f"{named}, and had to end after {due:g} s", (provider_call_id,))
         told = (organization_id, calls.get(provider_call_id)) in alerts
         if call["seconds"] > due + _DIFFERENCE_SECONDS and not told:

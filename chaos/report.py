@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.facts import KINDS, Problem, pick_examples
+from chaos.load import load_of_each_core
 
 #: Problems shown of each kind, unless there are more subjects; all of them are counted.
 _SHOWN_MAX = 20
@@ -41,6 +42,8 @@ class Report:
     figures: dict[str, Any] = field(default_factory=dict)
     #: Of the closing events in drills: seconds from the 2xx to the freeze.
     closed_seconds: list[float] = field(default_factory=list)
+    #: The highest load average of the run, for each core.
+    load_of_each_core: float = 0.0
     #: The running log: what was done, and when.
     lines: list[str] = field(default_factory=list)
     #: Where the evidence of what went wrong was written.
@@ -51,6 +54,10 @@ class Report:
         """Print a line of the running log, with the time since the start."""
         self.lines.append(f"{time.monotonic() - self.began:6.1f} s  {words}")
         print(self.lines[-1], flush=True)  # noqa: T201
+
+    def note_load(self) -> None:
+        """Keep the machine's load if it is the highest so far."""
+        self.load_of_each_core = max(self.load_of_each_core, load_of_each_core())
 
     def count(self, kind: str) -> int:
         """This function will count the problems of one kind."""

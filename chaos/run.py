@@ -14,7 +14,7 @@ from sqlalchemy import text
 from base.clock import wait_until
 from chaos.child import Child, Words
 from chaos.count import count_problems
-from chaos.customers import make_customers, make_overlong
+from chaos.customers import CAMPAIGN_ID, make_campaigner, make_customers, make_overlong
 from chaos.endings import Endings
 from chaos.evidence import evidence_path, write_evidence
 from chaos.facts import Customer, Problem, cancelled, read_facts
@@ -53,19 +53,27 @@ def run(asked: Asked) -> Report:
     with House(plan_of(asked.sabotage), keep=asked.keep) as house:
         house.start_processes()
         customers = make_customers(house, _CUSTOMERS, drilled=_DRILLED)
-        overlong = make_overlong(house, len(customers))
-        customers.append(overlong)
+        customers.append(make_overlong(house, len(customers)))
+        customers.append(make_campaigner(house, len(customers)))
         wait_for_rest(house, asked.rest_seconds)
         for words in sabotage_database(house, asked.sabotage):
             report.say(f"sabotage: {words}")
-        traffic = _start_traffic(house, asked, customers, overlong)
+        traffic = _start_traffic(house, asked, customers)
         _break_things(house, traffic, report, asked)
         _calm_down(house, traffic, report, asked)
         stand_still(house, asked.rest_seconds)
         story = read_journal(house.journal)
         report.events = story.count
         report.asked = {what: len(wishes) for what, wishes in story.wishes.items()}
-        reading = read_facts(house.owner_url, house.database, house.control, customers, story)
+        reading = read_facts(
+            house.owner_url,
+            house.database,
+            house.control,
+            customers,
+            story,
+            clock_forward_at=house.clock.forward_at,
+            load_of_each_core=report.load_of_each_core,
+        )
         with reading as facts:
             report.problems += count_problems(facts)
             report.figures["subscriptions cancelled"] = cancelled(facts)
@@ -77,9 +85,8 @@ def run(asked: Asked) -> Report:
     return report
 
 
-def _start_traffic(
-    house: House, asked: Asked, customers: list[Customer], overlong: Customer
-) -> Child:
+def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Child:
+    *_, overlong, campaigner = customers
     return house.start_traffic(
         {
             "do": "build",
@@ -90,6 +97,8 @@ def _start_traffic(
                 _client(one, hot=number < _HOT) for number, one in enumerate(customers[:_CUSTOMERS])
             ],
             "overlong": _client(overlong),
+            "campaigner": _client(campaigner),
+            "campaign_id": CAMPAIGN_ID,
         }
     )
 
@@ -134,6 +143,7 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
 
 
 def _tell_progress(house: House, traffic: Child, report: Report) -> None:
+    report.note_load()
     told = traffic.ask(do="progress")
     report.say(
         f"-- {told['operations']} operations, {told['events']} events"
@@ -157,7 +167,9 @@ def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> No
             Problem("lost", f"{name} did not come back", (name,)) for name in house.away()
         ]
     report.say(f"at rest after {seconds:.1f} s; counting")
+    report.note_load()
     report.figures |= {
+        "load of each core, highest": round(report.load_of_each_core, 1),
         "operations asked for": told["operations"],
         "asked again in the calm": told["settled"],
         "webhooks": told["events"],
@@ -204,6 +216,9 @@ def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[st
     return {
         "calls that rang": len(story.of("phone")),
         "outgoing calls dialled": len(story.of("dial")),
+        "contacts asked about": len(story.of("predial")),
+        "contacts permitted": sum(one.outcome is not None for one in story.of("predial").values()),
+        "contacts dialled": len(story.of("campaign_dial")),
         "reports that contradicted": len(story.of("longer")) + len(story.of("denied")),
         "calls let in": calls[0],
         "calls that we ended": calls[1],

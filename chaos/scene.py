@@ -59,6 +59,9 @@ class Scene:
         self.clients = [Client(**one) for one in order["clients"]]
         #: Whom calls ring up that ignore their maximum duration; no other traffic is about it.
         self.overlong = Client(**order["overlong"]) if order.get("overlong") else None
+        #: Whose campaign asks whether it may dial contacts, and the campaign's id at Vapi.
+        self.campaigner = Client(**order["campaigner"]) if order.get("campaigner") else None
+        self.campaign_id = str(order.get("campaign_id", ""))
         self.journal = Journal(Path(order["journal"]))
         ringer = Ringer(order["redis_url"])
         self.database = Database(

@@ -11,7 +11,7 @@ from functools import partial
 
 from base.clock import wait_until
 from base.log import configure
-from chaos import changes, holds, outgoing, overlong, payments, phones, spending
+from chaos import changes, holds, outgoing, overlong, payments, phones, predial, spending
 from chaos.child import Words, serve_orders
 from chaos.scene import PATIENCE_SECONDS, Scene
 
@@ -20,7 +20,7 @@ def start_threads(scene: Scene) -> list[threading.Thread]:
     """This function will start every thread of the traffic."""
     threads = [
         threading.Thread(target=partial(_work, scene, name, work), name=name, daemon=True)
-        for part in (spending, holds, phones, overlong, outgoing, changes, payments)
+        for part in (spending, holds, phones, overlong, outgoing, predial, changes, payments)
         for name, work in part.threads(scene)
     ]
     for thread in threads:

@@ -19,6 +19,7 @@ from db.heartbeat import Heartbeat
 from db.inbox import InboxBatcher, Received
 from db.refusals import RefusalLog
 from db.ring import Ringer
+from domain.calls.permission import PERMISSION_SECONDS
 from domain.events import tell_differs, tell_too_large
 from ingress.answers import on_error, on_http_exception
 from ingress.api.door import AT_ONCE_MAX, ApiDoor
@@ -48,8 +49,10 @@ _CERTIFICATES_SECONDS = 3.0
 _LONGEST_SECONDS = 15.0
 
 
-def build_app(settings: Settings, providers: Providers) -> ASGIApp:
-    """This function will make the application.
+def build_app(
+    settings: Settings, providers: Providers, *, permission_seconds: float = PERMISSION_SECONDS
+) -> ASGIApp:
+    """Make the application; a campaign's permission to dial holds for `permission_seconds`.
 
     Raises: SettingsError when PayPal's webhook id is missing or wrong.
     """
@@ -75,7 +78,11 @@ def build_app(settings: Settings, providers: Providers) -> ASGIApp:
     doors = _doors(
         PayPalProof(settings, verifier),
         TwilioProof(settings, providers.twilio, database),
-        VapiProof(settings, CallAnswers(urgent, snapshot), _large_body_alert(database)),
+        VapiProof(
+            settings,
+            CallAnswers(urgent, snapshot, permission_seconds=permission_seconds),
+            _large_body_alert(database),
+        ),
         inbox=inbox,
         refusals=refusals,
         database=database,
@@ -168,10 +175,12 @@ def _routes(
     ]
 
 
-def serve(settings: Settings, providers: Providers) -> None:
-    """This function will serve until SIGTERM or SIGINT, and end what is in flight first."""
+def serve(
+    settings: Settings, providers: Providers, *, permission_seconds: float = PERMISSION_SECONDS
+) -> None:
+    """Serve until SIGTERM or SIGINT, and end what is in flight first. Parameters as build_app."""
     uvicorn.run(
-        build_app(settings, providers),
+        build_app(settings, providers, permission_seconds=permission_seconds),
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -43,11 +43,21 @@ _NO_ANSWER = (TooLate, NotYet, OutcomeUnknown)
 
 
 class CallAnswers:
-    """Answers the messages whose answer is used. `began` is when one arrived, monotonic."""
+    """Answers the messages whose answer is used. `began` is when one arrived, monotonic.
 
-    def __init__(self, urgent: Urgent, snapshot: Snapshot) -> None:
+    A permission to dial holds money for `permission_seconds`, unless it is used.
+    """
+
+    def __init__(
+        self,
+        urgent: Urgent,
+        snapshot: Snapshot,
+        *,
+        permission_seconds: float = permission.PERMISSION_SECONDS,
+    ) -> None:
         self._urgent = urgent
         self._snapshot = snapshot
+        self._permission_seconds = permission_seconds
 
     async def answer(self, message: VapiMessage, began: float) -> dict[str, Any]:
         """Answer a message; a question that another server decides gets a valid empty answer.
@@ -100,7 +110,9 @@ class CallAnswers:
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
         try:
             made = await self._urgent.run(
-                lambda session, now: permission.permit(session, ask, now),
+                lambda session, now: permission.permit(
+                    session, ask, now, permission_seconds=self._permission_seconds
+                ),
                 until=until,
                 undo=_withdraw,
             )

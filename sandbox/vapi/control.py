@@ -44,6 +44,8 @@ class NewCall(Asked):
     report: bool = True
     report_after_seconds: float = Field(0.1, ge=0)
     metadata: dict[str, Any] = Field(default_factory=dict)
+    #: The campaign that dials an outbound call.
+    campaign_id: str = ""
     #: A subaccount that carries the call, where its number has none.
     twilio_sid: str = ""
     #: As for the number's.
@@ -108,6 +110,8 @@ class VapiCallControl:
             asked.to,
             number,
         )
+        if asked.campaign_id:
+            call.shown["campaignId"] = asked.campaign_id
         call.behaviour = asked.behaviour.model_dump(exclude_unset=True)
         if not inbound:
             state.connect(call, state.assistants.get(asked.assistant_id), _overrides(asked))

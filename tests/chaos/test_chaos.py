@@ -50,7 +50,7 @@ def run_chaos(*arguments: str) -> tuple[int, list[int], str]:
 #: What the traffic's threads ask for every few seconds at least, however slow the machine is.
 SORTS = {
     "debit", "reserve", "extend", "commit", "release", "phone", "overlong", "book", "dial",
-    "webhook", "freeze",
+    "predial", "campaign_dial", "webhook", "freeze",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from chaos.journal import Story, Wish
 from chaos.overlong_count import overlong
 
 
-def problems(seconds: float, *, alerts: list[tuple[str, str]]) -> list[str]:
+def problems(seconds: float, *, alerts: list[tuple[str, str]], load: float = 5.0) -> list[str]:
     """The words of what is wrong with one call of at most 10 s that talked for so many seconds."""
 
     def rows(query: str) -> list[tuple[str, ...]]:
@@ -25,6 +25,7 @@ def problems(seconds: float, *, alerts: list[tuple[str, str]]) -> list[str]:
         subaccounts={},
         calls={"v1": {"seconds": seconds, "longest_seconds": 10}},
         accepted=set(),
+        load_of_each_core=load,
     )
     return [one.words.partition(", ")[2] for one in overlong(facts)]
 
@@ -43,3 +44,8 @@ def problems(seconds: float, *, alerts: list[tuple[str, str]]) -> list[str]:
 )
 def test_call_past_its_maximum_is_lost_when_late_or_not_told(seconds, alerts, expected):
     assert problems(seconds, alerts=alerts) == expected
+
+
+def test_late_call_is_not_counted_on_an_overloaded_machine():
+    assert problems(116.0, alerts=[("org", "c1")], load=5.1) == []
+    assert problems(116.0, alerts=[], load=5.1) == ["and no alert was raised"]

@@ -21,9 +21,9 @@ from tests.ingress.house import Ingress
 
 @pytest.fixture
 def start_ingress(sandbox):
-    """Starts an ingress with given settings; the sandbox delivers to the newest."""
+    """Start an ingress with given settings and limits; the sandbox delivers to the newest."""
     with contextlib.ExitStack() as stack:
-        yield lambda settings: stack.enter_context(_serving(settings, sandbox))
+        yield lambda settings, **limits: stack.enter_context(_serving(settings, sandbox, **limits))
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def backend(world, ingress, signer):
 
 
 @contextlib.contextmanager
-def _serving(settings, sandbox):
-    app = build_app(settings, registry.build(settings))
+def _serving(settings, sandbox, **limits):
+    app = build_app(settings, registry.build(settings), **limits)
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, http=BoundedProtocol

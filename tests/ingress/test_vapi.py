@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from db.models import Alert, InboxEvent, Job
+from db.models import Alert, CallHold, InboxEvent, Job
 from domain import operators
 from domain.calls.doors import DoorKind, add_door
 from tests.ingress.callers import send, vapi_headers
@@ -215,6 +215,18 @@ def test_a_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
         )
     )
     assert send(ingress, predial(caller)).json() == {"eligible": False}
+
+
+def test_permission_holds_for_as_long_as_the_ingress_was_given(caller, start_ingress, settings):
+    ingress = start_ingress(settings, permission_seconds=7.0)
+    caller.world.do(
+        lambda session, now: add_door(
+            session, caller.id, DoorKind.CAMPAIGN, "campaign-1", by="me", why="test", now=now
+        )
+    )
+    assert send(ingress, predial(caller)).json() == {"eligible": True}
+    (hold,) = caller.world.read(CallHold)
+    assert (hold.expires_at - hold.created_at).total_seconds() == 7.0
 
 
 @pytest.mark.skipif(not OF_VAPI.is_dir(), reason="the samples are not here")

@@ -56,6 +56,13 @@ def test_a_call_lives_until_its_control_address_ends_it(house, listener, told, r
     assert shown["seconds"] == shown["ended"] - shown["began"]
 
 
+def test_call_of_a_campaign_bears_its_id(house, listener):
+    call = start_call(house, campaign_id="campaign-1", talk_seconds=0)
+    assert read_call(house, call)["campaignId"] == "campaign-1"
+    (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
+    assert report["call"]["campaignId"] == "campaign-1"
+
+
 def test_what_is_said_goes_on_while_the_call_does(house, listener):
     call = start_call(house)
     wait_for_status(house, call, "in-progress")

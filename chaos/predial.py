@@ -1,0 +1,133 @@
+"""A campaign at Vapi that asks whether it may dial its contacts, and dials those that it may.
+
+Many contacts are asked about at once, more than the balance pays for. Some questions come twice,
+and some permissions are never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+from chaos.scene import Client, Scene
+
+#: Contacts that are asked about at the same instant.
+_AT_ONCE = 12
+#: Contacts of the first round, for more than the balance pays for, and of each later one.
+_FIRST_CONTACTS = 60
+_CONTACTS = 25
+#: Seconds between two rounds.
+_EVERY_SECONDS = (2.0, 5.0)
+#: How many are asked about twice at once, and how many again before they are dialled.
+_TWICE_SHARE = 0.15
+_AGAIN_SHARE = 0.15
+#: How many permissions are never used, and how many contacts do not answer.
+_UNUSED_SHARE = 0.2
+_UNANSWERED_SHARE = 0.2
+_TALK_SECONDS = (0.2, 1.5)
+#: How many of a call's messages are lost, and how many of its reports come twice.
+_LOST_SHARE = 0.1
+_DOUBLED_SHARE = 0.2
+#: Each contact has its own last four digits, by which a call is found to be the permitted one.
+_NUMBERS = 10_000
+
+
+@dataclass(frozen=True)
+class _Contact:
+    """One contact of the campaign, and what is drawn for it."""
+
+    client: Client
+    campaign_id: str
+    id: str
+    number: str
+    copies: int
+    is_asked_again: bool
+    is_dialled: bool
+    answers: bool
+    talk_seconds: float
+    doubles: bool
+
+
+def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Give the thread's name, and what it does until it is stopped."""
+    if scene.with_holds and scene.campaigner is not None:
+        yield "campaign", partial(_run, scene, scene.campaigner)
+
+
+def _run(scene: Scene, client: Client) -> None:
+    chance = scene.chance("campaign")
+    count, first = _FIRST_CONTACTS, 0
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while not scene.stopping.is_set():
+            contacts = [
+                _draw(client, scene.campaign_id, chance, first + place) for place in range(count)
+            ]
+            asked = zip(contacts, pool.map(partial(_ask, scene), contacts), strict=True)
+            permitted = [one for one, is_eligible in asked if is_eligible and one.is_dialled]
+            # All are permitted before one is dialled: as many as the balance pays for.
+            list(pool.map(partial(_dial, scene), permitted))
+            count, first = _CONTACTS, first + count
+            scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
+
+
+def _draw(client: Client, campaign_id: str, chance: Random, number: int) -> _Contact:
+    return _Contact(
+        client,
+        campaign_id,
+        id=f"contact-{number:05d}",
+        number=f"+1500666{number % _NUMBERS:04d}",
+        copies=2 if chance.random() < _TWICE_SHARE else 1,
+        is_asked_again=chance.random() < _AGAIN_SHARE,
+        is_dialled=chance.random() >= _UNUSED_SHARE,
+        answers=chance.random() >= _UNANSWERED_SHARE,
+        talk_seconds=chance.uniform(*_TALK_SECONDS),
+        doubles=chance.random() < _DOUBLED_SHARE,
+    )
+
+
+def _ask(scene: Scene, contact: _Contact) -> bool:
+    """Ask whether the contact may be dialled; without a valid answer it may not."""
+    body = {
+        "type": "campaign.predial",
+        "fields": {
+            "campaignId": contact.campaign_id,
+            "contact": {"id": contact.id, "number": contact.number},
+        },
+        "copies": contact.copies,
+    }
+    name = (contact.client.organization_id, contact.id)
+    scene.journal.asked("predial", *name)
+    scene.asked += 1
+    is_eligible = False
+    for _ in range(2 if contact.is_asked_again else 1):
+        sent: list[dict[str, Any]] = scene.post.control("POST", "/vapi/messages", body)
+        if not is_eligible and any(one["eligible"] for one in sent):
+            is_eligible = True
+            scene.journal.told("predial", *name, "eligible")
+    return is_eligible
+
+
+def _dial(scene: Scene, contact: _Contact) -> None:
+    asked = {
+        "direction": "outbound",
+        "to": contact.number,
+        "number_id": contact.client.number_id,
+        "campaign_id": contact.campaign_id,
+        "queued_seconds": 0,
+        "ring_seconds": 0.1,
+        "answered": contact.answers,
+        "talk_seconds": contact.talk_seconds,
+        "report_after_seconds": 0.1,
+        "behaviour": {"double_reports": contact.doubles, "lose_probability": _LOST_SHARE},
+    }
+    organization_id = contact.client.organization_id
+    scene.journal.asked("campaign_dial", organization_id, contact.id)
+    call_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
+    scene.journal.told("campaign_dial", organization_id, contact.id, call_id)
+    # Its duration is charged as that of any other call.
+    scene.journal.asked("phone", organization_id, call_id)
+    scene.asked += 1

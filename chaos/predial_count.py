@@ -1,0 +1,83 @@
+"""The count of a campaign: at no moment are more contacts permitted than its balance pays for.
+
+Each permitted contact counts from its answer until its call has ended. One that was not dialled, or
+whose call did not take the permission over, counts until the permission may have expired at the
+earliest. A step forward of the database's clock expires permissions early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+from chaos.customers import CALL_RATE, CALL_TERMS
+from chaos.facts import Facts, Problem
+from chaos.ingress import PERMISSION_SECONDS
+from chaos.phone_count import talked_ms
+from domain.calls.metering import seconds_to_end_in_time
+
+#: The least that is held for a contact: the shortest call that is let begin.
+HOLD_MICROS = CALL_RATE.cost_micros(1000 * seconds_to_end_in_time(CALL_TERMS))
+
+
+@dataclass(frozen=True)
+class _Permitted:
+    """One permitted contact: from when to when its hold must be open, and what is charged then."""
+
+    contact_id: str
+    since: float
+    until: float
+    charged_micros: int
+
+
+def predial(facts: Facts) -> Iterator[Problem]:
+    """Compare, at each moment, the permitted contacts with what the balance can pay."""
+    by_organization: dict[str, list[_Permitted]] = {}
+    for organization_id, one in _permitted(facts):
+        by_organization.setdefault(organization_id, []).append(one)
+    for organization_id, contacts in by_organization.items():
+        paid = sum(
+            int(Decimal(capture["amount"]["value"]) * 1_000_000)
+            for capture in facts.captures
+            if capture["custom_id"] == organization_id
+        )
+        for now in contacts:
+            held = sum(one.since <= now.since < one.until for one in contacts)
+            charged = sum(one.charged_micros for one in contacts if one.until <= now.since)
+            if held * HOLD_MICROS + charged > paid:
+                words = (
+                    f"campaign of {organization_id}: {held} contacts were permitted when"
+                    f" {now.contact_id} was, and {paid - charged} micros were left for them"
+                )
+                yield Problem("doubled", words, (now.contact_id,))
+
+
+def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
+    taken_over = {
+        provider_call_id
+        for (provider_call_id,) in facts.rows(
+            "SELECT provider_call_id FROM calls"
+            " WHERE contact_id IS NOT NULL AND provider_call_id IS NOT NULL"
+        )
+    }
+    dialled = facts.story.of("campaign_dial")
+    for name, wish in facts.story.of("predial").items():
+        if wish.outcome != "eligible":
+            continue
+        dial = dialled.get(name)
+        call = facts.calls[dial.outcome] if dial is not None and dial.outcome else None
+        if call is not None and dial is not None and dial.outcome in taken_over:
+            charged = min(HOLD_MICROS, CALL_RATE.cost_micros(talked_ms(call["call"])))
+            until = float("inf") if call["ended"] is None else call["ended"]
+        else:
+            charged, until = 0, _earliest_expiry(facts, wish.asked_at)
+            if call is not None and call["ended"] is not None:
+                until = min(until, call["ended"])
+        yield name[0], _Permitted(name[1], wish.told_at, until, charged)
+
+
+def _earliest_expiry(facts: Facts, asked_at: float) -> float:
+    """Return the earliest moment at which a permission that was asked for then may expire."""
+    steps = [at for at in facts.clock_forward_at if at >= asked_at]
+    return min([asked_at + PERMISSION_SECONDS, *steps])
