@@ -11,10 +11,10 @@ from typing import Any
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0015"
+down_revision = "0014"
 
-_SQL = Path(__file__).parent.parent / "sql" / "0013_hold_shift.sql"
+_SQL = Path(__file__).parent.parent / "sql" / "0015_hold_shift.sql"
 
 
 def upgrade() -> None:
