@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -73,22 +73,24 @@ def _lead(scene: Scene, name: str) -> None:
 
 
 def _expire(scene: Scene) -> None:
-    def work(session: Session) -> None:
-        now = clock(session)
-        found: dict[str, list[str]] = {}
-        for one in holds.expired_candidates(session, now, _EXPIRED_MAX):
-            # The holds of real calls are the product's to give back: it asks Vapi first.
-            if not one.call_id.startswith(_CALLER):
-                continue
-            found.setdefault(one.organization_id, []).append(one.call_id)
-        for organization_id in sorted(found):
-            holds.expire(session, organization_id, call_ids=found[organization_id], now=now)
-
     while not scene.stopping.wait(0.5):
         try:
-            scene.database.run(work)
+            scene.database.run(lambda session: expire_own(session, clock(session)))
         except UNANSWERED:
             continue  # What is still there is found again.
+
+
+def expire_own(session: Session, now: datetime) -> None:
+    """Expire the holds of this traffic's calls that are over at `now`.
+
+    The holds of real calls are the product's to give back: it asks Vapi first.
+    """
+    found: dict[str, list[str]] = {}
+    for one in holds.expired_candidates(session, now, _EXPIRED_MAX):
+        if one.call_id.startswith(_CALLER):
+            found.setdefault(one.organization_id, []).append(one.call_id)
+    for organization_id in sorted(found):
+        holds.expire(session, organization_id, call_ids=found[organization_id], now=now)
 
 
 def _reserve(scene: Scene, seconds: int, wishes: Sequence[Wish]) -> list[str]:
