@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from base.clock import wait_until
 from base.outcomes import Refused
 from chaos.phone_count import talked_ms
+from chaos.reports import read_record, send_report, wait_for_end
 from chaos.scene import UNANSWERED, Client, Scene, Wish
 from db.engine import clock
 from domain.calls import committing, reserving
@@ -138,7 +139,7 @@ def _lead(scene: Scene, call: Outgoing) -> None:
     if not is_reserved:
         # The backend let it go on: its report is all that tells of it, and is sent until it is
         # taken in.
-        _report(scene, call, {})
+        send_report(scene, call.vapi_id, {})
         return
     time.sleep(call.commit_seconds)
     if call.way == "late" and call.pairs_by != "talking":
@@ -193,20 +194,9 @@ def _end(scene: Scene, call: Outgoing) -> None:
         talked = _wait_until_known(scene, call, "status = 'in_progress'")
         time.sleep(call.talk_seconds)
         scene.post.control("POST", f"/vapi/calls/{call.vapi_id}/end", {})
-    wait_until(
-        lambda: _record(scene, call)["status"] == "ended",
-        limit_seconds=3 * _LONGEST_SECONDS,
-        every_seconds=_POLL_SECONDS,
-    )
+    call.record = wait_for_end(scene, call.vapi_id, 3 * _LONGEST_SECONDS)
     if talked:
         _contradict(scene, call, "denied", _denied(call))
-
-
-def _record(scene: Scene, call: Outgoing) -> dict[str, Any]:
-    answer = scene.post.http.get(f"/vapi/calls/{call.vapi_id}")
-    answer.raise_for_status()
-    call.record = answer.json()["call"]
-    return call.record
 
 
 # -- what the backend asks for --------------------------------------------------------------------
@@ -253,7 +243,9 @@ def _commit(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
 def _give_back(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
     """Commit nothing for a reservation that was refused, landed all the same, and not dialled."""
     if call.vapi_id:
-        return [_commit_once(scene, call, talked_ms(_record(scene, call)), call.vapi_id)]
+        return [
+            _commit_once(scene, call, talked_ms(read_record(scene, call.vapi_id)), call.vapi_id)
+        ]
     return [_commit_once(scene, call, 0, None)]
 
 
@@ -282,19 +274,8 @@ def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | 
 def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any]) -> None:
     organization_id, call_id, _ = call.wish
     scene.journal.asked(what, organization_id, call_id)
-    if _report(scene, call, fields):
+    if send_report(scene, call.vapi_id, fields):
         scene.journal.told(what, organization_id, call_id, "OK")
-
-
-def _report(scene: Scene, call: Outgoing, fields: dict[str, Any]) -> bool:
-    """Have Vapi send a report of the call until it is taken in."""
-    body = {"type": "end-of-call-report", "call_id": call.vapi_id, "fields": fields}
-    while not scene.patience_is_over:
-        (sent,) = scene.post.control("POST", "/vapi/messages", body)
-        if sent["status_code"] is not None and 200 <= sent["status_code"] < 300:
-            return True
-        time.sleep(_POLL_SECONDS)
-    return False
 
 
 def _longer(call: Outgoing) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from chaos.reports import send_report, wait_for_end
 from chaos.scene import Client, Scene
 
 #: Contacts that are asked about at the same instant.
@@ -29,6 +30,7 @@ _AGAIN_SHARE = 0.15
 _UNUSED_SHARE = 0.2
 _UNANSWERED_SHARE = 0.2
 _TALK_SECONDS = (0.2, 1.5)
+_END_WITHIN_SECONDS = 60.0
 #: How many of a call's messages are lost, and how many of its reports come twice.
 _LOST_SHARE = 0.1
 _DOUBLED_SHARE = 0.2
@@ -69,7 +71,7 @@ def _run(scene: Scene, client: Client) -> None:
             asked = zip(contacts, pool.map(partial(_ask, scene), contacts), strict=True)
             permitted = [one for one, is_eligible in asked if is_eligible and one.is_dialled]
             # All are permitted before one is dialled: as many as the balance pays for.
-            list(pool.map(partial(_dial, scene), permitted))
+            list(pool.map(partial(_lead, scene), permitted))
             count, first = _CONTACTS, first + count
             scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
 
@@ -111,7 +113,14 @@ def _ask(scene: Scene, contact: _Contact) -> bool:
     return is_eligible
 
 
-def _dial(scene: Scene, contact: _Contact) -> None:
+def _lead(scene: Scene, contact: _Contact) -> None:
+    """Dial the contact, and have the report of its call sent until it is taken in."""
+    call_id = _dial(scene, contact)
+    wait_for_end(scene, call_id, _END_WITHIN_SECONDS)
+    send_report(scene, call_id, {})
+
+
+def _dial(scene: Scene, contact: _Contact) -> str:
     asked = {
         "direction": "outbound",
         "to": contact.number,
@@ -126,8 +135,9 @@ def _dial(scene: Scene, contact: _Contact) -> None:
     }
     organization_id = contact.client.organization_id
     scene.journal.asked("campaign_dial", organization_id, contact.id)
-    call_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
+    call_id: str = scene.post.control("POST", "/vapi/calls", asked)["id"]
     scene.journal.told("campaign_dial", organization_id, contact.id, call_id)
     # Its duration is charged as that of any other call.
     scene.journal.asked("phone", organization_id, call_id)
     scene.asked += 1
+    return call_id

@@ -1,0 +1,46 @@
+"""Reports of calls that ended at the sandbox's Vapi, sent until the product has taken them in.
+
+Vapi is configured to send a report again that was not answered 2xx (a backoffPlan). Without that,
+nothing would tell of a call whose messages were all lost, unless the product knew its id before.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from base.clock import wait_until
+from chaos.scene import Scene
+
+_POLL_SECONDS = 0.4
+
+
+def wait_for_end(scene: Scene, vapi_id: str, limit_seconds: float) -> dict[str, Any]:
+    """Wait until a call has ended; return Vapi's record of it, as the sandbox shows it."""
+    record: dict[str, Any] = {}
+
+    def ended() -> bool:
+        record.update(read_record(scene, vapi_id))
+        return bool(record["status"] == "ended")
+
+    wait_until(ended, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS)
+    return record
+
+
+def read_record(scene: Scene, vapi_id: str) -> dict[str, Any]:
+    """Return Vapi's record of a call, as the sandbox shows it."""
+    answer = scene.post.http.get(f"/vapi/calls/{vapi_id}")
+    answer.raise_for_status()
+    record: dict[str, Any] = answer.json()["call"]
+    return record
+
+
+def send_report(scene: Scene, vapi_id: str, fields: dict[str, Any]) -> bool:
+    """Have Vapi send a report of an ended call until it is taken in; False when given up."""
+    body = {"type": "end-of-call-report", "call_id": vapi_id, "fields": fields}
+    while not scene.patience_is_over:
+        (sent,) = scene.post.control("POST", "/vapi/messages", body)
+        if sent["status_code"] is not None and 200 <= sent["status_code"] < 300:
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
