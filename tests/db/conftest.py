@@ -30,6 +30,16 @@ def empty_url(servers: ServerUrls) -> Iterator[str]:
 
 
 @pytest.fixture
+def migrated_url(servers: ServerUrls, template: str) -> Iterator[str]:
+    """The owner's address of a fresh database at the newest revision."""
+    name = f"holdfast_migrated_{secrets.token_hex(4)}"
+    with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        yield with_database(servers.owner_url, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
 def emptied(shared):
     """The shared database with no jobs and no events, for tests that count all rows."""
     shared.run(lambda s: [s.execute(text(f"DELETE FROM {table}")) for table in _COUNTED])

@@ -64,37 +64,35 @@ def contents(url):
 
 
 @pytest.fixture
-def with_money(empty_url, template):
+def with_money(migrated_url):
     """A database at the newest revision with a wallet of 5.00 USD and a rate."""
-    migrate(empty_url)
-    database = Database(derive_app_url(empty_url, PASSWORD), name="test", pool_size=1)
+    database = Database(derive_app_url(migrated_url, PASSWORD), name="test", pool_size=1)
     organization_id = make_organization(database, micros=5_000_000)
     database.close()
-    with psycopg.connect(driver_url(empty_url)) as connection:
+    with psycopg.connect(driver_url(migrated_url)) as connection:
         connection.execute(
             "INSERT INTO call_rates (organization_id, route, micros_per_minute, increment_seconds,"
             " minimum_micros, set_by, set_why, set_at)"
             " VALUES (%s, 'default', 600000, 60, 0, 'test', 'test', now())",
             [organization_id],
         )
-    return empty_url
+    return migrated_url
 
 
-@pytest.mark.parametrize("revision", ["base", *REVISIONS[:-1]])
-def test_downgrade_gives_the_schema_of_the_revision(empty_url, revision):
-    # Given the revision as an upgrade makes it
-    if revision != "base":
-        migrate(empty_url, revision)
-    made = full_schema(empty_url)
-    # When the database goes to the newest revision and back
-    migrate(empty_url)
-    newest = full_schema(empty_url)
-    assert migrate(empty_url, revision) == revision
-    # Then it is the same, and can go forward again
-    assert full_schema(empty_url) == made
-    assert revision_of(empty_url) == revision
+def test_downgrade_gives_the_schema_of_each_revision(empty_url):
+    # Given each revision as an upgrade makes it
+    made = {"base": full_schema(empty_url)}
+    for revision in REVISIONS:
+        assert migrate(empty_url, revision) == revision
+        made[revision] = full_schema(empty_url)
+    # When the database goes back step by step, then it is the same at each
+    for revision in ["base", *REVISIONS[:-1]][::-1]:
+        assert migrate(empty_url, revision) == revision
+        assert full_schema(empty_url) == made[revision], revision
+        assert revision_of(empty_url) == revision
+    # And it can go forward again
     assert migrate(empty_url) == REVISIONS[-1]
-    assert full_schema(empty_url) == newest
+    assert full_schema(empty_url) == made[REVISIONS[-1]]
 
 
 def test_migrate_to_a_later_revision_goes_forward(empty_url):
@@ -141,7 +139,7 @@ def test_destroy_is_refused_when_it_names_another_database(with_money):
 
 
 @pytest.fixture
-def one_more(monkeypatch, tmp_path, empty_url, template):
+def one_more(monkeypatch, tmp_path, migrated_url):
     """Adds a revision to those of the product, with the given SQL forward and back."""
     folder = tmp_path / "migrations"
     shutil.copytree(db.migrate.SCRIPTS, folder)
@@ -154,11 +152,11 @@ def one_more(monkeypatch, tmp_path, empty_url, template):
             f"def downgrade():\n    op.execute({back!r})\n"
         )
         monkeypatch.setattr(db.migrate, "SCRIPTS", folder)
-        assert migrate(empty_url) == "9999"
-        database = Database(derive_app_url(empty_url, PASSWORD), name="test", pool_size=1)
+        assert migrate(migrated_url) == "9999"
+        database = Database(derive_app_url(migrated_url, PASSWORD), name="test", pool_size=1)
         make_organization(database)
         database.close()
-        return empty_url
+        return migrated_url
 
     return add
 
@@ -218,14 +216,13 @@ def test_downgrade_keeps_writers_out_between_count_and_drop(with_money, monkeypa
     assert tried == ["kept out"]
 
 
-def test_rows_of_running_processes_keep_no_one_from_going_back(empty_url):
-    migrate(empty_url)
-    with psycopg.connect(driver_url(empty_url)) as connection:
+def test_rows_of_running_processes_keep_no_one_from_going_back(migrated_url):
+    with psycopg.connect(driver_url(migrated_url)) as connection:
         connection.execute(
             "INSERT INTO processes (id, kind, name, started_at, seen_at)"
             " VALUES ('prc_1', 'relay', 'host:1', now(), now())"
         )
-    assert migrate(empty_url, "0002") == "0002"
+    assert migrate(migrated_url, "0002") == "0002"
 
 
 def test_merged_reservation_is_priced_when_the_database_goes_back(with_money):
