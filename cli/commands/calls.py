@@ -198,7 +198,7 @@ def _meant(session: Session, call_id: str, org: str | None) -> Call:
 
 def _line(call: Call, now: datetime) -> dict[str, Any]:
     began = call.metered_from
-    talked = call.duration_ms // 1000 if call.duration_ms is not None else None
+    talked = call.duration_ms / 1000 if call.duration_ms is not None else None
     if talked is None and began is not None and call.ended_seen_at is None:
         talked = int((now - began).total_seconds())
     return {

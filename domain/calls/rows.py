@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, EndCause
+from base.enums import CallDirection, CallStatus, EndCause
 from base.outcomes import Refused
 from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
@@ -22,6 +22,10 @@ HOLD_GRACE_SECONDS = 900
 BEGIN_LOOK_SECONDS = 30
 #: Those in which somebody talks.
 TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
+#: Those before the provider reports that the call was connected.
+_NOT_CONNECTED = (CallStatus.ADMITTED, CallStatus.QUEUED, CallStatus.RINGING)
+#: Shown in the place of these once the call's account is closed.
+SETTLED = "settled"
 _DETAIL_LENGTH_MAX = 500
 #: Closed without a word of what it cost: a later word of that is still taken.
 _CLOSED_UNPRICED = ("expiry", "withdrawn")
@@ -127,9 +131,23 @@ def end_code(call: Call) -> str | None:
 
 
 def shown_status(call: Call) -> str:
-    """Return a call's status as people see it: refused, if nobody ever talked, before all else."""
-    never_begun = call.settled_by in NEVER_BEGUN
-    return CallStatus.REFUSED if call.refusal and never_begun else call.status
+    """Return a call's status as people see it.
+
+    A refused call is `refused` if nobody ever talked. A call whose account is closed before the
+    provider reported that it was connected is `settled`: nothing more is expected of it.
+    """
+    if call.refusal and call.settled_by in NEVER_BEGUN:
+        return CallStatus.REFUSED
+    if call.settled_at is not None and call.status in _NOT_CONNECTED:
+        return SETTLED
+    return call.status
+
+
+def parties(call: Call) -> tuple[str | None, str | None]:
+    """Return who calls and who is called, as last digits; None where it is not known."""
+    if call.direction == CallDirection.OUTBOUND:
+        return call.our_party, call.their_party
+    return call.their_party, call.our_party
 
 
 def is_permission(call: Call) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from base.money import text_from_micros
 from db.call_models import Call
 from domain.calls import reading
-from domain.calls.rows import CallNotFound, end_code, shown_status
+from domain.calls.rows import CallNotFound, end_code, parties, shown_status
 from ingress.answers import Refusal
 from ingress.api.door import Asked
 from ingress.api.fields import Fields
@@ -63,6 +63,7 @@ def read_costs(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
 
 
 def _shown(call: Call) -> dict[str, Any]:
+    from_party, to_party = parties(call)
     return {
         "callId": call.id,
         "vapiCallId": call.provider_call_id,
@@ -71,8 +72,8 @@ def _shown(call: Call) -> dict[str, Any]:
         "direction": call.direction,
         "status": shown_status(call),
         "refusal": call.refusal,
-        "from": call.their_party,
-        "to": call.our_party,
+        "from": from_party,
+        "to": to_party,
         "startedAt": _instant(call.started_at),
         "endedAt": _instant(call.ended_at or call.ended_seen_at),
         "endedReason": call.ended_reason,

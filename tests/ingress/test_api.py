@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from base.clock import wait_until
+from db.call_models import Call
 from domain import operators
 from ingress.api.door import ApiDoor
 from ingress.api.openapi import document
@@ -253,3 +255,20 @@ def test_a_call_that_its_provider_says_is_talking_is_not_settled_by_the_backend(
     assert is_problem(answer, 409, "CALL_IN_PROGRESS")
     (call,) = backend.caller.calls()
     assert (call.settled_at, call.tick_at is not None) == (None, True)
+
+
+@pytest.mark.parametrize("ours", [None, "…0123"])
+def test_an_outgoing_call_shows_who_calls_whom(backend, ours):
+    # Given a call that was reserved for a number, and perhaps dialled from one of ours
+    backend.reserve("test-1", vapiCallId="vapi-1", to="+15005550155")
+    backend.caller.world.do(
+        lambda session, _: session.execute(
+            update(Call).where(Call.id == "test-1").values(our_party=ours)
+        )
+    )
+    # When its company settles it before it was connected
+    assert backend.post(COMMIT, callId="test-1", durationSeconds=30).status_code == 200
+    # Then it goes from our number to the other, and nothing more is expected of it
+    call = backend.get("/api/calls/test-1").json()
+    assert (call["direction"], call["status"]) == ("outbound", "settled")
+    assert (call["from"], call["to"]) == (ours, "…0155")

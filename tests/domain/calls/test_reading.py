@@ -11,7 +11,7 @@ from base.enums import CallStatus, EndCause
 from db.call_models import Call
 from domain.calls import admission, reading, watch
 from domain.calls.reading import CallNotUnique, UnboundedList, find_call, list_calls
-from domain.calls.rows import CallNotFound
+from domain.calls.rows import CallNotFound, parties
 from tests.domain.calls.calls_by_hand import CENT, Line, after
 from tests.domain.support import T0
 
@@ -272,3 +272,9 @@ def test_the_times_of_an_ending_are_told_in_milliseconds():
 
 def test_one_that_ended_by_itself_has_none():
     assert reading.ending_ms(Call(ended_seen_at=T0)) == (None, None)
+
+
+def test_the_caller_comes_first_whoever_called():
+    for direction, told in (("inbound", ("…0006", "…0099")), ("outbound", ("…0099", "…0006"))):
+        call = Call(direction=direction, their_party="…0006", our_party="…0099")
+        assert parties(call) == told
