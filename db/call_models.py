@@ -33,6 +33,7 @@ class Call(Base):
     origin: Mapped[str | None]
     pairing_token: Mapped[str | None]
     merged_into: Mapped[str | None]
+    withheld_for: Mapped[str | None]
     fail_open: Mapped[bool] = mapped_column(default=False)
     currency: Mapped[str]
     micros_per_minute: Mapped[int] = mapped_column(BigInteger)

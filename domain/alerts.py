@@ -86,6 +86,9 @@ class AlertKind(StrEnum):
     SUBACCOUNT_UNUSABLE = "subaccount_unusable"
     #: A call (the subject) was charged twice, under a reservation and as one that did not ask us.
     CALL_CHARGED_TWICE = "call_charged_twice"
+    #: A charged reservation (the subject) may be one of several calls: one of them waits for it,
+    #: and the others were charged. Cleared when the reservation is paired.
+    CALL_AMBIGUOUS = "call_ambiguous"
     #: An organization reserved a call (the provider's id is the subject) that is another's, by its
     #: number or its assistant.
     CALL_FOREIGN = "call_foreign"

@@ -231,6 +231,7 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
         **_line(call, now),
         "vapi": call.provider_call_id,
         "also": ", ".join(seen.merged) or None,
+        "withheld for": None if call.settled_at else call.withheld_for,
         "twilio": call.twilio_call_sid,
         "appointment": call.appointment_id,
         "our number": call.our_party,

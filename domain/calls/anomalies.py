@@ -49,6 +49,19 @@ def tell_waived(session: Session, call: Call, waived_micros: int, now: datetime)
     )
 
 
+def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
+    """Alert a person that nobody and nothing else can tell what a call cost, or may charge it."""
+    raise_alert(
+        session,
+        AlertKind.CALL_UNSETTLED,
+        call.organization_id,
+        call.id,
+        severity=Severity.CRITICAL,
+        details={"why": why, "provider_call": call.provider_call_id},
+        now=now,
+    )
+
+
 def clear_unanswered(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
     """Clear the alerts that the provider's answer about a call settles."""
     for kind in (AlertKind.HOLD_UNANSWERED, AlertKind.CALL_STATUS_UNKNOWN):

@@ -33,6 +33,7 @@ from domain.calls.rows import (
     resolve_merged,
     stage_for,
 )
+from domain.calls.withholding import end_withholding
 from domain.jobs import LOOK_AT_CALL
 
 
@@ -65,6 +66,7 @@ def pair(session: Session, reservation: Call, provider_call_id: str, now: dateti
         call.provider_call_id = provider_call_id
         session.flush()
         note(session, call, "paired", now, provider_call_id)
+        end_withholding(session, call, now)
         return call
     if not may_merge(session, reservation, adopted):
         raise PairedOtherwise(reservation.id, provider_call_id)
@@ -73,6 +75,7 @@ def pair(session: Session, reservation: Call, provider_call_id: str, now: dateti
         _tell_charged_twice(session, reservation, adopted, now)
         return reservation
     _merge(session, reservation, locked, now)
+    end_withholding(session, reservation, now)
     return locked
 
 
@@ -167,7 +170,7 @@ def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetim
     adopted.settled_at = reservation.settled_at
     # An operator's settlement would mean that the call is over and need not be ended.
     adopted.settled_by = "api" if is_talking else reservation.settled_by
-    adopted.tick_at = None
+    adopted.tick_at = adopted.withheld_for = None
     session.flush()
     note(session, adopted, "settled", now, f"charged as {reservation.id}")
     clear_alerts(session, AlertKind.CALL_UNSETTLED, adopted.organization_id, adopted.id, now=now)

@@ -15,9 +15,8 @@ from base.outcomes import Refused
 from db.call_models import Call
 from domain import holds
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.anomalies import clear_unanswered, tell_waived
+from domain.calls.anomalies import clear_unanswered, tell_unsettled, tell_waived
 from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
-from domain.calls.double_charges import why_withheld
 from domain.calls.rates import Rate, find_rate
 from domain.calls.rows import (
     TALKING,
@@ -31,6 +30,7 @@ from domain.calls.rows import (
     rate_of,
     stage_for,
 )
+from domain.calls.withholding import Withheld, tell_ambiguous, withhold
 from domain.jobs import LOOK_AT_CALL
 from domain.ledger import WalletOutcome
 from domain.notes import note_act
@@ -93,9 +93,9 @@ def _charge(
         tell_unsettled(session, call, "its organization has no rate for it", now)
         return
     charge = charge_for(session, call, facts, duration_ms)
-    withheld = why_withheld(session, call) if charge.cost_micros else None
-    if withheld is not None:
-        tell_unsettled(session, call, withheld, now)
+    withheld = withhold(session, call, duration_ms, now) if charge.cost_micros else Withheld()
+    if withheld.why is not None:
+        tell_unsettled(session, call, withheld.why, now)
         return
     try:
         cost = charge.cost_micros
@@ -104,6 +104,8 @@ def _charge(
         # It will refuse the next word as well: that it was charged otherwise is a person's.
         tell_unsettled(session, call, f"the ledger refused: {no.code}", now)
         return
+    if withheld.rival is not None:
+        tell_ambiguous(session, call, withheld.rival, now)
     if charge.waived_micros:
         mark_odd(call, "platform_fault_waived")
         note(session, call, "waived", now, f"{charge.waived_micros} micros: {facts.ended_reason}")
@@ -162,6 +164,7 @@ def settle(
         raise NotSettled(call.id, outcome.outcome)
     call.duration_ms, call.cost_micros = duration_ms, cost_micros
     call.settled_at, call.settled_by, call.tick_at = now, by, None
+    call.withheld_for = None
     session.flush()
     note(session, call, "settled", now, f"{by}: {duration_ms} ms, {cost_micros} micros")
     _tell_shortfall(session, call, now)
@@ -256,19 +259,6 @@ def _clear_answered(session: Session, call: Call, now: datetime) -> None:
     if call.provider_call_id is not None:
         unknown = AlertKind.CALL_UNKNOWN
         clear_alerts(session, unknown, call.organization_id, call.provider_call_id, now=now)
-
-
-def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
-    """This function will tell a person that a call's cost is for a person to say."""
-    raise_alert(
-        session,
-        AlertKind.CALL_UNSETTLED,
-        call.organization_id,
-        call.id,
-        severity=Severity.CRITICAL,
-        details={"why": why, "provider_call": call.provider_call_id},
-        now=now,
-    )
 
 
 def _tell_differs(session: Session, call: Call, now: datetime, **said: int | str) -> None:

@@ -26,6 +26,7 @@ from domain.calls.rating import rate_by_number
 from domain.calls.rows import TALKING, is_over, is_priced, mark_odd, note, stage_for
 from domain.calls.second_holds import hold_again
 from domain.calls.settlement import settle_by_word
+from domain.calls.withholding import end_withholding
 from domain.jobs import END_CALL, LOOK_AT_CALL
 
 #: How far a call is; a word that is behind what is known is late.
@@ -135,7 +136,10 @@ def _take_in(
     talking_ms: int | None,
     now: datetime,
 ) -> None:
+    was_paired = call.provider_call_id is not None
     _fill_in(call, facts)
+    if not was_paired:
+        end_withholding(session, call, now)
     status, word = CallStatus(call.status), facts.status
     if word is not None:
         # A message without a status that we know is no sign of life.

@@ -1,0 +1,273 @@
+"""Calls whose charge waits for a person, because a charged reservation may be the same call.
+
+A reservation that the company charged before any report, and that no call of the provider is paired
+with, may be any unpaired outgoing call that lies between its two requests and has no other number.
+It is one of them at most. So each such reservation withholds one call; of n reservations and more
+than n calls, the others are charged. Then there are never more charges than calls.
+
+Which calls wait is a matching: a call is charged only if no exchange among the calls that wait
+would leave a reservation for it. Of two calls, the one waits whose duration is the charged one.
+Everything is read and changed under the wallet's lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from base.enums import CallOrigin
+from db.call_models import Call
+from db.locks import lock_calls
+from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.anomalies import tell_unsettled
+from domain.calls.double_charges import CLOCKS_DIFFER, is_outgoing
+from domain.calls.rows import FOREIGN_NUMBER, is_priced, mark_odd, merged_ids, note, stage_for
+from domain.jobs import LOOK_AT_CALL
+
+#: How long after the company's commit a report may still come that names no instants.
+_REPORT_LATE = timedelta(seconds=900)
+#: Durations that differ by no more than this may be of one call, in milliseconds.
+_SAME_DURATION_MS = 5_000
+#: Reservations that are compared for one call at most; beyond that, the call waits for a person.
+_COMPARED_MAX = 500
+#: The charged and unpaired reservations that each of several calls may be, and the calls that they
+#: withhold already. The call's own comes first, then free ones, then those of the nearest duration.
+#: Conditions are written out, so that the partial index is used with any plan. The one on
+#: created_at is no range of a column, so that no index by creation is used: it would read a day.
+_CANDIDATES = text("""
+    SELECT c.call_id, r.id, r.duration_ms, r.held_by
+    FROM unnest(CAST(:calls AS text[]), CAST(:parties AS text[]), CAST(:durations AS bigint[]),
+                CAST(:settled_from AS timestamptz[]), CAST(:created_to AS timestamptz[]))
+         WITH ORDINALITY AS c(call_id, party, duration_ms, settled_from, created_to, place)
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.duration_ms, x.held_by, row_number() OVER (ORDER BY
+            CASE WHEN x.held_by = c.call_id THEN 0 WHEN x.held_by IS NULL THEN 1 ELSE 2 END,
+            abs(x.duration_ms - c.duration_ms), x.created_at, x.id) AS place
+        FROM (SELECT r.id, r.duration_ms, r.created_at, (
+            SELECT h.id FROM calls h WHERE h.organization_id = r.organization_id
+                AND h.withheld_for = r.id AND h.settled_at IS NULL) AS held_by
+        FROM calls r
+        WHERE r.organization_id = :org AND r.origin = 'reserved' AND r.provider_call_id IS NULL
+            AND r.merged_into IS NULL AND r.settled_by IN ('api', 'operator') AND r.cost_micros > 0
+            AND r.settled_at >= c.settled_from
+            AND c.created_to - r.created_at >= interval '0'
+            AND (c.party IS NULL OR r.their_party IS NULL OR r.their_party = c.party)
+            AND r.id <> ALL (CAST(:seen AS text[]))) x
+        ORDER BY place LIMIT :most
+    ) r
+    ORDER BY c.place, r.place
+""")
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """Whether a call's charge waits, why, and which reservation it may be although it does not."""
+
+    why: str | None = None
+    #: A reservation that the call may be, and the call that waits in its stead.
+    rival: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """A call, a reservation that it may be, and the call that waits for that one already."""
+
+    call_id: str
+    reservation_id: str
+    duration_ms: int
+    held_by: str | None
+
+    def is_of(self, duration_ms: int | None) -> bool:
+        """Return whether the reservation was charged for about this duration."""
+        return duration_ms is not None and abs(self.duration_ms - duration_ms) <= _SAME_DURATION_MS
+
+
+def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> Withheld:
+    """Decide whether an ended call's charge waits, and remember the reservation that it waits for.
+
+    Replay: a call that waits goes on waiting while its reservation is charged and unpaired. The
+    wallet and the call are locked before.
+    """
+    if is_priced(call):
+        return Withheld()
+    if call.refusal == FOREIGN_NUMBER:
+        return Withheld("its number or assistant belongs to other organizations; see call_foreign")
+    if call.origin != CallOrigin.ADOPTED or not is_outgoing(call) or merged_ids(session, call):
+        call.withheld_for = None
+        return Withheld()
+    call.duration_ms = duration_ms
+    session.flush()
+    path, is_whole = _find_path(session, call)
+    if path:
+        _assign(session, call, path, now)
+        return Withheld(_why(call, path[0].reservation_id))
+    if not is_whole:
+        return Withheld(f"more than {_COMPARED_MAX} charged and unpaired reservations may be it")
+    return _take_over(session, call, now)
+
+
+def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
+    """Let the call go on that a reservation withholds, because the reservation is paired now.
+
+    The call is read from its provider and charged, unless another reservation may be it. Replay:
+    no call is withheld any more.
+    """
+    if reservation.origin != CallOrigin.RESERVED:
+        return
+    session.flush()
+    subject = reservation.id
+    clear_alerts(session, AlertKind.CALL_AMBIGUOUS, reservation.organization_id, subject, now=now)
+    found = session.scalars(
+        select(Call.id).where(
+            Call.organization_id == reservation.organization_id,
+            Call.withheld_for == reservation.id,
+            Call.settled_at.is_(None),
+        )
+    ).all()
+    for call in lock_calls(session, reservation.organization_id, list(found)):
+        _let_go(session, call, f"{reservation.id} is paired with another call", now)
+
+
+def tell_ambiguous(session: Session, call: Call, rival: tuple[str, str], now: datetime) -> None:
+    """Alert a person that a call was charged which may be a charged reservation, as another may."""
+    reservation_id, waiting = rival
+    mark_odd(call, "may_be_reserved")
+    raise_alert(
+        session,
+        AlertKind.CALL_AMBIGUOUS,
+        call.organization_id,
+        reservation_id,
+        severity=Severity.WARNING,
+        details={"withheld": waiting, "charged": call.id, "provider_call": call.provider_call_id},
+        now=now,
+    )
+
+
+def _find_path(session: Session, call: Call) -> tuple[list[_Edge], bool]:
+    """Find a reservation for a call, with the exchanges that free it; search nearest first.
+
+    The path begins with the call's own new reservation. An empty one with True: there is none.
+    """
+    by: dict[str, _Edge] = {}
+    owns: dict[str, str] = {}
+    level: Sequence[Call] = [call]
+    while level:
+        edges, is_whole = _edges(session, level, list(by))
+        following: list[str] = []
+        for edge in edges:
+            if edge.reservation_id in by:
+                continue
+            by[edge.reservation_id] = edge
+            if edge.held_by is None or edge.held_by == edge.call_id:
+                return _unwind(by, owns, edge), True
+            owns[edge.held_by] = edge.reservation_id
+            following.append(edge.held_by)
+        if call.withheld_for is not None:
+            # It would come first: what the call waited for cannot be the call any more.
+            call.withheld_for = None
+            session.flush()
+        if not is_whole or len(by) >= _COMPARED_MAX:
+            return [], False
+        level = lock_calls(session, call.organization_id, following)
+    return [], True
+
+
+def _unwind(by: dict[str, _Edge], owns: dict[str, str], last: _Edge) -> list[_Edge]:
+    """Return the path to a free reservation, from the call that asks for one on."""
+    path = [last]
+    while (own := owns.get(path[0].call_id)) is not None:
+        path.insert(0, by[own])
+    return path
+
+
+def _edges(session: Session, calls: Sequence[Call], seen: list[str]) -> tuple[list[_Edge], bool]:
+    """Return what each call may be, and whether that is all."""
+    windows = [_window(call) for call in calls]
+    rows = session.execute(
+        _CANDIDATES,
+        {
+            "org": calls[0].organization_id,
+            "calls": [call.id for call in calls],
+            "parties": [call.their_party for call in calls],
+            "durations": [call.duration_ms or 0 for call in calls],
+            "settled_from": [began for began, _ in windows],
+            "created_to": [ended for _, ended in windows],
+            "seen": seen,
+            "most": _COMPARED_MAX,
+        },
+    )
+    edges = [_Edge(*row) for row in rows]
+    counted = Counter(edge.call_id for edge in edges)
+    return edges, max(counted.values(), default=0) < _COMPARED_MAX
+
+
+def _window(call: Call) -> tuple[datetime, datetime]:
+    """Return when this call's reservation was charged at the earliest, and made at the latest."""
+    if call.started_at is not None:
+        began = call.started_at - CLOCKS_DIFFER
+    else:
+        began = call.created_at - _REPORT_LATE
+    ended = call.ended_at or call.ended_seen_at or call.created_at
+    return began, ended + CLOCKS_DIFFER
+
+
+def _assign(session: Session, call: Call, path: Sequence[_Edge], now: datetime) -> None:
+    """Give each call of a path its reservation: first all of them lose theirs, which is unique."""
+    ids = [edge.call_id for edge in path]
+    moved = {one.id: one for one in lock_calls(session, call.organization_id, ids)}
+    for one in moved.values():
+        one.withheld_for = None
+    session.flush()
+    for edge in path:
+        one = moved[edge.call_id]
+        one.withheld_for = edge.reservation_id
+        if one.id != call.id:
+            # Its alert names the reservation that it waited for before.
+            kind = AlertKind.CALL_UNSETTLED
+            clear_alerts(session, kind, one.organization_id, one.id, now=now)
+            tell_unsettled(session, one, _why(one, edge.reservation_id), now)
+    session.flush()
+
+
+def _take_over(session: Session, call: Call, now: datetime) -> Withheld:
+    """Let a call wait in the stead of one that fits its reservation worse, or not at all."""
+    call.withheld_for = None
+    session.flush()
+    edges, _ = _edges(session, [call], [])
+    waiting = {
+        one.id: one
+        for one in lock_calls(
+            session, call.organization_id, [edge.held_by for edge in edges if edge.held_by]
+        )
+    }
+    for edge in edges:
+        other = waiting.get(edge.held_by or "")
+        if other is None:
+            continue
+        if edge.is_of(call.duration_ms) and not edge.is_of(other.duration_ms):
+            _let_go(session, other, f"{call.id} fits {edge.reservation_id} better", now)
+            call.withheld_for = edge.reservation_id
+            session.flush()
+            return Withheld(_why(call, edge.reservation_id))
+    return Withheld(rival=(edges[0].reservation_id, str(edges[0].held_by)) if edges else None)
+
+
+def _let_go(session: Session, call: Call, why: str, now: datetime) -> None:
+    """Have a call that waited read from its provider, so that it is decided anew."""
+    call.withheld_for = None
+    session.flush()
+    note(session, call, "withheld_no_more", now, why)
+    clear_alerts(session, AlertKind.CALL_UNSETTLED, call.organization_id, call.id, now=now)
+    stage_for(session, LOOK_AT_CALL, [call])
+
+
+def _why(call: Call, reservation: str) -> str:
+    return (
+        f"reservation {reservation} was charged and may be this call: commit it again with"
+        f" vapiCallId {call.provider_call_id}, or settle this call"
+    )

@@ -1,0 +1,286 @@
+"""Calls that wait because a charged, unpaired reservation may be them: one for each reservation."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event
+
+from domain.calls import withholding
+from domain.calls.rows import call_of_provider
+from tests.db.support import at_once, patiently
+from tests.domain.calls.calls_by_hand import execute
+from tests.domain.support import later
+
+
+def name(line, mark="v"):
+    return f"{mark}-{line.id}"[:64]
+
+
+def charged(line, call_id="c1", seconds=20, at=0, **more):
+    """Reserve a call without Vapi's id at an instant and commit it before any report."""
+    assert line.reserve(call_id, seconds=30, provider=None, now=later(at), **more).outcome.ok
+    line.commit(call_id, seconds, later(at + 21))
+
+
+def over(line, mark="v", seconds=20, began=1, said=60, **more):
+    """Report a call that is over and that nobody reserved with its id; return its row."""
+    told = {"direction": "outbound", "started_at": later(began), "ended_at": later(began + seconds)}
+    line.report(name(line, mark), seconds, later(said), **{**told, **more})
+    return call_of(line, mark)
+
+
+def call_of(line, mark="v"):
+    return line.do(lambda s: call_of_provider(s, name(line, mark)))
+
+
+def waiting(line):
+    """The calls that wait, as what each one waits for."""
+    return {
+        str(one.provider_call_id)[0]: one.withheld_for for one in line.calls() if one.withheld_for
+    }
+
+
+def look_again(line, mark, seconds, began=1):
+    over_at = {"started_at": later(began), "ended_at": later(began + seconds)}
+    line.look(call_of(line, mark), "ended", later(90), duration_ms=seconds * 1000, **over_at)
+
+
+def test_one_reservation_withholds_one_call(line):
+    # Given a reservation that was charged and is never paired, and three calls that overlap it
+    line.pay(100)
+    charged(line)
+    for mark, seconds in (("u", 5), ("v", 10), ("w", 8)):
+        over(line, mark, seconds)
+    # Then one waits, and the others are charged
+    assert line.cents() == (200 - 20 - 10 - 8, 0, 0)
+    assert waiting(line) == {"u": "c1"}
+    (alert,) = line.alerts("call_unsettled")
+    assert (alert.subject, "c1" in alert.details["why"]) == (call_of(line, "u").id, True)
+    # And a person is told that which of them it is is not known
+    (alert,) = line.alerts("call_ambiguous")
+    assert (alert.subject, alert.severity) == ("c1", "warning")
+    assert alert.details["withheld"] == call_of(line, "u").id
+    assert call_of(line, "v").oddities == call_of(line, "w").oddities == ["may_be_reserved"]
+
+
+def test_as_many_calls_wait_as_reservations_were_charged(line):
+    line.pay(200)
+    for one in ("c1", "c2"):
+        charged(line, one)
+    for mark in "tuvw":
+        over(line, mark, 20)
+    assert line.cents() == (300 - 40 - 40, 0, 0)
+    assert waiting(line) == {"t": "c1", "u": "c2"}
+
+
+def test_call_with_the_charged_duration_waits_in_anothers_stead(line):
+    # Given a call that waits although its duration is not the charged one
+    charged(line, seconds=20)
+    over(line, "u", 5)
+    assert waiting(line) == {"u": "c1"}
+    # When a call comes whose duration is, Then it waits, and the first one is charged
+    over(line, "v", 20)
+    assert (waiting(line), line.cents()) == ({"v": "c1"}, (80, 0, 0))
+    assert line.jobs("look_at_call") == [call_of(line, "u").id]
+    look_again(line, "u", 5)
+    assert line.cents() == (75, 0, 0)
+    assert [one.subject for one in line.alerts("call_unsettled")] == [call_of(line, "v").id]
+    # And once it is paired, the two were charged once each
+    line.commit("c1", 20, later(100), name(line, "v"))
+    assert (line.cents(), waiting(line)) == ((75, 0, 0), {})
+    assert line.alerts("call_unsettled") == line.alerts("call_ambiguous") == []
+
+
+def test_call_that_waited_is_charged_when_the_reservation_is_another(line):
+    # Given a call that waits, and the true call of the reservation, which Vapi has not told of
+    charged(line)
+    call = over(line, "u", 20)
+    # When the company names the true one
+    line.commit("c1", 20, later(70), name(line, "w"))
+    # Then the one that waited is read and charged
+    assert (line.jobs("look_at_call"), waiting(line)) == ([call.id], {})
+    look_again(line, "u", 20)
+    assert (line.cents(), line.alerts("call_unsettled")) == ((60, 0, 0), [])
+    # And the true one is not charged again
+    over(line, "w", 20, said=95)
+    assert line.cents() == (60, 0, 0)
+
+
+def test_call_that_waited_is_charged_when_a_token_pairs_the_reservation(line):
+    charged(line)
+    call = over(line, "u", 20)
+    over(line, "w", 20, said=70, **line.metadata("c1"))
+    assert (line.jobs("look_at_call"), waiting(line)) == ([call.id], {})
+    look_again(line, "u", 20)
+    assert line.cents() == (60, 0, 0)
+
+
+def test_call_waits_for_another_reservation_when_its_own_is_paired(line):
+    for one in ("c1", "c2"):
+        charged(line, one)
+    over(line, "u", 20)
+    assert waiting(line) == {"u": "c1"}
+    line.commit("c1", 20, later(70), name(line, "w"))
+    look_again(line, "u", 20)
+    assert (waiting(line), line.cents()) == ({"u": "c2"}, (60, 0, 0))
+
+
+def test_calls_exchange_their_reservations_so_that_none_is_charged_twice(line):
+    # Given a reservation for a number and one for any, and a call that may be either and has one
+    charged(line, "c1", 10)
+    charged(line, "c2", 20, number="+15550001234")
+    over(line, "u", 10, their_party="…1234")
+    assert waiting(line) == {"u": "c1"}
+    # When a call comes that can be only that one, Then the first waits for the other
+    over(line, "v", 10, their_party="…9999")
+    assert waiting(line) == {"u": "c2", "v": "c1"}
+    assert line.cents() == (70, 0, 0)
+    told = {one.subject: one.details["why"] for one in line.alerts("call_unsettled")}
+    assert "reservation c2" in told[call_of(line, "u").id]
+    # And a third one is no reservation's
+    over(line, "w", 10, their_party="…1234")
+    assert line.cents() == (60, 0, 0)
+
+
+@pytest.mark.parametrize("differs", ["number", "before", "after", "inbound", "web"])
+def test_call_that_cannot_be_a_reservation_is_charged_at_once(line, differs):
+    charged(line, at=100, number="+15550001234")
+    given = {"began": 101, "said": 160}
+    if differs == "number":
+        given["their_party"] = "…9999"
+    elif differs == "before":
+        given["began"] = 50
+    elif differs == "after":
+        given["began"] = 130
+    else:
+        given["direction"] = differs
+    over(line, "v", 5, **given)
+    assert (line.cents(), waiting(line)) == ((75, 0, 0), {})
+    assert line.alerts("call_ambiguous") == []
+
+
+def test_call_that_waits_goes_on_waiting_when_its_report_comes_again(line):
+    charged(line)
+    for said in (60, 61):
+        over(line, "u", 20, said=said)
+    look_again(line, "u", 20)
+    assert (waiting(line), line.cents()) == ({"u": "c1"}, (80, 0, 0))
+    assert len(line.alerts("call_unsettled")) == 1
+
+
+def test_call_that_waits_is_charged_when_its_number_turns_out_to_be_another(line):
+    charged(line, number="+15550001234")
+    over(line, "u", 5)
+    assert waiting(line) == {"u": "c1"}
+    over(line, "u", 5, said=61, their_party="…9999")
+    assert (line.cents(), waiting(line), line.alerts("call_unsettled")) == ((75, 0, 0), {}, [])
+
+
+def test_settling_a_call_by_hand_frees_the_reservation_for_another(line):
+    charged(line)
+    call = over(line, "u", 5)
+    line.settle_by_hand(call.id, 5, later(70))
+    over(line, "v", 10, said=71)
+    assert (waiting(line), line.cents()) == ({"v": "c1"}, (75, 0, 0))
+
+
+def test_commit_is_not_refused_for_a_call_that_waits_for_another(line):
+    # Given a second reservation, and a call that waits for the first
+    line.reserve("c2", seconds=30, provider=None)
+    charged(line)
+    over(line, "u", 20)
+    # When the second is committed, Then it is charged, and a further call waits for it
+    line.commit("c2", 10, later(65))
+    over(line, "v", 10, said=66)
+    assert (waiting(line), line.cents()) == ({"u": "c1", "v": "c2"}, (70, 0, 0))
+
+
+def test_there_are_never_more_charges_than_calls(line):
+    # Given four reservations and six calls, all at once, from real threads
+    line.pay(900)
+    for number in range(4):
+        charged(line, f"c{number}", 20)
+    jobs = [patiently(lambda mark=mark: over(line, mark, 20)) for mark in "pqrstu"] * 2
+    results = at_once(jobs)
+    assert not [one for one in results if isinstance(one, BaseException)]
+    assert line.cents() == (1000 - 6 * 20, 0, 0)
+    assert sorted(waiting(line).values()) == ["c0", "c1", "c2", "c3"]
+
+
+def test_both_charged_is_told_when_the_company_pairs_a_charged_call(line):
+    # Given a call that was charged because another one waits for the reservation
+    charged(line)
+    over(line, "u", 20)
+    over(line, "v", 20, said=61)
+    assert line.cents() == (60, 0, 0)
+    # When the company says that it is the reservation's
+    line.commit("c1", 20, later(70), name(line, "v"))
+    # Then there are two charges for two calls, the other still waits, and a person is told
+    assert (line.cents(), waiting(line)) == ((60, 0, 0), {"u": "c1"})
+    assert len(line.alerts("call_charged_twice")) == 1
+
+
+def test_call_waits_for_a_person_when_too_many_reservations_may_be_it(line, monkeypatch):
+    monkeypatch.setattr(withholding, "_COMPARED_MAX", 2)
+    line.pay(100)
+    for number in range(3):
+        charged(line, f"c{number}", 20)
+    for mark in "uvw":
+        over(line, mark, 20)
+    over(line, "x", 20)
+    assert line.cents() == (200 - 60, 0, 0)
+    why = [one.details["why"] for one in line.alerts("call_unsettled")]
+    assert sum("more than 2 charged" in one for one in why) == 1
+
+
+#: Reservations of half a day, all charged, none paired.
+_CROWD = """
+    INSERT INTO calls (organization_id, id, direction, status, origin, currency, micros_per_minute,
+        increment_seconds, minimum_micros, duration_ms, cost_micros, settled_by, settled_at,
+        created_at)
+    SELECT :org, 'crowd' || n, 'outbound', 'admitted', 'reserved', 'USD', 600000, 1, 0, 20000,
+        200000, 'api', t + interval '20 seconds', t
+    FROM (SELECT n, :now + n * interval '2 seconds' AS t FROM generate_series(-20000, -20) n) x
+"""
+
+
+@pytest.fixture
+def crowd(line):
+    """An organization with twenty thousand charged reservations of before its call."""
+    execute(line.database, _CROWD, org=line.id, now=later(0))
+    return line
+
+
+def report_watched(line, when, listener):
+    """Report a call while a listener hears of each statement."""
+    event.listen(line.database.engine, when, listener)
+    try:
+        told = {"direction": "outbound", "started_at": later(60), "ended_at": later(80)}
+        line.report(name(line), 20, later(90), **told)
+    finally:
+        event.remove(line.database.engine, when, listener)
+    assert line.cents() == (80, 0, 0)
+
+
+def test_reservations_that_ended_before_are_not_fetched(crowd):
+    fetched = []
+
+    def count(connection, cursor, *_: object) -> None:
+        fetched.append(cursor.rowcount)
+
+    report_watched(crowd, "after_cursor_execute", count)
+    assert max(fetched) < 100
+
+
+def test_reservations_that_ended_before_are_not_read(crowd):
+    plans = []
+
+    def explain(connection, cursor, statement, parameters, *_: object) -> None:
+        if "held_by" in statement and "EXPLAIN" not in statement:
+            asked = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement
+            plans.append(connection.exec_driver_sql(asked, parameters).scalar_one()[0]["Plan"])
+
+    report_watched(crowd, "before_cursor_execute", explain)
+    pages = [one["Shared Hit Blocks"] + one["Shared Read Blocks"] for one in plans]
+    assert pages
+    assert max(pages) < 50
