@@ -46,6 +46,32 @@ class _Signals:
     stopped: threading.Event
 
 
+class Outage:
+    """Whether Redis counts as away: from the first failed probe until it has worked for a while."""
+
+    def __init__(self, after_seconds: float) -> None:
+        self._after_seconds = after_seconds
+        self._back_at: float | None = None
+        #: When it began; None while there is none.
+        self.away_since: float | None = None
+
+    def note(self, takes_work: bool, now: float) -> bool:
+        """Record a probe's answer at a monotonic instant; tell whether there is an outage."""
+        if not takes_work:
+            self._back_at = None
+            if self.away_since is None:
+                self.away_since = now
+                log.warning("redis_takes_no_work", safety_jobs="claimed from PostgreSQL")
+        elif self.away_since is not None:
+            if self._back_at is None:
+                self._back_at = now
+            if now - self._back_at >= self._after_seconds:
+                away = round(self._back_at - self.away_since, 1)
+                log.info("redis_takes_work_again", away_seconds=away)
+                self.away_since = self._back_at = None
+        return self.away_since is not None
+
+
 class Fallback:
     """Watches Redis, and runs safety jobs by `execute` while it is away, from start() to stop().
 
@@ -63,7 +89,7 @@ class Fallback:
         self._probe = probe
         self._limits = limits or Limits()
         self._signals = _Signals(threading.Event(), threading.Event())
-        self._away_since: float | None = None
+        self._outage = Outage(self._limits.after_seconds)
         self._threads = [threading.Thread(target=self._watch, name="redis-probe", daemon=True)]
         for calls_provider, count in ((False, OWN_THREADS), (True, PROVIDER_THREADS)):
             names = [job.name for job in JOB_TYPES.values() if job.calls_provider is calls_provider]
@@ -78,7 +104,7 @@ class Fallback:
     @property
     def away_seconds(self) -> float | None:
         """For how long Redis has taken no work; None while it does."""
-        since = self._away_since
+        since = self._outage.away_since
         return None if since is None else time.monotonic() - since
 
     def start(self) -> None:
@@ -88,8 +114,6 @@ class Fallback:
     def stop_taking(self) -> None:
         """Begin no further job. What runs goes on."""
         self._signals.stopped.set()
-        # Wakes the threads that wait for Redis to go away.
-        self._signals.taking.set()
 
     def stop(self, limit_seconds: float, hurry: Callable[[], bool] = lambda: False) -> int:
         """Wait until the running jobs are over; give how many threads did not end in time."""
@@ -104,23 +128,13 @@ class Fallback:
 
     def _watch(self) -> None:
         taking, stopped = self._signals.taking, self._signals.stopped
-        back_at = 0.0
         while not stopped.is_set():
-            if not self._takes_work():
-                back_at = 0.0
-                if self._away_since is None:
-                    self._away_since = time.monotonic()
-                    log.warning("redis_takes_no_work", safety_jobs="claimed from PostgreSQL")
-                    taking.set()
-            elif self._away_since is not None:
-                now = time.monotonic()
-                back_at = back_at or now
-                if now - back_at >= self._limits.after_seconds:
-                    away = round(back_at - self._away_since, 1)
-                    log.info("redis_takes_work_again", away_seconds=away)
-                    self._away_since = None
-                    taking.clear()
+            if self._outage.note(self._takes_work(), time.monotonic()):
+                taking.set()
+            else:
+                taking.clear()
             stopped.wait(self._limits.probe_seconds)
+        # The threads that wait for Redis to go away have to end, too.
         taking.set()
 
     def _takes_work(self) -> bool:

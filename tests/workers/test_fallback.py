@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import socketserver
 import threading
+import time
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from cli.ports import free_ports
 from db.address import driver_url
@@ -16,7 +18,7 @@ from db.ring import connect
 from tests.killable_redis import killable_redis
 from tests.workers.scenes import eventually, execute_sql, held, release, ring, rung, want
 from workers.app import SafetyThreads
-from workers.fallback import PROVIDER_THREADS, THREADS, Fallback, Limits
+from workers.fallback import OWN_THREADS, PROVIDER_THREADS, THREADS, Fallback, Limits, Outage
 from workers.probe import RedisProbe
 
 #: A Redis that nobody finds.
@@ -142,6 +144,108 @@ def test_silent_provider_does_not_keep_fallback_from_freezing(world, start_fallb
     release(world, fault)
 
 
+def test_outage_ends_once_redis_has_worked_for_a_while():
+    # Given a Redis that works, then does not
+    outage = Outage(3.0)
+    assert not outage.note(True, 0.0)
+    assert outage.note(False, 1.0)
+    assert outage.away_since == 1.0
+    # When it works again, Then the outage goes on for a while, anew after each failed probe
+    assert [outage.note(True, now) for now in (2.0, 4.9)] == [True, True]
+    assert outage.note(False, 5.0)
+    assert [outage.note(True, now) for now in (6.0, 8.9)] == [True, True]
+    assert outage.away_since == 1.0
+    assert not outage.note(True, 9.0)
+    assert outage.away_since is None
+    # And the next one begins with its own first failed probe
+    assert outage.note(False, 10.0)
+    assert outage.away_since == 10.0
+    assert outage.note(True, 11.0)
+
+
+def own_fallback(world, execute, poll_seconds):
+    """A fallback without Redis that runs due jobs by `execute`."""
+    limits = Limits(probe_seconds=0.02, poll_seconds=poll_seconds, after_seconds=0.1)
+    return Fallback(world.database, RedisProbe(NOWHERE, "test"), execute, limits)
+
+
+def test_fallback_asks_postgresql_once_in_a_while_when_nothing_is_due(world):
+    # Given a fallback of eight threads and no job
+    asked = []
+    event.listen(world.database.engine, "checkout", lambda *_: asked.append(time.monotonic()))
+    fallback = own_fallback(world, world.executor.execute, 0.2)
+    fallback.start()
+    assert eventually(lambda: len(asked) >= 10)
+    assert fallback.stop(20) == 0
+    # Then each of the two kinds of job was asked for once at a time, with a pause after it
+    assert asked[9] - asked[0] >= 4 * 0.2
+
+
+@pytest.mark.parametrize("outcome", ["taken", "unknown"])
+def test_fallback_pauses_when_a_job_cannot_be_run(world, outcome):
+    # Given a due job that another worker always has, or whose outcome the database cannot tell
+    ran = []
+
+    def execute(_job_id):
+        ran.append(time.monotonic())
+        return outcome
+
+    world.stage("enforce_organization", organization_id="org_none")
+    fallback = own_fallback(world, execute, 0.2)
+    fallback.start()
+    assert eventually(lambda: len(ran) >= 3 * OWN_THREADS)
+    assert fallback.stop(20) == 0
+    # Then each of the four threads paused after each run
+    assert ran[3 * OWN_THREADS - 1] - ran[0] >= 2 * 0.2
+
+
+def test_fallback_goes_on_when_running_a_job_fails(world):
+    # Given a fallback whose runs fail in a way that nobody has thought of
+    ran = []
+
+    def execute(job_id):
+        ran.append(job_id)
+        raise RuntimeError("out of threads")
+
+    world.stage("enforce_organization", organization_id="org_none")
+    fallback = own_fallback(world, execute, 0.01)
+    fallback.start()
+    # Then no thread ends by it
+    assert eventually(lambda: len(ran) >= 3 * OWN_THREADS)
+    assert fallback.stop(20) == 0
+
+
+def test_fallback_that_stops_takes_no_job(world, own_redis):
+    # Given a fallback that waits for Redis to go away, and a due job
+    job_id = world.stage("enforce_organization", organization_id="org_none")
+    fallback = Fallback(world.database, RedisProbe(own_redis.url, "test"), world.executor.execute)
+    fallback.start()
+    with connect(own_redis.url) as client:
+        assert eventually(lambda: client.get("holdfast:probe:test") is not None)
+    # When it is stopped, Then every thread ends, and none has taken the job
+    assert fallback.stop(20) == 0
+    assert (world.job(job_id).rings, world.job(job_id).attempt) == (0, 0)
+
+
+def test_fallback_counts_what_still_runs_when_stopping_is_hurried(world):
+    # Given a job that runs
+    running, go_on = threading.Event(), threading.Event()
+
+    def execute(_job_id):
+        running.set()
+        go_on.wait(20)
+        return "done"
+
+    world.stage("enforce_organization", organization_id="org_none")
+    fallback = own_fallback(world, execute, 0.02)
+    fallback.start()
+    assert running.wait(20)
+    # When stopping is hurried, Then it waits for nothing and says what still runs
+    assert fallback.stop(60, hurry=lambda: True) >= 1
+    go_on.set()
+    assert fallback.stop(20) == 0
+
+
 def test_fallback_asks_again_soon_when_a_take_is_never_answered(world, way):
     # Given a worker without Redis whose takes go to PostgreSQL by a way of their own
     changed = {"database_url": way.url, "redis_url": NOWHERE}
@@ -236,6 +340,28 @@ def test_fallback_goes_on_when_its_probe_fails(world, start_fallback, monkeypatc
     # When a job is due, Then it runs
     job_id = world.stage("enforce_organization", organization_id="org_none")
     assert eventually(lambda: world.job(job_id).outcome == "refused")
+
+
+def test_probe_takes_a_write_of_unknown_outcome_for_no_loss(own_redis):
+    # Given a write that a stopped Redis carries out later
+    probe = RedisProbe(own_redis.url, "test")
+    assert probe.takes_work()
+    own_redis.make_stopped()
+    assert not probe.takes_work()
+    own_redis.mend()
+    with connect(own_redis.url) as client:
+        assert eventually(lambda: client.dbsize() == 1)
+    # Then Redis, which has it now, has lost nothing
+    assert probe.takes_work()
+    probe.close()
+
+
+def test_key_of_a_worker_that_has_ended_disappears(own_redis):
+    probe = RedisProbe(own_redis.url, "test")
+    assert probe.takes_work()
+    with connect(own_redis.url) as client:
+        assert 0 < client.pttl("holdfast:probe:test") <= 60_000
+    probe.close()
 
 
 def test_probe_says_no_once_when_redis_lost_the_last_write(own_redis):
