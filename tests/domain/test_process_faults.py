@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from sqlalchemy import text
 
 from base.enums import Queue
 from db import processes, staging
-from db.engine import Database
 from db.heartbeat import Heartbeat
-from db.models import Alert, ProcessRow
+from db.models import Alert
 from domain import process_faults
 from domain.alerts import list_alerts
-from tests.workers.scenes import eventually
+from tests.world import make_organization
 
 EVERY_QUEUE = [str(queue) for queue in Queue]
 
@@ -108,6 +105,16 @@ def test_queue_is_unserved_when_it_has_due_work_and_no_worker(database, add):
 
 
 @pytest.mark.parametrize(
+    ("queue", "severity"),
+    [("billing", "critical"), ("callbacks", "warning"), ("maintenance", "warning")],
+)
+def test_unserved_queue_is_critical_when_it_concerns_money(database, add, queue, severity):
+    add("relay")
+    stage(database, queue, late=11)
+    assert [one.severity for one in database.run(process_faults.find_faults)] == [severity]
+
+
+@pytest.mark.parametrize(
     ("late", "lease", "is_overdue"),
     [(6, None, True), (4, None, False), (60, 30, False), (60, -6, True), (60, -4, False)],
 )
@@ -148,6 +155,23 @@ def test_check_raises_each_fault_once_and_clears_it_when_gone(database, healthy)
     assert check(database, healthy) == []
 
 
+@pytest.mark.parametrize("kind", ["cleared", "organization"])
+def test_only_a_standing_alert_of_the_system_lowers_the_limit(database, healthy, kind):
+    # Given an alert that is cleared, or that an organization has
+    organization_id = make_organization(database) if kind == "organization" else None
+    sql(
+        database,
+        "INSERT INTO alerts (kind, organization_id, subject, severity, details, raised_at,"
+        " cleared_at) VALUES ('safety_overdue', :org, 'safety', 'critical', '{}', now(),"
+        " CASE WHEN CAST(:org AS text) IS NULL THEN now() END)",
+        org=organization_id,
+    )
+    before = standing(database)
+    # When a safety job is less late than raises an alert, Then none is raised
+    stage(database, late=3)
+    assert check(database, healthy) == before
+
+
 def test_alert_of_another_kind_stays_when_a_check_clears(database, healthy, add):
     sql(
         database,
@@ -183,126 +207,3 @@ def test_row_of_a_process_silent_for_an_hour_is_deleted(database, healthy, add):
     left = {one.id for one in database.run(processes.list_processes)}
     assert lately in left
     assert gone not in left
-
-
-def test_heartbeat_writes_its_row_again_and_again_and_deletes_it(database):
-    checked = []
-    beating = Heartbeat(
-        database,
-        "worker",
-        queues=["safety"],
-        check=lambda _session, process_id: checked.append(process_id),
-        every_seconds=0.02,
-    )
-    beating.start()
-    seen = set()
-
-    def beats():
-        seen.update(one.seen_at for one in database.run(lambda s: s.query(ProcessRow).all()))
-        return len(seen) > 2
-
-    assert eventually(beats)
-    assert set(checked) == {beating.process_id}
-    beating.stop()
-    assert database.run(processes.list_processes) == []
-
-
-def seen_often(database, count=3):
-    """Wait until rows of processes were written so often."""
-    seen = set()
-
-    def written():
-        seen.update(one.seen_at for one in database.run(lambda s: s.query(ProcessRow).all()))
-        return len(seen) >= count
-
-    return eventually(written)
-
-
-def test_heartbeat_goes_on_when_its_check_fails(database):
-    # Given a check that fails in a way that nobody has thought of
-    checked = []
-
-    def check(_session, process_id):
-        checked.append(process_id)
-        raise RuntimeError("out of memory")
-
-    beating = Heartbeat(database, "worker", check=check, every_seconds=0.01)
-    beating.start()
-    # Then the process is seen to live on
-    assert seen_often(database, 4)
-    assert len(checked) >= 2
-    beating.stop()
-
-
-def test_heartbeat_checks_nothing_when_another_process_has_just_checked(
-    database, healthy, monkeypatch
-):
-    monkeypatch.setattr(processes, "CHECK_SECONDS", 3_600)
-    sql(database, "UPDATE processes SET checked_at = clock_timestamp()")
-    checked = []
-    beating = Heartbeat(database, "worker", check=lambda *_: checked.append(1), every_seconds=0.01)
-    beating.start()
-    assert seen_often(database, 5)
-    beating.stop()
-    assert checked == []
-
-
-@pytest.fixture
-def far(way):
-    """The database by a way that can be cut and made silent."""
-    made = Database(way.url, name="far", pool_size=2, longest_seconds=30)
-    yield made
-    made.close()
-
-
-def beats_now():
-    return any(thread.name == "heartbeat" for thread in threading.enumerate())
-
-
-def test_heartbeat_ends_quietly_when_the_database_is_away(database, far, way):
-    beating = Heartbeat(far, "worker", every_seconds=0.01)
-    beating.start()
-    assert seen_often(database)
-    # When the database goes away, and the process stops, Then the thread ends without an error
-    way.cut()
-    beating.stop()
-    assert eventually(lambda: not beats_now())
-    assert len(database.run(processes.list_processes)) == 1
-
-
-def test_stopping_process_does_not_wait_for_a_silent_database(database, far, way):
-    beating = Heartbeat(far, "worker", every_seconds=0.01)
-    beating.start()
-    assert seen_often(database)
-    way.deaf.set()
-    assert eventually(lambda: way.silent_count > 0)
-    # When the process stops, Then it leaves the thread that waits
-    beating.stop()
-    assert beats_now()
-    way.cut()
-    assert eventually(lambda: not beats_now())
-
-
-def test_heartbeat_that_never_began_can_be_stopped(database):
-    Heartbeat(database, "worker").stop()
-
-
-def test_heartbeat_is_silent_while_its_process_hangs(database):
-    working, asked = [True], []
-
-    def is_working():
-        asked.append(1)
-        return bool(working)
-
-    beating = Heartbeat(database, "relay", is_working=is_working, every_seconds=0.01)
-    beating.start()
-    assert eventually(lambda: len(database.run(processes.list_processes)) == 1)
-    working.clear()
-    # The write that was under way when the process began to hang is over once it asks again.
-    asks = len(asked)
-    assert eventually(lambda: len(asked) > asks + 1)
-    sql(database, "DELETE FROM processes")
-    asks = len(asked)
-    assert eventually(lambda: len(asked) > asks + 5)
-    assert database.run(processes.list_processes) == []
-    beating.stop()
