@@ -193,6 +193,14 @@ def test_only_one_process_checks_at_a_time(database, healthy, add):
     assert database.run(lambda session: processes.begin_check(session, other))
 
 
+def test_check_is_due_when_the_last_one_lies_ahead(database, healthy):
+    # Given a last check by a clock that was then set back by an hour
+    sql(database, "UPDATE processes SET checked_at = clock_timestamp() + interval '1 hour'")
+    # Then a heartbeat says that a check is due, and one may begin
+    assert database.run(Heartbeat(database, "relay").beat)
+    assert database.run(lambda session: processes.begin_check(session, healthy))
+
+
 def test_process_that_has_just_started_checks_nothing(database, add):
     # Others may still be starting.
     young = add("worker", queues=["safety"], started=5.0)
