@@ -44,10 +44,9 @@ class RedisProbe:
         except (redis.RedisError, OSError):
             return False
         except Exception as error:
-            # What redis-py cannot parse fails in many ways. Whatever answered, it is no Redis that
-            # takes work, and its connection is out of step.
+            # What redis-py cannot parse fails in many ways, and it closes the connection. Whatever
+            # answered, it is no Redis that takes work.
             log.warning("redis_answer_unreadable", error=repr(error))
-            self._client.connection_pool.disconnect()
             return False
         self._written = value
         return not known or found == known.encode()

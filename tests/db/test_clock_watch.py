@@ -149,3 +149,46 @@ def test_step_is_noticed_again_when_settling_failed(database, watch, settled):
     assert ahead(database) > HOUR - 30
     one._settle_step = settle
     assert round(one.check().seconds) == -3600
+
+
+def test_clock_is_compared_only_once_in_a_while(database, settled):
+    own = Own()
+    one = ClockWatch(
+        database, lambda _, step: settled.append(step), every_seconds=HOUR, monotonic=own
+    )
+    one.check()
+    seen(database, HOUR)
+    own.ahead += HOUR
+    assert one.check() is None
+    assert settled == []
+
+
+def test_step_back_is_as_large_as_the_process_knows_better(database, watch):
+    # Given a process that has watched the clock, whose highest instant was stored earlier
+    one = watch()
+    one.check()
+    seen(database, HOUR - 100)
+    one.own.ahead += HOUR
+    # Then its own clock tells the size
+    assert one.check().seconds == pytest.approx(-HOUR, abs=20)
+
+
+def test_step_forward_is_no_larger_than_what_nobody_saw(database, watch):
+    # Given a process that slept for an hour, while others saw the clock until 100 s ago
+    one = watch()
+    one.check()
+    seen(database, -100)
+    one.own.ahead -= HOUR
+    assert one.check().seconds == pytest.approx(100, abs=20)
+
+
+def test_step_tells_how_long_ago_it_was_at_most(database, watch, settled):
+    # Given a process that compared 30 s ago, and one that has just started
+    one = watch()
+    one.check()
+    one.own.ahead += 30
+    seen(database, HOUR)
+    assert one.check().within_seconds == pytest.approx(30, abs=20)
+    seen(database, HOUR)
+    young = ClockWatch(database, lambda _, step: settled.append(step), every_seconds=7)
+    assert young.check().within_seconds == 7

@@ -98,7 +98,7 @@ def test_heartbeat_ends_quietly_when_the_database_is_away(database, far, way):
     # When the database goes away, and the process stops, Then the thread ends without an error
     way.cut()
     beating.stop()
-    assert eventually(lambda: not beats_now())
+    assert eventually(lambda: not beats_now(), limit_seconds=60)
     assert len(database.run(processes.list_processes)) == 1
 
 
@@ -112,7 +112,7 @@ def test_stopping_process_does_not_wait_for_a_silent_database(database, far, way
     beating.stop()
     assert beats_now()
     way.cut()
-    assert eventually(lambda: not beats_now())
+    assert eventually(lambda: not beats_now(), limit_seconds=60)
 
 
 def test_heartbeat_that_never_began_can_be_stopped(database):
