@@ -93,16 +93,20 @@ def ring_all_again(session: Session, limit: int, *, urgent: bool) -> int:
 def ring_set_back(session: Session) -> None:
     """Have jobs notified now whose notification is further ahead than any can be meant.
 
-    The clock was set back, and nobody noticed. One that was staged for later is not among them.
+    The clock was set back, and no process noticed. A job that was staged to be due at once, at an
+    instant later than now, becomes due as well: it would wait for as long as the step. A job that
+    was staged for later stays as it is.
     """
     session.execute(
         text(
             "WITH set_back AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # as above
             " WHERE ring_at > (SELECT clock_timestamp()) + make_interval(secs => :longest)"
-            f" AND (attempt > 0 OR due_at <= clock_timestamp()) AND {UNLEASED}"
-            " FOR NO KEY UPDATE SKIP LOCKED)"
-            " UPDATE jobs SET ring_at = clock_timestamp() FROM set_back"
-            " WHERE jobs.id = set_back.id"
+            " AND (attempt > 0 OR due_at <= clock_timestamp()"
+            " OR (staged_at > clock_timestamp() AND due_at <= staged_at + interval '1 second'))"
+            f" AND {UNLEASED} FOR NO KEY UPDATE SKIP LOCKED)"
+            " UPDATE jobs SET ring_at = clock_timestamp(),"
+            " due_at = CASE attempt WHEN 0 THEN least(due_at, clock_timestamp()) ELSE due_at END"
+            " FROM set_back WHERE jobs.id = set_back.id"
         ),
         {"longest": AGAIN_SECONDS_MAX},
     )

@@ -169,3 +169,23 @@ def test_notification_is_due_when_it_is_further_ahead_than_any(emptied):
     emptied.run(bells.ring_set_back)
     assert ring_due(emptied) == [retry]
     assert seconds_until(emptied, later, "ring_at") > 7_000
+
+
+def test_job_is_due_when_it_was_staged_at_an_instant_later_than_now(emptied):
+    # Given jobs that were staged while the clock was an hour ahead, which no process noticed: one
+    # to be done at once, and one in two hours
+    at_once, later = stage(emptied), stage(emptied, delay=7_200)
+    for job_id in (at_once, later):
+        change(
+            emptied,
+            job_id,
+            "staged_at = staged_at + interval '1 hour', due_at = due_at + interval '1 hour',"
+            " ring_at = ring_at + interval '1 hour'",
+        )
+    assert claim(emptied, at_once) is None
+    # When the relay looks for what was set back, then the first is due and the other one waits
+    emptied.run(bells.ring_set_back)
+    assert ring_due(emptied) == [at_once]
+    assert claim(emptied, at_once) is not None
+    assert claim(emptied, later) is None
+    assert seconds_until(emptied, later, "due_at") > 7_200
