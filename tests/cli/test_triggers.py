@@ -1,0 +1,122 @@
+"""`holdfast trigger`: each subcommand does what its help says, with a sandbox and an ingress."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from base.clock import wait_until
+from cli.ports import free_ports
+from db.call_models import Call
+from db.models import CallHold, InboxEvent
+from domain.posture import can_send
+from tests.processes import PROCESS_SECONDS
+from tests.sandbox.calling import api, order, read_call
+
+SUSPENDED = "BILLING.SUBSCRIPTION.SUSPENDED"
+NUMBER = "+15005550123"
+
+
+@pytest.fixture
+def trigger(run, sandbox, processes, monkeypatch, tmp_path):
+    """Runs `trigger … --json` with a sandbox that tells an ingress; gives what it prints."""
+    folder = tmp_path / "state" / "sandbox"
+    folder.mkdir(parents=True)
+    (folder / "sandbox.json").write_text(json.dumps(sandbox.info))
+    monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path / "state"))
+    (port,) = free_ports(1)
+    processes.ingress(port)
+    before = sandbox.info.get("target", "")
+    sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
+
+    def invoke(*words: str):
+        code, out, err = run("trigger", *words, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    yield invoke
+    sandbox.control("POST", "/target", {"url": before})
+
+
+@pytest.fixture
+def line(trigger, world, run):
+    """A customer with 50.00, a rate of 0.60 a minute, and a number that `trigger` has made."""
+    customer = world.customer()
+    made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
+    rate = ("call", "rate", "set", customer.id, "--per-minute", "0.60", "--increment", "60")
+    assert run(*rate, "--why", "test")[0] == 0
+    door = ("call", "door", "add", customer.id, "phone_number", made["number"])
+    assert run(*door, "--assistant", made["assistant"], "--why", "test")[0] == 0
+    return customer, made
+
+
+def test_trigger_paypal_sends_signed_events_that_close_an_organization(trigger, world):
+    # Given a customer that may spend
+    customer = world.customer()
+    assert world.do(lambda session, now: can_send(session, customer.id, now)) is None
+    # When the same event is sent three times at once
+    sent = trigger("paypal", SUSPENDED, "--org", customer.id, "--copies", "3")
+    # Then it is taken in once, and each answer is shown
+    assert [one["status"] for one in sent] == [200] * 3
+    assert len({one["event"] for one in sent}) == 1
+    assert sorted(one["answer"] for one in sent) == ["duplicate", "duplicate", "new"]
+    (event,) = world.read(InboxEvent, external_id=sent[0]["event"])
+    assert (event.source, event.event_type) == ("paypal", SUSPENDED)
+    # And it closes the organization
+    world.run_due()
+    refusal = world.do(lambda session, now: can_send(session, customer.id, now))
+    assert refusal == "SUBSCRIPTION_INACTIVE"
+
+
+def test_trigger_vapi_number_makes_a_number_with_its_assistant(trigger, world, sandbox):
+    customer = world.customer()
+    made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
+    # Then both can be named to `trigger vapi` and `call door add`
+    number = api(sandbox, "GET", f"/phone-number/{made['number']}").json()
+    assistant = api(sandbox, "GET", f"/assistant/{made['assistant']}").json()
+    assert (number["number"], number["twilioAccountSid"]) == (NUMBER, customer.sids[0])
+    assert assistant["name"] == NUMBER
+
+
+def test_trigger_vapi_rings_in_and_the_call_is_charged(trigger, line, world):
+    customer, made = line
+    # When somebody rings up and talks for a second
+    call = trigger("vapi", made["number"], "--talk", "1")
+
+    def settled() -> bool:
+        world.run_due()
+        found = world.read(Call, provider_call_id=call["call"])
+        return bool(found) and found[0].settled_at is not None
+
+    # Then the call is admitted, ends by itself, and costs one increment
+    assert wait_until(settled, limit_seconds=PROCESS_SECONDS, every_seconds=0.2)
+    (known,) = world.read(Call, provider_call_id=call["call"])
+    assert (known.organization_id, known.origin, known.cost_micros) == (
+        customer.id,
+        "admitted",
+        600_000,
+    )
+    assert world.wallet(customer.id).balance_micros == 50_000_000 - 600_000
+    assert [one.status for one in world.read(CallHold, call_id=known.id)] == ["committed"]
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_trigger_vapi_hears_an_order_to_end_unless_it_is_deaf(trigger, line, sandbox, deaf):
+    _, made = line
+    call = {"id": trigger("vapi", made["number"], *(["--deaf"] if deaf else []))["call"]}
+    talks = lambda: read_call(sandbox, call)["status"] == "in-progress"  # noqa: E731
+    assert wait_until(talks, limit_seconds=PROCESS_SECONDS, every_seconds=0.1)
+    # When it is told to end, Then it ends only if it hears
+    answer = order(sandbox, read_call(sandbox, call), type="end-call")
+    assert answer.status_code == 200
+    if deaf:
+        assert talks()
+    else:
+        assert wait_until(lambda: not talks(), limit_seconds=PROCESS_SECONDS, every_seconds=0.1)
+
+
+def test_trigger_says_what_the_sandbox_refuses(trigger, run):
+    code, out, err = run("trigger", "vapi", "no-such-number")
+    assert (code, out) == (1, "")
+    assert err.startswith("holdfast: the sandbox refuses: ")
