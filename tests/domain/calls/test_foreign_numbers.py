@@ -6,7 +6,7 @@ import pytest
 
 from base.outcomes import Refused
 from domain.calls.doors import DoorKind
-from domain.calls.rates import Rate
+from domain.calls.rates import Rate, remove_rate
 from tests.db.support import at_once, patiently
 from tests.domain.calls.calls_by_hand import CENT, Line
 from tests.domain.support import T0, later
@@ -119,6 +119,92 @@ def test_a_charge_that_was_made_before_the_number_was_told_stays_and_is_told(lin
     line.report(name(line), 20, later(21))
     assert (cheap.call().cost_micros, line.calls()) == (20, [])
     assert len(cheap.alerts("call_foreign")) == len(line.alerts("call_foreign")) == 1
+
+
+@pytest.fixture
+def unrated(shared):
+    """An organization with a number and money, and without any rate."""
+    made = Line(shared, make_organization(shared))
+    made.do(lambda s: remove_rate(s, made.id, "default", by="ann", why="test", now=T0))
+    return made
+
+
+def assert_ended_unpriced(owner, cheap):
+    """The call is its number's owner's, ended, told to a person, and charged to nobody."""
+    (call,) = owner.calls()
+    assert (call.end_cause, owner.jobs("end_call")) == ("no_rate", [call.id])
+    (alert,) = unknown_of(owner, call)
+    assert (alert.severity, alert.details["why"]) == ("critical", "no rate")
+    assert_told(owner, cheap)
+    assert (cheap.cents(), owner.cents()) == ((100, 0, 0), (100, 0, 0))
+    assert (cheap.call().refusal, cheap.call().settled_by) == ("FOREIGN_NUMBER", "withdrawn")
+    return call
+
+
+def unknown_of(owner, call):
+    alerts = owner.alerts("call_unknown")
+    return [one for one in alerts if one.subject == call.provider_call_id]
+
+
+@pytest.mark.parametrize("told_by", ["report", "answer", "token"])
+def test_foreign_call_is_ended_and_told_when_the_owner_has_no_rate(unrated, cheap, told_by):
+    # Given a reservation, and a talk by the number of an organization that has no rate
+    cheap.reserve("c1", provider=None if told_by == "token" else name(unrated))
+    ours = {"direction": "outbound", **(cheap.metadata() if told_by == "token" else {})}
+    if told_by == "answer":
+        found = {"phone_number_id": unrated.number_id, "started_at": later(1), **ours}
+        cheap.look(cheap.call(), "in_progress", later(5), **found)
+    else:
+        unrated.hear(name(unrated), "in_progress", later(5), **ours)
+    call = assert_ended_unpriced(unrated, cheap)
+    # When its report comes, Then a person decides what it costs
+    for second in (20, 21):
+        unrated.report(name(unrated), 15, later(second), **ours)
+    (alert,) = unrated.alerts("call_unsettled")
+    assert (alert.subject, unrated.call(call.id).settled_at) == (call.id, None)
+    assert code_of(lambda: cheap.commit("c1", 15, later(22))) == "FOREIGN_NUMBER"
+    # And once there is a rate, the next answer charges its owner, once
+    unrated.rate(Rate(60 * CENT, 1))
+    for second in (30, 31):
+        unrated.look(unrated.call(call.id), "ended", later(second), duration_ms=15_000, **ours)
+    assert (cheap.cents(), unrated.cents()) == ((100, 0, 0), (85, 0, 0))
+    assert unrated.alerts("call_unsettled") == unknown_of(unrated, call) == []
+
+
+def test_foreign_call_without_a_rate_is_settled_by_hand_at_a_rate_set_later(unrated, cheap):
+    cheap.reserve("c1", provider=name(unrated))
+    unrated.report(name(unrated), 15, later(20), direction="outbound")
+    (call,) = unrated.calls()
+    assert code_of(lambda: unrated.settle_by_hand(call.id, 15, later(30))) == "NO_RATE"
+    unrated.rate(Rate(60 * CENT, 1))
+    unrated.settle_by_hand(call.id, 15, later(31))
+    assert (cheap.cents(), unrated.cents()) == ((100, 0, 0), (85, 0, 0))
+    assert unrated.alerts("call_unsettled") == unknown_of(unrated, call) == []
+
+
+def test_foreign_call_that_never_talks_costs_nothing_without_a_rate(unrated, cheap):
+    cheap.reserve("c1", provider=name(unrated))
+    unrated.hear(name(unrated), "ringing", later(1), direction="outbound")
+    # The reservation is given back; nobody talks, so that nothing is ended yet
+    assert (cheap.cents(), unrated.calls()) == ((100, 0, 0), [])
+    unrated.report(name(unrated), 0, later(20), direction="outbound", never_connected=True)
+    (call,) = unrated.calls()
+    assert (call.cost_micros, call.settled_by, unrated.cents()) == (0, "report", (100, 0, 0))
+    assert unrated.alerts("call_unsettled") == unknown_of(unrated, call) == []
+
+
+def test_caller_of_a_foreign_number_is_refused_when_the_owner_has_no_rate(unrated, cheap):
+    # Given a call that another organization reserved, which asks for the owner's assistant
+    cheap.reserve("c1", provider=name(unrated))
+    made = unrated.admit(later(1), external_id=name(unrated))
+    assert (made.refusal, cheap.cents(), unrated.cents()) == (
+        "NO_RATE",
+        (100, 0, 0),
+        (100, 0, 0),
+    )
+    # When it talks all the same, Then it is ended and told
+    unrated.hear(name(unrated), "in_progress", later(2), direction="inbound")
+    assert_ended_unpriced(unrated, cheap)
 
 
 def test_many_reports_of_a_foreign_call_at_once_make_one_call(line, cheap):
