@@ -51,11 +51,11 @@ def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) ->
     call are locked before. Replay: the call that goes on is found by its provider's id.
     """
     is_closed = call.settled_at is not None and not is_priced(call)
-    has_begun = call.status in (*TALKING, CallStatus.ENDED, CallStatus.REFUSED)
-    if facts.status not in TALKING or not is_closed or has_begun:
+    may_go_on = call.status != CallStatus.ENDED and call.end_decided_at is None
+    if facts.status not in TALKING or not is_closed or not may_go_on:
         return call
     wallet = lock_wallet(session, call.organization_id)
-    if wallet is None or call.merged_into is not None or call.end_decided_at is not None:
+    if wallet is None:
         return call
     # The provider's id is unique: the first row loses it before the second one gets it.
     call.provider_call_id = None

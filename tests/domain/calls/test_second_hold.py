@@ -13,7 +13,7 @@ from domain.calls.rates import Rate
 from domain.calls.ticks import Ticked
 from domain.calls.watch import expire_unasked
 from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.calls_by_hand import CENT, OVER, absent
+from tests.domain.calls.calls_by_hand import CENT, OVER, absent, execute
 from tests.domain.holds_by_hand import everything
 from tests.domain.support import debit, later
 
@@ -74,6 +74,7 @@ def test_call_is_held_for_again_when_it_talks_after_its_expiry(line, paired):
         line.report(name(line), 100, later(second), direction="outbound", **ours)
     assert line.cents() == (900, 0, 0)
     assert charges(line) == [(f"call:{call.id}:commit", 100)]
+    assert line.call("c1").settled_by == "merged"
     now = line.hold("c1")
     assert (now.status, now.settled_at, now.billed_micros) == ("expired", gone.settled_at, None)
     # And both ids and the appointment find it
@@ -219,6 +220,26 @@ def test_call_that_was_to_end_gets_no_second_hold(line):
     line.do(lambda s: expire_unasked(s, line.id, later(OVER)))
     line.hear(name(line), "in_progress", later(940), **ours)
     assert (line.cents(), line.call("c1").merged_into) == ((100, 0, 0), None)
+
+
+@pytest.mark.parametrize("is_report", [True, False])
+def test_call_that_is_over_takes_no_second_hold(line, is_report):
+    # Given a call that is over: by a report whose copy says that it talks, or by a word before
+    ours = expired(line, paired=False)
+    if is_report:
+        line.hear(name(line), "in_progress", later(960), final=True, duration_ms=20_000, **ours)
+        assert line.cents() == (80, 0, 0)
+    else:
+        execute(
+            line.database,
+            "UPDATE calls SET status = 'ended', ended_seen_at = settled_at, provider_call_id = :v"
+            " WHERE organization_id = :org",
+            v=name(line),
+            org=line.id,
+        )
+        line.hear(name(line), "in_progress", later(960), **ours)
+        assert line.cents() == (100, 0, 0)
+    assert (line.call("c1").merged_into, line.call("c1").status) == (None, "ended")
 
 
 def test_late_word_of_a_talk_that_is_over_takes_no_second_hold(line):
