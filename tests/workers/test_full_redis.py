@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from db.ring import EPOCH_KEY, NAMESPACE, connect, push
+from db.ring import EPOCH_KEY, NAMESPACE, connect, push, run_id
 from db.ring_room import drop_messages, read_memory
 from db.staging import Staged
 from tests.killable_redis import killable_redis
@@ -60,6 +60,7 @@ def test_redis_full_of_our_messages_empties_itself(world, processes, client, sma
     execute_sql(world, _STAGE_MANY, queue, 20)
     execute_sql(world, _NOTIFIED)
     jobs = [world.job(f"job_{number}") for number in range(1, 21)]
+    client.set(EPOCH_KEY, run_id(client))
     fill(client, *jobs)
     with pytest.raises(redis.RedisError):
         client.zadd("dramatiq:__heartbeats__", {"a worker": 1})
@@ -79,6 +80,21 @@ def fill_by_others(client, share):
     while read_memory(client).room(share) >= 0:
         client.set(f"other:{number}", "x" * 2_000)
         number += 1
+
+
+def test_full_redis_that_does_not_say_its_memory_is_emptied(world, client, small_redis):
+    # Given a full Redis whose login may not ask for its memory
+    execute_sql(world, _STAGE_MANY, "billing", 1)
+    client.execute_command("ACL", "SETUSER", "relay", "on", ">pw", "~*", "&*", "+@all", "-info")
+    fill(client, world.job("job_1"))
+    with closing(connect(small_redis.url)) as blind:
+        blind.execute_command("AUTH", "relay", "pw")
+        assert read_memory(blind) == (0, 0)
+        # When the relay's push is refused, Then the messages are dropped
+        relay = Relay(world.database, blind, declared=())
+        with pytest.raises(redis.RedisError):
+            relay.run_once()
+    assert not client.exists(f"{NAMESPACE}:billing", f"{NAMESPACE}:billing.msgs")
 
 
 def test_messages_are_dropped_only_while_redis_is_full(world, client, organization):
