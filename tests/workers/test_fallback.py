@@ -270,6 +270,14 @@ def test_fallback_takes_nothing_while_redis_takes_work(world, start_fallback, ow
     own_redis.mend()
     assert eventually(lambda: fallback.away_seconds is None)
 
+    # And then jobs are left to the relay again
+    probes.clear()
+    assert eventually(probed)
+    later = world.stage("enforce_organization", organization_id="org_none")
+    probes.clear()
+    assert eventually(probed)
+    assert (world.job(later).rings, world.job(later).attempt) == (0, 0)
+
 
 def test_fallback_looks_once_more_when_redis_has_forgotten(world, start_fallback, own_redis):
     # Given a Redis that works, and a job whose message it loses with all else
