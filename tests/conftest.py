@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from hypothesis import settings as hypothesis_settings
 
 from base.settings import Settings
 from cli import ROOT
@@ -34,6 +35,11 @@ from tests.servers import server_folder
 from tests.world import Urls, World, with_database
 
 PASSWORD = secrets.token_urlsafe(12)
+#: The same examples at every run, so that a failure is there again; `--hypothesis-profile drawn`
+#: draws new ones.
+hypothesis_settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis_settings.register_profile("drawn", deadline=None)
+hypothesis_settings.load_profile("same")
 TEMPLATE = f"holdfast_template_{os.getpid()}"
 
 
