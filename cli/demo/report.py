@@ -65,9 +65,18 @@ class Report:
         self._note(Check(name, ok, "" if ok else f"expected {expected!r}, found {found!r}"))
 
     def eventually(self, name: str, look: Callable[[], Any], expected: Any = True) -> None:
-        """This function will look until what is found is what is expected, or time is up."""
-        wait_until(lambda: look() == expected, limit_seconds=_EFFECT_SECONDS)
-        self.check(name, look(), expected)
+        """Look until what is found is what is expected, or time is up.
+
+        The last look counts: a further one could find what a schedule began meanwhile.
+        """
+        found: list[Any] = []
+
+        def is_expected() -> bool:
+            found[:] = [look()]
+            return bool(found[0] == expected)
+
+        wait_until(is_expected, limit_seconds=_EFFECT_SECONDS)
+        self.check(name, found[0], expected)
 
     def end(self) -> str:
         """This function will say the last line: how many checks passed and failed."""

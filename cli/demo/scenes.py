@@ -95,7 +95,9 @@ def same_again(on: Set, report: Report, event_id: str) -> None:
     report.check(
         "three copies are answered 200", [one["status_code"] for one in deliveries], [200, 200, 200]
     )
-    report.check("nothing has changed: no row, no job, no entry, no call", _figures(on), before)
+    report.check(
+        "nothing has changed: no row, no job, no entry, nothing at Twilio", _figures(on), before
+    )
     forged = on.send(ACTIVATED, forge="signature")
     report.check("a forged signature is answered 401", forged[0]["status_code"], 401)
     report.check("and is not in the inbox", len(on.inbox(str(forged[0]["event_id"]))), 0)
@@ -120,7 +122,7 @@ def stale_suspension(on: Set, report: Report) -> None:
     """A late copy of the suspension under a new id does no lasting harm."""
     report.scene("The suspension comes again, late and under a new id")
     report.eventually("all jobs so far are finished", on.unfinished, 0)
-    freezes, lifted, requests = on.entries("freeze"), on.entries("unfreeze"), on.twilio_requests()
+    freezes, lifted, requests = on.entries("freeze"), on.entries("unfreeze"), on.twilio_changes()
     delivery = on.send(SUSPENDED, keep_state=True, create_time="2026-01-01T00:00:00Z")[0]
     report.check("answered 200", delivery["status_code"], 200)
     report.eventually("spending closed for a moment", lambda: on.entries("freeze"), freezes + 1)
@@ -129,7 +131,7 @@ def stale_suspension(on: Set, report: Report) -> None:
     )
     report.eventually("the campaigns run again", on.campaigns, OPEN)
     report.eventually("all jobs are finished", on.unfinished, 0)
-    report.check("Twilio was not touched", on.twilio_requests(), requests)
+    report.check("Twilio was not touched", on.twilio_changes(), requests)
 
 
 def cancellation(on: Set, report: Report) -> None:
@@ -327,7 +329,8 @@ def _newest_status(on: Set) -> str | None:
 
 
 def _figures(on: Set) -> tuple[int, int, int, int]:
-    return (on.count(InboxEvent), on.count(Job), on.count(WalletEntry), on.twilio_requests())
+    """Count what an event could have added: inbox rows, jobs, entries, changes at Twilio."""
+    return (on.count(InboxEvent), on.event_jobs(), on.count(WalletEntry), on.twilio_changes())
 
 
 def _waits_for_a_lock(on: Set) -> bool:

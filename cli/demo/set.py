@@ -143,9 +143,13 @@ class Set:
             for row in rows
         ]
 
-    def twilio_requests(self) -> int:
-        """How many requests Twilio's stand-in has had."""
-        return len(self.ask("GET", "/requests?provider=twilio"))
+    def twilio_changes(self) -> int:
+        """Count the requests to Twilio's stand-in that may change something.
+
+        A schedule reads subaccounts at any time, and so says nothing about an event.
+        """
+        requests = self.ask("GET", "/requests?provider=twilio")
+        return sum(one["method"] != "GET" for one in requests)
 
     def subscription(self, external_id: str) -> Subscription | None:
         """A subscription as we know it."""
@@ -159,6 +163,14 @@ class Set:
     def count(self, model: Any, *where: Any) -> int:
         """How many rows there are."""
         return int(self._one(select(func.count()).select_from(model).where(*where)))
+
+    def event_jobs(self) -> int:
+        """Count the jobs that webhooks and commands led to.
+
+        Not those that a schedule staged, at any time, nor the jobs that came of these.
+        """
+        scheduled = select(Job.correlation_id).where(Job.cause.startswith("schedule:"))
+        return self.count(Job, Job.correlation_id.not_in(scheduled))
 
     def entries(self, kind: str) -> int:
         """How many entries of a kind the wallet's history has."""
