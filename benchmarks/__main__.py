@@ -49,7 +49,7 @@ BENCHMARKS = [*LEDGER, *SYSTEM]
 
 def main() -> int:
     """This function will run the named benchmarks, or all, and give the exit status."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="holdfast bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHMARKS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--rounds", type=int, default=4)

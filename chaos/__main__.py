@@ -20,7 +20,7 @@ from cli.supervisor import ProcessNotReady
 def main() -> int:
     """This function will make the run and give the exit status: 0 only if nothing went wrong."""
     sabotages = "; ".join(f"{name}: {words}" for name, words in SABOTAGES.items())
-    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="holdfast chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of traffic under faults")
     parser.add_argument("--seed", type=int, help="repeats a run's choices; drawn if not given")
     parser.add_argument("--sabotage", choices=SABOTAGES, default="", help=sabotages)

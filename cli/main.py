@@ -38,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Keeps prepaid accounts solvent.",
 )
+#: Every argument goes to the command's own parser, --help too.
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 sandbox = typer.Typer(no_args_is_help=True, help="The providers' stand-ins.")
 
 app.command()(serve.up)
@@ -47,8 +49,8 @@ app.add_typer(workers.app, name="worker")
 app.command()(serve.relay)
 app.command()(tokens.token)
 app.add_typer(triggers.app, name="trigger")
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(chaos)
+app.command(context_settings=PASSED_ON, add_help_option=False)(bench)
+app.command(context_settings=PASSED_ON, add_help_option=False)(chaos)
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(work.organizations, name="org")
 app.add_typer(wallet.app, name="wallet")

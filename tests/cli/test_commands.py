@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, timedelta
 
 import psycopg
@@ -171,6 +174,22 @@ def test_without_a_sandbox_a_trigger_says_how_to_start_one(run, monkeypatch, tmp
     monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path))
     code, _, err = run("trigger", "paypal", "BILLING.SUBSCRIPTION.CANCELLED", "--org", "x")
     assert (code, err) == (2, "holdfast: no sandbox runs here; start one: holdfast up --sandbox\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("bench", ["--rounds", "--seconds", "--json", "hot_wallet"]),
+        ("chaos", ["--seconds", "--seed", "--sabotage", "--rest-seconds", "--json", "--keep"]),
+    ],
+)
+def test_help_lists_the_options_of_a_command_with_its_own_parser(command, options):
+    argv = [sys.executable, "-m", "cli.main", command, "--help"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: holdfast {command} ")
+    assert [one for one in options if one not in done.stdout] == []
 
 
 def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
