@@ -125,6 +125,13 @@ def test_a_file_of_another_key_or_changed_is_refused_in_one_line(run, org, monke
     assert run("ledger", "--heads", str(file)) == (1, "", line)
 
 
+def test_heads_name_the_file_when_it_is_empty(run, org, tmp_path):
+    file = tmp_path / "heads"
+    file.touch()
+    line = "holdfast: HEADS_REFUSED: the file is empty\n"
+    assert run("ledger", "--heads", str(file)) == (1, "", line)
+
+
 def test_a_file_that_cannot_be_read_or_written_is_one_line(run, org, tmp_path):
     missing = tmp_path / "no" / "heads"
     code, out, err = run("ledger", "--heads", str(missing))

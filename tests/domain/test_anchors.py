@@ -69,3 +69,29 @@ def test_a_file_that_something_else_signed_with_the_key_is_refused():
     for body in (b"", b"[]\n", b'{"format":"other"}\n', b'{"format":"holdfast heads 1"}\n{}\n'):
         with pytest.raises(HeadsRefused):
             read_heads(resigned(body), KEY)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\n", "verify anchor did not write this file"),
+        (b"entry,amount\n1,2\n", "verify anchor did not write this file"),
+        (signed()[1:], "verify anchor did not write this file"),
+        (signed()[:-1], "the end of the file is missing or changed"),
+        (signed()[:90], "the end of the file is missing or changed"),
+        (signed().rpartition(b'{"hmac')[0], "the end of the file is missing or changed"),
+        (signed() + b"\n", "the end of the file is missing or changed"),
+        (signed(key="other"), "the file was signed with another key, or changed since"),
+        (signed().replace(b"org_1", b"org_7"), "signed with another key, or changed since"),
+        (
+            resigned(b'{"format":"holdfast heads 2"}\n'),
+            "the file's format is 'holdfast heads 2', not 'holdfast heads 1'",
+        ),
+        (resigned(b'{"format":"holdfast heads 1"}\n[]\n'), "the file is signed but not of heads"),
+    ],
+)
+def test_heads_name_what_is_wrong_when_the_file_is_refused(raw, reason):
+    with pytest.raises(HeadsRefused) as refused:
+        read_heads(raw, KEY)
+    assert reason in refused.value.detail
