@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from base.money import Amount
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.settings import SettingsError, load_settings, require
+from cli.commands import database_errors
 from cli.embedded import EmbeddedServerError
 from cli.stack import state_folder
 from cli.supervisor import ProcessNotReady
@@ -54,13 +55,15 @@ class Failure(Exception):
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """This function will turn expected errors into one line and exit status 1 (settings: 2)."""
+    """Turn expected errors into one line and exit status 1 (settings: 2)."""
     try:
         yield
     except (Refused, Failure, EmbeddedServerError, ProcessNotReady) as error:
         _stop(str(error), 1)
-    except (NotYet, OutcomeUnknown) as error:
-        _stop(f"the database cannot do it now: {error}", 1)
+    except NotYet as error:
+        _stop(database_errors.describe(error), 1)
+    except OutcomeUnknown as error:
+        _stop(f"{error}: check whether it was done before you repeat it", 1)
     except SettingsError as error:
         _stop(str(error), 2)
 
