@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from base.settings import SettingsError
-from cli.ports import answers
 from cli.supervisor import Process, Supervisor
 
 
@@ -37,7 +38,7 @@ def start_sandbox(
 
 
 def sandbox_info(state: Path) -> dict[str, Any]:
-    """This function will read where the running sandbox is and what its keys are.
+    """Ask the running sandbox where it is, what its keys are and how it proves its messages.
 
     Raises: SettingsError when none has been started with this state folder, or it is gone.
     """
@@ -45,13 +46,22 @@ def sandbox_info(state: Path) -> dict[str, Any]:
         info = _read(_info_file(state))
     except FileNotFoundError:
         raise SettingsError("no sandbox runs here; start one: holdfast up --sandbox") from None
-    if not answers(f"{info['base_url']}/_control/info"):
-        raise SettingsError("the sandbox does not answer; start one: holdfast up --sandbox")
-    return info
+    try:
+        answer = httpx.get(f"{info['base_url']}/_control/info", timeout=2, trust_env=False)
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        raise SettingsError(
+            "the sandbox does not answer; start one: holdfast up --sandbox"
+        ) from None
+    told: dict[str, Any] = answer.json()
+    return told
 
 
 def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
-    """This function will name the sandbox's addresses and keys as the settings that use them."""
+    """Name the sandbox's addresses and keys as the settings that use them.
+
+    VAPI_HMAC_SECRET stays unset: the sandbox's Vapi proves its messages by the server secret.
+    """
     paypal, twilio, vapi = info["paypal"], info["twilio"], info["vapi"]
     return {
         "PAYPAL_BASE_URL": paypal["base_url"],

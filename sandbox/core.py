@@ -47,7 +47,7 @@ class Sandbox:
         self.paypal.tokens = tokens
 
     def info(self) -> Json:
-        """This function will give what a client needs to know, secrets and all."""
+        """Return what a client needs to know, with the secrets and what Vapi's messages bear."""
         secrets = self.keys.secrets
         return {
             "base_url": self.base_url,
@@ -74,7 +74,10 @@ class Sandbox:
                 "base_url": self.api_url("vapi"),
                 "api_key": secrets.vapi_api_key,
                 "server_secret": secrets.vapi_server_secret,
+                # What proves its messages: only "hmac" uses hmac_secret.
+                "authentication": self.vapi.authentication.mode,
                 "hmac_secret": secrets.vapi_hmac_secret,
+                "hmac_secret_is_used": self.vapi.authentication.mode == "hmac",
             },
         }
 

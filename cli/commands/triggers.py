@@ -1,30 +1,95 @@
-"""Triggers: has the sandbox do what a provider, or somebody with a telephone, does by itself."""
+"""Commands that have the sandbox act as a provider or a caller does."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Annotated, Any
 
 import httpx
 import typer
+from sqlalchemy.orm import Session
 
 from base.settings import load_settings
-from cli.commands.shared import Failure, Json, clear_errors, show
+from cli.commands.shared import Failure, Json, act, clear_errors, show
 from cli.sandbox import sandbox_info
 from cli.stack import state_folder
+from db.locks import OrganizationNotFound
+from db.models import Organization
 
 app = typer.Typer(no_args_is_help=True, help="Have the sandbox send what a provider sends.")
+
+_RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
+#: The events that we act on and the sandbox can send.
+PAYPAL_EVENTS = (
+    "BILLING.SUBSCRIPTION.CREATED",
+    "BILLING.SUBSCRIPTION.ACTIVATED",
+    "BILLING.SUBSCRIPTION.RE-ACTIVATED",
+    "BILLING.SUBSCRIPTION.UPDATED",
+    "BILLING.SUBSCRIPTION.SUSPENDED",
+    "BILLING.SUBSCRIPTION.CANCELLED",
+    "BILLING.SUBSCRIPTION.EXPIRED",
+    "BILLING.SUBSCRIPTION.PAYMENT.FAILED",
+    "PAYMENT.SALE.COMPLETED",
+    "PAYMENT.CAPTURE.COMPLETED",
+    "PAYMENT.CAPTURE.PENDING",
+    "PAYMENT.CAPTURE.DENIED",
+    "PAYMENT.CAPTURE.DECLINED",
+    "PAYMENT.CAPTURE.REFUNDED",
+    "PAYMENT.CAPTURE.REVERSED",
+    "CUSTOMER.DISPUTE.CREATED",
+    "CUSTOMER.DISPUTE.UPDATED",
+    _RESOLVED,
+)
+#: What the sandbox says of a number, and what to do then.
+_NO_NUMBER = "no such number"
+
+
+class Outcome(StrEnum):
+    """Who wins a dispute: the company (won) or the buyer (lost)."""
+
+    WON = "won"
+    LOST = "lost"
+
+
+_CODES = {Outcome.WON: "RESOLVED_SELLER_FAVOUR", Outcome.LOST: "RESOLVED_BUYER_FAVOUR"}
 
 
 @app.command()
 def paypal(
-    event: Annotated[str, typer.Argument(help="Such as BILLING.SUBSCRIPTION.SUSPENDED.")],
+    event: Annotated[str, typer.Argument(help=f"One of: {', '.join(PAYPAL_EVENTS)}.")],
     organization: Annotated[str, typer.Option("--org", help="The organization's id.")],
     copies: Annotated[int, typer.Option(min=1, max=50, help="Send it so often at once.")] = 1,
+    again: Annotated[
+        bool, typer.Option("--again", help="Repeat the newest payment instead of making one.")
+    ] = False,
+    outcome: Annotated[
+        Outcome | None,
+        typer.Option(help=f"Who wins the dispute, for {_RESOLVED}.", show_default="lost"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Have PayPal's stand-in send a signed webhook about an organization."""
-    asked = {"event_type": event, "organization_id": organization, "copies": copies}
+    """Have PayPal's stand-in send a signed webhook about an organization.
+
+    PAYMENT.CAPTURE.COMPLETED, PENDING, DENIED and DECLINED each make a new payment of 49.00 USD. If
+    the newest payment is pending, they end that one. Refunds and CUSTOMER.DISPUTE.CREATED concern
+    the newest payment, CUSTOMER.DISPUTE.RESOLVED the newest open dispute.
+    """
+    with clear_errors():
+        if event not in PAYPAL_EVENTS:
+            raise Failure(f"unknown event {event!r}; there are {', '.join(PAYPAL_EVENTS)}")
+        if outcome is not None and event != _RESOLVED:
+            raise Failure(f"--outcome is for {_RESOLVED} only")
+        _sandbox()
+    act(lambda session, _: _require_organization(session, organization))
+    asked: dict[str, Any] = {
+        "event_type": event,
+        "organization_id": organization,
+        "copies": copies,
+        "new_payment": not again,
+    }
+    if outcome is not None:
+        asked["outcome_code"] = _CODES[outcome]
     deliveries = _send("/paypal/events", asked)
     rows = [
         {"event": one["event_id"], "status": one["status_code"], "answer": _verdict(one["body"])}
@@ -35,12 +100,12 @@ def paypal(
 
 @app.command()
 def vapi(
-    number: Annotated[str, typer.Argument(help="The id of a number of the sandbox's.")],
+    number: Annotated[str, typer.Argument(help="A number's id, as vapi-number prints it.")],
     talk: Annotated[float | None, typer.Option(help="Seconds; none: until it is ended.")] = None,
     deaf: Annotated[bool, typer.Option(help="It hears no order to end.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Have somebody ring up a number at Vapi's stand-in (vapi-number makes one)."""
+    """Have a caller ring a number at Vapi's stand-in (vapi-number makes one)."""
     asked = {
         "direction": "inbound",
         "number_id": number,
@@ -57,25 +122,46 @@ def vapi_number(
     subaccount: Annotated[str, typer.Option(help="Whose subaccount carries its calls.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Bring a number and an assistant in at Vapi's stand-in, for `call door add`."""
+    """Add a number and an assistant to Vapi's stand-in, for `call door add`."""
     assistant = _send("/vapi/assistants", {"name": number})
     made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"number": made["id"], "assistant": assistant["id"]}, as_json)
 
 
+def _require_organization(session: Session, organization_id: str) -> None:
+    if session.get(Organization, organization_id) is None:
+        raise OrganizationNotFound(organization_id)
+
+
+def _sandbox() -> dict[str, Any]:
+    return sandbox_info(state_folder(load_settings()))
+
+
 def _send(path: str, asked: dict[str, Any]) -> Any:
     with clear_errors():
-        found = sandbox_info(state_folder(load_settings()))
         answer = httpx.post(
-            f"{found['base_url']}/_control{path}", json=asked, timeout=30, trust_env=False
+            f"{_sandbox()['base_url']}/_control{path}", json=asked, timeout=30, trust_env=False
         )
         if answer.status_code >= 400:
-            raise Failure(f"the sandbox refuses: {answer.text}")
+            raise Failure(f"the sandbox refuses: {_reason(answer)}")
         return answer.json()
 
 
+def _reason(answer: httpx.Response) -> str:
+    """Say in one line why the sandbox refused, and what to do where that is known."""
+    try:
+        told = answer.json()
+        fields = [f"{one['field']}: {one['why']}" for one in told.get("fields", [])]
+        reason = "; ".join([told["error"], *fields])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return answer.text
+    if reason == _NO_NUMBER:
+        return f"{reason}; `trigger vapi-number +15005550123` makes one and prints its id"
+    return str(reason)
+
+
 def _verdict(body: str) -> str:
-    """What the ingress answered, in a word or two; as it is where it is not ours."""
+    """Shorten the ingress's answer to its verdict; other answers stay as they are."""
     try:
         answer = json.loads(body)
     except ValueError:

@@ -50,6 +50,10 @@ class NewEvent(Asked):
     value: Value = "49.00"
     currency: Currency = "USD"
     keep_state: bool = False
+    #: Whether a capture's event is about a new payment, unless the newest one is pending.
+    new_payment: bool = False
+    #: How CUSTOMER.DISPUTE.RESOLVED decides; blank decides for the buyer, once.
+    outcome_code: str = Field("", pattern=r"^[A-Z_]{0,64}$")
     copies: int = Field(1, ge=1, le=200)
     event_id: str = ""
     create_time: str = ""
@@ -106,7 +110,7 @@ class PayPalControl:
         return await self._told_of_subscription(subscription, asked, 200)
 
     async def add_event(self, request: Request) -> Response:
-        """This function will tell of something, setting first the state that it implies."""
+        """Set the state that an event implies, and deliver the event."""
         asked = await understand(request, NewEvent)
         if not (asked.organization_id or asked.resource_id):
             return refuse("organization_id or resource_id is needed", 422)
@@ -118,6 +122,8 @@ class PayPalControl:
             # A forger has no say in what PayPal itself holds to be true.
             asked.keep_state or asked.forge is not None,
             asked.create_time,
+            new_payment=asked.new_payment,
+            outcome_code=asked.outcome_code,
         )
         try:
             told = tell(self._sandbox, asked.event_type, subject)

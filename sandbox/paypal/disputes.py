@@ -95,6 +95,16 @@ def newest_about(state: PayPalState, capture_id: str) -> Json | None:
     return found[-1] if found else None
 
 
+def newest_open(state: PayPalState, organization_id: str) -> Json | None:
+    """Return the newest unresolved dispute of an organization's captures, if there is one."""
+    for dispute in reversed(state.disputes.values()):
+        capture = state.captures.get(disputed_capture(dispute), {})
+        is_theirs = bool(organization_id) and capture.get("custom_id") == organization_id
+        if is_theirs and dispute["status"] != "RESOLVED":
+            return dispute
+    return None
+
+
 def disputed_capture(dispute: Json) -> str:
     """This function will give the id of the capture that is disputed."""
     return str(dispute["disputed_transactions"][0]["seller_transaction_id"])

@@ -14,6 +14,7 @@ from sandbox.core import Sandbox
 from sandbox.exchange import Json, iso_seconds, letters
 from sandbox.paypal.disputes import (
     newest_about,
+    newest_open,
     open_dispute,
     reopen_dispute,
     resolve_dispute,
@@ -47,6 +48,10 @@ class Subject:
     currency: str
     keep_state: bool
     create_time: str
+    #: Whether a capture's event makes a payment, unless the newest one is pending.
+    new_payment: bool = False
+    #: How a dispute is resolved; blank: for the buyer, unless it is resolved already.
+    outcome_code: str = ""
 
 
 def event_type_of_subscription(status: str) -> str:
@@ -105,13 +110,24 @@ def _tell_capture(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
     if word in ("REFUNDED", "REVERSED"):
         return Told(event_type, "refund", _find_refund(sandbox, subject))
     status = "DECLINED" if word in ("DECLINED", "DENIED") else word
-    capture = _find_capture(sandbox, subject, status)
+    if subject.new_payment and not _is_known(sandbox, subject, status):
+        capture = _add_capture(sandbox, subject, status)
+    else:
+        capture = _find_capture(sandbox, subject, status)
     if subject.keep_state:
         capture = copy.deepcopy(capture)
     # What has been given back stays so, whatever a late event says of the payment before that.
     if capture["status"] in ("PENDING", "DECLINED", "COMPLETED") or subject.keep_state:
         sandbox.paypal.set_capture_status(capture, status)
     return Told(event_type, "capture", capture)
+
+
+def _is_known(sandbox: Sandbox, subject: Subject, status: str) -> bool:
+    """Tell whether the event is about a payment by its id, or a pending one that it ends."""
+    if subject.resource_id:
+        return True
+    newest = sandbox.paypal.newest(sandbox.paypal.captures, subject.organization_id)
+    return status != "PENDING" and newest is not None and newest["status"] == "PENDING"
 
 
 def _find_refund(sandbox: Sandbox, subject: Subject) -> Json:
@@ -171,17 +187,18 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
 
 
 def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
-    """Tells of a dispute: of one by its id, or of the newest of the organization's newest capture.
+    """Change a dispute as the event implies, and give the event.
 
-    CREATED opens one where none is open; RESOLVED decides for the buyer unless it is decided
-    already; UPDATED opens a decided one again.
+    CREATED disputes the newest capture, unless it is in dispute. UPDATED opens its decided
+    dispute again. RESOLVED decides the organization's newest open dispute: for the buyer, and
+    once, unless the subject names an outcome.
     """
     word = event_type.removeprefix("CUSTOMER.DISPUTE.")
-    dispute = _find_dispute(sandbox, subject, anew=word == "CREATED" and not subject.keep_state)
+    dispute = _find_dispute(sandbox, subject, word)
     if subject.keep_state:
         dispute = copy.deepcopy(dispute)
-    if word == "RESOLVED" and dispute["status"] != "RESOLVED":
-        resolve_dispute(dispute, "RESOLVED_BUYER_FAVOUR", None)
+    if word == "RESOLVED" and (subject.outcome_code or dispute["status"] != "RESOLVED"):
+        resolve_dispute(dispute, subject.outcome_code or "RESOLVED_BUYER_FAVOUR", None)
     elif word == "UPDATED" and dispute["status"] == "RESOLVED":
         reopen_dispute(dispute)
     return tell_of_dispute(word, dispute)
@@ -192,12 +209,15 @@ def tell_of_dispute(word: str, dispute: Json) -> Told:
     return Told(f"CUSTOMER.DISPUTE.{word}", "dispute", dispute, resource_version="")
 
 
-def _find_dispute(sandbox: Sandbox, subject: Subject, *, anew: bool) -> Json:
+def _find_dispute(sandbox: Sandbox, subject: Subject, word: str) -> Json:
     state = sandbox.paypal
     if subject.resource_id in state.disputes:
         return state.disputes[subject.resource_id]
+    if word == "RESOLVED" and (found := newest_open(state, subject.organization_id)):
+        return found
     capture = _find_capture(sandbox, subject, "COMPLETED")
     known = newest_about(state, capture["id"])
+    anew = word == "CREATED" and not subject.keep_state
     if known is None or (anew and known["status"] == "RESOLVED"):
         return open_dispute(state, [capture["id"]], capture["amount"])
     return known
@@ -226,8 +246,10 @@ def _find_capture(sandbox: Sandbox, subject: Subject, first_status: str) -> Json
         if found is None:
             raise UnknownResource(subject.resource_id)
         return found
-    return state.newest(state.captures, subject.organization_id) or state.add_capture(
-        subject.organization_id,
-        money(subject.value, subject.currency),
-        first_status,
-    )
+    newest = state.newest(state.captures, subject.organization_id)
+    return newest or _add_capture(sandbox, subject, first_status)
+
+
+def _add_capture(sandbox: Sandbox, subject: Subject, status: str) -> Json:
+    amount = money(subject.value, subject.currency)
+    return sandbox.paypal.add_capture(subject.organization_id, amount, status)

@@ -186,7 +186,7 @@ def test_without_a_sandbox_a_trigger_says_how_to_start_one(run, monkeypatch, tmp
 def test_help_lists_the_options_of_a_command_with_its_own_parser(command, options):
     argv = [sys.executable, "-m", "cli.main", command, "--help"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith(f"usage: holdfast {command} ")
     assert [one for one in options if one not in done.stdout] == []

@@ -173,3 +173,12 @@ def test_a_signature_is_over_the_time_and_the_body(house, listener, algorithm, u
     send(house, "hang", forge="stale")
     assert signed(house, listener.heard[-1], algorithm)
     assert int(listener.heard[-1].headers["x-timestamp"]) / in_a_second < time.time() - 3500
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_used"), [("bearer", False), ("x-vapi-secret", False), ("hmac", True)]
+)
+def test_info_says_whether_the_hmac_secret_is_used(house, mode, is_used):
+    prove(house, mode)
+    shown = house.control("GET", "/info")["vapi"]
+    assert (shown["authentication"], shown["hmac_secret_is_used"]) == (mode, is_used)

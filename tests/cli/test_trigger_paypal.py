@@ -1,0 +1,134 @@
+"""`trigger`: what it has the sandbox send and do, and what it refuses before anything is sent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from base.facts import OtherReport
+from cli.commands.triggers import PAYPAL_EVENTS
+from providers.paypal.events import parse
+
+COMPLETED = "PAYMENT.CAPTURE.COMPLETED"
+RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
+
+
+@pytest.fixture
+def run(run, sandbox, monkeypatch, tmp_path):
+    """Runs the command beside the test's sandbox, whose webhooks reach nobody."""
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "sandbox.json").write_text(json.dumps(sandbox.info))
+    monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path))
+    return run
+
+
+@pytest.fixture
+def trigger(run, organization_id, sandbox):
+    """Runs `trigger paypal` for the organization; gives the event's body as it was sent."""
+
+    def send(event: str, *options: str) -> bytes:
+        words = ("trigger", "paypal", event, "--org", organization_id, *options, "--json")
+        code, out, err = run(*words)
+        assert (code, err) == (0, "")
+        (delivery,) = json.loads(out)
+        sent = sandbox.control("GET", f"/paypal/events/{delivery['event']}")
+        return sent["body"].encode()
+
+    return send
+
+
+def resource(body: bytes) -> dict:
+    return json.loads(body)["resource"]
+
+
+def test_trigger_makes_a_new_capture_for_each_completed_payment(trigger, sandbox):
+    first, second = resource(trigger(COMPLETED)), resource(trigger(COMPLETED))
+    assert first["id"] != second["id"]
+    assert second["amount"] == {"currency_code": "USD", "value": "49.00"}
+    captures = sandbox.control("GET", "/paypal/captures")
+    assert [one["id"] for one in captures] == [first["id"], second["id"]]
+
+
+def test_trigger_repeats_the_newest_capture_when_asked(trigger):
+    trigger(COMPLETED)
+    newest = resource(trigger(COMPLETED))
+    assert resource(trigger(COMPLETED, "--again"))["id"] == newest["id"]
+
+
+def test_trigger_completes_the_pending_capture_and_no_other(trigger):
+    trigger(COMPLETED)
+    pending = resource(trigger("PAYMENT.CAPTURE.PENDING"))
+    done = resource(trigger(COMPLETED))
+    assert (done["id"], done["status"]) == (pending["id"], "COMPLETED")
+    assert resource(trigger("PAYMENT.CAPTURE.PENDING"))["id"] != pending["id"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ((), "RESOLVED_BUYER_FAVOUR"),
+        (("--outcome", "lost"), "RESOLVED_BUYER_FAVOUR"),
+        (("--outcome", "won"), "RESOLVED_SELLER_FAVOUR"),
+    ],
+)
+def test_trigger_resolves_the_open_dispute_as_asked(trigger, options, code):
+    # Given a disputed payment, and one that came after it
+    disputed = resource(trigger(COMPLETED))
+    opened = resource(trigger("CUSTOMER.DISPUTE.CREATED"))
+    trigger(COMPLETED)
+    # When the dispute is resolved
+    ended = resource(trigger(RESOLVED, *options))
+    # Then it is the same dispute, with that outcome
+    assert ended["dispute_id"] == opened["dispute_id"]
+    about = [one["seller_transaction_id"] for one in ended["disputed_transactions"]]
+    assert about == [disputed["id"]]
+    assert (ended["status"], ended["dispute_outcome"]["outcome_code"]) == ("RESOLVED", code)
+
+
+@pytest.mark.parametrize("event", PAYPAL_EVENTS)
+def test_trigger_sends_each_listed_event_in_a_form_that_we_read(trigger, event):
+    body = trigger(event)
+    assert json.loads(body)["event_type"] == event
+    assert not isinstance(parse(body), OtherReport)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("BILLING.SUBSCRIPTION.ACTIVATED", "--org", "org_nope"), "ORGANIZATION_NOT_FOUND"),
+        ((COMPLETED, "--org", "ORG", "--outcome", "won"), f"--outcome is for {RESOLVED} only"),
+        (("PAYMENT.NOPE", "--org", "ORG"), "unknown event 'PAYMENT.NOPE'; there are BILLING."),
+    ],
+)
+def test_trigger_sends_nothing_when_it_refuses(run, organization_id, sandbox, words, line):
+    given = [organization_id if word == "ORG" else word for word in words]
+    code, out, err = run("trigger", "paypal", *given)
+    assert (code, out) == (1, "")
+    assert line in err
+    assert sandbox.control("GET", "/deliveries") == []
+    assert sandbox.control("GET", "/paypal/subscriptions") == []
+    assert sandbox.control("GET", "/paypal/captures") == []
+
+
+def test_trigger_lists_the_events_in_its_help_and_its_refusal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = run("trigger", "paypal", "--help")[1]
+    refusal = run("trigger", "paypal", "nope", "--org", "x")[2]
+    for event in PAYPAL_EVENTS:
+        assert event in told
+        assert event in refusal
+
+
+def test_trigger_names_vapi_number_when_the_number_is_unknown(run):
+    code, out, err = run("trigger", "vapi", "no-such-number")
+    assert (code, out) == (1, "")
+    assert err == (
+        "holdfast: the sandbox refuses: no such number;"
+        " `trigger vapi-number +15005550123` makes one and prints its id\n"
+    )
+
+
+def test_trigger_names_the_field_when_the_sandbox_does_not_take_it(run):
+    err = run("trigger", "vapi-number", "12")[2]
+    assert err.startswith("holdfast: the sandbox refuses: not understood; number: ")
