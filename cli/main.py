@@ -73,11 +73,11 @@ app.add_typer(providers.app, name="provider")
 @app.command()
 def demo(
     story: Annotated[
-        Story, typer.Argument(help="way: doors closed and opened. calls: calls that must end.")
+        Story, typer.Argument(help="way: spending stopped and resumed. calls: calls ended in time.")
     ] = Story.WAY,
     as_json: Json = False,
 ) -> None:
-    """Show the whole way once, from a signed webhook to every door closed and open again."""
+    """Run a demonstration: start everything, send webhooks, and check each effect."""
     from cli.demo import run_demo
 
     with clear_errors():
@@ -106,7 +106,7 @@ def info(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """This function will run the command line."""
+    """Run the command line."""
     app(prog_name="holdfast")
 
 

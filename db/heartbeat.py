@@ -1,4 +1,4 @@
-"""A thread that writes every two seconds that its process runs."""
+"""Write a process's heartbeat to PostgreSQL every two seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from db.processes import Kind
 
 log = get_logger(__name__)
 
-#: Seconds between two writes; a fraction is left to chance, so that processes do not write at once.
+#: Seconds between two writes, at most; randomly shortened, so that processes do not write at once.
 EVERY_SECONDS = 2.0
 _JITTER = 0.2
 #: Seconds that a stopping process waits for the thread.
@@ -65,7 +65,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, which deletes the row. A database that is silent is not waited for."""
+        """End the thread, which deletes the row; wait for it a few seconds at most."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)

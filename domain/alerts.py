@@ -1,6 +1,6 @@
-"""Alerts: what a person has to know, from its raising to its clearing.
+"""Alerts: conditions that a person must know about, from raised to cleared.
 
-One of a kind, organization and subject stands at a time: a cause that persists is told once.
+At most one alert per kind, organization and subject is active: a lasting cause raises one.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ class AlertKind(StrEnum):
     TOP_UP_DECLINED = "top_up_declined"
     #: Automatic top-up through the provider (the subject) has reached its cap of a day.
     TOP_UP_CAPPED = "top_up_capped"
-    #: Another body came by a transmission (the subject), or under an event's id, that was taken in.
+    #: A known transmission (the subject), or a known event id, arrived with another body.
     EVENT_DIFFERS = "event_differs"
     #: A message of a proved provider (the subject) was refused because it is too large.
     EVENT_TOO_LARGE = "event_too_large"
-    #: What the provider says of a payment, or of a refund (the subject), cannot be settled here.
+    #: The provider's answer about a payment or a refund (the subject) cannot be settled here.
     PAYMENT_UNSETTLED = "payment_unsettled"
-    #: What the provider says of a dispute (the subject) cannot be settled here.
+    #: The provider's answer about a dispute (the subject) cannot be settled here.
     DISPUTE_UNSETTLED = "dispute_unsettled"
     #: A call (the subject) goes on although its provider was told to end it, or cannot be told.
     #: Cleared when the call is over, by its provider's word or by its settlement.
     CALL_NOT_ENDED = "call_not_ended"
     #: A call (the subject) went on past its maximum duration, which its platform should end it at.
     CALL_PAST_MAXIMUM = "call_past_maximum"
-    #: A call (the subject) cost more than could be charged; the rest is owed.
+    #: A call (the subject) cost more than could be charged; the rest is outstanding.
     CALL_SHORTFALL = "call_shortfall"
-    #: What a call (the subject) cost cannot be told; its hold stays.
+    #: The cost of a call (the subject) cannot be settled without a person; its hold stays.
     CALL_UNSETTLED = "call_unsettled"
-    #: A verified message tells of a call (the subject) that is nobody's of ours.
+    #: A verified message reports a call (the subject) that has no organization, or no rate.
     CALL_UNKNOWN = "call_unknown"
-    #: The provider does not answer what became of a call (the subject) whose hold is over.
+    #: The provider gives no usable answer about a call (the subject) that must be refreshed.
     HOLD_UNANSWERED = "hold_unanswered"
     #: A call (the subject) was free in whole or in part, because the platform's own fault ended it.
     CALL_WAIVED = "call_waived"
     #: The provider gives a call (the subject) a status that we do not know; its hold stays.
     CALL_STATUS_UNKNOWN = "call_status_unknown"
-    #: A call (the subject) was settled, and its provider says now that it was another.
+    #: A settled call (the subject) would cost something else by a later report or answer.
     CALL_DIFFERS = "call_differs"
     #: A job (the subject) about money or safety died or was refused. Cleared when the job is
     #: redriven or discarded, or when a provider's job for the same work is done.
@@ -67,7 +67,7 @@ class AlertKind(StrEnum):
     #: What the provider says of a subscription (the subject) cannot be settled here, for example
     #: because it names no organization of ours. Cleared when a later answer can be settled.
     SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
-    #: A call came by a number or an assistant (the subject) that never asked us whether it may.
+    #: A number or an assistant (the subject) connected a call without asking us.
     DOOR_UNASKED = "door_unasked"
     #: Safety jobs are due and no worker has claimed them. The subject is the queue.
     SAFETY_OVERDUE = "safety_overdue"
@@ -117,7 +117,7 @@ def raise_alert(
     details: dict[str, Any],
     now: datetime,
 ) -> bool:
-    """This function will raise an alert; False if it stands already, which changes nothing.
+    """Raise an alert; False if it is already active, which changes nothing.
 
     Bounds: `subject` is 1 to 200 characters.
     """
@@ -144,11 +144,11 @@ def clear_alerts(
     *subjects: str,
     now: datetime,
 ) -> int:
-    """This function will clear an organization's alerts of a kind and give how many stood.
+    """Clear an organization's alerts of a kind; return how many were active.
 
     Without subjects, all of the kind.
     """
-    # None is compared as any other: the house's own alerts have no organization.
+    # None matches None: alerts about the whole system have no organization.
     whose = Alert.organization_id.is_not_distinct_from(organization_id)
     statement = update(Alert).where(Alert.kind == str(kind), whose, Alert.cleared_at.is_(None))
     if subjects:
@@ -162,9 +162,9 @@ def clear_alerts(
 
 
 def clear_by_hand(session: Session, alert_id: int, *, by: str, why: str, now: datetime) -> Alert:
-    """This function will clear an alert that a person has dealt with.
+    """Clear an alert that a person has dealt with.
 
-    Should its cause come up again, so does the alert. Replay: one that is cleared is left as it is.
+    It is raised again if its cause recurs. Replay: a cleared alert is left as it is.
     Raises: WhoAndWhy, InvalidNote, AlertNotFound.
     """
     note_act(session, "alert.clear", str(alert_id), by=by, why=why, now=now)
@@ -186,7 +186,7 @@ def list_alerts(
     cleared: bool = False,
     limit: int = LIST_MAX,
 ) -> list[Alert]:
-    """This function will give the newest alerts that stand; with `cleared`, also past ones."""
+    """List the newest active alerts; with `cleared`, also cleared ones."""
     statement = select(Alert).order_by(Alert.id.desc()).limit(limit)
     if organization_id is not None:
         statement = statement.where(Alert.organization_id == organization_id)

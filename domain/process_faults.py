@@ -1,7 +1,7 @@
 """Faults of the system itself: a stopped worker or relay, late safety work, a Redis that is away.
 
-Every relay and safety worker looks for them in turn, so that those that still run tell a person
-about one that does not.
+Every relay and safety worker looks for them in turn, so that those that still run report
+those that do not.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 
 log = get_logger(__name__)
 
-#: A safety job that was due so long ago and that no worker has claimed is overdue, in seconds.
+#: Seconds after which a due safety job that no worker has claimed is overdue.
 OVERDUE_SECONDS = 5.0
 #: The alert is cleared once the oldest such job is younger than this.
 OVERDUE_CLEARED_SECONDS = 2.5
-#: Redis may be away for so long before a person is told, in seconds.
+#: Seconds that Redis may be away before a person is alerted.
 REDIS_AWAY_SECONDS = 5.0
 
 #: What is found here; each alert of these kinds is cleared when its fault is no longer found.

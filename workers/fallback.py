@@ -21,8 +21,8 @@ from workers.probe import RedisProbe
 
 log = get_logger(__name__)
 
-#: Threads for jobs on our own database, and for jobs that call a provider. Apart, so that a
-#: provider that says nothing keeps no freeze waiting.
+#: Threads for jobs on our own database, and for jobs that call a provider. Separate, so that a
+#: provider that does not respond delays no freeze.
 OWN_THREADS = 4
 PROVIDER_THREADS = 4
 THREADS = OWN_THREADS + PROVIDER_THREADS
@@ -30,17 +30,17 @@ THREADS = OWN_THREADS + PROVIDER_THREADS
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds between two looks, and for which looking goes on once Redis is back."""
+    """Seconds between checks, and for which the fallback outlasts the outage."""
 
     probe_seconds: float = 0.25
     poll_seconds: float = 0.15
-    #: Longer than until the relay's first notification of a job whose own one was lost.
+    #: Longer than the relay takes to notify a job whose first notification was lost.
     after_seconds: float = 3.0
 
 
 @dataclass(frozen=True)
 class _Signals:
-    """What the threads are told: to take jobs from PostgreSQL, and to end."""
+    """Signals to the threads: take jobs from PostgreSQL; stop."""
 
     taking: threading.Event
     stopped: threading.Event
@@ -112,7 +112,7 @@ class Fallback:
             thread.start()
 
     def stop_taking(self) -> None:
-        """Begin no further job. What runs goes on."""
+        """Start no further job; running jobs continue."""
         self._signals.stopped.set()
 
     def stop(self, limit_seconds: float, hurry: Callable[[], bool] = lambda: False) -> int:
@@ -173,7 +173,7 @@ class _Look:
                 return None
             found = self._database.run(lambda session: take_due_safety(session, self._names))
             if not found:
-                # While the turn is kept, so that PostgreSQL is asked once in this time.
+                # The lock is kept meanwhile, so that only one thread queries PostgreSQL.
                 self.pause()
             return found[0] if found else None
 
@@ -185,9 +185,9 @@ def _work(look: _Look, execute: Callable[[str], str]) -> None:
             if job_id is not None and execute(job_id) in ("taken", "unknown"):
                 look.pause()
         except (NotYet, OutcomeUnknown) as error:
-            log.warning("no safety job taken from the database", error=str(error))
+            log.warning("fallback_take_failed", error=str(error))
             look.pause()
         except Exception:
-            # A thread that ended would be missed only at the next outage.
-            log.exception("fallback failed")
+            # If this thread ended, nobody would notice before the next outage.
+            log.exception("fallback_failed")
             look.pause()

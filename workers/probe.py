@@ -11,7 +11,7 @@ from db.ring import connect
 
 log = get_logger(__name__)
 
-#: Seconds that Redis has to answer in.
+#: Seconds within which Redis must answer.
 ANSWER_SECONDS = 0.3
 #: Milliseconds after which the key of a worker that has ended disappears.
 _KEPT_MS = 60_000
@@ -34,7 +34,7 @@ class RedisProbe:
     def takes_work(self) -> bool:
         """Tell whether Redis accepts a write in time and still knows the one before.
 
-        False once if it has lost the write before: what was pushed at that time is lost as well.
+        False once after Redis lost the previous write, because messages of that time are lost, too.
         False too for an answer that is not Redis', such as a proxy's.
         """
         known, self._written = self._written, ""

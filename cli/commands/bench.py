@@ -12,7 +12,7 @@ from cli import ROOT
 
 
 def bench(context: typer.Context) -> None:
-    """Run benchmarks, each against its baseline: those that are named, or all.
+    """Run the named benchmarks, or all, and compare each with its baseline.
 
     [NAME …] [--rounds N] [--seconds N] [--json FILE]
     """

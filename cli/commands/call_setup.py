@@ -1,4 +1,4 @@
-"""What calls cost, how they are led, and whose they are: rates, terms and doors."""
+"""Rates, call terms and entry points (doors) of organizations."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from domain.calls import terms as call_terms
 from domain.calls.doors import DoorKind
 from domain.calls.rates import DEFAULT_ROUTE, Rate
 
-rates = typer.Typer(no_args_is_help=True, help="What a minute costs, by route.")
-terms = typer.Typer(no_args_is_help=True, help="How an organization's calls are led.")
-doors = typer.Typer(no_args_is_help=True, help="Whose a call is, by what it comes through.")
+rates = typer.Typer(no_args_is_help=True, help="Prices per minute, by route.")
+terms = typer.Typer(no_args_is_help=True, help="Limits, texts and fault policy of calls.")
+doors = typer.Typer(no_args_is_help=True, help="Entry points that lead calls to organizations.")
 
 Route = Annotated[
-    str, typer.Option(help="default, inbound, outbound, web, or such as outbound:+44.")
+    str, typer.Option(help="default, inbound, outbound, web, or a prefix such as outbound:+44.")
 ]
 
 
@@ -65,15 +65,15 @@ def list_rates(organization_id: Org, as_json: Json = False) -> None:
 @rates.command("set")
 def set_rate(
     organization_id: Org,
-    per_minute: Annotated[str, typer.Option(help="What a minute costs, as 0.12.")],
+    per_minute: Annotated[str, typer.Option(help="Price per minute, such as 0.12.")],
     why: Why,
     route: Route = DEFAULT_ROUTE,
-    increment: Annotated[int, typer.Option(help="Seconds it is counted by.")] = 1,
-    minimum: Annotated[str, typer.Option(help="The least that a call costs.")] = "0",
+    increment: Annotated[int, typer.Option(help="Billing increment: 1, 6, 30 or 60 seconds.")] = 1,
+    minimum: Annotated[str, typer.Option(help="Minimum price of a call.")] = "0",
     by: By = "",
     as_json: Json = False,
 ) -> None:
-    """Set what a route's minute costs, for calls that begin from now on."""
+    """Set a route's price per minute, for calls that begin from now on."""
 
     def work(session: Session, now: datetime) -> Rate:
         currency = books.balance(session, organization_id, now).currency
@@ -91,7 +91,7 @@ def set_rate(
 def remove_rate(
     organization_id: Org, route: str, why: Why, by: By = "", as_json: Json = False
 ) -> None:
-    """Take a route's rate away; calls on it go by a shorter one, or are refused."""
+    """Remove a route's rate. Its calls use a less specific route, or are refused."""
 
     def work(session: Session, now: datetime) -> bool:
         return call_rates.remove_rate(
@@ -103,7 +103,7 @@ def remove_rate(
 
 @terms.command("show")
 def show_terms(organization_id: Org, as_json: Json = False) -> None:
-    """Show how an organization's calls are led; the house's defaults where nothing was set."""
+    """Show an organization's call terms, or the defaults if none were set."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
         books.balance(session, organization_id, now)
@@ -116,30 +116,36 @@ def show_terms(organization_id: Org, as_json: Json = False) -> None:
 def set_terms(
     organization_id: Org,
     why: Why,
-    step_seconds: Annotated[int | None, typer.Option(help="What a hold covers at a time.")] = None,
-    margin_seconds: Annotated[int | None, typer.Option(help="How early a call is ended.")] = None,
-    warn_before_seconds: Annotated[
-        int | None, typer.Option(help="How early it is told so once; 0 tells nobody.")
+    step_seconds: Annotated[int | None, typer.Option(help="Seconds of talk per hold step.")] = None,
+    margin_seconds: Annotated[
+        int | None, typer.Option(help="End a call this many seconds before its hold is used up.")
     ] = None,
-    max_duration_seconds: Annotated[int | None, typer.Option(help="A call's longest time.")] = None,
+    warn_before_seconds: Annotated[
+        int | None, typer.Option(help="Warn once, this many seconds before the end; 0: never.")
+    ] = None,
+    max_duration_seconds: Annotated[
+        int | None, typer.Option(help="Longest duration of a call, in seconds.")
+    ] = None,
     fail_open: Annotated[
         bool | None,
-        typer.Option("--fail-open/--fail-closed", help="Let calls in without our database?"),
+        typer.Option("--fail-open/--fail-closed", help="Admit calls while our database is away."),
     ] = None,
-    fail_open_seconds: Annotated[int | None, typer.Option(help="For how long then.")] = None,
+    fail_open_seconds: Annotated[
+        int | None, typer.Option(help="Longest duration of a call admitted by --fail-open.")
+    ] = None,
     fault_policy: Annotated[
-        FaultPolicy | None, typer.Option(help="What a call costs that Vapi's own fault ended.")
+        FaultPolicy | None, typer.Option(help="Waive or charge calls that Vapi's own fault ended.")
     ] = None,
     fault_waived_minutes: Annotated[
-        int | None, typer.Option(help="At most so many minutes of such a call are free.")
+        int | None, typer.Option(help="Waive at most this many minutes of such a call.")
     ] = None,
-    refusal_text: Annotated[str | None, typer.Option(help="Said to who is refused.")] = None,
-    warning_text: Annotated[str | None, typer.Option(help="Said before credit ends.")] = None,
-    ending_text: Annotated[str | None, typer.Option(help="Said when a call is ended.")] = None,
+    refusal_text: Annotated[str | None, typer.Option(help="Spoken to a refused caller.")] = None,
+    warning_text: Annotated[str | None, typer.Option(help="Spoken before credit ends.")] = None,
+    ending_text: Annotated[str | None, typer.Option(help="Spoken when a call is ended.")] = None,
     by: By = "",
     as_json: Json = False,
 ) -> None:
-    """Change how an organization's calls are led; what is not named stays as it is."""
+    """Change an organization's call terms. Options that are not given stay unchanged."""
     given = {
         "step_seconds": step_seconds,
         "margin_seconds": margin_seconds,
@@ -168,7 +174,7 @@ def set_terms(
 
 @doors.command("list")
 def list_doors(organization_id: Org, as_json: Json = False) -> None:
-    """List the assistants, numbers and campaigns whose calls are an organization's."""
+    """List an organization's entry points: numbers, assistants and campaigns."""
 
     def read(session: Session, now: datetime) -> list[dict[str, Any]]:
         return [
@@ -191,12 +197,12 @@ def add_door(
     kind: DoorKind,
     external_id: Annotated[str, typer.Argument(help="Vapi's id, or a number as +15005550001.")],
     why: Why,
-    assistant: Annotated[str | None, typer.Option(help="Who answers calls that come in.")] = None,
-    brand: Annotated[str | None, typer.Option(help="Whose subaccount carries them.")] = None,
+    assistant: Annotated[str | None, typer.Option(help="Assistant for inbound calls.")] = None,
+    brand: Annotated[str | None, typer.Option(help="Brand whose subaccount carries calls.")] = None,
     by: By = "",
     as_json: Json = False,
 ) -> None:
-    """Say that calls by an assistant, a number or a campaign are an organization's."""
+    """Assign a number, assistant or campaign to an organization as its entry point."""
     act(
         lambda session, now: call_doors.add_door(
             session,
@@ -211,7 +217,7 @@ def add_door(
         )
     )
     tell(
-        f"{kind} {external_id}: calls by it are {organization_id}'s",
+        f"{kind} {external_id} leads to {organization_id}",
         {"kind": kind, "id": external_id, "organization": organization_id},
         as_json,
     )
@@ -221,7 +227,7 @@ def add_door(
 def remove_door(
     kind: DoorKind, external_id: str, why: Why, by: By = "", as_json: Json = False
 ) -> None:
-    """Close a door: calls by it are nobody's from now on, and refused."""
+    """Remove an entry point. Its calls belong to no organization and are refused."""
 
     def work(session: Session, now: datetime) -> bool:
         return call_doors.remove_door(session, kind, external_id, by=by or me(), why=why, now=now)
@@ -231,4 +237,4 @@ def remove_door(
 
 
 def _tell_removed(what: str, done: dict[str, Any], as_json: bool) -> None:
-    tell(f"{what}: {'removed' if done['removed'] else 'there was none'}", done, as_json)
+    tell(f"{what}: {'removed' if done['removed'] else 'not found; nothing changed'}", done, as_json)

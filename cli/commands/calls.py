@@ -1,4 +1,4 @@
-"""Calls: the live ones, one with all that befell it, endings and settlements by hand, costs."""
+"""List, show, end and settle calls, and sum their costs."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ from domain.calls import endings, reading, settlement
 from domain.calls.reading import CallSeen
 from domain.calls.rows import CallNotFound, end_code, shown_status
 
-app = typer.Typer(no_args_is_help=True, help="Calls: live ones, their endings, what they cost.")
+app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; sum their costs.")
 
-CallId = Annotated[str, typer.Argument(help="Our id, Vapi's, Twilio's, or its appointment's.")]
-OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization's.")]
+CallId = Annotated[str, typer.Argument(help="A call id (ours, Vapi's, Twilio's) or appointment.")]
+OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization's calls.")]
 
 
 @app.command("list")
 def list_calls(
     org: OfOrg = None,
     ended: Annotated[
-        bool, typer.Option("--all", help="Also those that are over; with --org or --since.")
+        bool, typer.Option("--all", help="Include calls that are over. Requires --org or --since.")
     ] = False,
     status: Annotated[
         CallStatus | None,
-        typer.Option(help="Only those; with --org or --since if they are ended or refused."),
+        typer.Option(help="Only this status. ended and refused require --org or --since."),
     ] = None,
-    unsettled: Annotated[bool, typer.Option(help="Only those that are not charged yet.")] = False,
-    since: Annotated[datetime | None, typer.Option(help="Let in since (UTC).")] = None,
-    after: Annotated[str | None, typer.Option(help="The cursor that a page ends with.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=reading.PAGE_MAX, help="Rows a page.")] = 50,
+    unsettled: Annotated[bool, typer.Option(help="Only calls that are not settled.")] = False,
+    since: Annotated[datetime | None, typer.Option(help="Only calls since then (UTC).")] = None,
+    after: Annotated[str | None, typer.Option(help="Cursor from the previous page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=reading.PAGE_MAX, help="Rows per page.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List calls that live or were refused within the last hour, the newest first."""
+    """List live calls and those refused in the last hour, newest first."""
 
     def read(session: Session, now: datetime) -> tuple[list[dict[str, Any]], str | None]:
         page = reading.list_calls(
@@ -80,7 +80,7 @@ def list_calls(
 
 @app.command("show")
 def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None:
-    """Show a call with its hold, its entries, its timeline, and how its ending went."""
+    """Show a call: its hold, ledger entries, timeline, and how fast it was ended."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
         call = reading.find_call(session, call_id, org)
@@ -109,7 +109,7 @@ def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None
 def end_call(
     call_id: CallId, why: Why, org: OfOrg = None, by: By = "", as_json: Json = False
 ) -> None:
-    """End a call: it is told why, then cut off; it counts as over when its provider says so."""
+    """Order the end of a call. It counts as over when its provider reports the end."""
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
         call = _meant(session, call_id, org)
@@ -119,20 +119,20 @@ def end_call(
         return {"call": call.id, "organization": call.organization_id, "ending": ending}
 
     done = act(work)
-    state = "is being ended" if done["ending"] else "was ending, or over, already"
+    state = "is being ended" if done["ending"] else "was already ending or over; nothing changed"
     tell(f"{done['call']}: {state}", done, as_json)
 
 
 @app.command("settle")
 def settle_call(
     call_id: CallId,
-    seconds: Annotated[str, typer.Option("--seconds", help="How long it was talked, as 83.5.")],
+    seconds: Annotated[str, typer.Option("--seconds", help="Seconds talked, such as 83.5.")],
     why: Why,
     org: OfOrg = None,
     by: By = "",
     as_json: Json = False,
 ) -> None:
-    """Charge a call whose cost nothing else can tell; for us it is over then."""
+    """Charge a call whose cost cannot be determined, and treat the call as over."""
     with clear_errors():
         duration_ms = _milliseconds_of(seconds)
 
@@ -165,13 +165,13 @@ def costs(
     last: Annotated[datetime | None, typer.Option("--to", help="Last day (UTC).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Add up what settled calls cost, by organization and day; the last 30 days by default."""
+    """Sum the cost of settled calls by organization and day (default: last 30 days)."""
 
     def read(session: Session, now: datetime) -> list[dict[str, Any]]:
         until: date = last.date() if last else now.date()
         since: date = first.date() if first else until - timedelta(days=29)
         if not 0 <= (until - since).days < reading.DAYS_MAX:
-            raise Failure(f"--from comes before --to, by less than {reading.DAYS_MAX} days")
+            raise Failure(f"--from must not be after --to; at most {reading.DAYS_MAX} days")
         days = reading.costs_by_day(session, organization_id=org, first_day=since, last_day=until)
         return [
             {
@@ -189,7 +189,7 @@ def costs(
 
 
 def _meant(session: Session, call_id: str, org: str | None) -> Call:
-    """The one call that somebody acts on, or an error: which one is not guessed."""
+    """Return the call that a command changes; refuse an id that several calls have."""
     call = reading.find_call(session, call_id, org, alone=True)
     if call is None:
         raise CallNotFound(call_id)
@@ -276,4 +276,4 @@ def _milliseconds_of(seconds: str) -> int:
         given = Decimal(seconds)
         return int((given * 1000).to_integral_value(ROUND_HALF_UP))
     except (InvalidOperation, ValueError, OverflowError):
-        raise Failure(f"--seconds is a number of seconds, not {seconds!r}") from None
+        raise Failure(f"--seconds must be a number such as 83.5, not {seconds!r}") from None

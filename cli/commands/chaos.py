@@ -11,7 +11,7 @@ from cli import ROOT
 
 
 def chaos(context: typer.Context) -> None:
-    """Break everything under traffic, then count.
+    """Inject faults under traffic, then count lost, doubled and drifted results.
 
     [--seconds N] [--seed S] [--sabotage NAME] [--rest-seconds N] [--json FILE] [--keep]
     """

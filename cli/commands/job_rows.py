@@ -1,4 +1,4 @@
-"""How a job is shown: in a line, and whole."""
+"""Rows that show a job, in one line or in full."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from db.models import InboxEvent, JobAttempt, OperatorAct
 
 
 def describe_whole(session: Session, job_id: str) -> dict[str, Any]:
-    """This function will describe a job with its attempts, its family and what was done by hand.
+    """Describe a job with its attempts, its related jobs and the operator actions.
 
     Raises: Failure when there is none.
     """
@@ -52,7 +52,7 @@ def describe_whole(session: Session, job_id: str) -> dict[str, Any]:
 
 
 def describe(found: Found) -> dict[str, Any]:
-    """This function will describe a job in one line."""
+    """Describe a job in one line."""
     job = found.job
     return {
         "id": job.id,

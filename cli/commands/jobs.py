@@ -1,4 +1,4 @@
-"""Jobs: what is owed, what died and why, and what a person may do about it."""
+"""List and show jobs; redrive, discard and run them now."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from db.job_search import ASKABLE, PAGE_MAX, Filters, page
 from domain.job_acts import JobAct, act_on_many, discard_by_hand, redrive_by_hand, run_now_by_hand
 from domain.jobs import JOB_TYPES, KEY_KEPT_SECONDS
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: what is owed, what died, and why.")
+app = typer.Typer(no_args_is_help=True, help="List, show, redrive, discard and run jobs.")
 
 #: Jobs that one transaction of a bulk act changes at most.
 _CHUNK = 200
@@ -34,19 +34,19 @@ _CHUNK = 200
 _BULK_MAX = 10_000
 
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
-Name = Annotated[str | None, typer.Option("--job", help="Of this name, such as process_event.")]
-OfOrg = Annotated[str | None, typer.Option("--org", help="Of one organization.")]
-OfQueue = Annotated[str | None, typer.Option("--queue", help="Of one queue.")]
-ErrorText = Annotated[str | None, typer.Option("--error", help="Any part of its last error.")]
+Name = Annotated[str | None, typer.Option("--job", help="Job name, such as process_event.")]
+OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization's jobs.")]
+OfQueue = Annotated[str | None, typer.Option("--queue", help="Only jobs of this queue.")]
+ErrorText = Annotated[str | None, typer.Option("--error", help="Part of the last error's text.")]
 Arguments = Annotated[
-    list[str] | None, typer.Option("--argument", help="Staged with NAME=VALUE; repeatable.")
+    list[str] | None, typer.Option("--argument", help="Only with argument NAME=VALUE; repeatable.")
 ]
 Since = Annotated[datetime | None, typer.Option(help="Staged from this instant (UTC) on.")]
 Until = Annotated[datetime | None, typer.Option(help="Staged before this instant (UTC).")]
-Limit = Annotated[int, typer.Option(min=1, max=_BULK_MAX, help="So many jobs at most.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a bulk act.")]
+Limit = Annotated[int, typer.Option(min=1, max=_BULK_MAX, help="Change at most this many jobs.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Change many jobs without asking.")]
 ManyIds = Annotated[
-    list[str] | None, typer.Argument(help="Ids of jobs; without, the filters choose.")
+    list[str] | None, typer.Argument(help="Job ids. Without ids, the filters select the jobs.")
 ]
 
 
@@ -62,11 +62,11 @@ def list_jobs(
     argument: Arguments = None,
     since: Since = None,
     until: Until = None,
-    after: Annotated[str | None, typer.Option(help="The cursor: last id of a page.")] = None,
+    after: Annotated[str | None, typer.Option(help="Cursor: last job id of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Rows a page.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List jobs, newest first; among finished ones a search needs --since or --org."""
+    """List jobs, newest first. A search of finished jobs needs --since or --org."""
     filters = _filters(
         None if state == "all" else state, name, organization, queue, error, argument, since, until
     )
@@ -83,7 +83,7 @@ def list_jobs(
 
 @app.command("show")
 def show_job(job_id: JobId, as_json: Json = False) -> None:
-    """Show a job, every attempt at it, what it comes from, and what can be done about it."""
+    """Show a job: its attempts, its causes, and the actions that are possible now."""
     found = act(lambda session, _: describe_whole(session, job_id))
     if as_json:
         show(found, True)
@@ -111,7 +111,7 @@ def redrive(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Give dead or refused jobs their whole policy again, once their cause is mended."""
+    """Run dead or refused jobs again with all attempts. Fix the cause first."""
     if state not in ("dead", "refused"):
         with clear_errors():
             raise Failure(f"--state is dead or refused, not {state!r}")
@@ -135,7 +135,7 @@ def discard(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """End dead jobs undone; they never come back."""
+    """Discard dead jobs for good. Their work stays undone."""
     filters = _filters("dead", name, organization, queue, error, argument, since, until)
     _act_by_hand("discard", discard_by_hand, job_ids, filters, limit, by, why, yes, as_json)
 
@@ -156,7 +156,7 @@ def run_now(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """End the wait of jobs for their next attempt; one in a worker's hands is left alone."""
+    """Run waiting jobs now, before their next attempt is due; skip running jobs."""
     filters = _filters("waiting", name, organization, queue, error, argument, since, until)
     _act_by_hand("run now", run_now_by_hand, job_ids, filters, limit, by, why, yes, as_json)
 
@@ -195,7 +195,7 @@ def _act_by_hand(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """One job named by its id must allow it; of many, those that no longer do are left."""
+    """Apply an action to one named job, or to those of many that still allow it."""
     who = by or me()
     with acting() as do:
         if job_ids and len(job_ids) == 1:
@@ -235,16 +235,16 @@ def _chosen(do: Any, filters: Filters, limit: int) -> list[str]:
 
 def _confirm(question: str, as_json: bool) -> None:
     if as_json:
-        raise Failure(f"{question} Say --yes: --json asks nothing")
+        raise Failure(f"{question} Add --yes: --json does not ask")
     if not typer.confirm(question):
-        raise Failure("nothing was done")
+        raise Failure("cancelled; nothing changed")
 
 
 def _report(verb: str, chosen: int, done: int, as_json: bool) -> None:
     if as_json:
         show({"chosen": chosen, "done": done, "left": chosen - done}, True)
         return
-    left = f"; {chosen - done} left alone: they changed meanwhile" if done < chosen else ""
+    left = f"; {chosen - done} skipped because their state changed" if done < chosen else ""
     typer.echo(f"{verb}: {done} of {chosen} jobs{left}")
 
 
@@ -269,5 +269,5 @@ def _filters(
 def _pairs(arguments: list[str] | None) -> Mapping[str, str]:
     pairs = [one.partition("=") for one in arguments or ()]
     if not all(separator for _, separator, _ in pairs):
-        raise Failure("--argument is NAME=VALUE")
+        raise Failure("--argument must be NAME=VALUE")
     return {name: value for name, _, value in pairs}

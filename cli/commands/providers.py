@@ -1,4 +1,4 @@
-"""Providers as the fleet sees them: circuits, rates, who is held back; and closing one by hand."""
+"""Circuit breakers and rate limits of providers; close a circuit manually."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from db.circuit_states import CircuitState
 from db.circuits import Circuits, rates_of
 from domain.notes import note_act
 
-app = typer.Typer(no_args_is_help=True, help="Providers: circuits, limits, who is held back.")
+app = typer.Typer(no_args_is_help=True, help="Circuit breakers and rate limits of providers.")
 
 
 @app.command("list")
 def list_providers(as_json: Json = False) -> None:
-    """List each provider's circuits: state, failures, when it is tried, limit, who is held back."""
+    """List circuit breakers: state, failures, rate limit and held-back accounts."""
     with _circuits() as circuits:
         found = states.read_states(circuits.client, circuits.window_seconds)
     rates = rates_of(load_settings())
@@ -39,16 +39,16 @@ def close_circuit(
     why: Why,
     by: By = "",
 ) -> None:
-    """Close a circuit by hand and hold nobody back: calls go out again at once."""
+    """Close a circuit and release its held-back accounts; calls go out at once."""
     who, subject = by or me(), f"{provider}:{call_class}"
     if provider not in CALLED:
         with clear_errors():
-            raise Failure(f"{provider} has no circuits: nothing calls it")
-    # Written down first: what Redis keeps of it is for a day, and for display.
+            raise Failure(f"{provider} has no circuits, because Holdfast does not call it")
+    # Recorded first: Redis keeps its own note for one day only, for display.
     act(lambda session, now: note_act(session, "circuit.close", subject, by=who, why=why, now=now))
     with _circuits() as circuits:
         was_open = states.close_circuit(circuits.client, provider, call_class, by=who, why=why)
-    typer.echo(f"{provider} {call_class}: {'closed' if was_open else 'was closed already'}")
+    typer.echo(f"{provider} {call_class}: {'closed' if was_open else 'was already closed'}")
 
 
 def _row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
@@ -80,4 +80,4 @@ def _circuits() -> Iterator[Circuits]:
             try:
                 yield made
             except redis.RedisError as error:
-                raise Failure(f"Redis cannot be asked: {error}") from None
+                raise Failure(f"Redis did not answer: {error}") from None

@@ -1,4 +1,4 @@
-"""Reconcile: compare what providers hold with what is desired here, now; repair it and tell."""
+"""Compare the state at a provider with the desired state, repair it, and report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def twilio(
     wait: Wait = 60,
     as_json: Json = False,
 ) -> None:
-    """Read every subaccount's state at Twilio, repair what drifted, and say what was found.
+    """Read every subaccount's state at Twilio, repair drift, and report the findings.
 
     The exit status is 1 unless every subaccount is in line now.
     """
@@ -89,10 +89,10 @@ def sentence(check: SubaccountCheck) -> str:
     if check.outcome is CheckOutcome.IN_LINE:
         return f"{told}, {check.found}"
     if check.outcome is CheckOutcome.REPAIRED:
-        return f"{told}; Twilio had it {check.found}, it is {check.desired} now"
+        return f"{told}; Twilio reported {check.found}, and it is {check.desired} now"
     if check.outcome is CheckOutcome.NEEDS_PERSON:
         return (
             f"{told}: {check.problem or check.found}; it should be {check.desired}."
             " See the alert subaccount_unusable"
         )
-    return f"{told}: no worker has finished; it should be {check.desired}. Is a worker running?"
+    return f"{told}: no worker has finished; desired: {check.desired}. See holdfast worker list"

@@ -1,4 +1,4 @@
-"""Periodic work: how often, when next, when last, and how that went."""
+"""List the periodic jobs with their intervals and last results."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ app = typer.Typer(no_args_is_help=True, help="Periodic work.")
 
 @app.callback()
 def periodic() -> None:
-    """Periodic work, which every relay stages when its time has come."""
+    """List the periodic jobs that the relays stage."""
 
 
 @app.command("list")
 def list_schedules(as_json: Json = False) -> None:
-    """List what is staged how often, when next, when last, and in which state the last job is."""
+    """List periodic jobs: interval, next and last time, and the last job's state."""
 
     def read(session: Session, _now: datetime) -> list[dict[str, Any]]:
         known = {one.name: one for one in SCHEDULES}

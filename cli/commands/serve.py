@@ -55,7 +55,7 @@ def up(
             settings, state, sandbox=sandbox, on_exit=on_exit, on_restart=on_restart, told=told
         )
         if sandbox:
-            # So that `holdfast token` is believed, and the API can be tried by hand.
+            # So that the API accepts the tokens that `holdfast token` prints.
             stack.env.setdefault("API_JWKS_FILE", str(keys_file(settings)))
         with stack:
             _keep_addresses(stack)
@@ -86,7 +86,7 @@ def serve_worker(queues: set[Queue], threads: int) -> None:
 
 
 def relay() -> None:
-    """Run a relay: it rings for jobs that nobody rang for. Run as many as you like."""
+    """Run a relay, which repeats lost notifications and stages periodic jobs."""
     with clear_errors():
         relay_app.serve(_serving_settings())
 
@@ -97,13 +97,13 @@ def migrate(
         str,
         typer.Option(
             metavar="DATABASE_NAME",
-            help="Go back although rows are lost; the name of the database that may lose them.",
+            help="Go back even if rows are lost. Must name the connected database.",
         ),
     ] = "",
 ) -> None:
     """Bring the database to a revision, as its owner (DATABASE_OWNER_URL).
 
-    Going back to an older revision is refused while it would lose rows, and lists them.
+    Going back to an older revision is refused while it would lose rows; the error counts them.
     """
     with clear_errors():
         url = owner_address()
@@ -142,7 +142,7 @@ def _serving_settings() -> Settings:
 
 
 def _keep_addresses(stack: Stack) -> None:
-    """Other commands on this machine find the embedded servers by it; only we may read it."""
+    """Store the embedded servers' addresses for other commands, readable by us alone."""
     path = stack.state / "addresses.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_private(

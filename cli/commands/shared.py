@@ -1,4 +1,4 @@
-"""What the commands share: a database to act in, printing, and errors as one clear line."""
+"""Helpers of the commands: database access, output, and errors in one line."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ console = Console()
 
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of a table.")]
 Why = Annotated[str, typer.Option("--why", help="The reason; it is kept in the history.")]
-By = Annotated[str, typer.Option("--by", help="Who acts.", show_default="your login")]
+By = Annotated[str, typer.Option("--by", help="The operator's name.", show_default="your login")]
 Org = Annotated[str, typer.Argument(help="The organization's id.")]
 
 
 def me() -> str:
-    """This function will give the login of whoever runs the command."""
+    """Return the login name of the person who runs the command."""
     return getpass.getuser()
 
 
 def what_followed(posture: Posture) -> str:
-    """This function will tell what an act did to campaigns and to calls."""
+    """Describe what an operator action did to campaigns and calls."""
     return (
         f"campaigns paused {posture.campaigns_paused}, resumed {posture.campaigns_resumed};"
         f" calls ended {posture.calls_ended}"
@@ -70,7 +70,7 @@ def clear_errors() -> Iterator[None]:
 
 @contextmanager
 def acting() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
-    """This function will give a way to run fn(session, now), each in a transaction of its own.
+    """Provide a function that runs fn(session, now) in a transaction of its own.
 
     Without DATABASE_URL it is the embedded database that `holdfast up` keeps running.
     """
@@ -92,14 +92,14 @@ def acting() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
 
 
 def act(fn: Callable[[Session, datetime], T]) -> T:
-    """This function will run fn(session, now) in one transaction on the configured database."""
+    """Run fn(session, now) in one transaction on the configured database."""
     with acting() as do:
         return do(fn)
     raise AssertionError("unreachable")
 
 
 def addresses() -> tuple[str, str]:
-    """This function will give DATABASE_URL and REDIS_URL, or those of the embedded servers.
+    """Return DATABASE_URL and REDIS_URL, or those of the embedded servers.
 
     Raises: SettingsError when neither is there.
     """
@@ -115,7 +115,7 @@ def addresses() -> tuple[str, str]:
 
 
 def owner_address() -> str:
-    """This function will give DATABASE_OWNER_URL, or the embedded server's.
+    """Return DATABASE_OWNER_URL, or the embedded server's.
 
     Raises: SettingsError when neither is there.
     """
@@ -132,7 +132,7 @@ def owner_address() -> str:
 
 
 def micros_of(amount: str, currency: str) -> int:
-    """This function will turn what was typed for an amount into micros of a wallet's currency.
+    """Convert a typed amount into micros of a wallet's currency.
 
     Raises: InvalidAmount.
     """
@@ -140,12 +140,12 @@ def micros_of(amount: str, currency: str) -> int:
 
 
 def utc(given: datetime | None) -> datetime | None:
-    """This function will take an instant without a zone for one of UTC."""
+    """Read an instant without a time zone as UTC."""
     return None if given is None else given.replace(tzinfo=given.tzinfo or UTC)
 
 
 def show(data: Any, as_json: bool, title: str = "") -> None:
-    """This function will print a mapping or a list of mappings, as a table or as JSON."""
+    """Print a mapping or a list of mappings, as a table or as JSON."""
     if as_json:
         sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
         return
@@ -169,7 +169,7 @@ def show(data: Any, as_json: bool, title: str = "") -> None:
 
 
 def tell(line: str, data: dict[str, Any], as_json: bool) -> None:
-    """This function will say what was done, in a line or as the same in JSON."""
+    """Print what was done, as one line or as JSON."""
     if as_json:
         show(data, True)
     else:

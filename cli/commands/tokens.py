@@ -1,4 +1,4 @@
-"""Tokens for a laptop: a key of its own, and what it signs. Production's keys are its backend's."""
+"""Make API tokens with a local key. In production the backend holds the keys."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from cli.commands.shared import Failure, clear_errors
 from cli.stack import state_folder
 from ingress.api.tokens import LIFE_SECONDS_MAX
 
-#: What a token may be for, unless said otherwise.
+#: The scopes of a token, by default.
 SCOPES = ("calls:write", "calls:read", "wallet:read")
 _KEY_BYTES = 32
 _HOURS_MAX = LIFE_SECONDS_MAX // 3_600
 
 
 def token(
-    organization: Annotated[str, typer.Option("--org", help="Whom it acts for.")],
-    scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable.")] = None,
-    hours: Annotated[int, typer.Option(min=1, max=_HOURS_MAX, help="How long it lives.")] = 1,
+    organization: Annotated[str, typer.Option("--org", help="Organization it acts for.")],
+    scope: Annotated[list[str] | None, typer.Option(help="Scope it grants; repeatable.")] = None,
+    hours: Annotated[int, typer.Option(min=1, max=_HOURS_MAX, help="Hours until it expires.")] = 1,
 ) -> None:
     """Print a token for the API, signed with this machine's own key (API_JWKS_FILE)."""
     with clear_errors():
@@ -47,7 +47,7 @@ def token(
 
 
 def keys_file(settings: Settings) -> Path:
-    """This function will give where a laptop's own key stands, and make one if there is none."""
+    """Return the path of this machine's own key; create the key if there is none."""
     path = state_folder(settings) / "api-keys.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,10 @@ def _signing_key(path: Path) -> dict[str, Any]:
     try:
         listed = json.loads(path.read_text())["keys"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise Failure(f"{path} is no file of keys") from None
+        raise Failure(f"{path} is not a JWKS key file") from None
     shared = [one for one in listed if one.get("kty") == "oct" and one.get("alg") == "HS256"]
     if not shared:
-        raise Failure(f"{path} has no shared key (HS256): only its owner signs with the others")
+        raise Failure(f"{path} has no HS256 key, so no token can be signed with it here")
     key: dict[str, Any] = shared[-1]
     return key
 

@@ -17,7 +17,7 @@ from cli.stack import state_folder
 from db.locks import OrganizationNotFound
 from db.models import Organization
 
-app = typer.Typer(no_args_is_help=True, help="Have the sandbox send what a provider sends.")
+app = typer.Typer(no_args_is_help=True, help="Make the sandbox send webhooks and place calls.")
 
 _RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
 #: The events that we act on and the sandbox can send.
@@ -59,7 +59,7 @@ _CODES = {Outcome.WON: "RESOLVED_SELLER_FAVOUR", Outcome.LOST: "RESOLVED_BUYER_F
 def paypal(
     event: Annotated[str, typer.Argument(help=f"One of: {', '.join(PAYPAL_EVENTS)}.")],
     organization: Annotated[str, typer.Option("--org", help="The organization's id.")],
-    copies: Annotated[int, typer.Option(min=1, max=50, help="Send it so often at once.")] = 1,
+    copies: Annotated[int, typer.Option(min=1, max=50, help="Copies to send at once.")] = 1,
     again: Annotated[
         bool, typer.Option("--again", help="Repeat the newest payment instead of making one.")
     ] = False,
@@ -101,8 +101,8 @@ def paypal(
 @app.command()
 def vapi(
     number: Annotated[str, typer.Argument(help="A number's id, as vapi-number prints it.")],
-    talk: Annotated[float | None, typer.Option(help="Seconds; none: until it is ended.")] = None,
-    deaf: Annotated[bool, typer.Option(help="It hears no order to end.")] = False,
+    talk: Annotated[float | None, typer.Option(help="Talk seconds; default: until ended.")] = None,
+    deaf: Annotated[bool, typer.Option(help="The call ignores orders to end.")] = False,
     as_json: Json = False,
 ) -> None:
     """Have a caller ring a number at Vapi's stand-in (vapi-number makes one)."""
@@ -119,7 +119,7 @@ def vapi(
 @app.command("vapi-number")
 def vapi_number(
     number: Annotated[str, typer.Argument(help="Such as +15005550123.")],
-    subaccount: Annotated[str, typer.Option(help="Whose subaccount carries its calls.")] = "",
+    subaccount: Annotated[str, typer.Option(help="Subaccount that carries its calls.")] = "",
     as_json: Json = False,
 ) -> None:
     """Add a number and an assistant to Vapi's stand-in, for `call door add`."""

@@ -1,4 +1,4 @@
-"""Proofs: that the ledger is what was once written, and the anchors that show a cut tail."""
+"""Verify the ledger and the deployment; write anchors that reveal removed entries."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from domain.anchors import read_heads, signed_heads
 from domain.chain import Finding, Head
 
 #: What a run without heads says of itself.
-_TAIL_UNSEEN = "without --heads, entries cut off at a wallet's end cannot be seen"
+_TAIL_UNSEEN = "without --heads, entries removed at a wallet's end cannot be detected"
 
-app = typer.Typer(no_args_is_help=True, help="Proofs, and anchors outside the database.")
+app = typer.Typer(no_args_is_help=True, help="Verify ledger and deployment; write signed anchors.")
 
 OneOrg = Annotated[str, typer.Option("--org", help="Only this organization's wallet.")]
 Heads = Annotated[
@@ -61,9 +61,9 @@ def ledger(org: OneOrg = "", heads: Heads = None, as_json: Json = False) -> None
 
 @app.command()
 def anchor(
-    file: Annotated[Path, typer.Argument(help="Written whole; keep it outside the database.")],
+    file: Annotated[Path, typer.Argument(help="File to write; keep it outside the database.")],
 ) -> None:
-    """Write the heads of all wallets to a signed file, for verify ledger --heads."""
+    """Write all chain heads to a signed file, for verify ledger --heads."""
     with acting() as do:
         key = _key()
         now = do(lambda _, now: now)
@@ -77,7 +77,7 @@ def anchor(
 
 @app.command()
 def deployment(as_json: Json = False) -> None:
-    """Compare the database with what its migrations make; exit status 1 if anything differs.
+    """Compare the database with its migrations; exit status 1 if anything differs.
 
     The comparison is with an empty database, which is migrated on a temporary PostgreSQL server of
     this version of Holdfast: every table, column, constraint, index, trigger, function and grant.
@@ -112,7 +112,7 @@ def _verify(
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the error output, where a person watches; findings still go where output goes."""
+    """Show a progress bar on a terminal's error output; findings go to the output."""
     console = Console(stderr=True)
     columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
@@ -127,7 +127,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _print_json(findings: Iterator[Finding], tally: verify.Tally, *, tail_checked: bool) -> None:
-    """One document, written as it goes: there may be as many findings as entries."""
+    """Write one JSON document as a stream, since there may be a finding per entry."""
     sys.stdout.write('{"findings": [')
     before = "\n  "
     for finding in findings:

@@ -59,7 +59,7 @@ Format = Annotated[str, typer.Option("--format", help="table, csv or jsonl.")]
 
 @app.command("show")
 def show_wallet(organization_id: Org, as_json: Json = False) -> None:
-    """Show the figures and the freezes that stand."""
+    """Show a wallet's balance, held and available amounts, and its active freezes."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
         figures = books.balance(session, organization_id, now)
@@ -87,7 +87,7 @@ def history(
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind; repeatable.")] = None,
     since: Annotated[datetime | None, typer.Option(help="From this instant (UTC) on.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Before this instant (UTC).")] = None,
-    after: Annotated[int | None, typer.Option(help="The cursor: last number of a page.")] = None,
+    after: Annotated[int | None, typer.Option(help="Cursor: last entry number of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=books.PAGE_MAX, help="Rows a page.")] = 50,
     output: Format = "table",
 ) -> None:
@@ -112,13 +112,13 @@ def history(
         return
     if after is not None:
         with clear_errors():
-            raise Failure("an export is whole: --after goes with the table only")
+            raise Failure("--after works only with --format table; an export has no pages")
     _export(organization_id, output, filters)
 
 
 @app.command()
 def freeze(organization_id: Org, why: Why, by: By = "") -> None:
-    """Freeze by hand: nothing but a person lifts it again."""
+    """Freeze a wallet manually. Only an operator can lift this freeze."""
     _told(
         act(
             lambda session, now: operators.freeze_by_hand(
@@ -132,7 +132,7 @@ def freeze(organization_id: Org, why: Why, by: By = "") -> None:
 def unfreeze(
     organization_id: Org, why: Why, reason: Reason = FreezeReason.MANUAL, by: By = ""
 ) -> None:
-    """Lift a freeze; other reasons that stand keep the wallet frozen."""
+    """Lift one freeze. The wallet stays frozen while another freeze is active."""
     _told(
         act(
             lambda session, now: operators.lift_by_hand(
@@ -150,7 +150,7 @@ def override(
     hours: Annotated[float, typer.Option(help="For how long.", min=0.01, max=720)],
     by: By = "",
 ) -> None:
-    """In an emergency, let it spend although a reason stands, for a time."""
+    """Let a wallet spend for a limited time although one freeze is active."""
     _told(
         act(
             lambda session, now: operators.override_by_hand(
@@ -169,12 +169,12 @@ def override(
 @app.command(context_settings={"ignore_unknown_options": True})
 def correct(
     organization_id: Org,
-    amount: Annotated[str, typer.Argument(help="Such as 12.50, or -12.50 to take.")],
+    amount: Annotated[str, typer.Argument(help="Such as 12.50 to add, or -12.50 to take.")],
     why: Why,
     by: By = "",
-    key: Annotated[str, typer.Option(help="Repeat a try safely under the same key.")] = "",
+    key: Annotated[str, typer.Option(help="Idempotency key; reuse it to repeat.")] = "",
 ) -> None:
-    """Correct a balance by an entry of its own, which names who and why."""
+    """Correct a balance with a ledger entry that records the operator and the reason."""
 
     key = key or new_id("fix")
 
@@ -191,7 +191,7 @@ def correct(
             now=now,
         )
 
-    # Told first: if the answer is lost, the same key repeats this try and not another.
+    # Printed first: if the answer is lost, the same key safely repeats this correction.
     typer.echo(f"key {key}", err=True)
     outcome = act(write)
     with clear_errors():
@@ -204,15 +204,15 @@ def correct(
 def debt_limit(
     organization_id: Org,
     amount: Annotated[
-        str, typer.Argument(help="How far below zero, such as 25; 0 for not at all.")
+        str, typer.Argument(help="How far calls may go below zero, such as 25; 0: not at all.")
     ],
     why: Why,
     by: By = "",
 ) -> None:
-    """Approve a debt limit: only the cost of a call may use it, assets and messages never.
+    """Approve a debt limit, which only call costs may use, not assets or messages.
 
-    A lower limit takes back what live calls were lent and have not used; a call that is not covered
-    any more is ended.
+    Lowering the limit takes back credit that live calls were lent and have not used. A call that is
+    no longer covered is ended.
     """
 
     def write(session: Session, now: datetime) -> WalletOutcome:
@@ -231,13 +231,15 @@ def debt_limit(
         if not outcome.ok:
             raise Failure(outcome.outcome)
     typer.echo(
-        "it is so already" if outcome.replayed else f"approved; entry {outcome.entry_no} tells so"
+        "already set; nothing changed"
+        if outcome.replayed
+        else f"approved; recorded in entry {outcome.entry_no}"
     )
 
 
 @app.command()
 def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
-    """Make the wallet row again from its entries, as the database's owner; audited."""
+    """Rebuild the wallet's row from its entries, as the database owner; audited."""
     with clear_errors():
         database = Database(owner_address(), name="rebuild", pool_size=1)
         try:
@@ -250,11 +252,11 @@ def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
             raise Failure(str(error.orig).splitlines()[0]) from None
         finally:
             database.close()
-    typer.echo(f"rebuilt; entry {outcome.entry_no} tells so")
+    typer.echo(f"rebuilt; recorded in entry {outcome.entry_no}")
 
 
 def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
-    """Page by page, each in a transaction of its own: a slow reader holds none open."""
+    """Write the export in pages, so that a slow reader keeps no transaction open."""
     writer = csv.DictWriter(sys.stdout, fieldnames=_COLUMNS)
     if output == "csv":
         writer.writeheader()
@@ -300,7 +302,7 @@ def _entry(entry: WalletEntry) -> dict[str, Any]:
 
 
 def _line(entry: WalletEntry, currency: str) -> dict[str, Any]:
-    """An entry as a person reads it: the amount with its sign, the last column says what for."""
+    """Return an entry as a table row: the amount with its sign, the purpose last."""
     sign = {"credit": "+", "debit": "-"}.get(entry.direction, "")
     return {
         "no": entry.entry_no,

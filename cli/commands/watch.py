@@ -1,4 +1,4 @@
-"""What watches the wallets: thresholds, automatic top-up, and the alerts that stand."""
+"""Low-balance thresholds, automatic top-up, and alerts."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from domain.top_up_terms import Method
 from domain.top_ups import decisions_of
 from providers.registry import CHARGEABLE
 
-app = typer.Typer(no_args_is_help=True, help="What a person has to know.")
+app = typer.Typer(no_args_is_help=True, help="List and clear alerts.")
 
 #: Decisions that are shown with the settings.
 _DECISIONS_SHOWN = 10
 
-WhyIfChanged = Annotated[str, typer.Option("--why", help="The reason, where it is changed.")]
+WhyIfChanged = Annotated[str, typer.Option("--why", help="The reason; required for a change.")]
 
 
 def thresholds(
     organization_id: Org,
     amounts: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Such as 20; repeatable. These replace those that are set."),
+        typer.Option("--set", help="Such as 20; repeatable. Replaces all thresholds that are set."),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all thresholds.")] = False,
     rearm: Annotated[
-        bool, typer.Option("--rearm", help="Arm again, without a top-up, what is not crossed now.")
+        bool, typer.Option("--rearm", help="Arm thresholds not crossed now, without a top-up.")
     ] = False,
     why: WhyIfChanged = "",
     by: By = "",
     as_json: Json = False,
 ) -> None:
-    """Show or set the levels below which an alert is raised, once until a top-up."""
+    """Show or set low-balance thresholds. Each alerts once, until a top-up rearms it."""
     with clear_errors():
         if bool(amounts) + clear + rearm > 1:
-            raise Failure("one of --set, --clear and --rearm at a time")
+            raise Failure("use only one of --set, --clear and --rearm")
 
     def work(session: Session, now: datetime) -> list[dict[str, Any]]:
         who: dict[str, Any] = {"by": by or me(), "why": why, "now": now}
@@ -63,20 +63,20 @@ def thresholds(
 
 def auto_top_up(
     organization_id: Org,
-    provider: Annotated[Provider | None, typer.Option(help="Whose payment method.")] = None,
+    provider: Annotated[Provider | None, typer.Option(help="Payment provider.")] = None,
     method: Annotated[
-        str, typer.Option("--payment-method", help="The provider's id of what is charged.")
+        str, typer.Option("--payment-method", help="The provider's id of the payment method.")
     ] = "",
     below: Annotated[str, typer.Option(help="Top up when less is available, such as 20.")] = "",
-    amount: Annotated[str, typer.Option(help="How much at once, such as 50.")] = "",
-    day_cap: Annotated[str, typer.Option(help="At most so much in 24 hours, such as 200.")] = "",
-    day_count: Annotated[int, typer.Option(help="At most so often in 24 hours.")] = 3,
+    amount: Annotated[str, typer.Option(help="Amount of one top-up, such as 50.")] = "",
+    day_cap: Annotated[str, typer.Option(help="Highest total in 24 hours, such as 200.")] = "",
+    day_count: Annotated[int, typer.Option(help="Most top-ups in 24 hours.")] = 3,
     off: Annotated[bool, typer.Option("--off", help="Switch it off.")] = False,
     why: WhyIfChanged = "",
     by: By = "",
     as_json: Json = False,
 ) -> None:
-    """Show automatic top-up and its newest decisions; switch it on with terms, or off."""
+    """Show automatic top-up and its latest decisions, or switch it on or off."""
     given = {
         "--provider": provider,
         "--payment-method": method,
@@ -87,7 +87,7 @@ def auto_top_up(
     missing = [name for name, value in given.items() if not value]
     with clear_errors():
         if off and len(missing) < len(given):
-            raise Failure("--off goes without terms")
+            raise Failure("--off cannot be combined with terms")
         if 0 < len(missing) < len(given):
             raise Failure(f"missing: {', '.join(missing)}")
 
@@ -120,13 +120,15 @@ def auto_top_up(
 
 @app.command("list")
 def list_alerts(
-    organization_id: Annotated[str | None, typer.Option("--org", help="Only this one's.")] = None,
+    organization_id: Annotated[
+        str | None, typer.Option("--org", help="Only this organization's alerts.")
+    ] = None,
     kind: Annotated[alerts.AlertKind | None, typer.Option(help="Only this kind.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that are cleared.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include cleared alerts.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=alerts.LIST_MAX)] = 100,
     as_json: Json = False,
 ) -> None:
-    """List the alerts that stand, newest first."""
+    """List active alerts, newest first."""
     rows = act(
         lambda session, _: [
             _alert(row)
@@ -145,7 +147,7 @@ def clear_alert(
     by: By = "",
     as_json: Json = False,
 ) -> None:
-    """Clear an alert that was dealt with; should its cause come up again, so does the alert."""
+    """Clear an alert that was dealt with. It is raised again if its cause recurs."""
     cleared = act(
         lambda session, now: _alert(
             alerts.clear_by_hand(session, alert_id, by=by or me(), why=why, now=now)
@@ -168,7 +170,7 @@ def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
 def _top_up(session: Session, organization_id: str, currency: str) -> dict[str, Any]:
     settings = top_up_terms.settings_of(session, organization_id)
     if settings is None:
-        return {"organization": organization_id, "automatic_top_up": "never agreed"}
+        return {"organization": organization_id, "automatic_top_up": "never set up"}
     return {
         "organization": organization_id,
         "automatic_top_up": _standing(settings),
@@ -194,14 +196,14 @@ def _standing(settings: TopUpSettings) -> str:
         return "off"
     if settings.armed:
         return "on"
-    looks = f"; looks again {settings.asks_at:%Y-%m-%d %H:%M:%S}" if settings.asks_at else ""
+    looks = f"; next check {settings.asks_at:%Y-%m-%d %H:%M:%S}" if settings.asks_at else ""
     return f"on; crossed {settings.crossed_at:%Y-%m-%d %H:%M:%S}{looks}"
 
 
 def _decision(row: TopUpDecision, currency: str) -> dict[str, Any]:
     state = row.state
     if state == State.DECIDED:
-        state = "being charged" if row.charging_at else "decided, waits for a charge"
+        state = "being charged" if row.charging_at else "decided, not charged yet"
     return {
         "id": row.id,
         "amount": text_from_micros(row.charged_micros or row.amount_micros, currency),

@@ -1,4 +1,4 @@
-"""Organizations and campaigns: to see how they stand, and to do by hand what must be."""
+"""Show and manage organizations and campaigns."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from domain import operators, twilio_state
 from domain import organizations as records
 from domain.posture import can_send, standing_of
 
-organizations = typer.Typer(no_args_is_help=True, help="Organizations and how they stand.")
-campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns by hand.")
+organizations = typer.Typer(no_args_is_help=True, help="Show, create and enforce organizations.")
+campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns manually.")
 
 #: Rows that a list shows at most.
 _LIST_MAX = 200
@@ -42,7 +42,7 @@ def list_organizations(as_json: Json = False) -> None:
 
 @organizations.command("show")
 def show_organization(organization_id: Org, as_json: Json = False) -> None:
-    """Show an organization's posture, subscriptions, brands and campaigns."""
+    """Show an organization's entitlement, subscriptions, brands and campaigns."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
         organization = session.get(Organization, organization_id)
@@ -64,9 +64,9 @@ def show_organization(organization_id: Org, as_json: Json = False) -> None:
 @organizations.command("create")
 def create_organization(
     name: str,
-    currency: Annotated[str, typer.Option(help="ISO 4217 code of its wallet.")] = "USD",
+    currency: Annotated[str, typer.Option(help="Currency of its wallet (ISO 4217).")] = "USD",
 ) -> None:
-    """Make an organization with an empty wallet; it may spend once it subscribes and pays."""
+    """Create an organization and its wallet. It may spend once it subscribes and pays."""
     typer.echo(
         act(
             lambda session, now: records.create_organization(
@@ -80,9 +80,9 @@ def create_organization(
 def enforce(
     organization_id: Org, why: Why, by: By = "", wait: Wait = 30, as_json: Json = False
 ) -> None:
-    """Bring an organization in line: freezes, campaigns, calls, and subaccounts at Twilio.
+    """Enforce an organization's entitlement: freezes, campaigns, calls and Twilio.
 
-    Each subaccount's state is read at Twilio; what drifted is repaired. The exit status is 1
+    The state of each subaccount is read at Twilio, and drift is repaired. The exit status is 1
     unless every subaccount is in line now.
     """
     with acting() as do:
@@ -117,7 +117,7 @@ def add_brand(
     name: str,
     subaccount: Annotated[str | None, typer.Option(help="Its Twilio subaccount: AC…")] = None,
 ) -> None:
-    """Add a brand, and bring its Twilio subaccount in line with the organization's posture."""
+    """Add a brand, and set its Twilio subaccount to the organization's entitlement."""
     typer.echo(
         act(
             lambda session, now: records.create_brand(
@@ -137,7 +137,7 @@ def add_campaign(brand_id: str, name: str) -> None:
 
 @campaigns.command("pause")
 def pause(campaign_id: str, why: Why, by: By = "") -> None:
-    """Pause by hand: the system never resumes it."""
+    """Pause a campaign manually. Only an operator can resume it."""
     campaign = act(
         lambda session, now: operators.pause_campaign_by_hand(
             session, campaign_id, by=by or me(), why=why, now=now
@@ -148,7 +148,7 @@ def pause(campaign_id: str, why: Why, by: By = "") -> None:
 
 @campaigns.command("start")
 def start(campaign_id: str, why: Why, by: By = "") -> None:
-    """Start, or resume after a pause by hand, as far as the organization may spend."""
+    """Start a draft or resume a manual pause, as far as the organization may spend."""
     campaign = act(
         lambda session, now: operators.start_campaign_by_hand(
             session, campaign_id, by=by or me(), why=why, now=now

@@ -25,7 +25,7 @@ def worker(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Jobs at once.")] = 8,
 ) -> None:
-    """Run a worker: it carries out the jobs of its queues. `worker list` shows what runs."""
+    """Run a worker for the given queues. `worker list` shows the running processes."""
     if context.invoked_subcommand is not None:
         return
     if not queue:
@@ -37,7 +37,7 @@ def worker(
 def list_workers(as_json: Json = False) -> None:
     """List every ingress, worker and relay, live or silent, that ran within the last hour.
 
-    Silent is one that has written nothing for 10 seconds: it is dead, stopped or cut off.
+    A process without a heartbeat for 10 seconds is silent: dead, stopped or cut off.
     """
 
     def read(session: Session, _now: datetime) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
-"""Calls, from being let in to being settled.
+"""The life of a call, from admission to settlement.
 
-admission lets in what rings, by a door's organization, its terms and rates, and reserving what goes
-out; ticks meters and extends; words takes in what providers say; endings ends; settlement charges;
-watch asks where nobody has spoken.
+admission admits inbound calls, reserving reserves outgoing ones, adoption takes over calls that did
+not ask; pairing and merging join a reservation with the provider's call; ticks meters calls and
+extends holds; words applies provider reports; endings ends calls; settlement charges them; watch
+refreshes silent calls and releases expired holds.
 """

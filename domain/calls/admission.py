@@ -1,7 +1,7 @@
-"""How a call is let in: by whose door, with what hold, and for how long.
+"""Admit a call at an organization's entry point, with a first hold and a cap.
 
-A call is let in only with a hold; what a hold does not cover is metered, and ended in time
-(domain/calls/metering).
+No call is admitted without a hold. The tick extends the hold, or ends the call before the hold is
+used up (domain/calls/metering).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from domain.calls.settlement import settle
 from domain.calls.terms import DURATION_SECONDS_MIN, Terms, terms_of
 from domain.posture import can_send
 
-#: What is said where no organization is known whose words it could be.
+#: The refusal text for a call that belongs to no organization.
 _UNKNOWN_TEXT = Terms().refusal_text
 #: The refusal of a call that was answered before the database had decided.
 DECIDED_TOO_LATE = "DECIDED_TOO_LATE"
@@ -37,16 +37,16 @@ DECIDED_TOO_LATE = "DECIDED_TOO_LATE"
 
 @dataclass(frozen=True)
 class Admission:
-    """Our word on a call: let in, for so long, or refused with what is spoken."""
+    """Our decision on a call: admitted for a duration, or refused with a spoken text."""
 
     organization_id: str | None
     call_id: str | None
-    #: Why not; None lets it in.
+    #: The refusal code; None if the call is admitted.
     refusal: str | None
     text: str
     assistant_id: str | None = None
     max_duration_seconds: int = 0
-    #: Whether the call was made known by this answer, and not by one before.
+    #: Whether this answer admitted the call, rather than an earlier one.
     is_new: bool = field(default=False, compare=False)
 
 
@@ -125,9 +125,9 @@ def withdraw(session: Session, organization_id: str, call_id: str, now: datetime
 
 
 def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | None:
-    """This function will give how long a call may last on what is available; None is too short.
+    """Return how long a call may last on the available money; None if too short.
 
-    Too short is what the platform cannot be told, or what is over before the call can be ended.
+    Too short: less than the platform accepts, or over before the call can be ended.
     """
     paid = rate.seconds_for(available_micros)
     if paid < max(DURATION_SECONDS_MIN, seconds_to_end_in_time(terms)):
@@ -142,20 +142,20 @@ def _was_refused(call: Call, organization_id: str) -> bool:
 def _answer_again(
     session: Session, call: Call, wallet: Wallet, terms: Terms, now: datetime
 ) -> None:
-    """Answer for a call that is known already, if it is not over. It gets a cap, if it has none."""
+    """Admit a known call again, with a cap; refuse it if it is over or ending."""
     is_over = call.status == CallStatus.ENDED or call.settled_at is not None
     is_ours = call.organization_id == wallet.organization_id
     if not is_ours or is_over or call.end_decided_at is not None:
         raise _NotAdmitted("CALL_SETTLED", call.id)
     if call.max_duration_seconds is None:
         call.max_duration_seconds = _cap_of(session, call, wallet, terms)
-    # A word of its provider's as any other: what answered the first one late must not undo this.
+    # Counts as a provider message, so that withdrawing a late first answer does not undo this one.
     call.seen_at = now
     call.refusal = None
 
 
 def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
-    """For one that is known by its hold alone: it was reserved for, and now asks who answers."""
+    """Return the cap of a reserved call that now sends an assistant-request."""
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     held = hold.reserved_micros if hold is not None and hold.status == HoldStatus.OPEN else 0
     available = max(0, wallet.balance_micros - wallet.held_micros)
@@ -175,7 +175,7 @@ def _let_in(
     terms: Terms,
     now: datetime,
 ) -> None:
-    """Open a call in its row, which is new or that of its last refusal."""
+    """Admit a call: reserve its first hold, and write its new or refused row."""
     call.origin, call.direction = CallOrigin.ADMITTED, ask.direction
     call.our_party, call.their_party = last_digits(ask.our_number), ask.their_party
     call.twilio_call_sid, call.phone_number_id = ask.twilio_call_sid, ask.phone_number_id
@@ -196,7 +196,7 @@ def _let_in(
     call.assistant_id = door.assistant_id
     call.rate_route, call.number_seen = found.route, number is not None
     call.max_duration_seconds = longest
-    # Ours is the first word of its life: it costs from now on, until its provider's own word.
+    # Metered from the admission on, until the provider reports the start.
     call.metered_from = now
     first_seconds = min(first_step_seconds(rate, terms), longest)
     outcome = open_call(session, call, rate, wallet.currency, seconds=first_seconds, now=now)
@@ -206,7 +206,7 @@ def _let_in(
 
 
 def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> None:
-    """Take a call from another organization that reserved it: this one's number is called."""
+    """Take a call away from an organization that reserved it on another one's number."""
     call = call_of_provider(session, ask.external_id)
     if call is None or call.organization_id == owner or call.origin != CallOrigin.RESERVED:
         return

@@ -1,4 +1,4 @@
-"""Calls that did not ask us are adopted: made known, held for and metered, or ended."""
+"""Adopt calls that did not ask us: hold for them and meter them, or end them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from domain.calls.terms import terms_of
 def adopt(
     session: Session, facts: CallFacts, now: datetime, *, refused: Call | None = None
 ) -> Call | None:
-    """Make known a call that did not ask us, or one that was refused and goes on all the same.
+    """Adopt a call that did not ask us, or a refused call that goes on all the same.
 
     None, and an alert, if it belongs to no organization. A call that no rate fits has a row without
     a rate (see rating.rate_by_number). Locks the wallet, then the call.
@@ -45,7 +45,8 @@ def adopt(
         organization_id = door.organization_id if door is not None else let_in_by(session, facts)
     wallet = None if organization_id is None else lock_wallet(session, organization_id)
     if organization_id is None or wallet is None:
-        _tell_unknown(session, None, facts, "nobody's assistant or phone number", now)
+        why = "its assistant and phone number do not lead to one organization"
+        _tell_unknown(session, None, facts, why, now)
         return None
     # Under the wallet's lock: another message may have been first.
     known = find_reported(session, facts, now) or find_permitted(session, facts)
@@ -89,7 +90,7 @@ def hold_or_end(
     the call talks. `names_provider` is False if another hold bears the provider's id already.
     """
     step = first_step_seconds(rate, terms_of(session, wallet.organization_id))
-    # It talks already, so it gets what there is; where there is nothing, the ledger says why.
+    # Somebody talks already: hold what is available. If nothing is, the ledger gives the reason.
     paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
     seconds = min(step, paid) or step
     outcome = open_call(
@@ -102,7 +103,7 @@ def hold_or_end(
         names_provider=names_provider,
     )
     if not outcome.ok:
-        # It lives all the same, so it is known, and ended: what it costs by then is billed.
+        # The call goes on without a hold: record it and end it. Its cost until then is charged.
         write_call(session, call, rate, wallet.currency, now)
         frozen = outcome.outcome == "FROZEN_WALLET"
         if not frozen and wallet.debt_limit_micros > 0:

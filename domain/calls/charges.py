@@ -1,4 +1,4 @@
-"""What a provider's report makes of a call: how long it lasted, and what of that is waived.
+"""Price a call from its provider's report: its duration and what is waived.
 
 Rules only: settlement charges the call.
 """

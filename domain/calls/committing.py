@@ -1,4 +1,4 @@
-"""What the company's backend says that a call cost: paired first, then charged once."""
+"""Pair a reservation, and charge it once for the duration that is committed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whose a call is: by the assistant, phone number or campaign that a verified message names.
+"""Entry points: find a call's organization by its assistant, number or campaign.
 
-Never by what a caller says of itself in a header.
+Only what a verified message names counts, never a header that the caller sets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ID_LENGTH_MAX = 64
 
 
 class DoorKind(StrEnum):
-    """What a door goes by; a phone number by Vapi's id of it, or by the number itself."""
+    """Kinds of entry points; a phone number is Vapi's id of it, or the number itself."""
 
     ASSISTANT = "assistant"
     PHONE_NUMBER = "phone_number"
@@ -30,7 +30,7 @@ class DoorKind(StrEnum):
 
 
 class InvalidDoor(Refused):
-    """A door's id is none, another organization has it, or its brand is not its own."""
+    """An entry point's id is invalid or taken, or its brand is another organization's."""
 
     def __init__(self, why: str) -> None:
         super().__init__("INVALID_DOOR", why)
@@ -43,10 +43,10 @@ def find_door(
     phone_numbers: Iterable[str | None] = (),
     campaign_id: str | None = None,
 ) -> CallDoor | None:
-    """This function will give the door that a call comes by; None for one that is not ours.
+    """Find the entry point of a call; None if it leads to no single organization.
 
-    Where several are named they must lead to one organization: a phone number of one and an
-    assistant of another is nobody's call.
+    If several are named, they must lead to one organization. A phone number of one and an assistant
+    of another make a call that belongs to nobody.
     """
     found = _doors_named(session, assistant_id, phone_numbers, campaign_id)
     if len({door.organization_id for door in found}) != 1:
@@ -61,7 +61,7 @@ def leads_elsewhere(
     assistant_id: str | None = None,
     phone_numbers: Iterable[str | None] = (),
 ) -> bool:
-    """This function will tell whether any of these doors is another organization's than this."""
+    """Return whether any of these entry points belongs to another organization."""
     found = _doors_named(session, assistant_id, phone_numbers, None)
     return any(door.organization_id != organization_id for door in found)
 
@@ -78,22 +78,22 @@ def add_door(
     why: str,
     now: datetime,
 ) -> None:
-    """This function will say that calls by this door are an organization's.
+    """Assign an entry point to an organization.
 
-    `assistant_id` answers the calls that come in by it; `brand_id` carries them at Twilio. Replay:
+    `assistant_id` answers its inbound calls; `brand_id` carries them at Twilio. Replay:
     the same door is given its new assistant and brand. Raises: InvalidDoor, WalletNotFound,
     WhoAndWhy, InvalidNote.
     """
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
     if not 0 < len(external_id) <= _ID_LENGTH_MAX or "\0" in external_id:
-        raise InvalidDoor(f"an id has 1 to {_ID_LENGTH_MAX} characters")
+        raise InvalidDoor(f"an entry point's id must have 1 to {_ID_LENGTH_MAX} characters")
     if assistant_id is not None and not 0 < len(assistant_id) <= _ID_LENGTH_MAX:
-        raise InvalidDoor(f"an assistant's id has 1 to {_ID_LENGTH_MAX} characters")
+        raise InvalidDoor(f"an assistant's id must have 1 to {_ID_LENGTH_MAX} characters")
     if brand_id is not None:
         brand = session.get(Brand, brand_id)
         if brand is None or brand.organization_id != organization_id:
-            raise InvalidDoor(f"{brand_id} is no brand of the organization")
+            raise InvalidDoor(f"the brand {brand_id} does not belong to the organization")
     door = session.get(CallDoor, (str(kind), external_id), populate_existing=True)
     if door is None:
         door = CallDoor(
@@ -113,7 +113,7 @@ def add_door(
 def remove_door(
     session: Session, kind: DoorKind, external_id: str, *, by: str, why: str, now: datetime
 ) -> bool:
-    """This function will close a door: calls by it are nobody's from now on. False if none was."""
+    """Remove an entry point: its calls belong to nobody then. False if there was none."""
     removed = session.execute(
         delete(CallDoor)
         .where(CallDoor.kind == str(kind), CallDoor.external_id == external_id)
@@ -125,7 +125,7 @@ def remove_door(
 
 
 def list_doors(session: Session, organization_id: str) -> list[CallDoor]:
-    """This function will give an organization's doors."""
+    """List an organization's entry points."""
     return list(
         session.scalars(
             select(CallDoor)
@@ -136,7 +136,7 @@ def list_doors(session: Session, organization_id: str) -> list[CallDoor]:
 
 
 def twilio_account_of(session: Session, door: CallDoor | None) -> str | None:
-    """This function will give the subaccount that carries a door's calls at Twilio, if known."""
+    """Return the subaccount that carries an entry point's calls at Twilio, if known."""
     if door is None or door.brand_id is None:
         return None
     return session.scalar(select(Brand.twilio_subaccount_sid).where(Brand.id == door.brand_id))
@@ -162,7 +162,7 @@ def _doors_named(
     return session.scalars(
         select(CallDoor)
         .where(tuple_(CallDoor.kind, CallDoor.external_id).in_(named))
-        # The number says most of a call: which assistant answers, and which brand carries it.
+        # The number comes first: it decides the assistant that answers and the brand that carries.
         .order_by(CallDoor.kind.desc(), CallDoor.external_id)
         .execution_options(populate_existing=True)
     ).all()

@@ -1,4 +1,4 @@
-"""What keeps one call from being charged twice while it is not known to be one.
+"""Prevent a double charge while a reservation and its call are not paired.
 
 A reservation without the provider's id and a call that a report told of first may be the same call.
 Which of them can be is decided by direction, time and number. If the report comes first, the commit
@@ -18,7 +18,7 @@ from base.enums import CallDirection, CallOrigin
 from base.facts import CALL_DURATION_MS_MAX
 from db.call_models import Call
 
-#: The mark of an adopted call whose direction no report has told.
+#: The anomaly of an adopted call whose direction no report has named.
 NO_DIRECTION = "no_direction"
 #: How far the provider's clock may differ from ours.
 CLOCKS_DIFFER = timedelta(seconds=5)

@@ -1,7 +1,8 @@
-"""Ending calls: decided once, told again and again, and believed only on the provider's word.
+"""End calls: decide once, order in rounds, and wait for the provider's report.
 
-A round tells Vapi, speaking first; the next ones do without words; then Twilio completes the leg;
-then a person is told. The hold stays until the provider has said that the call is over.
+The first round makes Vapi speak and end the call, later rounds only end it. From the third round on
+Twilio completes the leg, and from the sixth a person is alerted. The hold stays until the provider
+reports the end.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from domain.calls.terms import terms_of
 from domain.jobs import END_CALL, WARN_CALL
 from domain.notes import check_who_and_why, note_act
 
-#: Rounds that Vapi is asked in; from the one after them on, Twilio completes the leg as well.
+#: Rounds that order the end at Vapi alone; from the next one on, Twilio completes the leg, too.
 VAPI_ROUNDS = 2
-#: From this round on a person knows.
+#: From this round on, a person is alerted.
 ALERT_ROUND = 6
-#: Seconds after a round until the next: time to speak, then to obey, then to answer at all.
+#: Seconds until the next round: after speech, after an order, and after ALERT_ROUND.
 _SPEECH_SECONDS = 3.0
 _OBEY_SECONDS = 0.8
 _STUBBORN_SECONDS = 15.0
@@ -43,7 +44,7 @@ _STUBBORN_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Round:
-    """One round of ending a call: what to tell whom."""
+    """One round of ending a call: which order goes to which provider."""
 
     number: int
     provider_call_id: str | None
@@ -64,29 +65,29 @@ class Round:
 
 
 def decide_ending(session: Session, call: Call, cause: EndCause, now: datetime) -> bool:
-    """This function will decide, under its lock, that a call ends; False if it was decided before.
+    """Decide under its lock that a call ends; False if that was decided before.
 
-    Its ending is a job from here on. A call that is over for us is left alone.
+    A job ends the call from here on. A call that is over for us is left alone.
     """
     return decide_endings(session, [call], cause, now) == 1
 
 
 def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now: datetime) -> int:
-    """This function will decide, under their locks, that calls end, and give how many newly do.
+    """Decide under their locks that calls end; return how many were not ending before.
 
-    In a few statements, however many: whoever suspends has the wallet's lock meanwhile.
+    Uses few statements for any number of calls, since the caller holds the wallet's lock.
     """
     ending = [call for call in calls if call.end_decided_at is None and not is_over(call)]
     for call in ending:
         call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
         note(session, call, "end_decided", now, cause.upper())
-    # What was only permitted cannot be told to end; it is, if it is dialled all the same.
+    # A permission has no call to end yet. If it is dialled, take_over stages its ending.
     stage_for(session, END_CALL, [call for call in ending if not is_permission(call)])
     return len(ending)
 
 
 def end_live_calls(session: Session, organization_id: str, cause: EndCause, now: datetime) -> int:
-    """This function will decide that all of an organization's live calls end, and give how many.
+    """Decide that all live calls of an organization end; return how many.
 
     The wallet is locked before. Replay: those that are ending already are not counted.
     """
@@ -102,7 +103,7 @@ def end_by_hand(
     why: str,
     now: datetime,
 ) -> bool:
-    """This function will end a call by an operator's word; False if it was ending or over.
+    """End a call for an operator; False if it was already ending or over.
 
     Raises: CallNotFound, WhoAndWhy, InvalidNote.
     """
@@ -118,7 +119,7 @@ def end_by_hand(
 def begin_round(
     session: Session, organization_id: str, call_id: str, now: datetime
 ) -> Round | None:
-    """This function will begin the next round; None once the call is over.
+    """Begin the next round of ending a call; None once the call is over.
 
     Raises: CallNotFound.
     """
@@ -129,7 +130,8 @@ def begin_round(
         return None
     call.end_rounds += 1
     if call.end_rounds >= ALERT_ROUND:
-        tell_not_ended(session, call, "it does not end", now)
+        why = f"it goes on after {call.end_rounds - 1} rounds of ending it"
+        tell_not_ended(session, call, why, now)
     return Round(
         call.end_rounds,
         call.provider_call_id,
@@ -148,10 +150,10 @@ def end_round(
     told: list[str],
     now: datetime,
 ) -> float | None:
-    """This function will record whom a round told, and give the seconds until the next one.
+    """Record which orders a round placed; return the seconds until the next round.
 
-    `told` names what was accepted: "say", "end", "twilio"; none of them is an end. None: the call
-    is over meanwhile. Raises: CallNotFound.
+    `told` names the accepted orders: "say", "end", "twilio". None of them proves the end. Returns
+    None if the call is over meanwhile. Raises: CallNotFound.
     """
     call = lock_call(session, organization_id, call_id)
     if call is None:
@@ -159,8 +161,8 @@ def end_round(
     if told:
         call.end_told_at = call.end_told_at or now
     elif done.at_twilio_too and not is_over(call):
-        # Nobody could be told: not Vapi, and not Twilio either.
-        tell_not_ended(session, call, "nobody can be told to end it", now)
+        # Neither Vapi nor Twilio accepted the order.
+        tell_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
     note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
     if is_over(call):
         return None
@@ -170,7 +172,7 @@ def end_round(
 
 
 def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> None:
-    """This function will have calls told, once each, that their credit is nearly gone."""
+    """Stage one warning for each call that its credit is nearly used up."""
     for call in calls:
         call.warned_at = now
         note(session, call, "warned", now)
@@ -178,9 +180,9 @@ def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> N
 
 
 def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[str, str] | None:
-    """This function will give the provider's id and the words of a warning; None if it is too late.
+    """Return the provider's id and the text of a warning; None if it is too late.
 
-    Too late is one whose call is over or ending.
+    It is too late once the call is over or ending.
     """
     call = session.get(Call, (organization_id, call_id), populate_existing=True)
     if call is None or call.provider_call_id is None or call.status == CallStatus.ENDED:
@@ -204,7 +206,7 @@ def _carriers(session: Session, call: Call) -> tuple[str, ...]:
 
 
 def tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
-    """This function will tell a person that a call goes on which should not."""
+    """Alert a person that a call goes on although it should end."""
     raise_alert(
         session,
         AlertKind.CALL_NOT_ENDED,

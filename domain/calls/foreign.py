@@ -25,7 +25,7 @@ from domain.calls.settlement import settle
 def is_foreign(session: Session, call: Call, facts: CallFacts) -> bool:
     """Return whether a reserved call is reported with another organization's number or assistant.
 
-    Not asked again for the number and the assistant that the call is known by.
+    False without a query if the call already has this number and this assistant.
     """
     if call.origin != CallOrigin.RESERVED or call.refusal == FOREIGN_NUMBER:
         return False
@@ -53,9 +53,9 @@ def give_up_reservation(
 ) -> Call | None:
     """Take a call away from the organization that reserved it, and tell a person of both.
 
-    None once the call is free for its owner; the reservation's row if it stays with it: because it
-    was charged already, or because there is no one owner. Locks the wallets in the order of their
-    organizations. Replay: changes nothing.
+    Return None once the owner can adopt the call. Return the reservation's row if the call stays
+    with it, because it was charged already or has no single owner. Locks the wallets in the order
+    of their organizations. Replay: changes nothing.
     """
     for organization_id in sorted({reservation.organization_id, owner or ""} - {""}):
         lock_wallet(session, organization_id)

@@ -43,7 +43,7 @@ class PairedOtherwise(Refused):
     def __init__(self, call_id: str, provider_call_id: str) -> None:
         super().__init__(
             "IDEMPOTENCY_CONFLICT",
-            f"{call_id} cannot be paired with {provider_call_id}: one of them is paired otherwise",
+            f"{call_id} cannot be paired with {provider_call_id}: one of them has another pairing",
             call=call_id,
         )
 
@@ -175,7 +175,7 @@ def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetim
     note(session, adopted, "settled", now, f"charged as {reservation.id}")
     clear_alerts(session, AlertKind.CALL_UNSETTLED, adopted.organization_id, adopted.id, now=now)
     if is_talking:
-        tell_not_ended(session, adopted, "it talks, although the company has settled it", now)
+        tell_not_ended(session, adopted, "it goes on, although the company settled it", now)
         decide_ending(session, adopted, EndCause.SETTLED, now)
     elif adopted.status == CallStatus.ENDED:
         stage_for(session, LOOK_AT_CALL, [adopted])

@@ -1,4 +1,4 @@
-"""The tick: what the live calls of one wallet need now, decided for all of them together.
+"""Rules of a tick: what each live call of a wallet gets now, or that it ends.
 
 Each call's hold covers the increment that begins next, and a margin, before it begins; what is left
 is shared out among them, and a call that cannot be covered any more is ended in time. Plain rules;
@@ -15,20 +15,20 @@ from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.rates import Rate
 from domain.calls.terms import DURATION_SECONDS_MAX, Terms
 
-#: How much earlier than it must be a call is looked at, in seconds: the tick is not punctual, and
-#: one that is late by as much still extends the hold, or ends the call, a whole margin before.
+#: How many seconds early a call is due. A tick that is late by as much still extends the hold, or
+#: ends the call, a whole margin before the hold is used up.
 LEAD_SECONDS = 2.0
 #: How long after its own maximum duration a call is ended by us, in seconds.
 OVERDUE_SECONDS = 5.0
-#: A call that waits for its warning is looked at again after this share of the time until then,
-#: since others spend too; and after this many seconds at the earliest.
+#: Share of the time until its warning after which a call is due again, because other calls spend
+#: too; and the shortest such wait, in seconds.
 _WARNING_SHARE = 0.25
 _LOOK_SECONDS_MIN = 1.0
 
 
 @dataclass
 class Metered:
-    """A live call as its meter sees it, and what it is given."""
+    """The figures of a live call that a tick uses, and what the tick decides for it."""
 
     call_id: str
     rate: Rate
@@ -40,12 +40,12 @@ class Metered:
     can_extend: bool = True
     #: Its own maximum duration, or the platform's.
     limit_seconds: int = DURATION_SECONDS_MAX
-    #: What it is covered for at most; `share_out` reckons it.
+    #: The longest time that is covered; `share_out` computes it.
     longest_seconds: int = CALL_DURATION_MS_MAX // 1000
     #: What it gets now, out of what is available and out of the debt limit.
     extend_micros: int = 0
     borrow_micros: int = 0
-    #: What it was lent, has not talked on, and loses now.
+    #: Lent credit that it has not used, and that is taken back now.
     returned_micros: int = 0
     warn: bool = False
     end: bool = False
@@ -56,7 +56,7 @@ class Metered:
 
     @property
     def covered_seconds(self) -> int:
-        """How long a talk its hold pays for, with what it may borrow."""
+        """Seconds of talk that its hold and its lent credit pay for."""
         return self.rate.seconds_for(self.hold_micros + self.debt_micros)
 
     @property
@@ -71,12 +71,12 @@ class Metered:
         return max(0, self.rate.cost_micros(1000 * whole) - self.hold_micros - self.debt_micros)
 
     def give(self, micros: int) -> None:
-        """This function will add to its hold."""
+        """Add to the call's hold."""
         self.extend_micros += micros
         self.hold_micros += micros
 
     def lend(self, micros: int) -> None:
-        """This function will let it use more of the debt limit."""
+        """Lend the call more of the debt limit."""
         self.borrow_micros += micros
         self.debt_micros += micros
 
@@ -104,9 +104,9 @@ def share_out(
     """Decide for every live call of one wallet what it gets, or that it ends.
 
     What is available is 0 while the wallet may not spend. The call nearest to its end comes first.
-    Where there is not enough for a step each, each call gets its share in whole increments, and
-    one increment at least as long as there is any. `overlent_micros` is what the calls were lent
-    beyond the debt limit: it is taken back before anything is given.
+    If there is not enough for a step each, each call gets its share in whole increments, and at
+    least one increment while there is any. `overlent_micros` is what the calls were lent beyond the
+    debt limit: it is taken back before anything is given.
     """
     for call in calls:
         call.longest_seconds = _longest_seconds(call, terms)
@@ -136,17 +136,17 @@ def share_out(
 
 
 def seconds_to_end_in_time(terms: Terms) -> int:
-    """This function will give the shortest talk, when paid for, that is not ended at once.
+    """Return the shortest paid time that lets a call start and still end in time.
 
-    And whose end, however late its first tick, comes within what is paid.
+    With less, the first tick would end the call at once, or too late for what is paid.
     """
     return math.floor(terms.margin_seconds + LEAD_SECONDS) + 1
 
 
 def first_step_seconds(rate: Rate, terms: Terms) -> int:
-    """This function will give what a call is first held for, in whole increments.
+    """Return the seconds that a call's first hold covers, in whole increments.
 
-    Until its first tick nobody adds to that, however short its steps are.
+    It lasts until the first tick, even if the steps are shorter.
     """
     return rate.up_to_increment(max(terms.step_seconds, seconds_to_end_in_time(terms)))
 
@@ -166,14 +166,14 @@ def _take_back(calls: Sequence[Metered], micros: int) -> None:
 
 
 def _spare_seconds(call: Metered, terms: Terms) -> float:
-    """How long it may go on before it has to be extended, or ended."""
+    """Return how long a call may go on before it must be extended or ended."""
     return call.left_seconds - terms.margin_seconds - LEAD_SECONDS
 
 
 def _cover(call: Metered, terms: Terms, pot: int, sharing: int, take: Callable[[int], None]) -> int:
-    """Covers a step of a call out of a pot that so many share, or what it can; gives the price."""
-    # One that nobody looked at for longer than a step, or whose steps are shorter than its margin,
-    # is not helped by one step.
+    """Cover a step of a call from a pot that `sharing` calls share; return the price."""
+    # One step is not enough if the tick is late by more than a step, or if a step is shorter than
+    # the margin.
     behind_seconds = math.floor(-_spare_seconds(call, terms)) + 1
     step = call.price_of(max(terms.step_seconds, behind_seconds))
     increment = call.price_of(call.rate.increment_seconds)
@@ -191,6 +191,6 @@ def _cover(call: Metered, terms: Terms, pot: int, sharing: int, take: Callable[[
 
 
 def _share_seconds(call: Metered, pot: int, sharing: int) -> int:
-    """How many seconds more a call's share of a pot pays for, beyond what is covered already."""
+    """Return the additional seconds that a call's share of a pot pays for."""
     paid = call.rate.seconds_for(call.hold_micros + call.debt_micros + pot // sharing)
     return max(0, paid - call.covered_seconds)

@@ -1,6 +1,6 @@
-"""How a call becomes known: its row, with the rate that holds for all of it, and its first hold.
+"""Open a call: reserve its first hold and write its row with its rate.
 
-Whether it may begin is decided by who opens it: domain/calls/admission, reserving and words.
+The caller decides whether it may begin: admission, adoption, permission or reserving.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def hold_for(
 
 
 def write_call(session: Session, call: Call, rate: Rate, currency: str, now: datetime) -> None:
-    """Add a new call's row, or open a refused one, with the rate that holds for all of it."""
-    # A call that was refused before is none that is settled any more.
+    """Write a new call's row, or reopen a refused one, with its first rate."""
+    # A reopened call is no longer settled by its refusal.
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     call.status = CallStatus.ADMITTED
     call.currency = currency

@@ -1,8 +1,8 @@
 """Pairing: which of our calls a provider's report is about, and what proves it.
 
-A report is about a call of ours by the provider's id, or by our ids with the token that proves that
-the company, or we, gave them along. Whoever starts a call in a browser can write any ids, so that a
-web call is never paired by them.
+A report belongs to the call with the same provider's id, or to the call whose ids and token its
+metadata carries. The token proves that the company, or we, passed the ids along. Anybody who starts
+a call in a browser can write any ids, so a web call is never paired by them.
 """
 
 from __future__ import annotations

@@ -30,19 +30,19 @@ from domain.calls.terms import terms_of
 from domain.jobs import END_CALL
 from domain.posture import can_send
 
-#: How long a permission holds money for a call that is not told of, in seconds. The provider dials
+#: How long a permission holds money until its call is reported, in seconds. The provider dials
 #: as soon as it has the answer.
 PERMISSION_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
 class Permission:
-    """The answer to a campaign; `refusal` says why it may not dial, None that it may."""
+    """The answer to a campaign: `refusal` is the code, or None if it may dial."""
 
     organization_id: str | None
     call_id: str | None
     refusal: str | None
-    #: Whether this answer made the permission, and not one before.
+    #: Whether this answer created the permission, rather than an earlier one.
     is_new: bool = field(default=False, compare=False)
 
 
@@ -88,9 +88,9 @@ def permit(
 
 
 def find_permitted(session: Session, facts: CallFacts) -> Call | None:
-    """Find and lock the permission that a call was dialled by: its campaign's, for its number.
+    """Find and lock the permission of a dialled call, by its campaign and its number.
 
-    Of several with the same last digits the oldest is taken: they hold alike.
+    Of several with the same last digits the oldest is taken, because their holds are alike.
     """
     if facts.campaign_id is None or facts.their_party is None:
         return None
@@ -119,7 +119,7 @@ def find_permitted(session: Session, facts: CallFacts) -> Call | None:
 
 
 def take_over(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    """Make a permission the call that its provider tells of, with a hold that lasts as any other's.
+    """Turn a permission into the reported call, and give its hold the usual lifetime.
 
     If the permission was to end, the call is ended. Replay: a call that is no permission any more
     is left as it is.

@@ -1,6 +1,6 @@
-"""What a call costs: a price a minute, in whole increments, never less than a minimum.
+"""Rates: a price per minute, charged in whole increments, with a minimum per call.
 
-One rounding: the talk is counted up to whole increments, their price up to whole micros.
+The talk is rounded up to whole increments, and their price up to whole micros.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from db.models import Wallet
 from domain.ledger import WalletNotFound
 from domain.notes import check_who_and_why, note_act
 
-#: The route whose rate holds where no other fits.
+#: The route whose rate applies if no other route fits.
 DEFAULT_ROUTE = "default"
 #: What a call may be counted in, in seconds.
 INCREMENTS_SECONDS = (1, 6, 30, 60)
-#: The dearest minute, and the highest minimum, in micros: a call of twelve hours stays an amount.
+#: Highest price per minute and highest minimum, in micros, so that 12 hours stay a valid amount.
 RATE_MICROS_MAX = 10**12
 _ROUTE = re.compile(r"default|(inbound|outbound|web)(:\+[0-9]{1,15})?", re.ASCII)
 
 
 class InvalidRate(Refused):
-    """A rate is out of bounds, or its route is none."""
+    """A rate is out of bounds, or its route is invalid."""
 
     def __init__(self, why: str) -> None:
         super().__init__("INVALID_RATE", why)
@@ -45,7 +45,7 @@ class Rate:
     minimum_micros: int = 0
 
     def cost_micros(self, duration_ms: int) -> int:
-        """This function will price a talk; one that never began costs nothing."""
+        """Return the price of a talk; 0 if nobody talked."""
         if duration_ms <= 0:
             return 0
         increments = -(-duration_ms // (1000 * self.increment_seconds))
@@ -53,14 +53,14 @@ class Rate:
         return max(self.minimum_micros, price)
 
     def seconds_for(self, amount_micros: int) -> int:
-        """This function will give the longest talk, in whole increments, that an amount pays."""
+        """Return the longest talk, in whole increments, that an amount pays."""
         if amount_micros < self.minimum_micros:
             return 0
         increment_price = self.increment_seconds * self.micros_per_minute
         return max(0, 60 * amount_micros // increment_price) * self.increment_seconds
 
     def up_to_increment(self, seconds: int) -> int:
-        """This function will count seconds up to whole increments."""
+        """Round seconds up to whole increments."""
         return -(-seconds // self.increment_seconds) * self.increment_seconds
 
 
@@ -108,7 +108,7 @@ def find_rate(
 
 
 def specificity(route: str) -> tuple[bool, int]:
-    """Return how much a route says of a call; of several that fit, the highest is taken."""
+    """Return how specific a route is; of several that fit, the most specific applies."""
     # By length the default would go before a plain "web".
     return route != DEFAULT_ROUTE, len(route)
 
@@ -122,7 +122,7 @@ def fits(route: str, direction: CallDirection, number: str | None) -> bool:
 
 
 def list_rates(session: Session, organization_id: str) -> list[CallRate]:
-    """This function will give an organization's rates, by route."""
+    """List an organization's rates, by route."""
     return list(
         session.scalars(
             select(CallRate)
@@ -142,7 +142,7 @@ def set_rate(
     why: str,
     now: datetime,
 ) -> None:
-    """This function will set what a route's minute costs, for calls that begin from now on.
+    """Set a route's rate, for calls that begin from now on.
 
     Routes are "default", a direction, or a direction and the beginning of a number, such as
     "outbound:+44". Replay: the same again changes who set it, and when. Raises: InvalidRate,
@@ -171,7 +171,7 @@ def set_rate(
 def remove_rate(
     session: Session, organization_id: str, route: str, *, by: str, why: str, now: datetime
 ) -> bool:
-    """This function will take a route's rate away; False if there was none."""
+    """Remove a route's rate; False if there was none."""
     removed = session.execute(
         delete(CallRate)
         .where(CallRate.organization_id == organization_id, CallRate.route == route)
@@ -184,10 +184,12 @@ def remove_rate(
 
 def _check(rate: Rate, route: str) -> None:
     if not _ROUTE.fullmatch(route):
-        raise InvalidRate(f"{route!r} is no route")
+        raise InvalidRate(f"{route!r} is not a route such as default, inbound or outbound:+44")
     if rate.increment_seconds not in INCREMENTS_SECONDS:
-        raise InvalidRate(f"counted in {INCREMENTS_SECONDS} s, not in {rate.increment_seconds}")
+        raise InvalidRate(
+            f"the increment must be one of {INCREMENTS_SECONDS} s, not {rate.increment_seconds}"
+        )
     if not 0 < rate.micros_per_minute <= RATE_MICROS_MAX:
-        raise InvalidRate("a minute costs more than nothing, and at most a million")
+        raise InvalidRate("the price per minute must be above 0 and at most 1,000,000")
     if not 0 <= rate.minimum_micros <= RATE_MICROS_MAX:
-        raise InvalidRate("the minimum is out of bounds")
+        raise InvalidRate("the minimum price must be 0 to 1,000,000")

@@ -23,10 +23,10 @@ from domain.calls.rows import TALKING, has_rate, is_priced, mark_odd, note, rate
 def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
     """Give a call the rate of the number that its provider names, under the call's lock.
 
-    A call that this finds at another rate is marked re_rated and metered by the new one from the
-    next tick, which is due at once. A call that no rate fits is told to a person, and ended if
-    somebody talks; it is looked for again with every message. Replay: a call whose number was seen
-    keeps its rate, whatever the rates are now.
+    A call that gets another rate is marked re_rated and metered by it from the next tick, which is
+    due at once. If no rate fits, a person is alerted, and the call is ended if somebody talks;
+    every message searches for a rate again. Replay: a call whose number was seen keeps its rate,
+    whatever the rates are now.
     """
     direction = CallDirection(call.direction)
     number = priced_number(direction, our_number=facts.our_number, their_number=facts.their_number)

@@ -1,4 +1,4 @@
-"""Calls as they are read: by any of their ids, in pages, and what they cost by day.
+"""Read calls: find one by any id, list them in pages, sum their costs by day.
 
 Reads only.
 """
@@ -21,30 +21,30 @@ from domain.calls.rows import NEVER_BEGUN, CallNotFound, holds_of, merged_ids, r
 #: Calls on one page, and days of one report, at most.
 PAGE_MAX = 500
 DAYS_MAX = 400
-#: Every call has a wallet: once the organizations are known, one index finds a time in each.
+#: Every call has a wallet. With this join, one index finds a period in each organization.
 _OF_ITS_WALLET = Wallet.organization_id == Call.organization_id
 #: The longest id of a call, in characters.
 _ID_LENGTH_MAX = 64
-#: Calls of one id that are looked at: more than two are named, and not all of many.
+#: Calls with one id that are read, and named in an error, at most.
 _SAME_ID_MAX = 5
-#: The ends of the keys that entries about a call are written under.
+#: The suffixes of the operation keys of a call's entries.
 _ENTRY_KEYS = ("commit", "released", "expired")
 
 
 class CallNotUnique(Refused):
-    """Several calls have this id, and which of them is meant is not guessed."""
+    """Several calls have this id, so that it does not identify one."""
 
     def __init__(self, any_id: str, calls: Sequence[Call]) -> None:
         named = ", ".join(f"{call.id} of {call.organization_id}" for call in calls)
-        super().__init__("CALL_NOT_UNIQUE", f"{any_id} may be {named}", call=any_id)
+        super().__init__("CALL_NOT_UNIQUE", f"{any_id} names several calls: {named}", call=any_id)
 
 
 class UnboundedList(Refused):
-    """The list would read every call there ever was."""
+    """The list would read all calls of all organizations."""
 
     def __init__(self) -> None:
         super().__init__(
-            "UNBOUNDED_SEARCH", "among calls that are over give an organization, or since when"
+            "UNBOUNDED_SEARCH", "to list calls that are over, give an organization or a time"
         )
 
 
@@ -106,7 +106,7 @@ def see_call(session: Session, call: Call) -> CallSeen:
     merged = merged_ids(session, call)
     ids = [call.id, *merged]
     all_holds = holds_of(session, call, merged)
-    # Entries have no index by key, but bear the very instant at which what wrote them settled.
+    # Entries have no index by key, but their time is that of the call's or the hold's settlement.
     settled = {at for at in (call.settled_at, *(one.settled_at for one in all_holds)) if at}
     entries = session.scalars(
         select(WalletEntry)
@@ -181,7 +181,7 @@ def list_calls(
 
 
 def cursor_of(call: Call) -> str:
-    """This function will give what the page after the one that ends with a call is asked by."""
+    """Return the cursor for the page after the one that ends with this call."""
     return f"{call.organization_id}/{call.id}"
 
 
@@ -237,7 +237,7 @@ def costs_by_day(
 
 
 def ending_ms(call: Call) -> tuple[int | None, int | None]:
-    """This function will give how long after the decision to end a call it was told, and over."""
+    """Return how long after the decision the end was ordered, and reported, in ms."""
     return _ms_after(call.end_decided_at, call.end_told_at), _ms_after(
         call.end_decided_at, call.ended_seen_at
     )

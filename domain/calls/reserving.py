@@ -1,7 +1,8 @@
 """Reservations: what the company's backend sets aside for an outgoing call.
 
-The call is dialled elsewhere. Here it is made known, held for, and metered once somebody talks. It
-is paired with the provider's call by that one's id, now or later, or by a token in its metadata.
+The company dials the call. A reservation makes its row and its hold, and the call is metered once
+somebody talks. It is paired with the provider's call by the provider's id, now or later, or by a
+token in the call's metadata.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _ID_LENGTH_MAX = 64
 
 @dataclass(frozen=True)
 class Reserved:
-    """A reservation's outcome, and its call: that of a merged one is the call it became."""
+    """The outcome of a reservation and its call (if merged, the call that it became)."""
 
     outcome: WalletOutcome
     call: Call | None
@@ -145,7 +146,7 @@ def _held_again(
 ) -> Reserved:
     call = resolve_merged(session, call)
     if call.settled_at is not None:
-        # One that cost nothing may have no hold that says so.
+        # A settled call that cost nothing may have no hold by which the ledger would refuse.
         return _refused("CALL_SETTLED")
     outcome = hold_for(
         session,

@@ -16,22 +16,22 @@ from db.models import CallHold, Wallet
 from domain.calls.rates import Rate
 from domain.jobs import JobType, stage_many
 
-#: How long after the time it covers a hold ends, if nobody extends it: longer than a report takes.
+#: Seconds past its covered time at which a hold expires: longer than a report takes to arrive.
 HOLD_GRACE_SECONDS = 900
-#: A call that has not begun is asked about this often, in seconds.
+#: A call that has not begun is refreshed this often, in seconds.
 BEGIN_LOOK_SECONDS = 30
-#: Those in which somebody talks.
+#: The statuses in which somebody talks.
 TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
 #: Those before the provider reports that the call was connected.
 _NOT_CONNECTED = (CallStatus.ADMITTED, CallStatus.QUEUED, CallStatus.RINGING)
 #: Shown in the place of these once the call's account is closed.
 SETTLED = "settled"
 _DETAIL_LENGTH_MAX = 500
-#: Closed without a word of what it cost: a later word of that is still taken.
+#: Settled without a known cost; a later report can still charge the call.
 _CLOSED_UNPRICED = ("expiry", "withdrawn")
 #: The refusal of a call whose number or assistant belongs to another organization.
 FOREIGN_NUMBER = "FOREIGN_NUMBER"
-#: How calls are settled that were not admitted in the end.
+#: `settled_by` of calls that were not admitted in the end.
 NEVER_BEGUN = ("refused", "withdrawn")
 
 
@@ -43,7 +43,7 @@ class CallNotFound(Refused):
 
 
 def call_of_provider(session: Session, provider_call_id: str) -> Call | None:
-    """This function will give the call that its provider knows by this id, unlocked."""
+    """Find the call with this id at its provider, without a lock."""
     return session.scalars(
         select(Call)
         .where(Call.provider_call_id == provider_call_id)
@@ -109,15 +109,15 @@ def has_rate(call: Call) -> bool:
 
 
 def is_priced(call: Call) -> bool:
-    """This function will tell whether it is settled what a call cost."""
+    """Return whether the cost of a call is settled."""
     return call.settled_at is not None and call.settled_by not in _CLOSED_UNPRICED
 
 
 def is_over(call: Call) -> bool:
-    """This function will tell whether a call is over for us, and need not be ended.
+    """Return whether a call is over for us and need not be ended.
 
-    By its provider's word or an operator's; or by the company's, unless somebody has begun to talk
-    since: one that talks is not settled by the company.
+    It is over once its provider reports the end, or once it is settled. A settlement by the company
+    does not count while somebody talks.
     """
     if call.status == CallStatus.ENDED:
         return True
@@ -156,12 +156,12 @@ def is_permission(call: Call) -> bool:
 
 
 def hold_end(now: datetime, seconds: int) -> datetime:
-    """This function will give when a hold that covers so many seconds from now is over."""
+    """Return when a hold expires that covers this many seconds from now."""
     return now + timedelta(seconds=seconds + HOLD_GRACE_SECONDS)
 
 
 def note(session: Session, call: Call, what: str, now: datetime, detail: str = "") -> None:
-    """This function will add to a call's timeline."""
+    """Add a line to a call's timeline."""
     session.add(
         CallTimeline(
             organization_id=call.organization_id,
@@ -174,12 +174,12 @@ def note(session: Session, call: Call, what: str, now: datetime, detail: str = "
 
 
 def mark_odd(call: Call, *oddities: str) -> None:
-    """This function will note, by short names, what was odd about a call. Replay: adds nothing."""
+    """Add anomalies to a call, by their short names. Replay: adds nothing."""
     call.oddities = sorted({*call.oddities, *oddities})
 
 
 def stage_for(session: Session, job: JobType, calls: Sequence[Call]) -> None:
-    """This function will stage a job for each of these calls, in a few statements."""
+    """Stage one job for each of these calls, in a few statements."""
     session.flush()
     stage_many(
         session,

@@ -37,14 +37,15 @@ from domain.notes import note_act
 
 
 class InvalidDuration(Refused):
-    """A talk is said to have lasted less than nothing, or longer than any call may."""
+    """A duration is negative, or longer than any call may last."""
 
     def __init__(self, call_id: str) -> None:
-        super().__init__("INVALID_DURATION", f"0 to {CALL_DURATION_MS_MAX} ms", call=call_id)
+        why = f"a duration must be 0 to {CALL_DURATION_MS_MAX} ms"
+        super().__init__("INVALID_DURATION", why, call=call_id)
 
 
 class CallSettled(Refused):
-    """What a call cost is settled already."""
+    """The cost of a call is already settled."""
 
     def __init__(self, call_id: str) -> None:
         super().__init__("CALL_SETTLED", call_id, call=call_id)
@@ -79,7 +80,7 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
     if duration_ms is None:
         duration_ms = metered_ms(call)
         if duration_ms is None:
-            tell_unsettled(session, call, "its duration cannot be told", now)
+            tell_unsettled(session, call, "neither Vapi nor our meter has its duration", now)
             return
         mark_odd(call, "metered_by_us")
     _charge(session, call, facts, duration_ms, by=by, now=now)
@@ -101,8 +102,8 @@ def _charge(
         cost = charge.cost_micros
         settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
     except NotSettled as no:
-        # It will refuse the next word as well: that it was charged otherwise is a person's.
-        tell_unsettled(session, call, f"the ledger refused: {no.code}", now)
+        # The ledger would refuse a later report as well, so a person must decide.
+        tell_unsettled(session, call, f"the ledger refused the charge: {no.code}", now)
         return
     if withheld.rival is not None:
         tell_ambiguous(session, call, withheld.rival, now)
@@ -127,7 +128,8 @@ def _compare(
         return
     if duration_ms == 0 and not call.cost_micros and has_talked(session, call):
         # It was settled as never talked before the provider said that somebody talks.
-        _tell_differs(session, call, now, why="its provider said that somebody talked")
+        why = "it was settled as never talked, but its provider says that somebody talked"
+        _tell_differs(session, call, now, why=why)
         return
     if duration_ms is None:
         duration_ms = metered_ms(call)
@@ -141,10 +143,11 @@ def _compare(
 def settle(
     session: Session, call: Call, *, duration_ms: int, cost_micros: int, by: str, now: datetime
 ) -> WalletOutcome:
-    """This function will charge what a call cost and give back the rest, under the call's lock.
+    """Charge the call and release the rest of its hold, under the call's lock.
 
-    Its wallet is locked before. What cannot be charged is owed, and told to a person. Raises:
-    NotSettled where the ledger refuses, IDEMPOTENCY_CONFLICT for one that was charged otherwise.
+    Its wallet is locked before. What cannot be charged becomes an outstanding amount and alerts a
+    person. Raises: NotSettled if the ledger refuses, with IDEMPOTENCY_CONFLICT if another cost was
+    charged before.
     """
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     if cost_micros == 0 and hold is not None and hold.status == HoldStatus.OPEN:
@@ -175,12 +178,12 @@ def settle(
 def settle_by_api(
     session: Session, organization_id: str, call_id: str, duration_ms: int, now: datetime
 ) -> WalletOutcome:
-    """This function will settle a call by the company's own word of its duration.
+    """Settle a call for the duration that the company's backend states.
 
     Units: `duration_ms` 0 to 43,260,000. Replay: the same duration answers as the first time;
     another, IDEMPOTENCY_CONFLICT. Raises: InvalidDuration, CallNotFound, NotSettled; Refused
-    CALL_IN_PROGRESS while its provider says that somebody talks, since what is settled is metered
-    no more. Should somebody talk afterwards, it is ended.
+    CALL_IN_PROGRESS while the provider says that somebody talks, because a settled call is no
+    longer metered. If somebody talks afterwards, the call is ended.
     """
     if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
@@ -205,10 +208,10 @@ def settle_by_hand(
     why: str,
     now: datetime,
 ) -> WalletOutcome:
-    """This function will settle a call whose cost nothing else can tell, by an operator's word.
+    """Settle a call manually, for the duration that an operator states.
 
-    It is over then for us, whatever its provider says; also one that goes on although the company
-    has settled it, which is charged only where the company's word charged nothing. Units:
+    The call is then over for us, whatever its provider reports. A call that goes on although the
+    company has settled it is charged only if the company's settlement charged nothing. Units:
     `duration_ms` 0 to 43,260,000. Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled,
     WhoAndWhy, InvalidNote.
     """
@@ -225,12 +228,12 @@ def settle_by_hand(
 
 
 def close_expired(session: Session, call: Call, now: datetime) -> None:
-    """This function will close a call whose hold has expired, under its lock: it cost nothing.
+    """Close a call whose hold has expired, under its lock, without a charge.
 
-    Whoever tells later what it cost is believed all the same. Replay: a closed one stays as it is.
+    A later report can still charge it. Replay: a closed call stays as it is.
     """
     if call.settled_at is None:
-        # A permission that nobody used was no call.
+        # A permission that no call took over never became a call.
         by = "withdrawn" if is_permission(call) else "expiry"
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, by, None
         session.flush()

@@ -1,6 +1,6 @@
-"""Whether a call must end now, and how long it may go on: the answer to whoever asks.
+"""Answer whether a call must end now, and how many seconds it may still last.
 
-A reading and not a decision: nothing is locked and nothing changes. The tick decides by itself.
+Reads only: nothing is locked and nothing changes. The tick decides independently.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
 from domain.calls.terms import Terms
 
-#: All that is looked at, in one statement: it is asked for while somebody talks.
+#: All that is read, in one statement, because it is needed while somebody talks.
 _QUERY = """
     SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
         c.organization_id, c.merged_into,
@@ -62,7 +62,7 @@ def check_status(
     said_seconds: int | None,
     now: datetime,
 ) -> StatusAnswer:
-    """This function will tell whether a call must end now: its effective credit is gone.
+    """Return whether a call must end now, for example because its credit is used up.
 
     That is its hold, what it may borrow within the debt limit, and what is available, at its own
     rate, less what it has talked: by our meter, or `said_seconds` where that has not begun. The id
@@ -94,7 +94,7 @@ def _reason(row: Any) -> str | None:
         return "CALL_ENDED"
     if row.end_cause is not None:
         return EndCause(row.end_cause).upper()
-    # One whose subscription's end is only reported runs on its hold.
+    # While the end of a subscription is reported but not confirmed, a call continues on its hold.
     if set(row.freezes) - {FreezeReason.SUBSCRIPTION_INACTIVE}:
         return "FROZEN_WALLET"
     return None

@@ -1,6 +1,6 @@
-"""How an organization's calls are led: steps, margins, warnings, what is said, and who pays faults.
+"""Call terms of an organization: steps, margins, warnings, texts, fault policy.
 
-One without terms of its own has the house's defaults.
+An organization without terms of its own has the defaults.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class InvalidTerms(Refused):
 
 @dataclass(frozen=True)
 class Terms:
-    """How calls are led."""
+    """The terms of an organization's calls."""
 
     #: How much talk a hold covers at first, and is extended by each time.
     step_seconds: int = 60
-    #: How long before its hold no longer covers it a call is ended, so that it ends within it; the
-    #: tick's own lead comes on top.
+    #: How many seconds before its hold is used up a call is ended, so that it ends within the hold.
+    #: The tick's own lead comes on top.
     margin_seconds: int = 5
-    #: How long before it is ended for want of credit a call is told so once; 0 tells nobody.
+    #: How many seconds before its credit ends a call is warned, once; 0: never.
     warn_before_seconds: int = 60
     max_duration_seconds: int = 3_600
     #: Whether a call is let in when our database does not answer in time, and for how long.
@@ -69,7 +69,7 @@ class Terms:
 
 
 def terms_of(session: Session, organization_id: str) -> Terms:
-    """This function will give an organization's terms."""
+    """Return an organization's terms, or the defaults."""
     row = session.get(CallTerms, organization_id, populate_existing=True)
     if row is None:
         return Terms()
@@ -91,7 +91,7 @@ def terms_of(session: Session, organization_id: str) -> Terms:
 def set_terms(
     session: Session, organization_id: str, terms: Terms, *, by: str, why: str, now: datetime
 ) -> None:
-    """This function will set an organization's terms; calls that live follow them from now on.
+    """Set an organization's call terms; live calls follow them from now on.
 
     Replay: the same again changes who set them, and when. Raises: InvalidTerms, WalletNotFound,
     WhoAndWhy, InvalidNote.
@@ -124,9 +124,9 @@ def change_terms(
     why: str,
     now: datetime,
 ) -> Terms:
-    """This function will change the named terms alone and give all of them as they are now.
+    """Change only the named terms; return all terms.
 
-    Under the wallet's lock, so that of two who change different ones neither undoes the other's.
+    Takes the wallet's lock, so that two concurrent changes of different terms are both kept.
     Raises: as set_terms.
     """
     if lock_wallet(session, organization_id) is None:
@@ -139,8 +139,8 @@ def change_terms(
 def _check(terms: Terms) -> None:
     for name, (lowest, highest) in _BOUNDS.items():
         if not lowest <= getattr(terms, name) <= highest:
-            raise InvalidTerms(f"{name}: {lowest} to {highest}")
+            raise InvalidTerms(f"{name} must be {lowest} to {highest}")
     for name in ("refusal_text", "warning_text", "ending_text"):
         text = getattr(terms, name)
         if not 0 < len(text.strip()) <= TEXT_LENGTH_MAX or "\0" in text:
-            raise InvalidTerms(f"{name}: 1 to {TEXT_LENGTH_MAX} characters")
+            raise InvalidTerms(f"{name} must have 1 to {TEXT_LENGTH_MAX} characters")

@@ -1,7 +1,7 @@
-"""The tick over one wallet's live calls: meters them, extends their holds, warns and ends them.
+"""Tick one wallet's live calls: meter them, extend their holds, warn and end them.
 
-One transaction a wallet, a few statements however many calls it has. Nothing here waits for a
-provider: what has to be said to one is left to a job.
+One transaction per wallet, with a few statements for any number of calls. Nothing here waits for a
+provider; jobs send what a provider must be told.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def tick_debtors_at_once(session: Session, organization_id: str, now: datetime) 
 
 
 def due_organizations(session: Session, now: datetime, limit: int) -> list[str]:
-    """This function will give organizations that have a call to look at, the longest due first.
+    """List organizations that have a due call, the longest due first.
 
     Read without a lock: `tick` looks again under the wallet's.
     """
@@ -83,7 +83,7 @@ def _call_is_due(call: Call, now: datetime) -> bool:
 
 
 def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
-    """This function will give every live call of a wallet what it needs now, or have it end.
+    """Give every live call of a wallet what it needs now, or decide that it ends.
 
     Replay: a wallet none of whose calls is due is left as it is.
     """
@@ -175,8 +175,8 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
 def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> int:
     """Return what of the debt limit is neither used nor lent to a call that is not settled yet.
 
-    A call that is over has talked on it, and takes it once its report is there. The room is
-    negative once the limit was lowered below what is used and lent.
+    What an ended call has used stays lent to it until its report settles it. The room is negative
+    if the limit was lowered below what is used and lent.
     """
     if wallet.debt_limit_micros == 0 and not any(one.debt_micros for one in meters):
         return 0
@@ -242,13 +242,13 @@ def _extend(
     )
     for one, outcome in zip(extended, outcomes, strict=True):
         if outcome != "OK":
-            # Reckoned under the same lock, so only a hold that grew past all bounds: it ends.
-            log.error("hold not extended", call=one.call_id, outcome=outcome)
+            # Computed under the same lock, so only a hold beyond all bounds is refused. End it.
+            log.error("hold_not_extended", call=one.call_id, outcome=outcome)
             one.end = True
 
 
 def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
-    """Those that have not begun, by what we know, are asked about: a first word may be lost."""
+    """Stage a refresh of calls that have not begun, since a first message may be lost."""
     due = [call for call in calls if _call_is_due(call, now)]
     for call in due:
         call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)

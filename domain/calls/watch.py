@@ -1,7 +1,7 @@
-"""What nobody has said of a call in time is asked for; holds whose time is over are given back.
+"""Refresh calls whose messages did not come in time, and release expired holds.
 
-A hold is given back only where nobody is left to ask, or the provider knows no such call: an answer
-that does not come keeps it.
+A hold is released only if no provider can be asked, or if the provider knows no such call. Without
+an answer the hold stays.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, owed, stage_many
 
 #: Calls, and organizations, that one sweep finds at most.
 SWEEP_MAX = 500
-#: A call is not asked about again for so long, in seconds, or for as long as its report is waited
-#: for, where that is less.
+#: A call is not refreshed again within this many seconds, or within the wait for its report if that
+#: is shorter.
 _ASK_AGAIN_SECONDS = 60.0
-#: "There is no such call" is believed so long after the call was let in, in seconds: until then
-#: its provider may not know it yet.
+#: "There is no such call" is believed this many seconds after the call was admitted. Until then its
+#: provider may not know it yet.
 ABSENT_SECONDS = 120
 
 
 def sweep(
     session: Session, now: datetime, *, report_seconds: float, silent_seconds: float
 ) -> tuple[int, int]:
-    """This function will stage looks at calls, and the expiry of holds that nobody is asked about.
+    """Stage refreshes of calls, and the expiry of holds that no provider can explain.
 
-    Asked about are calls whose hold is over, that ended `report_seconds` ago without a report, or
-    that live and were not heard of for `silent_seconds`; each once a minute at most, and not again
-    while the last look is still owed, which is told to a person then. Gives how many looks and how
-    many organizations. Locks only the calls it marks as asked; those that somebody else has locked
-    are passed over.
+    Refreshed are calls whose hold has expired, calls that ended `report_seconds` ago without a
+    report, and live calls without a message for `silent_seconds`. Each is refreshed at most once a
+    minute. If its last refresh is still waiting, no other is staged and a person is alerted.
+    Returns the numbers of refreshes and of organizations. Locks only the calls that it marks as
+    asked, and skips calls that another transaction has locked.
     """
     looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
     # A look is postponed, not failed, for as long as its provider's circuit is open.
@@ -52,7 +52,7 @@ def sweep(
     for call in looks:
         call.asked_at = now
         if call not in unasked:
-            _tell_unanswered(session, call, "its look is still owed", now)
+            _tell_unanswered(session, call, "its refresh is still waiting", now)
     stage_for(session, LOOK_AT_CALL, unasked)
     organizations = _organizations_to_expire(session, now)
     stage_many(session, EXPIRE_HOLDS, [(one, {"organization_id": one}) for one in organizations])
@@ -60,9 +60,9 @@ def sweep(
 
 
 def expire_unasked(session: Session, organization_id: str, now: datetime) -> list[str]:
-    """This function will give back an organization's holds that are over and have nobody to ask.
+    """Release an organization's expired holds about which no provider can be asked.
 
-    Under the wallet's lock, in one batch. Gives their calls. Replay: nothing is left to expire.
+    Takes the wallet's lock; one batch. Returns the calls. Replay: nothing is left to expire.
     """
     if lock_wallet(session, organization_id) is None:
         return []
@@ -81,11 +81,11 @@ def expire_unasked(session: Session, organization_id: str, now: datetime) -> lis
 
 
 def call_is_absent(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
-    """This function will act on the provider's word that it knows no such call.
+    """Handle the provider's answer that it knows no such call.
 
-    A hold that is over is given back; before that the word may only be early. That of a call that
-    talked by the provider's own word stays, and a person is told. Replay: nothing is left to give
-    back.
+    An expired hold is released; before it expires, the answer may only be early. If the provider
+    had reported that somebody talked, the hold stays and a person is alerted. Replay: nothing is
+    left to release.
     """
     wallet = lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -98,15 +98,15 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
     hold = holds.hold_of_call(session, organization_id, call_id)
     is_held = hold is not None and hold.status == HoldStatus.OPEN
     if call.status == CallStatus.ENDED and call.provider_call_id is not None:
-        # It was there: what it cost is for our own meter to tell, or for a person.
+        # The call existed, so our own meter settles it, or a person does.
         settle_by_word(session, call, CallFacts(call.provider_call_id, None), "look", now)
     elif call.status in TALKING:
-        tell_unsettled(session, call, "it talked, and its provider knows it no more", now)
+        tell_unsettled(session, call, "it was in progress, and Vapi no longer knows it", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)
     else:
-        # Extended for as long as there is money, its hold would never come to its end. Its first
-        # word has it metered again.
+        # The ticks would extend the hold for as long as there is money, so that it never expires.
+        # The call's first message starts them again.
         call.tick_at = None
     clear_unanswered(session, organization_id, call_id, now)
 
@@ -139,7 +139,7 @@ def call_is_unreadable(
 
 
 def put_off_hold(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
-    """This function will keep the hold of a call that, by its provider's word, lives on."""
+    """Postpone the expiry of a hold, because the provider says that the call is live."""
     holds.put_off(
         session,
         organization_id,
@@ -152,9 +152,9 @@ def put_off_hold(session: Session, organization_id: str, call_id: str, now: date
 def tell_unanswered(
     session: Session, organization_id: str, call_id: str, why: str, now: datetime
 ) -> None:
-    """This function will tell a person that a call's provider does not answer; its hold stays.
+    """Alert a person that a call's provider does not answer; the hold stays.
 
-    One that is settled meanwhile needs no answer.
+    A call that was settled meanwhile needs no answer.
     """
     call = lock_call(session, organization_id, call_id)
     if call is not None and call.settled_at is None:
@@ -205,7 +205,7 @@ def _calls_to_ask(
                 and_(live, Call.seen_at.is_(None), Call.created_at < silent),
             ),
         )
-        # Not by age: those of which nobody can tell would be asked about for ever, and no others.
+        # Not by age: calls that never get an answer would fill every sweep and keep out all others.
         .order_by(Call.asked_at.asc().nulls_first(), Call.created_at)
         .limit(SWEEP_MAX)
         .with_for_update(key_share=True, skip_locked=True, of=Call)
@@ -239,5 +239,5 @@ def _expired(now: datetime, column: InstrumentedAttribute[str]) -> Select[str]:
 
 
 def _nobody_to_ask() -> ColumnElement[bool]:
-    """No row of the call, which then only the ledger knows, or none that names its provider's."""
+    """Match holds whose call has no row here, or no id at its provider."""
     return Call.provider_call_id.is_(None)

@@ -1,7 +1,7 @@
-"""What providers say of a call, taken in: words come late, twice, in any order, or not at all.
+"""Apply provider reports to calls; they come late, twice, in any order, or never.
 
-A word never moves a call back, and only the provider's own makes it ended. What the call cost is
-settled by domain/calls/settlement.
+A report never moves a call back, and only the provider's own report makes it ended. The cost of a
+call is settled by domain/calls/settlement.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from domain.calls.settlement import settle_by_word
 from domain.calls.withholding import end_withholding
 from domain.jobs import END_CALL, LOOK_AT_CALL
 
-#: How far a call is; a word that is behind what is known is late.
+#: The order of the statuses; a report of a status before the known one is late.
 _ORDER = {
     CallStatus.ADMITTED: 0,
     CallStatus.QUEUED: 1,
@@ -100,7 +100,7 @@ def take_in_look(
         talking_ms = max(0, round((now - facts.started_at) / timedelta(milliseconds=1)))
     known = session.get(Call, (organization_id, call_id), populate_existing=True)
     if known is not None and is_foreign(session, known, facts):
-        # It may be another organization's: whose it is is found as for a message.
+        # The call may belong to another organization, which is found as for a message.
         take_in_report(session, CallReport(facts, final=False, talking_ms=talking_ms), now, now)
         return
     call = _locked(session, organization_id, call_id)
@@ -177,31 +177,33 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
     if call.settled_at is None or is_priced(call):
         return
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
-    note(session, call, "reopened", now, "it lives all the same")
+    note(session, call, "reopened", now, "somebody talks although its hold was released")
     if call.end_decided_at is not None:
-        # It was to end before it was given up, and its ending was over with that.
+        # Its end was decided before its hold was released, and the rounds stopped then.
         stage_for(session, END_CALL, [call])
 
 
 def _end_settled(session: Session, call: Call, now: datetime) -> None:
-    """The company said what it cost before anybody talked, so that nobody pays for it from here on:
-    it is ended."""
+    """End a call that the company settled before anybody talked.
+
+    Nothing pays for it from here on.
+    """
     if call.settled_at is None or is_over(call):
         return
-    tell_not_ended(session, call, "it talks, although the company has settled it", now)
+    tell_not_ended(session, call, "it goes on, although the company settled it", now)
     if not decide_ending(session, call, EndCause.SETTLED, now):
-        # It was to end before it was settled, and its ending was over with that.
+        # Its end was decided before its settlement, and the rounds stopped then.
         stage_for(session, END_CALL, [call])
 
 
 def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
-    """From here on it costs: by our clock, less the time that the provider says has passed."""
+    """Start the meter: by our clock, less the time that the provider says has passed."""
     if talking_ms is not None and not 0 <= talking_ms <= CALL_DURATION_MS_MAX:
-        # Believed, a timestamp in other units than expected would end the call for want of credit.
+        # A timestamp in unexpected units would otherwise end the call for lack of credit.
         mark_odd(call, "talking_ms")
         talking_ms = None
     began = heard_at - timedelta(milliseconds=talking_ms or 0)
-    # One that waited for our word cannot have begun before it; another may have talked for long.
+    # A call that we admitted cannot have begun before; any other may have talked for long.
     earliest = began if call.metered_from is None else call.created_at
     call.metered_from = min(max(began, earliest), now)
     call.started_at = call.started_at or call.metered_from
@@ -210,7 +212,7 @@ def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime
 
 
 def _end(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    """It is over: a report says so too, whatever status its copy of the call may bear."""
+    """Mark a call as ended; a final report does so whatever status its copy states."""
     if call.status == CallStatus.ENDED:
         return
     call.status, call.ended_seen_at, call.tick_at = CallStatus.ENDED, now, None

@@ -147,7 +147,7 @@ def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization
         (("org", "enforce", "ORG", "--why", ""), "REASON_REQUIRED"),
         (("org", "enforce", "nope", "--why", "x"), "ORGANIZATION_NOT_FOUND: nope"),
         (("job", "list", "--state", "odd"), "--state is one of"),
-        (("job", "list", "--argument", "odd"), "--argument is NAME=VALUE"),
+        (("job", "list", "--argument", "odd"), "--argument must be NAME=VALUE"),
         (("job", "list", "--state", "done", "--error", "x"), "UNBOUNDED_SEARCH"),
         (("job", "show", "nope"), "no such job: nope"),
         (("job", "redrive", "nope", "--why", "x"), "JOB_ACT_IMPOSSIBLE: nope is neither dead nor"),

@@ -100,7 +100,7 @@ def test_a_bulk_act_takes_what_its_filters_find_up_to_its_limit(run, database):
 def test_a_bulk_act_asks_first(run, database):
     job_id = dead(database)
     code, out, err = run("job", "discard", "--why", "x", answer="n\n")
-    assert (code, err) == (1, "holdfast: nothing was done\n")
+    assert (code, err) == (1, "holdfast: cancelled; nothing changed\n")
     assert "discard 1 jobs?" in out
     assert run("job", "discard", "--why", "x", "--json")[0] == 1
     assert row(database, job_id).dead_at is not None
@@ -113,7 +113,7 @@ def test_of_several_ids_those_that_do_not_allow_it_are_left_and_told(run, databa
     job_id, done = dead(database), stage(database)
     finish(database, claim(database, done))
     out = run("job", "redrive", job_id, done, "--why", "x", "--yes")[1]
-    assert out == "redrive: 1 of 2 jobs; 1 left alone: they changed meanwhile\n"
+    assert out == "redrive: 1 of 2 jobs; 1 skipped because their state changed\n"
 
 
 def test_refused_jobs_are_redriven_when_asked_for(run, database):

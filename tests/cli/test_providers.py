@@ -75,7 +75,7 @@ def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis
 
 def test_closing_what_is_closed_says_so(run):
     _, out, _ = run("provider", "close-circuit", "paypal", "money", "--why", "to be sure")
-    assert out == "paypal money: was closed already\n"
+    assert out == "paypal money: was already closed\n"
 
 
 def test_a_provider_that_nothing_calls_has_no_circuit_to_close(run):
@@ -105,4 +105,4 @@ def test_a_redis_that_is_away_is_told_in_one_line(run, monkeypatch):
     monkeypatch.setenv("REDIS_URL", "unix:///nowhere/valkey.sock?db=0")
     code, _, err = run("provider", "list")
     assert code == 1
-    assert "Redis cannot be asked" in err
+    assert "Redis did not answer" in err

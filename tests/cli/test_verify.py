@@ -11,7 +11,7 @@ import pytest
 from db.address import driver_url
 from tests.world import fund, make_organization
 
-TAIL = "without --heads, entries cut off at a wallet's end cannot be seen\n"
+TAIL = "without --heads, entries removed at a wallet's end cannot be detected\n"
 
 
 @pytest.fixture

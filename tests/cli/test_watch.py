@@ -82,7 +82,7 @@ def test_automatic_top_up_is_refused_while_no_provider_can_charge(run, organizat
     code, out, err = run(*words, *TERMS, "--why", "asked")
     assert (code, out) == (1, "")
     assert err == "holdfast: CANNOT_CHARGE: paypal cannot charge a stored payment method yet\n"
-    assert data(run(*words, "--json"))["automatic_top_up"] == "never agreed"
+    assert data(run(*words, "--json"))["automatic_top_up"] == "never set up"
 
 
 def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
@@ -107,8 +107,8 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
     assert (shown["below"], shown["amount"]) == ("20.00", "50.00")
     assert (shown["day_cap"], shown["day_count"]) == ("100.00", 3)
     (decision,) = shown["decisions"]
-    assert (decision["amount"], decision["state"]) == ("50.00", "decided, waits for a charge")
-    assert "decided, waits for a charge" in run(*words)[1]
+    assert (decision["amount"], decision["state"]) == ("50.00", "decided, not charged yet")
+    assert "decided, not charged yet" in run(*words)[1]
     # When it is declined and switched off
     database.run(
         lambda session: top_up_charges.record_declined(
@@ -134,7 +134,10 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
         (("auto-top-up", "nope"), "WALLET_NOT_FOUND: nope"),
         (("auto-top-up", "ORG", "--off"), "REASON_REQUIRED"),
         (("auto-top-up", "ORG", "--off", "--why", "x"), "TOP_UP_NOT_SET"),
-        (("auto-top-up", "ORG", "--off", "--below", "3", "--why", "x"), "--off goes without terms"),
+        (
+            ("auto-top-up", "ORG", "--off", "--below", "3", "--why", "x"),
+            "--off cannot be combined with terms",
+        ),
         (("auto-top-up", "ORG", "--below", "3", "--why", "x"), "missing: --provider"),
         (("auto-top-up", "ORG", *TERMS), "REASON_REQUIRED"),
     ],

@@ -346,8 +346,8 @@ def test_the_command_approves_a_debt_limit_and_says_no_in_one_line(
         return done.exit_code, done.stdout, done.stderr
 
     options = ("--why", "good customer", "--by", "ann")
-    assert run("25.50", *options) == (0, "approved; entry 2 tells so\n", "")
-    assert run("25.50", *options) == (0, "it is so already\n", "")
+    assert run("25.50", *options) == (0, "approved; recorded in entry 2\n", "")
+    assert run("25.50", *options) == (0, "already set; nothing changed\n", "")
     assert entries(shared, funded)[-1].note == "ann: good customer (from 0 to 25500000)"
     assert commit(shared, funded, 25_500_100).owed_micros == 0
     for amount, line in (

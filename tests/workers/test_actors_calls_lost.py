@@ -92,7 +92,7 @@ def test_a_call_without_a_leg_that_hears_nothing_is_told_to_a_person_at_once(pho
     phone.decide(call_id)
     phone.rounds(call_id, endings.VAPI_ROUNDS + 1)
     (alert,) = phone.alerts("call_not_ended", call_id)
-    assert alert.details["why"] == "nobody can be told to end it"
+    assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end it"
     assert phone.hold(call_id).status == "open"
 
 

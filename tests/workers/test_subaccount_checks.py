@@ -349,7 +349,7 @@ def test_enforce_command_says_what_it_found_and_repaired(world, customer, sid, h
     set_at_twilio(world, sid, status="suspended")
     words = ("org", "enforce", customer.id, "--why", "x", "--by", "ann")
     code, printed = holdfast(*words, world=world)
-    assert f"subaccount {sid}: repaired; Twilio had it suspended, it is active now" in printed
+    assert f"subaccount {sid}: repaired; Twilio reported suspended, and it is active now" in printed
     assert f"subaccount {customer.sids[1]}: in line, active" in printed
     assert code == 0
 

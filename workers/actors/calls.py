@@ -117,7 +117,7 @@ def reconcile_calls(run: Run) -> None:
         report_seconds=run.settings.vapi_report_seconds,
         silent_seconds=run.settings.vapi_silent_seconds,
     )
-    log.info("calls looked through", looks=looks, organizations=organizations)
+    log.info("calls_swept", looks=looks, organizations=organizations)
 
 
 def expire_holds(run: Run, organization_id: str) -> None:
@@ -144,7 +144,7 @@ def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], flo
     except HeldBack as error:
         held_back_seconds = error.delay_seconds
     except _NO_WORD as error:
-        log.warning("vapi was not told", call=round_.provider_call_id, error=str(error))
+        log.warning("vapi_not_told", call=round_.provider_call_id, error=str(error))
     return found, told, held_back_seconds
 
 
@@ -162,7 +162,7 @@ def _tell_twilio(run: Run, round_: Round) -> list[str]:
         try:
             run.providers.twilio.complete_call(account, round_.twilio_call_sid)
         except _NO_WORD as error:
-            log.warning("twilio was not told", call=round_.twilio_call_sid, error=str(error))
+            log.warning("twilio_not_told", call=round_.twilio_call_sid, error=str(error))
         else:
             return ["twilio"]
     return []

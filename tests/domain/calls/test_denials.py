@@ -104,7 +104,10 @@ def test_in_progress_after_a_free_settlement_is_asked_about_and_told(line):
     # Then the answer is compared, and a person is told
     line.look(line.call(), "ended", later(50), **NEVER)
     (alert,) = line.alerts("call_differs")
-    assert alert.details["why"] == "its provider said that somebody talked"
+    assert (
+        alert.details["why"]
+        == "it was settled as never talked, but its provider says that somebody talked"
+    )
     assert line.cents() == (100, 0, 0)
 
 

@@ -148,7 +148,7 @@ def test_where_nobody_can_be_told_a_person_knows_as_soon_as_twilio_could_not(end
     assert ending.alerts("call_not_ended") == []
     end(ending, begin(ending), [])
     (alert,) = ending.alerts("call_not_ended")
-    assert alert.details["why"] == "nobody can be told to end it"
+    assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end it"
     assert ending.call().end_told_at is None
 
 

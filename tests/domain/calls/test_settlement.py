@@ -214,7 +214,7 @@ def test_one_that_was_charged_otherwise_by_its_hold_alone_is_a_persons(reserved)
     reserved.report(reserved.call(), 20, later(50))
     assert (reserved.cents(), reserved.call().settled_at) == ((95, 0, 0), None)
     (alert,) = reserved.alerts("call_unsettled")
-    assert alert.details["why"] == "the ledger refused: IDEMPOTENCY_CONFLICT"
+    assert alert.details["why"] == "the ledger refused the charge: IDEMPOTENCY_CONFLICT"
     # Who has looked into it may settle it for what was charged
     reserved.settle_by_hand("c1", 5, later(500))
     assert (reserved.cents(), reserved.call().cost_micros) == ((95, 0, 0), 5 * CENT)

@@ -65,7 +65,7 @@ def test_one_whose_look_is_still_owed_is_told_to_a_person_and_not_asked_about_tw
     # Then it is asked about once, and somebody knows
     assert line.jobs("look_at_call") == ["c1"]
     (alert,) = line.alerts("hold_unanswered")
-    assert alert.details["why"] == "its look is still owed"
+    assert alert.details["why"] == "its refresh is still waiting"
     # And once that is over, it is asked about again
     assert sweep(line, later(SILENT + 400)) == ["c1"]
 
