@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from base.enums import CallStatus, HoldStatus
@@ -33,6 +33,10 @@ _ASK_AGAIN_SECONDS = 60.0
 #: provider may not know it yet.
 ABSENT_SECONDS = 120
 
+#: A hold that was made further in the future than this was made before the clock stepped back.
+_FUTURE_SECONDS = 60.0
+_PULL_BACK = text("SELECT pull_back_call_holds(CAST(:now AS timestamptz), :ahead)")
+
 
 def sweep(
     session: Session, now: datetime, *, report_seconds: float, silent_seconds: float
@@ -42,9 +46,11 @@ def sweep(
     Refreshed are calls whose hold has expired, calls that ended `report_seconds` ago without a
     report, and live calls without a message for `silent_seconds`. Each is refreshed at most once a
     minute. If its last refresh is still waiting, no other is staged and a person is alerted.
-    Returns the numbers of refreshes and of organizations. Locks only the calls that it marks as
-    asked, and skips calls that another transaction has locked.
+    Holds that were made in the future, because the database's clock stepped back, are treated as
+    made now. Returns the numbers of refreshes and of organizations. Locks only the calls that it
+    marks as asked, and skips calls that another transaction has locked.
     """
+    session.execute(_PULL_BACK, {"now": now, "ahead": _FUTURE_SECONDS})
     looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
     # A look is postponed, not failed, for as long as its provider's circuit is open.
     waiting = owed(session, LOOK_AT_CALL) if looks else set()

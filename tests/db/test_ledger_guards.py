@@ -124,12 +124,13 @@ def test_the_serving_role_may_not(app, owner, org, name):
     assert state(owner, org) == before
 
 
-def test_the_serving_role_may_execute_these_functions_of_the_ledger_and_no_others(app):
+def test_the_serving_role_may_execute_these_functions_and_no_others(app):
     rows = app.execute(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         " AND has_function_privilege(oid, 'EXECUTE')"
     ).fetchall()
     assert sorted(name for (name,) in rows) == [
+        "call_origin",
         "check_balance_and_deduct_asset_cost",
         "cleanup_expired_reservations",
         "commit_reserved_credits",
@@ -138,6 +139,7 @@ def test_the_serving_role_may_execute_these_functions_of_the_ledger_and_no_other
         "extend_call_credits_many",
         "inbox_receive",
         "payment_taken",
+        "pull_back_call_holds",
         "put_off_call_hold",
         "release_call_credits",
         "reserve_call_credits",

@@ -15,7 +15,7 @@ from db import due
 from db.clock_watch import Step
 from db.models import Alert
 from domain import clock_steps, subscriptions, twilio_state
-from domain.calls import ticks
+from domain.calls import ticks, watch
 from domain.calls.admission import withdraw
 from domain.calls.permission import PERMISSION_SECONDS
 from domain.calls.watch import expire_unasked
@@ -114,6 +114,24 @@ def test_permission_is_held_as_long_as_meant_after_a_step_back(database):
     assert campaign.do(lambda s: expire_unasked(s, campaign.id, early)) == []
     assert campaign.do(lambda s: expire_unasked(s, campaign.id, due)) == [permitted.call_id]
     assert campaign.cents() == (100, 0, 0)
+
+
+def test_hold_of_the_future_is_pulled_back_by_the_sweep(database):
+    # Given a hold that is committed after the step is settled, with the instant from before it
+    campaign = Campaign(database, make_organization(database), cents=100)
+    now = step(database)
+    permitted = campaign.permit(now=now + HOUR)
+    nearly = campaign.permit("2", now=now + timedelta(seconds=30))
+    before = campaign.hold(nearly.call_id).expires_at
+    # When calls are swept, once and again
+    for seconds in (1, 16):
+        swept_at = now + timedelta(seconds=seconds)
+        campaign.do(lambda s, at=swept_at: watch.sweep(s, at, report_seconds=60, silent_seconds=60))
+    # Then it ends as if it was made when it was first swept, and the other as it was meant to
+    hold = campaign.hold(permitted.call_id)
+    assert hold.expires_at == now + timedelta(seconds=1 + PERMISSION_SECONDS)
+    assert campaign.hold(nearly.call_id).expires_at == before
+    assert campaign.do(lambda s: expire_unasked(s, campaign.id, hold.expires_at))
 
 
 def test_hold_keeps_its_end_when_it_was_made_since_or_is_over(database):
