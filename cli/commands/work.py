@@ -9,11 +9,12 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from base.money import text_from_micros
 from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
 from cli.commands.shared import By, Json, Org, Why, act, acting, me, show, what_followed
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
-from domain import operators, twilio_state
+from domain import books, operators, twilio_state, wallet
 from domain import organizations as records
 from domain.posture import can_send, standing_of
 
@@ -164,10 +165,17 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
     ).all()
     brands = session.scalars(select(Brand).where(Brand.organization_id == key)).all()
     runs = session.scalars(select(Campaign).where(Campaign.organization_id == key)).all()
+    figures = books.balance(session, key, now)
     return {
         "organization": f"{organization.id} {organization.name}",
         "subscription": str(standing_of(subscriptions, now)),
         "spending": _spending(session, key, now),
+        "available": f"{text_from_micros(figures.available_micros, figures.currency)}"
+        f" {figures.currency}",
+        "freezes": [
+            {"reason": one.reason, "cause": one.cause, "since": one.placed_at}
+            for one in wallet.standing_freezes(session, key, now)[0]
+        ],
         "subscriptions": [
             {
                 "provider": one.provider,

@@ -38,6 +38,11 @@ def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):
     shown = json.loads(out)
     assert shown["spending"] == "refused: SUBSCRIPTION_INACTIVE"
     assert shown["campaigns"][0]["reason"] == "subscription_inactive"
+    # And whatever else stops it is shown beside
+    assert run("wallet", "freeze", organization_id, "--why", "asked")[0] == 0
+    shown = json.loads(run("org", "show", organization_id, "--json")[1])
+    assert shown["available"] == "0 JPY"
+    assert {one["reason"] for one in shown["freezes"]} == {"manual", "subscription_inactive"}
     assert organization_id in run("org", "list")[1]
 
 
