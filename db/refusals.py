@@ -34,34 +34,43 @@ class RefusalLog:
         self._url = driver_url(database_url)
         self._listed: deque[tuple[str, int, str, datetime]] = deque(maxlen=_PER_SECOND_MAX)
         self._counts: Counter[tuple[str, int]] = Counter()
-        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[bool] | None = None
 
     def add(self, source: str, status: int, reason: str) -> None:
-        """This function will note one refused delivery."""
+        """Count one refused delivery, and list it."""
         self._listed.append((source, status, reason[:200], utc_now()))
         self._counts[source, status] += 1
         log.warning("delivery refused", source=source, status=status, reason=reason)
 
     async def start(self) -> None:
-        """This function will start writing once a second."""
+        """Start to write once a second."""
         self._task = asyncio.create_task(self._run(), name="refusals")
 
     async def stop(self) -> None:
-        """This function will write what is left and end."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self._flush()
+        """Write what is left, and end.
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
+        A write that is on its way is not cut off: a connection that is being made cannot be closed.
+        """
+        self._stopping.set()
+        answers = self._task is None or await self._task
+        if answers:
             await self._flush()
 
-    async def _flush(self) -> None:
+    async def _run(self) -> bool:
+        """Write until the stop. Return whether the database answered the last time."""
+        answers = True
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _FLUSH_SECONDS)
+            if not self._stopping.is_set():
+                answers = await self._flush()
+        return answers
+
+    async def _flush(self) -> bool:
+        """Write what was gathered. Return False if the database did not take it in time."""
         if not self._counts:
-            return
+            return True
         listed, counts = list(self._listed), self._counts
         self._listed.clear()
         self._counts = Counter()
@@ -69,12 +78,13 @@ class RefusalLog:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._write(listed, counts)
         except BaseException as error:
-            # Counted again with the next flush, of which the stop that cut this one off makes one
-            # more; the list is only a sample anyway.
+            # Counted again with the next flush; the list is only a sample anyway.
             self._counts.update(counts)
             if not isinstance(error, psycopg.Error | TimeoutError):
                 raise
             log.warning("refusals not written", error=type(error).__name__)
+            return False
+        return True
 
     async def _write(
         self, listed: list[tuple[str, int, str, datetime]], counts: Counter[tuple[str, int]]

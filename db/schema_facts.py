@@ -75,12 +75,13 @@ _COLUMNS = """
     FROM ours c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
 # A version keeps NOT NULL among the constraints, another does not: the column tells it.
+# A constraint trigger is compared as a trigger.
 _CONSTRAINTS = """
     SELECT 'constraint', c.relname || '.' || o.conname, c.relname, jsonb_build_object(
         'definition', pg_get_constraintdef(o.oid),
         'triggers', CASE WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgconstraint = o.oid
                                       AND t.tgenabled = 'D') THEN 'disabled' ELSE 'enabled' END)
-    FROM ours c JOIN pg_constraint o ON o.conrelid = c.oid AND o.contype <> 'n'
+    FROM ours c JOIN pg_constraint o ON o.conrelid = c.oid AND o.contype NOT IN ('n', 't')
 """
 _TRIGGERS = """
     SELECT 'trigger', c.relname || '.' || t.tgname, c.relname, jsonb_build_object(

@@ -126,6 +126,8 @@ def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatc
         log.add("paypal", 401, "forged")
         while log._counts:
             await asyncio.sleep(0)
+        # It is connecting: let it get into the middle of that
+        await asyncio.sleep(0)
         await log.stop()
 
     # When it has stopped, then the count is there
