@@ -2,81 +2,78 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.ingress.backend import COMMIT, RESERVE, is_problem
 
-
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        (RESERVE, {}, "callId"),
-        (RESERVE, {"callId": 7, "estimatedMinutes": 1}, "callId"),
-        (RESERVE, {"callId": "x" * 65, "estimatedMinutes": 1}, "callId"),
-        (RESERVE, {"callId": "a\0b", "estimatedMinutes": 1}, "callId"),
-        (RESERVE, {"callId": "a"}, "estimatedMinutes"),
-        (RESERVE, {"callId": "a", "estimatedMinutes": "many"}, "estimatedMinutes"),
-        (RESERVE, {"callId": "a", "estimatedMinutes": "5"}, "estimatedMinutes"),
-        (RESERVE, {"callId": "a", "estimatedMinutes": [5]}, "estimatedMinutes"),
-        (RESERVE, {"callId": " a", "estimatedMinutes": 1}, "callId"),
-        (RESERVE, {"callId": "a", "estimatedMinutes": True}, "estimatedMinutes"),
-        (RESERVE, {"callId": "a", "estimatedMinutes": -1}, "estimatedMinutes"),
-        (RESERVE, {"callId": "a", "estimatedMinutes": 1e300}, "estimatedMinutes"),
-        (RESERVE, {"callId": "a", "estimatedMinutes": 1, "price": 0}, "price"),
-        (COMMIT, {"callId": "a", "durationSeconds": 43_261}, "durationSeconds"),
-        (COMMIT, {"callId": "a", "durationSeconds": None}, "durationSeconds"),
-    ],
-)
-def test_a_wrong_field_is_named(backend, path, body, field):
-    answer = backend.client.post(path, json=body, headers=backend.headers)
-    assert is_problem(answer, 400, "Malformed")
-    assert answer.json()["detail"].startswith(field)
+WRONG_FIELDS = [
+    (RESERVE, {}, "callId"),
+    (RESERVE, {"callId": 7, "estimatedMinutes": 1}, "callId"),
+    (RESERVE, {"callId": "x" * 65, "estimatedMinutes": 1}, "callId"),
+    (RESERVE, {"callId": "a\0b", "estimatedMinutes": 1}, "callId"),
+    (RESERVE, {"callId": "a"}, "estimatedMinutes"),
+    (RESERVE, {"callId": "a", "estimatedMinutes": "many"}, "estimatedMinutes"),
+    (RESERVE, {"callId": "a", "estimatedMinutes": "5"}, "estimatedMinutes"),
+    (RESERVE, {"callId": "a", "estimatedMinutes": [5]}, "estimatedMinutes"),
+    (RESERVE, {"callId": " a", "estimatedMinutes": 1}, "callId"),
+    (RESERVE, {"callId": "a", "estimatedMinutes": True}, "estimatedMinutes"),
+    (RESERVE, {"callId": "a", "estimatedMinutes": -1}, "estimatedMinutes"),
+    (RESERVE, {"callId": "a", "estimatedMinutes": 1e300}, "estimatedMinutes"),
+    (RESERVE, {"callId": "a", "estimatedMinutes": 1, "price": 0}, "price"),
+    (COMMIT, {"callId": "a", "durationSeconds": 43_261}, "durationSeconds"),
+    (COMMIT, {"callId": "a", "durationSeconds": None}, "durationSeconds"),
+]
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 400),
-        (b"{", 400),
-        (b"[]", 400),
-        (b"\xff", 400),
-        (b'{"callId":"\\ud800","estimatedMinutes":1}', 400),
-        (b"[" * 50_000, 400),
-        (b'{"callId":"a","estimatedMinutes":' + b"9" * 10_000 + b"}", 400),
-        (b'{"callId":"a","estimatedMinutes":1e-99999999999999999999}', 400),
-        (b'{"callId":"a","estimatedMinutes":1e99999999999999999999}', 400),
-        (b'{"callId":"a","estimatedMinutes":1e-999999999}', 400),
-        (b"{" + b" " * 70_000, 413),
-    ],
-)
-def test_a_body_that_is_no_object_is_refused(backend, body, status):
+def test_a_wrong_field_is_named(backend):
+    for path, body, field in WRONG_FIELDS:
+        answer = backend.client.post(path, json=body, headers=backend.headers)
+        assert is_problem(answer, 400, "Malformed"), body
+        assert answer.json()["detail"].startswith(field), body
+
+
+NO_OBJECTS = [
+    (b"", 400),
+    (b"{", 400),
+    (b"[]", 400),
+    (b"\xff", 400),
+    (b'{"callId":"\\ud800","estimatedMinutes":1}', 400),
+    (b"[" * 50_000, 400),
+    (b'{"callId":"a","estimatedMinutes":' + b"9" * 10_000 + b"}", 400),
+    (b'{"callId":"a","estimatedMinutes":1e-99999999999999999999}', 400),
+    (b'{"callId":"a","estimatedMinutes":1e99999999999999999999}', 400),
+    (b'{"callId":"a","estimatedMinutes":1e-999999999}', 400),
+    (b"{" + b" " * 70_000, 413),
+]
+
+
+def test_a_body_that_is_no_object_is_refused(backend):
     headers = {**backend.headers, "Content-Type": "application/json"}
-    answer = backend.client.post(RESERVE, content=body, headers=headers)
-    assert answer.status_code == status
+    for body, status in NO_OBJECTS:
+        answer = backend.client.post(RESERVE, content=body, headers=headers)
+        assert answer.status_code == status, body[:80]
 
 
-@pytest.mark.parametrize(
-    ("path", "query", "field"),
-    [
-        ("/api/calls/a%00b", {}, "id"),
-        (f"/api/calls/{'x' * 65}", {}, "id"),
-        ("/api/calls/a", {"price": "0"}, "price"),
-        ("/api/calls/costs", {"to": "0001-01-01"}, "to"),
-        ("/api/calls/costs", {"from": "0001-01-01", "to": "0001-01-01"}, "to"),
-        ("/api/calls/costs", {"to": "9999-12-32"}, "to"),
-        ("/api/billing/wallet", {"limit": "1"}, "limit"),
-        ("/api/billing/wallet/transactions", {"limit": "0"}, "limit"),
-        ("/api/billing/wallet/transactions", {"limit": "1_0"}, "limit"),
-        ("/api/billing/wallet/transactions", {"limit": "1.5"}, "limit"),
-        ("/api/billing/wallet/transactions", {"limit": "201"}, "limit"),
-        ("/api/billing/wallet/transactions", {"cursor": "9" * 20}, "cursor"),
-        ("/api/billing/wallet/transactions", {"cursor": "1e3"}, "cursor"),
-    ],
-)
-def test_a_wrong_part_of_an_address_is_named(backend, path, query, field):
-    answer = backend.get(path, **query)
-    assert is_problem(answer, 400, "Malformed")
-    assert answer.json()["detail"].startswith(field)
+WRONG_PARTS = [
+    ("/api/calls/a%00b", {}, "id"),
+    (f"/api/calls/{'x' * 65}", {}, "id"),
+    ("/api/calls/a", {"price": "0"}, "price"),
+    ("/api/calls/costs", {"to": "0001-01-01"}, "to"),
+    ("/api/calls/costs", {"from": "0001-01-01", "to": "0001-01-01"}, "to"),
+    ("/api/calls/costs", {"to": "9999-12-32"}, "to"),
+    ("/api/billing/wallet", {"limit": "1"}, "limit"),
+    ("/api/billing/wallet/transactions", {"limit": "0"}, "limit"),
+    ("/api/billing/wallet/transactions", {"limit": "1_0"}, "limit"),
+    ("/api/billing/wallet/transactions", {"limit": "1.5"}, "limit"),
+    ("/api/billing/wallet/transactions", {"limit": "201"}, "limit"),
+    ("/api/billing/wallet/transactions", {"cursor": "9" * 20}, "cursor"),
+    ("/api/billing/wallet/transactions", {"cursor": "1e3"}, "cursor"),
+]
+
+
+def test_a_wrong_part_of_an_address_is_named(backend):
+    for path, query, field in WRONG_PARTS:
+        answer = backend.get(path, **query)
+        assert is_problem(answer, 400, "Malformed"), (path, query)
+        assert answer.json()["detail"].startswith(field), (path, query)
 
 
 def test_the_last_day_of_all_has_no_calls(backend):

@@ -12,7 +12,7 @@ from tests.model.at_once import AtOnce
 from tests.model.in_turn import InTurn
 
 #: Sequences in an ordinary run, the same ones every time: in turn, and at once.
-IN_TURN, AT_ONCE = 300, 150
+IN_TURN, AT_ONCE = 150, 80
 #: Seconds after which a long run is taken for one that hangs.
 _HANGS = 6 * 3600
 
