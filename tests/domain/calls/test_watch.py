@@ -207,7 +207,7 @@ def test_one_that_talked_and_is_gone_is_a_persons_and_keeps_its_hold(line, word)
         absent(line, later(now))
     assert line.cents() == (100, 30, 0)
     (alert,) = line.alerts("call_unsettled")
-    assert "knows it no more" in alert.details["why"]
+    assert "no longer knows it" in alert.details["why"]
     assert line.call().settled_at is None
 
 
