@@ -76,7 +76,7 @@ def test_a_rate_is_set_listed_and_removed(org, run):
         "0.02",
     )
     assert "removed" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
-    assert "none" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
+    assert "not found" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
     assert data(run, "call", "rate", "list", org) == []
 
 
