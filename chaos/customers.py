@@ -13,7 +13,8 @@ from domain import operators, organizations
 from domain.calls.doors import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
 from domain.calls.terms import Terms, set_terms
-from domain.jobs import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION, stage
+from domain.jobs import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION
+from domain.staging import stage
 
 #: What calls cost, and how they are led: they live for seconds, as the faults do.
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)

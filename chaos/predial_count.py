@@ -1,8 +1,9 @@
 """The count of a campaign: at no moment are more contacts permitted than its balance pays for.
 
-Each permitted contact counts from its answer until its call has ended. One that was not dialled, or
-whose call did not take the permission over, counts until the permission may have expired at the
-earliest. A step forward of the database's clock expires permissions early.
+A permitted contact uses part of the balance from the answer that permits it until its call has
+ended. If it was never dialled, or its call was not matched with the permission, it uses that part
+until the earliest instant at which the permission can expire. A step forward of the database's
+clock makes permissions expire early.
 """
 
 from __future__ import annotations

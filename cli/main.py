@@ -20,6 +20,7 @@ from cli.commands import (
     triggers,
     verify,
     wallet,
+    wallet_history,
     watch,
     work,
     workers,
@@ -54,6 +55,7 @@ app.command(context_settings=PASSED_ON, add_help_option=False)(chaos)
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(work.organizations, name="org")
 app.add_typer(wallet.app, name="wallet")
+wallet.app.command()(wallet_history.history)
 wallet.app.command("thresholds")(watch.thresholds)
 wallet.app.command("auto-top-up")(watch.auto_top_up)
 app.add_typer(watch.app, name="alert")

@@ -43,7 +43,7 @@ _JOBS = text(
     " FROM waiting, make_interval(secs => :seconds) AS step WHERE jobs.id = waiting.id"
     " RETURNING jobs.id"
 )
-# Holds change through the ledger's functions alone. One that was made since the step stays.
+# Only the ledger's functions change holds. Holds that were made after the step are not moved.
 _HOLDS = text("SELECT shift_call_holds(CAST(:now AS timestamptz), :seconds)")
 _BRANDS = text(
     "UPDATE brands SET twilio_lease_until = CASE"

@@ -27,17 +27,18 @@ _BEGIN = text(
 # The queue is a literal, because the index is partial. What is locked and not chosen is free again
 # at the commit.
 TAKE = text(
-    "WITH due AS MATERIALIZED (SELECT one.id FROM unnest(CAST(:names AS text[])) AS wanted (name)"  # noqa: S608  # constants of ours
+    "WITH due AS MATERIALIZED ("  # noqa: S608  # only constants are inserted
+    "SELECT job.id FROM unnest(CAST(:names AS text[])) AS requested (name)"
     " CROSS JOIN (VALUES"
     " (CAST('-infinity' AS timestamptz), CAST(:now AS timestamptz), 0),"
     f" (CAST(:now AS timestamptz) + interval '{AGAIN_SECONDS_MAX:.0f} seconds', 'infinity', 1)"
     " ) AS range (after, until, attempts)"
     " CROSS JOIN LATERAL (SELECT jobs.id, jobs.due_at FROM jobs"
-    " WHERE ring_at IS NOT NULL AND queue = 'safety' AND jobs.name = wanted.name"
+    " WHERE ring_at IS NOT NULL AND queue = 'safety' AND jobs.name = requested.name"
     " AND due_at > range.after AND due_at <= range.until AND attempt >= range.attempts"
     f" AND {UNLEASED}"
-    " ORDER BY due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS one"
-    " ORDER BY one.due_at LIMIT :limit)"
+    " ORDER BY due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) AS job"
+    " ORDER BY job.due_at LIMIT :limit)"
     " UPDATE jobs SET rings = least(rings + 1, 1000)"
     " FROM due WHERE jobs.id = due.id RETURNING jobs.id"
 )

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from db.combiner import Debit
 from db.engine import Database, forget
 from db.models import Wallet
-from domain.jobs import ENFORCE_ORGANIZATION, stage
+from domain.jobs import ENFORCE_ORGANIZATION
 from domain.ledger import WalletOutcome, refusable
+from domain.staging import stage
 
 __all__ = ["Debit", "debit_many", "debit_now"]
 

@@ -16,17 +16,11 @@ from db.locks import lock_standing
 from domain import settlements
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.freezes import cause_of_dispute
-from domain.jobs import (
-    FREEZE_WALLET,
-    LOOK_AT_DISPUTE,
-    LOOK_AT_PAYMENT,
-    UNFREEZE_WALLET,
-    JobType,
-    stage,
-)
+from domain.jobs import FREEZE_WALLET, LOOK_AT_DISPUTE, LOOK_AT_PAYMENT, UNFREEZE_WALLET, JobType
 from domain.ledger import WalletOutcome
 from domain.payments import record_payment
 from domain.posture import apply_posture
+from domain.staging import stage
 
 
 def report(session: Session, event: DisputeReport, now: datetime) -> None:

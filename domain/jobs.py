@@ -6,22 +6,15 @@ defaults, and a renamed job keeps its old name until it is drained.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-
-from sqlalchemy.orm import Session
 
 from base.enums import CallClass, Provider, Queue
 from base.outcomes import Refused
-from db import staging
 
 #: What the provider calls of a queue's jobs are worth. A queue that is not named is bulk.
 _CALL_CLASSES = {Queue.SAFETY: CallClass.SAFETY, Queue.BILLING: CallClass.MONEY}
-#: Longest name of an object, in characters.
-_KEY_LENGTH_MAX = 300
 #: Seconds a lease outlives the actor's own limit: the time to write the outcome down.
 LEASE_MARGIN_SECONDS = 5
 #: How long a provider knows a key that a request of ours carried, in seconds: sent again later, the
@@ -325,77 +318,3 @@ JOB_TYPES: dict[str, JobType] = {
 def call_class_of(queue: str) -> CallClass:
     """This function will give the class of the provider calls that a queue's jobs make."""
     return _CALL_CLASSES.get(Queue(queue), CallClass.BULK)
-
-
-def stage(
-    session: Session,
-    job: JobType,
-    organization_id: str | None,
-    /,
-    *,
-    queue: Queue | None = None,
-    delay_seconds: float = 0,
-    **arguments: str,
-) -> str:
-    """This function will stage a job in the caller's transaction and give its id.
-
-    It reaches a worker only after the commit. A refresh that waits for the same object is brought
-    forward instead, and its id given: call this after all other locks were taken. Raises: TypeError
-    when the arguments are not those declared, which is a bug.
-    """
-    _check_arguments(job, arguments)
-    if job.refreshes:
-        (job_id,) = staging.insert_once(
-            session,
-            name=job.name,
-            queue=str(queue or job.queue),
-            many=[(_object_key(job, arguments, queue), organization_id, dict(arguments))],
-            delay_seconds=delay_seconds,
-        )
-        return job_id
-    return staging.insert(
-        session,
-        name=job.name,
-        queue=str(queue or job.queue),
-        kwargs=dict(arguments),
-        organization_id=organization_id,
-        delay_seconds=delay_seconds,
-    )
-
-
-def stage_many(
-    session: Session, job: JobType, many: Sequence[tuple[str | None, dict[str, str]]], /
-) -> list[str]:
-    """This function will stage jobs of one kind at once, each an organization and arguments.
-
-    Raises: TypeError, as `stage` does.
-    """
-    for _, arguments in many:
-        _check_arguments(job, arguments)
-    if job.refreshes:
-        keyed = [(_object_key(job, arguments), org, arguments) for org, arguments in many]
-        return staging.insert_once(session, name=job.name, queue=str(job.queue), many=keyed)
-    return staging.insert_many(session, name=job.name, queue=str(job.queue), many=many)
-
-
-def owed(session: Session, job: JobType) -> set[tuple[str, ...]]:
-    """This function will give the arguments, in order, of a kind's jobs that are not over yet."""
-    found = staging.owed_arguments(session, job.name)
-    return {tuple(kwargs[name] for name in job.arguments) for kwargs in found}
-
-
-def _object_key(job: JobType, arguments: Mapping[str, str], queue: Queue | None = None) -> str:
-    """Name the object that a job refreshes; a digest stands for a long name.
-
-    A job of another queue than its own has a key of its own: no urgent one may wait for it.
-    """
-    values = [arguments[name] for name in job.arguments]
-    named = json.dumps([job.name, *([queue] if queue else []), *values])
-    if len(named) <= _KEY_LENGTH_MAX:
-        return named
-    return f"{job.name} {sha256(named.encode()).hexdigest()}"
-
-
-def _check_arguments(job: JobType, arguments: Mapping[str, str]) -> None:
-    if set(arguments) != set(job.arguments):
-        raise TypeError(f"{job.name} takes {job.arguments}, not {tuple(arguments)}")

@@ -16,7 +16,8 @@ from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from db.engine import forget
 from db.models import Wallet
-from domain.jobs import ENFORCE_ORGANIZATION, stage
+from domain.jobs import ENFORCE_ORGANIZATION
+from domain.staging import stage
 
 #: A parameter as it is written here, and not a cast.
 _PARAMETER = re.compile(r"(?<!:):(\w+)")

@@ -13,10 +13,11 @@ from db.locks import lock_standing
 from db.models import Organization
 from domain import wallet as wallets
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.jobs import LOOK_AT_PAYMENT, stage
+from domain.jobs import LOOK_AT_PAYMENT
 from domain.ledger import WalletOutcome
 from domain.posture import apply_posture
 from domain.settlements import payment_owner, settle_refund
+from domain.staging import stage
 
 #: Seconds until a refund that is pending is looked at again: no event is promised when it fails.
 PENDING_REFUND_SECONDS = 6 * 3_600.0

@@ -32,7 +32,8 @@ from db.models import Campaign, Subscription, Wallet
 from domain import wallet as wallets
 from domain.alerts import AlertKind, clear_alerts
 from domain.calls.endings import end_live_calls
-from domain.jobs import CONVERGE_TWILIO, stage
+from domain.jobs import CONVERGE_TWILIO
+from domain.staging import stage
 
 #: Who places and lifts what the posture decides.
 SYSTEM = "system"

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from base.ids import new_id
 from db import schedules as rows
 from db.staging import Cause, set_cause
-from domain.jobs import PRUNE, RECONCILE_CALLS, RECONCILE_TWILIO, JobType, stage
+from domain.jobs import PRUNE, RECONCILE_CALLS, RECONCILE_TWILIO, JobType
+from domain.staging import stage
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from base.outcomes import NotYet, Refused
 from db.locks import lock_organization, lock_subscriptions
 from db.models import Organization, Subscription
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.jobs import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION, stage
+from domain.jobs import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION
 from domain.posture import Posture, apply_posture
+from domain.staging import stage
 
 #: Seconds between the times that an answer which contradicts a newer event is asked for again;
 #: after them it is believed.

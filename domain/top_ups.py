@@ -18,7 +18,8 @@ from base.ids import new_id
 from db.locks import lock_organization, lock_wallet
 from db.models import TopUpDecision, TopUpSettings, Wallet
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.jobs import DECIDE_TOP_UP, stage
+from domain.jobs import DECIDE_TOP_UP
+from domain.staging import stage
 from domain.top_up_rule import (
     DECISION_LIFE,
     Charge,

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from base.enums import TwilioStatus
 from db.locks import OrganizationNotFound
 from db.models import Brand, Job, Organization
-from domain.jobs import CHECK_SUBACCOUNT, CONVERGE_TWILIO, stage_many
+from domain.jobs import CHECK_SUBACCOUNT, CONVERGE_TWILIO
+from domain.staging import stage_many
 
 #: A subaccount is checked again after so long: with some hours to spare, once a day.
 CHECKED_EVERY = timedelta(hours=20)

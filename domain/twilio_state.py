@@ -20,7 +20,8 @@ from base.outcomes import NotYet, Refused
 from db.locks import BrandNotFound, lock_brand
 from db.models import Alert, Brand
 from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.jobs import CONVERGE_TWILIO, stage
+from domain.jobs import CONVERGE_TWILIO
+from domain.staging import stage
 
 #: Seconds until a brand in somebody else's hands is tried again.
 _TAKEN_WAIT_SECONDS = 1.0

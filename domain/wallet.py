@@ -14,9 +14,10 @@ from base.enums import FreezeReason
 from base.facts import PaymentFacts
 from base.outcomes import Refused
 from db.models import WalletFreeze
-from domain.jobs import ENFORCE_ORGANIZATION, stage
+from domain.jobs import ENFORCE_ORGANIZATION
 from domain.ledger import WalletOutcome, call_ledger, follow_up, refusable, require_wallet
 from domain.notes import check_note, check_who_and_why
+from domain.staging import stage
 
 #: The longest override of a freeze: an emergency that lasts longer is no emergency.
 OVERRIDE_DAYS_MAX = 30

@@ -130,7 +130,8 @@ class World:
 
     def stage(self, name: str, **kwargs: str) -> str:
         """This function will stage a job by name, as an event or an operation would."""
-        from domain.jobs import JOB_TYPES, stage
+        from domain.jobs import JOB_TYPES
+        from domain.staging import stage
 
         return self.do(lambda session, _: stage(session, JOB_TYPES[name], None, **kwargs))
 

@@ -32,7 +32,7 @@ _THREE_MINUTES = 180 * 10_000
 #: it has to be, since the machine may have much else to do.
 TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
 _AT_ONCE = 10
-#: How often at most those of them ring again who were not answered in time.
+#: Further attempts of one caller, at most.
 _RINGS_AGAIN = 5
 #: How long Vapi takes to report one of the ten.
 _REPORT_DELAY_SECONDS = 6
@@ -237,7 +237,7 @@ def _ring_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
     # Reports take their time, as Vapi's do. What the first to end give back would keep the last
     # of them alive for a minute.
     more = {"behaviour": {"report_delay_seconds": _REPORT_DELAY_SECONDS, **behaviour}}
-    # One after another: a machine that has much else to do would not answer all at once in time.
+    # One after another: a busy machine would not decide ten calls at once within two seconds.
     ids = [_ring_until_answered(phone, report, **more) for _ in range(_AT_ONCE)]
     report.eventually("all ten are let in", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
     report.eventually("all ten talk", lambda: phone.times("in_progress"), _AT_ONCE)
@@ -245,13 +245,14 @@ def _ring_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
 
 
 def _ring_until_answered(phone: Phone, report: Report, **more: Any) -> str:
-    """Ring until the call is admitted, because one that is not answered in two seconds is refused.
+    """Place an inbound call, again if it is refused, and return the id of the last attempt.
 
-    What is shown here is how calls end. Returns the id of the last call.
+    The ingress refuses a call that it cannot decide within two seconds. This demonstration is about
+    how calls end, so a refusal on a busy machine must not spoil it.
     """
     for again in range(_RINGS_AGAIN + 1):
         if again:
-            report.tell("it was not answered in time, and rings once more")
+            report.tell("the call was not decided in time; the caller tries again")
         (call_id,) = phone.ring(**more)
         wait_until(partial(phone.are_decided, [call_id]), limit_seconds=_OPEN_SECONDS)
         if phone.verdicts([call_id]) != ["refused"]:

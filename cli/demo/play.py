@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 
 from base.settings import Settings
-from cli.demo import calls, scenes
+from cli.demo import calls, money, scenes
 from cli.demo.report import Report
 from cli.demo.set import Set
 from cli.demo.stories import Story
@@ -76,11 +76,11 @@ def _play_way(on: Set, report: Report) -> None:
     scenes.stale_suspension(on, report)
     scenes.cancellation(on, report)
     scenes.manual_freeze(on, report)
-    scenes.money(on, report)
-    scenes.dispute(on, report)
+    money.money(on, report)
+    money.dispute(on, report)
     scenes.emptied_redis(on, report)
     scenes.killed_worker(on, report)
-    scenes.books(on, report)
+    money.books(on, report)
 
 
 _PLAYS = {Story.WAY: _play_way, Story.CALLS: _play_calls}

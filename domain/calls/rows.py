@@ -14,7 +14,8 @@ from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
 from db.models import CallHold, Wallet
 from domain.calls.rates import Rate
-from domain.jobs import JobType, stage_many
+from domain.jobs import JobType
+from domain.staging import stage_many
 
 #: Seconds past its covered time at which a hold expires: longer than a report takes to arrive.
 HOLD_GRACE_SECONDS = 900

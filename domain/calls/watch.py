@@ -22,7 +22,8 @@ from domain.alerts import AlertKind, Severity, raise_alert
 from domain.calls.anomalies import clear_unanswered, tell_unsettled
 from domain.calls.rows import HOLD_GRACE_SECONDS, TALKING, mark_odd, note, stage_for
 from domain.calls.settlement import close_expired, settle_by_word
-from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL, owed, stage_many
+from domain.jobs import EXPIRE_HOLDS, LOOK_AT_CALL
+from domain.staging import owed, stage_many
 
 #: Calls, and organizations, that one sweep finds at most.
 SWEEP_MAX = 500

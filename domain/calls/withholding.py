@@ -1,13 +1,13 @@
-"""Calls whose charge waits for a person, because a charged reservation may be the same call.
+"""Withhold the charge of a call, because a charged reservation may belong to the same call.
 
-A reservation that the company charged before any report, and that no call of the provider is paired
-with, may be any unpaired outgoing call that lies between its two requests and has no other number.
-It is one of them at most. So each such reservation withholds one call; of n reservations and more
-than n calls, the others are charged. Then there are never more charges than calls.
+The company may charge a reservation before the provider reports its call. Any unpaired outgoing
+call between the reserve and commit requests, with the same number or none, may then be that call.
+At most one of them is. So at most one call waits for each such reservation, and the others are
+charged: there are never more charges than calls.
 
-Which calls wait is a matching: a call is charged only if no exchange among the calls that wait
-would leave a reservation for it. Of two calls, the one waits whose duration is the charged one.
-Everything is read and changed under the wallet's lock.
+Calls and reservations are matched as in a bipartite graph: a call is charged only if no exchange
+among the waiting calls leaves a reservation for it. Of two calls, the one whose duration equals the
+charged one waits. Everything is read and changed under the wallet's lock.
 """
 
 from __future__ import annotations

@@ -85,6 +85,7 @@ def _shown(call: Call) -> dict[str, Any]:
         else text_from_micros(call.cost_micros, call.currency),
         "costMicros": call.cost_micros,
         "settledBy": call.settled_by,
+        "withheldFor": call.withheld_for,
         "oddities": call.oddities,
     }
 

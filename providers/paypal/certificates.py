@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -27,6 +26,7 @@ from providers.errors import CertificateUnavailable, ForgedWebhook
 from providers.http import Deadline, build_client, exchange, is_loopback
 from providers.paypal.certificate_memory import CertificateMemory, NoMemory, RememberedCertificate
 from providers.paypal.chains import TrustedCertificate, load_bundle, trusted_certificate
+from providers.paypal.download_failures import DownloadFailure
 from providers.paypal.unknown_names import UnknownNames
 
 log = get_logger(__name__)
@@ -55,12 +55,6 @@ TTL_SECONDS = 86_400.0
 #: Seconds it is still used while fetching it again fails (seven days): PayPal has served an HTML
 #: page in its place for days, and closing events must get through.
 STALE_SECONDS = 7 * 86_400.0
-#: Seconds for which a first failure is remembered, so that a flood asks PayPal once; each further
-#: one in a row is remembered twice as long, up to the second figure, and up to the third when
-#: PayPal itself asks for a wait: closing events wait for it too.
-FAILURE_SECONDS = 1.0
-FAILURE_SECONDS_MAX = 30.0
-FAILURE_SECONDS_ASKED_MAX = 60.0
 #: `cached` stops answering this many seconds early, so that what it promised still stands.
 _PROMISE_SECONDS = 5.0
 #: Certificates and failures remembered; PayPal uses one or two addresses.
@@ -68,24 +62,6 @@ _KEPT_MAX = 64
 _FAILURES_MAX = 256
 #: Seconds until what other processes have remembered is read again for an unknown address.
 RELOAD_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """A download that failed, and until when it is not tried again."""
-
-    error: Exception
-    pause_seconds: float
-    until: float
-
-    @classmethod
-    def after(cls, before: _Failure | None, error: Exception, now: float) -> _Failure:
-        pause = FAILURE_SECONDS
-        if before is not None:
-            pause = min(2 * before.pause_seconds, FAILURE_SECONDS_MAX)
-        asked_for = error.retry_after_seconds if isinstance(error, CertificateUnavailable) else None
-        wait = max(pause, min(asked_for or 0.0, FAILURE_SECONDS_ASKED_MAX))
-        return cls(error, pause, now + wait)
 
 
 class CertificateStore:
@@ -108,7 +84,7 @@ class CertificateStore:
         self._client = build_client(prefixes[0])
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[float, TrustedCertificate]] = OrderedDict()
-        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._failures: OrderedDict[str, DownloadFailure] = OrderedDict()
         self._downloads: dict[str, Future[TrustedCertificate]] = {}
         self._memory = memory or NoMemory()
         self._unknown = unknown or UnknownNames(clock)
@@ -297,7 +273,7 @@ class CertificateStore:
                 self._keep(url, now, certificate)
             if failure is not None:
                 # Kept apart, so that made-up addresses never push out a certificate.
-                self._failures[url] = _Failure.after(self._failures.get(url), failure, now)
+                self._failures[url] = DownloadFailure.after(self._failures.get(url), failure, now)
                 self._failures.move_to_end(url)
                 while len(self._failures) > _FAILURES_MAX:
                     self._failures.popitem(last=False)

@@ -8,8 +8,9 @@ from cli.demo.report import Report
 from cli.demo.set import Set
 from db.models import Job
 from db.staging import Cause, set_cause
-from domain.jobs import RECONCILE_TWILIO, stage
+from domain.jobs import RECONCILE_TWILIO
 from domain.schedules import Schedule, declare, tick
+from domain.staging import stage
 
 
 def test_event_jobs_leave_out_what_a_schedule_led_to(database):

@@ -18,10 +18,8 @@ from domain.jobs import (
     JobType,
     KeyForgotten,
     Policy,
-    owed,
-    stage,
-    stage_many,
 )
+from domain.staging import owed, stage, stage_many
 
 
 def test_waits_double_up_to_the_cap_and_half_of_each_is_chance():

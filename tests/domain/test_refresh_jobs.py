@@ -12,7 +12,8 @@ from base.facts import DisputeReport, PaymentReport, SubscriptionReport
 from db import job_acts, jobs
 from db.models import Job
 from domain import disputes, payments, subscriptions
-from domain.jobs import CONVERGE_TWILIO, LOOK_AT_CALL, LOOK_AT_PAYMENT, stage, stage_many
+from domain.jobs import CONVERGE_TWILIO, LOOK_AT_CALL, LOOK_AT_PAYMENT
+from domain.staging import stage, stage_many
 from tests.db import jobs_by_hand
 from tests.db.jobs_by_hand import claim, row, seconds_until
 from tests.db.support import at_once

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from base.clock import wait_until
 from base.settings import Settings
 from db.models import Alert, InboxEvent, Job
-from providers.paypal import certificates
+from providers.paypal import download_failures
 from tests.ingress.house import SUSPENDED, Message, paypal_event
 from tests.providers.support import SAMPLES
 
@@ -213,7 +213,7 @@ def test_an_unknown_kind_of_event_is_taken_in(world, ingress):
 
 def test_a_certificate_that_cannot_be_had_now_is_asked_for_again_later(world, ingress, monkeypatch):
     # Given that PayPal does not give its certificate
-    monkeypatch.setattr(certificates, "FAILURE_SECONDS", 0.2)
+    monkeypatch.setattr(download_failures, "FAILURE_SECONDS", 0.2)
     fault = ingress.sandbox.fault("paypal", "status", match={"path_contains": "/certs/"})
     message = ingress.genuine()
 

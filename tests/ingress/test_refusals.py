@@ -126,12 +126,43 @@ def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatc
         log.add("paypal", 401, "forged")
         while log._counts:
             await asyncio.sleep(0)
-        # It is connecting: let it get into the middle of that
-        await asyncio.sleep(0)
         await log.stop()
 
     # When it has stopped, then the count is there
     asyncio.run(refuse_and_stop())
+    assert counts(world) == [("paypal", 401, 1)]
+
+
+def test_stop_lets_a_connection_be_made_when_it_comes_meanwhile(world, settings, monkeypatch):
+    # Given an ingress that is connecting, to write what it refused
+    monkeypatch.setattr(refusals, "_FLUSH_SECONDS", 0.0)
+    connect, cut_off = psycopg.AsyncConnection.connect, []
+
+    async def refuse_and_stop():
+        connecting, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(*arguments, **options):
+            connecting.set()
+            try:
+                await goes_on.wait()
+            except asyncio.CancelledError:
+                cut_off.append(True)
+                raise
+            return await connect(*arguments, **options)
+
+        monkeypatch.setattr(psycopg.AsyncConnection, "connect", slow)
+        log = refusals.RefusalLog(settings.database_url)
+        log.add("paypal", 401, "forged")
+        await log.start()
+        await connecting.wait()
+        # When it is stopped before the connection is made
+        stopping = asyncio.create_task(log.stop())
+        asyncio.get_running_loop().call_soon(goes_on.set)
+        await stopping
+
+    asyncio.run(refuse_and_stop())
+    # Then the connection is used, not cut off: psycopg would leave it open
+    assert cut_off == []
     assert counts(world) == [("paypal", 401, 1)]
 
 

@@ -9,7 +9,8 @@ from base.routes import Route
 from db import circuit_states
 from db.circuits import circuit_key
 from db.ring import connect
-from domain.jobs import JOB_TYPES, call_class_of, stage
+from domain.jobs import JOB_TYPES, call_class_of
+from domain.staging import stage
 from providers import registry
 from tests.db.circuits_by_hand import POLICY, circuits, holds_are_over, wait_is_over
 from tests.workers.scenes import (

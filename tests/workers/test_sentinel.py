@@ -10,7 +10,8 @@ import redis
 from db.circuits import HELD, Circuits
 from db.models import JobAttempt
 from db.ring import EPOCH_KEY, Ringer, connect, run_id
-from domain.jobs import ENFORCE_ORGANIZATION, stage
+from domain.jobs import ENFORCE_ORGANIZATION
+from domain.staging import stage
 from tests.db.circuits_by_hand import BULK, MONEY
 from tests.sentinels import FAILOVER_SECONDS, Service, sentinels_missing
 from tests.servers import server_folder

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from base.log import get_logger
 from db.retention import prune_bodies, prune_jobs
-from domain.jobs import PRUNE, stage
+from domain.jobs import PRUNE
+from domain.staging import stage
 from workers.run import Run
 
 log = get_logger(__name__)

@@ -6,36 +6,27 @@ one, because a person has to be able to read the ledger in one sitting.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from alembic import op
+
+from db.migrations.sql_files import run_file
 
 revision = "0001"
 down_revision = None
 
-_SQL = Path(__file__).parent.parent / "sql"
-
-
-def _run(name: str) -> None:
-    # The driver itself: it sends many statements at once and leaves every % alone.
-    driver: Any = op.get_bind().connection.driver_connection
-    driver.execute((_SQL / name).read_text())
-
 
 def upgrade() -> None:
-    _run("0001_roles.sql")
+    run_file("0001_roles.sql")
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.execute("SET LOCAL ROLE holdfast_owner")
-    _run("0001_tables.sql")
-    _run("0001_ledger.sql")
-    _run("0001_payments.sql")
-    _run("0001_newest.sql")
-    _run("0001_holds.sql")
-    _run("0001_batch.sql")
-    _run("0001_thresholds.sql")
-    _run("0001_inbox.sql")
-    _run("0001_upkeep.sql")
+    run_file("0001_tables.sql")
+    run_file("0001_ledger.sql")
+    run_file("0001_payments.sql")
+    run_file("0001_newest.sql")
+    run_file("0001_holds.sql")
+    run_file("0001_batch.sql")
+    run_file("0001_thresholds.sql")
+    run_file("0001_inbox.sql")
+    run_file("0001_upkeep.sql")
     op.execute("RESET ROLE")
 
 

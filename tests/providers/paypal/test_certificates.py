@@ -9,7 +9,7 @@ import pytest
 
 from base.settings import Settings, SettingsError
 from providers.errors import CertificateUnavailable, ForgedWebhook
-from providers.paypal import certificates
+from providers.paypal import certificates, download_failures
 from providers.paypal.certificate_memory import RememberedCertificate
 from providers.paypal.certificates import CERTIFICATES_PATH, CertificateStore
 from providers.paypal.unknown_names import UNKNOWN_BURST, UNKNOWN_REFILL_SECONDS, UnknownNames
@@ -202,7 +202,7 @@ def test_a_failed_download_is_no_forgery_and_is_soon_tried_again(
     assert len(loopback.asked) == 1
     # And when the host is well again, soon after, Then the key is there
     loopback.answer = lambda asked: Reply(200, leaf.pem)
-    clock.seconds += certificates.FAILURE_SECONDS + 1
+    clock.seconds += download_failures.FAILURE_SECONDS + 1
     store.key(url, now=NOW)
 
 

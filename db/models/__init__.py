@@ -1,0 +1,44 @@
+"""The tables as Python sees them. The ledger's are mapped to be read: only its functions write.
+
+Columns, checks and keys stand in migrations/; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from db.models.alerts import Alert
+from db.models.base import Base
+from db.models.jobs import InboxEvent, Job, JobAttempt, OperatorAct, ProcessRow, ScheduleRow
+from db.models.organizations import Brand, Campaign, Organization, Subscription
+from db.models.payments import (
+    PaymentDispute,
+    PaymentRefund,
+    PayPalCertificate,
+    TopUpDecision,
+    TopUpSettings,
+)
+from db.models.wallets import CallHold, Wallet, WalletEntry, WalletFreeze, WalletThreshold
+
+__all__ = [
+    "Alert",
+    "Base",
+    "Brand",
+    "CallHold",
+    "Campaign",
+    "InboxEvent",
+    "Job",
+    "JobAttempt",
+    "OperatorAct",
+    "Organization",
+    "PayPalCertificate",
+    "PaymentDispute",
+    "PaymentRefund",
+    "ProcessRow",
+    "ScheduleRow",
+    "Subscription",
+    "TopUpDecision",
+    "TopUpSettings",
+    "Wallet",
+    "WalletEntry",
+    "WalletFreeze",
+    "WalletThreshold",
+]

@@ -1,0 +1,28 @@
+"""Alerts: conditions that a person must know about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base
+
+
+class Alert(Base):
+    """What a person has to know; one of a kind, organization and subject stands at a time."""
+
+    __tablename__ = "alerts"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    kind: Mapped[str]
+    organization_id: Mapped[str | None] = mapped_column(ForeignKey("organizations.id"))
+    subject: Mapped[str]
+    severity: Mapped[str]
+    details: Mapped[dict[str, Any]]
+    raised_at: Mapped[datetime]
+    cleared_at: Mapped[datetime | None]
