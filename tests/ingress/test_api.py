@@ -272,3 +272,13 @@ def test_an_outgoing_call_shows_who_calls_whom(backend, ours):
     call = backend.get("/api/calls/test-1").json()
     assert (call["direction"], call["status"]) == ("outbound", "settled")
     assert (call["from"], call["to"]) == (ours, "…0155")
+
+
+def test_a_call_that_waits_for_a_reservation_names_it(backend):
+    backend.reserve("test-1", vapiCallId="vapi-1")
+    backend.caller.world.do(
+        lambda session, _: session.execute(
+            update(Call).where(Call.id == "test-1").values(withheld_for="test-0")
+        )
+    )
+    assert backend.get("/api/calls/test-1").json()["withheldFor"] == "test-0"
