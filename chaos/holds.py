@@ -24,7 +24,7 @@ _MICROS_MAX = 50_000
 #: Seconds that a hold is good for: usually, and of one that expires before its commit.
 _LONG_SECONDS = 3600
 _SHORT_SECONDS = 1
-#: Holds looked at at once, those of real calls among them.
+#: Holds that are checked at once, including those of real calls.
 _EXPIRED_MAX = 5_000
 #: How the ids of these calls begin.
 _CALLER = "caller-"

@@ -1,7 +1,7 @@
 """How many notifications fit into Redis, and how a Redis that is full of them is emptied.
 
 Workers write to Redis to fetch and to acknowledge a message. A Redis that has reached its
-`maxmemory` refuses both, so that what is in it is never worked off. Deleting needs no memory.
+`maxmemory` refuses both, so its messages would never be processed. Deleting needs no memory.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def short_queues(client: redis.Redis, fewer_than: int) -> list[str]:
 def drop_messages(client: redis.Redis) -> bool:
     """Delete all waiting messages, and have every job notified again; False if there were none.
 
-    A message that a worker has fetched is not needed any more. The epoch is deleted in the same
-    transaction, so that no relay takes Redis for complete.
+    Messages that a worker has fetched are not needed any more. The epoch is deleted in the same
+    transaction, so that the relay knows that messages were lost.
     """
     keys = [f"{NAMESPACE}:{queue}{kind}" for queue in Queue for kind in ("", ".msgs")]
     if not client.exists(*keys):

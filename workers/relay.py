@@ -154,7 +154,7 @@ class Relay:
         room = memory.room(_SHARE)
         if room >= _FEW:
             return self._ring(min(_BATCH, room), urgent=False)
-        # Others may have filled it: a queue that is nearly empty goes on all the same.
+        # Other users may have filled Redis. Queues that are nearly empty are still notified.
         queues = ring_room.short_queues(self._client, _FEW)
         return self._ring(_FEW, urgent=False, queues=queues) if queues else 0
 

@@ -167,7 +167,8 @@ class Set:
     def event_jobs(self) -> int:
         """Count the jobs that webhooks and commands led to.
 
-        Not those that a schedule staged, at any time, nor the jobs that came of these.
+        Jobs that a schedule staged, and the jobs that these staged, are left out: they come at any
+        time.
         """
         scheduled = select(Job.correlation_id).where(Job.cause.startswith("schedule:"))
         return self.count(Job, Job.correlation_id.not_in(scheduled))

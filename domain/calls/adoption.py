@@ -87,7 +87,7 @@ def hold_or_end(
     """Write the row of a call that lives, with its hold. End it if the ledger refuses the hold.
 
     If nothing is available, an approved debt limit is for the tick to lend, which is due as soon as
-    the call talks. `names_provider` is False if another hold bears the provider's id already.
+    the call talks. `names_provider` is False if another hold has the provider's id already.
     """
     step = first_step_seconds(rate, terms_of(session, wallet.organization_id))
     # Somebody talks already: hold what is available. If nothing is, the ledger gives the reason.

@@ -45,8 +45,8 @@ def find_door(
 ) -> CallDoor | None:
     """Find the entry point of a call; None if it leads to no single organization.
 
-    If several are named, they must lead to one organization. A phone number of one and an assistant
-    of another make a call that belongs to nobody.
+    If several are named, they must lead to one organization. A phone number of one organization and
+    an assistant of another lead to none.
     """
     found = _doors_named(session, assistant_id, phone_numbers, campaign_id)
     if len({door.organization_id for door in found}) != 1:

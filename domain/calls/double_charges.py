@@ -30,8 +30,8 @@ _READ_MAX = 5
 def adopted_calls_of(session: Session, reservation: Call) -> Sequence[Call]:
     """Return adopted calls that an unpaired reservation may be about, the oldest first.
 
-    They are unpaired themselves, are outgoing, and were not over when it was reserved. A call that
-    cost nothing is none, nor is one that another reservation withholds: neither is charged twice.
+    They are unpaired, outgoing, and were not over when the reservation was made. Calls without a
+    cost and calls that wait for another reservation are left out: neither can be charged twice.
     """
     return session.scalars(
         _unpaired(reservation)

@@ -36,7 +36,7 @@ class Metered:
     hold_micros: int
     debt_micros: int
     warned: bool
-    #: Whether its hold is open, or it may still get one; one that was settled is not given more.
+    #: Whether the call has an open hold or may still get one. A settled hold is not extended.
     can_extend: bool = True
     #: Its own maximum duration, or the platform's.
     limit_seconds: int = DURATION_SECONDS_MAX

@@ -21,7 +21,7 @@ from domain.calls.adoption import hold_or_end
 from domain.calls.opening import write_call
 from domain.calls.rows import TALKING, has_rate, is_priced, note, rate_of
 
-#: What the call that goes on has from the row before it. Its rate is the one that it began with.
+#: Columns that the new row copies from the old one. The rate of the old row applies, too.
 _KEPT = (
     "twilio_call_sid",
     "twilio_account_sid",
@@ -47,8 +47,8 @@ def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) ->
     """Hold for a call that was closed without a price and now talks; return the call that goes on.
 
     The conditions are those of a call that did not ask: if the ledger refuses the hold, the call is
-    ended. Any other call is returned as it is, and so is one that was to end. The wallet and the
-    call are locked before. Replay: the call that goes on is found by its provider's id.
+    ended. Any other call is returned unchanged, and so is a call whose end is decided. The wallet
+    and the call are locked before. Replay: the call that goes on is found by its provider's id.
     """
     is_closed = call.settled_at is not None and not is_priced(call)
     may_go_on = call.status != CallStatus.ENDED and call.end_decided_at is None

@@ -166,7 +166,7 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
         hold_micros=hold.reserved_micros if hold is not None and is_open else 0,
         debt_micros=call.debt_micros,
         warned=call.warned_at is not None,
-        # A call has one hold: one that never had any may still get it.
+        # A call has at most one hold. A call that never had one may still get it.
         can_extend=hold is None or is_open,
         limit_seconds=call.max_duration_seconds or DURATION_SECONDS_MAX,
     )

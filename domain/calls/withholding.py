@@ -35,10 +35,11 @@ _REPORT_LATE = timedelta(seconds=900)
 _SAME_DURATION_MS = 5_000
 #: Reservations that are compared for one call at most; beyond that, the call waits for a person.
 _COMPARED_MAX = 500
-#: The charged and unpaired reservations that each of several calls may be, and the calls that they
-#: withhold already. The call's own comes first, then free ones, then those of the nearest duration.
-#: Conditions are written out, so that the partial index is used with any plan. The one on
-#: created_at is no range of a column, so that no index by creation is used: it would read a day.
+#: The charged, unpaired reservations that may belong to each of several calls, and the call that
+#: waits for each of them already. A call's own reservation comes first, then free ones, then the
+#: nearest durations. The conditions repeat those of the partial index, so that any plan can use it.
+#: The condition on created_at is not written as a range of the column, so that no index on it is
+#: used: that would read all calls of a day.
 _CANDIDATES = text("""
     SELECT c.call_id, r.id, r.duration_ms, r.held_by
     FROM unnest(CAST(:calls AS text[]), CAST(:parties AS text[]), CAST(:durations AS bigint[]),
@@ -69,7 +70,7 @@ class Withheld:
     """Whether a call's charge waits, why, and which reservation it may be although it does not."""
 
     why: str | None = None
-    #: A reservation that the call may be, and the call that waits in its stead.
+    #: A reservation that may belong to the call, and the call that waits for it instead.
     rival: tuple[str, str] | None = None
 
 
@@ -235,7 +236,7 @@ def _assign(session: Session, call: Call, path: Sequence[_Edge], now: datetime) 
 
 
 def _take_over(session: Session, call: Call, now: datetime) -> Withheld:
-    """Let a call wait in the stead of one that fits its reservation worse, or not at all."""
+    """Let a call wait instead of another whose duration is not the charged one; else let none."""
     call.withheld_for = None
     session.flush()
     edges, _ = _edges(session, [call], [])

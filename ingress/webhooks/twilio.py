@@ -20,8 +20,8 @@ from providers.errors import ForgedWebhook
 from providers.twilio import webhook
 from providers.twilio.api import TwilioApi
 
-#: Threads that look tokens up at once. Requests that wait for Twilio prove nothing yet, so they
-#: must not take the threads of those that are proved.
+#: Threads that look up tokens at once. Requests that wait for Twilio are not authenticated yet, so
+#: they must not use up the threads of authenticated ones.
 _LOOKUPS_MAX = 4
 #: Seconds that a request waits for one of these threads before it is answered 503.
 _WAIT_SECONDS = 2.0
@@ -35,7 +35,8 @@ class TwilioProof:
     The account it names is unproved until the signature is checked, so a token is fetched only for
     subaccounts that are ours. A token that was rolled at Twilio is noticed by the first signature
     that does not fit the remembered one. A callback that fits a remembered token waits for no
-    thread. One that cannot be judged now is answered 503, never 401, so that it is sent again.
+    thread. A callback that cannot be judged now is answered 503, never 401, so that it is sent
+    again.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class TwilioProof:
         )
         sid = webhook.account_sid_of(body)
         if not webhook.is_plausible(delivery.headers.get("x-twilio-signature")):
-            # Refused by itself, and worth no question to anybody.
-            raise ForgedWebhook("the signature is missing or can be none")
+            # Refused without looking up a token.
+            raise ForgedWebhook("the signature is missing or malformed")
         tokens = self._twilio.proof_tokens(sid)
         if not tokens:
             tokens = (await self._look_up(lambda: self._token_of(sid)),)
@@ -82,7 +83,7 @@ class TwilioProof:
     async def _verified(
         self, delivery: Delivery, body: bytes, sid: str, tokens: tuple[str, ...]
     ) -> dict[str, list[str]]:
-        """Verify by any of the tokens; where none fits, once more by one that is newer."""
+        """Verify with any of the tokens; if none fits, verify once more with a newer one."""
         signature = delivery.headers.get("x-twilio-signature")
 
         def verify(token: str) -> dict[str, list[str]]:

@@ -172,7 +172,7 @@ class TwilioApi:
 
         None: Twilio said a moment ago that there is no newer one. Threads that ask at once share
         one request. Raises: as subaccount_token, also for a few seconds after a refetch that
-        failed, because nobody knows then whether the signature is genuine.
+        failed, because the signature cannot be judged then.
         """
         if sid == self._account_sid:
             return None

@@ -1,7 +1,7 @@
-"""The auth tokens that sign subaccounts' callbacks: fetched once for all who ask, and remembered.
+"""Fetch and remember the auth tokens that sign subaccounts' callbacks.
 
-Whoever asks is not proved yet, so a forger must neither make us poll Twilio nor learn more than
-that its callback cannot be judged now.
+The sender of a callback is not authenticated yet when its token is needed. So a forger must not be
+able to make us send many requests to Twilio, and learns only that its callback cannot be judged.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from base.outcomes import HeldBack, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 
-#: Seconds for which a subaccount's token is remembered: a token that was rolled is found out soon.
+#: Seconds for which a subaccount's token is remembered, so that a rotated one is noticed soon.
 TOKEN_TTL_SECONDS = 600.0
-#: Seconds after a refetch during which further failed signatures of the same subaccount do not have
-#: its token fetched again.
+#: Seconds after a refetch during which further failed signatures of the same subaccount cause no
+#: other refetch.
 REFETCH_SECONDS = 30.0
-#: Seconds after a fetch without a token during which the same error is given without a request.
+#: Seconds after a failed fetch during which the same error is raised without a request.
 FAILED_SECONDS = 5.0
 #: Subaccounts that are remembered at once.
 _KEPT_MAX = 1024
@@ -85,7 +85,7 @@ class TokenMemory:
 
 
 class _Fetch:
-    """One request: its answer for all who wait, and until when the answer counts."""
+    """One request: its answer for all threads that wait, and until when the answer is valid."""
 
     def __init__(self) -> None:
         self.answer: Future[str | Exception] = Future()
@@ -93,7 +93,7 @@ class _Fetch:
 
 
 class _SharedFetch:
-    """Sends one request at a time for each subaccount; all who ask meanwhile get its answer."""
+    """Sends one request at a time for each subaccount, and shares its answer with all that wait."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _SharedFetch:
         return answer
 
     def _answer(self, one: _Fetch, sid: str) -> None:
-        # Reckoned from the question: the answer is no newer than that.
+        # Counted from the request, because the answer may be as old as that.
         over_at = self._clock() + self._kept_seconds
         answer: str | Exception = ProviderUnavailable("the request broke off")
         try:
@@ -138,7 +138,7 @@ class _SharedFetch:
         except (Refused, ProviderUnavailable, CredentialsRejected, HeldBack) as error:
             answer = error
         finally:
-            # Also where this thread is interrupted: the others must not wait for it.
+            # Also if this thread is interrupted, so that the others do not wait for it.
             is_failed = isinstance(answer, Exception)
             one.over_at = self._clock() + FAILED_SECONDS if is_failed else over_at
             one.answer.set_result(answer)

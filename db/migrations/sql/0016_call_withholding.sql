@@ -1,5 +1,5 @@
--- Calls whose charge waits, because a reservation that was charged and never paired may be the same.
--- Each such reservation withholds one call at most.
+-- Calls whose charge waits, because a charged but unpaired reservation may belong to the same call.
+-- At most one call waits for each such reservation.
 
 -- The reservation that an unsettled call is withheld for.
 ALTER TABLE calls ADD COLUMN withheld_for text COLLATE "C"
