@@ -60,6 +60,13 @@ class Caller:
             )
         )
 
+    def campaign(self, campaign_id: str) -> None:
+        self.world.do(
+            lambda session, now: add_door(
+                session, self.id, DoorKind.CAMPAIGN, campaign_id, by="me", why="test", now=now
+            )
+        )
+
     def terms(self, **changes: Any) -> None:
         self.world.do(
             lambda session, now: set_terms(

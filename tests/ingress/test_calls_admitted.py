@@ -121,6 +121,29 @@ def test_fifty_of_the_same_request_at_once_are_one_call_and_one_hold(caller, ing
     assert [hold.reserved_micros for hold in caller.holds()] == [600_000]
 
 
+def test_three_of_fifty_predialled_contacts_are_eligible(world, ingress):
+    # Given money for three first holds, and fifty contacts of one campaign
+    caller = Caller(world, micros=1_800_000)
+    caller.campaign("campaign-1")
+    number = "+15005550006"
+
+    def ask(place: int) -> bool:
+        contact = {"id": f"contact-{place}", "campaignId": "campaign-1", "number": number}
+        asked = {"type": "campaign.predial", "campaignId": "campaign-1", "contact": contact}
+        return send(ingress, asked).json()["eligible"]
+
+    # When Vapi asks about all of them at once
+    # (an answer past the deadline is a refusal, and Vapi may ask again)
+    def eligible() -> int:
+        with ThreadPoolExecutor(50) as pool:
+            return sum(pool.map(ask, range(50)))
+
+    # Then three are eligible, and the whole balance is held for them
+    assert wait_until(lambda: eligible() == 3, limit_seconds=LIMIT_SECONDS)
+    assert [hold.reserved_micros for hold in caller.holds()] == [600_000] * 3
+    assert caller.world.wallet(caller.id).held_micros == 1_800_000
+
+
 def test_a_repeated_request_gets_the_same_answer_while_the_call_lives(caller, ingress):
     message = caller.message("assistant-request")
     first = send(ingress, message).json()

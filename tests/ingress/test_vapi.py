@@ -11,7 +11,6 @@ import pytest
 
 from db.models import Alert, CallHold, InboxEvent, Job
 from domain import operators
-from domain.calls.doors import DoorKind, add_door
 from tests.ingress.callers import send, vapi_headers
 from tests.providers.support import SAMPLES
 
@@ -197,17 +196,7 @@ def predial(caller) -> dict:
 
 def test_a_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
     assert send(ingress, predial(caller)).json() == {"eligible": False}, "nobody's"
-    caller.world.do(
-        lambda session, now: add_door(
-            session,
-            caller.id,
-            DoorKind.CAMPAIGN,
-            "campaign-1",
-            by="me",
-            why="test",
-            now=now,
-        )
-    )
+    caller.campaign("campaign-1")
     assert send(ingress, predial(caller)).json() == {"eligible": True}
     caller.world.do(
         lambda session, now: operators.freeze_by_hand(
@@ -219,11 +208,7 @@ def test_a_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
 
 def test_permission_holds_for_as_long_as_the_ingress_was_given(caller, start_ingress, settings):
     ingress = start_ingress(settings, permission_seconds=7.0)
-    caller.world.do(
-        lambda session, now: add_door(
-            session, caller.id, DoorKind.CAMPAIGN, "campaign-1", by="me", why="test", now=now
-        )
-    )
+    caller.campaign("campaign-1")
     assert send(ingress, predial(caller)).json() == {"eligible": True}
     (hold,) = caller.world.read(CallHold)
     assert (hold.expires_at - hold.created_at).total_seconds() == 7.0
