@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 
 from db.address import driver_url
 from db.engine import Database
-from domain import holds
-from domain.debits import Debit, debit_now
-from domain.ledger import WalletOutcome
+from domain.wallet import holds
+from domain.wallet.debits import Debit, debit_now
+from domain.wallet.ledger import WalletOutcome
 
 _AN_HOUR = timedelta(hours=1)
 _SINGLE = "SELECT outcome FROM wallet_debit(%s, %s, %s, %s, 'debit', %s, '', %s)"

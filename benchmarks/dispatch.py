@@ -17,10 +17,10 @@ from benchmarks.empty_actors import LATENCIES, QUEUE
 from benchmarks.house import House
 from benchmarks.measure import Timing, timing, wait
 from db.engine import Database
-from db.ring import Ringer, connect, push
-from db.staging import Staged
-from domain.jobs import ENFORCE_ORGANIZATION
-from domain.staging import stage
+from db.jobs.staging import Staged
+from db.redis.client import Ringer, connect, push
+from domain.jobs.staging import stage
+from domain.jobs.types import ENFORCE_ORGANIZATION
 
 _LIMIT = "goal: p50 under 20"
 #: Jobs of each round for each second asked for.

@@ -14,7 +14,7 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import ShutdownNotifications, TimeLimit
 
-from db.ring import connect
+from db.redis.client import connect
 
 #: The queue of both actors.
 QUEUE = "bench"

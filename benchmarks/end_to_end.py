@@ -22,9 +22,9 @@ from benchmarks.house import House
 from benchmarks.measure import Result, compare, wait
 from benchmarks.sender import send_all
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
-from cli.ports import free_ports
-from db.ring import connect, push
-from db.staging import Staged
+from db.jobs.staging import Staged
+from db.redis.client import connect, push
+from local.ports import free_ports
 
 _PROCESSES, _THREADS = 2, 8
 _SUBACCOUNTS = 50

@@ -15,13 +15,13 @@ import httpx
 from base.ids import new_id
 from benchmarks.measure import wait
 from benchmarks.server import Bench, durable_servers
-from cli import ROOT
-from cli.ports import answers
-from cli.sandbox import sandbox_env, start_sandbox
-from cli.supervisor import Process, Supervisor
 from db.engine import Database
-from db.ring import connect
-from db.staging import Staged
+from db.jobs.staging import Staged
+from db.redis.client import connect
+from local import ROOT
+from local.ports import answers
+from local.sandbox import sandbox_env, start_sandbox
+from local.supervisor import Process, Supervisor
 
 #: Seconds a process has to be ready in, on a machine that is busy with other things.
 _READY_SECONDS = 60

@@ -15,7 +15,7 @@ from benchmarks.house import House
 from benchmarks.measure import Result, compare
 from benchmarks.sender import Sent, send_all
 from benchmarks.webhooks import PayPalSigner, paypal_event
-from cli.ports import free_ports
+from local.ports import free_ports
 
 #: Webhooks written for each second of a measurement: more than a process can take in.
 _PER_SECOND = 12_000

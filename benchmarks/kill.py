@@ -18,9 +18,9 @@ from benchmarks.measure import Timing, timing, wait
 from benchmarks.others import others
 from benchmarks.phones import RATE, Phone, open_phone
 from benchmarks.webhooks import PayPalSigner
-from cli.ports import free_ports
 from domain.calls.metering import seconds_to_end_in_time
-from domain.calls.terms import Terms
+from domain.calls.settings import Terms
+from local.ports import free_ports
 
 #: Calls of a round, and how many ring at once.
 _CALLS = 200

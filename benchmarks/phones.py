@@ -8,11 +8,12 @@ from sqlalchemy.orm import Session
 
 from benchmarks.house import House
 from db.engine import Database, clock
-from domain import organizations, wallet
-from domain.calls.doors import DoorKind, add_door
+from domain import organizations
+from domain.calls.entry_points import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
-from domain.calls.terms import Terms, set_terms
+from domain.calls.settings import Terms, set_terms
 from domain.posture import apply_posture
+from domain.wallet import operations as wallet
 
 #: A cent a second, by the second.
 RATE = Rate(micros_per_minute=600_000, increment_seconds=1)

@@ -16,7 +16,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from benchmarks.house import House
 from benchmarks.measure import Result, compare, wait
-from db.ring import EPOCH_KEY, connect
+from db.redis.client import EPOCH_KEY, connect
 
 _JOBS = 100_000
 _BASELINE_JOBS = _JOBS // 10

@@ -3,9 +3,9 @@
 The baseline is pgbench with as many clients and three hand-written transactions a cycle, on tables
 like ours but without chain, remembered answers and late bills. Measured through two doors: the
 ledger's functions on a connection per thread, which compares the ledger alone with what is written
-by hand, and domain.holds in a transaction of its own each, as our processes reach it. After each
-round holds, entries and balances are compared with the cycles that were answered, the baseline's
-with each other.
+by hand, and domain.wallet.holds in a transaction of its own each, as our processes reach it. After
+each round holds, entries and balances are compared with the cycles that were answered. Those of the
+baseline are compared with each other.
 """
 
 from __future__ import annotations

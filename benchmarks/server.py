@@ -13,9 +13,9 @@ from typing import Any
 
 import psycopg
 
-from cli.databases import prepare
-from cli.embedded import EmbeddedServers
 from db.address import driver_url
+from local.databases import prepare
+from local.embedded import EmbeddedServers
 
 #: What every wallet is given: more than any round can spend, one micro at a time.
 FUNDS_MICROS = 10**12

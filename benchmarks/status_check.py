@@ -17,10 +17,10 @@ from benchmarks.measure import Timing, timing
 from benchmarks.phones import RATE, open_phone
 from benchmarks.sender import pace
 from benchmarks.webhooks import http_request
-from cli.ports import free_ports
 from db.engine import clock
-from domain.calls import reserving
-from domain.calls.terms import Terms
+from domain.calls import reservations as reserving
+from domain.calls.settings import Terms
+from local.ports import free_ports
 
 _PER_SECOND = 200
 _CONNECTIONS = 16

@@ -15,7 +15,7 @@ from benchmarks.others import others
 from benchmarks.sender import send_all
 from benchmarks.suspend_outages import suspend_outages
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, twilio_callbacks
-from cli.ports import free_ports
+from local.ports import free_ports
 
 _BACKLOG = 20_000
 #: Suspensions of a round for each second asked for, one after the other.

@@ -23,9 +23,9 @@ from benchmarks.house import House
 from benchmarks.measure import Timing, timing, wait
 from benchmarks.others import others
 from benchmarks.webhooks import PayPalSigner
-from cli.embedded import EmbeddedServers
-from cli.ports import free_ports
-from db.ring import connect
+from db.redis.client import connect
+from local.embedded import EmbeddedServers
+from local.ports import free_ports
 
 #: Seconds for workers to go back to Redis once it takes work again, and a margin.
 _BACK_SECONDS = 5.0

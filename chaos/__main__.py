@@ -13,8 +13,8 @@ from types import FrameType
 from chaos.child import ChildEnded
 from chaos.run import Asked, run
 from chaos.sabotage import SABOTAGES
-from cli.embedded import EmbeddedServerError
-from cli.supervisor import ProcessNotReady
+from local.embedded import EmbeddedServerError
+from local.supervisor import ProcessNotReady
 
 
 def main() -> int:

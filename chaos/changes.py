@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from base.enums import FreezeReason
 from chaos.scene import Client, Scene, Wish
 from db.engine import clock
-from domain import operators, wallet
+from domain import operator_actions as operators
+from domain.wallet import operations as wallet
 
 #: Seconds between two lapses, and how long one lasts.
 _LAPSE_EVERY_SECONDS = (2.0, 5.0)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cli import ROOT
+from local import ROOT
 
 Words = dict[str, Any]
 

@@ -15,7 +15,7 @@ from chaos.overlong_count import overlong
 from chaos.phone_count import phones
 from chaos.predial_count import predial
 from chaos.standing import standings
-from domain.verify import verify_ledger
+from domain.wallet.audit.verification import verify_ledger
 
 #: What Vapi tells of a call's life is kept under the call's id and this.
 _KEPT_TYPES = ("status-update", "end-of-call-report")

@@ -9,12 +9,13 @@ from sqlalchemy.orm import Session
 
 from chaos.facts import Customer
 from chaos.house import House
-from domain import operators, organizations
-from domain.calls.doors import DoorKind, add_door
+from domain import operator_actions as operators
+from domain import organizations
+from domain.calls.entry_points import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
-from domain.calls.terms import Terms, set_terms
-from domain.jobs import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION
-from domain.staging import stage
+from domain.calls.settings import Terms, set_terms
+from domain.jobs.staging import stage
+from domain.jobs.types import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION
 
 #: What calls cost, and how they are led: they live for seconds, as the faults do.
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from base.enums import Queue
 from base.log import configure, get_logger
 from base.settings import load_settings
-from db import jobs
-from db.jobs import Claim
-from domain.jobs import JOB_TYPES
+from db.jobs import lifecycle as jobs
+from db.jobs.lifecycle import Claim
+from domain.jobs.types import JOB_TYPES
 from providers import registry
-from workers import app
-from workers.execute import Executor
+from workers import process as app
+from workers.executor import Executor
 
 log = get_logger(__name__)
 

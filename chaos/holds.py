@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from chaos.scene import UNANSWERED, Scene, Wish
 from chaos.spending import pick
 from db.engine import clock
-from domain import holds
+from domain.wallet import holds
 
 #: Threads that each lead one hold after another.
 _CALLERS = 6

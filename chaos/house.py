@@ -25,12 +25,12 @@ from chaos.clock import DatabaseClock
 from chaos.control import control_client
 from chaos.facts import Customer
 from chaos.servers import KillableServer
-from cli import ROOT
-from cli.databases import prepare
-from cli.ports import answers, free_ports
-from cli.sandbox import sandbox_env, start_sandbox
-from cli.supervisor import Process, Supervisor
 from db.engine import Database, clock
+from local import ROOT
+from local.databases import prepare
+from local.ports import answers, free_ports
+from local.sandbox import sandbox_env, start_sandbox
+from local.supervisor import Process, Supervisor
 
 T = TypeVar("T")
 

@@ -23,7 +23,8 @@ from chaos.phone_count import talked_ms
 from chaos.reports import read_record, send_report, wait_for_end
 from chaos.scene import UNANSWERED, Client, Scene, Wish
 from db.engine import clock
-from domain.calls import committing, reserving
+from domain.calls import committing
+from domain.calls import reservations as reserving
 
 #: Threads that each lead one outgoing call after another.
 _DIALLERS = 4

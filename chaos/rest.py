@@ -16,8 +16,8 @@ from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.house import House
 from chaos.processes import is_stopped
-from db.call_models import Call
 from db.models import Job
+from db.models.calls import Call
 
 #: Statements that other connections are running now.
 _ACTIVE = (

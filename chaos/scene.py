@@ -21,7 +21,7 @@ from chaos.control import control_client
 from chaos.journal import Journal
 from chaos.post import Post
 from db.engine import Database
-from db.ring import Ringer
+from db.redis.client import Ringer
 
 #: Connections of the traffic's own pool: one a thread.
 _POOL = 40

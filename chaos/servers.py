@@ -14,9 +14,9 @@ from pathlib import Path
 
 from base.clock import wait_until
 from chaos.processes import children_of, is_stopped
-from cli.embedded import EmbeddedServerError, EmbeddedServers
-from cli.server import is_alive
-from db.ring import connect
+from db.redis.client import connect
+from local.embedded import EmbeddedServerError, EmbeddedServers
+from local.server import is_alive
 
 #: Seconds in which a killed server has to be up again, recovery included.
 _UP_SECONDS = 60.0

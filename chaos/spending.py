@@ -9,8 +9,8 @@ from random import Random
 
 from chaos.scene import Client, Scene, Wish
 from db.engine import clock
-from domain import wallet
-from domain.debits import Debit, debit_many, debit_now
+from domain.wallet import operations as wallet
+from domain.wallet.debits import Debit, debit_many, debit_now
 
 #: Threads that debit at once.
 _SPENDERS = 12

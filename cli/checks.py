@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from cli import ROOT
+from local import ROOT
 
 #: Title and arguments for Python of each check that comes before the tests.
 _CHECKS: tuple[tuple[str, Sequence[str]], ...] = (

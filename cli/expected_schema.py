@@ -9,10 +9,10 @@ from pathlib import Path
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from cli.embedded import EmbeddedServers
 from db.address import sqlalchemy_url
+from db.deployment.schema_facts import Facts, read_facts
 from db.migrate import migrate
-from db.schema_facts import Facts, read_facts
+from local.embedded import EmbeddedServers
 
 
 def expected_facts() -> Facts:

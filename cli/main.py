@@ -28,9 +28,9 @@ from cli.commands import (
 from cli.commands.bench import bench
 from cli.commands.chaos import chaos
 from cli.commands.shared import Json, clear_errors, show
-from cli.demo.stories import Story
-from cli.sandbox import sandbox_info
-from cli.stack import state_folder
+from local.demo.stories import Story
+from local.sandbox import sandbox_info
+from local.stack import state_folder
 
 app = typer.Typer(
     name="holdfast",
@@ -80,7 +80,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run a demonstration: start everything, send webhooks, and check each effect."""
-    from cli.demo import run_demo
+    from local.demo import run_demo
 
     with clear_errors():
         raise typer.Exit(run_demo(load_settings(), story, as_json=as_json))

@@ -24,9 +24,9 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from db.address import sqlalchemy_url
 from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy, StatementTooSlow
-from db.combiner import Combiner
-from db.patience import Patience
-from db.staging import Staged, staged_in
+from db.debits.combiner import Combiner
+from db.jobs.staging import Staged, staged_in
+from db.watchdog import Patience
 
 log = get_logger(__name__)
 T = TypeVar("T")

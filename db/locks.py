@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallStatus, CampaignStatus
 from base.outcomes import Refused
-from db.call_models import Call
 from db.models import Base, Brand, Campaign, Organization, Subscription, Wallet
+from db.models.calls import Call
 
 M = TypeVar("M", bound=Base)
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from base.log import get_logger
 from db.clock_shift import shift_waits
 from db.clock_watch import Step
-from domain.alerts import AlertKind, Severity, raise_alert
+from domain.alerts.alerts import AlertKind, Severity, raise_alert
 
 log = get_logger(__name__)
 

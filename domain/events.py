@@ -7,10 +7,11 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.facts import CallReport, DisputeReport, OtherReport, PaymentReport, Report
-from db.events import LockedEvent
-from domain import disputes, payments, subscriptions
-from domain.alerts import AlertKind, Severity, raise_alert
-from domain.calls.words import take_in_report
+from db.inbox.events import LockedEvent
+from domain import subscriptions
+from domain.alerts.alerts import AlertKind, Severity, raise_alert
+from domain.calls.status_updates import take_in_report
+from domain.payments import disputes, payments
 
 #: Characters that an alert keeps of an error.
 _ERROR_LENGTH_MAX = 500

@@ -15,7 +15,7 @@ from base.outcomes import Refused
 from db.locks import BrandNotFound, lock_organization
 from db.models import Brand, Campaign, Organization
 from domain.posture import apply_posture
-from domain.wallet import open_wallet
+from domain.wallet.operations import open_wallet
 
 #: Longest name of anything, in characters.
 NAME_LENGTH_MAX = 200

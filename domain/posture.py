@@ -29,11 +29,11 @@ from db.locks import (
     lock_wallet,
 )
 from db.models import Campaign, Subscription, Wallet
-from domain import wallet as wallets
-from domain.alerts import AlertKind, clear_alerts
-from domain.calls.endings import end_live_calls
-from domain.jobs import CONVERGE_TWILIO
-from domain.staging import stage
+from domain.alerts.alerts import AlertKind, clear_alerts
+from domain.calls.ending import end_live_calls
+from domain.jobs.staging import stage
+from domain.jobs.types import CONVERGE_TWILIO
+from domain.wallet import operations as wallets
 
 #: Who places and lifts what the posture decides.
 SYSTEM = "system"

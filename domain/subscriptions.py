@@ -20,10 +20,10 @@ from base.ids import new_id
 from base.outcomes import NotYet, Refused
 from db.locks import lock_organization, lock_subscriptions
 from db.models import Organization, Subscription
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.jobs import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.jobs.staging import stage
+from domain.jobs.types import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION
 from domain.posture import Posture, apply_posture
-from domain.staging import stage
 
 #: Seconds between the times that an answer which contradicts a newer event is asked for again;
 #: after them it is believed.

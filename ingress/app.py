@@ -16,24 +16,24 @@ from base.enums import Provider
 from base.settings import Settings
 from db.engine import Database, clock
 from db.heartbeat import Heartbeat
-from db.inbox import InboxBatcher, Received
-from db.refusals import RefusalLog
-from db.ring import Ringer
+from db.inbox.batcher import InboxBatcher, Received
+from db.inbox.refusals import RefusalLog
+from db.redis.client import Ringer
 from domain.calls.permission import PERMISSION_SECONDS
 from domain.events import tell_differs, tell_too_large
-from ingress.answers import on_error, on_http_exception
-from ingress.api.door import AT_ONCE_MAX, ApiDoor
+from ingress.api.endpoint import AT_ONCE_MAX, ApiDoor
 from ingress.api.routes import routes as api_routes
 from ingress.api.tokens import Tokens
-from ingress.calls.answers import CallAnswers
 from ingress.calls.deadline import Urgent
+from ingress.calls.responses import CallAnswers
 from ingress.calls.snapshot import Snapshot
 from ingress.calls.status_check import StatusCheck
-from ingress.front import Front
 from ingress.health import Ready, healthz
-from ingress.protocol import BoundedProtocol
+from ingress.http.front import Front
+from ingress.http.protocol import BoundedProtocol
+from ingress.http.responses import on_error, on_http_exception
 from ingress.webhooks.certificates import StoredCertificates
-from ingress.webhooks.door import Door
+from ingress.webhooks.endpoint import Door
 from ingress.webhooks.paypal import PayPalProof
 from ingress.webhooks.twilio import TwilioProof
 from ingress.webhooks.vapi import VapiProof

@@ -19,8 +19,8 @@ from base.outcomes import NotYet, OutcomeUnknown
 from base.problems import Problem
 from db.engine import Database
 from db.heartbeat import Heartbeat
-from domain.process_faults import find_faults
-from ingress.answers import problem_response
+from domain.alerts.process_faults import find_faults
+from ingress.http.responses import problem_response
 
 log = get_logger(__name__)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from base.channels import Route
 from base.enums import CallClass, Provider
 from base.outcomes import Refused
-from base.routes import Route
 from base.settings import Settings
-from providers.line import Gate, Line
+from providers.http.limits import Gate, Line
 from providers.paypal.api import PayPalApi
 from providers.twilio.api import TwilioApi
 from providers.vapi.api import VapiApi

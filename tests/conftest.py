@@ -18,21 +18,21 @@ import redis
 from hypothesis import settings as hypothesis_settings
 
 from base.settings import Settings
-from cli import ROOT
-from cli.databases import derive_app_url
-from cli.embedded import EmbeddedServers, ServerUrls
-from cli.sandbox import sandbox_env
 from db.address import driver_url
 from db.engine import Database
 from db.migrate import migrate, set_password
-from db.ring import connect
+from db.redis.client import connect
+from local import ROOT
+from local.databases import derive_app_url
+from local.embedded import EmbeddedServers, ServerUrls
+from local.sandbox import sandbox_env
 from providers import registry
-from tests import pooler
-from tests.cuttable import Way
-from tests.processes import Processes
-from tests.running_sandbox import House, start, stop
-from tests.servers import server_folder
-from tests.world import Urls, World, with_database
+from tests.support import pooler
+from tests.support.cuttable import Way
+from tests.support.processes import Processes
+from tests.support.sandbox import House, start, stop
+from tests.support.servers import server_folder
+from tests.support.world import Urls, World, with_database
 
 PASSWORD = secrets.token_urlsafe(12)
 #: The same examples at every run, so that a failure is there again; `--hypothesis-profile drawn`

@@ -12,8 +12,8 @@ import os
 import subprocess
 import sys
 
-from tests import pooler
-from tests.servers import debian_servers, debian_servers_missing
+from tests.support import pooler
+from tests.support.servers import debian_servers, debian_servers_missing
 
 
 def main() -> int:

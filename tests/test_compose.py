@@ -9,8 +9,8 @@ import pytest
 from base.enums import Queue
 from base.settings import Settings, load_settings
 from chaos.house import WORKERS as WORKERS_OF_CHAOS
-from cli import ROOT
-from cli.stack import WORKERS
+from local import ROOT
+from local.stack import WORKERS
 
 #: What a container is not given: the owner's address, which `migrate` alone has, a folder for
 #: embedded servers, and the stand-ins' addresses and name.

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from base.clock import wait_until
-from cli.ports import free_ports
 from db.models import InboxEvent, Job, WalletEntry
-from db.ring import NAMESPACE
+from db.redis.client import NAMESPACE
+from local.ports import free_ports
 from tests.ingress.house import Message
+from tests.support.world import make_organization
 from tests.workers.scenes import eventually
-from tests.world import make_organization
 
 #: Payments that come in during the restart; each is 10.00.
 PAYMENTS = 40

@@ -9,8 +9,9 @@ import pytest
 
 from base.enums import FreezeReason
 from db.models import InboxEvent, Job, WalletEntry
-from domain import operators, wallet
+from domain import operator_actions as operators
 from domain.posture import can_send
+from domain.wallet import operations as wallet
 
 TEN = 10_000_000
 

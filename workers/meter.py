@@ -15,7 +15,7 @@ from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from db.clock_watch import ClockWatch
 from db.engine import Database, clock
-from domain.calls.ticks import Ticked, due_organizations, tick
+from domain.calls.tick import Ticked, due_organizations, tick
 from domain.clock_steps import settle_step
 
 log = get_logger(__name__)

@@ -18,15 +18,17 @@ import redis
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
-from db import bells, ring_room
 from db.clock_watch import ClockWatch
 from db.engine import Database
 from db.heartbeat import Heartbeat
-from db.ring import EPOCH_KEY, connect, push, run_id
-from db.ring_room import Memory
-from domain import process_faults, schedules
+from db.jobs import notifications as bells
+from db.redis import capacity as ring_room
+from db.redis.capacity import Memory
+from db.redis.client import EPOCH_KEY, connect, push, run_id
+from domain.alerts import process_faults
 from domain.clock_steps import clear_old, settle_step
-from domain.schedules import SCHEDULES, Schedule
+from domain.jobs import schedules
+from domain.jobs.schedules import SCHEDULES, Schedule
 
 log = get_logger(__name__)
 

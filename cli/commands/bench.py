@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from cli import ROOT
+from local import ROOT
 
 
 def bench(context: typer.Context) -> None:

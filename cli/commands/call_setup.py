@@ -24,12 +24,12 @@ from cli.commands.shared import (
     show,
     tell,
 )
-from domain import books
-from domain.calls import doors as call_doors
+from domain.calls import entry_points as call_doors
 from domain.calls import rates as call_rates
-from domain.calls import terms as call_terms
-from domain.calls.doors import DoorKind
+from domain.calls import settings as call_terms
+from domain.calls.entry_points import DoorKind
 from domain.calls.rates import DEFAULT_ROUTE, Rate
+from domain.wallet import queries as books
 
 rates = typer.Typer(no_args_is_help=True, help="Prices per minute, by route.")
 terms = typer.Typer(no_args_is_help=True, help="Limits, texts and fault policy of calls.")

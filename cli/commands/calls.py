@@ -24,10 +24,12 @@ from cli.commands.shared import (
     tell,
     utc,
 )
-from db.call_models import Call
 from db.models import WalletEntry
-from domain.calls import endings, reading, settlement
-from domain.calls.reading import CallSeen
+from db.models.calls import Call
+from domain.calls import ending as endings
+from domain.calls import queries as reading
+from domain.calls import settlement
+from domain.calls.queries import CallSeen
 from domain.calls.rows import CallNotFound, end_code, shown_status
 
 app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; sum their costs.")

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from cli import ROOT
+from local import ROOT
 
 
 def chaos(context: typer.Context) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cli.commands.shared import Failure
-from db.job_search import POSSIBLE, Found, family, find
+from db.jobs.search import POSSIBLE, Found, family, find
 from db.models import InboxEvent, JobAttempt, OperatorAct
 
 

@@ -22,9 +22,15 @@ from cli.commands.shared import (
     show,
     utc,
 )
-from db.job_search import ASKABLE, PAGE_MAX, Filters, page
-from domain.job_acts import JobAct, act_on_many, discard_by_hand, redrive_by_hand, run_now_by_hand
-from domain.jobs import JOB_TYPES, KEY_KEPT_SECONDS
+from db.jobs.search import ASKABLE, PAGE_MAX, Filters, page
+from domain.jobs.operator import (
+    JobAct,
+    act_on_many,
+    discard_by_hand,
+    redrive_by_hand,
+    run_now_by_hand,
+)
+from domain.jobs.types import JOB_TYPES, KEY_KEPT_SECONDS
 
 app = typer.Typer(no_args_is_help=True, help="List, show, redrive, discard and run jobs.")
 

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 import redis
 import typer
 
+from base.channels import CALLED
 from base.enums import CallClass, Provider
 from base.log import configure
-from base.routes import CALLED
 from base.settings import SettingsError, load_settings
 from cli.commands.shared import By, Failure, Json, Why, act, addresses, clear_errors, me, show
-from db import circuit_states as states
-from db.circuit_states import CircuitState
-from db.circuits import Circuits, rates_of
-from domain.notes import note_act
+from db.redis import circuit_states as states
+from db.redis.circuit_states import CircuitState
+from db.redis.circuits import Circuits, rates_of
+from domain.operator_notes import note_act
 
 app = typer.Typer(no_args_is_help=True, help="Circuit breakers and rate limits of providers.")
 

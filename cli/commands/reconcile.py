@@ -12,8 +12,8 @@ import typer
 from sqlalchemy.orm import Session
 
 from cli.commands.shared import Json, acting, show
-from domain import twilio_checks
-from domain.twilio_checks import CheckOutcome, SubaccountCheck
+from domain import subaccount_checks as twilio_checks
+from domain.subaccount_checks import CheckOutcome, SubaccountCheck
 
 app = typer.Typer(no_args_is_help=True, help="Compare with a provider now, repair, and report.")
 

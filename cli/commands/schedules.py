@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cli.commands.shared import Json, act, show
-from db.job_search import find
+from db.jobs.search import find
 from db.models import ScheduleRow
-from domain.schedules import SCHEDULES
+from domain.jobs.schedules import SCHEDULES
 
 app = typer.Typer(no_args_is_help=True, help="Periodic work.")
 

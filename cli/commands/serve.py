@@ -13,15 +13,15 @@ from base.log import configure
 from base.settings import Settings, load_settings, require
 from cli.commands.shared import Failure, clear_errors, console, owner_address
 from cli.commands.tokens import keys_file
-from cli.databases import give_password, write_private
-from cli.keeper import how_it_ended
-from cli.stack import Stack, state_folder
-from db.circuits import Circuits
 from db.migrate import check_serving_login, clear_addresses
 from db.migrate import migrate as migrate_database
+from db.redis.circuits import Circuits
 from ingress import app as ingress_app
+from local.databases import give_password, write_private
+from local.keeper import how_it_ended
+from local.stack import Stack, state_folder
 from providers import registry
-from workers import app as worker_app
+from workers import process as worker_app
 from workers import relay as relay_app
 
 

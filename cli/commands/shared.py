@@ -19,13 +19,13 @@ from base.money import Amount
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.settings import SettingsError, load_settings, require
 from cli.commands import database_errors
-from cli.embedded import EmbeddedServerError
-from cli.stack import state_folder
-from cli.supervisor import ProcessNotReady
 from db.engine import Database, clock
 from db.migrate import clear_addresses
-from db.ring import Ringer
+from db.redis.client import Ringer
 from domain.posture import Posture
+from local.embedded import EmbeddedServerError
+from local.stack import state_folder
+from local.supervisor import ProcessNotReady
 
 T = TypeVar("T")
 console = Console()

@@ -15,8 +15,8 @@ import typer
 
 from base.settings import Settings, load_settings
 from cli.commands.shared import Failure, clear_errors
-from cli.stack import state_folder
 from ingress.api.tokens import LIFE_SECONDS_MAX
+from local.stack import state_folder
 
 #: The scopes of a token, by default.
 SCOPES = ("calls:write", "calls:read", "wallet:read")

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from base.settings import load_settings
 from cli.commands.shared import Failure, Json, act, clear_errors, show
-from cli.sandbox import sandbox_info
-from cli.stack import state_folder
 from db.locks import OrganizationNotFound
 from db.models import Organization
+from local.sandbox import sandbox_info
+from local.stack import state_folder
 
 app = typer.Typer(no_args_is_help=True, help="Make the sandbox send webhooks and place calls.")
 

@@ -18,12 +18,12 @@ from sqlalchemy.orm import Session
 
 from base.settings import load_settings, require
 from cli.commands.shared import Failure, Json, act, acting, clear_errors
-from cli.databases import write_private
 from cli.expected_schema import expected_facts
-from db.deployment import defects
-from domain import verify
-from domain.anchors import read_heads, signed_heads
-from domain.chain import Finding, Head
+from db.deployment.checks import defects
+from domain.wallet.audit import verification as verify
+from domain.wallet.audit.anchors import read_heads, signed_heads
+from domain.wallet.audit.chain import Finding, Head
+from local.databases import write_private
 
 #: What a run without heads says of itself.
 _TAIL_UNSEEN = "without --heads, entries removed at a wallet's end cannot be detected"

@@ -28,9 +28,11 @@ from cli.commands.shared import (
 )
 from db.engine import Database, clock
 from db.models import WalletFreeze
-from domain import books, operators, wallet
-from domain.ledger import WalletOutcome
+from domain import operator_actions as operators
 from domain.posture import Posture
+from domain.wallet import operations as wallet
+from domain.wallet import queries as books
+from domain.wallet.ledger import WalletOutcome
 
 app = typer.Typer(no_args_is_help=True, help="Figures, history, freezes and corrections.")
 

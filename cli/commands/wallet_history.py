@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from base.money import text_from_micros
 from cli.commands.shared import Failure, Org, act, acting, clear_errors, show, utc
 from db.models import WalletEntry
-from domain import books
+from domain.wallet import queries as books
 
 #: The columns of an export, in order.
 _COLUMNS = (

@@ -12,11 +12,14 @@ from base.enums import Provider
 from base.money import Amount, text_from_micros
 from cli.commands.shared import By, Failure, Json, Org, Why, act, clear_errors, me, micros_of, show
 from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
-from domain import alerts, books, operators, top_up_terms
-from domain import thresholds as levels
-from domain.top_up_rule import State, Terms
-from domain.top_up_terms import Method
-from domain.top_ups import decisions_of
+from domain import operator_actions as operators
+from domain.alerts import alerts
+from domain.top_ups import settings as top_up_terms
+from domain.top_ups.decisions import decisions_of
+from domain.top_ups.rule import State, Terms
+from domain.top_ups.settings import Method
+from domain.wallet import queries as books
+from domain.wallet import thresholds as levels
 from providers.registry import CHARGEABLE
 
 app = typer.Typer(no_args_is_help=True, help="List and clear alerts.")

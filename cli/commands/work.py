@@ -14,9 +14,12 @@ from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_f
 from cli.commands.shared import By, Json, Org, Why, act, acting, me, show, what_followed
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
-from domain import books, operators, twilio_state, wallet
+from domain import operator_actions as operators
 from domain import organizations as records
+from domain import subaccounts as twilio_state
 from domain.posture import can_send, standing_of
+from domain.wallet import operations as wallet
+from domain.wallet import queries as books
 
 organizations = typer.Typer(no_args_is_help=True, help="Show, create and enforce organizations.")
 campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns manually.")

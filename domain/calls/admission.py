@@ -15,19 +15,19 @@ from base.enums import CallOrigin, CallStatus, HoldStatus
 from base.facts import CallAsk, CallFacts
 from base.ids import new_id
 from base.masking import last_digits
-from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
-from domain import holds
-from domain.calls.doors import find_door, twilio_account_of
+from db.models.calls import Call, CallDoor
+from domain.calls.entry_points import find_door, twilio_account_of
 from domain.calls.foreign import give_up_reservation
 from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
 from domain.calls.opening import open_call, write_refused
 from domain.calls.rates import Rate, find_rate, priced_number
 from domain.calls.rows import call_of_provider, note, rate_of
+from domain.calls.settings import DURATION_SECONDS_MIN, Terms, terms_of
 from domain.calls.settlement import settle
-from domain.calls.terms import DURATION_SECONDS_MIN, Terms, terms_of
 from domain.posture import can_send
+from domain.wallet import holds
 
 #: The refusal text for a call that belongs to no organization.
 _UNKNOWN_TEXT = Terms().refusal_text

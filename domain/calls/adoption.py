@@ -9,20 +9,20 @@ from sqlalchemy.orm import Session
 from base.enums import CallDirection, CallOrigin, CallStatus, EndCause
 from base.facts import CallFacts
 from base.ids import new_id
-from db.call_models import Call, CallDoor
 from db.locks import lock_wallet
 from db.models import Wallet
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.doors import find_door, twilio_account_of
+from db.models.calls import Call, CallDoor
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.double_charges import NO_DIRECTION
-from domain.calls.endings import decide_ending
+from domain.calls.ending import decide_ending
+from domain.calls.entry_points import find_door, twilio_account_of
 from domain.calls.metering import first_step_seconds
 from domain.calls.opening import open_call, write_call
 from domain.calls.pairing import find_reported, let_in_by
 from domain.calls.permission import find_permitted
 from domain.calls.rates import NO_RATE, Rate, find_rate, priced_number
 from domain.calls.rows import mark_odd, note
-from domain.calls.terms import terms_of
+from domain.calls.settings import terms_of
 
 
 def adopt(

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.facts import CallFacts
-from db.call_models import Call
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 
 
 def tell_unknown_status(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:

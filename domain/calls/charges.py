@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
-from db.call_models import Call, CallTimeline
+from db.models.calls import Call, CallTimeline
 from domain.calls.rows import TALKING, rate_of
-from domain.calls.terms import terms_of
+from domain.calls.settings import terms_of
 
 
 @dataclass(frozen=True)

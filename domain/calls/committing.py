@@ -8,13 +8,13 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
-from db.call_models import Call
 from db.locks import lock_call, lock_wallet
+from db.models.calls import Call
 from domain.calls.double_charges import adopted_calls_of
 from domain.calls.merging import pair
 from domain.calls.rows import FOREIGN_NUMBER, CallNotFound, is_priced, resolve_merged
 from domain.calls.settlement import settle_by_api
-from domain.ledger import WalletOutcome
+from domain.wallet.ledger import WalletOutcome
 
 
 @dataclass(frozen=True)

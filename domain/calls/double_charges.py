@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from base.enums import CallDirection, CallOrigin
 from base.facts import CALL_DURATION_MS_MAX
-from db.call_models import Call
+from db.models.calls import Call
 
 #: The anomaly of an adopted call whose direction no report has named.
 NO_DIRECTION = "no_direction"

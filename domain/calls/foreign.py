@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallOrigin, EndCause
 from base.facts import CallFacts
-from db.call_models import Call
 from db.locks import lock_call, lock_wallet
-from domain.alerts import AlertKind, Severity, raise_alert
-from domain.calls.doors import find_door, leads_elsewhere
-from domain.calls.endings import decide_ending
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, Severity, raise_alert
+from domain.calls.ending import decide_ending
+from domain.calls.entry_points import find_door, leads_elsewhere
 from domain.calls.rows import FOREIGN_NUMBER, is_priced, mark_odd, note
 from domain.calls.settlement import settle
 

@@ -13,12 +13,11 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallOrigin, CallStatus, EndCause, HoldStatus
 from base.outcomes import Refused
-from db.call_models import Call
 from db.locks import lock_call
-from domain import holds
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.double_charges import is_outgoing
-from domain.calls.endings import decide_ending, tell_not_ended
+from domain.calls.ending import decide_ending, tell_not_ended
 from domain.calls.rows import (
     FOREIGN_NUMBER,
     TALKING,
@@ -34,7 +33,8 @@ from domain.calls.rows import (
     stage_for,
 )
 from domain.calls.withholding import end_withholding
-from domain.jobs import LOOK_AT_CALL
+from domain.jobs.types import LOOK_AT_CALL
+from domain.wallet import holds
 
 
 class PairedOtherwise(Refused):

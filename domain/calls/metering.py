@@ -2,7 +2,7 @@
 
 Each call's hold covers the increment that begins next, and a margin, before it begins; what is left
 is shared out among them, and a call that cannot be covered any more is ended in time. Plain rules;
-domain/calls/ticks carries them out under the wallet's lock.
+domain/calls/tick carries them out under the wallet's lock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.rates import Rate
-from domain.calls.terms import DURATION_SECONDS_MAX, Terms
+from domain.calls.settings import DURATION_SECONDS_MAX, Terms
 
 #: How many seconds early a call is due. A tick that is late by as much still extends the hold, or
 #: ends the call, a whole margin before the hold is used up.

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
-from db.call_models import Call
-from domain import holds
+from db.models.calls import Call
 from domain.calls.rates import Rate
 from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note
-from domain.ledger import WalletOutcome
+from domain.wallet import holds
+from domain.wallet.ledger import WalletOutcome
 
 
 def open_call(

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallDirection
 from base.facts import CallFacts
-from db.call_models import Call, CallTerms
 from db.locks import lock_call, lock_wallet
+from db.models.calls import Call, CallTerms
 from domain.calls.foreign import give_up_reservation, is_foreign, owner_of
 from domain.calls.rows import FOREIGN_NUMBER, call_of_provider
 

@@ -16,19 +16,19 @@ from base.enums import CallDirection, CallOrigin, CallStatus
 from base.facts import CallFacts, PredialAsk
 from base.ids import new_id
 from base.masking import last_digits
-from db.call_models import Call, CallDoor
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
-from domain import holds
+from db.models.calls import Call, CallDoor
 from domain.calls.admission import longest_seconds
-from domain.calls.doors import find_door, twilio_account_of
+from domain.calls.entry_points import find_door, twilio_account_of
 from domain.calls.metering import first_step_seconds
 from domain.calls.opening import open_call
 from domain.calls.rates import find_rate
 from domain.calls.rows import HOLD_GRACE_SECONDS, is_permission, note, stage_for
-from domain.calls.terms import terms_of
-from domain.jobs import END_CALL
+from domain.calls.settings import terms_of
+from domain.jobs.types import END_CALL
 from domain.posture import can_send
+from domain.wallet import holds
 
 #: How long a permission holds money until its call is reported, in seconds. The provider dials
 #: as soon as it has the answer.

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallDirection
 from base.outcomes import Refused
-from db.call_models import CallRate
 from db.models import Wallet
-from domain.ledger import WalletNotFound
-from domain.notes import check_who_and_why, note_act
+from db.models.calls import CallRate
+from domain.operator_notes import check_who_and_why, note_act
+from domain.wallet.ledger import WalletNotFound
 
 #: The route whose rate applies if no other route fits.
 DEFAULT_ROUTE = "default"

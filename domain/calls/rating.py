@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from base.enums import CallDirection, EndCause
 from base.facts import CallFacts
 from base.masking import last_digits
-from db.call_models import Call
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.endings import decide_ending
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.ending import decide_ending
 from domain.calls.rates import RouteRate, find_rate, fits, priced_number, specificity
 from domain.calls.rows import TALKING, has_rate, is_priced, mark_odd, note, rate_of
 

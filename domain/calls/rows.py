@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallDirection, CallStatus, EndCause
 from base.outcomes import Refused
-from db.call_models import Call, CallTimeline
 from db.locks import lock_call, lock_wallet
 from db.models import CallHold, Wallet
+from db.models.calls import Call, CallTimeline
 from domain.calls.rates import Rate
-from domain.jobs import JobType
-from domain.staging import stage_many
+from domain.jobs.staging import stage_many
+from domain.jobs.types import JobType
 
 #: Seconds past its covered time at which a hold expires: longer than a report takes to arrive.
 HOLD_GRACE_SECONDS = 900

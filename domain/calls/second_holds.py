@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from base.enums import CallStatus
 from base.facts import CallFacts
 from base.ids import new_id
-from db.call_models import Call
 from db.locks import lock_wallet
-from domain.alerts import AlertKind, clear_alerts
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.calls.adoption import hold_or_end
 from domain.calls.opening import write_call
 from domain.calls.rows import TALKING, has_rate, is_priced, note, rate_of

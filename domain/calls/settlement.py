@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 from base.enums import CallDirection, HoldStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.outcomes import Refused
-from db.call_models import Call
-from domain import holds
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import clear_unanswered, tell_unsettled, tell_waived
 from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
 from domain.calls.rates import Rate, find_rate
@@ -31,9 +30,10 @@ from domain.calls.rows import (
     stage_for,
 )
 from domain.calls.withholding import Withheld, tell_ambiguous, withhold
-from domain.jobs import LOOK_AT_CALL
-from domain.ledger import WalletOutcome
-from domain.notes import note_act
+from domain.jobs.types import LOOK_AT_CALL
+from domain.operator_notes import note_act
+from domain.wallet import holds
+from domain.wallet.ledger import WalletOutcome
 
 
 class InvalidDuration(Refused):

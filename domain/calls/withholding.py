@@ -21,13 +21,13 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import CallOrigin
-from db.call_models import Call
 from db.locks import lock_calls
-from domain.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import tell_unsettled
 from domain.calls.double_charges import CLOCKS_DIFFER, is_outgoing
 from domain.calls.rows import FOREIGN_NUMBER, is_priced, mark_odd, merged_ids, note, stage_for
-from domain.jobs import LOOK_AT_CALL
+from domain.jobs.types import LOOK_AT_CALL
 
 #: How long after the company's commit a report may still come that names no instants.
 _REPORT_LATE = timedelta(seconds=900)

@@ -11,12 +11,14 @@ from base.facts import CALL_DURATION_MS_MAX
 from base.money import exponent_of, text_from_micros
 from base.outcomes import Refused
 from db.models import WalletEntry
-from domain import books, holds
-from domain.calls import committing, reserving, rows
-from domain.calls.terms import DURATION_SECONDS_MAX
-from ingress.api.door import Asked, RefusedByUs
+from domain.calls import committing, rows
+from domain.calls import reservations as reserving
+from domain.calls.settings import DURATION_SECONDS_MAX
+from domain.wallet import holds
+from domain.wallet import queries as books
+from ingress.api.endpoint import Asked, RefusedByUs
 from ingress.api.fields import milliseconds_of
-from providers.vapi.readings import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
+from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
 #: Entries on one page of transactions at most.
 PAGE_MAX = 200

@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from base.money import text_from_micros
-from db.call_models import Call
-from domain.calls import reading
+from db.models.calls import Call
+from domain.calls import queries as reading
 from domain.calls.rows import CallNotFound, end_code, parties, shown_status
-from ingress.answers import Refusal
-from ingress.api.door import Asked
+from ingress.api.endpoint import Asked
 from ingress.api.fields import Fields
+from ingress.http.responses import Refusal
 
 #: Days that a report of costs covers if none are named, and at most.
 _DAYS_DEFAULT = 30

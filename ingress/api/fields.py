@@ -10,7 +10,7 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from ingress.answers import Refusal
+from ingress.http.responses import Refusal
 
 #: A number as a query writes one: a body has numbers of its own.
 _IN_WORDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from base.facts import CALL_DURATION_MS_MAX
-from domain.calls.terms import DURATION_SECONDS_MAX
+from domain.calls.settings import DURATION_SECONDS_MAX
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 64}
 _RESERVE = (

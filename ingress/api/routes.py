@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ingress.api import billing, calls
-from ingress.api.door import ApiDoor
+from ingress.api.endpoint import ApiDoor
 from ingress.api.openapi import document
 
 _READS_WALLET, _READS_CALLS, _WRITES_CALLS = "wallet:read", "calls:read", "calls:write"

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from base.facts import CallAsk
 from base.log import get_logger
-from db.call_models import CallDoor, CallTerms
 from db.engine import Database
-from domain.calls.doors import DoorKind
-from domain.calls.terms import Terms
+from db.models.calls import CallDoor, CallTerms
+from domain.calls.entry_points import DoorKind
+from domain.calls.settings import Terms
 
 log = get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Snapshot:
 
     def door_of(self, ask: CallAsk) -> KnownDoor | None:
         """This function will give the door that a call comes by, as it was when last read."""
-        # In the order in which the database is asked (domain/calls/doors).
+        # In the order in which the database is asked (domain/calls/entry_points).
         numbers = sorted(one for one in (ask.phone_number_id, ask.our_number) if one)
         named = [(DoorKind.PHONE_NUMBER, one) for one in numbers]
         if ask.assistant_id:

@@ -18,12 +18,12 @@ from base.clock import utc_now
 from base.outcomes import NotYet, OutcomeUnknown
 from base.problems import Problem
 from domain.calls.rows import CallNotFound
-from domain.calls.status import StatusAnswer, check_status
-from domain.calls.terms import DURATION_SECONDS_MAX
-from ingress.answers import Refusal, problem_response
-from ingress.api.door import ApiDoor, body_of, object_of, refused, unavailable
+from domain.calls.settings import DURATION_SECONDS_MAX
+from domain.calls.status_check import StatusAnswer, check_status
+from ingress.api.endpoint import ApiDoor, body_of, object_of, refused, unavailable
 from ingress.api.fields import Fields
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
+from ingress.http.responses import Refusal, problem_response
 from providers.errors import ForgedWebhook
 from providers.vapi.webhook import VapiWebhookVerifier
 

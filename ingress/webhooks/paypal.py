@@ -8,9 +8,9 @@ from base.clock import utc_now
 from base.enums import Provider, Queue
 from base.log import bound
 from base.settings import Settings
-from db.inbox import Received
-from ingress.body import read_body
-from ingress.delivery import Delivery
+from db.inbox.batcher import Received
+from ingress.http.body import read_body
+from ingress.http.delivery import Delivery
 from providers.paypal.webhook import PayPalWebhookVerifier, transmission_of
 
 #: Threads that wait for PayPal at once: made-up addresses must not take all that the process has.

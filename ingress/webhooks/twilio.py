@@ -12,10 +12,10 @@ from base.enums import Provider, Queue
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from base.settings import Settings
 from db.engine import Database
-from db.inbox import InboxUnavailable, Received
+from db.inbox.batcher import InboxUnavailable, Received
 from db.models import Brand
-from ingress.body import read_body
-from ingress.delivery import Delivery
+from ingress.http.body import read_body
+from ingress.http.delivery import Delivery
 from providers.errors import ForgedWebhook
 from providers.twilio import webhook
 from providers.twilio.api import TwilioApi

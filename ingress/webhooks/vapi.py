@@ -15,13 +15,13 @@ from base.enums import Provider, Queue
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
-from db.inbox import Received
-from ingress.answers import Refusal
-from ingress.body import LargeBodies, read_body
-from ingress.calls.answers import CallAnswers
-from ingress.delivery import Delivery
-from ingress.webhooks.door import Answered
-from providers.vapi import messages
+from db.inbox.batcher import Received
+from ingress.calls.responses import CallAnswers
+from ingress.http.body import LargeBodies, read_body
+from ingress.http.delivery import Delivery
+from ingress.http.responses import Refusal
+from ingress.webhooks.endpoint import Answered
+from providers.vapi import events as messages
 from providers.vapi.webhook import VapiWebhookVerifier
 
 log = get_logger(__name__)

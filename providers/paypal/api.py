@@ -17,7 +17,7 @@ from typing import Any
 from base.facts import DisputeFacts, PaymentFacts, SubscriptionFacts
 from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected, ProviderSilent
-from providers.http import (
+from providers.http.client import (
     RETRY_WINDOW_SECONDS,
     Answer,
     Deadline,
@@ -25,11 +25,11 @@ from providers.http import (
     build_client,
     exchange,
 )
-from providers.line import Line
+from providers.http.limits import Line
+from providers.http.probe import Turns
 from providers.paypal.disputes import dispute_facts
 from providers.paypal.fields import is_resource_id
-from providers.paypal.readings import capture_id_of, payment_facts, subscription_facts
-from providers.turns import Turns
+from providers.paypal.mapping import capture_id_of, payment_facts, subscription_facts
 
 #: A token is renewed this many seconds before it ends; PayPal's live about nine hours.
 _TOKEN_MARGIN_SECONDS = 60.0

@@ -23,7 +23,7 @@ from base.log import get_logger
 from base.outcomes import ProviderUnavailable
 from base.settings import Settings, SettingsError
 from providers.errors import CertificateUnavailable, ForgedWebhook
-from providers.http import Deadline, build_client, exchange, is_loopback
+from providers.http.client import Deadline, build_client, exchange, is_loopback
 from providers.paypal.certificate_memory import CertificateMemory, NoMemory, RememberedCertificate
 from providers.paypal.chains import TrustedCertificate, load_bundle, trusted_certificate
 from providers.paypal.download_failures import DownloadFailure

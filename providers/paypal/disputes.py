@@ -12,7 +12,7 @@ from base.facts import DisputeFacts
 from base.outcomes import Refused
 from providers.instants import instant_of
 from providers.paypal.fields import is_resource_id
-from providers.paypal.readings import amount_of
+from providers.paypal.mapping import amount_of
 
 #: Source: PayPal's customer_disputes_v1 OpenAPI file, schema status; OTHER is its default.
 _OPEN = frozenset(

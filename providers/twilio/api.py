@@ -18,11 +18,11 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
-from providers.http import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
-from providers.line import Line
-from providers.turns import Turns
+from providers.http.client import RETRY_WINDOW_SECONDS, Deadline, ask_again, build_client
+from providers.http.limits import Line
+from providers.http.probe import Turns
 from providers.twilio import calls
-from providers.twilio.answers import raise_for_error
+from providers.twilio.mapping import raise_for_error
 from providers.twilio.tokens import TokenMemory
 from providers.twilio.transport import TWILIO_URL, Transport
 

@@ -16,8 +16,8 @@ from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
-from providers.http import Deadline, ask_again
-from providers.twilio.answers import raise_for_answer, raise_for_error
+from providers.http.client import Deadline, ask_again
+from providers.twilio.mapping import raise_for_answer, raise_for_error
 from providers.twilio.transport import TWILIO_URL
 
 #: The states of a call in which somebody may be talking, or be about to, in their order: a call

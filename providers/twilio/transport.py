@@ -16,8 +16,8 @@ from twilio.http import HttpClient
 from twilio.http.response import Response
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable
-from providers.http import Deadline, exchange
-from providers.line import Line
+from providers.http.client import Deadline, exchange
+from providers.http.limits import Line
 
 #: What the SDK asks; the only address a stand-in takes the place of.
 TWILIO_URL = "https://api.twilio.com"

@@ -15,11 +15,18 @@ from uuid import UUID
 from base.facts import CallFacts
 from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import AnswerUnreadable, CredentialsRejected
-from providers.http import RETRY_WINDOW_SECONDS, Answer, Deadline, ask_again, build_client, exchange
-from providers.line import Line
-from providers.turns import Turns
+from providers.http.client import (
+    RETRY_WINDOW_SECONDS,
+    Answer,
+    Deadline,
+    ask_again,
+    build_client,
+    exchange,
+)
+from providers.http.limits import Line
+from providers.http.probe import Turns
 from providers.vapi.lean import read_call
-from providers.vapi.readings import call_facts, call_id_of
+from providers.vapi.mapping import call_facts, call_id_of
 
 VAPI_URL = "https://api.vapi.ai"
 #: An address at Vapi: its domain or a host below it, https, nobody's login, no other port. Matched

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from cli import ROOT
+from local import ROOT
 
 _PROGRAM = """
 import logging

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.house import House
 from benchmarks.server import Bench
-from cli.supervisor import Supervisor
+from local.supervisor import Supervisor
 from tests.ingress.conftest import ingress, signer, start_ingress
 
 __all__ = ["ingress", "signer", "start_ingress"]

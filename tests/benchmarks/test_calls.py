@@ -21,12 +21,12 @@ from benchmarks.sender import pace
 from benchmarks.status_check import ask_about, check_answers, make_calls
 from benchmarks.webhooks import http_request
 from db.address import driver_url
-from db.call_models import Call
-from domain.calls.endings import decide_ending
+from db.models.calls import Call
+from domain.calls.ending import decide_ending
 from domain.calls.rows import call_and_wallet
-from domain.calls.terms import Terms
-from tests.running_sandbox import SANDBOX_SECONDS
-from tests.workers.phone import Phone
+from domain.calls.settings import Terms
+from tests.support.sandbox import SANDBOX_SECONDS
+from tests.workers.actors.phone import Phone
 
 _HELD_BACK_SECONDS = 0.3
 

@@ -8,7 +8,7 @@ from benchmarks.measure import compare, percentile_ms, timing
 from benchmarks.sender import send_all
 from benchmarks.webhooks import PayPalSigner, http_request, paypal_event, twilio_callbacks
 from db.models import Brand, InboxEvent
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 def test_signed_webhooks_are_taken_in_each_once_over_connections_that_stay_open(ingress, world):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cli import ROOT
+from local import ROOT
 
 #: The run brings its own servers: on others that are given it would be the same run again.
 pytestmark = [

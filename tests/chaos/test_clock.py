@@ -15,7 +15,7 @@ from chaos.clock import SEEN_SECONDS, DatabaseClock
 from chaos.processes import is_stopped
 from chaos.servers import KillableServer
 from db.address import driver_url
-from tests.servers import server_folder
+from tests.support.servers import server_folder
 
 
 def test_clock_of_a_running_server_steps_and_returns():

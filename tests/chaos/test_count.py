@@ -14,9 +14,11 @@ from chaos.facts import Customer, read_facts
 from chaos.journal import Journal, read_journal
 from chaos.report import Report, refusals
 from db.address import driver_url
-from domain import holds, operators, wallet
-from domain.calls import reserving
+from domain import operator_actions as operators
+from domain.calls import reservations as reserving
 from domain.calls.rates import set_rate
+from domain.wallet import holds
+from domain.wallet import operations as wallet
 from tests.chaos.yes import answering_yes
 
 

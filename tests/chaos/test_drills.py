@@ -20,11 +20,11 @@ from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valk
 from chaos.facts import Customer
 from chaos.processes import is_stopped
 from chaos.servers import KillableServer
-from cli.supervisor import Process, Supervisor
-from db.ring import connect
-from domain import wallet
+from db.redis.client import connect
+from domain.wallet import operations as wallet
+from local.supervisor import Process, Supervisor
 from tests.chaos.yes import answering_yes
-from tests.servers import server_folder
+from tests.support.servers import server_folder
 
 
 @contextmanager

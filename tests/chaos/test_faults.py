@@ -12,7 +12,7 @@ import pytest
 
 from base.clock import wait_until
 from chaos.faults import KINDS, Planned, plan, strike
-from cli.supervisor import Process, Supervisor
+from local.supervisor import Process, Supervisor
 
 
 def test_a_seed_gives_the_same_faults_at_the_same_times():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from chaos.holds import expire_own
-from domain import holds
+from domain.wallet import holds
 
 
 def test_traffic_expires_its_own_holds_alone_when_all_are_over(world):

@@ -8,7 +8,7 @@ import sys
 
 from base.clock import wait_until
 from chaos.house import House, Plan
-from cli.supervisor import Process, Supervisor
+from local.supervisor import Process, Supervisor
 from tests.chaos.yes import answering_yes
 
 

@@ -7,7 +7,8 @@ import pytest
 from base.clock import wait_until
 from chaos.customers import CALL_RATE
 from chaos.phone_count import talked_ms
-from domain.calls import committing, reserving
+from domain.calls import committing
+from domain.calls import reservations as reserving
 from domain.calls.rates import set_rate
 from tests.chaos.test_count import AtRest
 

@@ -11,7 +11,7 @@ import pytest
 
 from base.clock import wait_until
 from chaos.rest import something_waits, stand_still
-from cli.supervisor import Process, Supervisor
+from local.supervisor import Process, Supervisor
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from base.enums import CallDirection
 from base.facts import CallAsk
 from db.address import driver_url
 from db.engine import clock
-from domain.calls import admission, reserving
+from domain.calls import admission
+from domain.calls import reservations as reserving
 from tests.domain.support import subscribe
-from tests.world import fund, make_organization
+from tests.support.world import fund, make_organization
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ import pytest
 from psycopg import sql
 
 from base.settings import Settings
-from cli import ROOT
 from db.address import driver_url
 from db.models import OperatorAct
-from domain import operators
-from tests.world import fund
+from domain import operator_actions as operators
+from local import ROOT
+from tests.support.world import fund
 
 
 def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):

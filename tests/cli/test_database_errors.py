@@ -7,10 +7,10 @@ import json
 import psycopg
 import pytest
 
-from cli.ports import free_ports
 from db.address import driver_url
+from local.ports import free_ports
 from tests.conftest import PASSWORD
-from tests.world import with_database
+from tests.support.world import with_database
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import json
 
 from base.enums import Provider
 from db.models import OperatorAct
-from domain import schedules
-from domain.jobs import JOB_TYPES, KEY_KEPT_SECONDS
-from tests.db.jobs_by_hand import WAIT, claim, fail, finish, row, stage
+from domain.jobs import schedules
+from domain.jobs.types import JOB_TYPES, KEY_KEPT_SECONDS
+from tests.db.jobs.support import WAIT, claim, fail, finish, row, stage
 
 
 def dead(database, name="work"):

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from db.models import OperatorAct
-from tests.db.circuits_by_hand import BULK, call, circuits, open_circuit
+from tests.db.redis.support import BULK, call, circuits, open_circuit
 
 
 @pytest.fixture(autouse=True)

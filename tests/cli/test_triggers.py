@@ -7,12 +7,12 @@ import json
 import pytest
 
 from base.clock import wait_until
-from cli.ports import free_ports
-from db.call_models import Call
 from db.models import CallHold, InboxEvent
+from db.models.calls import Call
 from domain.posture import can_send
-from tests.processes import PROCESS_SECONDS
+from local.ports import free_ports
 from tests.sandbox.calling import api, order, read_call
+from tests.support.processes import PROCESS_SECONDS
 
 SUSPENDED = "BILLING.SUBSCRIPTION.SUSPENDED"
 NUMBER = "+15005550123"

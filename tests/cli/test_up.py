@@ -12,8 +12,8 @@ import threading
 import pytest
 
 from base.clock import wait_until
-from cli import ROOT
-from tests.servers import server_folder
+from local import ROOT
+from tests.support.servers import server_folder
 
 #: Seconds in which all processes have to be up, on a machine with much else to do.
 _UP_SECONDS = 120.0

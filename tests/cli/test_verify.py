@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from db.address import driver_url
-from tests.world import fund, make_organization
+from tests.support.world import fund, make_organization
 
 TAIL = "without --heads, entries removed at a wallet's end cannot be detected\n"
 

@@ -8,10 +8,12 @@ import pytest
 
 from base.enums import Provider
 from db.engine import clock
-from domain import top_up_charges, top_up_terms, top_ups
-from domain.top_up_rule import Terms
-from domain.top_up_terms import Method
-from tests.world import fund
+from domain.top_ups import charges as top_up_charges
+from domain.top_ups import decisions as top_ups
+from domain.top_ups import settings as top_up_terms
+from domain.top_ups.rule import Terms
+from domain.top_ups.settings import Method
+from tests.support.world import fund
 
 PAYPAL = frozenset({Provider.PAYPAL})
 TERMS = (

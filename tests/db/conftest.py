@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from cli.embedded import ServerUrls
 from db.address import driver_url
+from local.embedded import ServerUrls
 from tests.db.shared import shared, shared_urls
-from tests.world import make_organization, with_database
+from tests.support.world import make_organization, with_database
 
 __all__ = ["empty_url", "shared", "shared_urls"]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from cli.embedded import ServerUrls
 from db.address import driver_url
 from db.engine import Database
-from tests.world import Urls, with_database
+from local.embedded import ServerUrls
+from tests.support.world import Urls, with_database
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from db import jobs
 from db.clock_shift import shift_waits
-from tests.db.jobs_by_hand import change, row, seconds_until, stage
+from db.jobs import lifecycle as jobs
+from tests.db.jobs.support import change, row, seconds_until, stage
 from tests.db.support import holding
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 #: The size of the step, in seconds.
 HOUR = 3_600.0

@@ -11,14 +11,14 @@ from psycopg import sql
 
 import db.downgrade
 import db.migrate
-from cli.databases import derive_app_url
 from db.address import driver_url
 from db.downgrade import RowsDoNotFit, RowsWouldBeLost, WrongDatabase
 from db.engine import Database
 from db.migrate import migrate, revisions
+from local.databases import derive_app_url
 from tests.conftest import PASSWORD
 from tests.db.test_migrations import schema
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 #: In order from the first; each test that goes through all goes through those to come, too.
 REVISIONS = revisions()

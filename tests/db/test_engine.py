@@ -13,10 +13,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown, Refused
-from db import staging
 from db.address import driver_url, sqlalchemy_url
 from db.busy import DatabaseBusy, StatementTooSlow
 from db.engine import Database, clock
+from db.jobs import staging
 from tests.db.support import at_once, backend_of, hurried, scalar, wait_for_waiters
 
 

@@ -12,9 +12,10 @@ from db import locks
 from db.busy import DatabaseBusy
 from db.engine import clock
 from db.locks import OrganizationNotFound
-from domain import operators, organizations
+from domain import operator_actions as operators
+from domain import organizations
 from tests.db.support import holding, hurried
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 @pytest.fixture

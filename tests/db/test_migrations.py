@@ -9,11 +9,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from base.settings import SettingsError
-from cli.databases import derive_app_url
-from db import call_models  # noqa: F401  # its tables join the others'
 from db.address import driver_url, sqlalchemy_url
 from db.migrate import check_serving_login, may_own, migrate, revisions, set_password
 from db.models import Base
+from db.models import calls as call_models  # noqa: F401  # its tables join the others'
+from local.databases import derive_app_url
 from tests.conftest import PASSWORD
 from tests.db.support import at_once
 

@@ -6,9 +6,9 @@ import pytest
 
 from db.engine import Database
 from tests.db.shared import shared, shared_urls
-from tests.domain.holds_by_hand import funded
-from tests.domain.levels_by_hand import low
-from tests.world import make_organization
+from tests.domain.wallet.hold_support import funded
+from tests.domain.wallet.level_support import low
+from tests.support.world import make_organization
 
 __all__ = ["funded", "low", "org", "owner", "shared", "shared_urls"]
 

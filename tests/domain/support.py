@@ -14,8 +14,12 @@ from base.enums import Provider, SubscriptionStatus
 from base.facts import PaymentFacts, SubscriptionFacts, SubscriptionReport
 from db.engine import Database
 from db.models import Base, Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
-from domain import books, operators, organizations, payments, subscriptions, wallet
-from domain.ledger import WalletOutcome
+from domain import operator_actions as operators
+from domain import organizations, subscriptions
+from domain.payments import payments
+from domain.wallet import operations as wallet
+from domain.wallet import queries as books
+from domain.wallet.ledger import WalletOutcome
 
 #: The instant at which every test begins.
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -11,19 +11,21 @@ import pytest
 from sqlalchemy import text
 
 from base.enums import Provider
-from db import due
 from db.clock_watch import Step
+from db.jobs import due
 from db.models import Alert
-from domain import clock_steps, subscriptions, twilio_state
-from domain.calls import ticks, watch
+from domain import clock_steps, subscriptions
+from domain import subaccounts as twilio_state
+from domain.calls import reconcile as watch
+from domain.calls import tick as ticks
 from domain.calls.admission import withdraw
 from domain.calls.permission import PERMISSION_SECONDS
-from domain.calls.watch import expire_unasked
-from tests.db.jobs_by_hand import change, claim, finish, seconds_until, stage
-from tests.domain.calls.calls_by_hand import Line, execute
+from domain.calls.reconcile import expire_unasked
+from tests.db.jobs.support import change, claim, finish, seconds_until, stage
+from tests.domain.calls.support import Line, execute
 from tests.domain.calls.test_permission import Campaign
 from tests.domain.support import subscribe
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 HOUR = timedelta(hours=1)
 

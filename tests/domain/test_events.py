@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from base.enums import Provider
 from base.facts import OtherReport, PaymentReport, SubscriptionReport
-from db.events import mark, take
+from db.inbox.events import mark, take
 from db.models import InboxEvent, Job
 from domain import events
 from tests.domain.support import T0, later, standing, subscribe, subscription

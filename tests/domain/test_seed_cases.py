@@ -17,21 +17,11 @@ from sqlalchemy.exc import DBAPIError
 
 from base.money import AMOUNT_MICROS_MAX, micros_from_text
 from db.engine import Database
-from domain import assets, books, wallet
 from domain.posture import Refusal, apply_posture, can_send
+from domain.wallet import assets
+from domain.wallet import operations as wallet
+from domain.wallet import queries as books
 from tests.db.support import at_once, one_behind_the_other
-from tests.domain.holds_by_hand import (
-    END,
-    buy,
-    commit,
-    everything,
-    expire,
-    fate,
-    money,
-    release,
-    reserve,
-    settle,
-)
 from tests.domain.support import (
     T0,
     campaign,
@@ -47,7 +37,19 @@ from tests.domain.support import (
     staged,
     subscribe,
 )
-from tests.domain.wallets_by_hand import bare_organization, freeze, unfreeze
+from tests.domain.wallet.hold_support import (
+    END,
+    buy,
+    commit,
+    everything,
+    expire,
+    fate,
+    money,
+    release,
+    reserve,
+    settle,
+)
+from tests.domain.wallet.support import bare_organization, freeze, unfreeze
 
 SIX, FIVE = 6_000_000, 5_000_000
 #: Threads that work at the same time where the documents speak of hundreds at once.

@@ -27,7 +27,7 @@ from tests.domain.support import (
     subscription,
     tell,
 )
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 PAYPAL = Provider.PAYPAL
 WAITS = (5.0, 30.0, 120.0)

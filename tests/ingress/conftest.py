@@ -12,10 +12,10 @@ import uvicorn
 
 from base.clock import wait_until
 from ingress.app import build_app
-from ingress.protocol import BoundedProtocol
+from ingress.http.protocol import BoundedProtocol
 from providers import registry
-from tests.ingress.backend import Backend
-from tests.ingress.callers import Caller, Signer
+from tests.ingress.api.backend import Backend
+from tests.ingress.calls.callers import Caller, Signer
 from tests.ingress.house import Ingress
 
 

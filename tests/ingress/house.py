@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from sandbox.keys import load_keys
 from sandbox.paypal.events import signed_text
 from sandbox.twilio.events import sign as sign_for_twilio
-from tests.running_sandbox import House
+from tests.support.sandbox import House
 
 SUSPENDED = "BILLING.SUBSCRIPTION.SUSPENDED"
 

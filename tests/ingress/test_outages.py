@@ -11,9 +11,9 @@ import pytest
 from base.clock import wait_until
 from db.address import driver_url
 from db.models import InboxEvent, Job
-from db.ring import connect
+from db.redis.client import connect
 from tests.ingress.house import paypal_event
-from tests.ingress.test_paypal import is_refused
+from tests.ingress.webhooks.test_paypal import is_refused
 from tests.workers.scenes import eventually, rung
 
 

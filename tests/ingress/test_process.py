@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 
-from cli.ports import free_ports
 from db.models import InboxEvent
+from local.ports import free_ports
 from tests.ingress.house import Ingress
 
 

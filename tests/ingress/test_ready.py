@@ -10,16 +10,16 @@ import psycopg
 import pytest
 
 from base.enums import Queue
-from cli.databases import derive_app_url
-from cli.embedded import EmbeddedServers
 from db.address import driver_url
 from db.heartbeat import Heartbeat
 from db.migrate import migrate, set_password
 from db.processes import list_processes
 from ingress.health import Ready
+from local.databases import derive_app_url
+from local.embedded import EmbeddedServers
 from tests.conftest import PASSWORD
-from tests.killable_redis import killable_redis
-from tests.servers import server_folder
+from tests.support.killable_redis import killable_redis
+from tests.support.servers import server_folder
 from tests.workers.scenes import eventually, execute_sql
 
 

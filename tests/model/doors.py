@@ -14,10 +14,12 @@ from base.facts import PaymentFacts
 from base.outcomes import Refused
 from db.busy import DatabaseBusy
 from db.engine import Database
-from domain import assets, debits, holds, operators, payments
-from domain import wallet as wallets
-from domain.debits import Debit
-from domain.ledger import WalletOutcome
+from domain import operator_actions as operators
+from domain.payments import payments
+from domain.wallet import assets, debits, holds
+from domain.wallet import operations as wallets
+from domain.wallet.debits import Debit
+from domain.wallet.ledger import WalletOutcome
 from tests.domain.support import later
 from tests.model.books import Operation
 from tests.model.model import Answer

@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from domain.chain import Finding
 from domain.organizations import create_organization
-from domain.verify import verify_ledger
+from domain.wallet.audit.chain import Finding
+from domain.wallet.audit.verification import verify_ledger
 from tests.domain.support import T0
 from tests.model.asking import Asking
 from tests.model.books import Books, Operation

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from domain.chain import Chain, Entry, WalletFacts
+from domain.wallet.audit.chain import Chain, Entry, WalletFacts
 from tests.domain.support import T0
 from tests.model.books import Books, Payment
 from tests.model.calls import Wallet

@@ -12,7 +12,7 @@ from tests.model.calls import Wallet
 from tests.model.model import Answer
 from tests.model.picture import Picture
 from tests.model.serial import explain
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 OK, NO = "OK", "INSUFFICIENT_FUNDS"
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from cli import ROOT
+from local import ROOT
 
 #: Public samples of what providers send, where they lie beside the project.
 SAMPLES = ROOT.parent / "shared" / "samples"

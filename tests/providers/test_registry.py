@@ -4,8 +4,8 @@ from dataclasses import fields
 
 import pytest
 
+from base.channels import CALLED
 from base.enums import CallClass, Provider
-from base.routes import CALLED
 from base.settings import Settings
 from providers import registry
 from providers.errors import CredentialsRejected

@@ -6,7 +6,7 @@ import time
 from urllib.parse import urlsplit
 
 from base.clock import wait_until
-from tests.running_sandbox import SANDBOX_SECONDS, House
+from tests.support.sandbox import SANDBOX_SECONDS, House
 
 
 def start_call(house: House, **more: object) -> dict:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from tests.running_sandbox import SANDBOX_SECONDS, Heard, Listener
+from tests.support.sandbox import SANDBOX_SECONDS, Heard, Listener
 
 
 class Server(ThreadingHTTPServer):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from base.clock import wait_until
-from tests.running_sandbox import SANDBOX_SECONDS
+from tests.support.sandbox import SANDBOX_SECONDS
 
 
 def set_status(house, account, status: str, timeout: float = SANDBOX_SECONDS) -> httpx.Response:

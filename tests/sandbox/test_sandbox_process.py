@@ -11,8 +11,8 @@ import time
 import httpx
 import pytest
 
-from cli import ROOT
-from tests.running_sandbox import start, stop
+from local import ROOT
+from tests.support.sandbox import start, stop
 
 
 def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):

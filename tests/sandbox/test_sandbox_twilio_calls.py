@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 from twilio.request_validator import RequestValidator
 
 from base.clock import wait_until
-from tests.running_sandbox import SANDBOX_SECONDS
 from tests.sandbox.calling import end_leg, parent, read_leg, ring_in, start_call, wait_for_status
+from tests.support.sandbox import SANDBOX_SECONDS
 
 PUBLIC = "https://hooks.holdfast.example/webhooks/twilio"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from base.clock import wait_until
-from tests.running_sandbox import SANDBOX_SECONDS
 from tests.sandbox.calling import (
     api,
     end_leg,
@@ -16,6 +15,7 @@ from tests.sandbox.calling import (
     start_call,
     wait_for_status,
 )
+from tests.support.sandbox import SANDBOX_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import threading
 import pytest
 
 from base.clock import wait_until
-from tests.running_sandbox import SANDBOX_SECONDS, Reply
 from tests.sandbox.calling import (
     api,
     end_leg,
@@ -18,6 +17,7 @@ from tests.sandbox.calling import (
     seen,
     wait_for_status,
 )
+from tests.support.sandbox import SANDBOX_SECONDS, Reply
 
 
 def admit(assistant: dict, longest: object = 60, **more: object) -> Reply:

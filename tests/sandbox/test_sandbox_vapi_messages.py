@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tests.running_sandbox import Reply
 from tests.sandbox.calling import start_call, wait_for_status
+from tests.support.sandbox import Reply
 
 #: What the types' models require beside the type.
 REQUIRED = {

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from base.clock import wait_until
-from tests.running_sandbox import SANDBOX_SECONDS
 from tests.sandbox.calling import (
     end_leg,
     order,
@@ -20,6 +19,7 @@ from tests.sandbox.calling import (
     start_call,
     wait_for_status,
 )
+from tests.support.sandbox import SANDBOX_SECONDS
 
 
 def misbehave(house, **changes: object) -> dict:

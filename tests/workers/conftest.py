@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.workers.phone import Phone
-from tests.world import make_organization
+from tests.support.world import make_organization
+from tests.workers.actors.phone import Phone
 
 
 @pytest.fixture

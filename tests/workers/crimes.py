@@ -10,15 +10,16 @@ from typing import Any
 
 from base.enums import Queue
 from base.settings import load_settings
-from db import bells
 from db.engine import Database
-from db.ring import connect
-from domain import jobs as domain_jobs
-from domain import schedules
+from db.jobs import notifications as bells
+from db.redis.client import connect
+from domain.jobs import schedules
+from domain.jobs import types as domain_jobs
 from providers import registry
-from workers import app, relay
-from workers.execute import Executor
-from workers.run import Run
+from workers import process as app
+from workers import relay
+from workers.attempt import Run
+from workers.executor import Executor
 
 
 def die_in_job(job_id: str) -> None:

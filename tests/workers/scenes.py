@@ -12,10 +12,10 @@ import redis
 
 from base.clock import wait_until
 from db.address import driver_url
+from db.jobs.staging import Staged
 from db.models import Job, JobAttempt
-from db.ring import NAMESPACE, push
-from db.staging import Staged
-from tests.world import World
+from db.redis.client import NAMESPACE, push
+from tests.support.world import World
 
 #: Seconds for which a condition is waited for before the test is red.
 LIMIT_SECONDS = 20.0

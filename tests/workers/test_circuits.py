@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from base.channels import Route
 from base.enums import CallClass, Provider, Queue
-from base.routes import Route
-from db import circuit_states
-from db.circuits import circuit_key
-from db.ring import connect
-from domain.jobs import JOB_TYPES, call_class_of
-from domain.staging import stage
+from db.redis import circuit_states
+from db.redis.circuits import circuit_key
+from db.redis.client import connect
+from domain.jobs.staging import stage
+from domain.jobs.types import JOB_TYPES, call_class_of
 from providers import registry
-from tests.db.circuits_by_hand import POLICY, circuits, holds_are_over, wait_is_over
+from tests.db.redis.support import POLICY, circuits, holds_are_over, wait_is_over
+from tests.support.world import World
 from tests.workers.scenes import (
     clear_faults,
     eventually,
@@ -22,7 +23,6 @@ from tests.workers.scenes import (
     stage_look,
     want,
 )
-from tests.world import World
 
 PAYMENTS = {"path_contains": "/v2/payments/"}
 

@@ -8,18 +8,18 @@ import pytest
 from sqlalchemy import text
 
 from base.outcomes import NotYet, OutcomeUnknown
-from cli.databases import derive_app_url
-from db import due
 from db.engine import Database
+from db.jobs import due
 from db.migrate import migrate, set_password
 from db.models import Alert
 from domain.calls.rates import Rate
+from local.databases import derive_app_url
 from tests.conftest import PASSWORD
-from tests.db.jobs_by_hand import change, claim, stage
-from tests.domain.calls.calls_by_hand import Line
-from tests.stepping import MISSING, stepping_server
+from tests.db.jobs.support import change, claim, stage
+from tests.domain.calls.support import Line
+from tests.support.stepping import MISSING, stepping_server
+from tests.support.world import make_organization
 from tests.workers.scenes import eventually
-from tests.world import make_organization
 from workers.meter import Meter
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)

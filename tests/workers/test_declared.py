@@ -7,11 +7,11 @@ import inspect
 import pytest
 
 from base.enums import Queue
-from db.ring import NAMESPACE
-from domain.jobs import JOB_TYPES
+from db.redis.client import NAMESPACE
+from domain.jobs.types import JOB_TYPES
 from workers.actors import ACTORS
-from workers.app import build_broker
-from workers.broker import UNKNOWN_JOB
+from workers.consumer.broker import UNKNOWN_JOB
+from workers.process import build_broker
 
 
 def test_there_is_exactly_one_actor_for_each_declared_job():

@@ -7,10 +7,10 @@ from contextlib import closing
 import pytest
 import redis
 
-from db.ring import EPOCH_KEY, NAMESPACE, connect, push, run_id
-from db.ring_room import drop_messages, read_memory
-from db.staging import Staged
-from tests.killable_redis import killable_redis
+from db.jobs.staging import Staged
+from db.redis.capacity import drop_messages, read_memory
+from db.redis.client import EPOCH_KEY, NAMESPACE, connect, push, run_id
+from tests.support.killable_redis import killable_redis
 from tests.workers.scenes import eventually, execute_sql, rung
 from workers.relay import Relay
 

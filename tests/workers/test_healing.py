@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from db import job_acts
+from db.jobs import operator as job_acts
 from db.models import Job
 from domain import organizations
 from domain.posture import apply_posture

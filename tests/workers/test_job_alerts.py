@@ -10,13 +10,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from base.enums import Queue
 from base.outcomes import Refused
 from db.models import Alert
-from domain import alerts
-from domain.job_acts import discard_by_hand, redrive_by_hand
-from domain.jobs import JOB_TYPES
+from domain.alerts import alerts
+from domain.jobs.operator import discard_by_hand, redrive_by_hand
+from domain.jobs.types import JOB_TYPES
+from tests.support.world import make_organization
 from tests.workers.scenes import execute_sql, pay, run, stage_look
-from tests.world import make_organization
 from workers.actors import ACTORS
-from workers.execute import Executor
+from workers.executor import Executor
 
 OF_ORGANIZATION = "UPDATE jobs SET organization_id = %s WHERE id = %s"
 TOLD = sorted(name for name, job in JOB_TYPES.items() if job.queue in (Queue.SAFETY, Queue.BILLING))
@@ -127,7 +127,7 @@ def test_job_does_not_end_when_its_alert_cannot_be_written(world, monkeypatch):
         raise SQLAlchemyError("no alert")
 
     with monkeypatch.context() as patched:
-        patched.setattr("domain.job_alerts.raise_alert", broken)
+        patched.setattr("domain.alerts.job_alerts.raise_alert", broken)
         assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "unknown"
     # Then it is not dead without an alert: it is tried again, and told
     assert world.job(job_id).dead_at is None

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from db.call_models import Call
-from tests.workers.phone import Phone
+from db.models.calls import Call
+from tests.workers.actors.phone import Phone
 from tests.workers.scenes import LIMIT_SECONDS, eventually
 from workers.meter import Meter
 

@@ -8,8 +8,9 @@ import sys
 import psycopg
 import pytest
 
-from cli import ROOT
 from db.address import driver_url
+from local import ROOT
+from tests.support.world import make_organization
 from tests.workers.scenes import (
     eventually,
     fetched,
@@ -21,7 +22,6 @@ from tests.workers.scenes import (
     rung,
     stage_look,
 )
-from tests.world import make_organization
 
 
 def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(

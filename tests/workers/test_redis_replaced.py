@@ -11,11 +11,11 @@ import threading
 import pytest
 
 from base.outcomes import HeldBack
-from cli.embedded import EmbeddedServers
-from db import circuits as under_test
-from db.ring import connect
-from tests.db.circuits_by_hand import BULK, call, circuits
-from tests.servers import server_folder
+from db.redis import circuits as under_test
+from db.redis.client import connect
+from local.embedded import EmbeddedServers
+from tests.db.redis.support import BULK, call, circuits
+from tests.support.servers import server_folder
 from tests.workers.scenes import eventually
 
 

@@ -10,12 +10,12 @@ import psycopg
 import pytest
 import redis
 
-from cli.embedded import EmbeddedServers
 from db.address import driver_url
 from db.engine import Database
 from db.models import Job
-from db.ring import EPOCH_KEY, NAMESPACE, connect, run_id
-from tests.servers import server_folder
+from db.redis.client import EPOCH_KEY, NAMESPACE, connect, run_id
+from local.embedded import EmbeddedServers
+from tests.support.servers import server_folder
 from tests.workers.crimes import die_between_claim_and_push
 from tests.workers.scenes import eventually, execute_sql, ring, rung
 from workers.relay import Relay

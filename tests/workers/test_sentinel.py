@@ -7,16 +7,16 @@ from contextlib import closing
 import pytest
 import redis
 
-from db.circuits import HELD, Circuits
 from db.models import JobAttempt
-from db.ring import EPOCH_KEY, Ringer, connect, run_id
-from domain.jobs import ENFORCE_ORGANIZATION
-from domain.staging import stage
-from tests.db.circuits_by_hand import BULK, MONEY
-from tests.sentinels import FAILOVER_SECONDS, Service, sentinels_missing
-from tests.servers import server_folder
+from db.redis.circuits import HELD, Circuits
+from db.redis.client import EPOCH_KEY, Ringer, connect, run_id
+from domain.jobs.staging import stage
+from domain.jobs.types import ENFORCE_ORGANIZATION
+from tests.db.redis.support import BULK, MONEY
+from tests.support.sentinels import FAILOVER_SECONDS, Service, sentinels_missing
+from tests.support.servers import server_folder
+from tests.support.world import make_organization
 from tests.workers.scenes import eventually
-from tests.world import make_organization
 
 pytestmark = pytest.mark.skipif(bool(sentinels_missing()), reason=sentinels_missing())
 

@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from base.enums import EndCause
-from domain.calls import endings, reserving
+from domain.calls import ending as endings
+from domain.calls import reservations as reserving
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from tests.workers.scenes import clear_faults, eventually, want

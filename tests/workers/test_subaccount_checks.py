@@ -14,10 +14,13 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from cli.main import app
 from db.models import Alert, Brand, Job
-from domain import operators, schedules, twilio_checks, twilio_state
-from domain.jobs import RECONCILE_TWILIO
-from domain.schedules import SCHEDULES, Schedule
-from domain.twilio_checks import CheckOutcome
+from domain import operator_actions as operators
+from domain import subaccount_checks as twilio_checks
+from domain import subaccounts as twilio_state
+from domain.jobs import schedules
+from domain.jobs.schedules import SCHEDULES, Schedule
+from domain.jobs.types import RECONCILE_TWILIO
+from domain.subaccount_checks import CheckOutcome
 from tests.workers.scenes import asked, clear_faults, execute_sql, jobs_of, set_unsure_over, want
 
 SUSPEND = {"method": "POST", "form": {"Status": "suspended"}}

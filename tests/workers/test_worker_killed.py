@@ -7,7 +7,8 @@ import redis
 
 from db.address import driver_url
 from db.models import Job, WalletEntry, WalletFreeze
-from db.ring import NAMESPACE
+from db.redis.client import NAMESPACE
+from tests.support.world import make_organization
 from tests.workers.scenes import (
     eventually,
     execute_sql,
@@ -17,7 +18,6 @@ from tests.workers.scenes import (
     ring,
     stage_look,
 )
-from tests.world import make_organization
 
 
 def is_waiting(world):

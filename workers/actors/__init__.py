@@ -1,4 +1,4 @@
-"""The actors: one plain function for each job that domain/jobs.py declares, named as it is.
+"""The actors: one plain function for each job that domain/jobs/types.py declares, named as it is.
 
 Each is safe to run twice, at once, late and out of order.
 """
@@ -18,7 +18,7 @@ from workers.actors.events import process_event
 from workers.actors.subscriptions import enforce_organization, look_at_subscription
 from workers.actors.twilio import check_subaccount, converge_twilio, reconcile_twilio
 from workers.actors.upkeep import prune
-from workers.execute import Actor
+from workers.executor import Actor
 
 ACTORS: dict[str, Actor] = {
     actor.__name__: actor

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
-from domain import top_ups
-from domain.payments import record_payment, tell_unreadable, tell_unsettled
-from workers.run import Run
+from domain.payments.payments import record_payment, tell_unreadable, tell_unsettled
+from domain.top_ups import decisions as top_ups
+from workers.attempt import Run
 
 
 def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> None:

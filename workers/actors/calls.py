@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 from base.enums import CallStatus
 from base.log import get_logger
 from base.outcomes import HeldBack, NotYet, OutcomeUnknown, ProviderUnavailable, Refused
-from db.call_models import Call
-from domain.calls import endings, watch
-from domain.calls.endings import Round
-from domain.calls.words import take_in_look
-from domain.jobs import ASK_TRIES, WARN_TRIES
+from db.models.calls import Call
+from domain.calls import ending as endings
+from domain.calls import reconcile as watch
+from domain.calls.ending import Round
+from domain.calls.status_updates import take_in_look
+from domain.jobs.types import ASK_TRIES, WARN_TRIES
 from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
 from providers.vapi.api import VapiCall
-from workers.run import Later, Run
+from workers.attempt import Later, Run
 
 log = get_logger(__name__)
 

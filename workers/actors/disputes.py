@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
-from domain import disputes
-from domain.freezes import lift_freeze, place_freeze
-from workers.run import Run
+from domain.payments import disputes
+from domain.payments.dispute_freezes import lift_freeze, place_freeze
+from workers.attempt import Run
 
 
 def look_at_dispute(run: Run, provider: str, external_id: str) -> None:

@@ -6,12 +6,12 @@ from base.enums import Provider
 from base.facts import OtherReport, Report
 from base.log import get_logger
 from base.outcomes import Refused
-from db import events
+from db.inbox import events
 from domain.events import take_in, tell_unreadable
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
-from providers.vapi import messages as vapi
-from workers.run import Run
+from providers.vapi import events as vapi
+from workers.attempt import Run
 
 log = get_logger(__name__)
 

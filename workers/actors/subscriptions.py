@@ -7,10 +7,10 @@ from sqlalchemy.orm import Session
 from base.enums import Provider
 from base.outcomes import Refused
 from domain import subscriptions
-from domain.jobs import LOOK_AT_SUBSCRIPTION
+from domain.jobs.types import LOOK_AT_SUBSCRIPTION
 from domain.posture import apply_posture
 from domain.subscriptions import Look
-from workers.run import Later, Run
+from workers.attempt import Later, Run
 
 
 def enforce_organization(run: Run, organization_id: str) -> None:

@@ -11,11 +11,12 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
-from domain import twilio_checks, twilio_state
-from domain.jobs import CONVERGE_TWILIO
-from domain.twilio_state import Hand
+from domain import subaccount_checks as twilio_checks
+from domain import subaccounts as twilio_state
+from domain.jobs.types import CONVERGE_TWILIO
+from domain.subaccounts import Hand
 from providers.errors import CredentialsRejected
-from workers.run import Later, LeaseTooOld, Run
+from workers.attempt import Later, LeaseTooOld, Run
 
 log = get_logger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from base.log import get_logger
-from db.retention import prune_bodies, prune_jobs
-from domain.jobs import PRUNE
-from domain.staging import stage
-from workers.run import Run
+from db.jobs.retention import prune_bodies, prune_jobs
+from domain.jobs.staging import stage
+from domain.jobs.types import PRUNE
+from workers.attempt import Run
 
 log = get_logger(__name__)
 

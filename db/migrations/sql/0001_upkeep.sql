@@ -12,7 +12,7 @@ CREATE TABLE operator_acts (
 );
 CREATE INDEX operator_acts_subject ON operator_acts (subject, id);
 
--- Periodic work. domain/schedules.py declares it; whoever moves next_at stages the job with it.
+-- Periodic work. domain/jobs/schedules.py declares it; whoever moves next_at stages the job with it.
 CREATE TABLE schedules (
     name          text COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 64),
     -- As the relay that ticked it last declares it.

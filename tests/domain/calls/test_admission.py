@@ -6,15 +6,15 @@ import pytest
 
 from base.enums import CallDirection
 from domain.calls.admission import withdraw
-from domain.calls.doors import DoorKind
+from domain.calls.entry_points import DoorKind
 from domain.calls.metering import LEAD_SECONDS
 from domain.calls.rates import Rate, remove_rate
-from domain.calls.terms import Terms
+from domain.calls.settings import Terms
 from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.calls_by_hand import CENT, RATE, Line, after
-from tests.domain.holds_by_hand import everything
+from tests.domain.calls.support import CENT, RATE, Line, after
 from tests.domain.support import T0, debit, later, tell
-from tests.world import make_organization
+from tests.domain.wallet.hold_support import everything
+from tests.support.world import make_organization
 
 
 def nothing_stays(line):
@@ -303,7 +303,7 @@ def test_many_calls_at_once_never_hold_more_than_there_is(line):
 
 
 def test_one_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line):
-    from domain import wallet
+    from domain.wallet import operations as wallet
 
     def spend(session):
         assert wallet.debit(

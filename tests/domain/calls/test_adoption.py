@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from domain import holds
 from domain.calls.admission import withdraw
-from domain.calls.doors import DoorKind
+from domain.calls.entry_points import DoorKind
 from domain.calls.rates import Rate, remove_rate
-from domain.calls.ticks import Ticked
-from domain.calls.watch import expire_unasked
+from domain.calls.reconcile import expire_unasked
+from domain.calls.tick import Ticked
+from domain.wallet import holds
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, RATE, Line, unknown_alerts
+from tests.domain.calls.support import CENT, RATE, Line, unknown_alerts
 from tests.domain.support import T0, later
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 def name(line, mark="v"):

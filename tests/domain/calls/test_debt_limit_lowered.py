@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from domain.calls.metering import Metered, share_out
 from domain.calls.rates import Rate
-from domain.calls.terms import Terms
-from domain.calls.ticks import Ticked, due_organizations
-from tests.domain.calls.calls_by_hand import CENT, RATE
-from tests.domain.holds_by_hand import set_limit
+from domain.calls.settings import Terms
+from domain.calls.tick import Ticked, due_organizations
+from tests.domain.calls.support import CENT, RATE
 from tests.domain.support import later
+from tests.domain.wallet.hold_support import set_limit
 
 
 def lent(line, cents=100):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.domain.calls.calls_by_hand import CENT
+from tests.domain.calls.support import CENT
 from tests.domain.support import forget_jobs, later
 
 #: Two ways to deny: nobody answered, or start and end are one instant.

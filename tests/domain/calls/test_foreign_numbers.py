@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from base.outcomes import Refused
-from domain.calls.doors import DoorKind
+from domain.calls.entry_points import DoorKind
 from domain.calls.rates import Rate, remove_rate
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, Line
+from tests.domain.calls.support import CENT, Line
 from tests.domain.support import T0, later
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.metering import LEAD_SECONDS, OVERDUE_SECONDS, Metered, share_out
 from domain.calls.rates import Rate
-from domain.calls.terms import Terms
-from domain.calls.ticks import Ticked, due_organizations
-from tests.domain.calls.calls_by_hand import CENT, RATE, Line
+from domain.calls.settings import Terms
+from domain.calls.tick import Ticked, due_organizations
+from tests.domain.calls.support import CENT, RATE, Line
 from tests.domain.support import T0, later
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from base.outcomes import Refused
-from domain.calls import reading, status
+from domain.calls import queries as reading
+from domain.calls import status_check as status
 from domain.calls.rates import Rate
-from domain.calls.watch import expire_unasked
+from domain.calls.reconcile import expire_unasked
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, Line
+from tests.domain.calls.support import CENT, Line
 from tests.domain.support import T0, later
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 def name(line, mark="v"):

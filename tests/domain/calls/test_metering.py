@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain.calls.metering import LEAD_SECONDS, Metered, share_out
 from domain.calls.rates import INCREMENTS_SECONDS, Rate
-from domain.calls.terms import Terms
+from domain.calls.settings import Terms
 
 CENT = 10_000
 SECOND = Rate(60 * CENT, 1)

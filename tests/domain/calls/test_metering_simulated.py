@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from domain.calls.admission import longest_seconds
 from domain.calls.metering import LEAD_SECONDS, Metered, first_step_seconds, share_out
 from domain.calls.rates import INCREMENTS_SECONDS, Rate
-from domain.calls.terms import Terms
+from domain.calls.settings import Terms
 
 CENT = 10_000
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from domain.calls.pairing import fail_open_token
-from tests.domain.calls.calls_by_hand import Line
+from tests.domain.calls.support import Line
 from tests.domain.support import later
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 def name(line, mark="v"):

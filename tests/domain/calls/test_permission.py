@@ -7,12 +7,12 @@ import pytest
 from base.facts import PredialAsk
 from domain.calls import permission
 from domain.calls.admission import withdraw
-from domain.calls.doors import DoorKind
+from domain.calls.entry_points import DoorKind
 from domain.calls.permission import PERMISSION_SECONDS, Permission
 from domain.calls.rates import Rate, remove_rate
-from domain.calls.watch import expire_unasked
+from domain.calls.reconcile import expire_unasked
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT, RATE, Line
+from tests.domain.calls.support import CENT, RATE, Line
 from tests.domain.support import T0, later
 
 UK = "+447700900123"

@@ -18,8 +18,8 @@ from domain.calls.rates import (
     remove_rate,
     set_rate,
 )
-from domain.ledger import WalletNotFound
-from domain.notes import WhoAndWhy
+from domain.operator_notes import WhoAndWhy
+from domain.wallet.ledger import WalletNotFound
 from tests.domain.support import T0, later
 
 INBOUND, OUTBOUND, WEB = CallDirection.INBOUND, CallDirection.OUTBOUND, CallDirection.WEB

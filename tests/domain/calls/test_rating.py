@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from base.outcomes import Refused
-from domain.calls.doors import DoorKind
+from domain.calls.entry_points import DoorKind
 from domain.calls.rates import Rate, remove_rate
-from domain.calls.ticks import Ticked
-from tests.domain.calls.calls_by_hand import CENT, Line, execute, unknown_alerts
+from domain.calls.tick import Ticked
+from tests.domain.calls.support import CENT, Line, execute, unknown_alerts
 from tests.domain.support import T0, later
 
 UK = "+447700900123"

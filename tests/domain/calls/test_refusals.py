@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from base.enums import CallStatus
-from domain.calls import reading
+from domain.calls import queries as reading
 from domain.calls.admission import withdraw
 from domain.calls.rates import remove_rate
 from domain.calls.rows import shown_status
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import RATE, Line, unknown_alerts
+from tests.domain.calls.support import RATE, Line, unknown_alerts
 from tests.domain.support import T0, later
 
 REFUSED = "assistant-request-returned-error"

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import text
 
 from base.outcomes import Refused
-from domain import holds
-from tests.domain.calls.calls_by_hand import CENT, Line
+from domain.wallet import holds
+from tests.domain.calls.support import CENT, Line
 from tests.domain.support import T0, later
-from tests.world import make_organization
+from tests.support.world import make_organization
 
 
 def name(line, mark="v"):

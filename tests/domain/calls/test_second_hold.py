@@ -6,16 +6,18 @@ import pytest
 from sqlalchemy import event, text
 
 from base.facts import CallReport
-from domain import wallet
-from domain.calls import reading, watch, words
+from domain.calls import queries as reading
+from domain.calls import reconcile as watch
+from domain.calls import status_updates as words
 from domain.calls.admission import withdraw
 from domain.calls.rates import Rate
-from domain.calls.ticks import Ticked
-from domain.calls.watch import expire_unasked
+from domain.calls.reconcile import expire_unasked
+from domain.calls.tick import Ticked
+from domain.wallet import operations as wallet
 from tests.db.support import at_once, one_behind_the_other, patiently
-from tests.domain.calls.calls_by_hand import CENT, OVER, absent, execute
-from tests.domain.holds_by_hand import everything
+from tests.domain.calls.support import CENT, OVER, absent, execute
 from tests.domain.support import debit, later
+from tests.domain.wallet.hold_support import everything
 
 
 def name(line):

@@ -8,16 +8,18 @@ from base.facts import CALL_DURATION_MS_MAX
 from base.outcomes import Refused
 from db.models import OperatorAct
 from domain import posture
-from domain.calls import endings, settlement, watch
+from domain.calls import ending as endings
+from domain.calls import reconcile as watch
+from domain.calls import settlement
 from domain.calls.rates import Rate
+from domain.calls.reconcile import expire_unasked
 from domain.calls.rows import CallNotFound
 from domain.calls.settlement import NotSettled
-from domain.calls.watch import expire_unasked
-from domain.notes import WhoAndWhy
+from domain.operator_notes import WhoAndWhy
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import CENT
-from tests.domain.holds_by_hand import commit, everything
+from tests.domain.calls.support import CENT
 from tests.domain.support import debit, forget_jobs, later, staged, standing
+from tests.domain.wallet.hold_support import commit, everything
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from domain.calls import watch
-from tests.domain.calls.calls_by_hand import OVER, absent
+from domain.calls import reconcile as watch
+from tests.domain.calls.support import OVER, absent
 from tests.domain.support import forget_jobs, later
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from base.enums import FaultPolicy
 from domain.calls.rates import Rate
-from tests.domain.calls.calls_by_hand import CENT
+from tests.domain.calls.support import CENT
 from tests.domain.support import later
 
 REASON = "call.in-progress.error-vapifault-worker-died"

@@ -8,7 +8,7 @@ from sqlalchemy import event
 from domain.calls import withholding
 from domain.calls.rows import call_of_provider
 from tests.db.support import at_once, patiently
-from tests.domain.calls.calls_by_hand import execute
+from tests.domain.calls.support import execute
 from tests.domain.support import later
 
 

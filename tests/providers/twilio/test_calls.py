@@ -10,10 +10,10 @@ import pytest
 
 from base.outcomes import OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
-from providers.http import READ_SECONDS
+from providers.http.client import READ_SECONDS
 from providers.twilio.api import TwilioApi
 from tests.providers.support import PARENT, SID, Asked, Loopback, Reply, json_reply, sample
-from tests.running_sandbox import House
+from tests.support.sandbox import House
 
 CALL = "CA" + "1" * 32
 PATH = f"/2010-04-01/Accounts/{SID}/Calls"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.providers.support import Loopback, Reply
-from tests.running_sandbox import Heard, House
+from tests.support.sandbox import Heard, House
 
 
 class Hearing:

@@ -7,16 +7,16 @@ from uuid import uuid4
 
 import pytest
 
+from base.channels import Route
 from base.clock import wait_until
 from base.enums import CallClass, CallStatus, Provider
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
-from base.routes import Route
 from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
-from providers.line import Line
+from providers.http.limits import Line
 from providers.vapi.api import VapiApi
 from tests.providers.support import Loopback, Reply, json_reply
-from tests.providers.vapi.messages_by_hand import CALL, ENDED, call
-from tests.running_sandbox import SANDBOX_SECONDS, House
+from tests.providers.vapi.support import CALL, ENDED, call
+from tests.support.sandbox import SANDBOX_SECONDS, House
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_what_controls_a_call_stands_in_no_log_and_no_text(api, sandbox, caplog)
 
 def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox, monkeypatch):
     # Given safety calls, one of which has waited in vain
-    monkeypatch.setattr("providers.turns._SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("providers.http.probe._SILENT_SECONDS", 0.0)
     known, call_id = sandbox.info["vapi"], begun(sandbox)
     line = Line(Route(Provider.VAPI, "vapi", CallClass.SAFETY))
     api = VapiApi(known["api_key"], known["base_url"], window_seconds=SANDBOX_SECONDS, line=line)

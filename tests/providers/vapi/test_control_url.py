@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from base.channels import Route
 from base.enums import CallClass, Provider
 from base.outcomes import HeldBack, Refused
-from base.routes import Route
-from providers.line import Line
+from providers.http.limits import Line
 from providers.vapi.api import VapiApi
 
 

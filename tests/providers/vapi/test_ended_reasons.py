@@ -7,9 +7,9 @@ import json
 import pytest
 
 from providers.vapi.ended_reasons import ReasonClass, class_of, is_platform_fault
-from providers.vapi.readings import call_facts
+from providers.vapi.mapping import call_facts
 from tests.providers.support import SAMPLES
-from tests.providers.vapi.messages_by_hand import call, parsed, report
+from tests.providers.vapi.support import call, parsed, report
 
 IN_PROGRESS = "call.in-progress.error-"
 

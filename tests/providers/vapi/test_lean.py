@@ -8,11 +8,12 @@ from decimal import Decimal
 import pytest
 
 from providers.errors import MalformedWebhook
-from providers.vapi import lean, messages
+from providers.vapi import events as messages
+from providers.vapi import lean
 from providers.vapi.fields import read_object
-from providers.vapi.readings import call_facts
+from providers.vapi.mapping import call_facts
 from tests.providers.support import SAMPLES
-from tests.providers.vapi.messages_by_hand import ACCOUNT, call, report, status_update, written
+from tests.providers.vapi.support import ACCOUNT, call, report, status_update, written
 
 PARTIES = {
     "phoneNumber": {"id": "number-2", "number": "+15005550001", "twilioAccountSid": ACCOUNT},

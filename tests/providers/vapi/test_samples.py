@@ -9,7 +9,7 @@ import pytest
 from base.enums import CallDirection, CallStatus
 from base.facts import CallAsk, CallFacts, CallReport, OtherReport, PredialAsk
 from providers.errors import MalformedWebhook
-from providers.vapi import messages
+from providers.vapi import events as messages
 from tests.providers.support import SAMPLES, sample
 
 NAMES = sorted(path.name for path in (SAMPLES / "vapi").glob("*.json"))

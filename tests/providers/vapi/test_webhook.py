@@ -9,7 +9,7 @@ import pytest
 from base.settings import Settings
 from providers.errors import ForgedWebhook
 from providers.vapi.webhook import TOLERANCE_SECONDS, VapiWebhookVerifier
-from tests.running_sandbox import House
+from tests.support.sandbox import House
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 BODY = b'{"message":{"type":"hang"}}'

@@ -1,7 +1,0 @@
-"""The demonstration: the whole way once, over HTTP, with every effect checked where it shows."""
-
-from __future__ import annotations
-
-from cli.demo.play import run_demo
-
-__all__ = ["run_demo"]

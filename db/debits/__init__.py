@@ -1,0 +1,1 @@
+"""Single debits of many threads, combined into few commits."""

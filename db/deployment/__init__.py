@@ -1,0 +1,1 @@
+"""What a deployed database must have, and how it is checked."""

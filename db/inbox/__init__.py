@@ -1,0 +1,1 @@
+"""The inbox: verified webhooks, stored once, and deliveries that were refused."""

@@ -1,0 +1,223 @@
+"""The inbox's door: concurrent requests share one statement and one commit.
+
+A caller is answered only after the commit; where its outcome is unknown, nobody is told yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+import psycopg
+
+from base.enums import Queue
+from base.ids import new_ids
+from base.log import get_logger
+from db.address import driver_url
+from db.connection import text_array
+from db.jobs.staging import Staged
+
+log = get_logger(__name__)
+
+#: Events stored by one statement at most.
+_BATCH_MAX = 64
+#: Events that may wait in one process; more are answered as unavailable, and the sender repeats.
+_WAITING_MAX = 2_000
+#: Seconds the one statement may take before the connection is given up.
+_STATEMENT_SECONDS = 6
+#: What one event alone can be guilty of: text that cannot be stored, or a bound of the table's.
+_BAD_ROW = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
+
+
+class Verdict(StrEnum):
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    DIFFERS = "differs"
+
+
+class InboxUnavailable(Exception):
+    """The event is not known to be stored; the sender has to send it again."""
+
+
+class Received(NamedTuple):
+    """A verified webhook on its way into the inbox."""
+
+    source: str
+    external_id: str
+    transmission_id: str | None
+    event_type: str
+    body: bytes
+    correlation_id: str
+    queue: Queue
+
+
+#: An event, and where its sender waits for the verdict.
+_Waiting = tuple[Received, asyncio.Future[Verdict]]
+
+_RECEIVE = (
+    "SELECT inbox_receive(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[],"
+    " %s::text[], %s::text[], %s::text[])"
+)
+
+
+class InboxBatcher:
+    """Stores verified events; one task and one connection a process.
+
+    `after_commit` is told the jobs that were staged for new events.
+    """
+
+    def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
+        self._url = driver_url(database_url)
+        self._after_commit = after_commit
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._connection: psycopg.AsyncConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """This function will start the task; the connection is made when first needed."""
+        self._task = asyncio.create_task(self._run(), name="inbox")
+
+    async def stop(self) -> None:
+        """This function will end the task and close the connection.
+
+        What is not known to be stored by then is answered as unavailable, and nobody waits on.
+        """
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._task = None
+        _refuse(self._waiting, InboxUnavailable("stopping"))
+        self._waiting.clear()
+        await self._disconnect()
+
+    async def receive(self, event: Received) -> Verdict:
+        """This function will store the event, stage its job, and give the verdict after the commit.
+
+        Replay: the same external id with the same body is DUPLICATE and stages nothing; with
+        another body, or under another event's transmission id, DIFFERS.
+        Raises: InboxUnavailable when it is not known to be stored.
+        """
+        if self._task is None:
+            raise InboxUnavailable("not started, or stopped")
+        if len(self._waiting) >= _WAITING_MAX:
+            raise InboxUnavailable("too many events waiting")
+        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((event, answer))
+        self._arrived.set()
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            waiting = self._waiting
+            batch = [waiting.popleft() for _ in range(min(len(waiting), _BATCH_MAX))]
+            try:
+                await self._store(batch)
+            except BaseException as error:
+                _refuse(batch, error)
+                if not isinstance(error, Exception):
+                    raise
+                log.error("inbox batch failed", size=len(batch), error=type(error).__name__)
+
+    async def _store(self, batch: list[_Waiting]) -> None:
+        events = [event for event, _ in batch]
+        try:
+            verdicts = await self._insert(events)
+        except _BAD_ROW:
+            # One bad row must not take the others with it: each is told its own outcome.
+            if len(batch) == 1:
+                raise
+            for one in batch:
+                try:
+                    await self._store([one])
+                except _BAD_ROW as error:
+                    _refuse([one], error)
+            return
+        for (_, answer), verdict in zip(batch, verdicts, strict=True):
+            if not answer.done():
+                answer.set_result(verdict)
+
+    async def _insert(self, events: list[Received]) -> list[Verdict]:
+        ids = new_ids("evt", len(events))
+        jobs = new_ids("job", len(events))
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(_STATEMENT_SECONDS):
+                cursor = await connection.execute(
+                    _RECEIVE,
+                    (
+                        text_array(ids),
+                        text_array(event.source for event in events),
+                        text_array(event.external_id for event in events),
+                        text_array(event.transmission_id for event in events),
+                        text_array(event.event_type for event in events),
+                        _bytea_array(event.body for event in events),
+                        text_array(event.correlation_id for event in events),
+                        text_array(jobs),
+                        text_array(event.queue for event in events),
+                    ),
+                )
+                row = await cursor.fetchone()
+        except _BAD_ROW:
+            raise
+        except BaseException:
+            # Lost in mid-commit perhaps: unknown for all, and the connection is of no more use. Nor
+            # is one to a server that only reads, since another one was put in its place.
+            await self._disconnect()
+            raise
+        verdicts = [Verdict(word) for word in (row or ([],))[0]]
+        self._after_commit(
+            [
+                Staged(job_id, "process_event", str(event.queue))
+                for job_id, event, verdict in zip(jobs, events, verdicts, strict=True)
+                if verdict is Verdict.NEW
+            ]
+        )
+        _tell(events, verdicts)
+        return verdicts
+
+    async def _connected(self) -> psycopg.AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await psycopg.AsyncConnection.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=2,
+                prepare_threshold=None,
+                application_name="holdfast inbox",
+            )
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                await connection.close()
+
+
+def _tell(events: list[Received], verdicts: list[Verdict]) -> None:
+    """One line a batch: a line for each would cost as much as proving it does."""
+    log.info(
+        "webhooks received",
+        events=[
+            f"{one.correlation_id} {one.source} {one.event_type} {one.external_id} {verdict}"
+            for one, verdict in zip(events, verdicts, strict=True)
+        ],
+    )
+
+
+def _bytea_array(bodies: Iterable[bytes]) -> str:
+    return '{"\\\\x' + '","\\\\x'.join([body.hex() for body in bodies]) + '"}'
+
+
+def _refuse(batch: Iterable[_Waiting], error: BaseException) -> None:
+    for _, answer in batch:
+        if not answer.done():
+            answer.set_exception(InboxUnavailable(type(error).__name__))

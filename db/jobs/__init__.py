@@ -1,0 +1,1 @@
+"""Jobs in PostgreSQL: staged, claimed, finished, searched, redriven and dropped."""

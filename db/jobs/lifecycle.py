@@ -1,0 +1,306 @@
+"""The life of a staged job's row: claimed, then finished, refused, postponed, failed or buried.
+db/jobs/staging.py stages it. db/jobs/operator.py holds what operators do to it.
+
+Machinery time only: every instant here is SQL's clock_timestamp(). The claimed job is the first
+lock of its transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from base.enums import Queue
+from db.waits import AGAIN_SECONDS_MAX, DUE, UNLEASED
+
+#: A job notified more often than this without an outcome may be killing its workers. Safety jobs
+#: are notified sooner, so that as many notifications say less of them.
+RINGS_BEFORE_COMMITTED_CLAIM = 2
+_RINGS_OF_SAFETY = 4
+#: Longest error text and traceback kept of one attempt, in characters.
+_ERROR_LENGTH_MAX = 2_000
+_TRACEBACK_LENGTH_MAX = 20_000
+
+#: What is noted on a job that is over because another waits for the same object.
+_SUPERSEDED = "another job refreshes the same object"
+#: Sets both instants of a wait that begins now.
+_WAIT = (
+    "due_at = clock_timestamp() + make_interval(secs => :delay),"
+    " ring_at = clock_timestamp() + make_interval(secs => :delay)"
+)
+
+# These two are the driver's own, since every job passes here: SQLAlchemy's text would be half of
+# their cost. Changes that wait in the session are not flushed by them.
+_CLAIM = (
+    "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings, object_key,"  # noqa: S608
+    " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
+    f" WHERE id = %(id)s AND done_at IS NULL AND dead_at IS NULL AND {DUE} AND {UNLEASED}"
+    " FOR NO KEY UPDATE SKIP LOCKED"
+)
+#: The row and its attempt's in one statement, since this is what nearly every job comes to.
+_FINISH = (
+    "WITH ended AS (UPDATE jobs SET done_at = clock_timestamp(), outcome = %(outcome)s,"
+    " ring_at = NULL, last_error = %(error)s, attempt = %(attempt)s, worker = %(worker)s,"
+    " lease_until = NULL WHERE id = %(id)s AND attempt = %(expected)s AND done_at IS NULL"
+    " AND dead_at IS NULL RETURNING id, attempt, done_at)"
+    " INSERT INTO job_attempts (job_id, attempt, worker, started_at, ended_at, outcome, error)"
+    " SELECT id, attempt, %(worker)s, %(started_at)s, done_at, %(outcome)s, %(error)s FROM ended"
+    " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
+    " outcome = excluded.outcome, error = excluded.error RETURNING job_id"
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job in this worker's hands. `committed` says that the claim is visible to others."""
+
+    job_id: str
+    name: str
+    kwargs: dict[str, Any]
+    queue: str
+    correlation_id: str
+    attempt: int
+    failures: int
+    rings: int
+    committed: bool
+    started_at: datetime
+    #: The object that it refreshes; one job at most waits for each.
+    object_key: str | None = None
+
+    @property
+    def may_kill_workers(self) -> bool:
+        """Whether it was notified so often without an outcome that its attempts must count."""
+        is_safety = self.queue == Queue.SAFETY
+        return self.rings > (_RINGS_OF_SAFETY if is_safety else RINGS_BEFORE_COMMITTED_CLAIM)
+
+    @property
+    def expected_attempt(self) -> int:
+        """The attempt that the row shows while this claim is the newest."""
+        return self.attempt if self.committed else self.attempt - 1
+
+
+def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
+    """This function will take the job if it is free: None if done, dead, locked or leased.
+
+    With `lease_seconds` the claim is meant to be committed before the work: the attempt is counted
+    and the bell set to the lease's end. A row whose last lease ran out without an end counts as
+    one more failure, since its worker died. With 0 the row only stays locked until the caller's
+    transaction ends.
+    """
+    row = session.connection().exec_driver_sql(_CLAIM, {"id": job_id}).one_or_none()
+    if row is None:
+        return None
+    failures = row.failures + int(row.abandoned)
+    committed = lease_seconds > 0
+    claimed = Claim(
+        job_id=job_id,
+        name=row.name,
+        kwargs=row.kwargs,
+        queue=row.queue,
+        correlation_id=row.correlation_id,
+        attempt=row.attempt + 1,
+        failures=failures,
+        rings=row.rings,
+        committed=committed,
+        started_at=row.now,
+        object_key=row.object_key,
+    )
+    if committed:
+        session.execute(
+            text(
+                "UPDATE jobs SET attempt = :attempt, failures = :failures, worker = :worker,"
+                " rings = 0, lease_until = lease.ends_at, ring_at = lease.ends_at"
+                # One reading of the clock: a bell before the lease's end would ring for nothing.
+                " FROM (SELECT clock_timestamp() + make_interval(secs => :lease) AS ends_at) lease"
+                " WHERE id = :id"
+            ),
+            {
+                "id": job_id,
+                "attempt": claimed.attempt,
+                "failures": failures,
+                "worker": worker,
+                "lease": float(lease_seconds),
+            },
+        )
+        _write_attempt(session, claimed, worker)
+    return claimed
+
+
+def lock_claimed(session: Session, claimed: Claim) -> bool:
+    """This function will lock the claimed row if it is still this claim's; False if not.
+
+    The first lock of a transaction that records a provider's answer: where it is False, what the
+    provider said is still stored and the job is left to whoever has it now.
+    """
+    found = session.execute(
+        text(
+            "SELECT 1 FROM jobs WHERE id = :id AND attempt = :attempt AND done_at IS NULL"
+            " AND dead_at IS NULL FOR NO KEY UPDATE"
+        ),
+        {"id": claimed.job_id, "attempt": claimed.expected_attempt},
+    )
+    return found.one_or_none() is not None
+
+
+def finish(
+    session: Session,
+    claimed: Claim,
+    *,
+    worker: str,
+    outcome: str = "done",
+    error: str | None = None,
+) -> bool:
+    """This function will mark the job done (or refused); False if another claim has it now."""
+    ended = session.connection().exec_driver_sql(
+        _FINISH,
+        {
+            "id": claimed.job_id,
+            "attempt": claimed.attempt,
+            "expected": claimed.expected_attempt,
+            "worker": worker,
+            "started_at": claimed.started_at,
+            "outcome": outcome,
+            "error": _short(error),
+        },
+    )
+    return ended.one_or_none() is not None
+
+
+def postpone(
+    session: Session, claimed: Claim, *, worker: str, delay_seconds: float, detail: str
+) -> bool:
+    """Have the job notified later, in half an hour at most, without using up an attempt.
+
+    If another job waits for the same object, this one is over, and the other comes no later.
+    """
+    if _is_superseded(session, claimed, delay_seconds):
+        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {detail}")
+    changed = _update(
+        session,
+        claimed,
+        worker,
+        f"{_WAIT}, failures = :failures, postponements = postponements + 1, rings = 0",
+        {
+            "failures": claimed.failures,
+            "delay": min(float(delay_seconds), AGAIN_SECONDS_MAX),
+        },
+    )
+    if changed:
+        _write_attempt(session, claimed, worker, outcome="postponed", error=detail)
+    return changed
+
+
+def fail(
+    session: Session,
+    claimed: Claim,
+    *,
+    worker: str,
+    error: str,
+    traceback: str | None,
+    retry_seconds: float | None,
+) -> bool:
+    """Record a failed attempt: retried after `retry_seconds`, dead if None.
+
+    If another job waits for the same object, this one is over, and the other comes no later.
+    """
+    if retry_seconds is not None and _is_superseded(session, claimed, retry_seconds):
+        return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {error}")
+    ring = "ring_at = NULL, dead_at = clock_timestamp()" if retry_seconds is None else _WAIT
+    changed = _update(
+        session,
+        claimed,
+        worker,
+        f"failures = :failures, rings = 0, last_error = :error, {ring}",
+        {
+            "failures": claimed.failures + 1,
+            "error": _short(error),
+            "delay": None if retry_seconds is None else min(retry_seconds, AGAIN_SECONDS_MAX),
+        },
+    )
+    if changed:
+        _write_attempt(session, claimed, worker, outcome="failed", error=error, traceback=traceback)
+    return changed
+
+
+def _is_superseded(session: Session, claimed: Claim, delay_seconds: float) -> bool:
+    """Bring another job that waits for the same object forward, if there is one."""
+    if claimed.object_key is None:
+        return False
+    brought = session.execute(
+        text(
+            "UPDATE jobs SET"
+            " due_at = least(due_at, clock_timestamp() + make_interval(secs => :delay)),"
+            " ring_at = least(ring_at, clock_timestamp() + make_interval(secs => :delay))"
+            " WHERE object_key = :key AND ring_at IS NOT NULL AND lease_until IS NULL"
+            " AND id <> :id RETURNING id"
+        ),
+        {"key": claimed.object_key, "delay": float(delay_seconds), "id": claimed.job_id},
+    )
+    return brought.one_or_none() is not None
+
+
+def _update(
+    session: Session, claimed: Claim, worker: str, assignments: str, values: dict[str, Any]
+) -> bool:
+    return (
+        session.execute(
+            text(
+                f"UPDATE jobs SET {assignments}, attempt = :attempt, worker = :worker,"  # noqa: S608
+                " lease_until = NULL WHERE id = :id AND attempt = :expected"
+                " AND done_at IS NULL AND dead_at IS NULL RETURNING id"
+            ),
+            {
+                "id": claimed.job_id,
+                "attempt": claimed.attempt,
+                "expected": claimed.expected_attempt,
+                "worker": worker,
+                **values,
+            },
+        ).one_or_none()
+        is not None
+    )
+
+
+def _write_attempt(
+    session: Session,
+    claimed: Claim,
+    worker: str,
+    *,
+    outcome: str | None = None,
+    error: str | None = None,
+    traceback: str | None = None,
+) -> None:
+    session.execute(
+        text(
+            "INSERT INTO job_attempts (job_id, attempt, worker, started_at, ended_at, outcome,"
+            " error, traceback) VALUES (:id, :attempt, :worker, :started_at,"
+            " CASE WHEN CAST(:outcome AS text) IS NULL THEN NULL ELSE clock_timestamp() END,"
+            " :outcome, :error, :traceback)"
+            " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
+            " outcome = excluded.outcome, error = excluded.error, traceback = excluded.traceback"
+        ),
+        {
+            "id": claimed.job_id,
+            "attempt": claimed.attempt,
+            "worker": worker,
+            "started_at": claimed.started_at,
+            "outcome": outcome,
+            "error": _short(error),
+            "traceback": _storable(traceback[-_TRACEBACK_LENGTH_MAX:] if traceback else None),
+        },
+    )
+
+
+def _short(error: str | None) -> str | None:
+    return _storable(error[:_ERROR_LENGTH_MAX] if error else None)
+
+
+def _storable(text_of_others: str | None) -> str | None:
+    # PostgreSQL's text holds neither NUL nor half a surrogate pair, which a provider's might.
+    if text_of_others is None:
+        return None
+    return text_of_others.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,1 @@
+"""Redis: the client, job notifications, circuit breakers and rate limits."""

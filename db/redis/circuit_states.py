@@ -1,0 +1,117 @@
+"""What an operator sees of the circuits, and closing one by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+
+from base.channels import CALLED, Route
+from base.enums import CallClass, Provider
+from base.log import get_logger
+from db.redis.circuits import HELD, circuit_key, member_of, outcomes_key
+
+log = get_logger(__name__)
+
+#: Seconds for which it is told who closed a circuit by hand.
+_NOTE_SECONDS = 86_400
+
+
+@dataclass(frozen=True)
+class CircuitState:
+    """One circuit as it is now. Instants are of Redis's clock."""
+
+    provider: Provider
+    call_class: CallClass
+    #: "closed", "open", or "half-open" when the next call is a trial.
+    state: str
+    #: Within the window; 0 while it is open.
+    failures: int
+    open_until: datetime | None
+    #: How often it opened without closing in between.
+    openings: int
+    #: Accounts, each with the end of it.
+    held_back: dict[str, datetime]
+    closed_by_hand: str | None
+
+
+def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState]:
+    """This function will read how every circuit stands. Raises: redis.RedisError."""
+    routes = [Route(provider, "", of) for provider in CALLED for of in CallClass]
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.zrange(HELD, 0, -1, withscores=True)
+        for route in routes:
+            pipe.hgetall(circuit_key(route))
+            pipe.lrange(outcomes_key(route), 0, -1)
+            pipe.get(_note_key(route))
+        (seconds, micros), held, *found = pipe.execute()
+    now = seconds + micros / 1_000_000
+    oldest = (now - window_seconds) * 1000
+    states = []
+    for route, circuit, outcomes, note in zip(
+        routes, found[::3], found[1::3], found[2::3], strict=True
+    ):
+        open_until = float(circuit[b"open_until"]) / 1000 if circuit else None
+        states.append(
+            CircuitState(
+                provider=route.provider,
+                call_class=route.call_class,
+                state=_word(open_until, now),
+                failures=sum(_failed_since(one, oldest) for one in outcomes),
+                open_until=None if open_until is None else _instant(open_until),
+                openings=int(circuit.get(b"openings", 0)),
+                held_back=_held_back(held, member_of(route), now),
+                closed_by_hand=note.decode() if note else None,
+            )
+        )
+    return states
+
+
+def close_circuit(
+    client: redis.Redis, provider: Provider, call_class: CallClass, *, by: str, why: str
+) -> bool:
+    """This function will close a circuit and hold nobody back; False if all went out already.
+
+    It is logged, and told for a day with the circuit's state. Raises: redis.RedisError.
+    """
+    route = Route(provider, "", call_class)
+    held = _held_back(client.zrange(HELD, 0, -1, withscores=True), member_of(route), 0)
+    with client.pipeline(transaction=True) as pipe:
+        pipe.delete(circuit_key(route))
+        pipe.delete(outcomes_key(route))
+        for account in held:
+            pipe.zrem(HELD, member_of(Route(provider, account, call_class)))
+        pipe.set(_note_key(route), f"{by}: {why}", ex=_NOTE_SECONDS)
+        was_open = bool(pipe.execute()[0])
+    log.warning("circuit closed by hand", provider=provider, call_class=call_class, by=by, why=why)
+    return was_open or bool(held)
+
+
+def _held_back(held: Any, prefix: str, now: float) -> dict[str, datetime]:
+    return {
+        name.decode().removeprefix(prefix): _instant(until / 1000)
+        for name, until in held
+        if name.decode().startswith(prefix) and until > now * 1000
+    }
+
+
+def _failed_since(outcome: bytes, oldest_ms: float) -> bool:
+    at, _, failed = outcome.partition(b":")
+    return failed == b"1" and float(at) > oldest_ms
+
+
+def _word(open_until: float | None, now: float) -> str:
+    if open_until is None:
+        return "closed"
+    return "open" if open_until > now else "half-open"
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _note_key(route: Route) -> str:
+    return f"{circuit_key(route)}:closed"

@@ -1,0 +1,197 @@
+"""Alerts: conditions that a person must know about, from raised to cleared.
+
+At most one alert per kind, organization and subject is active: a lasting cause raises one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from base.outcomes import Refused
+from db.models import Alert
+from domain.operator_notes import note_act
+
+#: Alerts that one list holds at most.
+LIST_MAX = 500
+#: The highest number that an alert can have.
+_NUMBER_MAX = 2**63 - 1
+
+
+class AlertKind(StrEnum):
+    """What an alert is about; its subject says which."""
+
+    #: Available fell below a threshold (the subject, in micros). Raised and cleared by the ledger.
+    LOW_BALANCE = "low_balance"
+    #: The provider (the subject) declined an automatic top-up.
+    TOP_UP_DECLINED = "top_up_declined"
+    #: Automatic top-up through the provider (the subject) has reached its cap of a day.
+    TOP_UP_CAPPED = "top_up_capped"
+    #: A known transmission (the subject), or a known event id, arrived with another body.
+    EVENT_DIFFERS = "event_differs"
+    #: A message of a proved provider (the subject) was refused because it is too large.
+    EVENT_TOO_LARGE = "event_too_large"
+    #: The provider's answer about a payment or a refund (the subject) cannot be settled here.
+    PAYMENT_UNSETTLED = "payment_unsettled"
+    #: The provider's answer about a dispute (the subject) cannot be settled here.
+    DISPUTE_UNSETTLED = "dispute_unsettled"
+    #: A call (the subject) goes on although its provider was told to end it, or cannot be told.
+    #: Cleared when the call is over, by its provider's word or by its settlement.
+    CALL_NOT_ENDED = "call_not_ended"
+    #: A call (the subject) went on past its maximum duration, which its platform should end it at.
+    CALL_PAST_MAXIMUM = "call_past_maximum"
+    #: A call (the subject) cost more than could be charged; the rest is outstanding.
+    CALL_SHORTFALL = "call_shortfall"
+    #: The cost of a call (the subject) cannot be settled without a person; its hold stays.
+    CALL_UNSETTLED = "call_unsettled"
+    #: A verified message reports a call (the subject) that has no organization, or no rate.
+    CALL_UNKNOWN = "call_unknown"
+    #: The provider gives no usable answer about a call (the subject) that must be refreshed.
+    HOLD_UNANSWERED = "hold_unanswered"
+    #: A call (the subject) was free in whole or in part, because the platform's own fault ended it.
+    CALL_WAIVED = "call_waived"
+    #: The provider gives a call (the subject) a status that we do not know; its hold stays.
+    CALL_STATUS_UNKNOWN = "call_status_unknown"
+    #: A settled call (the subject) would cost something else by a later report or answer.
+    CALL_DIFFERS = "call_differs"
+    #: A job (the subject) about money or safety died or was refused. Cleared when the job is
+    #: redriven or discarded, or when a provider's job for the same work is done.
+    JOB_DEAD = "job_dead"
+    #: A verified event (the subject) cannot be parsed; nothing has been done about it.
+    EVENT_UNREADABLE = "event_unreadable"
+    #: What the provider says of a subscription (the subject) cannot be settled here, for example
+    #: because it names no organization of ours. Cleared when a later answer can be settled.
+    SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
+    #: A number or an assistant (the subject) connected a call without asking us.
+    DOOR_UNASKED = "door_unasked"
+    #: Safety jobs are due and no worker has claimed them. The subject is the queue.
+    SAFETY_OVERDUE = "safety_overdue"
+    #: A queue (the subject) has due jobs and no live worker.
+    QUEUE_UNSERVED = "queue_unserved"
+    #: The database's clock stepped; the subject is the instant that it showed before. Cleared
+    #: a day later.
+    CLOCK_STEPPED = "clock_stepped"
+    #: No relay is live.
+    RELAY_SILENT = "relay_silent"
+    #: Redis takes no work, as a live process says.
+    REDIS_AWAY = "redis_away"
+    #: A subaccount (the subject) was changed at Twilio itself, and was set back.
+    SUBACCOUNT_DRIFTED = "subaccount_drifted"
+    #: A subaccount (the subject) cannot be brought in line: missing, closed, suspended by Twilio.
+    SUBACCOUNT_UNUSABLE = "subaccount_unusable"
+    #: A call (the subject) was charged twice, under a reservation and as one that did not ask us.
+    CALL_CHARGED_TWICE = "call_charged_twice"
+    #: A charged reservation (the subject) may be one of several calls: one of them waits for it,
+    #: and the others were charged. Cleared when the reservation is paired.
+    CALL_AMBIGUOUS = "call_ambiguous"
+    #: An organization reserved a call (the provider's id is the subject) that is another's, by its
+    #: number or its assistant.
+    CALL_FOREIGN = "call_foreign"
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class AlertNotFound(Refused):
+    """There is no alert of this number."""
+
+    def __init__(self, alert_id: int) -> None:
+        super().__init__("ALERT_NOT_FOUND", str(alert_id))
+
+
+def raise_alert(
+    session: Session,
+    kind: AlertKind,
+    organization_id: str | None,
+    subject: str,
+    *,
+    severity: Severity,
+    details: dict[str, Any],
+    now: datetime,
+) -> bool:
+    """Raise an alert; False if it is already active, which changes nothing.
+
+    Bounds: `subject` is 1 to 200 characters.
+    """
+    raised = session.execute(
+        insert(Alert)
+        .values(
+            kind=str(kind),
+            organization_id=organization_id,
+            subject=subject,
+            severity=str(severity),
+            details=details,
+            raised_at=now,
+        )
+        .on_conflict_do_nothing()
+        .returning(Alert.id)
+    )
+    return raised.scalar_one_or_none() is not None
+
+
+def clear_alerts(
+    session: Session,
+    kind: AlertKind,
+    organization_id: str | None,
+    *subjects: str,
+    now: datetime,
+) -> int:
+    """Clear an organization's alerts of a kind; return how many were active.
+
+    Without subjects, all of the kind.
+    """
+    # None matches None: alerts about the whole system have no organization.
+    whose = Alert.organization_id.is_not_distinct_from(organization_id)
+    statement = update(Alert).where(Alert.kind == str(kind), whose, Alert.cleared_at.is_(None))
+    if subjects:
+        statement = statement.where(Alert.subject.in_(subjects))
+    cleared = session.scalars(
+        statement.values(cleared_at=now)
+        .returning(Alert.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(cleared.all())
+
+
+def clear_by_hand(session: Session, alert_id: int, *, by: str, why: str, now: datetime) -> Alert:
+    """Clear an alert that a person has dealt with.
+
+    It is raised again if its cause recurs. Replay: a cleared alert is left as it is.
+    Raises: WhoAndWhy, InvalidNote, AlertNotFound.
+    """
+    note_act(session, "alert.clear", str(alert_id), by=by, why=why, now=now)
+    if alert_id > _NUMBER_MAX:
+        raise AlertNotFound(alert_id)
+    alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)
+    if alert is None:
+        raise AlertNotFound(alert_id)
+    alert.cleared_at = alert.cleared_at or now
+    session.flush()
+    return alert
+
+
+def list_alerts(
+    session: Session,
+    *,
+    organization_id: str | None = None,
+    kind: str | None = None,
+    cleared: bool = False,
+    limit: int = LIST_MAX,
+) -> list[Alert]:
+    """List the newest active alerts; with `cleared`, also cleared ones."""
+    statement = select(Alert).order_by(Alert.id.desc()).limit(limit)
+    if organization_id is not None:
+        statement = statement.where(Alert.organization_id == organization_id)
+    if kind is not None:
+        statement = statement.where(Alert.kind == kind)
+    if not cleared:
+        statement = statement.where(Alert.cleared_at.is_(None))
+    return list(session.scalars(statement.execution_options(populate_existing=True)))

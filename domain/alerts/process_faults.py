@@ -1,0 +1,160 @@
+"""Faults of the system itself: a stopped worker or relay, late safety work, a Redis that is away.
+
+Every relay and safety worker looks for them in turn, so that those that still run report
+those that do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.enums import Queue
+from base.log import get_logger
+from db import processes
+from db.engine import clock
+from db.models import Alert
+from db.processes import SILENT_SECONDS
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+
+log = get_logger(__name__)
+
+#: Seconds after which a due safety job that no worker has claimed is overdue.
+OVERDUE_SECONDS = 5.0
+#: The alert is cleared once the oldest such job is younger than this.
+OVERDUE_CLEARED_SECONDS = 2.5
+#: Seconds that Redis may be away before a person is alerted.
+REDIS_AWAY_SECONDS = 5.0
+
+#: What is found here; each alert of these kinds is cleared when its fault is no longer found.
+KINDS = (
+    AlertKind.SAFETY_OVERDUE,
+    AlertKind.QUEUE_UNSERVED,
+    AlertKind.RELAY_SILENT,
+    AlertKind.REDIS_AWAY,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: what it is, what it means for money, and what to do."""
+
+    kind: AlertKind
+    subject: str
+    severity: Severity
+    message: str
+    details: dict[str, Any]
+
+
+def find_faults(session: Session, *, overdue_seconds: float = OVERDUE_SECONDS) -> list[Fault]:
+    """Look for faults of the running system. Reads only."""
+    known = processes.list_processes(session)
+    live = [one for one in known if one.live]
+    found = []
+    if (overdue := processes.overdue_safety_jobs(session, overdue_seconds)) is not None:
+        found.append(_overdue(overdue))
+    served = {queue for one in live for queue in one.queues}
+    unserved = sorted({str(queue) for queue in Queue} - served)
+    if unserved:
+        found += [
+            _unserved(queue)
+            for queue in processes.queues_with_due_work(session, unserved, SILENT_SECONDS)
+        ]
+    if not any(one.kind == "relay" for one in live):
+        found.append(_no_relay([one.name for one in known if one.kind == "relay"]))
+    away = [one for one in live if one.redis_away_seconds >= REDIS_AWAY_SECONDS]
+    if away:
+        found.append(_redis_away([one.name for one in away]))
+    return found
+
+
+def check(session: Session, process_id: str) -> None:
+    """Raise an alert for each fault found and clear those of faults that are gone.
+
+    Does nothing if another process does it now or did it within the last second or two.
+    """
+    if not processes.begin_check(session, process_id):
+        return
+    now = clock(session)
+    processes.prune(session)
+    standing = {
+        (kind, subject)
+        for kind, subject in session.execute(
+            select(Alert.kind, Alert.subject).where(
+                Alert.kind.in_(KINDS), Alert.organization_id.is_(None), Alert.cleared_at.is_(None)
+            )
+        )
+    }
+    is_late = any(kind == AlertKind.SAFETY_OVERDUE for kind, _ in standing)
+    # Cleared later than it is raised, so that an alert does not come and go.
+    seconds = OVERDUE_CLEARED_SECONDS if is_late else OVERDUE_SECONDS
+    found = find_faults(session, overdue_seconds=seconds)
+    for fault in found:
+        _raise(session, fault, now)
+    for kind, subject in sorted(standing - {(fault.kind, fault.subject) for fault in found}):
+        clear_alerts(session, AlertKind(kind), None, subject, now=now)
+        log.info("system_fault_gone", kind=kind, subject=subject)
+
+
+def _raise(session: Session, fault: Fault, now: datetime) -> None:
+    details = {"message": fault.message, **fault.details}
+    if raise_alert(
+        session,
+        fault.kind,
+        None,
+        fault.subject,
+        severity=fault.severity,
+        details=details,
+        now=now,
+    ):
+        log.error("system_fault", kind=fault.kind, subject=fault.subject, **details)
+
+
+def _overdue(overdue: processes.Overdue) -> Fault:
+    return Fault(
+        AlertKind.SAFETY_OVERDUE,
+        str(Queue.SAFETY),
+        Severity.CRITICAL,
+        f"{overdue.jobs} safety jobs are due and no worker has claimed them, the oldest for"
+        f" {overdue.seconds:.0f} s. Organizations that must stop may still spend."
+        " See `holdfast worker list`, and restart or add safety workers.",
+        {"jobs": overdue.jobs, "due_since": overdue.since.isoformat()},
+    )
+
+
+def _unserved(queue: str) -> Fault:
+    is_urgent = queue in (Queue.SAFETY, Queue.BILLING)
+    return Fault(
+        AlertKind.QUEUE_UNSERVED,
+        queue,
+        Severity.CRITICAL if is_urgent else Severity.WARNING,
+        f"The queue {queue} has due jobs and no live worker. Nothing is lost, and nothing of it"
+        f" is done until `holdfast worker --queue {queue}` runs.",
+        {},
+    )
+
+
+def _no_relay(silent: list[str]) -> Fault:
+    return Fault(
+        AlertKind.RELAY_SILENT,
+        "relay",
+        Severity.CRITICAL,
+        "No relay is live. Jobs whose notification was lost, retries and periodic work such as"
+        " reconciliation wait until `holdfast relay` runs.",
+        {"silent": silent},
+    )
+
+
+def _redis_away(names: list[str]) -> Fault:
+    return Fault(
+        AlertKind.REDIS_AWAY,
+        "redis",
+        Severity.CRITICAL,
+        "Redis takes no work: it is down, stopped, full or read-only. Safety jobs are claimed from"
+        " PostgreSQL; payments and all other work wait until Redis is back.",
+        {"seen_by": names},
+    )

@@ -1,0 +1,218 @@
+"""End calls: decide once, order in rounds, and wait for the provider's report.
+
+The first round makes Vapi speak and end the call, later rounds only end it. From the third round on
+Twilio completes the leg, and from the sixth a person is alerted. The hold stays until the provider
+reports the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus, EndCause
+from db.locks import lock_call, lock_live_calls
+from db.models import Brand
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, Severity, raise_alert
+from domain.calls.rows import (
+    CallNotFound,
+    call_and_wallet,
+    end_code,
+    is_over,
+    is_permission,
+    note,
+    stage_for,
+)
+from domain.calls.settings import terms_of
+from domain.jobs.types import END_CALL, WARN_CALL
+from domain.operator_notes import check_who_and_why, note_act
+
+#: Rounds that order the end at Vapi alone; from the next one on, Twilio completes the leg, too.
+VAPI_ROUNDS = 2
+#: From this round on, a person is alerted.
+ALERT_ROUND = 6
+#: Seconds until the next round: after speech, after an order, and after ALERT_ROUND.
+_SPEECH_SECONDS = 3.0
+_OBEY_SECONDS = 0.8
+_STUBBORN_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of ending a call: which order goes to which provider."""
+
+    number: int
+    provider_call_id: str | None
+    #: The subaccounts one of which carries the leg; one, where it is known.
+    twilio_account_sids: tuple[str, ...]
+    twilio_call_sid: str | None
+    text: str
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the call is told first why it ends."""
+        return self.number == 1
+
+    @property
+    def at_twilio_too(self) -> bool:
+        """Whether the leg is completed at Twilio, whatever Vapi says."""
+        return self.number > VAPI_ROUNDS
+
+
+def decide_ending(session: Session, call: Call, cause: EndCause, now: datetime) -> bool:
+    """Decide under its lock that a call ends; False if that was decided before.
+
+    A job ends the call from here on. A call that is over for us is left alone.
+    """
+    return decide_endings(session, [call], cause, now) == 1
+
+
+def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now: datetime) -> int:
+    """Decide under their locks that calls end; return how many were not ending before.
+
+    Uses few statements for any number of calls, since the caller holds the wallet's lock.
+    """
+    ending = [call for call in calls if call.end_decided_at is None and not is_over(call)]
+    for call in ending:
+        call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
+        note(session, call, "end_decided", now, cause.upper())
+    # A permission has no call to end yet. If it is dialled, take_over stages its ending.
+    stage_for(session, END_CALL, [call for call in ending if not is_permission(call)])
+    return len(ending)
+
+
+def end_live_calls(session: Session, organization_id: str, cause: EndCause, now: datetime) -> int:
+    """Decide that all live calls of an organization end; return how many.
+
+    The wallet is locked before. Replay: those that are ending already are not counted.
+    """
+    return decide_endings(session, lock_live_calls(session, organization_id), cause, now)
+
+
+def end_by_hand(
+    session: Session,
+    organization_id: str,
+    call_id: str,
+    *,
+    operator: str,
+    why: str,
+    now: datetime,
+) -> bool:
+    """End a call for an operator; False if it was already ending or over.
+
+    Raises: CallNotFound, WhoAndWhy, InvalidNote.
+    """
+    check_who_and_why(operator, why)
+    call, _ = call_and_wallet(session, organization_id, call_id)
+    decided = decide_ending(session, call, EndCause.OPERATOR, now)
+    if decided:
+        subject = f"{organization_id} {call_id}"
+        note_act(session, "call.end", subject, by=operator, why=why, now=now)
+    return decided
+
+
+def begin_round(
+    session: Session, organization_id: str, call_id: str, now: datetime
+) -> Round | None:
+    """Begin the next round of ending a call; None once the call is over.
+
+    Raises: CallNotFound.
+    """
+    call = lock_call(session, organization_id, call_id)
+    if call is None:
+        raise CallNotFound(call_id)
+    if is_over(call):
+        return None
+    call.end_rounds += 1
+    if call.end_rounds >= ALERT_ROUND:
+        why = f"it goes on after {call.end_rounds - 1} rounds of ending it"
+        tell_not_ended(session, call, why, now)
+    return Round(
+        call.end_rounds,
+        call.provider_call_id,
+        _carriers(session, call),
+        call.twilio_call_sid,
+        terms_of(session, organization_id).ending_text,
+    )
+
+
+def end_round(
+    session: Session,
+    organization_id: str,
+    call_id: str,
+    done: Round,
+    *,
+    told: list[str],
+    now: datetime,
+) -> float | None:
+    """Record which orders a round placed; return the seconds until the next round.
+
+    `told` names the accepted orders: "say", "end", "twilio". None of them proves the end. Returns
+    None if the call is over meanwhile. Raises: CallNotFound.
+    """
+    call = lock_call(session, organization_id, call_id)
+    if call is None:
+        raise CallNotFound(call_id)
+    if told:
+        call.end_told_at = call.end_told_at or now
+    elif done.at_twilio_too and not is_over(call):
+        # Neither Vapi nor Twilio accepted the order.
+        tell_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
+    note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
+    if is_over(call):
+        return None
+    if done.number >= ALERT_ROUND:
+        return _STUBBORN_SECONDS
+    return _SPEECH_SECONDS if "say" in told else _OBEY_SECONDS
+
+
+def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> None:
+    """Stage one warning for each call that its credit is nearly used up."""
+    for call in calls:
+        call.warned_at = now
+        note(session, call, "warned", now)
+    stage_for(session, WARN_CALL, calls)
+
+
+def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[str, str] | None:
+    """Return the provider's id and the text of a warning; None if it is too late.
+
+    It is too late once the call is over or ending.
+    """
+    call = session.get(Call, (organization_id, call_id), populate_existing=True)
+    if call is None or call.provider_call_id is None or call.status == CallStatus.ENDED:
+        return None
+    if call.end_decided_at is not None or call.settled_at is not None:
+        return None
+    return call.provider_call_id, terms_of(session, organization_id).warning_text
+
+
+def _carriers(session: Session, call: Call) -> tuple[str, ...]:
+    if call.twilio_account_sid is not None:
+        return (call.twilio_account_sid,)
+    sids = session.scalars(
+        select(Brand.twilio_subaccount_sid)
+        .where(
+            Brand.organization_id == call.organization_id, Brand.twilio_subaccount_sid.is_not(None)
+        )
+        .order_by(Brand.id)
+    )
+    return tuple(sid for sid in sids if sid is not None)
+
+
+def tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
+    """Alert a person that a call goes on although it should end."""
+    raise_alert(
+        session,
+        AlertKind.CALL_NOT_ENDED,
+        call.organization_id,
+        call.id,
+        severity=Severity.CRITICAL,
+        details={"why": why, "cause": end_code(call), "provider_call": call.provider_call_id},
+        now=now,
+    )

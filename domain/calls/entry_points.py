@@ -1,0 +1,168 @@
+"""Entry points: find a call's organization by its assistant, number or campaign.
+
+Only what a verified message names counts, never a header that the caller sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import Session
+
+from base.outcomes import Refused
+from db.models import Brand, Wallet
+from db.models.calls import CallDoor
+from domain.operator_notes import note_act
+from domain.wallet.ledger import WalletNotFound
+
+_ID_LENGTH_MAX = 64
+
+
+class DoorKind(StrEnum):
+    """Kinds of entry points; a phone number is Vapi's id of it, or the number itself."""
+
+    ASSISTANT = "assistant"
+    PHONE_NUMBER = "phone_number"
+    CAMPAIGN = "campaign"
+
+
+class InvalidDoor(Refused):
+    """An entry point's id is invalid or taken, or its brand is another organization's."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("INVALID_DOOR", why)
+
+
+def find_door(
+    session: Session,
+    *,
+    assistant_id: str | None = None,
+    phone_numbers: Iterable[str | None] = (),
+    campaign_id: str | None = None,
+) -> CallDoor | None:
+    """Find the entry point of a call; None if it leads to no single organization.
+
+    If several are named, they must lead to one organization. A phone number of one organization and
+    an assistant of another lead to none.
+    """
+    found = _doors_named(session, assistant_id, phone_numbers, campaign_id)
+    if len({door.organization_id for door in found}) != 1:
+        return None
+    return found[0]
+
+
+def leads_elsewhere(
+    session: Session,
+    organization_id: str | None,
+    *,
+    assistant_id: str | None = None,
+    phone_numbers: Iterable[str | None] = (),
+) -> bool:
+    """Return whether any of these entry points belongs to another organization."""
+    found = _doors_named(session, assistant_id, phone_numbers, None)
+    return any(door.organization_id != organization_id for door in found)
+
+
+def add_door(
+    session: Session,
+    organization_id: str,
+    kind: DoorKind,
+    external_id: str,
+    *,
+    assistant_id: str | None = None,
+    brand_id: str | None = None,
+    by: str,
+    why: str,
+    now: datetime,
+) -> None:
+    """Assign an entry point to an organization.
+
+    `assistant_id` answers its inbound calls; `brand_id` carries them at Twilio. Replay:
+    the same door is given its new assistant and brand. Raises: InvalidDoor, WalletNotFound,
+    WhoAndWhy, InvalidNote.
+    """
+    if session.get(Wallet, organization_id) is None:
+        raise WalletNotFound(organization_id)
+    if not 0 < len(external_id) <= _ID_LENGTH_MAX or "\0" in external_id:
+        raise InvalidDoor(f"an entry point's id must have 1 to {_ID_LENGTH_MAX} characters")
+    if assistant_id is not None and not 0 < len(assistant_id) <= _ID_LENGTH_MAX:
+        raise InvalidDoor(f"an assistant's id must have 1 to {_ID_LENGTH_MAX} characters")
+    if brand_id is not None:
+        brand = session.get(Brand, brand_id)
+        if brand is None or brand.organization_id != organization_id:
+            raise InvalidDoor(f"the brand {brand_id} does not belong to the organization")
+    door = session.get(CallDoor, (str(kind), external_id), populate_existing=True)
+    if door is None:
+        door = CallDoor(
+            kind=str(kind),
+            external_id=external_id,
+            organization_id=organization_id,
+            created_at=now,
+        )
+        session.add(door)
+    elif door.organization_id != organization_id:
+        raise InvalidDoor(f"{external_id} belongs to another organization")
+    door.assistant_id, door.brand_id = assistant_id, brand_id
+    session.flush()
+    note_act(session, "call_door.add", f"{kind} {external_id}", by=by, why=why, now=now)
+
+
+def remove_door(
+    session: Session, kind: DoorKind, external_id: str, *, by: str, why: str, now: datetime
+) -> bool:
+    """Remove an entry point: its calls belong to nobody then. False if there was none."""
+    removed = session.execute(
+        delete(CallDoor)
+        .where(CallDoor.kind == str(kind), CallDoor.external_id == external_id)
+        .returning(CallDoor.external_id)
+    ).one_or_none()
+    if removed is not None:
+        note_act(session, "call_door.remove", f"{kind} {external_id}", by=by, why=why, now=now)
+    return removed is not None
+
+
+def list_doors(session: Session, organization_id: str) -> list[CallDoor]:
+    """List an organization's entry points."""
+    return list(
+        session.scalars(
+            select(CallDoor)
+            .where(CallDoor.organization_id == organization_id)
+            .order_by(CallDoor.kind, CallDoor.external_id)
+        )
+    )
+
+
+def twilio_account_of(session: Session, door: CallDoor | None) -> str | None:
+    """Return the subaccount that carries an entry point's calls at Twilio, if known."""
+    if door is None or door.brand_id is None:
+        return None
+    return session.scalar(select(Brand.twilio_subaccount_sid).where(Brand.id == door.brand_id))
+
+
+def _doors_named(
+    session: Session,
+    assistant_id: str | None,
+    phone_numbers: Iterable[str | None],
+    campaign_id: str | None,
+) -> Sequence[CallDoor]:
+    named = [
+        (str(kind), external_id)
+        for kind, external_id in (
+            (DoorKind.ASSISTANT, assistant_id),
+            (DoorKind.CAMPAIGN, campaign_id),
+            *((DoorKind.PHONE_NUMBER, one) for one in phone_numbers),
+        )
+        if external_id
+    ]
+    if not named:
+        return []
+    return session.scalars(
+        select(CallDoor)
+        .where(tuple_(CallDoor.kind, CallDoor.external_id).in_(named))
+        # The number comes first: it decides the assistant that answers and the brand that carries.
+        .order_by(CallDoor.kind.desc(), CallDoor.external_id)
+        .execution_options(populate_existing=True)
+    ).all()

@@ -1,0 +1,272 @@
+"""Read calls: find one by any id, list them in pages, sum their costs by day.
+
+Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from sqlalchemy import ColumnElement, Date, and_, cast, func, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus
+from base.outcomes import Refused
+from db.models import CallHold, Wallet, WalletEntry
+from db.models.calls import Call, CallTimeline
+from domain.calls.rows import NEVER_BEGUN, CallNotFound, holds_of, merged_ids, resolve_merged
+
+#: Calls on one page, and days of one report, at most.
+PAGE_MAX = 500
+DAYS_MAX = 400
+#: Every call has a wallet. With this join, one index finds a period in each organization.
+_OF_ITS_WALLET = Wallet.organization_id == Call.organization_id
+#: The longest id of a call, in characters.
+_ID_LENGTH_MAX = 64
+#: Calls with one id that are read, and named in an error, at most.
+_SAME_ID_MAX = 5
+#: The suffixes of the operation keys of a call's entries.
+_ENTRY_KEYS = ("commit", "released", "expired")
+
+
+class CallNotUnique(Refused):
+    """Several calls have this id, so that it does not identify one."""
+
+    def __init__(self, any_id: str, calls: Sequence[Call]) -> None:
+        named = ", ".join(f"{call.id} of {call.organization_id}" for call in calls)
+        super().__init__("CALL_NOT_UNIQUE", f"{any_id} names several calls: {named}", call=any_id)
+
+
+class UnboundedList(Refused):
+    """The list would read all calls of all organizations."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "UNBOUNDED_SEARCH", "to list calls that are over, give an organization or a time"
+        )
+
+
+@dataclass(frozen=True)
+class CostsOfDay:
+    """What the calls of one day (UTC, by when they were let in) came to."""
+
+    organization_id: str
+    day: date
+    currency: str
+    calls: int
+    seconds: int
+    cost_micros: int
+    #: What the provider charges us for them, in micros of a US dollar.
+    provider_cost_micros: int
+
+
+@dataclass(frozen=True)
+class CallSeen:
+    """One call with its hold, what it moved in its wallet, and what happened to it.
+
+    Of a call that reservations were merged into, also what moved and happened under their ids.
+    """
+
+    call: Call
+    hold: CallHold | None
+    entries: list[WalletEntry]
+    timeline: list[CallTimeline]
+    merged: list[str]
+
+
+def find_call(
+    session: Session, any_id: str, organization_id: str | None = None, *, alone: bool = False
+) -> Call | None:
+    """Find the call with an id: ours, Vapi's, Twilio's, or the newest call of an appointment.
+
+    The id of a merged reservation finds the call that it became. Our ids and appointments are
+    unique within an organization only. With `alone`, for a caller that acts on the call, an
+    appointment with several calls is refused as well. Raises: CallNotUnique.
+    """
+    if not 0 < len(any_id) <= _ID_LENGTH_MAX or "\0" in any_id:
+        return None
+    of_ids = (Call.id == any_id, Call.provider_call_id == any_id, Call.twilio_call_sid == any_id)
+    found = _newest_first(session, or_(*of_ids), organization_id)
+    if found:
+        # Within one organization our own id goes before the others'.
+        found.sort(key=lambda call: call.id != any_id)
+    else:
+        found = _newest_first(session, Call.appointment_id == any_id, organization_id)
+        if alone and len({call.merged_into or call.id for call in found}) > 1:
+            raise CallNotUnique(any_id, found)
+    if len({call.organization_id for call in found}) > 1:
+        raise CallNotUnique(any_id, found)
+    return resolve_merged(session, found[0]) if found else None
+
+
+def see_call(session: Session, call: Call) -> CallSeen:
+    """Return a call with its hold, its entries and its timeline."""
+    merged = merged_ids(session, call)
+    ids = [call.id, *merged]
+    all_holds = holds_of(session, call, merged)
+    # Entries have no index by key, but their time is that of the call's or the hold's settlement.
+    settled = {at for at in (call.settled_at, *(one.settled_at for one in all_holds)) if at}
+    entries = session.scalars(
+        select(WalletEntry)
+        .where(
+            WalletEntry.organization_id == call.organization_id,
+            WalletEntry.created_at.in_(settled),
+            WalletEntry.operation_key.in_([f"call:{one}:{e}" for one in ids for e in _ENTRY_KEYS]),
+        )
+        .order_by(WalletEntry.entry_no)
+        .execution_options(populate_existing=True)
+    )
+    timeline = session.scalars(
+        select(CallTimeline)
+        .where(CallTimeline.organization_id == call.organization_id, CallTimeline.call_id.in_(ids))
+        .order_by(CallTimeline.id)
+    )
+    hold = next((one for one in all_holds if one.call_id == call.id), None)
+    return CallSeen(call, hold, list(entries), list(timeline), merged)
+
+
+def list_calls(
+    session: Session,
+    *,
+    organization_id: str | None = None,
+    live: bool = True,
+    refused_since: datetime | None = None,
+    status: CallStatus | None = None,
+    unsettled: bool = False,
+    since: datetime | None = None,
+    after: str | None = None,
+    limit: int = PAGE_MAX,
+) -> Sequence[Call]:
+    """List calls, the newest first; `after` is the cursor of a page's last call.
+
+    `live` leaves out calls that are over, except those refused since `refused_since`. Bounds:
+    PAGE_MAX calls. Raises: UnboundedList for calls that are over and settled of all organizations
+    and all times; CallNotFound if no call is at the cursor.
+    """
+    if not (live or unsettled or organization_id or since):
+        raise UnboundedList
+    statement = select(Call).where(Call.merged_into.is_(None))
+    if live:
+        # As the partial index calls_live says it.
+        is_live: ColumnElement[bool] = and_(
+            Call.status != CallStatus.ENDED, Call.settled_at.is_(None)
+        )
+        if refused_since is not None:
+            recent = and_(Call.status == CallStatus.REFUSED, Call.created_at >= refused_since)
+            is_live = or_(is_live, recent)
+        statement = statement.where(is_live)
+    if unsettled:
+        statement = statement.where(Call.settled_at.is_(None))
+    if status is CallStatus.REFUSED:
+        statement = statement.where(Call.refusal.is_not(None), Call.settled_by.in_(NEVER_BEGUN))
+    elif status is not None:
+        statement = statement.where(Call.status == status)
+    if since is not None:
+        statement = statement.where(Call.created_at >= since)
+    if organization_id is not None:
+        statement = statement.where(Call.organization_id == organization_id)
+    elif not (live or unsettled):
+        statement = statement.join(Wallet, _OF_ITS_WALLET)
+    place = tuple_(Call.created_at, Call.organization_id, Call.id)
+    if after is not None:
+        last = _at_cursor(session, after)
+        statement = statement.where(place < (last.created_at, last.organization_id, last.id))
+    return session.scalars(
+        statement.order_by(Call.created_at.desc(), Call.organization_id.desc(), Call.id.desc())
+        .limit(min(limit, PAGE_MAX))
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def cursor_of(call: Call) -> str:
+    """Return the cursor for the page after the one that ends with this call."""
+    return f"{call.organization_id}/{call.id}"
+
+
+def costs_by_day(
+    session: Session,
+    *,
+    organization_id: str | None = None,
+    first_day: date,
+    last_day: date,
+) -> list[CostsOfDay]:
+    """Add up the settled calls of each organization and day, the oldest first.
+
+    A call that was refused, or withdrawn before anybody was admitted, does not count; a merged
+    reservation counts as the call that it became. Bounds: DAYS_MAX days, including both ends.
+    """
+    day = cast(func.timezone("UTC", Call.created_at), Date)
+    statement = (
+        select(
+            Call.organization_id,
+            day,
+            Call.currency,
+            func.count(),
+            func.sum(Call.duration_ms),
+            func.sum(Call.cost_micros),
+            func.sum(Call.provider_cost_micros),
+        )
+        .where(
+            Call.created_at >= datetime.combine(first_day, time.min, UTC),
+            Call.created_at <= datetime.combine(last_day, time.max, UTC),
+            Call.merged_into.is_(None),
+            # Of settled calls only: the comparison is not true of NULL.
+            Call.settled_by.not_in(NEVER_BEGUN),
+        )
+        .group_by(Call.organization_id, day, Call.currency)
+        .order_by(day, Call.organization_id)
+    )
+    if organization_id is not None:
+        statement = statement.where(Call.organization_id == organization_id)
+    else:
+        statement = statement.join(Wallet, _OF_ITS_WALLET)
+    return [
+        CostsOfDay(
+            organization_id=row[0],
+            day=row[1],
+            currency=row[2],
+            calls=row[3],
+            seconds=int(row[4] or 0) // 1000,
+            cost_micros=int(row[5] or 0),
+            provider_cost_micros=int(row[6] or 0),
+        )
+        for row in session.execute(statement)
+    ]
+
+
+def ending_ms(call: Call) -> tuple[int | None, int | None]:
+    """Return how long after the decision the end was ordered, and reported, in ms."""
+    return _ms_after(call.end_decided_at, call.end_told_at), _ms_after(
+        call.end_decided_at, call.ended_seen_at
+    )
+
+
+def _newest_first(
+    session: Session, condition: ColumnElement[bool], organization_id: str | None
+) -> list[Call]:
+    statement = select(Call).where(condition)
+    if organization_id is not None:
+        statement = statement.where(Call.organization_id == organization_id)
+    return list(
+        session.scalars(
+            statement.order_by(Call.created_at.desc(), Call.organization_id, Call.id)
+            .limit(_SAME_ID_MAX)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def _at_cursor(session: Session, cursor: str) -> Call:
+    organization_id, _, call_id = cursor.partition("/")
+    last = session.get(Call, (organization_id, call_id), populate_existing=True)
+    if last is None:
+        raise CallNotFound(cursor)
+    return last
+
+
+def _ms_after(decided_at: datetime | None, at: datetime | None) -> int | None:
+    if decided_at is None or at is None:
+        return None
+    return round((at - decided_at) / timedelta(milliseconds=1))

@@ -1,0 +1,113 @@
+"""Answer whether a call must end now, and how many seconds it may still last.
+
+Reads only: nothing is locked and nothing changes. The tick decides independently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus, EndCause, FreezeReason
+from domain.calls.rates import Rate
+from domain.calls.rows import CallNotFound
+from domain.calls.settings import Terms
+
+#: All that is read, in one statement, because it is needed while somebody talks.
+_QUERY = """
+    SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
+        c.organization_id, c.merged_into,
+        c.status, c.refusal, c.settled_at, c.end_cause, c.metered_from, c.debt_micros,
+        c.micros_per_minute, c.increment_seconds, c.minimum_micros,
+        coalesce(h.reserved_micros, 0) AS hold_micros, t.ending_text,
+        w.balance_micros - w.held_micros AS available_micros, w.debt_limit_micros,
+        (SELECT coalesce(sum(l.debt_micros), 0) FROM calls l
+         WHERE l.organization_id = c.organization_id AND l.settled_at IS NULL
+           AND l.debt_micros > 0) AS lent_micros,
+        ARRAY(SELECT f.reason FROM wallet_freezes f
+              WHERE f.organization_id = c.organization_id AND f.lifted_at IS NULL
+                AND (f.override_until IS NULL OR f.override_until <= :now)) AS freezes
+    FROM calls c JOIN wallets w USING (organization_id)
+        LEFT JOIN call_terms t USING (organization_id)
+        LEFT JOIN call_holds h ON (h.organization_id, h.call_id) = (c.organization_id, c.id)
+            AND h.status = 'open'
+"""
+#: Two at most: an id of ours is unique within its organization alone.
+_OF_ANYBODY = " WHERE c.provider_call_id = :call OR c.id = :call ORDER BY is_providers DESC LIMIT 2"
+_OF_ORGANIZATION = (
+    " WHERE c.organization_id = :org AND (c.id = :call OR c.provider_call_id = :call)"
+    " ORDER BY c.id = :call DESC LIMIT 1"
+)
+
+
+@dataclass(frozen=True)
+class StatusAnswer:
+    """Whether the call must end, why and what to say; else how many seconds it may still last."""
+
+    end_call: bool
+    reason: str | None
+    message: str | None
+    remaining_seconds: int
+
+
+def check_status(
+    session: Session,
+    call_id: str,
+    *,
+    organization_id: str | None,
+    said_seconds: int | None,
+    now: datetime,
+) -> StatusAnswer:
+    """Return whether a call must end now, for example because its credit is used up.
+
+    That is its hold, what it may borrow within the debt limit, and what is available, at its own
+    rate, less what it has talked: by our meter, or `said_seconds` where that has not begun. The id
+    is ours or the provider's; without `organization_id` the provider's, or ours where one call
+    alone has it. Raises: CallNotFound. Source: the status check of the prepaid engine's document.
+    """
+    query = _QUERY + (_OF_ANYBODY if organization_id is None else _OF_ORGANIZATION)
+    values = {"call": call_id, "org": organization_id, "now": now}
+    found = session.execute(text(query), values).all()
+    if not found or (len(found) > 1 and not found[0].is_providers):
+        raise CallNotFound(call_id)
+    row = found[0]
+    if row.merged_into is not None:
+        values |= {"call": row.merged_into, "org": row.organization_id}
+        row = session.execute(text(_QUERY + _OF_ORGANIZATION), values).one()
+    reason = _reason(row)
+    remaining = 0 if reason else _remaining_seconds(row, said_seconds, now)
+    if reason is None and remaining <= 0:
+        reason = "INSUFFICIENT_FUNDS"
+    if reason is None:
+        return StatusAnswer(False, None, None, remaining)
+    return StatusAnswer(True, reason, row.ending_text or Terms().ending_text, 0)
+
+
+def _reason(row: Any) -> str | None:
+    if row.status == CallStatus.REFUSED:
+        return str(row.refusal)
+    if row.status == CallStatus.ENDED or row.settled_at is not None:
+        return "CALL_ENDED"
+    if row.end_cause is not None:
+        return EndCause(row.end_cause).upper()
+    # While the end of a subscription is reported but not confirmed, a call continues on its hold.
+    if set(row.freezes) - {FreezeReason.SUBSCRIPTION_INACTIVE}:
+        return "FROZEN_WALLET"
+    return None
+
+
+def _remaining_seconds(row: Any, said_seconds: int | None, now: datetime) -> int:
+    rate = Rate(row.micros_per_minute, row.increment_seconds, row.minimum_micros)
+    credit = row.hold_micros + row.debt_micros
+    if not row.freezes:
+        used = min(0, row.available_micros)
+        room = row.debt_limit_micros + used - int(row.lent_micros)
+        credit += max(0, row.available_micros) + max(0, room)
+    talked = said_seconds or 0
+    if row.metered_from is not None:
+        talked = max(0, int((now - row.metered_from).total_seconds()))
+    return max(0, rate.seconds_for(credit) - talked)

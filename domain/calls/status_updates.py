@@ -1,0 +1,237 @@
+"""Apply provider reports to calls; they come late, twice, in any order, or never.
+
+A report never moves a call back, and only the provider's own report makes it ended. The cost of a
+call is settled by domain/calls/settlement.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from base.enums import CallStatus, EndCause
+from base.facts import CALL_DURATION_MS_MAX, CallFacts, CallReport
+from db.locks import lock_call, lock_wallet
+from db.models.calls import Call
+from domain.alerts.alerts import AlertKind, clear_alerts
+from domain.calls.adoption import adopt
+from domain.calls.anomalies import clear_unanswered, tell_unknown_status
+from domain.calls.charges import has_talked
+from domain.calls.ending import decide_ending, tell_not_ended
+from domain.calls.foreign import is_foreign
+from domain.calls.pairing import find_reported
+from domain.calls.permission import find_permitted, take_over
+from domain.calls.rating import rate_by_number
+from domain.calls.rows import TALKING, is_over, is_priced, mark_odd, note, stage_for
+from domain.calls.second_holds import hold_again
+from domain.calls.settlement import settle_by_word
+from domain.calls.withholding import end_withholding
+from domain.jobs.types import END_CALL, LOOK_AT_CALL
+
+#: The order of the statuses; a report of a status before the known one is late.
+_ORDER = {
+    CallStatus.ADMITTED: 0,
+    CallStatus.QUEUED: 1,
+    CallStatus.RINGING: 2,
+    CallStatus.IN_PROGRESS: 3,
+    CallStatus.FORWARDING: 4,
+    CallStatus.ENDED: 5,
+}
+_BEGUN = (*TALKING, CallStatus.ENDED)
+
+
+def take_in_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
+    """Apply a verified message about a call; False if the call belongs to no organization.
+
+    `heard_at` is when the message arrived. A call that did not ask us is adopted once somebody
+    talks, because until then it may still ask. It is metered from now on, or settled at once if it
+    is over. A call that we refused stays refused, unless somebody talks all the same. Replay:
+    changes nothing.
+    """
+    call = find_reported(session, report.facts, now) or find_permitted(session, report.facts)
+    if call is not None and call.status == CallStatus.REFUSED:
+        if not _talked(report.facts):
+            _keep_refused(session, call, report.facts, now)
+            return True
+        call = adopt(session, report.facts, now, refused=call)
+    elif call is None and (report.final or report.facts.status in _BEGUN):
+        call = adopt(session, report.facts, now)
+    if call is None:
+        return False
+    take_over(session, call, report.facts, now)
+    if not report.final:
+        call = hold_again(session, call, report.facts, now)
+    _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
+    if report.facts.unknown_status is not None and call.settled_at is None:
+        tell_unknown_status(session, call, report.facts, now)
+        stage_for(session, LOOK_AT_CALL, [call])
+    if report.final:
+        _end(session, call, report.facts, now)
+    rate_by_number(session, call, report.facts, now)
+    if report.final:
+        settle_by_word(session, call, report.facts, "report", now)
+    return True
+
+
+def _talked(facts: CallFacts) -> bool:
+    """Return whether a report says that somebody talked."""
+    return facts.status in TALKING or bool(facts.duration_ms)
+
+
+def _keep_refused(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    """Note the end of a call that we refused. Replay: adds no line to the timeline."""
+    is_news = facts.status is CallStatus.ENDED and call.ended_reason is None
+    _fill_in(call, facts)
+    call.seen_at = now
+    if is_news:
+        note(session, call, "ended", now, facts.ended_reason or "")
+
+
+def take_in_look(
+    session: Session, organization_id: str, call_id: str, facts: CallFacts, now: datetime
+) -> None:
+    """Apply the provider's answer to our own request about a call.
+
+    An ended call is settled by it. Replay: changes nothing.
+    """
+    talking_ms = None
+    if facts.started_at is not None:
+        talking_ms = max(0, round((now - facts.started_at) / timedelta(milliseconds=1)))
+    known = session.get(Call, (organization_id, call_id), populate_existing=True)
+    if known is not None and is_foreign(session, known, facts):
+        # The call may belong to another organization, which is found as for a message.
+        take_in_report(session, CallReport(facts, final=False, talking_ms=talking_ms), now, now)
+        return
+    call = _locked(session, organization_id, call_id)
+    if call is None or call.status == CallStatus.REFUSED:
+        return
+    was_settled = call.settled_at is not None
+    call = hold_again(session, call, facts, now)
+    _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
+    rate_by_number(session, call, facts, now)
+    if facts.status is CallStatus.ENDED:
+        settle_by_word(session, call, facts, "look", now)
+    if facts.status is not None and facts.unknown_status is None:
+        clear_unanswered(session, organization_id, call.id, now)
+    elif not was_settled:
+        tell_unknown_status(session, call, facts, now)
+
+
+def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
+    """Lock a call after its wallet; for a merged one, the call that it became."""
+    lock_wallet(session, organization_id)
+    call = lock_call(session, organization_id, call_id)
+    if call is not None and call.merged_into is not None:
+        call = lock_call(session, organization_id, call.merged_into)
+    return call
+
+
+def _take_in(
+    session: Session,
+    call: Call,
+    facts: CallFacts,
+    *,
+    heard_at: datetime,
+    talking_ms: int | None,
+    now: datetime,
+) -> None:
+    was_paired = call.provider_call_id is not None
+    _fill_in(call, facts)
+    if not was_paired:
+        end_withholding(session, call, now)
+    status, word = CallStatus(call.status), facts.status
+    if word is not None:
+        # A message without a status that we know is no sign of life.
+        call.seen_at = now
+    if word is not None and _ORDER[word] > _ORDER[status]:
+        if word is CallStatus.ENDED:
+            _end(session, call, facts, now)
+            return
+        call.status = word
+        if word in TALKING and status not in TALKING:
+            _reopen(session, call, now)
+            _begin(call, heard_at, talking_ms, now)
+            _end_settled(session, call, now)
+        note(session, call, word, now)
+    elif word in TALKING and status is CallStatus.ENDED and not has_talked(session, call):
+        _note_late_talk(session, call, now)
+    session.flush()
+
+
+def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
+    """Note that somebody talked, when that is heard after the end.
+
+    A call that was settled as never talked is asked about: its report may have denied the talk.
+    """
+    note(session, call, CallStatus.IN_PROGRESS, now, "heard after its end")
+    if is_priced(call) and not call.cost_micros:
+        stage_for(session, LOOK_AT_CALL, [call])
+
+
+def _reopen(session: Session, call: Call, now: datetime) -> None:
+    """Open a call again that was closed without a price, so that it can be ended and charged.
+
+    One that may go on has a second hold instead: see domain/calls/second_holds.
+    """
+    if call.settled_at is None or is_priced(call):
+        return
+    call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
+    note(session, call, "reopened", now, "somebody talks although its hold was released")
+    if call.end_decided_at is not None:
+        # Its end was decided before its hold was released, and the rounds stopped then.
+        stage_for(session, END_CALL, [call])
+
+
+def _end_settled(session: Session, call: Call, now: datetime) -> None:
+    """End a call that the company settled before anybody talked.
+
+    Nothing pays for it from here on.
+    """
+    if call.settled_at is None or is_over(call):
+        return
+    tell_not_ended(session, call, "it goes on, although the company settled it", now)
+    if not decide_ending(session, call, EndCause.SETTLED, now):
+        # Its end was decided before its settlement, and the rounds stopped then.
+        stage_for(session, END_CALL, [call])
+
+
+def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
+    """Start the meter: by our clock, less the time that the provider says has passed."""
+    if talking_ms is not None and not 0 <= talking_ms <= CALL_DURATION_MS_MAX:
+        # A timestamp in unexpected units would otherwise end the call for lack of credit.
+        mark_odd(call, "talking_ms")
+        talking_ms = None
+    began = heard_at - timedelta(milliseconds=talking_ms or 0)
+    # A call that we admitted cannot have begun before; any other may have talked for long.
+    earliest = began if call.metered_from is None else call.created_at
+    call.metered_from = min(max(began, earliest), now)
+    call.started_at = call.started_at or call.metered_from
+    if call.end_decided_at is None and call.settled_at is None:
+        call.tick_at = now
+
+
+def _end(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+    """Mark a call as ended; a final report does so whatever status its copy states."""
+    if call.status == CallStatus.ENDED:
+        return
+    call.status, call.ended_seen_at, call.tick_at = CallStatus.ENDED, now, None
+    session.flush()
+    note(session, call, "ended", now, facts.ended_reason or "")
+    clear_alerts(session, AlertKind.CALL_NOT_ENDED, call.organization_id, call.id, now=now)
+
+
+def _fill_in(call: Call, facts: CallFacts) -> None:
+    call.provider_call_id = call.provider_call_id or facts.external_id
+    call.twilio_call_sid = call.twilio_call_sid or facts.twilio_call_sid
+    call.twilio_account_sid = call.twilio_account_sid or facts.twilio_account_sid
+    call.assistant_id = call.assistant_id or facts.assistant_id
+    call.phone_number_id = call.phone_number_id or facts.phone_number_id
+    call.our_party = call.our_party or facts.our_party
+    call.their_party = call.their_party or facts.their_party
+    call.started_at = facts.started_at or call.started_at
+    call.ended_at = facts.ended_at or call.ended_at
+    call.ended_reason = facts.ended_reason or call.ended_reason
+    if facts.provider_cost_micros is not None:
+        call.provider_cost_micros = facts.provider_cost_micros
+    mark_odd(call, *facts.oddities)

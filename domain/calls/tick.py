@@ -1,0 +1,260 @@
+"""Tick one wallet's live calls: meter them, extend their holds, warn and end them.
+
+One transaction per wallet, with a few statements for any number of calls. Nothing here waits for a
+provider; jobs send what a provider must be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session
+
+from base.enums import EndCause, HoldStatus
+from base.log import get_logger
+from db.locks import lock_live_calls, lock_wallet
+from db.models import CallHold, Wallet
+from db.models.calls import Call
+from db.waits import TICK_SECONDS_MAX
+from domain.alerts.alerts import AlertKind, Severity, raise_alert
+from domain.calls.ending import decide_endings, decide_warnings
+from domain.calls.metering import Metered, share_out
+from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note, rate_of, stage_for
+from domain.calls.settings import DURATION_SECONDS_MAX, terms_of
+from domain.jobs.types import LOOK_AT_CALL
+from domain.wallet import holds
+from domain.wallet.operations import standing_freezes
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """What one tick over a wallet did, in calls."""
+
+    extended: int = 0
+    warned: int = 0
+    ended: int = 0
+    asked: int = 0
+
+
+def tick_debtors_at_once(session: Session, organization_id: str, now: datetime) -> int:
+    """Make the calls that were lent some of the debt limit due now; return how many.
+
+    The next tick takes back what the limit no longer allows. The organization is locked before.
+    """
+    lock_wallet(session, organization_id)
+    live = lock_live_calls(session, organization_id)
+    debtors = [call for call in live if call.debt_micros and call.tick_at]
+    for call in debtors:
+        call.tick_at = now
+    session.flush()
+    return len(debtors)
+
+
+def due_organizations(session: Session, now: datetime, limit: int) -> list[str]:
+    """List organizations that have a due call, the longest due first.
+
+    Read without a lock: `tick` looks again under the wallet's.
+    """
+    return list(
+        session.scalars(
+            select(Call.organization_id)
+            .where(_is_due(now))
+            .group_by(Call.organization_id)
+            .order_by(func.min(Call.tick_at))
+            .limit(limit)
+        )
+    )
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    """Whether a call's tick has come, or is further ahead than any tick: the clock was set back."""
+    return or_(Call.tick_at <= now, Call.tick_at > now + timedelta(seconds=TICK_SECONDS_MAX))
+
+
+def _call_is_due(call: Call, now: datetime) -> bool:
+    if call.tick_at is None:
+        return False
+    return call.tick_at <= now or call.tick_at > now + timedelta(seconds=TICK_SECONDS_MAX)
+
+
+def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
+    """Give every live call of a wallet what it needs now, or decide that it ends.
+
+    Replay: a wallet none of whose calls is due is left as it is.
+    """
+    wallet = lock_wallet(session, organization_id)
+    live = lock_live_calls(session, organization_id)
+    if wallet is None or not any(_call_is_due(call, now) for call in live):
+        return Ticked()
+    metered = {call.id: call for call in live if call.tick_at and call.metered_from}
+    terms = terms_of(session, organization_id)
+    known_holds = _holds_of(session, organization_id, list(metered))
+    frozen = bool(standing_freezes(session, organization_id, now)[0])
+    meters = [_meter(call, known_holds.get(call.id), now) for call in metered.values()]
+    room = 0 if frozen else _debt_room(session, wallet, meters)
+    share_out(
+        meters,
+        terms,
+        available_micros=0 if frozen else wallet.balance_micros - wallet.held_micros,
+        debt_room_micros=room,
+        overlent_micros=-room,
+    )
+    _hold_first(session, wallet, meters, known_holds, step_seconds=terms.step_seconds, now=now)
+    _extend(session, organization_id, meters, known_holds, step_seconds=terms.step_seconds, now=now)
+    for meter in meters:
+        call = metered[meter.call_id]
+        if meter.returned_micros:
+            note(session, call, "debt_returned", now, f"{meter.returned_micros} micros")
+        call.debt_micros = meter.debt_micros
+        call.tick_at = now + timedelta(seconds=min(meter.next_seconds, TICK_SECONDS_MAX))
+    overdue = [metered[one.call_id] for one in meters if one.past_limit]
+    _end_overdue(session, overdue, now)
+    cause = EndCause.FROZEN_WALLET if frozen else EndCause.INSUFFICIENT_FUNDS
+    warned = [one for one in meters if one.warn and not one.end]
+    decide_endings(session, [metered[one.call_id] for one in meters if one.end], cause, now)
+    decide_warnings(session, [metered[one.call_id] for one in warned], now)
+    asked = _ask(session, [call for call in live if not call.metered_from], now)
+    return Ticked(
+        extended=sum(meter.extend_micros > 0 for meter in meters),
+        warned=len(warned),
+        ended=sum(meter.end for meter in meters),
+        asked=asked,
+    )
+
+
+def _end_overdue(session: Session, calls: Sequence[Call], now: datetime) -> None:
+    """Decide that calls past their maximum duration end, and tell a person of each."""
+    decide_endings(session, calls, EndCause.MAX_DURATION, now)
+    for call in calls:
+        began = call.metered_from or now
+        raise_alert(
+            session,
+            AlertKind.CALL_PAST_MAXIMUM,
+            call.organization_id,
+            call.id,
+            severity=Severity.WARNING,
+            details={
+                "max_duration_seconds": call.max_duration_seconds or DURATION_SECONDS_MAX,
+                "talked_seconds": int((now - began).total_seconds()),
+                "provider_call": call.provider_call_id,
+            },
+            now=now,
+        )
+
+
+def _holds_of(session: Session, organization_id: str, ids: list[str]) -> dict[str, CallHold]:
+    rows = session.scalars(
+        select(CallHold)
+        .where(CallHold.organization_id == organization_id, CallHold.call_id.in_(ids))
+        .execution_options(populate_existing=True)
+    )
+    return {row.call_id: row for row in rows}
+
+
+def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
+    began = call.metered_from or now
+    is_open = hold is not None and hold.status == HoldStatus.OPEN
+    return Metered(
+        call.id,
+        rate_of(call),
+        elapsed_seconds=max(0.0, (now - began).total_seconds()),
+        hold_micros=hold.reserved_micros if hold is not None and is_open else 0,
+        debt_micros=call.debt_micros,
+        warned=call.warned_at is not None,
+        # A call has at most one hold. A call that never had one may still get it.
+        can_extend=hold is None or is_open,
+        limit_seconds=call.max_duration_seconds or DURATION_SECONDS_MAX,
+    )
+
+
+def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> int:
+    """Return what of the debt limit is neither used nor lent to a call that is not settled yet.
+
+    What an ended call has used stays lent to it until its report settles it. The room is negative
+    if the limit was lowered below what is used and lent.
+    """
+    if wallet.debt_limit_micros == 0 and not any(one.debt_micros for one in meters):
+        return 0
+    lent = session.scalar(
+        select(func.coalesce(func.sum(Call.debt_micros), 0)).where(
+            Call.organization_id == wallet.organization_id,
+            Call.settled_at.is_(None),
+            Call.debt_micros > 0,
+        )
+    )
+    used = min(0, wallet.balance_micros - wallet.held_micros)
+    return wallet.debt_limit_micros + used - int(lent or 0)
+
+
+def _hold_first(
+    session: Session,
+    wallet: Wallet,
+    meters: Sequence[Metered],
+    known_holds: dict[str, CallHold],
+    *,
+    step_seconds: int,
+    now: datetime,
+) -> None:
+    """Hold for calls that had no hold yet: they began on lent credit, and money has come since."""
+    for one in meters:
+        if not one.extend_micros or one.call_id in known_holds:
+            continue
+        outcome = holds.reserve(
+            session,
+            wallet.organization_id,
+            call_id=one.call_id,
+            amount_micros=one.extend_micros,
+            currency=wallet.currency,
+            expires_at=hold_end(now, step_seconds),
+            now=now,
+        )
+        if not outcome.ok:
+            log.error("call not held for", call=one.call_id, outcome=outcome.outcome)
+            one.end = True
+
+
+def _extend(
+    session: Session,
+    organization_id: str,
+    meters: Sequence[Metered],
+    known_holds: dict[str, CallHold],
+    *,
+    step_seconds: int,
+    now: datetime,
+) -> None:
+    extended = [one for one in meters if one.extend_micros and one.call_id in known_holds]
+    if not extended:
+        return
+    outcomes = holds.extend_many(
+        session,
+        organization_id,
+        [
+            holds.Extension(one.call_id, known_holds[one.call_id].extensions + 1, one.extend_micros)
+            for one in extended
+        ],
+        expires_at=hold_end(now, step_seconds),
+        now=now,
+    )
+    for one, outcome in zip(extended, outcomes, strict=True):
+        if outcome != "OK":
+            # Computed under the same lock, so only a hold beyond all bounds is refused. End it.
+            log.error("hold_not_extended", call=one.call_id, outcome=outcome)
+            one.end = True
+
+
+def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
+    """Stage a refresh of calls that have not begun, since a first message may be lost."""
+    due = [call for call in calls if _call_is_due(call, now)]
+    for call in due:
+        call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)
+    asked = [call for call in due if call.provider_call_id is not None]
+    for call in asked:
+        call.asked_at = now
+        note(session, call, "asked", now, "has it begun?")
+    stage_for(session, LOOK_AT_CALL, asked)
+    return len(asked)

@@ -1,0 +1,1 @@
+"""Every job and schedule, declared once, and what operators do to jobs."""

@@ -1,0 +1,75 @@
+"""What operators do to jobs: redrive, discard, run now; each written down with who and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.outcomes import Refused
+from db.jobs import operator as job_acts
+from domain.alerts.job_alerts import clear_job_alert
+from domain.operator_notes import note_act
+
+#: One of the three operations below.
+JobAct = Callable[..., None]
+
+
+class JobActImpossible(Refused):
+    """The job is not in a state in which this can be done to it."""
+
+    def __init__(self, job_id: str, detail: str) -> None:
+        super().__init__("JOB_ACT_IMPOSSIBLE", f"{job_id} {detail}", job=job_id)
+
+
+def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+    """Give a dead or refused job its whole policy again, notify it, and clear its alert.
+
+    Raises: WhoAndWhy, JobActImpossible.
+    """
+    note_act(session, "job.redrive", job_id, by=by, why=why, now=now)
+    if not job_acts.redrive(session, job_id):
+        raise JobActImpossible(
+            job_id, "is neither dead nor refused, or another job refreshes its object"
+        )
+    clear_job_alert(session, job_id, now)
+
+
+def discard_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+    """End a dead job undone and clear its alert; it never comes back.
+
+    Raises: WhoAndWhy, JobActImpossible.
+    """
+    note_act(session, "job.discard", job_id, by=by, why=why, now=now)
+    if not job_acts.discard(session, job_id):
+        raise JobActImpossible(job_id, "is not a dead job")
+    clear_job_alert(session, job_id, now)
+
+
+def run_now_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+    """This function will end a job's wait for its next attempt, and ring it.
+
+    Raises: WhoAndWhy; JobActImpossible when it is over, or in a worker's hands.
+    """
+    note_act(session, "job.run_now", job_id, by=by, why=why, now=now)
+    if not job_acts.run_now(session, job_id):
+        raise JobActImpossible(job_id, "does not wait: it is over, or a worker has it")
+
+
+def act_on_many(
+    session: Session, act: JobAct, job_ids: Iterable[str], *, by: str, why: str, now: datetime
+) -> int:
+    """This function will do an act to each job that still allows it, and give to how many.
+
+    In the order of their ids, so that two operators' bulk acts do not deadlock. Raises: WhoAndWhy.
+    """
+    done = 0
+    for job_id in sorted(job_ids):
+        try:
+            with session.begin_nested():
+                act(session, job_id, by=by, why=why, now=now)
+        except JobActImpossible:
+            continue
+        done += 1
+    return done

@@ -1,0 +1,293 @@
+"""What people do by hand; what follows from it is done in the same commit.
+
+Every act on money names who and why. Acts whose rows are changed again are noted beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CampaignStatus, FreezeReason, PauseReason, Provider
+from base.outcomes import Refused
+from db.locks import lock_organization, lock_standing
+from db.models import Campaign, TopUpSettings, WalletThreshold
+from domain.calls.tick import tick_debtors_at_once
+from domain.operator_notes import check_who_and_why, note_act
+from domain.posture import Posture, apply_posture
+from domain.top_ups import settings as top_up_terms
+from domain.top_ups.rule import Terms
+from domain.top_ups.settings import Method
+from domain.wallet import operations as wallets
+from domain.wallet import thresholds
+from domain.wallet.ledger import WalletOutcome, call_ledger, refusable
+
+
+class CampaignNotFound(Refused):
+    """There is no such campaign, or it is not one that can run."""
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
+
+
+def freeze_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> Posture:
+    """This function will place the manual freeze, which nothing but a person lifts.
+
+    Replay: one that stands is left as it is. Raises: WhoAndWhy, OrganizationNotFound,
+    WalletNotFound.
+    """
+    check_who_and_why(by, why)
+    lock_standing(session, organization_id)
+    wallets.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
+    return apply_posture(session, organization_id, now)
+
+
+def lift_by_hand(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+) -> Posture:
+    """This function will lift a freeze: not the subscription's, which follows the provider alone.
+
+    Raises: WhoAndWhy; UnknownFreeze; Refused NOT_BY_HAND for subscription_inactive, which an
+    operator may override for a time instead.
+    """
+    check_who_and_why(by, why)
+    if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
+        raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
+    lock_standing(session, organization_id)
+    if not wallets.unfreeze(session, organization_id, reason, by=by, why=why, now=now):
+        raise wallets.UnknownFreeze(organization_id, reason)
+    return apply_posture(session, organization_id, now)
+
+
+def override_by_hand(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    until: datetime,
+    by: str,
+    why: str,
+    now: datetime,
+) -> Posture:
+    """This function will let the organization spend although a reason stands, until an instant.
+
+    Raises: WhoAndWhy, UnknownFreeze, Refused INVALID_OVERRIDE.
+    """
+    check_who_and_why(by, why)
+    lock_standing(session, organization_id)
+    wallets.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
+    return apply_posture(session, organization_id, now)
+
+
+def correct_by_hand(
+    session: Session,
+    organization_id: str,
+    *,
+    key: str,
+    amount_micros: int,
+    currency: str,
+    by: str,
+    why: str,
+    now: datetime,
+) -> WalletOutcome:
+    """This function will correct a balance by an entry of its own; see wallet.correct.
+
+    Raises: WhoAndWhy, OrganizationNotFound.
+    """
+    check_who_and_why(by, why)
+    lock_standing(session, organization_id)
+    outcome = wallets.correct(
+        session,
+        organization_id,
+        key=key,
+        amount_micros=amount_micros,
+        currency=currency,
+        operator=by,
+        why=why,
+        now=now,
+    )
+    if outcome.ok:
+        apply_posture(session, organization_id, now)
+    return outcome
+
+
+def set_debt_limit_by_hand(
+    session: Session, organization_id: str, *, limit_micros: int, by: str, why: str, now: datetime
+) -> WalletOutcome:
+    """Approve how far below zero the cost of calls may take what is available.
+
+    Units: `limit_micros` 0 to 10^15. Only the cost of a call ever uses it, and it pays nothing that
+    is owed already, so that no posture follows. Live calls that were lent some of it are due for
+    their tick at once, which takes back what a lower limit no longer allows. Replay: the limit that
+    stands is left as it is. Refuses: DEBT_ABOVE_LIMIT below what is in debt now, INVALID_AMOUNT,
+    WALLET_NOT_FOUND. Raises: WhoAndWhy, OrganizationNotFound.
+    """
+    check_who_and_why(by, why)
+    lock_organization(session, organization_id)
+    outcome = call_ledger(
+        session,
+        "wallet_set_debt_limit(:org, :limit, :operator, :why, :now)",
+        org=organization_id,
+        limit=refusable(limit_micros),
+        operator=by,
+        why=why,
+        now=now,
+    )
+    if outcome.ok and not outcome.replayed:
+        tick_debtors_at_once(session, organization_id, now)
+    return outcome
+
+
+def set_thresholds_by_hand(
+    session: Session,
+    organization_id: str,
+    micros: Sequence[int],
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+) -> list[WalletThreshold]:
+    """This function will make these the wallet's thresholds; see thresholds.set_thresholds.
+
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    """
+    act = "thresholds.set" if micros else "thresholds.clear"
+    note_act(session, act, organization_id, by=by, why=why, now=now)
+    return thresholds.set_thresholds(session, organization_id, micros, by=by, why=why, now=now)
+
+
+def rearm_thresholds_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> list[WalletThreshold]:
+    """This function will arm thresholds again without a top-up; see thresholds.rearm_thresholds.
+
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    """
+    note_act(session, "thresholds.rearm", organization_id, by=by, why=why, now=now)
+    return thresholds.rearm_thresholds(session, organization_id, by=by, why=why, now=now)
+
+
+def switch_top_up_on_by_hand(
+    session: Session,
+    organization_id: str,
+    terms: Terms,
+    method: Method,
+    *,
+    chargeable: Collection[Provider],
+    by: str,
+    why: str,
+    now: datetime,
+) -> TopUpSettings:
+    """This function will agree on automatic top-up; see top_up_terms.switch_on.
+
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    """
+    note_act(session, "top_up.on", organization_id, by=by, why=why, now=now)
+    return top_up_terms.switch_on(
+        session, organization_id, terms, method, chargeable=chargeable, by=by, why=why, now=now
+    )
+
+
+def switch_top_up_off_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> TopUpSettings:
+    """This function will end automatic top-up; see top_up_terms.switch_off.
+
+    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    """
+    note_act(session, "top_up.off", organization_id, by=by, why=why, now=now)
+    return top_up_terms.switch_off(session, organization_id, by=by, why=why, now=now)
+
+
+def enforce_by_hand(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> Posture:
+    """Derive the posture again, repair what is out of line, and have every subaccount read.
+
+    `subaccount_jobs` of the answer names the jobs that read and repair; see twilio_checks.
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
+    """
+    check_who_and_why(by, why)
+    posture = apply_posture(session, organization_id, now, heal=True, check_twilio=True)
+    note_act(session, "organization.enforce", organization_id, by=by, why=why, now=now)
+    return posture
+
+
+def start_campaign_by_hand(
+    session: Session, campaign_id: str, *, by: str, why: str, now: datetime
+) -> Campaign:
+    """This function will start a campaign, or resume it; see start_campaign.
+
+    Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
+    """
+    check_who_and_why(by, why)
+    campaign = start_campaign(session, campaign_id, now)
+    note_act(session, "campaign.start", campaign.id, by=by, why=why, now=now)
+    return campaign
+
+
+def pause_campaign_by_hand(
+    session: Session, campaign_id: str, *, by: str, why: str, now: datetime
+) -> Campaign:
+    """This function will pause a campaign, which nothing but a person resumes; see pause_campaign.
+
+    Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
+    """
+    check_who_and_why(by, why)
+    campaign = pause_campaign(session, campaign_id, now)
+    note_act(session, "campaign.pause", campaign.id, by=by, why=why, now=now)
+    return campaign
+
+
+def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:
+    """This function will start a draft, or resume a pause by hand, as far as the posture allows.
+
+    Where the organization may not spend, the campaign stands still with that reason and resumes by
+    itself. Replay: a running one is left as it is. Raises: CampaignNotFound.
+    """
+    campaign = _campaign(session, campaign_id)
+    if campaign.status == CampaignStatus.DRAFT or campaign.manually_paused:
+        campaign.manually_paused = False
+        campaign.status = CampaignStatus.RUNNING
+        campaign.pause_reason = None
+        campaign.paused_at = None
+    session.flush()
+    apply_posture(session, campaign.organization_id, now)
+    return campaign
+
+
+def pause_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:
+    """This function will pause a campaign by hand: only start_campaign resumes it.
+
+    Replay: one paused by hand is left as it is. Raises: CampaignNotFound.
+    """
+    campaign = _campaign(session, campaign_id)
+    if campaign.status not in (CampaignStatus.RUNNING, CampaignStatus.PAUSED):
+        raise CampaignNotFound(campaign_id)
+    campaign.manually_paused = True
+    campaign.status = CampaignStatus.PAUSED
+    campaign.pause_reason = PauseReason.MANUAL_PAUSE
+    campaign.paused_at = campaign.paused_at or now
+    session.flush()
+    return campaign
+
+
+def _campaign(session: Session, campaign_id: str) -> Campaign:
+    """The campaign as it is under its organization's lock, which all that changes it holds."""
+    found = session.get(Campaign, campaign_id)
+    if found is not None:
+        lock_standing(session, found.organization_id)
+        session.refresh(found)
+    if found is None or found.status in (CampaignStatus.COMPLETED, CampaignStatus.CANCELLED):
+        raise CampaignNotFound(campaign_id)
+    return found

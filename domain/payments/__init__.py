@@ -1,0 +1,1 @@
+"""Payments, refunds and disputes: what the provider's API reports moves money."""

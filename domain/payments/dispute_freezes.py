@@ -1,0 +1,123 @@
+"""Freezes that jobs place and lift: never a verdict carried along, always the cause read again.
+
+A cause is a dispute or a debt. What a person froze, a person lifts.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.enums import DisputeState, FreezeReason, Provider
+from base.outcomes import Refused
+from db.locks import lock_standing, lock_wallet
+from db.models import Wallet, WalletFreeze
+from domain.payments.settlements import known_dispute
+from domain.posture import SYSTEM, Posture, apply_posture
+from domain.wallet import operations as wallets
+from domain.wallet.ledger import WalletNotFound
+
+_DEBTS = (FreezeReason.REFUND_SHORTFALL, FreezeReason.CALL_SHORTFALL)
+_UNDECIDED = (DisputeState.REPORTED, DisputeState.OPEN)
+
+
+def cause_of_dispute(provider: Provider, external_id: str) -> str:
+    """This function will name a dispute as the cause of a freeze."""
+    return f"{provider}:{external_id}"
+
+
+def place_freeze(
+    session: Session, organization_id: str, reason: str, cause: str, now: datetime
+) -> Posture:
+    """This function will freeze the wallet if the cause stands, and apply the posture.
+
+    A cause that a person has lifted since it came about places nothing. Replay: a freeze that
+    stands is left as it is. Raises: OrganizationNotFound, WalletNotFound; Refused UNKNOWN_REASON,
+    or NOT_BY_A_JOB for a manual freeze.
+    """
+    wanted = _reason(reason)
+    _lock(session, organization_id)
+    since = _stands_since(session, organization_id, wanted, cause)
+    if since is not None and not _lifted_by_hand(session, organization_id, wanted, cause, since):
+        why = f"{wanted} {cause}"
+        wallets.freeze(session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause)
+    return apply_posture(session, organization_id, now)
+
+
+def lift_freeze(
+    session: Session, organization_id: str, reason: str, cause: str, now: datetime
+) -> Posture:
+    """This function will lift one cause's freeze unless the cause stands, and apply the posture.
+
+    Other causes and reasons stay. Replay: what is lifted stays lifted. Raises: as place_freeze.
+    """
+    wanted = _reason(reason)
+    _lock(session, organization_id)
+    derived_here = wanted is not FreezeReason.SUBSCRIPTION_INACTIVE
+    if derived_here and _stands_since(session, organization_id, wanted, cause) is None:
+        why = f"{wanted} {cause} is settled"
+        wallets.unfreeze(session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause)
+    return apply_posture(session, organization_id, now)
+
+
+def _reason(reason: str) -> FreezeReason:
+    try:
+        wanted = FreezeReason(reason)
+    except ValueError:
+        raise Refused("UNKNOWN_REASON", reason) from None
+    if wanted is FreezeReason.MANUAL:
+        raise Refused("NOT_BY_A_JOB", "a manual freeze is a person's")
+    return wanted
+
+
+def _lock(session: Session, organization_id: str) -> None:
+    """Whatever changes a cause holds the wallet's lock too: what is read after it stays so."""
+    lock_standing(session, organization_id)
+    if lock_wallet(session, organization_id) is None:
+        raise WalletNotFound(organization_id)
+
+
+def _stands_since(
+    session: Session, organization_id: str, reason: FreezeReason, cause: str
+) -> datetime | None:
+    """Since when the cause stands; None where it does not, and where the posture itself decides."""
+    if reason is FreezeReason.DISPUTE:
+        dispute = known_dispute(session, *_dispute_of(cause))
+        if dispute is None:
+            return None
+        concerned = {dispute.organization_id}
+        if dispute.state == DisputeState.REPORTED:
+            concerned |= {*dispute.named}
+        if organization_id not in concerned:
+            return None
+        return dispute.changed_at if dispute.state in _UNDECIDED else None
+    if reason in _DEBTS:
+        wallet = session.get_one(Wallet, organization_id, populate_existing=True)
+        return wallet.updated_at if wallet.owed_micros > 0 else None
+    return None
+
+
+def _dispute_of(cause: str) -> tuple[str, str]:
+    provider, _, external_id = cause.partition(":")
+    return provider, external_id
+
+
+def _lifted_by_hand(
+    session: Session, organization_id: str, reason: FreezeReason, cause: str, since: datetime
+) -> bool:
+    return (
+        session.scalar(
+            select(WalletFreeze.id)
+            .where(
+                WalletFreeze.organization_id == organization_id,
+                WalletFreeze.reason == reason,
+                WalletFreeze.cause == cause,
+                WalletFreeze.lifted_at >= since,
+                WalletFreeze.lifted_by != SYSTEM,
+            )
+            .limit(1)
+        )
+        is not None
+    )

@@ -1,0 +1,142 @@
+"""Disputes: an event's word freezes, the provider's own word moves the money and lifts.
+
+What is disputed is withheld while the dispute is open; one that is won gives it back.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import DisputeState, FreezeReason
+from base.facts import DisputeFacts, DisputeReport, PaymentFacts
+from base.outcomes import Refused
+from db.locks import lock_standing
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.jobs.staging import stage
+from domain.jobs.types import (
+    FREEZE_WALLET,
+    LOOK_AT_DISPUTE,
+    LOOK_AT_PAYMENT,
+    UNFREEZE_WALLET,
+    JobType,
+)
+from domain.payments import settlements
+from domain.payments.dispute_freezes import cause_of_dispute
+from domain.payments.payments import record_payment
+from domain.posture import apply_posture
+from domain.wallet.ledger import WalletOutcome
+
+
+def report(session: Session, event: DisputeReport, now: datetime) -> None:
+    """This function will take in a verified event: freeze at once, and stage the look that decides.
+
+    It freezes whoever had one of its payments, where the event says that it has begun. Replay:
+    safe; a late event of a dispute that the provider has closed freezes nothing.
+    """
+    concerned = settlements.note_reported(session, event, now) if event.opening else []
+    for organization_id in concerned:
+        _stage_freeze(session, FREEZE_WALLET, organization_id, event)
+    stage(
+        session,
+        LOOK_AT_DISPUTE,
+        concerned[0] if len(concerned) == 1 else None,
+        provider=str(event.provider),
+        external_id=event.external_id,
+    )
+
+
+def payment_is_known(session: Session, facts: DisputeFacts) -> bool:
+    """This function will tell whether the disputed payment has been settled here before."""
+    owner = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
+    return owner is not None
+
+
+def record_dispute(
+    session: Session, facts: DisputeFacts, payment: PaymentFacts | None, now: datetime
+) -> WalletOutcome:
+    """This function will settle the dispute in the ledger and stage the freeze or its lifting.
+
+    `payment` is the disputed payment, read back too, where it was not known: it is settled first.
+    Replay: an older or repeated word moves nothing. Raises: NotATopUp, PaymentNotOurs, or Refused
+    with the ledger's own code (PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, …).
+    """
+    if payment is not None:
+        record_payment(session, payment, now)
+    organization_id = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
+    if organization_id is None:
+        raise Refused("PAYMENT_NOT_FOUND", facts.payment_external_id, dispute=facts.external_id)
+    lock_standing(session, organization_id)
+    before = settlements.known_dispute(session, facts.provider, facts.external_id)
+    state_before = before.state if before else None
+    outcome = settlements.settle_dispute(session, organization_id, facts, now)
+    if not outcome.ok:
+        raise Refused(outcome.outcome, f"dispute {facts.external_id}", dispute=facts.external_id)
+    after = settlements.known_dispute(session, facts.provider, facts.external_id)
+    others = sorted({*after.named} - {organization_id}) if after else []
+    if after is None or after.state != state_before:
+        for other in others:
+            # The event had named somebody else's payment.
+            _stage_freeze(session, UNFREEZE_WALLET, other, facts)
+    if after is not None and after.state == DisputeState.OPEN:
+        _stage_freeze(session, FREEZE_WALLET, organization_id, facts)
+    else:
+        _stage_freeze(session, UNFREEZE_WALLET, organization_id, facts)
+        if after is None or after.state != state_before:
+            _look_at_refunds_again(session, organization_id, facts)
+    for told in (None, organization_id, *others):
+        clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, told, facts.external_id, now=now)
+    apply_posture(session, organization_id, now)
+    return outcome
+
+
+def tell_unsettled(
+    session: Session, provider: str, external_id: str, refused: Refused, now: datetime
+) -> None:
+    """This function will raise the alert of a dispute that only a person can settle.
+
+    It goes to everybody whom the dispute concerns, and to the house where nobody is known. Replay:
+    one that stands is left as it is. The provider's next word that can be settled clears it.
+    """
+    known = settlements.known_dispute(session, provider, external_id)
+    concerned = sorted({known.organization_id, *known.named}) if known else [None]
+    if known:
+        # The house was told while nobody was known.
+        clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, None, external_id, now=now)
+    for organization_id in concerned:
+        raise_alert(
+            session,
+            AlertKind.DISPUTE_UNSETTLED,
+            organization_id,
+            external_id,
+            severity=Severity.CRITICAL,
+            details={"provider": provider, "code": refused.code, "detail": refused.detail},
+            now=now,
+        )
+
+
+def _stage_freeze(
+    session: Session, job: JobType, organization_id: str, about: DisputeReport | DisputeFacts
+) -> None:
+    stage(
+        session,
+        job,
+        organization_id,
+        organization_id=organization_id,
+        reason=str(FreezeReason.DISPUTE),
+        cause=cause_of_dispute(about.provider, about.external_id),
+    )
+
+
+def _look_at_refunds_again(session: Session, organization_id: str, facts: DisputeFacts) -> None:
+    """A reversal that the provider undoes with the end of a dispute is told by no event."""
+    for refund in settlements.refunds_of(session, facts.provider, facts.payment_external_id):
+        stage(
+            session,
+            LOOK_AT_PAYMENT,
+            organization_id,
+            provider=refund.provider,
+            kind="refund",
+            external_id=refund.external_id,
+        )

@@ -1,0 +1,136 @@
+"""Payments: money moves only by what the provider's API answered, never by an event's amounts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import RefundState
+from base.facts import PaymentFacts, PaymentReport
+from base.outcomes import Refused
+from db.locks import lock_standing
+from db.models import Organization
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.jobs.staging import stage
+from domain.jobs.types import LOOK_AT_PAYMENT
+from domain.payments.settlements import payment_owner, settle_refund
+from domain.posture import apply_posture
+from domain.wallet import operations as wallets
+from domain.wallet.ledger import WalletOutcome
+
+#: Seconds until a refund that is pending is looked at again: no event is promised when it fails.
+PENDING_REFUND_SECONDS = 6 * 3_600.0
+
+
+class PaymentNotOurs(Refused):
+    """The payment names no organization of ours: kept for a person to match."""
+
+    def __init__(self, external_id: str) -> None:
+        super().__init__("UNKNOWN_ORGANIZATION", external_id, payment=external_id)
+
+
+class NotATopUp(Refused):
+    """The payment is none that ever came into a wallet, such as a subscription's fee."""
+
+    def __init__(self, external_id: str) -> None:
+        super().__init__("NOT_A_TOP_UP", external_id, payment=external_id)
+
+
+def report(session: Session, event: PaymentReport) -> None:
+    """This function will stage the look that reads a reported payment back from its provider."""
+    stage(
+        session,
+        LOOK_AT_PAYMENT,
+        None,
+        provider=str(event.provider),
+        kind=event.kind,
+        external_id=event.external_id,
+    )
+
+
+def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> WalletOutcome:
+    """This function will settle the payment in the ledger and apply the posture that follows.
+
+    The refund that was asked about is settled with it, and looked at again while it is pending.
+    Replay: facts seen before move nothing. Raises: NotATopUp, PaymentNotOurs, or Refused with the
+    ledger's own code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
+    """
+    known = payment_owner(session, facts.provider, facts.external_id) is not None
+    if not facts.ordered and not known:
+        # A fee can be read back as a capture too, and its refund or its dispute names it as one:
+        # credited here, it would be given out as money that nobody paid for.
+        raise NotATopUp(facts.external_id)
+    organization_id = facts.organization_id
+    if organization_id is None or session.get(Organization, organization_id) is None:
+        raise PaymentNotOurs(facts.external_id)
+    lock_standing(session, organization_id)
+    if facts.refund is not None:
+        # Before the payment itself, of which nothing is taken or given twice in between.
+        _believe(settle_refund(session, organization_id, facts, facts.refund, now), facts)
+        if facts.refund.state is RefundState.PENDING:
+            stage(
+                session,
+                LOOK_AT_PAYMENT,
+                organization_id,
+                delay_seconds=PENDING_REFUND_SECONDS,
+                provider=str(facts.provider),
+                kind="refund",
+                external_id=facts.refund.external_id,
+            )
+    outcome = wallets.settle(session, organization_id, facts, now)
+    _believe(outcome, facts)
+    subjects = [facts.external_id, *([facts.refund.external_id] if facts.refund else [])]
+    for told in (None, organization_id):
+        clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, told, *subjects, now=now)
+    apply_posture(session, organization_id, now)
+    return outcome
+
+
+def tell_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now: datetime) -> None:
+    """This function will raise the alert of a payment that only a person can settle.
+
+    It goes to whom the payment names, and to the house where that is nobody of ours. A fee is no
+    top-up, and one of which nothing came in is no money yet: both are told to nobody. Replay: one
+    that stands is left as it is. The provider's next word that can be settled clears it.
+    """
+    if isinstance(refused, NotATopUp) or not facts.captured_micros:
+        return
+    named = facts.organization_id and session.get(Organization, facts.organization_id)
+    raise_alert(
+        session,
+        AlertKind.PAYMENT_UNSETTLED,
+        named.id if named else None,
+        facts.external_id,
+        severity=Severity.CRITICAL,
+        details={
+            "provider": facts.provider,
+            "code": refused.code,
+            "captured_micros": facts.captured_micros,
+            "currency": facts.currency,
+        },
+        now=now,
+    )
+
+
+def tell_unreadable(
+    session: Session, provider: str, external_id: str, refused: Refused, now: datetime
+) -> None:
+    """This function will raise the alert of a payment or refund whose provider's words are unknown.
+
+    To the house, since whose it is cannot be read either. Replay and clearing: as tell_unsettled.
+    """
+    raise_alert(
+        session,
+        AlertKind.PAYMENT_UNSETTLED,
+        None,
+        external_id,
+        severity=Severity.CRITICAL,
+        details={"provider": provider, "code": refused.code, "detail": refused.detail},
+        now=now,
+    )
+
+
+def _believe(outcome: WalletOutcome, facts: PaymentFacts) -> None:
+    if not outcome.ok:
+        raise Refused(outcome.outcome, f"payment {facts.external_id}", payment=facts.external_id)

@@ -1,0 +1,292 @@
+"""A brand's subaccount: desired state with a generation, brought about by one hand at a time.
+
+A late retry of an old suspend, or a lost request that lands late, can never stand against a newer
+reactivation: whoever acts reads what is desired now, and while a lost request may still land, the
+subaccount is read again and again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from base.enums import TwilioStatus
+from base.facts import SubaccountFacts
+from base.ids import new_id
+from base.outcomes import NotYet, Refused
+from db.locks import BrandNotFound, lock_brand
+from db.models import Alert, Brand
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.jobs.staging import stage
+from domain.jobs.types import CONVERGE_TWILIO
+
+#: Seconds until a brand in somebody else's hands is tried again.
+_TAKEN_WAIT_SECONDS = 1.0
+#: The states a subaccount can be taken into and out of; the others need a person.
+CHANGEABLE = (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED)
+#: An alert about drift stands at least so long; the first read after that which finds the
+#: subaccount in line clears it.
+DRIFT_TOLD_FOR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Hand:
+    """The lease on one subaccount, and what is desired of it as of now."""
+
+    brand_id: str
+    sid: str
+    token: str
+    desired: TwilioStatus
+    generation: int
+    #: The newest generation had been brought about, and no request of ours was lost since: another
+    #: state than the desired one is then a change that Twilio's side made.
+    settled: bool = False
+
+
+def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_seconds: float) -> Hand:
+    """This function will take the lease on a brand's subaccount.
+
+    A lease that ran out without being given back means that its holder died or was cut off, perhaps
+    with a request on its way: until `unsure_seconds` from now that request may still land.
+    Raises: NotYet while another hand holds it; BrandNotFound.
+    """
+    brand = lock_brand(session, brand_id)
+    if brand is None or brand.twilio_subaccount_sid is None:
+        raise BrandNotFound(brand_id)
+    token = new_id("lse")
+    taken = session.execute(
+        text(
+            "UPDATE brands SET twilio_lease_token = :token,"
+            " twilio_lease_until = clock_timestamp() + make_interval(secs => :lease),"
+            " twilio_unsure_until = CASE WHEN twilio_lease_token IS NULL THEN twilio_unsure_until"
+            " ELSE clock_timestamp() + make_interval(secs => :unsure) END"
+            " WHERE id = :id"
+            " AND (twilio_lease_until IS NULL OR twilio_lease_until <= clock_timestamp()"
+            # Longer than a lease can be: the clock was set back.
+            " OR twilio_lease_until > clock_timestamp() + make_interval(secs => :lease))"
+            " RETURNING coalesce(twilio_converged = twilio_generation"
+            " AND (twilio_unsure_until > clock_timestamp()) IS NOT TRUE, false) AS settled"
+        ),
+        {"token": token, "lease": lease_seconds, "unsure": unsure_seconds, "id": brand_id},
+    ).one_or_none()
+    if taken is None:
+        raise NotYet("another hand is at this subaccount", _TAKEN_WAIT_SECONDS)
+    return Hand(
+        brand_id,
+        brand.twilio_subaccount_sid,
+        token,
+        TwilioStatus(brand.twilio_desired),
+        brand.twilio_generation,
+        taken.settled,
+    )
+
+
+def note_found(session: Session, hand: Hand, found: TwilioStatus, now: datetime) -> None:
+    """Store the state found before it is changed, so that a crash in between loses no drift."""
+    brand = lock_brand(session, hand.brand_id)
+    if brand is None or brand.twilio_lease_token != hand.token:
+        return
+    brand.twilio_found, brand.twilio_found_at = found, now
+    if hand.settled:
+        brand.twilio_drift = found
+
+
+def record(
+    session: Session,
+    hand: Hand,
+    facts: SubaccountFacts,
+    now: datetime,
+    *,
+    sent_unsure_seconds: float | None = None,
+) -> Hand | None:
+    """Store what Twilio said. Return a Hand where something else is desired by now.
+
+    None: the state is as desired, or the lease is no longer ours. A Hand: go round again. The state
+    is stored under our token only, because another holder's read is newer. If we sent a request and
+    lost the lease meanwhile, that request may have undone the other's work: the subaccount is
+    unsure for `sent_unsure_seconds`, and a job reads it again. Drift that is repaired raises an
+    alert, and a subaccount that is in line again clears the alert that it was unusable.
+    """
+    brand = lock_brand(session, hand.brand_id)
+    if brand is None or brand.twilio_lease_token != hand.token:
+        if brand is not None and sent_unsure_seconds is not None:
+            _doubt(session, brand, sent_unsure_seconds)
+        return None
+    brand.twilio_actual = facts.status
+    brand.twilio_actual_at = now
+    if sent_unsure_seconds is None:
+        brand.twilio_found, brand.twilio_found_at = facts.status, now
+    if facts.status not in CHANGEABLE:
+        return None
+    if brand.twilio_generation != hand.generation or facts.status != brand.twilio_desired:
+        return Hand(
+            hand.brand_id,
+            hand.sid,
+            hand.token,
+            TwilioStatus(brand.twilio_desired),
+            brand.twilio_generation,
+        )
+    brand.twilio_converged = brand.twilio_generation
+    brand.twilio_problem = None
+    _tell_in_line(session, brand, now)
+    return None
+
+
+def refuse(session: Session, hand: Hand, refused: Refused, now: datetime) -> None:
+    """Give the lease back and tell a person what keeps the subaccount from its desired state.
+
+    Replay: an alert that stands is left as it is. The first read that finds the subaccount in line
+    clears it.
+    """
+    brand = lock_brand(session, hand.brand_id)
+    if brand is None or brand.twilio_lease_token != hand.token:
+        return
+    # What Twilio itself suspended is told as unusable, not as drift.
+    brand.twilio_drift = None
+    session.flush()
+    give_back(session, hand, problem=refused.code)
+    raise_alert(
+        session,
+        AlertKind.SUBACCOUNT_UNUSABLE,
+        brand.organization_id,
+        hand.sid,
+        severity=Severity.CRITICAL,
+        details={
+            "brand": brand.id,
+            "code": refused.code,
+            "desired": brand.twilio_desired,
+            "found": brand.twilio_found,
+        },
+        now=now,
+    )
+
+
+def subaccount_of(session: Session, brand_id: str) -> str:
+    """Return the id of a brand's subaccount. Raises: BrandNotFound, also where it has none."""
+    brand = session.get(Brand, brand_id, populate_existing=True)
+    if brand is None or brand.twilio_subaccount_sid is None:
+        raise BrandNotFound(brand_id)
+    return brand.twilio_subaccount_sid
+
+
+def stage_repair(session: Session, brand_id: str) -> None:
+    """Stage the job that brings a brand's subaccount in line."""
+    brand = session.get(Brand, brand_id)
+    if brand is not None:
+        stage(session, CONVERGE_TWILIO, brand.organization_id, brand_id=brand_id)
+
+
+def note_check(session: Session, brand_id: str, facts: SubaccountFacts, now: datetime) -> None:
+    """Store what a check read without the lease; stage the repair where it is out of line.
+
+    The repair takes the lease and reads again, so that a read which another holder's request
+    overtook changes nothing.
+    """
+    brand = lock_brand(session, brand_id)
+    if brand is None or brand.twilio_subaccount_sid != facts.external_id:
+        return
+    settled = brand.twilio_converged == brand.twilio_generation and not brand.twilio_problem
+    if not settled or facts.status != brand.twilio_desired:
+        stage(session, CONVERGE_TWILIO, brand.organization_id, brand_id=brand.id)
+    elif brand.twilio_lease_token is None:
+        brand.twilio_actual = brand.twilio_found = facts.status
+        brand.twilio_actual_at = brand.twilio_found_at = now
+        _tell_in_line(session, brand, now)
+
+
+def _tell_in_line(session: Session, brand: Brand, now: datetime) -> None:
+    organization_id, sid = brand.organization_id, str(brand.twilio_subaccount_sid)
+    clear_alerts(session, AlertKind.SUBACCOUNT_UNUSABLE, organization_id, sid, now=now)
+    if brand.twilio_drift is None:
+        told_at = session.scalar(
+            select(Alert.raised_at).where(
+                Alert.kind == AlertKind.SUBACCOUNT_DRIFTED,
+                Alert.organization_id == organization_id,
+                Alert.subject == sid,
+                Alert.cleared_at.is_(None),
+            )
+        )
+        if told_at is not None and told_at <= now - DRIFT_TOLD_FOR:
+            clear_alerts(session, AlertKind.SUBACCOUNT_DRIFTED, organization_id, sid, now=now)
+        return
+    was_open = brand.twilio_drift == TwilioStatus.ACTIVE
+    raise_alert(
+        session,
+        AlertKind.SUBACCOUNT_DRIFTED,
+        organization_id,
+        sid,
+        severity=Severity.CRITICAL if was_open else Severity.WARNING,
+        details={
+            "brand": brand.id,
+            "wrong_side": "twilio",
+            "found": brand.twilio_drift,
+            "desired": brand.twilio_desired,
+            "repaired": brand.twilio_actual != brand.twilio_drift,
+        },
+        now=now,
+    )
+    brand.twilio_drift = None
+
+
+def give_back(
+    session: Session,
+    hand: Hand,
+    *,
+    read_seconds_ago: float = 0,
+    unsure_seconds: float | None = None,
+    problem: str | None = None,
+) -> bool:
+    """This function will give the lease back and tell whether the state is still unsure.
+
+    What matters is whether a lost request could still land when our last read began, which is
+    `read_seconds_ago`: what landed after that, nobody has seen. `unsure_seconds`: a request of ours
+    was lost and may land until then. `problem`: what a person has to look at.
+    """
+    row = session.execute(
+        text(
+            "UPDATE brands SET twilio_lease_token = NULL, twilio_lease_until = NULL,"
+            " twilio_problem = coalesce(:problem, twilio_problem),"
+            " twilio_unsure_until = CASE WHEN CAST(:unsure AS double precision) IS NULL"
+            " THEN twilio_unsure_until"
+            " ELSE clock_timestamp() + make_interval(secs => :unsure) END"
+            " WHERE id = :id AND twilio_lease_token = :token"
+            # Not clock_timestamp(), which would count a wait for the row's lock as well.
+            " RETURNING twilio_unsure_until"
+            " > statement_timestamp() - make_interval(secs => :read_ago) AS unsure"
+        ),
+        {
+            "id": hand.brand_id,
+            "token": hand.token,
+            "unsure": unsure_seconds,
+            "problem": problem,
+            "read_ago": read_seconds_ago,
+        },
+    ).one_or_none()
+    if row is None and unsure_seconds is not None:
+        brand = lock_brand(session, hand.brand_id)
+        if brand is not None:
+            _doubt(session, brand, unsure_seconds)
+    return bool(row and row.unsure)
+
+
+def _doubt(session: Session, brand: Brand, unsure_seconds: float) -> None:
+    session.execute(
+        text(
+            "UPDATE brands SET twilio_unsure_until = clock_timestamp()"
+            " + make_interval(secs => :unsure) WHERE id = :id"
+        ),
+        {"unsure": float(unsure_seconds), "id": brand.id},
+    )
+    stage(session, CONVERGE_TWILIO, brand.organization_id, brand_id=brand.id)
+
+
+def describe(brand: Brand) -> str:
+    """This function will say in a few words how the subaccount stands, for people."""
+    if brand.twilio_problem:
+        return brand.twilio_problem
+    if brand.twilio_actual == brand.twilio_desired:
+        return str(brand.twilio_actual)
+    return f"{brand.twilio_actual or 'unknown'}, should be {brand.twilio_desired}"

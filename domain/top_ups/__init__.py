@@ -1,0 +1,1 @@
+"""Automatic top-up: its rule, its decisions, its settings and its charges."""

@@ -1,0 +1,208 @@
+"""Automatic top-up: decides by the rule, and remembers each decision.
+
+A decision is not a charge: it waits for a provider that begins one (top_up_charges.py), and expires
+if none does. Every change here holds the organization's lock, so that two decisions of one
+organization never meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from base.enums import FreezeReason, Provider
+from base.ids import new_id
+from db.locks import lock_organization, lock_wallet
+from db.models import TopUpDecision, TopUpSettings, Wallet
+from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.jobs.staging import stage
+from domain.jobs.types import DECIDE_TOP_UP
+from domain.top_ups.rule import (
+    DECISION_LIFE,
+    Charge,
+    Enough,
+    Past,
+    State,
+    Terms,
+    Verdict,
+    Wait,
+    Why,
+    decide_top_up,
+)
+from domain.wallet.operations import standing_freezes
+
+#: Decisions read back: more than 24 hours hold, at 100 charges and one that expires every hour.
+_PAST_MAX = 250
+#: The freeze that more money ends; under any other nobody is charged unasked.
+_CHARGED_ALL_THE_SAME = {FreezeReason.CALL_SHORTFALL}
+
+
+def decide(
+    session: Session, organization_id: str, now: datetime, *, chargeable: Collection[Provider]
+) -> Verdict | None:
+    """This function will decide on a top-up now, and stage the next look where one is needed.
+
+    `chargeable` says which providers can charge. None where automatic top-up is off. Replay: while
+    a decision is pending, none is added. Raises: OrganizationNotFound.
+    """
+    lock_organization(session, organization_id)
+    wallet = lock_wallet(session, organization_id)
+    settings = session.get(TopUpSettings, organization_id, populate_existing=True)
+    if wallet is None or settings is None or not settings.enabled:
+        return None
+    expire_decisions(session, organization_id, now)
+    verdict = decide_top_up(
+        _terms(settings),
+        wallet.balance_micros - wallet.held_micros,
+        past_of(session, organization_id),
+        now,
+        hindrance=hindrance_of(session, settings, chargeable, now),
+    )
+    if isinstance(verdict, Charge):
+        decision = _decided(session, settings, wallet, verdict.micros, now)
+        ask(session, settings, decision.expires_at, now)
+    elif isinstance(verdict, Wait):
+        ask(session, settings, verdict.until, now)
+    else:
+        # Armed again without a top-up: what guards against bursts here is the rule, and a level
+        # that stayed crossed would never be noticed again.
+        settings.armed, settings.crossed_at = True, None
+    _tell_cap(session, settings, verdict, now)
+    session.flush()
+    session.expire(wallet)
+    return verdict
+
+
+def expire_decisions(
+    session: Session, organization_id: str, now: datetime, *, all_waiting: bool = False
+) -> int:
+    """This function will end decisions whose charge never began: those past their time, or all.
+
+    Gives how many. The caller holds the organization's lock.
+    """
+    waiting = session.scalars(
+        select(TopUpDecision)
+        .filter_by(organization_id=organization_id, state=str(State.DECIDED), charging_at=None)
+        .execution_options(populate_existing=True)
+    ).all()
+    expired = [one for one in waiting if all_waiting or one.expires_at <= now]
+    for one in expired:
+        one.state, one.ended_at = State.EXPIRED, now
+    session.flush()
+    return len(expired)
+
+
+def decisions_of(session: Session, organization_id: str, limit: int) -> list[TopUpDecision]:
+    """This function will give an organization's decisions, the newest first."""
+    return list(
+        session.scalars(
+            select(TopUpDecision)
+            .filter_by(organization_id=organization_id)
+            .order_by(TopUpDecision.decided_at.desc(), TopUpDecision.id.desc())
+            .limit(limit)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def _terms(settings: TopUpSettings) -> Terms:
+    return Terms(
+        settings.below_micros,
+        settings.amount_micros,
+        settings.day_cap_micros,
+        settings.day_cap_count,
+    )
+
+
+def past_of(session: Session, organization_id: str) -> list[Past]:
+    """This function will give the decisions made before, as the rule takes them."""
+    return [
+        Past(
+            state=State(one.state),
+            micros=one.charged_micros or one.amount_micros,
+            decided_at=one.decided_at,
+            expires_at=one.expires_at,
+            ended_at=one.ended_at,
+            charging=one.charging_at is not None,
+        )
+        for one in decisions_of(session, organization_id, _PAST_MAX)
+    ]
+
+
+def hindrance_of(
+    session: Session, settings: TopUpSettings, chargeable: Collection[Provider], now: datetime
+) -> Why | None:
+    """This function will tell what stands in the way of any charge; None if nothing does."""
+    if settings.provider not in chargeable:
+        return Why.CANNOT_CHARGE
+    stopping, _ = standing_freezes(session, settings.organization_id, now)
+    if {row.reason for row in stopping} - _CHARGED_ALL_THE_SAME:
+        return Why.FROZEN
+    return None
+
+
+def _decided(
+    session: Session, settings: TopUpSettings, wallet: Wallet, micros: int, now: datetime
+) -> TopUpDecision:
+    made = session.scalar(
+        select(func.count()).where(
+            TopUpDecision.organization_id == settings.organization_id,
+            TopUpDecision.crossing == settings.crossings,
+        )
+    )
+    nth = (made or 0) + 1
+    decision = TopUpDecision(
+        id=new_id("top"),
+        organization_id=settings.organization_id,
+        # Of the crossing and not of chance: whoever decides the same thing again cannot charge it
+        # again, here (it is unique) or at the provider.
+        idempotency_key=f"topup:{settings.organization_id}:{settings.crossings}:{nth}",
+        crossing=settings.crossings,
+        provider=settings.provider,
+        payment_method=settings.payment_method,
+        amount_micros=micros,
+        currency=wallet.currency,
+        state=State.DECIDED,
+        decided_at=now,
+        expires_at=now + DECISION_LIFE,
+    )
+    session.add(decision)
+    return decision
+
+
+def ask(session: Session, settings: TopUpSettings, until: datetime, now: datetime) -> None:
+    """This function will stage the next look, unless one is due before: looks never multiply."""
+    if settings.asks_at is not None and now < settings.asks_at <= until:
+        return
+    settings.asks_at = until
+    stage(
+        session,
+        DECIDE_TOP_UP,
+        settings.organization_id,
+        delay_seconds=(until - now).total_seconds(),
+        organization_id=settings.organization_id,
+    )
+
+
+def _tell_cap(session: Session, settings: TopUpSettings, verdict: Verdict, now: datetime) -> None:
+    kind, organization_id = AlertKind.TOP_UP_CAPPED, settings.organization_id
+    if isinstance(verdict, Wait) and verdict.why is Why.DAY_CAP:
+        details = {
+            "day_cap_micros": settings.day_cap_micros,
+            "day_cap_count": settings.day_cap_count,
+            "until": verdict.until.isoformat(),
+        }
+        raise_alert(
+            session,
+            kind,
+            organization_id,
+            settings.provider,
+            severity=Severity.WARNING,
+            details=details,
+            now=now,
+        )
+    elif isinstance(verdict, Charge | Enough):
+        clear_alerts(session, kind, organization_id, now=now)

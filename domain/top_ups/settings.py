@@ -1,0 +1,141 @@
+"""What is agreed about automatic top-up: switched on with terms and a payment method, or off."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import astuple, dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import Provider
+from base.money import AMOUNT_MICROS_MAX
+from base.outcomes import Refused
+from db.locks import lock_organization, lock_wallet
+from db.models import TopUpSettings, Wallet
+from domain.alerts.alerts import AlertKind, clear_alerts
+from domain.top_ups.decisions import expire_decisions
+from domain.top_ups.rule import Terms
+from domain.wallet.ledger import WalletNotFound
+
+#: Charges in 24 hours at most, whatever is agreed.
+DAY_COUNT_MAX = 100
+#: Longest id of a payment method, in characters; the database checks the same.
+_METHOD_LENGTH_MAX = 200
+
+
+class CannotCharge(Refused):
+    """The provider cannot charge a stored payment method, so that nothing could follow."""
+
+    def __init__(self, provider: str) -> None:
+        super().__init__("CANNOT_CHARGE", f"{provider} cannot charge a stored payment method yet")
+
+
+class InvalidTerms(Refused):
+    """The terms contradict each other, or are out of bounds."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("INVALID_TERMS", detail)
+
+
+class TopUpNotSet(Refused):
+    """Automatic top-up was never switched on for the organization."""
+
+    def __init__(self, organization_id: str) -> None:
+        super().__init__("TOP_UP_NOT_SET", organization_id, organization=organization_id)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is charged: the provider, and its own id of the stored payment method."""
+
+    provider: Provider
+    external_id: str
+
+
+def settings_of(session: Session, organization_id: str) -> TopUpSettings | None:
+    """This function will give what is agreed, as it stands now; None if nothing ever was."""
+    return session.get(TopUpSettings, organization_id, populate_existing=True)
+
+
+def switch_on(
+    session: Session,
+    organization_id: str,
+    terms: Terms,
+    method: Method,
+    *,
+    chargeable: Collection[Provider],
+    by: str,
+    why: str,
+    now: datetime,
+) -> TopUpSettings:
+    """This function will agree on automatic top-up, or change what was agreed.
+
+    A decision made on other terms, whose charge has not begun, is given up. Where less than the
+    level is available, that counts as crossed there and then. Units: amounts are 1 to 10^15 micros,
+    charges 1 to 100 in 24 hours. Raises: CannotCharge, InvalidTerms, OrganizationNotFound,
+    WalletNotFound.
+    """
+    if method.provider not in chargeable:
+        raise CannotCharge(method.provider)
+    _check(terms, method)
+    _lock(session, organization_id)
+    expire_decisions(session, organization_id, now, all_waiting=True)
+    settings = settings_of(session, organization_id)
+    if settings is None:
+        settings = TopUpSettings(organization_id=organization_id)
+        session.add(settings)
+    settings.enabled, settings.armed, settings.crossed_at = True, True, None
+    settings.provider, settings.payment_method = str(method.provider), method.external_id
+    settings.below_micros, settings.amount_micros = terms.below_micros, terms.amount_micros
+    settings.day_cap_micros, settings.day_cap_count = terms.day_cap_micros, terms.day_cap_count
+    settings.set_by, settings.set_why, settings.set_at = by, why, now
+    return _written(session, settings)
+
+
+def switch_off(
+    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+) -> TopUpSettings:
+    """This function will end automatic top-up; what waits for a charge is given up.
+
+    A charge that has begun still ends by the provider's word. Replay: one that is off stays so.
+    Raises: TopUpNotSet, OrganizationNotFound, WalletNotFound.
+    """
+    _lock(session, organization_id)
+    settings = settings_of(session, organization_id)
+    if settings is None:
+        raise TopUpNotSet(organization_id)
+    if not settings.enabled:
+        return settings
+    expire_decisions(session, organization_id, now, all_waiting=True)
+    settings.enabled, settings.armed, settings.crossed_at = False, True, None
+    settings.set_by, settings.set_why, settings.set_at = by, why, now
+    for kind in (AlertKind.TOP_UP_DECLINED, AlertKind.TOP_UP_CAPPED):
+        clear_alerts(session, kind, organization_id, now=now)
+    return _written(session, settings)
+
+
+def _check(terms: Terms, method: Method) -> None:
+    below, amount, day_cap, count = astuple(terms)
+    if not all(1 <= micros <= AMOUNT_MICROS_MAX for micros in (below, amount, day_cap)):
+        raise InvalidTerms(f"each amount is 1 to {AMOUNT_MICROS_MAX} micros")
+    if amount > day_cap:
+        raise InvalidTerms("one top-up is more than the cap of a day")
+    if not 1 <= count <= DAY_COUNT_MAX:
+        raise InvalidTerms(f"1 to {DAY_COUNT_MAX} charges a day, not {count}")
+    if not method.external_id.strip() or len(method.external_id) > _METHOD_LENGTH_MAX:
+        raise InvalidTerms(f"a payment method's id has 1 to {_METHOD_LENGTH_MAX} characters")
+
+
+def _lock(session: Session, organization_id: str) -> None:
+    lock_organization(session, organization_id)
+    if lock_wallet(session, organization_id) is None:
+        raise WalletNotFound(organization_id)
+
+
+def _written(session: Session, settings: TopUpSettings) -> TopUpSettings:
+    """The row as the database's triggers left it; the wallet read before is old now."""
+    session.flush()
+    session.expire(session.get_one(Wallet, settings.organization_id))
+    session.refresh(settings)
+    return settings

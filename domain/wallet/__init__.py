@@ -1,0 +1,1 @@
+"""The wallet: entries, debits, holds, freezes, thresholds and their queries."""

@@ -1,0 +1,1 @@
+"""Prove that the ledger is what was once written."""

@@ -1,0 +1,83 @@
+"""The heads of all chains, in a file outside the database, signed with a key outside it too.
+
+Whoever can rewrite a whole chain can cut its tail as well, and what is left agrees with itself:
+only a head that was kept elsewhere shows it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+from base.outcomes import Refused
+from domain.wallet.audit.chain import Head
+
+_FORMAT = "holdfast heads 1"
+#: How the first line begins in every format, and what the last line is.
+_BEGINNING = b'{"format":"holdfast heads '
+_SIGNATURE = re.compile(rb'\{"hmac_sha256":"[0-9a-f]{64}"\}\n')
+
+
+class HeadsRefused(Refused):
+    """The file holds no heads that were signed with this key; the message says what is wrong."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("HEADS_REFUSED", detail)
+
+
+def signed_heads(heads: Iterable[Head], now: datetime, key: str) -> Iterator[bytes]:
+    """This function will write heads as lines of JSON, the last one the HMAC of all before."""
+    first: dict[str, Any] = {"format": _FORMAT, "at": now.astimezone(UTC).isoformat()}
+    rest = (
+        {"organization": head.organization_id, "entry_no": head.entry_no, "hash": head.hash.hex()}
+        for head in heads
+    )
+    signature = hmac.new(key.encode(), digestmod="sha256")
+    for told in chain([first], rest):
+        line = _line(told)
+        signature.update(line)
+        yield line
+    yield _line({"hmac_sha256": signature.hexdigest()})
+
+
+def read_heads(raw: bytes, key: str) -> dict[str, Head]:
+    """Return the heads of a signed file by organization.
+
+    Raises: HeadsRefused, which names what is wrong with the file.
+    """
+    lines = raw.splitlines(keepends=True)
+    computed = hmac.new(key.encode(), b"".join(lines[:-1]), "sha256").hexdigest()
+    # The last line is made again and not read, so that nothing unsigned is ever parsed.
+    if not lines or not hmac.compare_digest(lines[-1], _line({"hmac_sha256": computed})):
+        raise HeadsRefused(_why_unsigned(raw))
+    try:
+        first, *rest = (json.loads(line) for line in lines[:-1])
+        if first["format"] != _FORMAT:
+            raise HeadsRefused(f"the file's format is {first['format']!r}, not {_FORMAT!r}")
+        heads = [
+            Head(told["organization"], told["entry_no"], bytes.fromhex(told["hash"]))
+            for told in rest
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HeadsRefused(f"the file is signed but not of heads ({error})") from None
+    return {head.organization_id: head for head in heads}
+
+
+def _why_unsigned(raw: bytes) -> str:
+    """Say why a file has no valid signature, from its first and last bytes alone."""
+    if not raw:
+        return "the file is empty"
+    if not raw.startswith(_BEGINNING):
+        return "verify anchor did not write this file: its first line is another"
+    if not _SIGNATURE.fullmatch(raw.splitlines(keepends=True)[-1]):
+        return "the end of the file is missing or changed: its last line is not a signature"
+    return "the file was signed with another key, or changed since"
+
+
+def _line(told: dict[str, Any]) -> bytes:
+    return json.dumps(told, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,245 @@
+"""The verification of ledgers: reads wallets with their entries and puts them before the rule.
+
+Page by page, each page a transaction of its own, no more than a page in memory. A wallet is
+verified as it stood when its verification began, however busy it is meanwhile: its row is read
+first, with its open holds, in one statement; entries never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from domain.wallet.audit.chain import (
+    Backing,
+    Chain,
+    Entry,
+    Finding,
+    Head,
+    WalletFacts,
+    What,
+    unbacked,
+)
+from domain.wallet.ledger import WalletNotFound
+
+#: Runs a function of a session in a transaction of its own and gives what it gave.
+Run = Callable[[Callable[[Session], Any]], Any]
+
+#: Entries read by one statement, far below the five seconds that it may take.
+PAGE_ENTRIES = 5_000
+#: Heads read by one statement.
+PAGE_HEADS = 5_000
+#: Payments computed anew by one statement, each from its refunds and disputes.
+PAGE_PAYMENTS = 1_000
+
+# The next organization that has a wallet, entries or operations: nothing but the wallet's own
+# foreign key holds the others to an organization, and its row may have been removed. Each looks at
+# an index; min() over a union would read all.
+_NEXT = """
+    SELECT least(
+        (SELECT organization_id FROM wallets WHERE organization_id > :after
+         ORDER BY organization_id LIMIT 1),
+        (SELECT organization_id FROM wallet_entries WHERE organization_id > :after
+         ORDER BY organization_id LIMIT 1),
+        (SELECT organization_id FROM wallet_operations WHERE organization_id > :after
+         ORDER BY organization_id LIMIT 1))
+"""
+# One statement, so that the row, its holds and its newest entry are of one instant.
+_WALLET = """
+    SELECT (SELECT max(entry_no) FROM wallet_entries WHERE organization_id = :org),
+        EXISTS (SELECT FROM wallet_operations WHERE organization_id = :org),
+        w.currency, w.balance_micros, w.held_micros, w.owed_micros, w.debt_limit_micros,
+        w.entry_no, w.head_hash,
+        (SELECT coalesce(sum(reserved_micros), 0)::bigint FROM call_holds
+         WHERE organization_id = :org AND status = 'open')
+    FROM (SELECT) AS always LEFT JOIN wallets w ON w.organization_id = :org
+"""
+# LATERAL with LIMIT is one look into an index for each entry, whatever the planner guesses.
+_PAGE = r"""
+    SELECT e.organization_id, e.entry_no, e.kind, e.direction, e.amount_micros,
+        e.balance_after_micros, e.owed_after_micros, e.counter_account, e.operation_key, e.note,
+        (extract(epoch FROM e.created_at) * 1000000)::bigint, e.balance_before_micros,
+        e.previous_hash, e.hash,
+        o.operation, o.amount_micros, o.entry_no, o.balance_micros, o.owed_micros,
+        CASE WHEN e.direction = 'note' OR o.operation IS NOT NULL THEN false
+             WHEN e.operation_key LIKE 'payment:%' THEN EXISTS (
+                 SELECT FROM payment_references p
+                 WHERE p.organization_id = e.organization_id
+                   AND p.provider = split_part(e.operation_key, ':', 2)
+                   AND p.kind = split_part(e.operation_key, ':', 3)
+                   AND p.external_id = substring(
+                       e.operation_key FROM '^payment:[^:]*:[^:]*:(.*):\d+:\d+$'))
+             WHEN e.kind = 'owed_payment' AND e.operation_key LIKE 'call:%' THEN EXISTS (
+                 SELECT FROM call_holds h
+                 WHERE h.organization_id = e.organization_id
+                   AND h.call_id = substring(
+                       e.operation_key FROM '^call:(.*):(released|expired)$'))
+             WHEN e.kind = 'owed_payment' AND e.operation_key LIKE 'rebuild:%' THEN EXISTS (
+                 SELECT FROM wallet_entries r
+                 WHERE r.organization_id = e.organization_id AND r.entry_no = e.entry_no - 1
+                   AND r.kind = 'rebuild' AND r.operation_key = e.operation_key)
+             ELSE false END
+    FROM (SELECT * FROM wallet_entries
+          WHERE organization_id = :org AND entry_no BETWEEN :first AND :last
+          ORDER BY entry_no LIMIT :page) e
+    LEFT JOIN LATERAL (
+        SELECT * FROM wallet_operations
+        WHERE organization_id = e.organization_id AND key = e.operation_key
+          AND e.direction <> 'note' LIMIT 1) o ON true
+    ORDER BY e.entry_no
+"""
+# What a payment has moved, and what its row, its refunds and its disputes come to, of one instant.
+_PAYMENTS = """
+    SELECT provider, kind, external_id, moved_micros,
+        captured_micros - payment_taken(provider, kind, external_id)
+    FROM payment_references
+    WHERE organization_id = :org
+      AND (provider, kind, external_id) > (:provider, :kind, :external_id)
+    ORDER BY provider, kind, external_id LIMIT :page
+"""
+#: Columns of _PAGE that are the entry's own.
+_ENTRY_COLUMNS = len(Entry._fields)
+
+
+@dataclass
+class Tally:
+    """How far a verification has come."""
+
+    wallets: int = 0
+    entries: int = 0
+    findings: int = 0
+
+
+def verify_ledger(
+    run: Run,
+    *,
+    organization_id: str | None = None,
+    heads: Mapping[str, Head] | None = None,
+    tally: Tally | None = None,
+) -> Iterator[Finding]:
+    """This function will verify one wallet, or all, and give what it finds as it goes.
+
+    `heads` are what was anchored before: without them a tail that was cut cannot be seen. `tally`
+    is counted up page by page. Raises: WalletNotFound for an organization without any trace.
+    """
+    tally = tally if tally is not None else Tally()
+    heads = heads or {}
+    unseen = {organization_id} & set(heads) if organization_id else set(heads)
+    for org in [organization_id] if organization_id else _organizations(run):
+        anchored = heads.get(org)
+        unseen.discard(org)
+        for finding in _verify_wallet(run, org, anchored, tally):
+            tally.findings += 1
+            yield finding
+    # A wallet that is wholly gone was not met on the way.
+    for org in sorted(unseen):
+        for finding in Chain(org, heads[org]).end(None):
+            tally.findings += 1
+            yield finding
+
+
+def current_heads(run: Run) -> Iterator[Head]:
+    """This function will give every wallet's newest entry with its hash, in order of their ids."""
+    after = ""
+    while True:
+        page = run(partial(_heads_page, after))
+        yield from page
+        if len(page) < PAGE_HEADS:
+            return
+        after = page[-1].organization_id
+
+
+def entries_to_verify(session: Session, organization_id: str | None = None) -> int:
+    """This function will give how many entries the wallets' rows say there are."""
+    total = session.execute(
+        text(
+            "SELECT coalesce(sum(entry_no + 1), 0)::bigint FROM wallets"
+            " WHERE CAST(:org AS text) IS NULL OR organization_id = :org"
+        ),
+        {"org": organization_id},
+    ).scalar_one()
+    return int(total)
+
+
+def _verify_wallet(run: Run, org: str, anchored: Head | None, tally: Tally) -> Iterator[Finding]:
+    last, has_operations, wallet = run(partial(_wallet, org))
+    if last is None and not has_operations and wallet is None and anchored is None:
+        raise WalletNotFound(org)
+    chain = Chain(org, anchored)
+    first = 0
+    while last is not None and first <= last:
+        page = run(partial(_page, org, first, last))
+        if not page:
+            break
+        for row in page:
+            entry = Entry._make(row[:_ENTRY_COLUMNS])
+            yield from chain.take(entry)
+            if entry.direction != "note":
+                lacking = unbacked(entry, Backing._make(row[_ENTRY_COLUMNS:]))
+                if lacking is not None:
+                    yield lacking
+        tally.entries += len(page)
+        first = chain.next_no
+    yield from chain.end(wallet)
+    yield from _verify_payments(run, org, max(chain.next_no - 1, 0))
+    tally.wallets += 1
+
+
+def _verify_payments(run: Run, org: str, last: int) -> Iterator[Finding]:
+    after = ("", "", "")
+    while True:
+        page = run(partial(_payments, org, after))
+        for *key, moved, due in page:
+            if moved != due:
+                name = ":".join(key)
+                yield Finding(org, last, What.PAYMENT, f"{name} {due}", f"{moved}")
+        if len(page) < PAGE_PAYMENTS:
+            return
+        after = tuple(page[-1][:3])
+
+
+def _organizations(run: Run) -> Iterator[str]:
+    after = ""
+    while True:
+        org = run(partial(_next_organization, after))
+        if org is None:
+            return
+        yield org
+        after = org
+
+
+def _next_organization(after: str, session: Session) -> str | None:
+    org: str | None = session.execute(text(_NEXT), {"after": after}).scalar_one()
+    return org
+
+
+def _wallet(org: str, session: Session) -> tuple[int | None, bool, WalletFacts | None]:
+    last, has_operations, *facts = session.execute(text(_WALLET), {"org": org}).one()
+    return last, has_operations, WalletFacts(*facts) if facts[0] is not None else None
+
+
+def _page(org: str, first: int, last: int, session: Session) -> list[Any]:
+    values = {"org": org, "first": first, "last": last, "page": PAGE_ENTRIES}
+    return list(session.execute(text(_PAGE), values).all())
+
+
+def _payments(org: str, after: tuple[str, str, str], session: Session) -> list[Any]:
+    values: dict[str, Any] = dict(zip(("provider", "kind", "external_id"), after, strict=True))
+    values |= {"org": org, "page": PAGE_PAYMENTS}
+    return list(session.execute(text(_PAYMENTS), values).all())
+
+
+def _heads_page(after: str, session: Session) -> list[Head]:
+    rows = session.execute(
+        text(
+            "SELECT organization_id, entry_no, head_hash FROM wallets"
+            " WHERE organization_id > :after ORDER BY organization_id LIMIT :page"
+        ),
+        {"after": after, "page": PAGE_HEADS},
+    )
+    return [Head(*row) for row in rows]

@@ -1,0 +1,188 @@
+"""What every route of the API has in common: the token, the body, the thread, and the problems.
+
+An endpoint is a plain function of a session, `now` and what was asked; it runs in a transaction in
+a thread of the API's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from base.outcomes import NotYet, OutcomeUnknown, Refused
+from base.problems import Problem
+from db.engine import Database, clock
+from ingress.api.fields import Fields
+from ingress.api.tokens import BadToken, Bearer, NotConfigured, Tokens
+from ingress.http.body import media_type_of, read_body
+from ingress.http.delivery import Delivery
+from ingress.http.responses import Refusal, problem_response
+
+#: Largest body of the API, in bytes.
+BODY_BYTES_MAX = 65_536
+#: Requests that this process works on at once.
+AT_ONCE_MAX = 16
+_RETRY_AFTER_SECONDS = 2
+#: What a body may be called: `curl -d` names a form, and some name nothing.
+_MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
+#: The status of each refusal; all others are a conflict with how things stand.
+_STATUSES = {
+    "CALL_NOT_FOUND": 404,
+    "HOLD_NOT_FOUND": 404,
+    "WALLET_NOT_FOUND": 404,
+    "INSUFFICIENT_FUNDS": 402,
+    "FROZEN_WALLET": 402,
+    "SUBSCRIPTION_INACTIVE": 402,
+    "INVALID_AMOUNT": 400,
+    "INVALID_CALL": 400,
+    "INVALID_DURATION": 400,
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as an endpoint sees it: who asks, and the body's or the query's fields."""
+
+    bearer: Bearer
+    fields: Fields
+    path: Mapping[str, Any]
+
+
+class RefusedByUs(Exception):
+    """An endpoint refuses, with a code of the ledger's or the domain's.
+
+    Raised, it undoes what the endpoint has done. Returned, it keeps that: a pairing, an alert.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+
+
+Work = Callable[[Session, Asked, datetime], dict[str, Any] | RefusedByUs]
+
+
+class ApiDoor:
+    """Makes endpoints of plain functions."""
+
+    def __init__(self, tokens: Tokens, database: Database) -> None:
+        self._tokens = tokens
+        self._database = database
+        self._limiter = CapacityLimiter(AT_ONCE_MAX)
+
+    def endpoint(self, scope: str, work: Work) -> Callable[[Request], Any]:
+        """This function will make an endpoint that needs a scope."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                bearer = self.prove(request, scope)
+                asked = Asked(bearer, await fields_of(request), request.path_params)
+                content = await to_thread.run_sync(
+                    lambda: self._database.run(
+                        lambda session: work(session, asked, clock(session))
+                    ),
+                    limiter=self._limiter,
+                )
+            except Refusal as refusal:
+                return refused(refusal)
+            except (RefusedByUs, Refused) as no:
+                return _problem(no)
+            except (NotYet, OutcomeUnknown) as error:
+                return refused(unavailable(error))
+            if isinstance(content, RefusedByUs):
+                return _problem(content)
+            return JSONResponse(content)
+
+        return answer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are keys here to prove tokens by."""
+        return self._tokens.is_configured
+
+    def prove(self, request: Request, scope: str) -> Bearer:
+        """This function will prove who asks, and that they may. Raises: Refusal 401, 403, 503."""
+        try:
+            bearer = self._tokens.prove(request.headers.get("authorization"))
+        except NotConfigured:
+            raise Refusal(503, "Not configured", "API_JWKS_FILE is not set.") from None
+        except BadToken as error:
+            raise Refusal(401, "Not authorized", str(error)) from None
+        if scope not in bearer.scopes:
+            raise Refusal(403, "Not allowed", f"The token has no scope {scope}.")
+        named = request.headers.get("x-org-id")
+        if named is not None and named != bearer.organization_id:
+            # It is never believed; but whoever sends it means another organization.
+            raise Refusal(403, "Not allowed", "X-Org-Id names another organization than the token.")
+        return bearer
+
+
+def _problem(no: RefusedByUs | Refused) -> Response:
+    return problem_response(Problem(_STATUSES.get(no.code, 409), no.code, no.detail))
+
+
+def refused(refusal: Refusal) -> Response:
+    """This function will write a refusal, and how to ask better."""
+    headers: dict[str, str] = {}
+    if refusal.problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="holdfast"'
+    if refusal.retry_after_seconds:
+        headers["Retry-After"] = str(refusal.retry_after_seconds)
+    return problem_response(refusal.problem, headers)
+
+
+def unavailable(error: Exception) -> Refusal:
+    """This function will say that the same may be asked again soon, under the same key."""
+    return Refusal(
+        503,
+        "Ask again",
+        f"It cannot be done now ({type(error).__name__}).",
+        retry_after_seconds=_RETRY_AFTER_SECONDS,
+    )
+
+
+async def fields_of(request: Request) -> Fields:
+    """This function will read a request's fields: of its body, or of its query where it has none.
+
+    Raises: Refusal 400, 408, 413, 415.
+    """
+    if request.method in ("GET", "HEAD"):
+        return Fields(dict(request.query_params), in_words=True)
+    if media_type_of(request.headers.get("content-type", "")) not in _MEDIA_TYPES:
+        raise Refusal(415, "Unknown content", "Send application/json.")
+    return Fields(object_of(await body_of(request)))
+
+
+async def body_of(request: Request) -> bytes:
+    """This function will read a request's body. Raises: Refusal 400, 408, 413."""
+    delivery = Delivery(request.scope, request.receive)
+    return await read_body(delivery, media_type=None, bytes_max=BODY_BYTES_MAX)
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """This function will read a JSON object; its numbers with a point are Decimals.
+
+    Raises: Refusal 400.
+    """
+    try:
+        value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
+    except (ValueError, RecursionError, InvalidOperation):
+        # The last is an exponent that not even a Decimal has room for.
+        raise Refusal(400, "Malformed", "The body is not JSON.") from None
+    if not isinstance(value, dict):
+        raise Refusal(400, "Malformed", "The body is not a JSON object.")
+    return value
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")

@@ -1,0 +1,139 @@
+"""What Vapi is answered while somebody waits on the line: in time, whatever the database does.
+
+Without an answer of the database's a call is refused, but where its organization has chosen
+otherwise; a campaign may not dial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from base.facts import CallAsk, PredialAsk
+from base.ids import new_id
+from base.log import get_logger
+from base.outcomes import NotYet, OutcomeUnknown
+from domain.calls import admission, permission
+from domain.calls.admission import Admission
+from domain.calls.pairing import fail_open_token
+from domain.calls.permission import Permission
+from domain.calls.settings import Terms
+from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
+from ingress.calls.snapshot import KnownDoor, Snapshot
+from providers.vapi.events import (
+    ASSISTANT_REQUEST,
+    PREDIAL,
+    VapiMessage,
+    answer_admitted,
+    answer_other,
+    answer_predial,
+    answer_refused,
+    call_ask_of,
+    predial_of,
+)
+from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
+
+log = get_logger(__name__)
+
+#: The database said nothing in time, or nothing that can be relied on.
+_NO_ANSWER = (TooLate, NotYet, OutcomeUnknown)
+
+
+class CallAnswers:
+    """Answers the messages whose answer is used. `began` is when one arrived, monotonic.
+
+    A permission to dial holds money for `permission_seconds`, unless it is used.
+    """
+
+    def __init__(
+        self,
+        urgent: Urgent,
+        snapshot: Snapshot,
+        *,
+        permission_seconds: float = permission.PERMISSION_SECONDS,
+    ) -> None:
+        self._urgent = urgent
+        self._snapshot = snapshot
+        self._permission_seconds = permission_seconds
+
+    async def answer(self, message: VapiMessage, began: float) -> dict[str, Any]:
+        """Answer a message; a question that another server decides gets a valid empty answer.
+
+        Raises: MalformedWebhook.
+        """
+        if message.type == ASSISTANT_REQUEST:
+            return await self._admit(call_ask_of(message), began + ANSWER_SECONDS)
+        if message.type == PREDIAL:
+            return await self._predial(predial_of(message), began + ANSWER_SECONDS)
+        return answer_other(message.type)
+
+    async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
+        # Read once: what is undone, and what is answered without the database, must go together.
+        door = self._snapshot.door_of(ask)
+        undo = None if _is_open(door) else _withdraw
+        try:
+            made = await self._urgent.run(_admitting(ask), until=until, undo=undo)
+        except _NO_ANSWER as error:
+            return self._without_an_answer(ask, door, error)
+        except Exception:
+            # A bug is no reason to leave the line silent until the platform gives up.
+            log.exception("call not decided", call=ask.external_id)
+            return answer_refused(Terms().refusal_text)
+        if made.refusal is not None or made.assistant_id is None:
+            log.info("call refused", call=ask.external_id, reason=made.refusal)
+            return answer_refused(made.text)
+        ours = {OUR_ORGANIZATION: made.organization_id or "", OUR_CALL: made.call_id or ""}
+        return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
+
+    def _without_an_answer(
+        self, ask: CallAsk, door: KnownDoor | None, error: Exception
+    ) -> dict[str, Any]:
+        log.error(
+            "call decided without the database",
+            call=ask.external_id,
+            admitted=_is_open(door),
+            error=type(error).__name__,
+        )
+        if door is None or not _is_open(door):
+            return answer_refused(door.refusal_text if door else Terms().refusal_text)
+        # The first report of it makes it known, and metered: see domain/calls/adoption.
+        call_id = new_id("call")
+        token = fail_open_token(
+            door.fail_open_key or "", door.organization_id, call_id, ask.external_id
+        )
+        ours = {OUR_ORGANIZATION: door.organization_id, OUR_CALL: call_id, OUR_TOKEN: token}
+        return answer_admitted(str(door.assistant_id), int(door.fail_open_seconds or 0), ours)
+
+    async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
+        try:
+            made = await self._urgent.run(
+                lambda session, now: permission.permit(
+                    session, ask, now, permission_seconds=self._permission_seconds
+                ),
+                until=until,
+                undo=_withdraw,
+            )
+            if made.refusal is not None:
+                log.info("contact refused", campaign=ask.campaign_id, reason=made.refusal)
+            return answer_predial(made.refusal is None)
+        except _NO_ANSWER as error:
+            log.error("campaign not decided", campaign=ask.campaign_id, error=type(error).__name__)
+            return answer_predial(False)
+
+
+def _admitting(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
+    return lambda session, now: admission.admit(session, ask, now)
+
+
+def _is_open(door: KnownDoor | None) -> bool:
+    """Whether it is let in without the database: what was decided too late stands then."""
+    return door is not None and bool(door.fail_open_seconds and door.assistant_id)
+
+
+def _withdraw(session: Session, made: Admission | Permission, now: datetime) -> None:
+    # One that was known before was let in, or reserved for, by somebody else.
+    if made.is_new and made.organization_id and made.call_id:
+        admission.withdraw(session, made.organization_id, made.call_id, now)

@@ -1,0 +1,1 @@
+"""HTTP below the routes: the protocol's bounds, the body and the responses."""

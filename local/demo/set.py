@@ -1,0 +1,246 @@
+"""The demo's set: one organization, the sandbox's control plane, and looks at the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+import httpx
+import redis
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from db.engine import Database, clock
+from db.models import (
+    Brand,
+    Campaign,
+    InboxEvent,
+    Job,
+    Subscription,
+    Wallet,
+    WalletEntry,
+    WalletFreeze,
+)
+from db.redis.client import NAMESPACE, Ringer, connect
+from domain import operator_actions as operators
+from domain import organizations
+from domain.posture import can_send
+from domain.wallet import operations as wallet
+from local.stack import Stack
+
+T = TypeVar("T")
+
+
+@dataclass
+class Set:
+    """What the scenes act on and look at."""
+
+    stack: Stack
+    database: Database
+    control: httpx.Client
+    redis: redis.Redis
+    ringer: Ringer
+    organization_id: str = ""
+    brand_ids: list[str] = field(default_factory=list)
+    sids: list[str] = field(default_factory=list)
+    campaign_ids: list[str] = field(default_factory=list)
+
+    @classmethod
+    def build(cls, stack: Stack) -> Set:
+        """This function will connect to the running processes."""
+        ringer = Ringer(stack.env["REDIS_URL"])
+        return cls(
+            stack,
+            Database(stack.urls.app_url, name="demo", pool_size=4, after_commit=ringer.ring),
+            httpx.Client(base_url=f"{stack.info['base_url']}/_control", timeout=30),
+            connect(stack.env["REDIS_URL"]),
+            ringer,
+        )
+
+    def close(self) -> None:
+        """This function will close the connections."""
+        self.database.close()
+        self.control.close()
+        self.redis.close()
+        self.ringer.close()
+
+    def do(self, fn: Callable[[Session, datetime], T]) -> T:
+        """This function will run fn(session, now) in one transaction, as the backend would."""
+        return self.database.run(lambda session: fn(session, clock(session)))
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """This function will tell the sandbox's control plane something."""
+        answer = self.control.request(method, path, json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def send(self, event_type: str, **more: Any) -> list[dict[str, Any]]:
+        """This function will have PayPal's stand-in send a signed webhook; gives the deliveries."""
+        deliveries: list[dict[str, Any]] = self.ask(
+            "POST",
+            "/paypal/events",
+            {"event_type": event_type, "organization_id": self.organization_id, **more},
+        )
+        return deliveries
+
+    def create(self) -> None:
+        """This function will make the organization, its brands and its campaigns."""
+        self.organization_id = self.do(
+            lambda session, now: organizations.create_organization(
+                session, name="Acme Flowers", currency="USD", now=now
+            )
+        )
+        for name in ("Acme North", "Acme South"):
+            subaccount = self.ask("POST", "/twilio/subaccounts", {"friendly_name": name})
+            self.sids.append(subaccount["sid"])
+            self.brand_ids.append(self._brand(name, subaccount["sid"]))
+        for name in ("Spring", "Summer", "Autumn"):
+            self.campaign_ids.append(self._campaign(name))
+        self.do(lambda session, now: operators.pause_campaign(session, self.campaign_ids[2], now))
+
+    def wallet(self) -> Wallet:
+        """The wallet as it stands now."""
+        found: Wallet = self._one(
+            select(Wallet).where(Wallet.organization_id == self.organization_id)
+        )
+        return found
+
+    def balance(self) -> int:
+        """The balance in micros."""
+        return self.wallet().balance_micros
+
+    def freezes(self) -> list[str]:
+        """The reasons that stand, in order."""
+        query = select(WalletFreeze.reason).where(
+            WalletFreeze.organization_id == self.organization_id, WalletFreeze.lifted_at.is_(None)
+        )
+        return sorted(self._all(query))
+
+    def campaigns(self) -> list[str]:
+        """Each campaign's reason to stand still, or "running"."""
+        rows = self._all(
+            select(Campaign)
+            .where(Campaign.organization_id == self.organization_id)
+            .order_by(Campaign.id)
+        )
+        return [row.pause_reason or row.status for row in rows]
+
+    def refusal(self) -> str | None:
+        """Why the organization may not spend; None if it may."""
+        return self.do(lambda session, now: can_send(session, self.organization_id, now))
+
+    def twilio(self) -> list[str]:
+        """Both subaccounts' status, at the sandbox itself."""
+        return [self.ask("GET", f"/twilio/subaccounts/{sid}")["status"] for sid in self.sids]
+
+    def read_back(self) -> list[str | None]:
+        """Both subaccounts' status as we read it back, where it is what is desired."""
+        rows = self._all(
+            select(Brand).where(Brand.organization_id == self.organization_id).order_by(Brand.id)
+        )
+        return [
+            row.twilio_actual if row.twilio_converged == row.twilio_generation else None
+            for row in rows
+        ]
+
+    def twilio_changes(self) -> int:
+        """Count the requests to Twilio's stand-in that may change something.
+
+        A schedule reads subaccounts at any time, and so says nothing about an event.
+        """
+        requests = self.ask("GET", "/requests?provider=twilio")
+        return sum(one["method"] != "GET" for one in requests)
+
+    def subscription(self, external_id: str) -> Subscription | None:
+        """A subscription as we know it."""
+        rows = self._all(select(Subscription).where(Subscription.external_id == external_id))
+        return rows[0] if rows else None
+
+    def inbox(self, external_id: str) -> list[InboxEvent]:
+        """The inbox's rows of one event."""
+        return self._all(select(InboxEvent).where(InboxEvent.external_id == external_id))
+
+    def count(self, model: Any, *where: Any) -> int:
+        """How many rows there are."""
+        return int(self._one(select(func.count()).select_from(model).where(*where)))
+
+    def event_jobs(self) -> int:
+        """Count the jobs that webhooks and commands led to.
+
+        Jobs that a schedule staged, and the jobs that these staged, are left out: they come at any
+        time.
+        """
+        scheduled = select(Job.correlation_id).where(Job.cause.startswith("schedule:"))
+        return self.count(Job, Job.correlation_id.not_in(scheduled))
+
+    def entries(self, kind: str) -> int:
+        """How many entries of a kind the wallet's history has."""
+        return self.count(
+            WalletEntry,
+            WalletEntry.organization_id == self.organization_id,
+            WalletEntry.kind == kind,
+        )
+
+    def unfinished(self) -> int:
+        """How many jobs are not done."""
+        return self.count(Job, Job.ring_at.is_not(None))
+
+    def debit(self, micros: int, key: str) -> str:
+        """This function will try to spend, and give the outcome."""
+        outcome = self.do(
+            lambda session, now: wallet.debit(
+                session,
+                self.organization_id,
+                key=key,
+                amount_micros=micros,
+                currency="USD",
+                now=now,
+            )
+        )
+        return outcome.outcome
+
+    def waiting_in_redis(self, queue: str) -> int:
+        """How many messages wait in a queue of Redis."""
+        return int(self.redis.llen(f"{NAMESPACE}:{queue}"))
+
+    def writers(self, *tables: str) -> set[str]:
+        """The transactions that last wrote the organization's rows of these tables (xmin)."""
+        found: set[str] = set()
+        for table in tables:
+            query = text(
+                f"SELECT DISTINCT xmin::text FROM {table} WHERE organization_id = :id"  # noqa: S608
+                + (" AND NOT manually_paused" if table == "campaigns" else " AND lifted_at IS NULL")
+            )
+            found |= set(
+                self.database.run(
+                    lambda session, query=query: session.scalars(  # type: ignore[misc]
+                        query, {"id": self.organization_id}
+                    ).all()
+                )
+            )
+        return found
+
+    def _brand(self, name: str, sid: str) -> str:
+        return self.do(
+            lambda session, now: organizations.create_brand(
+                session, self.organization_id, name=name, twilio_subaccount_sid=sid, now=now
+            )
+        )
+
+    def _campaign(self, name: str) -> str:
+        def work(session: Session, now: datetime) -> str:
+            campaign_id = organizations.create_campaign(
+                session, self.brand_ids[0], name=name, now=now
+            )
+            operators.start_campaign(session, campaign_id, now)
+            return campaign_id
+
+        return self.do(work)
+
+    def _one(self, query: Any) -> Any:
+        return self.database.run(lambda session: session.scalars(query).one())
+
+    def _all(self, query: Any) -> list[Any]:
+        return self.database.run(lambda session: list(session.scalars(query)))

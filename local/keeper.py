@@ -1,0 +1,201 @@
+"""Keeps one child process running: starts it, waits for it, and starts it again when it dies.
+
+On a thread of its own: a child's death signal follows the thread that started it, so that thread
+lives as long as the child does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from base.clock import wait_until
+from base.log import get_logger
+from local.launch import Account, tied_argv
+
+#: Waits before a dead child is started again: the first, and the longest; each doubles the last.
+_BACKOFF_SECONDS_FIRST = 0.1
+_BACKOFF_SECONDS_MAX = 5.0
+#: A child that ran this long was well: its next wait is the first again.
+_WELL_SECONDS = 10.0
+
+#: The exit code of a child that could not even be started, as shells have it.
+_NOT_STARTED = 126
+
+_log = get_logger(__name__)
+
+#: Told which child ended and how: its exit code, or minus the signal that killed it.
+OnExit = Callable[[str, int], None]
+#: Told which child runs again, and its new process id.
+OnRestart = Callable[[str, int], None]
+
+
+def how_it_ended(code: int) -> str:
+    """Say in words how a process ended: "exit code 1" or "killed by SIGKILL"."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-code}"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One child: what to run, when it is ready, and how long it may take to become so or to stop.
+
+    Without `ready` it is ready once started. `ready` must return soon; it is asked every 50 ms.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    ready: Callable[[], bool] | None = None
+    stop_seconds: float = 10.0
+    ready_seconds: float = 30.0
+
+
+class Keeper(threading.Thread):
+    """Starts one child and starts it again each time it dies, until told to stop."""
+
+    def __init__(
+        self,
+        process: Process,
+        log_dir: Path | None,
+        on_exit: OnExit | None,
+        on_restart: OnRestart | None = None,
+    ) -> None:
+        super().__init__(name=f"keeper of {process.name}", daemon=True)
+        self._process = process
+        self._log_dir = log_dir
+        self._on_exit = on_exit
+        self._on_restart = on_restart
+        self._stopping = threading.Event()
+        #: Held to start the child and to decide that no more is started.
+        self._starting = threading.Lock()
+        self.pid: int | None = None
+        self.exits = 0
+        self.restarts = 0
+        self.last_code = 0
+
+    def run(self) -> None:
+        backoff_seconds = _BACKOFF_SECONDS_FIRST
+        while True:
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                self.restarts = self.exits
+                child = self._spawn()
+            if child is not None and self.exits:
+                self._tell_restart(child.pid)
+            began = time.monotonic()
+            code = self._wait_for(child)
+            if self._stopping.is_set():
+                return
+            self._note_exit(code)
+            if time.monotonic() - began >= _WELL_SECONDS:
+                backoff_seconds = _BACKOFF_SECONDS_FIRST
+            if self._stopping.wait(backoff_seconds):
+                return
+            backoff_seconds = min(backoff_seconds * 2, _BACKOFF_SECONDS_MAX)
+
+    def _wait_for(self, child: subprocess.Popen[bytes] | None) -> int:
+        if child is None:
+            return _NOT_STARTED
+        code = child.wait()
+        self.pid = None
+        # What it leaves in its session would run beside its successor.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        return code
+
+    def _note_exit(self, code: int) -> None:
+        self.last_code = code
+        self.exits += 1
+        if self._on_exit is not None:
+            try:
+                self._on_exit(self._process.name, code)
+            except Exception:  # whoever listens must not end the keeping
+                _log.exception("on_exit failed", process=self._process.name)
+
+    def _tell_restart(self, pid: int) -> None:
+        if self._on_restart is not None:
+            try:
+                self._on_restart(self._process.name, pid)
+            except Exception:
+                _log.exception("on_restart failed", process=self._process.name)
+
+    def stop(self, hurry: Callable[[], bool]) -> None:
+        with self._starting:
+            self._stopping.set()
+        self._signal(signal.SIGTERM)
+        wait_until(
+            lambda: not self.is_alive() or hurry(),
+            limit_seconds=self._process.stop_seconds,
+            every_seconds=0.02,
+        )
+        while self.is_alive():
+            self._signal(signal.SIGKILL)
+            self.join(1.0)
+
+    def _signal(self, signal_number: signal.Signals) -> None:
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal_number)
+
+    def _spawn(self) -> subprocess.Popen[bytes] | None:
+        try:
+            child = self._popen()
+        except OSError as error:  # no process or file left to have: as one that died at once
+            _log.error("cannot start", process=self._process.name, error=str(error))
+            return None
+        self.pid = child.pid
+        if child.stdout is not None:
+            _Prefixer(self._process.name, child.stdout).start()
+        return child
+
+    def _popen(self) -> subprocess.Popen[bytes]:
+        if self._log_dir is None:
+            return _popen(self._process, subprocess.PIPE)
+        with (self._log_dir / f"{self._process.name}.log").open("ab") as log:
+            return _popen(self._process, log)
+
+
+class _Prefixer(threading.Thread):
+    """Copies one child's lines to standard error, each after the child's name."""
+
+    def __init__(self, name: str, output: IO[bytes]) -> None:
+        super().__init__(name=f"output of {name}", daemon=True)
+        self._prefix = f"{name} | "
+        self._output = output
+
+    def run(self) -> None:
+        with self._output:
+            for line in self._output:
+                text = line.decode(errors="replace").rstrip("\r\n")
+                sys.stderr.write(f"{self._prefix}{text}\n")
+                sys.stderr.flush()
+
+
+def _popen(process: Process, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    # SIGKILL at the supervisor's death: anything gentler may be ignored, and a child must survive
+    # being killed anyway. A session of its own: Ctrl-C reaches the supervisor alone, which then
+    # stops all in order.
+    return subprocess.Popen(
+        tied_argv(process.argv, Account(""), signal.SIGKILL),
+        env=dict(process.env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )

@@ -1,0 +1,89 @@
+"""The sandbox as one of our processes: how it starts, where it is, and the settings that use it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from base.settings import SettingsError
+from local.supervisor import Process, Supervisor
+
+
+def start_sandbox(
+    supervisor: Supervisor,
+    state: Path,
+    env: Mapping[str, str],
+    *,
+    ready_seconds: float,
+    target: str = "",
+) -> dict[str, Any]:
+    """This function will start the sandbox on any port and give its addresses and keys.
+
+    Units: its own folder lies in `state`; its webhooks go to `target`. Raises: ProcessNotReady.
+    """
+    path = _info_file(state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One that was killed could not take its file away.
+    path.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(path.parent)]
+    if target:
+        argv += ["--target", target]
+    supervisor.start(Process("sandbox", argv, env, ready=path.exists, ready_seconds=ready_seconds))
+    return _read(path)
+
+
+def sandbox_info(state: Path) -> dict[str, Any]:
+    """Ask the running sandbox where it is, what its keys are and how it proves its messages.
+
+    Raises: SettingsError when none has been started with this state folder, or it is gone.
+    """
+    try:
+        info = _read(_info_file(state))
+    except FileNotFoundError:
+        raise SettingsError("no sandbox runs here; start one: holdfast up --sandbox") from None
+    try:
+        answer = httpx.get(f"{info['base_url']}/_control/info", timeout=2, trust_env=False)
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        raise SettingsError(
+            "the sandbox does not answer; start one: holdfast up --sandbox"
+        ) from None
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
+    """Name the sandbox's addresses and keys as the settings that use them.
+
+    VAPI_HMAC_SECRET stays unset: the sandbox's Vapi proves its messages by the server secret.
+    """
+    paypal, twilio, vapi = info["paypal"], info["twilio"], info["vapi"]
+    return {
+        "PAYPAL_BASE_URL": paypal["base_url"],
+        "PAYPAL_CLIENT_ID": paypal["client_id"],
+        "PAYPAL_CLIENT_SECRET": paypal["client_secret"],
+        "PAYPAL_WEBHOOK_ID": paypal["webhook_id"],
+        "PAYPAL_CA_FILE": paypal["ca_file"],
+        "PAYPAL_CERTIFICATE_NAME": paypal["certificate_name"],
+        "TWILIO_BASE_URL": twilio["base_url"],
+        "TWILIO_ACCOUNT_SID": twilio["account_sid"],
+        "TWILIO_AUTH_TOKEN": twilio["auth_token"],
+        "VAPI_BASE_URL": vapi["base_url"],
+        "VAPI_API_KEY": vapi["api_key"],
+        "VAPI_SERVER_SECRET": vapi["server_secret"],
+    }
+
+
+def _info_file(state: Path) -> Path:
+    """Where the sandbox tells its addresses and keys, once it listens."""
+    return state / "sandbox" / "sandbox.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads(path.read_text())
+    return info

@@ -1,0 +1,237 @@
+"""One server process below an account: started, waited for, stopped, and found again after a kill.
+
+It may be kept running: started again whenever it dies unasked. Knows nothing of PostgreSQL or
+Valkey; local.embedded tells it what ready means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from base.clock import wait_until
+from base.log import get_logger
+from local.keeper import OnExit, OnRestart
+from local.launch import Account, EmbeddedServerError, tied_argv
+
+log = get_logger(__name__)
+
+#: What a server sees of our environment: nothing.
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "HOME": "/"}
+#: Seconds a server may take to answer; recovery after a crash is included.
+_START_SECONDS = 60
+#: Seconds a server may take to stop in order before it is stopped at once.
+_STOP_SECONDS = 30
+#: Waits before a dead server is started again: the first, and the longest; each doubles the last.
+#: After a SIGKILL PostgreSQL does not start while processes of the dead server still end.
+_AGAIN_SECONDS_FIRST = 0.1
+_AGAIN_SECONDS_MAX = 5.0
+
+
+class Server:
+    """A child process that writes to a log file and stops when this process dies."""
+
+    def __init__(
+        self,
+        name: str,
+        account: Account,
+        log: Path,
+        stop_signal: signal.Signals,
+        last_signal: signal.Signals,
+    ) -> None:
+        self._name = name
+        self._account = account
+        self._log = log
+        self._stop_signal = stop_signal
+        self._last_signal = last_signal
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        #: Held to start the process and to decide that none is started any more.
+        self._starting = threading.Lock()
+        self._keeper: threading.Thread | None = None
+
+    def start(self, argv: Sequence[str], is_ready: Callable[[int], bool]) -> None:
+        """This function will start the server and wait until is_ready(its pid).
+
+        is_ready may raise OSError or IndexError for "not yet".
+        Raises: EmbeddedServerError with the line of the log that tells why it did not start.
+        """
+        with self._starting:
+            process, told_before = self._spawn(argv)
+        self._wait_until_ready(process, told_before, is_ready)
+
+    def keep(
+        self,
+        argv: Sequence[str],
+        is_ready: Callable[[int], bool],
+        on_exit: OnExit | None,
+        on_restart: OnRestart | None,
+    ) -> None:
+        """Start the server again each time it dies, until stop(). Call it after start().
+
+        On a thread of its own, which lives as long as the servers that it starts: their death
+        signal follows the thread that started them.
+        """
+
+        def watch() -> None:
+            while True:
+                process = self._process
+                code = process.wait() if process is not None else 0
+                if self._stopping.is_set():
+                    return
+                _tell(on_exit, self._name, code)
+                pid = self._start_again(argv, is_ready)
+                if pid is None:
+                    return
+                _tell(on_restart, self._name, pid)
+
+        self._keeper = threading.Thread(target=watch, name=f"keeper of {self._name}", daemon=True)
+        self._keeper.start()
+
+    def _start_again(self, argv: Sequence[str], is_ready: Callable[[int], bool]) -> int | None:
+        """Try until the server is ready; give its process id, or None if it is to stop."""
+        wait = _AGAIN_SECONDS_FIRST
+        while not self._stopping.wait(wait):
+            wait = min(wait * 2, _AGAIN_SECONDS_MAX)
+            with self._starting:
+                if self._stopping.is_set():
+                    return None
+                try:
+                    process, told_before = self._spawn(argv)
+                except OSError as error:
+                    log.warning("server not started again", server=self._name, error=str(error))
+                    continue
+            try:
+                self._wait_until_ready(process, told_before, is_ready)
+            except EmbeddedServerError as error:
+                log.warning("server not started again", server=self._name, error=str(error))
+                if process.poll() is None:
+                    process.send_signal(self._last_signal)
+                    process.wait()
+                continue
+            return process.pid
+        return None
+
+    def _spawn(self, argv: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the process; give it, and where in the log its own lines begin."""
+        file = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        told_before = os.fstat(file).st_size
+        self._account.own(self._log, 0o600)
+        try:
+            # A session of its own: Ctrl-C must not reach it before those who use it are done.
+            process = subprocess.Popen(
+                tied_argv(argv, self._account, self._stop_signal),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd="/",
+                env=ENVIRONMENT,
+                start_new_session=True,
+                umask=0o077,
+            )
+        finally:
+            os.close(file)
+        self._process = process
+        return process, told_before
+
+    def _wait_until_ready(
+        self,
+        process: subprocess.Popen[bytes],
+        told_before: int,
+        is_ready: Callable[[int], bool],
+    ) -> None:
+        def is_ready_or_dead() -> bool:
+            if process.poll() is not None:
+                return True
+            with contextlib.suppress(OSError, IndexError):
+                return is_ready(process.pid)
+            return False
+
+        answered = wait_until(is_ready_or_dead, limit_seconds=_START_SECONDS, every_seconds=0.02)
+        if not answered or process.returncode is not None:
+            told = telling_line(self._log.read_bytes()[told_before:].decode(errors="replace"))
+            raise EmbeddedServerError(f"{self._name} did not start: {told} (see {self._log})")
+
+    def stop(self) -> None:
+        """Stop the server, in order if it can. Replay: nothing happens."""
+        with self._starting:
+            self._stopping.set()
+        if self._process is not None:
+            self._end(self._process)
+        if self._keeper is not None:
+            self._keeper.join(_STOP_SECONDS)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(self._stop_signal)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(self._last_signal)
+            process.wait(_STOP_SECONDS)
+
+
+def _tell(told: Callable[[str, int], None] | None, name: str, number: int) -> None:
+    if told is not None:
+        try:
+            told(name, number)
+        except Exception:  # whatever listens must not end the keeping
+            log.exception("server's end or restart not told", server=name)
+
+
+def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> None:
+    """This function will stop the server a killed run left in the data folder, if there is one.
+
+    Where no death signal exists, or within the second that stopping takes, it still runs.
+    Raises: EmbeddedServerError when it does not stop.
+    """
+    try:
+        pid = int(pid_file.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return
+    if not is_alive(pid):
+        return
+    if not _works_in(pid, data):
+        # The number was given to another process since, which PostgreSQL would take for its own.
+        pid_file.unlink()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, stop_signal)
+    if not wait_until(lambda: not is_alive(pid), limit_seconds=_STOP_SECONDS):
+        raise EmbeddedServerError(f"process {pid} of an earlier run in {data} does not stop")
+
+
+def telling_line(output: str) -> str:
+    """This function will give the line that says what went wrong, or else the last."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    bad = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror"))]
+    return (bad or lines or ["it said nothing"])[-1]
+
+
+def is_alive(pid: int) -> bool:
+    """This function will tell whether the process runs; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def _works_in(pid: int, data: Path) -> bool:
+    """Both servers work in their data folder, so that no other process is taken for ours."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/cwd").resolve() == data.resolve()
+        return False
+    command = ["ps", "-o", "command=", "-p", str(pid)]
+    listed = subprocess.run(command, check=False, capture_output=True, text=True)
+    return str(data.parent) in listed.stdout

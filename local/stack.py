@@ -1,0 +1,195 @@
+"""The whole of Holdfast on one machine: servers, sandbox, ingress, workers and relay, as processes.
+
+What `up` keeps running and what the demo drives; each process is one that production runs too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from base.settings import Settings
+from db.redis.client import connect
+from local import ROOT
+from local.databases import DatabaseUrls, prepare, recreate
+from local.embedded import EmbeddedServers, Keep, ServerUrls
+from local.ports import answers, port_to_serve
+from local.sandbox import sandbox_env, start_sandbox
+from local.supervisor import OnExit, OnRestart, Process, Supervisor
+
+#: Seconds a process has to be ready in, on a machine that is busy with other things.
+_READY_SECONDS = 60
+#: Queues of each worker process, and its threads.
+WORKERS = {
+    # Two, so that one that is stopped or stuck keeps no organization spending.
+    "worker-safety-1": (("safety",), 4),
+    "worker-safety-2": (("safety",), 4),
+    "worker-billing": (("billing",), 4),
+    "worker-rest": (("maintenance", "callbacks", "messaging"), 2),
+}
+SAFETY_WORKERS = tuple(name for name, (queues, _) in WORKERS.items() if "safety" in queues)
+#: Seconds a worker may take to finish what it runs: the longest actor, and a margin.
+_WORKER_STOP_SECONDS = 40
+
+
+def state_folder(settings: Settings) -> Path:
+    """This function will give the folder for embedded data, from the project's root if relative."""
+    return ROOT / settings.holdfast_state
+
+
+class Stack:
+    """Starts everything in order, knows the addresses, and stops it all in the reverse order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: Path,
+        *,
+        sandbox: bool,
+        fresh: bool = False,
+        logs: Path | None = None,
+        on_exit: OnExit | None = None,
+        on_restart: OnRestart | None = None,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.state = state
+        self.supervisor = Supervisor(logs, on_exit, on_restart)
+        self._keep = Keep(on_exit, on_restart)
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+        }
+        self.urls = DatabaseUrls(None, settings.database_url)
+        self.info: dict[str, Any] = {}
+        self._settings = settings
+        self._sandbox = sandbox
+        self._fresh = fresh
+        self._servers: EmbeddedServers | None = None
+        self._told = told
+
+    @property
+    def ingress_url(self) -> str:
+        """Where the ingress answers."""
+        return f"http://{self._settings.host}:{self.env['PORT']}"
+
+    def __enter__(self) -> Stack:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """This function will stop the processes, then the servers they used."""
+        self.supervisor.stop_all()
+        if self._servers is not None:
+            self._servers.stop()
+
+    def _start(self) -> None:
+        settings = self._settings
+        # Asked now, because an ingress that cannot listen is taken for the one that does.
+        port = port_to_serve(settings.host, settings.port)
+        self.env["PORT"] = str(port)
+        self._start_servers()
+        if self._sandbox:
+            self._start_sandbox()
+        self._told("ingress")
+        self.supervisor.start(
+            self._process(
+                "ingress", ["ingress"], ready=lambda: answers(f"{self.ingress_url}/readyz")
+            )
+        )
+        for name in WORKERS:
+            self.start_worker(name)
+        self.start_relay()
+
+    def start_worker(self, name: str) -> None:
+        """This function will start one of WORKERS."""
+        queues, threads = WORKERS[name]
+        self._told(name)
+        arguments = [part for queue in queues for part in ("--queue", queue)]
+        self.supervisor.start(
+            self._process(
+                name,
+                ["worker", *arguments, "--threads", str(threads)],
+                stop_seconds=_WORKER_STOP_SECONDS,
+            )
+        )
+
+    def start_relay(self) -> None:
+        """This function will start the relay."""
+        self._told("relay")
+        self.supervisor.start(self._process("relay", ["relay"]))
+
+    def _start_servers(self) -> None:
+        settings = self._settings
+        self._told("PostgreSQL and Redis")
+        need_postgres = not settings.database_url and not settings.database_owner_url
+        need_redis = not settings.redis_url
+        owner_url = settings.database_owner_url
+        self.env["REDIS_URL"] = settings.redis_url
+        if need_postgres or need_redis:
+            self._servers = EmbeddedServers(
+                self.state, postgres=need_postgres, redis=need_redis, keep=self._keep
+            )
+            served = self._servers.start()
+            owner_url = served.owner_url or owner_url
+            self.env["REDIS_URL"] = served.redis_url or settings.redis_url
+            if self._fresh:
+                _empty(served)
+        self.urls = prepare(settings.database_url, owner_url, self.state)
+        self.env["DATABASE_URL"] = self.urls.app_url
+        # Nothing that serves ever sees the owner's address.
+        self.env.pop("DATABASE_OWNER_URL", None)
+
+    def _start_sandbox(self) -> None:
+        self._told("sandbox")
+        self.info = start_sandbox(
+            self.supervisor,
+            self.state,
+            self.env,
+            target=self.ingress_url,
+            ready_seconds=_READY_SECONDS,
+        )
+        self.env.update(sandbox_env(self.info))
+        self.env.setdefault("PUBLIC_URL", self.ingress_url)
+
+    def _process(
+        self,
+        name: str,
+        arguments: list[str],
+        *,
+        ready: Callable[[], bool] | None = None,
+        stop_seconds: float = 15,
+    ) -> Process:
+        return Process(
+            name,
+            [sys.executable, "-m", "cli.main", *arguments],
+            dict(self.env),
+            ready=ready,
+            stop_seconds=stop_seconds,
+            ready_seconds=_READY_SECONDS,
+        )
+
+
+def _empty(served: ServerUrls) -> None:
+    """Embedded servers' data of an earlier run are dropped; a given server is never emptied."""
+    if served.owner_url:
+        recreate(served.owner_url)
+    if served.redis_url:
+        with contextlib.closing(connect(served.redis_url)) as client:
+            client.flushall()

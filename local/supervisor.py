@@ -1,0 +1,184 @@
+"""Keeps named child processes running, stops them in order, and leaves none behind.
+
+Each child has a keeper (local.keeper) that starts it again when it dies. A supervisor that is
+killed takes its children with it, on Linux. It never asks what the children do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from base.clock import wait_until
+from local.keeper import Keeper, OnExit, OnRestart, Process, how_it_ended
+
+__all__ = ["OnExit", "OnRestart", "Process", "ProcessNotReady", "Supervisor"]
+
+_Handler = Callable[[int, FrameType | None], Any] | int
+
+
+class ProcessNotReady(Exception):
+    """A child ended, or time was up, before it was ready; the message is one line."""
+
+
+class Supervisor:
+    """The children of this process, in their order of start.
+
+    With log_dir each child writes to <log_dir>/<name>.log; without, its lines go to standard error
+    after its name. on_exit is called, on the child's thread, for each death that was not asked for,
+    and on_restart when the child has been started again.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path | None = None,
+        on_exit: OnExit | None = None,
+        on_restart: OnRestart | None = None,
+    ) -> None:
+        self._log_dir = log_dir
+        self._on_exit = on_exit
+        self._on_restart = on_restart
+        self._keepers: dict[str, Keeper] = {}
+        self._signals = _Signals()
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop_all()
+
+    def start(self, process: Process) -> None:
+        """This function will start the child, wait until it is ready, and keep it running.
+
+        Raises: ProcessNotReady, with the child stopped and forgotten. ValueError when the name is
+        taken.
+        """
+        if process.name in self._keepers:
+            raise ValueError(f"{process.name} is already started")
+        if self._log_dir is not None:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+        keeper = Keeper(process, self._log_dir, self._on_exit, self._on_restart)
+        self._keepers[process.name] = keeper
+        keeper.start()
+
+        def is_ready_or_dead() -> bool:
+            return keeper.exits > 0 or (keeper.pid is not None and _is_ready(process))
+
+        try:
+            settled = wait_until(is_ready_or_dead, limit_seconds=process.ready_seconds)
+            if keeper.exits and process.ready is not None:
+                raise ProcessNotReady(
+                    f"{process.name} ended ({how_it_ended(keeper.last_code)}) before it was ready"
+                )
+            if not settled:
+                raise ProcessNotReady(
+                    f"{process.name} was not ready within {process.ready_seconds:g} s"
+                )
+        except BaseException:
+            self.stop(process.name)
+            raise
+
+    def stop(self, name: str) -> None:
+        """This function will stop the child: SIGTERM, then SIGKILL when its stop_seconds are over.
+
+        Whatever it started in its session dies with it. It is forgotten: its name is free again.
+        """
+        keeper = self._keepers[name]
+        keeper.stop(hurry=lambda: self._signals.count > 1)
+        del self._keepers[name]
+
+    def stop_all(self) -> None:
+        """This function will stop every child, the one started last first, each within its limit.
+
+        A second Ctrl-C (or SIGTERM) ends the patience: what still runs is killed.
+        """
+        try:
+            if self._signals.listen():
+                # Told to stop by other means than a signal: the first one means hurry already.
+                self._signals.count = 1
+            for name in reversed(list(self._keepers)):
+                self.stop(name)
+        finally:
+            self._signals.close()
+
+    def listen(self) -> None:
+        """This function will take SIGINT and SIGTERM for the wish to stop from now on, until
+        stop_all() has ended; wait() gives the first. Only on the main thread.
+        """
+        self._signals.listen()
+
+    def wait(self) -> signal.Signals:
+        """This function will block until SIGINT or SIGTERM and give it; then call stop_all().
+
+        Only on the main thread. Until stop_all() has ended, a further signal makes it hurry.
+        """
+        self._signals.listen()
+        wait_until(lambda: self._signals.count > 0, limit_seconds=math.inf, every_seconds=0.1)
+        return self._signals.last
+
+    def kill(self, name: str, signal_number: signal.Signals = signal.SIGKILL) -> None:
+        """This function will send the child a signal, unasked: if it dies, it is started again."""
+        pid = self._keepers[name].pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal_number)
+
+    def pid(self, name: str) -> int | None:
+        """This function will give the child's process id; None while it waits to be restarted."""
+        return self._keepers[name].pid
+
+    def alive(self, name: str) -> bool:
+        """This function will tell whether the child is known and runs now."""
+        return name in self._keepers and self._keepers[name].pid is not None
+
+    def restarts(self, name: str) -> int:
+        """This function will tell how often the child has been started again."""
+        return self._keepers[name].restarts
+
+    def names(self) -> list[str]:
+        """This function will give the children's names in their order of start."""
+        return list(self._keepers)
+
+
+class _Signals:
+    """Counts SIGINT and SIGTERM while it listens; the handlers before it come back at close."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = signal.SIGTERM
+        self._before: dict[signal.Signals, _Handler] = {}
+
+    def listen(self) -> bool:
+        """This function will begin to count; False when it did, or can't on this thread."""
+        if self._before or threading.current_thread() is not threading.main_thread():
+            return False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note) or signal.SIG_DFL
+        return True
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+        self.count = 0
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # A plain number, polled: an Event's lock may be held by the code this interrupts.
+        self.last = signal.Signals(number)
+        self.count += 1
+
+
+def _is_ready(process: Process) -> bool:
+    return process.ready is None or process.ready()

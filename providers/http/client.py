@@ -1,0 +1,251 @@
+"""One way of speaking HTTP to a provider: timeouts, no redirects, bounded answers, short retries.
+
+It decides which failures mean "nothing happened" and which mean "it may have happened"; a request
+that may have happened is never sent again from here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+
+from base.outcomes import OutcomeUnknown, ProviderUnavailable
+from providers.errors import AnswerTooLarge, ProviderSilent
+from providers.http.limits import Line, Passage
+
+#: Seconds until a connection must stand, and until more of an answer must come.
+CONNECT_SECONDS = 2.0
+READ_SECONDS = 5.0
+#: Seconds within which all tries of one question must end; fits inside an actor's limit.
+RETRY_WINDOW_SECONDS = 12.0
+#: How often one question is asked at most.
+TRIES_MAX = 3
+#: A provider that asks for a longer wait than this many seconds is not asked again here.
+_WAITED_OUT_SECONDS_MAX = 3.0
+#: Bytes of the largest answer read; an account or a payment is a few kilobytes.
+ANSWER_BYTES_MAX = 1_048_576
+#: A try that could last less than this many seconds is not begun.
+_TRY_SECONDS_MIN = 0.2
+#: A wait asked for is believed up to this many seconds (one day).
+_RETRY_AFTER_BELIEVED_SECONDS = 86_400.0
+
+#: The request cannot have reached the provider.
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+T = TypeVar("T")
+
+
+class _TooLarge(Exception):
+    """An answer is larger than what is read of it."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The instant, on the monotonic clock, at which a question must have ended."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """This function will set the deadline so many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    def remaining_seconds(self) -> float:
+        """This function will give the seconds left, never less than 0."""
+        return max(0.0, self.at - time.monotonic())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A provider's answer below 500 that is neither a redirect nor 429."""
+
+    status: int
+    body: bytes
+
+    def json_object(self) -> dict[str, Any]:
+        """This function will read the body as a JSON object.
+
+        Raises: ProviderUnavailable when it is anything else, such as a proxy's HTML page.
+        """
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise ProviderUnavailable("the answer is not JSON") from None
+        if not isinstance(value, dict):
+            raise ProviderUnavailable("the answer is not a JSON object")
+        return value
+
+
+def is_loopback(url: str) -> bool:
+    """This function will tell whether a URL's host is this machine itself."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def _trusted_roots() -> ssl.SSLContext:
+    # Reading the roots takes longer than all else about a client, and they are the same for all.
+    return httpx.create_ssl_context()
+
+
+def build_client(base_url: str) -> httpx.Client:
+    """This function will make a client, safe for many threads, for one provider's address.
+
+    A stand-in on this machine is spoken to directly, whatever proxies the environment names.
+    """
+    return httpx.Client(
+        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
+        follow_redirects=False,
+        verify=_trusted_roots(),
+        trust_env=not is_loopback(base_url),
+        # Compressed answers would make the bound on their size meaningless.
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+def exchange(
+    client: httpx.Client,
+    method: str,
+    url: str,
+    *,
+    line: Line | None,
+    repeatable: bool,
+    deadline: Deadline,
+    bytes_max: int = ANSWER_BYTES_MAX,
+    **request: Any,
+) -> Answer:
+    """Send one request, once, and read its answer.
+
+    `line` is the account it goes out for; None for what is no call of an account, such as a
+    certificate. `repeatable` says that the request changes nothing, so that a lost answer is no
+    doubt. Raises: HeldBack when the line does not let it out; ProviderUnavailable when nothing
+    happened or the request is repeatable (no connection, 429, and for a repeatable one a lost
+    answer, 5xx, a redirect, or AnswerTooLarge); OutcomeUnknown otherwise.
+    """
+    left = deadline.remaining_seconds()
+    if left <= 0:
+        raise ProviderUnavailable("no time left to ask")
+    lost = ProviderSilent if repeatable else OutcomeUnknown
+    too_large = False
+    with line.passage(left) if line else nullcontext(Passage()) as passage:
+        try:
+            with client.stream(method, url, timeout=_timeout(deadline), **request) as response:
+                status = response.status_code
+                retry_after = retry_after_seconds_of(response.headers)
+                body = _read_within(response, bytes_max, deadline)
+        except _NEVER_SENT as error:
+            # That we had no connection free says nothing of the provider.
+            if not isinstance(error, httpx.PoolTimeout):
+                passage.lost()
+            raise ProviderSilent(f"not reached: {type(error).__name__}") from None
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            passage.lost()
+            raise lost(f"the answer was lost: {type(error).__name__}") from None
+        except _TooLarge:
+            too_large, body = True, None
+        passage.answered(status, retry_after)
+    # A provider refuses with 429 before it acts (Twilio says so of 20429: never processed).
+    if status == 429 or (status >= 500 and repeatable):
+        raise ProviderUnavailable(f"HTTP {status}", retry_after)
+    if status >= 500:
+        raise OutcomeUnknown(f"HTTP {status}")
+    if 300 <= status < 400:
+        raise lost(f"HTTP {status}: redirects are not followed")
+    if too_large and repeatable:
+        raise AnswerTooLarge(f"the answer has over {bytes_max} bytes")
+    if body is None:
+        raise lost("the answer is too large or too slow")
+    return Answer(status, body)
+
+
+def _timeout(deadline: Deadline) -> httpx.Timeout:
+    left = deadline.remaining_seconds()
+    return httpx.Timeout(
+        min(READ_SECONDS, left),
+        connect=min(CONNECT_SECONDS, left),
+        pool=min(CONNECT_SECONDS, left),
+    )
+
+
+def _read_within(response: httpx.Response, bytes_max: int, deadline: Deadline) -> bytes | None:
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_bytes():
+        size += len(part)
+        # The read timeout starts again with every part: a drip is ended here.
+        if size > bytes_max:
+            raise _TooLarge
+        if deadline.remaining_seconds() <= 0:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
+    """This function will read Retry-After, in seconds, from a number or a date.
+
+    Source: RFC 9110, section 10.2.3.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return min(float(text), _RETRY_AFTER_BELIEVED_SECONDS)
+    try:
+        wait = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0.0, min(wait, _RETRY_AFTER_BELIEVED_SECONDS))
+
+
+def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
+    """Ask a repeatable question, and again after ProviderUnavailable, except AnswerTooLarge.
+
+    At most TRIES_MAX times, with jitter, before the deadline; a short Retry-After is kept to, and
+    a long one ends the asking. Raises: whatever the last try raised.
+    """
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        asked_for = _asked_for_seconds(state)
+        jittered = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)(state)
+        return jittered if asked_for is None else asked_for + jittered / 4
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        if (_asked_for_seconds(state) or 0.0) > _WAITED_OUT_SECONDS_MAX:
+            return True
+        left = deadline.remaining_seconds() - state.upcoming_sleep
+        return state.attempt_number >= TRIES_MAX or left < _TRY_SECONDS_MIN
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_worth_repeating),
+        wait=wait,
+        stop=stop,
+        reraise=True,
+    )
+    return retrying(ask)
+
+
+def _is_worth_repeating(error: BaseException) -> bool:
+    # The same answer would be as large again.
+    return isinstance(error, ProviderUnavailable) and not isinstance(error, AnswerTooLarge)
+
+
+def _asked_for_seconds(state: tenacity.RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None

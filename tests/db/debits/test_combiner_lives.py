@@ -1,0 +1,216 @@
+"""The combiner's life in its process: begun by a caller, dead in the midst, forked, killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from base.outcomes import OutcomeUnknown
+from db.busy import DatabaseBusy
+from db.debits.combiner import Combiner, Debit
+from db.engine import Database
+from db.jobs.staging import Staged
+from local.databases import derive_app_url
+from tests.conftest import PASSWORD
+from tests.db.debits.combining import ask, broken_links, keys_of, waiting_callers
+from tests.db.debits.debtor import CALLERS
+from tests.db.support import at_once, scalar
+from tests.support.cuttable import Way
+from tests.support.world import make_organization
+
+FUNDS = 1_000_000
+
+dying = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@pytest.fixture
+def org(shared) -> str:
+    return make_organization(shared, micros=FUNDS)
+
+
+@pytest.fixture
+def door(shared_urls) -> Iterator[Database]:
+    """A database of the test's own, as a process has one."""
+    made = Database(shared_urls.app_url, name="door")
+    yield made
+    made.close()
+
+
+def combiner_threads() -> int:
+    return sum(thread.name == "combiner" for thread in threading.enumerate())
+
+
+def until_told(debit: Callable[[], Any]) -> Any:
+    """What it is told in the end, by a caller who repeats with the same key."""
+    for _ in range(100):
+        try:
+            return debit()
+        except (OutcomeUnknown, DatabaseBusy):
+            continue
+    raise AssertionError("never told")
+
+
+def test_a_database_combines_from_the_first_debit_until_it_is_closed(shared, door, org):
+    # Given a database that nobody has debited through: it has no thread
+    before = combiner_threads()
+    assert door.now() is not None
+    assert combiner_threads() == before
+    # When many do at once, then they share one
+    answers = at_once([lambda n=n: door.combiner.debit(ask(org, f"k{n}")) for n in range(16)])
+    assert {answer[0] for answer in answers} == {"OK"}
+    assert combiner_threads() == before + 1
+    # And it ends with the database; who comes later is told that nothing was done
+    door.close()
+    assert combiner_threads() == before
+    with pytest.raises(DatabaseBusy):
+        door.combiner.debit(ask(org, "late"))
+    assert combiner_threads() == before
+    assert len(keys_of(shared, org)) == 16
+
+
+def test_what_a_commit_staged_is_rung_by_the_database(shared_urls, org):
+    rung: list[Staged] = []
+    door = Database(shared_urls.app_url, name="door", after_commit=rung.extend)
+    door.combiner.debit(ask(org, "some"))
+    assert rung == []
+    door.combiner.debit(ask(org, "all", FUNDS - 1))
+    door.close()
+    assert [(job.name, job.queue) for job in rung] == [("enforce_organization", "safety")]
+
+
+@dying
+def test_a_thread_that_dies_answers_everybody_and_the_next_debit_works(shared, shared_urls, org):
+    # Given a combiner whose thread dies right after a commit, with others waiting behind it
+    def die(_: list[Staged]) -> None:
+        raise SystemExit
+
+    combiner = Combiner(shared_urls.app_url, after_commit=die)
+    debits = [ask(org, "all", FUNDS), *(ask(org, f"k{n}") for n in range(5))]
+    with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
+        pass
+    # Then the one that was sent is unknown (it was committed), and the others were not sent
+    assert isinstance(callers[0].exception(), OutcomeUnknown)
+    assert "interrupted" in str(callers[0].exception()), "told, and did not give up waiting"
+    assert all(isinstance(one.exception(), DatabaseBusy) for one in callers[1:])
+    assert keys_of(shared, org) == ["all"]
+    # And the next ones are served, the repeat with its first answer
+    assert combiner.debit(debits[0])[:2] == ("OK", True)
+    assert combiner.debit(debits[1])[0] == "INSUFFICIENT_FUNDS"
+    combiner.stop()
+
+
+@dying
+def test_a_thread_that_dies_again_and_again_takes_nothing_twice(shared, shared_urls, org):
+    # Given a thread that dies after every commit that empties a wallet, under many callers
+    def die(_: list[Staged]) -> None:
+        raise SystemExit
+
+    combiner = Combiner(shared_urls.app_url, after_commit=die)
+    poor = [make_organization(shared, micros=1) for _ in range(24)]
+
+    def caller(number: int) -> Callable[[], list[Any]]:
+        wanted = [ask(one, "all") for one in poor[number::8]]
+        wanted += [ask(org, f"{number}:{n}") for n in range(9)]
+        return lambda: [until_told(lambda one=one: combiner.debit(one)) for one in wanted]
+
+    told = at_once([caller(number) for number in range(8)])
+    combiner.stop()
+    # Then everybody was told yes in the end, and each key has one entry
+    assert [answer[0] for answers in told for answer in answers] == ["OK"] * 96
+    assert sorted(keys_of(shared, org)) == sorted(f"{c}:{n}" for c in range(8) for n in range(9))
+    assert [keys_of(shared, one) for one in poor] == [["all"]] * 24
+    assert broken_links(shared_urls.owner_url, org) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forks_child_has_a_combiner_of_its_own(shared, door, org):
+    # Given a process that has debited, and therefore has a thread and a connection
+    assert door.combiner.debit(ask(org, "parent"))[0] == "OK"
+    reading, writing = os.pipe()
+    # When its child debits as well
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, door.combiner.debit(ask(org, "child"))[0].encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        assert told.read() == "OK"
+    os.waitpid(child, 0)
+    # Then the parent's connection is as it was
+    pid = "SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'holdfast combiner'"
+    before = scalar(door.url, pid)
+    assert door.combiner.debit(ask(org, "again"))[0] == "OK"
+    assert scalar(door.url, pid) == before
+    assert keys_of(shared, org) == ["parent", "child", "again"]
+
+
+def test_a_process_killed_in_the_midst_has_lost_nothing_that_it_answered(
+    shared, shared_urls, door, org
+):
+    # Given a process of many callers, killed while they are being answered
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.db.debits.debtor", shared_urls.app_url, org],
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(CALLERS * 20)]
+        process.kill()
+        lines += process.stdout.readlines()
+    told = dict(line.decode().split() for line in lines)
+    # Then every answer has its entry
+    written = dict(enumerate(["opening", "fund", *keys_of(shared, org)]))
+    assert len(told) >= CALLERS * 20
+    assert {int(entry_no): key for key, entry_no in told.items()}.items() <= written.items()
+    # And when all that was or may have been asked is repeated by key, nothing is taken twice
+    asked = [f"{caller}:{n}" for caller in range(CALLERS) for n in range(highest(written) + 2)]
+    again = {key: door.combiner.debit(Debit(org, key, 1, "USD", "messages")) for key in asked}
+    assert {key: str(again[key][2]) for key in told} == told
+    assert sorted(keys_of(shared, org)) == sorted(asked)
+    assert broken_links(shared_urls.owner_url, org) == 0
+
+
+def highest(written: dict[int, str]) -> int:
+    """The highest number that any caller's key has."""
+    return max(int(key.split(":")[1]) for key in written.values() if ":" in key)
+
+
+def test_a_server_that_only_reads_is_left_and_the_next_connection_debits(shared, shared_urls, org):
+    # Given a connection to a server that takes no writes: one that was followed by another. Not
+    # through a pooler, which would give the same to others
+    combiner = Combiner(derive_app_url(shared_urls.owner_url, PASSWORD))
+    assert combiner.debit(ask(org, "first"))[0] == "OK"
+    combiner._call._connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(DatabaseBusy):
+        combiner.debit(ask(org, "second"))
+    # When the caller comes again, then it is debited
+    assert combiner.debit(ask(org, "second"))[0] == "OK"
+    combiner.stop()
+    assert keys_of(shared, org) == ["first", "second"]
+
+
+def test_a_server_that_says_nothing_is_left_and_the_next_connection_debits(
+    shared, org, monkeypatch
+):
+    monkeypatch.setattr("db.connection._SILENCE_SECONDS", 3)
+    # Given a connection over which no answer comes any more, although nobody has hung up
+    way = Way(shared.url)
+    door = Database(way.url, name="door")
+    assert door.combiner.debit(ask(org, "first"))[0] == "OK"
+    way.deaf.set()
+    with pytest.raises(OutcomeUnknown):
+        door.combiner.debit(ask(org, "second"))
+    # When the server can be reached again, then the same debit is taken, once
+    way.deaf.clear()
+    assert door.combiner.debit(ask(org, "second"))[0] == "OK"
+    assert keys_of(shared, org) == ["first", "second"]
+    door.close()
+    way.cut()

@@ -1,0 +1,192 @@
+"""Bells: rung when due, by one relay, less and less often, and again when Redis forgot them."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from db.engine import clock
+from db.jobs import lifecycle as jobs
+from db.jobs import notifications as bells
+from db.models import Job
+from tests.db.jobs.support import (
+    WAIT,
+    change,
+    claim,
+    fail,
+    finish,
+    ring_due,
+    row,
+    seconds_until,
+    stage,
+)
+from tests.db.support import at_once, holding, hurried
+
+#: Every wait between two notifications that there may be, in seconds.
+WAITS = (2, 4, 8, 15, 30, 60, 120, 240, 480, 600)
+
+
+@pytest.fixture
+def database(emptied):
+    return emptied
+
+
+def test_a_bell_that_is_not_due_is_not_rung(database):
+    stage(database, delay=WAIT)
+    assert ring_due(database) == []
+
+
+def test_the_oldest_bells_ring_first_as_many_as_are_asked_for(database):
+    ids = [stage(database) for _ in range(4)]
+    for seconds, job_id in zip((4, 3, 2, 1), reversed(ids), strict=True):
+        change(database, job_id, f"ring_at = clock_timestamp() - interval '{seconds} seconds'")
+    assert sorted(ring_due(database, 2)) == sorted(ids[2:])
+
+
+def test_relays_that_ask_at_once_each_ring_other_jobs(database):
+    # Given 60 bells that are due
+    ids = {stage(database) for _ in range(60)}
+    database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
+    # When six relays ask for ten at the same moment
+    taken = at_once([lambda: ring_due(database, 10)] * 6)
+    rung = [job_id for batch in taken for job_id in batch]
+    # Then none was rung twice, and what a collision left over is rung by the next
+    assert len(rung) == len(set(rung))
+    assert set(rung) | set(ring_due(database)) == ids
+    assert {row(database, job_id).rings for job_id in ids} == {1}
+
+
+def test_a_relay_passes_by_bells_that_another_is_just_ringing(database):
+    ids = [stage(database) for _ in range(2)]
+    database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
+    with holding(database, lambda session: bells.ring_due(session, 1, urgent=True)):
+        (other,) = ring_due(database)
+    assert other in ids
+
+
+def test_safety_job_is_notified_again_after_2_4_8_s_then_ever_later(database):
+    job_id = stage(database)
+    for expected in (2, 4, 8, 15, 30, 60, 120, 240, 480, 600, 600):
+        assert next_ring_seconds(database, job_id, urgent=True) == expected
+    assert row(database, job_id).rings == 11
+
+
+def test_other_jobs_are_notified_again_after_15_s_then_ever_later(database):
+    job_id = stage(database, queue="billing")
+    for expected in (15, 30, 60, 120, 240, 480, 600, 600):
+        assert next_ring_seconds(database, job_id, urgent=False) == expected
+    assert row(database, job_id).rings == 8
+
+
+def next_ring_seconds(database, job_id, *, urgent):
+    """Notify of a job now, and give in how many seconds it is notified again."""
+    change(database, job_id, "ring_at = clock_timestamp()")
+
+    def ring(session):
+        before = clock(session)
+        (rung,) = bells.ring_due(session, 10, urgent=urgent)
+        assert rung.job_id == job_id
+        after = clock(session)
+        ring_at = session.get_one(Job, job_id, populate_existing=True).ring_at
+        # The wait counts from an instant between the two.
+        return (ring_at - after).total_seconds(), (ring_at - before).total_seconds()
+
+    least, most = database.run(ring)
+    return next(seconds for seconds in WAITS if least <= seconds <= most)
+
+
+def test_a_bell_rung_for_ever_does_not_overflow_its_counter(database):
+    job_id = stage(database)
+    change(database, job_id, "rings = 1000, ring_at = clock_timestamp()")
+    assert ring_due(database) == [job_id]
+    assert row(database, job_id).rings == 1000
+
+
+def test_a_bell_that_did_not_get_through_rings_again_in_a_second(database):
+    job_id = stage(database)
+    change(database, job_id, "ring_at = clock_timestamp()")
+    ring_due(database)
+    database.run(lambda session: bells.unring(session, [job_id]))
+    assert row(database, job_id).rings == 0
+    assert 0 < seconds_until(database, job_id, "ring_at") <= 1
+
+
+def test_unringing_leaves_what_is_done_or_leased(database):
+    done, leased = stage(database), stage(database)
+    finish(database, claim(database, done))
+    claim(database, leased)
+    before = row(database, leased).ring_at
+    database.run(lambda session: bells.unring(session, [done, leased]))
+    assert row(database, done).ring_at is None
+    assert row(database, leased).ring_at == before
+
+
+def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
+    rung, abandoned, waiting, leased, fresh, dead = (stage(database) for _ in range(6))
+    change(database, waiting, "due_at = now() + interval '1 h', ring_at = now() + interval '1 h'")
+    claim(database, leased)
+    claim(database, abandoned)
+    fail(database, claim(database, dead), retry=None)
+    change(database, rung, "rings = 3, ring_at = clock_timestamp() + interval '10 minutes'")
+    change(database, leased, "rings = 1")
+    change(
+        database,
+        abandoned,
+        "rings = 1, ring_at = now() + interval '1 minute', lease_until = now()",
+    )
+    assert database.run(lambda session: bells.ring_all_again(session, 1_000, urgent=True)) == 2
+    assert sorted(ring_due(database)) == sorted([rung, abandoned])
+    for job_id in (waiting, leased):
+        assert seconds_until(database, job_id, "ring_at") > 30
+    assert row(database, fresh).rings == 0
+
+
+def test_ringing_again_does_not_wait_for_a_job_that_is_just_being_run(database):
+    # Given a job that was rung twice and runs in a transaction longer than a lock is waited for
+    running, rung = stage(database), stage(database)
+    for job_id in (running, rung):
+        change(database, job_id, "rings = 2, ring_at = clock_timestamp() + interval '1 hour'")
+    with holding(database, lambda s: jobs.claim(s, running, worker="a", lease_seconds=0)):
+        # When Redis was emptied meanwhile, and a bell did not get through
+        assert (
+            database.run(lambda s: (hurried(s), bells.ring_all_again(s, 1_000, urgent=True))[1])
+            == 1
+        )
+        database.run(lambda s: (hurried(s), bells.unring(s, [running])))
+    # Then the other one rings
+    assert ring_due(database) == [rung]
+
+
+def test_notification_is_due_when_it_is_further_ahead_than_any(emptied):
+    # Given a retry an hour ahead, as a clock that was set back leaves it, and a job for later
+    retry, later = stage(emptied), stage(emptied, delay=7_200)
+    claim(emptied, retry)
+    change(
+        emptied,
+        retry,
+        "lease_until = NULL, due_at = clock_timestamp() + interval '1 hour',"
+        " ring_at = clock_timestamp() + interval '1 hour'",
+    )
+    emptied.run(bells.ring_set_back)
+    assert ring_due(emptied) == [retry]
+    assert seconds_until(emptied, later, "ring_at") > 7_000
+
+
+def test_job_is_due_when_it_was_staged_at_an_instant_later_than_now(emptied):
+    # Given jobs that were staged while the clock was an hour ahead, which no process noticed: one
+    # to be done at once, and one in two hours
+    at_once, later = stage(emptied), stage(emptied, delay=7_200)
+    for job_id in (at_once, later):
+        change(
+            emptied,
+            job_id,
+            "staged_at = staged_at + interval '1 hour', due_at = due_at + interval '1 hour',"
+            " ring_at = ring_at + interval '1 hour'",
+        )
+    assert claim(emptied, at_once) is None
+    # When the relay looks for what was set back, then the first is due and the other one waits
+    emptied.run(bells.ring_set_back)
+    assert ring_due(emptied) == [at_once]
+    assert claim(emptied, at_once) is not None
+    assert claim(emptied, later) is None
+    assert seconds_until(emptied, later, "due_at") > 7_200

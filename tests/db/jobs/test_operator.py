@@ -1,0 +1,114 @@
+"""What a person may do to a job's row, and to which: the row itself says no to the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.jobs import operator as job_acts
+from db.jobs.staging import Staged
+from tests.db.jobs.support import WAIT, abandon, change, claim, fail, finish, postpone, row, stage
+
+
+def redrive(database, job_id):
+    return database.run(lambda session: job_acts.redrive(session, job_id))
+
+
+def discard(database, job_id):
+    return database.run(lambda session: job_acts.discard(session, job_id))
+
+
+def run_now(database, job_id):
+    return database.run(lambda session: job_acts.run_now(session, job_id))
+
+
+@pytest.fixture
+def told(shared):
+    """What the process is told to ring for after a commit."""
+    heard: list[Staged] = []
+    shared.after_commit = heard.extend
+    yield heard
+    shared.after_commit = None
+
+
+def test_a_buried_job_rings_no_more_until_it_is_redriven_with_its_whole_policy(shared, told):
+    job_id = stage(shared)
+    fail(shared, claim(shared, job_id), retry=0)
+    fail(shared, claim(shared, job_id), retry=None)
+    job = row(shared, job_id)
+    assert (job.failures, job.ring_at, job.done_at) == (2, None, None)
+    assert job.dead_at is not None
+    told.clear()
+    # When an operator redrives it
+    assert redrive(shared, job_id) is True
+    # Then it is told at once, free to claim, and its numbers of attempts go on rising
+    assert told == [Staged(job_id, "work", "safety")]
+    again = claim(shared, job_id)
+    assert (again.attempt, again.failures) == (3, 0)
+
+
+def test_a_job_that_is_owed_done_or_discarded_is_not_redriven_and_only_a_dead_one_discarded(shared):
+    job_id = stage(shared)
+    assert not redrive(shared, job_id)
+    assert not discard(shared, job_id)
+    finish(shared, claim(shared, job_id))
+    assert not redrive(shared, job_id)
+    assert not discard(shared, job_id)
+    assert row(shared, job_id).outcome == "done"
+
+
+def test_a_refused_job_is_redriven_and_not_discarded(shared):
+    job_id = stage(shared)
+    finish(shared, claim(shared, job_id), outcome="refused", error="NO")
+    assert not discard(shared, job_id)
+    assert redrive(shared, job_id)
+    assert row(shared, job_id).outcome is None
+
+
+def test_a_discarded_job_is_over_with_its_last_error_and_cannot_come_back(shared):
+    job_id = stage(shared)
+    fail(shared, claim(shared, job_id), retry=None)
+    assert discard(shared, job_id)
+    job = row(shared, job_id)
+    assert (job.outcome, job.last_error, job.dead_at) == ("discarded", "boom", None)
+    assert not redrive(shared, job_id)
+    assert not run_now(shared, job_id)
+
+
+def test_a_waiting_job_run_now_is_told_at_once_and_its_failures_still_count(shared, told):
+    job_id = stage(shared)
+    fail(shared, claim(shared, job_id), retry=WAIT)
+    assert claim(shared, job_id) is None
+    told.clear()
+    assert run_now(shared, job_id)
+    assert told == [Staged(job_id, "work", "safety")]
+    assert claim(shared, job_id).failures == 1
+
+
+def test_a_postponed_or_abandoned_job_can_be_run_now(shared):
+    postponed = stage(shared)
+    postpone(shared, claim(shared, postponed))
+    assert run_now(shared, postponed)
+    abandoned = stage(shared)
+    claim(shared, abandoned)
+    abandon(shared, abandoned)
+    assert run_now(shared, abandoned)
+    # The death of its worker still counts
+    assert claim(shared, abandoned).failures == 1
+
+
+def test_a_job_in_a_workers_hands_is_not_run_now_a_second_time(shared):
+    job_id = stage(shared)
+    claimed = claim(shared, job_id)
+    change(shared, job_id, "due_at = clock_timestamp() + interval '1 hour'")
+    assert not run_now(shared, job_id)
+    assert row(shared, job_id).lease_until is not None
+    assert finish(shared, claimed)
+
+
+def test_a_job_that_is_over_or_dead_is_not_run_now(shared):
+    done, dead = stage(shared), stage(shared)
+    finish(shared, claim(shared, done))
+    fail(shared, claim(shared, dead), retry=None)
+    assert not run_now(shared, done)
+    assert not run_now(shared, dead)
+    assert not run_now(shared, "job_none")

@@ -1,0 +1,155 @@
+"""What is kept and what goes: by time, in bounded batches; never what is dead, owed, unhandled."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from db.jobs import operator as job_acts
+from db.jobs import retention
+from db.models import InboxEvent, Job, JobAttempt
+from tests.db.jobs.support import change, claim, fail, finish, row, stage
+from tests.db.support import at_once, holding
+
+
+def prune(database, *, after=timedelta(hours=1), limit=100):
+    """Prunes as somebody who looks so much later."""
+    before = database.now() + after
+    return database.run(lambda s: retention.prune_jobs(s, over_before=before, limit=limit))
+
+
+def prune_bodies(database, *, after=timedelta(hours=1), limit=100):
+    before = database.now() + after
+    return database.run(lambda s: retention.prune_bodies(s, handled_before=before, limit=limit))
+
+
+def left(database):
+    return database.run(lambda s: sorted(one.id for one in s.query(Job)))
+
+
+def done(database, outcome="done"):
+    job_id = stage(database)
+    finish(database, claim(database, job_id), outcome=outcome, error="why")
+    return job_id
+
+
+def event(database, name, *, handled=True):
+    database.run(
+        lambda s: s.execute(
+            text(
+                "INSERT INTO inbox (id, source, external_id, event_type, body, body_sha256,"
+                " correlation_id, received_at, handled_at) VALUES (:id, 'paypal', :id, 'T', 'body',"
+                " sha256('body'), 'c', clock_timestamp(),"
+                " CASE WHEN :handled THEN clock_timestamp() END)"
+            ),
+            {"id": name, "handled": handled},
+        )
+    )
+    return name
+
+
+def bodies(database):
+    return database.run(lambda s: {one.id: one.body for one in s.query(InboxEvent)})
+
+
+def test_jobs_that_are_over_go_with_their_attempts(emptied):
+    for outcome in ("done", "refused"):
+        done(emptied, outcome)
+    discarded = stage(emptied)
+    fail(emptied, claim(emptied, discarded), retry=None)
+    emptied.run(lambda s: job_acts.discard(s, discarded))
+
+    assert prune(emptied) == 3
+    assert left(emptied) == []
+    assert emptied.run(lambda s: s.query(JobAttempt).count()) == 0
+
+
+def test_what_is_dead_or_still_owed_is_kept_however_old(emptied):
+    waiting, running, dead, failed = (stage(emptied) for _ in range(4))
+    claim(emptied, running)
+    fail(emptied, claim(emptied, dead), retry=None)
+    fail(emptied, claim(emptied, failed), retry=60)
+
+    assert prune(emptied, after=timedelta(days=9_000)) == 0
+    assert left(emptied) == sorted([waiting, running, dead, failed])
+    assert emptied.run(lambda s: s.query(JobAttempt).count()) == 3
+
+
+def test_what_was_over_later_is_kept(emptied):
+    # Given a job that was staged long ago and is over since a moment
+    old, young = done(emptied), done(emptied)
+    change(emptied, old, "done_at = clock_timestamp() - interval '2 hours'")
+
+    assert prune(emptied, after=timedelta(hours=-1)) == 0  # its id is young
+    before = emptied.now()
+    change(emptied, young, "done_at = clock_timestamp() + interval '3 hours'")
+    assert prune(emptied, after=timedelta(hours=2)) == 1
+    assert left(emptied) == [young]
+    assert row(emptied, young).done_at > before
+
+
+def test_a_batch_is_bounded_and_takes_the_oldest_first(emptied):
+    ids = [done(emptied) for _ in range(5)]
+    assert prune(emptied, limit=2) == 2
+    assert left(emptied) == sorted(ids)[2:]
+    assert prune(emptied, limit=2) == 2
+    assert prune(emptied, limit=2) == 1
+
+
+def test_pruning_waits_for_nobody_and_takes_the_rest(emptied):
+    # Given a refused job that an operator is about to redrive
+    refused, over = done(emptied, "refused"), done(emptied)
+    with holding(emptied, lambda s: job_acts.redrive(s, refused)):
+        # When old jobs are pruned, then that one is stepped over
+        assert prune(emptied) == 1
+    assert left(emptied) == [refused]
+    assert over not in left(emptied)
+
+
+def test_several_prune_at_once_and_each_row_goes_once(emptied):
+    for _ in range(40):
+        done(emptied)
+    before = emptied.now() + timedelta(hours=1)
+
+    def one():
+        return emptied.run(lambda s: retention.prune_jobs(s, over_before=before, limit=10))
+
+    counts = []
+    while left(emptied):
+        counts += at_once([one] * 4)
+    assert sum(counts) == 40
+
+
+def test_a_handled_events_body_goes_and_its_row_stays(emptied):
+    event(emptied, "evt_a")
+    event(emptied, "evt_b", handled=False)
+    # An event's id begins with the time it was made: those after now are none of this
+    assert prune_bodies(emptied) == 0
+    first, second = event(emptied, "evt_00a"), event(emptied, "evt_00b", handled=False)
+
+    assert prune_bodies(emptied) == 1
+    assert bodies(emptied)[first] is None
+    assert bodies(emptied)[second] == b"body"
+    assert prune_bodies(emptied) == 0
+
+
+def test_a_body_is_kept_until_its_time_is_over(emptied):
+    kept = event(emptied, "evt_00a")
+    assert prune_bodies(emptied, after=timedelta(hours=-1)) == 0
+    assert bodies(emptied)[kept] == b"body"
+
+
+def test_bodies_go_in_bounded_batches(emptied):
+    for number in range(3):
+        event(emptied, f"evt_00{number}")
+    assert [prune_bodies(emptied, limit=2) for _ in range(3)] == [2, 1, 0]
+
+
+def test_the_database_itself_keeps_the_body_of_an_event_that_nobody_has_handled(emptied):
+    name = event(emptied, "evt_00a", handled=False)
+    with pytest.raises(Exception, match="inbox_check"):
+        emptied.run(
+            lambda s: s.execute(text("UPDATE inbox SET body = NULL WHERE id = :id"), {"id": name})
+        )

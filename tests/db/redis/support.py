@@ -1,0 +1,61 @@
+"""What tests of circuits do over and over: calls that end as they are told, and waits set over."""
+
+from __future__ import annotations
+
+import redis
+
+from base.channels import Route
+from base.enums import CallClass, Provider
+from db.redis.circuits import HELD, Circuits, Policy, circuit_key
+
+POLICY = Policy(
+    failures=3, calls=6, window_seconds=60.0, open_seconds=100.0, open_seconds_max=350.0
+)
+SAFETY, MONEY, BULK = (Route(Provider.TWILIO, "AC1", one) for one in CallClass)
+
+
+def circuits(client: redis.Redis, *, policy: Policy = POLICY, per_second: float = 1000) -> Circuits:
+    """This function will make the circuits as one process of the fleet has them."""
+    rates = {
+        (provider, of): per_second
+        for provider in Provider
+        for of in (CallClass.MONEY, CallClass.BULK)
+    }
+    return Circuits(client, policy, rates)
+
+
+def call(fleet: Circuits, route: Route, outcome: str, hold_seconds: float = 0) -> str:
+    """This function will make one call that ends so, and give its ticket. Raises: HeldBack."""
+    _, ticket = fleet.enter(route, 1.0)
+    fleet.leave(route, ticket, outcome, hold_seconds)
+    return ticket
+
+
+def open_circuit(fleet: Circuits, route: Route) -> None:
+    """This function will let as many calls fail as it takes."""
+    for _ in range(POLICY.failures):
+        call(fleet, route, "failed")
+
+
+def wait_is_over(client: redis.Redis, route: Route) -> None:
+    """This function will end an open circuit's wait now, as time would."""
+    assert client.hexists(circuit_key(route), "open_until")
+    client.hset(circuit_key(route), "open_until", 1)
+
+
+def trial_is_over(client: redis.Redis, route: Route) -> None:
+    """This function will let a trial's time run out, as time would."""
+    assert client.hexists(circuit_key(route), "trial_until")
+    client.hset(circuit_key(route), "trial_until", 1)
+
+
+def open_for_seconds(client: redis.Redis, route: Route) -> float:
+    """This function will tell for how long a circuit was opened, from its own two instants."""
+    opened_at, until = client.hmget(circuit_key(route), "opened_at", "open_until")
+    return (int(until) - int(opened_at)) / 1000
+
+
+def holds_are_over(client: redis.Redis) -> None:
+    """This function will end every hold now, as time would."""
+    for member in client.zrange(HELD, 0, -1):
+        client.zadd(HELD, {member: 1})

@@ -1,0 +1,369 @@
+"""Circuits in a real Redis: opened, tried by one, closed; rates and holds; and Redis away."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from base.channels import Route
+from base.enums import CallClass, Provider
+from base.outcomes import HeldBack
+from db.redis import circuits as under_test
+from db.redis.circuits import Circuits, circuit_key, outcomes_key
+from db.redis.client import connect
+from local.embedded import EmbeddedServers
+from tests.db.redis.support import (
+    BULK,
+    MONEY,
+    POLICY,
+    SAFETY,
+    call,
+    circuits,
+    holds_are_over,
+    open_circuit,
+    open_for_seconds,
+    trial_is_over,
+    wait_is_over,
+)
+from tests.support.servers import server_folder
+
+
+@pytest.fixture
+def fleet(redis_client) -> Circuits:
+    return circuits(redis_client)
+
+
+def fail_once(url: str) -> None:
+    with connect(url) as client:
+        call(circuits(client), BULK, "failed")
+
+
+def test_failures_that_several_processes_saw_open_one_circuit_for_all(urls, fleet):
+    # Given two failures, each seen by a process of its own
+    context = multiprocessing.get_context("spawn")
+    for _ in range(2):
+        process = context.Process(target=fail_once, args=(urls.redis_url,))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+    # When a third one is seen here
+    call(fleet, BULK, "failed")
+    # Then nobody is let out, here or elsewhere, until the circuit may be tried
+    with connect(urls.redis_url) as client, pytest.raises(HeldBack, match="is open") as caught:
+        circuits(client).enter(BULK, 1.0)
+    assert POLICY.open_seconds - 1 < caught.value.delay_seconds
+
+
+def test_failures_among_too_many_answers_open_nothing(fleet):
+    # Given one failure in each three calls, of the last six
+    for _ in range(6):
+        call(fleet, BULK, "failed")
+        call(fleet, BULK, "answered")
+        call(fleet, BULK, "answered")
+    # Then calls go out
+    assert fleet.enter(BULK, 1.0)[1] == ""
+
+
+def test_failures_older_than_the_window_do_not_count(fleet, redis_client):
+    # Given failures that are too old, in a list that answers kept alive
+    call(fleet, BULK, "answered")
+    redis_client.lpush(outcomes_key(BULK), "1000:1", "1000:1", "1000:1")
+    # When calls fail, Then it takes as many as if there had been none before
+    call(fleet, BULK, "failed")
+    call(fleet, BULK, "failed")
+    call(fleet, BULK, "failed")
+    with pytest.raises(HeldBack):
+        fleet.enter(BULK, 1.0)
+
+
+def test_a_circuit_belongs_to_one_provider_and_one_class(fleet):
+    # Given a campaign's failures
+    open_circuit(fleet, BULK)
+    # Then neither suspensions nor money nor another provider is held back
+    for route in (SAFETY, MONEY, Route(Provider.PAYPAL, "AC1", CallClass.BULK)):
+        fleet.enter(route, 1.0)
+
+
+def test_safety_is_let_out_whatever_happened(fleet, redis_client):
+    # Given an open circuit of safety calls, and an account held back
+    open_circuit(fleet, SAFETY)
+    fleet.leave(SAFETY, "", "answered", 60)
+    assert redis_client.hexists(circuit_key(SAFETY), "open_until")
+    # When safety calls are made, as many as one likes
+    waits = [fleet.enter(SAFETY, 1.0)[0] for _ in range(50)]
+    # Then each goes out at once
+    assert waits == [0.0] * 50
+
+
+def test_one_trial_goes_out_of_the_whole_fleet(urls, fleet, redis_client):
+    # Given an open circuit whose wait is over
+    open_circuit(fleet, MONEY)
+    wait_is_over(redis_client, MONEY)
+    together = threading.Barrier(12)
+
+    def work() -> str:
+        with connect(urls.redis_url) as client:
+            one = circuits(client)
+            together.wait()
+            try:
+                return one.enter(MONEY, 1.0)[1]
+            except HeldBack as error:
+                return error.detail
+
+    # When many workers come at the same moment
+    with ThreadPoolExecutor(12) as pool:
+        said = [one.result() for one in [pool.submit(work) for _ in range(12)]]
+
+    # Then one is let out, and the others look again soon
+    assert len([one for one in said if "being tried" in one]) == 11
+
+
+def test_a_trial_that_is_answered_closes_the_circuit(fleet, redis_client):
+    open_circuit(fleet, BULK)
+    wait_is_over(redis_client, BULK)
+    assert call(fleet, BULK, "answered")
+    # Then all go out again, and what was before is forgotten
+    assert fleet.enter(BULK, 1.0)[1] == ""
+    call(fleet, BULK, "failed")
+    call(fleet, BULK, "failed")
+    assert fleet.enter(BULK, 1.0)[1] == ""
+
+
+def test_each_trial_that_fails_doubles_the_wait_up_to_a_bound(fleet, redis_client):
+    open_circuit(fleet, BULK)
+    waits = [open_for_seconds(redis_client, BULK)]
+    for _ in range(3):
+        wait_is_over(redis_client, BULK)
+        call(fleet, BULK, "failed")
+        waits.append(open_for_seconds(redis_client, BULK))
+    assert waits == [100, 200, 350, 350]
+    with pytest.raises(HeldBack):
+        fleet.enter(BULK, 1.0)
+
+
+def test_a_trial_whose_worker_died_is_given_to_another(fleet, redis_client):
+    # Given a trial that never ended
+    open_circuit(fleet, BULK)
+    wait_is_over(redis_client, BULK)
+    _, lost = fleet.enter(BULK, 1.0)
+    with pytest.raises(HeldBack, match="being tried"):
+        fleet.enter(BULK, 1.0)
+    # When its time has run out, Then another goes out
+    trial_is_over(redis_client, BULK)
+    _, ticket = fleet.enter(BULK, 1.0)
+    # And what the first one says in the end changes nothing
+    fleet.leave(BULK, lost, "answered", 0)
+    assert redis_client.hexists(circuit_key(BULK), "open_until")
+    fleet.leave(BULK, ticket, "answered", 0)
+    assert not redis_client.exists(circuit_key(BULK))
+
+
+def test_a_trial_that_was_cut_off_leaves_its_place_to_the_next(fleet, redis_client):
+    open_circuit(fleet, BULK)
+    wait_is_over(redis_client, BULK)
+    first = call(fleet, BULK, "unknown")
+    assert fleet.enter(BULK, 1.0)[1] not in ("", first)
+
+
+def test_a_call_begun_before_it_opened_neither_closes_nor_prolongs_it(fleet, redis_client):
+    # Given two calls on their way when the circuit opens
+    slow = [fleet.enter(BULK, 1.0)[1] for _ in range(2)]
+    open_circuit(fleet, BULK)
+    before = redis_client.hgetall(circuit_key(BULK))
+    # When one is answered and the other is lost
+    fleet.leave(BULK, slow[0], "answered", 0)
+    fleet.leave(BULK, slow[1], "failed", 0)
+    # Then the circuit is as it was
+    assert redis_client.hgetall(circuit_key(BULK)) == before
+
+
+def test_a_safety_call_closes_its_circuit_and_prolongs_it_only_after_the_wait(fleet, redis_client):
+    # Given an open circuit of safety calls, which go on all the while
+    open_circuit(fleet, SAFETY)
+    call(fleet, SAFETY, "failed")
+    assert open_for_seconds(redis_client, SAFETY) == 100
+    # When one fails after the wait, Then it is open for longer
+    wait_is_over(redis_client, SAFETY)
+    call(fleet, SAFETY, "failed")
+    assert open_for_seconds(redis_client, SAFETY) == 200
+    # And the first that is answered closes it
+    call(fleet, SAFETY, "answered")
+    assert not redis_client.exists(circuit_key(SAFETY))
+
+
+def test_a_wait_longer_than_any_could_be_is_cut(fleet, redis_client):
+    # Given a Redis that took over, with an earlier clock
+    open_circuit(fleet, BULK)
+    redis_client.hset(circuit_key(BULK), "open_until", 10**14)
+    with pytest.raises(HeldBack):
+        fleet.enter(BULK, 1.0)
+    # Then the circuit waits for as long as it ever would
+    assert float(redis_client.hget(circuit_key(BULK), "open_until")) < 10**13
+
+
+def test_those_who_waited_for_one_circuit_come_back_spread(fleet):
+    # Given an open circuit
+    open_circuit(fleet, BULK)
+    # When a hundred jobs meet it
+    delays = []
+    for _ in range(100):
+        with pytest.raises(HeldBack) as caught:
+            fleet.enter(BULK, 1.0)
+        delays.append(caught.value.delay_seconds)
+    # Then none comes before it may be tried, and they do not come together
+    assert min(delays) > POLICY.open_seconds - 30
+    assert max(delays) - min(delays) > 10
+    assert len({round(one) for one in delays}) > 10
+
+
+def test_calls_are_spaced_by_the_accounts_rate(redis_client):
+    # Given a call in two seconds, and twenty that come at once from the whole fleet
+    fleet, other = (circuits(redis_client, per_second=0.5) for _ in range(2))
+    waits = [one.enter(MONEY, 100.0)[0] for one in (fleet, other) * 10]
+    # Then the first goes out at once, and each of the others in a place of its own
+    assert waits[0] == 0.0
+    assert 25 < waits[-1] <= 19 * 2 - 0.2
+    assert len({round(wait) for wait in waits}) > 15
+
+
+def test_a_place_too_far_off_is_not_taken(redis_client):
+    # Given a rate that is used up
+    fleet = circuits(redis_client, per_second=0.1)
+    assert fleet.enter(BULK, 1.0)[0] == 0.0
+    # When many are refused, Then the wait of the next does not grow by them
+    for _ in range(50):
+        with pytest.raises(HeldBack, match="rate") as caught:
+            fleet.enter(BULK, 1.0)
+    assert caught.value.delay_seconds < 16
+
+
+def test_each_account_and_each_class_has_a_rate_of_its_own(redis_client):
+    fleet = circuits(redis_client, per_second=1)
+    with pytest.raises(HeldBack):
+        for _ in range(5):
+            fleet.enter(BULK, 0.5)
+    for route in (MONEY, Route(Provider.TWILIO, "AC2", CallClass.BULK), SAFETY):
+        assert fleet.enter(route, 0.5)[0] == 0.0
+
+
+def test_a_hold_keeps_the_account_back_in_its_class_and_less_urgent_ones(urls, fleet, redis_client):
+    # Given a provider that asked a call for money to wait
+    call(fleet, MONEY, "answered", hold_seconds=20)
+    # Then the whole fleet waits, in that class and in bulk, and for that account alone
+    with connect(urls.redis_url) as client:
+        elsewhere = circuits(client)
+        for route in (MONEY, BULK):
+            with pytest.raises(HeldBack) as caught:
+                elsewhere.enter(route, 1.0)
+            assert 15 < caught.value.delay_seconds <= 31
+        elsewhere.enter(SAFETY, 1.0)
+        elsewhere.enter(Route(Provider.TWILIO, "AC2", CallClass.BULK), 1.0)
+    # And when it is over, they come one after the other
+    holds_are_over(redis_client)
+    assert fleet.enter(MONEY, 1.0)[0] == 0.0
+
+
+def test_a_shorter_hold_does_not_end_a_longer_one(fleet):
+    call(fleet, BULK, "answered", hold_seconds=40)
+    fleet.leave(BULK, "", "answered", 1)
+    with pytest.raises(HeldBack) as caught:
+        fleet.enter(BULK, 1.0)
+    assert caught.value.delay_seconds > 30
+
+
+def test_a_hold_is_bounded_whatever_the_provider_asks(fleet):
+    call(fleet, BULK, "answered", hold_seconds=86_400)
+    with pytest.raises(HeldBack) as caught:
+        fleet.enter(BULK, 1.0)
+    assert caught.value.delay_seconds <= under_test.HOLD_SECONDS_MAX * 1.5
+
+
+def test_a_redis_that_was_emptied_holds_nobody_back(fleet, redis_client):
+    open_circuit(fleet, BULK)
+    redis_client.flushall()
+    redis_client.script_flush()
+    assert call(fleet, BULK, "answered") == ""
+
+
+def away() -> Circuits:
+    return circuits(connect("unix:///nowhere/valkey.sock?db=0", timeout_seconds=0.2))
+
+
+def test_while_redis_is_away_bulk_waits_and_safety_and_money_go_on():
+    fleet = away()
+    for _ in range(3):
+        for route in (SAFETY, MONEY):
+            assert call(fleet, route, "failed") == ""
+        with pytest.raises(HeldBack, match="Redis is away"):
+            fleet.enter(BULK, 1.0)
+
+
+def test_a_redis_that_says_nothing_is_waited_for_once_and_not_at_each_call(monkeypatch):
+    # Given a Redis that takes connections and never answers, and an outage remembered for long
+    monkeypatch.setattr(under_test, "AWAY_SECONDS", 3600.0)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        fleet = circuits(connect(url, timeout_seconds=0.2))
+        # When many calls are made
+        for _ in range(30):
+            call(fleet, SAFETY, "answered")
+        # Then Redis was asked once
+        silent.settimeout(1)
+        asked = 0
+        with pytest.raises(TimeoutError):
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+    assert asked == 1
+
+
+def test_when_redis_is_back_it_is_asked_again(monkeypatch):
+    # Given a Valkey of its own that was stopped, which a call noticed
+    monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.001)
+    with server_folder() as folder:
+        servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
+        with connect(servers.start().redis_url, timeout_seconds=5) as client:
+            fleet = circuits(client)
+            servers.stop()
+            assert call(fleet, MONEY, "failed") == ""
+            # When it is there again
+            servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
+            servers.start()
+            try:
+                time.sleep(0.01)
+                open_circuit(fleet, MONEY)
+                # Then circuits open again
+                with pytest.raises(HeldBack):
+                    fleet.enter(MONEY, 1.0)
+            finally:
+                servers.stop()
+
+
+def test_after_an_outage_one_thread_looks_and_the_others_go_on(monkeypatch):
+    # Given an outage whose second is over, and a Redis that hangs
+    monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.0)
+    with socket.socket() as hanging, ThreadPoolExecutor(1) as pool:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen(64)
+        hanging.settimeout(20)
+        url = f"redis://127.0.0.1:{hanging.getsockname()[1]}/0"
+        fleet = circuits(connect(url, timeout_seconds=20))
+        noticed = pool.submit(fleet.enter, MONEY, 1.0)
+        hanging.accept()[0].close()
+        assert noticed.result() == (0.0, "")
+        looks = pool.submit(fleet.enter, MONEY, 1.0)
+        looked_at, _ = hanging.accept()
+        # When others call while one thread looks whether it is back
+        for _ in range(5):
+            assert fleet.enter(MONEY, 1.0) == (0.0, "")
+        # Then none of them waited for it
+        assert not looks.done()
+        looked_at.close()
+        assert looks.result() == (0.0, "")

@@ -1,0 +1,91 @@
+"""A server that goes silent: nobody waits for it for ever, and the pool is whole again after."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import text
+
+from base.outcomes import NotYet, OutcomeUnknown
+from db.engine import Database, clock
+from domain.operator_actions import freeze_by_hand
+from domain.wallet import queries as books
+from tests.support.cuttable import Way
+from tests.support.world import make_organization
+
+LONGEST_SECONDS = 0.5
+#: How long after that a thread is free at the latest, on a machine that is busy with other things.
+LIMIT_SECONDS = 5.0
+
+
+@pytest.fixture
+def way(shared):
+    made = Way(shared.url)
+    yield made
+    made.cut()
+
+
+@pytest.fixture
+def database(way):
+    made = Database(way.url, name="patient", pool_size=4, longest_seconds=LONGEST_SECONDS)
+    yield made
+    made.close()
+
+
+def one(database: Database) -> int:
+    return database.run(lambda session: session.execute(text("SELECT 1")).scalar_one())
+
+
+def test_whoever_waits_for_a_silent_server_is_told_so_and_the_next_is_served(database, way):
+    # Given a full pool of connections to a server that goes silent
+    together = threading.Barrier(4)
+
+    def first(session):
+        together.wait(LIMIT_SECONDS)
+        return session.execute(text("SELECT 1")).scalar_one()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: database.run(first), range(4))) == [1] * 4
+        way.deaf.set()
+        began = time.monotonic()
+        # When each of them is waited for
+        told = [pool.submit(one, database) for _ in range(4)]
+        errors = [each.exception(LONGEST_SECONDS + LIMIT_SECONDS) for each in told]
+    # Then everybody is told, not before its time
+    assert [isinstance(error, NotYet | OutcomeUnknown) for error in errors] == [True] * 4
+    assert time.monotonic() - began >= LONGEST_SECONDS
+    # And once it speaks again it is asked again
+    way.deaf.clear()
+    assert [one(database) for _ in range(4)] == [1] * 4
+
+
+def test_a_transaction_that_goes_on_for_too_long_is_lost_with_all_it_did(database, shared):
+    organization = make_organization(shared)
+
+    def slow(session):
+        freeze_by_hand(session, organization, by="me", why="test", now=clock(session))
+        session.execute(text("SELECT pg_sleep(3)"))
+
+    with pytest.raises(NotYet):
+        database.run(slow)
+    balance = shared.run(lambda s: books.balance(s, organization, clock(s)))
+    assert not balance.frozen
+
+
+def test_what_is_given_back_in_time_is_left_alone(database):
+    # Given a connection that lies in the pool for longer than a transaction may last
+    def pid() -> int:
+        return database.run(lambda s: s.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+    first = pid()
+    time.sleep(LONGEST_SECONDS * 2)
+    # Then it serves on
+    assert pid() == first
+
+
+def test_without_a_limit_nothing_is_cut(shared):
+    slow = text(f"SELECT pg_sleep({LONGEST_SECONDS * 2}), 1 AS one")
+    assert shared.run(lambda s: s.execute(slow).one()).one == 1

@@ -1,0 +1,125 @@
+"""Alerts: one stands for each cause, is told once, and may come again after it was cleared."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.models import OperatorAct
+from domain.alerts.alerts import (
+    AlertKind,
+    AlertNotFound,
+    Severity,
+    clear_alerts,
+    clear_by_hand,
+    list_alerts,
+    raise_alert,
+)
+from domain.operator_notes import WhoAndWhy
+from tests.db.support import at_once
+from tests.domain.support import T0, later
+from tests.support.world import make_organization
+
+KIND = AlertKind.TOP_UP_DECLINED
+
+
+def raised(database, org, subject="paypal", now=T0, kind=KIND, details=None):
+    return database.run(
+        lambda session: raise_alert(
+            session,
+            kind,
+            org,
+            subject,
+            severity=Severity.WARNING,
+            details=details or {},
+            now=now,
+        )
+    )
+
+
+def cleared(database, org, *subjects, now=T0):
+    return database.run(lambda session: clear_alerts(session, KIND, org, *subjects, now=now))
+
+
+def listed(database, **where):
+    return database.run(lambda session: list_alerts(session, **where))
+
+
+def test_one_that_stands_is_raised_once_and_keeps_its_first_words(shared, org):
+    assert raised(shared, org, details={"code": "first"})
+    assert not raised(shared, org, now=later(9), details={"code": "second"})
+    (row,) = listed(shared, organization_id=org)
+    assert (row.raised_at, row.details) == (T0, {"code": "first"})
+
+
+def test_another_subject_kind_or_organization_is_another_alert(shared, org):
+    assert raised(shared, org)
+    assert raised(shared, org, "stripe")
+    assert raised(shared, org, kind=AlertKind.TOP_UP_CAPPED)
+    assert raised(shared, make_organization(shared))
+
+
+def test_raised_at_once_it_stands_once(shared, org):
+    assert at_once([lambda: raised(shared, org)] * 8).count(True) == 1
+
+
+@pytest.mark.parametrize("whole_house", [True, False])
+def test_cleared_it_may_be_raised_again_and_both_are_kept(shared, org, whole_house):
+    whose = None if whole_house else org
+    raised(shared, whose)
+    assert not raised(shared, whose)
+    assert cleared(shared, whose, now=later(5)) == 1
+    assert cleared(shared, whose) == 0
+    assert raised(shared, whose, now=later(9))
+    assert cleared(shared, whose) == 1
+    rows = [row for row in listed(shared, kind=KIND, cleared=True) if row.organization_id == whose]
+    assert [row.raised_at for row in rows] == [later(9), T0]
+
+
+def test_clearing_one_subject_leaves_the_others(shared, org):
+    for subject in ("a", "b", "c"):
+        raised(shared, org, subject)
+    assert cleared(shared, org, "a", "c", "z") == 2
+    assert [row.subject for row in listed(shared, organization_id=org)] == ["b"]
+
+
+def test_a_list_is_the_newest_first_and_bounded(shared, org):
+    for subject in ("a", "b", "c"):
+        raised(shared, org, subject)
+    assert [row.subject for row in listed(shared, organization_id=org, limit=2)] == ["c", "b"]
+    assert listed(shared, organization_id=org, kind=AlertKind.LOW_BALANCE) == []
+
+
+def by_hand(database, alert_id, why="dealt with", now=T0):
+    return database.run(
+        lambda session: clear_by_hand(session, alert_id, by="ann", why=why, now=now)
+    )
+
+
+def test_cleared_by_hand_it_says_who_and_why_and_may_come_again(shared, org):
+    raised(shared, org)
+    (row,) = listed(shared, organization_id=org)
+    assert by_hand(shared, row.id, now=later(5)).cleared_at == later(5)
+    assert listed(shared, organization_id=org) == []
+    act = shared.run(
+        lambda session: session.query(OperatorAct).filter_by(subject=str(row.id)).one()
+    )
+    assert (act.act, act.operator, act.why) == ("alert.clear", "ann", "dealt with")
+    assert raised(shared, org)
+
+
+def test_cleared_twice_it_was_cleared_the_first_time(shared, org):
+    raised(shared, org)
+    (row,) = listed(shared, organization_id=org)
+    by_hand(shared, row.id, now=later(5))
+    assert by_hand(shared, row.id, now=later(9)).cleared_at == later(5)
+
+
+def test_one_that_is_none_or_is_cleared_for_no_reason_is_refused(shared, org):
+    raised(shared, org)
+    (row,) = listed(shared, organization_id=org)
+    for nobodys in (10**15, 2**63):
+        with pytest.raises(AlertNotFound):
+            by_hand(shared, nobodys)
+    with pytest.raises(WhoAndWhy):
+        by_hand(shared, row.id, why=" ")
+    assert len(listed(shared, organization_id=org)) == 1

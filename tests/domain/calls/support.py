@@ -1,0 +1,307 @@
+"""Calls as tests make, tell of, tick and settle them. Business time is theirs: it starts at T0."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from base.enums import CallDirection, CallStatus, EndCause, FreezeReason
+from base.facts import CallAsk, CallFacts, CallReport
+from db.engine import Database
+from db.models import Alert, CallHold
+from db.models.calls import Call, CallTerms, CallTimeline
+from domain import operator_actions as operators
+from domain import posture
+from domain.calls import admission, committing, settlement
+from domain.calls import ending as endings
+from domain.calls import reconcile as watch
+from domain.calls import reservations as reserving
+from domain.calls import status_updates as words
+from domain.calls import tick as ticks
+from domain.calls.entry_points import DoorKind, add_door
+from domain.calls.pairing import fail_open_token
+from domain.calls.rates import Rate, set_rate
+from domain.calls.rows import call_and_wallet
+from domain.calls.settings import Terms, set_terms
+from domain.wallet import operations as wallet
+from tests.domain.support import T0, credit, staged, subscribe
+from tests.domain.wallet.hold_support import money, set_limit
+from tests.support.world import make_organization
+
+#: A cent a second, counted by the second.
+CENT = 10_000
+RATE = Rate(60 * CENT, 1)
+#: When a hold of thirty seconds is over.
+OVER = 930
+NO_WARNING = {"warn_before_seconds": 0}
+
+
+class Line:
+    """An organization with money, a rate, an assistant and a number, and the calls it has."""
+
+    def __init__(self, database: Database, org: str, *, cents: int = 100) -> None:
+        self.database, self.id = database, org
+        self.assistant_id = f"as-{secrets.token_hex(6)}"
+        self.number_id = f"pn-{secrets.token_hex(6)}"
+        subscribe(database, org)
+        if cents:
+            self.pay(cents)
+        self.rate(RATE)
+        self.terms(**NO_WARNING)
+        self.door(DoorKind.PHONE_NUMBER, self.number_id, assistant_id=self.assistant_id)
+
+    # What it is given
+
+    def pay(self, cents: int) -> None:
+        assert credit(self.database, self.id, cents * CENT).ok
+
+    def debt(self, cents: int) -> None:
+        assert set_limit(self.database, self.id, cents * CENT).ok
+
+    def rate(self, rate: Rate, route: str = "default") -> None:
+        self.do(
+            lambda session: set_rate(
+                session, self.id, rate, route=route, by="ann", why="test", now=T0
+            )
+        )
+
+    def terms(self, **changes: Any) -> None:
+        terms = replace(Terms(), **changes)
+        self.do(lambda session: set_terms(session, self.id, terms, by="ann", why="test", now=T0))
+
+    def door(self, kind: DoorKind, external_id: str, **more: Any) -> None:
+        self.do(
+            lambda session: add_door(
+                session, self.id, kind, external_id, by="ann", why="test", now=T0, **more
+            )
+        )
+
+    def freeze(self, now: datetime = T0, reason: FreezeReason = FreezeReason.MANUAL) -> None:
+        """This function will freeze the wallet alone: its posture is not applied."""
+        self.do(lambda s: wallet.freeze(s, self.id, reason, by="ann", why="test", now=now))
+
+    def freeze_by_hand(self, now: datetime = T0) -> None:
+        """This function will freeze as an operator does, with all that follows."""
+        self.do(lambda s: operators.freeze_by_hand(s, self.id, by="ann", why="test", now=now))
+
+    def enforce(self, now: datetime = T0) -> None:
+        """This function will apply the posture, as the job does that a change of facts stages."""
+        self.do(lambda session: posture.apply_posture(session, self.id, now))
+
+    # Its calls
+
+    def ask(self, **changes: Any) -> CallAsk:
+        """This function will make the question of a call that rings in."""
+        given = {
+            "external_id": str(uuid.uuid4()),
+            "direction": CallDirection.INBOUND,
+            "assistant_id": None,
+            "phone_number_id": self.number_id,
+            "our_number": "+15005550099",
+            "their_party": "…0006",
+            "twilio_call_sid": None,
+            "twilio_account_sid": None,
+        }
+        return CallAsk(**{**given, **changes})
+
+    def admit(self, now: datetime = T0, **changes: Any) -> admission.Admission:
+        ask = self.ask(**changes)
+        return self.do(lambda session: admission.admit(session, ask, now))
+
+    def let_in(self, now: datetime = T0, **changes: Any) -> str:
+        """This function will let a call in and give its id."""
+        made = self.admit(now, **changes)
+        assert made.refusal is None and made.call_id is not None, made
+        return made.call_id
+
+    def reserve(
+        self,
+        call_id: str = "c1",
+        *,
+        seconds: int = 30,
+        provider: str | None = "",
+        now: datetime = T0,
+        **more: Any,
+    ) -> reserving.Reserved:
+        """This function will reserve for a call that goes out; with no word of it, a new one's."""
+        provider_call_id = str(uuid.uuid4()) if provider == "" else provider
+        return self.do(
+            lambda session: reserving.reserve_for_call(
+                session,
+                self.id,
+                call_id=call_id,
+                provider_call_id=provider_call_id,
+                estimated_seconds=seconds,
+                now=now,
+                **more,
+            )
+        )
+
+    def metadata(self, call_id: str = "c1") -> dict[str, str]:
+        """Our ids with the token, as the company's backend gives them to the provider."""
+        token = self.call(call_id).pairing_token or ""
+        return {"organization_id": self.id, "call_id": call_id, "pairing_token": token}
+
+    def fail_open(self, external_id: str, call_id: str = "call_given") -> dict[str, str]:
+        """Our ids as a call bears them that was let in without the database."""
+        key = self.do(lambda s: s.get_one(CallTerms, self.id).fail_open_key)
+        token = fail_open_token(key, self.id, call_id, external_id)
+        return {"organization_id": self.id, "call_id": call_id, "pairing_token": token}
+
+    def commit(self, call_id: str, seconds: float, now: datetime = T0, provider: str | None = None):
+        """Commit as the company's backend does."""
+        return self.do(
+            lambda s: committing.commit_for_call(
+                s,
+                self.id,
+                call_id=call_id,
+                duration_ms=round(seconds * 1000),
+                provider_call_id=provider,
+                now=now,
+            )
+        )
+
+    def calls(self) -> list[Call]:
+        return self.do(
+            lambda s: s.query(Call).filter_by(organization_id=self.id).order_by(Call.id).all()
+        )
+
+    def call(self, call_id: str = "c1") -> Call:
+        return self.do(lambda session: session.get_one(Call, (self.id, call_id)))
+
+    def hold(self, call_id: str = "c1") -> CallHold | None:
+        return self.do(lambda session: session.get(CallHold, (self.id, call_id)))
+
+    def timeline(self, call_id: str = "c1") -> list[str]:
+        rows = self.do(
+            lambda s: (
+                s.query(CallTimeline)
+                .filter_by(organization_id=self.id, call_id=call_id)
+                .order_by(CallTimeline.id)
+                .all()
+            )
+        )
+        return [row.what for row in rows]
+
+    # What is said of them
+
+    def facts(self, call: Call | str, status: str | None, **changes: Any) -> CallFacts:
+        external_id = call if isinstance(call, str) else str(call.provider_call_id)
+        given = {"phone_number_id": self.number_id, **changes}
+        return CallFacts(external_id, CallStatus(status) if status else None, **given)
+
+    def hear(
+        self,
+        call: Call | str,
+        status: str | None,
+        now: datetime = T0,
+        *,
+        final: bool = False,
+        talking_ms: int | None = None,
+        heard_at: datetime | None = None,
+        **changes: Any,
+    ) -> bool:
+        """This function will take in a message about a call."""
+        report = CallReport(self.facts(call, status, **changes), final=final, talking_ms=talking_ms)
+        return self.do(lambda s: words.take_in_report(s, report, heard_at or now, now))
+
+    def report(self, call: Call | str, seconds: float | None, now: datetime = T0, **more: Any):
+        """This function will take in the report after a call's end."""
+        duration_ms = None if seconds is None else round(seconds * 1000)
+        return self.hear(call, "ended", now, final=True, duration_ms=duration_ms, **more)
+
+    def look(self, call: Call, status: str, now: datetime = T0, **changes: Any) -> None:
+        """This function will take in the provider's answer to a question."""
+        found = self.facts(call, status, **changes)
+        self.do(lambda s: words.take_in_look(s, self.id, call.id, found, now))
+
+    # What is done about them
+
+    def tick(self, now: datetime) -> ticks.Ticked:
+        return self.do(lambda session: ticks.tick(session, self.id, now))
+
+    def decide(self, call_id: str, now: datetime = T0) -> bool:
+        def work(session):
+            call, _ = call_and_wallet(session, self.id, call_id)
+            return endings.decide_ending(session, call, EndCause.OPERATOR, now)
+
+        return self.do(work)
+
+    def settle_by_api(self, call_id: str, seconds: float, now: datetime = T0):
+        return self.do(
+            lambda s: settlement.settle_by_api(s, self.id, call_id, round(seconds * 1000), now)
+        )
+
+    def settle_by_hand(self, call_id: str, seconds: float, now: datetime = T0, *, why: str = "x"):
+        ms = round(seconds * 1000)
+        return self.do(
+            lambda s: settlement.settle_by_hand(
+                s, self.id, call_id, duration_ms=ms, operator="ann", why=why, now=now
+            )
+        )
+
+    def do(self, fn: Callable[[Any], Any]) -> Any:
+        return self.database.run(fn)
+
+    # What came of it
+
+    def cents(self) -> tuple[float, float, float]:
+        """This function will give balance, held and owed in cents, after checking what must be."""
+        balance, held, owed = money(self.database, self.id)
+        return balance / CENT, held / CENT, owed / CENT
+
+    def alerts(self, kind: str) -> list[Alert]:
+        return self.do(
+            lambda s: (
+                s.query(Alert).filter_by(organization_id=self.id, kind=kind, cleared_at=None).all()
+            )
+        )
+
+    def jobs(self, name: str) -> list[str]:
+        """This function will give the calls that jobs of a name are staged for."""
+        found = staged(self.database, self.id, name)
+        return sorted(job.kwargs.get("call_id", "") for job in found)
+
+
+@pytest.fixture
+def line(shared, org):
+    """An organization with a dollar, and a cent a second."""
+    return Line(shared, org)
+
+
+@pytest.fixture
+def other(shared):
+    """Another organization with a dollar and the same price."""
+    return Line(shared, make_organization(shared))
+
+
+def absent(line: Line, now: datetime, call_id: str = "c1") -> None:
+    """This function will take in that the provider knows no such call."""
+    line.do(lambda session: watch.call_is_absent(session, line.id, call_id, now))
+
+
+def unknown_alerts(database: Database, external_id: str) -> list[Alert]:
+    """This function will give the alerts that tell of a call that is nobody's."""
+    return database.run(
+        lambda s: (
+            s.query(Alert)
+            .filter_by(kind="call_unknown", subject=external_id, cleared_at=None)
+            .all()
+        )
+    )
+
+
+def execute(database: Database, statement: str, **values: Any) -> None:
+    """This function will change rows by hand, as holdfast_app."""
+    database.run(lambda session: session.execute(text(statement), values))
+
+
+def after(instant: datetime, seconds: float) -> datetime:
+    return instant + timedelta(seconds=seconds)

@@ -1,0 +1,295 @@
+"""Ending calls: decided once, told round by round, over only by the provider's word."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import EndCause
+from db.models import OperatorAct, Subscription
+from domain import posture
+from domain.calls import ending as endings
+from domain.calls.ending import ALERT_ROUND, VAPI_ROUNDS
+from domain.calls.rows import CallNotFound
+from domain.operator_notes import WhoAndWhy
+from tests.db.support import at_once, patiently
+from tests.domain.calls.support import CENT, execute
+from tests.domain.support import T0, debit, later, look, make_brand, tell
+from tests.domain.wallet.support import override
+
+AFTER = later(1)
+
+
+def begin(line, call_id="c1", now=T0):
+    return line.do(lambda s: endings.begin_round(s, line.id, call_id, now))
+
+
+def end(line, done, told, call_id="c1", now=T0):
+    return line.do(lambda s: endings.end_round(s, line.id, call_id, done, told=told, now=now))
+
+
+def subscription_of(line):
+    (one,) = line.do(lambda s: s.query(Subscription).filter_by(organization_id=line.id).all())
+    return one.external_id
+
+
+def apply(line, now=AFTER):
+    return line.do(lambda s: posture.apply_posture(s, line.id, now))
+
+
+@pytest.fixture
+def ending(line):
+    """A call whose end is decided."""
+    line.reserve()
+    line.hear(line.call(), "in_progress")
+    assert line.decide("c1")
+    return line
+
+
+# Decided
+
+
+def test_an_end_is_decided_once_whatever_else_would_end_it(ending):
+    assert not ending.decide("c1", later(1))
+    assert (
+        ending.do(lambda s: endings.end_live_calls(s, ending.id, EndCause.FROZEN_WALLET, later(2)))
+        == 0
+    )
+    call = ending.call()
+    assert (call.end_cause, call.end_decided_at, call.tick_at) == ("operator", T0, None)
+    assert ending.jobs("end_call") == ["c1"]
+    # Its provider has not said so: it lives, and its money is held
+    assert (call.status, ending.hold().status) == ("in_progress", "open")
+
+
+def test_many_deciders_at_once_decide_once(line):
+    line.reserve()
+    jobs = [patiently(lambda: line.decide("c1"))] * 8 + [patiently(line.freeze_by_hand)] * 2
+    results = at_once(jobs)
+    assert not [one for one in results if isinstance(one, BaseException)]
+    assert line.jobs("end_call") == ["c1"]
+    assert line.timeline().count("end_decided") == 1
+
+
+@pytest.mark.parametrize("over", ["ended", "settled"])
+def test_a_call_that_is_over_is_not_ended(line, over):
+    line.reserve()
+    if over == "ended":
+        line.hear(line.call(), "ended")
+    else:
+        line.settle_by_api("c1", 1)
+    assert not line.decide("c1")
+    assert line.jobs("end_call") == []
+
+
+def test_an_operator_ends_one_with_a_reason_and_once(line):
+    line.reserve()
+
+    def by_hand(why="abuse", call_id="c1"):
+        return line.do(
+            lambda s: endings.end_by_hand(s, line.id, call_id, operator="ann", why=why, now=T0)
+        )
+
+    with pytest.raises(WhoAndWhy):
+        by_hand("")
+    with pytest.raises(CallNotFound):
+        by_hand(call_id="another")
+    assert line.jobs("end_call") == []
+    assert [by_hand(), by_hand()] == [True, False]
+    acts = line.do(lambda s: s.query(OperatorAct).filter_by(subject=f"{line.id} c1").all())
+    assert [(act.act, act.operator) for act in acts] == [("call.end", "ann")]
+
+
+# Rounds
+
+
+def test_the_first_round_speaks_the_next_does_not_and_then_twilio_is_told(ending):
+    ending.terms(ending_text="Goodbye.")
+    seen = []
+    for second in range(VAPI_ROUNDS + 1):
+        done = begin(ending, now=later(second))
+        seen.append((done.number, done.speaks, done.at_twilio_too, done.text))
+        end(ending, done, ["say" if done.speaks else "end"], now=later(second))
+    assert seen == [
+        (1, True, False, "Goodbye."),
+        (2, False, False, "Goodbye."),
+        (3, False, True, "Goodbye."),
+    ]
+    assert ending.call().end_told_at == T0
+    assert ending.timeline().count("end_told") == 3
+
+
+def test_a_round_waits_for_speech_or_for_obedience_and_longer_once_a_person_knows(ending):
+    done = begin(ending)
+    assert end(ending, done, ["say"]) == 3.0
+    done = begin(ending)
+    assert end(ending, done, ["end"]) == 0.8
+    assert end(ending, begin(ending), []) == 0.8
+    while (done := begin(ending)).number < ALERT_ROUND:
+        assert end(ending, done, ["end", "twilio"]) == 0.8
+    assert end(ending, done, ["end", "twilio"]) == 15.0
+
+
+def test_a_call_that_does_not_end_is_told_to_a_person_once_and_cleared_by_its_end(ending):
+    for _ in range(ALERT_ROUND - 1):
+        end(ending, begin(ending), ["end"])
+    assert ending.alerts("call_not_ended") == []
+    for _ in range(3):
+        end(ending, begin(ending), ["end"])
+    (alert,) = ending.alerts("call_not_ended")
+    assert (alert.severity, alert.details["cause"]) == ("critical", "OPERATOR")
+    assert ending.hold().status == "open"
+    ending.hear(ending.call(), "ended", later(60))
+    assert ending.alerts("call_not_ended") == []
+
+
+def test_where_nobody_can_be_told_a_person_knows_as_soon_as_twilio_could_not(ending):
+    for _ in range(VAPI_ROUNDS):
+        end(ending, begin(ending), [])
+    assert ending.alerts("call_not_ended") == []
+    end(ending, begin(ending), [])
+    (alert,) = ending.alerts("call_not_ended")
+    assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end it"
+    assert ending.call().end_told_at is None
+
+
+@pytest.mark.parametrize("over", ["ended", "settled"])
+def test_once_it_is_over_there_is_no_further_round(ending, over):
+    done = begin(ending)
+    if over == "ended":
+        ending.hear(ending.call(), "ended", later(1))
+    else:
+        ending.settle_by_hand("c1", 1, later(1))
+    assert end(ending, done, ["say"]) is None
+    assert begin(ending) is None
+    assert ending.call().end_rounds == 1
+
+
+def test_a_round_that_told_nobody_of_a_call_that_ended_meanwhile_is_told_to_nobody(ending):
+    # Given a round in which neither Vapi nor Twilio can be told
+    for _ in range(VAPI_ROUNDS):
+        end(ending, begin(ending), [])
+    done = begin(ending)
+    # When the call ends before it is recorded
+    ending.hear(ending.call(), "ended", later(1))
+    assert end(ending, done, [], now=later(2)) is None
+    # Then no alert stands, which nothing would ever clear
+    assert ending.alerts("call_not_ended") == []
+
+
+def test_a_round_of_a_call_that_is_none_is_refused(line):
+    for act in (begin, lambda line: end(line, None, [])):
+        with pytest.raises(CallNotFound):
+            act(line)
+
+
+def test_the_leg_is_looked_for_in_the_known_account_or_in_every_one_of_ours(ending):
+    assert begin(ending).twilio_account_sids == ()
+    for _ in range(2):
+        make_brand(ending.database, ending.id)
+    assert len(begin(ending).twilio_account_sids) == 2
+    account = "AC" + "d" * 32
+    ending.hear(ending.call(), None, twilio_account_sid=account)
+    assert begin(ending).twilio_account_sids == (account,)
+
+
+# Warnings
+
+
+def test_a_warning_has_the_organizations_words_and_is_not_said_too_late(line):
+    line.terms(warning_text="Nearly over.")
+
+    def warning():
+        return line.do(lambda s: endings.warning_of(s, line.id, "c1"))
+
+    assert warning() is None
+    line.reserve(provider=None)
+    assert warning() is None
+    line.reserve(provider=f"v-{line.id}"[:64])
+    assert warning() == (f"v-{line.id}"[:64], "Nearly over.")
+    line.decide("c1")
+    assert warning() is None
+    execute(
+        line.database,
+        "UPDATE calls SET end_decided_at = NULL, end_cause = NULL WHERE organization_id = :org",
+        org=line.id,
+    )
+    assert warning() is not None
+    line.settle_by_api("c1", 1)
+    assert warning() is None
+
+
+# What the posture ends
+
+
+@pytest.fixture
+def three(line):
+    """Two calls that live, and one that is over."""
+    for call_id in ("c1", "c2", "c3"):
+        line.reserve(call_id, seconds=10)
+    line.hear(line.call("c2"), "in_progress")
+    line.report(line.call("c3"), 10)
+    return line
+
+
+def causes(line):
+    return [call.end_cause for call in line.calls()]
+
+
+def test_a_freeze_by_hand_ends_all_live_calls(three):
+    three.freeze_by_hand(later(1))
+    assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
+    assert three.jobs("end_call") == ["c1", "c2"]
+    assert apply(three).calls_ended == 0
+
+
+def test_the_providers_word_that_the_subscription_ended_ends_them(three):
+    look(three.database, subscription_of(three), three.id, "cancelled", later(1))
+    assert causes(three) == ["subscription_inactive", "subscription_inactive", None]
+
+
+def test_an_end_that_is_only_reported_lets_them_run_on_their_hold(three):
+    tell(three.database, subscription_of(three), closing=True, now=later(1))
+    assert apply(three).standing is posture.Standing.REPORTED
+    assert causes(three) == [None, None, None]
+    # But nothing is added to it
+    three.hear(three.call("c1"), "in_progress", later(1))
+    three.tick(later(6))
+    assert three.hold("c1").extensions == 0
+    assert three.call("c1").end_cause == "frozen_wallet"
+    assert three.call("c2").end_cause == "frozen_wallet"
+
+
+def test_another_freeze_beside_a_reported_end_ends_them(three):
+    tell(three.database, subscription_of(three), closing=True, now=later(1))
+    three.freeze_by_hand(later(2))
+    assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
+
+
+def test_nothing_available_lets_them_run_on_their_hold(three):
+    debit(three.database, three.id, 70 * CENT)
+    assert three.cents() == (20, 20, 0)
+    done = apply(three)
+    assert (done.refusal, done.calls_ended) == (posture.Refusal.INSUFFICIENT_FUNDS, 0)
+    assert causes(three) == [None, None, None]
+
+
+def test_a_freeze_that_is_overridden_lets_them_live(three):
+    three.freeze()
+    override(three.database, three.id, later(600))
+    assert apply(three).calls_ended == 0
+    # Until the override is over
+    assert apply(three, later(601)).calls_ended == 2
+
+
+def test_a_suspension_whose_freeze_is_overridden_lets_them_live(three):
+    tell(three.database, subscription_of(three), closing=True, now=later(1))
+    override(three.database, three.id, later(600), "subscription_inactive", later(2))
+    look(three.database, subscription_of(three), three.id, "cancelled", later(3))
+    assert causes(three) == [None, None, None]
+
+
+def test_posture_that_is_applied_many_times_at_once_ends_them_once(three):
+    three.freeze()
+    results = at_once([patiently(lambda: apply(three))] * 8)
+    assert sum(one.calls_ended for one in results) == 2
+    assert three.jobs("end_call") == ["c1", "c2"]

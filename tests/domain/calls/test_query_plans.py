@@ -1,0 +1,95 @@
+"""Of a year's calls, what is read is what is asked for."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import psycopg
+import pytest
+from sqlalchemy import event
+
+from db.address import driver_url
+from domain.calls import queries as reading
+from domain.calls.queries import find_call, list_calls
+from tests.domain.calls.support import Line
+from tests.domain.support import T0
+from tests.support.world import make_organization
+
+SID = "CA" + "7" * 32
+OWN = {"live": False, "limit": 10}
+SUNDAY = {"first_day": date(2025, 6, 1), "last_day": date(2025, 6, 1)}
+#: Pages of a few calls; pages where a hundred organizations have a few each. All calls have 990.
+_FEW, _A_FEW_EACH = 30, 800
+#: Thirty thousand calls over a year, all over.
+_CROWD = """
+    INSERT INTO calls (organization_id, id, provider_call_id, twilio_call_sid, appointment_id,
+        direction, status, currency, micros_per_minute, increment_seconds, minimum_micros,
+        ended_seen_at, duration_ms, cost_micros, settled_by, settled_at, created_at)
+    SELECT (%(orgs)s::text[])[n %% 100 + 1], 'crowd' || n, 'crowd-vapi' || n,
+        'CA' || lpad(to_hex(n), 32, '0'), 'visit' || n, 'inbound', 'ended', 'USD', 60, 1, 0,
+        t, 1000, 10, 'report', t, t
+    FROM (SELECT n, timestamptz '2025-01-01' + n * interval '17 minutes' AS t
+          FROM generate_series(1, 30000) n) x
+"""
+
+
+@pytest.fixture(scope="module")
+def crowd(shared, shared_urls):
+    """One call that lives, and those of a hundred other organizations, of which it gives one."""
+    line = Line(shared, make_organization(shared))
+    line.reserve("needle", seconds=10, provider="needle-vapi", appointment_id="needle-visit")
+    line.hear(line.call("needle"), "ringing", twilio_call_sid=SID)
+    others = [make_organization(shared) for _ in range(100)]
+    # As the owner, whose statements may take as long as a busy machine needs.
+    with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
+        owner.execute(_CROWD, {"orgs": others})
+        owner.execute("VACUUM ANALYZE calls")
+        owner.execute("VACUUM ANALYZE wallets")
+    return others[5]
+
+
+@pytest.mark.parametrize(
+    ("asked", "pages_max"),
+    [
+        (lambda s, org: find_call(s, "needle"), _FEW),
+        (lambda s, org: find_call(s, "needle-vapi"), _FEW),
+        (lambda s, org: find_call(s, "needle-visit"), _FEW),
+        (lambda s, org: find_call(s, SID), _FEW),
+        (lambda s, org: find_call(s, "crowd5005", org), _FEW),
+        (lambda s, org: find_call(s, "visit5005", org), _FEW),
+        (lambda s, org: list_calls(s), _FEW),
+        (lambda s, org: list_calls(s, refused_since=T0), _FEW),
+        (lambda s, org: list_calls(s, live=False, unsettled=True), _FEW),
+        (lambda s, org: list_calls(s, **OWN, organization_id=org), _FEW),
+        (lambda s, org: list_calls(s, **OWN, organization_id=org, after=f"{org}/crowd1005"), _FEW),
+        (lambda s, org: list_calls(s, live=False, since=T0), _A_FEW_EACH),
+        (lambda s, org: reading.costs_by_day(s, organization_id=org, **SUNDAY), _FEW),
+        (lambda s, org: reading.costs_by_day(s, **SUNDAY), _A_FEW_EACH),
+    ],
+    ids=["id", "vapi", "visit", "sid", "own-id", "own-visit", "live", "refused",
+         "unsettled", "own", "page",
+         "since", "own-day", "day"],
+)  # fmt: skip
+def test_what_is_asked_for_is_read_and_not_all_calls(crowd, shared, asked, pages_max):
+    pages = shared.run(lambda session: _pages_read(session, lambda: asked(session, crowd)))
+    assert 0 < pages <= pages_max
+
+
+def _pages_read(session, work) -> int:
+    """How many pages the statements that work sends read, when each is sent once more."""
+    connection, sent = session.connection(), []
+
+    def note(_conn, cursor, statement, parameters, _context, _many):
+        sent.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    work()
+    event.remove(connection, "before_cursor_execute", note)
+    pages = 0
+    for statement, values in sent:
+        told = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, FORMAT JSON, BUFFERS) {statement}", values
+        )
+        plan = told.scalar_one()[0]["Plan"]
+        pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return pages

@@ -1,0 +1,106 @@
+"""Terms: the house's where an organization has none, and no bound is passed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from base.enums import FaultPolicy
+from domain.calls.settings import InvalidTerms, Terms, change_terms, set_terms, terms_of
+from domain.operator_notes import WhoAndWhy
+from domain.wallet.ledger import WalletNotFound
+from tests.db.support import one_behind_the_other
+from tests.domain.support import T0
+
+
+def test_one_without_terms_has_the_houses(shared, org):
+    assert shared.run(lambda session: terms_of(session, org)) == Terms()
+
+
+def test_terms_are_set_and_set_anew(line):
+    wanted = Terms(
+        step_seconds=30,
+        margin_seconds=10,
+        warn_before_seconds=0,
+        max_duration_seconds=600,
+        fail_open=True,
+        fail_open_seconds=20,
+        fault_policy=FaultPolicy.CHARGE,
+        fault_waived_minutes=3,
+        refusal_text="no",
+        warning_text="soon",
+        ending_text="now",
+    )
+    for terms in (wanted, replace(wanted, step_seconds=31)):
+        line.do(lambda s, terms=terms: set_terms(s, line.id, terms, by="ann", why="w", now=T0))
+        assert line.do(lambda session: terms_of(session, line.id)) == terms
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest"),
+    [
+        ("step_seconds", 1, 3_600),
+        ("margin_seconds", 1, 60),
+        ("warn_before_seconds", 0, 3_600),
+        ("max_duration_seconds", 10, 43_200),
+        ("fail_open_seconds", 10, 3_600),
+        ("fault_waived_minutes", 0, 720),
+    ],
+)
+def test_each_number_has_its_bounds_and_the_bounds_themselves_are_taken(
+    line, name, lowest, highest
+):
+    for value in (lowest, highest):
+        line.terms(**{name: value})
+    for value in (lowest - 1, highest + 1):
+        with pytest.raises(InvalidTerms, match=name):
+            line.terms(**{name: value})
+    assert getattr(line.do(lambda s: terms_of(s, line.id)), name) == highest
+
+
+@pytest.mark.parametrize("name", ["refusal_text", "warning_text", "ending_text"])
+def test_what_is_spoken_is_neither_empty_nor_endless(line, name):
+    line.terms(**{name: "x" * 500})
+    for text in ("", " \n", "x" * 501, "a\0b"):
+        with pytest.raises(InvalidTerms, match=name):
+            line.terms(**{name: text})
+
+
+def test_terms_name_who_and_why_and_a_wallet(line):
+    with pytest.raises(WhoAndWhy):
+        line.do(lambda s: set_terms(s, line.id, Terms(), by="ann", why="", now=T0))
+    with pytest.raises(WalletNotFound):
+        line.do(lambda s: set_terms(s, "nobody", Terms(), by="ann", why="w", now=T0))
+
+
+def test_two_who_change_different_terms_at_once_undo_nothing_of_each_others(
+    line, shared, shared_urls
+):
+    # Given somebody who changes one term and has not committed
+    def change(session, **changes):
+        return change_terms(session, line.id, changes, by="ann", why="w", now=T0)
+
+    # When another changes another meanwhile
+    terms = one_behind_the_other(
+        shared,
+        shared_urls.owner_url,
+        lambda session: change(session, step_seconds=31),
+        lambda: line.do(lambda session: change(session, margin_seconds=9)),
+    )
+    # Then both are as they were set, and all else as it was
+    assert terms == line.do(lambda session: terms_of(session, line.id))
+    assert terms == Terms(step_seconds=31, margin_seconds=9, warn_before_seconds=0)
+
+
+def test_what_is_out_of_bounds_changes_nothing_and_nobodys_terms_are_not_changed(line):
+    def change(org):
+        return line.do(
+            lambda s: change_terms(s, org, {"margin_seconds": 0}, by="ann", why="w", now=T0)
+        )
+
+    with pytest.raises(InvalidTerms):
+        change(line.id)
+    with pytest.raises(WalletNotFound):
+        change("nobody")
+    assert line.do(lambda s: terms_of(s, line.id)) == Terms(warn_before_seconds=0)

@@ -1,0 +1,168 @@
+"""Ticks at once with each other and with whatever else moves a wallet: real threads, each order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from base.facts import CallReport
+from db.engine import clock
+from domain.calls import reconcile as watch
+from domain.calls import status_updates as words
+from domain.calls import tick as ticks
+from domain.calls.tick import Ticked
+from domain.wallet import operations as wallets
+from tests.db.support import at_once, one_behind_the_other, patiently
+from tests.domain.calls.support import CENT, Line
+from tests.domain.support import T0, debit, later
+from tests.support.world import make_organization
+from workers.meter import Meter
+
+
+@pytest.fixture
+def talking(line):
+    """A call with a minute's hold, out of a hundred seconds' money."""
+    line.call_id = line.let_in()
+    return line
+
+
+def tick_at(line, now):
+    return lambda session: ticks.tick(session, line.id, now)
+
+
+def behind(shared, shared_urls, first, line, now):
+    """What a tick comes to that waits for what first is just committing."""
+    return one_behind_the_other(shared, shared_urls.owner_url, first, lambda: line.tick(now))
+
+
+# What a tick finds when it has waited for another
+
+
+def test_a_tick_behind_a_debit_shares_what_is_left_of_it(shared, shared_urls, talking):
+    def spend(session):
+        assert wallets.debit(
+            session, talking.id, key="m", amount_micros=30 * CENT, currency="USD", now=T0
+        ).ok
+
+    done = behind(shared, shared_urls, spend, talking, later(53))
+    # It is not refused what is not there any more, which would have ended it
+    assert done == Ticked(extended=1)
+    assert talking.hold(talking.call_id).reserved_micros == 70 * CENT
+
+
+def test_a_tick_behind_a_freeze_ends_the_call_for_it(shared, shared_urls, talking):
+    def freeze(session):
+        wallets.freeze(session, talking.id, "manual", by="ann", why="test", now=later(53))
+
+    assert behind(shared, shared_urls, freeze, talking, later(53)) == Ticked(ended=1)
+    assert talking.call(talking.call_id).end_cause == "frozen_wallet"
+
+
+def test_a_tick_behind_a_report_leaves_the_call_alone(shared, shared_urls, talking):
+    call = talking.call(talking.call_id)
+    report = CallReport(talking.facts(call, "ended", duration_ms=40_000), final=True)
+
+    def settle(session):
+        assert words.take_in_report(session, report, later(53), later(53))
+
+    assert behind(shared, shared_urls, settle, talking, later(53)) == Ticked()
+    assert talking.cents() == (60, 0, 0)
+    assert talking.hold(talking.call_id).extensions == 0
+
+
+def test_a_report_behind_a_tick_gives_back_what_it_added(shared, shared_urls, talking):
+    call = talking.call(talking.call_id)
+    one_behind_the_other(
+        shared,
+        shared_urls.owner_url,
+        tick_at(talking, later(53)),
+        lambda: talking.report(call, 40, later(53)),
+    )
+    assert talking.cents() == (60, 0, 0)
+    assert talking.hold(talking.call_id).reserved_micros == 100 * CENT
+
+
+def test_an_expiry_behind_a_tick_finds_the_hold_put_off(shared, shared_urls, talking):
+    # Given a hold that is over, of a call that its provider does not know yet
+    def expire():
+        talking.do(lambda s: watch.call_is_absent(s, talking.id, talking.call_id, later(961)))
+
+    talking.pay(10_000)
+    one_behind_the_other(shared, shared_urls.owner_url, tick_at(talking, later(961)), expire)
+    hold = talking.hold(talking.call_id)
+    assert (hold.status, hold.expires_at > later(961)) == ("open", True)
+    assert talking.call(talking.call_id).settled_at is None
+
+
+def test_a_tick_behind_an_expiry_leaves_the_call_alone(shared, shared_urls, talking):
+    def expire(session):
+        watch.call_is_absent(session, talking.id, talking.call_id, later(961))
+
+    talking.pay(10_000)
+    assert behind(shared, shared_urls, expire, talking, later(961)) == Ticked()
+    assert talking.hold(talking.call_id).status == "expired"
+
+
+def test_a_tick_behind_a_tick_finds_nothing_due(shared, shared_urls, talking):
+    assert behind(shared, shared_urls, tick_at(talking, later(53)), talking, later(53)) == Ticked()
+    assert talking.hold(talking.call_id).extensions == 1
+
+
+# All at once
+
+
+def test_many_meters_extend_warn_and_end_each_call_once(shared):
+    # Given wallets whose calls are all due: some have money, some have none
+    now = shared.run(clock)
+    lines = []
+    for number in range(6):
+        line = Line(shared, make_organization(shared), cents=120 if number % 2 else 60)
+        line.terms(warn_before_seconds=60)
+        line.call_id = line.let_in(now - timedelta(seconds=54))
+        lines.append(line)
+    # When eight meters look at them at once, and again
+    meters = [Meter(shared) for _ in range(8)]
+    for _ in range(3):
+        at_once([meter.tick_once for meter in meters])
+    # Then each was ticked, once
+    for line in lines:
+        has_money = line.cents()[0] == 120
+        call, hold = line.call(line.call_id), line.hold(line.call_id)
+        assert hold.extensions == (1 if has_money else 0)
+        assert (call.end_decided_at is None) == has_money
+        assert len(line.jobs("end_call")) == (0 if has_money else 1)
+        assert line.timeline(line.call_id).count("warned") == (1 if has_money else 0)
+        assert len(line.jobs("warn_call")) == (1 if has_money else 0)
+
+
+def test_ticks_reports_debits_and_freezes_at_once_lose_no_money(shared, line):
+    # Given eight calls of one wallet
+    line.pay(900)
+    calls = [line.call(line.let_in()) for _ in range(8)]
+    jobs = [patiently(lambda now=now: line.tick(later(now))) for now in (53, 54, 60, 70)]
+    jobs += [
+        patiently(lambda call=call: line.report(call, 30, later(60))) for call in calls[:5] * 2
+    ]
+    jobs += [patiently(lambda n=n: debit(shared, line.id, CENT, key=f"m{n}")) for n in range(5)]
+    # When all that can befall them does at once
+    results = at_once(jobs)
+    # Then each is done once, in whatever order, and the books are whole
+    assert not [one for one in results if isinstance(one, BaseException)]
+    balance, held, owed = line.cents()
+    assert (balance, owed) == (1_000 - 5 * 30 - 5, 0)
+    assert held == sum(line.hold(call.id).reserved_micros for call in calls[5:]) / CENT
+
+
+def test_calls_let_in_while_the_wallet_is_ticked_and_frozen_all_end(line):
+    # Given calls that ring in just while an operator freezes
+    line.pay(900)
+    jobs = [patiently(line.admit) for _ in range(8)]
+    jobs.insert(4, patiently(lambda: line.freeze_by_hand(T0)))
+    jobs.append(patiently(lambda: line.tick(later(1))))
+    results = at_once(jobs)
+    assert not [one for one in results if isinstance(one, BaseException)]
+    # Then whichever was let in before it ends, and no other was
+    let_in = {one.call_id for one in results if getattr(one, "refusal", "") is None}
+    assert {one for one in let_in if one} == set(line.jobs("end_call"))
+    assert {call.id for call in line.calls() if call.status != "refused"} == let_in

@@ -1,0 +1,97 @@
+"""Acts by hand on jobs: each written down with who and why, or not done at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from db.models import OperatorAct
+from domain.jobs.operator import (
+    JobActImpossible,
+    act_on_many,
+    discard_by_hand,
+    redrive_by_hand,
+    run_now_by_hand,
+)
+from domain.operator_notes import InvalidNote, WhoAndWhy
+from tests.db.jobs.support import claim, fail, finish, postpone, row, stage
+from tests.domain.support import T0
+
+ACTS = {
+    "job.redrive": redrive_by_hand,
+    "job.discard": discard_by_hand,
+    "job.run_now": run_now_by_hand,
+}
+
+
+def made_for(database, name):
+    """A job to which this can be done."""
+    job_id = stage(database)
+    if name == "job.run_now":
+        postpone(database, claim(database, job_id))
+    else:
+        fail(database, claim(database, job_id), retry=None)
+    return job_id
+
+
+def do(database, name, job_id, *, by="ann", why="mended"):
+    return database.run(lambda s: ACTS[name](s, job_id, by=by, why=why, now=T0))
+
+
+def written(database, job_id):
+    rows = database.run(lambda s: s.query(OperatorAct).filter_by(subject=job_id).all())
+    return [(one.act, one.operator, one.why, one.acted_at) for one in rows]
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_an_act_is_done_and_written_down_in_one_commit(shared, name):
+    job_id = made_for(shared, name)
+    do(shared, name, job_id)
+    assert written(shared, job_id) == [(name, "ann", "mended", T0)]
+
+
+@pytest.mark.parametrize("name", ACTS)
+@pytest.mark.parametrize(
+    ("by", "why"), [("", "x"), ("ann", " "), ("a" * 201, "x"), ("ann", "x" * 501), ("a\0", "x")]
+)
+def test_without_who_and_why_nothing_is_done(shared, name, by, why):
+    job_id = made_for(shared, name)
+    before = row(shared, job_id).due_at, row(shared, job_id).dead_at
+    with pytest.raises((WhoAndWhy, InvalidNote)):
+        do(shared, name, job_id, by=by, why=why)
+    assert (row(shared, job_id).due_at, row(shared, job_id).dead_at) == before
+    assert written(shared, job_id) == []
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_what_cannot_be_done_is_refused_and_not_written_down(shared, name):
+    job_id = stage(shared)
+    finish(shared, claim(shared, job_id))
+    with pytest.raises(JobActImpossible, match=job_id):
+        do(shared, name, job_id)
+    assert written(shared, job_id) == []
+
+
+def test_of_many_each_that_allows_it_is_done_and_the_others_are_left(shared):
+    # Given two dead jobs, and one that was redriven meanwhile
+    dead = [made_for(shared, "job.redrive") for _ in range(2)]
+    gone = made_for(shared, "job.redrive")
+    do(shared, "job.redrive", gone)
+
+    # When all three are redriven at once
+    count = shared.run(
+        lambda s: act_on_many(s, redrive_by_hand, [*dead, gone], by="bob", why="all", now=T0)
+    )
+
+    # Then two are, and each act is written down
+    assert count == 2
+    assert [written(shared, one)[-1][1] for one in dead] == ["bob", "bob"]
+    assert len(written(shared, gone)) == 1
+    assert {row(shared, one).dead_at for one in dead} == {None}
+
+
+def test_what_was_done_by_hand_cannot_be_changed_by_those_who_serve(shared):
+    job_id = made_for(shared, "job.run_now")
+    do(shared, "job.run_now", job_id)
+    for statement in ("UPDATE operator_acts SET why = 'x'", "DELETE FROM operator_acts"):
+        with pytest.raises(Exception, match="permission denied"):
+            shared.run(lambda s, one=statement: s.connection().exec_driver_sql(one))

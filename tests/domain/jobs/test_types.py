@@ -1,0 +1,169 @@
+"""Every job is declared once: with a policy that ends, and arguments that are a contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import Provider, Queue
+from base.outcomes import Refused
+from db.models import Job
+from db.waits import AGAIN_SECONDS_MAX, LEASE_SECONDS_MAX
+from domain.jobs.staging import owed, stage, stage_many
+from domain.jobs.types import (
+    CONVERGE_TWILIO,
+    FREEZE_WALLET,
+    JOB_TYPES,
+    KEY_KEPT_SECONDS,
+    LOOK_AT_CALL,
+    LOOK_AT_SUBSCRIPTION,
+    JobType,
+    KeyForgotten,
+    Policy,
+)
+
+
+def test_waits_double_up_to_the_cap_and_half_of_each_is_chance():
+    policy = Policy(attempts=10, base_seconds=1, cap_seconds=60)
+    for failures, full in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1_000, 60)]:
+        waits = [policy.wait_seconds(failures) for _ in range(200)]
+        assert all(full / 2 <= wait <= full for wait in waits)
+        assert max(waits) > full * 0.8
+        assert min(waits) < full * 0.7
+
+
+def test_the_span_is_the_sum_of_the_longest_waits():
+    assert Policy(attempts=1, base_seconds=1, cap_seconds=60).span_seconds == 0
+    assert Policy(attempts=4, base_seconds=1, cap_seconds=60).span_seconds == 1 + 2 + 4
+    assert Policy(attempts=5, base_seconds=1, cap_seconds=3).span_seconds == 1 + 2 + 3 + 3
+
+
+def test_every_job_is_declared_under_its_own_name_and_stops_by_itself():
+    assert set(JOB_TYPES) >= {
+        "process_event",
+        "enforce_organization",
+        "converge_twilio",
+        "look_at_subscription",
+        "look_at_payment",
+    }
+    for name, job in JOB_TYPES.items():
+        assert job.name == name
+        assert isinstance(job.queue, Queue)
+        assert len(name) <= 64
+        assert job.lease_seconds > job.limit_seconds > 0
+        assert job.policy.attempts >= 2
+        assert job.policy.span_seconds < 4 * 86_400
+
+
+def test_a_key_is_taken_to_be_known_for_as_long_as_its_provider_says():
+    assert KEY_KEPT_SECONDS == {
+        Provider.PAYPAL: 72 * 3_600,
+        Provider.STRIPE: 24 * 3_600,
+        Provider.TWILIO: 0,
+        Provider.VAPI: 0,
+    }
+
+
+def keyed(provider, attempts):
+    policy = Policy(attempts=attempts, base_seconds=600, cap_seconds=600)
+    return JobType("buy", Queue.BILLING, (), policy, True, 55, key_of=provider)
+
+
+@pytest.mark.parametrize(
+    ("provider", "most"),
+    # Each attempt may take its lease of 60 s, and 600 s lie between two
+    [(Provider.STRIPE, 131), (Provider.PAYPAL, 393), (Provider.TWILIO, 0), (Provider.VAPI, 0)],
+)
+def test_a_job_whose_key_would_be_forgotten_meanwhile_cannot_be_declared(provider, most):
+    if most:
+        assert keyed(provider, most).total_seconds < KEY_KEPT_SECONDS[provider]
+    with pytest.raises(KeyForgotten, match=f"buy goes on after {provider}"):
+        keyed(provider, most + 1)
+
+
+def test_the_share_of_chance_is_the_policys_own():
+    steady = Policy(attempts=3, base_seconds=8, cap_seconds=60, jitter=0)
+    assert {steady.wait_seconds(2) for _ in range(50)} == {16}
+
+
+def test_a_refusal_is_permanent_for_every_job():
+    assert all(Refused in job.policy.permanent for job in JOB_TYPES.values())
+
+
+def test_nothing_that_asks_a_provider_gives_up_within_twelve_hours():
+    # But a warning, which is only worth saying at once, and a look at a call, which is staged anew
+    # for as long as it is needed: both end with a word to people.
+    ended_early = {"warn_call", "look_at_call"}
+    for job in JOB_TYPES.values():
+        if job.calls_provider and job.name not in ended_early:
+            # Chance may halve every wait
+            assert job.policy.span_seconds / 2 > 12 * 3_600, job.name
+
+
+def test_a_subaccount_that_could_not_be_read_is_never_left_alone_for_more_than_a_minute():
+    policy = CONVERGE_TWILIO.policy
+    waits = [policy.wait_seconds(failures) for failures in range(1, policy.attempts)]
+    assert max(waits) <= 60
+    assert 24 * 3_600 < policy.span_seconds < 30 * 3_600
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"provider": "paypal"}, {"provider": "p", "external_id": "x", "more": "y"}],
+)
+def test_other_arguments_than_those_declared_are_a_bug(shared, arguments):
+    with pytest.raises(TypeError, match="look_at_subscription takes"):
+        shared.run(lambda s: stage(s, LOOK_AT_SUBSCRIPTION, None, **arguments))
+    assert shared.run(lambda s: s.query(Job).count()) == 0
+
+
+def test_a_job_is_staged_in_its_own_queue_unless_told_otherwise(shared):
+    arguments = {"provider": "paypal", "external_id": "I-1"}
+
+    def work(session):
+        own = stage(session, LOOK_AT_SUBSCRIPTION, "org_1", **arguments)
+        other = stage(
+            session,
+            FREEZE_WALLET,
+            None,
+            queue=Queue.MAINTENANCE,
+            organization_id="o",
+            reason="r",
+            cause="c",
+        )
+        return [session.get_one(Job, one) for one in (own, other)]
+
+    own, other = shared.run(work)
+    assert (own.queue, own.organization_id, own.kwargs) == ("safety", "org_1", arguments)
+    assert (other.queue, other.organization_id) == ("maintenance", None)
+    shared.run(lambda s: [s.delete(s.get_one(Job, one.id)) for one in (own, other)])
+
+
+def test_many_are_staged_at_once_each_with_its_own_arguments_and_are_owed_until_they_are_over(
+    shared,
+):
+    many = [(f"org_{n}", {"organization_id": f"org_{n}", "call_id": f"c{n}"}) for n in range(3)]
+    ids = shared.run(lambda s: stage_many(s, LOOK_AT_CALL, many))
+    staged = shared.run(lambda s: [s.get_one(Job, one) for one in ids])
+    assert [(job.organization_id, job.kwargs) for job in staged] == many
+    assert {(job.name, job.queue) for job in staged} == {("look_at_call", "billing")}
+    assert len({job.correlation_id for job in staged}) == 1
+    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == {(f"org_{n}", f"c{n}") for n in range(3)}
+
+    shared.run(lambda s: s.delete(s.get_one(Job, ids[0])))
+    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == {("org_1", "c1"), ("org_2", "c2")}
+    shared.run(lambda s: [s.delete(s.get_one(Job, one)) for one in ids[1:]])
+    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == set()
+
+
+def test_none_staged_at_once_are_none_and_one_of_other_arguments_stages_nothing(shared):
+    assert shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [])) == []
+    good = (None, {"organization_id": "o", "call_id": "c"})
+    with pytest.raises(TypeError, match="look_at_call takes"):
+        shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [good, (None, {"call_id": "c"})]))
+    assert shared.run(lambda s: s.query(Job).count()) == 0
+
+
+def test_no_job_waits_longer_than_a_clock_that_was_set_back_allows():
+    for job in JOB_TYPES.values():
+        assert job.lease_seconds <= LEASE_SECONDS_MAX, job.name
+        assert job.policy.cap_seconds <= AGAIN_SECONDS_MAX, job.name

@@ -1,0 +1,436 @@
+"""A dispute takes while it is open, gives back when it is won, and is taken once if it is lost."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from base.enums import DisputeState, Provider, RefundState
+from base.facts import DisputeFacts, DisputeReport, RefundFacts
+from base.money import AMOUNT_MICROS_MAX
+from base.outcomes import Refused
+from db.models import Job, PaymentDispute
+from domain.payments import disputes, settlements
+from domain.payments.payments import NotATopUp, PaymentNotOurs
+from domain.wallet import operations as wallet
+from tests.db.support import at_once, patiently
+from tests.domain.support import (
+    T0,
+    credit,
+    debit,
+    figures,
+    later,
+    money_state,
+    moves,
+    payment,
+    staged,
+    standing,
+    subscribe,
+)
+from tests.support.world import make_organization
+
+OPEN, WON, LOST = DisputeState.OPEN, DisputeState.WON, DisputeState.LOST
+
+
+@pytest.fixture
+def paid(shared, org):
+    """A payment of 100, credited; gives its id."""
+    return pay(shared, org)
+
+
+def pay(database, org, captured=100):
+    one = f"P-{secrets.token_hex(6)}"
+    facts = payment(one, org, captured)
+    assert database.run(lambda session: wallet.settle(session, org, facts, T0)).ok
+    return one
+
+
+def dispute(one, state=OPEN, amount=100, *, name="D", opened=10, at=10, currency="USD"):
+    stated_at = None if at is None else later(at)
+    return DisputeFacts(
+        Provider.PAYPAL, f"{one}-{name}", one, currency, amount, state, later(opened), stated_at
+    )
+
+
+def settle(database, org, facts):
+    return database.run(lambda session: settlements.settle_dispute(session, org, facts, T0))
+
+
+def give_back(database, org, one, amount, *, name="R", made=20, state=RefundState.COMPLETED):
+    about = payment(one, org, 100)
+    made_at = None if made is None else later(made)
+    facts = RefundFacts(f"{one}-{name}", amount, None, state, made_at, made_at)
+    return database.run(lambda s: settlements.settle_refund(s, org, about, facts, T0))
+
+
+def test_an_open_dispute_takes_once_and_a_won_one_gives_back_once(shared, org, paid):
+    for facts, left in ((dispute(paid), 0), (dispute(paid, WON, at=20), 100)):
+        first, again = settle(shared, org, facts), settle(shared, org, facts)
+        assert (first.outcome, first.replayed, first.balance_micros) == ("OK", False, left)
+        assert (again.outcome, again.replayed, again.balance_micros) == ("OK", True, left)
+    assert moves(shared, org) == [("topup", 100), ("dispute", 100), ("give_back", 100)]
+
+
+def test_a_lost_dispute_stays_taken_and_is_not_taken_again_as_a_reversal(shared, org, paid):
+    settle(shared, org, dispute(paid))
+    assert settle(shared, org, dispute(paid, LOST, at=20)).replayed
+    assert give_back(shared, org, paid, 100).replayed
+    assert moves(shared, org) == [("topup", 100), ("dispute", 100)]
+
+
+def test_of_a_lost_dispute_what_was_not_lost_is_given_back(shared, org, paid):
+    settle(shared, org, dispute(paid, amount=80))
+    assert settle(shared, org, dispute(paid, LOST, 30, at=20)).balance_micros == 70
+
+
+def test_a_dispute_of_money_that_was_spent_is_owed_and_freezes_until_it_is_won(shared, org, paid):
+    debit(shared, org, 80)
+    settle(shared, org, dispute(paid))
+    assert (figures(shared, org), standing(shared, org)) == ((0, 80), {"refund_shortfall"})
+    # Won: what is owed is paid first, out of what is given back
+    settle(shared, org, dispute(paid, WON, at=20))
+    assert (figures(shared, org), standing(shared, org)) == ((20, 0), set())
+
+
+def test_a_dispute_takes_from_a_frozen_wallet_too(shared, org, paid):
+    shared.run(lambda s: wallet.freeze(s, org, "manual", by="a", why="b", now=T0))
+    assert settle(shared, org, dispute(paid)).balance_micros == 0
+
+
+def test_an_older_word_changes_nothing_and_an_appeal_opens_again(shared, org, paid):
+    settle(shared, org, dispute(paid, WON, at=20))
+    assert settle(shared, org, dispute(paid, OPEN, at=10)).balance_micros == 100
+    assert settle(shared, org, dispute(paid, OPEN, at=30)).balance_micros == 0
+    assert settle(shared, org, dispute(paid, WON, at=20)).balance_micros == 0
+    assert settle(shared, org, dispute(paid, WON, at=40)).balance_micros == 100
+
+
+@pytest.mark.parametrize("at", [10, None])
+def test_of_one_instant_and_without_any_the_more_final_state_counts(shared, org, paid, at):
+    settle(shared, org, dispute(paid, OPEN, at=at))
+    settle(shared, org, dispute(paid, WON, at=at))
+    assert settle(shared, org, dispute(paid, OPEN, at=at)).balance_micros == 100
+
+
+@pytest.mark.parametrize(
+    ("refunded", "made", "disputed", "left"),
+    [
+        # What was given back before is another money; together never more than was captured
+        (30, 5, 50, 20),
+        (30, 5, 70, 0),
+        (30, 5, 100, 0),
+        # What was given back since is the same, in the same second too
+        (30, 20, 50, 50),
+        (50, 20, 50, 50),
+        (70, 20, 50, 30),
+        (50, 10, 50, 50),
+        # Without a time of its own it counts as given back since
+        (50, None, 50, 50),
+        (70, None, 50, 30),
+    ],
+)
+@pytest.mark.parametrize("state", [OPEN, LOST])
+@pytest.mark.parametrize("first", ["refund", "dispute"])
+def test_a_refund_and_a_dispute_take_one_money_once(
+    shared, org, paid, refunded, made, disputed, left, state, first
+):
+    acts = [
+        lambda: give_back(shared, org, paid, refunded, made=made),
+        lambda: settle(shared, org, dispute(paid, state, disputed)),
+    ]
+    for act in acts if first == "refund" else reversed(acts):
+        assert act().ok
+    assert figures(shared, org) == (left, 0)
+
+
+def test_a_refund_made_to_end_a_dispute_stays_when_the_dispute_is_won(shared, org, paid):
+    settle(shared, org, dispute(paid, amount=60))
+    give_back(shared, org, paid, 60)
+    assert settle(shared, org, dispute(paid, WON, 60, at=30)).balance_micros == 40
+
+
+def test_several_disputes_of_one_payment_add_up_and_share_what_was_given_back(shared, org, paid):
+    settle(shared, org, dispute(paid, OPEN, 30, name="A", opened=10))
+    settle(shared, org, dispute(paid, OPEN, 40, name="B", opened=50))
+    assert figures(shared, org) == (30, 0)
+    # Given back between the two: the first one's only
+    give_back(shared, org, paid, 50, name="R1", made=20)
+    assert figures(shared, org) == (10, 0)
+    # Given back after both: the second's
+    give_back(shared, org, paid, 40, name="R2", made=60)
+    assert figures(shared, org) == (10, 0)
+    settle(shared, org, dispute(paid, WON, 40, name="B", opened=50, at=70))
+    assert figures(shared, org) == (10, 0)
+
+
+def test_a_refund_since_two_disputes_is_the_same_money_as_one_of_them(shared, org, paid):
+    settle(shared, org, dispute(paid, OPEN, 30, name="A", opened=10))
+    settle(shared, org, dispute(paid, OPEN, 40, name="B", opened=50))
+    # Given back after both: the later dispute's 40, and nothing of the earlier one's 30
+    give_back(shared, org, paid, 40, made=60)
+    assert figures(shared, org) == (30, 0)
+
+
+def test_disputes_never_take_more_than_was_captured(shared, org, paid):
+    settle(shared, org, dispute(paid, amount=AMOUNT_MICROS_MAX, name="A"))
+    settle(shared, org, dispute(paid, amount=AMOUNT_MICROS_MAX, name="B"))
+    assert figures(shared, org) == (0, 0)
+    settle(shared, org, dispute(paid, WON, AMOUNT_MICROS_MAX, name="A", at=20))
+    assert figures(shared, org) == (0, 0)
+    settle(shared, org, dispute(paid, WON, AMOUNT_MICROS_MAX, name="B", at=20))
+    assert figures(shared, org) == (100, 0)
+
+
+def readings(one):
+    """A payment of 100: refunded in part, disputed, won, appealed, lost and reversed; and spent."""
+    refund = RefundState.COMPLETED
+    return {
+        "refunded": lambda d, o: give_back(d, o, one, 20, name="R1", made=5, state=refund),
+        "opened": lambda d, o: settle(d, o, dispute(one, OPEN, 80, at=10)),
+        "won": lambda d, o: settle(d, o, dispute(one, WON, 80, at=20)),
+        "appealed": lambda d, o: settle(d, o, dispute(one, OPEN, 80, at=30)),
+        "lost": lambda d, o: settle(d, o, dispute(one, LOST, 50, at=40)),
+        "reversed": lambda d, o: give_back(d, o, one, 50, name="R2", made=41, state=refund),
+    }
+
+
+#: What is left of 100 after each of several sets of readings, told in every order.
+ENDS = [
+    (("refunded", "opened", "won"), 80),
+    (("refunded", "opened", "won", "appealed"), 0),
+    (("opened", "won", "appealed", "lost"), 50),
+    (("refunded", "opened", "lost", "reversed"), 30),
+    (("refunded", "won", "reversed"), 30),
+]
+
+
+@pytest.mark.parametrize(("told", "left"), ENDS)
+@pytest.mark.parametrize("spent", [0, 70])
+def test_in_every_order_and_however_often_the_end_is_the_same(shared, told, left, spent):
+    # Hunted: a late word that wins, a loss taken twice, a give-back that is not netted
+    for order in itertools.permutations(told):
+        org = make_organization(shared)
+        one = pay(shared, org)
+        if spent:
+            assert debit(shared, org, spent).ok
+        acts = readings(one)
+        for name in (*order, order[0], *order):
+            assert acts[name](shared, org).ok
+        balance, owed = figures(shared, org)
+        assert (balance - owed, order) == (left - spent, order)
+        assert balance == max(0, left - spent)
+        assert (standing(shared, org) == {"refund_shortfall"}) == (owed > 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_words_in_any_two_orders_come_to_the_same(shared, data):
+    words = data.draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["A", "B", "R1", "R2"]),
+                st.sampled_from([OPEN, WON, LOST]),
+                st.integers(0, 120),
+                st.integers(0, 4),
+                st.one_of(st.none(), st.integers(0, 4)),
+            ),
+            max_size=7,
+        )
+    )
+    states = dict(zip([OPEN, WON, LOST], RefundState, strict=True))
+    ends = []
+    for order in (words, data.draw(st.permutations(words))):
+        org = make_organization(shared)
+        one = pay(shared, org)
+        for name, state, amount, opened, at in order:
+            if name.startswith("R"):
+                about = payment(one, org, 100)
+                stated_at = None if at is None else later(at)
+                facts = RefundFacts(
+                    f"{one}-{name}", amount, None, states[state], later(opened), stated_at
+                )
+                done = shared.run(
+                    lambda s, a=about, f=facts, o=org: settlements.settle_refund(s, o, a, f, T0)
+                )
+            else:
+                facts = dispute(one, state, amount, name=name, opened=opened, at=at)
+                done = settle(shared, org, facts)
+            assert done.ok
+        ends.append(figures(shared, org))
+    assert ends[0] == ends[1]
+
+
+def test_words_of_one_dispute_at_once_move_once(shared, org, paid):
+    acts = [lambda: settle(shared, org, dispute(paid)) for _ in range(5)]
+    acts += [lambda: settle(shared, org, dispute(paid, WON, at=20)) for _ in range(5)]
+    assert all(one.ok for one in at_once([patiently(act) for act in acts]))
+    assert figures(shared, org) == (100, 0)
+
+
+def test_disputes_refunds_and_debits_at_once_add_up(shared, org, paid):
+    credit(shared, org, 50)
+    acts = [lambda n=n: settle(shared, org, dispute(paid, amount=10, name=n)) for n in "ABCD"]
+    acts += [lambda: give_back(shared, org, paid, 30, made=5)] * 2
+    acts += [lambda: debit(shared, org, 5) for _ in range(8)]
+    results = at_once([patiently(act) for act in acts])
+    assert not [one for one in results if isinstance(one, Exception)]
+    spent = 5 * sum(one.ok for one in results[6:])
+    balance, owed = figures(shared, org)
+    assert balance - owed == 150 - 70 - spent
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "code"),
+    [
+        (-1, "USD", "INVALID_AMOUNT"),
+        (AMOUNT_MICROS_MAX + 1, "USD", "INVALID_AMOUNT"),
+        (10**30, "USD", "INVALID_AMOUNT"),
+        (100, "EUR", "CURRENCY_MISMATCH"),
+    ],
+)
+def test_a_dispute_that_is_refused_changes_nothing(shared, org, paid, amount, currency, code):
+    before = money_state(shared, org)
+    outcome = settle(shared, org, dispute(paid, amount=amount, currency=currency))
+    assert outcome.outcome == code
+    assert money_state(shared, org) == before
+
+
+def test_a_dispute_of_a_payment_not_known_is_refused(shared, org):
+    before = money_state(shared, org)
+    assert settle(shared, org, dispute("P-none")).outcome == "PAYMENT_NOT_FOUND"
+    assert money_state(shared, org) == before
+
+
+def test_a_dispute_that_the_provider_had_put_to_another_payment_is_a_conflict(shared, org, paid):
+    other = pay(shared, org)
+    settle(shared, org, dispute(paid, name="D"))
+    before = money_state(shared, org)
+    facts = dispute(other, WON, at=99)
+    facts = DisputeFacts(**{**vars(facts), "external_id": f"{paid}-D"})
+    assert settle(shared, org, facts).outcome == "IDEMPOTENCY_CONFLICT"
+    assert money_state(shared, org) == before
+
+
+# The domain's own door
+
+
+def report(database, one, *, name="D", opening=True, about="same"):
+    named = (one,) if about == "same" else about
+    event = DisputeReport(Provider.PAYPAL, f"{one}-{name}", named, opening)
+    database.run(lambda session: disputes.report(session, event, T0))
+    return event.external_id
+
+
+def record(database, facts, read_back=None):
+    return database.run(lambda s: disputes.record_dispute(s, facts, read_back, T0))
+
+
+def names(database, org):
+    return sorted(
+        {
+            name
+            for name in ("freeze_wallet", "unfreeze_wallet", "look_at_dispute")
+            if staged(database, org, name)
+        }
+    )
+
+
+def test_an_opened_dispute_of_a_known_payment_stages_the_freeze_and_the_look(shared, org, paid):
+    external_id = report(shared, paid)
+    (freeze,) = staged(shared, org, "freeze_wallet")
+    assert freeze.kwargs == {
+        "organization_id": org,
+        "reason": "dispute",
+        "cause": f"paypal:{external_id}",
+    }
+    assert freeze.queue == "safety"
+    (look,) = staged(shared, org, "look_at_dispute")
+    assert look.kwargs == {"provider": "paypal", "external_id": external_id}
+    # And no money moved by an event's word
+    assert figures(shared, org) == (100, 0)
+
+
+@pytest.mark.parametrize("about", [(), ("P-unknown",)])
+def test_an_opened_dispute_of_an_unknown_payment_is_only_looked_at(shared, paid, org, about):
+    external_id = report(shared, paid, about=about)
+    assert names(shared, org) == []
+    jobs = shared.run(lambda s: s.query(Job).filter_by(name="look_at_dispute").all())
+    assert external_id in [job.kwargs["external_id"] for job in jobs]
+
+
+def test_an_update_of_a_dispute_freezes_nothing_by_itself(shared, paid):
+    external_id = report(shared, paid, opening=False)
+    found = shared.run(lambda s: s.get(PaymentDispute, ("paypal", external_id)))
+    assert found is None
+
+
+def test_a_recorded_dispute_stages_its_freeze_and_a_won_one_its_lifting(shared, org, paid):
+    record(shared, dispute(paid))
+    assert names(shared, org) == ["freeze_wallet"]
+    record(shared, dispute(paid, WON, at=20))
+    assert names(shared, org) == ["freeze_wallet", "unfreeze_wallet"]
+
+
+def test_the_provider_names_another_payment_than_the_event_did(shared, org, paid):
+    # Given an event that blames our payment, and a provider that names another organization's
+    other = make_organization(shared)
+    theirs = pay(shared, other)
+    external_id = report(shared, paid)
+    facts = DisputeFacts(**{**vars(dispute(theirs)), "external_id": external_id})
+    # When it is recorded, Then it is theirs, and ours is let go
+    record(shared, facts)
+    assert (figures(shared, org), figures(shared, other)) == ((100, 0), (0, 0))
+    assert staged(shared, org, "unfreeze_wallet")
+    assert names(shared, other) == ["freeze_wallet"]
+
+
+def test_a_payment_not_heard_of_is_settled_with_its_dispute(shared, org):
+    one = f"P-{secrets.token_hex(6)}"
+    record(shared, dispute(one, amount=30), payment(one, org, 100))
+    assert [one for one in moves(shared, org) if one[1]] == [("topup", 100), ("dispute", 30)]
+
+
+def test_a_disputed_fee_never_comes_into_a_wallet(shared, org):
+    one = f"P-{secrets.token_hex(6)}"
+    before = money_state(shared, org)
+    with pytest.raises(NotATopUp):
+        record(shared, dispute(one, WON), payment(one, org, 100, ordered=False))
+    assert money_state(shared, org) == before
+
+
+@pytest.mark.parametrize("whose", [None, "org_none"])
+def test_a_dispute_of_a_payment_of_nobody_of_ours_is_refused(shared, whose):
+    one = f"P-{secrets.token_hex(6)}"
+    with pytest.raises(PaymentNotOurs):
+        record(shared, dispute(one), payment(one, whose, 100))
+
+
+def test_a_refusal_of_the_ledgers_comes_out_with_its_code_and_keeps_nothing(shared, org, paid):
+    before = money_state(shared, org)
+    with pytest.raises(Refused) as caught:
+        record(shared, dispute(paid, currency="EUR"))
+    assert caught.value.code == "CURRENCY_MISMATCH"
+    assert money_state(shared, org) == before
+    assert names(shared, org) == []
+
+
+def test_the_end_of_a_dispute_looks_at_the_payments_refunds_again_once(shared, org, paid):
+    give_back(shared, org, paid, 30, name="R1")
+    give_back(shared, org, paid, 30, name="R2", state=RefundState.FAILED)
+    record(shared, dispute(paid))
+    assert staged(shared, org, "look_at_payment") == []
+    for _ in range(2):
+        record(shared, dispute(paid, WON, at=20))
+    (look,) = staged(shared, org, "look_at_payment")
+    assert (look.kwargs["kind"], look.kwargs["external_id"]) == ("refund", f"{paid}-R1")
+
+
+def test_a_recorded_dispute_that_takes_the_last_is_seen_by_the_posture_at_once(shared, org, paid):
+    subscribe(shared, org)
+    debit(shared, org, 60)
+    record(shared, dispute(paid))
+    assert standing(shared, org) == {"refund_shortfall"}

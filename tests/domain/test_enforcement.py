@@ -1,0 +1,402 @@
+"""Posture: what follows from the facts, row by row, each time they change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from base.enums import FreezeReason
+from db.locks import OrganizationNotFound
+from db.models import Subscription
+from domain import operator_actions as operators
+from domain import posture
+from domain.posture import Refusal, Standing, standing_of
+from domain.wallet import operations as wallet
+from tests.db.support import at_once
+from tests.domain.support import (
+    T0,
+    brand,
+    campaign,
+    columns_of,
+    credit,
+    debit,
+    forget_jobs,
+    later,
+    look,
+    make_brand,
+    make_campaign,
+    money_state,
+    staged,
+    standing,
+    subscribe,
+    tell,
+)
+
+
+def apply(database, org, now=T0):
+    return database.run(lambda session: posture.apply_posture(session, org, now))
+
+
+def can_send(database, org, now=T0):
+    return database.run(lambda session: posture.can_send(session, org, now))
+
+
+def freeze(database, org, reason=FreezeReason.MANUAL):
+    database.run(lambda s: wallet.freeze(s, org, reason, by="ann", why="test", now=T0))
+
+
+def lift(database, org, reason=FreezeReason.MANUAL):
+    database.run(lambda s: wallet.unfreeze(s, org, reason, by="ann", why="test", now=T0))
+
+
+def pause_reason(database, campaign_id):
+    found = campaign(database, campaign_id)
+    return found.pause_reason if found.status == "paused" else found.status
+
+
+# The standing of a set
+
+
+def one(status, *, closing=False, past_due_since=None, grace=0):
+    return Subscription(
+        status=status,
+        closing_reported_at=T0 if closing else None,
+        past_due_since=past_due_since,
+        grace_seconds=grace,
+    )
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "expected"),
+    [
+        ([], Standing.INACTIVE),
+        ([one("active")], Standing.ACTIVE),
+        ([one("pending")], Standing.INACTIVE),
+        ([one("suspended")], Standing.INACTIVE),
+        ([one("cancelled")], Standing.INACTIVE),
+        ([one("expired")], Standing.INACTIVE),
+        ([one("active", closing=True)], Standing.REPORTED),
+        # An ended old one never suspends a paying customer
+        ([one("cancelled"), one("active")], Standing.ACTIVE),
+        ([one("active"), one("expired", closing=True)], Standing.ACTIVE),
+        ([one("active", closing=True), one("active")], Standing.ACTIVE),
+        ([one("active", closing=True), one("active", closing=True)], Standing.REPORTED),
+        # An ended one cannot turn the provider's word into a mere report
+        ([one("cancelled", closing=True)], Standing.INACTIVE),
+        ([one("active", closing=True), one("cancelled")], Standing.REPORTED),
+        # Past due
+        ([one("past_due", past_due_since=T0, grace=60)], Standing.ACTIVE),
+        ([one("past_due", past_due_since=T0, grace=60, closing=True)], Standing.REPORTED),
+        ([one("past_due", past_due_since=T0 - timedelta(seconds=60), grace=60)], Standing.INACTIVE),
+        ([one("past_due", past_due_since=T0, grace=0)], Standing.INACTIVE),
+        ([one("past_due")], Standing.INACTIVE),
+    ],
+)
+def test_the_standing_follows_the_whole_set(subscriptions, expected):
+    assert standing_of(subscriptions, T0) is expected
+    assert standing_of(subscriptions[::-1], T0) is expected
+
+
+# The table
+
+
+class Scene:
+    """An organization in good standing, and the facts that change it."""
+
+    def __init__(self, database, org):
+        self.database, self.org = database, org
+        self.subscription = subscribe(database, org)
+        credit(database, org, 1_000)
+        apply(database, org)
+        self.brands = [make_brand(database, org) for _ in range(2)]
+        self.campaign = make_campaign(database, self.brands[0])
+        self.by_hand = make_campaign(database, self.brands[1])
+        database.run(lambda s: operators.pause_campaign(s, self.by_hand, T0))
+        forget_jobs(database, org)
+
+    def seen(self, now=T0):
+        """What the organization may do, campaigns, what is desired at Twilio, and the debit."""
+        return (
+            can_send(self.database, self.org, now),
+            pause_reason(self.database, self.campaign),
+            {brand(self.database, each).twilio_desired for each in self.brands},
+            debit(self.database, self.org, 1, now=now).outcome,
+        )
+
+    def generations(self):
+        return [brand(self.database, each).twilio_generation for each in self.brands]
+
+
+@pytest.fixture
+def scene(shared, org):
+    return Scene(shared, org)
+
+
+GOOD = (None, "running", {"active"}, "OK")
+
+
+def test_in_good_standing_everything_is_open(scene):
+    assert scene.seen() == GOOD
+
+
+def test_inactivity_reported_stops_spending_and_campaigns_and_leaves_twilio(scene, shared):
+    applied = tell(shared, scene.subscription, closing=True)
+    assert (applied.standing, applied.campaigns_paused) == (Standing.REPORTED, 1)
+    assert scene.seen() == (
+        Refusal.SUBSCRIPTION_INACTIVE,
+        "subscription_inactive",
+        {"active"},
+        "FROZEN_WALLET",
+    )
+    assert scene.generations() == [0, 0]
+    assert staged(shared, scene.org, "converge_twilio") == []
+
+
+def test_a_subscription_inactive_by_the_providers_word_suspends_twilio_too(scene, shared):
+    look(shared, scene.subscription, scene.org, "suspended")
+    assert scene.seen() == (
+        Refusal.SUBSCRIPTION_INACTIVE,
+        "subscription_inactive",
+        {"suspended"},
+        "FROZEN_WALLET",
+    )
+    assert scene.generations() == [1, 1]
+    jobs = staged(shared, scene.org, "converge_twilio")
+    assert sorted(job.kwargs["brand_id"] for job in jobs) == sorted(scene.brands)
+
+
+@pytest.mark.parametrize("reason", sorted(set(FreezeReason) - {"subscription_inactive"}))
+def test_any_other_freeze_stops_spending_and_campaigns_and_leaves_twilio(scene, shared, reason):
+    freeze(shared, scene.org, FreezeReason(reason))
+    apply(shared, scene.org)
+    assert scene.seen() == (
+        Refusal.FROZEN_WALLET,
+        "wallet_frozen",
+        {"active"},
+        "FROZEN_WALLET",
+    )
+    assert scene.generations() == [0, 0]
+
+
+def test_an_empty_wallet_stops_spending_and_campaigns_and_leaves_twilio(scene, shared):
+    debit(shared, scene.org, 1_000)
+    apply(shared, scene.org)
+    assert scene.seen() == (
+        Refusal.INSUFFICIENT_FUNDS,
+        "wallet_depleted",
+        {"active"},
+        "INSUFFICIENT_FUNDS",
+    )
+
+
+def test_reactivation_opens_again_but_never_a_pause_by_hand(scene, shared):
+    look(shared, scene.subscription, scene.org, "suspended")
+    look(shared, scene.subscription, scene.org, "active")
+    assert scene.seen() == GOOD
+    assert pause_reason(shared, scene.by_hand) == "manual_pause"
+    assert scene.generations() == [2, 2]
+
+
+def test_reactivation_lifts_no_freeze_but_the_subscriptions(scene, shared):
+    freeze(shared, scene.org)
+    look(shared, scene.subscription, scene.org, "suspended")
+    assert standing(shared, scene.org) == {"manual", "subscription_inactive"}
+    look(shared, scene.subscription, scene.org, "active")
+    assert standing(shared, scene.org) == {"manual"}
+    assert scene.seen()[:2] == (Refusal.FROZEN_WALLET, "wallet_frozen")
+
+
+def test_the_first_reason_in_order_is_named_and_derived_again_when_one_clears(scene, shared):
+    # Given all three reasons at once
+    freeze(shared, scene.org)
+    look(shared, scene.subscription, scene.org, "suspended")
+    shared.run(
+        lambda s: wallet.correct(
+            s,
+            scene.org,
+            key="all",
+            amount_micros=-1_000,
+            currency="USD",
+            operator="ann",
+            why="test",
+            now=T0,
+        )
+    )
+    apply(shared, scene.org)
+    assert pause_reason(shared, scene.campaign) == "subscription_inactive"
+    # When they clear one after the other, the next is named, and the last opens
+    look(shared, scene.subscription, scene.org, "active")
+    assert pause_reason(shared, scene.campaign) == "wallet_frozen"
+    lift(shared, scene.org)
+    apply(shared, scene.org)
+    assert pause_reason(shared, scene.campaign) == "wallet_depleted"
+    credit(shared, scene.org, 1)
+    resumed = apply(shared, scene.org)
+    assert pause_reason(shared, scene.campaign) == "running"
+    assert (resumed.refusal, resumed.campaigns_resumed) == (None, 1)
+    assert pause_reason(shared, scene.by_hand) == "manual_pause"
+
+
+def test_a_campaign_paused_by_hand_keeps_its_reason_whatever_else_holds(scene, shared):
+    look(shared, scene.subscription, scene.org, "suspended")
+    found = campaign(shared, scene.by_hand)
+    assert (found.pause_reason, found.manually_paused) == ("manual_pause", True)
+
+
+def test_drafts_and_ended_campaigns_are_left_alone(scene, shared):
+    draft = make_campaign(shared, scene.brands[0], started=False)
+    ended = make_campaign(shared, scene.brands[0])
+    shared.run(
+        lambda s: s.execute(
+            text("UPDATE campaigns SET status = 'completed' WHERE id = :id"), {"id": ended}
+        )
+    )
+    look(shared, scene.subscription, scene.org, "suspended")
+    look(shared, scene.subscription, scene.org, "active")
+    assert campaign(shared, draft).status == "draft"
+    assert campaign(shared, ended).status == "completed"
+
+
+@pytest.mark.parametrize("status", ["active", "suspended"])
+def test_where_everything_is_in_line_a_replay_changes_nothing(scene, shared, status):
+    look(shared, scene.subscription, scene.org, status)
+    forget_jobs(shared, scene.org)
+
+    def everything():
+        rows = [money_state(shared, scene.org), scene.generations()]
+        return rows + [
+            columns_of(campaign(shared, each)) for each in (scene.campaign, scene.by_hand)
+        ]
+
+    before = everything()
+    applied = apply(shared, scene.org, later(10))
+    assert (applied.campaigns_paused, applied.campaigns_resumed) == (0, 0)
+    assert everything() == before
+    assert staged(shared, scene.org, "converge_twilio") == []
+    assert staged(shared, scene.org, "enforce_organization") == []
+
+
+def test_the_generation_rises_only_when_what_is_desired_changes(scene, shared):
+    for status, expected in (
+        ("suspended", 1),
+        ("cancelled", 1),
+        ("expired", 1),
+        ("active", 2),
+        ("active", 2),
+        ("suspended", 3),
+    ):
+        look(shared, scene.subscription, scene.org, status)
+        assert scene.generations() == [expected, expected], status
+
+
+def test_a_report_between_suspension_and_its_confirmation_leaves_twilio_suspended(scene, shared):
+    look(shared, scene.subscription, scene.org, "suspended")
+    tell(shared, scene.subscription, closing=True)
+    assert scene.generations() == [1, 1]
+    assert {brand(shared, each).twilio_desired for each in scene.brands} == {"suspended"}
+
+
+def test_a_brand_made_while_inactive_is_to_be_suspended_from_the_start(shared, org):
+    made = brand(shared, make_brand(shared, org))
+    assert (made.twilio_desired, made.twilio_generation) == ("suspended", 1)
+
+
+def test_many_postures_at_once_agree(scene, shared):
+    look(shared, scene.subscription, scene.org, "suspended")
+    applied = at_once([lambda: apply(shared, scene.org)] * 8)
+    assert not [one for one in applied if isinstance(one, Exception)]
+    assert scene.generations() == [1, 1]
+    assert len(staged(shared, scene.org, "converge_twilio")) == 2
+
+
+def test_an_organization_that_is_not_there_is_refused(shared):
+    with pytest.raises(OrganizationNotFound):
+        apply(shared, "org_none")
+    assert can_send(shared, "org_none") is Refusal.SUBSCRIPTION_INACTIVE
+
+
+# Overrides
+
+
+def override(database, org, until, reason=FreezeReason.SUBSCRIPTION_INACTIVE, now=T0):
+    return database.run(
+        lambda s: operators.override_by_hand(
+            s, org, reason, until=until, by="ann", why="emergency", now=now
+        )
+    )
+
+
+def test_an_override_of_an_inactive_subscription_opens_everything_until_its_end(scene, shared):
+    look(shared, scene.subscription, scene.org, "suspended")
+    # When an operator overrides it for a minute
+    override(shared, scene.org, later(60))
+    assert scene.seen(later(59)) == GOOD
+    assert scene.generations() == [2, 2]
+    # Then nothing but time ends it
+    assert can_send(shared, scene.org, later(60)) is Refusal.SUBSCRIPTION_INACTIVE
+    assert debit(shared, scene.org, 1, now=later(60)).outcome == "FROZEN_WALLET"
+    apply(shared, scene.org, later(60))
+    assert scene.seen(later(60)) == (
+        Refusal.SUBSCRIPTION_INACTIVE,
+        "subscription_inactive",
+        {"suspended"},
+        "FROZEN_WALLET",
+    )
+    assert scene.generations() == [3, 3]
+
+
+def test_an_override_of_the_subscription_leaves_other_freezes_standing(scene, shared):
+    freeze(shared, scene.org)
+    look(shared, scene.subscription, scene.org, "suspended")
+    override(shared, scene.org, later(60))
+    assert scene.seen()[:3] == (Refusal.FROZEN_WALLET, "wallet_frozen", {"active"})
+
+
+def test_an_override_of_another_freeze_opens_nothing_for_an_inactive_subscription(scene, shared):
+    freeze(shared, scene.org)
+    look(shared, scene.subscription, scene.org, "suspended")
+    override(shared, scene.org, later(60), FreezeReason.MANUAL)
+    assert scene.seen()[0] is Refusal.SUBSCRIPTION_INACTIVE
+
+
+# Grace
+
+
+def set_grace(database, external_id, seconds):
+    database.run(
+        lambda s: s.execute(
+            text("UPDATE subscriptions SET grace_seconds = :g WHERE external_id = :id"),
+            {"g": seconds, "id": external_id},
+        )
+    )
+
+
+def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, shared):
+    look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
+    assert scene.seen() == GOOD
+    assert scene.seen(later(3_599)) == GOOD
+    assert can_send(shared, scene.org, later(3_600)) is Refusal.SUBSCRIPTION_INACTIVE
+    set_grace(shared, scene.subscription, 0)
+    apply(shared, scene.org, later(1))
+    assert scene.seen(later(1))[0] is Refusal.SUBSCRIPTION_INACTIVE
+
+
+def test_the_end_of_a_grace_is_enforced_by_a_job_since_no_event_tells_of_it(scene, shared):
+    look(shared, scene.subscription, scene.org, "past_due", grace_seconds=3_600)
+    (job,) = staged(shared, scene.org, "enforce_organization")
+    assert timedelta(seconds=3_590) < job.due_at - job.staged_at < timedelta(seconds=3_602)
+    # When its time has come
+    apply(shared, scene.org, later(3_601))
+    assert scene.seen(later(3_601))[1:3] == ("subscription_inactive", {"suspended"})
+
+
+def test_being_told_again_that_it_is_past_due_does_not_lengthen_the_grace(scene, shared):
+    look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
+    look(shared, scene.subscription, scene.org, "past_due", later(3_000), grace_seconds=3_600)
+    assert can_send(shared, scene.org, later(3_600)) is Refusal.SUBSCRIPTION_INACTIVE
+    # But one that paid in between has a new grace
+    look(shared, scene.subscription, scene.org, "active", later(4_000))
+    look(shared, scene.subscription, scene.org, "past_due", later(5_000), grace_seconds=3_600)
+    assert can_send(shared, scene.org, later(8_599)) is None

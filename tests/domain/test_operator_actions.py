@@ -1,0 +1,293 @@
+"""What people do by hand: named, with a reason, and followed by its posture in the same commit."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from base.enums import FreezeReason
+from base.money import InvalidAmount
+from base.outcomes import Refused
+from db.locks import OrganizationNotFound
+from db.models import OperatorAct
+from domain import operator_actions as operators
+from domain.operator_actions import CampaignNotFound
+from domain.operator_notes import InvalidNote, WhoAndWhy
+from domain.posture import Refusal
+from domain.wallet.operations import UnknownFreeze
+from domain.wallet.thresholds import thresholds_of
+from tests.domain.support import (
+    T0,
+    campaign,
+    credit,
+    debit,
+    entries,
+    figures,
+    later,
+    look,
+    make_brand,
+    make_campaign,
+    money_state,
+    standing,
+    subscribe,
+)
+from tests.domain.wallet.level_support import CARD, CHARGEABLE, TERMS, switch_on
+
+MANUAL = FreezeReason.MANUAL
+#: Names and reasons that say nothing, or that could not be kept.
+UNKEPT = [
+    {"by": ""},
+    {"why": " "},
+    {"by": "x" * 201},
+    {"why": "x" * 501},
+    {"by": "x\0"},
+    {"why": "\0"},
+]
+
+
+@pytest.fixture
+def running(shared, org):
+    """A running campaign of an organization in good standing."""
+    subscribe(shared, org)
+    credit(shared, org, 100)
+    return make_campaign(shared, make_brand(shared, org))
+
+
+def act(database, name, org, *arguments, **more):
+    values = {"by": "ann", "why": "phone call", "now": T0, **more}
+    return database.run(lambda s: getattr(operators, name)(s, org, *arguments, **values))
+
+
+def state_of(database, campaign_id):
+    found = campaign(database, campaign_id)
+    return found.status, found.pause_reason, found.manually_paused
+
+
+ACTS = {
+    "freeze_by_hand": ((), {}),
+    "lift_by_hand": ((MANUAL,), {}),
+    "override_by_hand": ((MANUAL,), {"until": later(60)}),
+    "correct_by_hand": ((), {"key": "k", "amount_micros": 5, "currency": "USD"}),
+    "enforce_by_hand": ((), {}),
+    "set_thresholds_by_hand": (([5, 7],), {}),
+    "rearm_thresholds_by_hand": ((), {}),
+    "switch_top_up_on_by_hand": ((TERMS, CARD), {"chargeable": CHARGEABLE}),
+    "switch_top_up_off_by_hand": ((), {}),
+}
+#: Acts that the ledger's own rows tell of, by the entry that is written.
+ENTRIES = {
+    "freeze_by_hand": "freeze",
+    "lift_by_hand": "unfreeze",
+    "override_by_hand": "override",
+    "correct_by_hand": "BALANCE_CORRECTION",
+}
+#: Acts that are noted, since the rows that they write are written again.
+NOTED = {
+    "enforce_by_hand": "organization.enforce",
+    "set_thresholds_by_hand": "thresholds.set",
+    "rearm_thresholds_by_hand": "thresholds.rearm",
+    "switch_top_up_on_by_hand": "top_up.on",
+    "switch_top_up_off_by_hand": "top_up.off",
+}
+
+
+def prepare(database, org, name):
+    """Makes what the act needs: a freeze to lift or override, or an agreement to end."""
+    if name in ("lift_by_hand", "override_by_hand"):
+        act(database, "freeze_by_hand", org)
+    if name == "switch_top_up_off_by_hand":
+        switch_on(database, org)
+
+
+def noted(database, subject):
+    rows = database.run(
+        lambda s: s.query(OperatorAct).filter_by(subject=subject).order_by(OperatorAct.id).all()
+    )
+    return [(one.act, one.operator, one.why, one.acted_at) for one in rows]
+
+
+@pytest.mark.parametrize("name", ACTS)
+@pytest.mark.parametrize("given", UNKEPT)
+def test_an_act_without_who_and_why_is_refused_and_changes_nothing(shared, org, name, given):
+    prepare(shared, org, name)
+    before = money_state(shared, org)
+    arguments, more = ACTS[name]
+    with pytest.raises((WhoAndWhy, InvalidNote)):
+        act(shared, name, org, *arguments, **{**more, **given})
+    assert money_state(shared, org) == before
+    assert noted(shared, org) == []
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_act_on_money_keeps_the_longest_name_and_reason_whole_in_its_entry(shared, org, name):
+    prepare(shared, org, name)
+    arguments, more = ACTS[name]
+    act(shared, name, org, *arguments, **{**more, "by": "é" * 200, "why": "y" * 500})
+    # The posture that follows may write entries of its own
+    notes = [one.note for one in entries(shared, org) if one.kind == ENTRIES[name]]
+    assert any(note.startswith("é" * 200 + ": " + "y" * 500) for note in notes), notes
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_an_act_whose_rows_are_written_again_is_noted_with_who_and_why_whole(shared, org, name):
+    prepare(shared, org, name)
+    arguments, more = ACTS[name]
+    act(shared, name, org, *arguments, **{**more, "by": "é" * 200, "why": "y" * 500})
+    assert noted(shared, org) == [(NOTED[name], "é" * 200, "y" * 500, T0)]
+
+
+def test_each_change_of_thresholds_leaves_its_own_note_and_so_does_their_removal(shared, org):
+    act(shared, "set_thresholds_by_hand", org, [5], by="ann", why="asked")
+    act(shared, "set_thresholds_by_hand", org, [7], by="bob", why="asked again")
+    act(shared, "set_thresholds_by_hand", org, [], by="cyd", why="no more", now=later(5))
+    assert shared.run(lambda s: thresholds_of(s, org)) == []
+    assert noted(shared, org) == [
+        ("thresholds.set", "ann", "asked", T0),
+        ("thresholds.set", "bob", "asked again", T0),
+        ("thresholds.clear", "cyd", "no more", later(5)),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["start", "pause"])
+def test_an_act_on_a_campaign_is_noted_with_who_and_why(shared, running, verb):
+    name = f"{verb}_campaign_by_hand"
+    if verb == "start":
+        pause(shared, running)
+    before = state_of(shared, running)
+    for given in UNKEPT:
+        with pytest.raises((WhoAndWhy, InvalidNote)):
+            act(shared, name, running, **given)
+    assert (state_of(shared, running), noted(shared, running)) == (before, [])
+    act(shared, name, running)
+    assert state_of(shared, running) != before
+    assert noted(shared, running) == [(f"campaign.{verb}", "ann", "phone call", T0)]
+
+
+def test_an_act_that_is_refused_is_not_noted(shared, org):
+    with pytest.raises(CampaignNotFound):
+        act(shared, "pause_campaign_by_hand", "cmp_none")
+    with pytest.raises(InvalidAmount):
+        act(shared, "set_thresholds_by_hand", org, [0])
+    assert noted(shared, org) == noted(shared, "cmp_none") == []
+
+
+def test_enforcing_by_hand_heals_what_is_out_of_line(shared, org, running):
+    shared.run(
+        lambda s: s.execute(
+            text("UPDATE campaigns SET status = 'paused', pause_reason = 'wallet_frozen'")
+        )
+    )
+    assert act(shared, "enforce_by_hand", org).campaigns_resumed == 1
+    assert state_of(shared, running)[0] == "running"
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_an_organization_that_is_not_there_is_refused(shared, name):
+    arguments, more = ACTS[name]
+    with pytest.raises(OrganizationNotFound):
+        act(shared, name, "org_none", *arguments, **more)
+
+
+def test_a_freeze_by_hand_pauses_at_once_and_only_a_hand_lifts_it(shared, org, running):
+    found = act(shared, "freeze_by_hand", org)
+    assert (found.refusal, found.campaigns_paused) == (Refusal.FROZEN_WALLET, 1)
+    assert state_of(shared, running) == ("paused", "wallet_frozen", False)
+    before = money_state(shared, org)
+    assert act(shared, "freeze_by_hand", org, why="again").campaigns_paused == 0
+    assert money_state(shared, org) == before
+    found = act(shared, "lift_by_hand", org, MANUAL)
+    assert (found.refusal, found.campaigns_resumed) == (None, 1)
+    assert state_of(shared, running) == ("running", None, False)
+
+
+def test_a_freeze_that_does_not_stand_cannot_be_lifted(shared, org):
+    with pytest.raises(UnknownFreeze):
+        act(shared, "lift_by_hand", org, MANUAL)
+
+
+def test_the_subscriptions_freeze_is_not_lifted_by_hand(shared, org):
+    one = subscribe(shared, org)
+    look(shared, one, org, "suspended")
+    with pytest.raises(Refused) as caught:
+        act(shared, "lift_by_hand", org, FreezeReason.SUBSCRIPTION_INACTIVE)
+    assert caught.value.code == "NOT_BY_HAND"
+    assert standing(shared, org) == {"subscription_inactive"}
+
+
+def test_an_override_resumes_campaigns_in_the_same_commit(shared, org, running):
+    act(shared, "freeze_by_hand", org)
+    assert act(shared, "override_by_hand", org, MANUAL, until=later(60)).campaigns_resumed == 1
+    assert state_of(shared, running)[0] == "running"
+
+
+def test_a_correction_moves_money_and_its_posture_follows(shared, org, running):
+    outcome = act(shared, "correct_by_hand", org, key="k", amount_micros=-100, currency="USD")
+    assert (outcome.ok, figures(shared, org)) == (True, (0, 0))
+    assert state_of(shared, running) == ("paused", "wallet_depleted", False)
+    again = act(shared, "correct_by_hand", org, key="k", amount_micros=-100, currency="USD")
+    assert again.replayed
+    act(shared, "correct_by_hand", org, key="k2", amount_micros=1, currency="USD")
+    assert state_of(shared, running)[0] == "running"
+
+
+def test_a_correction_that_is_refused_changes_nothing(shared, org):
+    before = len(entries(shared, org))
+    outcome = act(shared, "correct_by_hand", org, key="k", amount_micros=-1, currency="USD")
+    assert outcome.outcome == "INSUFFICIENT_FUNDS"
+    assert len(entries(shared, org)) == before
+
+
+def start(database, campaign_id):
+    return database.run(lambda s: operators.start_campaign(s, campaign_id, T0))
+
+
+def pause(database, campaign_id):
+    return database.run(lambda s: operators.pause_campaign(s, campaign_id, T0))
+
+
+def test_a_campaign_paused_by_hand_is_started_by_hand_only(shared, org, running):
+    pause(shared, running)
+    pause(shared, running)
+    assert state_of(shared, running) == ("paused", "manual_pause", True)
+    act(shared, "freeze_by_hand", org)
+    act(shared, "lift_by_hand", org, MANUAL)
+    assert state_of(shared, running) == ("paused", "manual_pause", True)
+    start(shared, running)
+    start(shared, running)
+    assert state_of(shared, running) == ("running", None, False)
+
+
+def test_a_campaign_started_while_nothing_may_be_spent_stands_still_and_resumes_alone(
+    shared, org, running
+):
+    debit(shared, org, 100)
+    pause(shared, running)
+    start(shared, running)
+    assert state_of(shared, running) == ("paused", "wallet_depleted", False)
+    act(shared, "correct_by_hand", org, key="k", amount_micros=1, currency="USD")
+    assert state_of(shared, running)[0] == "running"
+
+
+def test_a_campaign_paused_by_the_system_can_be_paused_by_hand_as_well(shared, org, running):
+    act(shared, "freeze_by_hand", org)
+    pause(shared, running)
+    act(shared, "lift_by_hand", org, MANUAL)
+    assert state_of(shared, running) == ("paused", "manual_pause", True)
+
+
+def test_what_cannot_run_can_neither_be_started_nor_paused(shared, running):
+    draft = make_campaign(shared, campaign(shared, running).brand_id, started=False)
+    with pytest.raises(CampaignNotFound):
+        pause(shared, draft)
+    for status in ("completed", "cancelled"):
+        shared.run(
+            lambda s, status=status: s.execute(
+                text("UPDATE campaigns SET status = :s WHERE id = :id"),
+                {"s": status, "id": running},
+            )
+        )
+        for act_on in (start, pause):
+            with pytest.raises(CampaignNotFound):
+                act_on(shared, running)
+    with pytest.raises(CampaignNotFound):
+        start(shared, "cmp_none")

@@ -1,0 +1,91 @@
+"""A note, a name or a reason that the ledger could not keep is refused before anything changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.outcomes import Refused
+from domain.operator_notes import BY_LENGTH_MAX, NOTE_LENGTH_MAX, WHY_LENGTH_MAX
+from domain.wallet import operations as wallets
+from tests.domain.support import T0, correct, credit, debit, entries, later, money_state
+from tests.domain.wallet.support import freeze, unfreeze
+
+
+def override(database, org, by="ann", why="b"):
+    return database.run(
+        lambda session: wallets.override(
+            session, org, "manual", until=later(60), by=by, why=why, now=T0
+        )
+    )
+
+
+@pytest.mark.parametrize("move", [credit, debit])
+@pytest.mark.parametrize("note", ["x" * (NOTE_LENGTH_MAX + 1), "a\0b", "half \ud800"])
+def test_a_note_that_cannot_be_kept_is_refused_and_changes_nothing(shared, org, move, note):
+    credit(shared, org, 100)
+    before = money_state(shared, org)
+    with pytest.raises(Refused) as caught:
+        move(shared, org, 1, note=note)
+    assert caught.value.code == "INVALID_NOTE"
+    assert money_state(shared, org) == before
+
+
+@pytest.mark.parametrize("move", [credit, debit])
+def test_the_longest_note_is_kept_whole(shared, org, move):
+    credit(shared, org, 100)
+    assert move(shared, org, 1, note="é" * NOTE_LENGTH_MAX).ok
+    assert entries(shared, org)[-1].note == "é" * NOTE_LENGTH_MAX
+
+
+@pytest.mark.parametrize("act", ["correct", "freeze", "unfreeze", "override"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"by": "x" * (BY_LENGTH_MAX + 1)},
+        {"why": "x" * (WHY_LENGTH_MAX + 1)},
+        {"by": "a\0"},
+        {"why": "\0"},
+        {"why": "half \ud800"},
+    ],
+)
+def test_a_name_or_reason_that_cannot_be_kept_is_refused_and_changes_nothing(
+    shared, org, act, given
+):
+    acts = {
+        "correct": lambda by="ann", why="b": correct(shared, org, 1, operator=by, why=why),
+        "freeze": lambda **more: freeze(shared, org, cause="another", **more),
+        "unfreeze": lambda **more: unfreeze(shared, org, **more),
+        "override": lambda **more: override(shared, org, **more),
+    }
+    freeze(shared, org)
+    before = money_state(shared, org)
+    with pytest.raises(Refused) as caught:
+        acts[act](**given)
+    assert caught.value.code == "INVALID_NOTE"
+    assert money_state(shared, org) == before
+
+
+def test_the_longest_name_and_reason_are_kept(shared, org):
+    longest = {"by": "n" * BY_LENGTH_MAX, "why": "w" * WHY_LENGTH_MAX}
+    assert correct(shared, org, 1, operator=longest["by"], why=longest["why"]).ok
+    assert freeze(shared, org, **longest)
+    override(shared, org, **longest)
+    assert unfreeze(shared, org, **longest) == 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["opening", "debit", "freeze", "owed", "owed_payment", "debt_limit", "rebuild", "x", ""]
+)
+def test_a_credit_of_a_kind_that_means_something_else_is_refused(shared, org, kind):
+    before = money_state(shared, org)
+    outcome = credit(shared, org, 1, key="k", kind=kind)
+    assert outcome.outcome == "INVALID_KIND"
+    assert money_state(shared, org) == before
+    # The key is free
+    assert credit(shared, org, 1, key="k").ok
+
+
+@pytest.mark.parametrize("kind", ["credit", "topup", "refund", "give_back"])
+def test_these_kinds_are_credits(shared, org, kind):
+    assert credit(shared, org, 1, kind=kind).ok
+    assert entries(shared, org)[-1].kind == kind

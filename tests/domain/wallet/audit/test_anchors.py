@@ -1,0 +1,97 @@
+"""Heads there and back through a signed file; anything done to it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.wallet.audit.anchors import HeadsRefused, read_heads, signed_heads
+from domain.wallet.audit.chain import Head
+from tests.domain.support import T0
+
+KEY = "a key from elsewhere"
+HEADS = [Head(f"org_{number}", number, bytes([number]) * 32) for number in range(3)]
+
+
+def signed(heads=HEADS, key=KEY):
+    return b"".join(signed_heads(heads, T0, key))
+
+
+def resigned(body):
+    """This function will sign any bytes as a file of heads is signed."""
+    digest = hmac.new(KEY.encode(), body, hashlib.sha256).hexdigest()
+    return body + f'{{"hmac_sha256":"{digest}"}}\n'.encode()
+
+
+@pytest.mark.parametrize("heads", [HEADS, []])
+def test_heads_there_and_back_are_the_same(heads):
+    assert read_heads(signed(heads), KEY) == {head.organization_id: head for head in heads}
+
+
+def test_the_file_is_lines_of_json_that_a_person_reads():
+    first, *_, last = signed(HEADS[:1]).decode().splitlines()
+    assert first == '{"format":"holdfast heads 1","at":"2026-03-01T12:00:00+00:00"}'
+    assert last.startswith('{"hmac_sha256":"')
+
+
+@pytest.mark.parametrize("key", ["", KEY + "x"])
+def test_another_key_is_refused(key):
+    with pytest.raises(HeadsRefused):
+        read_heads(signed(), key)
+
+
+@given(st.data())
+def test_a_changed_byte_anywhere_is_refused(data):
+    raw = bytearray(signed())
+    place = data.draw(st.integers(0, len(raw) - 1))
+    raw[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(HeadsRefused):
+        read_heads(bytes(raw), KEY)
+
+
+@given(st.integers(0, len(signed()) - 1))
+def test_a_file_cut_anywhere_is_refused(length):
+    with pytest.raises(HeadsRefused):
+        read_heads(signed()[:length], KEY)
+
+
+def test_a_line_left_out_is_refused():
+    first, _, *rest = signed().splitlines(keepends=True)
+    with pytest.raises(HeadsRefused):
+        read_heads(b"".join([first, *rest]), KEY)
+
+
+def test_a_file_that_something_else_signed_with_the_key_is_refused():
+    for body in (b"", b"[]\n", b'{"format":"other"}\n', b'{"format":"holdfast heads 1"}\n{}\n'):
+        with pytest.raises(HeadsRefused):
+            read_heads(resigned(body), KEY)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\n", "verify anchor did not write this file"),
+        (b"entry,amount\n1,2\n", "verify anchor did not write this file"),
+        (signed()[1:], "verify anchor did not write this file"),
+        (signed()[:-1], "the end of the file is missing or changed"),
+        (signed()[:90], "the end of the file is missing or changed"),
+        (signed().rpartition(b'{"hmac')[0], "the end of the file is missing or changed"),
+        (signed() + b"\n", "the end of the file is missing or changed"),
+        (signed(key="other"), "the file was signed with another key, or changed since"),
+        (signed().replace(b"org_1", b"org_7"), "signed with another key, or changed since"),
+        (
+            resigned(b'{"format":"holdfast heads 2"}\n'),
+            "the file's format is 'holdfast heads 2', not 'holdfast heads 1'",
+        ),
+        (resigned(b'{"format":"holdfast heads 1"}\n[]\n'), "the file is signed but not of heads"),
+    ],
+)
+def test_heads_name_what_is_wrong_when_the_file_is_refused(raw, reason):
+    with pytest.raises(HeadsRefused) as refused:
+        read_heads(raw, KEY)
+    assert reason in refused.value.detail

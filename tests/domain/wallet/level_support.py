@@ -1,0 +1,128 @@
+"""Thresholds, automatic top-up and alerts as tests set them and look at them."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import Provider
+from db.models import Wallet
+from domain.alerts import alerts
+from domain.top_ups import charges as top_up_charges
+from domain.top_ups import decisions as top_ups
+from domain.top_ups import settings as top_up_terms
+from domain.top_ups.rule import Terms
+from domain.top_ups.settings import Method
+from domain.wallet import thresholds
+from tests.domain.support import T0, credit, debit, payment, subscribe
+
+#: Who can charge in these tests.
+CHARGEABLE = frozenset({Provider.PAYPAL})
+CARD = Method(Provider.PAYPAL, "card-1")
+#: Below 50 micros, 100 at once; 250 and three times in 24 hours.
+TERMS = Terms(below_micros=50, amount_micros=100, day_cap_micros=250, day_cap_count=3)
+
+
+@pytest.fixture
+def low(shared, org):
+    """A customer in good standing with 40 micros, and automatic top-up crossed by a debit."""
+    subscribe(shared, org)
+    credit(shared, org, 100)
+    switch_on(shared, org)
+    debit(shared, org, 60)
+    return org
+
+
+def set_thresholds(database, org, *micros, now=T0, by="ann", why="agreed"):
+    return database.run(
+        lambda session: thresholds.set_thresholds(session, org, micros, by=by, why=why, now=now)
+    )
+
+
+def rearm(database, org, now=T0):
+    return database.run(
+        lambda session: thresholds.rearm_thresholds(session, org, by="bob", why="fixed", now=now)
+    )
+
+
+def crossed(database, org):
+    """This function will give the thresholds that are crossed and not armed again, ascending."""
+    rows = database.run(lambda session: thresholds.thresholds_of(session, org))
+    return sorted(row.threshold_micros for row in rows if not row.armed)
+
+
+def notice(database, org):
+    """This function will give the level that the wallet is compared with."""
+    return database.run(lambda session: session.get_one(Wallet, org).notice_below_micros)
+
+
+def told(database, org, *, cleared=True, kind="low_balance"):
+    """This function will give the subjects of the alerts ever raised, oldest first."""
+    rows = database.run(
+        lambda session: alerts.list_alerts(session, organization_id=org, kind=kind, cleared=cleared)
+    )
+    return [row.subject for row in reversed(rows)]
+
+
+def standing(database, org, kind="low_balance"):
+    """This function will give the subjects of the alerts that stand."""
+    return told(database, org, cleared=False, kind=kind)
+
+
+def top_up(database, org, amount):
+    """This function will credit a top-up."""
+    return credit(database, org, amount, kind="topup", counter_account="topup_clearing", now=T0)
+
+
+def switch_on(database, org, terms=TERMS, *, method=CARD, chargeable=CHARGEABLE, now=T0):
+    return database.run(
+        lambda session: top_up_terms.switch_on(
+            session,
+            org,
+            terms,
+            method,
+            chargeable=chargeable,
+            by="ann",
+            why="agreed",
+            now=now,
+        )
+    )
+
+
+def switch_off(database, org, now=T0):
+    return database.run(
+        lambda session: top_up_terms.switch_off(session, org, by="ann", why="asked", now=now)
+    )
+
+
+def decide(database, org, now=T0, *, chargeable=CHARGEABLE):
+    return database.run(lambda session: top_ups.decide(session, org, now, chargeable=chargeable))
+
+
+def decisions(database, org):
+    """This function will give an organization's decisions, oldest first."""
+    return database.run(lambda session: top_ups.decisions_of(session, org, 100))[::-1]
+
+
+def states(database, org):
+    return [str(one.state) for one in decisions(database, org)]
+
+
+def begin(database, decision_id, now=T0, *, chargeable=CHARGEABLE):
+    return database.run(
+        lambda session: top_up_charges.begin_charge(
+            session, decision_id, now, chargeable=chargeable
+        )
+    )
+
+
+def charged(database, org, decision_id, now=T0, *, captured=100, external_id="", facts=None):
+    facts = facts or payment(external_id or f"PAY-{decision_id}", org, captured)
+    database.run(lambda session: top_up_charges.record_charged(session, decision_id, facts, now))
+
+
+def declined(database, decision_id, now=T0, code="card_declined"):
+    database.run(lambda session: top_up_charges.record_declined(session, decision_id, code, now))
+
+
+def settings(database, org):
+    return database.run(lambda session: top_up_terms.settings_of(session, org))

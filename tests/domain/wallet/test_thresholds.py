@@ -1,0 +1,412 @@
+"""Low-balance thresholds: told once per crossing, by whatever way, and armed again by a top-up."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from base.money import InvalidAmount
+from base.outcomes import Refused
+from domain.alerts.alerts import AlertKind, Severity, raise_alert
+from domain.wallet import operations as wallets
+from domain.wallet.debits import Debit, debit_many, debit_now
+from tests.db.support import at_once, one_behind_the_other
+from tests.domain.support import T0, correct, credit, debit, later
+from tests.domain.wallet.hold_support import (
+    buy,
+    commit,
+    expire,
+    extend,
+    release,
+    reserve,
+    set_limit,
+    settle,
+)
+from tests.domain.wallet.level_support import (
+    crossed,
+    notice,
+    rearm,
+    set_thresholds,
+    standing,
+    told,
+    top_up,
+)
+from tests.domain.wallet.support import as_owner, freeze
+from tests.support.world import make_organization
+
+
+def take_many(database, org, amount):
+    asked = [Debit(org, f"many:{n}", amount // 2, "USD", "messages") for n in range(2)]
+    return database.run(lambda session: debit_many(session, asked, T0))
+
+
+def test_a_threshold_is_crossed_below_it_and_not_at_it(shared, funded):
+    # Given 100 micros and a threshold of 40
+    set_thresholds(shared, funded, 40)
+    # When exactly 40 are left
+    debit(shared, funded, 60)
+    assert (crossed(shared, funded), told(shared, funded)) == ([], [])
+    # When one micro more is taken
+    debit(shared, funded, 1, now=later(5))
+    # Then it is told, once, and disarmed
+    assert (crossed(shared, funded), told(shared, funded)) == ([40], ["40"])
+    assert notice(shared, funded) is None
+    debit(shared, funded, 1)
+    assert told(shared, funded) == ["40"]
+
+
+def test_an_alert_says_what_was_crossed_when_and_with_what_left(shared, funded):
+    set_thresholds(shared, funded, 40)
+    debit(shared, funded, 75, now=later(5))
+    row = shared.run(
+        lambda session: session.execute(
+            text("SELECT * FROM alerts WHERE organization_id = :org"), {"org": funded}
+        ).one()
+    )
+    assert row.details == {"threshold_micros": 40, "available_micros": 25, "currency": "USD"}
+    assert (row.severity, row.raised_at, row.cleared_at) == ("warning", later(5), None)
+
+
+def test_several_thresholds_crossed_by_one_debit_are_each_told_once(shared, funded):
+    set_thresholds(shared, funded, 90, 50, 20, 5)
+    debit(shared, funded, 85)
+    assert crossed(shared, funded) == [20, 50, 90]
+    assert sorted(told(shared, funded), key=int) == ["20", "50", "90"]
+    # The one that is left is still watched, and the others keep their instant.
+    assert notice(shared, funded) == 5
+    debit(shared, funded, 11, now=later(5))
+    rows = set_thresholds(shared, funded, 90, 50, 20, 5)
+    assert [row.crossed_at for row in rows] == [T0, T0, T0, later(5)]
+
+
+#: Every way in which what is available falls by 60 of 100, as a caller takes it.
+FALLING = {
+    "debit": lambda database, org: debit(database, org, 60),
+    "debits in numbers": lambda database, org: take_many(database, org, 60),
+    "reserve": lambda database, org: reserve(database, org, 60),
+    "asset": lambda database, org: buy(database, org, 60, "asset"),
+    "correction": lambda database, org: correct(database, org, -60),
+    "commit without a hold": lambda database, org: commit(database, org, 60),
+}
+
+
+@pytest.mark.parametrize("way", FALLING)
+def test_every_way_of_falling_crosses(shared, funded, way):
+    set_thresholds(shared, funded, 50)
+    FALLING[way](shared, funded)
+    assert (crossed(shared, funded), told(shared, funded)) == ([50], ["50"])
+
+
+def test_a_combined_debit_crosses(shared, funded):
+    set_thresholds(shared, funded, 50)
+    assert debit_now(shared, Debit(funded, "k", 60, "USD", "messages")).ok
+    assert told(shared, funded) == ["50"]
+
+
+def test_an_extension_crosses(shared, funded):
+    reserve(shared, funded, 40)
+    set_thresholds(shared, funded, 50)
+    extend(shared, funded, 1, 20)
+    assert told(shared, funded) == ["50"]
+
+
+def test_a_commit_beyond_its_hold_crosses_and_one_within_does_not(shared, funded):
+    reserve(shared, funded, 30)
+    reserve(shared, funded, 10, "c2")
+    set_thresholds(shared, funded, 50)
+    commit(shared, funded, 10, "c2")
+    assert told(shared, funded) == []
+    commit(shared, funded, 60)
+    assert told(shared, funded) == ["50"]
+
+
+def test_a_commit_with_a_shortfall_crosses(shared, funded):
+    set_limit(shared, funded, 10)
+    set_thresholds(shared, funded, 50)
+    commit(shared, funded, 500)
+    assert told(shared, funded) == ["50"]
+
+
+def test_a_refund_crosses(shared, org):
+    settle(shared, org, 100)
+    set_thresholds(shared, org, 50)
+    settle(shared, org, 100, 60)
+    assert told(shared, org) == ["50"]
+
+
+def test_a_rebuilding_that_finds_less_crosses(shared, shared_urls, funded):
+    # Given a row that somebody raised around every guard
+    as_owner(
+        shared_urls,
+        f"UPDATE wallets SET balance_micros = 1000 WHERE organization_id = '{funded}'",
+        broken=True,
+    )
+    set_thresholds(shared, funded, 500)
+    assert told(shared, funded) == []
+    # When it is made again from its entries
+    as_owner(shared_urls, f"SELECT wallet_rebuild('{funded}', 'ann', 'broken', now())")
+    assert told(shared, funded) == ["500"]
+
+
+def test_a_debit_that_is_refused_or_replayed_or_taken_back_tells_nothing(shared, funded):
+    set_thresholds(shared, funded, 50)
+    assert debit(shared, funded, 101).outcome == "INSUFFICIENT_FUNDS"
+    freeze(shared, funded)
+    assert debit(shared, funded, 60).outcome == "FROZEN_WALLET"
+    with Session(shared.engine) as session:
+        correction = {"currency": "USD", "operator": "a", "why": "b", "now": T0}
+        wallets.correct(session, funded, key="k", amount_micros=-60, **correction)
+        session.rollback()
+    assert (crossed(shared, funded), told(shared, funded)) == ([], [])
+    assert notice(shared, funded) == 50
+
+
+def test_an_alert_that_stands_already_never_costs_a_debit(shared, funded):
+    # Given one that was raised around the ledger
+    set_thresholds(shared, funded, 50)
+    shared.run(
+        lambda session: raise_alert(
+            session,
+            AlertKind.LOW_BALANCE,
+            funded,
+            "50",
+            severity=Severity.INFO,
+            details={},
+            now=T0,
+        )
+    )
+    assert debit(shared, funded, 60).ok
+    assert (crossed(shared, funded), told(shared, funded)) == ([50], ["50"])
+
+
+# Armed again by a top-up, and by nothing else.
+
+
+def fallen(database, org):
+    """100 micros, 70 of them held for a call, so that a threshold of 50 is crossed."""
+    credit(database, org, 100)
+    set_thresholds(database, org, 50)
+    reserve(database, org, 70)
+    assert crossed(database, org) == [50]
+    return org
+
+
+def test_a_top_up_that_reaches_the_threshold_arms_it_and_clears_its_alert(shared, org):
+    fallen(shared, org)
+    # When a top-up does not quite reach it
+    top_up(shared, org, 19)
+    assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
+    # When the next one does
+    top_up(shared, org, 1)
+    assert (crossed(shared, org), standing(shared, org)) == ([], [])
+    assert notice(shared, org) == 50
+    # Then the next crossing is told again
+    debit(shared, org, 1)
+    assert (told(shared, org), standing(shared, org)) == (["50", "50"], ["50"])
+
+
+def test_a_payment_that_is_settled_arms_it(shared, org):
+    fallen(shared, org)
+    settle(shared, org, 20)
+    assert (crossed(shared, org), standing(shared, org)) == ([], [])
+
+
+def test_a_refund_of_a_payment_arms_nothing(shared, org):
+    # Given a payment, and a threshold that is crossed and was brought back by a correction
+    settle(shared, org, 100)
+    set_thresholds(shared, org, 50)
+    debit(shared, org, 60)
+    correct(shared, org, 60)
+    settle(shared, org, 100, 10)
+    assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
+
+
+def test_a_top_up_that_pays_what_is_owed_arms_only_what_is_left_of_it_reaches(shared, funded):
+    set_thresholds(shared, funded, 50, 20)
+    commit(shared, funded, 130)
+    assert (crossed(shared, funded), notice(shared, funded)) == ([20, 50], None)
+    # When 60 come and 30 of them are owed
+    top_up(shared, funded, 60)
+    assert crossed(shared, funded) == [50]
+    assert notice(shared, funded) == 20
+
+
+#: Ways of rising from 30 available to more than 50, without a payment.
+RISING = {
+    "release": release,
+    "expire": expire,
+    "commit of less": lambda database, org: commit(database, org, 10),
+    "correction": lambda database, org: correct(database, org, 70),
+    "goodwill": lambda database, org: credit(database, org, 70),
+    "refund of a message": lambda database, org: credit(database, org, 70, kind="refund"),
+}
+
+
+@pytest.mark.parametrize("way", RISING)
+def test_nothing_else_arms_it_so_that_bouncing_is_told_once(shared, org, way):
+    fallen(shared, org)
+    RISING[way](shared, org)
+    assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
+    for n in range(3):
+        reserve(shared, org, 55, f"b{n}")
+        release(shared, org, f"b{n}")
+    assert told(shared, org) == ["50"]
+
+
+def test_a_replayed_top_up_arms_nothing_that_was_crossed_since(shared, funded):
+    set_thresholds(shared, funded, 50)
+    credit(shared, funded, 10, key="pay", kind="topup")
+    debit(shared, funded, 80)
+    credit(shared, funded, 10, key="pay", kind="topup")
+    assert crossed(shared, funded) == [50]
+
+
+def test_a_person_may_arm_it_without_a_top_up_where_it_is_not_crossed_now(shared, org):
+    # Given two thresholds crossed, of which a correction brings one back
+    credit(shared, org, 100)
+    set_thresholds(shared, org, 90, 50)
+    debit(shared, org, 70)
+    correct(shared, org, 30)
+    # When a person arms them
+    rearm(shared, org)
+    # Then the one that is still crossed stays so
+    assert (crossed(shared, org), standing(shared, org)) == ([90], ["90"])
+    debit(shared, org, 11)
+    assert told(shared, org).count("50") == 2
+
+
+# Set, changed and removed while below.
+
+
+def test_a_threshold_set_above_what_is_available_is_crossed_there_and_then(shared, funded):
+    rows = set_thresholds(shared, funded, 200, 100, now=later(9))
+    assert [(row.threshold_micros, row.armed, row.crossed_at) for row in rows] == [
+        (200, False, later(9)),
+        (100, True, None),
+    ]
+    assert (told(shared, funded), notice(shared, funded)) == (["200"], 100)
+
+
+def test_setting_them_again_leaves_them_as_they_stand(shared, funded):
+    set_thresholds(shared, funded, 50)
+    debit(shared, funded, 60)
+    row = set_thresholds(shared, funded, 50, now=later(60), by="bob")[0]
+    assert (row.armed, row.set_by) == (False, "ann")
+    assert told(shared, funded) == ["50"]
+
+
+def test_a_threshold_that_is_removed_takes_its_alert_with_it(shared, funded):
+    set_thresholds(shared, funded, 80, 50, 20)
+    debit(shared, funded, 60)
+    assert standing(shared, funded) == ["80", "50"]
+    set_thresholds(shared, funded, 50, now=later(1))
+    assert (crossed(shared, funded), standing(shared, funded)) == ([50], ["50"])
+    assert notice(shared, funded) is None
+    assert set_thresholds(shared, funded) == []
+    assert standing(shared, funded) == []
+    debit(shared, funded, 30)
+    assert sorted(told(shared, funded)) == ["50", "80"]
+
+
+def test_one_that_is_changed_while_crossed_is_another(shared, funded):
+    set_thresholds(shared, funded, 50)
+    debit(shared, funded, 60)
+    set_thresholds(shared, funded, 30)
+    assert (standing(shared, funded), notice(shared, funded)) == ([], 30)
+    debit(shared, funded, 11)
+    assert standing(shared, funded) == ["30"]
+
+
+@pytest.mark.parametrize("micros", [0, -1, 10**15 + 1])
+def test_a_threshold_out_of_bounds_is_refused(shared, funded, micros):
+    with pytest.raises(InvalidAmount):
+        set_thresholds(shared, funded, 50, micros)
+    assert notice(shared, funded) is None
+
+
+def test_the_bounds_themselves_and_ten_of_them_are_accepted_and_no_more(shared, funded):
+    set_thresholds(shared, funded, 1, 10**15, *range(10, 18))
+    with pytest.raises(Refused, match="TOO_MANY_THRESHOLDS"):
+        set_thresholds(shared, funded, *range(1, 12))
+    assert notice(shared, funded) == 17
+
+
+def test_without_organization_or_wallet_nothing_can_be_set(shared):
+    with pytest.raises(Refused, match="ORGANIZATION_NOT_FOUND"):
+        set_thresholds(shared, "org_nobody", 5)
+
+
+# At once.
+
+
+def test_a_hundred_debits_over_it_at_once_tell_it_once(shared, org):
+    credit(shared, org, 150)
+    set_thresholds(shared, org, 100)
+    outcomes = at_once([lambda: debit(shared, org, 1)] * 100)
+    assert {outcome.outcome for outcome in outcomes} == {"OK"}
+    assert (told(shared, org), crossed(shared, org)) == (["100"], [100])
+
+
+def test_a_hundred_combined_debits_over_it_at_once_tell_it_once(shared):
+    # Given two wallets, debited by the same hundred callers
+    orgs = [make_organization(shared, micros=70) for _ in range(2)]
+    for org in orgs:
+        set_thresholds(shared, org, 60, 50)
+    asked = [Debit(org, f"k{n}", 1, "USD", "messages") for n in range(50) for org in orgs]
+    outcomes = at_once([lambda one=one: debit_now(shared, one) for one in asked])
+    assert {outcome.outcome for outcome in outcomes} == {"OK"}
+    for org in orgs:
+        assert told(shared, org) == ["60", "50"]
+
+
+def test_a_top_up_and_a_debit_that_cross_each_other_end_in_agreement(shared, shared_urls, org):
+    # Given a threshold that is crossed, and a top-up that is not committed yet
+    fallen(shared, org)
+
+    def topping_up(session):
+        values = {"currency": "USD", "kind": "topup", "now": T0}
+        wallets.credit(session, org, key="t", amount_micros=50, **values)
+
+    # When a debit waits for it and takes available below again
+    one_behind_the_other(shared, shared_urls.owner_url, topping_up, lambda: debit(shared, org, 40))
+    # Then both crossings were told, and only the second stands
+    assert (told(shared, org), standing(shared, org)) == (["50", "50"], ["50"])
+
+
+def test_setting_a_threshold_behind_a_debit_sees_what_the_debit_left(shared, shared_urls, funded):
+    def debiting(session):
+        wallets.debit(session, funded, key="d", amount_micros=60, currency="USD", now=T0)
+
+    one_behind_the_other(
+        shared, shared_urls.owner_url, debiting, lambda: set_thresholds(shared, funded, 50)
+    )
+    assert told(shared, funded) == ["50"]
+
+
+def test_the_serving_role_cannot_unwatch_a_wallet(shared, funded):
+    set_thresholds(shared, funded, 50)
+    for change in ("UPDATE wallets SET notice_below_micros = NULL", "SELECT wallet_fell()"):
+        with pytest.raises(DBAPIError, match="permission denied"):
+            shared.run(lambda session, change=change: session.execute(text(change)))
+    # What it may write, the levels, cannot part from the wallet.
+    shared.run(
+        lambda session: session.execute(
+            text(
+                "INSERT INTO wallet_thresholds (organization_id, threshold_micros, set_by, set_why,"
+                " set_at) VALUES (:org, 70, 'x', 'x', now())"
+            ),
+            {"org": funded},
+        )
+    )
+    assert notice(shared, funded) == 70
+
+
+def test_a_changed_level_never_costs_an_index_of_the_wallets(shared):
+    indexes = shared.run(
+        lambda session: session.scalars(
+            text("SELECT indexname FROM pg_indexes WHERE tablename = 'wallets'")
+        ).all()
+    )
+    assert indexes == ["wallets_pkey"]

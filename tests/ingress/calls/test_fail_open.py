@@ -1,0 +1,134 @@
+"""Calls that are let in without the database: by the same door, and once, whatever it says then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from base.clock import wait_until
+from db.engine import Database
+from domain.calls.entry_points import DoorKind, add_door
+from ingress.calls.snapshot import Snapshot
+from providers.vapi.events import call_ask_of, parse
+from tests.ingress.calls.callers import Caller, send
+
+LIMIT_SECONDS = 15.0
+BLIND_SECONDS = 30
+
+
+@pytest.fixture
+def caller(world):
+    made = Caller(world)
+    made.terms(fail_open=True, fail_open_seconds=BLIND_SECONDS)
+    return made
+
+
+def test_what_was_decided_too_late_stands_where_the_call_was_let_in_all_the_same(
+    caller, start_far, way
+):
+    # Given a database whose answers come late
+    far = start_far()
+    assert "assistantId" in send(far, caller.message("assistant-request")).json()
+    way.late_seconds = 0.5
+    # When a call rings in, Then it is let in without it
+    message = caller.message("assistant-request")
+    answer = send(far, message).json()
+    way.late_seconds = 0.0
+    assert answer["assistantOverrides"]["maxDurationSeconds"] == BLIND_SECONDS
+    # And what the database decided after all is that same call, with its hold
+    assert wait_until(lambda: len(caller.calls()) == 2, limit_seconds=LIMIT_SECONDS)
+    message |= {"type": "status-update", "status": "in-progress"}
+    message["call"]["assistantOverrides"] = answer["assistantOverrides"]
+    assert send(far, message).status_code == 200
+    caller.world.run_due()
+    second = max(caller.calls(), key=lambda call: call.created_at)
+    assert (second.provider_call_id, second.status) == (message["call"]["id"], "in_progress")
+    assert [call.settled_at for call in caller.calls()] == [None, None]
+    assert sorted(hold.status for hold in caller.holds()) == ["open", "open"]
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+def test_the_same_assistant_answers_with_the_database_and_without(
+    caller, start_far, way, by_number
+):
+    # Given a number that is a door by its id, and another by itself
+    if by_number:
+        caller.world.do(
+            lambda session, now: add_door(
+                session,
+                caller.id,
+                DoorKind.PHONE_NUMBER,
+                "+15005550099",
+                assistant_id="by-number",
+                by="me",
+                why="test",
+                now=now,
+            )
+        )
+    far = start_far()
+    known = send(far, caller.message("assistant-request")).json()
+    way.cut()
+    blind = send(far, caller.message("assistant-request")).json()
+    assert blind["assistantOverrides"]["maxDurationSeconds"] == BLIND_SECONDS
+    assert blind["assistantId"] == known["assistantId"]
+    assert known["assistantId"] == ("by-number" if by_number else caller.assistant_id)
+
+
+def test_a_call_by_doors_of_two_organizations_is_refused_without_the_database_too(
+    caller, world, start_far, way
+):
+    other = Caller(world)
+    other.world.do(
+        lambda session, now: add_door(
+            session,
+            other.id,
+            DoorKind.ASSISTANT,
+            "others",
+            assistant_id="others",
+            by="me",
+            why="test",
+            now=now,
+        )
+    )
+    far = start_far()
+    message = caller.message("assistant-request")
+    message["call"]["assistantId"] = "others"
+    assert set(send(far, message).json()) == {"error"}
+    way.cut()
+    assert set(send(far, message).json()) == {"error"}
+
+
+def test_terms_that_change_are_read_again_and_stand_while_they_cannot_be(caller, way):
+    # Given a reading every tenth of a second
+    ask = call_ask_of(parse(json.dumps({"message": caller.message("assistant-request")}).encode()))
+    database = Database(way.url, name="snapshot", pool_size=1)
+
+    async def read_terms() -> None:
+        snapshot = Snapshot(database, refresh_seconds=0.1)
+
+        def seconds() -> int | None:
+            door = snapshot.door_of(ask)
+            return door.fail_open_seconds if door is not None else None
+
+        await snapshot.start()
+        assert seconds() == BLIND_SECONDS
+        # When the database goes away and the terms change, Then the last reading stands
+        way.cut()
+        caller.terms(fail_open=True, fail_open_seconds=40)
+        await asyncio.sleep(0.5)
+        assert seconds() == BLIND_SECONDS
+        # And once it is back they are known
+        way.mend()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while seconds() != 40:
+                await asyncio.sleep(0.05)
+        caller.terms(fail_open=False)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while seconds() is not None:
+                await asyncio.sleep(0.05)
+        await snapshot.stop()
+
+    asyncio.run(read_terms())
+    database.close()

@@ -1,0 +1,355 @@
+"""Twilio's callbacks: signed with the subaccount's own token over our public address."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from db.models import InboxEvent, Job
+from domain import organizations
+from tests.ingress.house import callback
+from tests.ingress.webhooks.test_paypal import is_refused, nothing_is_stored
+from tests.support.world import make_organization
+from tests.workers.scenes import eventually, held, release
+
+PUBLIC = "https://hooks.holdfast.example"
+PATH = "/webhooks/twilio"
+STATUS = {
+    "MessageSid": "SM" + "1" * 32,
+    "MessageStatus": "delivered",
+    "FromCity": "",
+    "ToZip": "",
+    "Body": "a b+c&d=é ",
+}
+
+
+@pytest.fixture
+def twilio(start_ingress, settings):
+    """An ingress behind a proxy that is reached by another address."""
+    return start_ingress(settings.model_copy(update={"public_url": PUBLIC}))
+
+
+@pytest.fixture
+def make_account(world):
+    """Makes a subaccount of ours, and gives its sid and token."""
+
+    def make():
+        made = world.sandbox.control("POST", "/twilio/subaccounts", {})
+        organization_id = make_organization(world.database)
+        world.do(
+            lambda session, now: organizations.create_brand(
+                session, organization_id, name="b", twilio_subaccount_sid=made["sid"], now=now
+            )
+        )
+        with world.database.engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM jobs")
+        return made
+
+    return make
+
+
+@pytest.fixture
+def account(make_account):
+    """A subaccount of ours: its sid and token."""
+    return make_account()
+
+
+def asked_for_token(world, sid):
+    return len(world.sandbox.requests(provider="twilio", path_contains=sid))
+
+
+def signed(account, params=STATUS, url=PUBLIC + PATH, token=None):
+    return callback(token or account["auth_token"], url, {"AccountSid": account["sid"], **params})
+
+
+def test_a_callback_signed_by_the_subaccount_is_stored_with_blank_and_odd_values(
+    world, twilio, account
+):
+    # When Twilio tells of a message
+    message = signed(account)
+    answer = twilio.send(message, PATH)
+
+    # Then it is there as it was sent, and waits in its own queue
+    assert answer.status_code == 200, answer.text
+    (event,) = world.read(InboxEvent)
+    assert (event.source, event.event_type) == ("twilio", "message.status")
+    assert event.external_id == f"{STATUS['MessageSid']}:delivered"
+    assert event.body == message.body
+    assert b"FromCity=&" in event.body
+    assert world.read(Job)[0].queue == "callbacks"
+
+
+def test_the_sandbox_delivers_to_us_over_a_proxy_and_its_query_string_counts(twilio, account):
+    (delivery,) = twilio.sandbox.control(
+        "POST",
+        "/twilio/callbacks",
+        {
+            "sid": account["sid"],
+            "url": f"{PUBLIC}{PATH}?message=msg_1&empty=&b=%2F+x",
+            "params": {**STATUS, "MessageStatus": "sent"},
+        },
+    )
+    assert delivery["status_code"] == 200, delivery
+
+
+def test_a_call_that_ended_is_stored_too(world, twilio, account):
+    params = {"CallSid": "CA" + "2" * 32, "CallStatus": "completed", "SequenceNumber": "3"}
+
+    assert twilio.send(signed(account, params), PATH).status_code == 200
+    assert world.read(InboxEvent)[0].event_type == "call.status"
+
+
+def test_a_callback_that_comes_again_is_stored_once_and_each_status_counts(world, twilio, account):
+    # When the same status comes five times and another once
+    deliver = {"sid": account["sid"], "url": PUBLIC + PATH, "params": STATUS}
+    answers = twilio.sandbox.control("POST", "/twilio/callbacks", {**deliver, "copies": 5})
+    other = twilio.send(signed(account, {**STATUS, "MessageStatus": "sent"}), PATH)
+
+    # Then both facts are there once, and Twilio was asked for the token once at most per thread
+    assert [one["status_code"] for one in answers] == [200] * 5
+    assert other.status_code == 200
+    names = sorted(event.external_id.partition(":")[2] for event in world.read(InboxEvent))
+    assert names == ["delivered", "sent"]
+
+
+def test_a_repeat_with_more_to_say_is_answered_and_changes_nothing(world, twilio, account):
+    assert twilio.send(signed(account), PATH).status_code == 200
+
+    again = twilio.send(signed(account, {**STATUS, "Price": "-0.0075"}), PATH)
+
+    assert (again.status_code, again.json()["verdict"]) == (200, "differs")
+    assert len(world.read(InboxEvent)) == 1
+
+
+def test_the_token_of_a_subaccount_is_asked_for_once(world, twilio, account):
+    before = asked_for_token(world, account["sid"])
+    for status in ("queued", "sent", "delivered"):
+        params = {**STATUS, "MessageStatus": status}
+        assert twilio.send(signed(account, params), PATH).status_code == 200
+
+    assert asked_for_token(world, account["sid"]) - before == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hooks.holdfast.example/webhooks/twilio",
+        "https://elsewhere.example/webhooks/twilio",
+        PUBLIC + PATH + "?a=1",
+    ],
+)
+def test_a_signature_over_another_address_is_refused(world, twilio, account, url):
+    assert is_refused(twilio.send(signed(account, url=url), PATH), 401)
+    assert nothing_is_stored(world)
+
+
+def test_a_changed_body_or_a_missing_signature_is_refused(world, twilio, account):
+    message = signed(account)
+    message.body += b"&Extra=1"
+    assert is_refused(twilio.send(message, PATH), 401)
+
+    message = signed(account)
+    del message.headers["X-Twilio-Signature"]
+    assert is_refused(twilio.send(message, PATH), 401)
+    assert nothing_is_stored(world)
+
+
+def test_the_parents_token_proves_nothing_about_a_subaccount(world, twilio, account):
+    token = twilio.sandbox.info["twilio"]["auth_token"]
+
+    assert is_refused(twilio.send(signed(account, token=token), PATH), 401)
+    assert nothing_is_stored(world)
+
+
+def test_an_account_that_is_not_ours_is_refused_without_asking_twilio(world, twilio):
+    # Given a subaccount that Twilio knows and we do not
+    stranger = world.sandbox.control("POST", "/twilio/subaccounts", {})
+
+    # When it signs a callback, then nobody is asked for its token
+    assert is_refused(twilio.send(signed(stranger), PATH), 401)
+    unknown = {"sid": "AC" + secrets.token_hex(16), "auth_token": "x"}
+    assert is_refused(twilio.send(signed(unknown), PATH), 401)
+    assert asked_for_token(world, stranger["sid"]) == 0
+    assert nothing_is_stored(world)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"AccountSid": ""},
+        {"AccountSid": "AC-odd"},
+        {"AccountSid": "AC" + "1" * 31},
+    ],
+)
+def test_a_callback_that_names_no_account_is_malformed(world, twilio, account, params):
+    assert is_refused(twilio.send(signed(account, params), PATH), 400)
+    assert nothing_is_stored(world)
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"MessageSid": "SM1", "MessageStatus": "<b>"}, {"CallSid": "CA1"}]
+)
+def test_a_proved_callback_that_says_nothing_is_malformed(world, twilio, account, params):
+    assert is_refused(twilio.send(signed(account, params), PATH), 400)
+    assert nothing_is_stored(world)
+
+
+def test_without_a_token_from_twilio_the_callback_is_asked_for_again(twilio, account):
+    # Given that Twilio cannot be asked for the token
+    fault = twilio.sandbox.fault("twilio", "drop")
+    answer = twilio.send(signed(account), PATH)
+    assert is_refused(answer, 503)
+    assert answer.headers["retry-after"]
+
+    # When it can, then the callback is soon taken in
+    twilio.sandbox.control("DELETE", f"/faults/{fault}")
+    assert eventually(lambda: twilio.send(signed(account), PATH).status_code == 200)
+
+
+def test_what_a_request_says_of_its_host_does_not_matter(twilio, account):
+    # Given a genuine callback
+    message = signed(account)
+    for host in (b"elsewhere.example", b"[", b"a/b?c=", b"hooks.holdfast.example/x", b"\xe9"):
+        lines = [b"POST /webhooks/twilio HTTP/1.1", b"Host: " + host, b"Connection: close"]
+        lines += [f"{key}: {value}".encode() for key, value in message.headers.items()]
+        lines += [b"Content-Length: %d" % len(message.body), b"", message.body]
+
+        # When it comes with a host header of anybody's making, then our own address proves it
+        answer = twilio.raw(b"\r\n".join(lines))
+        assert answer.startswith(b"HTTP/1.1 200"), (host, answer)
+
+
+def test_odd_bytes_in_the_address_are_refused(world, twilio, account):
+    message = signed(account)
+    lines = [b"POST /webhooks/twilio?x=\xff\xfe HTTP/1.1", b"Host: x", b"Connection: close"]
+    lines += [f"{key}: {value}".encode() for key, value in message.headers.items()]
+    lines += [b"Content-Length: %d" % len(message.body), b"", message.body]
+
+    answer = twilio.raw(b"\r\n".join(lines))
+
+    assert answer.split(b" ")[1] in (b"400", b"401"), answer
+    assert nothing_is_stored(world)
+
+
+def roll(world, account):
+    """Roll a subaccount's token at Twilio, and give the account as it signs from then on."""
+    path = f"/twilio/subaccounts/{account['sid']}"
+    return world.sandbox.control("POST", path, {"roll_token": True})
+
+
+def numbered(number):
+    return {**STATUS, "MessageSid": f"SM{number:032}"}
+
+
+def test_rolled_token_is_fetched_at_the_first_signature_that_fails(world, twilio, account):
+    # Given a remembered token that is rolled at Twilio
+    assert twilio.send(signed(account), PATH).status_code == 200
+    rolled = roll(world, account)
+    before = asked_for_token(world, account["sid"])
+    # When callbacks signed with the new one come, at once
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: twilio.send(signed(rolled, numbered(n)), PATH), range(8)))
+    # Then each is taken in, for one request at Twilio, and the old token proves nothing
+    assert [one.status_code for one in answers] == [200] * 8
+    assert asked_for_token(world, account["sid"]) - before == 1
+    assert len(world.read(InboxEvent)) == 9
+    assert is_refused(twilio.send(signed(account, numbered(99)), PATH), 401)
+
+
+def test_forger_cannot_make_us_poll_twilio(world, twilio, account):
+    assert twilio.send(signed(account), PATH).status_code == 200
+    before = asked_for_token(world, account["sid"])
+    for _ in range(10):
+        assert is_refused(twilio.send(signed(account, token="guess"), PATH), 401)
+    assert asked_for_token(world, account["sid"]) - before == 1
+
+
+def test_signature_that_can_be_none_costs_no_request(world, twilio, account, make_account):
+    assert twilio.send(signed(account), PATH).status_code == 200
+    before = asked_for_token(world, account["sid"])
+    for odd in ("", "x", "x" * 28, "é".encode("latin-1")):
+        answer = twilio.send(signed(account), PATH, **{"X-Twilio-Signature": odd})
+        assert is_refused(answer, 401)
+    assert asked_for_token(world, account["sid"]) - before == 0
+    # Nor where no token is remembered
+    other = make_account()
+    for odd in ("", "x" * 28):
+        assert is_refused(twilio.send(signed(other), PATH, **{"X-Twilio-Signature": odd}), 401)
+    assert asked_for_token(world, other["sid"]) == 0
+
+
+def test_callback_is_asked_for_again_when_the_new_token_cannot_be_fetched(world, twilio, account):
+    assert twilio.send(signed(account), PATH).status_code == 200
+    rolled = roll(world, account)
+    fault = world.sandbox.fault("twilio", "status", status=503)
+    # Then each that comes is asked for again, and none is refused as forged
+    for number in range(3):
+        assert is_refused(twilio.send(signed(rolled, numbered(number)), PATH), 503)
+    assert is_refused(twilio.send(signed(account, numbered(9), token="guess"), PATH), 503)
+    # And once Twilio answers, the genuine one is taken in and the forged one is refused
+    world.sandbox.control("DELETE", f"/faults/{fault}")
+    assert eventually(lambda: twilio.send(signed(rolled, numbered(4)), PATH).status_code == 200)
+    assert is_refused(twilio.send(signed(account, numbered(9), token="guess"), PATH), 401)
+
+
+def looking_up():
+    """Count the threads in which the ingress looks credentials up now."""
+    count = 0
+    for innermost in sys._current_frames().values():
+        frame = innermost
+        while frame is not None and frame.f_code.co_name not in ("_token_of", "_newer_token"):
+            frame = frame.f_back
+        count += frame is not None
+    return count
+
+
+def test_flood_of_forged_callbacks_takes_few_threads_while_twilio_is_silent(
+    world, twilio, account, make_account
+):
+    # Given a subaccount whose token is remembered, eight whose is not, and a silent Twilio
+    assert twilio.send(signed(account), PATH).status_code == 200
+    forged = [signed(made, token="guess") for made in [make_account() for _ in range(8)] * 6]
+    fault = world.sandbox.fault("twilio", "hold", times=1_000)
+
+    def send(message):
+        url, headers = twilio.url + PATH, message.headers
+        return httpx.post(url, content=message.body, headers=headers, timeout=60).status_code
+
+    with ThreadPoolExecutor(len(forged)) as pool:
+        # When forged callbacks of those come, many at once
+        flood = [pool.submit(send, one) for one in forged]
+        assert held(world, fault)
+        threads, number = [], 0
+        while not all(one.done() for one in flood):
+            # Then genuine ones of the remembered subaccount are taken in meanwhile
+            assert twilio.send(signed(account, numbered(number)), PATH).status_code == 200
+            threads.append(looking_up())
+            number += 1
+        # And the forged ones, which cannot be judged now, wait for Twilio in a few threads
+        assert {one.result() for one in flood} == {503}
+    assert 1 <= max(threads) <= 4
+    release(world, fault)
+
+
+def test_either_parent_token_proves_a_callback_while_it_is_rolled(
+    world, settings, start_ingress, account
+):
+    # Given two tokens of the parent account, of which Twilio takes the first one
+    known = world.sandbox.info["twilio"]
+    both = SecretStr(f"{known['auth_token']}, next-token")
+    changed = {"public_url": PUBLIC, "twilio_auth_token": both}
+    ingress = start_ingress(settings.model_copy(update=changed))
+    parent = {"sid": known["account_sid"], "auth_token": known["auth_token"]}
+    # Then callbacks of the parent's are proved by either, and by no other
+    for number, (token, status) in enumerate(
+        [(parent["auth_token"], 200), ("next-token", 200), ("third", 401), (str(both), 401)]
+    ):
+        answer = ingress.send(signed(parent, numbered(number), token=token), PATH)
+        assert answer.status_code == status
+    # And requests are sent with the first
+    assert ingress.send(signed(account, numbered(9)), PATH).status_code == 200

@@ -1,0 +1,248 @@
+"""What counts against a provider, who is held back, and what goes out: over real HTTP and Redis."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx
+import pytest
+
+from base.channels import Route
+from base.clock import wait_until
+from base.enums import CallClass, Provider
+from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable
+from providers.http.client import Answer, Deadline, ask_again, build_client, exchange
+from providers.http.limits import Line
+from providers.twilio.transport import TWILIO_URL, Transport
+from tests.db.redis.support import POLICY, circuits, wait_is_over
+from tests.providers.support import Loopback, Reply
+
+PARENT, TENANT, OTHER = ("AC" + digit * 32 for digit in "abc")
+UNAVAILABLE = (ProviderUnavailable, OutcomeUnknown)
+
+
+@pytest.fixture
+def fleet(redis_client):
+    return circuits(redis_client)
+
+
+def line_of(fleet, call_class=CallClass.BULK, account=PARENT) -> Line:
+    return Line(Route(Provider.TWILIO, account, call_class), fleet)
+
+
+def send(url: str, line: Line, method: str = "GET", seconds: float = 10, **more) -> Answer:
+    with build_client(url) as client:
+        return exchange(
+            client,
+            method,
+            url,
+            line=line,
+            repeatable=method == "GET",
+            deadline=Deadline.after(seconds),
+            **more,
+        )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("reply", [None, Reply(500), Reply(503)], ids=["lost", "500", "503"])
+def test_lost_answers_and_5xx_open_the_circuit(fleet, loopback: Loopback, reply, method):
+    # Given a provider that is down
+    loopback.answer = lambda asked: reply
+    for _ in range(POLICY.failures):
+        with pytest.raises(UNAVAILABLE):
+            send(loopback.url, line_of(fleet), method)
+    # When it is called once more, Then nothing is sent
+    with pytest.raises(HeldBack):
+        send(loopback.url, line_of(fleet), method)
+    assert len(loopback.asked) == POLICY.failures
+
+
+def test_a_provider_that_is_not_reached_opens_the_circuit(fleet):
+    with socket.socket() as spare:
+        spare.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{spare.getsockname()[1]}"
+    for _ in range(POLICY.failures):
+        with pytest.raises(ProviderUnavailable):
+            send(url, line_of(fleet))
+    with pytest.raises(HeldBack):
+        send(url, line_of(fleet))
+
+
+def test_an_answer_that_does_not_come_in_time_counts(fleet, loopback: Loopback):
+    loopback.answer = lambda asked: Reply(200, b"x" * 100)
+    for _ in range(POLICY.failures):
+        with socket.socket() as silent, pytest.raises(ProviderUnavailable):
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            send(f"http://127.0.0.1:{silent.getsockname()[1]}", line_of(fleet), seconds=0.2)
+    with pytest.raises(HeldBack):
+        send(loopback.url, line_of(fleet))
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 409, 422])
+def test_what_a_provider_says_no_to_never_counts(fleet, loopback: Loopback, status):
+    # Given one tenant's mistakes, many of them
+    loopback.answer = lambda asked: Reply(status)
+    for _ in range(3 * POLICY.calls):
+        try:
+            send(loopback.url, line_of(fleet), "POST")
+        except UNAVAILABLE:
+            assert status == 302
+    # Then every one of them was sent
+    assert len(loopback.asked) == 3 * POLICY.calls
+
+
+def test_a_no_is_an_answer_that_closes_the_circuit(fleet, loopback: Loopback, redis_client):
+    loopback.answer = lambda asked: Reply(500)
+    for _ in range(POLICY.failures):
+        with pytest.raises(ProviderUnavailable):
+            send(loopback.url, line_of(fleet))
+    wait_is_over(redis_client, line_of(fleet).route)
+    loopback.answer = lambda asked: Reply(404)
+    assert send(loopback.url, line_of(fleet)).status == 404
+    assert send(loopback.url, line_of(fleet)).status == 404
+
+
+def in_seconds(seconds: int) -> str:
+    return str(seconds)
+
+
+def as_a_date(seconds: int) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize("text", [in_seconds, as_a_date])
+def test_a_429_holds_the_whole_account_back_until_then(fleet, loopback: Loopback, text):
+    # Given one worker's call that was told to stay away
+    loopback.answer = lambda asked: Reply(429, headers={"Retry-After": text(30)})
+    with pytest.raises(ProviderUnavailable):
+        send(loopback.url, line_of(fleet, CallClass.MONEY))
+    # When others call, Then nothing is sent, but for safety and for other accounts
+    loopback.answer = lambda asked: Reply(200)
+    for held in (CallClass.MONEY, CallClass.BULK):
+        with pytest.raises(HeldBack) as caught:
+            send(loopback.url, line_of(fleet, held))
+        assert caught.value.delay_seconds > 20
+    assert send(loopback.url, line_of(fleet, CallClass.SAFETY)).status == 200
+    assert send(loopback.url, line_of(fleet, CallClass.BULK, OTHER)).status == 200
+
+
+def test_a_503_that_names_a_time_holds_back_too(fleet, loopback: Loopback):
+    loopback.answer = lambda asked: Reply(503, headers={"Retry-After": "30"})
+    with pytest.raises(ProviderUnavailable):
+        send(loopback.url, line_of(fleet))
+    with pytest.raises(HeldBack, match="rate"):
+        send(loopback.url, line_of(fleet))
+
+
+def test_a_429_without_a_time_holds_back_for_a_moment(fleet, loopback: Loopback):
+    loopback.answer = lambda asked: Reply(429)
+    with pytest.raises(ProviderUnavailable):
+        send(loopback.url, line_of(fleet))
+    with pytest.raises(HeldBack, match="rate"):
+        fleet.enter(line_of(fleet).route, 0.0)
+
+
+def test_many_429_to_our_own_account_open_the_circuit(fleet, loopback: Loopback):
+    loopback.answer = lambda asked: Reply(429)
+    for _ in range(POLICY.failures):
+        with pytest.raises(ProviderUnavailable):
+            send(loopback.url, line_of(fleet, CallClass.SAFETY))
+    assert fleet.enter(line_of(fleet, CallClass.SAFETY).route, 1.0)[1].startswith("safety:")
+
+
+def ask_twilio(loopback: Loopback, line: Line, path: str) -> int:
+    with build_client(loopback.url) as client:
+        transport = Transport(client, loopback.url, Deadline.after(5), line)
+        answer = transport.request("POST", f"{TWILIO_URL}/2010-04-01/Accounts/{path}")
+    return answer.status_code
+
+
+def test_one_tenants_flood_holds_back_that_tenant_alone(fleet, loopback: Loopback):
+    # Given a subaccount that is told to stay away, more often than opens a circuit
+    loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "30"})
+    safety, bulk = line_of(fleet, CallClass.SAFETY), line_of(fleet)
+    for _ in range(2 * POLICY.failures):
+        with pytest.raises(ProviderUnavailable):
+            ask_twilio(loopback, safety, f"{TENANT}/Messages.json")
+    # When messages are sent for it, Then they wait
+    with pytest.raises(HeldBack, match="rate"):
+        ask_twilio(loopback, bulk, f"{TENANT}/Messages.json")
+    # But another tenant's go out, as do calls of the parent, and no circuit is open
+    loopback.answer = lambda asked: Reply(200, b"{}")
+    assert ask_twilio(loopback, bulk, f"{OTHER}/Messages.json") == 200
+    assert ask_twilio(loopback, bulk, f"{TENANT}.json") == 200
+    assert ask_twilio(loopback, bulk, f"{PARENT}/Messages.json") == 200
+    assert fleet.enter(safety.route, 1.0)[1] == ""
+
+
+def test_a_place_that_comes_free_soon_is_waited_for(redis_client, loopback: Loopback):
+    # Given a rate of five calls in four seconds
+    loopback.answer = lambda asked: Reply(200)
+    line = line_of(circuits(redis_client, per_second=1.25))
+    began = time.monotonic()
+    # When more are made than may go out at once
+    for _ in range(4):
+        assert send(loopback.url, line).status == 200
+    # Then none was refused, and none came before its place
+    assert time.monotonic() - began >= 3 * 0.8 - 0.2
+
+
+def test_that_we_had_no_connection_free_says_nothing_of_the_provider(fleet, loopback: Loopback):
+    # Given a client whose only connection is in use
+    release = threading.Event()
+    loopback.answer = lambda asked: release.wait(20) and Reply(200)
+    line, limits = line_of(fleet), httpx.Limits(max_connections=1)
+    with httpx.Client(limits=limits, timeout=20) as client, ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(client.get, loopback.url)
+        assert wait_until(lambda: bool(loopback.asked), limit_seconds=20)
+        # When calls find none, more often than opens a circuit
+        for _ in range(2 * POLICY.failures):
+            with pytest.raises(ProviderUnavailable, match="PoolTimeout"):
+                exchange(
+                    client,
+                    "GET",
+                    loopback.url,
+                    line=line,
+                    repeatable=True,
+                    deadline=Deadline.after(0.1),
+                )
+        release.set()
+        busy.result()
+    # Then the circuit is closed
+    assert fleet.enter(line.route, 1.0)[1] == ""
+
+
+def test_a_question_is_not_asked_again_of_an_open_circuit(fleet, loopback: Loopback):
+    # Given a circuit that the second of three tries opens
+    loopback.answer = lambda asked: Reply(500)
+    line = line_of(fleet)
+    with pytest.raises(ProviderUnavailable):
+        send(loopback.url, line)
+    # When a question is asked
+    with pytest.raises(HeldBack):
+        ask_again(lambda: send(loopback.url, line), Deadline.after(20))
+    # Then there is no third try
+    assert len(loopback.asked) == 3
+
+
+def test_a_trial_that_we_ourselves_broke_off_is_left_to_another(fleet, loopback, redis_client):
+    # Given an open circuit whose wait is over
+    loopback.answer = lambda asked: Reply(500)
+    line = line_of(fleet)
+    for _ in range(POLICY.failures):
+        with pytest.raises(ProviderUnavailable):
+            send(loopback.url, line)
+    wait_is_over(redis_client, line.route)
+    # When the trial ends by an error of our own
+    with pytest.raises(TypeError):
+        send(loopback.url, line, "POST", json=object())
+    # Then the next call is the trial
+    loopback.answer = lambda asked: Reply(200)
+    assert send(loopback.url, line).status == 200
+    assert fleet.enter(line.route, 1.0)[1] == ""

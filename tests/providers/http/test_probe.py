@@ -1,0 +1,91 @@
+"""Turns: who is held back while a provider says nothing, and who is not."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from base.channels import Route
+from base.enums import CallClass, Provider
+from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
+from providers.errors import CredentialsRejected, ProviderSilent
+from providers.http import probe as under_test
+from providers.http.limits import Line
+from providers.http.probe import Turns
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(under_test, "_SILENT_SECONDS", 0.0)
+
+
+def turns_of(call_class: CallClass) -> Turns:
+    return Turns(Line(Route(Provider.TWILIO, "AC1", call_class)), 5.0)
+
+
+def fail(turns: Turns, error: Exception) -> None:
+    with pytest.raises(type(error)), turns.wait():
+        raise error
+
+
+def is_held_back_beside_another(turns: Turns) -> bool:
+    """Whether one has to come again while another waits for the provider."""
+    waits, over = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with turns.wait():
+            waits.set()
+            over.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(wait)
+        assert waits.wait(10)
+        try:
+            with turns.wait():
+                return False
+        except HeldBack as error:
+            return error.delay_seconds == 5.0
+        finally:
+            over.set()
+            first.result(10)
+
+
+@pytest.mark.parametrize("error", [ProviderSilent("not reached"), OutcomeUnknown("lost")])
+def test_safety_calls_take_turns_until_one_is_answered(error):
+    turns = turns_of(CallClass.SAFETY)
+    assert not is_held_back_beside_another(turns)
+    fail(turns, error)
+    # The one that waits is answered in the end, so that all go out again
+    assert is_held_back_beside_another(turns)
+    assert not is_held_back_beside_another(turns)
+
+
+@pytest.mark.parametrize(
+    "no",
+    [
+        ProviderUnavailable("HTTP 503"),
+        Refused("SUBACCOUNT_MISSING", "HTTP 404"),
+        CredentialsRejected("HTTP 401"),
+    ],
+)
+def test_an_answer_that_is_a_no_is_an_answer(no):
+    turns = turns_of(CallClass.SAFETY)
+    fail(turns, ProviderSilent("not reached"))
+    fail(turns, no)
+    assert not is_held_back_beside_another(turns)
+
+
+def test_an_error_of_ours_leaves_the_turn_to_others():
+    turns = turns_of(CallClass.SAFETY)
+    fail(turns, ProviderSilent("not reached"))
+    fail(turns, KeyError("a bug"))
+    assert is_held_back_beside_another(turns)
+
+
+@pytest.mark.parametrize("call_class", [CallClass.MONEY, CallClass.BULK])
+def test_others_are_held_back_by_their_circuits_alone(call_class):
+    turns = turns_of(call_class)
+    fail(turns, ProviderSilent("not reached"))
+    assert not is_held_back_beside_another(turns)

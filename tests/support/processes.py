@@ -1,0 +1,137 @@
+"""Real processes for tests: the holdfast command and small crimes, each with a pid to be killed.
+
+They are forked from a server that has imported everything once, since a cold start takes seconds;
+what runs is the command itself, with an environment of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from base.clock import wait_until
+from local.ports import answers
+
+#: Seconds in which a process has to start or end, on a machine with much else to do.
+PROCESS_SECONDS = 30.0
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["pytest", "cli.main", "tests.workers.crimes"])
+
+
+@dataclass
+class Running:
+    """One process, and what it has written."""
+
+    process: ForkServerProcess
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def wait_for(self, words: str) -> None:
+        """This function will wait until the process has written the words."""
+        there = wait_until(
+            lambda: words in self.said() or not self.process.is_alive(),
+            limit_seconds=PROCESS_SECONDS,
+        )
+        assert there and words in self.said(), self.said()
+
+    def kill(self) -> None:
+        """This function will end the process by SIGKILL."""
+        self.process.kill()
+        self.process.join(PROCESS_SECONDS)
+        assert self.process.exitcode == -9, (self.process.exitcode, self.said())
+
+    def stop(self) -> int:
+        """This function will ask the process to end by SIGTERM and give its exit code."""
+        self.process.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """This function will wait until the process has ended and give its exit code."""
+        self.process.join(PROCESS_SECONDS)
+        assert self.process.exitcode is not None, self.said()
+        return self.process.exitcode
+
+
+class Processes:
+    """Starts processes with one environment; what still runs at the end is killed."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.environment = environment
+        self._folder = folder
+        self._all: list[Running] = []
+
+    def command(self, *arguments: str, **environment: str) -> Running:
+        """This function will run `holdfast ARGUMENTS`; further names are environment variables."""
+        return self.call(_run_command, arguments, **environment)
+
+    def worker(self, *queues: str, threads: int = 2, **environment: str) -> Running:
+        """This function will start a worker and wait until it works."""
+        parts = [part for queue in queues for part in ("--queue", queue)]
+        worker = self.command("worker", *parts, "--threads", str(threads), **environment)
+        worker.wait_for("worker started")
+        return worker
+
+    def ingress(self, port: int) -> Running:
+        """This function will start an ingress on a port and wait until it can store."""
+        ingress = self.command("ingress", PORT=str(port))
+        ready = partial(answers, f"http://127.0.0.1:{port}/readyz")
+        assert wait_until(ready, limit_seconds=PROCESS_SECONDS), ingress.said()
+        return ingress
+
+    def relay(self, **environment: str) -> Running:
+        """This function will start a relay and wait until it runs."""
+        relay = self.command("relay", **environment)
+        relay.wait_for("relay started")
+        return relay
+
+    def call(self, function: Callable[..., None], *arguments: Any, **environment: str) -> Running:
+        """This function will call a module's function in a process of its own."""
+        log = self._folder / f"process-{len(self._all)}.log"
+        process = _context.Process(
+            target=_run,
+            args=({**self.environment, **environment}, str(log), function, arguments),
+            daemon=True,
+        )
+        process.start()
+        self._all.append(Running(process, log))
+        return self._all[-1]
+
+    def end_all(self) -> None:
+        for one in self._all:
+            if one.process.is_alive():
+                one.process.kill()
+            one.process.join(PROCESS_SECONDS)
+            one.process.close()
+
+
+def _run(
+    environment: dict[str, str], log: str, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout.reconfigure(line_buffering=True)
+    function(*arguments)
+
+
+def _run_command(arguments: tuple[str, ...]) -> None:
+    from cli.main import app
+
+    app(list(arguments))

@@ -1,0 +1,122 @@
+"""A running sandbox, its control plane, and what a listening ingress has heard."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from base.clock import wait_until
+from local import ROOT
+
+#: Seconds within which the sandbox must have answered, told of something, or ended.
+SANDBOX_SECONDS = 10.0
+
+
+@dataclass
+class Heard:
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def message(self) -> dict:
+        """The message in Vapi's envelope; {} where it is not one."""
+        return json.loads(self.body)["message"] if b'"message"' in self.body else {}
+
+
+@dataclass
+class Reply:
+    """What a listener answers to a message, and what it waits for before it does."""
+
+    body: object = None
+    status: int = 200
+    wait: threading.Event | None = None
+
+    def encoded(self) -> bytes:
+        if isinstance(self.body, bytes):
+            return self.body
+        return b"" if self.body is None else json.dumps(self.body).encode()
+
+
+@dataclass
+class Listener:
+    """Stands where the ingress would: keeps every request, answers as it is told."""
+
+    url: str
+    heard: list[Heard] = field(default_factory=list)
+    #: Status codes of the next answers; 200 when there are no more.
+    answers: list[int] = field(default_factory=list)
+    #: What Vapi's messages are answered, by their type; an empty 200 where there is nothing.
+    replies: dict[str, Reply] = field(default_factory=dict)
+
+    def answer(self, heard: Heard) -> tuple[int, bytes]:
+        self.heard.append(heard)
+        reply = self.replies.get(heard.message().get("type", "")) if self.replies else None
+        if reply is not None and reply.wait is not None:
+            reply.wait.wait(SANDBOX_SECONDS)
+        status = self.answers.pop(0) if self.answers else 200
+        return (status, b"") if reply is None else (reply.status, reply.encoded())
+
+    def messages(self, call_id: str = "", kind: str = "") -> list[dict]:
+        """Vapi's messages heard so far, of one call and one type if wanted."""
+        found = [one.message() for one in list(self.heard)]
+        return [
+            one
+            for one in found
+            if call_id in ("", one.get("call", {}).get("id")) and kind in ("", one["type"])
+        ]
+
+    def wait_for_message(self, call_id: str, kind: str, count: int = 1) -> list[dict]:
+        heard = partial(self.messages, call_id, kind)
+        assert wait_until(lambda: len(heard()) >= count, limit_seconds=SANDBOX_SECONDS), heard()
+        return heard()
+
+    def wait_for(self, count: int) -> list[Heard]:
+        assert wait_until(lambda: len(self.heard) >= count, limit_seconds=SANDBOX_SECONDS)
+        return self.heard[:count]
+
+
+class House:
+    """A running sandbox and a client for its control plane."""
+
+    def __init__(self, process: subprocess.Popen[bytes], info: dict) -> None:
+        self.process = process
+        self.info = info
+        self.http = httpx.Client(
+            base_url=info["base_url"], trust_env=False, timeout=SANDBOX_SECONDS
+        )
+
+    def control(self, method: str, path: str, body: dict | None = None, code: int | None = None):
+        answer = self.http.request(method, f"/_control{path}", json=body)
+        assert answer.status_code == code if code else answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    def fault(self, provider: str, kind: str, **more) -> str:
+        return self.control("POST", "/faults", {"provider": provider, "kind": kind, **more})["id"]
+
+    def fault_now(self, fault_id: str) -> dict:
+        return next(one for one in self.control("GET", "/faults") if one["id"] == fault_id)
+
+    def requests(self, **query: str) -> list[dict]:
+        return self.http.get("/_control/requests", params=query).json()
+
+
+def start(state: Path, *arguments: str) -> House:
+    command = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(state), *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    info = state / "sandbox.json"
+    ready = wait_until(lambda: info.exists() or process.poll() is not None, limit_seconds=20)
+    assert ready and info.exists()
+    return House(process, json.loads(info.read_text()))
+
+
+def stop(house: House) -> int:
+    house.http.close()
+    house.process.terminate()
+    return house.process.wait(timeout=SANDBOX_SECONDS)

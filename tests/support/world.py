@@ -1,0 +1,238 @@
+"""What tests build and look at: organizations with money, brands, campaigns; and due jobs run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from base.settings import Settings
+from db.engine import Database, clock
+from db.models import Brand, Campaign, InboxEvent, Job, Subscription, Wallet
+from domain import operator_actions as operators
+from domain import organizations
+from domain.wallet import operations as wallet
+from providers.registry import Providers
+from tests.support.sandbox import House
+from workers.actors import ACTORS
+from workers.executor import Executor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Urls:
+    """One test's servers: the database as its owner and as holdfast_app, and Redis."""
+
+    owner_url: str
+    app_url: str
+    redis_url: str
+
+
+@dataclass(frozen=True)
+class Customer:
+    """An organization with an active subscription at the sandbox's PayPal."""
+
+    id: str
+    subscription_id: str
+    brand_ids: list[str]
+    sids: list[str]
+    #: Two that run and one that was paused by hand, in this order.
+    campaign_ids: list[str]
+
+
+def with_database(url: str, name: str) -> str:
+    """This function will give the same server's address with another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def fund(database: Database, organization_id: str, micros: int) -> None:
+    """This function will put US dollars into a wallet, under a key that is new each time."""
+
+    def work(session: Session) -> None:
+        now = clock(session)
+        outcome = wallet.credit(
+            session,
+            organization_id,
+            key=f"fund:{now.isoformat()}",
+            amount_micros=micros,
+            currency="USD",
+            now=now,
+        )
+        assert outcome.ok, outcome
+
+    database.run(work)
+
+
+def make_organization(database: Database, *, micros: int = 0) -> str:
+    """This function will make an organization without subscription, with so many micros of USD."""
+    organization_id = database.run(
+        lambda session: organizations.create_organization(
+            session, name="Acme", currency="USD", now=clock(session)
+        )
+    )
+    if micros:
+        fund(database, organization_id, micros)
+    return organization_id
+
+
+class World:
+    """One test's Holdfast: its database, its providers, and a worker that is called by hand."""
+
+    def __init__(
+        self, database: Database, settings: Settings, sandbox: House, providers: Providers
+    ) -> None:
+        self.database = database
+        self.settings = settings
+        self.sandbox = sandbox
+        self.providers = providers
+        self.executor = Executor(database, providers, settings, ACTORS, "test-worker")
+
+    def do(self, fn: Callable[[Session, datetime], T]) -> T:
+        """This function will run fn(session, now) in a transaction."""
+        return self.database.run(lambda session: fn(session, clock(session)))
+
+    def read(self, model: type[T], **where: Any) -> list[T]:
+        """This function will read the rows of a model."""
+        return self.database.run(
+            lambda session: list(session.scalars(select(model).filter_by(**where)))
+        )
+
+    def customer(self, *, micros: int = 50_000_000) -> Customer:
+        """This function will make a customer in good standing, converged at Twilio."""
+        organization_id = make_organization(self.database, micros=micros)
+        subscription = self.sandbox.control(
+            "POST",
+            "/paypal/subscriptions",
+            {"organization_id": organization_id, "deliver": False},
+        )
+        self.stage("look_at_subscription", provider="paypal", external_id=subscription["id"])
+        self.run_due()
+        sids = [
+            self.sandbox.control("POST", "/twilio/subaccounts", {"friendly_name": name})["sid"]
+            for name in ("one", "two")
+        ]
+        brand_ids = [
+            self.do(
+                lambda session, now, sid=sid: organizations.create_brand(
+                    session, organization_id, name=sid, twilio_subaccount_sid=sid, now=now
+                )
+            )
+            for sid in sids
+        ]
+        campaign_ids = [self._campaign(brand_ids[0], name) for name in ("a", "b", "by hand")]
+        self.do(lambda session, now: operators.pause_campaign(session, campaign_ids[2], now))
+        self.run_due()
+        return Customer(organization_id, subscription["id"], brand_ids, sids, campaign_ids)
+
+    def stage(self, name: str, **kwargs: str) -> str:
+        """This function will stage a job by name, as an event or an operation would."""
+        from domain.jobs.staging import stage
+        from domain.jobs.types import JOB_TYPES
+
+        return self.do(lambda session, _: stage(session, JOB_TYPES[name], None, **kwargs))
+
+    def stage_twin(self, name: str, **kwargs: str) -> str:
+        """Stage a refresh beside others of the same object, as the version before keys did."""
+        from db.jobs import staging
+        from domain.jobs.types import JOB_TYPES
+
+        queue = str(JOB_TYPES[name].queue)
+        return self.do(
+            lambda session, _: staging.insert(
+                session, name=name, queue=queue, kwargs=dict(kwargs), organization_id=None
+            )
+        )
+
+    def run_due(self, limit: int = 200) -> list[tuple[str, str]]:
+        """This function will run all due jobs, and what they stage; gives (name, outcome) pairs."""
+        ran: list[tuple[str, str]] = []
+        while due := self._due():
+            for job_id, name in due:
+                ran.append((name, self.executor.execute(job_id)))
+                assert len(ran) < limit, f"jobs without end: {ran[-10:]}"
+        return ran
+
+    def due_now(self) -> None:
+        """This function will end every wait: retries, postponements and leases are over now."""
+        with self.database.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "UPDATE jobs SET due_at = clock_timestamp(), ring_at = clock_timestamp(),"
+                    " lease_until = CASE WHEN lease_until IS NULL THEN NULL"
+                    " ELSE clock_timestamp() END WHERE ring_at IS NOT NULL"
+                )
+            )
+
+    def receive(self, event_id: str, event_type: str, body: bytes, queue: str = "safety") -> str:
+        """This function will put a PayPal event into the inbox as the ingress does."""
+        with self.database.engine.begin() as connection:
+            verdict = connection.execute(
+                text(
+                    "SELECT (inbox_receive(ARRAY[:id], ARRAY['paypal'], ARRAY[:external],"
+                    " ARRAY[:external], ARRAY[:type], ARRAY[CAST(:body AS bytea)], ARRAY[:cor],"
+                    " ARRAY[:job], ARRAY[:queue]))[1]"
+                ),
+                {
+                    "id": f"evt_{event_id}",
+                    "external": event_id,
+                    "type": event_type,
+                    "body": body,
+                    "cor": f"cor_{event_id}",
+                    "job": f"job_{event_id}",
+                    "queue": queue,
+                },
+            ).scalar_one()
+        return str(verdict)
+
+    def wallet(self, organization_id: str) -> Wallet:
+        return self.read(Wallet, organization_id=organization_id)[0]
+
+    def brands(self, organization_id: str) -> list[Brand]:
+        return self.read(Brand, organization_id=organization_id)
+
+    def subscription(self, external_id: str) -> Subscription:
+        return self.read(Subscription, external_id=external_id)[0]
+
+    def campaign(self, campaign_id: str) -> Campaign:
+        return self.read(Campaign, id=campaign_id)[0]
+
+    def event(self, event_id: str) -> InboxEvent:
+        return self.read(InboxEvent, external_id=event_id)[0]
+
+    def job(self, job_id: str) -> Job:
+        return self.read(Job, id=job_id)[0]
+
+    def set_status_at_paypal(self, subscription_id: str, status: str) -> None:
+        """This function will change a subscription at PayPal without our being told."""
+        path = f"/paypal/subscriptions/{subscription_id}/status"
+        self.sandbox.control("POST", path, {"status": status, "deliver": False})
+
+    def twilio_status(self, sid: str) -> str:
+        """What the sandbox's Twilio says of a subaccount."""
+        status: str = self.sandbox.control("GET", f"/twilio/subaccounts/{sid}")["status"]
+        return status
+
+    def _campaign(self, brand_id: str, name: str) -> str:
+        def work(session: Session, now: datetime) -> str:
+            campaign_id = organizations.create_campaign(session, brand_id, name=name, now=now)
+            operators.start_campaign(session, campaign_id, now)
+            return campaign_id
+
+        return self.do(work)
+
+    def _due(self) -> list[tuple[str, str]]:
+        with self.database.engine.connect() as connection:
+            rows = connection.execute(
+                text(
+                    "SELECT id, name FROM jobs WHERE ring_at IS NOT NULL"
+                    " AND due_at <= clock_timestamp()"
+                    " AND (lease_until IS NULL OR lease_until <= clock_timestamp()) ORDER BY id"
+                )
+            )
+            return [(row.id, row.name) for row in rows]

@@ -1,0 +1,146 @@
+"""A telephone for tests of workers: calls that live at the sandbox, and what we know of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from base.clock import wait_until
+from base.enums import EndCause
+from db.models import Alert, CallHold
+from db.models.calls import Call, CallTimeline
+from domain.calls import reservations as reserving
+from domain.calls.ending import decide_ending
+from domain.calls.rates import Rate, set_rate
+from domain.calls.rows import call_and_wallet
+from domain.calls.settings import Terms, set_terms
+from tests.support.sandbox import SANDBOX_SECONDS
+from tests.support.world import World
+
+#: A cent a second, counted by the second.
+RATE = Rate(600_000, 1)
+
+
+class Phone:
+    """A customer whose calls live at the sandbox, through one of its subaccounts."""
+
+    def __init__(self, world: World, micros: int = 1_000_000) -> None:
+        self.world = world
+        self.customer = world.customer(micros=micros)
+        self.id = self.customer.id
+        world.do(
+            lambda session, now: set_rate(session, self.id, RATE, by="me", why="test", now=now)
+        )
+        self.terms(step_seconds=10, warn_before_seconds=0)
+
+    def terms(self, **changes) -> None:
+        self.world.do(
+            lambda session, now: set_terms(
+                session, self.id, replace(Terms(), **changes), by="me", why="test", now=now
+            )
+        )
+
+    def call(self, seconds: int = 30, **more) -> str:
+        """A call in progress at the sandbox that we hold money for and know of."""
+        call_id = self.dial(seconds, **more)
+        self.run("look_at_call", call_id)
+        return call_id
+
+    def dial(self, seconds: int = 30, *, reserved_ago: float = 0, **more) -> str:
+        """Make a live call that we hold money for and have not heard of yet.
+
+        Units: `reserved_ago` is the age of the hold, in seconds.
+        """
+        made = self.world.sandbox.control(
+            "POST",
+            "/vapi/calls",
+            {
+                "twilio_sid": self.customer.sids[0],
+                "deliver": False,
+                "queued_seconds": 0,
+                "ring_seconds": 0,
+                **more,
+            },
+        )
+        call_id = f"c-{made['id'][:8]}"
+        reserved = self.world.do(
+            lambda session, now: reserving.reserve_for_call(
+                session,
+                self.id,
+                call_id=call_id,
+                provider_call_id=made["id"],
+                estimated_seconds=seconds,
+                now=now - timedelta(seconds=reserved_ago),
+            )
+        )
+        assert reserved.outcome.ok
+        assert wait_until(
+            lambda: self.seen(made["id"])["call"]["status"] != "queued",
+            limit_seconds=SANDBOX_SECONDS,
+        )
+        return call_id
+
+    def seen(self, provider_call_id: str) -> dict:
+        return self.world.sandbox.control("GET", f"/vapi/calls/{provider_call_id}")
+
+    def row(self, call_id: str) -> Call:
+        return self.world.read(Call, organization_id=self.id, id=call_id)[0]
+
+    def hold(self, call_id: str) -> CallHold:
+        return self.world.read(CallHold, organization_id=self.id, call_id=call_id)[0]
+
+    def timeline(self, call_id: str) -> list[str]:
+        rows = self.world.read(CallTimeline, organization_id=self.id, call_id=call_id)
+        return [row.what for row in sorted(rows, key=lambda row: row.id)]
+
+    def orders(self, call_id: str) -> list[str]:
+        """What its control address was told, in order, whether or not it was obeyed."""
+        seen = self.seen(str(self.row(call_id).provider_call_id))
+        return [order["type"] for order in seen["orders"]]
+
+    def leg(self, call_id: str) -> str:
+        return str(self.seen(str(self.row(call_id).provider_call_id))["leg"]["status"])
+
+    def alerts(self, kind: str, call_id: str) -> list[Alert]:
+        """The alerts about a call that stand."""
+        found = self.world.read(Alert, kind=kind, subject=call_id)
+        return [alert for alert in found if alert.cleared_at is None]
+
+    def round(self) -> None:
+        """This function will run what is due once, as if every wait were over."""
+        self.world.due_now()
+        self.world.run_due()
+
+    def rounds(self, call_id: str, number: int) -> None:
+        """This function will run what is due until a call was told to end so often.
+
+        On a machine with much to do a round may be put off: the database takes no longer wait.
+        """
+        assert wait_until(
+            lambda: self.round() or self.row(call_id).end_rounds >= number,
+            limit_seconds=SANDBOX_SECONDS,
+        )
+
+    def run(self, job: str, call_id: str) -> str:
+        job_id = self.world.stage(job, organization_id=self.id, call_id=call_id)
+        return self.world.executor.execute(job_id)
+
+    def run_twin(self, job: str, call_id: str) -> str:
+        """Run a job beside others of the same call."""
+        job_id = self.world.stage_twin(job, organization_id=self.id, call_id=call_id)
+        return self.world.executor.execute(job_id)
+
+    def decide(self, call_id: str) -> None:
+        def work(session, now):
+            call, _ = call_and_wallet(session, self.id, call_id)
+            assert decide_ending(session, call, EndCause.OPERATOR, now)
+
+        self.world.do(work)
+
+    def run_until_over(self, call_id: str) -> None:
+        def over() -> bool:
+            self.world.due_now()
+            self.world.run_due()
+            return self.row(call_id).status == "ended"
+
+        assert wait_until(over, limit_seconds=SANDBOX_SECONDS)

@@ -1,0 +1,263 @@
+"""Money in and out: once, by the provider's own figures, in whatever order the news comes."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from db.jobs.retention import prune_jobs
+from db.models import Alert, WalletEntry
+from domain.jobs.operator import redrive_by_hand
+from domain.wallet import operations as wallet
+from providers.paypal import amounts
+from tests.domain.wallet.support import bare_organization
+from tests.workers.scenes import another_thread, clear_faults, held, pay, release, run, stage_look
+
+LOOK = {"method": "GET", "path_contains": "/v2/payments/"}
+TEN = 10_000_000
+
+
+def give_back(world, capture_id, value):
+    path = f"/paypal/captures/{capture_id}/refund"
+    return world.sandbox.control("POST", path, {"value": value, "deliver": False})["id"]
+
+
+def balance(world, organization_id):
+    return world.wallet(organization_id).balance_micros
+
+
+def moved(world, organization_id):
+    """The ledger's movements, signed, in their order."""
+    entries = world.read(WalletEntry, organization_id=organization_id)
+    signed = [
+        one.balance_after_micros - one.balance_before_micros
+        for one in sorted(entries, key=lambda one: one.entry_no)
+    ]
+    return [amount for amount in signed if amount]
+
+
+def test_a_payment_is_credited_once_however_often_it_is_looked_at(world, organization):
+    capture_id = pay(world, organization)
+    first = stage_look(world, capture_id)
+
+    assert [run(world, first), run(world, first)] == ["done", "taken"]
+    assert run(world, stage_look(world, capture_id)) == "done"
+
+    assert moved(world, organization) == [TEN]
+
+
+def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
+    # Given four looks that all wait for PayPal's answer
+    capture_id = pay(world, organization)
+    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
+    ids = [stage_look(world, capture_id) for _ in range(4)]
+    with another_thread() as start:
+        outcomes = [start(run, world, job_id) for job_id in ids]
+        assert held(world, fault, 4)
+
+        # When all are answered together
+        release(world, fault)
+        assert {one.result() for one in outcomes} <= {"done", "postponed"}
+    world.due_now()
+    world.run_due()
+
+    # Then the money came once
+    assert moved(world, organization) == [TEN]
+
+
+@pytest.mark.parametrize("status", ["PENDING", "DECLINED"])
+def test_money_that_is_not_ours_is_not_credited(world, organization, status):
+    assert run(world, stage_look(world, pay(world, organization, status=status))) == "done"
+    assert moved(world, organization) == []
+
+
+def test_a_payment_that_paypal_does_not_know_now_is_asked_for_again(world, organization):
+    assert run(world, stage_look(world, "7XX0000000000000A")) == "failed"
+    assert moved(world, organization) == []
+
+
+def test_a_payment_that_names_nobody_is_kept_for_a_person(world):
+    job_id = stage_look(world, pay(world, "org_of_nobody"))
+
+    assert run(world, job_id) == "refused"
+    assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
+
+
+def told(world):
+    """Whom, of which payment and why the alerts that stand tell that it is unsettled."""
+    alerts = world.read(Alert, kind="payment_unsettled", cleared_at=None)
+    return [(one.organization_id, one.subject, one.details["code"]) for one in alerts]
+
+
+def test_money_that_could_not_be_credited_is_still_told_once_its_job_was_pruned(world):
+    # Given a payment that came in and that names nobody
+    capture_id = pay(world, "org_of_nobody")
+    job_id = stage_look(world, capture_id)
+    assert run(world, job_id) == "refused"
+    # When its job has been over for longer than jobs are kept
+    later = timedelta(days=40)
+    pruned = world.do(lambda s, now: prune_jobs(s, over_before=now + later, limit=9))
+    assert pruned == 1
+    # Then a person still knows of it
+    assert told(world) == [(None, capture_id, "UNKNOWN_ORGANIZATION")]
+
+
+def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
+    # Given a payment of an organization that has no wallet yet
+    organization = bare_organization(world.database)
+    capture_id = pay(world, organization)
+    first = stage_look(world, capture_id)
+    assert run(world, first) == run(world, stage_look(world, capture_id)) == "refused"
+    assert told(world) == [(organization, capture_id, "WALLET_NOT_FOUND")]
+    # When it has one, and an operator has the job run again
+    world.do(lambda s, now: wallet.open_wallet(s, organization, "USD", now))
+    world.do(lambda s, now: redrive_by_hand(s, first, by="ann", why="has a wallet", now=now))
+    assert run(world, first) == "done"
+    # Then it is credited, and told no more
+    assert moved(world, organization) == [TEN]
+    assert told(world) == []
+
+
+def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
+    # Given a payment, and a part of it given back, in a currency that we do not know
+    organization = bare_organization(world.database)
+    world.do(lambda s, now: wallet.open_wallet(s, organization, "KWD", now))
+    capture_id = pay(world, organization, currency="KWD")
+    refund_id = give_back(world, capture_id, "3.00")
+    jobs = [stage_look(world, capture_id), stage_look(world, refund_id, "refund")]
+    assert [run(world, job) for job in jobs] == ["refused", "refused"]
+    assert sorted(told(world)) == sorted(
+        (None, subject, "INVALID_AMOUNT") for subject in (capture_id, refund_id)
+    )
+    # When we do, and an operator has the jobs run again
+    monkeypatch.setitem(amounts.DECIMALS, "KWD", 3)
+    for job in jobs:
+        world.do(lambda s, now, job=job: redrive_by_hand(s, job, by="ann", why="known", now=now))
+    assert [run(world, job) for job in jobs] == ["done", "done"]
+    # Then both are settled, and told no more
+    assert balance(world, organization) == 7_000_000
+    assert told(world) == []
+
+
+def test_a_payment_of_nobody_that_did_not_come_in_is_told_to_nobody(world):
+    assert run(world, stage_look(world, pay(world, "org_of_nobody", status="PENDING"))) == "refused"
+    assert told(world) == []
+
+
+def test_a_payment_in_another_currency_is_refused_and_changes_nothing(world, organization):
+    job_id = stage_look(world, pay(world, organization, currency="EUR"))
+
+    assert run(world, job_id) == "refused"
+    assert world.job(job_id).last_error.startswith("CURRENCY_MISMATCH")
+    assert moved(world, organization) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("status", {"status": 503}), ("status", {"status": 429}), ("drop", {})],
+)
+def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
+    world, organization, kind, more
+):
+    # Given a payment, and a PayPal that does not answer
+    job_id = stage_look(world, pay(world, organization))
+    world.sandbox.fault("paypal", kind, match=LOOK, **more)
+    assert run(world, job_id) == "failed"
+    assert moved(world, organization) == []
+
+    # When it is back
+    clear_faults(world)
+    world.due_now()
+
+    # Then the payment is credited
+    assert run(world, job_id) == "done"
+    assert moved(world, organization) == [TEN]
+
+
+def test_a_lost_answer_is_asked_for_again(world, organization):
+    world.sandbox.fault("paypal", "act_then_drop", match=LOOK, times=1)
+
+    assert run(world, stage_look(world, pay(world, organization))) == "done"
+    assert moved(world, organization) == [TEN]
+
+
+def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organization):
+    # Given a payment of 10 of which 3 and then 2 were given back
+    capture_id = pay(world, organization)
+    refunds = [give_back(world, capture_id, value) for value in ("3.00", "2.00")]
+
+    # When the news comes backwards, and all of it twice
+    for _ in range(2):
+        for kind, external_id in [
+            ("refund", refunds[1]),
+            ("refund", refunds[0]),
+            ("capture", capture_id),
+        ]:
+            assert run(world, stage_look(world, external_id, kind)) == "done"
+
+    # Then the balance is what is left
+    assert balance(world, organization) == 5_000_000
+
+
+def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization):
+    # Given a credited payment of which most was spent
+    capture_id = pay(world, organization)
+    assert run(world, stage_look(world, capture_id)) == "done"
+    world.do(
+        lambda session, now: wallet.correct(
+            session,
+            organization,
+            key="spent",
+            amount_micros=-9_000_000,
+            currency="USD",
+            operator="me",
+            why="spent",
+            now=now,
+        )
+    )
+
+    # When all of it is given back
+    assert run(world, stage_look(world, give_back(world, capture_id, "10.00"), "refund")) == "done"
+
+    # Then what was there is taken, and the rest is owed
+    wallet_row = world.wallet(organization)
+    assert (wallet_row.balance_micros, wallet_row.owed_micros) == (0, 9_000_000)
+
+
+@pytest.fixture
+def fee(world, organization):
+    """A subscription's fee, which PayPal shows as a capture too; gives its id."""
+    (event,) = world.sandbox.control(
+        "POST",
+        "/paypal/events",
+        {
+            "event_type": "PAYMENT.SALE.COMPLETED",
+            "organization_id": organization,
+            "deliver": False,
+        },
+    )
+    told = world.sandbox.control("GET", f"/paypal/events/{event['event_id']}")
+    return json.loads(told["body"])["resource"]["id"]
+
+
+def test_a_subscriptions_fee_that_is_given_back_never_comes_into_the_wallet(
+    world, organization, fee
+):
+    # Given a part of a fee given back
+    job = stage_look(world, give_back(world, fee, "1.00"), "refund")
+    # When the refund is looked at, Then nothing moves
+    assert run(world, job) == "refused"
+    assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
+    assert (balance(world, organization), moved(world, organization)) == (0, [])
+    # And it is as it should be
+    assert told(world) == []
+
+
+def test_a_captures_event_that_names_a_fee_credits_nothing(world, organization, fee):
+    event_type = "PAYMENT.CAPTURE.COMPLETED"
+    body = {"id": "WH-fee", "event_type": event_type, "resource": {"id": fee}}
+    world.receive("WH-fee", event_type, json.dumps(body).encode())
+    assert ("look_at_payment", "refused") in world.run_due()
+    assert (balance(world, organization), moved(world, organization)) == (0, [])

@@ -1,0 +1,135 @@
+"""Calls over the sandbox's Vapi and Twilio: looked at, warned, ended, whatever they do about it."""
+
+from __future__ import annotations
+
+import json
+
+from base.clock import wait_until
+from db.models import Alert
+from domain.calls import ending as endings
+from domain.calls.settings import Terms
+from domain.calls.settlement import settle_by_api
+from domain.calls.tick import due_organizations, tick
+from tests.support.sandbox import SANDBOX_SECONDS
+
+
+def test_a_look_takes_in_that_a_call_is_in_progress(phone):
+    call_id = phone.call()
+    row = phone.row(call_id)
+    assert (row.status, row.metered_from is not None) == ("in_progress", True)
+    assert row.twilio_call_sid is not None
+
+
+def test_an_ended_call_is_settled_by_a_look_for_its_real_duration(phone):
+    # Given a call that has ended, of which no message reached us
+    call_id = phone.call(talk_seconds=0.3)
+    provider_call_id = phone.row(call_id).provider_call_id
+    assert wait_until(
+        lambda: phone.seen(provider_call_id)["call"]["status"] == "ended",
+        limit_seconds=SANDBOX_SECONDS,
+    )
+    # When it is asked about
+    assert phone.run("look_at_call", call_id) == "done"
+    # Then it is charged the one second that it began, and the rest of its hold is free again
+    row, wallet = phone.row(call_id), phone.world.wallet(phone.id)
+    assert (row.status, row.cost_micros, row.settled_by) == ("ended", 10_000, "look")
+    assert (wallet.balance_micros, wallet.held_micros) == (990_000, 0)
+
+
+def test_a_call_is_told_why_and_ends(phone):
+    # Given a call that is to end
+    call_id = phone.call()
+    phone.decide(call_id)
+    phone.run_until_over(call_id)
+    # Then it was told first, and settled by the provider's word
+    row = phone.row(call_id)
+    spoken = phone.seen(row.provider_call_id)["spoken"]
+    assert [one["text"] for one in spoken] == [Terms().ending_text]
+    assert row.end_decided_at <= row.end_told_at <= row.ended_seen_at
+    assert row.settled_at is not None
+    assert phone.hold(call_id).status == "committed"
+
+
+def test_a_deaf_call_is_ended_by_twilio(phone):
+    call_id = phone.call(behaviour={"deaf": True})
+    phone.decide(call_id)
+    phone.run_until_over(call_id)
+    row = phone.row(call_id)
+    assert row.end_rounds > endings.VAPI_ROUNDS
+    assert phone.seen(row.provider_call_id)["leg"]["status"] == "completed"
+
+
+def test_a_call_that_nobody_can_end_is_told_to_a_person_and_keeps_its_hold(phone):
+    # Given a call that hears nothing, and a Twilio that does not answer either
+    call_id = phone.call(behaviour={"deaf": True, "ignore_max_duration": True})
+    phone.world.sandbox.fault("twilio", "status", status=500, match={"path_contains": "/Calls/"})
+    phone.decide(call_id)
+    # When it has been told again and again
+    phone.rounds(call_id, endings.ALERT_ROUND)
+    # Then a person knows, and the money is still held
+    alerts = phone.world.read(Alert, kind="call_not_ended", subject=call_id)
+    assert [alert.cleared_at for alert in alerts] == [None]
+    assert phone.hold(call_id).status == "open"
+
+
+def test_while_vapi_is_away_twilio_ends_the_call_at_once(phone):
+    call_id = phone.call()
+    phone.world.sandbox.fault("vapi", "status", status=503)
+    phone.decide(call_id)
+    phone.world.run_due()
+    assert phone.seen(phone.row(call_id).provider_call_id)["leg"]["status"] == "completed"
+    assert phone.row(call_id).status == "in_progress", "nobody but its provider makes it ended"
+
+
+def test_a_suspension_ends_live_calls_and_charges_what_they_talked(phone):
+    # Given a live call of an organization whose subscription PayPal then suspends
+    call_id = phone.call()
+    one = phone.customer.subscription_id
+    phone.world.set_status_at_paypal(one, "SUSPENDED")
+    kind = "BILLING.SUBSCRIPTION.SUSPENDED"
+    body = json.dumps({"id": "WH-1", "event_type": kind, "resource": {"id": one}}).encode()
+    # When PayPal reports it
+    assert phone.world.receive("WH-1", kind, body) == "new"
+    phone.run_until_over(call_id)
+    # Then the call ends for that cause, and is charged each second that it began
+    row, wallet = phone.row(call_id), phone.world.wallet(phone.id)
+    assert row.end_cause == "subscription_inactive"
+    assert phone.seen(row.provider_call_id)["call"]["status"] == "ended"
+    assert row.cost_micros == -(-row.duration_ms // 1_000) * 10_000 > 0
+    assert (wallet.balance_micros, wallet.held_micros) == (1_000_000 - row.cost_micros, 0)
+    # And the subaccounts that carry its calls are suspended
+    sids = phone.customer.sids
+    assert [phone.world.twilio_status(sid) for sid in sids] == ["suspended", "suspended"]
+
+
+def test_a_call_that_the_company_settled_before_it_talked_is_ended_once_it_does(phone):
+    # Given a call that the company settled before we knew that somebody talks
+    call_id = phone.dial()
+    phone.world.do(lambda session, now: settle_by_api(session, phone.id, call_id, 0, now))
+    # When we hear of it
+    phone.run("look_at_call", call_id)
+    assert phone.row(call_id).status == "in_progress"
+    assert len(phone.alerts("call_not_ended", call_id)) == 1
+    # Then it ends, and nothing moves
+    phone.run_until_over(call_id)
+    assert phone.row(call_id).end_cause == "settled"
+    assert phone.alerts("call_not_ended", call_id) == []
+    assert phone.world.wallet(phone.id).balance_micros == 1_000_000
+
+
+def test_the_tick_ends_a_call_before_its_money_does(phone):
+    # Given a call on all the money there is, and a tick once it is nearly used up
+    call_id = phone.call(seconds=100)
+    row = phone.row(call_id)
+
+    def late(session, now):
+        later = row.metered_from.replace() + (now - now)
+        return tick(session, phone.id, later.fromtimestamp(later.timestamp() + 95, later.tzinfo))
+
+    assert phone.world.do(due_organizations_now) == [phone.id]
+    done = phone.world.do(late)
+    assert (done.ended, phone.row(call_id).end_cause) == (1, "insufficient_funds")
+
+
+def due_organizations_now(session, now):
+    return due_organizations(session, now, 10)

@@ -1,0 +1,433 @@
+"""Disputes from PayPal's word to the wallet and back, however its answers and our jobs fall out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from db.models import Alert, PaymentDispute, WalletEntry, WalletFreeze
+from domain.payments import disputes
+from domain.wallet import operations as wallet
+from tests.workers.scenes import (
+    another_thread,
+    clear_faults,
+    held,
+    jobs_of,
+    newest_attempt,
+    pay,
+    release,
+    stage_look,
+)
+
+LOOK = {"method": "GET", "path_contains": "/v1/customer/disputes/"}
+TEN = 10_000_000
+
+
+@pytest.fixture
+def org(world):
+    return world.customer(micros=1_000_000).id
+
+
+@pytest.fixture
+def capture(world, org):
+    """A payment of 10, credited."""
+    one = pay(world, org)
+    look_at_payment(world, one)
+    assert balance(world, org) == 11_000_000
+    return one
+
+
+def ask(world, path, **body):
+    return world.sandbox.control("POST", f"/paypal/{path}", {"deliver": False, **body})
+
+
+def open_dispute(world, capture, **more):
+    return ask(world, "disputes", capture_id=capture, **more)["dispute_id"]
+
+
+def look_at_payment(world, external_id, kind="capture"):
+    assert world.executor.execute(stage_look(world, external_id, kind)) == "done"
+    world.run_due()
+
+
+def look(world, dispute):
+    return world.stage("look_at_dispute", provider="paypal", external_id=dispute)
+
+
+def looked_at(world, dispute):
+    assert world.executor.execute(look(world, dispute)) == "done"
+    world.run_due()
+
+
+def tell(world, word, dispute, *captures):
+    """An event of PayPal's comes in, and all that follows from it."""
+    resource = {
+        "dispute_id": dispute,
+        "disputed_transactions": [{"seller_transaction_id": one} for one in captures],
+    }
+    event_type = f"CUSTOMER.DISPUTE.{word}"
+    number = len(jobs_of(world, "process_event"))
+    body = {"id": f"WH-{number}", "event_type": event_type, "resource": resource}
+    world.receive(f"WH-{number}", event_type, json.dumps(body).encode())
+
+
+def balance(world, org):
+    return world.wallet(org).balance_micros
+
+
+def reasons(world, org):
+    found = world.read(WalletFreeze, organization_id=org, lifted_at=None)
+    return sorted(one.reason for one in found)
+
+
+def alerts(world):
+    return world.read(Alert, kind="dispute_unsettled", cleared_at=None)
+
+
+def moved(world, org):
+    rows = sorted(world.read(WalletEntry, organization_id=org), key=lambda one: one.entry_no)
+    return [(one.kind, one.amount_micros) for one in rows if one.amount_micros][1:]
+
+
+def test_a_dispute_freezes_and_takes_and_a_won_one_gives_back(world, org, capture):
+    # When PayPal tells of a dispute
+    dispute = open_dispute(world, capture)
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    # Then it is frozen and taken
+    assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
+    # When it is won
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
+    tell(world, "RESOLVED", dispute, capture)
+    world.run_due()
+    # Then it is given back and lifted
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
+    assert moved(world, org) == [("topup", TEN), ("dispute", TEN), ("give_back", TEN)]
+
+
+def test_an_event_freezes_at_once_while_paypal_is_away(world, org, capture):
+    # Given a PayPal that does not answer
+    dispute = open_dispute(world, capture)
+    world.sandbox.fault("paypal", "status", match=LOOK, status=503)
+    tell(world, "CREATED", dispute, capture)
+    assert ("look_at_dispute", "failed") in world.run_due()
+    # Then the wallet is frozen by the event's word alone, and no money moved
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, ["dispute"])
+    # When it is back, Then its word decides the money
+    clear_faults(world)
+    world.due_now()
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
+
+
+def test_a_forged_dispute_is_lifted_by_paypals_own_word(world, org, capture):
+    # Given a dispute that PayPal has closed for us, and an event that says it has begun
+    dispute = open_dispute(world, capture)
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="CANCELED_BY_BUYER")
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    # Then what it closed is open again, and nothing was ever taken
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
+    assert moved(world, org) == [("topup", TEN)]
+
+
+def test_a_lost_dispute_and_the_reversal_that_tells_of_it_take_once(world, org, capture):
+    dispute = open_dispute(world, capture, value="4.00")
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    assert balance(world, org) == 7_000_000
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_BUYER_FAVOUR")
+    refund = ask(world, f"captures/{capture}/refund", value="4.00", reversal=True)["id"]
+    look_at_payment(world, refund, "refund")
+    looked_at(world, dispute)
+    assert (balance(world, org), reasons(world, org)) == (7_000_000, [])
+
+
+def test_lost_dispute_takes_only_what_the_seller_paid(world, org, capture):
+    # Given a dispute over 10.00 of which PayPal pays the buyer 7.50 and we 2.50
+    dispute = open_dispute(world, capture)
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    assert balance(world, org) == 1_000_000
+    ask(
+        world,
+        f"disputes/{dispute}/resolve",
+        outcome_code="RESOLVED_BUYER_FAVOUR",
+        refunded="10.00",
+        borne_by_seller="2.50",
+    )
+    # When it is lost
+    looked_at(world, dispute)
+    # Then 2.50 stays taken, and what PayPal paid is given back
+    assert (balance(world, org), reasons(world, org)) == (8_500_000, [])
+    given_back = ("give_back", 7_500_000)
+    assert moved(world, org) == [("topup", TEN), ("dispute", TEN), given_back]
+
+
+def test_lost_dispute_takes_nothing_when_paypal_paid_it_all(world, org, capture):
+    dispute = open_dispute(world, capture)
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    lost = {"outcome_code": "RESOLVED_BUYER_FAVOUR", "refunded": "10.00", "borne_by_seller": "0.00"}
+    ask(world, f"disputes/{dispute}/resolve", **lost)
+    looked_at(world, dispute)
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
+
+
+def test_dispute_is_settled_when_it_lists_its_payment_twice(world, org, capture):
+    dispute = open_dispute(world, capture, also=[capture])
+    tell(world, "CREATED", dispute, capture, capture)
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
+    assert alerts(world) == []
+
+
+def test_dispute_of_a_cryptocurrency_stays_frozen_for_a_person(world, org, capture):
+    # Given a dispute that names bitcoins in place of an amount
+    dispute = open_dispute(world, capture, asset="BTC")
+    tell(world, "CREATED", dispute, capture)
+    # When it is read back
+    assert ("look_at_dispute", "refused") in world.run_due()
+    # Then no money moved, the wallet stays frozen, and a person is told
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, ["dispute"])
+    (alert,) = alerts(world)
+    assert (alert.subject, alert.details["code"]) == (dispute, "NO_AMOUNT")
+
+
+def test_a_dispute_after_the_money_was_spent_is_owed_and_won_pays(world, org, capture):
+    world.do(
+        lambda session, now: wallet.debit(
+            session, org, key="spent", amount_micros=8_000_000, currency="USD", now=now
+        )
+    )
+    dispute = open_dispute(world, capture)
+    looked_at(world, dispute)
+    assert (balance(world, org), world.wallet(org).owed_micros) == (0, 7_000_000)
+    assert reasons(world, org) == ["dispute", "refund_shortfall"]
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_WITH_PAYOUT")
+    looked_at(world, dispute)
+    assert (balance(world, org), world.wallet(org).owed_micros) == (3_000_000, 0)
+    assert reasons(world, org) == []
+
+
+def test_an_appeal_opens_again_and_a_late_event_does_not(world, org, capture):
+    dispute = open_dispute(world, capture)
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="DENIED")
+    looked_at(world, dispute)
+    # A late copy of the beginning changes nothing for good
+    tell(world, "CREATED", dispute, capture)
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
+    ask(world, f"disputes/{dispute}/reopen")
+    tell(world, "UPDATED", dispute, capture)
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
+
+
+def test_a_manual_freeze_outlives_the_dispute(world, org, capture):
+    dispute = open_dispute(world, capture)
+    looked_at(world, dispute)
+    world.do(lambda s, now: wallet.freeze(s, org, "manual", by="ann", why="fraud", now=now))
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
+    looked_at(world, dispute)
+    assert reasons(world, org) == ["manual"]
+
+
+def test_a_dispute_before_its_payment_was_heard_of_settles_both(world, org):
+    one = pay(world, org)
+    dispute = open_dispute(world, one, value="4.00")
+    tell(world, "CREATED", dispute, one)
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (7_000_000, ["dispute"])
+    # The payment's own news then moves nothing more
+    look_at_payment(world, one)
+    assert balance(world, org) == 7_000_000
+
+
+def test_a_dispute_of_a_payment_of_nobody_is_kept_for_a_person(world):
+    dispute = open_dispute(world, pay(world, "org_of_nobody"))
+    job = look(world, dispute)
+    assert world.executor.execute(job) == "refused"
+    assert world.job(job).last_error.startswith("UNKNOWN_ORGANIZATION")
+
+
+def test_a_dispute_of_a_subscriptions_fee_never_credits_the_wallet(world, org):
+    # Given a fee, which can be read back as a capture too
+    (event,) = world.sandbox.control(
+        "POST",
+        "/paypal/events",
+        {"event_type": "PAYMENT.SALE.COMPLETED", "organization_id": org, "deliver": False},
+    )
+    told = world.sandbox.control("GET", f"/paypal/events/{event['event_id']}")
+    fee = json.loads(told["body"])["resource"]["id"]
+    dispute = open_dispute(world, fee)
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
+    job = look(world, dispute)
+    # When its dispute is looked at, Then it is refused and nothing was credited
+    assert world.executor.execute(job) == "refused"
+    assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
+    assert moved(world, org) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"currency": "EUR"}, "CURRENCY_MISMATCH"), ({"outcome_code": "TIE"}, "UNKNOWN_OUTCOME")],
+)
+def test_what_cannot_be_settled_is_refused_and_moves_nothing(world, org, capture, change, code):
+    currency = {name: value for name, value in change.items() if name == "currency"}
+    dispute = open_dispute(world, capture, **currency)
+    if "outcome_code" in change:
+        ask(world, f"disputes/{dispute}/resolve", **change)
+    tell(world, "CREATED", dispute, capture)
+    job = look(world, dispute)
+    world.run_due()
+    assert world.job(job).last_error.startswith(code)
+    assert newest_attempt(world, job).outcome == "refused"
+    assert moved(world, org) == [("topup", TEN)]
+    # And a person is told, once however often it is looked at
+    (alert,) = alerts(world)
+    assert (alert.organization_id, alert.subject) == (org, dispute)
+    assert alert.details["code"] == code
+
+
+def test_a_dispute_over_several_payments_freezes_everybody_and_tells_a_person(world, org, capture):
+    # Given one dispute of payments of two organizations, and of one not heard of
+    other = world.customer(micros=1_000_000).id
+    theirs, unheard = pay(world, other), pay(world, org)
+    look_at_payment(world, theirs)
+    dispute = open_dispute(world, capture, also=[theirs, unheard])
+    # When PayPal tells of it, and its own word cannot be divided
+    tell(world, "CREATED", dispute, capture, theirs, unheard)
+    assert ("look_at_dispute", "refused") in world.run_due()
+    # Then both are frozen, no money moved, and both are named to a person
+    for one in (org, other):
+        assert (balance(world, one), reasons(world, one)) == (11_000_000, ["dispute"])
+    found = alerts(world)
+    assert {one.organization_id for one in found} == {org, other}
+    assert {(one.subject, one.details["code"]) for one in found} == {(dispute, "SEVERAL_PAYMENTS")}
+
+
+def test_paypals_word_about_one_payment_lets_the_others_that_its_event_named_go(
+    world, org, capture
+):
+    # Given an event that names two payments, the second in a second telling, while PayPal is away
+    other = world.customer(micros=1_000_000).id
+    theirs = pay(world, other)
+    look_at_payment(world, theirs)
+    dispute = open_dispute(world, capture)
+    world.sandbox.fault("paypal", "status", match=LOOK, status=503)
+    tell(world, "CREATED", dispute, capture)
+    tell(world, "CREATED", dispute, capture, theirs)
+    world.run_due()
+    assert (reasons(world, org), reasons(world, other)) == (["dispute"], ["dispute"])
+    # When its own word is about the first alone, Then the other is let go
+    clear_faults(world)
+    world.due_now()
+    world.run_due()
+    assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
+    assert (balance(world, other), reasons(world, other)) == (11_000_000, [])
+
+
+def test_a_dispute_that_can_be_settled_at_last_clears_its_alert(world, capture):
+    dispute = open_dispute(world, capture)
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="TIE")
+    world.executor.execute(look(world, dispute))
+    assert [one.organization_id for one in alerts(world)] == [None]
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="DENIED")
+    looked_at(world, dispute)
+    assert alerts(world) == []
+
+
+def test_more_disputed_than_was_paid_takes_what_was_paid(world, org, capture):
+    looked_at(world, open_dispute(world, capture, value="999.00"))
+    assert balance(world, org) == 1_000_000
+
+
+def test_a_lost_answer_is_asked_for_again(world, org, capture):
+    dispute = open_dispute(world, capture)
+    world.sandbox.fault("paypal", "act_then_drop", match=LOOK, times=1)
+    looked_at(world, dispute)
+    assert balance(world, org) == 1_000_000
+
+
+def test_a_dispute_that_paypal_does_not_know_now_is_asked_for_again(world):
+    assert world.executor.execute(look(world, "PP-D-NONE")) == "failed"
+
+
+def test_looks_twice_in_turn_and_many_at_once_take_once(world, org, capture):
+    dispute = open_dispute(world, capture)
+    first = look(world, dispute)
+    assert [world.executor.execute(first), world.executor.execute(first)] == ["done", "taken"]
+    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
+    given = {"provider": "paypal", "external_id": dispute}
+    ids = [world.stage_twin("look_at_dispute", **given) for _ in range(4)]
+    with another_thread() as start:
+        outcomes = [start(world.executor.execute, job_id) for job_id in ids]
+        assert held(world, fault, 4)
+        release(world, fault)
+        assert {one.result() for one in outcomes} <= {"done", "postponed"}
+    world.due_now()
+    world.run_due()
+    assert moved(world, org) == [("topup", TEN), ("dispute", TEN)]
+    assert reasons(world, org) == ["dispute"]
+
+
+def test_an_answer_that_is_recorded_after_a_newer_one_changes_nothing(world, org, capture):
+    # Given PayPal's answer, still open, on its way while the dispute is won and looked at
+    dispute = open_dispute(world, capture)
+    late = world.providers.paypal.get_dispute(dispute)
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
+    looked_at(world, dispute)
+    # When it is recorded at last
+    world.do(lambda session, now: disputes.record_dispute(session, late, None, now))
+    world.run_due()
+    # Then the newer word stands
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
+    assert world.read(PaymentDispute, external_id=dispute)[0].state == "won"
+
+
+@pytest.mark.parametrize("name", ["freeze_wallet", "unfreeze_wallet"])
+def test_the_freezes_jobs_run_twice_and_at_once_and_follow_the_cause(world, org, capture, name):
+    dispute = open_dispute(world, capture)
+    looked_at(world, dispute)
+    wanted = {"organization_id": org, "reason": "dispute", "cause": f"paypal:{dispute}"}
+    ids = [world.stage(name, **wanted) for _ in range(4)]
+    with another_thread() as start:
+        outcomes = {start(world.executor.execute, job_id) for job_id in ids * 2}
+        assert {one.result() for one in outcomes} <= {"done", "taken", "postponed"}
+    world.due_now()
+    world.run_due()
+    assert reasons(world, org) == ["dispute"]
+
+
+def test_a_pending_refund_that_fails_is_given_back(world, org, capture):
+    # Given a refund that PayPal has not carried out yet
+    refund = ask(world, f"captures/{capture}/refund", value="3.00", status="PENDING")["id"]
+    look_at_payment(world, refund, "refund")
+    assert balance(world, org) == 8_000_000
+    (again,) = [job for job in jobs_of(world, "look_at_payment") if job.done_at is None]
+    # When it fails, without any event
+    ask(world, f"refunds/{refund}/status", status="FAILED")
+    world.due_now()
+    assert world.executor.execute(again.id) == "done"
+    # Then it is given back, and not looked at any more
+    assert balance(world, org) == 11_000_000
+    assert [job for job in jobs_of(world, "look_at_payment") if job.done_at is None] == []
+
+
+def test_a_reversal_that_is_cancelled_with_the_dispute_is_given_back(world, org, capture):
+    # Given a dispute whose money PayPal took by a reversal
+    dispute = open_dispute(world, capture)
+    refund = ask(world, f"captures/{capture}/refund", reversal=True)["id"]
+    looked_at(world, dispute)
+    look_at_payment(world, refund, "refund")
+    assert balance(world, org) == 1_000_000
+    # When it is won, and the reversal cancelled without an event
+    ask(world, f"refunds/{refund}/status", status="CANCELLED")
+    ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
+    looked_at(world, dispute)
+    # Then all is back
+    assert (balance(world, org), reasons(world, org)) == (11_000_000, [])

@@ -1,0 +1,320 @@
+"""Subscriptions: only the provider's own word opens; a posture is derived again and healed."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.enums import Provider, SubscriptionStatus
+from base.facts import SubscriptionFacts
+from db.models import Job, Subscription
+from domain import subscriptions
+from domain.posture import can_send
+from tests.support.world import make_organization
+from tests.workers.scenes import (
+    another_thread,
+    asked,
+    clear_faults,
+    execute_sql,
+    held,
+    jobs_of,
+    newest_attempt,
+    release,
+    run,
+)
+
+LOOK = {"method": "GET", "path_contains": "/v1/billing/subscriptions/"}
+
+
+def subscribe(world, organization_id, status="ACTIVE"):
+    """Makes a subscription at PayPal that we have not heard of yet."""
+    made = world.sandbox.control(
+        "POST",
+        "/paypal/subscriptions",
+        {"organization_id": organization_id, "status": status, "deliver": False},
+    )
+    return made["id"]
+
+
+def look(world, subscription_id):
+    return world.stage("look_at_subscription", provider="paypal", external_id=subscription_id)
+
+
+def twin_look(world, subscription_id):
+    given = {"provider": "paypal", "external_id": subscription_id}
+    return world.stage_twin("look_at_subscription", **given)
+
+
+def looks(world, subscription_id):
+    return len(world.sandbox.requests(provider="paypal", path_contains=subscription_id))
+
+
+def may_send(world, organization_id):
+    return world.do(lambda session, now: can_send(session, organization_id, now))
+
+
+def test_a_look_at_an_active_subscription_opens(world):
+    # Given an organization with money, and a subscription we have not heard of
+    organization_id = make_organization(world.database, micros=1_000_000)
+    assert may_send(world, organization_id) == "SUBSCRIPTION_INACTIVE"
+
+    # When it is looked at
+    job_id = look(world, subscribe(world, organization_id))
+    assert run(world, job_id) == "postponed"  # It had no row yet, and so no lease.
+    assert may_send(world, organization_id) == "SUBSCRIPTION_INACTIVE"
+    assert run(world, job_id) == "done"
+
+    # Then the organization may spend, and a replay changes nothing
+    assert may_send(world, organization_id) is None
+    assert run(world, job_id) == "taken"
+    assert len(world.read(Subscription)) == 1
+
+
+def test_a_subscription_that_the_provider_does_not_know_now_is_asked_for_again(world):
+    assert run(world, look(world, "I-NOBODYKNOWS1")) == "failed"
+    assert world.read(Subscription) == []
+
+
+def test_a_subscription_that_names_no_organization_of_ours_is_kept_for_a_person(world):
+    # Given a subscription at PayPal that names somebody else
+    job_id = look(world, subscribe(world, "org_of_nobody"))
+
+    # When it is looked at, then its job is over, and says why
+    assert run(world, job_id) == "refused"
+    assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
+    assert world.read(Subscription) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("status", {"status": 500}),
+        ("status", {"status": 429, "headers": {"Retry-After": "90"}}),
+        ("drop", {}),
+    ],
+)
+def test_while_paypal_is_away_nothing_opens_and_nothing_is_dropped(world, kind, more):
+    # Given a suspended customer whose subscription is active again, at a PayPal that is away
+    customer = world.customer()
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
+    assert run(world, look(world, customer.subscription_id)) == "done"
+    world.run_due()
+    world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
+    world.sandbox.fault("paypal", kind, match=LOOK, **more)
+
+    # When the reactivation is looked at
+    job_id = look(world, customer.subscription_id)
+    assert run(world, job_id) == "failed"
+
+    # Then nothing is open, the lease is free, and the job waits
+    assert may_send(world, customer.id) == "SUBSCRIPTION_INACTIVE"
+    assert world.subscription(customer.subscription_id).look_token is None
+    job = world.job(job_id)
+    assert job.ring_at is not None
+    if "headers" in more:
+        assert (job.due_at - world.database.now()).total_seconds() > 45
+
+    # And when PayPal is back it opens
+    clear_faults(world)
+    world.due_now()
+    world.run_due()
+    assert may_send(world, customer.id) is None
+    assert [world.twilio_status(sid) for sid in customer.sids] == ["active", "active"]
+
+
+@pytest.mark.parametrize("kind", ["act_then_drop", "status"])
+def test_one_lost_answer_is_asked_for_again_at_once(world, kind):
+    organization_id = make_organization(world.database, micros=1)
+    subscription_id = subscribe(world, organization_id)
+    world.sandbox.fault("paypal", kind, match=LOOK, times=1)
+
+    job_id = look(world, subscription_id)
+    assert [run(world, job_id), run(world, job_id)] == ["postponed", "done"]
+
+    assert looks(world, subscription_id) == 3
+    assert world.subscription(subscription_id).status == "active"
+
+
+def test_two_looks_at_once_are_one(world):
+    # Given a look that waits for PayPal's answer
+    customer = world.customer()
+    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=1)
+    before = looks(world, customer.subscription_id)
+    first, second = (twin_look(world, customer.subscription_id) for _ in range(2))
+    with another_thread() as start:
+        outcome = start(run, world, first)
+        assert held(world, fault)
+
+        # When another comes, then it waits and asks nothing
+        assert run(world, second) == "postponed"
+        assert looks(world, customer.subscription_id) - before == 1
+        release(world, fault)
+        assert outcome.result() == "done"
+
+    # And its turn comes
+    world.due_now()
+    assert run(world, second) == "done"
+
+
+def test_two_first_looks_at_once_make_one_subscription(world):
+    # Given two looks at a subscription that has no row yet, both waiting for PayPal
+    organization_id = make_organization(world.database, micros=1)
+    subscription_id = subscribe(world, organization_id)
+    fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=2)
+    ids = [twin_look(world, subscription_id) for _ in range(2)]
+    with another_thread() as start:
+        outcomes = [start(run, world, job_id) for job_id in ids]
+        assert held(world, fault, 2)
+
+        # When both are answered
+        release(world, fault)
+        assert {one.result() for one in outcomes} <= {"done", "postponed"}
+    world.due_now()
+    world.run_due()
+
+    # Then there is one
+    assert len(world.read(Subscription)) == 1
+    assert may_send(world, organization_id) is None
+
+
+def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
+    # Given a look that was asked when the subscription was still active, and is slow to record
+    customer = world.customer()
+    begin = lambda: world.do(  # noqa: E731
+        lambda session, _: subscriptions.begin_look(
+            session, Provider.PAYPAL, customer.subscription_id, lease_seconds=60
+        )
+    )
+    slow = begin()
+    execute_sql(world, "UPDATE subscriptions SET look_lease_until = clock_timestamp()")
+
+    # When another has looked meanwhile, and found it suspended
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
+    assert run(world, look(world, customer.subscription_id)) == "done"
+    facts = SubscriptionFacts(
+        Provider.PAYPAL,
+        customer.subscription_id,
+        SubscriptionStatus.ACTIVE,
+        customer.id,
+        None,
+        None,
+    )
+    assert (
+        world.do(
+            lambda session, now: subscriptions.record_look(
+                session, slow, facts, now, grace_seconds=0
+            )
+        )
+        is None
+    )
+
+    # Then the newer answer stands
+    assert world.subscription(customer.subscription_id).status == "suspended"
+
+
+def test_an_answer_that_contradicts_a_newer_event_is_asked_again_before_it_is_believed(world):
+    # Given a closing event that is newer than the state PayPal shows
+    customer = world.customer()
+    kind = "BILLING.SUBSCRIPTION.SUSPENDED"
+    body = (
+        f'{{"id":"WH-1","event_type":"{kind}","create_time":"2099-01-01T00:00:00Z",'
+        f'"resource":{{"id":"{customer.subscription_id}"}}}}'
+    )
+    world.receive("WH-1", kind, body.encode())
+    assert world.executor.execute("job_WH-1") == "done"
+    job = max(jobs_of(world, "look_at_subscription"), key=lambda one: one.id)
+
+    # When PayPal says "active" again and again
+    waits = []
+    for _ in range(3):
+        assert run(world, job.id) == "postponed"
+        waits.append((world.job(job.id).due_at - newest_attempt(world, job.id).started_at).seconds)
+        assert may_send(world, customer.id) == "SUBSCRIPTION_INACTIVE"
+        execute_sql(
+            world,
+            "UPDATE subscriptions SET contradicted_at = contradicted_at"
+            f" - interval '{waits[-1] + 1} seconds'",
+        )
+        world.due_now()
+
+    # Then it is believed at the fourth time, after 5, 30 and 120 s, and Twilio was never touched
+    assert [round(wait / 5) * 5 for wait in waits] == [5, 30, 120]
+    assert run(world, job.id) == "done"
+    assert may_send(world, customer.id) is None
+    assert [asked(world, sid, "POST") for sid in customer.sids] == [0, 0]
+
+
+def test_an_event_that_comes_in_during_an_opening_look_has_a_look_of_its_own(world):
+    # Given a suspended customer, and a look that PayPal has already answered with "active"
+    customer = world.customer()
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
+    run(world, look(world, customer.subscription_id))
+    world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
+    began = world.do(
+        lambda session, _: subscriptions.begin_look(
+            session, Provider.PAYPAL, customer.subscription_id, lease_seconds=60
+        )
+    )
+    facts = world.providers.paypal.get_subscription(customer.subscription_id)
+
+    # When it is suspended again, and that event comes in, before the answer is recorded
+    # (its own time says nothing: PayPal's may be hours out)
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
+    kind = "BILLING.SUBSCRIPTION.SUSPENDED"
+    body = (
+        f'{{"id":"WH-2","event_type":"{kind}","create_time":"2020-01-01T00:00:00Z",'
+        f'"resource":{{"id":"{customer.subscription_id}"}}}}'
+    )
+    world.receive("WH-2", kind, body.encode())
+    assert world.executor.execute("job_WH-2") == "done"
+    world.do(
+        lambda session, now: subscriptions.record_look(session, began, facts, now, grace_seconds=0)
+    )
+
+    # Then the old answer opens nothing, and the event's own look confirms the end
+    assert may_send(world, customer.id) == "SUBSCRIPTION_INACTIVE"
+    world.run_due()
+    assert world.subscription(customer.subscription_id).status == "suspended"
+    assert [world.twilio_status(sid) for sid in customer.sids] == ["suspended", "suspended"]
+
+
+def test_a_posture_that_was_spoiled_is_healed(world):
+    # Given a customer whose campaigns and Twilio wish somebody spoiled by hand
+    customer = world.customer()
+    execute_sql(world, "UPDATE brands SET twilio_desired = 'suspended'")
+    execute_sql(
+        world,
+        "UPDATE campaigns SET status = 'paused', pause_reason = 'wallet_frozen', paused_at = now()"
+        " WHERE id = %s",
+        customer.campaign_ids[0],
+    )
+
+    # When the posture is enforced
+    job_id = world.stage("enforce_organization", organization_id=customer.id)
+    assert run(world, job_id) == "done"
+
+    # Then all is in line again
+    assert [one.twilio_desired for one in world.brands(customer.id)] == ["active", "active"]
+    assert world.campaign(customer.campaign_ids[0]).status == "running"
+    assert world.campaign(customer.campaign_ids[2]).pause_reason == "manual_pause"
+
+
+def test_enforcing_twice_and_at_once_stages_nothing(world):
+    # Given a customer in good standing
+    customer = world.customer()
+    before = len(world.read(Job))
+
+    # When the posture is enforced by several jobs at once
+    ids = [world.stage("enforce_organization", organization_id=customer.id) for _ in range(4)]
+    with another_thread() as start:
+        outcomes = [start(run, world, job_id) for job_id in [*ids, *ids]]
+        assert {one.result() for one in outcomes} <= {"done", "taken", "postponed"}
+    world.due_now()
+    world.run_due()
+
+    # Then every job ran, and none staged another
+    assert len(world.read(Job)) == before + len(ids)
+    assert all(world.job(job_id).outcome == "done" for job_id in ids)
+
+
+def test_enforcing_an_organization_that_is_not_there_is_refused(world):
+    assert run(world, world.stage("enforce_organization", organization_id="org_no")) == "refused"

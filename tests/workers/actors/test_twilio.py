@@ -1,0 +1,474 @@
+"""Twilio's subaccounts are brought to what is desired, whatever order jobs and answers come in."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from dataclasses import replace
+
+import pytest
+from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.middleware.threading import raise_thread_exception
+
+from base.enums import TwilioStatus
+from base.facts import SubaccountFacts
+from domain import organizations
+from domain.jobs.types import CONVERGE_TWILIO, JOB_TYPES
+from domain.subaccounts import record, take
+from providers.http import client as http
+from tests.support.world import make_organization
+from tests.workers.scenes import (
+    another_thread,
+    asked,
+    clear_faults,
+    execute_sql,
+    held,
+    newest_attempt,
+    release,
+    run,
+    set_leases_over,
+    set_unsure_over,
+    want,
+)
+
+SUSPEND = {"method": "POST", "form": {"Status": "suspended"}}
+
+
+@pytest.fixture
+def brand(world):
+    """A brand whose subaccount is active, as desired."""
+    organization_id = make_organization(world.database)
+    sid = world.sandbox.control("POST", "/twilio/subaccounts", {})["sid"]
+    made = world.do(
+        lambda session, now: organizations.create_brand(
+            session, organization_id, name="b", twilio_subaccount_sid=sid, now=now
+        )
+    )
+    execute_sql(world, "UPDATE brands SET twilio_desired = 'active'")
+    execute_sql(world, "DELETE FROM jobs")
+    world.stage("converge_twilio", brand_id=made)
+    world.run_due()
+    return world.brands(organization_id)[0]
+
+
+def now_is(world, brand):
+    return world.brands(brand.organization_id)[0]
+
+
+@pytest.mark.parametrize("status", ["suspended", "active"])
+def test_a_subaccount_is_set_once_and_read_back(world, brand, status):
+    # Given a subaccount in the other state
+    sid = brand.twilio_subaccount_sid
+    other = {"suspended": "active", "active": "suspended"}[status]
+    world.sandbox.control("POST", f"/twilio/subaccounts/{sid}", {"status": other})
+    gets = asked(world, sid, "GET")
+
+    # When it is to be changed
+    assert run(world, want(world, brand.id, status)) == "done"
+
+    # Then it is, and it was read before and after
+    assert world.twilio_status(sid) == status
+    assert (asked(world, sid, "POST"), asked(world, sid, "GET") - gets) == (1, 2)
+    row = now_is(world, brand)
+    assert (row.twilio_actual, row.twilio_converged) == (status, row.twilio_generation)
+    assert (row.twilio_lease_token, row.twilio_unsure_until) == (None, None)
+
+
+def living(world, brand, count: int) -> list[str]:
+    return [
+        world.sandbox.control("POST", "/twilio/calls", {"sid": brand.twilio_subaccount_sid})["sid"]
+        for _ in range(count)
+    ]
+
+
+def test_suspending_ends_the_calls_that_live_in_it(world, brand):
+    # Given three calls in progress, which a suspension alone would let go on
+    living(world, brand, 3)
+    # When the subaccount is suspended
+    assert run(world, want(world, brand.id, "suspended")) == "done"
+    # Then none of them lives
+    assert world.providers.twilio.live_calls(brand.twilio_subaccount_sid) == []
+
+
+def test_calls_that_cannot_be_listed_first_do_not_hold_up_the_suspension(world, brand):
+    # Given a list that is not to be had
+    living(world, brand, 1)
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault(
+        "twilio", "status", status=503, match={"path_contains": "/Calls.json"}
+    )
+    # When the subaccount is suspended, Then it is, and the job comes back for the calls
+    job_id = want(world, brand.id, "suspended")
+    assert run(world, job_id) == "failed"
+    assert world.twilio_status(sid) == "suspended"
+    world.sandbox.control("DELETE", f"/faults/{fault}")
+    world.due_now()
+    assert run(world, job_id) == "done"
+    assert world.providers.twilio.live_calls(sid) == []
+
+
+def test_calls_of_a_subaccount_that_is_to_be_active_are_left_alone(world, brand):
+    living(world, brand, 1)
+    assert run(world, want(world, brand.id, "active")) == "done"
+    assert len(world.providers.twilio.live_calls(brand.twilio_subaccount_sid)) == 1
+
+
+def test_a_replay_does_not_touch_twilio(world, brand):
+    # Given a suspended subaccount
+    run(world, want(world, brand.id, "suspended"))
+    assert asked(world, brand.twilio_subaccount_sid, "POST") == 1
+
+    # When the job rings again, and another says the same
+    first = want(world, brand.id, "suspended")
+    assert [run(world, first), run(world, first)] == ["done", "taken"]
+    assert run(world, want(world, brand.id, "suspended")) == "done"
+
+    # Then nothing more was set
+    assert asked(world, brand.twilio_subaccount_sid, "POST") == 1
+
+
+def test_a_late_job_of_an_old_suspension_does_what_is_desired_now(world, brand):
+    # Given a suspension whose job is late, and a reactivation that came after it
+    old = want(world, brand.id, "suspended")
+    new = want(world, brand.id, "active")
+
+    # When the newer job runs first and the old one last
+    assert [run(world, new), run(world, old)] == ["done", "done"]
+
+    # Then the subaccount never left active
+    assert asked(world, brand.twilio_subaccount_sid, "POST") == 0
+    assert now_is(world, brand).twilio_actual == "active"
+
+
+def test_an_absent_subaccount_is_for_a_person_and_not_retried(world, brand):
+    sid = "AC" + secrets.token_hex(16)
+    execute_sql(world, "UPDATE brands SET twilio_subaccount_sid = %s", sid)
+
+    assert run(world, want(world, brand.id, "suspended")) == "refused"
+
+    row = now_is(world, brand)
+    assert (row.twilio_actual, row.twilio_problem) == ("absent", "SUBACCOUNT_ABSENT")
+    _nothing_is_left_to_do(world, brand, sid)
+
+
+def test_a_closed_subaccount_is_for_a_person_and_not_retried(world, brand):
+    sid = brand.twilio_subaccount_sid
+    world.sandbox.control("POST", f"/twilio/subaccounts/{sid}", {"status": "closed"})
+
+    assert run(world, want(world, brand.id, "suspended")) == "refused"
+
+    row = now_is(world, brand)
+    assert (row.twilio_actual, row.twilio_problem) == ("closed", "SUBACCOUNT_CLOSED")
+    _nothing_is_left_to_do(world, brand, sid)
+
+
+def _nothing_is_left_to_do(world, brand, sid):
+    row = now_is(world, brand)
+    assert (row.twilio_lease_token, row.twilio_lease_until) == (None, None)
+    assert asked(world, sid, "POST") == 0
+    world.due_now()
+    assert world.run_due() == []
+
+
+def test_one_that_twilio_suspended_is_for_a_person_until_twilio_lifts_it(world, brand):
+    # Given a subaccount that Twilio itself suspended
+    path = f"/twilio/subaccounts/{brand.twilio_subaccount_sid}"
+    world.sandbox.control("POST", path, {"suspended_by_twilio": True})
+
+    # When it is desired to be active
+    assert run(world, want(world, brand.id, "active")) == "refused"
+
+    # Then that is recorded, with Twilio's refusal (21478), and not tried again
+    row = now_is(world, brand)
+    assert (row.twilio_actual, row.twilio_problem) == ("active", "SUSPENDED_BY_TWILIO")
+    assert row.twilio_lease_token is None
+    world.due_now()
+    assert world.run_due() == []
+
+    # And once Twilio has lifted it, the next job clears the problem
+    world.sandbox.control("POST", path, {"suspended_by_twilio": False})
+    assert run(world, want(world, brand.id, "active")) == "done"
+    assert now_is(world, brand).twilio_problem is None
+
+
+def test_a_brand_without_a_subaccount_is_refused(world):
+    assert run(world, world.stage("converge_twilio", brand_id="brd_none")) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("status", {"status": 500}),
+        ("status", {"status": 429, "headers": {"Retry-After": "60"}}),
+        ("drop", {}),
+    ],
+)
+def test_while_twilio_is_away_nothing_is_dropped_and_it_works_when_it_is_back(
+    world, brand, kind, more
+):
+    # Given that Twilio answers nothing useful
+    world.sandbox.fault("twilio", kind, **more)
+
+    # When a subaccount is to be suspended
+    job_id = want(world, brand.id, "suspended")
+    assert run(world, job_id) == "failed"
+
+    # Then the job waits, as long as Twilio asked, and the lease is free
+    job = world.job(job_id)
+    assert job.ring_at is not None and job.dead_at is None
+    if "headers" in more:
+        assert (job.due_at - world.database.now()).total_seconds() > 30
+    assert now_is(world, brand).twilio_lease_token is None
+
+    # And when Twilio is back it is done
+    clear_faults(world)
+    world.due_now()
+    assert run(world, job_id) == "done"
+    assert world.twilio_status(brand.twilio_subaccount_sid) == "suspended"
+
+
+@pytest.mark.parametrize("kind", ["act_then_drop", "act_then_timeout"])
+def test_an_answer_lost_after_twilio_acted_is_read_back_and_never_sent_again(
+    world, brand, kind, monkeypatch
+):
+    # Given that the answer to the suspension is lost
+    monkeypatch.setattr(http, "READ_SECONDS", 0.4)
+    world.sandbox.fault("twilio", kind, match=SUSPEND, times=1, seconds=1.0)
+
+    # When the subaccount is to be suspended
+    job_id = want(world, brand.id, "suspended")
+    assert run(world, job_id) == "failed"
+
+    # Then it is unsure, and nothing is claimed of its state
+    row = now_is(world, brand)
+    assert row.twilio_unsure_until > world.database.now()
+    assert row.twilio_actual == "active"
+
+    # When the job runs again, it finds that it did happen, and goes on looking
+    world.due_now()
+    assert run(world, job_id) == "postponed"
+    assert now_is(world, brand).twilio_actual == "suspended"
+
+    # Then, when nothing can land any more, it is done, with one request in all
+    set_unsure_over(world)
+    world.due_now()
+    assert run(world, job_id) == "done"
+    assert asked(world, brand.twilio_subaccount_sid, "POST") == 1
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_failure_of_twilios_own_leaves_a_change_unsure(world, brand, status):
+    world.sandbox.fault("twilio", "status", status=status, match=SUSPEND, times=1)
+
+    job_id = want(world, brand.id, "suspended")
+
+    assert run(world, job_id) == "failed"
+    assert now_is(world, brand).twilio_unsure_until > world.database.now()
+
+
+def test_a_refused_change_of_twilios_429_did_not_happen_and_leaves_nothing_unsure(world, brand):
+    world.sandbox.fault("twilio", "status", status=429, match=SUSPEND, times=1)
+
+    job_id = want(world, brand.id, "suspended")
+
+    assert run(world, job_id) == "failed"
+    assert now_is(world, brand).twilio_unsure_until is None
+
+
+def test_a_lost_suspension_that_lands_after_the_reactivation_is_repaired(world, brand, monkeypatch):
+    # Given a suspension whose request is under way when we give up waiting for it
+    monkeypatch.setattr(http, "READ_SECONDS", 0.4)
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault("twilio", "hold", match=SUSPEND, times=1)
+    assert run(world, want(world, brand.id, "suspended")) == "failed"
+    assert held(world, fault)
+
+    # And a reactivation that finds the subaccount active
+    again = want(world, brand.id, "active")
+    assert run(world, again) == "postponed"
+    assert now_is(world, brand).twilio_actual == "active"
+
+    # When the lost request lands after all
+    release(world, fault)
+    assert world.twilio_status(sid) == "suspended"
+
+    # Then the next look finds it and sets it right
+    world.due_now()
+    assert run(world, again) == "postponed"
+    assert world.twilio_status(sid) == "active"
+    assert now_is(world, brand).twilio_actual == "active"
+
+
+def test_a_read_that_began_while_unsure_is_not_the_last_word(world, brand, monkeypatch):
+    # Given a subaccount that is unsure after a lost answer
+    monkeypatch.setattr(http, "READ_SECONDS", 0.4)
+    world.sandbox.fault("twilio", "act_then_drop", match=SUSPEND, times=1)
+    job_id = want(world, brand.id, "suspended")
+    assert run(world, job_id) == "failed"
+    monkeypatch.undo()
+
+    # When a read is on its way as that time ends
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault(
+        "twilio", "hold", match={"method": "GET", "path_contains": sid}, times=1
+    )
+    world.due_now()
+    with another_thread() as start:
+        outcome = start(run, world, job_id)
+        assert held(world, fault)
+        set_unsure_over(world)
+        release(world, fault)
+
+        # Then what landed after it was answered is still looked for
+        assert outcome.result() == "postponed"
+    world.due_now()
+    assert run(world, job_id) == "done"
+
+
+def test_a_worker_cut_off_while_its_request_is_under_way_leaves_it_unsure(world, brand):
+    # Given a worker that waits for the answer to a suspension
+    fault = world.sandbox.fault("twilio", "hold", match=SUSPEND, times=1)
+    job_id = want(world, brand.id, "suspended")
+    thread: list[int] = []
+
+    def work():
+        thread.append(threading.get_ident())
+        return run(world, job_id)
+
+    with another_thread() as start:
+        outcome = start(work)
+        assert held(world, fault)
+
+        # When its time limit cuts it off just as the answer comes
+        raise_thread_exception(thread[0], TimeLimitExceeded)
+        release(world, fault)
+        assert outcome.result() == "failed"
+
+    # Then what became of the request is not known, and it is looked at again until it is
+    row = now_is(world, brand)
+    assert row.twilio_lease_token is None
+    assert row.twilio_unsure_until > world.database.now()
+
+
+def test_two_workers_at_once_are_one_hand(world, brand):
+    # Given a worker in the middle of its first look
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault(
+        "twilio", "hold", match={"method": "GET", "path_contains": sid}, times=1
+    )
+    first, second = (want(world, brand.id, "suspended") for _ in range(2))
+    gets = asked(world, sid, "GET")
+    with another_thread() as start:
+        outcome = start(run, world, first)
+        assert held(world, fault)
+
+        # When another worker comes with another job for the same brand, and with the same job
+        assert run(world, second) == "postponed"
+        assert run(world, first) == "taken"
+
+        # Then it asks Twilio nothing
+        assert asked(world, sid, "GET") - gets == 1
+        release(world, fault)
+        assert outcome.result() == "done"
+
+    # And when its turn comes there is nothing left to set
+    world.due_now()
+    assert run(world, second) == "done"
+    assert asked(world, sid, "POST") == 1
+
+
+def test_a_change_while_acting_goes_round_again_in_the_same_hand(world, brand):
+    # Given a worker whose suspension is under way
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault("twilio", "hold", match=SUSPEND, times=1)
+    first = want(world, brand.id, "suspended")
+    with another_thread() as start:
+        outcome = start(run, world, first)
+        assert held(world, fault)
+
+        # When the organization pays again meanwhile
+        want(world, brand.id, "active")
+        release(world, fault)
+
+        # Then the same worker sets it active before it lets go
+        assert outcome.result() == "done"
+    assert world.twilio_status(sid) == "active"
+    row = now_is(world, brand)
+    assert (row.twilio_actual, row.twilio_converged) == ("active", row.twilio_generation)
+    assert asked(world, sid, "POST") == 2
+
+
+def test_a_generation_that_moved_and_came_back_is_looked_at_again(world, brand):
+    # Given a worker that has asked, and whose answer is on its way
+    sid = brand.twilio_subaccount_sid
+    fault = world.sandbox.fault(
+        "twilio", "hold", match={"method": "GET", "path_contains": sid}, times=1
+    )
+    gets = asked(world, sid, "GET")
+    first = want(world, brand.id, "active")
+    with another_thread() as start:
+        outcome = start(run, world, first)
+        assert held(world, fault)
+
+        # When what is desired changes twice and is the same as before
+        want(world, brand.id, "suspended")
+        want(world, brand.id, "active")
+        release(world, fault)
+        assert outcome.result() == "done"
+
+    # Then an answer from before the change is not taken for one about the newest generation
+    assert asked(world, sid, "GET") - gets == 2
+    row = now_is(world, brand)
+    assert row.twilio_converged == row.twilio_generation
+
+
+def test_a_hand_whose_lease_was_taken_over_records_nothing(world, brand):
+    # Given a hand that was slow, and another that took over when its lease had run out
+    def hand():
+        return world.do(
+            lambda session, _: take(session, brand.id, lease_seconds=60, unsure_seconds=60)
+        )
+
+    slow = hand()
+    set_leases_over(world)
+    newer = hand()
+    assert now_is(world, brand).twilio_unsure_until is not None
+
+    # When both record what they heard, the newer one first
+    def hears(which, status):
+        facts = SubaccountFacts(brand.twilio_subaccount_sid, TwilioStatus(status))
+        return world.do(lambda session, now: record(session, which, facts, now))
+
+    assert hears(newer, "active") is None
+    assert hears(slow, "suspended") is None
+
+    # Then the newer one's word stands, and it still has the lease
+    row = now_is(world, brand)
+    assert (row.twilio_actual, row.twilio_lease_token) == ("active", newer.token)
+
+
+def test_past_half_of_its_lease_a_worker_sets_nothing_any_more(world, brand, monkeypatch):
+    # Given a lease of a moment, and a first look that takes longer than half of it
+    short = replace(CONVERGE_TWILIO, limit_seconds=0.3 - 5)
+    monkeypatch.setitem(JOB_TYPES, CONVERGE_TWILIO.name, short)
+    world.sandbox.fault("twilio", "delay", match={"method": "GET"}, seconds=0.4, times=1)
+
+    # When the subaccount is to be suspended
+    job_id = want(world, brand.id, "suspended")
+    assert run(world, job_id) == "failed"
+
+    # Then no request left that might land in the next hand's time
+    assert "LeaseTooOld" in newest_attempt(world, job_id).error
+    assert asked(world, brand.twilio_subaccount_sid, "POST") == 0
+    assert now_is(world, brand).twilio_unsure_until is None
+
+
+def test_credentials_that_are_rejected_use_up_attempts_and_leave_the_lease_free(world, brand):
+    # Given that Twilio does not take our token
+    world.sandbox.fault("twilio", "status", status=401)
+    job_id = want(world, brand.id, "suspended")
+
+    # When the job runs, then it will be tried again
+    assert run(world, job_id) == "failed"
+    assert "CredentialsRejected" in newest_attempt(world, job_id).error
+    assert now_is(world, brand).twilio_lease_token is None

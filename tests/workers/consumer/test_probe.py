@@ -1,0 +1,86 @@
+"""The probe says whether Redis takes work, in every state that a Redis may be in."""
+
+from __future__ import annotations
+
+import contextlib
+import socketserver
+import threading
+
+import pytest
+
+from db.redis.client import connect
+from tests.support.killable_redis import killable_redis
+from tests.workers.scenes import eventually
+from workers.consumer.probe import RedisProbe
+
+
+@pytest.fixture
+def own_redis():
+    with killable_redis() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """A server that answers everything with the same bytes, as a proxy without a Redis may."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            with contextlib.suppress(OSError):
+                while self.request.recv(4096):
+                    self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("state", ["stopped", "killed", "full", "read_only"])
+def test_probe_says_no_while_redis_takes_no_write(own_redis, state):
+    probe = RedisProbe(own_redis.url, "test")
+    assert [probe.takes_work(), probe.takes_work()] == [True, True]
+    getattr(own_redis, f"make_{state}")()
+    assert [probe.takes_work(), probe.takes_work()] == [False, False]
+    probe.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b":x\r\n", b"$x\r\n", b"*1\r\n$1\r\na\r\n", b"HTTP/1.1 502\r\n"]
+)
+def test_probe_says_no_to_an_answer_that_is_not_redis(answer):
+    with answering(answer) as url:
+        probe = RedisProbe(url, "test")
+        assert [probe.takes_work(), probe.takes_work()] == [False, False]
+        probe.close()
+
+
+def test_probe_takes_a_write_of_unknown_outcome_for_no_loss(own_redis):
+    # Given a write that a stopped Redis carries out later
+    probe = RedisProbe(own_redis.url, "test")
+    assert probe.takes_work()
+    own_redis.make_stopped()
+    assert not probe.takes_work()
+    own_redis.mend()
+    with connect(own_redis.url) as client:
+        assert eventually(lambda: client.dbsize() == 1)
+    # Then Redis, which has it now, has lost nothing
+    assert probe.takes_work()
+    probe.close()
+
+
+def test_key_of_a_worker_that_has_ended_disappears(own_redis):
+    probe = RedisProbe(own_redis.url, "test")
+    assert probe.takes_work()
+    with connect(own_redis.url) as client:
+        assert 0 < client.pttl("holdfast:probe:test") <= 60_000
+    probe.close()
+
+
+def test_probe_says_no_once_when_redis_lost_the_last_write(own_redis):
+    probe = RedisProbe(own_redis.url, "test")
+    assert probe.takes_work()
+    with connect(own_redis.url) as client:
+        client.flushall()
+    assert [probe.takes_work(), probe.takes_work()] == [False, True]
+    probe.close()

@@ -1,0 +1,362 @@
+"""Each outcome of a job is written to its row; nothing is ever raised to the queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import psycopg
+import pytest
+from dramatiq.middleware import TimeLimitExceeded
+
+from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
+from db.address import driver_url
+from db.busy import StatementTooSlow
+from db.engine import Database, clock
+from db.jobs import operator as job_acts
+from db.models import Brand, Job, JobAttempt, Organization
+from domain.jobs.types import JOB_TYPES
+from tests.workers.crimes import die_in_job, ring_once
+from tests.workers.scenes import execute_sql, newest_attempt
+from workers.attempt import Later
+from workers.executor import Executor
+
+OWN = "enforce_organization"
+OUTSIDE = "converge_twilio"
+
+
+def executor(world, actor, worker="worker-a"):
+    return Executor(
+        world.database, world.providers, world.settings, {OWN: actor, OUTSIDE: actor}, worker
+    )
+
+
+def staged(world, name=OWN):
+    argument = {OWN: "organization_id", OUTSIDE: "brand_id"}[name]
+    return world.stage(name, **{argument: "one"})
+
+
+def raising(error):
+    def actor(run, **arguments):
+        raise error
+
+    return actor
+
+
+def test_a_done_job_and_its_effect_are_committed_together(world):
+    # Given a job that makes an organization
+    def actor(run, organization_id):
+        run.own.add(Organization(id=organization_id, name="made", created_at=run.now))
+
+    job_id = staged(world)
+
+    # When it runs
+    assert executor(world, actor).execute(job_id) == "done"
+
+    # Then the effect, the end and the attempt are there
+    job = world.job(job_id)
+    assert world.read(Organization, id="one")[0].name == "made"
+    assert (job.outcome, job.attempt, job.ring_at, job.worker) == ("done", 1, None, "worker-a")
+    attempt = newest_attempt(world, job_id)
+    assert (attempt.outcome, attempt.worker) == ("done", "worker-a")
+    assert attempt.started_at <= attempt.ended_at
+
+
+def test_an_actor_with_a_provider_ends_its_job_with_what_it_records(world):
+    # Given an actor that stores what a provider said
+    def actor(run, brand_id):
+        run.record(
+            lambda session: session.add(
+                Organization(id=brand_id, name="told", created_at=clock(session))
+            )
+        )
+
+    # When it runs
+    job_id = staged(world, OUTSIDE)
+    assert executor(world, actor).execute(job_id) == "done"
+
+    # Then both are there
+    assert world.read(Organization, id="one")
+    assert world.job(job_id).outcome == "done"
+
+
+@pytest.mark.parametrize("name", [OWN, OUTSIDE])
+def test_a_refusal_is_a_result_that_is_kept_and_not_tried_again(world, name):
+    # When an actor refuses
+    job_id = staged(world, name)
+    run = executor(world, raising(Refused("NOT_FOUND", "no such thing")))
+    assert run.execute(job_id) == "refused"
+
+    # Then the job is over, with the reason
+    job = world.job(job_id)
+    assert (job.outcome, job.ring_at, job.failures) == ("refused", None, 0)
+    assert job.last_error == "NOT_FOUND: no such thing"
+    assert newest_attempt(world, job_id).outcome == "refused"
+    assert run.execute(job_id) == "taken"
+
+
+@pytest.mark.parametrize("name", [OWN, OUTSIDE])
+def test_a_postponed_job_waits_and_uses_up_no_attempt_of_its_policy(world, name):
+    # When an actor says that it is not yet time
+    job_id = staged(world, name)
+    run = executor(world, raising(NotYet("somebody else has it", 600)))
+    assert run.execute(job_id) == "postponed"
+
+    # Then the bell is set for later, and no failure is counted
+    job = world.job(job_id)
+    assert (job.failures, job.postponements, job.done_at) == (0, 1, None)
+    assert (job.ring_at - world.database.now()).total_seconds() > 300
+    attempt = newest_attempt(world, job_id)
+    assert (attempt.outcome, attempt.error) == ("postponed", "somebody else has it")
+
+    # And a stray second bell does not cut the wait short
+    assert run.execute(job_id) == "taken"
+
+
+def test_a_statement_that_took_too_long_uses_up_an_attempt_and_is_no_postponement(world):
+    job_id = staged(world)
+    too_slow = raising(StatementTooSlow("database: QueryCanceled"))
+    assert executor(world, too_slow).execute(job_id) == "failed"
+    assert (world.job(job_id).failures, world.job(job_id).postponements) == (1, 0)
+
+
+def test_what_is_recorded_may_ask_for_the_job_to_go_on_later(world):
+    # Given an actor that stores something and is not over
+    def actor(run, brand_id):
+        run.record(lambda session: Later(600, "look again"))
+
+    # When it runs
+    job_id = staged(world, OUTSIDE)
+
+    # Then it is told and written as postponed
+    assert executor(world, actor).execute(job_id) == "postponed"
+    assert (world.job(job_id).postponements, world.job(job_id).failures) == (1, 0)
+
+
+@pytest.mark.parametrize("name", [OWN, OUTSIDE])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), TimeLimitExceeded("too long"), OutcomeUnknown("lost")]
+)
+def test_a_failed_attempt_keeps_its_traceback_and_the_next_time(world, name, error):
+    # When an actor raises what nobody foresaw, or is cut off by its time limit
+    job_id = staged(world, name)
+    assert executor(world, raising(error)).execute(job_id) == "failed"
+
+    # Then its error, its trace and its worker are kept, and it rings again later
+    job, attempt = world.job(job_id), newest_attempt(world, job_id)
+    assert (job.failures, job.attempt, job.done_at, job.lease_until) == (1, 1, None, None)
+    assert attempt.started_at < min(job.due_at, job.ring_at)
+    assert repr(error) == attempt.error == job.last_error
+    assert "in actor" in attempt.traceback
+    assert (attempt.outcome, attempt.worker) == ("failed", "worker-a")
+
+    # And the next attempt may succeed
+    world.due_now()
+    assert executor(world, lambda run, **_: None, "worker-b").execute(job_id) in ("done", "failed")
+    assert [one.worker for one in _attempts(world, job_id)] == ["worker-a", "worker-b"]
+
+
+def _attempts(world, job_id):
+    return sorted(world.read(JobAttempt, job_id=job_id), key=lambda one: one.attempt)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(30, 30), (86_400, 60)])
+def test_a_provider_that_asks_for_a_longer_wait_is_given_it_within_bounds(world, asked, given):
+    job_id = staged(world, OUTSIDE)
+    run = executor(world, raising(ProviderUnavailable("HTTP 429", asked)))
+
+    assert run.execute(job_id) == "failed"
+
+    wait = world.job(job_id).due_at - newest_attempt(world, job_id).ended_at
+    assert round(wait.total_seconds()) == given
+
+
+def test_a_job_is_dead_when_its_policy_is_used_up_and_lives_again_when_redriven(world):
+    # Given a job with one attempt left
+    job_id = staged(world)
+    execute_sql(world, "UPDATE jobs SET failures = 19 WHERE id = %s", job_id)
+    run = executor(world, raising(RuntimeError("still broken")))
+
+    # When that fails too
+    assert run.execute(job_id) == "dead"
+
+    # Then it stays, with its cause, until somebody does something about it
+    job = world.job(job_id)
+    assert (job.failures, job.ring_at, job.done_at) == (20, None, None)
+    assert job.dead_at is not None
+    assert job.last_error == "RuntimeError('still broken')"
+    assert run.execute(job_id) == "taken"
+
+    # And redriven it has its whole policy again
+    assert world.do(lambda session, _: job_acts.redrive(session, job_id))
+    assert executor(world, lambda run, **_: None).execute(job_id) == "done"
+
+
+def test_an_error_that_the_policy_calls_permanent_ends_the_job_dead_at_once(world, monkeypatch):
+    # Given a job whose policy says that no further attempt can mend one kind of error
+    job_id = staged(world)
+    declared = JOB_TYPES[OWN]
+    policy = replace(declared.policy, permanent=(Refused, ZeroDivisionError))
+    monkeypatch.setitem(JOB_TYPES, OWN, replace(declared, policy=policy))
+
+    # When it raises that
+    assert executor(world, raising(ZeroDivisionError("never"))).execute(job_id) == "dead"
+
+    # Then it is dead after one attempt, and any other error is tried again
+    assert (world.job(job_id).failures, world.job(job_id).ring_at) == (1, None)
+    assert executor(world, raising(KeyError("once"))).execute(staged(world)) == "failed"
+
+
+def test_a_job_that_is_done_leased_or_not_yet_due_is_left_alone(world):
+    ran = []
+    run = executor(world, lambda run, **_: ran.append(1))
+
+    done = staged(world)
+    assert run.execute(done) == "done"
+    assert run.execute(done) == "taken"
+
+    leased = staged(world, OUTSIDE)
+    execute_sql(
+        world,
+        "UPDATE jobs SET lease_until = clock_timestamp() + interval '1 minute' WHERE id = %s",
+        leased,
+    )
+    assert run.execute(leased) == "taken"
+    assert run.execute("job_unknown") == "taken"
+    assert len(ran) == 1
+
+
+def test_a_job_that_another_transaction_has_locked_is_left_alone(world):
+    # Given a job that another worker runs in its transaction
+    job_id = staged(world)
+    with psycopg.connect(driver_url(world.database.url)) as other:
+        other.execute("SELECT 1 FROM jobs WHERE id = %s FOR NO KEY UPDATE", [job_id])
+
+        # When its bell rings a second time, then nobody waits for it
+        assert executor(world, lambda run, **_: None).execute(job_id) == "taken"
+
+    # And it runs when that worker is gone
+    assert executor(world, lambda run, **_: None).execute(job_id) == "done"
+
+
+def test_a_job_that_raises_rolls_its_work_back_and_keeps_its_attempt(world):
+    # Given a job that writes, and then fails
+    def actor(run, organization_id):
+        run.own.add(Organization(id=organization_id, name="half done", created_at=run.now))
+        run.own.flush()
+        raise RuntimeError("in the middle")
+
+    # When it runs
+    job_id = staged(world)
+    assert executor(world, actor).execute(job_id) == "failed"
+
+    # Then nothing of it is there but the attempt
+    assert world.read(Organization, id="one") == []
+    assert newest_attempt(world, job_id).error == "RuntimeError('in the middle')"
+
+
+def test_without_a_database_the_job_is_left_to_its_bell(world):
+    # Given a worker whose database does not answer
+    away = Database("postgresql://holdfast_app@/nowhere?host=/nowhere", name="away")
+    run = Executor(away, world.providers, world.settings, {}, "worker-a")
+
+    # When a bell rings, then nothing is raised and nothing is lost
+    job_id = staged(world)
+    assert run.execute(job_id) == "unknown"
+    assert world.job(job_id).ring_at is not None
+
+
+def test_an_interrupt_while_the_outcome_is_written_is_not_raised_either(world):
+    # Given a worker that is cut off by the time limit at the very moment it notes a failure
+    run = executor(world, raising(RuntimeError("a bug")))
+
+    def cut_off(write):
+        raise TimeLimitExceeded("too long")
+
+    run._end = cut_off
+
+    # When it runs, then the job is left to its bell
+    job_id = staged(world, OUTSIDE)
+    assert run.execute(job_id) == "unknown"
+    assert world.job(job_id).ring_at is not None
+
+
+def test_a_claim_that_ran_out_may_store_what_it_heard_but_not_end_the_job(world):
+    # Given a worker so slow that its lease runs out, and another that takes the job and fails
+    other = executor(world, raising(RuntimeError("the newer attempt failed")), "worker-b")
+
+    def slow(run, brand_id):
+        world.due_now()
+        assert other.execute(run.claim.job_id) == "failed"
+        run.record(
+            lambda session: session.add(
+                Organization(id=brand_id, name="told", created_at=clock(session))
+            )
+        )
+
+    # When the slow one comes back with the provider's answer
+    job_id = staged(world, OUTSIDE)
+    assert executor(world, slow).execute(job_id) == "taken"
+
+    # Then the answer is stored, and the job is still the newer claim's
+    assert world.read(Organization, id="one")
+    job = world.job(job_id)
+    assert (job.done_at, job.attempt, job.worker) == (None, 2, "worker-b")
+    assert [one.outcome for one in _attempts(world, job_id)] == [None, "failed"]
+
+
+def test_the_correlation_id_goes_from_the_event_to_the_last_job(world):
+    # Given a customer whose subscription was suspended at PayPal
+    customer = world.customer()
+    before = {job.id for job in world.read(Job)}
+    world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
+
+    # When the event comes in and all that follows is done
+    kind = "BILLING.SUBSCRIPTION.SUSPENDED"
+    body = f'{{"id":"WH-7","event_type":"{kind}","resource":{{"id":"{customer.subscription_id}"}}}}'
+    world.receive("WH-7", kind, body.encode())
+    world.run_due()
+
+    # Then every job carries the event's correlation id and names the job that caused it
+    made = {job.id: job for job in world.read(Job) if job.id not in before}
+    assert {job.name for job in made.values()} == {
+        "process_event",
+        "look_at_subscription",
+        "converge_twilio",
+    }
+    assert {job.correlation_id for job in made.values()} == {"cor_WH-7"}
+    chain = {job.name: job.cause for job in made.values()}
+    assert chain["process_event"] == "evt_WH-7"
+    assert made[chain["look_at_subscription"]].name == "process_event"
+    assert made[chain["converge_twilio"]].name == "look_at_subscription"
+    assert world.read(Brand, organization_id=customer.id)[0].twilio_actual == "suspended"
+
+
+def test_a_job_that_kills_its_workers_ends_dead(world, processes):
+    # Given a job whose actor kills the process it runs in
+    job_id = staged(world)
+    assert _killed_by(processes, job_id) == -9
+
+    # When it has killed one, nothing could be written down about it
+    assert (world.job(job_id).attempt, world.read(JobAttempt, job_id=job_id)) == (0, [])
+
+    # And when it was notified more than four times, each further death counts
+    for _ in range(5):
+        world.due_now()
+        assert processes.call(ring_once, 1).ended() == 0
+    for deaths in (1, 2, 3):
+        assert _killed_by(processes, job_id) == -9
+        assert world.job(job_id).attempt == deaths
+        assert world.job(job_id).lease_until is not None
+        world.due_now()
+
+    # Then the worker that comes after the last attempt buries it, and lives
+    execute_sql(world, "UPDATE jobs SET failures = 19 WHERE id = %s", job_id)
+    survivor = executor(world, lambda run, **_: None)
+    assert survivor.execute(job_id) == "dead"
+    job = world.job(job_id)
+    assert job.dead_at is not None
+    assert "its workers died" in job.last_error
+
+
+def _killed_by(processes, job_id):
+    return processes.call(die_in_job, job_id).ended()

@@ -1,0 +1,275 @@
+"""How workers stop, what they leave to others, and that no message is ever buried."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+import redis
+from dramatiq.worker import Worker
+
+from base.enums import Queue
+from db.address import driver_url
+from db.redis.client import NAMESPACE
+from tests.workers.crimes import work_as_an_older_version, work_without_end
+from tests.workers.scenes import (
+    eventually,
+    execute_sql,
+    fetched,
+    held,
+    newest_attempt,
+    pay,
+    release,
+    ring,
+    rung,
+    stage_look,
+)
+from workers.process import build_broker
+from workers.shutdown import stop_worker
+
+
+@pytest.fixture
+def capture(world, organization):
+    """A payment that PayPal knows of and we do not yet."""
+    return pay(world, organization)
+
+
+def hold(world, capture):
+    """Has PayPal keep its answer back."""
+    return world.sandbox.fault("paypal", "hold", match={"path_contains": capture}, times=1)
+
+
+def worker_that_looks_no_more(world, urls):
+    """This function will start a worker, end the thread that fetches, and give all three."""
+    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
+    worker = Worker(broker, queues={"safety"}, worker_timeout=50, worker_threads=1)
+    worker.start()
+    fetching = worker.consumers["safety"]
+    assert eventually(lambda: fetching.consumer is not None)
+    fetching.stop()
+    fetching.join(5)
+    return broker, worker, fetching
+
+
+def dead_letters(client: redis.Redis) -> list[bytes]:
+    return client.keys(f"{NAMESPACE}:*.XQ*")
+
+
+def test_what_was_fetched_and_not_begun_goes_back_before_what_runs_is_finished(
+    world, processes, redis_client, capture
+):
+    # Given a worker whose one thread runs a job that takes long, and that has fetched of a second
+    # queue what it could run next
+    fault = hold(world, capture)
+    running = stage_look(world, capture)
+    waiting = [world.stage("process_event", event_id=f"evt_{n}") for n in range(3)]
+    worker = processes.worker("billing", "safety", threads=1)
+    ring(world, redis_client, running)
+    assert held(world, fault)
+    ring(world, redis_client, *waiting)
+    assert eventually(lambda: fetched(redis_client, "safety") == 1)
+
+    # When it is asked to stop
+    worker.process.terminate()
+
+    # Then all that it has not begun is there for others while it still works
+    assert eventually(lambda: rung(redis_client, "safety") == sorted(waiting))
+    assert fetched(redis_client, "safety") == 0
+    assert worker.process.is_alive()
+    assert world.job(running).done_at is None
+
+    # And what it had begun it finishes
+    release(world, fault)
+    assert worker.ended() == 0, worker.said()
+    assert world.job(running).outcome == "done"
+    assert rung(redis_client, "safety") == sorted(waiting)
+
+
+def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis_client):
+    # Given a worker that waits for messages
+    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY, Queue.BILLING})
+    worker = Worker(broker, queues={"safety", "billing"}, worker_timeout=50, worker_threads=2)
+    worker.start()
+    assert eventually(lambda: all(one.consumer for one in worker.consumers.values()))
+
+    # When it is stopped, then no thread of it works or fetches
+    assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
+    assert eventually(lambda: not any(one.is_alive() for one in worker.consumers.values()))
+
+    # And what comes now is there for others
+    job_id = world.stage("process_event", event_id="evt_none")
+    ring(world, redis_client, job_id)
+    assert rung(redis_client) == [job_id]
+    broker.close()
+
+
+def test_a_bell_whose_message_an_emptied_redis_has_lost_keeps_no_worker_from_stopping(
+    world, urls, redis_client
+):
+    # Given a worker that has fetched a bell without its message, and not looked at it
+    broker, worker, fetching = worker_that_looks_no_more(world, urls)
+    redis_client.rpush(f"{NAMESPACE}:safety", "job_lost.0")
+    fetching.consumer.message_cache = broker.do_fetch("safety", 1)
+    assert fetching.consumer.message_cache == [None]
+
+    # When it is asked to stop, then it does
+    assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
+    broker.close()
+
+
+def test_a_redis_that_takes_nothing_back_keeps_no_worker_from_stopping(
+    world, urls, redis_client, monkeypatch
+):
+    # Given a worker that has fetched a bell and not looked at it, and a Redis that says nothing
+    monkeypatch.setattr("workers.shutdown._HAND_BACK_SECONDS", 0.1)
+    broker, worker, fetching = worker_that_looks_no_more(world, urls)
+    ring(world, redis_client, world.stage("process_event", event_id="evt_none"))
+    fetching.consumer.message_cache = broker.do_fetch("safety", 1)
+    speaks = threading.Event()
+    monkeypatch.setattr(fetching, "requeue_messages", lambda _: speaks.wait(60))
+
+    # When it is asked to stop, then it does, and leaves the job to its row
+    assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
+    assert not speaks.is_set()
+    speaks.set()
+    broker.close()
+
+
+def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_done_by_another(
+    world, processes, redis_client, organization, capture
+):
+    # Given a worker in the middle of a job
+    fault = hold(world, capture)
+    job_id = stage_look(world, capture)
+    worker = processes.worker("billing", threads=1)
+    ring(world, redis_client, job_id)
+    assert held(world, fault)
+
+    # When it is told to stop, and told again
+    worker.process.terminate()
+    worker.wait_for("worker stopping")
+    worker.process.terminate()
+
+    # Then it ends although its job is not finished, and says so
+    assert worker.ended() == 1, worker.said()
+    assert "ended with jobs unfinished" in worker.said()
+    assert world.job(job_id).lease_until is not None
+
+    # And another takes the job over when the lease is over, and the money comes once
+    release(world, fault)
+    processes.worker("billing")
+    processes.relay()
+    world.due_now()
+    assert eventually(lambda: world.job(job_id).outcome == "done")
+    assert world.wallet(organization).balance_micros == 10_000_000
+
+
+def test_a_job_of_a_name_that_this_worker_does_not_know_is_left_to_one_that_does(
+    world, processes, redis_client, organization
+):
+    # Given a worker of an older version, and a job that came with a newer one
+    older = processes.call(work_as_an_older_version)
+    older.wait_for("worker started")
+    job_id = world.stage("enforce_organization", organization_id=organization)
+    ring(world, redis_client, job_id)
+    assert eventually(lambda: "job of an unknown name" in older.said())
+
+    # When it has heard the bell, then the message is acknowledged and the job untouched
+    assert eventually(lambda: fetched(redis_client, "safety") == 0)
+    assert rung(redis_client) == []
+    assert (world.job(job_id).attempt, world.job(job_id).failures) == (0, 0)
+    assert dead_letters(redis_client) == []
+
+    # And a worker that knows it does it, at the next bell that reaches it
+    assert older.stop() == 0
+    processes.worker("safety")
+    processes.relay()
+    assert eventually(lambda: world.job(job_id).outcome == "done")
+
+
+def test_an_actor_that_does_not_end_is_cut_off_at_its_limit_and_its_thread_works_on(
+    world, processes, redis_client, organization
+):
+    # Given a worker of one thread whose first job never ends
+    worker = processes.call(work_without_end)
+    worker.wait_for("worker started")
+    endless = world.stage("enforce_organization", organization_id=organization)
+    ring(world, redis_client, endless)
+
+    # When its time is over, then that is a failed attempt
+    assert eventually(lambda: world.job(endless).failures == 1)
+    assert "TimeLimitExceeded" in newest_attempt(world, endless).error
+
+    # And the thread takes the next one
+    other = world.stage("process_event", event_id="evt_none")
+    ring(world, redis_client, other)
+    assert eventually(lambda: world.job(other).outcome == "refused")
+    assert dead_letters(redis_client) == []
+
+
+def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_client, capture):
+    # Given jobs that end in every way: done, refused, failed, dead, and one that is gone
+    done = stage_look(world, capture)
+    refused = world.stage("process_event", event_id="evt_none")
+    failed = stage_look(world, "7UNKNOWN")
+    dead = world.stage("enforce_organization", organization_id="org_x")
+    execute_sql(
+        world,
+        "UPDATE jobs SET failures = 20, attempt = 20 WHERE id = %s",
+        dead,
+    )
+    gone = world.stage("process_event", event_id="evt_none")
+    ring(world, redis_client, done, refused, failed, dead, gone)
+    execute_sql(world, "DELETE FROM jobs WHERE id = %s", gone)
+    processes.worker("safety", "billing")
+
+    # When all have been heard
+    assert eventually(lambda: world.job(done).outcome == "done")
+    assert eventually(lambda: world.job(refused).outcome == "refused")
+    assert eventually(lambda: world.job(failed).attempt == 1)
+    assert eventually(lambda: world.job(dead).dead_at is not None)
+    assert eventually(
+        lambda: fetched(redis_client, "safety") + fetched(redis_client, "billing") == 0
+    )
+
+    # Then nothing is left in Redis, and nothing was buried there
+    assert rung(redis_client) == rung(redis_client, "billing") == []
+    assert dead_letters(redis_client) == []
+
+
+def test_a_message_that_fails_outside_of_all_care_is_acknowledged_too(world, urls, redis_client):
+    # Given a bell whose message Dramatiq itself takes for failed
+    broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
+    job_id = world.stage("process_event", event_id="evt_none")
+    ring(world, redis_client, job_id)
+    consumer = broker.consume("safety", prefetch=1, timeout=50)
+    message = next(one for one in consumer if one is not None)
+    assert fetched(redis_client, "safety") == 1
+
+    # When it is rejected
+    message.fail()
+    consumer.nack(message)
+
+    # Then it is gone, and the row rings for it
+    assert fetched(redis_client, "safety") == 0
+    assert dead_letters(redis_client) == []
+    assert redis_client.hlen(f"{NAMESPACE}:safety.msgs") == 0
+    assert world.job(job_id).ring_at is not None
+    broker.close()
+
+
+def test_a_worker_stops_in_order_while_the_database_holds_its_job_up(
+    world, processes, redis_client, organization, urls
+):
+    # Given a worker whose job waits for a lock
+    job_id = world.stage("enforce_organization", organization_id=organization)
+    with psycopg.connect(driver_url(urls.owner_url)) as holder:
+        holder.execute("SELECT 1 FROM organizations FOR UPDATE")
+        worker = processes.worker("safety", threads=1)
+        ring(world, redis_client, job_id)
+        assert eventually(lambda: fetched(redis_client, "safety") == 1)
+
+        # When it is asked to stop, then the lock's limit ends its wait, and it ends
+        assert worker.stop() == 0, worker.said()
+    assert world.job(job_id).done_at is None

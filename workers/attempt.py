@@ -1,0 +1,135 @@
+"""What an actor gets: its transaction, `now`, the providers, and how to record what they said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from base.log import get_logger
+from base.outcomes import Refused
+from base.settings import Settings
+from db.engine import Database, clock
+from db.jobs import lifecycle as jobs
+from db.jobs import staging
+from db.jobs.lifecycle import Claim
+from db.jobs.staging import Cause
+from domain.alerts.job_alerts import clear_work_alerts
+from domain.jobs.types import JOB_TYPES
+from providers.registry import Providers
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+
+class LeaseTooOld(Exception):
+    """Half of the lease is over: a request that cannot be repeated is not sent any more."""
+
+
+@dataclass(frozen=True)
+class Later:
+    """The job is not over: it goes on after so many seconds, and uses up no attempt."""
+
+    seconds: float
+    detail: str
+
+
+@dataclass
+class Run:
+    """One attempt at one job.
+
+    An actor on our own database works in `session`, whose transaction also finishes the job. An
+    actor with a provider has no session: it intends in `transaction`, acts with nothing locked,
+    and stores what it was told in `record`, which finishes the job in the same commit.
+    """
+
+    database: Database
+    providers: Providers
+    settings: Settings
+    claim: Claim
+    worker: str
+    now: datetime
+    session: Session | None = None
+    #: How the attempt ended: "done", "refused", "postponed", or "taken" by a newer claim.
+    outcome: str | None = None
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def own(self) -> Session:
+        """The session of an actor on our own database."""
+        if self.session is None:
+            raise TypeError(f"{self.claim.name} calls a provider: it has no transaction to share")
+        return self.session
+
+    def transaction(self, fn: Callable[[Session], T]) -> T:
+        """This function will run fn(session) in a transaction of its own and commit it."""
+
+        def work(session: Session) -> T:
+            set_cause(session, self.claim)
+            self.now = clock(session)
+            return fn(session)
+
+        return self.database.run(work)
+
+    def record(self, fn: Callable[[Session], Later | None]) -> None:
+        """This function will store the provider's answer and end the attempt in one commit.
+
+        The job is finished, or postponed where fn gives a Later. When another claim has the job by
+        now, the answer is stored all the same and the job is left alone.
+        """
+
+        def work(session: Session) -> str:
+            jobs.lock_claimed(session, self.claim)
+            later = fn(session)
+            session.flush()
+            if later is None:
+                ended = jobs.finish(session, self.claim, worker=self.worker)
+                if ended:
+                    clear_work_alerts(session, self.claim.name, self.claim.kwargs, self.now)
+                return "done" if ended else "taken"
+            ended = jobs.postpone(
+                session,
+                self.claim,
+                worker=self.worker,
+                delay_seconds=later.seconds,
+                detail=later.detail,
+            )
+            return "postponed" if ended else "taken"
+
+        self.outcome = self.transaction(work)
+
+    def refuse(self, refused: Refused, fn: Callable[[Session], None]) -> None:
+        """End the attempt as refused, with what fn stores, in one commit.
+
+        For a refusal that is an answer in business terms: fn raises its alert, if it needs one.
+        """
+
+        def work(session: Session) -> str:
+            jobs.lock_claimed(session, self.claim)
+            fn(session)
+            session.flush()
+            ended = jobs.finish(
+                session, self.claim, worker=self.worker, outcome="refused", error=str(refused)
+            )
+            return "refused" if ended else "taken"
+
+        self.outcome = self.transaction(work)
+        log.info("job refused", code=refused.code, detail=refused.detail)
+
+    def check_lease(self) -> None:
+        """This function will make sure that a request sent now is over before the lease is.
+
+        Raises: LeaseTooOld past half of it.
+        """
+        lease_seconds = JOB_TYPES[self.claim.name].lease_seconds
+        if time.monotonic() - self._began > lease_seconds / 2:
+            raise LeaseTooOld(self.claim.name)
+
+
+def set_cause(session: Session, claim: Claim) -> None:
+    """This function will make jobs staged in this session carry the claim's correlation id."""
+    staging.set_cause(session, Cause(claim.job_id, claim.correlation_id))

@@ -1,0 +1,1 @@
+"""How a worker takes job notifications from Redis."""

@@ -1,0 +1,219 @@
+"""Runs one job and writes every outcome to its row: the one retry authority.
+
+It never raises to Dramatiq, which acknowledges every message; a message is only a bell.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dramatiq.middleware import Interrupt
+from sqlalchemy.orm import Session
+
+from base.log import bound, get_logger
+from base.outcomes import NotYet, ProviderUnavailable, Refused
+from base.settings import Settings
+from db.busy import StatementTooSlow
+from db.engine import Database, clock
+from db.jobs import lifecycle as jobs
+from db.jobs.lifecycle import Claim
+from domain.alerts.job_alerts import clear_work_alerts, tell_job_ended
+from domain.jobs.types import JOB_TYPES, call_class_of
+from providers.registry import Providers
+from workers.attempt import Run, set_cause
+
+log = get_logger(__name__)
+#: The longest wait that a provider's Retry-After is followed for.
+RETRY_AFTER_SECONDS_MAX = 60.0
+Actor = Callable[..., Any]
+
+
+@dataclass
+class _Attempt:
+    """What is known of the job once a transaction has looked at it."""
+
+    claim: Claim | None = None
+    buried: bool = False
+    #: How the actor's own last transaction ended it.
+    outcome: str = "done"
+
+
+class Executor:
+    """Claims a job, calls its actor, and finishes, refuses, postpones, retries or buries it."""
+
+    def __init__(
+        self,
+        database: Database,
+        providers: Providers,
+        settings: Settings,
+        actors: Mapping[str, Actor],
+        worker: str,
+    ) -> None:
+        self.database = database
+        self.providers = providers
+        self.settings = settings
+        self.actors = actors
+        self.worker = worker
+
+    def execute(self, job_id: str) -> str:
+        """This function will run the job if it is free and tell how it went.
+
+        Gives "done", "refused", "postponed", "failed", "dead", "taken" when it was done already or
+        somebody else has it, or "unknown" when the database could not say: its bell rings again.
+        """
+        attempt = _Attempt()
+        with bound(job=job_id):
+            try:
+                self._run(job_id, attempt)
+            except (Exception, Interrupt) as error:
+                try:
+                    return self._write_down(attempt.claim, error)
+                except (Exception, Interrupt) as second:
+                    log.warning("job left to its bell", error=repr(error), second=repr(second))
+                    return "unknown"
+        if attempt.claim is None:
+            return "dead" if attempt.buried else "taken"
+        return attempt.outcome
+
+    def _run(self, job_id: str, attempt: _Attempt) -> None:
+        self.database.run(lambda session: self._first_transaction(session, job_id, attempt))
+        claim = attempt.claim
+        if claim is None or not claim.committed:
+            return
+        with bound(correlation_id=claim.correlation_id, job_name=claim.name):
+            if JOB_TYPES[claim.name].calls_provider:
+                run = self._run_of(claim)
+                self.actors[claim.name](run, **claim.kwargs)
+                if run.outcome is None:
+                    raise TypeError(f"{claim.name} ended without recording anything")
+                attempt.outcome = run.outcome
+            elif not self.database.run(lambda session: self._held_transaction(session, claim)):
+                attempt.outcome = "taken"
+
+    def _first_transaction(self, session: Session, job_id: str, attempt: _Attempt) -> None:
+        """Runs a job on our own database whole; of one that calls out, it commits the claim."""
+        attempt.claim, attempt.buried = None, False
+        claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
+        if claim is None:
+            return
+        job = JOB_TYPES.get(claim.name)
+        if job is None:
+            # Newer than this worker: left to its bell, until a worker that knows it is there.
+            log.error("job of an unknown name", job_name=claim.name)
+        elif claim.failures >= job.policy.attempts:
+            error = "out of attempts: its workers died"
+            self._bury(session, claim, error, None)
+            log.error("job dead", job_name=claim.name, error=error)
+            attempt.buried = True
+        elif job.calls_provider or claim.failures or claim.may_kill_workers:
+            # Rung again and again without an outcome, a job may be what kills its workers: its
+            # attempts have to count although no transaction of its own ever commits. Once one
+            # has counted, so does each that follows.
+            attempt.claim = jobs.claim(
+                session, job_id, worker=self.worker, lease_seconds=job.lease_seconds
+            )
+        else:
+            attempt.claim = claim
+            with bound(correlation_id=claim.correlation_id, job_name=claim.name):
+                self._act_and_finish(session, claim)
+
+    def _held_transaction(self, session: Session, claim: Claim) -> bool:
+        held = jobs.lock_claimed(session, claim)
+        if held:
+            self._act_and_finish(session, claim)
+        return held
+
+    def _act_and_finish(self, session: Session, claim: Claim) -> None:
+        set_cause(session, claim)
+        self.actors[claim.name](self._run_of(claim, session), **claim.kwargs)
+        session.flush()
+        if jobs.finish(session, claim, worker=self.worker):
+            clear_work_alerts(session, claim.name, claim.kwargs, claim.started_at)
+
+    def _run_of(self, claim: Claim, session: Session | None = None) -> Run:
+        return Run(
+            self.database,
+            self.providers.for_class(call_class_of(claim.queue)),
+            self.settings,
+            claim,
+            self.worker,
+            claim.started_at,
+            session,
+        )
+
+    def _write_down(self, claim: Claim | None, error: BaseException) -> str:
+        if claim is None:
+            raise error
+        with bound(correlation_id=claim.correlation_id, job_name=claim.name):
+            if isinstance(error, Refused):
+                log.info("job refused", code=error.code, detail=error.detail)
+                refusal = str(error)
+                self._end(lambda session: self._refuse(session, claim, refusal))
+                return "refused"
+            if isinstance(error, NotYet) and not isinstance(error, StatementTooSlow):
+                self._end(
+                    lambda s: jobs.postpone(
+                        s,
+                        claim,
+                        worker=self.worker,
+                        delay_seconds=error.delay_seconds,
+                        detail=error.detail,
+                    )
+                )
+                return "postponed"
+            return self._fail(claim, error)
+
+    def _fail(self, claim: Claim, error: BaseException) -> str:
+        policy = JOB_TYPES[claim.name].policy
+        failures = claim.failures + 1
+        wait: float | None = None
+        if failures < policy.attempts and not isinstance(error, policy.permanent):
+            asked = error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
+            # Honoured, but no header keeps a suspension or a payment waiting for a day.
+            wait = max(policy.wait_seconds(failures), min(asked or 0, RETRY_AFTER_SECONDS_MAX))
+        trace = "".join(traceback.format_exception(error))
+        if wait is None:
+            self._end(lambda session: self._bury(session, claim, repr(error), trace))
+            log.error("job dead", error=repr(error), failures=failures)
+            return "dead"
+        self._end(
+            lambda s: jobs.fail(
+                s, claim, worker=self.worker, error=repr(error), traceback=trace, retry_seconds=wait
+            )
+        )
+        log.warning("job failed", error=repr(error), failures=failures, retry_seconds=wait)
+        return "failed"
+
+    def _bury(self, session: Session, claim: Claim, error: str, trace: str | None) -> bool:
+        """End the job dead and tell a person in the same commit, if the claim still holds."""
+        ended = jobs.fail(
+            session, claim, worker=self.worker, error=error, traceback=trace, retry_seconds=None
+        )
+        if ended:
+            _tell(session, claim, "dead", error)
+        return ended
+
+    def _refuse(self, session: Session, claim: Claim, error: str) -> bool:
+        """End the job refused and tell a person in the same commit, if the claim still holds."""
+        ended = jobs.finish(session, claim, worker=self.worker, outcome="refused", error=error)
+        if ended:
+            _tell(session, claim, "refused", error)
+        return ended
+
+    def _end(self, write: Callable[[Session], bool]) -> None:
+        self.database.run(write)
+
+
+def _tell(session: Session, claim: Claim, state: str, error: str) -> None:
+    tell_job_ended(
+        session,
+        claim.job_id,
+        claim.name,
+        claim.kwargs,
+        state=state,
+        error=error,
+        now=clock(session),
+    )

@@ -1,0 +1,191 @@
+"""The broker, built from settings; one Dramatiq actor for each declared job; one worker process.
+
+Dramatiq's Retries, AgeLimit and Pipelines are not loaded: the job's row is the one retry authority.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import dramatiq
+from dramatiq.middleware import ShutdownNotifications, TimeLimit
+from dramatiq.worker import Worker
+
+from base.enums import Queue
+from base.log import get_logger
+from base.settings import Settings
+from db.engine import Database
+from db.heartbeat import Heartbeat, process_name
+from db.redis.client import NAMESPACE, Ringer, connect
+from domain.alerts import process_faults
+from domain.jobs.types import JOB_TYPES
+from providers.registry import Providers
+from workers.actors import ACTORS
+from workers.consumer.broker import UNKNOWN_JOB, BellBroker
+from workers.consumer.fallback import THREADS as FALLBACK_THREADS
+from workers.consumer.fallback import Fallback
+from workers.consumer.fetch import Sift
+from workers.consumer.probe import RedisProbe
+from workers.consumer.sieve import SIFTED_QUEUES, Sieve
+from workers.executor import Executor
+from workers.meter import Meter
+from workers.shutdown import StopSignals, stop_worker
+
+log = get_logger(__name__)
+
+#: Connection retries of a worker's client: about a minute of a Redis that is away.
+_REDIS_RETRIES = 60
+#: After so long without a word, a worker's unacknowledged messages go to others, in milliseconds.
+_HEARTBEAT_TIMEOUT_MS = 10_000
+#: Seconds for the look that tells that a job is of an unknown name.
+_UNKNOWN_LIMIT_SECONDS = 10
+#: Seconds that a transaction may go on after the longest limit: who waits for a server that has
+#: gone silent feels no interrupt, and would wait for as long as the network does.
+_TRANSACTION_MARGIN_SECONDS = 5
+#: Seconds that the meter has to end the wallet that it is at.
+_METER_STOP_SECONDS = 6
+#: Longest that the fallback waits for a due job from PostgreSQL, in seconds: more than the limit of
+#: a take at the server, far less than a job may last. While one thread waits, no other one asks.
+_TAKE_SECONDS = 3.0
+#: Connections for that: one for each kind of job that the fallback's threads take.
+_TAKE_CONNECTIONS = 2
+#: Connections of a worker for safety beside its threads': the meter's, and the fallback's.
+_SAFETY_CONNECTIONS = 1 + FALLBACK_THREADS
+#: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
+#: milliseconds; far below the heartbeat's timeout, since each look is a heartbeat too.
+_IDLE_WAIT_MS = 500
+
+
+def build_broker(
+    redis_url: str, executor: Executor, queues: set[Queue], sift: Sift | None = None
+) -> BellBroker:
+    """This function will make the broker with an actor for every declared job, and one for others.
+
+    A name that is not declared is a newer version's: the job is left to a worker that knows it.
+    What `sift` ends of the queues of events that most likely concern nobody reaches no actor.
+    """
+    broker = BellBroker(
+        sifts={str(queue): sift for queue in SIFTED_QUEUES} if sift else None,
+        client=connect(redis_url, retries=_REDIS_RETRIES),
+        middleware=[TimeLimit(), ShutdownNotifications()],
+        namespace=NAMESPACE,
+        # Maintenance hands a dead worker's messages on; by default it waits for a rare draw.
+        maintenance_chance=1_000_000,
+        heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,
+    )
+    limits = {job.name: job.limit_seconds for job in JOB_TYPES.values()}
+    of_job = {job.name: str(job.queue) for job in JOB_TYPES.values()}
+
+    def execute(job_id: str) -> None:
+        # Its word is not handed on: Dramatiq writes a warning for every value an actor gives.
+        executor.execute(job_id)
+
+    for name in (*JOB_TYPES, UNKNOWN_JOB):
+        dramatiq.Actor(
+            execute,
+            broker=broker,
+            actor_name=name,
+            queue_name=of_job.get(name, str(Queue.MAINTENANCE)),
+            priority=0,
+            options={"time_limit": limits.get(name, _UNKNOWN_LIMIT_SECONDS) * 1000},
+        )
+    for queue in queues:
+        broker.declare_queue(str(queue))
+    return broker
+
+
+def serve(settings: Settings, providers: Providers, queues: set[Queue], threads: int) -> None:
+    """This function will work on the queues until SIGTERM or SIGINT, then stop gracefully.
+
+    What was only fetched goes back to the queue at once; what runs is finished within the longest
+    actor's limit, or given up at a second signal. Units: `threads` jobs run at once.
+    """
+    signals = StopSignals()
+    ringer = Ringer(settings.redis_url)
+    name = process_name()
+    longest = max(job.limit_seconds for job in JOB_TYPES.values())
+    database = Database(
+        settings.database_url,
+        name=name,
+        # One more than threads, for the heartbeat.
+        pool_size=threads + 1 + (_SAFETY_CONNECTIONS if Queue.SAFETY in queues else 0),
+        longest_seconds=longest + _TRANSACTION_MARGIN_SECONDS,
+        after_commit=ringer.ring,
+    )
+    executor = Executor(database, providers, settings, ACTORS, name)
+    sieve = Sieve(settings.database_url, name)
+    broker = build_broker(settings.redis_url, executor, queues, sieve.end_ignored)
+    worker = Worker(
+        broker,
+        queues={str(queue) for queue in queues},
+        worker_threads=threads,
+        worker_timeout=_IDLE_WAIT_MS,
+    )
+    # One message a thread, so that none waits behind a slow one while another worker is idle.
+    worker.queue_prefetch = threads
+    # Said by Dramatiq's own command line, which is not ours: it starts the clock of time limits.
+    broker.emit_after("process_boot")
+    worker.start()
+    safety = SafetyThreads(settings, database, executor, name) if Queue.SAFETY in queues else None
+    heartbeat = Heartbeat(
+        database,
+        "worker",
+        queues=[str(queue) for queue in queues],
+        redis_away_seconds=safety.redis_away_seconds if safety else lambda: None,
+        check=process_faults.check if safety else None,
+    )
+    heartbeat.start()
+    log.info("worker started", queues=sorted(queues), threads=threads, worker=name)
+    signals.wait()
+    log.info("worker stopping", worker=name)
+    limit_seconds = longest + 5
+    if safety is not None:
+        safety.stop_taking()
+    unfinished = stop_worker(worker, limit_seconds=limit_seconds, hurry=lambda: signals.count > 1)
+    if safety is not None:
+        unfinished += safety.stop(limit_seconds, hurry=lambda: signals.count > 1)
+    heartbeat.stop()
+    ringer.close()
+    if unfinished:
+        # Their transactions end with the process; a lease is over when its time is, since what its
+        # request did at the provider nobody knows.
+        log.error("worker ended with jobs unfinished", jobs=unfinished, worker=name)
+        os._exit(1)
+    broker.close()
+    sieve.close()
+    database.close()
+    log.info("worker stopped", worker=name)
+
+
+class SafetyThreads:
+    """What a worker for safety runs beside its jobs: the meter, and the fallback without Redis."""
+
+    def __init__(
+        self, settings: Settings, database: Database, executor: Executor, name: str
+    ) -> None:
+        self._meter = Meter(database)
+        self._takes = Database(
+            settings.database_url,
+            name=f"{name} fallback",
+            pool_size=_TAKE_CONNECTIONS,
+            longest_seconds=_TAKE_SECONDS,
+        )
+        self._fallback = Fallback(
+            self._takes, RedisProbe(settings.redis_url, name), executor.execute
+        )
+        self._meter.start()
+        self._fallback.start()
+
+    def redis_away_seconds(self) -> float | None:
+        return self._fallback.away_seconds
+
+    def stop_taking(self) -> None:
+        self._fallback.stop_taking()
+        self._meter.stop(_METER_STOP_SECONDS)
+
+    def stop(self, limit_seconds: float, hurry: Callable[[], bool]) -> int:
+        """Wait for the fallback's running jobs; give how many threads did not end in time."""
+        unfinished = self._fallback.stop(limit_seconds, hurry)
+        self._takes.close()
+        return unfinished
