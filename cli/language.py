@@ -1,0 +1,125 @@
+"""Check the language of docstrings, comments, documents and test names.
+
+The rules: a function's docstring opens with an imperative, the first line of a docstring has at
+most 80 characters, no text uses a banned word, and a test's name has at most 70 characters.
+Text in backticks and quotes is not checked, because it names code or quotes a message.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+FIRST_LINE_MAX = 80
+TEST_NAME_MAX = 70
+
+#: Metaphors and vague subjects. docs/glossary.md lists the terms to use instead.
+BANNED = re.compile(
+    r"\b(whoever|whom|nobody|somebody|anybody|doors?|houses?|bells?|rung|sieves?|patience"
+    r"|posture|told|tells?|by hand|stands?(?!-)|owed|words?|hands?)\b",
+    re.IGNORECASE,
+)
+#: First words of a function's docstring that are no imperative.
+_NO_IMPERATIVE = frozenset(
+    "this the a an it its that these those whether what which where when who how if for of in on as"
+    " no not one each every all some our their true false none gives".split()
+)
+#: Imperatives that end like a third person.
+_ENDS_WITH_S = frozenset("access address bypass compress discuss express focus pass process".split())
+_CODE = re.compile(r"`[^`]*`|\"[^\"]*\"")
+_PRAGMA = re.compile(r"#\s*(noqa|type:|pragma|fmt:)")
+_Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def check_python(path: str, source: str) -> list[str]:
+    """List the language findings of one Python file, each as `path:line: message`."""
+    tree = ast.parse(source)
+    findings = [*_docstring_findings(tree), *_comment_findings(source), *_name_findings(tree)]
+    return [f"{path}:{line}: {message}" for line, message in sorted(findings)]
+
+
+def check_document(path: str, text: str) -> list[str]:
+    """List the banned words of a Markdown document outside its code blocks."""
+    findings = []
+    in_code = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            in_code = not in_code
+        elif not in_code and not line.startswith("    "):
+            findings += [f"{path}:{number}: {message}" for message in _banned(line)]
+    return findings
+
+
+def check_files(root: Path, names: list[str]) -> list[str]:
+    """List the findings of the Python files and Markdown documents among these files."""
+    findings = []
+    for name in names:
+        path = root / name
+        if path.suffix == ".py":
+            findings += check_python(name, path.read_text())
+        elif path.suffix == ".md":
+            findings += check_document(name, path.read_text())
+    return findings
+
+
+def tracked_files(root: Path) -> list[str]:
+    """List the files that git tracks and that exist."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [name for name in listed if (root / name).is_file()]
+
+
+def _docstring_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if not isinstance(node, _Definition) or not node.body:
+            continue
+        text = ast.get_docstring(node)
+        if text is None:
+            continue
+        line = node.body[0].lineno
+        opening = text.split("\n", 1)[0]
+        if len(opening) > FIRST_LINE_MAX:
+            yield line, f"the docstring's first line has more than {FIRST_LINE_MAX} characters"
+        if _must_be_imperative(node) and not _is_imperative(opening):
+            yield line, f"the docstring opens with no imperative: {opening[:40]}"
+        for offset, part in enumerate(text.splitlines()):
+            for message in _banned(part):
+                yield line + offset, message
+
+
+def _must_be_imperative(node: _Definition) -> bool:
+    """Return whether the node is a function, other than a test, a fixture or a property."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    decorators = " ".join(ast.unparse(one) for one in node.decorator_list)
+    return not node.name.startswith("test_") and not re.search("property|fixture", decorators)
+
+
+def _is_imperative(opening: str) -> bool:
+    first = re.sub(r"\W.*", "", opening).lower()
+    third_person = first.endswith("s") and first not in _ENDS_WITH_S
+    return bool(first) and first not in _NO_IMPERATIVE and not third_person
+
+
+def _comment_findings(source: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and not _PRAGMA.match(token.string):
+            for message in _banned(token.string):
+                yield token.start[0], message
+
+
+def _name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            if len(node.name) > TEST_NAME_MAX:
+                yield node.lineno, f"the test's name has more than {TEST_NAME_MAX} characters"
+
+
+def _banned(text: str) -> list[str]:
+    return [f"banned word: {found}" for found in BANNED.findall(_CODE.sub("", text))]
