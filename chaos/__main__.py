@@ -13,8 +13,7 @@ from types import FrameType
 from chaos.child import ChildEnded
 from chaos.run import Asked, run
 from chaos.sabotage import SABOTAGES
-from local.embedded import EmbeddedServerError
-from local.supervisor import ProcessNotReady
+from local.errors import EmbeddedServerError, ProcessNotReady
 
 
 def main() -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 from base.clock import wait_until
 from chaos.processes import children_of, is_stopped
 from db.redis.client import connect
-from local.embedded import EmbeddedServerError, EmbeddedServers
+from local.embedded import EmbeddedServers
+from local.errors import EmbeddedServerError
 from local.server import is_alive
 
 #: Seconds in which a killed server has to be up again, recovery included.

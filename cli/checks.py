@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import typer
+
 from local import ROOT
 
 #: Title and arguments for Python of each check that comes before the tests.
@@ -20,6 +22,11 @@ _CHECKS: tuple[tuple[str, Sequence[str]], ...] = (
         ("-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-logo"),
     ),
 )
+
+
+def test(context: typer.Context) -> None:
+    """Run style, types, layers and tests; further arguments go to pytest."""
+    raise typer.Exit(run_tests(context.args))
 
 
 def run_tests(pytest_args: list[str]) -> int:

@@ -1,110 +1,52 @@
-"""The holdfast command: the composition root, where settings are read and all is put together."""
+"""The `holdfast` command: each of its commands, and the module that defines it."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from base.settings import load_settings
-from cli.checks import run_tests
-from cli.commands import (
-    call_setup,
-    calls,
-    jobs,
-    providers,
-    reconcile,
-    schedules,
-    serve,
-    tokens,
-    triggers,
-    verify,
-    wallet,
-    wallet_history,
-    watch,
-    work,
-    workers,
-)
-from cli.commands.bench import bench
-from cli.commands.chaos import chaos
-from cli.commands.shared import Json, clear_errors, show
-from local.demo.stories import Story
-from local.sandbox import sandbox_info
-from local.stack import state_folder
+from cli.lazy_group import Lazy, lazy_group
+
+_ANY_ARGUMENTS = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+#: Pass every argument to the command's own parser, also --help.
+_PASSED_ON = {**_ANY_ARGUMENTS, "add_help_option": False}
+_COMMANDS = {
+    "up": Lazy("cli.commands.up", "up"),
+    "migrate": Lazy("cli.commands.migrate", "migrate"),
+    "ingress": Lazy("cli.commands.serve", "ingress"),
+    "worker": Lazy("cli.commands.workers"),
+    "relay": Lazy("cli.commands.serve", "relay"),
+    "token": Lazy("cli.commands.tokens", "token"),
+    "trigger": Lazy("cli.commands.triggers"),
+    "bench": Lazy("cli.commands.bench", "bench", options=_PASSED_ON),
+    "chaos": Lazy("cli.commands.chaos", "chaos", options=_PASSED_ON),
+    "sandbox": Lazy("cli.commands.sandbox"),
+    "org": Lazy("cli.commands.work", "organizations"),
+    "wallet": Lazy("cli.commands.wallet"),
+    "alert": Lazy("cli.commands.watch"),
+    "verify": Lazy("cli.commands.verify"),
+    "reconcile": Lazy("cli.commands.reconcile"),
+    "campaign": Lazy("cli.commands.work", "campaigns"),
+    "call": Lazy("cli.commands.calls"),
+    "job": Lazy("cli.commands.jobs"),
+    "jobs": Lazy("cli.commands.jobs", hidden=True),
+    "schedule": Lazy("cli.commands.schedules"),
+    "provider": Lazy("cli.commands.providers"),
+    "demo": Lazy("cli.commands.demo", "demo"),
+    "test": Lazy("cli.checks", "test", options=_ANY_ARGUMENTS),
+}
 
 app = typer.Typer(
     name="holdfast",
+    cls=lazy_group(_COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Keeps prepaid accounts solvent.",
 )
-#: Every argument goes to the command's own parser, --help too.
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-sandbox = typer.Typer(no_args_is_help=True, help="The providers' stand-ins.")
-
-app.command()(serve.up)
-app.command()(serve.migrate)
-app.command()(serve.ingress)
-app.add_typer(workers.app, name="worker")
-app.command()(serve.relay)
-app.command()(tokens.token)
-app.add_typer(triggers.app, name="trigger")
-app.command(context_settings=PASSED_ON, add_help_option=False)(bench)
-app.command(context_settings=PASSED_ON, add_help_option=False)(chaos)
-app.add_typer(sandbox, name="sandbox")
-app.add_typer(work.organizations, name="org")
-app.add_typer(wallet.app, name="wallet")
-wallet.app.command()(wallet_history.history)
-wallet.app.command("thresholds")(watch.thresholds)
-wallet.app.command("auto-top-up")(watch.auto_top_up)
-app.add_typer(watch.app, name="alert")
-app.add_typer(verify.app, name="verify")
-app.add_typer(reconcile.app, name="reconcile")
-app.add_typer(work.campaigns, name="campaign")
-app.add_typer(calls.app, name="call")
-calls.app.add_typer(call_setup.rates, name="rate")
-calls.app.add_typer(call_setup.terms, name="terms")
-calls.app.add_typer(call_setup.doors, name="door")
-app.add_typer(jobs.app, name="job")
-app.add_typer(jobs.app, name="jobs", hidden=True)
-app.add_typer(schedules.app, name="schedule")
-app.add_typer(providers.app, name="provider")
 
 
-@app.command()
-def demo(
-    story: Annotated[
-        Story, typer.Argument(help="way: spending stopped and resumed. calls: calls ended in time.")
-    ] = Story.WAY,
-    as_json: Json = False,
-) -> None:
-    """Run a demonstration: start everything, send webhooks, and check each effect."""
-    from local.demo import run_demo
-
-    with clear_errors():
-        raise typer.Exit(run_demo(load_settings(), story, as_json=as_json))
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def test(context: typer.Context) -> None:
-    """Run style, types, layers and tests; further arguments go to pytest."""
-    raise typer.Exit(run_tests(context.args))
-
-
-@sandbox.command("info")
-def info(as_json: Json = False) -> None:
-    """Print the running sandbox's addresses, keys and webhook ids."""
-    with clear_errors():
-        found = sandbox_info(state_folder(load_settings()))
-    if as_json:
-        show(found, True)
-        return
-    for name, value in found.items():
-        if isinstance(value, dict):
-            show(value, False, name)
-        else:
-            typer.echo(f"{name}: {value}")
+@app.callback()
+def holdfast() -> None:
+    """Keeps prepaid accounts solvent."""
 
 
 def main() -> None:

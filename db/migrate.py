@@ -1,28 +1,20 @@
-"""Migrations forward and back, run as the owner; and what a serving login may be.
-
-Serving as a superuser or as the owner would pass by every guard of the ledger, so it is refused.
-"""
+"""Bring the schema forward or back to a revision, as the database's owner."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg import sql
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from base.outcomes import NotYet
-from base.settings import SettingsError
-from db.address import driver_url, sqlalchemy_url
+from db.address import sqlalchemy_url
 from db.downgrade import check_name, go_back
 
 #: The folder of the revisions.
@@ -35,23 +27,6 @@ _ROLES_IN_USE = ("XX000", "23505", "42710")
 #: A table is in use for longer than lock_timeout.
 _LOCKED = "55P03"
 _TRIES_MAX = 5
-
-
-@contextmanager
-def clear_addresses(name: str) -> Iterator[None]:
-    """This function will turn a bad or unreachable address into one line that names the setting.
-
-    Raises: SettingsError. libpq repeats an address it could not read, password and all: that is
-    not for a log.
-    """
-    try:
-        yield
-    except (psycopg.OperationalError, OperationalError) as error:
-        cause = error.orig if isinstance(error, OperationalError) else error
-        reason = str(cause).strip().splitlines()[0]
-        raise SettingsError(f"{name}: cannot connect: {reason}") from None
-    except (psycopg.ProgrammingError, ArgumentError, ValueError):
-        raise SettingsError(f"{name}: not an address of a PostgreSQL database") from None
 
 
 def migrate(owner_url: str, revision: str = "head", *, destroy: str = "") -> str:
@@ -120,40 +95,3 @@ def _is_behind(connection: Connection, config: Config, revision: str) -> bool:
     return target.revision in {
         script.revision for script in scripts.iterate_revisions(current, "base")
     }
-
-
-def set_password(owner_url: str, role: str, password: str) -> None:
-    """This function will set a role's password, so that DATABASE_URL can log in as it."""
-    with psycopg.connect(driver_url(owner_url), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
-        )
-
-
-def may_own(url: str) -> bool:
-    """This function will tell whether a login is a superuser, or acts as the ledger's owner."""
-    with psycopg.connect(driver_url(url), autocommit=True, connect_timeout=5) as connection:
-        row = connection.execute(
-            "SELECT rolsuper OR EXISTS (SELECT FROM pg_roles o WHERE o.rolname = 'holdfast_owner'"
-            " AND pg_has_role(current_user, o.oid, 'MEMBER'))"
-            " FROM pg_roles WHERE rolname = current_user"
-        ).fetchone()
-    return bool(row and row[0])
-
-
-def check_serving_login(url: str) -> None:
-    """This function will check that ingress, workers and relay may serve with this login.
-
-    Raises: SettingsError in one line when the database cannot be reached, is not migrated, or the
-    login could pass by the ledger's guards.
-    """
-    with clear_addresses("DATABASE_URL"):
-        if may_own(url):
-            raise SettingsError(
-                "wrong setting: DATABASE_URL logs in as a superuser or owner; it must be"
-                " holdfast_app (DATABASE_OWNER_URL is for migrate and rebuild)"
-            )
-        with psycopg.connect(driver_url(url), autocommit=True, connect_timeout=5) as connection:
-            row = connection.execute("SELECT to_regclass('jobs')").fetchone()
-    if not row or row[0] is None:
-        raise SettingsError("DATABASE_URL: the database is not migrated; run: holdfast migrate")

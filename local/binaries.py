@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from local.launch import Account, EmbeddedServerError
+from local.errors import EmbeddedServerError
+from local.launch import Account
 
 
 def find_postgres(bin_folder: Path | None) -> Path:

@@ -15,7 +15,8 @@ import psycopg
 from psycopg import sql
 
 from db.address import driver_url
-from db.migrate import clear_addresses, may_own, migrate, set_password
+from db.logins import clear_addresses, may_own, set_password
+from db.migrate import migrate
 
 #: The role that ingress, workers and relay log in as.
 APP_ROLE = "holdfast_app"

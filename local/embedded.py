@@ -24,8 +24,9 @@ from urllib.parse import quote
 import psycopg
 
 from local.binaries import find_postgres, find_valkey, usable_by
+from local.errors import EmbeddedServerError
 from local.keeper import OnExit, OnRestart
-from local.launch import Account, EmbeddedServerError, server_account, state_folder, tied_argv
+from local.launch import Account, server_account, state_folder, tied_argv
 from local.server import ENVIRONMENT, Server, stop_leftover, telling_line
 
 __all__ = ["EmbeddedServerError", "EmbeddedServers", "ServerUrls"]

@@ -15,15 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.errors import EmbeddedServerError
+
 _CHILD = str(Path(__file__).with_name("child.py"))
 #: Accounts that root may run the servers as, best first.
 _ACCOUNTS = ("postgres", "nobody")
 #: Where root keeps servers' data when the account can't enter the folder that was asked for.
 ROOT_STATE = Path("/var/lib/holdfast")
-
-
-class EmbeddedServerError(Exception):
-    """An embedded server cannot be found, started or used; the message is one line."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from base.clock import wait_until
 from base.log import get_logger
+from local.errors import EmbeddedServerError
 from local.keeper import OnExit, OnRestart
-from local.launch import Account, EmbeddedServerError, tied_argv
+from local.launch import Account, tied_argv
 
 log = get_logger(__name__)
 

@@ -17,15 +17,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from base.clock import wait_until
+from local.errors import ProcessNotReady
 from local.keeper import Keeper, OnExit, OnRestart, Process, how_it_ended
 
-__all__ = ["OnExit", "OnRestart", "Process", "ProcessNotReady", "Supervisor"]
+__all__ = ["OnExit", "OnRestart", "Process", "Supervisor"]
 
 _Handler = Callable[[int, FrameType | None], Any] | int
-
-
-class ProcessNotReady(Exception):
-    """A child ended, or time was up, before it was ready; the message is one line."""
 
 
 class Supervisor:

@@ -20,7 +20,8 @@ from hypothesis import settings as hypothesis_settings
 from base.settings import Settings
 from db.address import driver_url
 from db.engine import Database
-from db.migrate import migrate, set_password
+from db.logins import set_password
+from db.migrate import migrate
 from db.redis.client import connect
 from local import ROOT
 from local.databases import derive_app_url

@@ -11,19 +11,9 @@ from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
 from base.money import text_from_micros
-from cli.commands.shared import (
-    By,
-    Failure,
-    Json,
-    Org,
-    Why,
-    act,
-    clear_errors,
-    me,
-    micros_of,
-    show,
-    tell,
-)
+from cli.commands.shared import act, me, micros_of, show, tell
+from cli.errors import Failure, clear_errors
+from cli.options import By, Json, Org, Why
 from domain.calls import entry_points as call_doors
 from domain.calls import rates as call_rates
 from domain.calls import settings as call_terms

@@ -11,19 +11,10 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallStatus
 from base.money import text_from_micros
-from cli.commands.shared import (
-    By,
-    Failure,
-    Json,
-    Why,
-    act,
-    clear_errors,
-    console,
-    me,
-    show,
-    tell,
-    utc,
-)
+from cli.commands import call_setup
+from cli.commands.shared import act, console, me, show, tell, utc
+from cli.errors import Failure, clear_errors
+from cli.options import By, Json, Why
 from db.models import WalletEntry
 from db.models.calls import Call
 from domain.calls import ending as endings
@@ -33,6 +24,9 @@ from domain.calls.queries import CallSeen
 from domain.calls.rows import CallNotFound, end_code, shown_status
 
 app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; sum their costs.")
+app.add_typer(call_setup.rates, name="rate")
+app.add_typer(call_setup.terms, name="terms")
+app.add_typer(call_setup.doors, name="door")
 
 CallId = Annotated[str, typer.Argument(help="A call id (ours, Vapi's, Twilio's) or appointment.")]
 OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization's calls.")]

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import Failure
+from cli.errors import Failure
 from db.jobs.search import POSSIBLE, Found, family, find
 from db.models import InboxEvent, JobAttempt, OperatorAct
 

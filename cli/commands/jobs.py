@@ -9,19 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from cli.commands.job_rows import describe, describe_whole
-from cli.commands.shared import (
-    By,
-    Failure,
-    Json,
-    Why,
-    act,
-    acting,
-    clear_errors,
-    console,
-    me,
-    show,
-    utc,
-)
+from cli.commands.shared import act, acting, console, me, show, utc
+from cli.errors import Failure, clear_errors
+from cli.options import By, Json, Why
 from db.jobs.search import ASKABLE, PAGE_MAX, Filters, page
 from domain.jobs.operator import (
     JobAct,

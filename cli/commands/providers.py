@@ -13,7 +13,9 @@ from base.channels import CALLED
 from base.enums import CallClass, Provider
 from base.log import configure
 from base.settings import SettingsError, load_settings
-from cli.commands.shared import By, Failure, Json, Why, act, addresses, clear_errors, me, show
+from cli.commands.shared import act, addresses, me, show
+from cli.errors import Failure, clear_errors
+from cli.options import By, Json, Why
 from db.redis import circuit_states as states
 from db.redis.circuit_states import CircuitState
 from db.redis.circuits import Circuits, rates_of

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import Json, acting, show
+from cli.commands.shared import acting, show
+from cli.options import Json
 from domain import subaccount_checks as twilio_checks
 from domain.subaccount_checks import CheckOutcome, SubaccountCheck
 

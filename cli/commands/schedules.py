@@ -9,7 +9,8 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import Json, act, show
+from cli.commands.shared import act, show
+from cli.options import Json
 from db.jobs.search import find
 from db.models import ScheduleRow
 from domain.jobs.schedules import SCHEDULES

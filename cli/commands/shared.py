@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,24 +16,16 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from base.money import Amount
-from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.settings import SettingsError, load_settings, require
-from cli.commands import database_errors
+from cli.errors import clear_errors
 from db.engine import Database, clock
-from db.migrate import clear_addresses
+from db.logins import clear_addresses
 from db.redis.client import Ringer
 from domain.posture import Posture
-from local.embedded import EmbeddedServerError
 from local.stack import state_folder
-from local.supervisor import ProcessNotReady
 
 T = TypeVar("T")
 console = Console()
-
-Json = Annotated[bool, typer.Option("--json", help="Print data instead of a table.")]
-Why = Annotated[str, typer.Option("--why", help="The reason; it is kept in the history.")]
-By = Annotated[str, typer.Option("--by", help="The operator's name.", show_default="your login")]
-Org = Annotated[str, typer.Argument(help="The organization's id.")]
 
 
 def me() -> str:
@@ -47,25 +39,6 @@ def what_followed(posture: Posture) -> str:
         f"campaigns paused {posture.campaigns_paused}, resumed {posture.campaigns_resumed};"
         f" calls ended {posture.calls_ended}"
     )
-
-
-class Failure(Exception):
-    """The command cannot be carried out; the message is one clear line."""
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn expected errors into one line and exit status 1 (settings: 2)."""
-    try:
-        yield
-    except (Refused, Failure, EmbeddedServerError, ProcessNotReady) as error:
-        _stop(str(error), 1)
-    except NotYet as error:
-        _stop(database_errors.describe(error), 1)
-    except OutcomeUnknown as error:
-        _stop(f"{error}: check whether it was done before you repeat it", 1)
-    except SettingsError as error:
-        _stop(str(error), 2)
 
 
 @contextmanager
@@ -180,8 +153,3 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     return "" if value is None else str(value)
-
-
-def _stop(line: str, code: int) -> None:
-    sys.stderr.write(f"holdfast: {line}\n")
-    raise typer.Exit(code)

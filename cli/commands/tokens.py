@@ -14,7 +14,7 @@ import jwt
 import typer
 
 from base.settings import Settings, load_settings
-from cli.commands.shared import Failure, clear_errors
+from cli.errors import Failure, clear_errors
 from ingress.api.tokens import LIFE_SECONDS_MAX
 from local.stack import state_folder
 

@@ -11,7 +11,9 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings
-from cli.commands.shared import Failure, Json, act, clear_errors, show
+from cli.commands.shared import act, show
+from cli.errors import Failure, clear_errors
+from cli.options import Json
 from db.locks import OrganizationNotFound
 from db.models import Organization
 from local.sandbox import sandbox_info

@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings, require
-from cli.commands.shared import Failure, Json, act, acting, clear_errors
+from cli.commands.shared import act, acting
+from cli.errors import Failure, clear_errors
 from cli.expected_schema import expected_facts
+from cli.options import Json
 from db.deployment.checks import defects
 from domain.wallet.audit import verification as verify
 from domain.wallet.audit.anchors import read_heads, signed_heads

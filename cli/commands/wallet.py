@@ -12,20 +12,10 @@ from sqlalchemy.orm import Session
 from base.enums import FreezeReason
 from base.ids import new_id
 from base.money import text_from_micros
-from cli.commands.shared import (
-    By,
-    Failure,
-    Json,
-    Org,
-    Why,
-    act,
-    clear_errors,
-    me,
-    micros_of,
-    owner_address,
-    show,
-    what_followed,
-)
+from cli.commands import wallet_history, watch
+from cli.commands.shared import act, me, micros_of, owner_address, show, what_followed
+from cli.errors import Failure, clear_errors
+from cli.options import By, Json, Org, Why
 from db.engine import Database, clock
 from db.models import WalletFreeze
 from domain import operator_actions as operators
@@ -35,6 +25,9 @@ from domain.wallet import queries as books
 from domain.wallet.ledger import WalletOutcome
 
 app = typer.Typer(no_args_is_help=True, help="Figures, history, freezes and corrections.")
+app.command()(wallet_history.history)
+app.command("thresholds")(watch.thresholds)
+app.command("auto-top-up")(watch.auto_top_up)
 
 Reason = Annotated[FreezeReason, typer.Option("--reason", help="Which freeze.")]
 

@@ -12,7 +12,9 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.money import text_from_micros
-from cli.commands.shared import Failure, Org, act, acting, clear_errors, show, utc
+from cli.commands.shared import act, acting, show, utc
+from cli.errors import Failure, clear_errors
+from cli.options import Org
 from db.models import WalletEntry
 from domain.wallet import queries as books
 

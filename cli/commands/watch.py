@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from base.enums import Provider
 from base.money import Amount, text_from_micros
-from cli.commands.shared import By, Failure, Json, Org, Why, act, clear_errors, me, micros_of, show
+from cli.commands.shared import act, me, micros_of, show
+from cli.errors import Failure, clear_errors
+from cli.options import By, Json, Org, Why
 from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
 from domain import operator_actions as operators
 from domain.alerts import alerts

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from base.money import text_from_micros
 from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
-from cli.commands.shared import By, Json, Org, Why, act, acting, me, show, what_followed
+from cli.commands.shared import act, acting, me, show, what_followed
+from cli.options import By, Json, Org, Why
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
 from domain import operator_actions as operators

@@ -10,9 +10,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import Queue
 from cli.commands.serve import serve_worker
-from cli.commands.shared import Json, act, show
-from db.engine import clock
-from db.processes import list_processes
+from cli.options import Json
 
 app = typer.Typer(help="Run a worker, or list the processes that run.")
 
@@ -39,6 +37,10 @@ def list_workers(as_json: Json = False) -> None:
 
     A process without a heartbeat for 10 seconds is silent: dead, stopped or cut off.
     """
+    # Imported here, because a worker needs none of it and shall start soon.
+    from cli.commands.shared import act, show
+    from db.engine import clock
+    from db.processes import list_processes
 
     def read(session: Session, _now: datetime) -> list[dict[str, Any]]:
         now = clock(session)

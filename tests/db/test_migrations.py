@@ -10,7 +10,8 @@ from sqlalchemy import create_engine
 
 from base.settings import SettingsError
 from db.address import driver_url, sqlalchemy_url
-from db.migrate import check_serving_login, may_own, migrate, revisions, set_password
+from db.logins import check_serving_login, may_own, set_password
+from db.migrate import migrate, revisions
 from db.models import Base
 from db.models import calls as call_models  # noqa: F401  # its tables join the others'
 from local.databases import derive_app_url

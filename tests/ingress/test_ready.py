@@ -12,7 +12,8 @@ import pytest
 from base.enums import Queue
 from db.address import driver_url
 from db.heartbeat import Heartbeat
-from db.migrate import migrate, set_password
+from db.logins import set_password
+from db.migrate import migrate
 from db.processes import list_processes
 from ingress.health import Ready
 from local.databases import derive_app_url

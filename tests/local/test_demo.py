@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from db.migrate import set_password
+from db.logins import set_password
 from local import ROOT
 from tests.conftest import PASSWORD
 from tests.support.servers import server_folder

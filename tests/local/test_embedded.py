@@ -16,7 +16,8 @@ import redis
 
 from base.clock import wait_until
 from local import ROOT
-from local.embedded import EmbeddedServerError, EmbeddedServers, Keep, ServerUrls
+from local.embedded import EmbeddedServers, Keep, ServerUrls
+from local.errors import EmbeddedServerError
 from local.server import is_alive
 from tests.support.servers import debian_servers, debian_servers_missing, server_folder
 

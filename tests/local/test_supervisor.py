@@ -15,8 +15,9 @@ import pytest
 
 from base.clock import wait_until
 from local import ROOT
+from local.errors import ProcessNotReady
 from local.server import is_alive
-from local.supervisor import Process, ProcessNotReady, Supervisor
+from local.supervisor import Process, Supervisor
 
 _SLEEPS = "import time; time.sleep(600)"
 #: Says when it is told to stop, to a file all children share.

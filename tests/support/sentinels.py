@@ -14,7 +14,7 @@ import redis
 
 from base.clock import wait_until
 from local.binaries import find_valkey
-from local.launch import EmbeddedServerError
+from local.errors import EmbeddedServerError
 from local.ports import free_ports
 
 SERVICE = "holdfast"

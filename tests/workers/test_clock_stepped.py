@@ -10,7 +10,8 @@ from sqlalchemy import text
 from base.outcomes import NotYet, OutcomeUnknown
 from db.engine import Database
 from db.jobs import due
-from db.migrate import migrate, set_password
+from db.logins import set_password
+from db.migrate import migrate
 from db.models import Alert
 from domain.calls.rates import Rate
 from local.databases import derive_app_url

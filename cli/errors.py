@@ -1,0 +1,41 @@
+"""Turn the expected errors of a command into one line and an exit status.
+
+Every serving process imports this module, so it imports nothing that only some commands need.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from base.outcomes import NotYet, OutcomeUnknown, Refused
+from base.settings import SettingsError
+from cli import database_errors
+from local.errors import EmbeddedServerError, ProcessNotReady
+
+
+class Failure(Exception):
+    """The command cannot be carried out. The message is one clear line."""
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn expected errors into one line and exit status 1 (settings: 2)."""
+    try:
+        yield
+    except (Refused, Failure, EmbeddedServerError, ProcessNotReady) as error:
+        _stop(str(error), 1)
+    except NotYet as error:
+        _stop(database_errors.describe(error), 1)
+    except OutcomeUnknown as error:
+        _stop(f"{error}: check whether it was done before you repeat it", 1)
+    except SettingsError as error:
+        _stop(str(error), 2)
+
+
+def _stop(line: str, code: int) -> None:
+    sys.stderr.write(f"holdfast: {line}\n")
+    raise typer.Exit(code)
