@@ -21,7 +21,7 @@ class ProviderSilent(ProviderUnavailable):
 
 
 class AnswerUnreadable(ProviderUnavailable):
-    """The provider answered, but the answer cannot be read. Another try will hardly help."""
+    """The provider's answer cannot be read. Another try will hardly help."""
 
 
 class AnswerTooLarge(AnswerUnreadable):
@@ -29,7 +29,7 @@ class AnswerTooLarge(AnswerUnreadable):
 
 
 class CertificateUnavailable(Exception):
-    """The signing certificate is not available now. Answer 503, so that the provider retries.
+    """The signing certificate is not available now. Answer 503: the provider retries.
 
     `retry_after_seconds` is the wait that the certificate's host asked for, or None.
     """

@@ -68,8 +68,8 @@ def build(settings: Settings, gate: Gate | None = None) -> Providers:
     """Make the providers' clients without sending a request.
 
     The result is for safety calls, and holds the clients for the other classes. Without a gate,
-    every call goes out at once. The ingress has no gate, because a sender waits for its answer.
-    If credentials are not set, the first request raises CredentialsRejected.
+    every call goes out at once. The ingress has no gate, because a sender waits for its answer. If
+    credentials are not set, the first request raises CredentialsRejected.
     """
     safety, *others = (_of_class(settings, gate, one) for one in CallClass)
     return replace(safety, others=tuple(others))

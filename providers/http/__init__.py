@@ -1,1 +1,1 @@
-"""HTTP exchanges with providers: the client, rate limits and circuit breakers, and probing."""
+"""HTTP exchanges with providers: the client, its limits and its probe."""

@@ -1,7 +1,7 @@
-"""The HTTP client for all providers: timeouts, no redirects, bounded answers, short retries.
+"""The HTTP client for providers: timeouts, bounded answers and short retries.
 
-It separates failures that mean "nothing happened" from failures that mean "it may have happened".
-It never repeats a request that may have happened.
+It follows no redirects. It separates failures that mean "nothing happened" from failures that mean
+"it may have happened". It never repeats a request that may have happened.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _TooLarge(Exception):
 
 @dataclass(frozen=True)
 class Deadline:
-    """The time on the monotonic clock at which a request and its retries must have ended."""
+    """The monotonic time at which a request and its retries must have ended."""
 
     at: float
 
@@ -203,7 +203,7 @@ def _read_within(response: httpx.Response, bytes_max: int, deadline: Deadline) -
 
 
 def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After, in seconds, from a number or a date. Return None for anything else.
+    """Read Retry-After in seconds, from a number or a date; None for anything else.
 
     Source: RFC 9110, section 10.2.3.
     """
@@ -218,10 +218,11 @@ def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
 
 
 def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
-    """Send a repeatable request, and retry it after ProviderUnavailable, except AnswerTooLarge.
+    """Send a repeatable request, and retry it after ProviderUnavailable.
 
-    There are at most TRIES_MAX tries, with jitter, before the deadline. A short Retry-After is
-    added to the wait; a long one ends the retries. Raises: the error of the last try.
+    AnswerTooLarge is not retried. There are at most TRIES_MAX tries, with jitter, before the
+    deadline. A short Retry-After is added to the wait; a long one ends the retries. Raises: the
+    error of the last try.
     """
 
     def wait(state: tenacity.RetryCallState) -> float:

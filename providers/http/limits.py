@@ -1,8 +1,8 @@
 """A provider channel: the calls of one class to one account at a provider.
 
 A call asks the gate for admission and reports its outcome to the gate. The module decides which
-outcomes count against a provider: lost connections and answers, 5xx, and 429 to our own account.
-An error of a customer's account does not count.
+outcomes count against a provider: lost connections and answers, 5xx, and 429 to our own account. An
+error of a customer's account does not count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Gate(Protocol):
 
 @dataclass
 class Passage:
-    """One admitted call. Its outcome is "unknown", which counts for nothing, until it is set."""
+    """One admitted call. An outcome that is never set stays "unknown" and counts as none."""
 
     is_tenants: bool = False
     outcome: str = "unknown"

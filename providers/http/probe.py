@@ -36,8 +36,8 @@ class Turns:
     def wait(self) -> Iterator[None]:
         """Let one request go out, and note whether it was answered in time.
 
-        Raises: HeldBack, for `again_seconds`, while the provider is silent and another thread
-        waits for it.
+        Raises: HeldBack, for `again_seconds`, while the provider is silent and another thread waits
+        for it.
         """
         began = time.monotonic()
         try:

@@ -58,7 +58,7 @@ UNITS: dict[str, Unit] = {
 
 
 def unit_of(currency: str) -> Unit:
-    """Return a currency's minor unit at Stripe; the code's case does not matter.
+    """Return a currency's minor unit at Stripe, for a code in upper or lower case.
 
     Raises: InvalidAmount for a code that is no currency. Also for a currency that is not listed
     here and has other than two decimals in ISO 4217.
@@ -79,8 +79,8 @@ def micros_from_stripe(amount: int, currency: str) -> int:
     """Convert Stripe's integer to micros, exactly.
 
     Units: 1000 "usd" is 10_000_000, 500 "jpy" 500_000_000, 500 "isk" 5_000_000. The sign is kept.
-    Raises: InvalidAmount for a currency that unit_of refuses, a value that is no int, an amount
-    off the currency's step, or an amount out of bounds.
+    Raises: InvalidAmount for a currency that unit_of refuses, a value that is no int, an amount off
+    the currency's step, or an amount out of bounds.
     """
     unit = unit_of(currency)
     return micros_from_minor(amount, unit.exponent, unit.step)
