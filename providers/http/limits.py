@@ -33,7 +33,7 @@ class Gate(Protocol):
 
 @dataclass
 class Passage:
-    """One admitted call. An outcome that is never set stays "unknown" and counts as none."""
+    """One admitted call. The outcome "unknown" does not count for or against."""
 
     is_tenants: bool = False
     outcome: str = "unknown"
