@@ -33,7 +33,7 @@ class Gate(Protocol):
 
 @dataclass
 class Passage:
-    """One admitted call. The outcome "unknown" does not count for or against."""
+    """One admitted call. The circuit breaker does not count the outcome "unknown"."""
 
     is_tenants: bool = False
     outcome: str = "unknown"

@@ -1,4 +1,4 @@
-"""Converts Stripe's amounts: integers in Stripe's minor units, exact or refused.
+"""Converts Stripe's integer amounts to micros and back, exactly or not at all.
 
 ISO 4217's exponents alone would be wrong. Stripe counts Icelandic kronur and Ugandan shillings in
 hundredths that must come to whole units. It counts the ariary in whole units.
