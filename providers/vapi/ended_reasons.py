@@ -34,8 +34,7 @@ _NEVER_CONNECTED = re.compile(
     r"|call\.in-progress\.error-sip-(inbound|outbound)-call-failed-to-connect"
     # both vapifault and providerfault
     r"|call\.in-progress\.error-[a-z]+-(transport-never-connected|worker-not-available)"
-    # The list has 403, 407, 408, 480, 503. Every final answer from 300 up refuses a call (RFC
-    # 3261).
+    # The list has 403, 407, 408, 480, 503. Any final answer from 300 up refuses a call (RFC 3261).
     r"|call\.in-progress\.error-[a-z]+-outbound-sip-[3-6][0-9]{2}"
     r"|phone-call-provider-bypass-enabled-but-no-call-received"
     r"|assistant-request-"

@@ -1,8 +1,7 @@
 """Maps Vapi's calls to `base.facts`. A missing or invalid value becomes None.
 
-An invalid value is also named in the facts' `oddities`.
-
-Money and durations are read from the text of the number, never through a float.
+An invalid value is also named in the facts' `oddities`. Money and durations are read from the text
+of the number, never through a float.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ _DIRECTIONS = {
 def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None) -> CallFacts:
     """Read a call, and what the message about it reports in addition.
 
-    The message's own values take precedence over its copy of the call, which may be older. A
-    duration is the time from start to end if both are valid and differ; otherwise the stated number
-    of seconds; otherwise unknown. It is 0 for a call that was never connected. A live call has none
-    yet.
+    The message's own values take precedence over its copy of the call, which may be older. The
+    duration is the time from start to end. If that is missing, invalid or zero, the stated number
+    of seconds is the duration. It is 0 for a call that was never connected, and None for a live
+    call.
     Units: half a micro of the cost is rounded up, and so is half a millisecond.
     Source: Vapi's call object, and real reports.
     """
