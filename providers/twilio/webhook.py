@@ -40,8 +40,8 @@ def verify(
     `public_url` is the scheme and host at which Twilio calls us, without a slash at the end.
     `path_and_query` is verbatim. If the query has bodySHA256, the body is JSON. Then the body's
     hash is compared, and no parameters are returned. X-Twilio-Webhooks-Signature-Settings is
-    ignored, so that a sender cannot choose the algorithm. Raises: ForgedWebhook. Source:
-    twilio.com/docs/usage/security and the SDK's request_validator.
+    ignored, so that a sender cannot choose the algorithm. Raises: ForgedWebhook.
+    Source: twilio.com/docs/usage/security and the SDK's request_validator.
     """
     if not signature or not token:
         raise ForgedWebhook("the signature is missing")
@@ -88,8 +88,8 @@ def external_id_of(params: dict[str, list[str]]) -> str:
     """Name a callback so that a repeat of it has the same name.
 
     Units: at most 64 characters. The name is the message and its status, or the call, its status
-    and its SequenceNumber if there is one. An incoming message has only SmsStatus. Raises:
-    MalformedWebhook.
+    and its SequenceNumber if there is one. An incoming message has only SmsStatus.
+    Raises: MalformedWebhook.
     """
     if "MessageSid" in params:
         status_name = "MessageStatus" if "MessageStatus" in params else "SmsStatus"
