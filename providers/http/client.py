@@ -155,7 +155,7 @@ def exchange(
                 retry_after = retry_after_seconds_of(response.headers)
                 body = _read_within(response, bytes_max, deadline)
         except _NEVER_SENT as error:
-            # A PoolTimeout means that our own pool was full. It says nothing about the provider.
+            # A PoolTimeout means that our own pool was full. It shows nothing about the provider.
             if not isinstance(error, httpx.PoolTimeout):
                 passage.lost()
             raise ProviderSilent(f"not reached: {type(error).__name__}") from None

@@ -136,7 +136,8 @@ class PayPalApi:
             status = answer.json_object().get("verification_status")
             if status in ("SUCCESS", "FAILURE"):
                 return bool(status == "SUCCESS")
-        # An error says nothing about the signature. Taken for a no, it would reject a real webhook.
+        # An error shows nothing about the signature. Taken for a no, it would refuse a real
+        # webhook.
         raise ProviderUnavailable(f"HTTP {answer.status} is no verdict on a signature")
 
     def _capture(self, external_id: str, deadline: Deadline) -> dict[str, Any]:

@@ -46,5 +46,5 @@ def _raise_for(status: int | None, code: int | None, sid: str) -> NoReturn:
         raise Refused("SUBACCOUNT_MISSING", external_id=sid) from None
     if status in (401, 403):
         raise CredentialsRejected(f"Twilio answered {status} with code {code}") from None
-    # This says nothing about the subaccount: its parent may be suspended. The job tries again.
+    # This shows nothing about the subaccount: its parent may be suspended. The job tries again.
     raise ProviderUnavailable(f"Twilio answered {status} with code {code}") from None

@@ -159,7 +159,7 @@ class VapiApi:
         except ValueError as error:
             if answer.status < 300 and answer.body.lstrip()[:1] == b"{":
                 raise AnswerUnreadable(f"the call cannot be read: {error}") from None
-            # A proxy's own page is also handled here: its 404 says nothing about the call.
+            # A proxy's own page is also handled here: its 404 shows nothing about the call.
             raise ProviderUnavailable("the answer is not a JSON object") from None
         if answer.status in _GONE:
             return None

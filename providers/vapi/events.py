@@ -234,7 +234,7 @@ def answer_admitted(
 ) -> dict[str, Any]:
     """Answer an assistant-request with the assistant, the time limit, and our IDs.
 
-    The IDs go into the assistant's metadata, because a call has no metadata of its own.
+    The IDs go into the assistant's metadata, because a call itself has no metadata.
     """
     return {
         "assistantId": assistant_id,

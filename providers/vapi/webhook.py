@@ -80,7 +80,7 @@ class VapiWebhookVerifier:
     def _check_secret(self, headers: Mapping[str, str]) -> None:
         bearer = headers.get("authorization", "")
         token = bearer[len(_BEARER) :] if bearer[: len(_BEARER)].lower() == _BEARER else ""
-        # A server may send a header of its own beside the credential. Either may have the secret.
+        # A server may send its own header beside the credential. Either may have the secret.
         given = [one.strip() for one in (headers.get("x-vapi-secret", ""), token) if one.strip()]
         if not given:
             raise ForgedWebhook("the secret is missing")

@@ -31,6 +31,7 @@ _NO_WORD = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Re
 
 def end_call(run: Run, organization_id: str, call_id: str) -> None:
     """Carry out one round of ending a call; postpone the job until it is over.
+
     Replay: a call that is over is left unchanged. Ending a call twice ends it once.
     Raises: CallNotFound.
     """
@@ -122,7 +123,7 @@ def reconcile_calls(run: Run) -> None:
 
 
 def expire_holds(run: Run, organization_id: str) -> None:
-    """Release an organization's expired holds for which no provider can be asked.
+    """Release an organization's expired holds that no provider can confirm or deny.
 
     Replay: nothing is left to expire.
     """

@@ -72,6 +72,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
 
 def check_subaccount(run: Run, brand_id: str) -> None:
     """Read a subaccount's actual state; stage its repair if it is not as desired.
+
     It changes nothing at Twilio and takes no lease. Replay: safe. Raises: Refused for a brand
     without a subaccount.
     """

@@ -18,7 +18,8 @@ _BATCH = 2_000
 
 def prune(run: Run) -> None:
     """Delete a batch of old jobs and event bodies; stage the next if more are left.
-    Each batch is a transaction of its own. If the worker is killed, the next run continues.
+
+    Each batch has its own transaction. If the worker is killed, the next run continues.
     """
     settings = run.settings
     jobs = prune_jobs(
