@@ -123,7 +123,7 @@ def reconcile_calls(run: Run) -> None:
 
 
 def expire_holds(run: Run, organization_id: str) -> None:
-    """Release an organization's expired holds that no provider can confirm or deny.
+    """Release an organization's expired holds whose calls have no ID at a provider.
 
     Replay: nothing is left to expire.
     """
