@@ -1,6 +1,6 @@
-"""How each provider speaks: its signatures, its words, its amounts, its API.
+"""PayPal, Stripe, Twilio and Vapi: their signatures, events, amounts and APIs.
 
-This room decides what a provider's message or answer means in our words (base.facts), and which
-of base.outcomes a failure is. It must never touch the database or decide what follows from a fact.
-Only this room imports a provider's SDK.
+This package translates a provider's messages and answers into `base.facts`, and its failures into
+`base.outcomes`. It must not use the database, and it must not decide what follows from a fact. Only
+this package imports a provider's SDK.
 """

@@ -1,6 +1,6 @@
-"""The ways in which a message or a conversation with a provider can be bad.
+"""Errors in messages from a provider and in exchanges with a provider.
 
-Those about an answer that is missing or uncertain stand in base.outcomes.
+`base.outcomes` defines the errors for a missing or uncertain answer.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from base.outcomes import ProviderUnavailable
 
 
 class ForgedWebhook(Exception):
-    """The message is not proved to come from the provider: answer 401, and keep nothing of it."""
+    """No proof that the provider sent the message. Answer 401 and store nothing of it."""
 
 
 class MalformedWebhook(Exception):
-    """The message comes from the provider, but says nothing that can be recorded: answer 400."""
+    """The provider sent the message, but nothing in it can be recorded. Answer 400."""
 
 
 class ProviderSilent(ProviderUnavailable):
-    """Nobody answered: no connection stood, or the answer to a question was lost."""
+    """The provider did not answer: no connection, or the response to a read was lost."""
 
 
 class AnswerUnreadable(ProviderUnavailable):
-    """The provider's own answer came, and cannot be read; another try will hardly help."""
+    """The provider's answer cannot be read. Another try will hardly help."""
 
 
 class AnswerTooLarge(AnswerUnreadable):
-    """The provider's answer is larger than what is read of one."""
+    """The provider's answer is larger than the limit for reading it."""
 
 
 class CertificateUnavailable(Exception):
-    """The signing certificate could not be had now: answer 503, and the provider sends again.
+    """The signing certificate is not available now. Answer 503: the provider retries.
 
-    `retry_after_seconds` is what its host itself asked for, if it did.
+    `retry_after_seconds` is the wait that the certificate's host asked for, or None.
     """
 
     def __init__(self, detail: str, retry_after_seconds: float | None = None) -> None:
@@ -40,7 +40,7 @@ class CertificateUnavailable(Exception):
 
 
 class CredentialsRejected(Exception):
-    """The provider does not accept our credentials, or they are not set: a person must act.
+    """The provider rejects our credentials, or they are not set. A person must act.
 
-    It is no refusal: the same work succeeds once the credentials are right.
+    This is not a refusal: the same work succeeds once the credentials are right.
     """

@@ -1,4 +1,4 @@
-"""Instants as providers write them, checked before use."""
+"""Parses the timestamps that providers send."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _INSTANT = re.compile(
     r"(?:\.(\d+))?(?:[Zz]|([+-])(\d{2}):(\d{2}))",
     re.ASCII,
 )
-#: RFC 3339 writes a leap second as :60; it is the instant at which the next minute begins.
+#: RFC 3339 writes a leap second as :60. It is read as the start of the next minute.
 _LEAP_SECOND = 60
 
 
 def instant_of(value: object) -> datetime | None:
-    """Read an RFC 3339 instant in UTC; return None for anything else.
+    """Parse an RFC 3339 timestamp as UTC; return None for anything else.
 
-    Decimals beyond the microsecond are cut off, and second 60 is the next minute's first second.
-    PayPal writes `Z`, milliseconds, or an offset, and its simulator also a month 19; Vapi writes
-    milliseconds and `Z`. Source: RFC 3339; PayPal's OpenAPI files, schema date_time.
+    Digits beyond the microsecond are cut off. Second 60 is the first second of the next minute.
+    PayPal writes `Z`, milliseconds, or an offset, and its simulator even writes month 19. Vapi
+    writes milliseconds and `Z`. Source: RFC 3339; PayPal's OpenAPI files, schema date_time.
     """
     if not isinstance(value, str):
         return None

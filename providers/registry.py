@@ -1,4 +1,4 @@
-"""Which providers there are, built from settings: the one place that knows their addresses."""
+"""Builds the clients of all providers from settings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ _PAYPAL_URLS = {
     "live": "https://api-m.paypal.com",
     "sandbox": "https://api-m.sandbox.paypal.com",
 }
-#: Seconds that all tries of one read at Twilio take together: a job reads twice, and sets once.
+#: Seconds for all tries of one read at Twilio. A job reads twice and sets the status once.
 _TWILIO_WINDOW_SECONDS = 5.0
-#: Seconds that all tries of one question to Vapi take together: a round of ending a call asks it,
-#: tells it, and tells Twilio.
+#: Seconds for all tries of one request to Vapi. One round of ending a call reads it from Vapi,
+#: sends Vapi a command, and ends the call at Twilio.
 _VAPI_WINDOW_SECONDS = 5.0
-#: Who can charge a payment method that it stores, without the payer: automatic top-up asks for it.
-#: None can as yet, so that none is enabled and nothing is decided.
+#: Providers that can charge a stored payment method without the payer, as automatic top-up needs.
+#: No provider can do this yet, so automatic top-up cannot be enabled and decides nothing.
 CHARGEABLE: frozenset[Provider] = frozenset()
 
 
 @dataclass(frozen=True)
 class Providers:
-    """Everything outside that can be asked or told, by calls of one class; safe to share between
-    threads. Each class has connections of its own, so that none waits for another's.
+    """The provider clients for calls of one class. Threads may share them.
+
+    Each class has its own connections, so that no class waits for another one's.
     """
 
     paypal: PayPalApi
@@ -43,11 +44,11 @@ class Providers:
     others: tuple[Providers, ...] = ()
 
     def for_class(self, call_class: CallClass) -> Providers:
-        """This function will give the same providers for calls of a class."""
+        """Return the same providers for calls of another class."""
         return next(one for one in (self, *self.others) if one.call_class is call_class)
 
     def billing(self, provider: str) -> PayPalApi:
-        """This function will give the provider that subscriptions and payments are read back from.
+        """Return the provider from which subscriptions, payments and disputes are read.
 
         Raises: Refused UNKNOWN_PROVIDER.
         """
@@ -56,7 +57,7 @@ class Providers:
         return self.paypal
 
     def close(self) -> None:
-        """This function will close the connections that stand."""
+        """Close all connections of all classes."""
         for one in (self, *self.others):
             one.paypal.close()
             one.twilio.close()
@@ -64,11 +65,11 @@ class Providers:
 
 
 def build(settings: Settings, gate: Gate | None = None) -> Providers:
-    """This function will make the providers' clients; nothing is asked of anybody yet.
+    """Make the providers' clients without sending a request.
 
-    They are for safety calls, and hold those for the other classes. Without a gate, as for what is
-    asked while a sender waits for its answer, every call goes out at once. Credentials that are
-    not set are found out by the first question: CredentialsRejected.
+    The result is for safety calls, and holds the clients for the other classes. Without a gate,
+    every call goes out at once. The ingress has no gate, because a sender waits for its answer. If
+    credentials are not set, the first request raises CredentialsRejected.
     """
     safety, *others = (_of_class(settings, gate, one) for one in CallClass)
     return replace(safety, others=tuple(others))

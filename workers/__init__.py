@@ -1,4 +1,4 @@
-"""What happens next: actors, the wrapper that runs them, the broker, and the relay.
+"""Runs jobs: the actors, the executor, the consumer, the meter and the relay.
 
-Reads the clock and calls providers; the rules stand in domain/.
+This package reads the clock and calls providers. The rules are in domain/.
 """

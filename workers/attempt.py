@@ -1,4 +1,4 @@
-"""What an actor gets: its transaction, `now`, the providers, and how to record what they said."""
+"""One attempt at a job: its transactions, its providers, and ways to end it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 
 class LeaseTooOld(Exception):
-    """Half of the lease is over: a request that cannot be repeated is not sent any more."""
+    """Half of the lease is over, so a request that cannot be repeated is not sent."""
 
 
 @dataclass(frozen=True)
 class Later:
-    """The job is not over: it goes on after so many seconds, and uses up no attempt."""
+    """The job continues after this many seconds, without using up an attempt."""
 
     seconds: float
     detail: str
@@ -42,9 +42,10 @@ class Later:
 class Run:
     """One attempt at one job.
 
-    An actor on our own database works in `session`, whose transaction also finishes the job. An
-    actor with a provider has no session: it intends in `transaction`, acts with nothing locked,
-    and stores what it was told in `record`, which finishes the job in the same commit.
+    An actor that uses only our database works in `session`. Its transaction also finishes the job.
+    An actor that calls a provider has no session. It stores its intention in `transaction`, calls
+    the provider without holding locks, and stores the answer in `record`. `record` finishes the job
+    in the same commit.
     """
 
     database: Database
@@ -60,13 +61,13 @@ class Run:
 
     @property
     def own(self) -> Session:
-        """The session of an actor on our own database."""
+        """The session of an actor that uses only our database."""
         if self.session is None:
             raise TypeError(f"{self.claim.name} calls a provider: it has no transaction to share")
         return self.session
 
     def transaction(self, fn: Callable[[Session], T]) -> T:
-        """This function will run fn(session) in a transaction of its own and commit it."""
+        """Run fn(session) in its own transaction and commit it."""
 
         def work(session: Session) -> T:
             set_cause(session, self.claim)
@@ -76,10 +77,10 @@ class Run:
         return self.database.run(work)
 
     def record(self, fn: Callable[[Session], Later | None]) -> None:
-        """This function will store the provider's answer and end the attempt in one commit.
+        """Store the provider's answer and end the attempt in one commit.
 
-        The job is finished, or postponed where fn gives a Later. When another claim has the job by
-        now, the answer is stored all the same and the job is left alone.
+        The job is finished, or postponed if fn returns a Later. If a newer claim has the job, the
+        answer is still stored, and the job is left unchanged.
         """
 
         def work(session: Session) -> str:
@@ -103,9 +104,10 @@ class Run:
         self.outcome = self.transaction(work)
 
     def refuse(self, refused: Refused, fn: Callable[[Session], None]) -> None:
-        """End the attempt as refused, with what fn stores, in one commit.
+        """End the attempt as refused, together with what fn stores, in one commit.
 
-        For a refusal that is an answer in business terms: fn raises its alert, if it needs one.
+        This is for a refusal that is an answer in business terms. If it needs an alert, fn raises
+        it.
         """
 
         def work(session: Session) -> str:
@@ -121,9 +123,9 @@ class Run:
         log.info("job refused", code=refused.code, detail=refused.detail)
 
     def check_lease(self) -> None:
-        """This function will make sure that a request sent now is over before the lease is.
+        """Check that a request sent now ends before the lease does.
 
-        Raises: LeaseTooOld past half of it.
+        Raises: LeaseTooOld after half of the lease.
         """
         lease_seconds = JOB_TYPES[self.claim.name].lease_seconds
         if time.monotonic() - self._began > lease_seconds / 2:
@@ -131,5 +133,5 @@ class Run:
 
 
 def set_cause(session: Session, claim: Claim) -> None:
-    """This function will make jobs staged in this session carry the claim's correlation id."""
+    """Give jobs that are staged in this session the claim's correlation ID."""
     staging.set_cause(session, Cause(claim.job_id, claim.correlation_id))

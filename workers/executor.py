@@ -1,6 +1,6 @@
-"""Runs one job and writes every outcome to its row: the one retry authority.
+"""Runs one job and writes every outcome to its row. Nothing else retries a job.
 
-It never raises to Dramatiq, which acknowledges every message; a message is only a bell.
+It never raises to Dramatiq, which acknowledges every message. A message is only a notification.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from providers.registry import Providers
 from workers.attempt import Run, set_cause
 
 log = get_logger(__name__)
-#: The longest wait that a provider's Retry-After is followed for.
+#: The most seconds for which a provider's Retry-After is followed.
 RETRY_AFTER_SECONDS_MAX = 60.0
 Actor = Callable[..., Any]
 
 
 @dataclass
 class _Attempt:
-    """What is known of the job once a transaction has looked at it."""
+    """What is known about the job after a transaction has read it."""
 
     claim: Claim | None = None
     buried: bool = False
-    #: How the actor's own last transaction ended it.
+    #: How the actor's last transaction ended the job.
     outcome: str = "done"
 
 
 class Executor:
-    """Claims a job, calls its actor, and finishes, refuses, postpones, retries or buries it."""
+    """Claims jobs, calls their actors, and writes the outcomes to the jobs' rows."""
 
     def __init__(
         self,
@@ -59,10 +59,11 @@ class Executor:
         self.worker = worker
 
     def execute(self, job_id: str) -> str:
-        """This function will run the job if it is free and tell how it went.
+        """Run the job if it is free, and return the outcome.
 
-        Gives "done", "refused", "postponed", "failed", "dead", "taken" when it was done already or
-        somebody else has it, or "unknown" when the database could not say: its bell rings again.
+        The outcome is "done", "refused", "postponed", "failed" or "dead". It is "taken" if the job
+        was already over or another worker has it. It is "unknown" if the outcome could not be
+        stored; the relay then repeats the notification.
         """
         attempt = _Attempt()
         with bound(job=job_id):
@@ -94,14 +95,18 @@ class Executor:
                 attempt.outcome = "taken"
 
     def _first_transaction(self, session: Session, job_id: str, attempt: _Attempt) -> None:
-        """Runs a job on our own database whole; of one that calls out, it commits the claim."""
+        """Run a job that uses only our database; commit the claim of any other.
+
+        A claim is also committed if the job failed before or may be killing its workers.
+        """
         attempt.claim, attempt.buried = None, False
         claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
         if claim is None:
             return
         job = JOB_TYPES.get(claim.name)
         if job is None:
-            # Newer than this worker: left to its bell, until a worker that knows it is there.
+            # The job type is newer than this worker. The relay repeats the notification until a
+            # worker that knows the type takes it.
             log.error("job of an unknown name", job_name=claim.name)
         elif claim.failures >= job.policy.attempts:
             error = "out of attempts: its workers died"
@@ -109,9 +114,9 @@ class Executor:
             log.error("job dead", job_name=claim.name, error=error)
             attempt.buried = True
         elif job.calls_provider or claim.failures or claim.may_kill_workers:
-            # Rung again and again without an outcome, a job may be what kills its workers: its
-            # attempts have to count although no transaction of its own ever commits. Once one
-            # has counted, so does each that follows.
+            # A job that was notified several times without an outcome may be killing its workers.
+            # Its attempts must count, although its own transaction never commits. So the claim is
+            # committed first. After the first counted failure, every attempt counts.
             attempt.claim = jobs.claim(
                 session, job_id, worker=self.worker, lease_seconds=job.lease_seconds
             )
@@ -172,7 +177,7 @@ class Executor:
         wait: float | None = None
         if failures < policy.attempts and not isinstance(error, policy.permanent):
             asked = error.retry_after_seconds if isinstance(error, ProviderUnavailable) else None
-            # Honoured, but no header keeps a suspension or a payment waiting for a day.
+            # Retry-After is followed, but no header may delay a suspension or a payment for a day.
             wait = max(policy.wait_seconds(failures), min(asked or 0, RETRY_AFTER_SECONDS_MAX))
         trace = "".join(traceback.format_exception(error))
         if wait is None:
@@ -188,7 +193,7 @@ class Executor:
         return "failed"
 
     def _bury(self, session: Session, claim: Claim, error: str, trace: str | None) -> bool:
-        """End the job dead and tell a person in the same commit, if the claim still holds."""
+        """Bury the job and raise an alert in one commit, if the claim is still valid."""
         ended = jobs.fail(
             session, claim, worker=self.worker, error=error, traceback=trace, retry_seconds=None
         )
@@ -197,7 +202,7 @@ class Executor:
         return ended
 
     def _refuse(self, session: Session, claim: Claim, error: str) -> bool:
-        """End the job refused and tell a person in the same commit, if the claim still holds."""
+        """Refuse the job and raise an alert in one commit, if the claim is still valid."""
         ended = jobs.finish(session, claim, worker=self.worker, outcome="refused", error=error)
         if ended:
             _tell(session, claim, "refused", error)

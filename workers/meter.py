@@ -1,7 +1,7 @@
-"""The meter: ticks over all live calls, by a thread in every worker for safety.
+"""The meter: ticks over all live calls, in one thread of each safety worker.
 
-Any number of them may run: each looks for wallets with a call that is due, and whoever locks a
-wallet first does its tick; the next finds nothing due. None of them is a leader.
+Any number of meters may run. Each looks for wallets with a due call. The first one to lock a wallet
+runs its tick, and the next one finds nothing due. There is no leader.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from domain.clock_steps import settle_step
 
 log = get_logger(__name__)
 
-#: How often due calls are looked for, in seconds; the share of it that is left to chance keeps
-#: several meters from looking at the same instant.
+#: Seconds between two searches for due calls. A random part of it, up to _JITTER, is left out, so
+#: that several meters do not search at the same time.
 POLL_SECONDS = 0.25
 _JITTER = 0.3
-#: How long the meter waits for a wallet that somebody else has locked.
+#: The meter skips a wallet that another transaction keeps locked for longer than this.
 _PATIENCE = "SELECT set_config('lock_timeout', '250ms', true)"
-#: Wallets whose calls one look takes at most.
+#: The most wallets whose calls one search takes.
 WALLETS_MAX = 200
 
 
 def _tick(session: Session, organization_id: str) -> Ticked:
-    # A wallet that somebody holds is left for the next look: the others' calls do not wait for it.
+    # A locked wallet is left for the next search, so that other wallets' calls do not wait for it.
     session.connection().exec_driver_sql(_PATIENCE)
     return tick(session, organization_id, clock(session))
 
 
 class Meter:
-    """One thread, from start() to stop()."""
+    """One metering thread, from start() to stop()."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,11 +46,11 @@ class Meter:
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
     def start(self) -> None:
-        """This function will begin to tick."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, limit_seconds: float) -> None:
-        """This function will end the thread after the wallet that it is at."""
+        """End the thread after its current wallet."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(limit_seconds)
@@ -58,13 +58,13 @@ class Meter:
     def tick_once(self) -> int:
         """Tick over every wallet that is due, and return how many there were.
 
-        A step of the database's clock is settled first: elapsed times would be wrong.
+        A step of the database's clock is settled first, because it makes elapsed times wrong.
         """
         self._clock.check()
         due = self._database.run(
             lambda session: due_organizations(session, clock(session), WALLETS_MAX)
         )
-        # In another order than the other meters, so that they do not wait for each other's wallets.
+        # Each meter uses another order, so that meters do not wait for each other's wallets.
         random.shuffle(due)
         for organization_id in due:
             if self._stopped.is_set():
@@ -78,7 +78,7 @@ class Meter:
         except (NotYet, OutcomeUnknown) as error:
             log.warning("wallet not ticked", organization=organization_id, error=str(error))
         except Exception:
-            # One wallet's bug must not keep the others' calls from being ended.
+            # A bug in one wallet's tick must not keep other wallets' calls from being ended.
             log.exception("tick failed", organization=organization_id)
         else:
             if done.ended or done.warned:
@@ -96,7 +96,7 @@ class Meter:
             try:
                 found = self.tick_once()
             except Exception as error:
-                # The database is away: its calls are capped at the platform meanwhile.
+                # The database is away. Meanwhile the time limit at the provider bounds each call.
                 log.warning("calls not metered", error=str(error))
             if found < WALLETS_MAX:
                 self._stopped.wait(POLL_SECONDS * random.uniform(1 - _JITTER, 1))  # noqa: S311

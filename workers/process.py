@@ -1,6 +1,7 @@
-"""The broker, built from settings; one Dramatiq actor for each declared job; one worker process.
+"""Runs one worker process: its broker, its Dramatiq actors and its threads.
 
-Dramatiq's Retries, AgeLimit and Pipelines are not loaded: the job's row is the one retry authority.
+Dramatiq's Retries, AgeLimit and Pipelines are not loaded, because only the job's row decides about
+retries.
 """
 
 from __future__ import annotations
@@ -34,43 +35,45 @@ from workers.shutdown import StopSignals, stop_worker
 
 log = get_logger(__name__)
 
-#: Connection retries of a worker's client: about a minute of a Redis that is away.
+#: Connection retries of a worker's Redis client: about a minute of a Redis that is away.
 _REDIS_RETRIES = 60
-#: After so long without a word, a worker's unacknowledged messages go to others, in milliseconds.
+#: Milliseconds without a heartbeat after which a worker's unacknowledged messages go to others.
 _HEARTBEAT_TIMEOUT_MS = 10_000
-#: Seconds for the look that tells that a job is of an unknown name.
+#: Time limit in seconds for the run that finds that a job's name is unknown.
 _UNKNOWN_LIMIT_SECONDS = 10
-#: Seconds that a transaction may go on after the longest limit: who waits for a server that has
-#: gone silent feels no interrupt, and would wait for as long as the network does.
+#: Seconds by which a transaction may exceed the longest job's time limit. A thread that waits for a
+#: silent server is not interrupted, and would wait for as long as the network does.
 _TRANSACTION_MARGIN_SECONDS = 5
-#: Seconds that the meter has to end the wallet that it is at.
+#: Seconds that the meter has to finish its current wallet.
 _METER_STOP_SECONDS = 6
-#: Longest that the fallback waits for a due job from PostgreSQL, in seconds: more than the limit of
-#: a take at the server, far less than a job may last. While one thread waits, no other one asks.
+#: Time limit in seconds for taking a due job from PostgreSQL in the fallback. It is longer than the
+#: server's limit for this query, and far shorter than a job's. While one thread waits, no other
+#: thread queries.
 _TAKE_SECONDS = 3.0
-#: Connections for that: one for each kind of job that the fallback's threads take.
+#: Connections for that: one for each of the fallback's two kinds of jobs.
 _TAKE_CONNECTIONS = 2
-#: Connections of a worker for safety beside its threads': the meter's, and the fallback's.
+#: Further connections of a safety worker: the meter's, and those of the fallback's threads.
 _SAFETY_CONNECTIONS = 1 + FALLBACK_THREADS
-#: How long an idle worker waits in Redis for messages before it looks whether it shall stop, in
-#: milliseconds; far below the heartbeat's timeout, since each look is a heartbeat too.
+#: Milliseconds for which an idle worker waits in Redis for messages before it checks whether to
+#: stop. Each fetch is also a heartbeat, so this must be far below the heartbeat's timeout.
 _IDLE_WAIT_MS = 500
 
 
 def build_broker(
     redis_url: str, executor: Executor, queues: set[Queue], sift: Sift | None = None
 ) -> BellBroker:
-    """This function will make the broker with an actor for every declared job, and one for others.
+    """Make the broker with an actor for every job type, and one for unknown names.
 
-    A name that is not declared is a newer version's: the job is left to a worker that knows it.
-    What `sift` ends of the queues of events that most likely concern nobody reaches no actor.
+    An unknown name belongs to a newer version. Its job is left to a worker that knows it. `sift`
+    ends jobs of the queues whose events most likely have no effect, before they reach an actor.
     """
     broker = BellBroker(
         sifts={str(queue): sift for queue in SIFTED_QUEUES} if sift else None,
         client=connect(redis_url, retries=_REDIS_RETRIES),
         middleware=[TimeLimit(), ShutdownNotifications()],
         namespace=NAMESPACE,
-        # Maintenance hands a dead worker's messages on; by default it waits for a rare draw.
+        # Dramatiq's maintenance gives a dead worker's messages to others. By default it runs only
+        # at random and rarely.
         maintenance_chance=1_000_000,
         heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,
     )
@@ -78,7 +81,7 @@ def build_broker(
     of_job = {job.name: str(job.queue) for job in JOB_TYPES.values()}
 
     def execute(job_id: str) -> None:
-        # Its word is not handed on: Dramatiq writes a warning for every value an actor gives.
+        # The outcome is not returned, because Dramatiq logs a warning for every returned value.
         executor.execute(job_id)
 
     for name in (*JOB_TYPES, UNKNOWN_JOB):
@@ -96,10 +99,10 @@ def build_broker(
 
 
 def serve(settings: Settings, providers: Providers, queues: set[Queue], threads: int) -> None:
-    """This function will work on the queues until SIGTERM or SIGINT, then stop gracefully.
+    """Work on the queues until SIGTERM or SIGINT, then stop gracefully.
 
-    What was only fetched goes back to the queue at once; what runs is finished within the longest
-    actor's limit, or given up at a second signal. Units: `threads` jobs run at once.
+    Messages that were only fetched go back to their queues at once. Running jobs may finish within
+    the longest job's time limit; a second signal ends the wait. Units: `threads` jobs run at once.
     """
     signals = StopSignals()
     ringer = Ringer(settings.redis_url)
@@ -108,7 +111,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     database = Database(
         settings.database_url,
         name=name,
-        # One more than threads, for the heartbeat.
+        # One more than the threads, for the heartbeat.
         pool_size=threads + 1 + (_SAFETY_CONNECTIONS if Queue.SAFETY in queues else 0),
         longest_seconds=longest + _TRANSACTION_MARGIN_SECONDS,
         after_commit=ringer.ring,
@@ -122,9 +125,9 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         worker_threads=threads,
         worker_timeout=_IDLE_WAIT_MS,
     )
-    # One message a thread, so that none waits behind a slow one while another worker is idle.
+    # One message per thread, so that none waits behind a slow job while another worker is idle.
     worker.queue_prefetch = threads
-    # Said by Dramatiq's own command line, which is not ours: it starts the clock of time limits.
+    # Dramatiq's own command line emits this, and is not used. It starts the time limits' clock.
     broker.emit_after("process_boot")
     worker.start()
     safety = SafetyThreads(settings, database, executor, name) if Queue.SAFETY in queues else None
@@ -148,8 +151,8 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     heartbeat.stop()
     ringer.close()
     if unfinished:
-        # Their transactions end with the process; a lease is over when its time is, since what its
-        # request did at the provider nobody knows.
+        # Their transactions end with the process. Their leases are left to expire, because no one
+        # knows what their requests did at the provider.
         log.error("worker ended with jobs unfinished", jobs=unfinished, worker=name)
         os._exit(1)
     broker.close()
@@ -159,7 +162,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
 
 
 class SafetyThreads:
-    """What a worker for safety runs beside its jobs: the meter, and the fallback without Redis."""
+    """The threads of a safety worker beside its jobs: the meter and the fallback."""
 
     def __init__(
         self, settings: Settings, database: Database, executor: Executor, name: str
@@ -185,7 +188,7 @@ class SafetyThreads:
         self._meter.stop(_METER_STOP_SECONDS)
 
     def stop(self, limit_seconds: float, hurry: Callable[[], bool]) -> int:
-        """Wait for the fallback's running jobs; give how many threads did not end in time."""
+        """Wait for the fallback's jobs; return how many threads did not end in time."""
         unfinished = self._fallback.stop(limit_seconds, hurry)
         self._takes.close()
         return unfinished

@@ -1,7 +1,7 @@
-"""The relay: rings for every job whose bell is due and that nobody rang for, or nobody heard, and
-stages periodic work when its time has come.
+"""The relay: notifies workers of due jobs, and stages periodic jobs.
 
-Any number may run: each takes other rows. It holds nothing in memory, so killing it loses nothing.
+It repeats a notification that was lost or not acted on. Any number of relays may run, because each
+takes other rows. A relay keeps no state that matters, so killing it loses nothing.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ from domain.jobs.schedules import SCHEDULES, Schedule
 
 log = get_logger(__name__)
 
-#: Seconds between two looks at what is due.
+#: Seconds between two searches for due jobs.
 _POLL_SECONDS = 0.25
-#: Jobs rung in one transaction at most. What a batch costs hardly depends on its size (in a
-#: prototype 100,000 bells took 13 s by 200, 4 s by 1000, 2 s by 5000).
+#: The most jobs that are notified in one transaction. The size hardly changes a batch's cost: in a
+#: prototype, 100,000 notifications took 13 s by 200, 4 s by 1000, 2 s by 5000.
 _BATCH = 5_000
-#: Messages that may always wait in a queue, however full Redis is.
+#: Messages that may always wait in a queue, even if Redis is nearly full.
 _FEW = 200
-#: The share of Redis' memory up to which urgent jobs, and all others, are notified in full batches.
+#: The share of Redis' memory up to which urgent jobs, and other jobs, are notified in full batches.
 _URGENT_SHARE = 0.9
 _SHARE = 0.75
-#: Jobs made due again in one transaction at most, after Redis may have lost their bells.
+#: The most jobs that one transaction makes due again after Redis may have lost notifications.
 _AGAIN_BATCH = 5_000
-#: Seconds after another process of Redis was seen before a next one counts: behind a proxy there
-#: may be several that take turns.
+#: Seconds after a change of Redis' run ID in which further changes are ignored. A proxy may
+#: alternate between several servers.
 _OTHER_SECONDS = 60.0
-#: Seconds between two looks at the schedules, and between two declarations of them.
+#: Seconds between two checks of the schedules, and between two declarations of them.
 _TICK_SECONDS = 1.0
 _DECLARE_SECONDS = 60.0
-#: Longest transaction, in seconds: several statements at their limit. A host that has vanished
-#: does not hang up, and a relay that waits for it would ring for nobody.
+#: Seconds of the longest transaction: several statements at their time limits. A vanished host does
+#: not close its connection, and a relay that waits for it would notify no worker.
 _LONGEST_SECONDS = 15.0
-#: Seconds that one pass may take before the relay counts as stuck: the longest transactions of one.
+#: Seconds in one pass after which the relay counts as stuck: the sum of its longest transactions.
 _STUCK_SECONDS = 60.0
-#: Seconds after a lost connection to Redis or PostgreSQL before the next try.
+#: Seconds between a lost connection to Redis or PostgreSQL and the next try.
 _AWAY_SECONDS = 1.0
 
 
 class Relay:
-    """One pass at a time over the jobs whose bell is due."""
+    """Notifies workers of due jobs, one pass at a time."""
 
     def __init__(
         self,
@@ -80,21 +80,21 @@ class Relay:
 
     @property
     def redis_away_seconds(self) -> float | None:
-        """For how long Redis has taken nothing; None while it does."""
+        """Seconds for which Redis has taken no notifications; None while it does."""
         since = self._redis_away_since
         return None if since is None else time.monotonic() - since
 
     @property
     def is_working(self) -> bool:
-        """Whether the loop still goes round: a relay that hangs notifies nobody."""
+        """Whether the loop still makes passes. A relay that hangs notifies no worker."""
         return time.monotonic() - self._passed_at < _STUCK_SECONDS
 
     def tick(self) -> None:
-        """This function will stage the periodic work that is due, about once a second.
+        """Stage the periodic jobs that are due, about once a second.
 
-        Raises: NotYet, OutcomeUnknown when PostgreSQL is away.
+        Raises: NotYet, OutcomeUnknown if PostgreSQL is away.
         """
-        # First: a step of the clock would have waits last longer, and schedules stop.
+        # First, because a step of the clock would make waits longer and stop schedules.
         self._clock.check()
         now = time.monotonic()
         if now >= self._next_declaration:
@@ -110,12 +110,13 @@ class Relay:
             self._next_tick = now + _TICK_SECONDS
 
     def run_once(self) -> int:
-        """Notify what is due, at most a batch of each kind, and give how many jobs.
+        """Notify due jobs, at most a batch of each kind, and return how many.
 
-        What is urgent comes first, so that it waits behind no backlog of other work. Where Redis
-        may have lost notifications, all jobs that were notified and not claimed are due again. A
-        Redis that is full of messages is emptied, because workers cannot fetch from it. Raises:
-        redis.RedisError, NotYet, OutcomeUnknown when one of the two is away or takes nothing.
+        Urgent jobs are first, so that they wait behind no backlog of other jobs. If Redis may have
+        lost notifications, all jobs that were notified and not claimed become due again. A Redis
+        that is full of messages is emptied, because workers cannot fetch from it.
+        Raises: redis.RedisError, NotYet, OutcomeUnknown if Redis or PostgreSQL is away or refuses
+        writes.
         """
         try:
             memory = ring_room.read_memory(self._client)
@@ -133,11 +134,11 @@ class Relay:
         known, server = self._client.get(EPOCH_KEY), run_id(self._client)
         is_other = known is not None and known != server.encode()
         if known is None or (is_other and time.monotonic() >= self._next_other):
-            # Emptied, it lost all; started again or followed by a replica, what was pushed last.
+            # An emptied Redis lost everything. A restarted one, or a replica, lost the last writes.
             again = self._ring_all_again(urgent=True)
             rung = self._ring_urgent(memory)
             again += self._ring_all_again(urgent=False)
-            # Set last: killed in between, the next relay finds it as it was and does it once more.
+            # Set last: if the relay is killed before that, the next relay repeats all of it.
             self._client.set(EPOCH_KEY, server)
             if is_other:
                 self._next_other = time.monotonic() + _OTHER_SECONDS
@@ -152,7 +153,10 @@ class Relay:
         return self._ring(max(_FEW, min(_BATCH, memory.room(_URGENT_SHARE))), urgent=True)
 
     def _ring_others(self, memory: Memory) -> int:
-        """Leave the last part of Redis' memory to urgent work and to what workers write."""
+        """Notify other jobs. Leave the last part of Redis' memory to urgent ones.
+
+        What workers write to Redis needs that part too.
+        """
         room = memory.room(_SHARE)
         if room >= _FEW:
             return self._ring(min(_BATCH, room), urgent=False)
@@ -174,7 +178,7 @@ class Relay:
         return len(due)
 
     def _ring_all_again(self, *, urgent: bool) -> int:
-        """In transactions of a bounded size: all at once would run into the statement's limit."""
+        """Make jobs due again in bounded batches, each within a statement's time limit."""
         total = 0
         while True:
             batch = self._database.run(
@@ -185,15 +189,16 @@ class Relay:
                 return total
 
     def run_until(self, stop: threading.Event) -> None:
-        """This function will ring until told to stop; Redis or PostgreSQL may be away meanwhile."""
+        """Notify jobs until `stop` is set; Redis or PostgreSQL may be away meanwhile."""
         while not stop.is_set():
             self._passed_at = time.monotonic()
             try:
                 try:
-                    # First: work that is due is staged although Redis may be away.
+                    # First, so that due work is staged even if Redis is away.
                     self.tick()
                 finally:
-                    # What ends a call waits for no schedule: it is rung although those are locked.
+                    # Notified even if the schedules are locked, because jobs that end calls cannot
+                    # wait for them.
                     rung = self.run_once()
                 self._redis_away_since = None
             except (redis.RedisError, NotYet, OutcomeUnknown) as error:
@@ -207,7 +212,7 @@ class Relay:
 
 
 def serve(settings: Settings) -> None:
-    """This function will run a relay until SIGTERM or SIGINT."""
+    """Run a relay until SIGTERM or SIGINT."""
     stop = threading.Event()
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How a worker ends: it takes nothing more, hands back what it has not begun, finishes the rest."""
+"""Stops a worker: it fetches no more, returns waiting messages, ends its jobs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from base.log import get_logger
 
 log = get_logger(__name__)
 
-#: Seconds for the threads that fetch to see that they shall not: they wait for Redis at most.
+#: Seconds for the fetching threads to see that they must stop. They may be waiting for Redis.
 _FETCHERS_SECONDS = 2.0
-#: Seconds that handing back may take: a Redis that says nothing is asked again and again.
+#: Seconds for returning messages, because a silent Redis is tried again and again.
 _HAND_BACK_SECONDS = 5.0
 
 
 class StopSignals:
-    """Counts SIGTERM and SIGINT from now on: the first asks to stop, a second to hurry."""
+    """Counts SIGTERM and SIGINT: the first one asks to stop, a second one to hurry."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -35,19 +35,19 @@ class StopSignals:
         signal.signal(signal.SIGINT, self._note)
 
     def wait(self) -> None:
-        """This function will block until the first signal. Only on the main thread."""
+        """Block until the first signal. Call this only on the main thread."""
         wait_until(lambda: self.count > 0, limit_seconds=math.inf)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
-        # A plain number, polled: an Event's lock may be held by the code this interrupts.
+        # A plain number that is polled: an Event's lock may be held by the interrupted code.
         self.count += 1
 
 
 def stop_worker(worker: Worker, *, limit_seconds: float, hurry: Callable[[], bool]) -> int:
-    """This function will stop a worker, and give how many of its threads did not end in time.
+    """Stop a worker, and return how many of its threads did not end in time.
 
-    Dramatiq's own stop keeps fetching while what runs is finished, and hands back last: a job that
-    was fetched and not begun would wait for the slowest one. Here it goes back at once.
+    Dramatiq's own stop keeps fetching while running jobs finish, and returns messages last. A job
+    that was fetched but not begun would wait for the slowest one. Here it goes back at once.
     """
     for thread in worker.workers:
         thread.stop()
@@ -62,7 +62,7 @@ def stop_worker(worker: Worker, *, limit_seconds: float, hurry: Callable[[], boo
         return sum(thread.is_alive() for thread in worker.workers)
 
     wait_until(lambda: hurry() or not still_running(), limit_seconds=limit_seconds)
-    # A thread that waited for a message when it was told to stop may have taken none or one.
+    # A thread that was waiting for a message may have taken one although it must stop.
     _hand_back_soon(worker, hurry)
     return still_running()
 
@@ -76,7 +76,10 @@ def _hand_back_soon(worker: Worker, hurry: Callable[[], bool]) -> None:
 
 
 def _hand_back(worker: Worker) -> None:
-    """Put into its queue what was fetched and not begun; if Redis is away, the relay rings."""
+    """Put fetched messages that were not begun back into their queues.
+
+    If Redis is away, the relay notifies their jobs again.
+    """
     fetched: dict[str, list[MessageProxy]] = defaultdict(list)
     while True:
         try:
@@ -85,10 +88,10 @@ def _hand_back(worker: Worker) -> None:
             break
         fetched[message.queue_name].append(message)
     for name, consumer in worker.consumers.items():
-        # Fetched in one answer, and not yet looked at when the thread ended.
+        # Fetched together with others, and not delivered when the thread ended.
         cache: list[bytes | None] = getattr(consumer.consumer, "message_cache", [])
         while cache and not consumer.is_alive():
-            # None is an id whose message Redis has lost: the job's row rings for it.
+            # None is the ID of a message that Redis has lost. The relay notifies its job again.
             if (data := cache.pop()) is not None:
                 fetched[name].append(MessageProxy(Message.decode(data)))
     for name, messages in fetched.items():

@@ -1,1 +1,1 @@
-"""One way of speaking HTTP to a provider: the client, its limits and its probe."""
+"""HTTP exchanges with providers: the client, its limits and its probe."""

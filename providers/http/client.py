@@ -1,7 +1,7 @@
-"""One way of speaking HTTP to a provider: timeouts, no redirects, bounded answers, short retries.
+"""The HTTP client for providers: timeouts, bounded answers and short retries.
 
-It decides which failures mean "nothing happened" and which mean "it may have happened"; a request
-that may have happened is never sent again from here.
+It follows no redirects. It separates failures that mean "nothing happened" from failures that mean
+"it may have happened". It never repeats a request that may have happened.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable
 from providers.errors import AnswerTooLarge, ProviderSilent
 from providers.http.limits import Line, Passage
 
-#: Seconds until a connection must stand, and until more of an answer must come.
+#: Time limits in seconds: to open a connection, and to wait for the next part of an answer.
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 5.0
-#: Seconds within which all tries of one question must end; fits inside an actor's limit.
+#: Seconds within which all tries of one read must end. They fit into an actor's time limit.
 RETRY_WINDOW_SECONDS = 12.0
-#: How often one question is asked at most.
+#: The most tries of one read.
 TRIES_MAX = 3
-#: A provider that asks for a longer wait than this many seconds is not asked again here.
+#: If the provider asks for a longer wait than this many seconds, the read is not retried here.
 _WAITED_OUT_SECONDS_MAX = 3.0
-#: Bytes of the largest answer read; an account or a payment is a few kilobytes.
+#: Bytes of the largest answer that is read. An account or a payment has a few kilobytes.
 ANSWER_BYTES_MAX = 1_048_576
-#: A try that could last less than this many seconds is not begun.
+#: The client starts no try that has less than this many seconds left.
 _TRY_SECONDS_MIN = 0.2
-#: A wait asked for is believed up to this many seconds (one day).
+#: A longer Retry-After counts as this many seconds (one day).
 _RETRY_AFTER_BELIEVED_SECONDS = 86_400.0
 
-#: The request cannot have reached the provider.
+#: These errors prove that the request did not reach the provider.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 T = TypeVar("T")
 
 
 class _TooLarge(Exception):
-    """An answer is larger than what is read of it."""
+    """An answer is larger than the caller's limit."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """The instant, on the monotonic clock, at which a question must have ended."""
+    """The monotonic time at which a request and its retries must have ended."""
 
     at: float
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """This function will set the deadline so many seconds from now."""
+        """Set the deadline this many seconds from now."""
         return cls(time.monotonic() + seconds)
 
     def remaining_seconds(self) -> float:
-        """This function will give the seconds left, never less than 0."""
+        """Return the seconds left, never less than 0."""
         return max(0.0, self.at - time.monotonic())
 
 
@@ -76,9 +76,9 @@ class Answer:
     body: bytes
 
     def json_object(self) -> dict[str, Any]:
-        """This function will read the body as a JSON object.
+        """Parse the body as a JSON object.
 
-        Raises: ProviderUnavailable when it is anything else, such as a proxy's HTML page.
+        Raises: ProviderUnavailable if the body is anything else, such as a proxy's HTML page.
         """
         try:
             value = json.loads(self.body)
@@ -90,7 +90,7 @@ class Answer:
 
 
 def is_loopback(url: str) -> bool:
-    """This function will tell whether a URL's host is this machine itself."""
+    """Return whether a URL's host is this machine."""
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True
@@ -102,21 +102,21 @@ def is_loopback(url: str) -> bool:
 
 @cache
 def _trusted_roots() -> ssl.SSLContext:
-    # Reading the roots takes longer than all else about a client, and they are the same for all.
+    # Loading the root certificates is the slowest part of making a client. All clients share them.
     return httpx.create_ssl_context()
 
 
 def build_client(base_url: str) -> httpx.Client:
-    """This function will make a client, safe for many threads, for one provider's address.
+    """Make a client for one provider's base URL. Threads may share the client.
 
-    A stand-in on this machine is spoken to directly, whatever proxies the environment names.
+    For a stand-in on this machine, the client ignores the proxies that the environment names.
     """
     return httpx.Client(
         timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
         follow_redirects=False,
         verify=_trusted_roots(),
         trust_env=not is_loopback(base_url),
-        # Compressed answers would make the bound on their size meaningless.
+        # The size limit counts bytes as received. It would mean nothing for compressed answers.
         headers={"Accept-Encoding": "identity"},
     )
 
@@ -134,11 +134,14 @@ def exchange(
 ) -> Answer:
     """Send one request, once, and read its answer.
 
-    `line` is the account it goes out for; None for what is no call of an account, such as a
-    certificate. `repeatable` says that the request changes nothing, so that a lost answer is no
-    doubt. Raises: HeldBack when the line does not let it out; ProviderUnavailable when nothing
-    happened or the request is repeatable (no connection, 429, and for a repeatable one a lost
-    answer, 5xx, a redirect, or AnswerTooLarge); OutcomeUnknown otherwise.
+    `line` is the provider channel. It is None for a request that no account makes, such as the
+    download of a certificate. `repeatable` means that the request changes nothing, so that a lost
+    answer leaves no doubt.
+
+    Raises: HeldBack if the channel does not admit the call now. ProviderUnavailable if nothing
+    happened (no connection, 429, no time left), and for every failure of a repeatable request: a
+    lost or slow answer, 5xx, a redirect, or AnswerTooLarge. OutcomeUnknown for these failures of
+    any other request.
     """
     left = deadline.remaining_seconds()
     if left <= 0:
@@ -152,7 +155,7 @@ def exchange(
                 retry_after = retry_after_seconds_of(response.headers)
                 body = _read_within(response, bytes_max, deadline)
         except _NEVER_SENT as error:
-            # That we had no connection free says nothing of the provider.
+            # A PoolTimeout means that our own pool was full. It shows nothing about the provider.
             if not isinstance(error, httpx.PoolTimeout):
                 passage.lost()
             raise ProviderSilent(f"not reached: {type(error).__name__}") from None
@@ -162,7 +165,7 @@ def exchange(
         except _TooLarge:
             too_large, body = True, None
         passage.answered(status, retry_after)
-    # A provider refuses with 429 before it acts (Twilio says so of 20429: never processed).
+    # A provider sends 429 before it acts. Twilio documents that it never processes such a request.
     if status == 429 or (status >= 500 and repeatable):
         raise ProviderUnavailable(f"HTTP {status}", retry_after)
     if status >= 500:
@@ -190,7 +193,7 @@ def _read_within(response: httpx.Response, bytes_max: int, deadline: Deadline) -
     size = 0
     for part in response.iter_bytes():
         size += len(part)
-        # The read timeout starts again with every part: a drip is ended here.
+        # Every part restarts the read timeout. The deadline ends an answer that arrives too slowly.
         if size > bytes_max:
             raise _TooLarge
         if deadline.remaining_seconds() <= 0:
@@ -200,7 +203,7 @@ def _read_within(response: httpx.Response, bytes_max: int, deadline: Deadline) -
 
 
 def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
-    """This function will read Retry-After, in seconds, from a number or a date.
+    """Read Retry-After in seconds, from a number or a date; None for anything else.
 
     Source: RFC 9110, section 10.2.3.
     """
@@ -215,10 +218,11 @@ def retry_after_seconds_of(headers: Mapping[str, str]) -> float | None:
 
 
 def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
-    """Ask a repeatable question, and again after ProviderUnavailable, except AnswerTooLarge.
+    """Send a repeatable request, and retry it after ProviderUnavailable.
 
-    At most TRIES_MAX times, with jitter, before the deadline; a short Retry-After is kept to, and
-    a long one ends the asking. Raises: whatever the last try raised.
+    AnswerTooLarge is not retried. There are at most TRIES_MAX tries, with jitter, before the
+    deadline. A short Retry-After is added to the wait; a long one ends the retries. Raises: the
+    error of the last try.
     """
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -242,7 +246,7 @@ def ask_again(ask: Callable[[], T], deadline: Deadline) -> T:
 
 
 def _is_worth_repeating(error: BaseException) -> bool:
-    # The same answer would be as large again.
+    # The same read would return an answer of the same size.
     return isinstance(error, ProviderUnavailable) and not isinstance(error, AnswerTooLarge)
 
 

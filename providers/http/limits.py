@@ -1,7 +1,8 @@
-"""The line to one account at a provider, for calls of one class: asked for leave, told the end.
+"""A provider channel: the calls of one class to one account at a provider.
 
-Every call goes out through it (providers.http). It decides what counts against a provider: lost
-connections and answers, 5xx, and 429 to our own account; never what a tenant's account did wrong.
+A call asks the gate for admission and reports its outcome to the gate. The module decides which
+outcomes count against a provider: lost connections and answers, 5xx, and 429 to our own account. An
+error of a customer's account does not count.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ from typing import Protocol
 
 from base.channels import Route
 
-#: A place that comes free within so many seconds is waited for; for a later one the job waits.
+#: A call waits at most this many seconds for its turn. If its turn is later, the job waits instead.
 WAIT_SECONDS_MAX = 1.0
-#: How long an account is held back after a 429 that names no time, in seconds.
+#: Seconds for which an account is held back after a 429 without Retry-After.
 HOLD_SECONDS_DEFAULT = 1.0
 
 
 class Gate(Protocol):
-    """Whether a call may go out, as the whole fleet sees it."""
+    """Admits calls for all processes together, by rate limits and circuit breakers."""
 
     def enter(self, route: Route, wait_seconds_max: float) -> tuple[float, str]:
-        """Gives the seconds to wait first, and a ticket. Raises: HeldBack."""
+        """Return the seconds to wait before the call, and a ticket. Raises: HeldBack."""
 
     def leave(self, route: Route, ticket: str, outcome: str, hold_seconds: float) -> None:
-        """Takes the ticket back, and what became of the call."""
+        """Give the ticket back, with the outcome of the call."""
 
 
 @dataclass
 class Passage:
-    """One call that went out. What is not told of it before its end counts for nothing."""
+    """One admitted call. The circuit breaker does not count the outcome "unknown"."""
 
     is_tenants: bool = False
     outcome: str = "unknown"
     hold_seconds: float = 0.0
 
     def lost(self) -> None:
-        """This function will note that the provider was not reached or did not answer."""
+        """Record that the provider was not reached or did not answer."""
         self.outcome = "failed"
 
     def answered(self, status: int, retry_after_seconds: float | None) -> None:
-        """This function will note the provider's answer, and how long it asked us to stay away."""
+        """Record the provider's answer and the wait that it asked for."""
         failed = status >= 500 or (status == 429 and not self.is_tenants)
         self.outcome = "failed" if failed else "answered"
         if status == 429:
@@ -54,22 +55,22 @@ class Passage:
 
 @dataclass(frozen=True)
 class Line:
-    """Who calls whom, and for what. Without a gate every call goes out at once."""
+    """A provider channel. Without a gate, every call goes out at once."""
 
     route: Route
     gate: Gate | None = None
-    #: The account is a tenant's, whose own errors say nothing about the provider.
+    #: The account belongs to a customer, whose own errors do not count against the provider.
     is_tenants: bool = False
 
     def of_tenant(self, account: str) -> Line:
-        """This function will give the line to a subaccount, which is held back by itself."""
+        """Return the channel of a customer's subaccount, which has its own limits."""
         return replace(self, route=replace(self.route, account=account), is_tenants=True)
 
     @contextmanager
     def passage(self, seconds_left: float) -> Iterator[Passage]:
-        """This function will let one call out, after a short wait for its place if need be.
+        """Admit one call, after a short wait for its turn if necessary.
 
-        Raises: HeldBack when its place comes later than that, or its circuit is open.
+        Raises: HeldBack if the turn is later than that, or the circuit breaker is open.
         """
         passage = Passage(self.is_tenants)
         if self.gate is None:

@@ -1,7 +1,7 @@
-"""Waiting for a provider that says nothing, in turns: one thread at a time, until it has answered.
+"""Lets only one thread at a time wait for a provider that does not answer.
 
-A safety call goes out whatever its circuit says. All at once, those that wait for a silent provider
-would have every thread that freezes, suspends and ends calls.
+Safety calls go out even if the circuit breaker is open. Without this limit, every thread that
+freezes, suspends or ends calls could be blocked by one silent provider.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected, ProviderSilent
 from providers.http.limits import Line
 
-#: Who was waited for in vain for longer than this is silent, in seconds: a quick no costs nobody
-#: his time.
+#: A request that failed after more than this many seconds marks the provider as silent. A quick
+#: failure does not, because it blocks no thread.
 _SILENT_SECONDS = 1.0
 
 
 class Turns:
-    """Those who wait for one provider in this process; calls of other classes are not held back."""
+    """The turns of threads that wait for one provider. Only safety calls are limited."""
 
     def __init__(self, line: Line | None, again_seconds: float) -> None:
         self._is_shared = line is not None and line.route.call_class is CallClass.SAFETY
         self._again_seconds = again_seconds
         self._is_silent = False
-        # Known by its owner: a time limit may strike before the next line is reached.
+        # Only the owner can release an RLock. An actor's time limit may interrupt between any two
+        # lines, so that `finally` cannot know whether the lock was acquired.
         self._turn = threading.RLock()
 
     @contextmanager
     def wait(self) -> Iterator[None]:
-        """This function will let one question go out, and note whether it was answered in time.
+        """Let one request go out, and note whether it was answered in time.
 
-        Raises: HeldBack, for `again_seconds`, while the provider is silent and another waits.
+        Raises: HeldBack, for `again_seconds`, while the provider is silent and another thread waits
+        for it.
         """
         began = time.monotonic()
         try:
@@ -47,7 +49,7 @@ class Turns:
             self._is_silent = time.monotonic() - began > _SILENT_SECONDS
             raise
         except (ProviderUnavailable, CredentialsRejected, Refused):
-            # A no is an answer.
+            # The provider answered, even if it refused.
             self._is_silent = False
             raise
         finally:

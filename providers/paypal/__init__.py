@@ -1,1 +1,1 @@
-"""PayPal: subscriptions, captures and refunds, and the messages it signs about them."""
+"""PayPal: subscriptions, payments, disputes, and the webhooks that PayPal signs."""

@@ -1,13 +1,14 @@
-"""PayPal's amounts: decimal text in PayPal's own currencies and steps, exact or refused.
+"""Converts PayPal's decimal amounts to micros and back, exactly or not at all.
 
-Never ISO 4217's exponents: PayPal takes forints and Taiwan dollars without decimals.
+ISO 4217's exponents would be wrong: PayPal uses forints and Taiwan dollars without decimals.
 """
 
 from __future__ import annotations
 
 from base.money import InvalidAmount, micros_from_text, minor_from_micros
 
-#: Decimals of every currency PayPal supports. HUF and TWD have two in ISO 4217 and none here.
+#: The decimals of every currency that PayPal supports. HUF and TWD have two in ISO 4217, but none
+#: at PayPal.
 #: Source: developer.paypal.com/api/rest/reference/currency-codes (RUB from its earlier edition).
 DECIMALS: dict[str, int] = {
     "AUD": 2,
@@ -40,19 +41,19 @@ DECIMALS: dict[str, int] = {
 
 
 def micros_from_paypal(value: str, currency: str) -> int:
-    """This function will turn PayPal's decimal text into micros, exactly.
+    """Convert PayPal's decimal text to micros, exactly.
 
-    Units: "5.00" is 5_000_000 of any currency, and "500.00" yen are 500 yen; the sign is kept.
-    Raises: InvalidAmount for a currency PayPal does not support, a text that is no plain decimal,
-    or decimals that the currency does not have.
+    Units: "5.00" is 5_000_000 in any currency, and "500.00" yen are 500 yen. The sign is kept.
+    Raises: InvalidAmount for a currency that PayPal does not support, a text that is no plain
+    decimal, or decimals that the currency does not have.
     """
     return micros_from_text(value, _decimals_of(currency))
 
 
 def paypal_from_micros(micros: int, currency: str) -> str:
-    """This function will turn micros into PayPal's decimal text, exactly.
+    """Convert micros to PayPal's decimal text, exactly.
 
-    Raises: InvalidAmount when they are finer than PayPal takes, and as micros_from_paypal.
+    Raises: InvalidAmount if the micros are finer than PayPal's step, and as micros_from_paypal.
     """
     decimals = _decimals_of(currency)
     minor = minor_from_micros(micros, decimals)

@@ -1,7 +1,7 @@
-"""PayPal's REST API: what a subscription, a payment or a signature really is, asked of PayPal.
+"""PayPal's REST API: subscriptions, payments, disputes, webhook verification.
 
-Only what it answers opens an account or credits money. It never follows an address that stands in
-an answer, and it changes nothing at PayPal.
+Only these answers may open an account or credit money. The client never follows a URL from an
+answer, and it changes nothing at PayPal.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from providers.paypal.disputes import dispute_facts
 from providers.paypal.fields import is_resource_id
 from providers.paypal.mapping import capture_id_of, payment_facts, subscription_facts
 
-#: A token is renewed this many seconds before it ends; PayPal's live about nine hours.
+#: A token is renewed this many seconds before it expires. PayPal's tokens live about nine hours.
 _TOKEN_MARGIN_SECONDS = 60.0
-#: A token whose life is not told is used for this many seconds.
+#: A token without a stated lifetime is used for this many seconds.
 _TOKEN_SECONDS_DEFAULT = 300.0
-#: Seconds until one comes again who was told that another waits already: as long as waiting takes.
+#: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
 _TURN_SECONDS = 12.0
 
 
@@ -46,7 +46,7 @@ class _Token:
 
 
 class PayPalApi:
-    """PayPal's API for one REST app; safe to share between threads."""
+    """PayPal's API for one REST app. Threads may share it."""
 
     def __init__(
         self,
@@ -68,26 +68,26 @@ class PayPalApi:
         self._token: _Token | None = None
 
     def close(self) -> None:
-        """This function will close the connections that stand."""
+        """Close all connections."""
         self._client.close()
 
     def get_subscription(self, external_id: str) -> SubscriptionFacts:
-        """Read a subscription as it is now.
+        """Read a subscription's current state.
 
         Raises: Refused (INVALID_ID, UNKNOWN_STATUS), ProviderUnavailable (also for a subscription
-        that PayPal does not know), CredentialsRejected. Source: billing_subscriptions_v1.
+        that PayPal does not know), CredentialsRejected, HeldBack. Source: billing_subscriptions_v1.
         """
         deadline = Deadline.after(self._window_seconds)
         return subscription_facts(self._get("/v1/billing/subscriptions/", external_id, deadline))
 
     def get_payment(self, kind: str, external_id: str) -> PaymentFacts:
-        """Read a payment as it is now, by the id of a "capture" or of a "refund".
+        """Read a payment's current state, by the ID of a "capture" or of a "refund".
 
-        Units: micros of the capture's currency. A capture that is PARTIALLY_REFUNDED does not say
-        how much, and lists no refunds: refunded_micros is then 0. Each refund has to be asked about
-        by its own id, and comes with its state and with what was given back in all by then.
+        Units: micros of the capture's currency. A capture in status PARTIALLY_REFUNDED does not
+        contain the refunded amount or the refunds, so its refunded_micros is 0. Read each refund by
+        its own ID. Its answer has its state and the total that was refunded up to then.
         Raises: Refused (INVALID_ID, UNKNOWN_STATUS, UNKNOWN_KIND, CURRENCY_MISMATCH, NO_CAPTURE),
-        InvalidAmount, ProviderUnavailable, CredentialsRejected.
+        InvalidAmount, ProviderUnavailable, CredentialsRejected, HeldBack.
         Source: payments_payment_v2.
         """
         deadline = Deadline.after(self._window_seconds)
@@ -99,23 +99,24 @@ class PayPalApi:
         return payment_facts(self._capture(capture_id_of(refund), deadline), refund=refund)
 
     def get_dispute(self, external_id: str) -> DisputeFacts:
-        """This function will read a dispute as it is now.
+        """Read a dispute's current state.
 
         Units: micros of the disputed currency. Raises: Refused (INVALID_ID, UNKNOWN_STATUS,
-        UNKNOWN_OUTCOME, SEVERAL_PAYMENTS, NO_CAPTURE, CURRENCY_MISMATCH), InvalidAmount,
-        ProviderUnavailable, CredentialsRejected. Source: customer_disputes_v1.
+        UNKNOWN_OUTCOME, UNKNOWN_MOVEMENT, SEVERAL_PAYMENTS, NO_CAPTURE, NO_AMOUNT,
+        CURRENCY_MISMATCH), InvalidAmount, ProviderUnavailable, CredentialsRejected, HeldBack.
+        Source: customer_disputes_v1.
         """
         deadline = Deadline.after(self._window_seconds)
         found = self._get("/v1/customer/disputes/", external_id, deadline, named="dispute_id")
         return dispute_facts(found)
 
     def verify_webhook(self, transmission: dict[str, str], body: bytes, *, webhook_id: str) -> bool:
-        """This function will ask PayPal whether a message is genuine.
+        """Ask PayPal whether a webhook is genuine.
 
-        `transmission` holds auth_algo, cert_url and the transmission_ fields; `body` must have
-        been found to be one whole JSON object: it is put into the question byte for byte, since
-        writing it anew would change what was signed.
-        Raises: ProviderUnavailable for any answer but PayPal's yes or no, CredentialsRejected.
+        `transmission` has auth_algo, cert_url and the transmission_ fields. The caller must have
+        checked that `body` is one whole JSON object. It is inserted into the request byte for byte,
+        because serializing it again would change what was signed. Raises: ProviderUnavailable for
+        any answer except SUCCESS or FAILURE, CredentialsRejected, HeldBack.
         Source: notifications_webhooks_v1, verify-webhook-signature.
         """
         head = json.dumps({**transmission, "webhook_id": webhook_id}).encode("ascii")
@@ -135,7 +136,8 @@ class PayPalApi:
             status = answer.json_object().get("verification_status")
             if status in ("SUCCESS", "FAILURE"):
                 return bool(status == "SUCCESS")
-        # An error says nothing about the signature, so it must not be taken for a no.
+        # An error shows nothing about the signature. Taken for a no, it would refuse a real
+        # webhook.
         raise ProviderUnavailable(f"HTTP {answer.status} is no verdict on a signature")
 
     def _capture(self, external_id: str, deadline: Deadline) -> dict[str, Any]:
@@ -160,7 +162,7 @@ class PayPalApi:
             return ask_again(ask, deadline)
 
     def _send(self, method: str, path: str, deadline: Deadline, **request: Any) -> Answer:
-        # Every question asked here changes nothing at PayPal.
+        # Every request of this client changes nothing at PayPal, so it may be repeated.
         return exchange(
             self._client,
             method,
@@ -181,7 +183,7 @@ class PayPalApi:
         return answer
 
     def _current_token(self, refused: str | None, deadline: Deadline) -> str:
-        # Those who wait for the lock find the token that the first of them fetched.
+        # Threads that wait for the lock find the token that the first of them fetched.
         try:
             if not self._lock.acquire(timeout=deadline.remaining_seconds()):
                 raise ProviderSilent("no token in time")
@@ -192,8 +194,9 @@ class PayPalApi:
             self._token = self._fetch_token(deadline)
             return self._token.text
         finally:
-            # A time limit may strike between having the lock and the next line, and a lock left
-            # held would end all calls of this process. Only its owner can release it.
+            # An actor's time limit may interrupt between acquiring the lock and the next line. A
+            # lock that stays locked would block all calls of this process. Only its owner can
+            # release it.
             with contextlib.suppress(RuntimeError):
                 self._lock.release()
 
@@ -224,7 +227,7 @@ def _bearer(token: str) -> dict[str, str]:
 
 def _resource_of(answer: Answer, external_id: str, named: str) -> dict[str, Any]:
     if answer.status == 404:
-        # Its own event told us of it: PayPal may only be late, so it is asked again.
+        # PayPal's own event named this resource, so PayPal may only be late. Try again.
         raise ProviderUnavailable(f"PayPal does not know {external_id} now")
     if answer.status != 200:
         raise ProviderUnavailable(f"PayPal answered {answer.status} about {external_id}")

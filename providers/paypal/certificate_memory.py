@@ -1,4 +1,4 @@
-"""What is remembered of PayPal's certificates beyond one process."""
+"""The interface of the store that keeps PayPal's certificates beyond one process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 
 class RememberedCertificate(NamedTuple):
-    """A certificate that some process of ours once fetched and verified."""
+    """A certificate that one of our processes fetched and verified."""
 
     url: str
     pem: bytes
@@ -14,13 +14,13 @@ class RememberedCertificate(NamedTuple):
 
 
 class CertificateMemory(Protocol):
-    """What outlives the process. Both methods log an outage instead of raising."""
+    """A store that outlives the process. Its methods log an outage and raise nothing."""
 
     def load(self) -> list[RememberedCertificate]:
-        """Return the newest certificates that were remembered."""
+        """Return the newest certificates in the store."""
 
     def save(self, url: str, pem: bytes) -> None:
-        """Remember a certificate that was just fetched and verified."""
+        """Store a certificate that was just fetched and verified."""
 
 
 class NoMemory:

@@ -1,9 +1,9 @@
-"""PayPal's signing certificates: from where they may come, whose they must be, how long they hold.
+"""PayPal's signing certificates: allowed URLs, downloads and caching.
 
-A message names the address of the certificate that proves it, so the address is checked to the
-last character before anything is asked of it. A certificate is kept by its whole address only, and
-remembered beyond the process, so that a flood of made-up addresses cannot keep genuine messages
-out: a known address is fetched apart from the unknown ones, which are rate limited.
+A webhook names the URL of the certificate that proves it, so the whole URL is checked before
+anything is requested. A certificate is cached under its whole URL, and stored beyond the process. A
+flood of invented URLs must not keep genuine webhooks out. So downloads from unknown URLs are rate
+limited, and downloads from known URLs are not.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ from providers.paypal.unknown_names import UnknownNames
 
 log = get_logger(__name__)
 
-#: Path under which PayPal serves them. Source: every real delivery seen.
+#: The path at which PayPal serves its certificates. Source: every real delivery seen.
 CERTIFICATES_PATH = "/v1/notifications/certs/"
-#: Where they may come from. Source: every real delivery seen (api), PayPal's servers (api-m).
+#: The allowed hosts. Source: every real delivery seen (api), PayPal's servers (api-m).
 _HOSTS = {
     "live": ("api.paypal.com", "api-m.paypal.com"),
     "sandbox": ("api.sandbox.paypal.com", "api-m.sandbox.paypal.com"),
 }
-#: The name they bear. Source: the certificates of real deliveries.
+#: The name in the certificates. Source: the certificates of real deliveries.
 _NAMES = {
     "live": "messageverificationcerts.paypal.com",
     "sandbox": "messageverificationcerts.sandbox.paypal.com",
 }
-#: The last part of the address: no dot, slash, percent, query or fragment can stand in it.
+#: The last part of the URL. It cannot contain a dot, slash, percent, query or fragment.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
-#: Bytes of the largest certificate read; real ones have about 2,500.
+#: Bytes of the largest certificate that is read. Real ones have about 2,500.
 CERTIFICATE_BYTES_MAX = 65_536
-#: Seconds a download may last.
+#: The most seconds that a download may take.
 _DOWNLOAD_SECONDS = 7.0
-#: Seconds a certificate is used before it is fetched again (one day).
+#: Seconds for which a certificate is used before it is fetched again (one day).
 TTL_SECONDS = 86_400.0
-#: Seconds it is still used while fetching it again fails (seven days): PayPal has served an HTML
-#: page in its place for days, and closing events must get through.
+#: Seconds for which a certificate is still used if fetching it again fails (seven days). PayPal
+#: once served an HTML page in its place for days, and closing events must get through.
 STALE_SECONDS = 7 * 86_400.0
-#: `cached` stops answering this many seconds early, so that what it promised still stands.
+#: `cached` stops returning a key this many seconds early, so that `key` finds it shortly after.
 _PROMISE_SECONDS = 5.0
-#: Certificates and failures remembered; PayPal uses one or two addresses.
+#: The most certificates, and the most failures, that are remembered. PayPal uses one or two URLs.
 _KEPT_MAX = 64
 _FAILURES_MAX = 256
-#: Seconds until what other processes have remembered is read again for an unknown address.
+#: Seconds between two loads of the stored certificates on behalf of unknown URLs.
 RELOAD_SECONDS = 1.0
 
 
 class CertificateStore:
-    """Certificates by address, bounded, each fetched by one thread at a time."""
+    """Certificates by URL, bounded in number. One thread at a time fetches each."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class CertificateStore:
         self._downloads: dict[str, Future[TrustedCertificate]] = {}
         self._memory = memory or NoMemory()
         self._unknown = unknown or UnknownNames(clock)
-        #: Addresses that proved good once, by what is remembered, without a certificate here.
+        #: URLs of stored certificates that were verified once. The certificate may not be cached.
         self._known: frozenset[str] = frozenset()
         self._loading = threading.Lock()
         self._loaded_at: float | None = None
@@ -97,10 +97,10 @@ class CertificateStore:
     def from_settings(
         cls, settings: Settings, memory: CertificateMemory | None = None
     ) -> CertificateStore:
-        """Make the store for PayPal, or for the stand-in that is configured.
+        """Make the store for PayPal, or for the configured stand-in.
 
-        Raises: SettingsError for a stand-in over plain http that is not on this machine, or an
-        issuer file that cannot be used.
+        Raises: SettingsError for a stand-in over plain http on another machine, or an issuer file
+        that cannot be used.
         """
         base_url = settings.paypal_base_url
         if base_url and not base_url.startswith("https://") and not is_loopback(base_url):
@@ -123,10 +123,10 @@ class CertificateStore:
         )
 
     def load(self) -> None:
-        """Take over what is remembered, each certificate verified again.
+        """Load the stored certificates into the cache, and verify each one again.
 
-        Without configured issuers a certificate proves nothing by itself, because only TLS to
-        PayPal's host does. Then only its address is taken over, and its certificate fetched anew.
+        Without configured issuers, only TLS to PayPal's host proves a certificate. Then only the
+        URL is loaded, and its certificate is fetched again.
         """
         if not self._loading.acquire(blocking=False):
             return
@@ -165,13 +165,13 @@ class CertificateStore:
             self._kept.popitem(last=False)
 
     def close(self) -> None:
-        """This function will close the connections that stand."""
+        """Close all connections."""
         self._client.close()
 
     def check_url(self, url: str) -> None:
-        """This function will check that a certificate may come from an address.
+        """Check that a certificate may be fetched from a URL.
 
-        Raises: ForgedWebhook unless it is one of the exact prefixes and a plain name.
+        Raises: ForgedWebhook unless the URL is one of the exact prefixes and a plain name.
         """
         for prefix in self._prefixes:
             if url.startswith(prefix) and _PLAIN_NAME.fullmatch(url[len(prefix) :]):
@@ -179,7 +179,7 @@ class CertificateStore:
         raise ForgedWebhook("the certificate's address is not PayPal's")
 
     def cached(self, url: str) -> RSAPublicKey | None:
-        """This function will give the key kept for an address, or None; it asks nobody."""
+        """Return the cached key for a URL, or None. It sends no request."""
         with self._lock:
             entry = self._kept.get(url)
             if entry is None or self._clock() > entry[0] + TTL_SECONDS - _PROMISE_SECONDS:
@@ -187,11 +187,11 @@ class CertificateStore:
             return entry[1].key
 
     def key(self, url: str, *, now: datetime) -> RSAPublicKey:
-        """Return the key of the certificate at an address; fetch it if necessary.
+        """Return the key of the certificate at a URL; fetch it if necessary.
 
-        Raises: ForgedWebhook for an address or a certificate that is not PayPal's or does not hold
-        at `now`, and for an unknown address that is not asked for now; CertificateUnavailable when
-        a certificate cannot be had.
+        Raises: ForgedWebhook for a URL or a certificate that is not PayPal's, or a certificate that
+        is not valid at `now`. ForgedWebhook also for an unknown URL that the rate limit refuses.
+        CertificateUnavailable if a certificate cannot be fetched.
         """
         self.check_url(url)
         certificate = self._certificate(url)
@@ -218,7 +218,7 @@ class CertificateStore:
             download = self._downloads.get(url)
             is_first = download is None
             if download is None:
-                # A genuine sender that is refused sends again, and is let through then.
+                # PayPal repeats a refused webhook. The second request for the URL is preferred.
                 if not is_known and not self._unknown.may_ask(url):
                     raise ForgedWebhook("the certificate is unknown, and is not asked for now")
                 download = self._downloads[url] = Future()
@@ -249,7 +249,7 @@ class CertificateStore:
             self._settle(url, failure=error)
             download.set_exception(error)
         except BaseException:
-            # Those who wait must not wait for a thread that is gone.
+            # The waiting threads must not wait for a thread that has ended.
             self._settle(url, failure=CertificateUnavailable("the download broke off"))
             download.set_exception(CertificateUnavailable("the download broke off"))
             raise
@@ -272,7 +272,7 @@ class CertificateStore:
                 self._failures.pop(url, None)
                 self._keep(url, now, certificate)
             if failure is not None:
-                # Kept apart, so that made-up addresses never push out a certificate.
+                # Failures are kept apart, so that invented URLs cannot displace a certificate.
                 self._failures[url] = DownloadFailure.after(self._failures.get(url), failure, now)
                 self._failures.move_to_end(url)
                 while len(self._failures) > _FAILURES_MAX:
@@ -299,5 +299,5 @@ class CertificateStore:
 
 
 def _again(error: Exception) -> Exception:
-    # One exception raised by several threads would share, and grow, one traceback.
+    # One exception object raised in several threads would share one growing traceback.
     return type(error)(*error.args)

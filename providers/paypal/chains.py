@@ -1,7 +1,7 @@
-"""Whether a certificate is PayPal's: its name, its dates, its key, and who issued it.
+"""Verifies that a certificate is PayPal's: its name, validity, key and issuers.
 
-PayPal serves the leaf alone, and its issuer is in no root store any more, so the issuers are
-configured; TLS verifiers would look for a root and for today's policies, and find neither.
+PayPal serves only the leaf, and its issuer is no longer in the usual root stores. So the issuers
+are configured. A TLS verifier would fail, because it requires a root and today's policies.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from providers.errors import CertificateUnavailable, ForgedWebhook
 
-#: Bits of the smallest RSA key believed; PayPal's have 2048.
+#: Bits of the smallest RSA key that is accepted. PayPal's keys have 2048.
 _KEY_BITS_MIN = 2048
-#: Certificates above the leaf at most; PayPal's chain has an intermediate and a root.
+#: The most certificates above the leaf. PayPal's chain has an intermediate and a root.
 _ISSUERS_MAX = 4
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
 _BROKEN_EXTENSIONS = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
@@ -27,33 +27,34 @@ _BROKEN_EXTENSIONS = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 @dataclass(frozen=True)
 class TrustedCertificate:
-    """A key of PayPal's, and the times at which its certificate and all its issuers hold."""
+    """A key of PayPal's, and the times at which its certificate and issuers are valid."""
 
     key: RSAPublicKey
-    #: Each from and until, both included: one for every chain that leads to the issuers.
+    #: Pairs of the first and the last valid instant, one pair for each chain to the issuers.
     periods: tuple[tuple[datetime, datetime], ...]
 
     def check_instant(self, now: datetime) -> None:
-        """This function will check the dates.
+        """Check that the certificate and at least one chain above it are valid at `now`.
 
-        Raises: ForgedWebhook when the certificate, or every chain above it, does not hold at `now`.
+        Raises: ForgedWebhook if they are not.
         """
         if not any(start <= now <= end for start, end in self.periods):
             raise ForgedWebhook("the certificate or an issuer does not hold at this time")
 
 
 def load_bundle(pem: bytes) -> tuple[x509.Certificate, ...]:
-    """This function will read the issuers. Raises: ValueError when there is none to read."""
+    """Read the issuers' certificates. Raises: ValueError if there is none."""
     return tuple(x509.load_pem_x509_certificates(pem))
 
 
 def trusted_certificate(
     pem: bytes, name: str, issuers: tuple[x509.Certificate, ...] | None
 ) -> TrustedCertificate:
-    """This function will check what was served as a certificate, but for the time.
+    """Check that the served bytes are a certificate of PayPal's, except for the time.
 
-    Without issuers, TLS to PayPal's own host is the proof. Raises: CertificateUnavailable when it
-    is no certificate at all (PayPal has served HTML instead); ForgedWebhook when it is another's.
+    Without issuers, TLS to PayPal's own host is the proof. Raises: CertificateUnavailable if the
+    bytes are no certificate, because PayPal has served HTML instead. ForgedWebhook if the name, the
+    key or the issuers are wrong.
     """
     try:
         leaf = x509.load_pem_x509_certificates(pem)[0]
@@ -86,10 +87,11 @@ def _bears(leaf: x509.Certificate, name: str) -> bool:
 def _periods(
     certificate: x509.Certificate, issuers: tuple[x509.Certificate, ...], depth: int
 ) -> Iterator[tuple[datetime, datetime]]:
-    """Each chain's common period. It ends at a root, or where the bundle knows no issuer's name.
+    """Yield the common validity of each chain above a certificate.
 
-    Everything in the bundle is trusted by configuration, so a bundle may hold an intermediate
-    alone; but where it holds an issuer of that name, the chain must go through it.
+    A chain ends at a root, or where the bundle has no certificate with the issuer's name. The
+    configuration makes every certificate in the bundle trusted, so a bundle may be a single
+    intermediate. If the bundle has an issuer of that name, the chain must go through it.
     """
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if depth and certificate.issuer == certificate.subject:

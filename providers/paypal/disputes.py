@@ -1,6 +1,6 @@
-"""What a dispute in PayPal's answers means: whether it is open, won or lost, and over how much.
+"""Reads PayPal's disputes: open, won or lost, and the disputed amount.
 
-It decides nothing about money here, guesses no outcome, and asks nobody anything.
+It decides nothing about money, guesses no outcome, and sends no request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from providers.instants import instant_of
 from providers.paypal.fields import is_resource_id
 from providers.paypal.mapping import amount_of
 
-#: Source: PayPal's customer_disputes_v1 OpenAPI file, schema status; OTHER is its default.
+#: Source: PayPal's customer_disputes_v1 OpenAPI file, schema status. OTHER is the schema's default.
 _OPEN = frozenset(
     {
         "OPEN",
@@ -24,8 +24,9 @@ _OPEN = frozenset(
         "OTHER",
     }
 )
-#: Who bears the loss. Source: the same file, schema dispute_outcome. With a payout PayPal pays the
-#: buyer itself; NONE is a case closed without a decision because another one took its place.
+#: Whether the seller bears the loss. With a payout, PayPal itself pays the buyer. NONE is a case
+#: that was closed without a decision, because another case replaced it.
+#: Source: the same file, schema dispute_outcome.
 _OUTCOMES = {
     "RESOLVED_BUYER_FAVOUR": DisputeState.LOST,
     "ACCEPTED": DisputeState.LOST,
@@ -36,21 +37,22 @@ _OUTCOMES = {
     "NONE": DisputeState.WON,
 }
 
-#: Who pays what the buyer gets back. Source: the same file, schema money_movement.
+#: The parties that may pay the buyer's money. Source: the same file, schema money_movement.
 _PAYERS = frozenset({"SELLER", "PAYMENT_PROCESSOR"})
-#: Movements that are not the disputed money. Source: the same file, schema money_movement_reason;
-#: REVERSED_TRANSACTION_FEE is its successor's (fund_movement_reason).
+#: Movements that are not part of the disputed money.
+#: Source: the same file, schema money_movement_reason. REVERSED_TRANSACTION_FEE is in the schema
+#: that succeeds it (fund_movement_reason).
 _FEES = frozenset(
     {"DISPUTE_SETTLEMENT_FEE", "DISPUTE_FEE", "CHARGEBACK_FEE", "REVERSED_TRANSACTION_FEE"}
 )
 
 
 def dispute_facts(found: dict[str, Any]) -> DisputeFacts:
-    """Read a dispute's state, its payment, and the amount that is disputed or was lost.
+    """Read a dispute's state, its payment, and the amount that is disputed or lost.
 
-    Of a lost dispute it is the seller's part, as `money_movements` shows it; where PayPal shows no
-    movements, what was refunded to the buyer; where it shows neither, the disputed amount.
-    Raises: Refused (UNKNOWN_STATUS, UNKNOWN_OUTCOME, UNKNOWN_MOVEMENT, SEVERAL_PAYMENTS,
+    For a lost dispute, the amount is the seller's part of `money_movements`. If PayPal lists no
+    movements, it is the amount refunded to the buyer. If PayPal has neither, it is the disputed
+    amount. Raises: Refused (UNKNOWN_STATUS, UNKNOWN_OUTCOME, UNKNOWN_MOVEMENT, SEVERAL_PAYMENTS,
     NO_CAPTURE, NO_AMOUNT, CURRENCY_MISMATCH), InvalidAmount.
     """
     external_id = str(found["dispute_id"])
@@ -80,7 +82,7 @@ def dispute_facts(found: dict[str, Any]) -> DisputeFacts:
 def _lost(
     found: dict[str, Any], outcome: dict[str, Any], external_id: str
 ) -> tuple[int, str] | None:
-    """Return what the seller lost, in micros and its currency; None where PayPal does not say."""
+    """Return the seller's loss in micros and its currency; None if not stated."""
     borne = _borne_by_seller(found, external_id)
     if borne is not None:
         return borne
@@ -90,10 +92,10 @@ def _lost(
 
 
 def _borne_by_seller(found: dict[str, Any], external_id: str) -> tuple[int, str] | None:
-    """Sum the settlement that the seller paid: its debits less its credits.
+    """Sum the settlement that the seller paid: its debits minus its credits.
 
-    None where no movement tells who paid the settlement, the seller or PayPal. Fees are not part of
-    the payment, so they are never taken from its wallet.
+    Return None if no movement shows whether the seller or PayPal paid the settlement. Fees are not
+    part of the payment, so its wallet never pays them.
     """
     listed = found.get("money_movements")
     micros, currencies = 0, set()
@@ -118,7 +120,7 @@ def _borne_by_seller(found: dict[str, Any], external_id: str) -> tuple[int, str]
 
 def _amount_in(found: dict[str, Any], amount: str, asset: str, external_id: str) -> tuple[int, str]:
     if found.get(amount) is None and found.get(asset) is not None:
-        # A cryptocurrency: only a person can say what it is worth in the wallet's currency.
+        # A cryptocurrency. Only a person can decide its value in the wallet's currency.
         raise Refused("NO_AMOUNT", f"{asset} in place of {amount}", external_id=external_id)
     return amount_of(found.get(amount))
 
@@ -141,10 +143,10 @@ def _payment_of(found: dict[str, Any], external_id: str) -> str:
     named = [
         one.get("seller_transaction_id") if isinstance(one, dict) else None for one in transactions
     ]
-    # PayPal may list one transaction several times, for each of its items.
+    # PayPal may list one transaction several times, once for each of its items.
     ids = {str(one) if is_resource_id(one) else None for one in named}
     if len(ids) > 1:
-        # A person must say which part of the amount belongs to which payment.
+        # Only a person can decide which part of the amount belongs to which payment.
         raise Refused("SEVERAL_PAYMENTS", "dispute", external_id=external_id)
     payment_id = ids.pop() if ids else None
     if payment_id is None:

@@ -1,4 +1,4 @@
-"""Failed downloads of certificates, and for how long each is not tried again."""
+"""Failed downloads of certificates, and when each may be tried again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from providers.errors import CertificateUnavailable
 
-#: Seconds for which a first failure is remembered, so that a flood asks PayPal once; each further
-#: one in a row is remembered twice as long, up to the second figure, and up to the third when
-#: PayPal itself asks for a wait: closing events wait for it too.
+#: Seconds for which a first failure is remembered, so that a flood causes one request to PayPal.
+#: Each further failure in a row doubles that, up to FAILURE_SECONDS_MAX. If PayPal asks for a wait,
+#: it is followed up to FAILURE_SECONDS_ASKED_MAX, because closing events wait for it too.
 FAILURE_SECONDS = 1.0
 FAILURE_SECONDS_MAX = 30.0
 FAILURE_SECONDS_ASKED_MAX = 60.0
@@ -16,7 +16,7 @@ FAILURE_SECONDS_ASKED_MAX = 60.0
 
 @dataclass(frozen=True)
 class DownloadFailure:
-    """A download that failed, and until when it is not tried again."""
+    """A download that failed, and the time before which it is not tried again."""
 
     error: Exception
     pause_seconds: float
@@ -24,7 +24,7 @@ class DownloadFailure:
 
     @classmethod
     def after(cls, before: DownloadFailure | None, error: Exception, now: float) -> DownloadFailure:
-        """Return the failure that follows `before`; its wait is twice as long, within bounds."""
+        """Return the failure that follows `before`; its pause doubles, within bounds."""
         pause = FAILURE_SECONDS
         if before is not None:
             pause = min(2 * before.pause_seconds, FAILURE_SECONDS_MAX)

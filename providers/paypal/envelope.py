@@ -1,4 +1,4 @@
-"""The envelope around every PayPal event, read strictly; what its resource means is events.py's."""
+"""Reads the envelope of every PayPal event strictly. `events.py` interprets it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from providers.errors import MalformedWebhook
 from providers.instants import instant_of
 
 _EVENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-#: The longest in PayPal's list has 57 characters (CUSTOMER.MERCHANT-INTEGRATION.…).
+#: The longest type in PayPal's list has 57 characters (CUSTOMER.MERCHANT-INTEGRATION...).
 _EVENT_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Envelope(NamedTuple):
-    """What every event has; `resource` is empty when the event has none."""
+    """The members that every event has. `resource` is empty if the event has none."""
 
     external_id: str
     event_type: str
-    #: The event's own create_time; None when it is missing or junk.
+    #: The event's own create_time; None if it is missing or invalid.
     occurred_at: datetime | None
     resource: dict[str, Any]
 
 
 def read(body: bytes) -> Envelope:
-    """This function will read an event's envelope from the bytes received.
+    """Read an event's envelope from the received bytes.
 
-    Raises: MalformedWebhook when it is no JSON object, names a key twice at any depth (two readers
-    could then see two events), or has no plain id and event_type.
+    Raises: MalformedWebhook if the body is no JSON object, has no plain id and event_type, or
+    repeats a key at any depth. With a repeated key, two readers could see two different events.
     """
     event = _strict_object(body)
     external_id, event_type = event.get("id"), event.get("event_type")
@@ -67,5 +67,5 @@ def _no_constant(name: str) -> Any:
     raise MalformedWebhook(f"{name} is not JSON")
 
 
-#: Made once: json.loads would make one for every body.
+#: One decoder for all bodies: json.loads would make a new one for each.
 _STRICT = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_constant=_no_constant)

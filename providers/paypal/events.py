@@ -1,7 +1,8 @@
-"""What a verified PayPal event reports, in our words.
+"""Reads what a verified PayPal event reports.
 
-It decides only what has to be looked at. No amount, and no state that opens or pays, is taken from
-an event: its signature covers a CRC32 of the body, which can be forged.
+A report decides only what is refreshed from PayPal. No amount, and no state that opens an account
+or credits money, is taken from an event. Its signature covers only a CRC32 of the body, and a body
+with the same CRC32 can be forged.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _CLOSING = frozenset(
         "BILLING.SUBSCRIPTION.EXPIRED",
     }
 )
-#: RE-ACTIVATED is the older API's.
+#: RE-ACTIVATED is from the older API.
 _OPENING = frozenset({"BILLING.SUBSCRIPTION.ACTIVATED", "BILLING.SUBSCRIPTION.RE-ACTIVATED"})
-#: They claim neither. A failed payment may be tried again, so it closes nothing.
+#: These events claim neither. A failed payment may be tried again, so it closes nothing.
 _NEITHER = frozenset(
     {
         "BILLING.SUBSCRIPTION.CREATED",
@@ -54,29 +55,29 @@ _GIVEN_BACK = frozenset(
         "PAYMENT.REFUND.CANCELLED",
     }
 )
-#: RISK.DISPUTE.CREATED, the older name, is sent beside the first of them and says nothing more.
+#: RISK.DISPUTE.CREATED is not listed: it is an older event that PayPal sends with the first one.
 _DISPUTES = frozenset(
     {"CUSTOMER.DISPUTE.CREATED", "CUSTOMER.DISPUTE.UPDATED", "CUSTOMER.DISPUTE.RESOLVED"}
 )
 
 
 def parse(body: bytes) -> Report:
-    """This function will say what a verified event is about.
+    """Read what a verified event is about.
 
-    Raises: MalformedWebhook when the id that has to be looked at is missing or odd.
+    Raises: MalformedWebhook if the ID of the resource to refresh is missing or invalid.
     """
     event = read(body)
     kind = event.event_type
     if kind in _CLOSING | _OPENING | _NEITHER:
         return _subscription(event, _id_from(event, "id"))
-    # A subscription's fee arrives as a sale; it shows that the subscription pays, and is never
-    # a top-up of the wallet.
+    # A subscription's fee arrives as a sale. It shows that the subscription pays, and is never a
+    # top-up of the wallet.
     if kind == "PAYMENT.SALE.COMPLETED" and event.resource.get("billing_agreement_id") is not None:
         return _subscription(event, _id_from(event, "billing_agreement_id"))
     if kind in _CAPTURES:
         return PaymentReport(Provider.PAYPAL, "capture", _id_from(event, "id"))
     if kind in _GIVEN_BACK:
-        # In both shapes it is the refund's own id; only the refund tells how much was given back.
+        # Both kinds of event carry the refund's own ID. Only the refund has the refunded amount.
         return PaymentReport(Provider.PAYPAL, "refund", _id_from(event, "id"))
     if kind in _DISPUTES:
         return _dispute(event)
@@ -103,7 +104,7 @@ def _dispute(event: Envelope) -> DisputeReport:
     return DisputeReport(
         Provider.PAYPAL,
         _id_from(event, "dispute_id"),
-        # A hint for the freeze alone: what is disputed, and of which payment, is asked of PayPal.
+        # Only a hint for the freeze. The amount and the payment are read from PayPal.
         tuple(dict.fromkeys(str(one) for one in ids if is_resource_id(one))),
         opening=event.event_type == "CUSTOMER.DISPUTE.CREATED",
     )

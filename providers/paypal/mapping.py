@@ -1,6 +1,6 @@
-"""What the resources in PayPal's answers mean: statuses, amounts and links, in our words.
+"""Maps PayPal's subscriptions, captures and refunds to `base.facts`.
 
-It decides which money is ours and which was given back, and asks nobody anything.
+It decides which money is ours and which was refunded. It sends no request.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CAPTURE_HREF = re.compile(r"https?://[^/?#]+/v2/payments/captures/([^/?#]+)")
 
 
 def subscription_facts(found: dict[str, Any]) -> SubscriptionFacts:
-    """This function will read a subscription's state, plan and organization.
+    """Read a subscription's status, plan and organization.
 
     Raises: Refused (UNKNOWN_STATUS).
     """
@@ -66,14 +66,14 @@ def _failed_payments(subscription: dict[str, Any]) -> int:
 
 
 def _text_or_none(value: object) -> str | None:
-    """A plain text that can be stored and be somebody's id; anything else is as good as none."""
+    """Return a short, printable ASCII text that can be an ID; None for anything else."""
     if isinstance(value, str) and 0 < len(value) <= 64 and value.isascii() and value.isprintable():
         return value
     return None
 
 
 def capture_id_of(refund: dict[str, Any]) -> str:
-    """This function will give the id of the capture that a refund was made from.
+    """Return the ID of the capture that a refund belongs to.
 
     Raises: Refused (NO_CAPTURE).
     """
@@ -81,7 +81,7 @@ def capture_id_of(refund: dict[str, Any]) -> str:
     for link in links if isinstance(links, list) else []:
         if not isinstance(link, dict) or link.get("rel") != "up":
             continue
-        # Only the id is taken: the host in a link may be anybody's, and is never asked.
+        # Only the ID is used. The link's host may be anyone's, so it gets no request.
         match = _CAPTURE_HREF.fullmatch(str(link.get("href")))
         if match and is_resource_id(match[1]):
             return match[1]
@@ -89,7 +89,7 @@ def capture_id_of(refund: dict[str, Any]) -> str:
 
 
 def payment_facts(capture: dict[str, Any], *, refund: dict[str, Any] | None) -> PaymentFacts:
-    """This function will read what a capture brought, what it says of refunds, and one refund.
+    """Read a capture's amounts and, if given, one refund of it.
 
     Raises: Refused (UNKNOWN_STATUS, CURRENCY_MISMATCH), InvalidAmount.
     """
@@ -141,9 +141,9 @@ def _refund_facts(refund: dict[str, Any], currency: str) -> RefundFacts:
 
 
 def amount_of(money: object) -> tuple[int, str]:
-    """This function will read an amount in micros, and its currency.
+    """Read an amount in micros, and its currency.
 
-    Raises: InvalidAmount.
+    Raises: InvalidAmount, also for a negative amount.
     """
     members = money if isinstance(money, dict) else {}
     currency = str(members.get("currency_code"))

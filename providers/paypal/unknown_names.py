@@ -1,8 +1,8 @@
-"""Which unknown certificate addresses may be asked for now.
+"""Limits how many unknown certificate URLs are requested.
 
-Anybody can name an address in a header, so each made-up one could cost a request to PayPal. One
-bucket of tokens bounds these requests. Half of it is kept for addresses that were named before: a
-flood names a new address each time, and a genuine sender names the same one again.
+Anyone can name a URL in a header, so each invented one could cost a request to PayPal. A token
+bucket limits these requests. Half of it is reserved for URLs that were named before: a flood names
+a new URL each time, and a genuine sender names the same one again.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-#: Requests for unknown addresses at once, and seconds until one more is allowed. PayPal renews its
-#: certificate about once a year.
+#: The most requests for unknown URLs at once, and the seconds until one more is allowed. PayPal
+#: renews its certificate about once a year.
 UNKNOWN_BURST = 8
 UNKNOWN_REFILL_SECONDS = 2.0
-#: Addresses remembered as named before; a hash each.
+#: The most URLs remembered as named before; one hash for each.
 _SEEN_MAX = 50_000
 
 
 class UnknownNames:
-    """A bucket of tokens for unknown addresses. Not safe between threads: its owner locks."""
+    """A token bucket for unknown URLs. Not thread-safe: its owner must lock."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class UnknownNames:
         self._seen: OrderedDict[int, None] = OrderedDict()
 
     def may_ask(self, url: str) -> bool:
-        """Take a token for an address and return True; return False if none is left for it."""
+        """Take a token for a URL and return True; return False if none is available."""
         now = self._clock()
         gained = (now - self._counted_at) / self._refill_seconds
         self._tokens = min(float(self._burst), self._tokens + gained)

@@ -1,8 +1,8 @@
-"""Whether a message was signed by PayPal for our webhook, by its certificate or by PayPal's API.
+"""Verifies PayPal's webhooks, by PayPal's certificate or by PayPal's API.
 
-The signature covers only a CRC32 of the body, so another body can be made to fit a genuine one:
-whoever records the message must refuse a transmission id that comes again with another body, and
-no amount in it may be believed.
+The signature covers only a CRC32 of the body, so another body can be made to fit a genuine
+signature. The recorder of the message must refuse a transmission ID that arrives again with another
+body. No amount in the message may be believed.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from providers.paypal.certificate_memory import CertificateMemory
 from providers.paypal.certificates import CertificateStore
 from providers.paypal.envelope import read
 
-#: PayPal tries again for three days; whether it renews the time is not documented. An hour more.
+#: PayPal retries a delivery for three days. It does not document whether the retries get a new
+#: time. One hour is added as a margin.
 TRANSMISSION_AGE_MAX = timedelta(days=3, hours=1)
-#: How far ahead of ours PayPal's clock may be.
+#: The most by which PayPal's clock may be ahead of ours.
 TRANSMISSION_AHEAD_MAX = timedelta(hours=1)
 
-#: The only algorithm seen, and the only one accepted.
+#: The only algorithm that real deliveries use, and the only one that is accepted.
 _ALGORITHM = "SHA256withRSA"
 _PADDING, _HASH = PKCS1v15(), SHA256()
 #: Characters of the longest header value. Source: PayPal's schema verify_webhook_signature.
 _HEADER_LENGTH_MAX = 500
-#: An RSA signature is as long as its key: 2048 bits, the least that chains.py accepts, to 4096.
+#: An RSA signature has the length of its key: from 2048 bits, the least in chains.py, to 4096.
 _SIGNATURE_BYTES_MIN, _SIGNATURE_BYTES_MAX = 256, 512
 _HEADERS = frozenset(
     {
@@ -56,16 +57,16 @@ _WEBHOOK_ID = re.compile(r"[A-Za-z0-9]{1,50}")
 
 
 class VerifiedWebhook(NamedTuple):
-    """A message that PayPal signed for us."""
+    """A message that PayPal signed for our webhook."""
 
-    #: The event's id. It is not unique to a body: keep the body's hash with transmission_id.
+    #: The event's ID. Two bodies can have the same ID: keep the body's hash with transmission_id.
     external_id: str
     event_type: str
     transmission_id: str
 
 
 class Transmission(NamedTuple):
-    """The five headers of a signature, checked for shape; `time` is kept as it was written."""
+    """The five signature headers, checked for form. `time` keeps its original text."""
 
     id: str
     time: str
@@ -75,9 +76,9 @@ class Transmission(NamedTuple):
 
 
 def transmission_of(headers: Mapping[str, str]) -> Transmission:
-    """Read the signature's headers, whatever the case of their names.
+    """Read the signature's headers. Their names may be in any case.
 
-    Raises: ForgedWebhook when one is missing, odd, or given twice.
+    Raises: ForgedWebhook if a header is missing, invalid, or given twice.
     """
     given = _signature_headers(headers)
     identifier = _checked(given, "paypal-transmission-id")
@@ -94,15 +95,15 @@ def transmission_of(headers: Mapping[str, str]) -> Transmission:
     except (binascii.Error, ValueError):
         raise ForgedWebhook("the signature is not base64") from None
     if not _SIGNATURE_BYTES_MIN <= len(signature) <= _SIGNATURE_BYTES_MAX:
-        # Found before anybody is asked for a certificate.
+        # Checked before a certificate is requested.
         raise ForgedWebhook("the signature is not one by an RSA key of 2048 bits or more")
     return Transmission(identifier, time, sent_at, signature, _checked(given, "paypal-cert-url"))
 
 
 def is_signed(key: RSAPublicKey, transmission: Transmission, webhook_id: str, body: bytes) -> bool:
-    """This function will tell whether a key signed a transmission of a body to a webhook.
+    """Return whether a key signed a transmission of this body to this webhook.
 
-    Source: PayPal's Python SDK, notifications.py; all public samples verify this way.
+    Source: PayPal's Python SDK, notifications.py. All public samples verify this way.
     """
     text = f"{transmission.id}|{transmission.time}|{webhook_id}|{zlib.crc32(body)}"
     try:
@@ -113,7 +114,7 @@ def is_signed(key: RSAPublicKey, transmission: Transmission, webhook_id: str, bo
 
 
 class PayPalWebhookVerifier:
-    """The proof that a message is PayPal's; safe to share between threads."""
+    """Proves that messages are PayPal's. Threads may share it."""
 
     def __init__(
         self,
@@ -124,8 +125,8 @@ class PayPalWebhookVerifier:
         age_max: timedelta = TRANSMISSION_AGE_MAX,
         ahead_max: timedelta = TRANSMISSION_AHEAD_MAX,
     ) -> None:
-        # The simulator's id, WEBHOOK_ID, has an underscore: it can never be configured. PayPal
-        # signs for it at any developer's request.
+        # The simulator's ID, WEBHOOK_ID, has an underscore, so it cannot be configured. PayPal
+        # signs messages for it at any developer's request.
         if not _WEBHOOK_ID.fullmatch(webhook_id):
             raise SettingsError("PAYPAL_WEBHOOK_ID: is not the id of a webhook of ours")
         self.certificates = certificates
@@ -140,8 +141,8 @@ class PayPalWebhookVerifier:
     ) -> PayPalWebhookVerifier:
         """Make the verifier that PAYPAL_VERIFICATION names.
 
-        `memory` keeps the known certificates beyond the process. Raises: SettingsError when the
-        webhook's id is missing or the simulator's.
+        `memory` keeps the known certificates beyond the process. Raises: SettingsError if the
+        webhook's ID is missing or the simulator's.
         """
         require(settings, "paypal_webhook_id")
         return cls(
@@ -151,13 +152,13 @@ class PayPalWebhookVerifier:
         )
 
     def close(self) -> None:
-        """This function will close the connections that stand."""
+        """Close all connections."""
         self.certificates.close()
 
     def must_ask(self, transmission: Transmission) -> bool:
-        """This function will tell whether `prove` will have to ask somebody, and so may wait.
+        """Return whether `prove` must send a request, and so may wait.
 
-        Raises: ForgedWebhook for an address that nobody is asked at.
+        Raises: ForgedWebhook for a certificate URL that is not allowed.
         """
         self.certificates.check_url(transmission.certificate_url)
         if self._api is not None:
@@ -165,11 +166,11 @@ class PayPalWebhookVerifier:
         return self.certificates.cached(transmission.certificate_url) is None
 
     def prove(self, transmission: Transmission, body: bytes, *, now: datetime) -> VerifiedWebhook:
-        """This function will prove a message and read its envelope; nothing of it is kept.
+        """Prove a message and read its envelope. Nothing is stored.
 
-        Replay: the same message is proved again for as long as its transmission time is fresh.
-        Raises: ForgedWebhook, MalformedWebhook (proved, but unreadable), CertificateUnavailable
-        or, where PayPal's API is asked, ProviderUnavailable and CredentialsRejected.
+        Replay: the same message verifies again as long as its transmission time is fresh.
+        Raises: ForgedWebhook, MalformedWebhook (proved, but unreadable), CertificateUnavailable. If
+        PayPal's API verifies, also ProviderUnavailable and CredentialsRejected.
         """
         if not -self._ahead_max <= now - transmission.sent_at <= self._age_max:
             raise ForgedWebhook("the transmission time is too old or in the future")
@@ -196,8 +197,8 @@ class PayPalWebhookVerifier:
             "transmission_time": transmission.time,
         }
         if not _is_one_object(body):
-            # PayPal can only be asked about an object, and sends nothing else. Anything less
-            # whole could also close the question early and answer it itself.
+            # PayPal sends and verifies only objects. The body becomes part of the request to
+            # PayPal. A body that is not one whole object could end its member early and add others.
             raise ForgedWebhook("the body is not a JSON object")
         if not api.verify_webhook(fields, body, webhook_id=self._webhook_id):
             raise ForgedWebhook("PayPal says that the signature is not its own")

@@ -1,1 +1,1 @@
-"""Stripe: amounts, in its own minor units."""
+"""Stripe: converts amounts in Stripe's minor units."""

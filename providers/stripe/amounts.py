@@ -1,7 +1,7 @@
-"""Stripe's amounts: integers in Stripe's own minor units and steps, exact or refused.
+"""Converts Stripe's integer amounts to micros and back, exactly or not at all.
 
-Never ISO 4217's exponents alone: Stripe counts krónur and Ugandan shillings in hundredths that must
-be whole, and the ariary in whole ones.
+ISO 4217's exponents alone would be wrong. Stripe counts Icelandic kronur and Ugandan shillings in
+hundredths that must come to whole units. It counts the ariary in whole units.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from base.money import InvalidAmount, exponent_of, micros_from_minor, minor_from
 
 
 class Unit(NamedTuple):
-    """A currency's minor unit at Stripe: its decimals, and what an amount must be a multiple of."""
+    """A currency's minor unit at Stripe: its decimals, and the step of its amounts."""
 
     exponent: int
     step: int = 1
 
 
 _WHOLE = Unit(0)
-#: Two decimals in the API, which must be 00: kept so for integrations older than the rule.
+#: The API uses two decimals, which must be 00, to stay compatible with old integrations.
 _HUNDREDTHS_OF_WHOLE = Unit(2, 100)
-#: Three decimals in the API, of which the card networks take two.
+#: The API uses three decimals. The last one must be 0, because card networks use only two.
 _THOUSANDTHS_BY_TEN = Unit(3, 10)
 
-#: Every currency that has not two decimals at Stripe or in ISO 4217. Any other has two, in both.
-#: HUF and TWD stand here to say that they have two decimals in charges, refunds and disputes: it is
-#: payouts alone, which we never make, that Stripe wants in whole ones.
+#: Every currency that does not have two decimals both at Stripe and in ISO 4217. All others have.
+#: HUF and TWD are listed because they have two decimals in charges, refunds and disputes. Stripe
+#: wants whole units only in payouts, which Holdfast never makes.
 #: Source: docs.stripe.com/currencies (zero-decimal, three-decimal, special cases);
 #: support.stripe.com/questions/deprecation-of-fractional-isk-charges-and-refunds.
 UNITS: dict[str, Unit] = {
@@ -58,10 +58,10 @@ UNITS: dict[str, Unit] = {
 
 
 def unit_of(currency: str) -> Unit:
-    """This function will give a currency's minor unit at Stripe; the code in either case.
+    """Return a currency's minor unit at Stripe, for a code in upper or lower case.
 
-    Raises: InvalidAmount for a code that is no currency, and for one of other than two decimals of
-    which Stripe says nothing.
+    Raises: InvalidAmount for a code that is no currency. Also for a currency that is not listed
+    here and has other than two decimals in ISO 4217.
     """
     if not isinstance(currency, str):
         raise InvalidAmount("not a currency of Stripe's")
@@ -76,20 +76,20 @@ def unit_of(currency: str) -> Unit:
 
 
 def micros_from_stripe(amount: int, currency: str) -> int:
-    """This function will turn Stripe's integer into micros, exactly.
+    """Convert Stripe's integer to micros, exactly.
 
-    Units: 1000 "usd" is 10_000_000, 500 "jpy" 500_000_000, 500 "isk" 5_000_000; the sign is kept.
-    Raises: InvalidAmount for a currency that unit_of refuses, for anything but an int, off the
-    currency's step, or out of bounds.
+    Units: 1000 "usd" is 10_000_000, 500 "jpy" 500_000_000, 500 "isk" 5_000_000. The sign is kept.
+    Raises: InvalidAmount for a currency that unit_of refuses, a value that is no int, an amount off
+    the currency's step, or an amount out of bounds.
     """
     unit = unit_of(currency)
     return micros_from_minor(amount, unit.exponent, unit.step)
 
 
 def stripe_from_micros(micros: int, currency: str) -> int:
-    """This function will turn micros into Stripe's integer, exactly.
+    """Convert micros to Stripe's integer, exactly.
 
-    Raises: InvalidAmount when they are finer than Stripe takes, and as micros_from_stripe.
+    Raises: InvalidAmount if the micros are finer than Stripe's step, and as micros_from_stripe.
     """
     unit = unit_of(currency)
     return minor_from_micros(micros, unit.exponent, unit.step)

@@ -1,1 +1,1 @@
-"""Twilio: subaccounts, and the signed callbacks about messages and calls."""
+"""Twilio: subaccounts, calls, and signed callbacks about messages and calls."""

@@ -1,7 +1,7 @@
-"""Twilio's subaccounts: what state one is in, the two it may be put into, and the calls in it.
+"""Twilio's subaccounts: their status, their auth tokens and their calls.
 
-It asks with the parent's credentials. It never closes a subaccount, which cannot be undone, and it
-never sends a change twice: what became of a lost one is for the caller to read back.
+All requests use the parent's credentials. The client never closes a subaccount, because that cannot
+be undone. It never sends a change twice: after a lost response, the caller must read the state.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from providers.twilio.mapping import raise_for_error
 from providers.twilio.tokens import TokenMemory
 from providers.twilio.transport import TWILIO_URL, Transport
 
-#: Seconds until one comes again who was told that another waits already: as long as waiting takes.
+#: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
 _TURN_SECONDS = 5.0
 
 _SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
-#: The SDK is given this in place of the process's environment, where TWILIO_EDGE or TWILIO_REGION
-#: would send our credentials to another host than the one configured. It must not be empty, or
-#: the SDK takes the process's after all.
+#: The SDK reads this in place of the process's environment. There, TWILIO_EDGE or TWILIO_REGION
+#: would send our credentials to another host than the configured one. The dictionary must not be
+#: empty, because then the SDK would read the process's environment after all.
 _NO_ENVIRONMENT = {"TWILIO_EDGE": ""}
 
 
 class TwilioApi:
-    """Twilio's API with the parent account's credentials; safe to share between threads."""
+    """Twilio's API with the parent account's credentials. Threads may share it."""
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class TwilioApi:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._account_sid = account_sid
-        # Two while the parent's token is being rolled: either proves a callback, and the first one
-        # is what requests are sent with.
+        # Two tokens while the parent's token is being rotated. Either of them proves a callback.
+        # The first one authenticates our requests.
         self._auth_tokens = tuple(part.strip() for part in auth_token.split(",") if part.strip())
         self._base_url = base_url.rstrip("/")
         self._window_seconds = window_seconds
@@ -61,11 +61,11 @@ class TwilioApi:
         self._tokens = TokenMemory(self._fetch_token, clock, window_seconds + 1)
 
     def close(self) -> None:
-        """This function will close the connections that stand."""
+        """Close all connections."""
         self._client.close()
 
     def get_subaccount(self, sid: str) -> SubaccountFacts:
-        """Read a subaccount's state; ABSENT if Twilio knows no account of that sid.
+        """Read a subaccount's status; ABSENT if Twilio knows no account with that SID.
 
         Raises: Refused (INVALID_ID, UNKNOWN_STATUS, SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED),
         ProviderUnavailable, CredentialsRejected, HeldBack.
@@ -83,13 +83,13 @@ class TwilioApi:
         return SubaccountFacts(sid, status)
 
     def set_subaccount_status(self, sid: str, status: TwilioStatus) -> SubaccountFacts:
-        """Suspend or activate a subaccount; calls in progress go on.
+        """Suspend or activate a subaccount. Calls in progress continue.
 
-        Replay: a state that it already has is no error. The request is sent once.
-        Raises: OutcomeUnknown for a lost answer, 5xx or an answer that is not Twilio's (it may
-        have happened, and may still happen); ProviderUnavailable when it did not happen;
-        Refused (SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING, INVALID_ID,
-        INVALID_STATUS, PARENT_ACCOUNT); CredentialsRejected; HeldBack.
+        Replay: setting the status that it already has is no error. The request is sent once.
+        Raises: OutcomeUnknown for a lost response, 5xx or a response that is not Twilio's: it may
+        have happened, and it may still happen. ProviderUnavailable if it did not happen. Refused
+        (SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING, INVALID_ID, INVALID_STATUS,
+        PARENT_ACCOUNT). CredentialsRejected; HeldBack.
         """
         if status not in (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED):
             raise Refused("INVALID_STATUS", "only active and suspended are ever set")
@@ -110,11 +110,11 @@ class TwilioApi:
         return SubaccountFacts(sid, changed_to)
 
     def live_calls(self, sid: str, *, window_seconds: float | None = None) -> list[str]:
-        """This function will list the calls that an account has in progress or begun, each once.
+        """List the calls of an account that are queued, ringing or in progress, each once.
 
-        Whole, or an error. Units: `window_seconds` bounds it where the caller has less time than
-        this client's own. Raises: Refused (INVALID_ID, SUBACCOUNT_MISSING), ProviderUnavailable,
-        CredentialsRejected, HeldBack.
+        The list is complete, or an error is raised. Units: `window_seconds` is the time limit for a
+        caller that has less time than this client's own window. Raises: Refused (INVALID_ID,
+        SUBACCOUNT_MISSING), ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
         deadline = self._deadline(window_seconds)
@@ -124,11 +124,11 @@ class TwilioApi:
     def complete_call(
         self, sid: str, call_sid: str, *, window_seconds: float | None = None
     ) -> bool:
-        """This function will end a call, also one of a suspended account; False if it was over.
+        """End a call, also in a suspended account; False if the call was already over.
 
         Replay: ending a call twice ends it once. The request is sent once. Units: as live_calls.
-        Raises: Refused (INVALID_ID; CALL_MISSING where the account has no such call),
-        OutcomeUnknown, ProviderUnavailable, CredentialsRejected, HeldBack.
+        Raises: Refused (INVALID_ID; CALL_MISSING if the account has no such call), OutcomeUnknown,
+        ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
         with self._turns.wait():
@@ -137,7 +137,7 @@ class TwilioApi:
     def call_is_live(
         self, sid: str, call_sid: str, *, window_seconds: float | None = None
     ) -> bool | None:
-        """This function will tell whether a call is not over; None where the account has none such.
+        """Return whether a call is not over yet; None if the account has no such call.
 
         Units: as live_calls. Raises: Refused (INVALID_ID, UNKNOWN_STATUS), ProviderUnavailable,
         CredentialsRejected, HeldBack.
@@ -148,11 +148,11 @@ class TwilioApi:
             return calls.call_is_live(self._sdk(deadline), sid, call_sid, deadline)
 
     def subaccount_token(self, sid: str) -> str:
-        """Give the token that signs a subaccount's callbacks, fetched if it is not remembered.
+        """Return the token that signs a subaccount's callbacks; fetch it if necessary.
 
-        It is secret: never log it. Ask only for subaccounts that are known to be ours, since a
-        caller can name any. Threads that ask at once share one request; after one that failed, the
-        same error is raised for a few seconds without a request.
+        The token is secret: never log it. Call this only for subaccounts that are known to be ours,
+        because a sender can name any account. Threads that ask at the same time share one request.
+        After a failed request, the same error is raised for a few seconds without a request.
         Raises: Refused (INVALID_ID, SUBACCOUNT_MISSING, SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED),
         ProviderUnavailable, CredentialsRejected.
         """
@@ -161,18 +161,18 @@ class TwilioApi:
         return self._tokens.get(sid)
 
     def proof_tokens(self, sid: str) -> tuple[str, ...]:
-        """Return the tokens that prove a callback of an account without a request to Twilio."""
+        """Return the known tokens that prove an account's callbacks; send no request."""
         if sid and sid == self._account_sid:
             return self._auth_tokens
         token = self._tokens.known(sid)
         return () if token is None else (token,)
 
     def newer_token(self, sid: str, than: str) -> str | None:
-        """Fetch a subaccount's token once more after a signature by `than` failed.
+        """Fetch a subaccount's token again after a signature by `than` failed.
 
-        None: Twilio said a moment ago that there is no newer one. Threads that ask at once share
-        one request. Raises: as subaccount_token, also for a few seconds after a refetch that
-        failed, because the signature cannot be judged then.
+        None means that Twilio confirmed a moment ago that there is no newer token. Threads that ask
+        at the same time share one request. Raises: as subaccount_token. It also raises for a few
+        seconds after a failed refetch, because the signature cannot be judged then.
         """
         if sid == self._account_sid:
             return None
@@ -211,8 +211,8 @@ class TwilioApi:
     def _sdk(self, deadline: Deadline) -> Client:
         if not self._account_sid or not self._auth_tokens:
             raise CredentialsRejected("TWILIO_ACCOUNT_SID or TWILIO_AUTH_TOKEN is not set")
-        # The SDK's objects are made anew for every question, since they are not meant for several
-        # threads; the connections beneath them are shared.
+        # The SDK's objects are not made for several threads, so each request gets new ones. They
+        # share the connections below them.
         return Client(
             self._account_sid,
             self._auth_tokens[0],
@@ -226,7 +226,7 @@ class TwilioApi:
 
 
 def _status_of(account: Any) -> TwilioStatus | None:
-    # ABSENT is our own word, for Twilio's not knowing the sid.
+    # ABSENT is our own status for an account that Twilio does not know.
     if account.status in ("active", "suspended", "closed"):
         return TwilioStatus(account.status)
     return None

@@ -1,7 +1,7 @@
-"""Calls in an account: which of them live, whether one does, and the end of one.
+"""Calls in a Twilio account: list the live ones, read one, end one.
 
-A list is whole or there is none: what was not listed must never be taken for over because an
-answer broke off. The SDK's own lists end where a page does not name the next, and are not used.
+A list is complete or an error. Otherwise a call that a truncated answer left out could be taken for
+over. The SDK's own lists end silently if a page does not name the next one, so they are not used.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from providers.http.client import Deadline, ask_again
 from providers.twilio.mapping import raise_for_answer, raise_for_error
 from providers.twilio.transport import TWILIO_URL
 
-#: The states of a call in which somebody may be talking, or be about to, in their order: a call
-#: that moves on while they are listed is found in the later one.
+#: The statuses in which people talk or may soon talk, in the order in which a call passes through
+#: them. A call that moves on while the lists are read is found in the later list.
 _LIVE_IN_ORDER = ("queued", "ringing", "in-progress")
 _LIVE_STATUSES = frozenset(_LIVE_IN_ORDER)
-#: Those in which it is over. Source: Twilio's specification, call_enum_status.
+#: The statuses of a call that is over. Source: Twilio's specification, call_enum_status.
 _OVER_STATUSES = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
-#: Calls on one page of a list: Twilio's most.
+#: Calls on one page of a list: the most that Twilio allows.
 _PAGE_SIZE = 1_000
-#: Twilio's code for a call that is over already. Source: twilio.com/docs/api/errors.
+#: Twilio's code for a call that is already over. Source: twilio.com/docs/api/errors.
 _NOT_IN_PROGRESS = 21220
 _NOT_FOUND = 404
 _CALL_SID = re.compile(r"CA[0-9a-f]{32}", re.ASCII)
 
 
 def live_calls(sdk: Client, sid: str, deadline: Deadline) -> list[str]:
-    """This function will list the calls of an account that are not over, each once, all pages.
+    """List the calls of an account that are not over, each once, from all pages.
 
-    Raises: Refused SUBACCOUNT_MISSING, ProviderUnavailable (also for an answer of which the rest
-    cannot be had), CredentialsRejected, HeldBack.
+    Raises: Refused SUBACCOUNT_MISSING, ProviderUnavailable (also if a page does not name the next
+    one), CredentialsRejected, HeldBack.
     """
     base = f"/2010-04-01/Accounts/{sid}/Calls.json?"
     found: dict[str, None] = {}
@@ -52,10 +52,10 @@ def live_calls(sdk: Client, sid: str, deadline: Deadline) -> list[str]:
 
 
 def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
-    """This function will end a call, also one of a suspended account; False if it was over.
+    """End a call, also in a suspended account; False if the call was already over.
 
-    Raises: Refused (INVALID_ID; CALL_MISSING where the account has no such call),
-    OutcomeUnknown, ProviderUnavailable, CredentialsRejected, HeldBack.
+    Raises: Refused (INVALID_ID; CALL_MISSING if the account has no such call), OutcomeUnknown,
+    ProviderUnavailable, CredentialsRejected, HeldBack.
     """
     _check_sid(call_sid)
     try:
@@ -74,7 +74,7 @@ def complete_call(sdk: Client, sid: str, call_sid: str) -> bool:
 
 
 def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bool | None:
-    """Read whether a call is still going on; None if the account has no such call.
+    """Return whether a call is not over yet; None if the account has no such call.
 
     Raises: Refused (INVALID_ID, UNKNOWN_STATUS), ProviderUnavailable, CredentialsRejected,
     HeldBack.
@@ -93,7 +93,7 @@ def call_is_live(sdk: Client, sid: str, call_sid: str, deadline: Deadline) -> bo
         if call.sid != call_sid:
             raise ProviderUnavailable("the answer is about another call")
         status = call.status
-        # The SDK does not check the type, and a list or an object cannot be looked up in a set.
+        # The SDK does not check the type. A list or an object would fail in the set lookup.
         if not isinstance(status, str) or status not in _LIVE_STATUSES | _OVER_STATUSES:
             raise Refused("UNKNOWN_STATUS", "call", external_id=call_sid)
         return status in _LIVE_STATUSES
@@ -105,7 +105,7 @@ def _page(sdk: Client, path: str, sid: str) -> dict[str, Any]:
     answer = sdk.request("GET", f"{TWILIO_URL}{path}")
     if answer.status_code != 200:
         raise_for_answer(answer, sid)
-    # The transport lets only JSON objects through.
+    # The transport accepts only JSON objects.
     page: dict[str, Any] = json.loads(answer.text)
     return page
 
@@ -121,11 +121,11 @@ def _sids_of(page: dict[str, Any]) -> list[str]:
 
 
 def _next_of(page: dict[str, Any], base: str) -> str | None:
-    # The last page says null; one that says nothing at all may have lost its rest.
+    # The last page has null here. If the member is missing, the rest of the list may be lost.
     path = page.get("next_page_uri", "")
     if path is None:
         return None
-    # Our credentials go with it: it stays at this account's calls.
+    # Our credentials are sent to this path, so it must stay within this account's calls.
     if not isinstance(path, str) or not path.startswith(base):
         raise ProviderUnavailable("the answer does not say where its rest is")
     return path

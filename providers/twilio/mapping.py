@@ -1,4 +1,4 @@
-"""What Twilio's answers and errors mean in our words, whatever was asked."""
+"""Maps Twilio's error answers to our errors, for every kind of request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twilio.http.response import Response
 from base.outcomes import ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 
-#: Twilio's codes for which the answer stays no. Source: twilio.com/docs/api/errors.
+#: Twilio's error codes that a repeat cannot change. Source: twilio.com/docs/api/errors.
 _REFUSALS = {
     20404: "SUBACCOUNT_MISSING",
     21478: "SUSPENDED_BY_TWILIO",
@@ -20,18 +20,18 @@ _REFUSALS = {
 
 
 def raise_for_error(error: TwilioException, sid: str) -> NoReturn:
-    """This function will raise what an error of the SDK's means for an account.
+    """Raise our error for an error of the SDK about an account.
 
     Raises: Refused (SUBACCOUNT_MISSING, SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED),
     CredentialsRejected, ProviderUnavailable.
     """
-    # The SDK has two classes of errors with nothing in common but these two fields, and puts the
-    # HTTP status into `code` where the body has none.
+    # The SDK has two error classes. They have only these two fields in common. If the body has no
+    # code, the SDK puts the HTTP status into `code`.
     _raise_for(getattr(error, "status", None), getattr(error, "code", None), sid)
 
 
 def raise_for_answer(answer: Response, sid: str) -> NoReturn:
-    """This function will raise what an answer other than 200 means; as raise_for_error."""
+    """Raise our error for an answer other than 200. Raises: as raise_for_error."""
     try:
         code = json.loads(answer.text)["code"]
     except (ValueError, RecursionError, KeyError, TypeError):
@@ -46,5 +46,5 @@ def _raise_for(status: int | None, code: int | None, sid: str) -> NoReturn:
         raise Refused("SUBACCOUNT_MISSING", external_id=sid) from None
     if status in (401, 403):
         raise CredentialsRejected(f"Twilio answered {status} with code {code}") from None
-    # No word on the subaccount itself (the parent is suspended, say): it is asked again.
+    # This shows nothing about the subaccount: its parent may be suspended. The job tries again.
     raise ProviderUnavailable(f"Twilio answered {status} with code {code}") from None

@@ -1,7 +1,7 @@
-"""Fetch and remember the auth tokens that sign subaccounts' callbacks.
+"""Fetches and remembers the auth tokens that sign subaccounts' callbacks.
 
-The sender of a callback is not authenticated yet when its token is needed. So a forger must not be
-able to make us send many requests to Twilio, and learns only that its callback cannot be judged.
+A callback's token is needed before its sender is authenticated. A forger must not be able to make
+us send many requests to Twilio. A forger learns only that the callback cannot be judged now.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from base.outcomes import HeldBack, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected
 
-#: Seconds for which a subaccount's token is remembered, so that a rotated one is noticed soon.
+#: Seconds for which a subaccount's token is remembered. A rotated token is noticed after that.
 TOKEN_TTL_SECONDS = 600.0
-#: Seconds after a refetch during which further failed signatures of the same subaccount cause no
-#: other refetch.
+#: Seconds after a refetch in which further failed signatures of the same subaccount cause no other
+#: refetch.
 REFETCH_SECONDS = 30.0
-#: Seconds after a failed fetch during which the same error is raised without a request.
+#: Seconds after a failed fetch in which the same error is raised without a request.
 FAILED_SECONDS = 5.0
-#: Subaccounts that are remembered at once.
+#: The most subaccounts that are remembered at once.
 _KEPT_MAX = 1024
 
 
 class TokenMemory:
-    """Remembers tokens in memory only; safe to share between threads.
+    """Remembers tokens in memory only. Threads may share it.
 
-    `fetch` asks Twilio for one. It raises Refused, ProviderUnavailable, CredentialsRejected or
-    HeldBack; `wait_seconds` is longer than it takes.
+    `fetch` asks Twilio for one token. It raises Refused, ProviderUnavailable, CredentialsRejected
+    or HeldBack. `wait_seconds` must be longer than `fetch` takes.
     """
 
     def __init__(
@@ -60,15 +60,19 @@ class TokenMemory:
             return entry[1]
 
     def get(self, sid: str) -> str:
-        """Return the remembered token, or fetch it. Raises: as `fetch`, HeldBack excepted."""
+        """Return the remembered token, or fetch it.
+
+        Raises: as `fetch`, but ProviderUnavailable in place of HeldBack.
+        """
         known = self.known(sid)
         return self._first.get(sid) if known is None else known
 
     def newer(self, sid: str, than: str) -> str | None:
-        """Fetch the token once more after a signature by `than` failed.
+        """Fetch the token again after a signature by `than` failed.
 
-        None: Twilio said within REFETCH_SECONDS that there is no newer one. Raises: as get, also
-        while the last refetch failed, because the signature could not be judged.
+        None means that Twilio confirmed within REFETCH_SECONDS that there is no newer token.
+        Raises: as get. It also raises for FAILED_SECONDS after a failed refetch, because the
+        signature cannot be judged then.
         """
         known = self.known(sid)
         if known is not None and known != than:
@@ -85,7 +89,7 @@ class TokenMemory:
 
 
 class _Fetch:
-    """One request: its answer for all threads that wait, and until when the answer is valid."""
+    """One request: the answer for all waiting threads, and when it expires."""
 
     def __init__(self) -> None:
         self.answer: Future[str | Exception] = Future()
@@ -93,7 +97,7 @@ class _Fetch:
 
 
 class _SharedFetch:
-    """Sends one request at a time for each subaccount, and shares its answer with all that wait."""
+    """Sends one request at a time per subaccount, and shares its answer."""
 
     def __init__(
         self,
@@ -130,7 +134,7 @@ class _SharedFetch:
         return answer
 
     def _answer(self, one: _Fetch, sid: str) -> None:
-        # Counted from the request, because the answer may be as old as that.
+        # Counted from the start of the request, because the answer may be as old as that.
         over_at = self._clock() + self._kept_seconds
         answer: str | Exception = ProviderUnavailable("the request broke off")
         try:
@@ -138,14 +142,14 @@ class _SharedFetch:
         except (Refused, ProviderUnavailable, CredentialsRejected, HeldBack) as error:
             answer = error
         finally:
-            # Also if this thread is interrupted, so that the others do not wait for it.
+            # Set also if this thread is interrupted, so that the other threads do not wait for it.
             is_failed = isinstance(answer, Exception)
             one.over_at = self._clock() + FAILED_SECONDS if is_failed else over_at
             one.answer.set_result(answer)
 
 
 def _anew(error: Exception) -> Exception:
-    """Copy an error: raised in many threads, one object would gather all of their tracebacks."""
+    """Copy an error. One object raised in many threads would collect tracebacks."""
     if isinstance(error, Refused):
         return Refused(error.code, error.detail, **error.ids)
     if isinstance(error, CredentialsRejected):

@@ -1,7 +1,7 @@
-"""The SDK's way to the network: our timeouts, our failures, and a stand-in's address.
+"""Connects Twilio's SDK to our HTTP client, timeouts and errors.
 
 The SDK's own client has no timeout, loses Retry-After, shares one session between threads, and
-cannot be pointed elsewhere; this one decides none of what Twilio's codes mean.
+cannot use another URL. This module does not interpret Twilio's error codes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from base.outcomes import OutcomeUnknown, ProviderUnavailable
 from providers.http.client import Deadline, exchange
 from providers.http.limits import Line
 
-#: What the SDK asks; the only address a stand-in takes the place of.
+#: The URL that the SDK requests. A stand-in's URL replaces it.
 TWILIO_URL = "https://api.twilio.com"
 
-#: What belongs to a subaccount; the subaccount itself (/Accounts/AC….json) is the parent's to ask.
+#: A resource within a subaccount. The account itself (/Accounts/AC...json) counts for the parent.
 _WITHIN_AN_ACCOUNT = re.compile(r"/2010-04-01/Accounts/(AC[0-9a-f]{32})/", re.ASCII)
 
 _logger = logging.getLogger("holdfast.twilio")
 
 
 class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
-    """One question's transport: cheap to make, over a client that many threads share."""
+    """The transport of one request. Many threads share the client below it."""
 
     def __init__(
         self,
@@ -55,9 +55,10 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
         timeout: float | None = None,
         allow_redirects: bool = False,
     ) -> Response:
-        """This function will send the SDK's request once.
+        """Send the SDK's request once.
 
-        Raises: HeldBack, ProviderUnavailable, OutcomeUnknown (only for what changes something).
+        Raises: HeldBack, ProviderUnavailable, OutcomeUnknown (only for a request that changes
+        something).
         """
         if not uri.startswith(f"{TWILIO_URL}/"):
             raise ValueError("the SDK asked another host than api.twilio.com")
@@ -76,14 +77,14 @@ class Transport(HttpClient):  # type: ignore[misc]  # the SDK has no types
         )
         text = answer.body.decode("utf-8", "replace")
         if answer.status < 400 and not _is_object(text):
-            # Somebody between us and Twilio answered: what Twilio did is not known.
+            # Something between us and Twilio answered, so it is not known what Twilio did.
             lost: type[Exception] = ProviderUnavailable if is_question else OutcomeUnknown
             raise lost("the answer is not a JSON object")
         return Response(answer.status, text)
 
     def _line_of(self, uri: str) -> Line | None:
-        # Twilio counts an account's requests by themselves (error 20429): one tenant's flood holds
-        # back that tenant alone.
+        # Twilio limits each account's requests separately (error 20429). One customer's flood holds
+        # back only that customer.
         within = _WITHIN_AN_ACCOUNT.match(uri[len(TWILIO_URL) :])
         if self._line is None or within is None or within[1] == self._line.route.account:
             return self._line

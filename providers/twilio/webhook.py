@@ -1,8 +1,8 @@
-"""Whether a callback was signed by Twilio with an account's token, and what names it.
+"""Verifies that Twilio signed a callback, and names the callback.
 
-The signature has no time in it: a message that verified once verifies for ever, so whoever records
-it must know it again by external_id_of. The signed address is the configured public one, never
-what a request says of itself.
+The signature contains no time, so a callback that verified once verifies forever. Its recorder must
+recognize a repeat by external_id_of. The signed URL is the configured public one, never the one
+that the request claims.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twilio.request_validator import RequestValidator
 
 from providers.errors import ForgedWebhook, MalformedWebhook
 
-#: Parameters of the largest form read; Twilio sends about forty.
+#: The most parameters of a form that is read. Twilio sends about forty.
 _PARAMETERS_MAX = 500
 _SIGNATURE = re.compile(r"[A-Za-z0-9+/]{27}=", re.ASCII)
 _ACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
@@ -26,7 +26,7 @@ _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
 class _Form(dict[str, list[str]]):
-    """What the SDK's validator needs to see every value of a repeated name."""
+    """A form from which the SDK's validator reads every value of a repeated name."""
 
     def getlist(self, name: str) -> list[str]:
         return self[name]
@@ -35,13 +35,13 @@ class _Form(dict[str, list[str]]):
 def verify(
     *, public_url: str, path_and_query: str, body: bytes, signature: str | None, token: str
 ) -> dict[str, list[str]]:
-    """This function will prove a callback and give its form's parameters, blank ones too.
+    """Prove a callback and return its form's parameters, blank ones included.
 
-    `public_url` is scheme and host as Twilio calls us, without a slash at the end;
-    `path_and_query` is verbatim. With bodySHA256 in the query the body is JSON: its hash is
-    compared, and no parameters are given. X-Twilio-Webhooks-Signature-Settings is not looked at,
-    so that a caller cannot choose the algorithm.
-    Raises: ForgedWebhook. Source: twilio.com/docs/usage/security and the SDK's request_validator.
+    `public_url` is the scheme and host at which Twilio calls us, without a slash at the end.
+    `path_and_query` is verbatim. If the query has bodySHA256, the body is JSON. Then the body's
+    hash is compared, and no parameters are returned. X-Twilio-Webhooks-Signature-Settings is
+    ignored, so that a sender cannot choose the algorithm. Raises: ForgedWebhook.
+    Source: twilio.com/docs/usage/security and the SDK's request_validator.
     """
     if not signature or not token:
         raise ForgedWebhook("the signature is missing")
@@ -62,14 +62,15 @@ def verify(
 
 
 def is_plausible(signature: str | None) -> bool:
-    """Return whether a text can be a signature at all: base64 of the 20 bytes of an HMAC-SHA1."""
+    """Return whether a text can be a signature: base64 of an HMAC-SHA1's 20 bytes."""
     return signature is not None and _SIGNATURE.fullmatch(signature) is not None
 
 
 def account_sid_of(body: bytes) -> str:
-    """This function will give the account a callback says it is of, to find the token by.
+    """Return the account that a callback claims, in order to find its token.
 
-    Nothing is proved by it. Raises: MalformedWebhook when it names none, several or an odd one.
+    The claim proves nothing. Raises: MalformedWebhook if there is no AccountSid, several, or an
+    invalid one.
     """
     try:
         values = set(_form_of(body).get("AccountSid", []))
@@ -84,10 +85,11 @@ def account_sid_of(body: bytes) -> str:
 
 
 def external_id_of(params: dict[str, list[str]]) -> str:
-    """This function will name a callback so that a repeat of it has the same name.
+    """Name a callback so that a repeat of it has the same name.
 
-    Units: at most 64 characters: message and status, or call, status and SequenceNumber if there
-    is one. A message that came in has only SmsStatus. Raises: MalformedWebhook.
+    Units: at most 64 characters. The name is the message and its status, or the call, its status
+    and its SequenceNumber if there is one. An incoming message has only SmsStatus.
+    Raises: MalformedWebhook.
     """
     if "MessageSid" in params:
         status_name = "MessageStatus" if "MessageStatus" in params else "SmsStatus"
@@ -110,7 +112,7 @@ def _one(params: dict[str, list[str]], name: str, pattern: re.Pattern[str]) -> s
 
 def _form_of(body: bytes) -> _Form:
     form = _Form()
-    # Blank values are signed too, and real callbacks have many.
+    # Blank values are signed too. Real callbacks have many.
     for name, value in parse_qsl(
         body.decode("utf-8"), keep_blank_values=True, max_num_fields=_PARAMETERS_MAX
     ):

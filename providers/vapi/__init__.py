@@ -1,1 +1,1 @@
-"""Vapi: proves its messages, reads them, asks about calls and tells them to end."""
+"""Vapi: verifies its messages, reads them, reads calls, and ends calls."""

@@ -1,7 +1,7 @@
-"""Vapi's API: what became of a call, and its living end, spoken to by its control address.
+"""Vapi's API: reads a call, and controls a live call through its control URL.
 
-Over our own client and not Vapi's SDK, whose questions take a minute, are repeated in secret and
-go out past any line. A control address is taken only from an answer of the API itself.
+It uses our own client instead of Vapi's SDK. The SDK waits up to a minute, retries silently, and
+would bypass the provider channel. A control URL is taken only from an answer of the API itself.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ from providers.vapi.lean import read_call
 from providers.vapi.mapping import call_facts, call_id_of
 
 VAPI_URL = "https://api.vapi.ai"
-#: An address at Vapi: its domain or a host below it, https, nobody's login, no other port. Matched
-#: whole, so that no two readers can see two hosts in it.
+#: A URL at Vapi: https, its domain or a host below it, no user name, no other port. The whole URL
+#: is matched, so that two parsers cannot see two different hosts in it.
 _AT_VAPI = re.compile(r"https://(?:[a-z0-9-]+\.)*vapi\.ai(?::443)?(?:[/?][!-~]*)?", re.IGNORECASE)
 _PATH = re.compile(r"/[!-~]*")
 _ADDRESS_LENGTH_MAX = 2_000
-#: What Vapi answers about a call that is over, or that it never knew.
+#: Vapi's statuses for a call that is over or that it never knew.
 _GONE = (404, 410)
-#: The status that stands in an answer 200 for the same. Source: Vapi's SDK 3.0.0, CallStatus.
+#: Vapi also reports the same with this call status in an answer 200. Source: Vapi's SDK 3.0.0,
+#: CallStatus.
 _NOT_FOUND = "not-found"
-#: Bytes of the largest call read: it carries its whole conversation, and any metadata.
+#: Bytes of the largest call that is read. It contains the whole conversation, and any metadata.
 CALL_BYTES_MAX = 16_777_216
-#: Seconds until one comes again who was told that another waits already: as long as waiting takes.
+#: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
 _TURN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class VapiCall:
-    """A call as the API shows it, and where it is controlled while it lives.
+    """A call as the API shows it, and its control URL while it is live.
 
-    Whoever knows the address may end the call or speak into it: it is never logged or kept.
+    Anyone who knows the URL can end the call or speak into it. Never log or store it.
     """
 
     facts: CallFacts
@@ -59,7 +60,7 @@ class VapiCall:
 
 
 class VapiApi:
-    """Vapi's API for one private key; safe to share between threads."""
+    """Vapi's API for one private key. Threads may share it."""
 
     def __init__(
         self,
@@ -80,15 +81,15 @@ class VapiApi:
         self._asking, self._telling = Turns(line, _TURN_SECONDS), Turns(line, _TURN_SECONDS)
 
     def close(self) -> None:
-        """This function will close the connections that stand."""
+        """Close all connections."""
         self._client.close()
 
     def get_call(self, external_id: str) -> VapiCall | None:
-        """Read a call as it is now; None if Vapi has no such call (404, 410, status not-found).
+        """Read a call's current state; None if Vapi has no such call.
 
-        Raises: Refused INVALID_ID (ids are UUIDs), ProviderUnavailable (AnswerUnreadable for a
-        call that is too large or breaks JSON's rules), CredentialsRejected, HeldBack. Source:
-        GET /call/{id}.
+        Vapi answers 404, 410 or the status not-found then. Raises: Refused INVALID_ID (IDs are
+        UUIDs), ProviderUnavailable (AnswerUnreadable for a call that is too large or breaks JSON's
+        rules), CredentialsRejected, HeldBack. Source: GET /call/{id}.
         """
         _check_id(external_id)
         if not self._api_key:
@@ -112,19 +113,20 @@ class VapiApi:
             return ask_again(ask, deadline)
 
     def say(self, control_url: str, text: str, *, then_end: bool) -> bool:
-        """This function will have a living call speak, and end after it if so asked.
+        """Make a live call speak, and end it afterwards if `then_end` is set.
 
-        True: it was taken, which is not yet an end. False: the call lives no more. Sent once.
-        Raises: Refused CONTROL_URL, OutcomeUnknown for a lost answer or 5xx (it may be said yet),
-        ProviderUnavailable when it was not taken, CredentialsRejected where the address wants a
-        login, HeldBack. Source: docs.vapi.ai, live call control.
+        True means that Vapi accepted the command; the call may not have ended yet. False means that
+        the call is over. The request is sent once.
+        Raises: Refused CONTROL_URL. OutcomeUnknown for a lost response or 5xx (it may still be
+        spoken). ProviderUnavailable if Vapi did not accept it. CredentialsRejected if the control
+        URL requires credentials. HeldBack. Source: docs.vapi.ai, live call control.
         """
         return self._tell(
             control_url, {"type": "say", "content": text, "endCallAfterSpoken": then_end}
         )
 
     def end(self, control_url: str) -> bool:
-        """This function will have a living call end at once. As `say`."""
+        """End a live call at once. Result and errors: as `say`."""
         return self._tell(control_url, {"type": "end-call"})
 
     def _tell(self, control_url: str, order: dict[str, Any]) -> bool:
@@ -157,7 +159,7 @@ class VapiApi:
         except ValueError as error:
             if answer.status < 300 and answer.body.lstrip()[:1] == b"{":
                 raise AnswerUnreadable(f"the call cannot be read: {error}") from None
-            # Also a proxy's own page, whose 404 says nothing about the call.
+            # A proxy's own page is also handled here: its 404 shows nothing about the call.
             raise ProviderUnavailable("the answer is not a JSON object") from None
         if answer.status in _GONE:
             return None
@@ -170,7 +172,7 @@ class VapiApi:
         return VapiCall(call_facts(call), address if isinstance(address, str) else None)
 
     def _checked(self, control_url: str) -> str:
-        """The address without what is sometimes printed around it, if it is one of Vapi's own."""
+        """Check that a control URL is Vapi's; strip the "<" and ">" that may surround it."""
         address = control_url.strip().removeprefix("<").removesuffix(">").strip()
         if self._origin is None:
             is_theirs = _AT_VAPI.fullmatch(address) is not None
@@ -183,7 +185,7 @@ class VapiApi:
 
 
 def _origin_of(base_url: str) -> str | None:
-    """Scheme, host and port of a stand-in; None where it is Vapi itself, in whatever region."""
+    """Return the scheme, host and port of a stand-in; None for Vapi in any region."""
     if _AT_VAPI.fullmatch(base_url):
         return None
     parts = urlsplit(base_url)

@@ -1,9 +1,9 @@
-"""What a call's ended reason means for money: a table by prefix and pattern.
+"""Classifies a call's ended reason for billing, by prefixes and patterns.
 
-The list of reasons grows, so nothing depends on knowing a reason whole: an unknown one is ordinary,
-and its duration decides. Source: the 604 values of Vapi's SDK 3.0.0 (types/call_ended_reason.py)
-and docs.vapi.ai, "Call ended reasons", which says of `vapifault` alone that such calls are
-typically not charged. `providerfault` is a third party's server error, and `pipeline-error` mostly
+The list of reasons grows, so no rule requires a known reason. An unknown reason is ordinary, and
+the call's duration decides. Source: the 604 values of Vapi's SDK 3.0.0 (types/call_ended_reason.py)
+and docs.vapi.ai, "Call ended reasons". According to that page, only `vapifault` calls are typically
+not charged. `providerfault` is a third party's server error. `pipeline-error` is mostly an error of
 the customer's own key or quota.
 """
 
@@ -14,15 +14,15 @@ from enum import StrEnum
 
 
 class ReasonClass(StrEnum):
-    """Why a call ended, as far as that decides who pays for it."""
+    """The cause of a call's end, as far as it decides who pays for the call."""
 
-    #: Nobody was connected: free, unless the provider says that somebody talked.
+    #: No one was connected: free, unless the provider reports a conversation.
     NEVER_CONNECTED = "never_connected"
-    #: The platform's own infrastructure or credentials failed: may be waived.
+    #: The platform's own infrastructure or credentials failed: the charge may be waived.
     PLATFORM_FAULT = "platform_fault"
     #: The customer's own model, voice, key, quota or configuration failed: charged.
     CUSTOMER_SETUP = "customer_setup"
-    #: Somebody or a limit ended it, or we do not know the reason: charged.
+    #: A party or a limit ended the call, or the reason is unknown: charged.
     ORDINARY = "ordinary"
 
 
@@ -32,9 +32,9 @@ _NEVER_CONNECTED = re.compile(
     r"|call\.ringing\.error-"
     r"|call\.ringing\.sip-inbound-caller-hungup-"
     r"|call\.in-progress\.error-sip-(inbound|outbound)-call-failed-to-connect"
-    # vapifault and providerfault alike
+    # both vapifault and providerfault
     r"|call\.in-progress\.error-[a-z]+-(transport-never-connected|worker-not-available)"
-    # 403, 407, 408, 480, 503 in the list; each final answer from 300 on refuses the call (RFC 3261)
+    # The list has 403, 407, 408, 480, 503. Any final answer from 300 up refuses a call (RFC 3261).
     r"|call\.in-progress\.error-[a-z]+-outbound-sip-[3-6][0-9]{2}"
     r"|phone-call-provider-bypass-enabled-but-no-call-received"
     r"|assistant-request-"
@@ -59,7 +59,7 @@ _CUSTOMER_SETUP = re.compile(
 
 
 def class_of(reason: str) -> ReasonClass:
-    """Classify a reason by the first rule that it matches."""
+    """Classify a reason by the first rule that matches it."""
     if _NEVER_CONNECTED.match(reason):
         return ReasonClass.NEVER_CONNECTED
     if is_platform_fault(reason):
@@ -70,5 +70,5 @@ def class_of(reason: str) -> ReasonClass:
 
 
 def is_platform_fault(reason: str) -> bool:
-    """Return whether the platform's own fault ended a call, also one that was never connected."""
+    """Return whether the platform's own fault ended a call, connected or not."""
     return _PLATFORM_FAULT.match(reason) is not None

@@ -1,7 +1,7 @@
-"""Vapi's server messages: what each is, what names it, what it says, and what it is answered.
+"""Vapi's server messages: their types, names, contents and answers.
 
-Told apart by the message's own type and never by the SDK's models, whose union takes every message
-for an assistant-request.
+The message's own type decides. The SDK's models are not used, because their union parses every
+message as an assistant-request.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from providers.vapi.mapping import (
     text_of,
 )
 
-#: The two that tell of a call's life.
+#: The two types that report a call's progress.
 STATUS_UPDATE = "status-update"
 END_OF_CALL_REPORT = "end-of-call-report"
 ASSISTANT_REQUEST = "assistant-request"
 PREDIAL = "campaign.predial"
 _ENDED = "ended"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: Proved, counted and answered, and not kept: there are many a second, and nothing follows.
-#: "hang" means that the assistant is slow, and not that anybody hung up.
+#: Types that are verified, counted and answered, but not stored. Many arrive every second, and
+#: nothing follows from them. "hang" means that the assistant is slow, not that a party hung up.
 _IGNORED_TYPES = frozenset(
     {
         "hang",
@@ -61,9 +61,9 @@ _IGNORED_TYPES = frozenset(
         "phone-call-control",
     }
 )
-#: What is answered to questions that other servers decide: nothing happens, in a valid form.
-#: Source: Vapi's SDK 3.0.0, server_message_response_*; `data`, `timeoutSeconds` and `destination`
-#: are required there. 0.5 s is the schema's own example of a pause that ends somebody's turn.
+#: Answers to questions that other servers decide: valid answers that cause nothing.
+#: Source: Vapi's SDK 3.0.0, server_message_response_*. It requires `data`, `timeoutSeconds` and
+#: `destination`. 0.5 s is the schema's own example of a pause that ends a speaker's turn.
 _NOTHING: Mapping[str, Mapping[str, Any]] = {
     "tool-calls": {"results": []},
     "function-call": {"results": []},
@@ -76,12 +76,12 @@ _NOTHING: Mapping[str, Mapping[str, Any]] = {
         "error": "No destination is configured on this server.",
     },
 }
-#: Types whose answer Vapi uses.
+#: The types whose answer Vapi uses.
 ANSWERED_TYPES = frozenset({ASSISTANT_REQUEST, PREDIAL, *_NOTHING})
 _IGNORED_BEGINNINGS = ("transcript[", "assistant.", "chat.", "session.")
-#: Longest type that is kept, in characters.
+#: Characters of the longest type that is stored.
 _TYPE_LENGTH_MAX = 100
-#: Longest name of a fact, in characters, and how much of a digest stands for a longer one's end.
+#: Characters of the longest event name, and of the digest that replaces the end of a longer one.
 _EXTERNAL_ID_LENGTH_MAX = 200
 _DIGEST_LENGTH = 32
 _WORD_LENGTH_MAX = 200
@@ -90,20 +90,20 @@ _MILLISECONDS_MAX = 10**14
 
 @dataclass(frozen=True)
 class VapiMessage:
-    """One server message; numbers with a point in `content` are Decimals."""
+    """One server message. Numbers with a decimal point in `content` are Decimals."""
 
     type: str
-    #: When Vapi says that it sent it, in milliseconds since 1970; None when that is missing or odd.
+    #: When Vapi claims to have sent it, in milliseconds since 1970; None if missing or invalid.
     sent_ms: int | None
     content: Mapping[str, Any]
     body: bytes
 
 
 def parse(body: bytes) -> VapiMessage:
-    """Read a server message's envelope from the bytes received; a large one cut down to its facts.
+    """Read a server message's envelope; reduce a large message to its facts.
 
-    Raises: MalformedWebhook when it is no JSON object in UTF-8 with a message that has a type, or
-    names a key twice at any depth (two readers could then see two messages).
+    Raises: MalformedWebhook if the body is no JSON object in UTF-8 with a message that has a type,
+    or repeats a key at any depth. With a repeated key, two readers could see two messages.
     """
     try:
         is_large = len(body) > lean.LEAN_FROM_BYTES
@@ -120,14 +120,14 @@ def parse(body: bytes) -> VapiMessage:
 
 
 def is_ignored(kind: str) -> bool:
-    """This function will tell whether messages of a type are answered and not kept."""
+    """Return whether messages of a type are answered but not stored."""
     return kind in _IGNORED_TYPES or kind.startswith(_IGNORED_BEGINNINGS)
 
 
 def stored_body(message: VapiMessage) -> bytes:
-    """Return what is stored of a message: its bytes, or the facts alone of a large one.
+    """Return the bytes to store of a message: all of them, or a large one's facts.
 
-    It is read as the whole message is. Replay: the same bytes give the same result.
+    Parsing the stored bytes gives the same facts. Replay: the same bytes give the same result.
     """
     if len(message.body) <= lean.LEAN_FROM_BYTES:
         return message.body
@@ -135,12 +135,12 @@ def stored_body(message: VapiMessage) -> bytes:
 
 
 def external_id_of(message: VapiMessage) -> str:
-    """Name what a message tells of, because messages have no ID of their own.
+    """Name the fact that a message reports, because messages have no ID of their own.
 
-    The name is the call, the type, the status if there is one, and the reason of an end, in at
-    most 200 characters. A report's name has its body's digest too: a second report that differs
-    may complete or contradict the first. A message without a call, or of another type, is named by
-    its body alone.
+    The name contains the call, the type, the status if there is one, and the reason of an end. It
+    has at most 200 characters. A report's name also contains its body's digest, because a second
+    report that differs may complete or contradict the first. A message without a call, or of
+    another type, is named by its body alone.
     """
     content = message.content
     call_id = call_id_of(content.get("call"))
@@ -152,7 +152,7 @@ def external_id_of(message: VapiMessage) -> str:
         if status is None:
             return _named_by(message.body)
         words.append(status)
-    # No other status has a reason, whatever stands there.
+    # A reason counts only for an end; the member is ignored with any other status.
     reason = text_of(content.get("endedReason"), _WORD_LENGTH_MAX)
     if reason is not None and (message.type == END_OF_CALL_REPORT or status == _ENDED):
         words.append(reason)
@@ -165,9 +165,9 @@ def external_id_of(message: VapiMessage) -> str:
 
 
 def report_of(message: VapiMessage) -> Report:
-    """This function will read what a message says of a call; OtherReport where it is not about one.
+    """Read what a message reports about a call; OtherReport for other types.
 
-    Raises: MalformedWebhook for a report, or a status, that names no call.
+    Raises: MalformedWebhook for a status update or a report that names no call.
     """
     if message.type not in (STATUS_UPDATE, END_OF_CALL_REPORT):
         return OtherReport(message.type)
@@ -183,9 +183,9 @@ def report_of(message: VapiMessage) -> Report:
 
 
 def call_ask_of(message: VapiMessage) -> CallAsk:
-    """This function will read an assistant-request.
+    """Read an assistant-request.
 
-    Raises: MalformedWebhook where it names no call.
+    Raises: MalformedWebhook if it names no call.
     """
     content = message.content
     call = object_in(content.get("call"))
@@ -208,9 +208,9 @@ def call_ask_of(message: VapiMessage) -> CallAsk:
 
 
 def predial_of(message: VapiMessage) -> PredialAsk:
-    """This function will read a campaign's question whether it may dial.
+    """Read a campaign's request for permission to dial a contact.
 
-    Raises: MalformedWebhook where it names no campaign.
+    Raises: MalformedWebhook if it names no campaign.
     """
     content = message.content
     contact = object_in(content.get("contact"))
@@ -232,9 +232,9 @@ def predial_of(message: VapiMessage) -> PredialAsk:
 def answer_admitted(
     assistant_id: str, max_duration_seconds: int, metadata: Mapping[str, str]
 ) -> dict[str, Any]:
-    """This function will answer an assistant-request: who talks, for how long, and our ids.
+    """Answer an assistant-request with the assistant, the time limit, and our IDs.
 
-    The ids go where Vapi has room for some: a call has no metadata of its own.
+    The IDs go into the assistant's metadata, because a call itself has no metadata.
     """
     return {
         "assistantId": assistant_id,
@@ -246,17 +246,17 @@ def answer_admitted(
 
 
 def answer_refused(text: str) -> dict[str, Any]:
-    """This function will answer an assistant-request with what is spoken before it hangs up."""
+    """Answer an assistant-request with a text that Vapi speaks before it hangs up."""
     return {"error": text}
 
 
 def answer_predial(eligible: bool) -> dict[str, Any]:
-    """This function will answer whether a campaign may dial; all but true keeps it from it."""
+    """Answer whether a campaign may dial. Any value except true prevents the call."""
     return {"eligible": eligible}
 
 
 def answer_other(kind: str) -> dict[str, Any]:
-    """Answer a question that is decided by another server: nothing, in the form of its type."""
+    """Answer a question that another server decides: no effect, in the type's form."""
     return dict(_NOTHING.get(kind, {}))
 
 
@@ -268,12 +268,13 @@ def _talking_ms(sent_ms: int | None, started_at: datetime | None) -> int | None:
     if sent_ms is None or started_at is None:
         return None
     talking_ms = sent_ms - (started_at - _EPOCH) // timedelta(milliseconds=1)
-    # A clock that says more than the longest call says nothing: it would bill all of that at once.
+    # A sending time that implies more than the longest call is ignored: it would charge all of that
+    # time at once.
     return max(0, talking_ms) if talking_ms <= CALL_DURATION_MS_MAX else None
 
 
 def _milliseconds_of(value: object) -> int | None:
-    # The schema names no unit; what is seen is milliseconds since 1970, and seconds are taken too.
+    # The schema names no unit. Real messages have milliseconds since 1970; seconds are accepted.
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     if not 0 < value <= _MILLISECONDS_MAX:

@@ -1,4 +1,4 @@
-"""JSON as Vapi sends it, read strictly: each key once, and no number by way of a float."""
+"""Reads Vapi's JSON strictly: each key once, and no number through a float."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-#: A time from this number on is one in milliseconds: in seconds it would lie in the year 5138, and
-#: one below it, in milliseconds, before March 1973.
+#: A timestamp from this number up is in milliseconds. In seconds it would be in the year 5138. A
+#: smaller one, in milliseconds, would be before March 1973.
 MILLISECONDS_FROM = 10**11
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Read a JSON object in UTF-8; numbers with a point become Decimals.
+    """Read a JSON object in UTF-8. Numbers with a decimal point become Decimals.
 
-    Raises: ValueError when it is none, or names a key twice at any depth (two readers could then
-    see two messages).
+    Raises: ValueError if it is none, or repeats a key at any depth. With a repeated key, two
+    readers could see two messages.
     """
     return read_with(_STRICT, body)
 
 
 def read_with(decoder: json.JSONDecoder, body: bytes) -> dict[str, Any]:
-    """Read a JSON object by a decoder of `strict_decoder`. Raises: as read_object."""
+    """Read a JSON object with a decoder from `strict_decoder`. Raises: as read_object."""
     try:
         value = decoder.decode(body.decode("utf-8"))
     except RecursionError:
@@ -33,12 +33,12 @@ def read_with(decoder: json.JSONDecoder, body: bytes) -> dict[str, Any]:
 
 
 def object_in(value: object) -> dict[str, Any]:
-    """This function will give a member that is an object; an empty one if it is none."""
+    """Return a member that is an object, or an empty object for anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its members. Raises: ValueError if a key is named twice."""
+    """Build an object from its members. Raises: ValueError if a key is repeated."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a key is named twice")
@@ -49,7 +49,7 @@ def _decimal(text: str) -> Decimal:
     try:
         return Decimal(text)
     except InvalidOperation:
-        # An exponent that not even a Decimal has room for.
+        # The exponent is too large even for a Decimal.
         raise ValueError("no number") from None
 
 
@@ -58,7 +58,7 @@ def _no_number(word: str) -> None:
 
 
 def strict_decoder(make: Callable[[list[tuple[str, Any]]], Any]) -> json.JSONDecoder:
-    """Make a decoder whose objects are made by `make`; keep it for all bodies."""
+    """Make a decoder that builds objects with `make`. Use one decoder for all bodies."""
     return json.JSONDecoder(object_pairs_hook=make, parse_float=_decimal, parse_constant=_no_number)
 
 

@@ -1,8 +1,8 @@
-"""Large JSON of Vapi's, read for what Holdfast needs and nothing else.
+"""Reads only the needed members of Vapi's large JSON bodies.
 
-A report carries the whole conversation, and a browser may put anything into a call's metadata: such
-a body can have megabytes. Here it is read without keeping what no rule looks at, and is stored cut
-down to the rest. Whatever the rules read must be listed below.
+A report contains the whole conversation, and a browser may put anything into a call's metadata, so
+a body can have megabytes. Members that no rule reads are dropped while parsing, and are not stored.
+Every member that the rules read must be listed below.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from providers.vapi.fields import each_key_once, read_with, strict_decoder
 
-#: From this many bytes on a message is read and stored in this way.
+#: Messages with more bytes than this are read and stored in this reduced form.
 LEAN_FROM_BYTES = 65_536
-#: Our own members of a call's metadata begin so; at most so many are kept.
+#: The prefix of our own members in a call's metadata, and how many of them are kept at most.
 _OURS = "holdfast_"
 _OURS_MAX = 32
-#: A text is cut to so many characters: longer than any that the rules accept.
+#: A text is cut to this many characters. That is longer than any text that the rules accept.
 _TEXT_LENGTH_MAX = 1_000
 
-#: Members by name: None for a plain value, else the members of the object that stands there.
+#: The needed members by name: None for a plain value, or the needed members of an object.
 _Tree = Mapping[str, "_Tree | None"]
 
 
@@ -54,7 +54,7 @@ _ENVELOPE: _Tree = {"message": _MESSAGE}
 
 
 def read_message(body: bytes) -> dict[str, Any]:
-    """Read a server message's envelope, cut down to what the rules read.
+    """Read a server message's envelope, reduced to what the rules read.
 
     Raises: ValueError, as fields.read_object.
     """
@@ -62,12 +62,12 @@ def read_message(body: bytes) -> dict[str, Any]:
 
 
 def read_call(body: bytes) -> dict[str, Any]:
-    """Read a call object, cut down to what the rules read. Raises: as read_message."""
+    """Read a call object, reduced to what the rules read. Raises: as read_message."""
     return _cut(read_with(_LEAN, body), _CALL)
 
 
 def write(value: object) -> bytes:
-    """Write what was read as JSON again, each number by its text."""
+    """Serialize a value that was read here; a number keeps its text."""
     return _written(value).encode()
 
 
@@ -81,7 +81,7 @@ def _cut(members: Mapping[str, Any], tree: _Tree) -> dict[str, Any]:
 def _cut_value(value: Any, tree: _Tree | None) -> Any:
     if isinstance(value, dict):
         return _cut(value, tree or {})
-    # No rule reads a list; an empty one is still the wrong type that it was.
+    # No rule reads a list. An empty list replaces it, so that its type is still the wrong one.
     return [] if isinstance(value, list) else value
 
 
@@ -96,7 +96,7 @@ _NAMES = frozenset(_names_in(_ENVELOPE))
 
 
 def _needed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Drop members as soon as their object is read, so that a large body never stands in memory."""
+    """Drop unneeded members of each object at once, so that memory use stays small."""
     members = each_key_once(pairs)
     return {
         name: value[:_TEXT_LENGTH_MAX] if isinstance(value, str) else value

@@ -1,6 +1,7 @@
-"""A call as Vapi writes it, read by rules: whatever is missing or odd is None, and named.
+"""Maps Vapi's calls to `base.facts`. A missing or invalid value becomes None.
 
-Money and durations come from the text of the number, never by way of a float.
+An invalid value is also named in the facts' `oddities`. Money and durations are read from the text
+of the number, never through a float.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from providers.instants import instant_of
 from providers.vapi.ended_reasons import ReasonClass, class_of, is_platform_fault
 from providers.vapi.fields import object_in
 
-#: Longest id that is believed, in characters.
+#: Characters of the longest ID that is accepted.
 ID_LENGTH_MAX = 64
-#: Where our ids stand in the metadata that a call is given along, and bears from then on.
+#: Our IDs in the metadata that we give to a call, and that its later messages repeat.
 OUR_ORGANIZATION, OUR_CALL = "holdfast_organization", "holdfast_call"
-#: And what proves that they were given by us, or by the company's backend.
+#: The proof that we, or the company's backend, gave these IDs.
 OUR_TOKEN = "holdfast_token"  # noqa: S105  # a key's name
 _DURATION_SECONDS_MAX = CALL_DURATION_MS_MAX // 1000
-#: The dearest call that is believed, in US dollars.
+#: The highest cost of a call that is accepted, in US dollars.
 _COST_MAX = Decimal(1_000)
-#: How far two ways of telling a duration may differ, in milliseconds.
+#: How far two statements of one duration may differ, in milliseconds.
 _DIFFERENCE_MS_MAX = 5_000
 _REASON_LENGTH_MAX = 200
 _STATUS_LENGTH_MAX = 40
@@ -53,13 +54,14 @@ _DIRECTIONS = {
 
 
 def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None) -> CallFacts:
-    """Read a call, and what the message about it says besides.
+    """Read a call, and what the message about it reports in addition.
 
-    What the message itself says goes before its copy of the call, which may be older. A duration
-    is from start to end where both can be read and differ, else the number of seconds, else
-    nothing: 0 for a call that was never connected. A live call has none yet.
-    Units: the cost's half micro is rounded up, and so is half a millisecond.
-    Source: Vapi's call object, and reports seen in the field.
+    The message's own values take precedence over its copy of the call, which may be older. The
+    duration is the time from start to end. If that is missing, invalid or zero, the stated number
+    of seconds is the duration. It is 0 for a call that was never connected, and None for a live
+    call.
+    Units: half a micro of the cost is rounded up, and so is half a millisecond.
+    Source: Vapi's call object, and real reports.
     """
     said = message or {}
     odd: list[str] = []
@@ -67,7 +69,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
     if said.get("type") == "end-of-call-report":
         status, unknown_status = CallStatus.ENDED, None
     elif status is None and _says_end(said, call):
-        # The status is optional, and its list grows; only a call that is over has an end.
+        # The status is optional, and its list grows. Only a call that is over has an end.
         status = CallStatus.ENDED
     is_over = status is CallStatus.ENDED
     if is_over and _STATUSES.get(str(call.get("status")), status) is not status:
@@ -82,7 +84,7 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
         and _given("startedAt", said, call) is None
     )
     if never and duration_ms:
-        # It says that nobody was reached, and for how long they talked.
+        # The report contradicts itself: no one was reached, but a duration is stated.
         odd.append("talked_unanswered")
         never = False
     ours = _metadata(call)
@@ -117,36 +119,36 @@ def call_facts(call: Mapping[str, Any], message: Mapping[str, Any] | None = None
 
 
 def call_id_of(call: object) -> str | None:
-    """This function will give Vapi's id of a call, where it has one that can be kept."""
+    """Return Vapi's ID of a call; None if it has none that can be stored."""
     value = call.get("id") if isinstance(call, dict) else None
     return value if isinstance(value, str) and _CALL_ID.fullmatch(value) else None
 
 
 def direction_of(call: Mapping[str, Any]) -> CallDirection | None:
-    """This function will tell which way a call goes."""
+    """Return the direction of a call, or None."""
     return _DIRECTIONS.get(str(call.get("type")))
 
 
 def leg_of(call: Mapping[str, Any]) -> str | None:
-    """This function will give the id of a call's leg at Twilio."""
+    """Return the ID of a call's leg at Twilio, or None."""
     value = call.get("phoneCallProviderId")
     return value if isinstance(value, str) and _LEG.fullmatch(value) else None
 
 
 def account_of(number: Mapping[str, Any]) -> str | None:
-    """This function will give the account at Twilio that carries a number's calls."""
+    """Return the Twilio account that carries a number's calls, or None."""
     value = number.get("twilioAccountSid")
     return value if isinstance(value, str) and _ACCOUNT.fullmatch(value) else None
 
 
 def number_of(party: Mapping[str, Any]) -> str | None:
-    """Give a party's whole number in E.164 with its plus sign, or None."""
+    """Return a party's whole number in E.164 with its plus sign, or None."""
     value = party.get("number")
     return value if isinstance(value, str) and _E164.fullmatch(value) else None
 
 
 def text_of(value: object, length_max: int) -> str | None:
-    """This function will give a text that is short, printable and not blank, or None."""
+    """Return a text that is short, printable and not blank, or None."""
     if not isinstance(value, str) or not value.isprintable():
         return None
     text = value.strip()
@@ -154,13 +156,13 @@ def text_of(value: object, length_max: int) -> str | None:
 
 
 def _given(name: str, said: Mapping[str, Any], call: Mapping[str, Any]) -> Any:
-    """What the message says, or its copy of the call where it says nothing; null says nothing."""
+    """Return a member of the message, or of its copy of the call if that is null."""
     value = said.get(name)
     return call.get(name) if value is None else value
 
 
 def _status_of(value: object, odd: list[str]) -> tuple[CallStatus | None, str | None]:
-    """The status, or None and the value that we do not know; both None where there is none."""
+    """Return the status, or None and an unknown value; both None if there is none."""
     if value is None:
         return None, None
     status = _STATUSES.get(value) if isinstance(value, str) else None
@@ -201,13 +203,13 @@ def _duration_ms(
     counted = _counted_ms(seconds, odd)
     if started_at is None or ended_at is None:
         return counted
-    # To the millisecond, half of one up, by whole numbers.
+    # Whole milliseconds, computed with integers; half of one is rounded up.
     between = ((ended_at - started_at) // timedelta(microseconds=1) + 500) // 1_000
     if not 0 <= between <= CALL_DURATION_MS_MAX:
         odd.append("negative_duration" if between < 0 else "absurd_duration")
         return counted
     if between == 0 and counted:
-        # Equal instants deny the conversation, and the count says how long it was.
+        # Equal times contradict the conversation, and the stated seconds have its length.
         odd.append("durations_disagree")
         return counted
     if counted is not None and abs(counted - between) > _DIFFERENCE_MS_MAX:
@@ -224,7 +226,7 @@ def _counted_ms(value: object, odd: list[str]) -> int | None:
     if number < 0:
         odd.append("negative_duration")
         return None
-    # Compared before it is multiplied, which an enormous exponent would not survive.
+    # Compared before the multiplication, which would fail for an enormous exponent.
     if number > _DURATION_SECONDS_MAX:
         odd.append("absurd_duration")
         return None
@@ -235,7 +237,7 @@ def _cost_micros(said: Mapping[str, Any], call: Mapping[str, Any], odd: list[str
     value = _given("cost", said, call)
     number = _number(value)
     if number is None or not 0 <= number <= _COST_MAX:
-        # Many messages have none; one that says null knows none where it should.
+        # Many messages have no cost. A cost that is null or invalid is an anomaly.
         if value is not None or "cost" in said or "cost" in call:
             odd.append("cost")
         return None

@@ -1,8 +1,7 @@
-"""Whether a message comes from Vapi: by the secret that its server credential sends, or an HMAC.
+"""Verifies that Vapi sent a message, by its server credential's secret or an HMAC.
 
-Vapi's messages prove nothing by default, so one without proof is refused, whatever is configured. A
-secret alone proves the sender but neither the body nor its time; where an HMAC is configured it is
-demanded.
+By default Vapi's messages prove nothing. A message without proof is always refused. A secret alone
+proves the sender, but not the body or its time. If an HMAC is configured, it is required.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from base.settings import Settings
 from providers.errors import ForgedWebhook
 from providers.vapi.fields import MILLISECONDS_FROM
 
-#: How far a signed message's time may be from ours, in seconds.
+#: The most seconds by which a signed message's time may differ from ours.
 TOLERANCE_SECONDS = 300
 _BEARER = "bearer "
 
 
 class VapiWebhookVerifier:
-    """Proves messages by what the settings know; safe to share between threads.
+    """Verifies messages with the configured credentials. Threads may share it.
 
     Source: docs.vapi.ai, server authentication (custom credentials: bearer token and HMAC).
     """
@@ -44,7 +43,7 @@ class VapiWebhookVerifier:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> VapiWebhookVerifier:
-        """This function will make the verifier that the settings describe."""
+        """Make the verifier that the settings describe."""
         given = settings.vapi_server_secret.get_secret_value()
         return cls(
             tuple(part.strip() for part in given.split(",")),
@@ -55,20 +54,20 @@ class VapiWebhookVerifier:
         )
 
     def prove(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> None:
-        """Prove a message; names of `headers` are in lower case.
+        """Prove a message. The names in `headers` must be in lower case.
 
-        Replay: a genuine message verifies again, an HMAC's within TOLERANCE_SECONDS: whoever
-        records it must know it again. Raises: ForgedWebhook.
+        Replay: a genuine message verifies again, with an HMAC only within TOLERANCE_SECONDS. The
+        recorder of messages must recognize a repeat. Raises: ForgedWebhook.
         """
         self.prove_sender(headers, now=now)
         if self._hmac_secret:
             self._check_hmac(headers, body)
 
     def prove_sender(self, headers: Mapping[str, str], *, now: datetime) -> bool:
-        """Check all that needs no body, and return whether that proves the sender.
+        """Check everything that needs no body, and return whether that proves the sender.
 
-        A secret proves it. An HMAC proves nothing without the body: only its presence and its time
-        are checked. Raises: ForgedWebhook.
+        A secret proves the sender. An HMAC proves nothing without the body; only its presence and
+        its time are checked here. Raises: ForgedWebhook.
         """
         if self._hmac_secret:
             self._check_time(headers, now)
@@ -81,11 +80,11 @@ class VapiWebhookVerifier:
     def _check_secret(self, headers: Mapping[str, str]) -> None:
         bearer = headers.get("authorization", "")
         token = bearer[len(_BEARER) :] if bearer[: len(_BEARER)].lower() == _BEARER else ""
-        # A server may have a header of its own beside the credential: either of them may hold it.
+        # A server may send its own header beside the credential. Either may have the secret.
         given = [one.strip() for one in (headers.get("x-vapi-secret", ""), token) if one.strip()]
         if not given:
             raise ForgedWebhook("the secret is missing")
-        # Each is compared, so that the time taken tells nothing of which one it was.
+        # Every pair is compared, so that the time taken does not reveal which secret matched.
         found = [
             hmac.compare_digest(_bytes(one), secret) for one in given for secret in self._secrets
         ]
@@ -107,7 +106,7 @@ class VapiWebhookVerifier:
         signature, timestamp = self._signature_in(headers)
         signed = _bytes(timestamp) + b"." + body
         expected = hmac.new(self._hmac_secret, signed, self._algorithm).hexdigest()
-        # Some senders write the algorithm before it.
+        # Some senders write the algorithm before the signature, as in "sha256=...".
         bare = signature.rpartition("=")[2]
         if not hmac.compare_digest(_bytes(bare), expected.encode()):
             raise ForgedWebhook("the signature is not one by our key of this body and time")
@@ -121,5 +120,5 @@ def _seconds_of(timestamp: str) -> float:
 
 
 def _bytes(text: str) -> bytes:
-    # Headers are read as Latin-1; what is beyond ASCII is compared as it was sent.
+    # Headers are read as Latin-1. Characters beyond ASCII are compared as they were sent.
     return text.encode("latin-1", "backslashreplace")

@@ -1,6 +1,7 @@
-"""The actors: one plain function for each job that domain/jobs/types.py declares, named as it is.
+"""The actors: one function for each job type, with the job type's name.
 
-Each is safe to run twice, at once, late and out of order.
+`domain/jobs/types.py` declares the job types. An actor may run twice, concurrently, late and out of
+order without harm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Money in: a payment is believed only as its provider's API shows it."""
+"""Payments and automatic top-up. Only the provider's API decides what was paid."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from workers.attempt import Run
 
 
 def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> None:
-    """This function will read a payment back from its provider and settle it in the ledger.
+    """Read a payment from its provider and settle it in the ledger.
 
-    It is refused, and an alert raised for a person, when the provider's words cannot be read, it is
-    nobody's of ours, or the ledger refuses it. Replay: the facts are cumulative, so a second look
-    moves nothing. Raises: what the provider raises when it does not answer.
+    The job is refused and an alert raised if the provider's answer cannot be interpreted, the
+    payment is not ours, or the ledger refuses it. Replay: the facts are cumulative, so a second
+    refresh moves nothing. Raises: the provider's errors if it does not answer.
     """
     billing = run.providers.billing(provider)
     try:
@@ -39,8 +39,8 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
 
 
 def decide_top_up(run: Run, organization_id: str) -> None:
-    """This function will decide whether automatic top-up charges now, or when to look again.
+    """Decide whether automatic top-up charges now, or when to decide again.
 
-    Replay: while a decision is pending, none is added. Raises: OrganizationNotFound.
+    Replay: while a decision is pending, no other is added. Raises: OrganizationNotFound.
     """
     top_ups.decide(run.own, organization_id, run.now, chargeable=run.providers.chargeable)

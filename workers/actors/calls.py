@@ -1,7 +1,7 @@
-"""Calls: ended and warned at their providers, asked about, and their expired holds given back.
+"""Calls: ends, warns and refreshes them, and releases expired holds.
 
-Ending a call and asking about one may be done twice by two hands: neither can be undone by the
-other, so no lease stands on a call.
+Two workers may end or refresh the same call. Neither can undo the other's work, so a call needs no
+lease.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from workers.attempt import Later, Run
 
 log = get_logger(__name__)
 
-#: A provider that says one of these has not ended the call, and is told again in the next round.
+#: With any of these errors, the provider has not ended the call. The next round tries again.
 _NO_WORD = (NotYet, OutcomeUnknown, ProviderUnavailable, CredentialsRejected, Refused)
 
 
 def end_call(run: Run, organization_id: str, call_id: str) -> None:
-    """This function will carry out one round of ending a call, and come back until it is over.
+    """Carry out one round of ending a call; postpone the job until it is over.
 
-    Replay: a call that is over is left alone; ending one twice ends it once. Raises: CallNotFound.
+    Replay: a call that is over is left unchanged. Ending a call twice ends it once.
+    Raises: CallNotFound.
     """
     round_ = run.transaction(
         lambda session: endings.begin_round(session, organization_id, call_id, run.now)
@@ -53,18 +54,18 @@ def end_call(run: Run, organization_id: str, call_id: str) -> None:
         )
         if seconds is None:
             return None
-        # No sooner than if it had waited for Vapi itself.
+        # If Vapi was held back, the next round starts only when Vapi may be called again.
         return Later(max(seconds, held_back_seconds), "it has not ended yet")
 
     run.record(end)
 
 
 def warn_call(run: Run, organization_id: str, call_id: str) -> None:
-    """Have the assistant tell the caller that the credit is nearly used up.
+    """Make the assistant warn the caller that the credit is nearly used up.
 
-    Replay: if the first response was lost, it may be said twice. It is not said to a call that is
-    over or ending. After `WARN_TRIES` attempts without an answer it is given up: the job is done.
-    Raises: what the provider raises.
+    A call that is over or ending is not warned. Replay: if the first response was lost, the warning
+    may be spoken twice. After `WARN_TRIES` failed attempts the job ends as done, without a warning.
+    Raises: the provider's errors.
     """
     warning = run.transaction(lambda session: endings.warning_of(session, organization_id, call_id))
     if warning is not None:
@@ -81,13 +82,13 @@ def warn_call(run: Run, organization_id: str, call_id: str) -> None:
 
 
 def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
-    """Read a call from its provider, and apply what it says.
+    """Read a call from its provider, and apply the provider's answer.
 
-    A call that lives keeps its hold. A call that is over is settled. The hold of a call that the
-    provider does not know is released once it has expired. After `ASK_TRIES` attempts without an
-    answer the hold stays, an alert is raised, and the next sweep asks again. A call that has ended
-    and whose record cannot be read is settled by our own meter. Replay: reading changes nothing at
-    the provider. Raises: what the provider raises.
+    A live call keeps its hold. A call that is over is settled. If the provider does not know the
+    call, its hold is released once it has expired. After `ASK_TRIES` attempts without an answer the
+    hold stays, an alert is raised, and the next sweep tries again. If the record of an ended call
+    cannot be read, our own meter settles the call. Replay: reading changes nothing at the provider.
+    Raises: the provider's errors.
     """
     provider_call_id = run.transaction(
         lambda session: _provider_call_id(session, organization_id, call_id)
@@ -98,7 +99,7 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
     try:
         found = run.providers.vapi.get_call(provider_call_id)
     except (ProviderUnavailable, CredentialsRejected, Refused) as error:
-        # An id that cannot be one of Vapi's, or a record that is too large, is no better next time.
+        # Another try cannot help if the ID is not one of Vapi's, or the record is too large.
         is_final = isinstance(error, Refused | AnswerTooLarge)
         if run.claim.failures + 1 < ASK_TRIES and not is_final:
             raise
@@ -108,9 +109,9 @@ def look_at_call(run: Run, organization_id: str, call_id: str) -> None:
 
 
 def reconcile_calls(run: Run) -> None:
-    """This function will stage looks at calls that nobody spoke of, and the expiry of holds.
+    """Stage refreshes of calls without a recent report, and the expiry of holds.
 
-    Replay: what is asked about already is not asked about again for a minute.
+    Replay: a call is refreshed at most once a minute.
     """
     looks, organizations = watch.sweep(
         run.own,
@@ -122,7 +123,7 @@ def reconcile_calls(run: Run) -> None:
 
 
 def expire_holds(run: Run, organization_id: str) -> None:
-    """This function will give back an organization's expired holds that nobody is asked about.
+    """Release an organization's expired holds whose calls have no ID at a provider.
 
     Replay: nothing is left to expire.
     """
@@ -130,14 +131,17 @@ def expire_holds(run: Run, organization_id: str) -> None:
 
 
 def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], float]:
-    """What Vapi says of the call, what it was told and took, and for how long it is not asked."""
+    """Read the call from Vapi, and order its end there if it is live.
+
+    Return Vapi's answer, the accepted orders, and the seconds for which Vapi may not be called.
+    """
     found: VapiCall | None = None
     told: list[str] = []
     held_back_seconds = 0.0
     if round_.provider_call_id is None:
         return found, told, held_back_seconds
     try:
-        # It also says where the call is controlled: no message's word is taken for that.
+        # The API also gives the control URL. No webhook's control URL is used.
         found = run.providers.vapi.get_call(round_.provider_call_id)
         is_live = found is not None and found.facts.status is not CallStatus.ENDED
         if found is not None and is_live and found.control_url is not None:
@@ -196,7 +200,7 @@ def _taking_in(
             watch.call_is_absent(session, organization_id, call_id, run.now)
             return
         take_in_look(session, organization_id, call_id, found.facts, run.now)
-        # A status that we do not know is not taken as alive.
+        # A call with an unknown status is not taken for a live one.
         if found.facts.status not in (None, CallStatus.ENDED):
             watch.put_off_hold(session, organization_id, call_id, run.now)
 

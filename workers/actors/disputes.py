@@ -1,4 +1,4 @@
-"""Disputes: the look at the provider, and the freezes that follow from what is known."""
+"""Disputes: refreshes them, and places and lifts the freezes that follow."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from workers.attempt import Run
 
 
 def look_at_dispute(run: Run, provider: str, external_id: str) -> None:
-    """This function will read a dispute back from its provider and settle it in the ledger.
+    """Read a dispute from its provider and settle it in the ledger.
 
-    A payment not heard of yet is read back too, so that a dispute may come before it. It is
-    refused, and an alert raised for a person, when it is nobody's of ours, the ledger refuses it,
-    or the provider's words are unknown. Replay: the provider's own times decide, so a second look
-    moves nothing.
+    If the disputed payment is not known yet, it is read too, because a dispute may arrive first.
+    The job is refused and an alert raised if the payment is not ours, the ledger refuses it, or the
+    provider's answer cannot be interpreted. Replay: the provider's own times decide, so a second
+    refresh moves nothing.
     """
     try:
         _look(run, provider, external_id)
@@ -43,16 +43,16 @@ def _look(run: Run, provider: str, external_id: str) -> None:
 
 
 def freeze_wallet(run: Run, organization_id: str, reason: str, cause: str) -> None:
-    """This function will freeze a wallet if the cause still stands.
+    """Freeze a wallet if the cause still exists.
 
-    Replay: a freeze that stands is left as it is. Raises: Refused, as place_freeze says.
+    Replay: an active freeze is left unchanged. Raises: Refused, as place_freeze.
     """
     place_freeze(run.own, organization_id, reason, cause, run.now)
 
 
 def unfreeze_wallet(run: Run, organization_id: str, reason: str, cause: str) -> None:
-    """This function will lift one cause's freeze unless the cause still stands.
+    """Lift the freeze of one cause, unless the cause still exists.
 
-    Replay: what is lifted stays lifted. Raises: Refused, as lift_freeze says.
+    Replay: a lifted freeze stays lifted. Raises: Refused, as lift_freeze.
     """
     lift_freeze(run.own, organization_id, reason, cause, run.now)

@@ -1,4 +1,4 @@
-"""From the inbox to what follows."""
+"""Processes inbox events."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ log = get_logger(__name__)
 
 
 def process_event(run: Run, event_id: str) -> None:
-    """Act on one inbox event, whole, in the job's own transaction.
+    """Process one inbox event completely, in the job's own transaction.
 
-    An event that cannot be parsed raises an alert. Replay: a handled event is left as it
-    is. Raises: Refused EVENT_NOT_FOUND.
+    An event that cannot be parsed raises an alert. Replay: a processed event is left unchanged.
+    Raises: Refused EVENT_NOT_FOUND.
     """
     event = events.take(run.own, event_id, run.now)
     if event is None:
         raise Refused("EVENT_NOT_FOUND", event_id)
     if event.handled_at is not None or event.body is None:
-        return  # the database keeps a body until its event was handled, long ago
+        return  # a body is deleted only long after its event was handled
     try:
         take_in(run.own, event, report_of(event.source, event.event_type, event.body), run.now)
     except MalformedWebhook as error:
@@ -36,9 +36,9 @@ def process_event(run: Run, event_id: str) -> None:
 
 
 def report_of(source: str, event_type: str, body: bytes) -> Report:
-    """This function will say what a stored event reports, in our words.
+    """Read what a stored event reports.
 
-    Raises: MalformedWebhook when it says nothing that can be acted on.
+    Raises: MalformedWebhook if the event has nothing that can be acted on.
     """
     if source == Provider.PAYPAL:
         return parse_paypal(body)

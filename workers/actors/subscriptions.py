@@ -1,4 +1,4 @@
-"""Subscriptions: the look at the provider, and the posture that follows."""
+"""Subscriptions: refreshes them, and enforces the organization's entitlement."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from workers.attempt import Later, Run
 
 
 def enforce_organization(run: Run, organization_id: str) -> None:
-    """This function will derive the organization's posture again and bring it about: healing.
+    """Derive the organization's entitlement again and enforce it.
 
+    It also stages a job for each subaccount that is not in its desired state yet.
     Raises: OrganizationNotFound.
     """
     apply_posture(run.own, organization_id, run.now, heal=True)
 
 
 def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
-    """Read a subscription back from its provider and record the provider's answer.
+    """Read a subscription from its provider and record the answer.
 
-    An answer that contradicts a newer event is asked for again later. The job is refused, with an
-    alert, if the provider's answer cannot be read or names no organization of ours. Replay: reading
-    changes nothing there. Raises: NotYet while another look runs.
+    If the answer contradicts a newer event, the job is postponed and reads again. The job is
+    refused and an alert raised if the answer cannot be interpreted or names no organization of
+    ours. Replay: reading changes nothing at the provider. Raises: NotYet while another refresh
+    runs; the provider's errors.
     """
     look = run.transaction(
         lambda session: subscriptions.begin_look(

@@ -1,4 +1,4 @@
-"""Twilio: brings one subaccount to what is desired of it, and proves it by reading back."""
+"""Twilio: brings a subaccount into its desired state, and proves it with a read."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from workers.attempt import Later, LeaseTooOld, Run
 
 log = get_logger(__name__)
 
-#: Seconds that calls are ended in before their subaccount is suspended.
+#: Seconds in which calls are ended before their subaccount is suspended.
 _CALLS_FIRST_SECONDS = 5.0
-#: Rounds in one run at most: each follows a change of what is desired while we were at it.
+#: The most rounds in one run. A round follows if the desired state changed during the one before.
 _ROUNDS_MAX = 5
-#: None of these leaves a request of ours on its way.
+#: After any of these errors, no request of ours can still reach Twilio.
 _NOTHING_IS_ON_ITS_WAY = (NotYet, ProviderUnavailable, CredentialsRejected, LeaseTooOld)
 
 
 def converge_twilio(run: Run, brand_id: str) -> None:
-    """Read the subaccount, set it if it is not as desired, and read it back.
+    """Read the subaccount; set its desired state if it differs, and read it again.
 
-    Suspending one ends the calls that live in it, before and after, since Twilio lets them go on.
-    Replay: a subaccount that is as desired is not touched, but for such calls. While a lost request
-    may still land, the job is postponed and reads again. Where only a person can act (missing,
-    closed, suspended by Twilio) it is refused, and an alert is raised in the same commit. Raises:
-    NotYet while another worker has the lease; Refused for a brand without a subaccount.
+    Twilio lets live calls continue in a suspended subaccount, so this also ends them, before and
+    after the suspension.
+    Replay: a subaccount in its desired state is left unchanged, except for such calls. While a lost
+    request may still arrive, the job is postponed and reads again. If only a person can act
+    (missing, closed, suspended by Twilio), it is refused, and the same commit raises an alert.
+    Raises: NotYet while another worker has the lease; Refused for a brand without a subaccount.
     Source: Twilio's pages on suspending a subaccount.
     """
     hand = run.transaction(
@@ -56,7 +57,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
         _give_back(run, hand)
         raise
     except BaseException:
-        # A lost answer, or the time limit cutting us off while one was coming.
+        # A response was lost, or the job's time limit interrupted the wait for one.
         _give_back(run, hand, unsure_seconds=run.settings.twilio_unsure_seconds)
         raise
 
@@ -70,7 +71,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
 
 
 def check_subaccount(run: Run, brand_id: str) -> None:
-    """Read a subaccount's actual state, and stage its repair if it is not the desired one.
+    """Read a subaccount's actual state; stage its repair if it is not as desired.
 
     It changes nothing at Twilio and takes no lease. Replay: safe. Raises: Refused for a brand
     without a subaccount.
@@ -79,7 +80,7 @@ def check_subaccount(run: Run, brand_id: str) -> None:
     try:
         facts = run.providers.twilio.get_subaccount(sid)
     except Refused as refused:
-        # The repair reads it again and tells a person.
+        # The repair reads the subaccount again and raises the alert.
         run.refuse(refused, lambda session: twilio_state.stage_repair(session, brand_id))
         return
 
@@ -90,13 +91,16 @@ def check_subaccount(run: Run, brand_id: str) -> None:
 
 
 def reconcile_twilio(run: Run) -> None:
-    """Stage the checks of subaccounts that are due. Replay: what was staged is not due again."""
+    """Stage the checks of subaccounts that are due. Replay: a staged check is not due."""
     staged = twilio_checks.stage_due_checks(run.own, run.now)
     log.info("subaccount_checks_staged", count=staged)
 
 
 def _converge(run: Run, hand: Hand) -> float:
-    """Gives when the last read began, by the monotonic clock."""
+    """Run rounds until the desired state is reached; return when the last read began.
+
+    The returned time is monotonic.
+    """
     for _ in range(_ROUNDS_MAX):
         read_began = time.monotonic()
         facts, sent = run.providers.twilio.get_subaccount(hand.sid), False
@@ -105,7 +109,7 @@ def _converge(run: Run, hand: Hand) -> float:
             run.transaction(_noting(run, hand, facts.status))
             if closing:
                 _complete_calls_first(run, hand.sid)
-            # Past half of the lease, a request might land when the next hand is at work already.
+            # After half of the lease, the request might arrive while the next worker has the lease.
             run.check_lease()
             run.providers.twilio.set_subaccount_status(hand.sid, hand.desired)
             sent = True
@@ -113,7 +117,7 @@ def _converge(run: Run, hand: Hand) -> float:
             facts = run.providers.twilio.get_subaccount(hand.sid)
         moved = run.transaction(_recording(run, hand, facts, sent=sent))
         if closing and moved is None and facts.status is TwilioStatus.SUSPENDED:
-            # Those too that began before it was; the job comes back until none lives any more.
+            # This ends also calls that began before the suspension took effect.
             _complete_calls(run, hand.sid)
         if facts.status not in twilio_state.CHANGEABLE:
             raise Refused(f"SUBACCOUNT_{facts.status.upper()}", hand.sid, brand=hand.brand_id)
@@ -124,7 +128,7 @@ def _converge(run: Run, hand: Hand) -> float:
 
 
 def _complete_calls_first(run: Run, sid: str) -> None:
-    """As many as can be ended soon: however many there are, the suspension waits for none."""
+    """End calls for a few seconds before a suspension, which waits for none of them."""
     try:
         _complete_calls(run, sid, seconds=_CALLS_FIRST_SECONDS)
     except (NotYet, ProviderUnavailable, CredentialsRejected, Refused) as error:
@@ -132,7 +136,10 @@ def _complete_calls_first(run: Run, sid: str) -> None:
 
 
 def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None:
-    """End the calls that live in a subaccount, with the parent's credentials."""
+    """End the live calls of a subaccount, for at most `seconds` if given.
+
+    Raises: the provider's errors, except CALL_MISSING. OutcomeUnknown becomes ProviderUnavailable.
+    """
     began = time.monotonic()
     for call_sid in run.providers.twilio.live_calls(sid):
         if seconds is not None and time.monotonic() - began > seconds:
@@ -144,7 +151,7 @@ def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None
             if refused.code != "CALL_MISSING":
                 raise
         except OutcomeUnknown as error:
-            # What is on its way can only end a call, so nothing becomes unsure by it.
+            # A lost request can only end the call, so the subaccount's state is still certain.
             raise ProviderUnavailable(str(error)) from None
 
 

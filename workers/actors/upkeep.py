@@ -1,4 +1,4 @@
-"""What keeps the house from filling up."""
+"""Deletes data whose retention period is over."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from workers.attempt import Run
 
 log = get_logger(__name__)
 
-#: Rows of each kind that one run drops at most: far within a statement's limit.
+#: The most rows of each kind that one run deletes, so that a statement stays within its time limit.
 _BATCH = 2_000
 
 
 def prune(run: Run) -> None:
-    """This function will drop a batch of what was kept for its time, and come back for more.
+    """Delete a batch of old jobs and event bodies; stage the next if more are left.
 
-    Each batch is a transaction of its own: killed in the middle, the next run goes on from there.
+    Each batch has its own transaction. If the worker is killed, the next run continues.
     """
     settings = run.settings
     jobs = prune_jobs(

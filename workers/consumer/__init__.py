@@ -1,1 +1,1 @@
-"""How a worker takes job notifications from Redis."""
+"""How a worker gets jobs: from Redis, or from PostgreSQL while Redis is away."""

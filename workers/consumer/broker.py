@@ -1,6 +1,7 @@
-"""Dramatiq's broker, for messages that are only bells: whatever becomes of one, it is acknowledged.
+"""Dramatiq's broker for messages that are only notifications of jobs.
 
-The job's row knows what is owed, so that nothing is ever put into Dramatiq's dead-letter sets.
+Every message is acknowledged, whatever happens to it. The job's row records what is still to be
+done. So no message goes into Dramatiq's dead-letter set.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from dramatiq.errors import ActorNotFound
 
 from workers.consumer.fetch import PromptConsumer, Sift
 
-#: The actor that answers bells of jobs that this version of the worker does not know.
+#: The actor for notifications of jobs that this version of the worker does not know.
 UNKNOWN_JOB = "unknown_job"
 
 
 class _BellConsumer(PromptConsumer):
     def nack(self, message: MessageProxy) -> None:
-        # An interrupt may still hit outside the wrapper that catches all; the row rings again.
+        # An interrupt may still hit outside the wrapper that catches all errors. The relay repeats
+        # the notification.
         self.ack(message)
 
 
 class BellBroker(RedisBroker):
-    """A Redis broker that knows every actor there may be, and buries nothing.
+    """A Redis broker with an actor for every name, and without dead letters.
 
-    `sifts` names the queues whose messages pass a sieve before a thread is given them.
+    `sifts` maps a queue to a function that ends some of its jobs before a thread gets their
+    messages.
     """
 
     def __init__(self, *, sifts: Mapping[str, Sift] | None = None, **options: Any) -> None:
@@ -35,11 +38,11 @@ class BellBroker(RedisBroker):
         self._sifts = sifts or {}
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> _BellConsumer:
-        """This function will make what fetches a queue's messages."""
+        """Make the consumer that fetches a queue's messages."""
         return _BellConsumer(self, queue_name, prefetch, timeout, self._sifts.get(queue_name))
 
     def get_actor(self, actor_name: str) -> Actor[..., Any]:
-        """This function will give the actor of a name, or the one for names it does not know."""
+        """Return the actor of a name, or the actor for unknown jobs."""
         try:
             return super().get_actor(actor_name)
         except ActorNotFound:

@@ -1,7 +1,7 @@
 """Runs due safety jobs straight from PostgreSQL while Redis takes no work.
 
-Redis only notifies. Without it the jobs still stand in PostgreSQL, and a closing event must not
-wait for it. Dramatiq's threads cannot help: they may be stuck in calls to a Redis that is silent.
+Redis only notifies. Without Redis, the jobs are still in PostgreSQL, and a closing event must not
+wait. Dramatiq's threads cannot run them: they may be blocked in calls to a silent Redis.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from workers.consumer.probe import RedisProbe
 
 log = get_logger(__name__)
 
-#: Threads for jobs on our own database, and for jobs that call a provider. Separate, so that a
-#: provider that does not respond delays no freeze.
+#: Threads for jobs that use only our database, and threads for jobs that call a provider. They are
+#: separate, so that a provider that does not answer delays no freeze.
 OWN_THREADS = 4
 PROVIDER_THREADS = 4
 THREADS = OWN_THREADS + PROVIDER_THREADS
@@ -30,7 +30,7 @@ THREADS = OWN_THREADS + PROVIDER_THREADS
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds between checks, and for which the fallback outlasts the outage."""
+    """Seconds between checks, and seconds by which the fallback outlasts an outage."""
 
     probe_seconds: float = 0.25
     poll_seconds: float = 0.15
@@ -40,14 +40,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Signals:
-    """Signals to the threads: take jobs from PostgreSQL; stop."""
+    """Events for the threads: take jobs from PostgreSQL; stop."""
 
     taking: threading.Event
     stopped: threading.Event
 
 
 class Outage:
-    """Whether Redis counts as away: from the first failed probe until it has worked for a while."""
+    """An outage of Redis: from a failed probe until Redis has worked for a while."""
 
     def __init__(self, after_seconds: float) -> None:
         self._after_seconds = after_seconds
@@ -56,7 +56,7 @@ class Outage:
         self.away_since: float | None = None
 
     def note(self, takes_work: bool, now: float) -> bool:
-        """Record a probe's answer at a monotonic instant; tell whether there is an outage."""
+        """Record a probe's result at a monotonic time; return whether there is an outage."""
         if not takes_work:
             self._back_at = None
             if self.away_since is None:
@@ -73,10 +73,10 @@ class Outage:
 
 
 class Fallback:
-    """Watches Redis, and runs safety jobs by `execute` while it is away, from start() to stop().
+    """Watches Redis, and runs safety jobs with `execute` while it is away.
 
-    Jobs are taken through `database`, whose time limit must be far shorter than a job's: while one
-    thread waits for a silent server, no other one asks.
+    Jobs are taken through `database`. Its time limit must be far shorter than a job's, because
+    while one thread waits for a silent server, no other thread queries it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Fallback:
 
     @property
     def away_seconds(self) -> float | None:
-        """For how long Redis has taken no work; None while it does."""
+        """Seconds for which Redis has taken no work; None while it does."""
         since = self._outage.away_since
         return None if since is None else time.monotonic() - since
 
@@ -112,11 +112,11 @@ class Fallback:
             thread.start()
 
     def stop_taking(self) -> None:
-        """Start no further job; running jobs continue."""
+        """Start no further job. Running jobs continue."""
         self._signals.stopped.set()
 
     def stop(self, limit_seconds: float, hurry: Callable[[], bool] = lambda: False) -> int:
-        """Wait until the running jobs are over; give how many threads did not end in time."""
+        """Wait until the running jobs end; return how many threads did not end in time."""
         self.stop_taking()
 
         def running() -> int:
@@ -134,7 +134,7 @@ class Fallback:
             else:
                 taking.clear()
             stopped.wait(self._limits.probe_seconds)
-        # The threads that wait for Redis to go away have to end, too.
+        # Wake the threads that wait for an outage, so that they end too.
         taking.set()
 
     def _takes_work(self) -> bool:
@@ -147,7 +147,7 @@ class Fallback:
 
 
 class _Look:
-    """Finds the next job of these names, for one thread at a time."""
+    """Finds the next due job of these names, for one thread at a time."""
 
     def __init__(
         self, database: Database, names: Sequence[str], poll_seconds: float, signals: _Signals
@@ -166,14 +166,14 @@ class _Look:
         self._signals.stopped.wait(self._poll_seconds)
 
     def next_job(self) -> str | None:
-        """Wait until Redis is away, and give a due job, or None once if there is none."""
+        """Wait until Redis is away, and return a due job; None if there is none now."""
         with self._turn:
             self._signals.taking.wait()
             if self.is_over:
                 return None
             found = self._database.run(lambda session: take_due_safety(session, self._names))
             if not found:
-                # The lock is kept meanwhile, so that only one thread queries PostgreSQL.
+                # The lock is held during the pause, so that only one thread queries PostgreSQL.
                 self.pause()
             return found[0] if found else None
 
@@ -188,6 +188,6 @@ def _work(look: _Look, execute: Callable[[str], str]) -> None:
             log.warning("fallback_take_failed", error=str(error))
             look.pause()
         except Exception:
-            # If this thread ended, nobody would notice before the next outage.
+            # If this thread ended, no one would notice before the next outage.
             log.exception("fallback_failed")
             look.pause()

@@ -1,7 +1,7 @@
-"""How a worker's messages are fetched: as soon as they are there, and without asking all the time.
+"""Fetches a worker's messages as soon as they arrive, without busy polling.
 
-Dramatiq's own consumer sleeps between two looks, the longer the less there was to do: an idle
-worker hears of a job tens of milliseconds late, and a busy one stands still between two batches.
+Dramatiq's own consumer sleeps between two fetches, longer after each empty one. So an idle worker
+would start a job tens of milliseconds late, and a busy worker would pause between two batches.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dramatiq.errors import ConnectionClosed
 
 from domain.jobs.types import PROCESS_EVENT
 
-#: Ends some of the jobs, and gives the ids of those that it ended.
+#: Ends some of these jobs, and returns the IDs of the jobs that it ended.
 Sift = Callable[[list[str]], set[str]]
 
-#: As Dramatiq's own script does it for one: a message that was handed to another worker meanwhile
-#: is that worker's.
+#: The same as Dramatiq's own script, for several messages. A message that was given to another
+#: worker meanwhile is not in the set any more, and stays that worker's.
 _ACKNOWLEDGE = """
     for _, id in ipairs(ARGV) do
         if redis.call('srem', KEYS[1], id) > 0 then redis.call('hdel', KEYS[2], id) end
@@ -29,9 +29,9 @@ _ACKNOWLEDGE = """
 
 
 class PromptConsumer(_RedisConsumer):
-    """Waits for what it needs next: a message in the queue, or a thread that is free again.
+    """Waits for what it needs next: a message in the queue, or a free thread.
 
-    What `sift` ends of the messages fetched at once is acknowledged at once, and reaches no thread.
+    If `sift` ends the job of a fetched message, the message is acknowledged and reaches no thread.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PromptConsumer(_RedisConsumer):
         timeout: int,
         sift: Sift | None = None,
     ) -> None:
-        # With a timeout of 0 Dramatiq's own wait is none.
+        # A timeout of 0 turns Dramatiq's own wait off.
         super().__init__(broker, queue_name, prefetch, 0)  # type: ignore[no-untyped-call]
         self._seconds = timeout / 1000
         self._list = f"{broker.namespace}:{queue_name}"
@@ -52,14 +52,14 @@ class PromptConsumer(_RedisConsumer):
         self._sift = sift
 
     def ack(self, message: MessageProxy) -> None:
-        """This function will acknowledge a message, which makes room for the next."""
+        """Acknowledge a message, which makes room for the next."""
         try:
             super().ack(message)  # type: ignore[no-untyped-call]
         finally:
             self._acknowledged.set()
 
     def __next__(self) -> MessageProxy | None:
-        # Cleared before the look, so that room made after it is not waited for.
+        # Cleared before the room is computed. An acknowledgement after that ends the wait at once.
         self._acknowledged.clear()
         if not self.message_cache:
             room = self.prefetch - self.outstanding_message_count
@@ -82,7 +82,10 @@ class PromptConsumer(_RedisConsumer):
             raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
     def _sifted(self, fetched: list[bytes], sift: Sift) -> list[bytes]:
-        """Gives what is left; an event that was ended and is left all the same is found over."""
+        """Return the messages whose jobs are still to be run.
+
+        If the others cannot be acknowledged, all messages are returned.
+        """
         bells = {data: Message.decode(data) for data in fetched if data is not None}
         job_of = {
             data: str(bell.kwargs["job_id"])
@@ -99,13 +102,14 @@ class PromptConsumer(_RedisConsumer):
                 args=[bells[data].options["redis_message_id"] for data in over],
             )
         except redis.RedisError:
-            # A thread finds them over, and goes on acknowledging until Redis is there again.
+            # A thread finds these jobs done, and acknowledges them until Redis is back.
             return fetched
         return [data for data in fetched if data not in over]
 
     def _wait_for_message(self) -> None:
-        """Moves the list's head to its head once it has one: nothing changes, but Redis waits.
+        """Wait until the list has a message, by moving its head to its head.
 
-        Whoever pushes needs to know nothing of it, and everybody who waits is woken.
+        The move changes nothing, but Redis blocks until there is a head. Pushers need no change,
+        and every waiting worker is woken.
         """
         self.broker.client.blmove(self._list, self._list, self._seconds, "LEFT", "LEFT")

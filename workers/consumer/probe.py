@@ -1,4 +1,4 @@
-"""Asks Redis whether it takes work now, with a small write on a connection of its own."""
+"""Checks whether Redis takes work, with a small write on its own connection."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ log = get_logger(__name__)
 
 #: Seconds within which Redis must answer.
 ANSWER_SECONDS = 0.3
-#: Milliseconds after which the key of a worker that has ended disappears.
+#: Milliseconds after which the key of an ended worker expires.
 _KEPT_MS = 60_000
 
 
 class RedisProbe:
-    """Writes one key over and over. Use it from one thread only.
+    """Writes one key again and again. Use it from one thread only.
 
-    A write, because a Redis that is down, stopped, full, read-only or loading cannot notify
-    workers of a job, and refuses a write in each of these states.
+    It writes, because a Redis that is down, stopped, full, read-only or loading refuses a write. In
+    each of these states, it cannot notify workers of a job.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class RedisProbe:
         self._written = ""
 
     def takes_work(self) -> bool:
-        """Tell whether Redis accepts a write in time and still knows the one before.
+        """Return whether Redis accepts a write in time and still has the previous one.
 
-        False once after Redis lost the previous write, because messages of that time are lost, too.
-        False too for an answer that is not Redis', such as a proxy's.
+        It returns False once after Redis lost the previous write, because notifications of that
+        time are lost too. It returns False for an answer that is not from Redis, such as a proxy's.
         """
         known, self._written = self._written, ""
         value = secrets.token_hex(4)
@@ -44,8 +44,8 @@ class RedisProbe:
         except (redis.RedisError, OSError):
             return False
         except Exception as error:
-            # What redis-py cannot parse fails in many ways, and it closes the connection. Whatever
-            # answered, it is no Redis that takes work.
+            # redis-py raises many kinds of errors for an answer that it cannot parse, and closes
+            # the connection. Such an answer does not come from a Redis that takes work.
             log.warning("redis_answer_unreadable", error=repr(error))
             return False
         self._written = value
