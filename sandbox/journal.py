@@ -1,7 +1,7 @@
 """The requests that the stand-ins received, for tests that count provider calls.
 
-A test can prove, for example, that no request was sent. The journal never keeps secrets: it stores
-no headers, and no field whose name matches a secret's.
+A test can prove, for example, that no request was sent. The journal keeps no secrets: it stores no
+headers, and no field whose name contains token, secret, password or signature, or ends in _sig.
 """
 
 from __future__ import annotations

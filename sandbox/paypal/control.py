@@ -50,8 +50,8 @@ class NewEvent(Asked):
     value: Value = "49.00"
     currency: Currency = "USD"
     keep_state: bool = False
-    #: Whether a capture's event makes a new payment. If the newest payment is pending, the event is
-    #: about that one.
+    #: Whether a capture's event makes a new payment. If the newest payment is pending, an event
+    #: that ends that state is about that payment.
     new_payment: bool = False
     #: Outcome of CUSTOMER.DISPUTE.RESOLVED. If blank, an unresolved dispute is resolved for the
     #: buyer.

@@ -49,8 +49,8 @@ class Subject:
     currency: str
     keep_state: bool
     create_time: str
-    #: Whether a capture's event makes a new payment. If the newest payment is pending, the event is
-    #: about that one.
+    #: Whether a capture's event makes a new payment. If the newest payment is pending, an event
+    #: that ends that state is about that payment.
     new_payment: bool = False
     #: Outcome of a dispute. If blank, an unresolved dispute is resolved for the buyer.
     outcome_code: str = ""

@@ -111,7 +111,7 @@ def get_assistant(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def control_call(sandbox: Sandbox, call: Call) -> Answer:
-    """Answer a POST to the control address of a live call. It requires no key.
+    """Answer a POST to a live call's control address, which requires no key.
 
     Success means that the message was accepted, not that the call has ended. A deaf call accepts
     the message and ignores it.

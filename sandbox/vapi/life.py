@@ -1,8 +1,8 @@
 """The life of a call at Vapi, from the first ring to the report.
 
-Each call is one task that sleeps, so a thousand idle calls cost nothing. Four things end a call: a
-control message that is obeyed, the maximum duration, the people on the line, and the end of the leg
-at Twilio.
+Each call is one task that sleeps, so a thousand idle calls cost nothing. Four things end an
+accepted call: a control message that is obeyed, the maximum duration, the people on the line, and
+the end of the leg at Twilio.
 """
 
 from __future__ import annotations
