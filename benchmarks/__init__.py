@@ -1,5 +1,5 @@
-"""Benchmarks: each measures against its baseline in the same run on the same server, in turn.
+"""Benchmarks: each is measured against a baseline, in turn, on the same server.
 
-Started by `./run bench`; never a part of the tests. Absolute figures depend on the machine, ratios
-much less.
+`./run bench` starts them. They are never part of the tests. Absolute figures depend on the machine,
+ratios much less.
 """

@@ -1,4 +1,4 @@
-"""Runs benchmarks and prints their figures; `./run bench` starts it."""
+"""Run benchmarks and print their figures. `./run bench` starts this program."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from benchmarks.spread_wallets import spread_wallets
 from benchmarks.status_check import status_check
 from benchmarks.suspend import suspend
 
-#: Of the ledger alone, against pgbench.
+#: Benchmarks of the ledger alone, against pgbench.
 LEDGER: dict[str, Callable[[Bench, int, float], list[Result]]] = {
     "hot_wallet": hot_wallet,
     "spread_wallets": spread_wallets,
     "reserve_commit": reserve_commit,
 }
-#: Of our processes, from the socket to the effect.
+#: Benchmarks of Holdfast's processes, from the socket to the effect.
 SYSTEM: dict[str, Callable[[House, int, float], Sequence[Result | Timing]]] = {
     "ingest": ingest,
     "end_to_end": end_to_end,
@@ -48,7 +48,7 @@ BENCHMARKS = [*LEDGER, *SYSTEM]
 
 
 def main() -> int:
-    """This function will run the named benchmarks, or all, and give the exit status."""
+    """Run the named benchmarks, or all of them, and return the exit status."""
     parser = argparse.ArgumentParser(prog="holdfast bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHMARKS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -84,7 +84,10 @@ def _told(
     asked: argparse.Namespace,
     measure: Callable[[int, float], Sequence[Result | Timing]],
 ) -> Sequence[Result | Timing]:
-    """Measures, and shows what came of it at once: the last of many may take long, or fail."""
+    """Run one benchmark and print its figures at once.
+
+    A later benchmark may take long or fail, and must not hide these figures.
+    """
     print(f"{name}: {asked.rounds} rounds", file=sys.stderr, flush=True)  # noqa: T201
     figures = measure(asked.rounds, asked.seconds)
     Console(stderr=True, width=120).print(_table(figures))

@@ -1,7 +1,8 @@
-"""A process of callers: threads that debit, or lead calls, as fast as they are answered.
+"""A process of threads that call the ledger as fast as it answers.
 
-Run as `python -m benchmarks.callers`; the order comes on standard input as JSON, "ready" goes out,
-a line in starts it, and the number of debits answered OK goes out.
+Run as `python -m benchmarks.callers`. The process reads an order as JSON from standard input and
+prints "ready". The next input line starts the measurement. At the end the process prints the number
+of operations that succeeded.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _COMMIT = "SELECT outcome FROM commit_reserved_credits(%s, %s, %s, 'USD', %s)"
 
 @dataclass(frozen=True)
 class Order:
-    """What the callers of one process do. `door` is one of DOORS."""
+    """The task of one process of callers. `door` is a key of `DOORS`."""
 
     url: str
     door: str
@@ -45,9 +46,9 @@ class Order:
 
 
 def run_callers(order: Order, processes: int) -> tuple[float, int]:
-    """This function will run such processes at once and give debits per second and in all.
+    """Run several processes of callers; return operations per second and in total.
 
-    Raises: SystemExit when one of them fails.
+    Raises: SystemExit if one of them fails.
     """
     running = [
         subprocess.Popen(
@@ -84,7 +85,7 @@ def _hear(process: subprocess.Popen[str]) -> str:
 
 
 def main() -> None:
-    """This function will carry out the order that comes on standard input."""
+    """Execute the order from standard input."""
     order = Order(**json.loads(sys.stdin.readline()))
     database = Database(order.url, name="bench")
     gate = threading.Event()
@@ -95,7 +96,8 @@ def main() -> None:
         act = DOORS[order.door](database)
         chance = random.Random()  # noqa: S311
         prefix = secrets.token_hex(6)
-        # A connection of its own is made before the time that counts.
+        # If the thread needs a connection of its own, it is open already. The measured time does
+        # not include opening it.
         done = 0
         gate.wait()
         while time.monotonic() < ends_at[0]:
@@ -116,7 +118,7 @@ def main() -> None:
     print(sum(counts), flush=True)  # noqa: T201
 
 
-#: Does one thing for an organization, under a key that is new each time.
+#: Runs one operation for an organization, under a key that is new each time.
 Act = Callable[[str, str], None]
 
 
@@ -187,7 +189,7 @@ def _domain_holds(database: Database) -> Act:
 
 
 def _caller(url: str) -> Callable[[str, tuple[object, ...]], None]:
-    """A connection of one thread's own, on which a function of the ledger is called."""
+    """Open a connection for one thread; return a function that calls the ledger on it."""
     connection = psycopg.connect(driver_url(url), autocommit=True)
 
     def call(statement: str, values: tuple[object, ...]) -> None:

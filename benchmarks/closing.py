@@ -1,4 +1,4 @@
-"""Customers whose subscription ends by a webhook, and how long it takes to have an effect."""
+"""Customers whose subscription ends by a webhook, and the time until its effect."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Customer:
 
 
 def close(house: House, port: int, signer: PayPalSigner, customer: Customer) -> float:
-    """End the subscription at PayPal and send its webhook; give when it was answered with 200."""
+    """Suspend the subscription at PayPal and send the webhook.
+
+    Return the monotonic time at which the ingress had answered 200.
+    """
     path = f"/paypal/subscriptions/{customer.subscription_id}/status"
     house.control("POST", path, {"status": "SUSPENDED", "deliver": False})
     (request,) = signer.requests([paypal_event(_CLOSED, {"id": customer.subscription_id})])
@@ -42,9 +45,11 @@ def close(house: House, port: int, signer: PayPalSigner, customer: Customer) -> 
 def seconds_until(
     owner: psycopg.Connection, question: str, customer: Customer, answered_at: float
 ) -> float:
-    """Wait until the database says yes; give the seconds since the webhook's answer.
+    """Wait until a query returns true; return the seconds since the response.
 
-    Raises: SystemExit when it does not come about.
+    `answered_at` is the monotonic time of the response to the webhook.
+
+    Raises: SystemExit if the query does not return true within the time limit.
     """
     while time.monotonic() < answered_at + _PATIENCE_SECONDS:
         row = owner.execute(question, (customer.organization_id,)).fetchone()
@@ -55,7 +60,7 @@ def seconds_until(
 
 
 def make_customers(house: House, count: int) -> list[Customer]:
-    """Make so many organizations with a subscription and a subaccount in line with it."""
+    """Create organizations, each with a subscription and an active subaccount."""
     customers = []
     sids = [sid for sid, _ in make_subaccounts(house, count)]
     with house.bench.owner() as owner:

@@ -1,7 +1,7 @@
-"""dispatch: how long after a commit the actor of a job that it staged starts, on an idle machine.
+"""dispatch: time from the commit that stages a job to the start of its actor.
 
-The baseline is an empty actor of Dramatiq's own, from the push of its message; both are asked one
-job at a time, at irregular intervals.
+The machine is otherwise idle. The baseline is an empty actor of Dramatiq, timed from the push of
+its message. Both run one job at a time, at irregular intervals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
 
 _LIMIT = "goal: p50 under 20"
-#: Jobs of each round for each second asked for.
+#: Jobs of a round, for each second of the requested duration.
 _PER_SECOND = 15
 _PAUSE_SECONDS = (0.02, 0.1)
 
@@ -34,7 +34,7 @@ _STARTED = """
 
 
 def dispatch(house: House, rounds: int, seconds: float) -> list[Timing]:
-    """This function will measure from commit to start, against Dramatiq from push to start."""
+    """Measure from commit to start, and Dramatiq's baseline from push to start."""
     count = max(20, round(_PER_SECOND * seconds))
     (organization_id,) = house.bench.make_wallets(1)
     with ExitStack() as stack:
@@ -62,7 +62,8 @@ def _ours(house: House, database: Database, organization_id: str) -> float:
     )
     committed_at = time.time()
     wait(lambda: house.ask(_STARTED, job_id) is not None, "the job", every_seconds=0.01)
-    # Told by the same machine's clock; on its way to us the commit may have been overtaken.
+    # Both times are from the same machine's clock. The job may start before this process learns of
+    # its own commit, so the difference may be negative.
     return max(0.0, float(house.ask(_STARTED, job_id)) - committed_at)
 
 

@@ -1,8 +1,11 @@
-"""The baselines' workers: actors of Dramatiq's own that do next to nothing, run by its own command.
+"""The workers of the baselines: Dramatiq's actors that do almost nothing.
 
-`python -m dramatiq benchmarks.empty_actors:make_broker -p 2 -t 8`, with REDIS_URL. The middleware
-is ours, which is less than Dramatiq loads by default; the rest is as Dramatiq has it. They are sent
-what a bell of ours is: one text named job_id.
+Dramatiq's own command runs them, with REDIS_URL set:
+
+    python -m dramatiq benchmarks.empty_actors:make_broker -p 2 -t 8
+
+The middleware is that of Holdfast's workers, less than Dramatiq loads by default. Everything else
+is Dramatiq's default. A message has the content of a notification: one text named `job_id`.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from db.redis.client import connect
 
 #: The queue of both actors.
 QUEUE = "bench"
-#: Where `count` counts, and where `note` tells how long it took to be reached.
+#: Redis keys: the counter of `count`, and the list of delays that `note` measures.
 COUNTER, LATENCIES = "bench:counter", "bench:latencies"
 
 
 def make_broker() -> None:
-    """This function will make the broker and its actors, as Dramatiq's command asks for."""
+    """Create the broker and its actors. Dramatiq's command calls this function."""
     client = connect(os.environ["REDIS_URL"])
     broker = RedisBroker(  # type: ignore[no-untyped-call]
         client=client, middleware=[TimeLimit(), ShutdownNotifications()], namespace="dramatiq"

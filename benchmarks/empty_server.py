@@ -1,4 +1,4 @@
-"""What ingress is compared with: empty Starlette routes, served with the ingress's own flags.
+"""The ingress's baseline: empty Starlette routes, served with the same options.
 
 Run as `python -m benchmarks.empty_server PORT`.
 """
@@ -19,7 +19,7 @@ async def _empty(_request: Request) -> Response:
 
 
 def main() -> None:
-    """This function will serve until SIGTERM."""
+    """Serve until SIGTERM."""
     app = Starlette(
         routes=[
             Route("/webhooks/paypal", _empty, methods=["POST"]),

@@ -1,13 +1,16 @@
-"""end_to_end: webhooks per second from the socket to their effect committed, two workers of eight
-threads.
+"""end_to_end: webhooks per second from the socket to their committed effect.
 
-Each is a signed status callback of another message, over many organizations' subaccounts, which
-concerns nobody; its effect is the event marked and the job finished, in one commit. Measured twice:
-streamed through one ingress process, and by the workers alone, when all were accepted before and
-are rung at once. The workers alone are measured once more with events of payments, each of which
-concerns somebody: a look at the payment is staged in the same commit, and not carried out here. The
-baseline of all is an actor of Dramatiq's own that does one INCR, on as many processes and threads,
-rung at once.
+Two worker processes of eight threads each handle them. A webhook is a signed status callback of a
+new message, spread over the subaccounts of many organizations. No organization's state depends on
+it. Its effect is that the event is ignored and its job is finished, in one commit.
+
+- end_to_end: the webhooks are sent through one ingress process.
+- end_to_end_workers: all webhooks are stored before. The workers are then notified of all at once.
+- end_to_end_looks: as end_to_end_workers, with payment events. Each one stages a refresh of its
+  payment in the same commit. The refresh does not run here.
+
+The baseline of all three is a Dramatiq actor that runs one INCR. It has as many processes and
+threads, and all its messages are pushed at once.
 """
 
 from __future__ import annotations
@@ -29,11 +32,11 @@ from local.ports import free_ports
 _PROCESSES, _THREADS = 2, 8
 _SUBACCOUNTS = 50
 _CONNECTIONS = 32
-#: Webhooks for each second of a measurement asked for.
+#: Webhooks of a measurement, for each second of the requested duration.
 _PER_SECOND = 2_000
 
 _UNDONE = "SELECT count(*) FROM jobs WHERE name = 'process_event' AND done_at IS NULL"
-#: Each accepted webhook has had its effect exactly once.
+#: Counts the webhooks that had their effect exactly once.
 _IGNORED = """
     SELECT count(*) FROM inbox i JOIN jobs j ON j.cause = i.id AND j.outcome = 'done'
     JOIN job_attempts a ON a.job_id = j.id AND a.attempt = 1 AND a.outcome = 'done'
@@ -49,7 +52,7 @@ _BELLS = "SELECT array_agg(id ORDER BY id) FROM jobs"
 
 
 def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
-    """This function will measure the whole way, and the workers' part of it, against INCR."""
+    """Measure the whole path, and the workers' part of it, against INCR."""
     count = round(_PER_SECOND * seconds)
     callbacks = twilio_callbacks(
         count, make_subaccounts(house, _SUBACCOUNTS), house.env["PUBLIC_URL"]
@@ -88,10 +91,10 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
             stack.enter_context(house.workers(queue, processes=_PROCESSES, threads=_THREADS))
         stack.enter_context(house.empty_workers(processes=_PROCESSES, threads=_THREADS))
         stack.enter_context(house.ingress(ringing))
-        # Its bells go where nobody listens.
+        # This ingress notifies another Redis database, so that its webhooks wait.
         stack.enter_context(house.ingress(silent, REDIS_URL=house.silent_redis_url))
-        # The first callback of an account has its token fetched from Twilio, the first event of
-        # PayPal's its certificate.
+        # Send the first webhooks before the measurement. For the first callback of an account the
+        # ingress requests its token from Twilio, for PayPal's first event the certificate.
         for port, webhooks in ((silent, payments[:1]), (silent, callbacks), (ringing, callbacks)):
             house.clear()
             send_all(port, webhooks[:_SUBACCOUNTS], connections=1)
@@ -101,14 +104,18 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
             for name, value in (
                 ("end_to_end", streamed),
                 ("end_to_end_workers", partial(rung_at_once, callbacks, "callbacks", _IGNORED)),
-                # Rung where nothing is sifted, and whose workers do not hear of the looks.
+                # The safety workers handle each event singly, not in batches. No worker runs for
+                # the billing queue, which receives the staged refreshes.
                 ("end_to_end_looks", partial(rung_at_once, payments, "safety", _LOOKS)),
             )
         ]
 
 
 def _rate_until_done(house: House, count: int, began: float, effects: str) -> float:
-    """Raises: SystemExit unless each has had its effect exactly once."""
+    """Wait for all effects and return webhooks per second.
+
+    Raises: SystemExit unless each webhook had its effect exactly once.
+    """
     wait(lambda: not house.ask(_UNDONE), "the effects", every_seconds=0.02)
     took = time.monotonic() - began
     had = house.ask(effects)

@@ -1,4 +1,7 @@
-"""The whole house under measurement: durable servers, the sandbox, and our processes on request."""
+"""The system under test: durable servers, the sandbox, and Holdfast's processes.
+
+Each benchmark starts the processes that it needs.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from local.ports import answers
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import Process, Supervisor
 
-#: Seconds a process has to be ready in, on a machine that is busy with other things.
+#: Time limit in seconds for a process to become ready. The machine may be busy with other work.
 _READY_SECONDS = 60
-#: Dramatiq's list of the workers that have asked it for work.
+#: Redis key of the workers that have requested messages from Dramatiq.
 _HEARTBEATS = "dramatiq:__heartbeats__"
-#: What a round leaves behind, emptied before the next; in the order in which a job locks them,
-#: since one may still be at work.
+#: Tables that are emptied before each round. The order is that in which a job locks them, because a
+#: job of the last round may still be running. Another order could deadlock.
 _TRACES = ("jobs", "inbox", "job_attempts")
 _SUBSCRIBED = """
     INSERT INTO subscriptions (id, organization_id, provider, external_id, status, looked_at,
@@ -39,7 +42,7 @@ _SUBSCRIBED = """
 
 @dataclass
 class House:
-    """The servers' addresses, the environment of our processes, and the hand that runs them."""
+    """The servers' addresses, the processes' environment, and their supervisor."""
 
     bench: Bench
     redis_url: str
@@ -48,9 +51,9 @@ class House:
     supervisor: Supervisor
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """This function will make the sandbox do or tell something.
+        """Send a request to the sandbox's control plane and return the response.
 
-        Raises: httpx.HTTPStatusError when it will not.
+        Raises: httpx.HTTPStatusError if the sandbox refuses.
         """
         url = f"{self.sandbox['base_url']}/_control{path}"
         answer = httpx.request(method, url, json=body, timeout=30, trust_env=False)
@@ -58,7 +61,7 @@ class House:
 
     @contextmanager
     def ingress(self, port: int, **more: str) -> Iterator[None]:
-        """This function will run one ingress process on a port."""
+        """Run one ingress process on a port."""
         url = f"http://127.0.0.1:{port}/readyz"
         environment = {**more, "PORT": str(port)}
         with self.running(f"ingress-{port}", ["cli.main", "ingress"], url, **environment):
@@ -68,7 +71,7 @@ class House:
     def running(
         self, name: str, module: list[str], ready_url: str = "", **more: str
     ) -> Iterator[None]:
-        """This function will run `python -m MODULE …` until the block ends."""
+        """Run `python -m MODULE ...` until the block ends."""
         self.supervisor.start(
             Process(
                 name,
@@ -86,7 +89,7 @@ class House:
 
     @contextmanager
     def workers(self, queue: str, *, processes: int, threads: int) -> Iterator[None]:
-        """This function will run worker processes of ours and wait until each asks for work."""
+        """Run worker processes and wait until each has requested messages."""
         arguments = ["cli.main", "worker", "--queue", queue, "--threads", str(threads)]
         with ExitStack() as stack, self._heard(processes) as heard:
             for number in range(processes):
@@ -96,7 +99,7 @@ class House:
 
     @contextmanager
     def empty_workers(self, *, processes: int, threads: int) -> Iterator[None]:
-        """This function will run Dramatiq's own command on the baselines' actors."""
+        """Run Dramatiq's own command with the baselines' actors."""
         arguments = ["benchmarks.empty_actors:make_broker", "--skip-logging"]
         arguments += ["-p", str(processes), "-t", str(threads)]
         with (
@@ -108,7 +111,7 @@ class House:
 
     @contextmanager
     def _heard(self, count: int) -> Iterator[Callable[[], float]]:
-        """Gives what waits until so many more workers have asked Redis for work."""
+        """Yield a function that waits until `count` more workers have requested messages."""
         with contextlib.closing(connect(self.redis_url)) as redis:
             known = int(redis.zcard(_HEARTBEATS))
             yield lambda: wait(
@@ -117,14 +120,14 @@ class House:
 
     @contextmanager
     def empty_server(self, port: int) -> Iterator[None]:
-        """This function will run the server that the ingress is compared with, on a port."""
+        """Run the ingress's baseline server on a port."""
         url = f"http://127.0.0.1:{port}/readyz"
         with self.running("empty", ["benchmarks.empty_server", str(port)], url):
             yield
 
     @contextmanager
     def relay(self) -> Iterator[None]:
-        """This function will run one relay process."""
+        """Run one relay process."""
         with self.running("relay", ["cli.main", "relay"]):
             yield
 
@@ -143,16 +146,16 @@ class House:
             yield
 
     def database(self, after_commit: Callable[[list[Staged]], None] | None = None) -> Database:
-        """This function will open a pool as our processes do; the caller closes it."""
+        """Open a connection pool as Holdfast's processes do. The caller closes it."""
         return Database(self.bench.app_url, name="bench", pool_size=4, after_commit=after_commit)
 
     @property
     def silent_redis_url(self) -> str:
-        """Where a process rings whose bells nobody shall hear."""
+        """A Redis database to which no worker listens."""
         return self.redis_url.replace("?db=0", "?db=1")
 
     def clear(self) -> None:
-        """This function will empty inbox, jobs and Redis, and leave no work to the next round."""
+        """Empty the inbox, the jobs and Redis, so that no work is left to the next round."""
         with self.bench.owner() as owner:
             owner.execute(f"TRUNCATE {', '.join(_TRACES)}")
         with contextlib.closing(connect(self.redis_url)) as redis:
@@ -160,16 +163,16 @@ class House:
         self.bench.settle()
 
     def subscribe(self, organization_id: str, external_id: str) -> None:
-        """This function will note an active subscription that was looked at just now."""
+        """Insert an active subscription that was refreshed just now."""
         self.ask(_SUBSCRIBED, new_id("sub"), organization_id, external_id)
 
     def ask(self, statement: str, *values: Any) -> Any:
-        """This function will run a statement as the owner and give the first row's first value."""
+        """Run a statement as the owner and return the first value of the first row."""
         row = self.row(statement, *values)
         return row[0] if row else None
 
     def row(self, statement: str, *values: Any) -> tuple[Any, ...]:
-        """This function will run a statement as the owner and give the first row, if any."""
+        """Run a statement as the owner and return the first row, or () without one."""
         with self.bench.owner() as owner:
             cursor = owner.execute(statement, values)
             return (cursor.fetchone() or ()) if cursor.description else ()
@@ -177,7 +180,7 @@ class House:
 
 @contextmanager
 def bench_house() -> Iterator[House]:
-    """This function will run PostgreSQL and Valkey durably, and the sandbox; then remove it all."""
+    """Run PostgreSQL and Valkey durably, and the sandbox; remove all at the end."""
     with (
         durable_servers(redis=True) as servers,
         Supervisor(servers.folder / "logs") as supervisor,

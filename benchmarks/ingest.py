@@ -1,8 +1,8 @@
-"""ingest: PayPal's webhooks per second that one ingress process verifies, stores and answers.
+"""ingest: PayPal webhooks per second that one ingress process accepts.
 
-Each has its own body, transmission id and signature. The baseline is an empty route of Starlette on
-the same server, sent the same requests. After each round every answer is looked for in the inbox,
-with its job.
+It verifies, stores and answers each one. Every webhook has its own body, transmission ID and
+signature. The baseline is an empty Starlette route on the same kind of server, with the same
+requests. After each round, every answered webhook must be in the inbox with its job.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from benchmarks.sender import Sent, send_all
 from benchmarks.webhooks import PayPalSigner, paypal_event
 from local.ports import free_ports
 
-#: Webhooks written for each second of a measurement: more than a process can take in.
+#: Webhooks prepared for each second of a measurement: more than one process can accept.
 _PER_SECOND = 12_000
 _CONNECTIONS = (16, 64)
-#: Kept by the inbox and staged, whatever an organization's state: nothing is done about it here.
+#: An event that is stored and staged in any state of the organization. No worker runs here.
 _EVENT_TYPE = "PAYMENT.SALE.PENDING"
-#: The sender may use up so much of one core before it bounds what is measured.
+#: Maximum share of one core for the sender. Above it, the sender could limit the measured rate.
 _BUSY_MAX = 0.95
 
 _STORED = """
@@ -32,7 +32,7 @@ _STORED = """
 
 
 def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
-    """This function will measure the ingress against an empty route, 16 and 64 at once."""
+    """Measure the ingress against an empty route, with 16 and with 64 connections."""
     signer = PayPalSigner(house.sandbox["paypal"])
     count = round(_PER_SECOND * seconds)
     requests = signer.requests(
@@ -42,7 +42,8 @@ def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
 
     def ours(connections: int) -> float:
         house.clear()
-        # A first one has the certificate fetched, and is not counted among the round's.
+        # For the first webhook the ingress requests the certificate. The measurement does not
+        # include it.
         sent = send_all(ours_port, requests[:1], connections=1)
         sent = send_all(ours_port, requests[1:], connections=connections, seconds=seconds)
         stored = house.ask(_STORED)

@@ -1,10 +1,13 @@
-"""kill: from the credit being gone to the provider's word that the call has ended.
+"""kill: time from the end of the credit to the provider report of the call's end.
 
-Calls ring in at the sandbox's Vapi on wallets with money for seconds, are ended by the tick, told
-why, and cut off there, while 100 other webhooks a second come in. Counted from the decision that
-the credit is gone, as its row has it, to its provider's word there; and to the end itself, as the
-sandbox has it. How late the decision was is told apart: the tick is due so long before the money is
-used up. After a round each wallet has paid for what its call talked, to the micro.
+Calls arrive at the sandbox's Vapi, on wallets with money for a few seconds. The tick ends each
+call: Vapi speaks the reason to the caller and hangs up. Meanwhile 100 other webhooks arrive each
+second.
+
+The time begins at the stored decision that the credit is gone. It is measured to the stored
+provider report, and to the end of the call at the sandbox. The delay of the decision itself is a
+separate figure, because the tick is due before the money is used up. After a round, each wallet
+must have paid exactly its call's duration, to the micro.
 """
 
 from __future__ import annotations
@@ -22,13 +25,15 @@ from domain.calls.metering import seconds_to_end_in_time
 from domain.calls.settings import Terms
 from local.ports import free_ports
 
-#: Calls of a round, and how many ring at once.
+#: Calls of a round, and how many are live at the same time.
 _CALLS = 200
 _AT_ONCE = 10
-#: Money for so many seconds a call, which is ended a margin before: short, as a round has many.
+#: Seconds of talk that each wallet can pay. A call ends a margin earlier. The value is small
+#: because a round has many calls.
 _SECONDS = 12
 _TERMS = Terms(step_seconds=4, margin_seconds=5, warn_before_seconds=0)
-#: Ended by us: after it was told why, or, where that was too slow, by the round after it.
+#: Ended reasons of calls that Holdfast ended: after the spoken reason or, if that took too long, by
+#: the next tick.
 _BY_US = ("assistant-said-message-with-end-call-enabled", "manually-canceled")
 
 _ENDED = "SELECT count(*) FROM calls WHERE ended_seen_at IS NOT NULL AND settled_at IS NOT NULL"
@@ -47,16 +52,16 @@ _WRONG = """
 
 @dataclass(frozen=True)
 class Killed:
-    """How long it took, in seconds: from the decision to the provider's word, and to the end."""
+    """Seconds from the decision to the provider report, and to the end of the call."""
 
     told: float
     ended: float
-    #: From the instant that the tick was due to end it until the decision.
+    #: Seconds from the time at which the tick was due to the decision.
     late: float
 
 
 def kill(house: House, rounds: int, seconds: float) -> list[Timing]:
-    """This function will measure 200 endings a round; the number is given, so `seconds` is not."""
+    """Measure 200 ended calls in each round. `seconds` has no effect."""
     (port,) = free_ports(1)
     with house.whole(port):
         house.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
@@ -90,19 +95,22 @@ def _round(house: House, port: int) -> list[Killed]:
 
 
 def check_wallets(house: House, funded_micros: int) -> None:
-    """This function will compare each caller's wallet with what its one call cost.
+    """Compare each caller's wallet with the cost of its call.
 
-    Raises: SystemExit unless it paid that and no more, holds nothing and owes nothing.
+    Raises: SystemExit unless the wallet paid exactly that, holds nothing and has no outstanding
+    amount.
     """
     if wrong := house.ask(_WRONG, funded_micros):
         raise SystemExit(f"wrong: {wrong} wallets")
 
 
 def killed_calls(house: House, *, talk_seconds: int) -> list[Killed]:
-    """This function will time every call that was ended for its credit, and ask the sandbox.
+    """Time every call that was ended for lack of credit, and check it at the sandbox.
 
-    Each was to be ended after so many seconds of talk. Raises: SystemExit unless the sandbox says
-    the same: ended by us, told why, and charged to the micro.
+    Each call was due to end after `talk_seconds` of talk.
+
+    Raises: SystemExit unless the sandbox agrees: Holdfast ended the call, Vapi spoke the reason,
+    and the wallet was charged to the micro.
     """
     instants = house.ask(_INSTANTS) or {}
     killed = []
@@ -116,7 +124,7 @@ def killed_calls(house: House, *, talk_seconds: int) -> list[Killed]:
 
 
 def _check(house: House, call_id: str, cost_micros: int) -> datetime:
-    """Gives the sandbox's own instant of a call's end."""
+    """Check one call at the sandbox and return when it ended there."""
     seen = house.control("GET", f"/vapi/calls/{call_id}")
     shown = seen["call"]
     started_at, ended_at = (datetime.fromisoformat(shown[one]) for one in ("startedAt", "endedAt"))

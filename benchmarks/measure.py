@@ -1,4 +1,4 @@
-"""Measures a value and its baseline in turn, and makes a ratio of every round."""
+"""Measurement of a value and its baseline in turn, with a ratio for every round."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from base.clock import wait_until
 
-#: Seconds in which whatever a benchmark waits for has to come about.
+#: Time limit in seconds of everything that a benchmark waits for.
 _WAIT_SECONDS = 120.0
 
 
@@ -29,16 +29,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long something took, measured against a limit: medians over the rounds of p50 and p99."""
+    """Durations, with their limit as text: medians over the rounds of p50 and p99."""
 
     name: str
     p50_ms: float
     p99_ms: float
-    #: The worst round's p99.
+    #: Highest p99 of all rounds.
     p99_ms_max: float
     limit: str
     rounds: int
-    #: The same of the baseline, where there is one.
+    #: The same medians of the baseline, if there is one.
     baseline_p50_ms: float | None = None
     baseline_p99_ms: float | None = None
 
@@ -59,7 +59,7 @@ def compare(
     value: Callable[[], float],
     baseline: Callable[[], float],
 ) -> Result:
-    """This function will measure both in every round, and each first in every other round."""
+    """Measure value and baseline in every round; the order changes with each round."""
     values, baselines = [], []
     for number in range(rounds):
         if number % 2:
@@ -87,7 +87,7 @@ def timing(
     rounds: list[list[float]],
     baseline: list[list[float]] | None = None,
 ) -> Timing:
-    """This function will make one figure of every round's durations, given in seconds."""
+    """Summarize the durations of all rounds, which are given in seconds."""
     worst = [percentile_ms(one, 99) for one in rounds]
     return Timing(
         name=name,
@@ -102,15 +102,15 @@ def timing(
 
 
 def percentile_ms(durations: list[float], percent: int) -> float:
-    """This function will give the duration, in milliseconds, that so many per cent do not pass."""
+    """Return a percentile of the durations in milliseconds. They are given in seconds."""
     ordered = sorted(durations)
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] * 1000
 
 
 def wait(condition: Callable[[], bool], what: str, *, every_seconds: float = 0.05) -> float:
-    """This function will wait until the condition holds and give the seconds it took.
+    """Wait until the condition holds and return the seconds it took.
 
-    Raises: SystemExit when it does not come about.
+    Raises: SystemExit if it does not hold within the time limit.
     """
     began = time.monotonic()
     if not wait_until(condition, limit_seconds=_WAIT_SECONDS, every_seconds=every_seconds):

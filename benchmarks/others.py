@@ -1,4 +1,4 @@
-"""The other webhooks that come in while something is measured: callbacks and payments' events."""
+"""Other webhooks that arrive during a measurement: callbacks and payment events."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.house import House
 from benchmarks.sender import drip
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
 
-#: How many each second, half and half.
+#: Webhooks per second, half of each kind.
 _PER_SECOND = 100
 
 
 @contextmanager
 def others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
-    """This function will send other webhooks at their pace, on a thread, until the block ends."""
+    """Send other webhooks at a steady rate, on a thread, until the block ends."""
     accounts = make_subaccounts(house, 2)
     stop = threading.Event()
     failed: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""pgbench, the baselines' driver: PostgreSQL's own load generator, written in C."""
+"""pgbench, PostgreSQL's own load generator in C. It drives the baselines."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import tempfile
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-#: Where Debian's packages keep it, one folder a version.
+#: Folder of Debian's packages, with one subfolder per version.
 _DEBIAN = Path("/usr/lib/postgresql")
 _RATE = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 
 
 def find_pgbench() -> str | None:
-    """This function will find pgbench: the newest of Debian's, else the one in PATH."""
+    """Find pgbench: the newest of Debian's packages, otherwise the one in PATH."""
     found = sorted(_DEBIAN.glob("*/bin/pgbench"), key=lambda path: float(path.parts[-3]))
     return str(found[-1]) if found else shutil.which("pgbench")
 
 
 def run_pgbench(url: str, script: str, *, clients: int, seconds: float) -> float:
-    """This function will run the script for so long and give transactions per second.
+    """Run the script for the given time and return transactions per second.
 
-    Raises: SystemExit with pgbench's own words when it fails, or where a transaction failed.
+    Raises: SystemExit with pgbench's message if pgbench or one transaction fails.
     """
     parts = urlsplit(url)
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:

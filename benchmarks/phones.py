@@ -1,4 +1,4 @@
-"""Organizations that may be rung up at the sandbox's Vapi, for the benchmarks of calls."""
+"""Organizations that can be called at the sandbox's Vapi, for the call benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from domain.calls.settings import Terms, set_terms
 from domain.posture import apply_posture
 from domain.wallet import operations as wallet
 
-#: A cent a second, by the second.
+#: One cent per second, charged by the second.
 RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
 
 
@@ -28,7 +28,7 @@ class Phone:
 
 
 def open_phone(house: House, database: Database, terms: Terms, *, seconds: int) -> Phone:
-    """This function will make an organization with money for so many seconds of talk."""
+    """Create an organization with money for the given seconds of talk, and its number."""
     assistant_id = house.control("POST", "/vapi/assistants", {"name": "Voice"})["id"]
     number_id = house.control("POST", "/vapi/numbers", {"number": "+15005550111"})["id"]
     words = {"by": "bench", "why": "a measurement"}

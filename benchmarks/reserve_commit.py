@@ -1,11 +1,15 @@
-"""reserve_commit: cycles per second of reserve, extend and commit, by 8 callers on many wallets.
+"""reserve_commit: cycles of reserve, extend and commit per second, by 8 callers.
 
-The baseline is pgbench with as many clients and three hand-written transactions a cycle, on tables
-like ours but without chain, remembered answers and late bills. Measured through two doors: the
-ledger's functions on a connection per thread, which compares the ledger alone with what is written
-by hand, and domain.wallet.holds in a transaction of its own each, as our processes reach it. After
-each round holds, entries and balances are compared with the cycles that were answered. Those of the
-baseline are compared with each other.
+The calls are spread over many wallets. The baseline is pgbench with as many clients and three
+transactions in plain SQL per cycle. Its tables are similar, but have no hash chain, no stored
+results and no late bills.
+
+Two ways are measured. The first calls the ledger's functions on one connection per thread, and
+compares the ledger alone with the plain SQL. The second calls domain.wallet.holds with one
+transaction per step, as Holdfast's processes do.
+
+After each round, holds, entries and balances must agree with the cycles that were answered. The
+baseline's tables must agree with each other.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ from benchmarks.server import FUNDS_MICROS, Bench
 
 _WALLETS = 1_000
 _PROCESSES = 2
-#: Callers in each process.
+#: Threads in each process.
 _THREADS = 4
-#: What one cycle charges in the end, in micros, and what it gives back: 60 were reserved, and 40
-#: more by the extension (benchmarks/callers.py, and the script below).
+#: Micros that one cycle charges and releases. It reserves 60 and extends the hold by 40
+#: (benchmarks/callers.py, and `_SCRIPT` below).
 _CHARGED_MICROS, _RELEASED_MICROS = 70, 30
 _DOORS = (("holds", ""), ("domain_holds", "_domain"))
 
@@ -99,14 +103,14 @@ _CYCLES = """
         <> ('committed', 1, %s, %s))
     FROM call_holds WHERE organization_id = ANY (%s)
 """
-#: One entry opens a wallet, number 0, and one funds it.
+#: A new wallet has two entries: number 0 opens it, and number 1 funds it.
 _WRONG = """
     SELECT count(*) FROM wallets w JOIN LATERAL (SELECT count(*) AS calls FROM call_holds h
         WHERE h.organization_id = w.organization_id) c ON true
     WHERE w.organization_id = ANY (%s)
         AND (w.balance_micros, w.held_micros, w.entry_no) <> (%s - %s * c.calls, 0, 1 + c.calls)
 """
-#: A cycle that the end of the time cut short has left its hold open.
+#: The end of the measured time may interrupt a cycle, whose hold is then still open.
 _BASELINE_WRONG = """
     SELECT count(*) FROM baseline.call_wallets w JOIN LATERAL (
         SELECT coalesce(sum(reserved_micros) FILTER (WHERE status = 'open'), 0) AS held,
@@ -117,7 +121,7 @@ _BASELINE_WRONG = """
 
 
 def reserve_commit(bench: Bench, rounds: int, seconds: float) -> list[Result]:
-    """This function will measure both doors against the hand-written transactions."""
+    """Measure both ways against the plain SQL transactions."""
 
     def ours(door: str) -> float:
         wallets = bench.make_wallets(_WALLETS)
@@ -140,7 +144,7 @@ def reserve_commit(bench: Bench, rounds: int, seconds: float) -> list[Result]:
 
 
 def hand_written(bench: Bench, seconds: float) -> float:
-    """This function will have pgbench run the baseline on tables of its own, and give its rate."""
+    """Run the baseline with pgbench on its own tables and return its rate."""
     with bench.owner() as owner:
         owner.execute(_TABLES.format(wallets=_WALLETS, funds=FUNDS_MICROS))
     bench.settle()
@@ -152,9 +156,9 @@ def hand_written(bench: Bench, seconds: float) -> float:
 
 
 def check_cycles(bench: Bench, wallets: list[str], answered: int) -> None:
-    """This function will compare the ledger with the cycles that the callers were answered.
+    """Compare the ledger with the number of cycles that were answered.
 
-    Raises: SystemExit unless each is there once, and every wallet right to the micro.
+    Raises: SystemExit unless each cycle exists once and every wallet is right to the micro.
     """
     with bench.owner() as owner:
         cycle = (_CHARGED_MICROS, _RELEASED_MICROS, wallets)
@@ -165,9 +169,9 @@ def check_cycles(bench: Bench, wallets: list[str], answered: int) -> None:
 
 
 def check_baseline(bench: Bench) -> None:
-    """This function will add up the baseline, which is to have done the same work.
+    """Add up the baseline's tables, to prove that it did the same work.
 
-    Raises: SystemExit when it has not.
+    Raises: SystemExit if a wallet does not agree with its holds.
     """
     with bench.owner() as owner:
         wrong = owner.execute(_BASELINE_WRONG, (FUNDS_MICROS, _CHARGED_MICROS)).fetchone()

@@ -1,7 +1,8 @@
-"""The load: requests written beforehand, sent over connections that stay open, one at a time each.
+"""The load generator: prepared requests over connections that stay open.
 
-One thread and epoll, nothing parsed but an answer's end and status, so that it is the server that
-is measured; `busy` tells whether that held.
+Each connection has one request at a time. One thread with epoll serves all connections and parses
+only the end and the status of a response. The server is therefore the bottleneck. `busy` shows
+whether that is true.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
-#: Seconds without any answer after which the server is taken for dead.
+#: Seconds without any response, after which the server counts as dead.
 _SILENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Paced:
-    """How long each request took, in seconds from when it was due, and the body it was answered."""
+    """Seconds that each request took since it was due, and the response's body."""
 
     seconds: list[float]
     bodies: list[bytes]
@@ -30,7 +31,7 @@ class Paced:
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of it: how many were answered 200, in how long, and how busy the sender was."""
+    """How many requests were answered 200, in how long, and how busy the sender was."""
 
     answered: int
     seconds: float
@@ -38,17 +39,19 @@ class Sent:
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return self.answered / self.seconds
 
 
 def send_all(
     port: int, requests: Iterable[bytes], *, connections: int, seconds: float = float("inf")
 ) -> Sent:
-    """This function will send the requests, as many at once as there are connections.
+    """Send the requests, as many concurrently as there are connections.
 
-    It ends with the last request, or after `seconds` with the answers to what was sent by then.
-    Raises: SystemExit for an answer other than 200, or a server that falls silent.
+    The function ends with the last request. If `seconds` pass before, it ends with the responses to
+    the requests sent so far.
+
+    Raises: SystemExit for a response other than 200, or if the server stops responding.
     """
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -81,9 +84,9 @@ def _exchange(selector: selectors.BaseSelector, waiting: Iterator[bytes], second
 
 
 def drip(port: int, requests: list[bytes], *, per_second: float) -> None:
-    """This function will send the requests at a steady pace, one after the other.
+    """Send the requests one after the other at a steady rate.
 
-    Raises: SystemExit for an answer other than 200.
+    Raises: SystemExit for a response other than 200.
     """
     with _connect(port) as connection:
         began = time.monotonic()
@@ -94,10 +97,12 @@ def drip(port: int, requests: list[bytes], *, per_second: float) -> None:
 
 
 def pace(port: int, requests: list[bytes], *, per_second: float, connections: int) -> Paced:
-    """This function will send each request at its own instant, and give how long each took.
+    """Send each request at its own time and return how long each took.
 
-    Open-loop: the time counts from when a request was due, so that one that had to wait for the
-    answers before it is late and not left out. Raises: SystemExit as send_all.
+    The load is open-loop: the time counts from when a request was due. If a request has to wait for
+    earlier responses, that delay is measured and not lost.
+
+    Raises: SystemExit for a response other than 200.
     """
     paced = Paced([0.0] * len(requests), [b""] * len(requests))
     began = time.monotonic() + 0.2
@@ -148,7 +153,7 @@ def _close(selector: selectors.BaseSelector, connection: object) -> None:
 
 
 def _check(answer: bytes, connection: object) -> bytes:
-    """Reads to the answer's end, which nearly always came in one piece, and looks at its status."""
+    """Read the rest of a response, which is rarely in parts, and check its status."""
     while not _is_whole(answer):
         more = connection.recv(65_536)  # type: ignore[attr-defined]
         if not more:

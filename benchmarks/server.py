@@ -1,4 +1,7 @@
-"""The benchmarks' servers, durable and embedded in a temporary folder, and the wallets on them."""
+"""The benchmarks' embedded, durable servers, and the wallets on them.
+
+The servers live in a temporary folder.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from db.address import driver_url
 from local.databases import prepare
 from local.embedded import EmbeddedServers
 
-#: What every wallet is given: more than any round can spend, one micro at a time.
+#: Funds of every wallet: more than any round can spend.
 FUNDS_MICROS = 10**12
 
 _FILL = """
@@ -31,7 +34,8 @@ _FUND = """
     SELECT count(wallet_open(org, 'USD', now())), count(wallet_credit(org, 'fund', %s, 'USD',
         'credit', 'corrections', '', now())) FROM unnest(%s::text[]) AS o(org)
 """
-#: Wallets that are wrong: with a gap in their entries, or unequal to what these add up to.
+#: Counts wallets with a gap in their entries, or with a balance other than the sum of their
+#: entries.
 _WRONG = """
     SELECT count(*) FROM wallets w JOIN LATERAL (
         SELECT count(*) AS entries, sum(balance_after_micros - balance_before_micros) AS sum
@@ -45,17 +49,17 @@ _DEBITS = """
 
 @dataclass(frozen=True)
 class Bench:
-    """The server under measurement, as its owner and as holdfast_app."""
+    """The database under test, with its addresses for the owner and for holdfast_app."""
 
     owner_url: str
     app_url: str
 
     def owner(self) -> psycopg.Connection[Any]:
-        """This function will connect as the owner, with each statement a transaction."""
+        """Connect as the owner, with autocommit."""
         return psycopg.connect(driver_url(self.owner_url), autocommit=True)
 
     def make_wallets(self, count: int) -> list[str]:
-        """This function will make so many funded wallets and give their organizations."""
+        """Create funded wallets and return their organizations."""
         prefix = f"org_{secrets.token_hex(6)}"
         with self.owner() as owner:
             row = owner.execute(_FILL, {"prefix": prefix, "count": count}).fetchone()
@@ -64,15 +68,15 @@ class Bench:
         return made
 
     def settle(self) -> None:
-        """This function will leave no work of the last round to the next one."""
+        """Vacuum and checkpoint, so that the next round inherits no work."""
         with self.owner() as owner:
             owner.execute("VACUUM ANALYZE")
             owner.execute("CHECKPOINT")
 
     def check(self, organizations: list[str], answered: int) -> None:
-        """This function will compare the ledger with what the callers were told.
+        """Compare the ledger with the number of debits that succeeded.
 
-        Raises: SystemExit when they differ, since a wrong ledger's speed is worth nothing.
+        Raises: SystemExit if they differ, because the speed of a wrong ledger means nothing.
         """
         with self.owner() as owner:
             wrong = (owner.execute(_WRONG, (organizations,)).fetchone() or (None,))[0]
@@ -83,7 +87,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Servers:
-    """What runs for the benchmarks; `redis_url` is empty where no Valkey was asked for."""
+    """The running servers. `redis_url` is empty if no Valkey was requested."""
 
     bench: Bench
     redis_url: str
@@ -92,12 +96,12 @@ class Servers:
 
 @contextmanager
 def durable_servers(*, redis: bool) -> Iterator[Servers]:
-    """This function will run PostgreSQL durably (fsync, synchronous_commit), and Valkey if asked.
+    """Run PostgreSQL durably (fsync, synchronous_commit), and Valkey on request.
 
-    In the end they are removed, with all that stands in their folder.
+    At the end the servers and their folder are removed.
     """
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
-    # The servers' account must be able to enter it.
+    # The account that runs the servers must be able to enter the folder.
     folder.chmod(0o711)
     try:
         with EmbeddedServers(folder / "state", redis=redis) as urls:

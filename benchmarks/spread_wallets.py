@@ -1,8 +1,7 @@
-"""spread_wallets: debits per second over 10,000 wallets, called from two processes.
+"""spread_wallets: debits per second over 10,000 wallets, from two processes.
 
-The baseline is pgbench with 8 clients calling wallet_debit, the same SQL function that a single
-debit of ours is. Measured through two doors: a single call on a connection per thread, and the
-combining door.
+The baseline is pgbench, whose 8 clients call wallet_debit, the SQL function of a single debit. Two
+ways are measured: single calls on one connection per thread, and debit_now, which combines debits.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from benchmarks.server import Bench
 
 _WALLETS = 10_000
 _PROCESSES = 2
-#: Callers in each process. A single call keeps as many clients as the baseline; combining is
-#: for many callers at once, and is measured with as many and with four times as many.
+#: The way, the threads in each process, and the suffix of the figure's name. Single calls have as
+#: many threads as the baseline has clients. Combining is meant for many callers at once, so it is
+#: measured with as many and with four times as many.
 _DOORS = (("single", 4, ""), ("combined", 4, "_combined_8"), ("combined", 16, "_combined"))
 
 _SCRIPT = """
@@ -29,7 +29,7 @@ SELECT * FROM wallet_debit('{prefix}' || lpad(:number::text, 6, '0'), 'k:' || :k
 
 
 def spread_wallets(bench: Bench, rounds: int, seconds: float) -> list[Result]:
-    """This function will measure both doors against pgbench calling the function itself."""
+    """Measure both ways against pgbench calling the SQL function itself."""
     wallets = bench.make_wallets(_WALLETS)
     script = _SCRIPT.format(wallets=_WALLETS, prefix=wallets[0][:-6])
 

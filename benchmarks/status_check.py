@@ -1,8 +1,8 @@
-"""status_check: how long the status check takes at 200 requests a second, by 99 of 100 of them.
+"""status_check: p99 of the status check's duration at 200 requests per second.
 
-The baseline is an empty route of Starlette at the same rate, sent the same requests. Calls are
-many and live, each on a wallet of its own. Every answer is compared with what that wallet pays for,
-to the second, and after each round the wallets with what they were: asking changes nothing.
+The baseline is an empty Starlette route with the same requests at the same rate. Many calls are
+live, each on its own wallet. Every response must equal what that wallet pays for, to the second.
+After each round the wallets must be unchanged, because a status check moves no money.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _PER_SECOND = 200
 _CONNECTIONS = 16
 _CALLS = 200
 _PATH = "/api/vapi/webhook/status-check"
-#: What each wallet pays for, what of it a hold covers, and what is said to have been talked, in
-#: seconds.
+#: Seconds that each wallet pays for, the part of them that is held, and the seconds talked that the
+#: request reports.
 _PAID_SECONDS, _HELD_SECONDS, _TALKED_SECONDS = 3_600, 300, 30
 _RIGHT = {"endCall": False, "remainingSeconds": _PAID_SECONDS - _TALKED_SECONDS}
 
@@ -39,7 +39,7 @@ _CHANGED = """
 
 
 def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
-    """This function will measure the route against an empty one."""
+    """Measure the route against an empty one."""
     ours_port, empty_port = free_ports(2)
     with ExitStack() as stack:
         stack.enter_context(house.ingress(ours_port))
@@ -51,7 +51,8 @@ def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
         measured: dict[int, list[list[float]]] = {ours_port: [], empty_port: []}
         for _ in range(rounds):
             for port, rounds_of in measured.items():
-                # What is only done once, such as making connections, is done before.
+                # Requests before the measurement do the work that is needed only once, such as
+                # connecting.
                 pace(port, requests[:_CONNECTIONS], per_second=_PER_SECOND, connections=1)
                 paced = pace(port, requests, per_second=_PER_SECOND, connections=_CONNECTIONS)
                 rounds_of.append(paced.seconds)
@@ -62,7 +63,7 @@ def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
 
 
 def make_calls(house: House, count: int) -> list[str]:
-    """This function will make calls that are reserved for, a wallet each, and give their ids."""
+    """Create calls with a reservation, each on its own wallet, and return their IDs."""
     calls: list[str] = []
     with closing(house.database()) as database:
         for _ in range(count):
@@ -87,9 +88,9 @@ def make_calls(house: House, count: int) -> list[str]:
 
 
 def check_answers(house: House, calls: list[str], bodies: list[bytes]) -> None:
-    """This function will compare the answers, and what they were made of, with what they must be.
+    """Check the responses, and that the wallets and calls did not change.
 
-    Raises: SystemExit unless each was right, and asking changed nothing.
+    Raises: SystemExit unless every response is right and nothing changed.
     """
     if wrong := [body for body in bodies if json.loads(body) != _RIGHT]:
         raise SystemExit(f"wrong: {len(wrong)} of {len(bodies)} answers, as {wrong[0]!r}")
@@ -99,7 +100,7 @@ def check_answers(house: House, calls: list[str], bodies: list[bytes]) -> None:
 
 
 def ask_about(call_id: str, secret: str) -> bytes:
-    """This function will write a status check as Vapi proves it."""
+    """Build a status check request with Vapi's authentication."""
     message = {"durationSeconds": _TALKED_SECONDS}
     body = json.dumps({"call": {"id": call_id}, "message": message}).encode()
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}

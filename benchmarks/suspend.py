@@ -1,9 +1,14 @@
-"""suspend: from a closing webhook's answer to the wallet frozen, and to Twilio suspended and read
-back, while 100 other webhooks come in each second; and again with 20,000 status callbacks waiting,
-and with Redis stopped, killed or full, or one of two safety workers stopped.
+"""suspend: time from a closing webhook's response to the freeze and suspension.
 
-Organization after organization loses its subscription. Frozen and suspended are looked for in the
-database, as committed; at the end of a round the sandbox's Twilio itself is asked.
+The wallet must be frozen, and the subaccount suspended at Twilio and read back. One organization
+after another loses its subscription, while 100 other webhooks arrive each second. The cases are:
+
+- no backlog
+- 20,000 status callbacks waiting
+- Redis stopped, killed or full, or one of two safety workers stopped
+
+Freeze and suspension are read from the database after their commit. At the end of a round the
+sandbox's Twilio is checked too.
 """
 
 from __future__ import annotations
@@ -18,14 +23,14 @@ from benchmarks.webhooks import PayPalSigner, make_subaccounts, twilio_callbacks
 from local.ports import free_ports
 
 _BACKLOG = 20_000
-#: Suspensions of a round for each second asked for, one after the other.
+#: Suspensions of a round, one after the other, for each second of the requested duration.
 _PER_SECOND = 5
-#: How often each outage is measured at least.
+#: Minimum number of measurements of each outage.
 _OUTAGES_MIN = 5
 
 
 def suspend(house: House, rounds: int, seconds: float) -> list[Timing]:
-    """Measure without and with callbacks waiting, then with Redis or a worker out of order."""
+    """Measure without and with a backlog, then with Redis or a worker out of order."""
     count = max(5, round(_PER_SECOND * seconds))
     (port,) = free_ports(1)
     figures: list[Timing] = []
@@ -60,6 +65,6 @@ def _round(house: House, port: int, count: int, backlog: int) -> tuple[list[floa
 
 
 def _fill(house: House, port: int, backlog: int) -> None:
-    """Has so many callbacks wait in their queue: each is accepted as any other, and rung."""
+    """Fill the callbacks queue with webhooks, each accepted and notified as usual."""
     accounts = make_subaccounts(house, 1)
     send_all(port, twilio_callbacks(backlog, accounts, house.env["PUBLIC_URL"]), connections=32)

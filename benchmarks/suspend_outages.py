@@ -1,7 +1,8 @@
-"""From a closing webhook's answer to the wallet frozen, while a part of the system is out of order.
+"""Time from a closing webhook's response to the freeze, during an outage.
 
 The webhook is sent right after Redis is stopped (SIGSTOP), killed or full, or one of two safety
-workers is stopped, under 100 other webhooks a second. Each time everything is well again before.
+workers is stopped. Meanwhile 100 other webhooks arrive each second. The system recovers completely
+before the next measurement.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from db.redis.client import connect
 from local.embedded import EmbeddedServers
 from local.ports import free_ports
 
-#: Seconds for workers to go back to Redis once it takes work again, and a margin.
+#: Seconds that workers need to return to Redis after it recovers, with a margin.
 _BACK_SECONDS = 5.0
 _SAFETY_WORKERS = 2
 _FREEZES = """
@@ -37,7 +38,7 @@ _FREEZES = """
 
 @dataclass
 class _Redis:
-    """The Redis of the measured processes, which may be put out of order and mended."""
+    """The Redis of the measured processes, with its outages and recoveries."""
 
     servers: EmbeddedServers
     url: str = ""
@@ -81,9 +82,12 @@ class _Redis:
 
 
 def suspend_outages(house: House, times: int) -> list[Timing]:
-    """Measure each outage so many times. Raises: SystemExit where a wallet is not frozen once."""
+    """Measure each outage `times` times.
+
+    Raises: SystemExit unless each wallet is frozen exactly once.
+    """
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder:
-        # The server's account must be able to enter it.
+        # The account that runs the server must be able to enter the folder.
         Path(folder).chmod(0o711)
         redis = _Redis(EmbeddedServers(Path(folder) / "state", postgres=False))
         redis.start()
@@ -139,7 +143,7 @@ def _check_once(owner: psycopg.Connection, customer: Customer) -> None:
 
 
 def _check_handled(house: House) -> None:
-    """Wait until every webhook taken in meanwhile is handled: none was lost with Redis."""
+    """Wait until every stored webhook is handled, to prove that none was lost."""
     wait(
         lambda: house.ask("SELECT count(*) FROM inbox WHERE handled_at IS NULL") == 0,
         "webhooks to be handled",

@@ -1,4 +1,7 @@
-"""Webhooks written and signed beforehand, each another one, as bytes ready for a socket."""
+"""Webhooks that are built and signed beforehand, as bytes ready for a socket.
+
+No two are equal.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from sandbox.twilio.events import sign as sign_for_twilio
 
 
 class PayPalSigner:
-    """Signs as the sandbox's PayPal does, with its key; two threads, since signing is slow."""
+    """Signs with the key of the sandbox's PayPal, on two threads to save time."""
 
     def __init__(self, paypal: Mapping[str, str]) -> None:
         self._keys = load_keys(Path(paypal["ca_file"]).parent)
@@ -31,7 +34,7 @@ class PayPalSigner:
         self._certificate_url = f"{paypal['base_url']}/{certificate}"
 
     def requests(self, bodies: list[bytes], path: str = "/webhooks/paypal") -> list[bytes]:
-        """This function will write one signed request for each body."""
+        """Build one signed request for each body."""
         with ThreadPoolExecutor(2) as threads:
             return list(threads.map(lambda body: self._request(body, path), bodies))
 
@@ -59,7 +62,7 @@ class PayPalSigner:
 
 
 def paypal_event(event_type: str, resource: Mapping[str, object]) -> bytes:
-    """This function will write an event with an id of its own, of the size PayPal's have."""
+    """Build an event with a new ID, as large as PayPal's events are."""
     event_id = f"WH-{secrets.token_hex(8)}-{secrets.token_hex(8)}".upper()
     link = f"https://api.paypal.com/v1/notifications/webhooks-events/{event_id}"
     return json.dumps(
@@ -90,7 +93,7 @@ def paypal_event(event_type: str, resource: Mapping[str, object]) -> bytes:
 
 
 def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: str) -> list[bytes]:
-    """This function will write status callbacks of messages, over accounts (sid, token) in turn."""
+    """Build status callbacks of messages, over the accounts (sid, token) in turn."""
     path = "/webhooks/twilio"
     made = []
     for number in range(count):
@@ -118,7 +121,7 @@ def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: st
 
 
 def make_subaccounts(house: House, count: int) -> list[tuple[str, str]]:
-    """This function will make organizations with one subaccount each, and give (sid, token)."""
+    """Create organizations with one subaccount each and return (sid, token) of each."""
     made = []
     with house.bench.owner() as owner:
         for organization_id in house.bench.make_wallets(count):
@@ -133,7 +136,7 @@ def make_subaccounts(house: House, count: int) -> list[tuple[str, str]]:
 
 
 def http_request(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """This function will write one request as it goes over the wire."""
+    """Build one request as it is sent over the wire."""
     lines = [f"POST {path} HTTP/1.1", "Host: bench.holdfast.example"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "", ""]

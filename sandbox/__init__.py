@@ -1,6 +1,12 @@
-"""The four providers' stand-ins on loopback: one process, spoken to over HTTP, with its own keys.
+"""Stand-ins for PayPal, Twilio, Stripe and Vapi: one process on loopback.
 
-It keeps state in memory and signs real webhooks. It must never be given a real provider's key and
-never listens beyond 127.0.0.1. Every provider's folder has the same files: state.py is what the
-provider remembers, api.py what it answers, events.py what it tells, control.py what we make it do.
+They speak HTTP, have their own keys, keep their state in memory and sign real webhooks. The process
+must never be given a real provider's key. It never listens beyond 127.0.0.1.
+
+Every provider's folder has the same files:
+
+- state.py holds what the provider remembers.
+- api.py answers API requests.
+- events.py sends webhooks.
+- control.py lets a test or an operator change the provider's state.
 """

@@ -1,4 +1,7 @@
-"""`python -m sandbox --port N --state DIR [--target URL]`: starts the stand-ins and serves."""
+"""The command `python -m sandbox --port N --state DIR [--target URL]`.
+
+It starts the stand-ins and serves them until a signal arrives.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox's application: one port, one prefix for each provider, and the control plane."""
+"""The sandbox's application: one port, one prefix per provider, the control plane."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def build_app(house: Sandbox) -> Starlette:
-    """This function will build the application around one sandbox."""
+    """Build the application that serves one sandbox."""
     gate = Gate(house)
     routes: list[BaseRoute] = [
         _provider(gate, "paypal", sandbox.paypal.api.operations(), _not_found),
@@ -57,7 +57,8 @@ def _provider(
         Route(path, gate.endpoint(name, handler), methods=[method])
         for method, path, handler in operations
     ]
-    # Paths that nobody serves are noted too: a client that errs must be seen to err.
+    # Requests for unknown paths are recorded in the journal too. Otherwise a test would not notice
+    # a client that uses a wrong path.
     routes.append(Route("/{rest:path}", gate.endpoint(name, otherwise), methods=_ALL_METHODS))
     return Mount(f"/{name}", routes=routes)
 

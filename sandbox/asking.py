@@ -1,4 +1,7 @@
-"""How the control plane reads what it is asked: strictly, so that a slip of the pen is told."""
+"""Strict parsing of the control plane's requests.
+
+Unknown fields are refused, so that a typing error in a test is reported.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-#: An amount as decimal text; numbers are refused, since a float is not money.
+#: An amount as decimal text. Numbers are refused, because a float cannot represent money exactly.
 Value = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?$")]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
 class Asked(BaseModel):
-    """What every request may say: whether to deliver webhooks, and whether again on refusal."""
+    """The fields of every request: whether to send webhooks, and whether to retry."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,13 +29,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def understand(request: Request, model: type[Model]) -> Model:
-    """This function will read a JSON body; an empty one counts as {}.
+    """Parse a JSON body; an empty body counts as {}.
 
-    Raises: pydantic.ValidationError, which the control plane answers with 422 and the fields.
+    Raises: pydantic.ValidationError, which the control plane answers with 422 and the wrong fields.
     """
     return model.model_validate_json(await request.body() or b"{}")
 
 
 def refuse(why: str, status: int) -> JSONResponse:
-    """This function will answer with one clear reason."""
+    """Answer with one reason and the status."""
     return JSONResponse({"error": why}, status)

@@ -1,4 +1,7 @@
-"""The control plane: what no provider offers, and a laptop without accounts cannot do without."""
+"""The control plane, for what no provider's API offers.
+
+A developer without provider accounts needs it: delivery target, journal, faults, reset.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ class Target(BaseModel):
 
 
 class Control:
-    """The endpoints that concern no one provider."""
+    """The endpoints that do not belong to one provider."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
-        """This function will list the endpoints, below /_control."""
+        """List the endpoints below /_control."""
         return [
             Route("/info", self.get_info, methods=["GET"]),
             Route("/target", self.set_target, methods=["POST"]),
@@ -40,23 +43,23 @@ class Control:
         ]
 
     async def get_info(self, request: Request) -> Response:
-        """This function will show where the stand-ins are and what their clients need."""
+        """Show the addresses of the stand-ins and what their clients need to connect."""
         return JSONResponse(self._sandbox.info())
 
     async def set_target(self, request: Request) -> Response:
-        """This function will deliver webhooks elsewhere from now on."""
+        """Deliver webhooks to another address from now on."""
         asked = await understand(request, Target)
         self._sandbox.target = asked.url.rstrip("/")
         return JSONResponse({"target": self._sandbox.target})
 
     async def list_deliveries(self, request: Request) -> Response:
-        """This function will show the recent tries at delivery, oldest first."""
+        """Show the recent delivery attempts, oldest first."""
         wanted = request.query_params.get("provider")
         recent = self._sandbox.courier.recent
         return JSONResponse([one for one in recent if wanted in (None, one["provider"])])
 
     async def list_requests(self, request: Request) -> Response:
-        """This function will show the requests that the stand-ins received, oldest first."""
+        """Show the requests that the stand-ins received, oldest first."""
         query = request.query_params
         found = self._sandbox.journal.find(
             query.get("provider", ""), query.get("path_contains", ""), query.get("method", "")
@@ -64,32 +67,32 @@ class Control:
         return JSONResponse(found)
 
     async def reset(self, request: Request) -> Response:
-        """This function will forget all state and faults; keys and target stay."""
+        """Forget all state and all faults. Keys and target stay."""
         self._sandbox.reset()
         return JSONResponse({"reset": True})
 
     async def add_fault(self, request: Request) -> Response:
-        """This function will put a fault in force."""
+        """Activate a fault."""
         fault = self._sandbox.faults.add(await understand(request, Order))
         return JSONResponse(fault.to_dict(), 201)
 
     async def list_faults(self, request: Request) -> Response:
-        """This function will show the faults, with what they struck and what they hold."""
+        """Show the faults, with how often each was applied and how many requests it holds."""
         return JSONResponse([fault.to_dict() for fault in self._sandbox.faults.all()])
 
     async def clear_faults(self, request: Request) -> Response:
-        """This function will end every fault; what they hold vanishes without effect."""
+        """Remove every fault. Held requests are dropped without effect."""
         self._sandbox.faults.clear()
         return Response(status_code=204)
 
     async def remove_fault(self, request: Request) -> Response:
-        """This function will end one fault; what it holds vanishes without effect."""
+        """Remove one fault. The requests that it holds are dropped without effect."""
         if not self._sandbox.faults.remove(request.path_params["id"]):
             return refuse("no such fault", 404)
         return Response(status_code=204)
 
     async def release_fault(self, request: Request) -> Response:
-        """This function will let held requests take effect, and answer once they have."""
+        """Let the held requests take effect, and answer after they have."""
         fault = self._sandbox.faults.get(request.path_params["id"])
         if fault is None:
             return refuse("no such fault", 404)

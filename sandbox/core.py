@@ -1,4 +1,4 @@
-"""The sandbox as one value: its keys, where webhooks go, and what each provider remembers."""
+"""The sandbox: its keys, its webhook target, and each provider's state."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sandbox.vapi.state import VapiState
 
 
 class Sandbox:
-    """Everything that the stand-ins share. All of it lives in one process and one event loop."""
+    """What the stand-ins share. All of it lives in one process and one event loop."""
 
     def __init__(self, keys: Keys, base_url: str, target: str) -> None:
         self.keys = keys
         self.base_url = base_url
-        #: Base address of the ingress; `/webhooks/<provider>` follows it.
+        #: Base address of the ingress. A webhook goes to `/webhooks/<provider>` below it.
         self.target = target.rstrip("/")
         self.journal = Journal()
         self.faults = Faults()
@@ -27,17 +27,18 @@ class Sandbox:
         self._start_afresh()
 
     def webhook_url(self, provider: str) -> str:
-        """This function will give the address that a provider's webhooks are delivered to."""
+        """Return the address that a provider's webhooks are delivered to."""
         return f"{self.target}/webhooks/{provider}"
 
     def api_url(self, provider: str) -> str:
-        """This function will give the base address of a provider's stand-in."""
+        """Return the base address of a provider's stand-in."""
         return f"{self.base_url}/{provider}"
 
     def reset(self) -> None:
-        """This function will forget everything but the keys, the target and PayPal's tokens.
+        """Forget everything except the keys, the target and PayPal's tokens.
 
-        Tokens stay because a client that outlives the reset would else be refused for no fault.
+        The tokens stay because a client may keep its token across a reset. PayPal would otherwise
+        refuse that client although it did nothing wrong.
         """
         tokens = self.paypal.tokens
         self.faults.clear()
@@ -47,7 +48,7 @@ class Sandbox:
         self.paypal.tokens = tokens
 
     def info(self) -> Json:
-        """Return what a client needs to know, with the secrets and what Vapi's messages bear."""
+        """Return what clients need: addresses, secrets, and how Vapi authenticates."""
         secrets = self.keys.secrets
         return {
             "base_url": self.base_url,
@@ -74,7 +75,7 @@ class Sandbox:
                 "base_url": self.api_url("vapi"),
                 "api_key": secrets.vapi_api_key,
                 "server_secret": secrets.vapi_server_secret,
-                # What proves its messages: only "hmac" uses hmac_secret.
+                # How Vapi's messages are authenticated. Only "hmac" uses hmac_secret.
                 "authentication": self.vapi.authentication.mode,
                 "hmac_secret": secrets.vapi_hmac_secret,
                 "hmac_secret_is_used": self.vapi.authentication.mode == "hmac",

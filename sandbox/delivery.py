@@ -1,6 +1,7 @@
-"""Delivers webhooks to the ingress, as the providers do: at least once, in no promised order.
+"""Delivery of webhooks to the ingress: at least once, in no promised order.
 
-It sends the bytes it was given and never alters them, so that a signature made before stays true.
+The real providers deliver in the same way. The courier sends the bytes that it receives and never
+alters them, because an alteration would make the signature invalid.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ import httpx
 
 from sandbox.exchange import Json, iso_ms
 
-#: Waits before each further try after a refusal or no answer; PayPal's own take three days.
+#: Seconds to wait before each further attempt, after a refusal or no response. PayPal's own retries
+#: take three days.
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: How long one try may take, in seconds; the longest that any of the four gives is 20.
+#: Time limit of one attempt, in seconds. The longest limit of the four providers is 20 seconds.
 TIMEOUT_SECONDS = 20.0
-#: Deliveries remembered for the control plane.
+#: Number of deliveries that the control plane can show.
 _RECENT_MAX = 1000
-#: Characters of an answer's body that are remembered.
+#: Number of characters kept of a response's body.
 _ANSWER_MAX = 65_536
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """One signed webhook and where it goes."""
+    """One signed webhook and its address."""
 
     provider: str
     event_id: str
@@ -39,7 +41,7 @@ class Parcel:
 
 
 class Courier:
-    """Sends parcels, remembers what became of them, and tries again in the background."""
+    """Sends parcels, records the responses, and retries in the background."""
 
     def __init__(self) -> None:
         self.recent: deque[Json] = deque(maxlen=_RECENT_MAX)
@@ -51,9 +53,10 @@ class Courier:
         )
 
     async def send(self, parcel: Parcel, *, copies: int = 1, retry: bool = True) -> list[Json]:
-        """This function will deliver the copies at once and tell what each was answered.
+        """Deliver the copies concurrently and return the result of each.
 
-        A copy that was not answered with 2xx is tried again later, in the background, on request.
+        If `retry` is set, a copy that was not answered with 2xx is sent again later, in the
+        background.
         """
         results = await asyncio.gather(*(self._try(parcel, 1) for _ in range(copies)))
         for result in results:
@@ -62,13 +65,14 @@ class Courier:
         return list(results)
 
     def post(self, parcel: Parcel, *, retry: bool = True) -> None:
-        """This function will deliver in the background and return at once."""
+        """Deliver in the background and return at once."""
         self.spawn(self.send(parcel, retry=retry))
 
     async def ask(self, parcel: Parcel, limit_seconds: float) -> Json:
-        """This function will deliver once and tell what was answered, within the limit in all.
+        """Deliver once and return the result, within the limit.
 
-        The connection is cut at the limit, however far the answer had come by then.
+        At the limit the connection is closed, even if part of the response has arrived. The result
+        then has the error "TimeoutError".
         """
         try:
             async with asyncio.timeout(limit_seconds):
@@ -79,20 +83,20 @@ class Courier:
             return result
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """This function will run work in the background until it ends or is cancelled."""
+        """Run a coroutine in the background until it ends or is cancelled."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def cancel(self) -> None:
-        """This function will give up what is still to be delivered and forget what was."""
+        """Cancel the pending deliveries and forget the recorded ones."""
         for task in self._tasks:
             task.cancel()
         self.recent.clear()
 
     async def close(self) -> None:
-        """This function will give up the rest and close the connections."""
+        """Cancel the pending deliveries and close the connections."""
         self.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
@@ -136,6 +140,6 @@ def _attempted(parcel: Parcel, attempt: int) -> Json:
 
 
 def accepted(result: Json) -> bool:
-    """This function will tell whether a delivery was answered with 2xx."""
+    """Return whether a delivery was answered with 2xx."""
     code = result["status_code"]
     return code is not None and 200 <= code < 300

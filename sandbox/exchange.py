@@ -1,6 +1,6 @@
-"""One request to a provider's stand-in and one answer, as plain values that handlers take and give.
+"""One request to a stand-in and its response, as plain values for the handlers.
 
-Handlers are synchronous, so that each acts in one step and no other request sees half of it.
+Handlers are synchronous. Each one runs in one step, so no other request sees half of its effect.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from urllib.parse import parse_qsl
 
 Json = dict[str, Any]
 
-#: Letters of the ids that PayPal makes.
+#: Characters of the IDs that PayPal generates.
 _ID_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it was received; the path is the provider's own, without our prefix."""
+    """A request as received. `path` is the provider's own, without our prefix."""
 
     provider: str
     method: str
@@ -34,13 +34,13 @@ class Call:
     body: bytes
 
     def form(self) -> dict[str, str]:
-        """This function will give the fields of a form body, blank ones too; {} for another."""
+        """Return the fields of a form body, blank ones included; {} for any other body."""
         if "x-www-form-urlencoded" not in self.headers.get("content-type", ""):
             return {}
         return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
 
     def json(self) -> Json | None:
-        """This function will give the body as a JSON object; None when it is not one."""
+        """Return the body as a JSON object, or None if it is not one."""
         try:
             value = json.loads(self.body)
         except ValueError:
@@ -48,7 +48,7 @@ class Call:
         return value if isinstance(value, dict) else None
 
     def basic(self) -> tuple[str, str]:
-        """This function will give the user and password of HTTP Basic; two blanks without it."""
+        """Return user and password of HTTP Basic, or two blanks if they are missing."""
         scheme, _, value = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return "", ""
@@ -59,14 +59,14 @@ class Call:
         return user, password
 
     def bearer(self) -> str:
-        """This function will give the bearer token; blank without one."""
+        """Return the bearer token, or a blank if there is none."""
         scheme, _, value = self.headers.get("authorization", "").partition(" ")
         return value.strip() if scheme.lower() == "bearer" else ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the provider answers."""
+    """The provider's response."""
 
     status: int
     body: bytes = b""
@@ -75,7 +75,7 @@ class Answer:
 
 
 class Rejected(Exception):
-    """The provider answers with an error and nothing has changed."""
+    """The provider answers with an error, and nothing has changed."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"answered {answer.status}")
@@ -83,26 +83,26 @@ class Rejected(Exception):
 
 
 def json_answer(value: object, status: int = 200, **headers: str) -> Answer:
-    """This function will answer with a JSON body; header names are written with underscores."""
+    """Build a response with a JSON body. Header names are given with underscores."""
     body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     return Answer(status, body, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
 def same_secret(given: str, expected: str) -> bool:
-    """This function will compare two secrets in constant time."""
+    """Compare two secrets in constant time."""
     return secrets.compare_digest(given.encode(), expected.encode())
 
 
 def letters(length: int) -> str:
-    """This function will make an id of capital letters and digits by chance."""
+    """Generate a random ID of capital letters and digits."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(length))
 
 
 def iso_seconds(at: datetime | None = None) -> str:
-    """This function will write an instant (now, by default) as RFC 3339 in whole seconds, `Z`."""
+    """Format an instant (default: now) as RFC 3339 in whole seconds, with `Z`."""
     return (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def iso_ms() -> str:
-    """This function will write this instant as RFC 3339 in milliseconds, `Z`."""
+    """Format the current time as RFC 3339 in milliseconds, with `Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

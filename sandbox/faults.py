@@ -1,6 +1,14 @@
-"""What goes wrong on purpose: late, lost, refused and unanswered requests, each as it is in life.
+"""Faults that the control plane injects into requests, as they occur in real life.
 
-A fault decides when a request takes effect and what its sender sees; it never changes the effect.
+A fault decides whether and when a request takes effect and what its sender receives. It never
+changes the effect itself. The kinds are:
+
+- delay: act after `seconds`, then answer
+- hold: wait until the fault is released, then act and answer
+- act_then_drop: act, then close the connection without an answer
+- act_then_timeout: act, then close the connection without an answer after `seconds`
+- drop: close the connection without acting
+- status: answer with `status` without acting
 """
 
 from __future__ import annotations
@@ -19,7 +27,7 @@ _random = SystemRandom()
 
 
 class Match(BaseModel):
-    """Which requests a fault strikes: all that is given must hold."""
+    """Which requests a fault applies to. Every given condition must hold."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,7 +36,7 @@ class Match(BaseModel):
     form: dict[str, str] = Field(default_factory=dict)
 
     def strikes(self, call: Call) -> bool:
-        """This function will tell whether the request is one of those."""
+        """Return whether the request fulfils the conditions."""
         if self.method is not None and self.method.upper() != call.method:
             return False
         if self.path_contains is not None and self.path_contains not in call.path:
@@ -37,7 +45,7 @@ class Match(BaseModel):
 
 
 class Order(BaseModel):
-    """A fault as it is asked for. `seconds` is how long to delay, or to leave without answer."""
+    """A request for a fault. `seconds` is the delay, or the time without an answer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,16 +61,16 @@ class Order(BaseModel):
 
 @dataclass
 class Held:
-    """A request that was received and waits for leave to take effect."""
+    """A request that was received and waits for the decision whether it takes effect."""
 
-    #: True to take effect, False to vanish as if it had never arrived.
+    #: True: the request takes effect. False: it is dropped as if it had never arrived.
     decision: asyncio.Future[bool]
     landed: asyncio.Event
 
 
 @dataclass
 class Fault:
-    """A fault in force, with how often it struck and what it holds back."""
+    """An active fault, with how often it was applied and the requests that it holds."""
 
     id: str
     order: Order
@@ -70,13 +78,13 @@ class Fault:
     held: list[Held] = field(default_factory=list)
 
     def hold(self) -> Held:
-        """This function will put one more request on hold."""
+        """Hold one more request."""
         held = Held(asyncio.get_running_loop().create_future(), asyncio.Event())
         self.held.append(held)
         return held
 
     async def release(self) -> int:
-        """This function will let the held requests take effect and wait until they have."""
+        """Let the held requests take effect, and wait until they have."""
         held, self.held = self.held, []
         for one in held:
             one.decision.set_result(True)
@@ -85,31 +93,31 @@ class Fault:
         return len(held)
 
     def discard(self) -> None:
-        """This function will make the held requests vanish without effect."""
+        """Drop the held requests without effect."""
         held, self.held = self.held, []
         for one in held:
             one.decision.set_result(False)
 
     def to_dict(self) -> Json:
-        """This function will show the fault as the control plane does."""
+        """Return the fault as the control plane shows it."""
         shown = {"id": self.id, "hits": self.hits, "held": len(self.held)}
         return shown | self.order.model_dump(mode="json")
 
 
 class Faults:
-    """The faults in force, oldest first; the first that strikes a request is the one."""
+    """The faults, oldest first. The first fault that matches a request is applied."""
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
 
     def add(self, order: Order) -> Fault:
-        """This function will put a fault in force."""
+        """Activate a fault."""
         fault = Fault(f"fault_{token_hex(6)}", order)
         self._faults[fault.id] = fault
         return fault
 
     def pick(self, call: Call) -> Fault | None:
-        """This function will give the fault that strikes this request, counting the hit."""
+        """Return the fault that applies to this request, and count the hit."""
         for fault in self._faults.values():
             order = fault.order
             if order.provider != call.provider or not order.match.strikes(call):
@@ -123,21 +131,21 @@ class Faults:
         return None
 
     def get(self, fault_id: str) -> Fault | None:
-        """This function will give one fault, if it is in force or has struck out."""
+        """Return a fault, even if its `times` are used up; None if there is none."""
         return self._faults.get(fault_id)
 
     def all(self) -> list[Fault]:
-        """This function will give every fault, oldest first."""
+        """Return every fault, oldest first."""
         return list(self._faults.values())
 
     def remove(self, fault_id: str) -> bool:
-        """This function will end a fault; what it still holds vanishes without effect."""
+        """Remove a fault and drop the requests that it holds. Return whether it existed."""
         fault = self._faults.pop(fault_id, None)
         if fault is not None:
             fault.discard()
         return fault is not None
 
     def clear(self) -> None:
-        """This function will end every fault."""
+        """Remove every fault."""
         for fault_id in list(self._faults):
             self.remove(fault_id)

@@ -1,6 +1,7 @@
-"""Where every request to a stand-in comes in: noted first, then struck by a fault or acted on.
+"""The entry of every request to a stand-in: record it, then apply a fault or act.
 
-What was begun goes on whether or not the client stays: a lost request can still land.
+A request that has begun continues even if the client disconnects. A lost request can therefore
+still take effect, as at a real provider.
 """
 
 from __future__ import annotations
@@ -19,33 +20,34 @@ from sandbox.faults import Fault
 Handler = Callable[[Sandbox, Call], Answer]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-#: Key of the connection's transport among the scope's extensions; see server.py.
+#: Key of the connection's transport in the scope's extensions. server.py stores it there.
 TRANSPORT = "holdfast.transport"
 
 
 class NoAnswer(Response):
-    """Closes the connection without a byte of an answer."""
+    """Closes the connection without sending a byte of a response."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["extensions"][TRANSPORT].abort()
-        # The server would answer 500 for us if it did not yet know that the client is gone.
+        # Wait until the server has noticed the disconnect. Otherwise the server would answer 500,
+        # because the application returned without a response.
         while (await receive())["type"] != "http.disconnect":
             pass
 
 
 class Gate:
-    """Turns a provider's handler into an endpoint that obeys the faults in force."""
+    """Turns a provider's handler into an endpoint that obeys the faults."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._tasks: set[asyncio.Task[Response]] = set()
 
     def endpoint(self, provider: str, handler: Handler) -> Endpoint:
-        """This function will give the endpoint of one operation of one provider."""
+        """Return the endpoint of one operation of one provider."""
 
         async def receive(request: Request) -> Response:
             call = await _read(provider, request)
-            # A task of its own, so that nothing that befalls the connection can stop it.
+            # The handler runs in a separate task, so that a lost connection cannot cancel it.
             task = asyncio.create_task(self._handle(call, handler))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -126,7 +128,8 @@ def _response(answer: Answer) -> Response:
 
 
 def _refusal(call: Call, status: int, headers: dict[str, str]) -> Response:
-    # An outage is answered in the provider's own manner only where a client reads the body.
+    # Only Twilio's clients read the body of such a response, so only Twilio's has the provider's
+    # format.
     words = "the stand-in was told to fail"
     if call.provider == "twilio":
         code = 20429 if status == 429 else 20000 + status

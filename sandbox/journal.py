@@ -1,6 +1,7 @@
-"""The requests that the stand-ins received: what lets a test prove that nobody was asked.
+"""The requests that the stand-ins received, for tests that count provider calls.
 
-Secrets are never kept: no headers, and no field whose name speaks of one.
+A test can prove, for example, that no request was sent. The journal keeps no secrets: it stores no
+headers, and no field whose name contains token, secret, password or signature, or ends in _sig.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from sandbox.exchange import Call, Json, iso_ms
 
-#: Requests remembered; older ones are forgotten.
+#: Number of requests kept. The oldest are dropped first.
 _ENTRIES_MAX = 5000
 _SECRET = re.compile(r"token|secret|password|signature|_sig$", re.IGNORECASE)
 
@@ -23,9 +24,9 @@ class Journal:
         self._entries: deque[Json] = deque(maxlen=_ENTRIES_MAX)
 
     def record(self, call: Call) -> Json:
-        """This function will note a request on arrival, before anything is done about it.
+        """Record a request on arrival, before it is handled.
 
-        The entry is given back so that its `outcome` and `status` can be filled in later.
+        The caller fills in `outcome` and `status` of the returned entry later.
         """
         entry: Json = {
             "at": iso_ms(),
@@ -43,7 +44,7 @@ class Journal:
         return entry
 
     def find(self, provider: str = "", path_contains: str = "", method: str = "") -> list[Json]:
-        """This function will give the requests that fit, oldest first."""
+        """Return the matching requests, oldest first."""
         return [
             entry
             for entry in self._entries
@@ -53,7 +54,7 @@ class Journal:
         ]
 
     def clear(self) -> None:
-        """This function will forget every request."""
+        """Forget every request."""
         self._entries.clear()
 
 

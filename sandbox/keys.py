@@ -1,6 +1,6 @@
-"""The sandbox's own keys: made at the first start, kept in the state folder, the same ever after.
+"""The sandbox's own keys, made at the first start and kept in the state folder.
 
-Files are readable by their owner only. Nothing here is, or may be taken from, a real account.
+Only the owner can read the files. No key here is, or may be, one of a real account.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sandbox.exchange import letters
 
-#: The common name and the only alternative name of the certificate that signs for PayPal.
+#: Common name and only alternative name of the certificate that signs PayPal's webhooks.
 CERTIFICATE_NAME = "messageverificationcerts.sandbox.holdfast.example"
-#: A certificate that would end sooner than this is renewed at the next start, as PayPal does.
+#: A certificate that expires within this time is renewed at the next start. PayPal renews its
+#: certificate too.
 _RENEW_BEFORE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the four stand-ins and their clients share."""
+    """The secrets that the four stand-ins share with their clients."""
 
     paypal_client_id: str
     paypal_client_secret: str
@@ -43,18 +44,18 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Keys:
-    """The shared secrets, and the pair that signs PayPal's webhooks with its certificate."""
+    """The shared secrets, and the key and certificate that sign PayPal's webhooks."""
 
     secrets: Secrets
     signer: rsa.RSAPrivateKey
     certificate_pem: bytes
-    #: Last part of the certificate's address; it changes when the certificate is renewed.
+    #: Last part of the certificate's address. A renewed certificate has another one.
     certificate_id: str
     ca_file: Path
 
 
 def load_keys(folder: Path) -> Keys:
-    """This function will read the keys, making those that are missing."""
+    """Read the keys from the folder, and generate the missing ones."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca_key, ca = _load_ca(folder)
     signer, leaf = _load_leaf(folder, ca_key, ca)
@@ -68,7 +69,7 @@ def load_keys(folder: Path) -> Keys:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """This function will write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, completely or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -90,7 +91,8 @@ def _load_secrets(path: Path) -> Secrets:
         vapi_server_secret=secrets.token_hex(16),
         vapi_hmac_secret=secrets.token_hex(32),
     )
-    # A folder of an older sandbox lacks the newer secrets: those are made, the others stay.
+    # A folder that an older version made lacks the newer secrets. They are added, and the others
+    # keep their values.
     whole = Secrets(**asdict(made) | kept)
     if asdict(whole) != kept:
         write_private(path, json.dumps(asdict(whole)).encode())

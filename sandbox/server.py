@@ -1,4 +1,7 @@
-"""Serves the sandbox on 127.0.0.1 alone, tells in a file where it is, and stops when asked."""
+"""The HTTP server of the sandbox, on 127.0.0.1 only.
+
+It writes its address to sandbox.json and stops at SIGTERM or SIGINT.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from sandbox.keys import load_keys, write_private
 
 
 class _Protocol(H11Protocol):
-    """Hands the connection's transport to the application, which may have to cut it."""
+    """Passes the transport to the application, so that a fault can cut the connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,7 +39,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Writes the file that tells where the sandbox is once it listens; ends with code 0."""
+    """Writes sandbox.json once the server listens, and exits with code 0 on a signal."""
 
     def __init__(self, config: uvicorn.Config, sandbox: Sandbox, info_file: Path) -> None:
         super().__init__(config)
@@ -49,7 +52,8 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # The original raises the signal again at the end, so that a clean stop looks like a kill.
+        # uvicorn's own method raises the signal again at the end. A clean stop would then look like
+        # a kill.
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -61,11 +65,12 @@ class _Server(uvicorn.Server):
 
 
 def serve(port: int, state: Path, target: str) -> None:
-    """This function will serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
-    Raises: OSError when the port is taken.
+    Raises: OSError if the port is taken.
     """
-    # Without the protocol's number asyncio leaves Nagle's algorithm on: 40 ms for each answer.
+    # asyncio turns Nagle's algorithm off only if the socket was created with IPPROTO_TCP. Otherwise
+    # each response takes 40 ms longer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
@@ -90,7 +95,8 @@ async def _serve(
         log_level="critical",
         access_log=False,
         server_header=False,
-        # Requests left without answer on purpose must not keep the process from ending.
+        # Do not wait for open requests. Those that a fault leaves unanswered would keep the process
+        # alive.
         timeout_graceful_shutdown=0,
     )
     try:

@@ -1,7 +1,9 @@
-"""PayPal's API: tokens, subscriptions, captures and refunds (webhooks.py has the rest).
+"""PayPal's API: tokens, subscriptions, captures and refunds.
+
+webhooks.py has the operations about webhooks.
 
 Source: PayPal's published specifications (billing_subscriptions_v1, payments_payment_v2,
-notifications_webhooks_v1), from which the status rules and the names of refusals are taken.
+notifications_webhooks_v1). The status rules and the names of refusals are taken from them.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from sandbox.paypal.state import (
 )
 from sandbox.paypal.webhooks import give_certificate, verify_signature
 
-#: How long a token is good, in seconds, as PayPal gives it.
+#: Lifetime of a token in seconds, as at PayPal.
 _TOKEN_SECONDS = 32_400
-#: Longest reason for a cancellation or suspension, in characters.
+#: Maximum length of a reason for a cancellation or suspension, in characters.
 _REASON_MAX = 128
 _CUSTOM_ID = re.compile(r"[\x20-\x7e]{1,127}")
 
@@ -57,14 +59,14 @@ def _body(call: Call) -> Json:
 
 
 def _shown(call: Call, resource: Json, status: int) -> Answer:
-    # The answer is minimal unless the client prefers otherwise.
+    # The response is minimal unless the client sends `Prefer: return=representation`.
     if "return=representation" in call.headers.get("prefer", ""):
         return json_answer(resource, status)
     return json_answer({key: resource[key] for key in ("id", "status", "links")}, status)
 
 
 def give_token(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST /v1/oauth2/token."""
+    """Answer POST /v1/oauth2/token."""
     user, password = call.basic()
     ours = sandbox.keys.secrets
     known = same_secret(user, ours.paypal_client_id)
@@ -88,7 +90,10 @@ def give_token(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST /v1/billing/subscriptions. Replay: by PayPal-Request-Id."""
+    """Answer POST /v1/billing/subscriptions.
+
+    Replay: a request with a known PayPal-Request-Id returns the subscription of the first request.
+    """
     body = _body(call)
     request_id = ("subscription", call.headers.get("paypal-request-id", ""))
     made = sandbox.paypal.made_by_request.get(request_id) if request_id[1] else None
@@ -108,29 +113,31 @@ def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def list_subscriptions(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/billing/subscriptions, all on one page."""
+    """Answer GET /v1/billing/subscriptions, with all of them on one page."""
     found = list(sandbox.paypal.subscriptions.values())
     return json_answer({"subscriptions": found, "links": []})
 
 
 def get_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/billing/subscriptions/{id}."""
+    """Answer GET /v1/billing/subscriptions/{id}."""
     return json_answer(_found(sandbox.paypal.subscriptions, call))
 
 
 def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST …/cancel: only from ACTIVE or SUSPENDED, and for good."""
+    """Answer POST .../cancel: only from ACTIVE or SUSPENDED, and irreversible."""
     return _move(sandbox, call, ("ACTIVE", "SUSPENDED"), "CANCELLED", reason_required=True)
 
 
 def suspend_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST …/suspend: only from ACTIVE."""
+    """Answer POST .../suspend: only from ACTIVE."""
     return _move(sandbox, call, ("ACTIVE",), "SUSPENDED", reason_required=True)
 
 
 def activate_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST …/activate: only from SUSPENDED, and not once too many
-    payments have failed."""
+    """Answer POST .../activate: only from SUSPENDED.
+
+    A subscription with too many failed payments cannot be activated.
+    """
     subscription = _found(sandbox.paypal.subscriptions, call)
     failed = subscription["billing_info"]["failed_payments_count"]
     if subscription["status"] == "SUSPENDED" and failed >= FAILURE_THRESHOLD:
@@ -158,24 +165,24 @@ def _move(
 
 
 def get_capture(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v2/payments/captures/{id}."""
+    """Answer GET /v2/payments/captures/{id}."""
     return json_answer(_found(sandbox.paypal.captures, call))
 
 
 def get_refund(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v2/payments/refunds/{id}."""
+    """Answer GET /v2/payments/refunds/{id}."""
     return json_answer(_found(sandbox.paypal.refunds, call))
 
 
 def get_dispute(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/customer/disputes/{id}."""
+    """Answer GET /v1/customer/disputes/{id}."""
     return json_answer(_found(sandbox.paypal.disputes, call))
 
 
 def refund_capture(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST …/captures/{id}/refund: in part, or what is left of it.
+    """Answer POST .../captures/{id}/refund: refund a given amount or all that is left.
 
-    Replay: by PayPal-Request-Id, with the refund that the first request made.
+    Replay: a request with a known PayPal-Request-Id returns the refund of the first request.
     """
     capture = _found(sandbox.paypal.captures, call)
     request_id = (f"refund {capture['id']}", call.headers.get("paypal-request-id", ""))
@@ -211,7 +218,7 @@ def _refundable(sandbox: Sandbox, capture: Json, amount: Json | None) -> str:
 
 
 def operations() -> list[tuple[str, str, Handler]]:
-    """This function will list PayPal's operations: method, path, handler."""
+    """List PayPal's operations: method, path, handler."""
     subscription = "/v1/billing/subscriptions/{id}"
     capture = "/v2/payments/captures/{id}"
     verify = "/v1/notifications/verify-webhook-signature"

@@ -1,4 +1,4 @@
-"""What PayPal is made to do: the control plane under /_control/paypal."""
+"""Control of PayPal's stand-in: the endpoints below /_control/paypal."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ class NewEvent(Asked):
     value: Value = "49.00"
     currency: Currency = "USD"
     keep_state: bool = False
-    #: Whether a capture's event is about a new payment, unless the newest one is pending.
+    #: Whether a capture's event makes a new payment. If the newest payment is pending, an event
+    #: that ends that state is about that payment.
     new_payment: bool = False
-    #: How CUSTOMER.DISPUTE.RESOLVED decides; blank decides for the buyer, once.
+    #: Outcome of CUSTOMER.DISPUTE.RESOLVED. If blank, an unresolved dispute is resolved for the
+    #: buyer.
     outcome_code: str = Field("", pattern=r"^[A-Z_]{0,64}$")
     copies: int = Field(1, ge=1, le=200)
     event_id: str = ""
@@ -68,13 +70,13 @@ class Again(Asked):
 
 
 class PayPalControl:
-    """The endpoints; each answers when the first deliveries have been answered."""
+    """The endpoints. Each one responds after the first deliveries were answered."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
-        """This function will list the endpoints, below /_control/paypal."""
+        """List the endpoints below /_control/paypal."""
         return [
             Route("/subscriptions", self.add_subscription, methods=["POST"]),
             Route("/subscriptions", self.list_subscriptions, methods=["GET"]),
@@ -87,7 +89,7 @@ class PayPalControl:
         ]
 
     async def add_subscription(self, request: Request) -> Response:
-        """This function will make a subscription and tell of its status."""
+        """Create a subscription and deliver the event of its status."""
         asked = await understand(request, NewSubscription)
         subscription = self._sandbox.paypal.add_subscription(
             asked.plan_id, asked.organization_id, asked.status
@@ -95,13 +97,13 @@ class PayPalControl:
         return await self._told_of_subscription(subscription, asked, 201)
 
     async def list_subscriptions(self, request: Request) -> Response:
-        """This function will show the subscriptions, or those of one organization."""
+        """Show all subscriptions, or those of one organization."""
         wanted = request.query_params.get("organization_id")
         found = self._sandbox.paypal.subscriptions.values()
         return JSONResponse([one for one in found if wanted in (None, one.get("custom_id"))])
 
     async def set_status(self, request: Request) -> Response:
-        """This function will set any status, as PayPal itself might."""
+        """Set any status, as PayPal itself might, and deliver its event."""
         asked = await understand(request, NewStatus)
         subscription = self._sandbox.paypal.subscriptions.get(request.path_params["id"])
         if subscription is None:
@@ -119,7 +121,7 @@ class PayPalControl:
             asked.resource_id,
             asked.value,
             asked.currency,
-            # A forger has no say in what PayPal itself holds to be true.
+            # A forged event must not change PayPal's own state.
             asked.keep_state or asked.forge is not None,
             asked.create_time,
             new_payment=asked.new_payment,
@@ -134,7 +136,7 @@ class PayPalControl:
         )
         told = Told(**{**vars(told), **given})
         event = make_event(self._sandbox, told, asked.forge)
-        # A forgery is meant to be refused; trying it again would only blur what is shown.
+        # The ingress refuses a forgery. Retries would only add noise to the list of deliveries.
         retry = asked.retry and asked.forge is None
         deliveries: list[Json] = []
         if asked.deliver:
@@ -142,7 +144,7 @@ class PayPalControl:
         return JSONResponse(deliveries or [_unsent(event)])
 
     async def get_event(self, request: Request) -> Response:
-        """This function will show an event's very bytes and headers."""
+        """Show the exact bytes and headers of an event."""
         event = self._sandbox.paypal.events.get(request.path_params["id"])
         if event is None:
             return refuse("no such event", 404)
@@ -157,7 +159,7 @@ class PayPalControl:
         )
 
     async def redeliver(self, request: Request) -> Response:
-        """This function will send an event again, byte for byte, or a forgery under its headers."""
+        """Send an event again unchanged, or a forged body under the same headers."""
         asked = await understand(request, Again)
         event = self._sandbox.paypal.events.get(request.path_params["id"])
         if event is None:
@@ -174,7 +176,7 @@ class PayPalControl:
         return JSONResponse(await self._send(event, asked.copies, retry))
 
     async def revoke_tokens(self, request: Request) -> Response:
-        """This function will make every token given so far worthless."""
+        """Invalidate every token issued so far."""
         self._sandbox.paypal.tokens.clear()
         return Response(status_code=204)
 

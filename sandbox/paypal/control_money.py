@@ -1,4 +1,4 @@
-"""What PayPal is made to do with payments: captures, refunds and disputes of them."""
+"""Control of PayPal's payments: captures, refunds and disputes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NewCapture(Asked):
 class NewRefund(Asked):
     value: Value | None = None
     status: Literal["COMPLETED", "PENDING"] = "COMPLETED"
-    #: Whether PayPal took it back itself, as with a lost dispute.
+    #: Whether PayPal itself reversed the payment, as after a lost dispute.
     reversal: bool = False
 
 
@@ -39,33 +39,34 @@ class NewRefundStatus(Asked):
 
 class NewDispute(Asked):
     capture_id: str = Field(min_length=1)
-    #: Further payments that the same dispute is about.
+    #: Further payments that the same dispute covers.
     also: list[str] = Field(default=[], max_length=10)
     value: Value | None = None
     currency: Currency | None = None
-    #: A cryptocurrency that is disputed in place of the amount, such as BTC.
+    #: A cryptocurrency, such as BTC, that is disputed instead of an amount of money.
     asset: str | None = Field(default=None, pattern=r"^[A-Z]{3,10}$")
 
 
 class Outcome(Asked):
     outcome_code: str = Field(pattern=r"^[A-Z_]{1,64}$")
     refunded: Value | None = None
-    #: What the seller paid of it; PayPal paid the rest. None: no money movement is shown.
+    #: The part of the refund that the seller paid. PayPal paid the rest. If None, the dispute shows
+    #: no money movements.
     borne_by_seller: Value | None = None
 
 
 class Again(Asked):
-    """Nothing but how to deliver."""
+    """A request without fields, apart from how to deliver."""
 
 
 class MoneyControl:
-    """The endpoints; each answers when the first deliveries have been answered."""
+    """The endpoints. Each one responds after the first deliveries were answered."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
-        """This function will list the endpoints, below /_control/paypal."""
+        """List the endpoints below /_control/paypal."""
         return [
             Route("/captures", self.add_capture, methods=["POST"]),
             Route("/captures", self.list_captures, methods=["GET"]),
@@ -77,7 +78,7 @@ class MoneyControl:
         ]
 
     async def add_capture(self, request: Request) -> Response:
-        """This function will make a payment and tell of it."""
+        """Create a payment and deliver its event."""
         asked = await understand(request, NewCapture)
         amount = money(asked.value, asked.currency)
         capture = self._sandbox.paypal.add_capture(asked.organization_id, amount, asked.status)
@@ -85,7 +86,7 @@ class MoneyControl:
         return await self._answer(told, asked, 201)
 
     async def list_captures(self, request: Request) -> Response:
-        """This function will show every payment, with what has been given back of it in all."""
+        """Show every payment, with the total of its refunds."""
         state = self._sandbox.paypal
         totals: dict[str, Decimal] = {}
         for refund in state.refunds.values():
@@ -100,7 +101,7 @@ class MoneyControl:
         )
 
     async def refund_capture(self, request: Request) -> Response:
-        """This function will give back part of a payment, or what is left, and tell of it."""
+        """Refund part of a payment, or all that is left, and deliver the event."""
         asked = await understand(request, NewRefund)
         state = self._sandbox.paypal
         capture = state.captures.get(request.path_params["id"])
@@ -115,7 +116,7 @@ class MoneyControl:
         return await self._answer(Told(f"PAYMENT.CAPTURE.{word}", "refund", refund), asked, 201)
 
     async def set_refund_status(self, request: Request) -> Response:
-        """This function will let a refund go through, fail or be cancelled, and tell of it."""
+        """Let a refund complete, fail or be cancelled, and deliver the event."""
         asked = await understand(request, NewRefundStatus)
         refund = self._sandbox.paypal.refunds.get(request.path_params["id"])
         if refund is None:
@@ -137,7 +138,7 @@ class MoneyControl:
         return await self._answer(tell_of_dispute("CREATED", dispute), asked, 201)
 
     async def resolve(self, request: Request) -> Response:
-        """End a dispute with any outcome and deliver the event."""
+        """Resolve a dispute with any outcome and deliver the event."""
         asked = await understand(request, Outcome)
         dispute = self._sandbox.paypal.disputes.get(request.path_params["id"])
         if dispute is None:
@@ -149,7 +150,7 @@ class MoneyControl:
         return await self._answer(tell_of_dispute("RESOLVED", dispute), asked)
 
     async def reopen(self, request: Request) -> Response:
-        """This function will open a dispute again, as an appeal does, and tell of it."""
+        """Reopen a dispute, as an appeal does, and deliver the event."""
         asked = await understand(request, Again)
         dispute = self._sandbox.paypal.disputes.get(request.path_params["id"])
         if dispute is None:

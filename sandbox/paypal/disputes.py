@@ -1,6 +1,6 @@
-"""Disputes at PayPal's stand-in: opened on a capture, resolved either way, and opened again.
+"""PayPal's disputes: opened on a capture, resolved either way, and reopened.
 
-Source: PayPal's customer_disputes_v1 specification, from which states and outcomes are taken.
+Source: PayPal's customer_disputes_v1 specification, for states and outcomes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from sandbox.paypal.state import LINKS_URL, PayPalState
 def open_dispute(
     state: PayPalState, capture_ids: list[str], amount: Json, asset: Json | None = None
 ) -> Json:
-    """Dispute captures, or a part of them, as a buyer would; an asset takes the amount's place."""
+    """Open a dispute of the captures, as a buyer would.
+
+    If an asset is given, it is disputed instead of the amount.
+    """
     now = iso_ms()
     dispute_id = f"PP-D-{letters(6)}"
     dispute: Json = {
@@ -49,9 +52,10 @@ def open_dispute(
 def resolve_dispute(
     dispute: Json, outcome_code: str, refunded: Json | None, borne: Json | None = None
 ) -> None:
-    """End a dispute. `refunded` is what the buyer got, `borne` what of it the seller paid.
+    """Resolve a dispute.
 
-    What is None is not shown. What the seller did not pay, PayPal did.
+    `refunded` is what the buyer received, and `borne` is the part of it that the seller paid.
+    PayPal paid the rest. The dispute does not show an amount that is None.
     """
     now = iso_ms()
     dispute["status"] = "RESOLVED"
@@ -82,7 +86,7 @@ def resolve_dispute(
 
 
 def reopen_dispute(dispute: Json) -> None:
-    """This function will open a dispute again, as an appeal does."""
+    """Reopen a dispute, as an appeal does."""
     dispute["status"] = "UNDER_REVIEW"
     dispute["update_time"] = iso_ms()
     dispute.pop("dispute_outcome", None)
@@ -90,13 +94,13 @@ def reopen_dispute(dispute: Json) -> None:
 
 
 def newest_about(state: PayPalState, capture_id: str) -> Json | None:
-    """This function will give the newest dispute of a capture, if there is one."""
+    """Return the newest dispute of a capture, if there is one."""
     found = [one for one in state.disputes.values() if disputed_capture(one) == capture_id]
     return found[-1] if found else None
 
 
 def newest_open(state: PayPalState, organization_id: str) -> Json | None:
-    """Return the newest unresolved dispute of an organization's captures, if there is one."""
+    """Return the newest unresolved dispute of an organization's captures, if any."""
     for dispute in reversed(state.disputes.values()):
         capture = state.captures.get(disputed_capture(dispute), {})
         is_theirs = bool(organization_id) and capture.get("custom_id") == organization_id
@@ -106,5 +110,5 @@ def newest_open(state: PayPalState, organization_id: str) -> Json | None:
 
 
 def disputed_capture(dispute: Json) -> str:
-    """This function will give the id of the capture that is disputed."""
+    """Return the ID of the disputed capture, the first one if there are several."""
     return str(dispute["disputed_transactions"][0]["seller_transaction_id"])

@@ -1,6 +1,6 @@
-"""PayPal's webhooks: the envelope, the signature, and the forgeries that a receiver must survive.
+"""PayPal's webhooks: envelope, signature, and forgeries that must be refused.
 
-The signature covers the CRC32 of the body and nothing more, which is PayPal's way, not ours.
+The signature covers only the CRC32 of the body. That is PayPal's design, not the sandbox's.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from sandbox.paypal.state import LINKS_URL, StoredEvent
 
 Forgery = Literal["signature", "body_crc", "webhook_id"]
 
-#: What the simulator signs for; anybody can have it sign anything.
+#: The webhook ID that PayPal's simulator signs with. Anyone can have the simulator sign any event.
 _SIMULATOR_WEBHOOK_ID = "WEBHOOK_ID"
-#: Characters whose last four bits are free: enough of them steer a CRC32 to any value.
+#: Characters whose lowest four bits can be changed freely. Sixteen of them are enough to give a
+#: text any CRC32.
 _STEERING = "@" * 16
-#: The amount that a forged body claims.
 _FORGED_VALUE = "99999.00"
 
 
 @dataclass(frozen=True)
 class Told:
-    """What an event is about, and the parts of its envelope that can be set from outside."""
+    """The content of an event, and the fields of its envelope that a request can set."""
 
     event_type: str
     resource_type: str
     resource: Json
-    #: "2.0", or blank for the first version, which names none.
+    #: "2.0", or blank for version 1, in which PayPal sends no version.
     resource_version: str = "2.0"
     event_id: str = ""
     create_time: str = ""
@@ -47,7 +47,7 @@ class Told:
 
 
 def make_event(sandbox: Sandbox, told: Told, forge: Forgery | None = None) -> StoredEvent:
-    """This function will write an event, sign it as PayPal does, and remember it."""
+    """Build an event, sign it as PayPal does, and store it."""
     event_id = told.event_id or f"WH-{letters(17)}-{letters(17)}"
     body = _envelope(told, event_id)
     webhook_id = sandbox.keys.secrets.paypal_webhook_id
@@ -71,7 +71,7 @@ def make_event(sandbox: Sandbox, told: Told, forge: Forgery | None = None) -> St
 
 
 def parcel(sandbox: Sandbox, event: StoredEvent) -> Parcel:
-    """This function will address an event to the ingress."""
+    """Address an event to the ingress."""
     return Parcel(
         provider="paypal",
         event_id=event.event_id,
@@ -84,12 +84,12 @@ def parcel(sandbox: Sandbox, event: StoredEvent) -> Parcel:
 
 
 def announce(sandbox: Sandbox, told: Told) -> None:
-    """This function will tell the ingress in the background, again and again if need be."""
+    """Deliver an event to the ingress in the background, with retries."""
     sandbox.courier.post(parcel(sandbox, make_event(sandbox, told)))
 
 
 async def deliver(sandbox: Sandbox, told: Told, *, retry: bool) -> list[Json]:
-    """This function will tell the ingress once, and wait for its first answer."""
+    """Deliver an event to the ingress and wait for the first response."""
     addressed = parcel(sandbox, make_event(sandbox, told))
     return await sandbox.courier.send(addressed, copies=1, retry=retry)
 
@@ -97,10 +97,10 @@ async def deliver(sandbox: Sandbox, told: Told, *, retry: bool) -> list[Json]:
 def sign(
     sandbox: Sandbox, body: bytes, *, transmission_id: str, transmission_time: str, webhook_id: str
 ) -> dict[str, str]:
-    """This function will give the headers that PayPal sends with a body.
+    """Return the headers that PayPal sends with a body.
 
-    Source: PayPal's own clients rebuild `id|time|webhook id|CRC32 in decimal` and check it with
-    RSA PKCS#1 v1.5 and SHA-256.
+    Source: PayPal's own clients rebuild `id|time|webhook id|CRC32 in decimal` and check it with RSA
+    PKCS#1 v1.5 and SHA-256.
     """
     message = signed_text(transmission_id, transmission_time, webhook_id, body)
     signature = sandbox.keys.signer.sign(message, padding.PKCS1v15(), hashes.SHA256())
@@ -121,15 +121,15 @@ def sign(
 def signed_text(
     transmission_id: str, transmission_time: str, webhook_id: str, body: bytes
 ) -> bytes:
-    """This function will give the bytes that a signature is made over."""
+    """Return the bytes that PayPal signs."""
     crc = zlib.crc32(body) & 0xFFFFFFFF
     return f"{transmission_id}|{transmission_time}|{webhook_id}|{crc}".encode()
 
 
 def forge_body(genuine: bytes) -> bytes:
-    """This function will write another event with the same CRC32, so that its signature is valid.
+    """Build another event with the same CRC32, so that the old signature is valid.
 
-    It bears another id and, where there is an amount, a far larger one.
+    The forged event has another ID and, if it has an amount, a far larger one.
     """
     event = json.loads(genuine)
     event["id"] = f"WH-{letters(17)}-{letters(17)}"
@@ -142,9 +142,12 @@ def forge_body(genuine: bytes) -> bytes:
 
 
 def steer_crc32(body: bytes, start: int, wanted: int) -> bytes:
-    """This function will set the free bits of the steering characters so that the CRC32 is wanted.
+    """Change the steering characters so that the body's CRC32 is `wanted`.
 
-    CRC32 is linear: each free bit flips a fixed set of the sum's bits, whatever the others do.
+    CRC32 is linear: flipping one bit of the body flips a fixed set of the checksum's bits, whatever
+    the other bits are. Gaussian elimination then finds the bits to flip.
+
+    Raises: ArithmeticError if the free bits cannot produce the checksum.
     """
     plain = zlib.crc32(body)
     pivots: dict[int, tuple[int, int]] = {}

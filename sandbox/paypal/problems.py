@@ -1,4 +1,4 @@
-"""PayPal's refusals, in the shape that its clients read."""
+"""PayPal's refusals, in PayPal's own format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sandbox.exchange import Json, Rejected, json_answer
 
 
 def problem(status: int, name: str, issue: str, description: str, field: str = "") -> Rejected:
-    """This function will write a refusal in PayPal's shape; `field` is a path in the body."""
+    """Build a refusal in PayPal's format. `field` is a path in the request body."""
     detail: Json = {"issue": issue, "description": description}
     if field:
         detail |= {"field": field, "location": "body"}
@@ -23,10 +23,10 @@ def problem(status: int, name: str, issue: str, description: str, field: str = "
 
 
 def unprocessable(issue: str, description: str) -> Rejected:
-    """This function will write the refusal of something that the present state forbids."""
+    """Build the refusal of an operation that the current state forbids."""
     return problem(422, "UNPROCESSABLE_ENTITY", issue, description)
 
 
 def invalid(field: str, issue: str, description: str) -> Rejected:
-    """This function will write the refusal of a wrong or missing field."""
+    """Build the refusal of a wrong or missing field."""
     return problem(400, "INVALID_REQUEST", issue, description, field)

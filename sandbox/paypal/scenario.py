@@ -1,6 +1,7 @@
-"""What an event is about: finds or makes its resource, and sets the state that the event implies.
+"""The resource of an event: finds or creates it, and sets the state it implies.
 
-With keep_state nothing that the API shows is changed: the event is then stale, or a lie.
+With `keep_state`, an existing resource does not change. The event is then stale, or false. A
+missing subscription, capture or dispute is created even then, because the event needs one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from sandbox.paypal.disputes import (
 from sandbox.paypal.events import Told
 from sandbox.paypal.state import LINKS_URL, build_refund, capture_of, money, set_subscription_status
 
-#: The plan of subscriptions that nobody named a plan for.
+#: The plan of a subscription that is created without one.
 DEFAULT_PLAN = "P-HOLDFASTSANDBOXPLAN00001"
-#: Statuses that events of a subscription imply.
+#: The status that each event of a subscription implies.
 _IMPLIED = {
     "ACTIVATED": "ACTIVE",
     "RE-ACTIVATED": "ACTIVE",
@@ -35,12 +36,12 @@ _IMPLIED = {
 
 
 class UnknownResource(Exception):
-    """No resource of that kind has the id asked for."""
+    """No resource of that kind has the requested ID."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom or what an event shall be about, and the amount where one has to be made up."""
+    """The organization or resource of an event, and the amount of a new resource."""
 
     organization_id: str
     resource_id: str
@@ -48,22 +49,23 @@ class Subject:
     currency: str
     keep_state: bool
     create_time: str
-    #: Whether a capture's event makes a payment, unless the newest one is pending.
+    #: Whether a capture's event makes a new payment. If the newest payment is pending, an event
+    #: that ends that state is about that payment.
     new_payment: bool = False
-    #: How a dispute is resolved; blank: for the buyer, unless it is resolved already.
+    #: Outcome of a dispute. If blank, an unresolved dispute is resolved for the buyer.
     outcome_code: str = ""
 
 
 def event_type_of_subscription(status: str) -> str:
-    """This function will name the event that tells of a status."""
+    """Return the type of the event that reports a subscription's status."""
     word = {"APPROVAL_PENDING": "CREATED", "APPROVED": "UPDATED", "ACTIVE": "ACTIVATED"}
     return f"BILLING.SUBSCRIPTION.{word.get(status, status)}"
 
 
 def tell(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
-    """This function will say what the event tells, having set the state that it implies.
+    """Set the state that the event implies, and return the event's content.
 
-    Raises: UnknownResource when a resource is named that is not there.
+    Raises: UnknownResource if the subject names an ID that no resource has.
     """
     if event_type.startswith("BILLING.SUBSCRIPTION."):
         return _tell_subscription(sandbox, event_type, subject)
@@ -116,14 +118,17 @@ def _tell_capture(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
         capture = _find_capture(sandbox, subject, status)
     if subject.keep_state:
         capture = copy.deepcopy(capture)
-    # What has been given back stays so, whatever a late event says of the payment before that.
+    # A refunded capture keeps its status. A late event about the payment must not undo the refund.
     if capture["status"] in ("PENDING", "DECLINED", "COMPLETED") or subject.keep_state:
         sandbox.paypal.set_capture_status(capture, status)
     return Told(event_type, "capture", capture)
 
 
 def _is_known(sandbox: Sandbox, subject: Subject, status: str) -> bool:
-    """Tell whether the event is about a payment by its id, or a pending one that it ends."""
+    """Return whether the event is about an existing payment.
+
+    It is if the subject names an ID, or if the newest payment is pending and the event ends that.
+    """
     if subject.resource_id:
         return True
     newest = sandbox.paypal.newest(sandbox.paypal.captures, subject.organization_id)
@@ -146,7 +151,7 @@ def _find_refund(sandbox: Sandbox, subject: Subject) -> Json:
 
 
 def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
-    """Tells of a subscription's payment, in the first version's shape: PayPal has no other."""
+    """Report a subscription's payment as a version 1 sale, PayPal's only format."""
     word = event_type.removeprefix("PAYMENT.SALE.")
     subscription = find_subscription(sandbox, subject, "ACTIVE")
     sale_id = letters(17)
@@ -181,17 +186,17 @@ def _tell_sale(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
         billing["outstanding_balance"] = money("0.00", subject.currency)
         billing["last_payment"] = {"amount": amount, "time": now}
         billing.pop("last_failed_payment", None)
-        # A sale can be read back as a capture too, since PayPal's payments share their ids.
+        # PayPal's payments share their IDs, so the API shows a sale as a capture too.
         sandbox.paypal.add_capture(subscription.get("custom_id"), amount, "COMPLETED", sale_id)
     return Told(event_type, "sale", sale, resource_version="")
 
 
 def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
-    """Change a dispute as the event implies, and give the event.
+    """Change a dispute as the event implies, and return the event's content.
 
-    CREATED disputes the newest capture, unless it is in dispute. UPDATED opens its decided
-    dispute again. RESOLVED decides the organization's newest open dispute: for the buyer, and
-    once, unless the subject names an outcome.
+    CREATED disputes the newest capture, unless that capture has an open dispute. UPDATED reopens
+    the capture's resolved dispute. RESOLVED resolves the organization's newest open dispute.
+    Without an outcome in the subject, a dispute is resolved for the buyer, and only once.
     """
     word = event_type.removeprefix("CUSTOMER.DISPUTE.")
     dispute = _find_dispute(sandbox, subject, word)
@@ -205,7 +210,7 @@ def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
 
 
 def tell_of_dispute(word: str, dispute: Json) -> Told:
-    """This function will say what an event tells of a dispute; its shape is the first version's."""
+    """Return the content of a dispute's event, which has a version 1 resource."""
     return Told(f"CUSTOMER.DISPUTE.{word}", "dispute", dispute, resource_version="")
 
 
@@ -224,9 +229,9 @@ def _find_dispute(sandbox: Sandbox, subject: Subject, word: str) -> Json:
 
 
 def find_subscription(sandbox: Sandbox, subject: Subject, first_status: str) -> Json:
-    """This function will give the subscription meant, making one for an organization without.
+    """Return the subject's subscription, or create one for its organization.
 
-    Raises: UnknownResource when an id is given that no subscription has.
+    Raises: UnknownResource if the subject names an ID that no subscription has.
     """
     state = sandbox.paypal
     if subject.resource_id:

@@ -1,6 +1,6 @@
-"""What PayPal remembers: subscriptions, captures, refunds and the events it has told.
+"""PayPal's state: subscriptions, captures, refunds, disputes and sent events.
 
-Amounts are decimal strings, added up as decimals and never as floats.
+Amounts are decimal strings. They are added as decimals, never as floats.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from decimal import Decimal
 
 from sandbox.exchange import Json, iso_seconds, letters
 
-#: Where links in answers and events point: nowhere, so that who follows one is found out. As with
-#: PayPal's own, the path alone means something.
+#: Base address of the links in responses and events. It leads nowhere, so a client that follows a
+#: link fails and is noticed. As with PayPal's own links, only the path has a meaning.
 LINKS_URL = "https://api.sandbox.holdfast.example"
-#: Refunds whose money has left.
+#: Statuses of refunds that reduce what is left of a capture.
 _LEFT = frozenset({"COMPLETED", "PENDING"})
-#: Failed payments after which a suspended subscription cannot be activated through the API.
+#: Number of failed payments after which the API cannot activate a suspended subscription.
 FAILURE_THRESHOLD = 3
-#: Currencies that PayPal takes without decimals.
+#: Currencies that PayPal accepts only without decimals.
 _WHOLE_CURRENCIES = frozenset({"HUF", "JPY", "TWD"})
 _VALUE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
 
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """A webhook exactly as it is sent, so that it can be sent again."""
+    """A webhook exactly as sent, so that it can be sent again."""
 
     event_id: str
     event_type: str
@@ -37,24 +37,24 @@ class StoredEvent:
 
 @dataclass
 class PayPalState:
-    """PayPal's side of the world, by PayPal's ids, in the order in which things were made."""
+    """PayPal's resources by PayPal's IDs, oldest first."""
 
     subscriptions: dict[str, Json] = field(default_factory=dict)
     captures: dict[str, Json] = field(default_factory=dict)
     refunds: dict[str, Json] = field(default_factory=dict)
     disputes: dict[str, Json] = field(default_factory=dict)
     events: dict[str, StoredEvent] = field(default_factory=dict)
-    #: Answers by operation and PayPal-Request-Id: the id of what the first request made.
+    #: ID of the resource that the first request made, by operation and PayPal-Request-Id.
     made_by_request: dict[tuple[str, str], str] = field(default_factory=dict)
     tokens: dict[str, datetime] = field(default_factory=dict)
 
     def newest(self, kind: dict[str, Json], organization_id: str) -> Json | None:
-        """This function will give the organization's newest resource of a kind, if any."""
+        """Return the organization's newest resource of a kind, if any."""
         fitting = (one for one in kind.values() if one.get("custom_id") == organization_id)
         return next(iter(reversed(list(fitting))), None)
 
     def add_subscription(self, plan_id: str, custom_id: str | None, status: str) -> Json:
-        """This function will make a subscription in any status."""
+        """Create a subscription in any status."""
         now = iso_seconds()
         subscription_id = f"I-{letters(12)}"
         link = f"{LINKS_URL}/v1/billing/subscriptions/{subscription_id}"
@@ -87,9 +87,9 @@ class PayPalState:
     def add_capture(
         self, custom_id: str | None, amount: Json, status: str, capture_id: str = ""
     ) -> Json:
-        """This function will make a capture, as if a buyer had just paid.
+        """Create a capture, as if a buyer had just paid.
 
-        One that is given its id was no order's: a sale, which is a subscription's fee.
+        A capture with a given ID belongs to no order. It is a sale: the fee of a subscription.
         """
         of_order = not capture_id
         now = iso_seconds()
@@ -123,7 +123,7 @@ class PayPalState:
         return capture
 
     def set_capture_status(self, capture: Json, status: str) -> None:
-        """This function will set a capture's status with the reason that goes with it."""
+        """Set a capture's status and the reason that belongs to the status."""
         capture["status"] = status
         capture["update_time"] = iso_seconds()
         if status == "PENDING":
@@ -132,7 +132,7 @@ class PayPalState:
             capture.pop("status_details", None)
 
     def refunded_of(self, capture_id: str) -> Decimal:
-        """This function will add up what has been given back of a capture."""
+        """Add up the completed and pending refunds of a capture."""
         return sum(
             (
                 Decimal(refund["amount"]["value"])
@@ -143,19 +143,19 @@ class PayPalState:
         )
 
     def left_of(self, capture: Json) -> Decimal:
-        """This function will give what has not yet been given back of a capture."""
+        """Return the part of a capture that is not refunded."""
         return Decimal(capture["amount"]["value"]) - self.refunded_of(capture["id"])
 
     def can_refund(self, capture: Json, value: str) -> bool:
-        """This function will tell whether so much of a capture can be given back."""
+        """Return whether this amount of a capture can be refunded."""
         settled = capture["status"] in ("COMPLETED", "PARTIALLY_REFUNDED")
         return settled and 0 < Decimal(value) <= self.left_of(capture)
 
     def add_refund(self, capture: Json, value: str, status: str = "COMPLETED") -> Json:
-        """This function will give back part or all of a capture, and mark the capture.
+        """Refund part or all of a capture, and update the capture's status.
 
-        total_refunded_amount is what had been given back in all when this refund was made. The
-        capture itself tells only whether that is all of it, as PayPal's does.
+        `total_refunded_amount` is the total of all refunds up to and including this one. As at
+        PayPal, the capture itself shows only whether it is refunded partly or completely.
         """
         total = self.refunded_of(capture["id"]) + Decimal(value)
         refund = build_refund(capture, value, f"{total:f}")
@@ -165,7 +165,7 @@ class PayPalState:
         return refund
 
     def set_refund_status(self, refund: Json, status: str) -> None:
-        """This function will let a refund go through or fail, and mark its capture anew."""
+        """Set a refund's status, and update the status of its capture."""
         refund["status"] = status
         refund["update_time"] = iso_seconds()
         self._mark_refunded(self.captures[capture_of(refund)])
@@ -195,7 +195,7 @@ def _billing_info() -> Json:
 
 
 def set_subscription_status(subscription: Json, status: str, at: str | None = None) -> None:
-    """This function will set any status, as PayPal itself can; `at` is now unless given."""
+    """Set any status, as PayPal itself can. `at` defaults to now."""
     subscription["status"] = status
     subscription["status_update_time"] = at or iso_seconds()
     subscription["update_time"] = subscription["status_update_time"]
@@ -204,7 +204,7 @@ def set_subscription_status(subscription: Json, status: str, at: str | None = No
 
 
 def build_refund(capture: Json, value: str, total: str) -> Json:
-    """This function will write a refund of a capture without remembering it."""
+    """Build a refund of a capture without storing it."""
     now = iso_seconds()
     currency = capture["amount"]["currency_code"]
     refund_id = letters(17)
@@ -239,20 +239,20 @@ def build_refund(capture: Json, value: str, total: str) -> Json:
 
 
 def capture_of(refund: Json) -> str:
-    """This function will give the id of the capture that a refund belongs to."""
+    """Return the ID of the capture that a refund belongs to."""
     href: str = next(link["href"] for link in refund["links"] if link["rel"] == "up")
     return href.rsplit("/", 1)[1]
 
 
 def money(value: str, currency: str) -> Json:
-    """This function will write an amount as PayPal does."""
+    """Format an amount as PayPal does."""
     if currency in _WHOLE_CURRENCIES:
         value = value.partition(".")[0]
     return {"currency_code": currency, "value": value}
 
 
 def is_amount(value: object, currency: str) -> bool:
-    """This function will tell whether PayPal would take the text as an amount above nothing."""
+    """Return whether PayPal accepts the text as a positive amount of the currency."""
     if not isinstance(value, str) or not _VALUE.fullmatch(value) or Decimal(value) == 0:
         return False
     return currency not in _WHOLE_CURRENCIES or "." not in value

@@ -1,4 +1,4 @@
-"""PayPal's API about webhooks: the certificate that signs them, and the check of a signature."""
+"""PayPal's API about webhooks: the signing certificate and signature verification."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _WEBHOOK_ID = re.compile(r"[a-zA-Z0-9]{1,50}")
 
 
 def give_certificate(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/notifications/certs/{name}: the leaf alone, as PEM."""
+    """Answer GET /v1/notifications/certs/{name} with the leaf certificate as PEM."""
     if call.params["name"] != sandbox.keys.certificate_id:
         raise problem(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "No such certificate.")
     return Answer(200, sandbox.keys.certificate_pem, "application/x-pem-file")
 
 
 def verify_signature(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST /v1/notifications/verify-webhook-signature.
+    """Answer POST /v1/notifications/verify-webhook-signature.
 
-    The event is taken as the text that was sent, since writing it anew would change its CRC32.
+    The event is verified as the exact text that was sent. Serializing it again would change its
+    CRC32.
     """
     members = members_as_text(call.body)
     given: dict[str, str] = {}
@@ -54,7 +55,10 @@ def verify_signature(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def members_as_text(body: bytes) -> dict[str, str]:
-    """This function will cut a JSON object into its members, each as the very text sent."""
+    """Split a JSON object into its members, each with the exact text of its value.
+
+    Raises: Rejected with status 400 if the body is not a JSON object.
+    """
     decoder = json.JSONDecoder()
     members: dict[str, str] = {}
     try:

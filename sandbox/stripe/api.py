@@ -1,4 +1,4 @@
-"""Stripe's API: subscriptions, Checkout sessions and events, with idempotency keys.
+"""Stripe's API: subscriptions, Checkout sessions, events and idempotency keys.
 
 Source: Stripe's published specification and its page on idempotent requests.
 """
@@ -26,7 +26,10 @@ def _missing(what: str) -> Rejected:
 
 
 def _authorized(handler: Handler) -> Handler:
-    """Checks the key, and answers a repeated idempotency key as it was answered first."""
+    """Check the API key, and repeat the first response to a replayed idempotency key.
+
+    The same key with another path or form is refused with 400.
+    """
 
     def checked(sandbox: Sandbox, call: Call) -> Answer:
         given = call.bearer() or call.basic()[0]
@@ -60,7 +63,7 @@ def _metadata(form: dict[str, str]) -> dict[str, str]:
 
 
 def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST /v1/subscriptions."""
+    """Answer POST /v1/subscriptions."""
     form = call.form()
     if not form.get("customer"):
         raise _error(400, "invalid_request_error", "Missing required param: customer.")
@@ -74,14 +77,15 @@ def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def get_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/subscriptions/{id}."""
+    """Answer GET /v1/subscriptions/{id}."""
     return json_answer(_found(sandbox.stripe.subscriptions, call, "subscription"))
 
 
 def update_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST /v1/subscriptions/{id}.
+    """Answer POST /v1/subscriptions/{id}.
 
-    pause_collection does not change the status: Stripe goes on calling it active.
+    `pause_collection` does not change the status. Like Stripe, the stand-in still reports the
+    subscription's previous status, usually active.
     """
     subscription = _found(sandbox.stripe.subscriptions, call, "subscription")
     if subscription["status"] == "canceled":
@@ -99,7 +103,7 @@ def update_subscription(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer DELETE /v1/subscriptions/{id}: at once and for good."""
+    """Answer DELETE /v1/subscriptions/{id}: immediate and irreversible."""
     subscription = _found(sandbox.stripe.subscriptions, call, "subscription")
     if subscription["status"] == "canceled":
         raise _missing("subscription")
@@ -109,7 +113,7 @@ def cancel_subscription(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def create_session(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST /v1/checkout/sessions, for one payment of one price."""
+    """Answer POST /v1/checkout/sessions, for one payment of one price."""
     form = call.form()
     item = "line_items[0][price_data]"
     amount = form.get(f"{item}[unit_amount]", "")
@@ -122,12 +126,12 @@ def create_session(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def get_session(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/checkout/sessions/{id}."""
+    """Answer GET /v1/checkout/sessions/{id}."""
     return json_answer(_found(sandbox.stripe.sessions, call, "checkout session"))
 
 
 def list_events(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/events, newest first, perhaps of one type."""
+    """Answer GET /v1/events, newest first, optionally of one type."""
     wanted = call.query.get("type")
     found = [one for one in sandbox.stripe.events.values() if wanted in (None, one["type"])]
     body = {"object": "list", "url": "/v1/events", "has_more": False, "data": found[::-1]}
@@ -135,12 +139,12 @@ def list_events(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def get_event(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /v1/events/{id}."""
+    """Answer GET /v1/events/{id}."""
     return json_answer(_found(sandbox.stripe.events, call, "event"))
 
 
 def operations() -> list[tuple[str, str, Handler]]:
-    """This function will list Stripe's operations: method, path, handler."""
+    """List Stripe's operations: method, path, handler."""
     plain: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/subscriptions", create_subscription),
         ("GET", "/v1/subscriptions/{id}", get_subscription),

@@ -1,4 +1,4 @@
-"""What Stripe is made to do: the control plane under /_control/stripe."""
+"""Control of Stripe's stand-in: the endpoints below /_control/stripe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NewStatus(Asked):
 
 class NewSession(Asked):
     organization_id: str = Field(min_length=1)
-    #: In the currency's minor unit, as Stripe has it.
+    #: In the currency's minor unit, as at Stripe.
     amount: int = Field(2500, ge=1)
     currency: str = Field("usd", pattern=r"^[a-z]{3}$")
     payment_status: Literal["paid", "unpaid", "no_payment_required"] = "paid"
@@ -58,13 +58,13 @@ class NewEvent(Asked):
 
 
 class StripeControl:
-    """The endpoints; each answers when the first deliveries have been answered."""
+    """The endpoints. Each one responds after the first deliveries were answered."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
-        """This function will list the endpoints, below /_control/stripe."""
+        """List the endpoints below /_control/stripe."""
         return [
             Route("/subscriptions", self.add_subscription, methods=["POST"]),
             Route("/subscriptions/{id}/status", self.set_status, methods=["POST"]),
@@ -74,7 +74,7 @@ class StripeControl:
         ]
 
     async def add_subscription(self, request: Request) -> Response:
-        """This function will make a subscription and tell that it was created."""
+        """Create a subscription and deliver its creation event."""
         asked = await understand(request, NewSubscription)
         metadata = {"organization_id": asked.organization_id}
         subscription = self._sandbox.stripe.add_subscription(
@@ -83,7 +83,7 @@ class StripeControl:
         return await self._told("customer.subscription.created", subscription, asked, 201)
 
     async def set_status(self, request: Request) -> Response:
-        """This function will set any status and tell of it."""
+        """Set any status and deliver the event."""
         asked = await understand(request, NewStatus)
         subscription = self._sandbox.stripe.subscriptions.get(request.path_params["id"])
         if subscription is None:
@@ -93,7 +93,7 @@ class StripeControl:
         return await self._told(f"customer.subscription.{word}", subscription, asked, 200)
 
     async def complete_session(self, request: Request) -> Response:
-        """This function will have a buyer complete a Checkout session, and tell of it."""
+        """Create a Checkout session that a buyer has completed, and deliver the event."""
         asked = await understand(request, NewSession)
         session = self._sandbox.stripe.add_session(
             {"organization_id": asked.organization_id}, asked.amount, asked.currency
@@ -104,7 +104,7 @@ class StripeControl:
         return await self._told("checkout.session.completed", session, asked, 201)
 
     async def add_event(self, request: Request) -> Response:
-        """This function will tell of something, setting first the state that it implies."""
+        """Set the state that an event implies, and deliver the event."""
         asked = await understand(request, NewEvent)
         state = self._sandbox.stripe
         if asked.event_type.startswith("checkout.session."):
@@ -127,7 +127,7 @@ class StripeControl:
         return JSONResponse(sent)
 
     async def redeliver(self, request: Request) -> Response:
-        """This function will send an event again, signed anew as Stripe does."""
+        """Send an event again with a new signature, as Stripe does."""
         asked = await understand(request, Asked)
         event = self._sandbox.stripe.events.get(request.path_params["id"])
         if event is None:

@@ -1,4 +1,7 @@
-"""Stripe's webhooks: `Stripe-Signature: t=…,v1=…`, signed anew at every request to send."""
+"""Stripe's webhooks, with a new signature at every delivery.
+
+The header is `Stripe-Signature: t=...,v1=...`.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,21 @@ from sandbox.delivery import Parcel
 from sandbox.exchange import Json
 
 Forgery = Literal["signature", "stale"]
-#: How old a stale signature is, in seconds: past the 300 that Stripe's clients allow.
+#: Age of a stale signature in seconds. Stripe's clients allow at most 300.
 _STALE_SECONDS = 3600
 
 
 def sign(secret: str, body: bytes, at: int) -> str:
-    """This function will give the header's value. Source: Stripe's page on webhook signatures."""
+    """Return the value of the signature header.
+
+    Source: Stripe's page on webhook signatures.
+    """
     digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"
 
 
 def parcel(sandbox: Sandbox, event: Json, forge: Forgery | None = None) -> Parcel:
-    """This function will sign an event and address it to the ingress."""
+    """Sign an event and address it to the ingress."""
     body = json.dumps(event, separators=(",", ":")).encode()
     secret = sandbox.keys.secrets.stripe_webhook_secret
     at = int(time.time()) - (_STALE_SECONDS if forge == "stale" else 0)
@@ -46,6 +52,6 @@ def parcel(sandbox: Sandbox, event: Json, forge: Forgery | None = None) -> Parce
 
 
 def announce(sandbox: Sandbox, event_type: str, about: Json) -> None:
-    """This function will tell the ingress in the background, again and again if need be."""
+    """Deliver an event to the ingress in the background, with retries."""
     event = sandbox.stripe.add_event(event_type, copy.deepcopy(about))
     sandbox.courier.post(parcel(sandbox, event))

@@ -1,6 +1,6 @@
-"""What Stripe remembers: subscriptions, Checkout sessions, events, and answers by idempotency key.
+"""Stripe's state: subscriptions, sessions, events and idempotent responses.
 
-Amounts are whole numbers in the currency's minor unit, as Stripe has them.
+Amounts are whole numbers in the currency's minor unit, as at Stripe.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import dataclass, field
 
 from sandbox.exchange import Answer, Json
 
-#: The version that events are written by.
+#: The API version of the events.
 API_VERSION = "2026-10-28.endive"
 _MONTH_SECONDS = 30 * 86_400
-#: What each subscription costs a month.
+#: Monthly price of each subscription.
 _PRICE_CENTS = 4_900
 
 
 @dataclass
 class StripeState:
-    """Stripe's side of the world, by Stripe's ids, oldest first."""
+    """Stripe's resources by Stripe's IDs, oldest first."""
 
     subscriptions: dict[str, Json] = field(default_factory=dict)
     sessions: dict[str, Json] = field(default_factory=dict)
     events: dict[str, Json] = field(default_factory=dict)
-    #: By idempotency key: the path and form of the first request, and its answer.
+    #: By idempotency key: path and form of the first request, and its response.
     answers: dict[str, tuple[str, dict[str, str], Answer]] = field(default_factory=dict)
 
     def newest_subscription(self, organization_id: str) -> Json | None:
-        """This function will give the organization's newest subscription, if any."""
+        """Return the organization's newest subscription, if any."""
         for one in reversed(self.subscriptions.values()):
             if one["metadata"].get("organization_id") == organization_id:
                 return one
@@ -38,7 +38,7 @@ class StripeState:
     def add_subscription(
         self, customer: str, price: str, metadata: dict[str, str], status: str
     ) -> Json:
-        """This function will make a subscription in any status."""
+        """Create a subscription in any status."""
         now = int(time.time())
         subscription_id = new_id("sub")
         item: Json = {
@@ -78,7 +78,7 @@ class StripeState:
         return subscription
 
     def add_session(self, metadata: dict[str, str], amount: int, currency: str) -> Json:
-        """This function will open a Checkout session for one payment."""
+        """Open a Checkout session for one payment."""
         now = int(time.time())
         session_id = new_id("cs_test")
         session: Json = {
@@ -104,7 +104,7 @@ class StripeState:
         return session
 
     def add_event(self, event_type: str, about: Json, event_id: str = "", created: int = 0) -> Json:
-        """This function will note an event and give it as it is sent."""
+        """Store an event and return it in the format it is sent in."""
         event: Json = {
             "id": event_id or new_id("evt"),
             "object": "event",
@@ -121,7 +121,7 @@ class StripeState:
 
 
 def set_subscription_status(subscription: Json, status: str) -> None:
-    """This function will set any status with the instants that go with it."""
+    """Set any status and the times that belong to it."""
     now = int(time.time())
     subscription["status"] = status
     over = status in ("canceled", "incomplete_expired")
@@ -130,7 +130,7 @@ def set_subscription_status(subscription: Json, status: str) -> None:
 
 
 def invoice_of(subscription: Json, *, paid: bool) -> Json:
-    """This function will write the subscription's latest invoice, in the present shape."""
+    """Build the subscription's latest invoice, in the current API version's format."""
     now = int(time.time())
     return {
         "id": subscription["latest_invoice"],
@@ -159,5 +159,5 @@ def invoice_of(subscription: Json, *, paid: bool) -> Json:
 
 
 def new_id(kind: str) -> str:
-    """This function will make an id as Stripe does."""
+    """Generate an ID in Stripe's format."""
     return f"{kind}_{secrets.token_hex(12)}"

@@ -1,4 +1,4 @@
-"""Twilio's API: accounts and their status, calls and messages, as version 2010-04-01 has them.
+"""Twilio's API, version 2010-04-01: accounts and their status, calls and messages.
 
 Source: Twilio's published specification (twilio_api_v2010) and its pages on error codes.
 """
@@ -14,7 +14,7 @@ from sandbox.twilio.calls import TwilioCall
 from sandbox.twilio.pages import page
 from sandbox.twilio.state import STATUSES, VERSION, Account
 
-#: What is done once the caller and the account in the path are known.
+#: An operation. It runs after the caller and the account in the path were checked.
 Act = Callable[[Sandbox, Call, Account], Answer]
 
 
@@ -41,7 +41,7 @@ def _caller(sandbox: Sandbox, call: Call) -> Account:
 
 
 def _for_parent(act: Act) -> Handler:
-    """Only the parent may; the account acted on is the parent itself."""
+    """Require the parent's credentials, and act on the parent account itself."""
 
     def checked(sandbox: Sandbox, call: Call) -> Answer:
         caller = _caller(sandbox, call)
@@ -53,7 +53,11 @@ def _for_parent(act: Act) -> Handler:
 
 
 def _for_account(act: Act, *, parent_only: bool = False) -> Handler:
-    """The parent may act on all of its accounts; an active subaccount on what is its own."""
+    """Require the parent's credentials, or those of the active subaccount in the path.
+
+    The parent may act on all accounts, a subaccount only on itself. With `parent_only`, only the
+    parent may.
+    """
 
     def checked(sandbox: Sandbox, call: Call) -> Answer:
         account = sandbox.twilio.accounts.get(call.params["account"])
@@ -72,26 +76,26 @@ def _for_account(act: Act, *, parent_only: bool = False) -> Handler:
 
 
 def create_account(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
-    """This function will answer POST Accounts.json with a new subaccount and its token."""
+    """Answer POST Accounts.json with a new subaccount and its token."""
     name = call.form().get("FriendlyName", "")
     return json_answer(sandbox.twilio.add_subaccount(name, "api").to_dict(), 201)
 
 
 def list_accounts(sandbox: Sandbox, call: Call, parent: Account) -> Answer:
-    """This function will answer GET Accounts.json."""
+    """Answer GET Accounts.json, optionally filtered by status."""
     found = [account.to_dict() for account in sandbox.twilio.accounts.values()]
     return page(call, "accounts", found, filters={"Status": "status"})
 
 
 def fetch_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer GET Accounts/{Sid}.json."""
+    """Answer GET Accounts/{Sid}.json."""
     return json_answer(account.to_dict())
 
 
 def update_account(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer POST Accounts/{Sid}.json: another name, another status.
+    """Answer POST Accounts/{Sid}.json: change the name, the status or both.
 
-    Replay: setting the status that is already set is no error.
+    Replay: setting the current status again is no error.
     """
     form = call.form()
     status = form.get("Status")
@@ -117,20 +121,20 @@ def _check_status(sandbox: Sandbox, account: Account, status: str) -> None:
 
 
 def list_calls(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer GET Calls.json, perhaps of one status or one number."""
+    """Answer GET Calls.json, optionally filtered by status, To or From."""
     found = [one.shown for one in sandbox.twilio.calls.get(account.sid, {}).values()]
     return page(call, "calls", found, filters={"Status": "status", "To": "to", "From": "from"})
 
 
 def fetch_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer GET Calls/{CallSid}.json."""
+    """Answer GET Calls/{CallSid}.json."""
     return json_answer(_find_call(sandbox, account, call).shown)
 
 
 def update_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer POST Calls/{CallSid}.json: ends a call, even of one suspended.
+    """Answer POST Calls/{CallSid}.json: end a call, even of a suspended account.
 
-    canceled ends only what has not been answered yet; completed ends what is in progress too.
+    The status canceled ends only a call that is not yet in progress; completed ends any live call.
     """
     one = _find_call(sandbox, account, call)
     status = call.form().get("Status")
@@ -143,7 +147,7 @@ def update_call(sandbox: Sandbox, call: Call, account: Account) -> Answer:
 
 
 def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer POST Messages.json; a suspended account may not send."""
+    """Answer POST Messages.json. An account that is not active cannot send."""
     if account.status != "active":
         raise _error(403, 20005, "Account not active")
     form = call.form()
@@ -157,13 +161,13 @@ def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
 
 
 def list_messages(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer GET Messages.json, perhaps those to one number."""
+    """Answer GET Messages.json, optionally filtered by To."""
     found = list(sandbox.twilio.messages.get(account.sid, {}).values())
     return page(call, "messages", found, filters={"To": "to"})
 
 
 def fetch_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
-    """This function will answer GET Messages/{MessageSid}.json."""
+    """Answer GET Messages/{MessageSid}.json."""
     one = sandbox.twilio.messages.get(account.sid, {}).get(call.params["sid"])
     if one is None:
         raise _not_found(call)
@@ -171,7 +175,7 @@ def fetch_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
 
 
 def not_found(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will refuse a path that Twilio does not have here."""
+    """Refuse a path that the stand-in does not serve."""
     raise _not_found(call)
 
 
@@ -183,7 +187,7 @@ def _find_call(sandbox: Sandbox, account: Account, call: Call) -> TwilioCall:
 
 
 def operations() -> list[tuple[str, str, Handler]]:
-    """This function will list Twilio's operations: method, path, handler."""
+    """List Twilio's operations: method, path, handler."""
     accounts = f"/{VERSION}/Accounts"
     account = f"{accounts}/{{account}}"
     return [

@@ -1,6 +1,6 @@
-"""Twilio's calls: each goes from queued to one of its ends, once, and whoever watches is told.
+"""Twilio's calls: each reaches one final status, once, and notifies its watchers.
 
-A suspension ends none of them; only the people on the line or the API do.
+Suspending an account ends none of its calls. Only the people on the line or the API end a call.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ LIVE_STATUSES = ("queued", "ringing", "in-progress")
 
 @dataclass
 class TwilioCall:
-    """One call: what the API shows of it, and who is told when its status changes."""
+    """One call: what the API shows of it, and the functions to run at a status change."""
 
     shown: Json
     watchers: list[Callable[[TwilioCall], None]] = field(default_factory=list)
-    #: Monotonic seconds at which it was answered.
+    #: Monotonic seconds at which the call was answered.
     began: float | None = None
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """Whether the call has ended, for any reason."""
         return self.shown["status"] not in LIVE_STATUSES
 
     def move(self, status: str) -> None:
-        """This function will set the status. Replay: a call that is over stays as it ended."""
+        """Set the status and notify the watchers.
+
+        Replay: a call that has ended, or already has the status, does not change.
+        """
         if self.over or self.shown["status"] == status:
             return
         self._set(status)
@@ -50,5 +53,5 @@ class TwilioCall:
 
 
 def rfc2822_now() -> str:
-    """This function will write the present instant as Twilio does."""
+    """Format the current time as Twilio does."""
     return format_datetime(datetime.now(UTC).replace(microsecond=0))

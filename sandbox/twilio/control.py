@@ -1,4 +1,4 @@
-"""What Twilio is made to do: the control plane under /_control/twilio."""
+"""Control of Twilio's stand-in: the endpoints below /_control/twilio."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NewSubaccount(Asked):
 class Change(Asked):
     status: Literal["active", "suspended", "closed"] | None = None
     suspended_by_twilio: bool | None = None
-    #: Give it a new auth token; the old one proves nothing any more.
+    #: Whether the account gets a new auth token. The old token is then invalid.
     roll_token: bool = False
 
 
@@ -33,7 +33,7 @@ class NewCall(Asked):
     to: str = "+15005550006"
     from_: str = Field("+15005550001", alias="from")
     status: Literal["queued", "ringing", "in-progress"] = "in-progress"
-    #: Where its changes of status are told to; "" is the ingress, None is nobody.
+    #: Address for callbacks about changes of status: "" is the ingress, None means no callbacks.
     callback_url: str | None = None
 
 
@@ -51,7 +51,7 @@ class TwilioControl:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
-        """This function will list the endpoints, below /_control/twilio."""
+        """List the endpoints below /_control/twilio."""
         return [
             Route("/subaccounts", self.add_subaccount, methods=["POST"]),
             Route("/subaccounts/{sid}", self.get_subaccount, methods=["GET"]),
@@ -61,20 +61,21 @@ class TwilioControl:
         ]
 
     async def add_subaccount(self, request: Request) -> Response:
-        """This function will make a subaccount without a word through the API."""
+        """Create a subaccount as Twilio itself, without an API request."""
         asked = await understand(request, NewSubaccount)
         account = self._sandbox.twilio.add_subaccount(asked.friendly_name, "twilio")
         return JSONResponse(_shown(account) | {"auth_token": account.auth_token}, 201)
 
     async def get_subaccount(self, request: Request) -> Response:
-        """This function will show the status, how it came about, and how often it was asked for."""
+        """Show a subaccount's status, its history, and the number of requests to it."""
         account = self._sandbox.twilio.accounts.get(request.path_params["sid"])
         return JSONResponse(_shown(account)) if account else refuse("no such subaccount", 404)
 
     async def change_subaccount(self, request: Request) -> Response:
-        """This function will do what Twilio itself, or a person at its console, might do.
+        """Change a subaccount as Twilio, or a person at Twilio's console, might.
 
-        suspended_by_twilio alone also sets the status that goes with it.
+        If `suspended_by_twilio` is given without a status, it also sets the status that belongs to
+        it.
         """
         asked = await understand(request, Change)
         account = self._sandbox.twilio.accounts.get(request.path_params["sid"])
@@ -92,7 +93,7 @@ class TwilioControl:
         return JSONResponse(_shown(account))
 
     async def add_call(self, request: Request) -> Response:
-        """This function will start a call of a subaccount."""
+        """Start a call of a subaccount."""
         asked = await understand(request, NewCall)
         account = self._sandbox.twilio.accounts.get(asked.sid)
         if account is None:
@@ -103,7 +104,7 @@ class TwilioControl:
         return JSONResponse(call.shown, 201)
 
     async def send_callback(self, request: Request) -> Response:
-        """This function will deliver a signed status callback."""
+        """Deliver a signed status callback."""
         asked = await understand(request, NewCallback)
         account = self._sandbox.twilio.accounts.get(asked.sid)
         if account is None:

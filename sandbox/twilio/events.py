@@ -1,4 +1,7 @@
-"""Twilio's status callbacks: forms signed over the public address with the account's own token."""
+"""Twilio's status callbacks: forms signed with the account's own auth token.
+
+The signature covers the public address and the fields.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from sandbox.twilio.state import VERSION, Account
 
 
 def sign(auth_token: str, url: str, params: dict[str, str]) -> str:
-    """This function will give X-Twilio-Signature: HMAC-SHA1 over the address and sorted fields.
+    """Return X-Twilio-Signature: HMAC-SHA1 over the address and the sorted fields.
 
-    Source: Twilio's page on the security of webhooks; its SDK's RequestValidator agrees.
+    Source: Twilio's page on the security of webhooks. The RequestValidator of its SDK agrees.
     """
     text = url + "".join(name + params[name] for name in sorted(params))
     digest = hmac.new(auth_token.encode(), text.encode(), hashlib.sha1).digest()
@@ -25,10 +28,11 @@ def sign(auth_token: str, url: str, params: dict[str, str]) -> str:
 
 
 def callback(sandbox: Sandbox, account: Account, url: str, params: dict[str, str]) -> Parcel:
-    """This function will write a signed callback.
+    """Build a signed callback.
 
-    The signature is over `url`, the address Twilio was given. An https one stands for a proxy in
-    front of the ingress, so the form then goes to the same path of the target.
+    The signature covers `url`, the address that Twilio was configured with; blank means the
+    ingress. An https address assumes a proxy in front of the ingress, so the form is sent to the
+    same path of the target.
     """
     public = url or sandbox.webhook_url("twilio")
     form = {"AccountSid": account.sid, "ApiVersion": VERSION} | params
@@ -48,9 +52,10 @@ def callback(sandbox: Sandbox, account: Account, url: str, params: dict[str, str
 
 
 def tell_of(sandbox: Sandbox, account: Account, call: TwilioCall, url: str) -> None:
-    """This function will have every change of the call's status told from now on, once each.
+    """Send a callback for every later change of the call's status, once each.
 
-    `url` as for callback(). Nothing is sent again: whoever missed one has to ask.
+    `url` has the same meaning as in callback(). A callback is never repeated. A receiver that
+    missed one has to read the call from the API.
     """
     numbers = count()
 
@@ -71,7 +76,7 @@ def _voice_form(call: TwilioCall, sequence: int) -> dict[str, str]:
         "To": shown["to"],
         "Caller": shown["from"],
         "Called": shown["to"],
-        # Twilio sends what it does not know as blanks, and signs those too.
+        # Twilio sends unknown values as blanks, and signs those fields too.
         "CallerCity": "",
         "CalledCity": "",
         "FromZip": "",
@@ -82,7 +87,7 @@ def _voice_form(call: TwilioCall, sequence: int) -> dict[str, str]:
     }
     if call.over:
         seconds = int(shown["duration"])
-        # CallDuration is in seconds, Duration in minutes begun.
+        # CallDuration is in seconds. Duration is in minutes, rounded up.
         form |= {"CallDuration": str(seconds), "Duration": str(-(-seconds // 60))}
     return form
 

@@ -1,7 +1,9 @@
-"""Twilio's lists: newest first, a page at a time, so that a client that stops after one is seen.
+"""Twilio's lists: newest first, one page at a time.
 
-Source: Twilio's page on paging; a page's token names the last item of the page before it, so that
-what changes between two pages neither hides nor doubles another item.
+A client that reads only the first page is therefore noticed.
+
+Source: Twilio's page on paging. A page token names the last item of the previous page. A change
+between two requests therefore neither hides nor repeats another item.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ _TOKEN_PREFIX = "PA"
 
 
 def page(call: Call, name: str, items: list[Json], *, filters: Mapping[str, str]) -> Answer:
-    """This function will answer one page of the items, which are given oldest first.
+    """Answer with one page of the items, which are given oldest first.
 
-    `filters` names the fields that a parameter of the query must be equal to.
+    `filters` maps a query parameter to the field that must equal its value.
     """
     asked = {name: call.query[name] for name in filters if name in call.query}
     size, number = _size(call.query.get("PageSize", "")), _number(call.query.get("Page", ""))

@@ -1,4 +1,4 @@
-"""What Twilio remembers: the parent account, its subaccounts, their calls and messages."""
+"""Twilio's state: the parent account, its subaccounts, their calls and messages."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from dataclasses import dataclass, field
 from sandbox.exchange import Json, iso_ms
 from sandbox.twilio.calls import TwilioCall, rfc2822_now
 
-#: Version of the API, which begins every path.
+#: API version. Every path begins with it.
 VERSION = "2010-04-01"
 STATUSES = ("active", "suspended", "closed")
 
 
 @dataclass
 class Account:
-    """An account: the parent (its own owner) or one of its subaccounts."""
+    """The parent account, which is its own owner, or one of its subaccounts."""
 
     sid: str
     auth_token: str
     friendly_name: str
     owner_sid: str
     status: str = "active"
-    #: Suspended by Twilio itself, which the API can neither do nor undo.
+    #: Whether Twilio itself suspended the account. The API can neither set nor undo that.
     suspended_by_twilio: bool = False
     created_at: str = ""
     updated_at: str = ""
-    #: Every status it has had: at, status and via (api, twilio).
+    #: Every status so far, each with `at`, `status` and `via` (api or twilio).
     history: list[Json] = field(default_factory=list)
-    #: Requests to the API that named it, whatever became of them.
+    #: Number of API requests that named the account, refused ones included.
     requests: int = 0
 
     def set_status(self, status: str, via: str) -> None:
-        """This function will set the status, and note it even if it is the same."""
+        """Set the status and add it to the history, even if it does not change."""
         self.status = status
         self.updated_at = rfc2822_now()
         self.history.append({"at": iso_ms(), "status": status, "via": via})
 
     def to_dict(self) -> Json:
-        """This function will show the account as the API does."""
+        """Return the account as the API shows it."""
         path = f"/{VERSION}/Accounts/{self.sid}"
         return {
             "sid": self.sid,
@@ -59,7 +59,7 @@ class Account:
 
 
 class TwilioState:
-    """Twilio's side of the world, by Twilio's ids."""
+    """Twilio's resources by Twilio's IDs."""
 
     def __init__(self, parent_sid: str, parent_token: str) -> None:
         now = rfc2822_now()
@@ -67,12 +67,12 @@ class TwilioState:
             parent_sid, parent_token, "Parent", parent_sid, created_at=now, updated_at=now
         )
         self.accounts: dict[str, Account] = {parent_sid: self.parent}
-        #: Calls and messages by account, then by id.
+        #: Calls and messages by account ID, then by their own ID.
         self.calls: dict[str, dict[str, TwilioCall]] = {}
         self.messages: dict[str, dict[str, Json]] = {}
 
     def add_subaccount(self, friendly_name: str, via: str) -> Account:
-        """This function will make an active subaccount of the parent."""
+        """Create an active subaccount of the parent."""
         now = rfc2822_now()
         account = Account(
             sid="AC" + secrets.token_hex(16),
@@ -88,7 +88,7 @@ class TwilioState:
     def add_call(
         self, account: Account, to: str, from_: str, status: str, direction: str = "outbound-api"
     ) -> TwilioCall:
-        """This function will start a call; it goes on until somebody ends it."""
+        """Start a call. It continues until a person or the API ends it."""
         now = rfc2822_now()
         sid = "CA" + secrets.token_hex(16)
         answered = status == "in-progress"
@@ -116,7 +116,7 @@ class TwilioState:
         return call
 
     def add_message(self, account: Account, form: dict[str, str]) -> Json:
-        """This function will queue a message."""
+        """Queue a message."""
         now = rfc2822_now()
         sid = "SM" + secrets.token_hex(16)
         body = form.get("Body", "")

@@ -1,7 +1,10 @@
-"""How an inbound call finds its assistant: the number's own, or the answer to assistant-request.
+"""Admission of an inbound call: how Vapi finds the call's assistant.
 
-Vapi waits 7.5 s for that answer, whatever else was configured, and believes only a whole one: with
-any other the call ends before it began. Source: Vapi's pages on server events and ended reasons.
+The assistant is the phone number's own, or the one in the response to an assistant-request. Vapi
+waits 7.5 seconds for that response, whatever else is configured. If the response is late or
+invalid, the call ends before it begins.
+
+Source: Vapi's pages on server events and ended reasons.
 """
 
 from __future__ import annotations
@@ -18,36 +21,36 @@ from sandbox.vapi.calls import LiveCall
 from sandbox.vapi.events import assistant_request, parcel
 from sandbox.vapi.state import allowed_length
 
-#: How long Vapi waits for the answer, in seconds.
+#: Time limit of the response to an assistant-request, in seconds.
 ANSWER_SECONDS = 7.5
 _PREFIX = "assistant-request-"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What an answer comes to: an assistant, or the reason for which the call ends."""
+    """The meaning of a response: an assistant, or the reason why the call ends."""
 
     reason: str = ""
-    #: What the caller is told before the end.
+    #: Text that is spoken to the caller before the call ends.
     speech: str = ""
     assistant: Json | None = None
     overrides: Json = field(default_factory=dict)
 
 
 async def find_assistant(sandbox: Sandbox, call: LiveCall, limit_seconds: float) -> None:
-    """This function will connect a ringing call with its assistant, or end it."""
+    """Connect a ringing call with its assistant, or end the call."""
     number = {} if call.number is None else call.number.shown
     if "assistantId" in number:
         sandbox.vapi.connect(call, sandbox.vapi.assistants[number["assistantId"]], {})
         return
-    # The number's server is asked; an assistant's own is not known yet.
+    # The call has no assistant yet, so the request goes to the number's server.
     sandbox.vapi.connect(call, None, {})
     call.decision = _undecided(limit_seconds)
     answer = sandbox.courier.spawn(_ask(sandbox, call, call.decision))
     gone = sandbox.courier.spawn(call.hang_up.wait())
     await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
     if call.over:
-        # The caller is gone; the answer still comes, is noted, and has nobody to be applied to.
+        # The caller has hung up. The response is still recorded when it arrives, but has no effect.
         call.decision["verdict"] = "not needed"
         return
     gone.cancel()
@@ -63,7 +66,7 @@ async def find_assistant(sandbox: Sandbox, call: LiveCall, limit_seconds: float)
 
 
 def read_answer(sandbox: Sandbox, result: Json) -> Reading:
-    """This function will read what was answered to an assistant-request."""
+    """Read the response to an assistant-request."""
     answer = read_object(result)
     if answer is None:
         return Reading(_PREFIX + "failed")
@@ -77,7 +80,7 @@ def read_answer(sandbox: Sandbox, result: Json) -> Reading:
 
 
 def read_object(result: Json) -> Json | None:
-    """This function will read a delivery's answer; None for anything but 2xx and an object."""
+    """Return the JSON object of a 2xx response, or None for any other response."""
     try:
         answer = json.loads(result["body"]) if accepted(result) else None
     except ValueError:
@@ -86,7 +89,7 @@ def read_object(result: Json) -> Json | None:
 
 
 def _refusal(error: object) -> Reading:
-    # An error is spoken to the caller, and then everything else in the answer is ignored.
+    # Vapi speaks the error to the caller and ignores every other field.
     if isinstance(error, str) and error.strip():
         return Reading(_PREFIX + "returned-error", speech=error)
     return Reading(_PREFIX + "returned-unspeakable-error")
@@ -108,7 +111,7 @@ def _assistant(sandbox: Sandbox, answer: Json) -> Reading:
 
 
 def wrong_in_overrides(overrides: object) -> str:
-    """This function will tell what Vapi does not take of assistantOverrides; blank for nothing."""
+    """Return why Vapi refuses the assistantOverrides; blank if it accepts them."""
     if not isinstance(overrides, dict):
         return "assistantOverrides must be an object"
     if not allowed_length(overrides.get("maxDurationSeconds", 600)):

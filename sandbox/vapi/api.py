@@ -1,4 +1,4 @@
-"""Vapi's API: calls made and read, numbers and assistants, and the control address of a call.
+"""Vapi's API: calls, phone numbers, assistants, and the control address of a call.
 
 Source: Vapi's published specification and its page on call features.
 """
@@ -15,12 +15,13 @@ from sandbox.vapi.admission import wrong_in_overrides
 from sandbox.vapi.calls import LiveCall
 from sandbox.vapi.life import Plan, carry, live
 
-#: What a control address takes beside end-call and say, without a hang-up following.
+#: Control messages that are accepted without effect, beside end-call and say.
 _OTHER_TYPES = frozenset({"add-message", "append-context", "control", "transfer", "handoff"})
-#: Seconds that speaking one word takes, and the most that any speech does.
+#: Seconds that each blank-separated part of a text takes to speak, and the maximum for a text.
 _WORD_SECONDS = 0.05
 _SPEECH_SECONDS_MAX = 2.0
-#: What POST /call takes here. A call has no metadata of its own, so that is not among it.
+#: Fields that POST /call accepts here. A call at Vapi has no metadata of its own, so `metadata` is
+#: not among them.
 _CALL_FIELDS = ("assistantId", "assistantOverrides", "customer", "name", "phoneNumberId")
 _NAME_MAX = 40
 
@@ -40,14 +41,14 @@ def _keyed(act: Callable[[Sandbox, Call], Answer]) -> Handler:
 
 
 def get_call(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /call/{id}."""
+    """Answer GET /call/{id}."""
     return json_answer(_find(sandbox, call).shown)
 
 
 def create_call(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer POST /call: one outbound call, which begins to live at once.
+    """Answer POST /call: start one outbound call immediately.
 
-    Nobody is asked: the assistant and what is overridden of it are the caller's alone.
+    No assistant-request is sent. The assistant and its overrides are those in the API request.
     """
     asked = call.json() or {}
     if wrong := _wrong_in_call(sandbox, asked):
@@ -84,12 +85,12 @@ def _wrong_in_call(sandbox: Sandbox, asked: Json) -> str:
 
 
 def list_numbers(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /phone-number."""
+    """Answer GET /phone-number."""
     return json_answer([one.shown for one in sandbox.vapi.numbers.values()])
 
 
 def get_number(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /phone-number/{id}."""
+    """Answer GET /phone-number/{id}."""
     found = sandbox.vapi.numbers.get(call.params["id"])
     if found is None:
         raise _error(404, "Not Found", "Phone number not found.")
@@ -97,12 +98,12 @@ def get_number(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def list_assistants(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /assistant."""
+    """Answer GET /assistant."""
     return json_answer(list(sandbox.vapi.assistants.values()))
 
 
 def get_assistant(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer GET /assistant/{id}."""
+    """Answer GET /assistant/{id}."""
     found = sandbox.vapi.assistants.get(call.params["id"])
     if found is None:
         raise _error(404, "Not Found", "Assistant not found.")
@@ -110,10 +111,10 @@ def get_assistant(sandbox: Sandbox, call: Call) -> Answer:
 
 
 def control_call(sandbox: Sandbox, call: Call) -> Answer:
-    """This function will answer a POST to the control address: no key, and only while it lives.
+    """Answer a POST to a live call's control address, which requires no key.
 
-    The answer says that the order was taken, not that the call is over; a deaf call takes it and
-    does nothing.
+    Success means that the message was accepted, not that the call has ended. A deaf call accepts
+    the message and ignores it.
     """
     found = _find(sandbox, call)
     if found.over:
@@ -153,7 +154,7 @@ def _find(sandbox: Sandbox, call: Call) -> LiveCall:
 
 
 def operations() -> list[tuple[str, str, Handler]]:
-    """This function will list Vapi's operations: method, path, handler."""
+    """List Vapi's operations: method, path, handler."""
     return [
         ("POST", "/call", _keyed(create_call)),
         ("GET", "/call/{id}", _keyed(get_call)),

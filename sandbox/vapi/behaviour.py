@@ -1,6 +1,7 @@
-"""How Vapi is told to misbehave, for all calls or for one, so that every backstop can be seen.
+"""Misbehaviour of Vapi, for all calls or for one.
 
-A request left without an answer is not of these: the faults do that, for every provider alike.
+It makes every safeguard against a failing Vapi testable. A request without a response is not part
+of it, because the faults produce that for every provider.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Behaviour(BaseModel):
-    """What goes wrong inside Vapi. What is read is read at the moment that it concerns."""
+    """What goes wrong inside Vapi. Each setting is read at the moment it applies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    #: Control messages are answered with success and ignored; deaf_to_say does so to speech alone.
+    #: Control messages are answered with success and ignored. With `deaf_to_say`, only speech is
+    #: ignored.
     deaf: bool = False
     deaf_to_say: bool = False
-    #: The call goes on past the longest time that it was given.
+    #: The call continues after its maximum duration.
     ignore_max_duration: bool = False
-    #: Messages that are never sent: reports, status-updates, either of them by chance.
+    #: Reports or status updates are never sent, or any message is lost with the given probability.
     lose_reports: bool = False
     lose_status: bool = False
     lose_probability: Annotated[float, Field(ge=0, le=1)] = 0
-    #: Each report is sent twice at once.
+    #: Each report is sent twice, concurrently.
     double_reports: bool = False
-    #: Seconds between the end and its report; None leaves it to the call's own plan.
+    #: Seconds between the end of the call and its report. If None, the call's own plan decides.
     report_delay_seconds: Annotated[float, Field(ge=0)] | None = None

@@ -1,6 +1,6 @@
-"""A call at Vapi: what the API shows of it, the switch that ends it, and what befell it.
+"""A call at Vapi: what the API shows, the event that ends it, and its history.
 
-Its life (life.py) is one task that sleeps until something is due or somebody ends the call.
+life.py runs one task per call. The task sleeps until its next step is due or the call is ended.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from typing import Any
 from sandbox.exchange import Json, iso_ms
 from sandbox.twilio.calls import TwilioCall
 
-#: What one second of talk costs, in US dollars.
+#: Price of one second of talk, in US dollars.
 _COST_PER_SECOND = Decimal("0.0015")
 
 
 @dataclass(frozen=True)
 class PhoneNumber:
-    """A number at Vapi: what the API shows, and where its legs' changes are told to."""
+    """A phone number: what the API shows, and the callback address of its legs."""
 
     shown: Json
-    #: As for Twilio's callback(): "" is the ingress, None is nobody.
+    #: As in Twilio's callback(): "" is the ingress. None means no callbacks.
     leg_callback_url: str | None = None
 
 
 @dataclass
 class LiveCall:
-    """One call. Instants named without a unit are monotonic seconds, which tests can compare."""
+    """One call. Times without a unit are monotonic seconds, which tests can compare."""
 
     shown: Json
-    #: How long it may be talked at most, in seconds.
+    #: Maximum duration of the talk, in seconds.
     longest_seconds: float
-    #: Where its messages go; blank for the ingress.
+    #: Address for the call's messages; blank is the ingress.
     server_url: str = ""
     number: PhoneNumber | None = None
     leg: TwilioCall | None = None
-    #: What differs from the behaviour of all calls.
+    #: Settings in which this call differs from the behaviour of all calls.
     behaviour: dict[str, Any] = field(default_factory=dict)
-    #: Set to end the call; the reason is the first one given.
+    #: Set to end the call. The first reason given is kept.
     hang_up: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
     made: float = field(default_factory=time.monotonic)
     began: float | None = None
     ended: float | None = None
-    #: The assistant-request and what was made of its answer; None when none was sent.
+    #: The assistant-request and its outcome. None if no request was sent.
     decision: Json | None = None
-    #: Control messages in the order received, and what was said.
+    #: Control messages in the order received, and the spoken texts.
     orders: list[Json] = field(default_factory=list)
     spoken: list[Json] = field(default_factory=list)
     #: Types of the messages that were lost on purpose.
@@ -56,16 +56,16 @@ class LiveCall:
 
     @property
     def over(self) -> bool:
-        """Whether somebody has ended it, though its end may not have been told yet."""
+        """Whether the call was ended. Its end may not have been reported yet."""
         return self.hang_up.is_set()
 
     def end(self, reason: str) -> None:
-        """This function will hang up. Replay: a call ends once, for the first reason."""
+        """Hang up. Replay: a call ends once, for the first reason."""
         self.reason = self.reason or reason
         self.hang_up.set()
 
     async def last(self, seconds: float | None) -> None:
-        """This function will wait so long, or until the call is ended; None: for that alone."""
+        """Wait for the given seconds or until the call ends; None waits for the end only."""
         try:
             async with asyncio.timeout(seconds):
                 await self.hang_up.wait()
@@ -73,7 +73,7 @@ class LiveCall:
             return
 
     def set_status(self, status: str) -> None:
-        """This function will move the call on, with the instants that go with it."""
+        """Set the status and the times that belong to it."""
         now = iso_ms()
         self.shown |= {"status": status, "updatedAt": now}
         if status == "in-progress":
@@ -81,7 +81,7 @@ class LiveCall:
             self.shown["startedAt"] = now
         if status == "ended":
             self.ended = time.monotonic()
-            # Vapi's API speaks of cost as a JSON number; nothing of ours adds these up.
+            # Vapi's API has the cost as a JSON number. The sandbox never adds these floats up.
             cost = float(Decimal(str(round(self.seconds(), 3))) * _COST_PER_SECOND)
             self.shown |= {
                 "endedAt": now,
@@ -91,19 +91,19 @@ class LiveCall:
             }
 
     def seconds(self) -> float:
-        """This function will count the seconds talked so far."""
+        """Return the seconds of talk so far."""
         if self.began is None:
             return 0.0
         return (self.ended or time.monotonic()) - self.began
 
     def note_order(self, kind: str, obeyed: bool) -> None:
-        """This function will remember a control message."""
+        """Record a control message."""
         self.orders.append(
             {"type": kind, "obeyed": obeyed, "at": iso_ms(), "received": time.monotonic()}
         )
 
     def note_speech(self, text: str) -> Json:
-        """This function will remember what is being said; `finished` is for who says it to set."""
+        """Record a text that is being spoken. The caller sets `finished` when it is over."""
         speech: Json = {
             "text": text,
             "at": iso_ms(),

@@ -1,4 +1,4 @@
-"""What Vapi is made to do with calls: the control plane under /_control/vapi."""
+"""Control of Vapi's calls: the endpoints about calls below /_control/vapi."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from sandbox.vapi.life import Plan, carry, live
 from sandbox.vapi.messages import eligible, write
 from sandbox.vapi.state import LONGEST_SECONDS_DEFAULT
 
-#: Our number, where a call is made without one that Vapi knows.
+#: Our phone number in a call that uses no number of Vapi's.
 _OUR_NUMBER = "+15005550001"
 
 
 class NewCall(Asked):
     direction: Literal["outbound", "inbound"] = "outbound"
     organization_id: str = ""
-    #: The customer's number, whichever way the call goes.
+    #: The customer's number, in either direction.
     to: str = "+15005550006"
-    #: A number made by /numbers; an inbound call needs one to ring.
+    #: A number made by /numbers. An inbound call requires one.
     number_id: str = ""
     #: An assistant made by /assistants, for an outbound call.
     assistant_id: str = ""
     queued_seconds: float = Field(0.05, ge=0)
     ring_seconds: float = Field(0.1, ge=0)
-    #: None: the call goes on until it is ended or too long.
+    #: If None, the call continues until it is ended or reaches its maximum duration.
     talk_seconds: float | None = Field(None, ge=0)
-    #: For an outbound call; an inbound one is given its own by the answer.
+    #: For an outbound call. The duration of an inbound call is set by its admission.
     max_duration_seconds: float | None = Field(None, gt=0)
     answered: bool = True
     report: bool = True
     report_after_seconds: float = Field(0.1, ge=0)
     metadata: dict[str, Any] = Field(default_factory=dict)
-    #: The campaign that dials an outbound call.
+    #: The campaign that an outbound call belongs to.
     campaign_id: str = ""
-    #: A subaccount that carries the call, where its number has none.
+    #: The subaccount that carries the call, if its number names none.
     twilio_sid: str = ""
-    #: As for the number's.
+    #: Address for callbacks about the call's leg. If None, the number's address is used.
     leg_callback_url: str | None = None
-    #: How long an inbound call waits for the answer to its assistant-request.
+    #: Time limit of the response to an inbound call's assistant-request.
     answer_limit_seconds: float = Field(ANSWER_SECONDS, gt=0, le=20)
     behaviour: Behaviour = Behaviour()
 
@@ -58,7 +58,7 @@ class NewCall(Asked):
 class NewMessage(Asked):
     type: str
     call_id: str = ""
-    #: Fields beside those that the type and the call give.
+    #: Fields in addition to those of the type and the call. They replace fields of the same name.
     fields: dict[str, Any] = Field(default_factory=dict)
     retry: bool = False
     copies: int = Field(1, ge=1, le=200)
@@ -70,19 +70,19 @@ class Ending(Asked):
 
 
 class Record(Asked):
-    #: What the API shows from now on instead of the call's own fields, and what it leaves out.
+    #: Fields that the API shows from now on instead of the call's own, and fields that it omits.
     fields: dict[str, Any] = Field(default_factory=dict)
     without: list[str] = Field(default_factory=list)
 
 
 class VapiCallControl:
-    """The endpoints about calls and what is told of them."""
+    """The endpoints about calls and the messages about them."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
-        """This function will list the endpoints, below /_control/vapi."""
+        """List the endpoints below /_control/vapi."""
         return [
             Route("/calls", self.add_call, methods=["POST"]),
             Route("/calls", self.list_calls, methods=["GET"]),
@@ -93,9 +93,10 @@ class VapiCallControl:
         ]
 
     async def add_call(self, request: Request) -> Response:
-        """This function will start a call, which lives on by itself.
+        """Start a call, which then continues by itself.
 
-        An inbound one rings in: the answer to its assistant-request is shown by get_call.
+        An inbound call sends an assistant-request, unless its number has an assistant. get_call
+        shows the response.
         """
         asked = await understand(request, NewCall)
         state = self._sandbox.vapi
@@ -125,19 +126,19 @@ class VapiCallControl:
         return JSONResponse(call.shown, 201)
 
     async def list_calls(self, request: Request) -> Response:
-        """This function will show every call, perhaps of one status, oldest first."""
+        """Show every call, oldest first, optionally of one status."""
         wanted = request.query_params.get("status")
         calls = self._sandbox.vapi.calls.values()
         found = [one for one in calls if wanted in (None, one.shown["status"])]
         return JSONResponse([self._seen(one) for one in found])
 
     async def get_call(self, request: Request) -> Response:
-        """This function will show a call with all that befell it, as only the stand-in knows."""
+        """Show a call with its full history, which only the stand-in knows."""
         call = self._sandbox.vapi.calls.get(request.path_params["id"])
         return JSONResponse(self._seen(call)) if call else refuse("no such call", 404)
 
     async def end_call(self, request: Request) -> Response:
-        """This function will have the customer hang up, or end it for the reason given."""
+        """End a call as if the customer had hung up, or for the given reason."""
         asked = await understand(request, Ending)
         call = self._sandbox.vapi.calls.get(request.path_params["id"])
         if call is None:
@@ -146,7 +147,7 @@ class VapiCallControl:
         return JSONResponse(call.shown)
 
     async def change_record(self, request: Request) -> Response:
-        """Change what GET /call/{id} shows of a call, once and for all; its life goes on."""
+        """Change what GET /call/{id} shows of a call. The call itself continues."""
         asked = await understand(request, Record)
         call = self._sandbox.vapi.calls.get(request.path_params["id"])
         if call is None:
@@ -157,10 +158,10 @@ class VapiCallControl:
         return JSONResponse(call.shown)
 
     async def send_message(self, request: Request) -> Response:
-        """This function will send one server message, whatever the call's state.
+        """Send one server message, whatever the call's state.
 
-        Each delivery of a campaign.predial also tells whether its answer lets the contact be
-        called.
+        An end-of-call-report is refused before the call has ended. For campaign.predial, each
+        delivery also shows whether its response allows the call to the contact.
         """
         asked = await understand(request, NewMessage)
         call = self._sandbox.vapi.calls.get(asked.call_id)
@@ -189,7 +190,7 @@ class VapiCallControl:
         if asked.direction == "inbound" and number is None:
             return refuse("an inbound call needs a number to ring", 422)
         if asked.direction == "inbound" and account is not None and account.status != "active":
-            # Twilio turns the caller away (10003), so Vapi never hears of the call.
+            # Twilio rejects the caller (error 10003), so Vapi never receives the call.
             return refuse(f"Twilio rejects it: the account is {account.status}", 409)
         return None
 

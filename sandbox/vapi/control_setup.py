@@ -1,4 +1,4 @@
-"""How Vapi is set up and how it misbehaves: the rest of the control plane under /_control/vapi."""
+"""Control of Vapi's setup and misbehaviour: other endpoints below /_control/vapi."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class NewAssistant(Asked):
     max_duration_seconds: int = Field(
         LONGEST_SECONDS_DEFAULT, ge=LONGEST_SECONDS_MIN, le=LONGEST_SECONDS_MAX
     )
-    #: Where messages of its calls go; blank leaves that to the number.
+    #: Address for the messages of its calls. If blank, the number's address is used.
     server_url: str = ""
 
 
 class NewNumber(Asked):
     number: str = Field("+15005550001", pattern=r"^\+[0-9]{6,15}$")
-    #: The subaccount that carries its calls; blank for none.
+    #: The subaccount that carries the number's calls; blank for none.
     twilio_sid: str = ""
-    #: An assistant of its own: then nobody is asked when it rings.
+    #: The number's own assistant. With one, no assistant-request is sent.
     assistant_id: str = ""
-    #: Where messages of its calls go; blank leaves that to the ingress.
+    #: Address for the messages of the number's calls; blank is the ingress.
     server_url: str = ""
-    #: Where Twilio tells of its legs; "" is the ingress, None is nobody.
+    #: Address for Twilio's callbacks about the number's legs: "" is the ingress, None means none.
     leg_callback_url: str | None = None
 
 
@@ -48,19 +48,19 @@ class Proof(Asked):
 
 
 class Misbehaviour(Behaviour):
-    """What is given changes; what is not stays as it is. Without a call it concerns them all."""
+    """A change of behaviour, of one call or of all. Only the given fields change."""
 
     call_id: str = ""
 
 
 class VapiSetupControl:
-    """The endpoints about everything but calls."""
+    """The endpoints about everything except calls."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
-        """This function will list the endpoints, below /_control/vapi."""
+        """List the endpoints below /_control/vapi."""
         return [
             Route("/assistants", self.add_assistant, methods=["POST"]),
             Route("/numbers", self.add_number, methods=["POST"]),
@@ -70,7 +70,7 @@ class VapiSetupControl:
         ]
 
     async def add_assistant(self, request: Request) -> Response:
-        """This function will make an assistant."""
+        """Create an assistant."""
         asked = await understand(request, NewAssistant)
         made = self._sandbox.vapi.add_assistant(
             asked.name, asked.max_duration_seconds, asked.server_url
@@ -78,7 +78,7 @@ class VapiSetupControl:
         return JSONResponse(made, 201)
 
     async def add_number(self, request: Request) -> Response:
-        """This function will bring in a phone number of a Twilio subaccount."""
+        """Import a phone number, of a Twilio subaccount if one is given."""
         asked = await understand(request, NewNumber)
         if asked.twilio_sid and asked.twilio_sid not in self._sandbox.twilio.accounts:
             return refuse("no such subaccount", 404)
@@ -94,14 +94,14 @@ class VapiSetupControl:
         return JSONResponse(made.shown, 201)
 
     async def set_authentication(self, request: Request) -> Response:
-        """This function will choose how messages prove their sender."""
+        """Choose how Vapi's messages are authenticated."""
         asked = await understand(request, Proof)
         chosen = asked.model_dump(include={"mode", "algorithm", "timestamp_unit"})
         self._sandbox.vapi.authentication = Authentication(**chosen)
         return JSONResponse(chosen)
 
     async def set_behaviour(self, request: Request) -> Response:
-        """This function will have all calls, or one, misbehave from now on."""
+        """Change the behaviour of all calls, or of one call."""
         asked = await understand(request, Misbehaviour)
         changes = asked.model_dump(exclude_unset=True, exclude={"call_id"})
         state = self._sandbox.vapi
@@ -115,5 +115,5 @@ class VapiSetupControl:
         return JSONResponse(state.behaviour_of(call).model_dump())
 
     async def get_behaviour(self, request: Request) -> Response:
-        """This function will show how calls misbehave that were told nothing of their own."""
+        """Show the behaviour of calls without settings of their own."""
         return JSONResponse(self._sandbox.vapi.behaviour.model_dump())

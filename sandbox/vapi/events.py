@@ -1,6 +1,6 @@
-"""Vapi's server messages: how they prove their sender, and those that tell of a call's life.
+"""Vapi's server messages: their authentication, and those about a call's life.
 
-They are not sent again by default, since Vapi does not: a lost report is lost.
+Like Vapi, the stand-in does not repeat a message by default: a lost report is lost.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sandbox.exchange import Json
 from sandbox.vapi.calls import LiveCall
 from sandbox.vapi.state import Authentication, epoch_ms
 
-#: A wrong credential, a body changed after it was signed, a signature made an hour ago.
+#: A wrong credential, a body changed after signing, or a signature made an hour ago.
 Forgery = Literal["credential", "body", "stale"]
-#: How old a stale signature is, in seconds.
+#: Age of a stale signature, in seconds.
 _STALE_SECONDS = 3600
 
 
 def sign(secret: str, algorithm: str, timestamp: str, body: bytes) -> str:
-    """This function will give the hex signature over `{timestamp}.{body}`.
+    """Return the hex signature over `{timestamp}.{body}`.
 
     Source: Vapi's page on server authentication, an HMAC credential with its defaults.
     """
@@ -31,9 +31,9 @@ def sign(secret: str, algorithm: str, timestamp: str, body: bytes) -> str:
 
 
 def parcel(sandbox: Sandbox, message: Json, url: str = "", forge: Forgery | None = None) -> Parcel:
-    """This function will address a server message, with what proves its sender.
+    """Authenticate a server message and address it.
 
-    `url` is a server's address that an assistant or a number names; blank for the ingress.
+    `url` is the server address that an assistant or a number names; blank is the ingress.
     """
     body = json.dumps({"message": message}, separators=(",", ":")).encode()
     proof = _proof(sandbox, body, forge)
@@ -51,7 +51,7 @@ def parcel(sandbox: Sandbox, message: Json, url: str = "", forge: Forgery | None
 
 
 def about(call: LiveCall) -> Json:
-    """This function will write the fields that every message about a call bears."""
+    """Return the fields that every message about a call has."""
     fields: Json = {"customer": call.shown["customer"], "call": dict(call.shown)}
     if call.number is not None:
         fields["phoneNumber"] = dict(call.number.shown)
@@ -59,12 +59,12 @@ def about(call: LiveCall) -> Json:
 
 
 def assistant_request(call: LiveCall) -> Json:
-    """This function will write the question which assistant shall take an inbound call."""
+    """Build the message that requests the assistant of an inbound call."""
     return {"type": "assistant-request", "timestamp": epoch_ms()} | about(call)
 
 
 def status_update(call: LiveCall) -> Json:
-    """This function will write a status-update of the call as it stands."""
+    """Build a status-update with the call's current status."""
     message: Json = {
         "type": "status-update",
         "status": call.shown["status"],
@@ -81,7 +81,7 @@ def status_update(call: LiveCall) -> Json:
 
 
 def end_of_call_report(call: LiveCall) -> Json:
-    """This function will write the report of an ended call; unanswered ones have no start."""
+    """Build the report of an ended call. A call that was not answered has no start."""
     cost = call.shown["cost"]
     message: Json = {
         "type": "end-of-call-report",

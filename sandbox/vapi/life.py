@@ -1,7 +1,8 @@
-"""The life of a call at Vapi, from its first ring to its report, told as it goes.
+"""The life of a call at Vapi, from the first ring to the report.
 
-One task for each call, which sleeps: a thousand that idle cost nothing. Only a control message that
-is heard, the longest time, the people on the line, or the leg's end at Twilio end it.
+Each call is one task that sleeps, so a thousand idle calls cost nothing. Four things end an
+accepted call: a control message that is obeyed, the maximum duration, the people on the line, and
+the end of the leg at Twilio.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ _random = SystemRandom()
 
 @dataclass(frozen=True)
 class Plan:
-    """How a call goes. Seconds; `talk_seconds` None means that only somebody else ends it."""
+    """How a call proceeds. Times are in seconds.
+
+    If `talk_seconds` is None, the call continues until it is ended from outside or reaches its
+    maximum duration.
+    """
 
     queued_seconds: float = 0.05
     ring_seconds: float = 0.1
@@ -39,9 +44,9 @@ class Plan:
 def carry(
     sandbox: Sandbox, call: LiveCall, account: Account, our_number: str, callback_url: str | None
 ) -> None:
-    """This function will give the call its leg at Twilio; whoever ends the one ends the other.
+    """Start the call's leg at Twilio. If either of the two ends, the other ends too.
 
-    An account that is not active carries nothing, so the call fails before anybody is rung.
+    An account that is not active carries no call. The call then fails before any phone rings.
     """
     if account.status != "active":
         call.end("twilio-failed-to-connect-call")
@@ -64,7 +69,7 @@ def carry(
 
 
 async def live(sandbox: Sandbox, call: LiveCall, plan: Plan) -> None:
-    """This function will live a call to its report."""
+    """Run a call from its start to its report."""
     if call.shown["type"] == "inboundPhoneCall":
         await find_assistant(sandbox, call, plan.answer_limit_seconds)
         await call.last(plan.ring_seconds)

@@ -1,7 +1,7 @@
-"""Every type of server message, with the fields that its model requires, for the asking.
+"""Every type of server message, with its required fields, for the control plane.
 
-Those of a call's life are written by events.py. A type that is not listed can be sent too, since
-Vapi's list grows; it then bears only what it is given.
+events.py builds the messages of a call's life. A type that is not listed can be sent too, because
+Vapi adds types. Its message then has only the given fields.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _written: dict[str, Callable[[LiveCall], Json]] = {
 
 
 def write(kind: str, call: LiveCall | None, account_id: str) -> Json:
-    """This function will write a message of the type, about the call if there is one."""
+    """Build a message of the type, about the call if there is one."""
     if call is not None and kind in _written:
         return _written[kind](call)
     message: Json = {"type": kind, "timestamp": epoch_ms()} | _fields(kind, account_id)
@@ -33,9 +33,9 @@ def write(kind: str, call: LiveCall | None, account_id: str) -> Json:
 
 
 def eligible(result: Json) -> bool:
-    """This function will read the answer to campaign.predial, which fails closed.
+    """Return whether the response to campaign.predial allows the call.
 
-    Anything but a boolean true means that the contact is not called.
+    Any response other than a boolean true means that the contact is not called.
     """
     answer = read_object(result)
     return answer is not None and answer.get("eligible") is True

@@ -1,4 +1,4 @@
-"""What Vapi remembers: numbers, assistants, and calls that really live, second by second."""
+"""Vapi's state: phone numbers, assistants, and calls that run in real time."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from sandbox.exchange import Json, iso_ms
 from sandbox.vapi.behaviour import Behaviour
 from sandbox.vapi.calls import LiveCall, PhoneNumber
 
-#: What an assistant that says nothing of its own allows a call, in seconds, and the bounds.
+#: Maximum duration of a call, in seconds: the default of an assistant without one, and the bounds.
 LONGEST_SECONDS_DEFAULT = 600
 LONGEST_SECONDS_MIN, LONGEST_SECONDS_MAX = 10, 43_200
 
 
 @dataclass(frozen=True)
 class Authentication:
-    """How server messages prove their sender; Vapi leaves the choice to its customer."""
+    """How server messages are authenticated. Vapi lets its customer choose."""
 
     mode: Literal["bearer", "x-vapi-secret", "hmac", "none"] = "bearer"
     algorithm: Literal["sha256", "sha512", "sha1"] = "sha256"
-    #: Vapi's pages name no unit of the timestamp, so a client has to take both.
+    #: Vapi's pages name no unit of the timestamp, so a client must accept both.
     timestamp_unit: Literal["ms", "seconds"] = "ms"
 
 
 @dataclass
 class VapiState:
-    """Vapi's side of the world."""
+    """Vapi's resources by Vapi's IDs, and its settings."""
 
     calls: dict[str, LiveCall] = field(default_factory=dict)
     numbers: dict[str, PhoneNumber] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class VapiState:
     account_id: str = field(default_factory=lambda: str(uuid4()))
 
     def add_assistant(self, name: str, longest_seconds: int, server_url: str) -> Json:
-        """This function will make an assistant."""
+        """Create an assistant."""
         shown = self._resource() | {"name": name, "maxDurationSeconds": longest_seconds}
         if server_url:
             shown["server"] = {"url": server_url}
@@ -53,7 +53,7 @@ class VapiState:
         server_url: str,
         leg_callback_url: str | None,
     ) -> PhoneNumber:
-        """This function will bring a number in; with an assistant of its own it asks nobody."""
+        """Import a phone number. If it has an assistant, no assistant-request is sent."""
         shown = self._resource() | {"provider": "twilio", "number": number, "status": "active"}
         if twilio_sid:
             shown["twilioAccountSid"] = twilio_sid
@@ -71,7 +71,7 @@ class VapiState:
         customer: str,
         number: PhoneNumber | None,
     ) -> LiveCall:
-        """This function will let a call begin, with whom nobody has connected it yet."""
+        """Create a call that is not yet connected with an assistant."""
         shown = self._resource()
         address = f"{base_url}/call/{shown['id']}"
         shown |= {
@@ -90,10 +90,10 @@ class VapiState:
         return call
 
     def connect(self, call: LiveCall, assistant: Json | None, overrides: Json) -> None:
-        """This function will give the call its assistant and what is overridden of it.
+        """Set the call's assistant and the overrides of it.
 
-        The tenant goes where Vapi has room for one: assistantOverrides.metadata, since a call has
-        no metadata of its own.
+        The organization's ID is in assistantOverrides.metadata, because a call at Vapi has no
+        metadata of its own.
         """
         if assistant is not None and "id" in assistant:
             call.shown["assistantId"] = assistant["id"]
@@ -104,12 +104,13 @@ class VapiState:
         longest = overrides.get("maxDurationSeconds", (assistant or {}).get("maxDurationSeconds"))
         call.longest_seconds = LONGEST_SECONDS_DEFAULT if longest is None else longest
         number = {} if call.number is None else call.number.shown
-        # The assistant's server comes before the number's, and that before the organization's.
+        # The assistant's server address takes precedence over the number's. The ingress is the
+        # default.
         server = (assistant or {}).get("server") or number.get("server") or {}
         call.server_url = server.get("url", "")
 
     def behaviour_of(self, call: LiveCall) -> Behaviour:
-        """This function will tell how a call behaves now: as all do, but for its own changes."""
+        """Return a call's current behaviour: that of all calls with the call's changes."""
         return self.behaviour.model_copy(update=call.behaviour)
 
     def _resource(self) -> Json:
@@ -118,7 +119,7 @@ class VapiState:
 
 
 def allowed_length(value: object) -> bool:
-    """This function will tell whether Vapi takes a value as maxDurationSeconds."""
+    """Return whether Vapi accepts a value as maxDurationSeconds."""
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -127,5 +128,5 @@ def allowed_length(value: object) -> bool:
 
 
 def epoch_ms() -> int:
-    """This function will give the present instant in milliseconds, as messages bear it."""
+    """Return the current time in milliseconds, as the messages have it."""
     return int(datetime.now(UTC).timestamp() * 1000)
