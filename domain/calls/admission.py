@@ -132,8 +132,8 @@ def withdraw(session: Session, organization_id: str, call_id: str, now: datetime
 def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | None:
     """Return how many seconds of a call the available money pays for.
 
-    Return None if that is less than Vapi's shortest maximum duration, or less than the time that
-    ending a call takes.
+    Bounds: at most the terms' maximum duration. Return None if the money pays for less than Vapi's
+    shortest maximum duration, or for less time than ending a call takes.
     """
     paid = rate.seconds_for(available_micros)
     if paid < max(DURATION_SECONDS_MIN, seconds_to_end_in_time(terms)):
@@ -209,8 +209,8 @@ def _let_in(
     call.assistant_id = door.assistant_id
     call.rate_route, call.number_seen = found.route, number is not None
     call.max_duration_seconds = longest
-    # The meter starts at the admission, in case the report of the real start is lost. That report
-    # moves the start to its own time.
+    # Metering starts at the admission. The provider's report of the start then moves it to the real
+    # start.
     call.metered_from = now
     first_seconds = min(first_step_seconds(rate, terms), longest)
     outcome = open_call(session, call, rate, wallet.currency, seconds=first_seconds, now=now)

@@ -54,8 +54,8 @@ def give_up_reservation(
     """Take a call from the organization that reserved it, and alert both.
 
     Return None once the owner can adopt the call. Return the reservation's row if the call stays
-    with it, because it was charged already or it has no single owner. Locks the wallets in the order
-    of their organization ids. Replay: changes nothing.
+    with it: either it was charged already, or it has no single owner. Locks the wallets in the
+    order of their organization ids. Replay: changes nothing.
     """
     for organization_id in sorted({reservation.organization_id, owner or ""} - {""}):
         lock_wallet(session, organization_id)
