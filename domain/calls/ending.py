@@ -75,8 +75,8 @@ def decide_ending(session: Session, call: Call, cause: EndCause, now: datetime) 
 def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now: datetime) -> int:
     """Decide that calls end; return how many were not ending before.
 
-    A job then ends each of them. A few statements serve any number of calls, because the wallet's
-    lock is held meanwhile. The calls must already be locked.
+    A job then ends each of them. The wallet's lock is held meanwhile, so a few statements serve any
+    number of calls. The calls must already be locked.
     """
     ending = [call for call in calls if call.end_decided_at is None and not is_over(call)]
     for call in ending:

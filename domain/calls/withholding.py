@@ -35,8 +35,8 @@ _REPORT_LATE = timedelta(seconds=900)
 _SAME_DURATION_MS = 5_000
 #: The most reservations that are compared with one call. With more, the call waits for an operator.
 _COMPARED_MAX = 500
-#: For each of several calls: the charged, unpaired reservations that may be it, and the call that
-#: waits for each of them already. A call's own reservation is first, then free ones, then the
+#: For each of several calls: the charged, unpaired reservations that may belong to it, and the call
+#: that waits for each of them already. A call's own reservation is first, then free ones, then the
 #: nearest durations. The conditions repeat those of the partial index, so that any plan can use it.
 #: The condition on created_at is not written as a range of the column. Otherwise a plan could use
 #: an index on it and read all calls of a day.
@@ -70,8 +70,8 @@ class Withheld:
     """Whether a call's charge waits, and why."""
 
     why: str | None = None
-    #: If the charge does not wait: a reservation that may be the call, and the call that waits for
-    #: it.
+    #: If the charge does not wait: a reservation that may belong to the call, and the call that
+    #: waits for it.
     rival: tuple[str, str] | None = None
 
 
@@ -116,8 +116,8 @@ def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> W
 def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
     """Stop withholding the charge that waits for a reservation that is now paired.
 
-    The call is refreshed and charged, unless another reservation may be it. Replay: no call is
-    waiting any more.
+    The call is refreshed and charged, unless another reservation may belong to it. Replay: no call
+    is waiting any more.
     """
     if reservation.origin != CallOrigin.RESERVED:
         return
@@ -136,9 +136,9 @@ def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
 
 
 def tell_ambiguous(session: Session, call: Call, rival: tuple[str, str], now: datetime) -> None:
-    """Raise an alert for a charged call that may be a charged reservation.
+    """Raise an alert for a charged call that may belong to a charged reservation.
 
-    Another call may be that reservation too, and waits for it.
+    Another call may belong to that reservation too, and waits for it.
     """
     reservation_id, waiting = rival
     mark_odd(call, "may_be_reserved")
@@ -193,7 +193,7 @@ def _unwind(by: dict[str, _Edge], owns: dict[str, str], last: _Edge) -> list[_Ed
 
 
 def _edges(session: Session, calls: Sequence[Call], seen: list[str]) -> tuple[list[_Edge], bool]:
-    """Return the reservations that each call may be, and whether the list is complete."""
+    """Return each call's possible reservations, and whether the list is complete."""
     windows = [_window(call) for call in calls]
     rows = session.execute(
         _CANDIDATES,
@@ -214,7 +214,7 @@ def _edges(session: Session, calls: Sequence[Call], seen: list[str]) -> tuple[li
 
 
 def _window(call: Call) -> tuple[datetime, datetime]:
-    """Return the earliest charge and the latest creation of a call's reservation."""
+    """Return the earliest commit and the latest creation of a call's reservation."""
     if call.started_at is not None:
         began = call.started_at - CLOCKS_DIFFER
     else:
