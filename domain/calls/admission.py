@@ -1,4 +1,4 @@
-"""Admit a call at an organization's entry point, with a first hold and a cap.
+"""Admission: accept a call with a first hold and a maximum duration, or refuse it.
 
 No call is admitted without a hold. The tick extends the hold, or ends the call before the hold is
 used up (domain/calls/metering).
@@ -29,15 +29,15 @@ from domain.calls.settlement import settle
 from domain.posture import can_send
 from domain.wallet import holds
 
-#: The refusal text for a call that belongs to no organization.
+#: The text that is spoken to a call that belongs to no organization.
 _UNKNOWN_TEXT = Terms().refusal_text
-#: The refusal of a call that was answered before the database had decided.
+#: The refusal code of a call that the database admitted only after the time for an answer was over.
 DECIDED_TOO_LATE = "DECIDED_TOO_LATE"
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Our decision on a call: admitted for a duration, or refused with a spoken text."""
+    """The decision on a call: admitted for a duration, or refused with a spoken text."""
 
     organization_id: str | None
     call_id: str | None
@@ -46,12 +46,12 @@ class Admission:
     text: str
     assistant_id: str | None = None
     max_duration_seconds: int = 0
-    #: Whether this answer admitted the call, rather than an earlier one.
+    #: Whether this request admitted the call. False if an earlier request did.
     is_new: bool = field(default=False, compare=False)
 
 
 class _NotAdmitted(Exception):
-    """A call is not let in; `code` says why."""
+    """A call is refused; `code` is the reason."""
 
     def __init__(self, code: str, call_id: str | None = None) -> None:
         super().__init__(code)
@@ -60,13 +60,17 @@ class _NotAdmitted(Exception):
 
 
 def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
-    """Admit a call with its first hold, or refuse it and remember why.
+    """Admit a call with its first hold, or refuse it and record the reason.
 
-    An admitted call may last as long as the available money pays for: 10 s at least, and no less
-    than it takes to end it in time. Its hold is the first step of that. Replay: the same call gets
-    the same answer while it lives, and CALL_SETTLED afterwards. A call that was refused is decided
-    anew. Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, can_send's reasons, and what holds.reserve
-    refuses.
+    The maximum duration is what the available money pays for, within the organization's terms. It
+    is at least 10 s, and at least the time that ending a call takes. The first hold covers its
+    first step.
+
+    Replay: while the call is live, the same call gets the same answer. Once it is over or its end
+    is decided, the answer is CALL_SETTLED. A refused call is decided again.
+
+    Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons
+    of `can_send`, and the refusals of `holds.reserve`.
     """
     door = find_door(
         session,
@@ -79,7 +83,7 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     terms = terms_of(session, organization_id)
     _take_over(session, ask, organization_id, now)
     wallet = lock_wallet(session, organization_id)
-    # Under the wallet's lock: the same request twice at once is one call.
+    # Read under the wallet's lock, so that two simultaneous requests for a call create one call.
     known = call_of_provider(session, ask.external_id)
     is_new = known is None or _was_refused(known, organization_id)
     call = known or Call(
@@ -108,10 +112,11 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
 
 
 def withdraw(session: Session, organization_id: str, call_id: str, now: datetime) -> bool:
-    """Undo an admission that came too late to be the answer, and release its hold.
+    """Undo an admission or a permission that was decided too late.
 
-    A call that its provider says has begun, or asked about again, is left alone: the second answer
-    may have admitted it. Return False if nothing was left to undo, as on replay.
+    The hold is released. If the provider has reported the call or requested admission again, the
+    call is left alone: the second answer may have admitted it. Return False if nothing was undone,
+    as on replay.
     """
     lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -125,9 +130,10 @@ def withdraw(session: Session, organization_id: str, call_id: str, now: datetime
 
 
 def longest_seconds(rate: Rate, available_micros: int, terms: Terms) -> int | None:
-    """Return how long a call may last on the available money; None if too short.
+    """Return how many seconds of a call the available money pays for.
 
-    Too short: less than the platform accepts, or over before the call can be ended.
+    Bounds: at most the terms' maximum duration. Return None if the money pays for less than Vapi's
+    shortest maximum duration, or for less time than ending a call takes.
     """
     paid = rate.seconds_for(available_micros)
     if paid < max(DURATION_SECONDS_MIN, seconds_to_end_in_time(terms)):
@@ -142,20 +148,24 @@ def _was_refused(call: Call, organization_id: str) -> bool:
 def _answer_again(
     session: Session, call: Call, wallet: Wallet, terms: Terms, now: datetime
 ) -> None:
-    """Admit a known call again, with a cap; refuse it if it is over or ending."""
+    """Admit a known call again.
+
+    Raises: _NotAdmitted if the call is over, its end is decided, or it belongs to another
+    organization.
+    """
     is_over = call.status == CallStatus.ENDED or call.settled_at is not None
     is_ours = call.organization_id == wallet.organization_id
     if not is_ours or is_over or call.end_decided_at is not None:
         raise _NotAdmitted("CALL_SETTLED", call.id)
     if call.max_duration_seconds is None:
         call.max_duration_seconds = _cap_of(session, call, wallet, terms)
-    # Counts as a provider message, so that withdrawing a late first answer does not undo this one.
+    # Marks the call as reported, so that withdrawing a late first answer does not undo this one.
     call.seen_at = now
     call.refusal = None
 
 
 def _cap_of(session: Session, call: Call, wallet: Wallet, terms: Terms) -> int:
-    """Return the cap of a reserved call that now sends an assistant-request."""
+    """Return the maximum duration of a reserved call that now requests admission."""
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     held = hold.reserved_micros if hold is not None and hold.status == HoldStatus.OPEN else 0
     available = max(0, wallet.balance_micros - wallet.held_micros)
@@ -175,7 +185,10 @@ def _let_in(
     terms: Terms,
     now: datetime,
 ) -> None:
-    """Admit a call: reserve its first hold, and write its new or refused row."""
+    """Reserve a new call's first hold and write its row.
+
+    Raises: _NotAdmitted if the call is refused.
+    """
     call.origin, call.direction = CallOrigin.ADMITTED, ask.direction
     call.our_party, call.their_party = last_digits(ask.our_number), ask.their_party
     call.twilio_call_sid, call.phone_number_id = ask.twilio_call_sid, ask.phone_number_id
@@ -196,7 +209,8 @@ def _let_in(
     call.assistant_id = door.assistant_id
     call.rate_route, call.number_seen = found.route, number is not None
     call.max_duration_seconds = longest
-    # Metered from the admission on, until the provider reports the start.
+    # Metering starts at the admission. The provider's report of the start then moves it to the real
+    # start.
     call.metered_from = now
     first_seconds = min(first_step_seconds(rate, terms), longest)
     outcome = open_call(session, call, rate, wallet.currency, seconds=first_seconds, now=now)
@@ -206,7 +220,10 @@ def _let_in(
 
 
 def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> None:
-    """Take a call away from an organization that reserved it on another one's number."""
+    """Give up a reservation that another organization made for this call.
+
+    The call uses a number or an assistant of `owner`, so `owner` pays for it.
+    """
     call = call_of_provider(session, ask.external_id)
     if call is None or call.organization_id == owner or call.origin != CallOrigin.RESERVED:
         return
@@ -219,9 +236,10 @@ def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> Non
 def _remember_refusal(
     session: Session, call: Call, wallet: Wallet, code: str, *, is_new: bool, now: datetime
 ) -> None:
-    """Keep why a call was refused: in a row of its own, without a hold, unless it has one already.
+    """Record why a call was refused.
 
-    A call that was reserved keeps its status, because its hold is still open.
+    A new call gets a row without a hold. A reserved call keeps its status, because its hold is
+    still open.
     """
     if is_new:
         write_refused(session, call, wallet.currency, code, now)

@@ -1,4 +1,4 @@
-"""Adopt calls that did not ask us: hold for them and meter them, or end them."""
+"""Adopt calls that began without our admission: hold money for them, or end them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from domain.calls.settings import terms_of
 def adopt(
     session: Session, facts: CallFacts, now: datetime, *, refused: Call | None = None
 ) -> Call | None:
-    """Adopt a call that did not ask us, or a refused call that goes on all the same.
+    """Adopt a call that its provider reported first, or a refused call that goes on.
 
-    None, and an alert, if it belongs to no organization. A call that no rate fits has a row without
-    a rate (see rating.rate_by_number). Locks the wallet, then the call.
+    If the call is known and was not refused, return it unchanged. If it belongs to no organization,
+    raise an alert and return None. If no rate fits, the row has no rate (see
+    `rating.rate_by_number`). Locks the wallet, then the call.
     """
     door = find_door(
         session,
@@ -48,7 +49,7 @@ def adopt(
         why = "its assistant and phone number do not lead to one organization"
         _tell_unknown(session, None, facts, why, now)
         return None
-    # Under the wallet's lock: another message may have been first.
+    # Read again under the wallet's lock, because another message may have adopted the call first.
     known = find_reported(session, facts, now) or find_permitted(session, facts)
     if known is not None and known.status != CallStatus.REFUSED:
         return known
@@ -59,7 +60,8 @@ def adopt(
     call.rate_route = None if found is None else found.route
     call.number_seen = found is not None and number is not None
     if found is None:
-        # Nothing can be held; rate_by_number tells a person, and has it ended.
+        # Without a rate nothing can be held. `rate_by_number` raises an alert and has the call
+        # ended.
         write_call(session, call, NO_RATE, wallet.currency, now)
     elif facts.status is CallStatus.ENDED:
         write_call(session, call, found.rate, wallet.currency, now)
@@ -68,8 +70,8 @@ def adopt(
     note(session, call, "adopted", now, "refused, but it goes on" if known else "it did not ask us")
     for whose in (None, organization_id):
         clear_alerts(session, AlertKind.CALL_UNKNOWN, whose, facts.external_id, now=now)
-    # A report of a call that was never connected is no proof that its number does not ask: the
-    # refusal of a version before 0007 is not remembered.
+    # Versions before 0007 recorded no refusals, so a call that was never connected may be one that
+    # they refused. It does not prove that calls of this entry point skip the admission request.
     if known is None and not call.fail_open and not facts.never_connected:
         _tell_unasked(session, call, facts, now)
     return call
@@ -84,13 +86,16 @@ def hold_or_end(
     *,
     names_provider: bool = True,
 ) -> None:
-    """Write the row of a call that lives, with its hold. End it if the ledger refuses the hold.
+    """Write a live call's row with its hold. If the hold is refused, end the call.
 
-    If nothing is available, an approved debt limit is for the tick to lend, which is due as soon as
-    the call talks. `names_provider` is False if another hold has the provider's id already.
+    If the wallet has a debt limit and is not frozen, the call goes on without a hold. Its first
+    tick, which is due once the call is in progress, may lend it part of the debt limit.
+
+    `names_provider` is False if another hold already has the provider's call id.
     """
     step = first_step_seconds(rate, terms_of(session, wallet.organization_id))
-    # Somebody talks already: hold what is available. If nothing is, the ledger gives the reason.
+    # The call is in progress, so hold what is available. If nothing is, request a whole step, so
+    # that the ledger's refusal gives the reason.
     paid = rate.seconds_for(wallet.balance_micros - wallet.held_micros)
     seconds = min(step, paid) or step
     outcome = open_call(
@@ -103,7 +108,8 @@ def hold_or_end(
         names_provider=names_provider,
     )
     if not outcome.ok:
-        # The call goes on without a hold: record it and end it. Its cost until then is charged.
+        # The call is in progress without a hold: record it and end it. Its cost until then is
+        # charged.
         write_call(session, call, rate, wallet.currency, now)
         frozen = outcome.outcome == "FROZEN_WALLET"
         if not frozen and wallet.debt_limit_micros > 0:
@@ -119,9 +125,10 @@ def _new_call(
     facts: CallFacts,
     direction: CallDirection,
 ) -> Call:
-    """Make the row of an adopted call, under an id of ours that nobody could know before.
+    """Build the row of an adopted call.
 
-    A call that was let in while the database did not answer has the id that it was given then.
+    Its id is new, so it cannot be guessed. A call that was admitted while the database did not
+    answer keeps the id that it was given then.
     """
     was_let_in = let_in_by(session, facts) == organization_id
     is_free = was_let_in and session.get(Call, (organization_id, facts.call_id or "")) is None

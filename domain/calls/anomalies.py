@@ -1,4 +1,4 @@
-"""Alerts about calls whose provider says something unknown or contradictory."""
+"""Alerts about calls with unknown or contradictory provider reports."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 
 
 def tell_unknown_status(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    """Alert a person that the provider gives a call a status that we do not know, or none.
+    """Raise an alert for a call whose reported status is unknown or missing.
 
-    Nothing is concluded from it: the hold is neither extended nor released. Replay: an alert that
-    stands is left as it is.
+    The hold is neither extended nor released because of such a status. Replay: an active alert is
+    left unchanged.
     """
     raise_alert(
         session,
@@ -32,7 +32,7 @@ def tell_unknown_status(session: Session, call: Call, facts: CallFacts, now: dat
 
 
 def tell_waived(session: Session, call: Call, waived_micros: int, now: datetime) -> None:
-    """Alert a person that a call was free, in whole or in part, for the platform's own fault."""
+    """Raise an alert: a fault of Vapi made a call free, wholly or in part."""
     raise_alert(
         session,
         AlertKind.CALL_WAIVED,
@@ -50,7 +50,10 @@ def tell_waived(session: Session, call: Call, waived_micros: int, now: datetime)
 
 
 def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
-    """Alert a person that nobody and nothing else can tell what a call cost, or may charge it."""
+    """Raise an alert for a call that only an operator can settle.
+
+    Either its cost is unknown, or charging it automatically might be wrong. `why` is the reason.
+    """
     raise_alert(
         session,
         AlertKind.CALL_UNSETTLED,
@@ -63,6 +66,6 @@ def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> Non
 
 
 def clear_unanswered(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
-    """Clear the alerts that the provider's answer about a call settles."""
+    """Clear the alerts about a call that its provider's answer resolves."""
     for kind in (AlertKind.HOLD_UNANSWERED, AlertKind.CALL_STATUS_UNKNOWN):
         clear_alerts(session, kind, organization_id, call_id, now=now)

@@ -1,6 +1,6 @@
 """Price a call from its provider's report: its duration and what is waived.
 
-Rules only: settlement charges the call.
+This module only computes. domain/calls/settlement charges the call.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from domain.calls.settings import terms_of
 
 @dataclass(frozen=True)
 class Charge:
-    """What a call costs, and what of its full price is waived."""
+    """What a call costs, and how much of its full price is waived."""
 
     cost_micros: int
     waived_micros: int = 0
 
 
 def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int) -> Charge:
-    """Price a call, less the minutes that are waived if the platform's own fault ended it.
+    """Price a call, less the minutes that are waived if a fault of Vapi ended it.
 
-    The minutes from its start are waived, up to `fault_waived_minutes` of its organization's terms;
-    the rest is charged as a call of that length.
+    The first `fault_waived_minutes` of the organization's terms are waived. The rest is charged as
+    a call of that length. Nothing is waived unless the fault policy is WAIVE.
     """
     rate = rate_of(call)
     full_micros = rate.cost_micros(duration_ms)
@@ -43,9 +43,9 @@ def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int)
 
 
 def stated_ms(call: Call, facts: CallFacts, by: str) -> int | None:
-    """Return how long a report or an answer says that somebody talked; None if it does not say.
+    """Return the talk time that the provider states, in ms; None if it states none.
 
-    A duration that is not zero counts, whatever the reason of the end says.
+    A duration above zero counts, whatever the reason for the end is.
     """
     if facts.duration_ms:
         return facts.duration_ms
@@ -55,9 +55,10 @@ def stated_ms(call: Call, facts: CallFacts, by: str) -> int | None:
 
 
 def has_talked(session: Session, call: Call) -> bool:
-    """Return whether the provider has said, in any order, that somebody talked.
+    """Return whether the provider ever reported the call in progress.
 
-    The timeline keeps it: the status moves on to ended, and our meter may start before the talk.
+    The order of the messages does not matter. The timeline keeps the report, while the status moves
+    on to ended. `metered_from` proves nothing, because the meter may start before the conversation.
     """
     if call.status in TALKING:
         return True
@@ -71,7 +72,10 @@ def has_talked(session: Session, call: Call) -> bool:
 
 
 def metered_ms(call: Call) -> int | None:
-    """Return how long somebody talked by our own clock; None if we do not know both ends."""
+    """Return the talk time by our own clock, in ms; None if start or end is unknown.
+
+    Bounds: 0 to CALL_DURATION_MS_MAX.
+    """
     if call.started_at is None or call.metered_from is None or call.ended_seen_at is None:
         return None
     metered = round((call.ended_seen_at - call.metered_from) / timedelta(milliseconds=1))
@@ -79,10 +83,11 @@ def metered_ms(call: Call) -> int | None:
 
 
 def _was_not_answered(call: Call, facts: CallFacts, by: str) -> bool:
-    """Return whether a caller hung up before anybody answered.
+    """Return whether the caller hung up before the call was answered.
 
-    The provider's whole answer then has an end, no start, no cost and nothing unreadable, and no
-    message said that somebody talked. Source: Vapi's call object.
+    Vapi's call object then has an end, but no start, no cost and no unreadable value. No earlier
+    message reported the call in progress. Only a refresh ("look") proves this, because it reads the
+    whole object. Source: Vapi's call object.
     """
     has_end_only = facts.ended_at is not None and facts.duration_ms is None
     is_sound = not facts.provider_cost_micros and not facts.oddities

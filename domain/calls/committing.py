@@ -1,4 +1,4 @@
-"""Pair a reservation, and charge it once for the duration that is committed."""
+"""Commit a call: pair its reservation and charge it once for a given duration."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from domain.wallet.ledger import WalletOutcome
 
 @dataclass(frozen=True)
 class Committed:
-    """The call that was charged, which may have other ids beside the one named, and the outcome."""
+    """The charged call, which may have another id than was requested, and the outcome."""
 
     call: Call
     outcome: WalletOutcome
 
 
 class UnpairedCall(Refused):
-    """A reservation without the provider's id may be a call that its reports already charge."""
+    """A reservation without the provider's id may be a call that was already adopted."""
 
     def __init__(self, call_id: str, adopted: Call) -> None:
         super().__init__(
@@ -39,7 +39,7 @@ class UnpairedCall(Refused):
 
 
 class ForeignNumber(Refused):
-    """The call came by a number or an assistant of another organization, which pays for it."""
+    """The call used a number or an assistant of another organization."""
 
     def __init__(self, call_id: str) -> None:
         super().__init__(
@@ -58,11 +58,13 @@ def commit_for_call(
     now: datetime,
     provider_call_id: str | None = None,
 ) -> Committed:
-    """Charge a call for the duration that the company's backend gives, once.
+    """Charge a call once, for the duration that the company's backend states.
 
-    `provider_call_id` pairs a reservation that is not paired yet. Replay: as settle_by_api. Raises:
-    what pair and settle_by_api raise; CallNotFound; UnpairedCall if an unpaired call of the
-    organization was reported that may be this one; ForeignNumber.
+    Units: `duration_ms` 0 to 43,260,000. `provider_call_id` pairs a reservation that is not paired
+    yet. Replay: as `settle_by_api`.
+
+    Raises: CallNotFound; ForeignNumber; UnpairedCall if an adopted, unpaired call of the
+    organization may be this one; what `pair` and `settle_by_api` raise.
     """
     lock_wallet(session, organization_id)
     named = lock_call(session, organization_id, call_id)

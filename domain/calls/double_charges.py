@@ -1,9 +1,9 @@
 """Prevent a double charge while a reservation and its call are not paired.
 
-A reservation without the provider's id and a call that a report told of first may be the same call.
-Which of them can be is decided by direction, time and number. If the report comes first, the commit
-is refused (here); if the commit comes first, the call waits (domain/calls/withholding). All of it
-is read under the wallet's lock.
+A reservation without the provider's id may be the same call as an adopted one. Direction, time and
+number decide which adopted calls qualify. If the report arrives before the commit, the commit is
+refused: this module finds the calls. If the commit arrives first, the adopted call's charge waits
+(domain/calls/withholding). Everything is read under the wallet's lock.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from base.enums import CallDirection, CallOrigin
 from base.facts import CALL_DURATION_MS_MAX
 from db.models.calls import Call
 
-#: The anomaly of an adopted call whose direction no report has named.
+#: The anomaly of a call that was adopted from a report without a direction.
 NO_DIRECTION = "no_direction"
 #: How far the provider's clock may differ from ours.
 CLOCKS_DIFFER = timedelta(seconds=5)
 _LONGEST_CALL = timedelta(milliseconds=CALL_DURATION_MS_MAX)
-#: Calls that one query reads at most.
+#: The most calls that one query reads.
 _READ_MAX = 5
 
 
 def adopted_calls_of(session: Session, reservation: Call) -> Sequence[Call]:
-    """Return adopted calls that an unpaired reservation may be about, the oldest first.
+    """Return adopted calls that may be the same as a reservation, oldest first.
 
-    They are unpaired, outgoing, and were not over when the reservation was made. Calls without a
-    cost and calls that wait for another reservation are left out: neither can be charged twice.
+    They are outgoing and unpaired, and had not ended before the reservation was made. Calls without
+    a cost and calls that wait for another reservation are left out: neither can be charged twice.
+    Bounds: 5 calls.
     """
     return session.scalars(
         _unpaired(reservation)
@@ -50,7 +51,7 @@ def adopted_calls_of(session: Session, reservation: Call) -> Sequence[Call]:
 
 
 def _unpaired(reservation: Call) -> Select[Call]:
-    """Select adopted calls that may be the same as a reservation, and are not paired yet."""
+    """Select adopted, unpaired outgoing calls with the reservation's number or none."""
     merged = aliased(Call)
     is_merged = (
         select(merged.id)
@@ -78,5 +79,5 @@ def _outgoing() -> ColumnElement[bool]:
 
 
 def is_outgoing(call: Call) -> bool:
-    """Return whether a call goes out, or may: its provider has not named the direction."""
+    """Return whether a call is outgoing, or may be because its direction is unknown."""
     return call.direction == CallDirection.OUTBOUND or NO_DIRECTION in call.oddities

@@ -1,8 +1,8 @@
-"""End calls: decide once, order in rounds, and wait for the provider's report.
+"""End calls: decide once, send orders in rounds, wait for the provider's report.
 
-The first round makes Vapi speak and end the call, later rounds only end it. From the third round on
-Twilio completes the leg, and from the sixth a person is alerted. The hold stays until the provider
-reports the end.
+In the first round, Vapi speaks the ending text and ends the call. Later rounds only end it. The
+worker also completes the leg at Twilio if Vapi accepts no order, and always from the third round
+on. From the sixth round on, an alert is raised. The hold stays until the provider reports the end.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from domain.calls.settings import terms_of
 from domain.jobs.types import END_CALL, WARN_CALL
 from domain.operator_notes import check_who_and_why, note_act
 
-#: Rounds that order the end at Vapi alone; from the next one on, Twilio completes the leg, too.
+#: Rounds that use Twilio only if Vapi accepts no order. All later rounds use Twilio too.
 VAPI_ROUNDS = 2
-#: From this round on, a person is alerted.
+#: The first round that raises an alert.
 ALERT_ROUND = 6
-#: Seconds until the next round: after speech, after an order, and after ALERT_ROUND.
+#: Seconds until the next round: after speech, after an order to end, and from ALERT_ROUND on.
 _SPEECH_SECONDS = 3.0
 _OBEY_SECONDS = 0.8
 _STUBBORN_SECONDS = 15.0
@@ -44,44 +44,46 @@ _STUBBORN_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Round:
-    """One round of ending a call: which order goes to which provider."""
+    """One round of ending a call: what its orders at Vapi and Twilio need."""
 
     number: int
     provider_call_id: str | None
-    #: The subaccounts one of which carries the leg; one, where it is known.
+    #: The Twilio subaccounts to try. Exactly one if the call's subaccount is known.
     twilio_account_sids: tuple[str, ...]
     twilio_call_sid: str | None
     text: str
 
     @property
     def speaks(self) -> bool:
-        """Whether the call is told first why it ends."""
+        """Whether Vapi speaks the ending text before it ends the call."""
         return self.number == 1
 
     @property
     def at_twilio_too(self) -> bool:
-        """Whether the leg is completed at Twilio, whatever Vapi says."""
+        """Whether the leg is completed at Twilio even if Vapi accepts the order."""
         return self.number > VAPI_ROUNDS
 
 
 def decide_ending(session: Session, call: Call, cause: EndCause, now: datetime) -> bool:
-    """Decide under its lock that a call ends; False if that was decided before.
+    """Decide that a call ends; return False if nothing was left to decide.
 
-    A job ends the call from here on. A call that is over for us is left alone.
+    A job then ends the call. A call that is over is left alone. The call must already be locked.
     """
     return decide_endings(session, [call], cause, now) == 1
 
 
 def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now: datetime) -> int:
-    """Decide under their locks that calls end; return how many were not ending before.
+    """Decide that calls end; return how many were not ending before.
 
-    Uses few statements for any number of calls, since the caller holds the wallet's lock.
+    A job then ends each of them. The wallet's lock is held meanwhile, so a few statements serve any
+    number of calls. The calls must already be locked.
     """
     ending = [call for call in calls if call.end_decided_at is None and not is_over(call)]
     for call in ending:
         call.end_cause, call.end_decided_at, call.tick_at = cause, now, None
         note(session, call, "end_decided", now, cause.upper())
-    # A permission has no call to end yet. If it is dialled, take_over stages its ending.
+    # A permission has no call to end yet. If its call is dialled later, `permission.take_over`
+    # stages the job.
     stage_for(session, END_CALL, [call for call in ending if not is_permission(call)])
     return len(ending)
 
@@ -89,7 +91,7 @@ def decide_endings(session: Session, calls: Sequence[Call], cause: EndCause, now
 def end_live_calls(session: Session, organization_id: str, cause: EndCause, now: datetime) -> int:
     """Decide that all live calls of an organization end; return how many.
 
-    The wallet is locked before. Replay: those that are ending already are not counted.
+    The wallet must already be locked. Replay: calls that are ending already are not counted.
     """
     return decide_endings(session, lock_live_calls(session, organization_id), cause, now)
 
@@ -103,7 +105,7 @@ def end_by_hand(
     why: str,
     now: datetime,
 ) -> bool:
-    """End a call for an operator; False if it was already ending or over.
+    """End a call for an operator; return False if it was already ending or over.
 
     Raises: CallNotFound, WhoAndWhy, InvalidNote.
     """
@@ -119,7 +121,7 @@ def end_by_hand(
 def begin_round(
     session: Session, organization_id: str, call_id: str, now: datetime
 ) -> Round | None:
-    """Begin the next round of ending a call; None once the call is over.
+    """Begin the next round of ending a call; return None once the call is over.
 
     Raises: CallNotFound.
     """
@@ -150,10 +152,10 @@ def end_round(
     told: list[str],
     now: datetime,
 ) -> float | None:
-    """Record which orders a round placed; return the seconds until the next round.
+    """Record a round's accepted orders; return the seconds until the next round.
 
-    `told` names the accepted orders: "say", "end", "twilio". None of them proves the end. Returns
-    None if the call is over meanwhile. Raises: CallNotFound.
+    `told` lists the accepted orders: "say", "end", "twilio". An accepted order does not prove that
+    the call ended. Return None if the call is over by now. Raises: CallNotFound.
     """
     call = lock_call(session, organization_id, call_id)
     if call is None:
@@ -161,7 +163,6 @@ def end_round(
     if told:
         call.end_told_at = call.end_told_at or now
     elif done.at_twilio_too and not is_over(call):
-        # Neither Vapi nor Twilio accepted the order.
         tell_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
     note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
     if is_over(call):
@@ -172,7 +173,7 @@ def end_round(
 
 
 def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> None:
-    """Stage one warning for each call that its credit is nearly used up."""
+    """Stage one warning for each call whose credit is nearly used up."""
     for call in calls:
         call.warned_at = now
         note(session, call, "warned", now)
@@ -180,9 +181,10 @@ def decide_warnings(session: Session, calls: Sequence[Call], now: datetime) -> N
 
 
 def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[str, str] | None:
-    """Return the provider's id and the text of a warning; None if it is too late.
+    """Return the provider's call id and the warning text; None if it is too late.
 
-    It is too late once the call is over or ending.
+    It is too late once the call is over or its end is decided. Return None also if the provider's
+    id is unknown.
     """
     call = session.get(Call, (organization_id, call_id), populate_existing=True)
     if call is None or call.provider_call_id is None or call.status == CallStatus.ENDED:
@@ -206,7 +208,7 @@ def _carriers(session: Session, call: Call) -> tuple[str, ...]:
 
 
 def tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
-    """Alert a person that a call goes on although it should end."""
+    """Raise an alert for a call that goes on although it should have ended."""
     raise_alert(
         session,
         AlertKind.CALL_NOT_ENDED,

@@ -1,6 +1,6 @@
 """Entry points: find a call's organization by its assistant, number or campaign.
 
-Only what a verified message names counts, never a header that the caller sets.
+Only ids in a verified message count, never a header that the caller sets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ID_LENGTH_MAX = 64
 
 
 class DoorKind(StrEnum):
-    """Kinds of entry points; a phone number is Vapi's id of it, or the number itself."""
+    """The kinds of entry points; a phone number is Vapi's id of it, or the number."""
 
     ASSISTANT = "assistant"
     PHONE_NUMBER = "phone_number"
@@ -30,7 +30,7 @@ class DoorKind(StrEnum):
 
 
 class InvalidDoor(Refused):
-    """An entry point's id is invalid or taken, or its brand is another organization's."""
+    """An entry point's id is invalid or taken, or its brand is not the organization's."""
 
     def __init__(self, why: str) -> None:
         super().__init__("INVALID_DOOR", why)
@@ -43,10 +43,10 @@ def find_door(
     phone_numbers: Iterable[str | None] = (),
     campaign_id: str | None = None,
 ) -> CallDoor | None:
-    """Find the entry point of a call; None if it leads to no single organization.
+    """Find a call's entry point; return None if it leads to no single organization.
 
-    If several are named, they must lead to one organization. A phone number of one organization and
-    an assistant of another lead to none.
+    If a message names several entry points, all must belong to the same organization. For example,
+    one organization's phone number with another one's assistant leads to none.
     """
     found = _doors_named(session, assistant_id, phone_numbers, campaign_id)
     if len({door.organization_id for door in found}) != 1:
@@ -80,9 +80,9 @@ def add_door(
 ) -> None:
     """Assign an entry point to an organization.
 
-    `assistant_id` answers its inbound calls; `brand_id` carries them at Twilio. Replay:
-    the same door is given its new assistant and brand. Raises: InvalidDoor, WalletNotFound,
-    WhoAndWhy, InvalidNote.
+    `assistant_id` answers its inbound calls. `brand_id` names the brand whose Twilio subaccount
+    carries them. Replay: the entry point gets the new assistant and brand. Raises: InvalidDoor,
+    WalletNotFound, WhoAndWhy, InvalidNote.
     """
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
@@ -113,7 +113,10 @@ def add_door(
 def remove_door(
     session: Session, kind: DoorKind, external_id: str, *, by: str, why: str, now: datetime
 ) -> bool:
-    """Remove an entry point: its calls belong to nobody then. False if there was none."""
+    """Remove an entry point; return False if there was none.
+
+    Calls through it then belong to no organization. Raises: WhoAndWhy, InvalidNote.
+    """
     removed = session.execute(
         delete(CallDoor)
         .where(CallDoor.kind == str(kind), CallDoor.external_id == external_id)
@@ -125,7 +128,7 @@ def remove_door(
 
 
 def list_doors(session: Session, organization_id: str) -> list[CallDoor]:
-    """List an organization's entry points."""
+    """List an organization's entry points, ordered by kind and id."""
     return list(
         session.scalars(
             select(CallDoor)
@@ -136,7 +139,7 @@ def list_doors(session: Session, organization_id: str) -> list[CallDoor]:
 
 
 def twilio_account_of(session: Session, door: CallDoor | None) -> str | None:
-    """Return the subaccount that carries an entry point's calls at Twilio, if known."""
+    """Return the Twilio subaccount that carries an entry point's calls, if known."""
     if door is None or door.brand_id is None:
         return None
     return session.scalar(select(Brand.twilio_subaccount_sid).where(Brand.id == door.brand_id))
@@ -162,7 +165,8 @@ def _doors_named(
     return session.scalars(
         select(CallDoor)
         .where(tuple_(CallDoor.kind, CallDoor.external_id).in_(named))
-        # The number comes first: it decides the assistant that answers and the brand that carries.
+        # Descending order puts the phone number first. It decides which assistant answers and which
+        # brand carries the call.
         .order_by(CallDoor.kind.desc(), CallDoor.external_id)
         .execution_options(populate_existing=True)
     ).all()

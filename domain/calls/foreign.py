@@ -1,8 +1,8 @@
-"""Calls that one organization reserved and that another one's number or assistant carries.
+"""Reserved calls that use another organization's number or assistant.
 
-The owner of the number pays, as for any call that did not ask; the reservation is given back. If
-the number and the assistant belong to different organizations, nobody can be charged without a
-person: the call is ended and its cost is left open.
+The owner pays, as for any adopted call, and the reservation is released. If number and assistant
+belong to different organizations, only an operator can decide which one pays. The call is then
+ended, and its cost stays open.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from domain.calls.settlement import settle
 
 
 def is_foreign(session: Session, call: Call, facts: CallFacts) -> bool:
-    """Return whether a reserved call is reported with another organization's number or assistant.
+    """Return whether a reserved call uses another organization's number or assistant.
 
-    False without a query if the call already has this number and this assistant.
+    If the call already has the report's number and assistant, no query is made.
     """
     if call.origin != CallOrigin.RESERVED or call.refusal == FOREIGN_NUMBER:
         return False
@@ -41,7 +41,7 @@ def is_foreign(session: Session, call: Call, facts: CallFacts) -> bool:
 
 
 def owner_of(session: Session, facts: CallFacts) -> str | None:
-    """Return the one organization that a report's number and assistant belong to, if it is one."""
+    """Return the one organization that owns a report's number and assistant, if any."""
     door = find_door(
         session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
     )
@@ -51,11 +51,11 @@ def owner_of(session: Session, facts: CallFacts) -> str | None:
 def give_up_reservation(
     session: Session, reservation: Call, owner: str | None, facts: CallFacts, now: datetime
 ) -> Call | None:
-    """Take a call away from the organization that reserved it, and tell a person of both.
+    """Take a call from the organization that reserved it, and alert both.
 
     Return None once the owner can adopt the call. Return the reservation's row if the call stays
-    with it, because it was charged already or has no single owner. Locks the wallets in the order
-    of their organizations. Replay: changes nothing.
+    with it: either it was charged already, or it has no single owner. Locks the wallets in the
+    order of their organization ids. Replay: changes nothing.
     """
     for organization_id in sorted({reservation.organization_id, owner or ""} - {""}):
         lock_wallet(session, organization_id)

@@ -1,8 +1,8 @@
-"""A reservation and the provider's call, once the company names it: one call, one hold, one charge.
+"""Merge a reservation with the provider's call: one call, one hold, one charge.
 
-If a report came before the pairing, there are two rows. The adopted one goes on, because it has the
-meter and the provider's id; the reservation is merged into it. No ledger entry is rewritten: a
-charge stays under the key under which it was made.
+If a report arrives before the pairing, there are two rows: the reservation and the adopted call.
+The adopted row goes on, because it has the meter and the provider's id. The reservation is merged
+into it. No ledger entry is rewritten: a charge keeps the key under which it was made.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from domain.wallet import holds
 
 
 class PairedOtherwise(Refused):
-    """The reservation, or the provider's call, is paired with another one already."""
+    """The reservation or the provider's call is already paired with another one."""
 
     def __init__(self, call_id: str, provider_call_id: str) -> None:
         super().__init__(
@@ -49,11 +49,11 @@ class PairedOtherwise(Refused):
 
 
 def pair(session: Session, reservation: Call, provider_call_id: str, now: datetime) -> Call:
-    """Pair a reservation with the provider's call, and return the row that stands for both.
+    """Pair a reservation with the provider's call; return the row that goes on.
 
-    The wallet is locked before. If the call was adopted, the reservation is merged into it. If both
-    were charged, nothing is merged: a person is told, and the reservation is returned. Replay:
-    returns the same row. Raises: PairedOtherwise.
+    If the call was adopted, the reservation is merged into it. If both were charged, nothing is
+    merged: an alert is raised, and the reservation is returned. The wallet must already be locked.
+    Replay: returns the same row. Raises: PairedOtherwise.
     """
     call = resolve_merged(session, reservation)
     if call.provider_call_id == provider_call_id:
@@ -80,7 +80,10 @@ def pair(session: Session, reservation: Call, provider_call_id: str, now: dateti
 
 
 def may_merge(session: Session, reservation: Call, adopted: Call) -> bool:
-    """Return whether a call is one of the same organization that no reservation is paired with."""
+    """Return whether a reservation can be merged into a call.
+
+    The call must be adopted, belong to the same organization, and have no other reservation.
+    """
     is_ours = adopted.organization_id == reservation.organization_id
     return is_ours and adopted.origin == CallOrigin.ADOPTED and not merged_ids(session, adopted)
 
@@ -90,7 +93,7 @@ def _charged(call: Call) -> bool:
 
 
 def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
-    """Make one call of two: the adopted row goes on, the reservation points to it."""
+    """Merge two rows of one call: the adopted one goes on, the other points to it."""
     was_charged = _charged(adopted)
     if not is_priced(adopted):
         _take_rate(adopted, reservation)
@@ -115,9 +118,10 @@ def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) ->
 
 
 def _take_rate(adopted: Call, reservation: Call) -> None:
-    """Apply the reservation's rate if it named the number that is called and no report has.
+    """Give the adopted call the reservation's rate if it is the better one.
 
-    A call that came in, or one of a browser, keeps the rate of its own direction.
+    It is if the adopted call has no rate, or if only the reservation names the called number. An
+    inbound or web call keeps the rate of its own direction.
     """
     if not is_outgoing(adopted):
         return
@@ -131,7 +135,7 @@ def _take_rate(adopted: Call, reservation: Call) -> None:
 
 
 def _release(session: Session, call: Call, now: datetime) -> int:
-    """Release a call's open hold, and return how much it was."""
+    """Release a call's open hold; return its amount in micros, or 0 if none was open."""
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     if hold is None or hold.status != HoldStatus.OPEN:
         return 0
@@ -141,7 +145,10 @@ def _release(session: Session, call: Call, now: datetime) -> int:
 
 
 def _keep_reserved(session: Session, adopted: Call, reserved: int, now: datetime) -> None:
-    """Raise the hold of a call that lives to what was reserved for it; a frozen wallet refuses."""
+    """Extend a live call's hold to the amount that was reserved for it.
+
+    If the wallet is frozen, the ledger refuses the extension, and the hold stays smaller.
+    """
     hold = holds.hold_of_call(session, adopted.organization_id, adopted.id)
     if hold is None or hold.status != HoldStatus.OPEN or adopted.status == CallStatus.ENDED:
         return
@@ -158,17 +165,17 @@ def _keep_reserved(session: Session, adopted: Call, reserved: int, now: datetime
 
 
 def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
-    """Settle the adopted call with the charge that the reservation's commit has made.
+    """Settle the adopted call with the reservation's charge.
 
-    A call that still talks is ended, also if an operator settled the reservation. One that has
-    ended is read from its provider, so that a person is told if the charge differs from its
-    duration: its report came before the pairing and was not compared.
+    A call in progress is ended, even if an operator settled the reservation. An ended call is
+    refreshed, because its report arrived before the pairing and was not compared. The refresh
+    raises an alert if the charge does not match the call's duration.
     """
     _release(session, adopted, now)
     is_talking = adopted.status in TALKING
     adopted.duration_ms, adopted.cost_micros = reservation.duration_ms, reservation.cost_micros
     adopted.settled_at = reservation.settled_at
-    # An operator's settlement would mean that the call is over and need not be ended.
+    # With an operator's settlement, `is_over` would be true and the call would not be ended.
     adopted.settled_by = "api" if is_talking else reservation.settled_by
     adopted.tick_at = adopted.withheld_for = None
     session.flush()
@@ -201,7 +208,10 @@ def _tell_charged_twice(session: Session, reservation: Call, adopted: Call, now:
 
 
 def _tell_if_dearer(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
-    """Tell a person if the number that the reservation names would have had another price."""
+    """Raise an alert if the reservation's number has another price than was charged.
+
+    This applies only if the adopted call was charged without a number.
+    """
     if adopted.their_party is not None or reservation.their_party is None:
         return
     said = rate_of(reservation).cost_micros(adopted.duration_ms or 0)

@@ -1,8 +1,9 @@
-"""Rules of a tick: what each live call of a wallet gets now, or that it ends.
+"""Rules of a tick: extend the hold of each live call of a wallet, or end the call.
 
-Each call's hold covers the increment that begins next, and a margin, before it begins; what is left
-is shared out among them, and a call that cannot be covered any more is ended in time. Plain rules;
-domain/calls/tick carries them out under the wallet's lock.
+The hold of a call covers the next increment, and a margin, before that increment begins. The calls
+of a wallet share the available money. A call that cannot be covered any longer is ended in time.
+
+This module only computes. domain/calls/tick applies its decisions under the wallet's lock.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from base.facts import CALL_DURATION_MS_MAX
 from domain.calls.rates import Rate
 from domain.calls.settings import DURATION_SECONDS_MAX, Terms
 
-#: How many seconds early a call is due. A tick that is late by as much still extends the hold, or
-#: ends the call, a whole margin before the hold is used up.
+#: How many seconds early a call is due. A tick that is this late still extends the hold, or ends
+#: the call, a whole margin before the hold is used up.
 LEAD_SECONDS = 2.0
-#: How long after its own maximum duration a call is ended by us, in seconds.
+#: How many seconds past its maximum duration a call is ended.
 OVERDUE_SECONDS = 5.0
-#: Share of the time until its warning after which a call is due again, because other calls spend
-#: too; and the shortest such wait, in seconds.
+#: A call is due again after this share of the time until its warning, because other calls spend the
+#: same money. The second constant is the shortest such wait, in seconds.
 _WARNING_SHARE = 0.25
 _LOOK_SECONDS_MIN = 1.0
 
@@ -36,36 +37,37 @@ class Metered:
     hold_micros: int
     debt_micros: int
     warned: bool
-    #: Whether the call has an open hold or may still get one. A settled hold is not extended.
+    #: Whether the call has an open hold or may still get its first one. A settled hold is not
+    #: extended.
     can_extend: bool = True
-    #: Its own maximum duration, or the platform's.
+    #: The call's own maximum duration, or Vapi's.
     limit_seconds: int = DURATION_SECONDS_MAX
-    #: The longest time that is covered; `share_out` computes it.
+    #: The longest time that may be covered. `share_out` computes it.
     longest_seconds: int = CALL_DURATION_MS_MAX // 1000
-    #: What it gets now, out of what is available and out of the debt limit.
+    #: What this tick grants: from the available money, and from the debt limit.
     extend_micros: int = 0
     borrow_micros: int = 0
-    #: Lent credit that it has not used, and that is taken back now.
+    #: Unused lent credit that this tick takes back.
     returned_micros: int = 0
     warn: bool = False
     end: bool = False
-    #: Whether it ends because it went on past its maximum duration.
+    #: Whether the call ends because it exceeded its maximum duration.
     past_limit: bool = False
-    #: Seconds until it has to be looked at again.
+    #: Seconds until the call is due again.
     next_seconds: float = 0.0
 
     @property
     def covered_seconds(self) -> int:
-        """Seconds of talk that its hold and its lent credit pay for."""
+        """Seconds of talk time that the hold and the lent credit pay for."""
         return self.rate.seconds_for(self.hold_micros + self.debt_micros)
 
     @property
     def left_seconds(self) -> float:
-        """How much of that is left."""
+        """Covered seconds that the call has not used yet."""
         return self.covered_seconds - self.elapsed_seconds
 
     def price_of(self, more_seconds: int) -> int:
-        """Return the price of covering so many seconds more, up to the call's longest time."""
+        """Return the price of covering more seconds, up to the call's longest time."""
         longest = self.rate.up_to_increment(self.longest_seconds)
         whole = min(self.covered_seconds + self.rate.up_to_increment(more_seconds), longest)
         return max(0, self.rate.cost_micros(1000 * whole) - self.hold_micros - self.debt_micros)
@@ -81,9 +83,9 @@ class Metered:
         self.debt_micros += micros
 
     def take_back(self, micros: int) -> int:
-        """Take back lent credit that the call has not talked on; return how much was taken.
+        """Take back lent credit that the call has not used; return the amount.
 
-        The increment that has begun counts as talked.
+        An increment that has begun counts as used.
         """
         talked_micros = self.rate.cost_micros(math.ceil(1000 * self.elapsed_seconds))
         unused_micros = self.debt_micros - max(0, talked_micros - self.hold_micros)
@@ -101,12 +103,13 @@ def share_out(
     debt_room_micros: int,
     overlent_micros: int = 0,
 ) -> None:
-    """Decide for every live call of one wallet what it gets, or that it ends.
+    """Decide how much each live call of one wallet gets, or that it ends.
 
-    What is available is 0 while the wallet may not spend. The call nearest to its end comes first.
-    If there is not enough for a step each, each call gets its share in whole increments, and at
-    least one increment while there is any. `overlent_micros` is what the calls were lent beyond the
-    debt limit: it is taken back before anything is given.
+    `available_micros` is 0 while the wallet may not spend. The call that is nearest to its end is
+    served first. If the money does not cover a step for each call, each gets its share in whole
+    increments. A call gets at least one increment if what is left pays for it.
+
+    `overlent_micros` is what the calls were lent beyond the debt limit. It is taken back first.
     """
     for call in calls:
         call.longest_seconds = _longest_seconds(call, terms)
@@ -136,9 +139,9 @@ def share_out(
 
 
 def seconds_to_end_in_time(terms: Terms) -> int:
-    """Return the shortest paid time that lets a call start and still end in time.
+    """Return the shortest paid time, in seconds, after which a call ends in time.
 
-    With less, the first tick would end the call at once, or too late for what is paid.
+    With less, the first tick would end the call at once, or too late for the paid time.
     """
     return math.floor(terms.margin_seconds + LEAD_SECONDS) + 1
 
@@ -146,13 +149,16 @@ def seconds_to_end_in_time(terms: Terms) -> int:
 def first_step_seconds(rate: Rate, terms: Terms) -> int:
     """Return the seconds that a call's first hold covers, in whole increments.
 
-    It lasts until the first tick, even if the steps are shorter.
+    The first hold lasts until the first tick, even if the organization's steps are shorter.
     """
     return rate.up_to_increment(max(terms.step_seconds, seconds_to_end_in_time(terms)))
 
 
 def _longest_seconds(call: Metered, terms: Terms) -> int:
-    """Return what a call is covered for at most: until it is ended for its maximum duration."""
+    """Return the longest time that may be covered for a call, in seconds.
+
+    The time that ending an overlong call takes is included.
+    """
     until_ended = call.limit_seconds + OVERDUE_SECONDS + terms.margin_seconds + LEAD_SECONDS
     return min(math.ceil(until_ended), CALL_DURATION_MS_MAX // 1000)
 
@@ -166,12 +172,15 @@ def _take_back(calls: Sequence[Metered], micros: int) -> None:
 
 
 def _spare_seconds(call: Metered, terms: Terms) -> float:
-    """Return how long a call may go on before it must be extended or ended."""
+    """Return the seconds after which a call must be extended or ended."""
     return call.left_seconds - terms.margin_seconds - LEAD_SECONDS
 
 
 def _cover(call: Metered, terms: Terms, pot: int, sharing: int, take: Callable[[int], None]) -> int:
-    """Cover a step of a call from a pot that `sharing` calls share; return the price."""
+    """Pay a call's next step from a pot that `sharing` calls share; return its price.
+
+    If the pot does not pay for one increment, return 0 and cover nothing.
+    """
     # One step is not enough if the tick is late by more than a step, or if a step is shorter than
     # the margin.
     behind_seconds = math.floor(-_spare_seconds(call, terms)) + 1

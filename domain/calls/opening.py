@@ -1,6 +1,7 @@
 """Open a call: reserve its first hold and write its row with its rate.
 
-The caller decides whether it may begin: admission, adoption, permission or reserving.
+The calling module decides whether the call may begin: admission, adoption, permission, reservations
+or second_holds.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ def open_call(
     expires_at: datetime | None = None,
     names_provider: bool = True,
 ) -> WalletOutcome:
-    """Reserve for a new call and write its row; write nothing if the hold is refused.
+    """Reserve a new call's hold and write its row; if refused, write nothing.
 
-    The hold ends at `expires_at`, by default some time after what it covers. It bears the
-    provider's id if `names_provider`; one hold of an organization can.
+    The hold expires at `expires_at`, by default HOLD_GRACE_SECONDS after the time that it covers.
+    With `names_provider`, the hold carries the provider's call id. Only one hold of an organization
+    can carry it.
     """
     outcome = hold_for(
         session,
@@ -60,9 +62,9 @@ def hold_for(
     now: datetime,
     expires_at: datetime | None = None,
 ) -> WalletOutcome:
-    """Set aside what so many seconds of a call cost, whether or not the call has a row.
+    """Reserve the price of a number of seconds for a call.
 
-    Replay: as holds.reserve.
+    The call may have no row yet. Replay: as `holds.reserve`.
     """
     return holds.reserve(
         session,
@@ -78,7 +80,7 @@ def hold_for(
 
 def write_call(session: Session, call: Call, rate: Rate, currency: str, now: datetime) -> None:
     """Write a new call's row, or reopen a refused one, with its first rate."""
-    # A reopened call is no longer settled by its refusal.
+    # If a refused call is reopened, its refusal no longer settles it.
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     call.status = CallStatus.ADMITTED
     call.currency = currency
@@ -92,10 +94,9 @@ def write_call(session: Session, call: Call, rate: Rate, currency: str, now: dat
 
 
 def write_refused(session: Session, call: Call, currency: str, refusal: str, now: datetime) -> None:
-    """Add the row of a call that is refused: it is over, costs nothing and has no hold.
+    """Write the row of a refused call: it is over, costs nothing and has no hold.
 
-    Its rate is 0, because none was applied. Replay: the same call with the same reason adds no
-    line to the timeline.
+    Its rate is 0, because none was applied. Replay: the same reason adds no line to the timeline.
     """
     is_new = call.refusal != refusal
     call.status, call.refusal, call.currency = CallStatus.REFUSED, refusal, currency

@@ -1,8 +1,8 @@
-"""Pairing: which of our calls a provider's report is about, and what proves it.
+"""Pairing: find the call that a provider report is about, and prove the match.
 
-A report belongs to the call with the same provider's id, or to the call whose ids and token its
-metadata carries. The token proves that the company, or we, passed the ids along. Anybody who starts
-a call in a browser can write any ids, so a web call is never paired by them.
+A report belongs to the call with the same provider's id. Otherwise it belongs to the call whose ids
+and token are in its metadata. The token proves that the company, or we, supplied the ids. Any
+visitor can start a web call in a browser with any ids, so metadata never pairs a web call.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _TOKEN_BYTES = 24
 
 
 def new_pairing_token() -> str:
-    """Make a token that cannot be guessed: 32 characters that need no quoting."""
+    """Generate an unguessable token of 32 characters that need no quoting."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
 def fail_open_token(key: str, organization_id: str, call_id: str, provider_call_id: str) -> str:
-    """Sign the ids of a call that is let in without the database, for that call alone."""
+    """Sign the ids of one call that is admitted without the database."""
     named = "\0".join((organization_id, call_id, provider_call_id))
     return hmac.new(key.encode(), named.encode(), sha256).hexdigest()
 
 
 def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | None:
-    """Find the call that a report is about, and lock it after its wallet.
+    """Find the call that a report is about; lock its wallet, then the call.
 
-    A reservation whose report names another organization's number or assistant is given up, so that
-    its owner pays: see domain/calls/foreign.
+    If the report names another organization's number or assistant, the reservation is given up. The
+    owner of the number then pays (see domain/calls/foreign).
     """
     found = call_of_provider(session, facts.external_id)
     if found is None:
@@ -50,7 +50,8 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
         return give_up_reservation(session, found, owner_of(session, facts), facts, now)
     lock_wallet(session, found.organization_id)
     call = lock_call(session, found.organization_id, found.id)
-    # Under the lock: it may have been paired otherwise meanwhile, or go on in another row.
+    # Checked again under the lock: the call may meanwhile be paired with another one, or go on in
+    # another row.
     if call is None or (call.provider_call_id != facts.external_id and not _fits(call, facts)):
         moved = call_of_provider(session, facts.external_id)
         if moved is None or moved.organization_id != found.organization_id:
@@ -60,9 +61,10 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
 
 
 def let_in_by(session: Session, facts: CallFacts) -> str | None:
-    """Return the organization that let a call in while the database did not answer, if one did.
+    """Return the organization that admitted a call while the database did not answer.
 
-    Its metadata proves that, for this call of the provider's alone; no web call is believed.
+    A signature in the call's metadata proves this, for this one call at the provider. Return None
+    without valid proof. Outbound and web calls are never accepted.
     """
     if facts.direction not in (None, CallDirection.INBOUND):
         return None
@@ -86,13 +88,13 @@ def _reservation_named(session: Session, facts: CallFacts) -> Call | None:
 
 
 def _fits(call: Call, facts: CallFacts) -> bool:
-    """Return whether a report may be paired with a reservation by its ids and its token."""
+    """Return whether a report's token and direction fit an unpaired reservation."""
     is_open = (
         call.provider_call_id is None
         and call.merged_into is None
         and call.refusal != FOREIGN_NUMBER
     )
-    # A reservation is an outgoing call, so that a web call never fits.
+    # A reservation is an outbound call, so a web call never fits.
     fits = facts.direction in (None, call.direction)
     token = call.pairing_token
     return is_open and fits and token is not None and _same(token, facts.pairing_token or "")

@@ -1,7 +1,7 @@
-"""Permission for a campaign at the provider to dial a contact, with money set aside for the call.
+"""Permission for a campaign at the provider to dial a contact, with a hold.
 
-A permission is the row of a call that its provider has not told of yet, with a short hold. The call
-that is dialled takes it over by campaign and number; a permission that nobody uses expires.
+A permission is the row of a call that its provider has not reported yet, with a short hold. The
+dialled call takes the row over, matched by campaign and number. An unused permission expires.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from domain.jobs.types import END_CALL
 from domain.posture import can_send
 from domain.wallet import holds
 
-#: How long a permission holds money until its call is reported, in seconds. The provider dials
-#: as soon as it has the answer.
+#: How long a permission holds money until its call is reported, in seconds. The provider dials as
+#: soon as it has the answer.
 PERMISSION_SECONDS = 180.0
 
 
@@ -42,7 +42,7 @@ class Permission:
     organization_id: str | None
     call_id: str | None
     refusal: str | None
-    #: Whether this answer created the permission, rather than an earlier one.
+    #: Whether this request created the permission. False if an earlier request did.
     is_new: bool = field(default=False, compare=False)
 
 
@@ -53,13 +53,14 @@ def permit(
     *,
     permission_seconds: float = PERMISSION_SECONDS,
 ) -> Permission:
-    """Permit a campaign to dial a contact and hold for the call, or refuse it.
+    """Permit a campaign to dial a contact, with a hold for the call, or refuse it.
 
     The conditions and the hold are those of an inbound call. Replay: while the permission, or the
-    call that took it over, is open, the same contact gets the same answer and nothing more is held.
-    Refuses: UNKNOWN_DOOR, NO_CONTACT (it has no id, so that it could be held for twice), NO_RATE,
-    CALL_SETTLED while the permitted call is being ended, can_send's reasons, and what holds.reserve
-    refuses.
+    call that took it over, is open, the same contact gets the same answer. Nothing more is held.
+
+    Refuses: UNKNOWN_DOOR, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons of `can_send`,
+    and the refusals of `holds.reserve`. NO_CONTACT if the contact has no id, because two requests
+    for it could not be recognized as one. CALL_SETTLED while the permitted call is being ended.
     """
     door = find_door(
         session,
@@ -71,10 +72,11 @@ def permit(
         return Permission(None, None, "UNKNOWN_DOOR")
     organization_id = door.organization_id
     wallet = lock_wallet(session, organization_id)
-    # Under the wallet's lock: the same contact twice at once is held for once.
+    # Read under the wallet's lock, so that two simultaneous requests for a contact create one hold.
     known = _open_permission(session, organization_id, ask)
     if known is not None:
-        # Seen again: what answered the first request too late must not withdraw this one.
+        # Marks the permission as reported, so that withdrawing a late first answer does not undo
+        # it.
         known.seen_at = now
         refusal = "CALL_SETTLED" if known.end_decided_at is not None else None
         return Permission(organization_id, known.id, refusal)
@@ -88,9 +90,10 @@ def permit(
 
 
 def find_permitted(session: Session, facts: CallFacts) -> Call | None:
-    """Find and lock the permission of a dialled call, by its campaign and its number.
+    """Find and lock the permission of a dialled call, by its campaign and number.
 
-    Of several with the same last digits the oldest is taken, because their holds are alike.
+    If several permissions have the same last digits, the oldest is used, because their holds are
+    alike.
     """
     if facts.campaign_id is None or facts.their_party is None:
         return None
@@ -119,10 +122,10 @@ def find_permitted(session: Session, facts: CallFacts) -> Call | None:
 
 
 def take_over(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    """Turn a permission into the reported call, and give its hold the usual lifetime.
+    """Turn a permission into the reported call, and postpone its hold's expiry.
 
-    If the permission was to end, the call is ended. Replay: a call that is no permission any more
-    is left as it is.
+    The hold then lasts at least HOLD_GRACE_SECONDS from now. If the permission's end was decided, a
+    job ends the call. Replay: a call that is no longer a permission is left unchanged.
     """
     if not is_permission(call):
         return

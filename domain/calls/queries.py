@@ -1,6 +1,6 @@
 """Read calls: find one by any id, list them in pages, sum their costs by day.
 
-Reads only.
+This module only reads.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from db.models import CallHold, Wallet, WalletEntry
 from db.models.calls import Call, CallTimeline
 from domain.calls.rows import NEVER_BEGUN, CallNotFound, holds_of, merged_ids, resolve_merged
 
-#: Calls on one page, and days of one report, at most.
+#: The most calls on one page, and the most days in one report.
 PAGE_MAX = 500
 DAYS_MAX = 400
-#: Every call has a wallet. With this join, one index finds a period in each organization.
+#: Every call has a wallet, so this join drops none. With it, PostgreSQL finds the calls of a period
+#: through one index, organization by organization.
 _OF_ITS_WALLET = Wallet.organization_id == Call.organization_id
 #: The longest id of a call, in characters.
 _ID_LENGTH_MAX = 64
-#: Calls with one id that are read, and named in an error, at most.
+#: The most calls with one id that are read, and named in an error.
 _SAME_ID_MAX = 5
 #: The suffixes of the operation keys of a call's entries.
 _ENTRY_KEYS = ("commit", "released", "expired")
 
 
 class CallNotUnique(Refused):
-    """Several calls have this id, so that it does not identify one."""
+    """Several calls have this id, so it does not identify one of them."""
 
     def __init__(self, any_id: str, calls: Sequence[Call]) -> None:
         named = ", ".join(f"{call.id} of {call.organization_id}" for call in calls)
@@ -50,7 +51,7 @@ class UnboundedList(Refused):
 
 @dataclass(frozen=True)
 class CostsOfDay:
-    """What the calls of one day (UTC, by when they were let in) came to."""
+    """The totals of an organization's calls in one day (UTC, by `created_at`)."""
 
     organization_id: str
     day: date
@@ -58,15 +59,15 @@ class CostsOfDay:
     calls: int
     seconds: int
     cost_micros: int
-    #: What the provider charges us for them, in micros of a US dollar.
+    #: What the provider charges us for these calls, in micros of a US dollar.
     provider_cost_micros: int
 
 
 @dataclass(frozen=True)
 class CallSeen:
-    """One call with its hold, what it moved in its wallet, and what happened to it.
+    """A call with its hold, its ledger entries and its timeline.
 
-    Of a call that reservations were merged into, also what moved and happened under their ids.
+    If reservations were merged into the call, their entries and timelines are included.
     """
 
     call: Call
@@ -79,18 +80,20 @@ class CallSeen:
 def find_call(
     session: Session, any_id: str, organization_id: str | None = None, *, alone: bool = False
 ) -> Call | None:
-    """Find the call with an id: ours, Vapi's, Twilio's, or the newest call of an appointment.
+    """Find a call by our id, Vapi's, Twilio's or its appointment's.
 
-    The id of a merged reservation finds the call that it became. Our ids and appointments are
-    unique within an organization only. With `alone`, for a caller that acts on the call, an
-    appointment with several calls is refused as well. Raises: CallNotUnique.
+    An appointment's id finds its newest call. The id of a merged reservation finds the call that it
+    became. Our ids and appointment ids are unique only within an organization.
+
+    `alone` is for functions that change the call: they must not guess, so an appointment with
+    several calls is refused. Return None if no call has the id. Raises: CallNotUnique.
     """
     if not 0 < len(any_id) <= _ID_LENGTH_MAX or "\0" in any_id:
         return None
     of_ids = (Call.id == any_id, Call.provider_call_id == any_id, Call.twilio_call_sid == any_id)
     found = _newest_first(session, or_(*of_ids), organization_id)
     if found:
-        # Within one organization our own id goes before the others'.
+        # Within one organization, our own id takes precedence over the provider's ids.
         found.sort(key=lambda call: call.id != any_id)
     else:
         found = _newest_first(session, Call.appointment_id == any_id, organization_id)
@@ -106,7 +109,8 @@ def see_call(session: Session, call: Call) -> CallSeen:
     merged = merged_ids(session, call)
     ids = [call.id, *merged]
     all_holds = holds_of(session, call, merged)
-    # Entries have no index by key, but their time is that of the call's or the hold's settlement.
+    # Entries have no index by key. They are found by their time, which is the settlement time of
+    # the call or of a hold.
     settled = {at for at in (call.settled_at, *(one.settled_at for one in all_holds)) if at}
     entries = session.scalars(
         select(WalletEntry)
@@ -139,17 +143,19 @@ def list_calls(
     after: str | None = None,
     limit: int = PAGE_MAX,
 ) -> Sequence[Call]:
-    """List calls, the newest first; `after` is the cursor of a page's last call.
+    """List calls, newest first.
 
-    `live` leaves out calls that are over, except those refused since `refused_since`. Bounds:
-    PAGE_MAX calls. Raises: UnboundedList for calls that are over and settled of all organizations
-    and all times; CallNotFound if no call is at the cursor.
+    `after` is the cursor of the previous page's last call. `live` leaves out calls that are over,
+    except those refused since `refused_since`. Bounds: PAGE_MAX calls.
+
+    Raises: CallNotFound if no call is at the cursor. Raises UnboundedList unless `live`,
+    `unsettled`, an organization or `since` limits the list.
     """
     if not (live or unsettled or organization_id or since):
         raise UnboundedList
     statement = select(Call).where(Call.merged_into.is_(None))
     if live:
-        # As the partial index calls_live says it.
+        # The condition of the partial index calls_live, so that PostgreSQL can use it.
         is_live: ColumnElement[bool] = and_(
             Call.status != CallStatus.ENDED, Call.settled_at.is_(None)
         )
@@ -181,7 +187,7 @@ def list_calls(
 
 
 def cursor_of(call: Call) -> str:
-    """Return the cursor for the page after the one that ends with this call."""
+    """Return the cursor of the page that follows this call."""
     return f"{call.organization_id}/{call.id}"
 
 
@@ -192,10 +198,10 @@ def costs_by_day(
     first_day: date,
     last_day: date,
 ) -> list[CostsOfDay]:
-    """Add up the settled calls of each organization and day, the oldest first.
+    """Sum the settled calls of each organization and UTC day, oldest first.
 
-    A call that was refused, or withdrawn before anybody was admitted, does not count; a merged
-    reservation counts as the call that it became. Bounds: DAYS_MAX days, including both ends.
+    Refused and withdrawn calls do not count. A merged reservation counts as the call that it
+    became. Both days are included. The API and the CLI limit the period to DAYS_MAX days.
     """
     day = cast(func.timezone("UTC", Call.created_at), Date)
     statement = (
@@ -212,7 +218,7 @@ def costs_by_day(
             Call.created_at >= datetime.combine(first_day, time.min, UTC),
             Call.created_at <= datetime.combine(last_day, time.max, UTC),
             Call.merged_into.is_(None),
-            # Of settled calls only: the comparison is not true of NULL.
+            # This also leaves out unsettled calls, because the comparison with NULL is not true.
             Call.settled_by.not_in(NEVER_BEGUN),
         )
         .group_by(Call.organization_id, day, Call.currency)
@@ -237,7 +243,11 @@ def costs_by_day(
 
 
 def ending_ms(call: Call) -> tuple[int | None, int | None]:
-    """Return how long after the decision the end was ordered, and reported, in ms."""
+    """Return the ms from the decision to end a call to the order, and to the end.
+
+    The order is the first one that Vapi or Twilio accepted; the end is when it was reported. Either
+    is None if it has not happened.
+    """
     return _ms_after(call.end_decided_at, call.end_told_at), _ms_after(
         call.end_decided_at, call.ended_seen_at
     )

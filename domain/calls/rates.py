@@ -1,6 +1,6 @@
 """Rates: a price per minute, charged in whole increments, with a minimum per call.
 
-The talk is rounded up to whole increments, and their price up to whole micros.
+The talk time is rounded up to whole increments, and the price up to whole micros.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from domain.wallet.ledger import WalletNotFound
 
 #: The route whose rate applies if no other route fits.
 DEFAULT_ROUTE = "default"
-#: What a call may be counted in, in seconds.
+#: The allowed billing increments, in seconds.
 INCREMENTS_SECONDS = (1, 6, 30, 60)
-#: Highest price per minute and highest minimum, in micros, so that 12 hours stay a valid amount.
+#: Highest price per minute and highest minimum, in micros. With it, 12 hours still cost a valid
+#: amount.
 RATE_MICROS_MAX = 10**12
 _ROUTE = re.compile(r"default|(inbound|outbound|web)(:\+[0-9]{1,15})?", re.ASCII)
 
@@ -38,14 +39,14 @@ class InvalidRate(Refused):
 
 @dataclass(frozen=True)
 class Rate:
-    """A price a minute, the seconds it is counted in, and the least that a call costs."""
+    """A price per minute, a billing increment in seconds, and a minimum per call."""
 
     micros_per_minute: int
     increment_seconds: int
     minimum_micros: int = 0
 
     def cost_micros(self, duration_ms: int) -> int:
-        """Return the price of a talk; 0 if nobody talked."""
+        """Return the price of a talk time; 0 if there was none."""
         if duration_ms <= 0:
             return 0
         increments = -(-duration_ms // (1000 * self.increment_seconds))
@@ -53,7 +54,7 @@ class Rate:
         return max(self.minimum_micros, price)
 
     def seconds_for(self, amount_micros: int) -> int:
-        """Return the longest talk, in whole increments, that an amount pays."""
+        """Return the longest talk time, in whole increments, that an amount pays for."""
         if amount_micros < self.minimum_micros:
             return 0
         increment_price = self.increment_seconds * self.micros_per_minute
@@ -64,13 +65,13 @@ class Rate:
         return -(-seconds // self.increment_seconds) * self.increment_seconds
 
 
-#: The rate of a call that has none yet: its price is not known, and it is not metered.
+#: The rate of a call that has none yet. The call is neither metered nor charged.
 NO_RATE = Rate(0, 1)
 
 
 @dataclass(frozen=True)
 class RouteRate:
-    """The rate of a route, and since when the route has it."""
+    """The rate of a route, and when it was set."""
 
     route: str
     rate: Rate
@@ -80,9 +81,10 @@ class RouteRate:
 def priced_number(
     direction: CallDirection, *, our_number: str | None, their_number: str | None
 ) -> str | None:
-    """Return the number that a call is priced by.
+    """Return the number that determines a call's price.
 
-    That is the called number of an outbound call, our own of an inbound call, none of a web call.
+    This is the called number of an outbound call and our own number of an inbound call. A web call
+    has none.
     """
     return {CallDirection.OUTBOUND: their_number, CallDirection.INBOUND: our_number}.get(direction)
 
@@ -90,9 +92,9 @@ def priced_number(
 def find_rate(
     session: Session, organization_id: str, direction: CallDirection, number: str | None
 ) -> RouteRate | None:
-    """Find the rate of the longest route that fits; None if no route does.
+    """Find the rate of the most specific route that fits; None if none fits.
 
-    `number` is the one that the call is priced by, with its plus sign (see priced_number).
+    `number` includes its plus sign. See `priced_number` for which number it is.
     """
     rows = session.scalars(
         select(CallRate)
@@ -108,13 +110,13 @@ def find_rate(
 
 
 def specificity(route: str) -> tuple[bool, int]:
-    """Return how specific a route is; of several that fit, the most specific applies."""
-    # By length the default would go before a plain "web".
+    """Return a sort key: the most specific of several fitting routes applies."""
+    # By length alone, the default route would precede a plain "web".
     return route != DEFAULT_ROUTE, len(route)
 
 
 def fits(route: str, direction: CallDirection, number: str | None) -> bool:
-    """Return whether a route is that of a call in this direction with this number."""
+    """Return whether a route applies to a call's direction and number."""
     if route == DEFAULT_ROUTE:
         return True
     of_direction, _, prefix = route.partition(":")
@@ -122,7 +124,7 @@ def fits(route: str, direction: CallDirection, number: str | None) -> bool:
 
 
 def list_rates(session: Session, organization_id: str) -> list[CallRate]:
-    """List an organization's rates, by route."""
+    """List an organization's rates, ordered by route."""
     return list(
         session.scalars(
             select(CallRate)
@@ -144,8 +146,8 @@ def set_rate(
 ) -> None:
     """Set a route's rate, for calls that begin from now on.
 
-    Routes are "default", a direction, or a direction and the beginning of a number, such as
-    "outbound:+44". Replay: the same again changes who set it, and when. Raises: InvalidRate,
+    A route is "default", a direction, or a direction with a number prefix, such as "outbound:+44".
+    Replay: the same rate again updates only operator, reason and time. Raises: InvalidRate,
     WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
@@ -171,7 +173,10 @@ def set_rate(
 def remove_rate(
     session: Session, organization_id: str, route: str, *, by: str, why: str, now: datetime
 ) -> bool:
-    """Remove a route's rate; False if there was none."""
+    """Remove a route's rate; return False if there was none.
+
+    Raises: WhoAndWhy, InvalidNote.
+    """
     removed = session.execute(
         delete(CallRate)
         .where(CallRate.organization_id == organization_id, CallRate.route == route)

@@ -1,7 +1,7 @@
-"""The rate of a call that is known already, once its provider names the number that it uses.
+"""Rate a known call once its provider reports the number that it uses.
 
-A call that was reserved without its number, or that no rate fitted, gets its rate here before it is
-settled. A call that has a price keeps it.
+A call that was reserved without a number, or that no rate fitted, gets its rate here before it is
+settled. A settled call keeps its price.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from domain.calls.rows import TALKING, has_rate, is_priced, mark_odd, note, rate
 
 
 def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    """Give a call the rate of the number that its provider names, under the call's lock.
+    """Apply the rate of the number that a provider report names.
 
-    A call that gets another rate is marked re_rated and metered by it from the next tick, which is
-    due at once. If no rate fits, a person is alerted, and the call is ended if somebody talks;
-    every message searches for a rate again. Replay: a call whose number was seen keeps its rate,
-    whatever the rates are now.
+    A call that gets another rate is marked `re_rated`. Its next tick is due at once and meters it
+    by the new rate. If no rate fits, an alert is raised, and a call in progress is ended. Every
+    later message then searches for a rate again. If a settled call would have another price, an
+    alert is raised.
+
+    The call must already be locked. Replay: a call whose number was seen keeps its rate, even if
+    rates have changed since.
     """
     direction = CallDirection(call.direction)
     number = priced_number(direction, our_number=facts.our_number, their_number=facts.their_number)
@@ -45,7 +48,7 @@ def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime
 
 
 def _keeps_its_rate(call: Call, direction: CallDirection, found: RouteRate, number: str) -> bool:
-    """Return whether the call's rate is that number's own, as it was when the call began."""
+    """Return whether a call already has its number's rate, as of when it began."""
     route = call.rate_route
     if not has_rate(call) or route is None:
         return False
@@ -54,7 +57,8 @@ def _keeps_its_rate(call: Call, direction: CallDirection, found: RouteRate, numb
     party = call.their_party if direction is CallDirection.OUTBOUND else call.our_party
     if party != last_digits(number) or not fits(route, direction, number):
         return False
-    # Rates that were set, or removed, since then do not count for a call that began before.
+    # Changes of rates after the call began do not apply to it. If a rate was removed since, only a
+    # less specific one is found.
     is_newer = found.set_at > call.created_at
     return is_newer or specificity(found.route) < specificity(route)
 
@@ -81,7 +85,7 @@ def _apply(session: Session, call: Call, found: RouteRate, now: datetime) -> Non
 
 
 def _refuse(session: Session, call: Call, now: datetime) -> None:
-    """Tell a person of a call that no rate fits, and end it if somebody talks."""
+    """Raise an alert for an unsettled call that no rate fits; end it if in progress."""
     if is_priced(call):
         return
     mark_odd(call, "no_rate")
@@ -101,10 +105,10 @@ def _refuse(session: Session, call: Call, now: datetime) -> None:
 def _tell_if_dearer_or_cheaper(
     session: Session, call: Call, found: RouteRate, now: datetime
 ) -> None:
-    """Tell a person that a call was charged by another rate than that of its number."""
+    """Raise an alert if a call was charged by another rate than that of its number."""
     duration_ms = call.duration_ms or 0
     said = found.rate.cost_micros(duration_ms)
-    # What was waived, or charged otherwise, was not charged by a rate.
+    # A cost that does not follow from the call's rate, such as a waived one, cannot be compared.
     if call.cost_micros != rate_of(call).cost_micros(duration_ms) or call.cost_micros == said:
         return
     raise_alert(

@@ -1,7 +1,7 @@
-"""Refresh calls whose messages did not come in time, and release expired holds.
+"""Refresh calls whose messages are overdue, and release expired holds.
 
-A hold is released only if no provider can be asked, or if the provider knows no such call. Without
-an answer the hold stays.
+A hold is released only if its call has no id at the provider, or if the provider does not know that
+id. If the provider does not answer, the hold stays.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from domain.jobs.staging import owed, stage_many
 from domain.jobs.types import EXPIRE_HOLDS, LOOK_AT_CALL
 from domain.wallet import holds
 
-#: Calls, and organizations, that one sweep finds at most.
+#: The most calls, and the most organizations, that one sweep handles.
 SWEEP_MAX = 500
-#: A call is not refreshed again within this many seconds, or within the wait for its report if that
-#: is shorter.
+#: The shortest time between two refreshes of a call, in seconds. If the wait for a call's report is
+#: shorter, that wait applies.
 _ASK_AGAIN_SECONDS = 60.0
-#: "There is no such call" is believed this many seconds after the call was admitted. Until then its
-#: provider may not know it yet.
+#: How long after its admission a call may still be unknown to its provider, in seconds. Until then,
+#: the answer "there is no such call" is ignored.
 ABSENT_SECONDS = 120
 
-#: A hold that was made further in the future than this was made before the clock stepped back.
+#: A hold that was made more seconds in the future than this was made before the clock stepped back.
 _FUTURE_SECONDS = 60.0
 _PULL_BACK = text("SELECT pull_back_call_holds(CAST(:now AS timestamptz), :ahead)")
 
@@ -42,18 +42,21 @@ _PULL_BACK = text("SELECT pull_back_call_holds(CAST(:now AS timestamptz), :ahead
 def sweep(
     session: Session, now: datetime, *, report_seconds: float, silent_seconds: float
 ) -> tuple[int, int]:
-    """Stage refreshes of calls, and the expiry of holds that no provider can explain.
+    """Stage refreshes of overdue calls, and the expiry of holds without a provider id.
 
-    Refreshed are calls whose hold has expired, calls that ended `report_seconds` ago without a
-    report, and live calls without a message for `silent_seconds`. Each is refreshed at most once a
-    minute. If its last refresh is still waiting, no other is staged and a person is alerted.
-    Holds that were made in the future, because the database's clock stepped back, are treated as
-    made now. Returns the numbers of refreshes and of organizations. Locks only the calls that it
-    marks as asked, and skips calls that another transaction has locked.
+    A call is refreshed if its hold has expired, or if it ended `report_seconds` ago without a
+    report. A live call is also refreshed after `silent_seconds` without a message. Between two
+    refreshes of a call there is at least a minute, or `report_seconds` if that is shorter. If its
+    last refresh is still waiting, no other is staged, and an alert is raised.
+
+    If the database's clock stepped back, holds that were made in the future are treated as made
+    now. Return the numbers of refreshes and of organizations. Locks only the calls that it marks as
+    refreshed, and skips calls that another transaction has locked. Bounds: SWEEP_MAX of each.
     """
     session.execute(_PULL_BACK, {"now": now, "ahead": _FUTURE_SECONDS})
     looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
-    # A look is postponed, not failed, for as long as its provider's circuit is open.
+    # While the provider's circuit breaker is open, a refresh is postponed and does not fail, so it
+    # raises no alert itself.
     waiting = owed(session, LOOK_AT_CALL) if looks else set()
     unasked = [call for call in looks if (call.organization_id, call.id) not in waiting]
     for call in looks:
@@ -67,9 +70,10 @@ def sweep(
 
 
 def expire_unasked(session: Session, organization_id: str, now: datetime) -> list[str]:
-    """Release an organization's expired holds about which no provider can be asked.
+    """Release an organization's expired holds whose calls have no provider's id.
 
-    Takes the wallet's lock; one batch. Returns the calls. Replay: nothing is left to expire.
+    Return the ids of the calls. Locks the wallet. Bounds: SWEEP_MAX holds. Replay: nothing is left
+    to expire.
     """
     if lock_wallet(session, organization_id) is None:
         return []
@@ -88,11 +92,11 @@ def expire_unasked(session: Session, organization_id: str, now: datetime) -> lis
 
 
 def call_is_absent(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
-    """Handle the provider's answer that it knows no such call.
+    """Handle the provider's answer that it does not know a call.
 
-    An expired hold is released; before it expires, the answer may only be early. If the provider
-    had reported that somebody talked, the hold stays and a person is alerted. Replay: nothing is
-    left to release.
+    An expired hold is released. Before it expires, the answer may only be early. If the provider
+    had reported the call in progress, the hold stays and an alert is raised. If it had reported the
+    end, our own meter settles the call, or an alert is raised. Replay: nothing is left to release.
     """
     wallet = lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -105,14 +109,14 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
     hold = holds.hold_of_call(session, organization_id, call_id)
     is_held = hold is not None and hold.status == HoldStatus.OPEN
     if call.status == CallStatus.ENDED and call.provider_call_id is not None:
-        # The call existed, so our own meter settles it, or a person does.
+        # The call existed, so our own meter settles it. Without a meter, an operator must.
         settle_by_word(session, call, CallFacts(call.provider_call_id, None), "look", now)
     elif call.status in TALKING:
         tell_unsettled(session, call, "it was in progress, and Vapi no longer knows it", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)
     else:
-        # The ticks would extend the hold for as long as there is money, so that it never expires.
+        # The ticks would extend the hold for as long as there is money, and it would never expire.
         # The call's first message starts them again.
         call.tick_at = None
     clear_unanswered(session, organization_id, call_id, now)
@@ -127,10 +131,10 @@ def call_is_unreadable(
     *,
     report_seconds: float,
 ) -> None:
-    """Settle an ended call by our own meter, because its provider's record cannot be read.
+    """Settle an ended call by our own meter, because its record cannot be read.
 
-    Only once its report has had `report_seconds` from the end to arrive; until then, and while the
-    call goes on, its hold stays and a person is told. Replay: a settled call is left as it is.
+    The report gets `report_seconds` from the end to arrive. Until then, and while the call goes on,
+    the hold stays and an alert is raised. Replay: a settled call is left unchanged.
     """
     wallet = lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -146,7 +150,10 @@ def call_is_unreadable(
 
 
 def put_off_hold(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
-    """Postpone the expiry of a hold, because the provider says that the call is live."""
+    """Postpone the expiry of a hold, because the provider reports the call as live.
+
+    The hold then lasts at least HOLD_GRACE_SECONDS from now.
+    """
     holds.put_off(
         session,
         organization_id,
@@ -159,7 +166,7 @@ def put_off_hold(session: Session, organization_id: str, call_id: str, now: date
 def tell_unanswered(
     session: Session, organization_id: str, call_id: str, why: str, now: datetime
 ) -> None:
-    """Alert a person that a call's provider does not answer; the hold stays.
+    """Raise an alert if the provider does not answer about a call; the hold stays.
 
     A call that was settled meanwhile needs no answer.
     """
@@ -202,7 +209,8 @@ def _calls_to_ask(
         .where(
             Call.settled_at.is_(None),
             Call.provider_call_id.is_not(None),
-            # An instant later than now was written before the clock was set back: long ago.
+            # An instant in the future was written before the clock stepped back, so it is long
+            # past.
             or_(Call.asked_at.is_(None), Call.asked_at < asked_before, Call.asked_at > now),
             or_(
                 over,
@@ -212,7 +220,8 @@ def _calls_to_ask(
                 and_(live, Call.seen_at.is_(None), Call.created_at < silent),
             ),
         )
-        # Not by age: calls that never get an answer would fill every sweep and keep out all others.
+        # The order is that of the last refresh. If it were by age, calls that never get an answer
+        # would fill every sweep and keep out all others.
         .order_by(Call.asked_at.asc().nulls_first(), Call.created_at)
         .limit(SWEEP_MAX)
         .with_for_update(key_share=True, skip_locked=True, of=Call)

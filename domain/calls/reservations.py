@@ -1,8 +1,8 @@
-"""Reservations: what the company's backend sets aside for an outgoing call.
+"""Reservations: money that the company's backend sets aside for outgoing calls.
 
-The company dials the call. A reservation makes its row and its hold, and the call is metered once
-somebody talks. It is paired with the provider's call by the provider's id, now or later, or by a
-token in the call's metadata.
+The company dials the call. A reservation writes the call's row and its hold. The call is metered
+once the provider reports it in progress. The reservation is paired with the provider's call by the
+provider's id, now or later, or by a token in the call's metadata.
 """
 
 from __future__ import annotations
@@ -50,13 +50,17 @@ def reserve_for_call(
     number: str | None = None,
     appointment_id: str | None = None,
 ) -> Reserved:
-    """Set aside what an outgoing call is estimated to cost.
+    """Reserve the estimated cost of an outgoing call.
 
-    Units: `estimated_seconds` 1 to 43,200. `number` is the called number in E.164; without it the
-    call has the organization's general rate until its provider names the number. Replay: as
-    holds.reserve. The provider's id may come with a later request; if a report of that call came
-    first, both are merged. Refuses: what holds.reserve refuses, can_send's reasons, NO_RATE,
-    INVALID_DURATION; IDEMPOTENCY_CONFLICT if one of the two calls is paired otherwise.
+    Units: `estimated_seconds` 1 to 43,200; `number` is the called number in E.164. Without a
+    number, the organization's general rate applies until the provider reports the number.
+
+    Replay: as `holds.reserve`. A later request may add the provider's id. If a report of that call
+    arrived first, reservation and call are merged.
+
+    Refuses: NO_RATE, INVALID_DURATION, the reasons of `can_send`, and the refusals of
+    `holds.reserve`. IDEMPOTENCY_CONFLICT if the reservation or the provider's call is paired with
+    another one.
     """
     wallet = lock_wallet(session, organization_id)
     if wallet is None:
@@ -99,9 +103,9 @@ def _reserved_first(
 def _reserved_late(
     session: Session, call: Call, other: Call, number: str | None, *, seconds: int, now: datetime
 ) -> Reserved:
-    """Merge a reservation into the call that it names, which a report told of first.
+    """Merge a new reservation into the call that its provider reported first.
 
-    The call is held for already, so that nothing more is set aside.
+    If that call has a hold, nothing more is set aside.
     """
     if not 0 < len(call.id) <= _ID_LENGTH_MAX:
         return _refused("INVALID_CALL")
@@ -123,7 +127,7 @@ def _reserved_again(
     now: datetime,
 ) -> Reserved:
     if known.pairing_token is None and known.origin == CallOrigin.RESERVED:
-        # Reserved by a version before the tokens.
+        # A version without pairing tokens wrote this reservation.
         known.pairing_token = new_pairing_token()
     if provider_call_id is not None:
         try:
@@ -136,7 +140,10 @@ def _reserved_again(
 def _paired(
     session: Session, known: Call, provider_call_id: str, *, seconds: int, now: datetime
 ) -> Reserved:
-    """Pair a reservation, and answer for the call that it is. Raises: PairedOtherwise."""
+    """Pair a reservation, and return the outcome for the resulting call.
+
+    Raises: PairedOtherwise.
+    """
     call = pair(session, known, provider_call_id, now)
     return _held_again(session, known, call, seconds=seconds, now=now)
 
@@ -146,7 +153,8 @@ def _held_again(
 ) -> Reserved:
     call = resolve_merged(session, call)
     if call.settled_at is not None:
-        # A settled call that cost nothing may have no hold by which the ledger would refuse.
+        # A settled call that cost nothing may have no hold. The ledger would then reserve a new
+        # one.
         return _refused("CALL_SETTLED")
     outcome = hold_for(
         session,

@@ -1,4 +1,4 @@
-"""A call's row: how it is found and locked, with its wallet before it, and its timeline."""
+"""Rows of calls: find and lock them, read their state, write their timeline."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from domain.calls.rates import Rate
 from domain.jobs.staging import stage_many
 from domain.jobs.types import JobType
 
-#: Seconds past its covered time at which a hold expires: longer than a report takes to arrive.
+#: Seconds from the end of its covered time until a hold expires. This is longer than a report takes
+#: to arrive.
 HOLD_GRACE_SECONDS = 900
-#: A call that has not begun is refreshed this often, in seconds.
+#: How often a call that has not begun is refreshed, in seconds.
 BEGIN_LOOK_SECONDS = 30
-#: The statuses in which somebody talks.
+#: The statuses of a call in progress: it was connected and has not ended.
 TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
-#: Those before the provider reports that the call was connected.
+#: The statuses before the provider reports that the call was connected.
 _NOT_CONNECTED = (CallStatus.ADMITTED, CallStatus.QUEUED, CallStatus.RINGING)
-#: Shown in the place of these once the call's account is closed.
+#: Shown in place of these statuses once the call is settled.
 SETTLED = "settled"
 _DETAIL_LENGTH_MAX = 500
-#: Settled without a known cost; a later report can still charge the call.
+#: `settled_by` of calls that were closed without a known cost. A later report can still charge
+#: them.
 _CLOSED_UNPRICED = ("expiry", "withdrawn")
 #: The refusal of a call whose number or assistant belongs to another organization.
 FOREIGN_NUMBER = "FOREIGN_NUMBER"
-#: `settled_by` of calls that were not admitted in the end.
+#: `settled_by` of calls that were refused, or whose admission was withdrawn.
 NEVER_BEGUN = ("refused", "withdrawn")
 
 
@@ -44,7 +46,7 @@ class CallNotFound(Refused):
 
 
 def call_of_provider(session: Session, provider_call_id: str) -> Call | None:
-    """Find the call with this id at its provider, without a lock."""
+    """Find the call with this id at its provider, without locking it."""
     return session.scalars(
         select(Call)
         .where(Call.provider_call_id == provider_call_id)
@@ -53,7 +55,10 @@ def call_of_provider(session: Session, provider_call_id: str) -> Call | None:
 
 
 def resolve_merged(session: Session, call: Call) -> Call:
-    """Return the call that a merged reservation turned out to be, unlocked; any other as it is."""
+    """Return the call that a merged reservation became, or any other call unchanged.
+
+    Takes no lock.
+    """
     if call.merged_into is None:
         return call
     return session.get_one(Call, (call.organization_id, call.merged_into), populate_existing=True)
@@ -71,7 +76,7 @@ def merged_ids(session: Session, call: Call) -> list[str]:
 
 
 def holds_of(session: Session, call: Call, merged: Sequence[str]) -> list[CallHold]:
-    """Return the holds under a call's own id and under those that were merged into it."""
+    """Return the holds of a call and of the reservations that were merged into it."""
     return list(
         session.scalars(
             select(CallHold)
@@ -86,9 +91,9 @@ def holds_of(session: Session, call: Call, merged: Sequence[str]) -> list[CallHo
 
 
 def call_and_wallet(session: Session, organization_id: str, call_id: str) -> tuple[Call, Wallet]:
-    """Lock a call's wallet, then the call; that of a merged reservation, the call it became.
+    """Lock a call's wallet, then the call.
 
-    Raises: CallNotFound.
+    For a merged reservation, the call that it became is locked and returned. Raises: CallNotFound.
     """
     wallet = lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
@@ -100,25 +105,28 @@ def call_and_wallet(session: Session, organization_id: str, call_id: str) -> tup
 
 
 def rate_of(call: Call) -> Rate:
-    """Return a call's rate: NO_RATE if none was found yet (see has_rate)."""
+    """Return a call's rate; NO_RATE if none was found yet (see `has_rate`)."""
     return Rate(call.micros_per_minute, call.increment_seconds, call.minimum_micros)
 
 
 def has_rate(call: Call) -> bool:
-    """Return whether a rate was found for a call; without one it is neither metered nor charged."""
+    """Return whether a rate was found for a call.
+
+    Without a rate, a call is neither metered nor charged.
+    """
     return call.micros_per_minute > 0
 
 
 def is_priced(call: Call) -> bool:
-    """Return whether the cost of a call is settled."""
+    """Return whether a call is settled with a known cost."""
     return call.settled_at is not None and call.settled_by not in _CLOSED_UNPRICED
 
 
 def is_over(call: Call) -> bool:
-    """Return whether a call is over for us and need not be ended.
+    """Return whether a call is over for us, so that it need not be ended.
 
     It is over once its provider reports the end, or once it is settled. A settlement by the company
-    does not count while somebody talks.
+    does not count while the call is in progress.
     """
     if call.status == CallStatus.ENDED:
         return True
@@ -127,15 +135,15 @@ def is_over(call: Call) -> bool:
 
 
 def end_code(call: Call) -> str | None:
-    """Return the code of the reason for which we end a call, if we do."""
+    """Return the code of the reason for which a call is ended; None if it is not."""
     return None if call.end_cause is None else EndCause(call.end_cause).upper()
 
 
 def shown_status(call: Call) -> str:
-    """Return a call's status as people see it.
+    """Return a call's status for display.
 
-    A refused call is `refused` if nobody ever talked. A call whose account is closed before the
-    provider reported that it was connected is `settled`: nothing more is expected of it.
+    A refused call is `refused` if it never began. A call that is settled before its provider
+    reported it connected is `settled`, because no more reports are expected.
     """
     if call.refusal and call.settled_by in NEVER_BEGUN:
         return CallStatus.REFUSED
@@ -145,14 +153,14 @@ def shown_status(call: Call) -> str:
 
 
 def parties(call: Call) -> tuple[str | None, str | None]:
-    """Return who calls and who is called, as last digits; None where it is not known."""
+    """Return the calling and the called number's last digits; None if unknown."""
     if call.direction == CallDirection.OUTBOUND:
         return call.our_party, call.their_party
     return call.their_party, call.our_party
 
 
 def is_permission(call: Call) -> bool:
-    """Return whether a call is only a permission for a campaign to dial, and not dialled yet."""
+    """Return whether a call is a campaign's permission that is not dialled yet."""
     return call.contact_id is not None and call.provider_call_id is None
 
 
@@ -162,7 +170,7 @@ def hold_end(now: datetime, seconds: int) -> datetime:
 
 
 def note(session: Session, call: Call, what: str, now: datetime, detail: str = "") -> None:
-    """Add a line to a call's timeline."""
+    """Add a line to a call's timeline; cut the detail at 500 characters."""
     session.add(
         CallTimeline(
             organization_id=call.organization_id,
@@ -175,7 +183,10 @@ def note(session: Session, call: Call, what: str, now: datetime, detail: str = "
 
 
 def mark_odd(call: Call, *oddities: str) -> None:
-    """Add anomalies to a call, by their short names. Replay: adds nothing."""
+    """Add anomalies to a call, by their short names.
+
+    Replay: adds nothing.
+    """
     call.oddities = sorted({*call.oddities, *oddities})
 
 

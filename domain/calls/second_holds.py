@@ -1,8 +1,8 @@
-"""A second hold for a call that begins to talk after its first one was given back.
+"""A second hold for a call in progress whose first hold was released or expired.
 
-A hold is given back when it expires, or when the call was withdrawn. The ledger keeps one hold for
-each call id, and a hold that was given back stays as it is. So the call goes on in a row of its
-own, under a new id, and the first row is merged into it: both ids lead to one call with one charge.
+A hold is released if the admission of its call is withdrawn. The ledger keeps one hold for each
+call id and never reopens it. So the call goes on in a new row with a new id, and the first row is
+merged into it. Both ids then lead to one call with one charge.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from domain.calls.adoption import hold_or_end
 from domain.calls.opening import write_call
 from domain.calls.rows import TALKING, has_rate, is_priced, note, rate_of
 
-#: Columns that the new row copies from the old one. The rate of the old row applies, too.
+#: Columns that the new row copies from the old one. The old row's rate is copied separately.
 _KEPT = (
     "twilio_call_sid",
     "twilio_account_sid",
@@ -44,11 +44,14 @@ _KEPT = (
 
 
 def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) -> Call:
-    """Hold for a call that was closed without a price and now talks; return the call that goes on.
+    """Reserve again for a closed call in progress; return the row that goes on.
 
-    The conditions are those of a call that did not ask: if the ledger refuses the hold, the call is
-    ended. Any other call is returned unchanged, and so is a call whose end is decided. The wallet
-    and the call are locked before. Replay: the call that goes on is found by its provider's id.
+    This applies to a call that was closed without a price. If the ledger refuses the hold, the call
+    is ended, as an adopted call is. Any other call, and a call whose end is decided, is returned
+    unchanged.
+
+    The wallet and the call must already be locked. Replay: the row that goes on is found by its
+    provider's id.
     """
     is_closed = call.settled_at is not None and not is_priced(call)
     may_go_on = call.status != CallStatus.ENDED and call.end_decided_at is None
@@ -57,7 +60,7 @@ def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) ->
     wallet = lock_wallet(session, call.organization_id)
     if wallet is None:
         return call
-    # The provider's id is unique: the first row loses it before the second one gets it.
+    # The provider's id is unique, so the first row must lose it before the second row gets it.
     call.provider_call_id = None
     session.flush()
     kept = {name: getattr(call, name) for name in _KEPT}

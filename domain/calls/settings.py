@@ -1,6 +1,6 @@
 """Call terms of an organization: steps, margins, warnings, texts, fault policy.
 
-An organization without terms of its own has the defaults.
+An organization that has set no terms has the defaults.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from db.models.calls import CallTerms
 from domain.operator_notes import check_who_and_why, note_act
 from domain.wallet.ledger import WalletNotFound
 
-#: Longest text that is spoken, in characters.
+#: The longest spoken text, in characters.
 TEXT_LENGTH_MAX = 500
-#: Shortest and longest that the platform can be told to let a call last, in seconds. Source: Vapi's
-#: API, maxDurationSeconds.
+#: The shortest and the longest maximum duration that Vapi accepts, in seconds. Source: Vapi's API,
+#: maxDurationSeconds.
 DURATION_SECONDS_MIN = 10
 DURATION_SECONDS_MAX = 43_200
-#: Lowest and highest of each number of seconds or minutes.
+#: The lowest and the highest value of each number.
 _BOUNDS = {
     "step_seconds": (1, 3_600),
     "margin_seconds": (1, 60),
@@ -49,19 +49,19 @@ class InvalidTerms(Refused):
 class Terms:
     """The terms of an organization's calls."""
 
-    #: How much talk a hold covers at first, and is extended by each time.
+    #: Seconds of talk time that the first hold and each extension cover.
     step_seconds: int = 60
-    #: How many seconds before its hold is used up a call is ended, so that it ends within the hold.
-    #: The tick's own lead comes on top.
+    #: How many seconds before its hold is used up a call is ended, so that the end is within the
+    #: hold. The tick's own lead is added to this.
     margin_seconds: int = 5
-    #: How many seconds before its credit ends a call is warned, once; 0: never.
+    #: How many seconds before its credit ends a call is warned, once. 0 means never.
     warn_before_seconds: int = 60
     max_duration_seconds: int = 3_600
-    #: Whether a call is let in when our database does not answer in time, and for how long.
+    #: Whether a call is admitted if our database does not answer in time, and for how long.
     fail_open: bool = False
     fail_open_seconds: int = 60
     fault_policy: FaultPolicy = FaultPolicy.WAIVE
-    #: How much of a call that the platform's own fault ended is waived, from its start.
+    #: How many minutes from its start are waived if a fault of Vapi ended the call.
     fault_waived_minutes: int = 10
     refusal_text: str = "We cannot take your call at the moment. Please try again later."
     warning_text: str = "This call will end soon."
@@ -91,10 +91,10 @@ def terms_of(session: Session, organization_id: str) -> Terms:
 def set_terms(
     session: Session, organization_id: str, terms: Terms, *, by: str, why: str, now: datetime
 ) -> None:
-    """Set an organization's call terms; live calls follow them from now on.
+    """Set an organization's call terms; live calls use them from now on.
 
-    Replay: the same again changes who set them, and when. Raises: InvalidTerms, WalletNotFound,
-    WhoAndWhy, InvalidNote.
+    Replay: the same terms again update only operator, reason and time. Raises: InvalidTerms,
+    WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     _check(terms)
@@ -126,8 +126,8 @@ def change_terms(
 ) -> Terms:
     """Change only the named terms; return all terms.
 
-    Takes the wallet's lock, so that two concurrent changes of different terms are both kept.
-    Raises: as set_terms.
+    Locks the wallet, so that two concurrent changes of different terms are both kept. Raises: as
+    `set_terms`.
     """
     if lock_wallet(session, organization_id) is None:
         raise WalletNotFound(organization_id)

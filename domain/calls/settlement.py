@@ -1,6 +1,6 @@
-"""Charges a call once, for its actual duration at its own rate.
+"""Charge a call once, for its actual duration at its own rate.
 
-If nobody can tell the duration, a person is told and the hold stays.
+If the duration cannot be determined, an alert is raised and the hold stays.
 """
 
 from __future__ import annotations
@@ -52,20 +52,23 @@ class CallSettled(Refused):
 
 
 class NotSettled(Refused):
-    """The ledger refused what a call cost."""
+    """A call could not be charged; the code is the reason."""
 
     def __init__(self, call_id: str, code: str) -> None:
         super().__init__(code, call_id, call=call_id)
 
 
 def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now: datetime) -> None:
-    """Settle an ended call by its provider's report or answer, under the call's lock.
+    """Settle an ended call by its provider's report or by a refresh.
 
-    `by` is "report" or "look". If a report has no duration, or denies a conversation of which the
-    provider told before, the provider is asked. If the answer does so too, our own meter counts, or
-    a person is told; both are marked. Replay: a call is settled once. A later report moves no
-    money: a person is told if the call would have cost otherwise. A call that was closed without a
-    price is charged by it.
+    `by` is "report" or "look" (a refresh). If a report has no duration, or denies a conversation
+    that the provider reported before, the call is refreshed. If the refresh does the same, our own
+    meter decides. If our meter has no duration either, an alert is raised. Anomalies mark a denied
+    conversation and a use of our meter.
+
+    The call must already be locked. Replay: a call is settled once. A later report moves no money,
+    but raises an alert if the cost would differ. A call that was closed without a price is charged
+    by a later report.
     """
     duration_ms = stated_ms(call, facts, by)
     if is_priced(call):
@@ -89,7 +92,11 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
 def _charge(
     session: Session, call: Call, facts: CallFacts, duration_ms: int, *, by: str, now: datetime
 ) -> None:
-    """Charge a call for its duration, unless that may charge it twice or charge the wrong one."""
+    """Charge a call for its duration, or raise an alert if the charge may be wrong.
+
+    The charge may be wrong if the call has no rate, or if another charge may be for the same call.
+    If the ledger refuses the charge, an alert is raised too.
+    """
     if duration_ms and not has_rate(call):
         tell_unsettled(session, call, "its organization has no rate for it", now)
         return
@@ -102,7 +109,7 @@ def _charge(
         cost = charge.cost_micros
         settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
     except NotSettled as no:
-        # The ledger would refuse a later report as well, so a person must decide.
+        # The ledger would refuse a later report as well, so an operator must decide.
         tell_unsettled(session, call, f"the ledger refused the charge: {no.code}", now)
         return
     if withheld.rival is not None:
@@ -122,12 +129,16 @@ def _compare(
     by: str,
     now: datetime,
 ) -> None:
-    """Alert a person if a settled call would have cost otherwise by what its provider says now."""
+    """Raise an alert if a settled call would now have another cost.
+
+    If a report has no duration, the call is refreshed first.
+    """
     if duration_ms is None and by == "report":
         stage_for(session, LOOK_AT_CALL, [call])
         return
     if duration_ms == 0 and not call.cost_micros and has_talked(session, call):
-        # It was settled as never talked before the provider said that somebody talks.
+        # The call was settled as one without a conversation. The provider reported it in progress
+        # later.
         why = "it was settled as never talked, but its provider says that somebody talked"
         _tell_differs(session, call, now, why=why)
         return
@@ -143,11 +154,11 @@ def _compare(
 def settle(
     session: Session, call: Call, *, duration_ms: int, cost_micros: int, by: str, now: datetime
 ) -> WalletOutcome:
-    """Charge the call and release the rest of its hold, under the call's lock.
+    """Charge the call and release the rest of its hold.
 
-    Its wallet is locked before. What cannot be charged becomes an outstanding amount and alerts a
-    person. Raises: NotSettled if the ledger refuses, with IDEMPOTENCY_CONFLICT if another cost was
-    charged before.
+    An amount that cannot be charged becomes an outstanding amount and raises an alert. The wallet
+    and the call must already be locked. Raises: NotSettled if the ledger refuses, with
+    IDEMPOTENCY_CONFLICT if another cost was charged before.
     """
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     if cost_micros == 0 and hold is not None and hold.status == HoldStatus.OPEN:
@@ -180,10 +191,12 @@ def settle_by_api(
 ) -> WalletOutcome:
     """Settle a call for the duration that the company's backend states.
 
-    Units: `duration_ms` 0 to 43,260,000. Replay: the same duration answers as the first time;
-    another, IDEMPOTENCY_CONFLICT. Raises: InvalidDuration, CallNotFound, NotSettled; Refused
-    CALL_IN_PROGRESS while the provider says that somebody talks, because a settled call is no
-    longer metered. If somebody talks afterwards, the call is ended.
+    Units: `duration_ms` 0 to 43,260,000. Replay: a duration with the same cost returns OK and
+    changes nothing. Another cost is refused with IDEMPOTENCY_CONFLICT.
+
+    Raises: InvalidDuration, CallNotFound, NotSettled. Raises Refused CALL_IN_PROGRESS while the
+    provider reports the call in progress, because a settled call is no longer metered. If the
+    provider reports it in progress afterwards, the call is ended.
     """
     if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
@@ -208,10 +221,10 @@ def settle_by_hand(
     why: str,
     now: datetime,
 ) -> WalletOutcome:
-    """Settle a call manually, for the duration that an operator states.
+    """Settle a call for the duration that an operator states.
 
-    The call is then over for us, whatever its provider reports. A call that goes on although the
-    company has settled it is charged only if the company's settlement charged nothing. Units:
+    The call is then over for us, whatever its provider reports. If the company settled a call that
+    is still in progress, only a settlement of 0 can be replaced by another cost. Units:
     `duration_ms` 0 to 43,260,000. Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled,
     WhoAndWhy, InvalidNote.
     """
@@ -228,12 +241,13 @@ def settle_by_hand(
 
 
 def close_expired(session: Session, call: Call, now: datetime) -> None:
-    """Close a call whose hold has expired, under its lock, without a charge.
+    """Close a call without a charge, because its hold has expired.
 
-    A later report can still charge it. Replay: a closed call stays as it is.
+    A later report can still charge it. The call must already be locked. Replay: a settled call is
+    left unchanged.
     """
     if call.settled_at is None:
-        # A permission that no call took over never became a call.
+        # A permission that was not used never became a call.
         by = "withdrawn" if is_permission(call) else "expiry"
         call.cost_micros, call.settled_at, call.settled_by, call.tick_at = 0, now, by, None
         session.flush()
@@ -242,9 +256,10 @@ def close_expired(session: Session, call: Call, now: datetime) -> None:
 
 
 def _rate_to_charge(session: Session, call: Call) -> Rate:
-    """Return the rate that a call is charged by; the general one now if it had none.
+    """Return the rate that a call is charged by.
 
-    Raises: NotSettled NO_RATE.
+    A call without a rate gets the organization's current general rate for its direction. Raises:
+    NotSettled NO_RATE.
     """
     if has_rate(call):
         return rate_of(call)
@@ -255,7 +270,7 @@ def _rate_to_charge(session: Session, call: Call) -> Rate:
 
 
 def _clear_answered(session: Session, call: Call, now: datetime) -> None:
-    """Clear the alerts that the settlement of a call answers: for us the call is over."""
+    """Clear the alerts that a call's settlement resolves."""
     clear_unanswered(session, call.organization_id, call.id, now)
     for kind in (AlertKind.CALL_UNSETTLED, AlertKind.CALL_NOT_ENDED):
         clear_alerts(session, kind, call.organization_id, call.id, now=now)

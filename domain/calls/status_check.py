@@ -1,6 +1,6 @@
 """Answer whether a call must end now, and how many seconds it may still last.
 
-Reads only: nothing is locked and nothing changes. The tick decides independently.
+This module only reads and takes no locks. The tick decides independently.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
 from domain.calls.settings import Terms
 
-#: All that is read, in one statement, because it is needed while somebody talks.
+#: One statement reads everything, because the request is made during a conversation.
 _QUERY = """
     SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
         c.organization_id, c.merged_into,
@@ -36,7 +36,8 @@ _QUERY = """
         LEFT JOIN call_holds h ON (h.organization_id, h.call_id) = (c.organization_id, c.id)
             AND h.status = 'open'
 """
-#: Two at most: an id of ours is unique within its organization alone.
+#: Our id is unique only within its organization. Two rows are enough to see that an id is
+#: ambiguous.
 _OF_ANYBODY = " WHERE c.provider_call_id = :call OR c.id = :call ORDER BY is_providers DESC LIMIT 2"
 _OF_ORGANIZATION = (
     " WHERE c.organization_id = :org AND (c.id = :call OR c.provider_call_id = :call)"
@@ -46,7 +47,7 @@ _OF_ORGANIZATION = (
 
 @dataclass(frozen=True)
 class StatusAnswer:
-    """Whether the call must end, why and what to say; else how many seconds it may still last."""
+    """Whether the call must end, with reason and message; else the seconds left."""
 
     end_call: bool
     reason: str | None
@@ -64,10 +65,13 @@ def check_status(
 ) -> StatusAnswer:
     """Return whether a call must end now, for example because its credit is used up.
 
-    That is its hold, what it may borrow within the debt limit, and what is available, at its own
-    rate, less what it has talked: by our meter, or `said_seconds` where that has not begun. The id
-    is ours or the provider's; without `organization_id` the provider's, or ours where one call
-    alone has it. Raises: CallNotFound. Source: the status check of the prepaid engine's document.
+    The credit is the hold, the available money, and what the call may borrow within the debt limit.
+    The remaining seconds are those that the credit pays for at the call's rate, less the time
+    already talked. Our meter measures that time. Before the meter starts, `said_seconds` counts.
+
+    `call_id` is our id or the provider's. Without `organization_id`, our id is accepted only if a
+    single call has it. Raises: CallNotFound. Source: the status check of the prepaid engine's
+    document.
     """
     query = _QUERY + (_OF_ANYBODY if organization_id is None else _OF_ORGANIZATION)
     values = {"call": call_id, "org": organization_id, "now": now}
@@ -94,7 +98,8 @@ def _reason(row: Any) -> str | None:
         return "CALL_ENDED"
     if row.end_cause is not None:
         return EndCause(row.end_cause).upper()
-    # While the end of a subscription is reported but not confirmed, a call continues on its hold.
+    # A subscription's end may be reported but not confirmed yet. Until then, a call continues on
+    # its hold.
     if set(row.freezes) - {FreezeReason.SUBSCRIPTION_INACTIVE}:
         return "FROZEN_WALLET"
     return None

@@ -1,7 +1,7 @@
-"""Apply provider reports to calls; they come late, twice, in any order, or never.
+"""Apply provider reports to calls: late, repeated, out of order, or missing.
 
-A report never moves a call back, and only the provider's own report makes it ended. The cost of a
-call is settled by domain/calls/settlement.
+A report never moves a call's status back, and only the provider marks a call as ended.
+domain/calls/settlement settles the cost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from domain.calls.settlement import settle_by_word
 from domain.calls.withholding import end_withholding
 from domain.jobs.types import END_CALL, LOOK_AT_CALL
 
-#: The order of the statuses; a report of a status before the known one is late.
+#: The order of the statuses. A report of a status before the current one is late.
 _ORDER = {
     CallStatus.ADMITTED: 0,
     CallStatus.QUEUED: 1,
@@ -42,12 +42,13 @@ _BEGUN = (*TALKING, CallStatus.ENDED)
 
 
 def take_in_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
-    """Apply a verified message about a call; False if the call belongs to no organization.
+    """Apply a verified report to its call; return False if there is no call for it.
 
-    `heard_at` is when the message arrived. A call that did not ask us is adopted once somebody
-    talks, because until then it may still ask. It is metered from now on, or settled at once if it
-    is over. A call that we refused stays refused, unless somebody talks all the same. Replay:
-    changes nothing.
+    `heard_at` is when the message arrived. An unknown call is adopted once it is in progress or
+    over, because until then it may still request admission. It is metered from then on, or settled
+    at once if it is over. A call that belongs to no organization is not adopted.
+
+    A refused call stays refused, unless the report proves a conversation. Replay: changes nothing.
     """
     call = find_reported(session, report.facts, now) or find_permitted(session, report.facts)
     if call is not None and call.status == CallStatus.REFUSED:
@@ -75,12 +76,15 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
 
 
 def _talked(facts: CallFacts) -> bool:
-    """Return whether a report says that somebody talked."""
+    """Return whether a report proves a conversation."""
     return facts.status in TALKING or bool(facts.duration_ms)
 
 
 def _keep_refused(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    """Note the end of a call that we refused. Replay: adds no line to the timeline."""
+    """Record the end of a refused call.
+
+    Replay: adds no line to the timeline.
+    """
     is_news = facts.status is CallStatus.ENDED and call.ended_reason is None
     _fill_in(call, facts)
     call.seen_at = now
@@ -91,16 +95,17 @@ def _keep_refused(session: Session, call: Call, facts: CallFacts, now: datetime)
 def take_in_look(
     session: Session, organization_id: str, call_id: str, facts: CallFacts, now: datetime
 ) -> None:
-    """Apply the provider's answer to our own request about a call.
+    """Apply the result of a call's refresh, and settle the call if it has ended.
 
-    An ended call is settled by it. Replay: changes nothing.
+    Replay: changes nothing.
     """
     talking_ms = None
     if facts.started_at is not None:
         talking_ms = max(0, round((now - facts.started_at) / timedelta(milliseconds=1)))
     known = session.get(Call, (organization_id, call_id), populate_existing=True)
     if known is not None and is_foreign(session, known, facts):
-        # The call may belong to another organization, which is found as for a message.
+        # The call may belong to another organization. Handled as a report, the facts lead to that
+        # one.
         take_in_report(session, CallReport(facts, final=False, talking_ms=talking_ms), now, now)
         return
     call = _locked(session, organization_id, call_id)
@@ -119,7 +124,7 @@ def take_in_look(
 
 
 def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
-    """Lock a call after its wallet; for a merged one, the call that it became."""
+    """Lock a call's wallet, then the call; if merged, the call that it became."""
     lock_wallet(session, organization_id)
     call = lock_call(session, organization_id, call_id)
     if call is not None and call.merged_into is not None:
@@ -142,7 +147,7 @@ def _take_in(
         end_withholding(session, call, now)
     status, word = CallStatus(call.status), facts.status
     if word is not None:
-        # A message without a status that we know is no sign of life.
+        # A message without a known status does not prove that the call is live.
         call.seen_at = now
     if word is not None and _ORDER[word] > _ORDER[status]:
         if word is CallStatus.ENDED:
@@ -160,9 +165,10 @@ def _take_in(
 
 
 def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
-    """Note that somebody talked, when that is heard after the end.
+    """Record that the provider reported the call in progress only after its end.
 
-    A call that was settled as never talked is asked about: its report may have denied the talk.
+    A call that was settled as one without a conversation is refreshed, because its report may have
+    denied the conversation.
     """
     note(session, call, CallStatus.IN_PROGRESS, now, "heard after its end")
     if is_priced(call) and not call.cost_micros:
@@ -170,40 +176,43 @@ def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
 
 
 def _reopen(session: Session, call: Call, now: datetime) -> None:
-    """Open a call again that was closed without a price, so that it can be ended and charged.
+    """Reopen a call that was closed without a price, to end it and to charge it.
 
-    One that may go on has a second hold instead: see domain/calls/second_holds.
+    A call that may go on gets a second hold instead (see domain/calls/second_holds).
     """
     if call.settled_at is None or is_priced(call):
         return
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     note(session, call, "reopened", now, "somebody talks although its hold was released")
     if call.end_decided_at is not None:
-        # Its end was decided before its hold was released, and the rounds stopped then.
+        # Its end was decided before its hold was released, and the rounds of ending it stopped
+        # then.
         stage_for(session, END_CALL, [call])
 
 
 def _end_settled(session: Session, call: Call, now: datetime) -> None:
-    """End a call that the company settled before anybody talked.
+    """End a call that the company settled before it was in progress.
 
-    Nothing pays for it from here on.
+    From here on, nothing pays for it.
     """
     if call.settled_at is None or is_over(call):
         return
     tell_not_ended(session, call, "it goes on, although the company settled it", now)
     if not decide_ending(session, call, EndCause.SETTLED, now):
-        # Its end was decided before its settlement, and the rounds stopped then.
+        # Its end was decided before its settlement, and the rounds of ending it stopped then.
         stage_for(session, END_CALL, [call])
 
 
 def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime) -> None:
-    """Start the meter: by our clock, less the time that the provider says has passed."""
+    """Start the meter when the message arrived, less the talk time that it states."""
     if talking_ms is not None and not 0 <= talking_ms <= CALL_DURATION_MS_MAX:
-        # A timestamp in unexpected units would otherwise end the call for lack of credit.
+        # A timestamp in unexpected units would make the call seem very long, and end it for lack of
+        # credit.
         mark_odd(call, "talking_ms")
         talking_ms = None
     began = heard_at - timedelta(milliseconds=talking_ms or 0)
-    # A call that we admitted cannot have begun before; any other may have talked for long.
+    # A call that we admitted cannot have begun before its admission. Any other call may have begun
+    # long ago.
     earliest = began if call.metered_from is None else call.created_at
     call.metered_from = min(max(began, earliest), now)
     call.started_at = call.started_at or call.metered_from
@@ -212,7 +221,10 @@ def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime
 
 
 def _end(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
-    """Mark a call as ended; a final report does so whatever status its copy states."""
+    """Mark a call as ended.
+
+    The final report ends a call even if its copy of the call has another status.
+    """
     if call.status == CallStatus.ENDED:
         return
     call.status, call.ended_seen_at, call.tick_at = CallStatus.ENDED, now, None

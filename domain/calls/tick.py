@@ -1,7 +1,7 @@
 """Tick one wallet's live calls: meter them, extend their holds, warn and end them.
 
 One transaction per wallet, with a few statements for any number of calls. Nothing here waits for a
-provider; jobs send what a provider must be told.
+provider; jobs send the orders.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Ticked:
-    """What one tick over a wallet did, in calls."""
+    """How many calls one tick over a wallet extended, warned, ended and refreshed."""
 
     extended: int = 0
     warned: int = 0
@@ -42,9 +42,10 @@ class Ticked:
 
 
 def tick_debtors_at_once(session: Session, organization_id: str, now: datetime) -> int:
-    """Make the calls that were lent some of the debt limit due now; return how many.
+    """Make the calls that were lent credit due now; return how many.
 
-    The next tick takes back what the limit no longer allows. The organization is locked before.
+    The next tick takes back what the debt limit no longer allows. The organization must already be
+    locked.
     """
     lock_wallet(session, organization_id)
     live = lock_live_calls(session, organization_id)
@@ -58,7 +59,7 @@ def tick_debtors_at_once(session: Session, organization_id: str, now: datetime) 
 def due_organizations(session: Session, now: datetime, limit: int) -> list[str]:
     """List organizations that have a due call, the longest due first.
 
-    Read without a lock: `tick` looks again under the wallet's.
+    Reads without a lock. `tick` checks again under the wallet's lock.
     """
     return list(
         session.scalars(
@@ -72,7 +73,11 @@ def due_organizations(session: Session, now: datetime, limit: int) -> list[str]:
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
-    """Whether a call's tick has come, or is further ahead than any tick: the clock was set back."""
+    """Match calls whose tick is due.
+
+    A tick that is further ahead than any wait was set before the clock stepped back, so it is due
+    too.
+    """
     return or_(Call.tick_at <= now, Call.tick_at > now + timedelta(seconds=TICK_SECONDS_MAX))
 
 
@@ -83,9 +88,9 @@ def _call_is_due(call: Call, now: datetime) -> bool:
 
 
 def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
-    """Give every live call of a wallet what it needs now, or decide that it ends.
+    """Extend the hold of each live call of a wallet, warn the call, or end it.
 
-    Replay: a wallet none of whose calls is due is left as it is.
+    Replay: if no call of the wallet is due, nothing changes.
     """
     wallet = lock_wallet(session, organization_id)
     live = lock_live_calls(session, organization_id)
@@ -128,7 +133,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
 
 
 def _end_overdue(session: Session, calls: Sequence[Call], now: datetime) -> None:
-    """Decide that calls past their maximum duration end, and tell a person of each."""
+    """Decide that calls past their maximum duration end, and raise an alert for each."""
     decide_endings(session, calls, EndCause.MAX_DURATION, now)
     for call in calls:
         began = call.metered_from or now
@@ -173,10 +178,10 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
 
 
 def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> int:
-    """Return what of the debt limit is neither used nor lent to a call that is not settled yet.
+    """Return the part of the debt limit that is neither used nor lent.
 
-    What an ended call has used stays lent to it until its report settles it. The room is negative
-    if the limit was lowered below what is used and lent.
+    What was lent to a call that has ended stays lent until the call is settled. The result is
+    negative if the limit was lowered below what is used and lent.
     """
     if wallet.debt_limit_micros == 0 and not any(one.debt_micros for one in meters):
         return 0
@@ -200,7 +205,10 @@ def _hold_first(
     step_seconds: int,
     now: datetime,
 ) -> None:
-    """Hold for calls that had no hold yet: they began on lent credit, and money has come since."""
+    """Reserve the first hold of calls that began without one.
+
+    They were in progress on lent credit, and money has become available since.
+    """
     for one in meters:
         if not one.extend_micros or one.call_id in known_holds:
             continue
@@ -242,13 +250,17 @@ def _extend(
     )
     for one, outcome in zip(extended, outcomes, strict=True):
         if outcome != "OK":
-            # Computed under the same lock, so only a hold beyond all bounds is refused. End it.
+            # The amounts were computed under the same lock, so only a hold beyond all bounds is
+            # refused. The call must then end.
             log.error("hold_not_extended", call=one.call_id, outcome=outcome)
             one.end = True
 
 
 def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
-    """Stage a refresh of calls that have not begun, since a first message may be lost."""
+    """Stage a refresh of due calls that have not begun.
+
+    Without it, a lost first message would leave a call unmetered.
+    """
     due = [call for call in calls if _call_is_due(call, now)]
     for call in due:
         call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)

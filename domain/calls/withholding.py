@@ -1,13 +1,13 @@
-"""Withhold the charge of a call, because a charged reservation may belong to the same call.
+"""Withhold a call's charge while a charged reservation may be the same call.
 
-The company may charge a reservation before the provider reports its call. Any unpaired outgoing
+The company may commit a reservation before the provider reports its call. Any unpaired outgoing
 call between the reserve and commit requests, with the same number or none, may then be that call.
 At most one of them is. So at most one call waits for each such reservation, and the others are
-charged: there are never more charges than calls.
+charged. There are never more charges than calls.
 
-Calls and reservations are matched as in a bipartite graph: a call is charged only if no exchange
-among the waiting calls leaves a reservation for it. Of two calls, the one whose duration equals the
-charged one waits. Everything is read and changed under the wallet's lock.
+Calls and reservations are matched as in a bipartite graph. A call is charged only if no exchange
+among the waiting calls leaves a reservation for it. If two calls compete, the one whose duration
+equals the charged one waits. Everything is read and changed under the wallet's lock.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from domain.calls.double_charges import CLOCKS_DIFFER, is_outgoing
 from domain.calls.rows import FOREIGN_NUMBER, is_priced, mark_odd, merged_ids, note, stage_for
 from domain.jobs.types import LOOK_AT_CALL
 
-#: How long after the company's commit a report may still come that names no instants.
+#: How long after the company's commit a report without timestamps may still arrive.
 _REPORT_LATE = timedelta(seconds=900)
-#: Durations that differ by no more than this may be of one call, in milliseconds.
+#: Durations that differ by no more than this may belong to the same call, in milliseconds.
 _SAME_DURATION_MS = 5_000
-#: Reservations that are compared for one call at most; beyond that, the call waits for a person.
+#: The most reservations that are compared with one call. With more, the call waits for an operator.
 _COMPARED_MAX = 500
-#: The charged, unpaired reservations that may belong to each of several calls, and the call that
-#: waits for each of them already. A call's own reservation comes first, then free ones, then the
+#: For each of several calls: the charged, unpaired reservations that may belong to it, and the call
+#: that waits for each of them already. A call's own reservation is first, then free ones, then the
 #: nearest durations. The conditions repeat those of the partial index, so that any plan can use it.
-#: The condition on created_at is not written as a range of the column, so that no index on it is
-#: used: that would read all calls of a day.
+#: The condition on created_at is not written as a range of the column. Otherwise a plan could use
+#: an index on it and read all calls of a day.
 _CANDIDATES = text("""
     SELECT c.call_id, r.id, r.duration_ms, r.held_by
     FROM unnest(CAST(:calls AS text[]), CAST(:parties AS text[]), CAST(:durations AS bigint[]),
@@ -67,16 +67,17 @@ _CANDIDATES = text("""
 
 @dataclass(frozen=True)
 class Withheld:
-    """Whether a call's charge waits, why, and which reservation it may be although it does not."""
+    """Whether a call's charge waits, and why."""
 
     why: str | None = None
-    #: A reservation that may belong to the call, and the call that waits for it instead.
+    #: If the charge does not wait: a reservation that may belong to the call, and the call that
+    #: waits for it.
     rival: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class _Edge:
-    """A call, a reservation that it may be, and the call that waits for that one already."""
+    """A possible match: a call, a reservation, and the call that waits for it already."""
 
     call_id: str
     reservation_id: str
@@ -89,10 +90,10 @@ class _Edge:
 
 
 def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> Withheld:
-    """Decide whether an ended call's charge waits, and remember the reservation that it waits for.
+    """Decide whether an ended call's charge waits, and record for which reservation.
 
-    Replay: a call that waits goes on waiting while its reservation is charged and unpaired. The
-    wallet and the call are locked before.
+    The wallet and the call must already be locked. Replay: a call that waits goes on waiting while
+    its reservation is charged and unpaired.
     """
     if is_priced(call):
         return Withheld()
@@ -113,10 +114,10 @@ def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> W
 
 
 def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
-    """Let the call go on that a reservation withholds, because the reservation is paired now.
+    """Stop withholding the charge that waits for a reservation that is now paired.
 
-    The call is read from its provider and charged, unless another reservation may be it. Replay:
-    no call is withheld any more.
+    The call is refreshed and charged, unless another reservation may belong to it. Replay: no call
+    is waiting any more.
     """
     if reservation.origin != CallOrigin.RESERVED:
         return
@@ -135,7 +136,10 @@ def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
 
 
 def tell_ambiguous(session: Session, call: Call, rival: tuple[str, str], now: datetime) -> None:
-    """Alert a person that a call was charged which may be a charged reservation, as another may."""
+    """Raise an alert for a charged call that may belong to a charged reservation.
+
+    Another call may belong to that reservation too, and waits for it.
+    """
     reservation_id, waiting = rival
     mark_odd(call, "may_be_reserved")
     raise_alert(
@@ -150,9 +154,10 @@ def tell_ambiguous(session: Session, call: Call, rival: tuple[str, str], now: da
 
 
 def _find_path(session: Session, call: Call) -> tuple[list[_Edge], bool]:
-    """Find a reservation for a call, with the exchanges that free it; search nearest first.
+    """Find a reservation for a call, with the exchanges that free it; nearest first.
 
-    The path begins with the call's own new reservation. An empty one with True: there is none.
+    The path begins with the call's own new reservation. An empty path with True means that there is
+    none. An empty path with False means that there are too many to compare.
     """
     by: dict[str, _Edge] = {}
     owns: dict[str, str] = {}
@@ -169,7 +174,8 @@ def _find_path(session: Session, call: Call) -> tuple[list[_Edge], bool]:
             owns[edge.held_by] = edge.reservation_id
             following.append(edge.held_by)
         if call.withheld_for is not None:
-            # It would come first: what the call waited for cannot be the call any more.
+            # The search would have found the call's own reservation first. It did not, so that
+            # reservation no longer qualifies.
             call.withheld_for = None
             session.flush()
         if not is_whole or len(by) >= _COMPARED_MAX:
@@ -179,7 +185,7 @@ def _find_path(session: Session, call: Call) -> tuple[list[_Edge], bool]:
 
 
 def _unwind(by: dict[str, _Edge], owns: dict[str, str], last: _Edge) -> list[_Edge]:
-    """Return the path to a free reservation, from the call that asks for one on."""
+    """Return the path from the call that needs a reservation to a free one."""
     path = [last]
     while (own := owns.get(path[0].call_id)) is not None:
         path.insert(0, by[own])
@@ -187,7 +193,7 @@ def _unwind(by: dict[str, _Edge], owns: dict[str, str], last: _Edge) -> list[_Ed
 
 
 def _edges(session: Session, calls: Sequence[Call], seen: list[str]) -> tuple[list[_Edge], bool]:
-    """Return what each call may be, and whether that is all."""
+    """Return each call's possible reservations, and whether the list is complete."""
     windows = [_window(call) for call in calls]
     rows = session.execute(
         _CANDIDATES,
@@ -208,7 +214,7 @@ def _edges(session: Session, calls: Sequence[Call], seen: list[str]) -> tuple[li
 
 
 def _window(call: Call) -> tuple[datetime, datetime]:
-    """Return when this call's reservation was charged at the earliest, and made at the latest."""
+    """Return the earliest commit and the latest creation of a call's reservation."""
     if call.started_at is not None:
         began = call.started_at - CLOCKS_DIFFER
     else:
@@ -218,7 +224,10 @@ def _window(call: Call) -> tuple[datetime, datetime]:
 
 
 def _assign(session: Session, call: Call, path: Sequence[_Edge], now: datetime) -> None:
-    """Give each call of a path its reservation: first all of them lose theirs, which is unique."""
+    """Give each call of a path its new reservation.
+
+    All calls lose their old ones first, because only one call may wait for a reservation.
+    """
     ids = [edge.call_id for edge in path]
     moved = {one.id: one for one in lock_calls(session, call.organization_id, ids)}
     for one in moved.values():
@@ -228,7 +237,7 @@ def _assign(session: Session, call: Call, path: Sequence[_Edge], now: datetime) 
         one = moved[edge.call_id]
         one.withheld_for = edge.reservation_id
         if one.id != call.id:
-            # Its alert names the reservation that it waited for before.
+            # Its alert still names its former reservation.
             kind = AlertKind.CALL_UNSETTLED
             clear_alerts(session, kind, one.organization_id, one.id, now=now)
             tell_unsettled(session, one, _why(one, edge.reservation_id), now)
@@ -236,7 +245,11 @@ def _assign(session: Session, call: Call, path: Sequence[_Edge], now: datetime) 
 
 
 def _take_over(session: Session, call: Call, now: datetime) -> Withheld:
-    """Let a call wait instead of another whose duration is not the charged one; else let none."""
+    """Replace a waiting call if only the new call has the charged duration.
+
+    The replaced call is refreshed. If no waiting call can be replaced, the new call does not wait,
+    and a rival is returned.
+    """
     call.withheld_for = None
     session.flush()
     edges, _ = _edges(session, [call], [])
@@ -259,7 +272,7 @@ def _take_over(session: Session, call: Call, now: datetime) -> Withheld:
 
 
 def _let_go(session: Session, call: Call, why: str, now: datetime) -> None:
-    """Have a call that waited read from its provider, so that it is decided anew."""
+    """Stop withholding a call's charge, and refresh the call to decide again."""
     call.withheld_for = None
     session.flush()
     note(session, call, "withheld_no_more", now, why)
