@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from benchmarks.house import House
 from benchmarks.sender import drip
-from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
+from benchmarks.webhooks import PayPalSigner, billing_event, make_subaccounts, twilio_callbacks
 
 #: Webhooks per second, half of each kind.
 _PER_SECOND = 100
@@ -27,7 +27,7 @@ def others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
             while not stop.is_set():
                 half = _PER_SECOND // 2
                 callbacks = twilio_callbacks(half, accounts, house.env["PUBLIC_URL"])
-                bodies = [paypal_event("PAYMENT.SALE.PENDING", {"id": "8VC"}) for _ in range(half)]
+                bodies = [billing_event() for _ in range(half)]
                 mixed = itertools.chain.from_iterable(
                     zip(callbacks, signer.requests(bodies), strict=True)
                 )

@@ -4,7 +4,7 @@ The wallet must be frozen, and the subaccount suspended at Twilio and read back.
 after another loses its subscription, while 100 other webhooks arrive each second. The cases are:
 
 - no backlog
-- 20,000 status callbacks waiting
+- 20,000 billing events waiting
 - Redis stopped, killed or full, or one of two safety workers stopped
 
 Freeze and suspension are read from the database after their commit. At the end of a round the
@@ -19,7 +19,7 @@ from benchmarks.measure import Timing, timing
 from benchmarks.others import others
 from benchmarks.sender import send_all
 from benchmarks.suspend_outages import suspend_outages
-from benchmarks.webhooks import PayPalSigner, make_subaccounts, twilio_callbacks
+from benchmarks.webhooks import PayPalSigner, billing_event
 from local.ports import free_ports
 
 _BACKLOG = 20_000
@@ -50,7 +50,7 @@ def _round(house: House, port: int, count: int, backlog: int) -> tuple[list[floa
     signer = PayPalSigner(house.sandbox["paypal"])
     customers = make_customers(house, count)
     if backlog:
-        _fill(house, port, backlog)
+        _fill(house, port, signer, backlog)
     frozen, suspended = [], []
     with others(house, port, signer), house.bench.owner() as owner:
         for one in customers:
@@ -64,7 +64,6 @@ def _round(house: House, port: int, count: int, backlog: int) -> tuple[list[floa
     return frozen, suspended
 
 
-def _fill(house: House, port: int, backlog: int) -> None:
-    """Fill the callbacks queue with webhooks, each accepted and notified as usual."""
-    accounts = make_subaccounts(house, 1)
-    send_all(port, twilio_callbacks(backlog, accounts, house.env["PUBLIC_URL"]), connections=32)
+def _fill(house: House, port: int, signer: PayPalSigner, backlog: int) -> None:
+    """Fill the billing queue with events, each accepted and notified as usual."""
+    send_all(port, signer.requests([billing_event() for _ in range(backlog)]), connections=32)

@@ -92,6 +92,11 @@ def paypal_event(event_type: str, resource: Mapping[str, object]) -> bytes:
     ).encode()
 
 
+def billing_event() -> bytes:
+    """Build an event whose job, in the billing queue, finds that nothing has to be done."""
+    return paypal_event("PAYMENT.SALE.COMPLETED", {"id": "8VC"})
+
+
 def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: str) -> list[bytes]:
     """Build status callbacks of messages, over the accounts (sid, token) in turn."""
     path = "/webhooks/twilio"

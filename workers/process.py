@@ -26,9 +26,7 @@ from workers.actors import ACTORS
 from workers.consumer.broker import UNKNOWN_JOB, BellBroker
 from workers.consumer.fallback import THREADS as FALLBACK_THREADS
 from workers.consumer.fallback import Fallback
-from workers.consumer.fetch import Sift
 from workers.consumer.probe import RedisProbe
-from workers.consumer.sieve import SIFTED_QUEUES, Sieve
 from workers.executor import Executor
 from workers.meter import Meter
 from workers.shutdown import StopSignals, stop_worker
@@ -59,16 +57,12 @@ _SAFETY_CONNECTIONS = 1 + FALLBACK_THREADS
 _IDLE_WAIT_MS = 500
 
 
-def build_broker(
-    redis_url: str, executor: Executor, queues: set[Queue], sift: Sift | None = None
-) -> BellBroker:
+def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> BellBroker:
     """Make the broker with an actor for every job type, and one for unknown names.
 
-    An unknown name belongs to a newer version. Its job is left to a worker that knows it. `sift`
-    ends jobs of the queues whose events most likely have no effect, before they reach an actor.
+    An unknown name belongs to a newer version. Its job is left to a worker that knows it.
     """
-    broker = BellBroker(
-        sifts={str(queue): sift for queue in SIFTED_QUEUES} if sift else None,
+    broker = BellBroker(  # type: ignore[no-untyped-call]
         client=connect(redis_url, retries=_REDIS_RETRIES),
         middleware=[TimeLimit(), ShutdownNotifications()],
         namespace=NAMESPACE,
@@ -117,8 +111,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         after_commit=ringer.ring,
     )
     executor = Executor(database, providers, settings, ACTORS, name)
-    sieve = Sieve(settings.database_url, name)
-    broker = build_broker(settings.redis_url, executor, queues, sieve.end_ignored)
+    broker = build_broker(settings.redis_url, executor, queues)
     worker = Worker(
         broker,
         queues={str(queue) for queue in queues},
@@ -156,7 +149,6 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         log.error("worker ended with jobs unfinished", jobs=unfinished, worker=name)
         os._exit(1)
     broker.close()
-    sieve.close()
     database.close()
     log.info("worker stopped", worker=name)
 

@@ -52,7 +52,8 @@ class Received(NamedTuple):
     event_type: str
     body: bytes
     correlation_id: str
-    queue: Queue
+    #: None if it concerns nothing: it is stored as ignored, without a job.
+    queue: Queue | None
 
 
 #: An event, and where its sender waits for the verdict.
@@ -178,7 +179,7 @@ class InboxBatcher:
             [
                 Staged(job_id, "process_event", str(event.queue))
                 for job_id, event, verdict in zip(jobs, events, verdicts, strict=True)
-                if verdict is Verdict.NEW
+                if verdict is Verdict.NEW and event.queue is not None
             ]
         )
         _tell(events, verdicts)

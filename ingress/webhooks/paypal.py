@@ -5,12 +5,13 @@ from __future__ import annotations
 from anyio import CapacityLimiter, to_thread
 
 from base.clock import utc_now
-from base.enums import Provider, Queue
+from base.enums import Provider
 from base.log import bound
 from base.settings import Settings
 from db.inbox.batcher import Received
 from ingress.http.body import read_body
 from ingress.http.delivery import Delivery
+from providers.paypal.events import queue_of
 from providers.paypal.webhook import PayPalWebhookVerifier, transmission_of
 
 #: Threads that wait for PayPal at once: made-up addresses must not take all that the process has.
@@ -43,14 +44,5 @@ class PayPalProof:
             event_type=webhook.event_type,
             body=body,
             correlation_id=correlation_id,
-            queue=_queue_of(webhook.event_type),
+            queue=queue_of(webhook.event_type),
         )
-
-
-def _queue_of(event_type: str) -> Queue:
-    # What may close a door comes first.
-    if event_type.startswith(("BILLING.SUBSCRIPTION.", "CUSTOMER.DISPUTE.")):
-        return Queue.SAFETY
-    if event_type.startswith("PAYMENT."):
-        return Queue.BILLING
-    return Queue.MAINTENANCE

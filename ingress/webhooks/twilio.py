@@ -8,7 +8,7 @@ from typing import TypeVar
 from anyio import CapacityLimiter, Semaphore, fail_after, to_thread
 from sqlalchemy import select
 
-from base.enums import Provider, Queue
+from base.enums import Provider
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from base.settings import Settings
 from db.engine import Database
@@ -17,7 +17,7 @@ from db.models import Brand
 from ingress.http.body import read_body
 from ingress.http.delivery import Delivery
 from providers.errors import ForgedWebhook
-from providers.twilio import webhook
+from providers.twilio import events, webhook
 from providers.twilio.api import TwilioApi
 
 #: Threads that look up tokens at once. Requests that wait for Twilio are not authenticated yet, so
@@ -69,15 +69,15 @@ class TwilioProof:
         if not tokens:
             tokens = (await self._look_up(lambda: self._token_of(sid)),)
         params = await self._verified(delivery, body, sid, tokens)
-        is_message = "MessageSid" in params
+        event_type = events.event_type_of(params)
         return Received(
             source=Provider.TWILIO,
             external_id=webhook.external_id_of(params),
             transmission_id=None,
-            event_type="message.status" if is_message else "call.status",
+            event_type=event_type,
             body=body,
             correlation_id=correlation_id,
-            queue=Queue.CALLBACKS,
+            queue=events.queue_of(event_type),
         )
 
     async def _verified(

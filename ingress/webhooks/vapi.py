@@ -11,7 +11,7 @@ from collections.abc import Callable
 from anyio import to_thread
 
 from base.clock import utc_now
-from base.enums import Provider, Queue
+from base.enums import Provider
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
 from base.settings import Settings
@@ -68,7 +68,6 @@ class VapiProof:
             return Answered(await self._answers.answer(message, began))
         if messages.is_ignored(message.type):
             return Answered(_NOTHING_KEPT)
-        tells = message.type in (messages.STATUS_UPDATE, messages.END_OF_CALL_REPORT)
         return Received(
             source=Provider.VAPI,
             external_id=external_id,
@@ -76,7 +75,7 @@ class VapiProof:
             event_type=message.type,
             body=stored,
             correlation_id=correlation_id,
-            queue=Queue.SAFETY if tells else Queue.MAINTENANCE,
+            queue=messages.queue_of(message.type),
         )
 
     async def _read(self, delivery: Delivery) -> bytes:

@@ -7,7 +7,7 @@ with the same CRC32 can be forged.
 
 from __future__ import annotations
 
-from base.enums import Provider
+from base.enums import Provider, Queue
 from base.facts import (
     DisputeReport,
     OtherReport,
@@ -59,6 +59,20 @@ _GIVEN_BACK = frozenset(
 _DISPUTES = frozenset(
     {"CUSTOMER.DISPUTE.CREATED", "CUSTOMER.DISPUTE.UPDATED", "CUSTOMER.DISPUTE.RESOLVED"}
 )
+#: The fee of a subscription. The sale itself is never a top-up of the wallet.
+_SALE = "PAYMENT.SALE.COMPLETED"
+
+
+def queue_of(event_type: str) -> Queue | None:
+    """Return the queue for events of a type; None if they concern nothing here.
+
+    An event that may stop an organization's spending goes to the safety queue.
+    """
+    if event_type in _CLOSING | _OPENING | _NEITHER | _DISPUTES:
+        return Queue.SAFETY
+    if event_type in _CAPTURES | _GIVEN_BACK or event_type == _SALE:
+        return Queue.BILLING
+    return None
 
 
 def parse(body: bytes) -> Report:
@@ -70,9 +84,8 @@ def parse(body: bytes) -> Report:
     kind = event.event_type
     if kind in _CLOSING | _OPENING | _NEITHER:
         return _subscription(event, _id_from(event, "id"))
-    # A subscription's fee arrives as a sale. It shows that the subscription pays, and is never a
-    # top-up of the wallet.
-    if kind == "PAYMENT.SALE.COMPLETED" and event.resource.get("billing_agreement_id") is not None:
+    # It shows that the subscription pays.
+    if kind == _SALE and event.resource.get("billing_agreement_id") is not None:
         return _subscription(event, _id_from(event, "billing_agreement_id"))
     if kind in _CAPTURES:
         return PaymentReport(Provider.PAYPAL, "capture", _id_from(event, "id"))

@@ -13,7 +13,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
-from base.enums import CallDirection
+from base.enums import CallDirection, Queue
 from base.facts import (
     CALL_DURATION_MS_MAX,
     CallAsk,
@@ -122,6 +122,11 @@ def parse(body: bytes) -> VapiMessage:
 def is_ignored(kind: str) -> bool:
     """Return whether messages of a type are answered but not stored."""
     return kind in _IGNORED_TYPES or kind.startswith(_IGNORED_BEGINNINGS)
+
+
+def queue_of(kind: str) -> Queue | None:
+    """Return the queue for stored messages of a type; None if they concern nothing here."""
+    return Queue.SAFETY if kind in (STATUS_UPDATE, END_OF_CALL_REPORT) else None
 
 
 def stored_body(message: VapiMessage) -> bytes:

@@ -6,14 +6,13 @@ done. So no message goes into Dramatiq's dead-letter set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from dramatiq import Actor, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import ActorNotFound
 
-from workers.consumer.fetch import PromptConsumer, Sift
+from workers.consumer.fetch import PromptConsumer
 
 #: The actor for notifications of jobs that this version of the worker does not know.
 UNKNOWN_JOB = "unknown_job"
@@ -27,19 +26,11 @@ class _BellConsumer(PromptConsumer):
 
 
 class BellBroker(RedisBroker):
-    """A Redis broker with an actor for every name, and without dead letters.
-
-    `sifts` maps a queue to a function that ends some of its jobs before a thread gets their
-    messages.
-    """
-
-    def __init__(self, *, sifts: Mapping[str, Sift] | None = None, **options: Any) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]
-        self._sifts = sifts or {}
+    """A Redis broker with an actor for every name, and without dead letters."""
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> _BellConsumer:
         """Make the consumer that fetches a queue's messages."""
-        return _BellConsumer(self, queue_name, prefetch, timeout, self._sifts.get(queue_name))
+        return _BellConsumer(self, queue_name, prefetch, timeout)
 
     def get_actor(self, actor_name: str) -> Actor[..., Any]:
         """Return the actor of a name, or the actor for unknown jobs."""

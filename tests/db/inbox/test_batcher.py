@@ -94,6 +94,25 @@ def test_an_event_is_stored_byte_for_byte_with_one_job_in_the_same_commit(urls, 
     assert scalar(urls.owner_url, one_commit) is True
 
 
+def test_an_event_without_a_queue_is_stored_as_ignored_without_a_job(urls, database):
+    # Given an event that concerns nothing, between two that do
+    told = []
+    given = [event("WH-1"), event("WH-2", queue=None), event("WH-3")]
+    # When they are stored together, and sent again
+    assert receive_all(urls.app_url, given, told=told) == [Verdict.NEW] * 3
+    assert receive_all(urls.app_url, given, told=told) == [Verdict.DUPLICATE] * 3
+    # Then it is handled already, and only the others have a job and a notification
+    rows = {one.external_id: one for one in stored(database)}
+    ignored = rows["WH-2"]
+    assert (ignored.outcome, ignored.handled_at >= ignored.received_at) == ("ignored", True)
+    assert [(rows[name].outcome, rows[name].handled_at) for name in ("WH-1", "WH-3")] == [
+        (None, None)
+    ] * 2
+    jobs = staged(database)
+    assert {job.cause for job in jobs} == {rows["WH-1"].id, rows["WH-3"].id}
+    assert {one.job_id for one in told} == {job.id for job in jobs}
+
+
 def test_many_events_at_once_share_few_commits_and_each_has_one_job(urls, database):
     told = []
     events = [event(f"WH-{n}", transmission=f"T-{n}") for n in range(300)]

@@ -63,12 +63,17 @@ def test_a_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, pa
         ("BILLING.SUBSCRIPTION.ACTIVATED", "safety"),
         ("PAYMENT.CAPTURE.COMPLETED", "billing"),
         ("CUSTOMER.DISPUTE.CREATED", "safety"),
-        ("BILLING.PLAN.CREATED", "maintenance"),
     ],
 )
 def test_an_event_goes_to_the_queue_of_its_urgency(world, ingress, event_type, queue):
     assert ingress.send(ingress.genuine(event_type)).status_code == 200
     assert world.read(Job)[0].queue == queue
+
+
+def test_an_event_that_concerns_nothing_is_stored_without_a_job(world, ingress):
+    assert ingress.send(ingress.genuine("BILLING.PLAN.CREATED")).status_code == 200
+    (event,) = world.read(InboxEvent)
+    assert (event.outcome, event.body is not None, world.read(Job)) == ("ignored", True, [])
 
 
 def test_an_event_that_comes_again_and_again_is_stored_once(world, ingress):

@@ -5,14 +5,32 @@ from datetime import UTC, datetime
 
 import pytest
 
-from base.enums import Provider
+from base.enums import Provider, Queue
 from base.facts import DisputeReport, OtherReport, PaymentReport, SubscriptionReport
 from providers.errors import MalformedWebhook
 from providers.instants import instant_of
-from providers.paypal.events import parse
+from providers.paypal.events import parse, queue_of
 from tests.providers.support import sample
 
 AT = datetime(2026, 5, 4, 11, 0, tzinfo=UTC)
+_REPORTED = [
+    *(
+        f"BILLING.SUBSCRIPTION.{name}"
+        for name in [
+            "CREATED",
+            "ACTIVATED",
+            "UPDATED",
+            "SUSPENDED",
+            "CANCELLED",
+            "EXPIRED",
+            "PAYMENT.FAILED",
+        ]
+    ),
+    *(f"CUSTOMER.DISPUTE.{name}" for name in ("CREATED", "UPDATED", "RESOLVED")),
+    *(f"PAYMENT.CAPTURE.{name}" for name in ("COMPLETED", "DENIED", "PENDING", "REFUNDED")),
+    *(f"PAYMENT.REFUND.{name}" for name in ("PENDING", "COMPLETED", "FAILED", "CANCELLED")),
+    "PAYMENT.SALE.COMPLETED",
+]
 
 
 def event(event_type: str, resource: object, **more: object) -> bytes:
@@ -153,6 +171,15 @@ def test_real_dispute_samples_are_understood(path, expected):
 )
 def test_any_other_event_is_other(event_type):
     assert parse(event(event_type, {"id": "1"})) == OtherReport(event_type)
+    assert queue_of(event_type) is None
+
+
+@pytest.mark.parametrize("event_type", _REPORTED)
+def test_every_event_that_reports_something_has_a_queue(event_type):
+    ids = {"id": "I-1", "dispute_id": "PP-D-1", "billing_agreement_id": "I-1"}
+    assert not isinstance(parse(event(event_type, ids)), OtherReport)
+    closes = event_type.startswith(("BILLING.", "CUSTOMER."))
+    assert queue_of(event_type) == (Queue.SAFETY if closes else Queue.BILLING)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,10 @@ import threading
 import pytest
 from dramatiq.errors import ConnectionClosed
 
-from base.enums import Queue
 from db.jobs.staging import Staged
 from db.redis.client import NAMESPACE, connect, push
 from tests.workers.scenes import LIMIT_SECONDS, eventually
 from workers.consumer.broker import BellBroker
-from workers.process import build_broker
 
 #: Longer than any test lasts: whoever is woken by it alone comes too late.
 NEVER_MS = 600_000
@@ -116,100 +114,3 @@ def test_a_lost_connection_is_told_in_dramatiqs_own_words(broker, patient, redis
             redis_client.client_kill_filter(_id=one["id"])
     thread.join(LIMIT_SECONDS)
     assert failed
-
-
-def sifting(patient, ended):
-    """This function will make a consumer's broker, and the list of what its sieve was shown."""
-    shown = []
-
-    def sift(job_ids):
-        shown.append(job_ids)
-        return {job_id for job_id in job_ids if job_id in ended}
-
-    broker = BellBroker(client=patient, middleware=[], namespace=NAMESPACE, sifts={QUEUE: sift})
-    return broker, shown
-
-
-def in_hands(client, broker):
-    return client.smembers(f"{NAMESPACE}:__acks__.{broker.broker_id}.{QUEUE}")
-
-
-def test_what_the_sieve_ends_is_acknowledged_and_only_the_rest_is_handed_on(patient, redis_client):
-    # Given four events, two of which concern nobody, and another job
-    broker, shown = sifting(patient, {"job_1", "job_3"})
-    push(redis_client, [bell(number) for number in range(4)])
-    push(redis_client, [Staged("job_3", "enforce_organization", QUEUE)])
-
-    # When they are fetched
-    consumer = broker.consume(QUEUE, prefetch=5, timeout=NEVER_MS)
-    left = [next(consumer) for _ in range(3)]
-
-    # Then the sieve saw the events alone, together, and what it left has come
-    assert shown == [["job_0", "job_1", "job_2", "job_3"]]
-    assert [(one.actor_name, one.kwargs["job_id"]) for one in left] == [
-        ("process_event", "job_0"),
-        ("process_event", "job_2"),
-        ("enforce_organization", "job_3"),
-    ]
-    assert (
-        len(in_hands(redis_client, broker)) == redis_client.hlen(f"{NAMESPACE}:{QUEUE}.msgs") == 3
-    )
-    assert consumer.outstanding_message_count == 3
-
-
-def test_a_batch_that_is_ended_whole_leaves_nothing_and_the_next_is_fetched(patient, redis_client):
-    broker, shown = sifting(patient, {"job_0", "job_1"})
-    push(redis_client, [bell(number) for number in range(3)])
-    consumer = broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS)
-
-    assert next(consumer) is None
-    assert consumer.outstanding_message_count == 0
-    assert next(consumer).kwargs == {"job_id": "job_2"}
-    assert shown == [["job_0", "job_1"], ["job_2"]]
-
-
-def test_a_message_that_another_worker_was_handed_meanwhile_is_left_to_that_one(
-    patient, redis_client
-):
-    # Given a worker that was taken for dead while it sifted, so that others were given its message
-    queue = f"{NAMESPACE}:{QUEUE}"
-
-    def hand_on(job_ids):
-        (message_id,) = in_hands(redis_client, broker)
-        redis_client.delete(f"{NAMESPACE}:__acks__.{broker.broker_id}.{QUEUE}")
-        redis_client.rpush(queue, message_id)
-        return set(job_ids)
-
-    broker = BellBroker(client=patient, middleware=[], namespace=NAMESPACE, sifts={QUEUE: hand_on})
-    push(redis_client, [bell(1)])
-
-    # When it acknowledges
-    assert next(broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)) is None
-
-    # Then the message is still whole
-    (message_id,) = redis_client.lrange(queue, 0, -1)
-    assert redis_client.hexists(f"{queue}.msgs", message_id)
-
-
-def test_events_ended_while_redis_goes_away_are_handed_on_to_be_acknowledged(patient, redis_client):
-    # Given a Redis that cannot be reached when an ended event is to be acknowledged
-    def lose_redis(job_ids):
-        patient.connection_pool.reset()
-        patient.connection_pool.connection_kwargs["path"] = "/nowhere/valkey.sock"
-        return set(job_ids)
-
-    broker = BellBroker(
-        client=patient, middleware=[], namespace=NAMESPACE, sifts={QUEUE: lose_redis}
-    )
-    push(redis_client, [bell(1)])
-
-    # When it is fetched, then it reaches a thread, which acknowledges until Redis is there
-    consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
-    assert next(consumer).kwargs == {"job_id": "job_1"}
-
-
-def test_only_queues_of_what_concerns_nobody_are_sifted(world, urls):
-    broker = build_broker(urls.redis_url, world.executor, set(), set)
-    sifted = {queue for queue in Queue if broker.consume(str(queue))._sift is not None}
-    assert sifted == {Queue.CALLBACKS, Queue.MAINTENANCE}
-    broker.close()
