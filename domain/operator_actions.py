@@ -38,8 +38,8 @@ def freeze_by_hand(
 ) -> Posture:
     """Place the manual freeze, which only an operator lifts.
 
-    Replay: an active manual freeze is left unchanged. Raises: WhoAndWhy, OrganizationNotFound,
-    WalletNotFound.
+    Replay: an active manual freeze is left unchanged. Raises: WhoAndWhy, InvalidNote,
+    OrganizationNotFound, WalletNotFound.
     """
     check_who_and_why(by, why)
     lock_standing(session, organization_id)
@@ -58,8 +58,8 @@ def lift_by_hand(
 ) -> Posture:
     """Lift a freeze, except the subscription's, which follows the provider alone.
 
-    Raises: WhoAndWhy; UnknownFreeze; Refused NOT_BY_HAND for `subscription_inactive`, which an
-    operator may override for a time instead.
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
+    NOT_BY_HAND for `subscription_inactive`, which an operator may override for a time instead.
     """
     check_who_and_why(by, why)
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
@@ -82,7 +82,8 @@ def override_by_hand(
 ) -> Posture:
     """Let the organization spend until a given time although a freeze is active.
 
-    Raises: WhoAndWhy, UnknownFreeze, Refused INVALID_OVERRIDE.
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
+    INVALID_OVERRIDE.
     """
     check_who_and_why(by, why)
     lock_standing(session, organization_id)
@@ -103,7 +104,7 @@ def correct_by_hand(
 ) -> WalletOutcome:
     """Correct a balance with a separate entry; see operations.correct.
 
-    Raises: WhoAndWhy, OrganizationNotFound.
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
     """
     check_who_and_why(by, why)
     lock_standing(session, organization_id)
@@ -131,7 +132,8 @@ def set_debt_limit_by_hand(
     outstanding amount, so the entitlement does not change. Live calls that use some of the limit
     become due for their tick at once. The tick takes back what a lower limit no longer allows.
     Replay: the same limit again changes nothing. Refuses: DEBT_ABOVE_LIMIT if the wallet is further
-    below zero now; INVALID_AMOUNT, WALLET_NOT_FOUND. Raises: WhoAndWhy, OrganizationNotFound.
+    below zero now; INVALID_AMOUNT, WALLET_NOT_FOUND. Raises: WhoAndWhy, InvalidNote,
+    OrganizationNotFound.
     """
     check_who_and_why(by, why)
     lock_organization(session, organization_id)

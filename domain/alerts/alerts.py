@@ -43,7 +43,8 @@ class AlertKind(StrEnum):
     #: A call (the subject) continues although its provider was ordered to end it or cannot be
     #: reached. Cleared when the provider reports that the call is over, or when it is settled.
     CALL_NOT_ENDED = "call_not_ended"
-    #: A call (the subject) continued past its maximum duration, at which Vapi should have ended it.
+    #: A call (the subject) continued past its maximum duration, at which its call platform should
+    #: have ended it.
     CALL_PAST_MAXIMUM = "call_past_maximum"
     #: A call (the subject) cost more than could be charged; the rest is outstanding.
     CALL_SHORTFALL = "call_shortfall"
@@ -53,7 +54,8 @@ class AlertKind(StrEnum):
     CALL_UNKNOWN = "call_unknown"
     #: The provider gives no usable response about a call (the subject) that must be refreshed.
     HOLD_UNANSWERED = "hold_unanswered"
-    #: A call (the subject) was free in whole or in part, because a fault of Vapi itself ended it.
+    #: A call (the subject) was free in whole or in part, because the call platform's own fault
+    #: ended it.
     CALL_WAIVED = "call_waived"
     #: The provider reports an unknown status of a call (the subject); its hold stays.
     CALL_STATUS_UNKNOWN = "call_status_unknown"

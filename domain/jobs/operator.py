@@ -26,10 +26,8 @@ class JobActImpossible(Refused):
 def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
     """Give a dead or refused job all of its attempts again, and notify a worker.
 
-    The job's alert is cleared.
-
-    Raises: WhoAndWhy, JobActImpossible. The latter also while another job waits to refresh the same
-    object.
+    The job's alert is cleared. Raises: WhoAndWhy, InvalidNote, JobActImpossible. The latter also
+    while another job waits to refresh the same object.
     """
     note_act(session, "job.redrive", job_id, by=by, why=why, now=now)
     if not job_acts.redrive(session, job_id):
@@ -42,7 +40,7 @@ def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: da
 def discard_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
     """End a dead job without doing its work, and clear its alert. It never runs again.
 
-    Raises: WhoAndWhy, JobActImpossible.
+    Raises: WhoAndWhy, InvalidNote, JobActImpossible.
     """
     note_act(session, "job.discard", job_id, by=by, why=why, now=now)
     if not job_acts.discard(session, job_id):
@@ -53,7 +51,7 @@ def discard_by_hand(session: Session, job_id: str, *, by: str, why: str, now: da
 def run_now_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
     """End a job's wait for its next attempt, and notify a worker.
 
-    Raises: WhoAndWhy; JobActImpossible if the job is over or a worker has leased it.
+    Raises: WhoAndWhy, InvalidNote; JobActImpossible if the job is over or a worker has leased it.
     """
     note_act(session, "job.run_now", job_id, by=by, why=why, now=now)
     if not job_acts.run_now(session, job_id):
@@ -66,7 +64,7 @@ def act_on_many(
     """Apply an operation to each job that allows it, and return how many it changed.
 
     The jobs are processed in the order of their ids, so that bulk operations of two operators do
-    not deadlock. Raises: WhoAndWhy.
+    not deadlock. Raises: WhoAndWhy, InvalidNote.
     """
     done = 0
     for job_id in sorted(job_ids):

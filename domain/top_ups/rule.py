@@ -126,8 +126,8 @@ def decide_top_up(
 def back_off_ends(past: Sequence[Past]) -> datetime | None:
     """Return when a charge may be tried again after the latest declines.
 
-    Return None if the provider charged the newest decision that it ended, or ended none. An expired
-    decision does not count, because the provider was never called.
+    Return None if the newest decision that the provider ended was charged, or if there is none. An
+    expired decision does not count, because the provider was never called.
     """
     declined = 0
     ended_at: datetime | None = None

@@ -237,8 +237,8 @@ def expire(
 def expired_candidates(session: Session, now: datetime, limit: int) -> list[ExpiredCandidate]:
     """List the open holds that are past their expiry, the oldest expiry first.
 
-    The holds are read without a lock. The caller first asks the provider about their calls;
-    `expire` then checks them again under the lock.
+    The holds are read without a lock. The caller first reads their calls from the provider.
+    `expire` then checks the holds again under the lock.
     """
     rows = session.execute(
         select(

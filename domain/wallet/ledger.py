@@ -84,10 +84,9 @@ def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutc
 
 
 def refusable(amount_micros: int) -> int:
-    """Clamp an amount to one that a bigint can store and the ledger still refuses.
+    """Clamp an amount, so that a bigint can store it and the ledger can refuse it.
 
-    An amount within the bounds is returned unchanged. Without the clamp, the database could not
-    read an amount that is too large, and the ledger could not refuse it.
+    An amount within the ledger's bounds is returned unchanged.
     """
     return max(-1, min(amount_micros, AMOUNT_MICROS_MAX + 1))
 
@@ -98,7 +97,8 @@ def follow_up(
     """Stage the enforcement of the organization if an operation made it necessary.
 
     It is necessary if available money crossed zero. If `keys` are given, it is also necessary if
-    the operation placed or lifted a freeze, which is always its last entry. Replay: stages nothing.
+    the operation placed or lifted a freeze. The entry of that freeze is always the operation's
+    last. Replay: stages nothing.
     """
     if outcome.crossed_zero or _changed_a_freeze(session, organization_id, outcome, keys):
         stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)

@@ -92,7 +92,7 @@ def history(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[WalletEntry]:
-    """Return one page of entries, newest first, with the entries of freezes.
+    """Return one page of entries, newest first, including placed and lifted freezes.
 
     Units: `after` is the last `entry_no` of the page before, or None for the first page. `limit` is
     1 to 1,000. `since` is inclusive, `until` exclusive.

@@ -1,8 +1,8 @@
 """Verify ledgers: read wallets with their entries and check each one's chain.
 
 Each page is read in its own transaction, and only one page is in memory. A wallet is verified in
-the state in which its verification began, even if it changes meanwhile: its row and its open holds
-are read first, in one statement, and entries never change.
+its state at the start of its verification, even if it changes meanwhile. For this, its row and its
+open holds are read first, in one statement, and entries never change.
 """
 
 from __future__ import annotations
