@@ -1,4 +1,4 @@
-"""What follows from a step of the database's clock: waits are mended, and a person is told."""
+"""Handle a step of the database's clock: correct the waits and raise an alert."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domain.alerts.alerts import AlertKind, Severity, raise_alert
 
 log = get_logger(__name__)
 
-#: The alert of a step is cleared after this time, if a person has not cleared it before.
+#: The alert of a step is cleared after this time, unless an operator clears it earlier.
 STANDS_HOURS = 24
 _BACK = (
     "The database's clock stepped back. Waits, the meters of live calls and the ends of newer holds"
@@ -27,7 +27,7 @@ _FORWARD = (
 
 
 def settle_step(session: Session, step: Step) -> None:
-    """Mend what waits after a step back, and raise the alert of a step of either kind."""
+    """Raise an alert for a step of the clock; after a step back, correct the waits."""
     moved: dict[str, int] = {}
     if step.seconds < 0:
         moved = shift_waits(
@@ -57,7 +57,7 @@ def settle_step(session: Session, step: Step) -> None:
 
 
 def clear_old(session: Session) -> None:
-    """Clear the alerts of steps since which the clock has run evenly for a day."""
+    """Clear the alerts of clock steps that are at least a day old."""
     session.execute(
         text(
             "UPDATE alerts SET cleared_at = clock_timestamp() WHERE kind = :kind"

@@ -1,6 +1,7 @@
-"""What people do by hand; what follows from it is done in the same commit.
+"""Operator actions, with their consequences in the same commit.
 
-Every act on money names who and why. Acts whose rows are changed again are noted beside them.
+Every action that concerns money records the operator's name and reason. An action whose rows change
+again later is also recorded in `operator_acts`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from domain.wallet.ledger import WalletOutcome, call_ledger, refusable
 
 
 class CampaignNotFound(Refused):
-    """There is no such campaign, or it is not one that can run."""
+    """No such campaign exists, or it is not one that can run."""
 
     def __init__(self, campaign_id: str) -> None:
         super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
@@ -35,10 +36,10 @@ class CampaignNotFound(Refused):
 def freeze_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> Posture:
-    """This function will place the manual freeze, which nothing but a person lifts.
+    """Place the manual freeze, which only an operator lifts.
 
-    Replay: one that stands is left as it is. Raises: WhoAndWhy, OrganizationNotFound,
-    WalletNotFound.
+    Replay: an active manual freeze is left unchanged. Raises: WhoAndWhy, InvalidNote,
+    OrganizationNotFound, WalletNotFound.
     """
     check_who_and_why(by, why)
     lock_standing(session, organization_id)
@@ -55,10 +56,10 @@ def lift_by_hand(
     why: str,
     now: datetime,
 ) -> Posture:
-    """This function will lift a freeze: not the subscription's, which follows the provider alone.
+    """Lift a freeze, except the subscription's, which follows the provider alone.
 
-    Raises: WhoAndWhy; UnknownFreeze; Refused NOT_BY_HAND for subscription_inactive, which an
-    operator may override for a time instead.
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
+    NOT_BY_HAND for `subscription_inactive`, which an operator may override for a time instead.
     """
     check_who_and_why(by, why)
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
@@ -79,9 +80,10 @@ def override_by_hand(
     why: str,
     now: datetime,
 ) -> Posture:
-    """This function will let the organization spend although a reason stands, until an instant.
+    """Let the organization spend until a given time although a freeze is active.
 
-    Raises: WhoAndWhy, UnknownFreeze, Refused INVALID_OVERRIDE.
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
+    INVALID_OVERRIDE.
     """
     check_who_and_why(by, why)
     lock_standing(session, organization_id)
@@ -100,9 +102,9 @@ def correct_by_hand(
     why: str,
     now: datetime,
 ) -> WalletOutcome:
-    """This function will correct a balance by an entry of its own; see wallet.correct.
+    """Correct a balance with a separate entry; see operations.correct.
 
-    Raises: WhoAndWhy, OrganizationNotFound.
+    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
     """
     check_who_and_why(by, why)
     lock_standing(session, organization_id)
@@ -124,13 +126,14 @@ def correct_by_hand(
 def set_debt_limit_by_hand(
     session: Session, organization_id: str, *, limit_micros: int, by: str, why: str, now: datetime
 ) -> WalletOutcome:
-    """Approve how far below zero the cost of calls may take what is available.
+    """Approve how far below zero the cost of calls may take the available money.
 
-    Units: `limit_micros` 0 to 10^15. Only the cost of a call ever uses it, and it pays nothing that
-    is owed already, so that no posture follows. Live calls that were lent some of it are due for
-    their tick at once, which takes back what a lower limit no longer allows. Replay: the limit that
-    stands is left as it is. Refuses: DEBT_ABOVE_LIMIT below what is in debt now, INVALID_AMOUNT,
-    WALLET_NOT_FOUND. Raises: WhoAndWhy, OrganizationNotFound.
+    Units: `limit_micros` is 0 to 10^15. Only the cost of a call uses the limit. It pays no
+    outstanding amount, so the entitlement does not change. Live calls that use some of the limit
+    become due for their tick at once. The tick takes back what a lower limit no longer allows.
+    Replay: the same limit again changes nothing. Refuses: DEBT_ABOVE_LIMIT if the wallet is further
+    below zero now; INVALID_AMOUNT, WALLET_NOT_FOUND. Raises: WhoAndWhy, InvalidNote,
+    OrganizationNotFound.
     """
     check_who_and_why(by, why)
     lock_organization(session, organization_id)
@@ -157,9 +160,9 @@ def set_thresholds_by_hand(
     why: str,
     now: datetime,
 ) -> list[WalletThreshold]:
-    """This function will make these the wallet's thresholds; see thresholds.set_thresholds.
+    """Replace the wallet's thresholds; see thresholds.set_thresholds.
 
-    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what `set_thresholds` raises.
     """
     act = "thresholds.set" if micros else "thresholds.clear"
     note_act(session, act, organization_id, by=by, why=why, now=now)
@@ -169,9 +172,9 @@ def set_thresholds_by_hand(
 def rearm_thresholds_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> list[WalletThreshold]:
-    """This function will arm thresholds again without a top-up; see thresholds.rearm_thresholds.
+    """Arm thresholds again without a top-up; see thresholds.rearm_thresholds.
 
-    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what `rearm_thresholds` raises.
     """
     note_act(session, "thresholds.rearm", organization_id, by=by, why=why, now=now)
     return thresholds.rearm_thresholds(session, organization_id, by=by, why=why, now=now)
@@ -188,9 +191,9 @@ def switch_top_up_on_by_hand(
     why: str,
     now: datetime,
 ) -> TopUpSettings:
-    """This function will agree on automatic top-up; see top_up_terms.switch_on.
+    """Switch automatic top-up on or change its terms; see top_ups/settings.py.
 
-    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what `switch_on` raises.
     """
     note_act(session, "top_up.on", organization_id, by=by, why=why, now=now)
     return top_up_terms.switch_on(
@@ -201,9 +204,9 @@ def switch_top_up_on_by_hand(
 def switch_top_up_off_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> TopUpSettings:
-    """This function will end automatic top-up; see top_up_terms.switch_off.
+    """Switch automatic top-up off; see top_ups/settings.py.
 
-    Raises: WhoAndWhy, InvalidNote, and what that raises.
+    Raises: WhoAndWhy, InvalidNote, and what `switch_off` raises.
     """
     note_act(session, "top_up.off", organization_id, by=by, why=why, now=now)
     return top_up_terms.switch_off(session, organization_id, by=by, why=why, now=now)
@@ -212,10 +215,10 @@ def switch_top_up_off_by_hand(
 def enforce_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> Posture:
-    """Derive the posture again, repair what is out of line, and have every subaccount read.
+    """Derive the entitlement again, enforce it, and read every subaccount at Twilio.
 
-    `subaccount_jobs` of the answer names the jobs that read and repair; see twilio_checks.
-    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
+    `subaccount_jobs` of the result names the jobs that read and repair; see
+    domain/subaccount_checks.py. Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
     """
     check_who_and_why(by, why)
     posture = apply_posture(session, organization_id, now, heal=True, check_twilio=True)
@@ -226,7 +229,7 @@ def enforce_by_hand(
 def start_campaign_by_hand(
     session: Session, campaign_id: str, *, by: str, why: str, now: datetime
 ) -> Campaign:
-    """This function will start a campaign, or resume it; see start_campaign.
+    """Start or resume a campaign and record the action; see start_campaign.
 
     Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
     """
@@ -239,7 +242,7 @@ def start_campaign_by_hand(
 def pause_campaign_by_hand(
     session: Session, campaign_id: str, *, by: str, why: str, now: datetime
 ) -> Campaign:
-    """This function will pause a campaign, which nothing but a person resumes; see pause_campaign.
+    """Pause a campaign, which only an operator resumes; see pause_campaign.
 
     Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
     """
@@ -250,10 +253,10 @@ def pause_campaign_by_hand(
 
 
 def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:
-    """This function will start a draft, or resume a pause by hand, as far as the posture allows.
+    """Start a draft or resume a manually paused campaign, if spending is allowed.
 
-    Where the organization may not spend, the campaign stands still with that reason and resumes by
-    itself. Replay: a running one is left as it is. Raises: CampaignNotFound.
+    If the organization may not spend, the campaign is paused for that reason and resumes
+    automatically. Replay: a running campaign is left unchanged. Raises: CampaignNotFound.
     """
     campaign = _campaign(session, campaign_id)
     if campaign.status == CampaignStatus.DRAFT or campaign.manually_paused:
@@ -267,9 +270,9 @@ def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaig
 
 
 def pause_campaign(session: Session, campaign_id: str, now: datetime) -> Campaign:
-    """This function will pause a campaign by hand: only start_campaign resumes it.
+    """Pause a campaign manually: only start_campaign resumes it.
 
-    Replay: one paused by hand is left as it is. Raises: CampaignNotFound.
+    Replay: a manually paused campaign is left unchanged. Raises: CampaignNotFound.
     """
     campaign = _campaign(session, campaign_id)
     if campaign.status not in (CampaignStatus.RUNNING, CampaignStatus.PAUSED):
@@ -283,7 +286,7 @@ def pause_campaign(session: Session, campaign_id: str, now: datetime) -> Campaig
 
 
 def _campaign(session: Session, campaign_id: str) -> Campaign:
-    """The campaign as it is under its organization's lock, which all that changes it holds."""
+    """Read the campaign under its organization's lock, which every change of it holds."""
     found = session.get(Campaign, campaign_id)
     if found is not None:
         lock_standing(session, found.organization_id)

@@ -1,4 +1,4 @@
-"""What is written beside an act: who, why and notes, as long as they can be kept."""
+"""The record of operator actions: their names, reasons and notes, and the limits."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from base.ids import new_id
 from base.outcomes import Refused
 from db.models import OperatorAct
 
-#: Longest note of an entry, longest name of whoever acts, and longest reason, in characters; the
-#: database checks the same.
+#: Longest note of an entry, name of an operator, and reason, in characters. The database checks the
+#: same limits.
 NOTE_LENGTH_MAX = 1_000
 BY_LENGTH_MAX = 200
 WHY_LENGTH_MAX = 500
-#: What PostgreSQL's text cannot hold: NUL, and half a pair of surrogates.
+#: Characters that PostgreSQL's text type cannot store: NUL and lone surrogates.
 _ODD = re.compile("[\0\ud800-\udfff]")
 
 
 class InvalidNote(Refused):
-    """A note, a name or a reason is longer than is kept, or holds what no text of ours may."""
+    """A note, name or reason is too long or has characters that cannot be stored."""
 
     def __init__(self, what: str, length_max: int) -> None:
         super().__init__("INVALID_NOTE", f"{what}: at most {length_max} characters and no NUL")
 
 
 class WhoAndWhy(Refused):
-    """An act names whoever does it, and its reason."""
+    """An operator action lacks the operator's name or the reason."""
 
     def __init__(self) -> None:
         super().__init__("REASON_REQUIRED", "who and why must be given")
 
 
 def check_note(note: str) -> None:
-    """This function will refuse a note that an entry could not keep.
+    """Refuse a note that an entry cannot store.
 
     Raises: InvalidNote.
     """
@@ -43,7 +43,7 @@ def check_note(note: str) -> None:
 
 
 def check_who_and_why(by: str, why: str) -> None:
-    """This function will refuse a name or a reason that is blank, or that could not be kept.
+    """Refuse a name or a reason that is blank or cannot be stored.
 
     Raises: WhoAndWhy, InvalidNote.
     """
@@ -54,10 +54,10 @@ def check_who_and_why(by: str, why: str) -> None:
 
 
 def note_act(session: Session, act: str, subject: str, *, by: str, why: str, now: datetime) -> None:
-    """This function will write down an act by hand that no row of its own tells of for ever.
+    """Record an operator action for which no other table keeps a permanent row.
 
-    Units: `act` is "kind.verb", `subject` the id of what was acted on. It commits or vanishes with
-    the act itself. Raises: WhoAndWhy, InvalidNote.
+    Units: `act` is "kind.verb"; `subject` is the id of the object. The record commits or rolls back
+    with the action. Raises: WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
     session.add(

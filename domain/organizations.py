@@ -1,4 +1,4 @@
-"""Organizations, their brands and campaigns: how they come to be."""
+"""Create organizations, their brands and their campaigns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from db.models import Brand, Campaign, Organization
 from domain.posture import apply_posture
 from domain.wallet.operations import open_wallet
 
-#: Longest name of anything, in characters.
+#: Longest name of an organization, brand or campaign, in characters.
 NAME_LENGTH_MAX = 200
 _SUBACCOUNT = re.compile(r"AC[0-9a-f]{32}")
 
@@ -30,17 +30,17 @@ class InvalidName(Refused):
 
 
 class InvalidSubaccount(Refused):
-    """A subaccount's id is not one of Twilio's, or another brand has it."""
+    """The id is not a Twilio subaccount's, or another brand has that subaccount."""
 
     def __init__(self, sid: str) -> None:
         super().__init__("INVALID_SUBACCOUNT", sid)
 
 
 def create_organization(session: Session, *, name: str, currency: str, now: datetime) -> str:
-    """This function will make an organization with an empty wallet and give its id.
+    """Create an organization with an empty wallet and return its id.
 
-    It may not spend yet: its posture needs an active subscription and money. Raises: InvalidName,
-    InvalidAmount for a currency that ISO 4217 does not know.
+    The organization may not spend until it has an active subscription and money. Raises:
+    InvalidName; InvalidAmount if ISO 4217 does not define the currency.
     """
     _check_name(name)
     exponent_of(currency)
@@ -59,10 +59,10 @@ def create_brand(
     twilio_subaccount_sid: str | None,
     now: datetime,
 ) -> str:
-    """This function will make a brand, with the Twilio subaccount it sends through if it has one.
+    """Create a brand and return its id.
 
-    The subaccount is brought in line with the organization's posture. Raises: InvalidName,
-    InvalidSubaccount, OrganizationNotFound.
+    If the brand has a Twilio subaccount, a job brings it in line with the organization's
+    entitlement. Raises: InvalidName, InvalidSubaccount, OrganizationNotFound.
     """
     _check_name(name)
     _check_subaccount(session, twilio_subaccount_sid)
@@ -81,7 +81,7 @@ def create_brand(
 
 
 def create_campaign(session: Session, brand_id: str, *, name: str, now: datetime) -> str:
-    """This function will make a campaign as a draft, which runs once it is started.
+    """Create a campaign as a draft and return its id. An operator starts it later.
 
     Raises: InvalidName, BrandNotFound.
     """

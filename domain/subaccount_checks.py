@@ -1,7 +1,7 @@
-"""Checks of subaccounts: which are due, and what came of those that were staged.
+"""Checks of subaccounts: stage the checks that are due, and report their results.
 
-A check reads what a subaccount's state is at Twilio. What is out of line is repaired, or told to a
-person, by the job that it stages (see twilio_state).
+A check reads a subaccount's state at Twilio. If the state is not the desired one, the check stages
+a job. That job repairs the subaccount or raises an alert (see domain/subaccounts.py).
 """
 
 from __future__ import annotations
@@ -21,45 +21,50 @@ from db.models import Brand, Job, Organization
 from domain.jobs.staging import stage_many
 from domain.jobs.types import CHECK_SUBACCOUNT, CONVERGE_TWILIO
 
-#: A subaccount is checked again after so long: with some hours to spare, once a day.
+#: Time between two checks of a subaccount. It leaves some hours to spare, so that each one is
+#: checked once a day.
 CHECKED_EVERY = timedelta(hours=20)
-#: Ticks of the schedule, every five minutes, in which every subaccount gets its turn.
+#: Number of ticks, one every five minutes, in which all subaccounts are checked once.
 _TICKS_FOR_ALL = 200
-#: Checks of one tick at least, so that a few brands are not spread over a day for nothing.
+#: Minimum number of checks in one tick, so that a few brands are not spread over a day.
 _CHECKS_MIN = 20
 
 
 class CheckOutcome(StrEnum):
-    """What a check came to."""
+    """The result of a check."""
 
     #: Twilio's state is the desired one.
     IN_LINE = "in_line"
-    #: It was another one, and was set to the desired one.
+    #: Twilio's state was not the desired one; a job set it.
     REPAIRED = "repaired"
-    #: It cannot be set: missing, closed, or suspended by Twilio itself. A person must act.
+    #: The state cannot be set: the subaccount is missing, closed, or suspended by Twilio. A person
+    #: must act.
     NEEDS_PERSON = "needs_person"
-    #: No worker has read it yet, Twilio does not answer, or a lost request may still land.
+    #: No worker has read the state yet, Twilio does not respond, or a lost request may still take
+    #: effect.
     PENDING = "pending"
 
 
 @dataclass(frozen=True)
 class SubaccountCheck:
-    """One brand's subaccount, and what a check found and did."""
+    """One brand's subaccount, with what the check found and did."""
 
     organization_id: str
     brand_id: str
     subaccount: str
     outcome: CheckOutcome
     desired: str
-    #: The state found before anything was changed; None while no check has read it.
+    #: The state before anything was changed. If this check has not read it yet, the state Twilio
+    #: last reported; None if Twilio never reported one.
     found: str | None
     problem: str | None
 
 
 def stage_due_checks(session: Session, now: datetime) -> int:
-    """Stage the checks of this tick's share of the brands, those unchecked for longest first.
+    """Stage this tick's share of the checks that are due, and return how many.
 
-    Return how many. Replay: a brand whose check was staged is not due for CHECKED_EVERY.
+    Brands that were checked longest ago come first. Replay: a brand whose check was staged is not
+    due again for CHECKED_EVERY.
     """
     with_subaccount = Brand.twilio_subaccount_sid.is_not(None)
     total = session.scalar(select(func.count()).select_from(Brand).where(with_subaccount)) or 0
@@ -71,7 +76,7 @@ def stage_due_checks(session: Session, now: datetime) -> int:
         )
         .order_by(Brand.twilio_checked_at.nulls_first(), Brand.id)
         .limit(max(_CHECKS_MIN, -(-total // _TICKS_FOR_ALL)))
-        # A brand whose row is locked is being worked at: the next tick takes it.
+        # Another transaction is working on a brand whose row is locked. The next tick checks it.
         .with_for_update(key_share=True, skip_locked=True)
         .execution_options(populate_existing=True)
     ).all()
@@ -82,9 +87,9 @@ def stage_due_checks(session: Session, now: datetime) -> int:
 
 
 def stage_checks(session: Session, organization_id: str | None, now: datetime) -> dict[str, str]:
-    """Stage a check of every subaccount now, or of one organization's; return jobs by brand.
+    """Stage a check of every subaccount now, or of one organization's subaccounts.
 
-    Raises: OrganizationNotFound.
+    Return the job ids by brand. Raises: OrganizationNotFound.
     """
     if organization_id is not None and session.get(Organization, organization_id) is None:
         raise OrganizationNotFound(organization_id)
@@ -104,7 +109,7 @@ def _stage(session: Session, brands: Collection[Brand]) -> dict[str, str]:
 
 
 def results(session: Session, job_ids: Collection[str]) -> list[SubaccountCheck]:
-    """Tell what came of staged checks, with the repairs that they staged themselves."""
+    """Report the results of staged checks, and of the repairs that the checks staged."""
     correlations = session.scalars(
         select(Job.correlation_id).where(Job.id.in_(job_ids)).distinct()
     ).all()

@@ -1,8 +1,8 @@
-"""A brand's subaccount: desired state with a generation, brought about by one hand at a time.
+"""A brand's subaccount: its desired state with a generation, and the lease on it.
 
-A late retry of an old suspend, or a lost request that lands late, can never stand against a newer
-reactivation: whoever acts reads what is desired now, and while a lost request may still land, the
-subaccount is read again and again.
+One worker at a time brings the subaccount into the desired state. It reads the desired state after
+it has taken the lease, so a late retry of an old suspension cannot undo a newer reactivation. While
+a lost request may still take effect, workers read the subaccount again and again.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.jobs.staging import stage
 from domain.jobs.types import CONVERGE_TWILIO
 
-#: Seconds until a brand in somebody else's hands is tried again.
+#: Seconds after which a job retries, if another worker holds the lease.
 _TAKEN_WAIT_SECONDS = 1.0
-#: The states a subaccount can be taken into and out of; the others need a person.
+#: The states that we can change. Any other state needs a person.
 CHANGEABLE = (TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED)
-#: An alert about drift stands at least so long; the first read after that which finds the
-#: subaccount in line clears it.
+#: An alert about drift stays active at least this long. After that, the first read that finds the
+#: desired state clears it.
 DRIFT_TOLD_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Hand:
-    """The lease on one subaccount, and what is desired of it as of now."""
+    """The lease on one subaccount, with the state and generation that are desired."""
 
     brand_id: str
     sid: str
     token: str
     desired: TwilioStatus
     generation: int
-    #: The newest generation had been brought about, and no request of ours was lost since: another
-    #: state than the desired one is then a change that Twilio's side made.
+    #: The subaccount had reached the newest generation, and no request of ours was lost since. Any
+    #: other state is then a change made on Twilio's side.
     settled: bool = False
 
 
 def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_seconds: float) -> Hand:
-    """This function will take the lease on a brand's subaccount.
+    """Take the lease on a brand's subaccount.
 
-    A lease that ran out without being given back means that its holder died or was cut off, perhaps
-    with a request on its way: until `unsure_seconds` from now that request may still land.
-    Raises: NotYet while another hand holds it; BrandNotFound.
+    A lease that ran out without being given back means that its holder died or was cut off. A
+    request of that holder may still take effect until `unsure_seconds` from now. Raises: NotYet
+    while another worker holds the lease; BrandNotFound.
     """
     brand = lock_brand(session, brand_id)
     if brand is None or brand.twilio_subaccount_sid is None:
@@ -65,7 +65,7 @@ def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_second
             " ELSE clock_timestamp() + make_interval(secs => :unsure) END"
             " WHERE id = :id"
             " AND (twilio_lease_until IS NULL OR twilio_lease_until <= clock_timestamp()"
-            # Longer than a lease can be: the clock was set back.
+            # The end is further away than a lease can be: the clock was set back.
             " OR twilio_lease_until > clock_timestamp() + make_interval(secs => :lease))"
             " RETURNING coalesce(twilio_converged = twilio_generation"
             " AND (twilio_unsure_until > clock_timestamp()) IS NOT TRUE, false) AS settled"
@@ -85,7 +85,7 @@ def take(session: Session, brand_id: str, *, lease_seconds: float, unsure_second
 
 
 def note_found(session: Session, hand: Hand, found: TwilioStatus, now: datetime) -> None:
-    """Store the state found before it is changed, so that a crash in between loses no drift."""
+    """Store the state found before it is changed, so that a crash loses no drift."""
     brand = lock_brand(session, hand.brand_id)
     if brand is None or brand.twilio_lease_token != hand.token:
         return
@@ -102,13 +102,17 @@ def record(
     *,
     sent_unsure_seconds: float | None = None,
 ) -> Hand | None:
-    """Store what Twilio said. Return a Hand where something else is desired by now.
+    """Store the state that Twilio reported; return a `Hand` if another is desired.
 
-    None: the state is as desired, or the lease is no longer ours. A Hand: go round again. The state
-    is stored under our token only, because another holder's read is newer. If we sent a request and
-    lost the lease meanwhile, that request may have undone the other's work: the subaccount is
-    unsure for `sent_unsure_seconds`, and a job reads it again. Drift that is repaired raises an
-    alert, and a subaccount that is in line again clears the alert that it was unusable.
+    - None: the state is the desired one or cannot be changed, or another worker holds the lease.
+    - A `Hand`: the caller must repeat the round with it.
+
+    The state is stored only under our token, because another holder's read is newer. If we sent a
+    request and lost the lease meanwhile, that request may have undone the other holder's change.
+    The subaccount is then unsure for `sent_unsure_seconds`, and a job reads it again.
+
+    Repaired drift raises an alert. A subaccount in its desired state clears the alert that it was
+    unusable.
     """
     brand = lock_brand(session, hand.brand_id)
     if brand is None or brand.twilio_lease_token != hand.token:
@@ -136,15 +140,15 @@ def record(
 
 
 def refuse(session: Session, hand: Hand, refused: Refused, now: datetime) -> None:
-    """Give the lease back and tell a person what keeps the subaccount from its desired state.
+    """Give the lease back, and alert that a person must act on the subaccount.
 
-    Replay: an alert that stands is left as it is. The first read that finds the subaccount in line
-    clears it.
+    Replay: an active alert is left unchanged. The first read that finds the desired state clears
+    it.
     """
     brand = lock_brand(session, hand.brand_id)
     if brand is None or brand.twilio_lease_token != hand.token:
         return
-    # What Twilio itself suspended is told as unusable, not as drift.
+    # If Twilio itself suspended the subaccount, it is reported as unusable, not as drift.
     brand.twilio_drift = None
     session.flush()
     give_back(session, hand, problem=refused.code)
@@ -165,7 +169,10 @@ def refuse(session: Session, hand: Hand, refused: Refused, now: datetime) -> Non
 
 
 def subaccount_of(session: Session, brand_id: str) -> str:
-    """Return the id of a brand's subaccount. Raises: BrandNotFound, also where it has none."""
+    """Return the id of a brand's subaccount.
+
+    Raises: BrandNotFound, also if the brand has no subaccount.
+    """
     brand = session.get(Brand, brand_id, populate_existing=True)
     if brand is None or brand.twilio_subaccount_sid is None:
         raise BrandNotFound(brand_id)
@@ -173,17 +180,17 @@ def subaccount_of(session: Session, brand_id: str) -> str:
 
 
 def stage_repair(session: Session, brand_id: str) -> None:
-    """Stage the job that brings a brand's subaccount in line."""
+    """Stage the job that brings a brand's subaccount into its desired state."""
     brand = session.get(Brand, brand_id)
     if brand is not None:
         stage(session, CONVERGE_TWILIO, brand.organization_id, brand_id=brand_id)
 
 
 def note_check(session: Session, brand_id: str, facts: SubaccountFacts, now: datetime) -> None:
-    """Store what a check read without the lease; stage the repair where it is out of line.
+    """Store what a check read without the lease, and stage a repair if it is needed.
 
-    The repair takes the lease and reads again, so that a read which another holder's request
-    overtook changes nothing.
+    The repair takes the lease and reads again. A read that another holder's request overtook
+    therefore changes nothing.
     """
     brand = lock_brand(session, brand_id)
     if brand is None or brand.twilio_subaccount_sid != facts.external_id:
@@ -239,11 +246,11 @@ def give_back(
     unsure_seconds: float | None = None,
     problem: str | None = None,
 ) -> bool:
-    """This function will give the lease back and tell whether the state is still unsure.
+    """Give the lease back; return whether a lost request may still change the state.
 
-    What matters is whether a lost request could still land when our last read began, which is
-    `read_seconds_ago`: what landed after that, nobody has seen. `unsure_seconds`: a request of ours
-    was lost and may land until then. `problem`: what a person has to look at.
+    The last read began `read_seconds_ago`. If a lost request could still take effect after that
+    moment, no read has shown its effect. `unsure_seconds`: how long a lost request of ours may
+    still take effect. `problem`: the code of a problem that a person must solve.
     """
     row = session.execute(
         text(
@@ -253,7 +260,7 @@ def give_back(
             " THEN twilio_unsure_until"
             " ELSE clock_timestamp() + make_interval(secs => :unsure) END"
             " WHERE id = :id AND twilio_lease_token = :token"
-            # Not clock_timestamp(), which would count a wait for the row's lock as well.
+            # clock_timestamp() would also count a wait for the row's lock.
             " RETURNING twilio_unsure_until"
             " > statement_timestamp() - make_interval(secs => :read_ago) AS unsure"
         ),
@@ -284,7 +291,7 @@ def _doubt(session: Session, brand: Brand, unsure_seconds: float) -> None:
 
 
 def describe(brand: Brand) -> str:
-    """This function will say in a few words how the subaccount stands, for people."""
+    """Describe the state of the subaccount for people."""
     if brand.twilio_problem:
         return brand.twilio_problem
     if brand.twilio_actual == brand.twilio_desired:

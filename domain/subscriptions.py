@@ -1,8 +1,8 @@
-"""Subscriptions: closing needs one word, opening needs two.
+"""Subscriptions: an event alone closes one; only the provider's API opens one.
 
-A verified closing event closes at once. Opening, and lifting what it closed, wait for the
-subscription read back from the provider, whose word wins, so that order, staleness and forgery do
-no harm.
+A verified event that closes a subscription takes effect at once. Opening it, or undoing what an
+event closed, waits until a worker has read the subscription from the provider. The provider's
+response decides, so events that are late, out of order or forged do no lasting harm.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION
 from domain.posture import Posture, apply_posture
 
-#: Seconds between the times that an answer which contradicts a newer event is asked for again;
-#: after them it is believed.
+#: Seconds between the reads of a subscription whose response contradicts a newer event. After these
+#: reads the response is accepted.
 CONTRADICTION_WAITS_SECONDS = (5.0, 30.0, 120.0)
-#: Seconds until another holder's look is over, for one that finds the subscription taken.
+#: Seconds after which a job retries, if another worker is refreshing the subscription.
 _TAKEN_WAIT_SECONDS = 2.0
-#: Seconds until a subscription that has just got its row is looked at again, under a lease.
+#: Seconds after which a subscription that has just been inserted is refreshed under a lease.
 _FIRST_WAIT_SECONDS = 0.0
 _OPEN = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
 
 
 class UnknownOrganization(Refused):
-    """The provider's subscription names no organization of ours: kept for a person to match."""
+    """No organization matches the provider's subscription; a person must match it."""
 
     def __init__(self, external_id: str) -> None:
         super().__init__("UNKNOWN_ORGANIZATION", external_id, subscription=external_id)
@@ -44,9 +44,9 @@ class UnknownOrganization(Refused):
 
 @dataclass(frozen=True)
 class Look:
-    """A look at the provider in progress: the lease's token, and how many reports it knows of.
+    """A refresh in progress: the token of its lease, and how many reports had arrived.
 
-    `leased` is False for a subscription that we did not know when the look began.
+    `leased` is False if the subscription had no row when the refresh began.
     """
 
     provider: Provider
@@ -59,10 +59,11 @@ class Look:
 def report(
     session: Session, event: SubscriptionReport, received_at: datetime, now: datetime
 ) -> Posture | None:
-    """This function will take in a verified event: close at once, and stage the look that decides.
+    """Apply a verified event: close at once if it closes, and stage the refresh.
 
-    An event without a readable time counts as just received. Replay: safe; a stale closing event
-    closes until the look has contradicted it. Gives the posture where one was applied.
+    An event without a readable time counts as just received. Replay: safe; an outdated closing
+    event closes until the refresh has contradicted it. Return what `apply_posture` did, or None if
+    the subscription is not known yet.
     """
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
@@ -71,10 +72,11 @@ def report(
     )
     if organization_id is None:
         _stage_look(session, None, event)
-        return None  # Whose it is, only the provider can say.
+        return None  # Only the provider can report the organization.
     subscription = _lock(session, organization_id, event.provider, event.external_id)
     subscription.reports += 1
-    # Never later than it came: a time in the future would outrank every true event after it.
+    # A time in the future would outrank every true event that follows, so the event never counts as
+    # later than its receipt.
     occurred_at = min(event.occurred_at or received_at, received_at)
     newest = subscription.reported_at is None or occurred_at >= subscription.reported_at
     if (event.closing or event.opening) and newest:
@@ -102,11 +104,11 @@ def _stage_look(session: Session, organization_id: str | None, event: Subscripti
 def begin_look(
     session: Session, provider: Provider, external_id: str, *, lease_seconds: float
 ) -> Look:
-    """This function will take the lease on looking at one subscription.
+    """Take the lease on refreshing one subscription.
 
-    A subscription that we do not know yet has no row and so no lease: of several looks, the first
-    to record makes the row, and the others ask again.
-    Raises: NotYet while another holder's lease runs.
+    A subscription that is not known yet has no row and therefore no lease. Of several refreshes,
+    the first to record inserts the row, and all of them read again. Raises: NotYet while another
+    worker's lease runs.
     """
     look = Look(provider, external_id, new_id("lse"), 0, leased=False)
     row = session.execute(
@@ -114,7 +116,7 @@ def begin_look(
             "UPDATE subscriptions SET look_token = :token, look_lease_until = clock_timestamp()"
             " + make_interval(secs => :lease) WHERE provider = :provider AND external_id = :id"
             " AND (look_lease_until IS NULL OR look_lease_until <= clock_timestamp()"
-            # Longer than a lease can be: the clock was set back.
+            # The end is further away than a lease can be: the clock was set back.
             " OR look_lease_until > clock_timestamp() + make_interval(secs => :lease))"
             " RETURNING reports"
         ),
@@ -140,14 +142,18 @@ def record_look(
     *,
     grace_seconds: int,
 ) -> float | None:
-    """This function will believe what the provider said, or give the seconds to ask again after.
+    """Record the provider's response; return the seconds until the next read, if any.
 
-    Not believed: an answer that contradicts a newer event, until it has for as long as
-    CONTRADICTION_WAITS_SECONDS say; an opening answer asked for before the newest event came in
-    (that event's own look decides); one asked for before we knew the subscription, since an event
-    that came meanwhile had no row to close: it makes the row, and is asked for again. A
-    subscription that has just become past
-    due counts as active for `grace_seconds` more. Raises: UnknownOrganization.
+    The response is not accepted in these cases:
+
+    - It contradicts a newer event. It is accepted after CONTRADICTION_WAITS_SECONDS.
+    - It opens, and another event arrived after the refresh began. The refresh of that event
+      decides.
+    - The subscription had no row when the refresh began, so an event that arrived meanwhile had no
+      row to close. The row is inserted and the subscription is read again.
+
+    A subscription that has just become past due counts as active for `grace_seconds` more. Raises:
+    UnknownOrganization.
     """
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
@@ -163,7 +169,7 @@ def record_look(
         return _FIRST_WAIT_SECONDS
     subscription = _lock(session, organization_id, facts.provider, facts.external_id)
     if subscription.look_token != look.token:
-        return None  # The lease ran out and somebody else looks; theirs is the newer answer.
+        return None  # Another worker has taken the lease; its read is newer.
     subscription.look_token = subscription.look_lease_until = None
     if subscription.reports != look.reports and facts.status in _OPEN:
         return None
@@ -182,10 +188,10 @@ def record_look(
 
 
 def tell_unsettled(session: Session, look: Look, refused: Refused, now: datetime) -> None:
-    """Give the lease back and raise the alert of a subscription that only a person can settle.
+    """Give the lease back, and alert that a person must settle the subscription.
 
-    It goes to the organization that has the subscription, if one has it. Replay: an alert that is
-    raised is left as it is. The provider's next answer that can be settled clears it.
+    The alert belongs to the organization that has the subscription, if it is known. Replay: an
+    active alert is left unchanged. The provider's next response that can be settled clears it.
     """
     give_back_look(session, look)
     organization_id = session.scalar(
@@ -213,13 +219,13 @@ def tell_unsettled(session: Session, look: Look, refused: Refused, now: datetime
 def clear_unsettled(
     session: Session, external_id: str, organization_id: str, now: datetime
 ) -> None:
-    """Clear the alert of a subscription whose answer can be settled now."""
+    """Clear the alert of a subscription whose response can now be settled."""
     for told in (None, organization_id):
         clear_alerts(session, AlertKind.SUBSCRIPTION_UNSETTLED, told, external_id, now=now)
 
 
 def give_back_look(session: Session, look: Look) -> None:
-    """This function will give the lease back after a look that came to nothing."""
+    """Give the lease back after a refresh that recorded nothing."""
     session.execute(
         text(
             "UPDATE subscriptions SET look_token = NULL, look_lease_until = NULL"
@@ -238,8 +244,12 @@ def _contradicts(subscription: Subscription, facts: SubscriptionFacts) -> bool:
 
 
 def _until_asked_again(subscription: Subscription, now: datetime) -> float | None:
-    """Counts time and not answers, of which several looks may give many at once."""
-    # Later than now, it was written before the clock was set back: the wait begins again.
+    """Return the seconds until the next read, or None if the response is now accepted.
+
+    The decision depends on elapsed time, not on the number of responses, because several refreshes
+    may give many at once.
+    """
+    # A later time was written before the clock was set back. The wait then begins again.
     subscription.contradicted_at = min(subscription.contradicted_at or now, now)
     elapsed = (now - subscription.contradicted_at).total_seconds()
     asked_at = accumulate(CONTRADICTION_WAITS_SECONDS)
@@ -247,7 +257,7 @@ def _until_asked_again(subscription: Subscription, now: datetime) -> float | Non
 
 
 def _enforce_at_end_of_grace(session: Session, subscription: Subscription) -> None:
-    """The end of a grace changes the posture although no event tells of it."""
+    """Stage the enforcement at the end of the grace period, which no event reports."""
     if subscription.grace_seconds:
         stage(
             session,
@@ -281,7 +291,7 @@ def _organization_of(session: Session, facts: SubscriptionFacts) -> str:
 def _insert(
     session: Session, organization_id: str, facts: SubscriptionFacts, now: datetime
 ) -> None:
-    """Makes the row of a subscription not seen before, unless another look has made it."""
+    """Insert the row of a new subscription, unless another refresh has inserted it."""
     lock_organization(session, organization_id)
     session.execute(
         text(

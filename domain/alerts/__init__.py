@@ -1,1 +1,1 @@
-"""Alerts: what a person has to know, from raised to cleared."""
+"""Alerts: conditions that a person must know about, from raised to cleared."""

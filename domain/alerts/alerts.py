@@ -17,33 +17,34 @@ from base.outcomes import Refused
 from db.models import Alert
 from domain.operator_notes import note_act
 
-#: Alerts that one list holds at most.
+#: Largest number of alerts in one list.
 LIST_MAX = 500
 #: The highest number that an alert can have.
 _NUMBER_MAX = 2**63 - 1
 
 
 class AlertKind(StrEnum):
-    """What an alert is about; its subject says which."""
+    """The kind of an alert; the subject names the object."""
 
-    #: Available fell below a threshold (the subject, in micros). Raised and cleared by the ledger.
+    #: Available fell below a threshold (the subject, in micros). The ledger raises and clears it.
     LOW_BALANCE = "low_balance"
     #: The provider (the subject) declined an automatic top-up.
     TOP_UP_DECLINED = "top_up_declined"
-    #: Automatic top-up through the provider (the subject) has reached its cap of a day.
+    #: Automatic top-up through the provider (the subject) has reached its daily cap.
     TOP_UP_CAPPED = "top_up_capped"
     #: A known transmission (the subject), or a known event id, arrived with another body.
     EVENT_DIFFERS = "event_differs"
-    #: A message of a proved provider (the subject) was refused because it is too large.
+    #: A message of an authenticated provider (the subject) was refused because it is too large.
     EVENT_TOO_LARGE = "event_too_large"
-    #: The provider's answer about a payment or a refund (the subject) cannot be settled here.
+    #: The provider's response about a payment or a refund (the subject) cannot be settled here.
     PAYMENT_UNSETTLED = "payment_unsettled"
-    #: The provider's answer about a dispute (the subject) cannot be settled here.
+    #: The provider's response about a dispute (the subject) cannot be settled here.
     DISPUTE_UNSETTLED = "dispute_unsettled"
-    #: A call (the subject) goes on although its provider was told to end it, or cannot be told.
-    #: Cleared when the call is over, by its provider's word or by its settlement.
+    #: A call (the subject) continues although its provider was ordered to end it or cannot be
+    #: reached. Cleared when the provider reports that the call is over, or when it is settled.
     CALL_NOT_ENDED = "call_not_ended"
-    #: A call (the subject) went on past its maximum duration, which its platform should end it at.
+    #: A call (the subject) continued past its maximum duration, at which its call platform should
+    #: have ended it.
     CALL_PAST_MAXIMUM = "call_past_maximum"
     #: A call (the subject) cost more than could be charged; the rest is outstanding.
     CALL_SHORTFALL = "call_shortfall"
@@ -51,46 +52,50 @@ class AlertKind(StrEnum):
     CALL_UNSETTLED = "call_unsettled"
     #: A verified message reports a call (the subject) that has no organization, or no rate.
     CALL_UNKNOWN = "call_unknown"
-    #: The provider gives no usable answer about a call (the subject) that must be refreshed.
+    #: The provider gives no usable response about a call (the subject) that must be refreshed.
     HOLD_UNANSWERED = "hold_unanswered"
-    #: A call (the subject) was free in whole or in part, because the platform's own fault ended it.
+    #: A call (the subject) was free in whole or in part, because the call platform's own fault
+    #: ended it.
     CALL_WAIVED = "call_waived"
-    #: The provider gives a call (the subject) a status that we do not know; its hold stays.
+    #: The provider reports an unknown status of a call (the subject); its hold stays.
     CALL_STATUS_UNKNOWN = "call_status_unknown"
-    #: A settled call (the subject) would cost something else by a later report or answer.
+    #: A later report or response gives a settled call (the subject) another cost.
     CALL_DIFFERS = "call_differs"
     #: A job (the subject) about money or safety died or was refused. Cleared when the job is
     #: redriven or discarded, or when a provider's job for the same work is done.
     JOB_DEAD = "job_dead"
     #: A verified event (the subject) cannot be parsed; nothing has been done about it.
     EVENT_UNREADABLE = "event_unreadable"
-    #: What the provider says of a subscription (the subject) cannot be settled here, for example
-    #: because it names no organization of ours. Cleared when a later answer can be settled.
+    #: The provider's response about a subscription (the subject) cannot be settled here, for
+    #: example because it names no organization of ours. Cleared when a later response can be
+    #: settled.
     SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
-    #: A number or an assistant (the subject) connected a call without asking us.
+    #: A number or an assistant (the subject) connected a call without requesting its admission.
     DOOR_UNASKED = "door_unasked"
     #: Safety jobs are due and no worker has claimed them. The subject is the queue.
     SAFETY_OVERDUE = "safety_overdue"
     #: A queue (the subject) has due jobs and no live worker.
     QUEUE_UNSERVED = "queue_unserved"
-    #: The database's clock stepped; the subject is the instant that it showed before. Cleared
-    #: a day later.
+    #: The database's clock stepped; the subject is the time that it showed before. Cleared a day
+    #: later.
     CLOCK_STEPPED = "clock_stepped"
     #: No relay is live.
     RELAY_SILENT = "relay_silent"
-    #: Redis takes no work, as a live process says.
+    #: A live process reports that Redis takes no work.
     REDIS_AWAY = "redis_away"
-    #: A subaccount (the subject) was changed at Twilio itself, and was set back.
+    #: A subaccount (the subject) was changed at Twilio itself; see `repaired` in the details.
     SUBACCOUNT_DRIFTED = "subaccount_drifted"
-    #: A subaccount (the subject) cannot be brought in line: missing, closed, suspended by Twilio.
+    #: A subaccount (the subject) cannot be brought into its desired state: it is missing, closed,
+    #: or suspended by Twilio.
     SUBACCOUNT_UNUSABLE = "subaccount_unusable"
-    #: A call (the subject) was charged twice, under a reservation and as one that did not ask us.
+    #: A call (the subject) was charged twice: under a reservation, and as a call that was not
+    #: reserved.
     CALL_CHARGED_TWICE = "call_charged_twice"
-    #: A charged reservation (the subject) may be one of several calls: one of them waits for it,
-    #: and the others were charged. Cleared when the reservation is paired.
+    #: A charged reservation (the subject) may be one of several calls. One of these calls waits for
+    #: it, and the others were charged. Cleared when the reservation is paired.
     CALL_AMBIGUOUS = "call_ambiguous"
-    #: An organization reserved a call (the provider's id is the subject) that is another's, by its
-    #: number or its assistant.
+    #: An organization reserved a call (the provider's id is the subject) that belongs to another
+    #: one, according to the call's number or assistant.
     CALL_FOREIGN = "call_foreign"
 
 
@@ -101,7 +106,7 @@ class Severity(StrEnum):
 
 
 class AlertNotFound(Refused):
-    """There is no alert of this number."""
+    """No alert has this number."""
 
     def __init__(self, alert_id: int) -> None:
         super().__init__("ALERT_NOT_FOUND", str(alert_id))
@@ -117,7 +122,7 @@ def raise_alert(
     details: dict[str, Any],
     now: datetime,
 ) -> bool:
-    """Raise an alert; False if it is already active, which changes nothing.
+    """Raise an alert; return False if it is already active, which changes nothing.
 
     Bounds: `subject` is 1 to 200 characters.
     """
@@ -144,9 +149,9 @@ def clear_alerts(
     *subjects: str,
     now: datetime,
 ) -> int:
-    """Clear an organization's alerts of a kind; return how many were active.
+    """Clear an organization's alerts of a kind, and return how many were active.
 
-    Without subjects, all of the kind.
+    Without subjects, all alerts of the kind are cleared.
     """
     # None matches None: alerts about the whole system have no organization.
     whose = Alert.organization_id.is_not_distinct_from(organization_id)
@@ -164,7 +169,7 @@ def clear_alerts(
 def clear_by_hand(session: Session, alert_id: int, *, by: str, why: str, now: datetime) -> Alert:
     """Clear an alert that a person has dealt with.
 
-    It is raised again if its cause recurs. Replay: a cleared alert is left as it is.
+    If its cause recurs, the alert is raised again. Replay: a cleared alert is left unchanged.
     Raises: WhoAndWhy, InvalidNote, AlertNotFound.
     """
     note_act(session, "alert.clear", str(alert_id), by=by, why=why, now=now)

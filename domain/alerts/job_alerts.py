@@ -1,7 +1,7 @@
-"""Alerts of jobs about money or safety that died or were refused: raised where the job ends.
+"""Alerts of jobs about money or safety that died or were refused.
 
-A refusal that is an answer in business terms has an alert of its own kind, such as
-`payment_unsettled`, and is not told again here.
+They are raised where the job ends. If a refusal has a business reason, it has an alert of its own
+kind, such as `payment_unsettled`, and is not reported again here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from db.models import Alert
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
 from domain.jobs.types import JOB_TYPES, JobType
 
-#: Characters that an alert keeps of an error; the job's row and its attempts have the rest.
+#: Characters of an error that an alert keeps. The job's row and its attempts keep the rest.
 _ERROR_LENGTH_MAX = 500
 #: Queues whose jobs concern money or safety.
 _TOLD_QUEUES = (Queue.SAFETY, Queue.BILLING)
-# The driver's own, since nearly every job passes here and finds nothing.
+# Written for the driver, because nearly every finished job runs it and finds nothing.
 _CLEAR_WORK = (
     f"UPDATE alerts SET cleared_at = %(now)s WHERE kind = '{AlertKind.JOB_DEAD}'"  # noqa: S608
     " AND cleared_at IS NULL AND details @> CAST(%(work)s AS jsonb)"
@@ -43,11 +43,12 @@ def tell_job_ended(
     error: str,
     now: datetime,
 ) -> bool:
-    """Raise the alert of a job that ended "dead" or "refused"; False if nothing was raised.
+    """Raise the alert of a job that ended "dead" or "refused".
 
-    Call it in the transaction that ends the job. A job that concerns neither money nor safety
-    raises none. A refusal of the same work that is told already is not told again: the same cause
-    refuses each job that is staged for it.
+    Return False if none was raised. The caller calls it in the transaction that ends the job. A job
+    that concerns neither money nor safety raises none. A refusal raises none if the same work was
+    refused before and that alert is active. Otherwise one cause would raise an alert for each job
+    that it refuses.
     """
     job = JOB_TYPES[name]
     if not _is_alerted(job):
@@ -75,9 +76,10 @@ def tell_job_ended(
 def clear_work_alerts(
     session: Session, name: str, arguments: Mapping[str, Any], now: datetime
 ) -> None:
-    """Clear the alerts of ended jobs whose work another job of the same name has now done.
+    """Clear the alerts of jobs whose work another job of the same name has now done.
 
-    Call it in the transaction that finishes that job. What waits in the session is not flushed.
+    The caller calls it in the transaction that finishes that job. Pending changes of the session
+    are not flushed.
     """
     if not _is_alerted(JOB_TYPES[name]):
         return
@@ -86,9 +88,9 @@ def clear_work_alerts(
 
 
 def clear_job_alert(session: Session, job_id: str, now: datetime) -> None:
-    """Clear the alert of a job that a person redrives or discards.
+    """Clear the alert of a job that an operator redrives or discards.
 
-    If a redriven job ends badly again, its alert is raised again.
+    If a redriven job dies or is refused again, its alert is raised again.
     """
     _clear(session, Alert.subject == job_id, now)
 
@@ -121,6 +123,7 @@ def _is_told(session: Session, name: str, arguments: Mapping[str, Any]) -> bool:
 
 
 def _storable(error: str) -> str:
-    # PostgreSQL's text holds neither NUL nor half a surrogate pair, which a provider's might.
+    # PostgreSQL's text type stores neither NUL nor a lone surrogate, which a provider's error might
+    # contain.
     short = error[:_ERROR_LENGTH_MAX].replace("\x00", "")
     return short.encode("utf-8", "replace").decode("utf-8")

@@ -1,7 +1,7 @@
-"""Faults of the system itself: a stopped worker or relay, late safety work, a Redis that is away.
+"""Faults of the system: stopped processes, late safety jobs, an unusable Redis.
 
-Every relay and safety worker looks for them in turn, so that those that still run report
-those that do not.
+Every relay and safety worker checks for them in turn, so that live processes report those that have
+stopped.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = get_logger(__name__)
 OVERDUE_SECONDS = 5.0
 #: The alert is cleared once the oldest such job is younger than this.
 OVERDUE_CLEARED_SECONDS = 2.5
-#: Seconds that Redis may be away before a person is alerted.
+#: Seconds that Redis may be unusable before a person is alerted.
 REDIS_AWAY_SECONDS = 5.0
 
-#: What is found here; each alert of these kinds is cleared when its fault is no longer found.
+#: The kinds of alert raised here. Each alert is cleared when its fault is no longer found.
 KINDS = (
     AlertKind.SAFETY_OVERDUE,
     AlertKind.QUEUE_UNSERVED,
@@ -51,7 +51,7 @@ class Fault:
 
 
 def find_faults(session: Session, *, overdue_seconds: float = OVERDUE_SECONDS) -> list[Fault]:
-    """Look for faults of the running system. Reads only."""
+    """Find faults of the running system, without changing anything."""
     known = processes.list_processes(session)
     live = [one for one in known if one.live]
     found = []
@@ -73,9 +73,10 @@ def find_faults(session: Session, *, overdue_seconds: float = OVERDUE_SECONDS) -
 
 
 def check(session: Session, process_id: str) -> None:
-    """Raise an alert for each fault found and clear those of faults that are gone.
+    """Raise an alert for each fault found, and clear those of faults that are gone.
 
-    Does nothing if another process does it now or did it within the last second or two.
+    The function does nothing in a process that has just started. It also does nothing if another
+    process runs the check now, or did within the last 1.5 seconds.
     """
     if not processes.begin_check(session, process_id):
         return
@@ -90,7 +91,7 @@ def check(session: Session, process_id: str) -> None:
         )
     }
     is_late = any(kind == AlertKind.SAFETY_OVERDUE for kind, _ in standing)
-    # Cleared later than it is raised, so that an alert does not come and go.
+    # Cleared at a lower limit than it is raised, so that an alert does not flap.
     seconds = OVERDUE_CLEARED_SECONDS if is_late else OVERDUE_SECONDS
     found = find_faults(session, overdue_seconds=seconds)
     for fault in found:

@@ -1,1 +1,1 @@
-"""Every job and schedule, declared once, and what operators do to jobs."""
+"""The declarations of all jobs and schedules, and the operator actions on jobs."""

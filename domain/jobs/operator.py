@@ -1,4 +1,4 @@
-"""What operators do to jobs: redrive, discard, run now; each written down with who and why."""
+"""Operator actions on jobs: redrive, discard, run now; each is recorded."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ JobAct = Callable[..., None]
 
 
 class JobActImpossible(Refused):
-    """The job is not in a state in which this can be done to it."""
+    """The job is not in a state that allows this operation."""
 
     def __init__(self, job_id: str, detail: str) -> None:
         super().__init__("JOB_ACT_IMPOSSIBLE", f"{job_id} {detail}", job=job_id)
 
 
 def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
-    """Give a dead or refused job its whole policy again, notify it, and clear its alert.
+    """Give a dead or refused job all of its attempts again, and notify a worker.
 
-    Raises: WhoAndWhy, JobActImpossible.
+    The job's alert is cleared. Raises: WhoAndWhy, InvalidNote, JobActImpossible. The latter also
+    while another job waits to refresh the same object.
     """
     note_act(session, "job.redrive", job_id, by=by, why=why, now=now)
     if not job_acts.redrive(session, job_id):
@@ -37,9 +38,9 @@ def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: da
 
 
 def discard_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
-    """End a dead job undone and clear its alert; it never comes back.
+    """End a dead job without doing its work, and clear its alert. It never runs again.
 
-    Raises: WhoAndWhy, JobActImpossible.
+    Raises: WhoAndWhy, InvalidNote, JobActImpossible.
     """
     note_act(session, "job.discard", job_id, by=by, why=why, now=now)
     if not job_acts.discard(session, job_id):
@@ -48,9 +49,9 @@ def discard_by_hand(session: Session, job_id: str, *, by: str, why: str, now: da
 
 
 def run_now_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
-    """This function will end a job's wait for its next attempt, and ring it.
+    """End a job's wait for its next attempt, and notify a worker.
 
-    Raises: WhoAndWhy; JobActImpossible when it is over, or in a worker's hands.
+    Raises: WhoAndWhy, InvalidNote; JobActImpossible if the job is over or a worker has leased it.
     """
     note_act(session, "job.run_now", job_id, by=by, why=why, now=now)
     if not job_acts.run_now(session, job_id):
@@ -60,9 +61,10 @@ def run_now_by_hand(session: Session, job_id: str, *, by: str, why: str, now: da
 def act_on_many(
     session: Session, act: JobAct, job_ids: Iterable[str], *, by: str, why: str, now: datetime
 ) -> int:
-    """This function will do an act to each job that still allows it, and give to how many.
+    """Apply an operation to each job that allows it, and return how many it changed.
 
-    In the order of their ids, so that two operators' bulk acts do not deadlock. Raises: WhoAndWhy.
+    The jobs are processed in the order of their ids, so that bulk operations of two operators do
+    not deadlock. Raises: WhoAndWhy, InvalidNote.
     """
     done = 0
     for job_id in sorted(job_ids):

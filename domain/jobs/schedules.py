@@ -1,6 +1,7 @@
-"""Periodic work, declared once: what is staged how often.
+"""Periodic work: which job is staged, and how often.
 
-There is no scheduler process: every relay ticks, and the row lets each tick happen once.
+There is no scheduler process. Every relay ticks, and the lock on a schedule's row ensures that each
+tick happens once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from domain.jobs.types import PRUNE, RECONCILE_CALLS, RECONCILE_TWILIO, JobType
 
 @dataclass(frozen=True)
 class Schedule:
-    """A job without arguments that is staged every so often. Renamed, it is a new one."""
+    """A job without arguments that is staged at a fixed interval.
+
+    A schedule with a new name is a new schedule.
+    """
 
     name: str
     every_seconds: int
@@ -29,21 +33,25 @@ class Schedule:
 SCHEDULES: tuple[Schedule, ...] = (
     Schedule("prune", 3_600, PRUNE),
     Schedule("reconcile_calls", 15, RECONCILE_CALLS),
-    # Each tick takes a share of the brands, so that the checks of a day are spread out.
+    # Each tick stages a share of the checks, so that they are spread over the day.
     Schedule("reconcile_twilio", 300, RECONCILE_TWILIO),
 )
 
 
 def declare(session: Session, schedules: Iterable[Schedule] = SCHEDULES) -> None:
-    """This function will make rows of new schedules; what nobody declares any more goes."""
+    """Store the schedules of this process and delete outdated ones.
+
+    A schedule that no relay has declared for ten minutes is deleted.
+    """
     rows.declare(session, {one.name: one.every_seconds for one in schedules})
 
 
 def tick(session: Session, schedules: Iterable[Schedule] = SCHEDULES) -> list[str]:
-    """This function will stage the job of each schedule that is due, and give the jobs' ids.
+    """Stage the job of each schedule that is due, and return the job ids.
 
-    The row is moved on in the same transaction, so that a tick happens once however many relays
-    call this and whichever of them die. A tick whose last job is still owed stages no other.
+    The same transaction sets the schedule's next time. A tick therefore happens once, however many
+    relays call this function and whichever of them die. While the last job of a schedule is not
+    over, its ticks stage no other.
     """
     known = {one.name: one for one in schedules}
     staged = []

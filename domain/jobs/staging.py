@@ -1,4 +1,4 @@
-"""Stage the jobs that domain/jobs declares, in the transaction that makes them necessary."""
+"""Stage declared jobs in the transaction that makes them necessary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from base.enums import Queue
 from db.jobs import staging
 from domain.jobs.types import JobType
 
-#: Longest name of an object, in characters.
+#: Longest key of an object, in characters.
 _KEY_LENGTH_MAX = 300
 
 
@@ -28,9 +28,10 @@ def stage(
 ) -> str:
     """Stage a job in the caller's transaction and return its id.
 
-    The job reaches a worker only after the commit. If a refresh of the same object is waiting, it
-    is brought forward instead, and its id is returned; so call this after taking all other locks.
-    Raises: TypeError if the arguments are not the declared ones, which is a bug.
+    The job reaches a worker only after the commit. If a refresh of the same object is waiting, that
+    job is brought forward instead, and its id is returned. Bringing it forward locks its row, so
+    call this function after taking all other locks. Raises: TypeError if the arguments are not the
+    declared ones, which is a bug.
     """
     _check_arguments(job, arguments)
     if job.refreshes:
@@ -68,16 +69,19 @@ def stage_many(
 
 
 def owed(session: Session, job: JobType) -> set[tuple[str, ...]]:
-    """Return the arguments, in order, of a kind's jobs that are not over yet."""
+    """Return the arguments of one kind's jobs that are neither done nor dead.
+
+    The arguments are in declared order.
+    """
     found = staging.owed_arguments(session, job.name)
     return {tuple(kwargs[name] for name in job.arguments) for kwargs in found}
 
 
 def _object_key(job: JobType, arguments: Mapping[str, str], queue: Queue | None = None) -> str:
-    """Name the object that a job refreshes; a digest replaces a name that is too long.
+    """Return the key of the object that a job refreshes.
 
-    A job in another queue than its default has a separate key, because no urgent job may wait for
-    it.
+    If the key is too long, a digest replaces it. A job in another queue than its default has a
+    separate key, so that an urgent job never waits for one that is not urgent.
     """
     values = [arguments[name] for name in job.arguments]
     named = json.dumps([job.name, *([queue] if queue else []), *values])

@@ -1,7 +1,7 @@
-"""Every job, declared once: its name, queue, arguments, and how often it is tried.
+"""The declarations of all jobs: name, queue, arguments and retry policy.
 
-An actor's name and arguments are a contract with what is already queued: new arguments get
-defaults, and a renamed job keeps its old name until it is drained.
+Jobs that are already queued depend on an actor's name and arguments. A new argument therefore gets
+a default, and a renamed job keeps its old name until the queue is drained.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from base.enums import CallClass, Provider, Queue
 from base.outcomes import Refused
 
-#: What the provider calls of a queue's jobs are worth. A queue that is not named is bulk.
+#: The class of the provider calls that a queue's jobs make. For any other queue it is bulk.
 _CALL_CLASSES = {Queue.SAFETY: CallClass.SAFETY, Queue.BILLING: CallClass.MONEY}
-#: Seconds a lease outlives the actor's own limit: the time to write the outcome down.
+#: Seconds by which a lease outlasts the actor's own limit: the time to record the outcome.
 LEASE_MARGIN_SECONDS = 5
-#: How long a provider knows a key that a request of ours carried, in seconds: sent again later, the
-#: same request is a new one. 0 is a provider that takes no such key. Sources: PayPal's
-#: Subscriptions API on PayPal-Request-Id; docs.stripe.com/idempotency; neither Twilio's nor Vapi's
-#: API has one.
+#: Seconds for which a provider remembers the idempotency key of a request. A request that is sent
+#: again after that time counts as a new one. 0: the provider accepts no such key. Sources: PayPal's
+#: Subscriptions API on PayPal-Request-Id; docs.stripe.com/idempotency. The APIs of Twilio and Vapi
+#: have no such key.
 KEY_KEPT_SECONDS: Mapping[Provider, int] = {
     Provider.PAYPAL: 72 * 3_600,
     Provider.STRIPE: 24 * 3_600,
@@ -30,7 +30,7 @@ KEY_KEPT_SECONDS: Mapping[Provider, int] = {
 
 
 class KeyForgotten(ValueError):
-    """A job's last attempt could come after its provider has forgotten the first one's key."""
+    """A job's last attempt could run after the provider has forgotten its key."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,21 @@ class Policy:
     attempts: int
     base_seconds: float
     cap_seconds: float
-    #: The share of each wait that is left to chance, so that what failed together is not tried
+    #: The share of each wait that is random, so that jobs that failed together are not all tried
     #: again together.
     jitter: float = 0.5
-    #: Errors that no further attempt can mend. A Refused is an answer and ends the job as refused;
-    #: any other ends it dead, for a person to look at.
+    #: Errors that another attempt cannot resolve. Refused ends the job as refused. Any other of
+    #: these errors ends it dead, so that an operator checks it.
     permanent: tuple[type[Exception], ...] = (Refused,)
 
     def wait_seconds(self, failures: int) -> float:
-        """This function will draw the wait after the nth failure, a share of it by chance."""
+        """Draw the wait after the nth failure; a share of it is random."""
         share = random.uniform(1 - self.jitter, 1.0)  # noqa: S311  # jitter, not a secret
         return self._longest_wait_seconds(failures) * share
 
     @property
     def span_seconds(self) -> float:
-        """The longest time from the first failure to the last attempt."""
+        """The sum of the longest waits between the first attempt and the last."""
         return sum(self._longest_wait_seconds(failures) for failures in range(1, self.attempts))
 
     def _longest_wait_seconds(self, failures: int) -> float:
@@ -65,8 +65,8 @@ class Policy:
 class JobType:
     """One kind of job. `limit_seconds` bounds one run.
 
-    `key_of` names the provider to which its requests carry a key of ours. Raises: KeyForgotten when
-    the provider may have forgotten that key before the last attempt.
+    `key_of` names the provider whose requests carry our idempotency key. Raises: KeyForgotten if
+    the provider may forget that key before the last attempt.
     """
 
     name: str
@@ -78,7 +78,8 @@ class JobType:
     key_of: Provider | None = None
     #: For the alert: what it means for money or safety if the job dies or is refused.
     death_means: str = ""
-    #: Refreshes one object, named by all of its arguments: of these jobs one at most waits.
+    #: Whether the job refreshes one object, named by all of its arguments. At most one of these
+    #: jobs waits at a time.
     refreshes: bool = False
 
     def __post_init__(self) -> None:
@@ -89,34 +90,36 @@ class JobType:
 
     @property
     def lease_seconds(self) -> float:
-        """How long a claimed job is its worker's alone."""
+        """How long one worker alone holds a claimed job."""
         return self.limit_seconds + LEASE_MARGIN_SECONDS
 
     @property
     def total_seconds(self) -> float:
-        """The longest time from the first attempt's start to the last one's end.
+        """The longest time from the start of the first attempt to the end of the last.
 
-        Every wait at its longest, every attempt ending with its lease. What postpones a job does
-        not count: an actor that sends a key looks before it acts when it comes back from that.
+        It assumes the longest waits, and that every attempt ends with its lease. Time for which a
+        job is postponed does not count. After such a time, an actor that sends a key must read the
+        provider's state first.
         """
         return self.policy.span_seconds + self.policy.attempts * self.lease_seconds
 
 
-#: Our own database: an error is a bug or an outage; 20 tries over about 2.5 hours.
+#: For work in our own database, where an error is a bug or an outage: 20 attempts in about 2.5
+#: hours.
 _OWN = Policy(attempts=20, base_seconds=1, cap_seconds=900)
-#: A provider is asked or told again for about a day: nothing may be dropped while it is away. All
-#: of these are reads or set a state, so no key of ours can be forgotten meanwhile.
+#: For calls to a provider: attempts for about a day, so that nothing is dropped while the provider
+#: is down. All of these jobs read or set a state, so no key can be forgotten meanwhile.
 _PROVIDER = Policy(attempts=160, base_seconds=1, cap_seconds=600)
-#: The same, but never longer apart: until a lost request can land no more, the subaccount must be
-#: read every few seconds, also by a job that could not read it for a while.
+#: As `_PROVIDER`, but with waits of at most 60 s. While a lost request may still take effect, the
+#: subaccount must be read often, also by a job whose earlier attempts failed.
 _CONVERGE = Policy(attempts=1_500, base_seconds=1, cap_seconds=60)
-#: Failed attempts after which a warning, and a question about a call, is given up if Vapi does not
-#: answer: a warning that comes late warns of nothing, and the next sweep asks about the call again.
+#: Failed attempts after which the actor gives up if Vapi does not respond, for a warning and for a
+#: refresh of a call. A late warning is useless, and the next sweep reads the call again.
 WARN_TRIES = 4
 ASK_TRIES = 4
-#: More attempts than that: the actor itself gives up, and its job is done. If the policy ended with
-#: the tries, a worker that is killed in the last one would leave a dead job, which a person is to
-#: look at although nothing is left to be done.
+#: These policies allow more attempts than the actor uses. The actor gives up by itself, and its job
+#: is done. If the policy ended with them, a worker that is killed in the last attempt would leave a
+#: dead job. An operator would have to check it, although nothing is left to do.
 _WARN = Policy(attempts=20, base_seconds=1, cap_seconds=4)
 _LOOK = Policy(attempts=20, base_seconds=1, cap_seconds=10)
 
@@ -140,8 +143,8 @@ ENFORCE_ORGANIZATION = JobType(
     death_means="The organization's freeze, campaigns, calls and subaccounts may not match "
     "its money and subscription.",
 )
-#: Read, set, read back, and the calls that live in it: each call to Twilio is over within 7 s, a
-#: read within 5.
+#: Time for reading, setting and reading back, and for ending the calls in the subaccount. Each call
+#: to Twilio ends within 7 s, a read within 5 s.
 CONVERGE_TWILIO = JobType(
     "converge_twilio",
     Queue.SAFETY,
@@ -196,7 +199,7 @@ LOOK_AT_PAYMENT = JobType(
     "still be in it.",
     refreshes=True,
 )
-#: It may read two things, each within 12 s: the dispute, and a payment not heard of yet.
+#: The job may read two objects, each within 12 s: the dispute, and a payment that is not known yet.
 LOOK_AT_DISPUTE = JobType(
     "look_at_dispute",
     Queue.BILLING,
@@ -226,7 +229,7 @@ UNFREEZE_WALLET = JobType(
     10,
     death_means="A wallet may stay frozen although the reason for it is over.",
 )
-#: The database stages it too, where what is available falls below the level (wallet_fell).
+#: The database also stages this job, when available falls below the level (see `wallet_fell`).
 DECIDE_TOP_UP = JobType(
     "decide_top_up",
     Queue.BILLING,
@@ -236,7 +239,8 @@ DECIDE_TOP_UP = JobType(
     10,
     death_means="Automatic top-up made no decision: the wallet may run empty.",
 )
-#: A look, an order to Vapi and one to Twilio, each within 5 s; a round, then the job goes on later.
+#: One round reads the call and orders Vapi and Twilio to end it, each within 5 s. Until the call is
+#: over, the job is postponed to another round.
 END_CALL = JobType(
     "end_call",
     Queue.SAFETY,
@@ -267,7 +271,7 @@ LOOK_AT_CALL = JobType(
     "not be charged.",
     refreshes=True,
 )
-#: Finds what has to be looked at and whose holds are over, and stages that.
+#: Finds calls that must be refreshed and holds that have expired, and stages jobs for them.
 RECONCILE_CALLS = JobType(
     "reconcile_calls",
     Queue.BILLING,
@@ -316,5 +320,5 @@ JOB_TYPES: dict[str, JobType] = {
 
 
 def call_class_of(queue: str) -> CallClass:
-    """This function will give the class of the provider calls that a queue's jobs make."""
+    """Return the class of the provider calls that a queue's jobs make."""
     return _CALL_CLASSES.get(Queue(queue), CallClass.BULK)

@@ -1,6 +1,7 @@
-"""Freezes that jobs place and lift: never a verdict carried along, always the cause read again.
+"""Place and lift the freezes of disputes and outstanding amounts, in jobs.
 
-A cause is a dispute or a debt. What a person froze, a person lifts.
+A job carries no decision. It reads the cause, which is a dispute or an outstanding amount, again. A
+manual freeze is placed and lifted by operators only.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ _UNDECIDED = (DisputeState.REPORTED, DisputeState.OPEN)
 
 
 def cause_of_dispute(provider: Provider, external_id: str) -> str:
-    """This function will name a dispute as the cause of a freeze."""
+    """Return the name of a dispute as the cause of a freeze."""
     return f"{provider}:{external_id}"
 
 
 def place_freeze(
     session: Session, organization_id: str, reason: str, cause: str, now: datetime
 ) -> Posture:
-    """This function will freeze the wallet if the cause stands, and apply the posture.
+    """Freeze the wallet if the cause still exists, and enforce the entitlement.
 
-    A cause that a person has lifted since it came about places nothing. Replay: a freeze that
-    stands is left as it is. Raises: OrganizationNotFound, WalletNotFound; Refused UNKNOWN_REASON,
+    If an operator has lifted the freeze since the cause arose, none is placed. Replay: an active
+    freeze is left unchanged. Raises: OrganizationNotFound, WalletNotFound; Refused UNKNOWN_REASON,
     or NOT_BY_A_JOB for a manual freeze.
     """
     wanted = _reason(reason)
@@ -49,9 +50,10 @@ def place_freeze(
 def lift_freeze(
     session: Session, organization_id: str, reason: str, cause: str, now: datetime
 ) -> Posture:
-    """This function will lift one cause's freeze unless the cause stands, and apply the posture.
+    """Lift one cause's freeze if the cause is gone, and enforce the entitlement.
 
-    Other causes and reasons stay. Replay: what is lifted stays lifted. Raises: as place_freeze.
+    Freezes with other causes and reasons stay. A `subscription_inactive` freeze is left to
+    `apply_posture`. Replay: nothing is left to lift. Raises: as place_freeze.
     """
     wanted = _reason(reason)
     _lock(session, organization_id)
@@ -73,7 +75,10 @@ def _reason(reason: str) -> FreezeReason:
 
 
 def _lock(session: Session, organization_id: str) -> None:
-    """Whatever changes a cause holds the wallet's lock too: what is read after it stays so."""
+    """Lock the organization and the wallet, as every change of a cause does.
+
+    What is read after this cannot change until the commit.
+    """
     lock_standing(session, organization_id)
     if lock_wallet(session, organization_id) is None:
         raise WalletNotFound(organization_id)
@@ -82,7 +87,10 @@ def _lock(session: Session, organization_id: str) -> None:
 def _stands_since(
     session: Session, organization_id: str, reason: FreezeReason, cause: str
 ) -> datetime | None:
-    """Since when the cause stands; None where it does not, and where the posture itself decides."""
+    """Return since when the cause exists, or None.
+
+    None also for a reason that `apply_posture` itself decides.
+    """
     if reason is FreezeReason.DISPUTE:
         dispute = known_dispute(session, *_dispute_of(cause))
         if dispute is None:

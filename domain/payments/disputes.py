@@ -1,6 +1,6 @@
-"""Disputes: an event's word freezes, the provider's own word moves the money and lifts.
+"""Disputes: an event freezes; the provider's API moves money and lifts the freeze.
 
-What is disputed is withheld while the dispute is open; one that is won gives it back.
+The disputed money is withheld while the dispute is open, and returned if the dispute is won.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from domain.wallet.ledger import WalletOutcome
 
 
 def report(session: Session, event: DisputeReport, now: datetime) -> None:
-    """This function will take in a verified event: freeze at once, and stage the look that decides.
+    """Apply a verified event: freeze if it opens a dispute, and stage a refresh.
 
-    It freezes whoever had one of its payments, where the event says that it has begun. Replay:
-    safe; a late event of a dispute that the provider has closed freezes nothing.
+    A job freezes each organization whose payment the event names. Replay: safe; a late event of a
+    dispute that the provider has closed freezes nothing.
     """
     concerned = settlements.note_reported(session, event, now) if event.opening else []
     for organization_id in concerned:
@@ -48,7 +48,7 @@ def report(session: Session, event: DisputeReport, now: datetime) -> None:
 
 
 def payment_is_known(session: Session, facts: DisputeFacts) -> bool:
-    """This function will tell whether the disputed payment has been settled here before."""
+    """Return whether the disputed payment is already known here."""
     owner = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
     return owner is not None
 
@@ -56,11 +56,11 @@ def payment_is_known(session: Session, facts: DisputeFacts) -> bool:
 def record_dispute(
     session: Session, facts: DisputeFacts, payment: PaymentFacts | None, now: datetime
 ) -> WalletOutcome:
-    """This function will settle the dispute in the ledger and stage the freeze or its lifting.
+    """Settle the dispute in the ledger, and stage its freeze or the lifting.
 
-    `payment` is the disputed payment, read back too, where it was not known: it is settled first.
-    Replay: an older or repeated word moves nothing. Raises: NotATopUp, PaymentNotOurs, or Refused
-    with the ledger's own code (PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, …).
+    `payment` is the disputed payment, read from the provider because it was not known. It is
+    settled first. Replay: an older or repeated response moves nothing. Raises: NotATopUp,
+    PaymentNotOurs, or Refused with the ledger's own code (PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, …).
     """
     if payment is not None:
         record_payment(session, payment, now)
@@ -77,7 +77,7 @@ def record_dispute(
     others = sorted({*after.named} - {organization_id}) if after else []
     if after is None or after.state != state_before:
         for other in others:
-            # The event had named somebody else's payment.
+            # The event had named another organization's payment.
             _stage_freeze(session, UNFREEZE_WALLET, other, facts)
     if after is not None and after.state == DisputeState.OPEN:
         _stage_freeze(session, FREEZE_WALLET, organization_id, facts)
@@ -94,15 +94,16 @@ def record_dispute(
 def tell_unsettled(
     session: Session, provider: str, external_id: str, refused: Refused, now: datetime
 ) -> None:
-    """This function will raise the alert of a dispute that only a person can settle.
+    """Raise the alert of a dispute that only a person can settle.
 
-    It goes to everybody whom the dispute concerns, and to the house where nobody is known. Replay:
-    one that stands is left as it is. The provider's next word that can be settled clears it.
+    Each organization concerned gets an alert. If none is known, the alert has no organization.
+    Replay: an active alert is left unchanged. The provider's next response that can be settled
+    clears it.
     """
     known = settlements.known_dispute(session, provider, external_id)
     concerned = sorted({known.organization_id, *known.named}) if known else [None]
     if known:
-        # The house was told while nobody was known.
+        # An alert without an organization may have been raised while the dispute was not known.
         clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, None, external_id, now=now)
     for organization_id in concerned:
         raise_alert(
@@ -130,7 +131,10 @@ def _stage_freeze(
 
 
 def _look_at_refunds_again(session: Session, organization_id: str, facts: DisputeFacts) -> None:
-    """A reversal that the provider undoes with the end of a dispute is told by no event."""
+    """Refresh the payment's refunds when a dispute ends.
+
+    The provider may then undo a reversal, which no event reports.
+    """
     for refund in settlements.refunds_of(session, facts.provider, facts.payment_external_id):
         stage(
             session,

@@ -1,4 +1,4 @@
-"""Payments: money moves only by what the provider's API answered, never by an event's amounts."""
+"""Payments: the provider's API response moves money, never an event's amounts."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from domain.posture import apply_posture
 from domain.wallet import operations as wallets
 from domain.wallet.ledger import WalletOutcome
 
-#: Seconds until a refund that is pending is looked at again: no event is promised when it fails.
+#: Seconds until a pending refund is refreshed. Providers promise no event if it fails.
 PENDING_REFUND_SECONDS = 6 * 3_600.0
 
 
 class PaymentNotOurs(Refused):
-    """The payment names no organization of ours: kept for a person to match."""
+    """The payment names no organization of ours; a person must match it."""
 
     def __init__(self, external_id: str) -> None:
         super().__init__("UNKNOWN_ORGANIZATION", external_id, payment=external_id)
 
 
 class NotATopUp(Refused):
-    """The payment is none that ever came into a wallet, such as a subscription's fee."""
+    """The payment never credited a wallet; it is a subscription's fee, for example."""
 
     def __init__(self, external_id: str) -> None:
         super().__init__("NOT_A_TOP_UP", external_id, payment=external_id)
 
 
 def report(session: Session, event: PaymentReport) -> None:
-    """This function will stage the look that reads a reported payment back from its provider."""
+    """Stage the job that reads a reported payment from its provider."""
     stage(
         session,
         LOOK_AT_PAYMENT,
@@ -50,23 +50,25 @@ def report(session: Session, event: PaymentReport) -> None:
 
 
 def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> WalletOutcome:
-    """This function will settle the payment in the ledger and apply the posture that follows.
+    """Settle the payment in the ledger, and enforce the entitlement that follows.
 
-    The refund that was asked about is settled with it, and looked at again while it is pending.
-    Replay: facts seen before move nothing. Raises: NotATopUp, PaymentNotOurs, or Refused with the
+    If the facts contain a refund, it is settled too, and refreshed later while it is pending.
+    Replay: known facts move nothing. Raises: NotATopUp, PaymentNotOurs, or Refused with the
     ledger's own code (CURRENCY_MISMATCH, IDEMPOTENCY_CONFLICT, …).
     """
     known = payment_owner(session, facts.provider, facts.external_id) is not None
     if not facts.ordered and not known:
-        # A fee can be read back as a capture too, and its refund or its dispute names it as one:
-        # credited here, it would be given out as money that nobody paid for.
+        # The API also returns a subscription's fee as a capture, and a refund or dispute of the fee
+        # names that capture. If it were credited, the wallet would contain money that was not paid
+        # into it.
         raise NotATopUp(facts.external_id)
     organization_id = facts.organization_id
     if organization_id is None or session.get(Organization, organization_id) is None:
         raise PaymentNotOurs(facts.external_id)
     lock_standing(session, organization_id)
     if facts.refund is not None:
-        # Before the payment itself, of which nothing is taken or given twice in between.
+        # Settled before the payment, so that the payment is credited without the refunded part and
+        # no money moves twice.
         _believe(settle_refund(session, organization_id, facts, facts.refund, now), facts)
         if facts.refund.state is RefundState.PENDING:
             stage(
@@ -88,11 +90,11 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
 
 
 def tell_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now: datetime) -> None:
-    """This function will raise the alert of a payment that only a person can settle.
+    """Raise the alert of a payment that only a person can settle.
 
-    It goes to whom the payment names, and to the house where that is nobody of ours. A fee is no
-    top-up, and one of which nothing came in is no money yet: both are told to nobody. Replay: one
-    that stands is left as it is. The provider's next word that can be settled clears it.
+    The alert belongs to the organization that the payment names, or to none if that is not ours. No
+    alert is raised for a payment that is no top-up, or of which nothing was captured. Replay: an
+    active alert is left unchanged. The provider's next response that can be settled clears it.
     """
     if isinstance(refused, NotATopUp) or not facts.captured_micros:
         return
@@ -116,9 +118,10 @@ def tell_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now:
 def tell_unreadable(
     session: Session, provider: str, external_id: str, refused: Refused, now: datetime
 ) -> None:
-    """This function will raise the alert of a payment or refund whose provider's words are unknown.
+    """Raise the alert of a payment or refund whose provider's response is unreadable.
 
-    To the house, since whose it is cannot be read either. Replay and clearing: as tell_unsettled.
+    The alert has no organization, because the response would have named it. Replay and clearing: as
+    tell_unsettled.
     """
     raise_alert(
         session,

@@ -1,7 +1,7 @@
-"""The ledger's functions for what happens to a payment afterwards: its refunds and its disputes.
+"""Settle the refunds and disputes of payments through the ledger's SQL functions.
 
-Each takes one thing as the provider's API showed it; the ledger moves what follows. A refusal is an
-answer (`outcome`), not an exception.
+Each function takes one object as the provider's API returned it. The ledger moves the money. A
+refusal is returned in `outcome`, not raised.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def settle_refund(
     refund: RefundFacts,
     now: datetime,
 ) -> WalletOutcome:
-    """This function will bring the ledger in line with one refund of a payment.
+    """Bring the ledger in line with one refund of a payment.
 
-    Refunds add up, each once; one that failed gives back. Replay: an older or repeated word moves
-    nothing. Refuses: as wallet.settle; IDEMPOTENCY_CONFLICT also when the refund was known as
-    another payment's.
+    Each refund counts once; a failed refund is given back. Replay: an older or repeated response
+    moves nothing. Refuses: as operations.settle; IDEMPOTENCY_CONFLICT also if the refund is known
+    as another payment's.
     """
     total = refund.total_micros
     return call_ledger(
@@ -56,11 +56,11 @@ def settle_refund(
 def settle_dispute(
     session: Session, organization_id: str, facts: DisputeFacts, now: datetime
 ) -> WalletOutcome:
-    """This function will bring the ledger in line with one dispute of a known payment.
+    """Bring the ledger in line with one dispute of a known payment.
 
-    What is disputed is withheld while the dispute is open, stays taken once it is lost, and is
-    given back once it is won. Replay: an older or repeated word moves nothing. Refuses:
-    PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, INVALID_AMOUNT; IDEMPOTENCY_CONFLICT when the provider had
+    The disputed money is withheld while the dispute is open, stays taken if it is lost, and is
+    given back if it is won. Replay: an older or repeated response moves nothing. Refuses:
+    PAYMENT_NOT_FOUND, CURRENCY_MISMATCH, INVALID_AMOUNT; IDEMPOTENCY_CONFLICT if the provider had
     named another payment.
     """
     return call_ledger(
@@ -82,9 +82,10 @@ def settle_dispute(
 
 
 def note_reported(session: Session, event: DisputeReport, now: datetime) -> list[str]:
-    """This function will note a dispute that an event told of, and give whom it concerns.
+    """Store a dispute that an event reported, and return the organizations concerned.
 
-    Nobody where none of its payments is known. Replay: what is known of the dispute already stands.
+    The list is empty if none of the event's payments is known. Replay: what the provider itself has
+    reported of the dispute is kept.
     """
     found: list[str] = session.execute(
         text("SELECT dispute_reported(:provider, :kind, :payments, :id, :now)"),
@@ -100,7 +101,7 @@ def note_reported(session: Session, event: DisputeReport, now: datetime) -> list
 
 
 def payment_owner(session: Session, provider: Provider, external_id: str) -> str | None:
-    """This function will give the organization whose payment it is, None where it is not known."""
+    """Return the organization that the payment belongs to, or None if it is not known."""
     return session.execute(
         text(
             "SELECT organization_id FROM payment_references"
@@ -111,12 +112,12 @@ def payment_owner(session: Session, provider: Provider, external_id: str) -> str
 
 
 def known_dispute(session: Session, provider: str, external_id: str) -> PaymentDispute | None:
-    """This function will read a dispute's row as it is now."""
+    """Read a dispute's row in its current state."""
     return session.get(PaymentDispute, (provider, external_id), populate_existing=True)
 
 
 def refunds_of(session: Session, provider: Provider, payment_id: str) -> list[PaymentRefund]:
-    """This function will read the refunds of a payment that count."""
+    """Read the refunds of a payment that count, which are all but the failed ones."""
     return list(
         session.scalars(
             select(PaymentRefund)

@@ -1,6 +1,7 @@
-"""What becomes of a decided top-up: its charge begins, and the provider says how it ended.
+"""Charge a decided top-up: the charge begins, and the provider reports its result.
 
-Money moves only by the payment that the provider's API shows, in the commit that ends the decision.
+Money moves only by the payment that the provider's API returns, in the commit that ends the
+decision.
 """
 
 from __future__ import annotations
@@ -23,28 +24,31 @@ from domain.top_ups.rule import GAP, State, back_off_ends
 
 
 class DecisionNotFound(Refused):
-    """There is no decision with this id."""
+    """No decision has this id."""
 
     def __init__(self, decision_id: str) -> None:
         super().__init__("DECISION_NOT_FOUND", decision_id, decision=decision_id)
 
 
 class DecisionOutdated(Refused):
-    """The decision is over, or what stands now would not allow it any more: charge nothing."""
+    """The decision is over or may no longer be charged; nothing may be charged."""
 
     def __init__(self, decision_id: str, why: str) -> None:
         super().__init__("DECISION_OUTDATED", why, decision=decision_id)
 
 
 class DecisionCharged(Refused):
-    """The decision has become a payment, and no other answer changes that."""
+    """The decision already has its payment, and no other result can change that."""
 
     def __init__(self, decision_id: str) -> None:
         super().__init__("DECISION_CHARGED", decision_id, decision=decision_id)
 
 
 class PaymentMismatch(Refused):
-    """The payment is not one of this decision's provider and organization, or another's already."""
+    """The payment does not fit the decision.
+
+    Its provider, organization or currency is another one, or it belongs to another decision.
+    """
 
     def __init__(self, decision_id: str, external_id: str) -> None:
         super().__init__("PAYMENT_MISMATCH", external_id, decision=decision_id)
@@ -53,11 +57,12 @@ class PaymentMismatch(Refused):
 def begin_charge(
     session: Session, decision_id: str, now: datetime, *, chargeable: Collection[Provider]
 ) -> TopUpDecision:
-    """This function will take up a decision to charge it: from now on it does not expire.
+    """Mark a decision as being charged; from now on it does not expire.
 
-    Committed before the provider is asked, with the decision's own key. Replay: one whose charge
-    has begun is given again, so that a lost answer is asked for under the same key. Raises:
-    DecisionNotFound; DecisionOutdated where it is over, expired, switched off or frozen by now.
+    The caller commits before it calls the provider with the decision's idempotency key. Replay: a
+    decision whose charge has begun is returned again, so that a lost response can be requested with
+    the same key. Raises: DecisionNotFound; DecisionOutdated if the decision is over or expired,
+    automatic top-up is off, or a charge is no longer possible.
     """
     decision = _locked(session, decision_id)
     if decision.state != State.DECIDED:
@@ -74,12 +79,12 @@ def begin_charge(
 
 
 def record_charged(session: Session, decision_id: str, facts: PaymentFacts, now: datetime) -> None:
-    """This function will credit the payment that a decision became, and end the decision with it.
+    """Credit the payment that a decision led to, and end the decision.
 
-    `facts` are the payment as read back from the provider. Also for a decision that was taken for
-    declined or expired: the money has come. Replay: the same payment changes nothing. Raises:
-    NotYet while nothing is captured; DecisionNotFound, PaymentMismatch; DecisionCharged for another
-    payment; and what payments.record_payment raises.
+    `facts` are the payment as read from the provider. A decision that counts as declined or expired
+    is accepted too, because the money has arrived. Replay: the same payment changes nothing.
+    Raises: NotYet if nothing is captured yet; DecisionNotFound, PaymentMismatch; DecisionCharged if
+    the decision led to another payment; and what payments.record_payment raises.
     """
     decision = _locked(session, decision_id)
     if decision.state == State.CHARGED and decision.payment_external_id != facts.external_id:
@@ -99,11 +104,11 @@ def record_charged(session: Session, decision_id: str, facts: PaymentFacts, now:
 
 
 def record_declined(session: Session, decision_id: str, code: str, now: datetime) -> None:
-    """This function will end a decision that the provider declined, and raise the alert.
+    """End a decision that the provider declined, and raise the alert.
 
-    `code` is the provider's own, cut at 200 characters. The next look comes when the back-off is
-    over. Replay: a declined one is left as it is. Raises: DecisionNotFound; DecisionCharged for one
-    that became a payment.
+    `code` is the provider's own, cut at 200 characters. The next evaluation follows when the
+    back-off ends. Replay: a declined decision is left unchanged. Raises: DecisionNotFound;
+    DecisionCharged if the decision led to a payment.
     """
     decision = _locked(session, decision_id)
     if decision.state == State.CHARGED:
@@ -127,7 +132,7 @@ def record_declined(session: Session, decision_id: str, code: str, now: datetime
 
 
 def _locked(session: Session, decision_id: str) -> TopUpDecision:
-    """The decision as it is under the locks that all which changes it holds, in their order."""
+    """Read a decision under the locks that every change of it holds, in their order."""
     found = session.get(TopUpDecision, decision_id)
     if found is None:
         raise DecisionNotFound(decision_id)

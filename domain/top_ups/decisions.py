@@ -1,8 +1,8 @@
-"""Automatic top-up: decides by the rule, and remembers each decision.
+"""Automatic top-up: decide by the rule, and store each decision.
 
-A decision is not a charge: it waits for a provider that begins one (top_up_charges.py), and expires
-if none does. Every change here holds the organization's lock, so that two decisions of one
-organization never meet.
+A decision is not a charge. It waits for its charge to begin (domain/top_ups/charges.py), and
+expires if none begins. Every change here holds the organization's lock, so that two decisions of
+one organization never overlap.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ from domain.top_ups.rule import (
 )
 from domain.wallet.operations import standing_freezes
 
-#: Decisions read back: more than 24 hours hold, at 100 charges and one that expires every hour.
+#: Decisions that are read. 24 hours cannot contain more, with 100 charges and one expired decision
+#: each hour.
 _PAST_MAX = 250
-#: The freeze that more money ends; under any other nobody is charged unasked.
+#: The only freeze under which automatic top-up still charges, because a credit can end it.
 _CHARGED_ALL_THE_SAME = {FreezeReason.CALL_SHORTFALL}
 
 
 def decide(
     session: Session, organization_id: str, now: datetime, *, chargeable: Collection[Provider]
 ) -> Verdict | None:
-    """This function will decide on a top-up now, and stage the next look where one is needed.
+    """Decide whether to top up now, and stage the next evaluation if one is needed.
 
-    `chargeable` says which providers can charge. None where automatic top-up is off. Replay: while
-    a decision is pending, none is added. Raises: OrganizationNotFound.
+    `chargeable` names the providers that can charge. Return None if automatic top-up is off.
+    Replay: while a decision is pending, none is added. Raises: OrganizationNotFound.
     """
     lock_organization(session, organization_id)
     wallet = lock_wallet(session, organization_id)
@@ -67,8 +68,8 @@ def decide(
     elif isinstance(verdict, Wait):
         ask(session, settings, verdict.until, now)
     else:
-        # Armed again without a top-up: what guards against bursts here is the rule, and a level
-        # that stayed crossed would never be noticed again.
+        # Armed without a top-up, because a level that stays crossed would never be detected again.
+        # The rule itself prevents bursts of charges.
         settings.armed, settings.crossed_at = True, None
     _tell_cap(session, settings, verdict, now)
     session.flush()
@@ -79,9 +80,9 @@ def decide(
 def expire_decisions(
     session: Session, organization_id: str, now: datetime, *, all_waiting: bool = False
 ) -> int:
-    """This function will end decisions whose charge never began: those past their time, or all.
+    """Expire decisions whose charge has not begun: those past their time, or all.
 
-    Gives how many. The caller holds the organization's lock.
+    Return how many. The caller holds the organization's lock.
     """
     waiting = session.scalars(
         select(TopUpDecision)
@@ -96,7 +97,7 @@ def expire_decisions(
 
 
 def decisions_of(session: Session, organization_id: str, limit: int) -> list[TopUpDecision]:
-    """This function will give an organization's decisions, the newest first."""
+    """List an organization's decisions, the newest first."""
     return list(
         session.scalars(
             select(TopUpDecision)
@@ -118,7 +119,7 @@ def _terms(settings: TopUpSettings) -> Terms:
 
 
 def past_of(session: Session, organization_id: str) -> list[Past]:
-    """This function will give the decisions made before, as the rule takes them."""
+    """Return the decisions made before, in the form that the rule takes."""
     return [
         Past(
             state=State(one.state),
@@ -135,7 +136,7 @@ def past_of(session: Session, organization_id: str) -> list[Past]:
 def hindrance_of(
     session: Session, settings: TopUpSettings, chargeable: Collection[Provider], now: datetime
 ) -> Why | None:
-    """This function will tell what stands in the way of any charge; None if nothing does."""
+    """Return the reason why no charge is possible at all; None if there is none."""
     if settings.provider not in chargeable:
         return Why.CANNOT_CHARGE
     stopping, _ = standing_freezes(session, settings.organization_id, now)
@@ -157,8 +158,8 @@ def _decided(
     decision = TopUpDecision(
         id=new_id("top"),
         organization_id=settings.organization_id,
-        # Of the crossing and not of chance: whoever decides the same thing again cannot charge it
-        # again, here (it is unique) or at the provider.
+        # The key is derived from the crossing and not random. If the same decision is made again,
+        # neither the unique index here nor the provider lets it charge again.
         idempotency_key=f"topup:{settings.organization_id}:{settings.crossings}:{nth}",
         crossing=settings.crossings,
         provider=settings.provider,
@@ -174,7 +175,10 @@ def _decided(
 
 
 def ask(session: Session, settings: TopUpSettings, until: datetime, now: datetime) -> None:
-    """This function will stage the next look, unless one is due before: looks never multiply."""
+    """Stage the next evaluation, unless one is due earlier.
+
+    Evaluations therefore never multiply.
+    """
     if settings.asks_at is not None and now < settings.asks_at <= until:
         return
     settings.asks_at = until

@@ -1,7 +1,8 @@
-"""When automatic top-up may charge: a plain rule over what is agreed and what was decided before.
+"""The rule of automatic top-up: when it may charge, by terms and past decisions.
 
-It knows no table and no clock. Its order is its meaning: enough money ends all, then what hinders,
-then what is pending, then how soon, then how much.
+The rule reads no table and no clock. The order of its checks matters: enough money, then reasons
+why no charge is possible, then pending decisions, then the times between charges, then the daily
+cap.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-#: The caps count the decisions of so long a time before.
+#: The period whose decisions count against the daily cap.
 DAY = timedelta(hours=24)
-#: From one decision to the next at least: a burst of crossings charges once.
+#: The minimum time between two decisions: a burst of crossings charges once.
 GAP = timedelta(seconds=60)
-#: The wait after a declined charge; it doubles with each that follows, up to the longest.
+#: The wait after a declined charge. It doubles with each further decline, up to the longest.
 BACK_OFF_FIRST = timedelta(hours=1)
 BACK_OFF_LONGEST = timedelta(hours=24)
-#: How long a decision waits for a charge to begin: what it was derived from grows old.
+#: How long a decision waits for its charge to begin, before the facts that it is based on are
+#: outdated.
 DECISION_LIFE = timedelta(hours=1)
-#: How soon it is looked at again where only the world outside can change the answer.
+#: The wait until the next evaluation if only an external event can change the result.
 RECHECK = timedelta(hours=1)
 
 
 class State(StrEnum):
-    """What became of a decision."""
+    """The state of a decision."""
 
     DECIDED = "decided"
     CHARGED = "charged"
@@ -34,7 +36,7 @@ class State(StrEnum):
 
 
 class Why(StrEnum):
-    """Why nothing is decided now, although there is less than agreed."""
+    """Why nothing is charged now, although available money is below the level."""
 
     CANNOT_CHARGE = "the provider cannot charge"
     FROZEN = "the wallet is frozen"
@@ -46,7 +48,7 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Terms:
-    """What was agreed: below which level, how much at once, and how much and often in 24 hours."""
+    """The terms: the level, the amount of one top-up, and the caps for 24 hours."""
 
     below_micros: int
     amount_micros: int
@@ -56,27 +58,27 @@ class Terms:
 
 @dataclass(frozen=True)
 class Past:
-    """A decision made before. `micros` is what was captured once charged, else what was decided."""
+    """An earlier decision. `micros` is the captured amount, or else the decided one."""
 
     state: State
     micros: int
     decided_at: datetime
     expires_at: datetime
     ended_at: datetime | None = None
-    #: The charge has begun: only the provider's word ends it, and it does not expire.
+    #: The charge has begun. Only the provider's result ends the decision, and it does not expire.
     charging: bool = False
 
 
 @dataclass(frozen=True)
 class Charge:
-    """Charge so much."""
+    """Charge this amount."""
 
     micros: int
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing now: look again then."""
+    """Charge nothing now, and evaluate again at `until`."""
 
     until: datetime
     why: Why
@@ -84,7 +86,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Enough:
-    """What is available is not below the level."""
+    """Available money is not below the level."""
 
 
 Verdict = Charge | Wait | Enough
@@ -98,10 +100,11 @@ def decide_top_up(
     *,
     hindrance: Why | None = None,
 ) -> Verdict:
-    """This function will decide whether to charge now, and if not, when to look again.
+    """Decide whether to charge now, and if not, when to evaluate again.
 
-    `past` holds the decisions of the last 24 hours, and of those before at least the newest that
-    ended; in any order. `hindrance` is what stands in the way whatever was decided before.
+    `past` contains the decisions of the last 24 hours, and of the earlier ones at least the newest
+    that ended, in any order. `hindrance` is a reason why no charge is possible, whatever was
+    decided before.
     """
     if available_micros >= terms.below_micros:
         return Enough()
@@ -121,10 +124,10 @@ def decide_top_up(
 
 
 def back_off_ends(past: Sequence[Past]) -> datetime | None:
-    """This function will give when a charge may be tried again after those declined last.
+    """Return when a charge may be tried again after the latest declines.
 
-    None where the newest that ended by the provider's word was not declined. A decision that
-    expired says nothing: nobody was asked.
+    Return None if the newest decision that the provider ended was charged, or if there is none. An
+    expired decision does not count, because the provider was never called.
     """
     declined = 0
     ended_at: datetime | None = None
@@ -136,13 +139,13 @@ def back_off_ends(past: Sequence[Past]) -> datetime | None:
             ended_at = ended_at or one.ended_at
     if ended_at is None:
         return None
-    # Bounded before it is doubled, since no duration holds an hour doubled a hundred times.
+    # Bounded before it is doubled, because no timedelta can hold an hour doubled a hundred times.
     doubled: int = 2 ** min(declined - 1, 10)
     return ended_at + min(BACK_OFF_FIRST * doubled, BACK_OFF_LONGEST)
 
 
 def _room_at(terms: Terms, past: Sequence[Past], now: datetime) -> datetime:
-    """When the caps leave room for one more: `now` if they do already."""
+    """Return when the daily caps allow one more charge: `now` if they already do."""
     counted = sorted(
         (one.decided_at, one.micros)
         for one in past

@@ -1,4 +1,4 @@
-"""What is agreed about automatic top-up: switched on with terms and a payment method, or off."""
+"""The settings of automatic top-up: on, with terms and a payment method, or off."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from domain.top_ups.decisions import expire_decisions
 from domain.top_ups.rule import Terms
 from domain.wallet.ledger import WalletNotFound
 
-#: Charges in 24 hours at most, whatever is agreed.
+#: Largest number of charges in 24 hours, whatever the terms.
 DAY_COUNT_MAX = 100
-#: Longest id of a payment method, in characters; the database checks the same.
+#: Longest id of a payment method, in characters. The database checks the same limit.
 _METHOD_LENGTH_MAX = 200
 
 
 class CannotCharge(Refused):
-    """The provider cannot charge a stored payment method, so that nothing could follow."""
+    """The provider cannot charge a stored payment method, so top-up could never work."""
 
     def __init__(self, provider: str) -> None:
         super().__init__("CANNOT_CHARGE", f"{provider} cannot charge a stored payment method yet")
 
 
 class InvalidTerms(Refused):
-    """The terms contradict each other, or are out of bounds."""
+    """The terms contradict each other or are out of bounds."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("INVALID_TERMS", detail)
@@ -47,14 +47,14 @@ class TopUpNotSet(Refused):
 
 @dataclass(frozen=True)
 class Method:
-    """What is charged: the provider, and its own id of the stored payment method."""
+    """The payment method: the provider, and the provider's id of the stored method."""
 
     provider: Provider
     external_id: str
 
 
 def settings_of(session: Session, organization_id: str) -> TopUpSettings | None:
-    """This function will give what is agreed, as it stands now; None if nothing ever was."""
+    """Return the organization's settings; None if top-up was never switched on."""
     return session.get(TopUpSettings, organization_id, populate_existing=True)
 
 
@@ -69,12 +69,12 @@ def switch_on(
     why: str,
     now: datetime,
 ) -> TopUpSettings:
-    """This function will agree on automatic top-up, or change what was agreed.
+    """Switch automatic top-up on, or change its terms.
 
-    A decision made on other terms, whose charge has not begun, is given up. Where less than the
-    level is available, that counts as crossed there and then. Units: amounts are 1 to 10^15 micros,
-    charges 1 to 100 in 24 hours. Raises: CannotCharge, InvalidTerms, OrganizationNotFound,
-    WalletNotFound.
+    A pending decision expires if its charge has not begun, because it was made on the old terms. If
+    available money is below the level, the level counts as crossed at once. Units: amounts are 1 to
+    10^15 micros, charges 1 to 100 in 24 hours. Raises: CannotCharge, InvalidTerms,
+    OrganizationNotFound, WalletNotFound.
     """
     if method.provider not in chargeable:
         raise CannotCharge(method.provider)
@@ -96,10 +96,10 @@ def switch_on(
 def switch_off(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> TopUpSettings:
-    """This function will end automatic top-up; what waits for a charge is given up.
+    """Switch automatic top-up off, and expire a decision that waits for its charge.
 
-    A charge that has begun still ends by the provider's word. Replay: one that is off stays so.
-    Raises: TopUpNotSet, OrganizationNotFound, WalletNotFound.
+    A charge that has begun still ends with the provider's result. Replay: settings that are off are
+    left unchanged. Raises: TopUpNotSet, OrganizationNotFound, WalletNotFound.
     """
     _lock(session, organization_id)
     settings = settings_of(session, organization_id)
@@ -134,7 +134,7 @@ def _lock(session: Session, organization_id: str) -> None:
 
 
 def _written(session: Session, settings: TopUpSettings) -> TopUpSettings:
-    """The row as the database's triggers left it; the wallet read before is old now."""
+    """Read the row again after the database's triggers have changed it and the wallet."""
     session.flush()
     session.expire(session.get_one(Wallet, settings.organization_id))
     session.refresh(settings)

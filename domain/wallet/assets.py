@@ -1,6 +1,6 @@
-"""Assets, such as phone numbers: paid whole and at once, before they are bought.
+"""Assets, such as phone numbers, which are paid in full before they are bought.
 
-Never out of the debt limit: who cannot pay for a number does not get one.
+An asset is never paid from the debt limit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ def deduct_asset_cost(
     asset: str,
     now: datetime,
 ) -> WalletOutcome:
-    """This function will check the balance and take an asset's price, in one step.
+    """Check the balance and deduct an asset's price in one step.
 
-    `asset` says which, in the entry's note. Replay: as wallet.debit; another name for the asset
-    makes no other request. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what credit refuses.
+    `asset` names the asset in the entry's note. Replay: as operations.debit. The same key with
+    another asset is still the same request. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what
+    operations.credit refuses.
     """
     outcome = call_ledger(
         session,

@@ -1,6 +1,6 @@
-"""Debits in numbers: many in the caller's transaction, or single ones that share commits.
+"""Debits at high volume: many in a transaction, or single ones that share commits.
 
-A refusal is an answer (`outcome`), not an exception, and takes no other debit with it.
+A refused debit returns its code in `outcome`, raises nothing and does not affect other debits.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ _CALL = text(
 
 
 def debit_now(database: Database, debit: Debit) -> WalletOutcome:
-    """This function will take from what is available, in a commit shared with other callers.
+    """Debit the available money in a commit that is shared with other callers.
 
-    Never called inside a transaction, where debit_many is the way: it owns its own, and answers
-    after the commit. The instant is the database's clock. Replay: as wallet.debit; also after
-    OutcomeUnknown, with the same key. Refuses: INVALID_KEY (1 to 200 characters), and what
-    wallet.debit refuses; a text that cannot be stored is nobody's key, wallet or currency. Raises:
-    DatabaseBusy when nothing was committed; OutcomeUnknown when that is not known.
+    The function has its own transaction and returns after the commit. Inside a transaction, call
+    `debit_many` instead. The instant is the database's clock. Replay: as operations.debit, also
+    after OutcomeUnknown, with the same key. Refuses: INVALID_KEY (1 to 200 characters), and what
+    operations.debit refuses. Text that PostgreSQL cannot store is refused as an invalid key,
+    unknown wallet or wrong currency. Raises: DatabaseBusy if nothing was committed; OutcomeUnknown
+    if the caller cannot know.
     """
-    # One that the server cannot read would be told by taking apart the batch that it came with.
+    # Text that the server cannot read would fail the whole batch, which would have to be split to
+    # find the debit at fault.
     for given, code in (
         (debit.key, "INVALID_KEY"),
         (debit.organization_id, "WALLET_NOT_FOUND"),
@@ -49,11 +51,12 @@ def debit_now(database: Database, debit: Debit) -> WalletOutcome:
 
 
 def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list[WalletOutcome]:
-    """This function will take many debits of one or many wallets, each as wallet.debit would.
+    """Debit one or many wallets many times, each as operations.debit would.
 
-    Answers stand in the order of the request; a wallet's debits are decided in that order. Wallets
-    are locked in one order, and nobody may lock a wallet before it in the same transaction.
-    Replay: by key, within the request too. Refuses: as debit_now.
+    The results are in the order of the request. The debits of one wallet are decided in that order.
+    The function locks the wallets in the order of their ids. To avoid a deadlock, the caller must
+    not lock a wallet earlier in the same transaction. Replay: by key, also within the request.
+    Refuses: as debit_now.
     """
     if not debits:
         return []
@@ -79,7 +82,7 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
 
 
 def _is_storable(given: object) -> bool:
-    """Whether it is a text that PostgreSQL can hold: no NUL, and no half of a character."""
+    """Return whether PostgreSQL can store it: text without NUL and lone surrogates."""
     if not isinstance(given, str) or "\0" in given:
         return False
     try:

@@ -1,7 +1,8 @@
-"""Holds: money set aside for a call, and what becomes of it; the ledger's SQL decides and writes.
+"""Holds: money set aside for a call until it is charged or returned.
 
-A refusal is an answer (`outcome`), not an exception. Amounts are micros, 1 to 10^15. A replay gives
-the wallet's figures as they are now, but for commit, which answers as the first time.
+SQL functions of the ledger decide and write. A refusal is returned in `outcome`, not raised.
+Amounts are in micros, 1 to 10^15. A replay returns the wallet's current figures, except for
+`commit`, which returns its first result.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from db.engine import forget
 from db.models import CallHold, Wallet
 from domain.wallet.ledger import WalletNotFound, WalletOutcome, call_ledger, follow_up, refusable
 
-#: The largest number PostgreSQL's integer holds; an extension beyond it is out of order as well.
+#: The largest value of PostgreSQL's integer. The ledger refuses an extension with this number as
+#: out of sequence.
 _INTEGER_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class ExpiredCandidate:
-    """A hold that was open and expired when it was read, without a lock."""
+    """A hold that was open and expired when it was read without a lock."""
 
     organization_id: str
     call_id: str
@@ -35,7 +37,7 @@ class ExpiredCandidate:
 
 @dataclass(frozen=True)
 class Extension:
-    """One more step of a hold. `nth` counts a hold's extensions from 1."""
+    """One extension of a hold. `nth` counts a hold's extensions from 1."""
 
     call_id: str
     nth: int
@@ -53,13 +55,13 @@ def reserve(
     now: datetime,
     provider_call_id: str | None = None,
 ) -> WalletOutcome:
-    """This function will set money aside for a call, out of what is available.
+    """Set money aside for a call, from the available money.
 
-    Replay: a call has one hold; while it is open, a further request answers OK and changes nothing,
-    whatever amount it asks for. Refuses: CALL_SETTLED once the call is; FROZEN_WALLET,
-    INSUFFICIENT_FUNDS; IDEMPOTENCY_CONFLICT where call and provider's call are paired otherwise;
-    INVALID_AMOUNT, INVALID_CALL (ids are 1 to 64 characters), INVALID_EXPIRY (not after now),
-    WALLET_NOT_FOUND, CURRENCY_MISMATCH.
+    Replay: a call has one hold. While it is open, another request for the same call returns OK and
+    changes nothing, whatever its amount. Refuses: CALL_SETTLED if the hold is no longer open.
+    IDEMPOTENCY_CONFLICT if the call or the provider's call is already paired with another one.
+    FROZEN_WALLET, INSUFFICIENT_FUNDS, INVALID_AMOUNT, INVALID_CALL (ids have 1 to 64 characters),
+    INVALID_EXPIRY (not after now), WALLET_NOT_FOUND, CURRENCY_MISMATCH.
     """
     outcome = _call(
         session,
@@ -85,12 +87,14 @@ def extend(
     expires_at: datetime,
     now: datetime,
 ) -> WalletOutcome:
-    """This function will add to an open hold and put its end off; never bring it nearer.
+    """Set more money aside in an open hold and postpone its expiry.
 
-    Units: `nth` counts a hold's extensions from 1. Bounds: the whole hold at most 10^15. Replay:
-    the newest again, with the same amount, or an older one; with another amount, or one too far,
-    IDEMPOTENCY_CONFLICT. Refuses: HOLD_NOT_FOUND, CALL_SETTLED, INVALID_EXTENSION, and what reserve
-    refuses. A hold past its end that nobody has expired yet may be extended.
+    The expiry is never brought nearer. Units: `nth` counts a hold's extensions from 1. Bounds: the
+    whole hold is at most 10^15. Replay: the newest extension with the same amount, or an older one,
+    changes nothing. The newest with another amount, or one that skips a number, is an
+    IDEMPOTENCY_CONFLICT. Refuses: HOLD_NOT_FOUND, CALL_SETTLED, INVALID_EXTENSION, FROZEN_WALLET,
+    INSUFFICIENT_FUNDS, INVALID_AMOUNT, INVALID_EXPIRY, WALLET_NOT_FOUND. A hold past its expiry
+    that is still open may be extended.
     """
     outcome = _call(
         session,
@@ -113,9 +117,10 @@ def extend_many(
     expires_at: datetime,
     now: datetime,
 ) -> list[str]:
-    """This function will extend many holds of one wallet in one call, and give each one's outcome.
+    """Extend many holds of one wallet in one statement, and return each one's outcome.
 
-    Each as `extend` does, in the order given; a refusal of one leaves the others.
+    Each extension works as in `extend`, in the given order. A refused one does not affect the
+    others.
     """
     row = session.execute(
         text(
@@ -145,7 +150,10 @@ def extend_many(
 def put_off(
     session: Session, organization_id: str, call_id: str, *, expires_at: datetime, now: datetime
 ) -> bool:
-    """This function will put off the end of an open hold, never nearer; False if none is open."""
+    """Postpone the expiry of an open hold, and never bring it nearer.
+
+    Return False if the call has no open hold, or if `expires_at` is not after `now`.
+    """
     put: bool = session.execute(
         text("SELECT put_off_call_hold(:org, :call, :expires, :now)"),
         {"org": organization_id, "call": call_id, "expires": expires_at, "now": now},
@@ -163,13 +171,14 @@ def commit(
     currency: str,
     now: datetime,
 ) -> WalletOutcome:
-    """This function will charge what a call cost, once, and give the rest of its hold back.
+    """Charge what a call cost, once, and release the rest of its hold.
 
-    Allowed while frozen. Takes from the hold, then from what is available, then within the debt
-    limit; the rest is owed and freezes with call_shortfall. Without a hold, or after it was
-    released or expired, it bills directly. Units: `amount_micros` 0 to 10^15. Replay: the same
-    amount answers as the first time; another, IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT,
-    INVALID_CALL, WALLET_NOT_FOUND, CURRENCY_MISMATCH.
+    A frozen wallet is charged too. The charge is taken from the hold, then from the available
+    money, then from the debt limit. The rest becomes an outstanding amount and freezes the wallet
+    with `call_shortfall`. If the call has no hold, or its hold was released or expired, the call is
+    charged directly. Units: `amount_micros` is 0 to 10^15. Replay: the same amount returns the
+    first result; another amount is an IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, INVALID_CALL,
+    WALLET_NOT_FOUND, CURRENCY_MISMATCH.
     """
     outcome = _call(
         session,
@@ -186,10 +195,11 @@ def commit(
 def release(
     session: Session, organization_id: str, *, call_id: str, now: datetime
 ) -> WalletOutcome:
-    """This function will give back the whole hold of a call that never began.
+    """Release the whole hold of a call that never took place.
 
-    What is owed is paid out of it first. Replay: one given back already is left as it is. Refuses:
-    HOLD_NOT_FOUND, WALLET_NOT_FOUND; CALL_SETTLED when the call was billed.
+    The released money pays the outstanding amount first. Replay: a hold that was released or has
+    expired is left unchanged. Refuses: HOLD_NOT_FOUND, WALLET_NOT_FOUND; CALL_SETTLED if the call
+    was charged.
     """
     outcome = _call(
         session, "release_call_credits(:org, :call, :now)", organization_id, call_id, now=now
@@ -200,10 +210,10 @@ def release(
 def expire(
     session: Session, organization_id: str, *, call_ids: Sequence[str], now: datetime
 ) -> list[str]:
-    """This function will give back those holds that are, under the lock, still open and expired.
+    """Expire the given holds that are still open and expired under the lock.
 
-    Gives their calls. What is owed is paid first. Replay: nothing is left to expire. Raises:
-    WalletNotFound.
+    Return the ids of their calls. The returned money pays the outstanding amount first. Replay:
+    nothing is left to expire. Raises: WalletNotFound.
     """
     row = session.execute(
         text(
@@ -225,9 +235,10 @@ def expire(
 
 
 def expired_candidates(session: Session, now: datetime, limit: int) -> list[ExpiredCandidate]:
-    """This function will give open holds that are past their end, the longest past first.
+    """List the open holds that are past their expiry, the oldest expiry first.
 
-    Read without a lock: ask for their calls, then let `expire` decide again under the lock.
+    The holds are read without a lock. The caller first reads their calls from the provider.
+    `expire` then checks the holds again under the lock.
     """
     rows = session.execute(
         select(
@@ -244,7 +255,7 @@ def expired_candidates(session: Session, now: datetime, limit: int) -> list[Expi
 
 
 def hold_of_call(session: Session, organization_id: str, call_id: str) -> CallHold | None:
-    """This function will give a call's hold as it is now, whatever became of it."""
+    """Read a call's hold in its current state, open or settled."""
     return session.get(CallHold, (organization_id, call_id), populate_existing=True)
 
 

@@ -1,6 +1,6 @@
-"""The ledger's door: how one of its functions in SQL is called, and what is done about its answer.
+"""Call the ledger's SQL functions, and stage what follows from their results.
 
-A refusal is an answer (`outcome`), not an exception.
+A refusal is returned in `outcome`, not raised.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from db.models import Wallet
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
 
-#: A parameter as it is written here, and not a cast.
+#: A parameter such as `:org`, but not a cast such as `::text`.
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
-#: By the driver too: it is asked after every call's bill and every credit.
+#: Written for the driver, because it runs after every charged call and every credit.
 _NEWEST = (
     "SELECT kind, operation_key FROM wallet_entries"
     " WHERE organization_id = %(org)s AND entry_no = %(entry_no)s"
@@ -30,9 +30,10 @@ _NEWEST = (
 
 @dataclass(frozen=True)
 class WalletOutcome:
-    """What an operation came to: "OK" or the refusal's code; a replay answers as the first time.
+    """The result of an operation: "OK" or the code of a refusal.
 
-    One without figures was answered before the ledger was asked.
+    A refusal has no figures. A replay returns the first result, except where a function states
+    otherwise.
     """
 
     outcome: str
@@ -45,17 +46,20 @@ class WalletOutcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the money moved, now or the first time."""
+        """Whether the operation succeeded, now or the first time."""
         return self.outcome == "OK"
 
     @property
     def available_micros(self) -> int:
-        """Balance less holds, after the operation; 0 after a refusal."""
+        """Balance minus held, after the operation; 0 after a refusal."""
         return (self.balance_micros or 0) - (self.held_micros or 0)
 
     @property
     def crossed_zero(self) -> bool:
-        """Whether available crossed zero now, in either direction; a replay crosses nothing."""
+        """Whether this operation moved available money across zero, in either direction.
+
+        A replay crosses nothing.
+        """
         before = self.available_before_micros
         if not self.ok or self.replayed or before is None:
             return False
@@ -70,9 +74,9 @@ class WalletNotFound(Refused):
 
 
 def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutcome:
-    """This function will call one of the ledger's functions; `values` names the wallet as org.
+    """Call one of the ledger's SQL functions; `values` names the wallet as `org`.
 
-    Changes that wait in the session are not flushed by it.
+    Pending changes of the session are not flushed.
     """
     row = session.connection().exec_driver_sql(_driver_statement(function), values).one()
     forget(session, Wallet, values["org"])
@@ -80,9 +84,9 @@ def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutc
 
 
 def refusable(amount_micros: int) -> int:
-    """This function will make an amount one that a bigint holds; one out of bounds stays so.
+    """Clamp an amount, so that a bigint can store it and the ledger can refuse it.
 
-    The ledger can then refuse it, which it could not if no bigint held it.
+    An amount within the ledger's bounds is returned unchanged.
     """
     return max(-1, min(amount_micros, AMOUNT_MICROS_MAX + 1))
 
@@ -90,10 +94,11 @@ def refusable(amount_micros: int) -> int:
 def follow_up(
     session: Session, organization_id: str, outcome: WalletOutcome, *keys: str
 ) -> WalletOutcome:
-    """This function will stage the check of posture where an operation gave cause for it.
+    """Stage the enforcement of the organization if an operation made it necessary.
 
-    A cause is every crossing of available over zero, and, for an operation whose `keys` are given,
-    a freeze that it placed or lifted, which is always its last entry. Replay: stages nothing.
+    It is necessary if available money crossed zero. If `keys` are given, it is also necessary if
+    the operation placed or lifted a freeze. The entry of that freeze is always the operation's
+    last. Replay: stages nothing.
     """
     if outcome.crossed_zero or _changed_a_freeze(session, organization_id, outcome, keys):
         stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
@@ -101,7 +106,7 @@ def follow_up(
 
 
 def require_wallet(session: Session, organization_id: str) -> None:
-    """This function will see to it that the organization has a wallet.
+    """Refuse an organization that has no wallet.
 
     Raises: WalletNotFound.
     """
@@ -124,5 +129,8 @@ def _changed_a_freeze(
 
 @functools.cache
 def _driver_statement(function: str) -> str:
-    """As the driver writes it: SQLAlchemy's text would be read and put together at every call."""
+    """Write the statement for the driver.
+
+    SQLAlchemy would parse and compile a text() again at every call.
+    """
     return "SELECT * FROM " + _PARAMETER.sub(r"%(\1)s", function)  # noqa: S608

@@ -1,6 +1,6 @@
-"""A wallet's operations: each calls one function of the ledger's SQL, which decides and writes.
+"""The operations on a wallet. Each calls one SQL function that decides and writes.
 
-A refusal is an answer (`outcome`), not an exception. Amounts are micros, 1 to 10^15.
+A refusal is returned in `outcome`, not raised. Amounts are in micros, 1 to 10^15.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from domain.jobs.types import ENFORCE_ORGANIZATION
 from domain.operator_notes import check_note, check_who_and_why
 from domain.wallet.ledger import WalletOutcome, call_ledger, follow_up, refusable, require_wallet
 
-#: The longest override of a freeze: an emergency that lasts longer is no emergency.
+#: The longest override of a freeze, so that an emergency measure cannot become permanent.
 OVERRIDE_DAYS_MAX = 30
 
 
 class UnknownFreeze(Refused):
-    """No freeze of this reason stands on the wallet."""
+    """The wallet has no active freeze with this reason."""
 
     def __init__(self, organization_id: str, reason: str) -> None:
         super().__init__("FREEZE_NOT_FOUND", reason, organization=organization_id)
@@ -33,9 +33,9 @@ class UnknownFreeze(Refused):
 def open_wallet(
     session: Session, organization_id: str, currency: str, now: datetime
 ) -> WalletOutcome:
-    """This function will open the organization's one wallet in one ISO 4217 currency.
+    """Open the organization's one wallet in one ISO 4217 currency.
 
-    Replay: a wallet that is there in the same currency is left as it is; in another,
+    Replay: an existing wallet in the same currency is left unchanged; in another currency,
     CURRENCY_MISMATCH.
     """
     return call_ledger(
@@ -59,11 +59,11 @@ def credit(
     counter_account: str = "corrections",
     note: str = "",
 ) -> WalletOutcome:
-    """This function will add to the balance; what is owed is paid first.
+    """Credit the wallet; the credit pays the outstanding amount first.
 
-    Replay: the same key answers as the first time; with another amount or kind,
-    IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, INVALID_KEY (1 to 200 characters),
-    INVALID_KIND, WALLET_NOT_FOUND, CURRENCY_MISMATCH. Raises: InvalidNote.
+    Replay: the same key returns the first result; with another amount, kind or currency,
+    IDEMPOTENCY_CONFLICT. Refuses: INVALID_AMOUNT, INVALID_KEY (1 to 200 characters), RESERVED_KEY
+    (begins with "call:"), INVALID_KIND, WALLET_NOT_FOUND, CURRENCY_MISMATCH. Raises: InvalidNote.
     """
     check_note(note)
     outcome = call_ledger(
@@ -92,10 +92,10 @@ def debit(
     counter_account: str = "messages",
     note: str = "",
 ) -> WalletOutcome:
-    """This function will take from what is available, or refuse and change nothing.
+    """Debit the available money, or refuse and change nothing.
 
-    Replay: as credit. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what credit refuses. Raises:
-    InvalidNote.
+    Replay: as `credit`. Refuses: FROZEN_WALLET, INSUFFICIENT_FUNDS, and what `credit` refuses.
+    Raises: InvalidNote.
     """
     check_note(note)
     outcome = call_ledger(
@@ -123,10 +123,10 @@ def correct(
     why: str,
     now: datetime,
 ) -> WalletOutcome:
-    """This function will write a BALANCE_CORRECTION entry; a negative amount takes.
+    """Correct the balance with an entry of kind BALANCE_CORRECTION.
 
-    Replay: as credit. Refuses: INSUFFICIENT_FUNDS below the debt limit, and what credit refuses.
-    Raises: WhoAndWhy, InvalidNote.
+    A negative amount debits. Replay: as `credit`. Refuses: INSUFFICIENT_FUNDS if the debit exceeds
+    the debt limit, and what `credit` refuses. Raises: WhoAndWhy, InvalidNote.
     """
     check_who_and_why(operator, why)
     outcome = call_ledger(
@@ -147,12 +147,13 @@ def correct(
 def settle(
     session: Session, organization_id: str, facts: PaymentFacts, now: datetime
 ) -> WalletOutcome:
-    """This function will bring the ledger in line with what a payment itself says.
+    """Bring the ledger in line with what the provider reports of a payment.
 
-    Its refund, if there is one, is settlements.settle_refund's. Replay: facts seen before, in any
-    order, move nothing. What cannot be taken back is owed, and freezes with refund_shortfall.
-    Refuses: WALLET_NOT_FOUND, CURRENCY_MISMATCH, INVALID_AMOUNT; IDEMPOTENCY_CONFLICT when the
-    payment belongs to another organization.
+    A refund is settled by settlements.settle_refund. Replay: facts that are known already move
+    nothing, in any order. If the balance cannot cover what is taken back, the rest becomes an
+    outstanding amount and freezes the wallet with `refund_shortfall`. Refuses: WALLET_NOT_FOUND,
+    CURRENCY_MISMATCH, INVALID_AMOUNT; IDEMPOTENCY_CONFLICT if the payment belongs to another
+    organization.
     """
     return call_ledger(
         session,
@@ -179,7 +180,7 @@ def freeze(
     now: datetime,
     cause: str = "",
 ) -> bool:
-    """This function will place a freeze; False if it stands already, which changes nothing.
+    """Place a freeze; return False if it is already active, which changes nothing.
 
     Raises: WalletNotFound, WhoAndWhy, InvalidNote.
     """
@@ -209,9 +210,9 @@ def unfreeze(
     now: datetime,
     cause: str | None = None,
 ) -> int:
-    """This function will lift the reason's freezes (one cause, or all) and give how many.
+    """Lift a reason's freezes, of one cause or of all, and return how many.
 
-    Other reasons stay: the wallet is frozen while any stands. Raises: WalletNotFound,
+    The wallet stays frozen while a freeze with another reason is active. Raises: WalletNotFound,
     WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
@@ -240,11 +241,12 @@ def override(
     why: str,
     now: datetime,
 ) -> None:
-    """This function will let the wallet spend although the reason stands, until an instant.
+    """Let the wallet spend until a given time although this reason's freeze is active.
 
-    At that instant the posture is enforced again by a job staged here; the debit itself compares
-    with `now` and waits for no job. Raises: UnknownFreeze, WhoAndWhy, InvalidNote; Refused
-    INVALID_OVERRIDE when `until` is past or more than 30 days away.
+    A job staged here enforces the entitlement again when the override ends. The debit itself
+    compares the end with `now` and does not depend on the job. Raises: WalletNotFound,
+    UnknownFreeze, WhoAndWhy, InvalidNote; Refused INVALID_OVERRIDE if `until` is past or more than
+    30 days away.
     """
     check_who_and_why(by, why)
     seconds = (until - now).total_seconds()
@@ -276,7 +278,7 @@ def override(
 def standing_freezes(
     session: Session, organization_id: str, now: datetime
 ) -> tuple[list[WalletFreeze], list[WalletFreeze]]:
-    """This function will give the freezes that stop spending, and those overridden at `now`."""
+    """Return the active freezes that stop spending, and those overridden at `now`."""
     rows = session.scalars(
         select(WalletFreeze)
         .where(WalletFreeze.organization_id == organization_id, WalletFreeze.lifted_at.is_(None))
@@ -290,10 +292,11 @@ def standing_freezes(
 def rebuild(
     session: Session, organization_id: str, *, operator: str, why: str, now: datetime
 ) -> WalletOutcome:
-    """This function will make the wallet row again from its entries and its open holds.
+    """Rebuild the wallet row from its entries and its open holds.
 
-    The owner's login only. Raises: the database's data_corrupted error when the entries themselves
-    do not add up, or more is held than they leave; WhoAndWhy, InvalidNote.
+    Only the database owner's login may call it. Raises: the database's `data_corrupted` error if
+    the entries do not add up, or if more is held than balance and debt limit allow; WalletNotFound,
+    WhoAndWhy, InvalidNote.
     """
     check_who_and_why(operator, why)
     require_wallet(session, organization_id)
@@ -305,6 +308,6 @@ def rebuild(
         why=why,
         now=now,
     )
-    # Whatever the row said before, its posture was derived from it.
+    # The entitlement was derived from the row as it was before.
     stage(session, ENFORCE_ORGANIZATION, organization_id, organization_id=organization_id)
     return outcome

@@ -1,6 +1,6 @@
-"""A wallet as it is read: its figures, checked against its newest entry, and its history by pages.
+"""Read a wallet's figures, checked against its newest entry, and its history.
 
-Reads only; what moves money stands in domain/wallet/operations.py.
+Reads only. domain/wallet/operations.py moves money.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from db.models import Wallet, WalletEntry
 from domain.wallet.ledger import WalletNotFound
 from domain.wallet.operations import standing_freezes
 
-#: Entries on one page of the history at most.
+#: Largest number of entries on one page of the history.
 PAGE_MAX = 1_000
 
 
 @dataclass(frozen=True)
 class Balance:
-    """A wallet's figures, and whether its row equals its newest entry."""
+    """A wallet's figures. `consistent`: its row equals its newest entry."""
 
     organization_id: str
     currency: str
@@ -36,7 +36,7 @@ class Balance:
 
 
 def balance(session: Session, organization_id: str, now: datetime) -> Balance:
-    """This function will give a wallet's figures, checked against its newest entry.
+    """Return a wallet's figures, checked against its newest entry.
 
     Raises: WalletNotFound.
     """
@@ -71,7 +71,7 @@ def balance(session: Session, organization_id: str, now: datetime) -> Balance:
 
 
 def entries_sum(session: Session, organization_id: str) -> int:
-    """This function will add up all entries, in micros: what the balance has to be."""
+    """Add up all entries, in micros. The balance must equal this sum."""
     total = session.execute(
         select(
             func.coalesce(
@@ -92,10 +92,10 @@ def history(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[WalletEntry]:
-    """This function will give one page of entries, newest first, freezes and liftings included.
+    """Return one page of entries, newest first, including placed and lifted freezes.
 
-    Units: `after` is the last entry_no of the page before (the cursor; None begins); `limit` 1 to
-    1,000; `since` inclusive, `until` exclusive.
+    Units: `after` is the last `entry_no` of the page before, or None for the first page. `limit` is
+    1 to 1,000. `since` is inclusive, `until` exclusive.
     """
     query = select(WalletEntry).where(WalletEntry.organization_id == organization_id)
     if after is not None:

@@ -1,7 +1,8 @@
-"""Low-balance thresholds: levels below which somebody wants to know.
+"""Low-balance thresholds: if available money falls below one, an alert is raised.
 
-The ledger itself notices a crossing (0001_thresholds.sql): it disarms the threshold and raises its
-alert in the transaction that crossed it, and arms it again when a top-up brings available back.
+The database detects a crossing (0001_thresholds.sql). In the transaction that crosses a threshold,
+it disarms the threshold and raises its alert. When a payment brings available money back to the
+threshold, it arms the threshold again and clears the alert.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from db.models import Wallet, WalletThreshold
 from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.wallet.ledger import WalletNotFound
 
-#: Thresholds of one wallet at most: one crossing may write as many rows.
+#: Largest number of thresholds of one wallet. One crossing may change as many rows.
 THRESHOLDS_MAX = 10
 
 
 class TooManyThresholds(Refused):
-    """More thresholds were given than a wallet may have."""
+    """The request names more thresholds than a wallet may have."""
 
     def __init__(self, count: int) -> None:
         super().__init__("TOO_MANY_THRESHOLDS", f"at most {THRESHOLDS_MAX}, not {count}")
 
 
 def thresholds_of(session: Session, organization_id: str) -> list[WalletThreshold]:
-    """This function will give a wallet's thresholds as they stand, the highest first."""
+    """List a wallet's thresholds, the highest first."""
     return list(
         session.scalars(
             select(WalletThreshold)
@@ -51,12 +52,12 @@ def set_thresholds(
     why: str,
     now: datetime,
 ) -> list[WalletThreshold]:
-    """This function will make these, and no others, the wallet's thresholds, and give them.
+    """Replace the wallet's thresholds by these, and return them.
 
-    One that was set before is left as it stands, crossed or armed; one that goes takes its alert
-    with it; one that is set above what is available counts as crossed there and then, since nobody
-    would be told otherwise. Units: 1 to 10^15 micros. Raises: InvalidAmount, TooManyThresholds,
-    OrganizationNotFound, WalletNotFound.
+    A threshold that was set before keeps its state, armed or crossed. The alert of a removed
+    threshold is cleared. A new threshold above the available money counts as crossed at once,
+    because no later crossing would raise its alert. Units: 1 to 10^15 micros. Raises:
+    InvalidAmount, TooManyThresholds, OrganizationNotFound, WalletNotFound.
     """
     wanted = set(micros)
     if len(wanted) > THRESHOLDS_MAX:
@@ -87,10 +88,10 @@ def set_thresholds(
 def rearm_thresholds(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> list[WalletThreshold]:
-    """This function will arm again, without a top-up, what is not above what is available now.
+    """Arm crossed thresholds again, up to the available money, without a top-up.
 
-    Gives all thresholds. Replay: armed ones are left as they are. Raises: OrganizationNotFound,
-    WalletNotFound.
+    Return all thresholds. Replay: armed thresholds are left unchanged. Raises:
+    OrganizationNotFound, WalletNotFound.
     """
     wallet = _lock(session, organization_id)
     available = wallet.balance_micros - wallet.held_micros
@@ -109,7 +110,7 @@ def rearm_thresholds(
 
 
 def _lock(session: Session, organization_id: str) -> Wallet:
-    """The wallet under its lock, which every change of its levels holds."""
+    """Lock the wallet, as every change of its thresholds must, and return it."""
     lock_organization(session, organization_id)
     wallet = lock_wallet(session, organization_id)
     if wallet is None:
@@ -118,7 +119,7 @@ def _lock(session: Session, organization_id: str) -> Wallet:
 
 
 def _written(session: Session, organization_id: str) -> list[WalletThreshold]:
-    """The rows as the database's triggers left them; the wallet read before is old now."""
+    """Read the rows again, because triggers may have changed them and the wallet."""
     session.flush()
     session.expire(session.get_one(Wallet, organization_id))
     return thresholds_of(session, organization_id)

@@ -1,1 +1,1 @@
-"""Prove that the ledger is what was once written."""
+"""Verify that the ledger still holds what was once written."""

@@ -1,7 +1,8 @@
-"""The heads of all chains, in a file outside the database, signed with a key outside it too.
+"""Anchors: the heads of all chains, in a signed file outside the database.
 
-Whoever can rewrite a whole chain can cut its tail as well, and what is left agrees with itself:
-only a head that was kept elsewhere shows it.
+The signing key is also outside the database. An attacker with write access to a whole chain can
+also remove its last entries, and the rest stays consistent. Only a head that is kept elsewhere
+reveals this.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from base.outcomes import Refused
 from domain.wallet.audit.chain import Head
 
 _FORMAT = "holdfast heads 1"
-#: How the first line begins in every format, and what the last line is.
+#: The beginning of the first line in every version of the format, and the form of the last line.
 _BEGINNING = b'{"format":"holdfast heads '
 _SIGNATURE = re.compile(rb'\{"hmac_sha256":"[0-9a-f]{64}"\}\n')
 
 
 class HeadsRefused(Refused):
-    """The file holds no heads that were signed with this key; the message says what is wrong."""
+    """The file holds no heads signed with this key; the message explains why."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("HEADS_REFUSED", detail)
 
 
 def signed_heads(heads: Iterable[Head], now: datetime, key: str) -> Iterator[bytes]:
-    """This function will write heads as lines of JSON, the last one the HMAC of all before."""
+    """Write the heads as lines of JSON, followed by the HMAC of all lines before it."""
     first: dict[str, Any] = {"format": _FORMAT, "at": now.astimezone(UTC).isoformat()}
     rest = (
         {"organization": head.organization_id, "entry_no": head.entry_no, "hash": head.hash.hex()}
@@ -48,11 +49,11 @@ def signed_heads(heads: Iterable[Head], now: datetime, key: str) -> Iterator[byt
 def read_heads(raw: bytes, key: str) -> dict[str, Head]:
     """Return the heads of a signed file by organization.
 
-    Raises: HeadsRefused, which names what is wrong with the file.
+    Raises: HeadsRefused, with a message that explains what is wrong with the file.
     """
     lines = raw.splitlines(keepends=True)
     computed = hmac.new(key.encode(), b"".join(lines[:-1]), "sha256").hexdigest()
-    # The last line is made again and not read, so that nothing unsigned is ever parsed.
+    # The last line is computed and compared, not parsed, so that unsigned content is never parsed.
     if not lines or not hmac.compare_digest(lines[-1], _line({"hmac_sha256": computed})):
         raise HeadsRefused(_why_unsigned(raw))
     try:
@@ -69,7 +70,7 @@ def read_heads(raw: bytes, key: str) -> dict[str, Head]:
 
 
 def _why_unsigned(raw: bytes) -> str:
-    """Say why a file has no valid signature, from its first and last bytes alone."""
+    """Explain why a file has no valid signature, from its first and last bytes alone."""
     if not raw:
         return "the file is empty"
     if not raw.startswith(_BEGINNING):

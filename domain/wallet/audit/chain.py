@@ -1,7 +1,8 @@
-"""Whether a wallet's entries are what was once written: the rule over a stream of them.
+"""Verify that a wallet's entries are what was once written.
 
-Every hash is computed here again and not asked of the database, which may be the one that lies.
-Plain values in, findings out; what reads them stands in domain/wallet/audit/verification.py.
+The entries arrive as a stream. Every hash is computed here and not in the database, because the
+database may have been manipulated. The functions take plain values and return findings.
+domain/wallet/audit/verification.py reads the values.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import NamedTuple
 
-#: What a direction does to the balance, as a multiple of the amount; a note does nothing.
+#: The effect of a direction on the balance, as a multiple of the amount. A note has none.
 _SIGNS = {"credit": 1, "debit": -1}
-#: What an entry's kind does to what is owed, as a multiple of its amount.
+#: The effect of an entry's kind on the outstanding amount, as a multiple of its amount.
 _OWED_SIGNS = {"owed": 1, "owed_payment": -1}
-#: Operations whose first movement is exactly what was asked; a commit may charge less.
+#: Operations whose first entry has exactly the requested amount. A commit may charge less.
 _EXACT_OPERATIONS = frozenset({"credit", "debit", "correct"})
-#: How the note of a debt limit ends.
+#: The end of the note that records a new debt limit.
 _DEBT_LIMIT_SET = re.compile(r" to (\d+)\)$")
 
 
 class What(StrEnum):
-    """What was found to be otherwise."""
+    """What a finding is about."""
 
     MISSING = "entry missing"
     ORDER = "order of entries"
@@ -49,7 +50,7 @@ class What(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it was written; `entry_no` is where it shows."""
+    """A difference that a verification found; `entry_no` is the entry where it shows."""
 
     organization_id: str
     entry_no: int
@@ -73,7 +74,7 @@ class Head(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One line of the ledger as the chain tells it; the instant in whole microseconds."""
+    """One line of the ledger, as the chain's hash covers it."""
 
     organization_id: str
     entry_no: int
@@ -86,26 +87,26 @@ class Entry(NamedTuple):
     operation_key: str
     note: str
     created_at_micros: int
-    #: What the chain covers ends here.
+    #: The hash covers the fields above; of those below, only `previous_hash`.
     balance_before_micros: int
     previous_hash: bytes
     hash: bytes
 
 
 class Backing(NamedTuple):
-    """The operation row of an entry's key; all None where there is none."""
+    """The operation row with an entry's key; all None if there is none."""
 
     operation: str | None
     amount_micros: int | None
     entry_no: int | None
     balance_micros: int | None
     owed_micros: int | None
-    #: Whether, instead, the payment, the hold or the rebuilding is there that the key names.
+    #: Whether, without an operation, the payment, hold or rebuild that the key names exists.
     otherwise: bool
 
 
 class WalletFacts(NamedTuple):
-    """A wallet's row, and what its open holds come to, of one instant."""
+    """A wallet's row and the sum of its open holds, read at one instant."""
 
     currency: str
     balance_micros: int
@@ -118,7 +119,7 @@ class WalletFacts(NamedTuple):
 
 
 def entry_hash(entry: Entry) -> bytes:
-    """This function will give the hash that an entry must have, by the one it says came before.
+    """Compute the hash that an entry must have, from its fields and its previous hash.
 
     Source: docs/ledger.md, "The chain".
     """
@@ -131,10 +132,11 @@ def entry_hash(entry: Entry) -> bytes:
 
 
 class Chain:
-    """One wallet's entries, taken in order from the first; constant memory.
+    """The verification of one wallet's entries, in order from the first.
 
-    After something is found it goes on from what stands there, so that one change is told where it
-    is and not at every entry that follows.
+    It needs constant memory. After a finding, the verification continues from the values that the
+    entry has. One change is therefore reported where it is, and not again at every entry that
+    follows.
     """
 
     def __init__(self, organization_id: str, anchored: Head | None = None) -> None:
@@ -150,7 +152,7 @@ class Chain:
         self._debt_limit: str = "0"
 
     def take(self, entry: Entry) -> list[Finding]:
-        """This function will compare the next entry with all that came before it."""
+        """Compare the next entry with all entries before it."""
         found: list[Finding] = []
         if entry.entry_no < self.next_no or entry.organization_id != self.organization_id:
             expected = f"{self.organization_id} entry {self.next_no}"
@@ -158,7 +160,7 @@ class Chain:
             return [self._finding(entry.entry_no, What.ORDER, expected, actual)]
         if entry.entry_no > self.next_no:
             found.append(self._missing(entry.entry_no))
-            # What they moved is unknown: the comparisons begin anew behind them.
+            # What the missing entries moved is unknown, so the comparisons start again after them.
             self._hash = self._balance = self._owed = None
         if entry.entry_no == 0:
             found += self._opening(entry)
@@ -176,7 +178,7 @@ class Chain:
         return found
 
     def end(self, wallet: WalletFacts | None) -> list[Finding]:
-        """This function will compare the wallet's row, and the anchored head, with the entries."""
+        """Compare the wallet's row and the anchored head with the entries."""
         last = self.next_no - 1
         found: list[Finding] = []
         if self._anchored is not None and last < self._anchored.entry_no:
@@ -249,7 +251,7 @@ class Chain:
         return found
 
     def _unless(self, number: int, what: What, expected: object, actual: object) -> list[Finding]:
-        """A finding where the two differ; what could not be derived agrees with anything."""
+        """Return a finding if the two differ; None as the expected value equals any other."""
         if expected is None or expected == actual:
             return []
         return [self._finding(number, what, str(expected), str(actual))]
@@ -259,9 +261,11 @@ class Chain:
 
 
 def unbacked(entry: Entry, backing: Backing) -> Finding | None:
-    """This function will say if money moved without what its key names, or not as it was answered.
+    """Report an entry whose money is not explained by what its key names.
 
-    That is an operation; or a payment that was settled, a hold that was given back, a rebuilding.
+    The key names an operation, a payment that was settled, a hold that was given back, or a
+    rebuild. If it names an operation, the entry must also agree with that operation's recorded
+    result.
     """
     if entry.direction not in _SIGNS or backing.otherwise:
         return None

@@ -1,8 +1,8 @@
-"""The verification of ledgers: reads wallets with their entries and puts them before the rule.
+"""Verify ledgers: read wallets with their entries and check each one's chain.
 
-Page by page, each page a transaction of its own, no more than a page in memory. A wallet is
-verified as it stood when its verification began, however busy it is meanwhile: its row is read
-first, with its open holds, in one statement; entries never change.
+Each page is read in its own transaction, and only one page is in memory. A wallet is verified in
+its state at the start of its verification, even if it changes meanwhile. For this, its row and its
+open holds are read first, in one statement, and entries never change.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from domain.wallet.audit.chain import (
 )
 from domain.wallet.ledger import WalletNotFound
 
-#: Runs a function of a session in a transaction of its own and gives what it gave.
+#: Runs a function of a session in a separate transaction and returns its result.
 Run = Callable[[Callable[[Session], Any]], Any]
 
-#: Entries read by one statement, far below the five seconds that it may take.
+#: Entries read by one statement, which then takes far less than its limit of five seconds.
 PAGE_ENTRIES = 5_000
 #: Heads read by one statement.
 PAGE_HEADS = 5_000
-#: Payments computed anew by one statement, each from its refunds and disputes.
+#: Payments computed by one statement, each from its refunds and disputes.
 PAGE_PAYMENTS = 1_000
 
-# The next organization that has a wallet, entries or operations: nothing but the wallet's own
-# foreign key holds the others to an organization, and its row may have been removed. Each looks at
-# an index; min() over a union would read all.
+# The next organization that has a wallet, entries or operations. Only the wallet's own foreign key
+# ties the other two to an organization, and the wallet's row may have been removed. Each part reads
+# one index; min() over a union would read all rows.
 _NEXT = """
     SELECT least(
         (SELECT organization_id FROM wallets WHERE organization_id > :after
@@ -59,7 +59,7 @@ _WALLET = """
          WHERE organization_id = :org AND status = 'open')
     FROM (SELECT) AS always LEFT JOIN wallets w ON w.organization_id = :org
 """
-# LATERAL with LIMIT is one look into an index for each entry, whatever the planner guesses.
+# LATERAL with LIMIT reads the index once for each entry, whatever the planner estimates.
 _PAGE = r"""
     SELECT e.organization_id, e.entry_no, e.kind, e.direction, e.amount_micros,
         e.balance_after_micros, e.owed_after_micros, e.counter_account, e.operation_key, e.note,
@@ -93,7 +93,7 @@ _PAGE = r"""
           AND e.direction <> 'note' LIMIT 1) o ON true
     ORDER BY e.entry_no
 """
-# What a payment has moved, and what its row, its refunds and its disputes come to, of one instant.
+# What a payment has moved, and what its row, refunds and disputes add up to, at one instant.
 _PAYMENTS = """
     SELECT provider, kind, external_id, moved_micros,
         captured_micros - payment_taken(provider, kind, external_id)
@@ -102,13 +102,13 @@ _PAYMENTS = """
       AND (provider, kind, external_id) > (:provider, :kind, :external_id)
     ORDER BY provider, kind, external_id LIMIT :page
 """
-#: Columns of _PAGE that are the entry's own.
+#: The number of the columns of _PAGE that belong to the entry itself.
 _ENTRY_COLUMNS = len(Entry._fields)
 
 
 @dataclass
 class Tally:
-    """How far a verification has come."""
+    """How far a verification has progressed."""
 
     wallets: int = 0
     entries: int = 0
@@ -122,10 +122,11 @@ def verify_ledger(
     heads: Mapping[str, Head] | None = None,
     tally: Tally | None = None,
 ) -> Iterator[Finding]:
-    """This function will verify one wallet, or all, and give what it finds as it goes.
+    """Verify one wallet, or all, and yield each finding at once.
 
-    `heads` are what was anchored before: without them a tail that was cut cannot be seen. `tally`
-    is counted up page by page. Raises: WalletNotFound for an organization without any trace.
+    `heads` are the anchored heads. Without them, entries that were removed from the end cannot be
+    detected. `tally` is updated after each page. Raises: WalletNotFound if the organization has no
+    wallet, entry, operation or anchored head.
     """
     tally = tally if tally is not None else Tally()
     heads = heads or {}
@@ -136,7 +137,7 @@ def verify_ledger(
         for finding in _verify_wallet(run, org, anchored, tally):
             tally.findings += 1
             yield finding
-    # A wallet that is wholly gone was not met on the way.
+    # The anchored head is the only trace of a wallet that was removed completely.
     for org in sorted(unseen):
         for finding in Chain(org, heads[org]).end(None):
             tally.findings += 1
@@ -144,7 +145,7 @@ def verify_ledger(
 
 
 def current_heads(run: Run) -> Iterator[Head]:
-    """This function will give every wallet's newest entry with its hash, in order of their ids."""
+    """Yield every wallet's newest entry with its hash, ordered by organization."""
     after = ""
     while True:
         page = run(partial(_heads_page, after))
@@ -155,7 +156,7 @@ def current_heads(run: Run) -> Iterator[Head]:
 
 
 def entries_to_verify(session: Session, organization_id: str | None = None) -> int:
-    """This function will give how many entries the wallets' rows say there are."""
+    """Return the number of entries according to the wallets' rows."""
     total = session.execute(
         text(
             "SELECT coalesce(sum(entry_no + 1), 0)::bigint FROM wallets"
