@@ -106,7 +106,7 @@ class CallStatus(StrEnum):
 class CallOrigin(StrEnum):
     """How Holdfast learned of a call."""
 
-    #: The provider asked whether the call may begin.
+    #: The provider requested admission for the call.
     ADMITTED = "admitted"
     #: The company's backend reserved money for it.
     RESERVED = "reserved"

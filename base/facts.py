@@ -132,7 +132,7 @@ class CallReport:
 class CallAsk:
     """An incoming call that waits for admission.
 
-    The answer says which assistant takes the call, and for how long.
+    The answer names the assistant that takes the call, and the longest duration.
     """
 
     external_id: str

@@ -1,4 +1,4 @@
-"""Ids of Holdfast's objects: text with a prefix for the kind, in order of creation.
+"""Ids of Holdfast's objects: text with a kind prefix, in the order of creation.
 
 A provider's id is never used as one of these. It is stored as `external_id`.
 """
@@ -28,7 +28,7 @@ def new_id(kind: str) -> str:
 
 
 def new_ids(kind: str, count: int) -> list[str]:
-    """Make several ids of the same instant at once, which is faster than one at a time."""
+    """Make several ids of the same instant, which is faster than one at a time."""
     made_at = _digits(time.time_ns() // 1_000_000, _TIME_SHIFTS)
     chance = secrets.token_bytes(10 * count)
     return [

@@ -157,8 +157,8 @@ class Settings(BaseSettings):
     )
 
     # Calls per second, for each account and class. Safety calls have no limit. PayPal publishes no
-    # limit, but asks clients not to poll. Twilio limits concurrency (error 20429) and messages to
-    # 2000 per second (error 63017).
+    # limit, but requests that clients do not poll. Twilio limits concurrency (error 20429), and
+    # messages to 2000 per second (error 63017).
     paypal_money_per_second: float = Field(
         10, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
     )
