@@ -1,4 +1,7 @@
-"""Provider channels, the keys of circuit breakers and rate limits."""
+"""Provider channels: one account at one provider, for calls of one class.
+
+Rate limits apply per channel. Circuit breakers apply per provider and class.
+"""
 
 from __future__ import annotations
 
