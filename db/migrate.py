@@ -1,6 +1,7 @@
-"""Migrations forward and back, run as the owner; and what a serving login may be.
+"""Migrate the database as its owner, and check the login of serving processes.
 
-Serving as a superuser or as the owner would pass by every guard of the ledger, so it is refused.
+Ingress, workers and relay must not log in as a superuser or as the owner, because such a login
+bypasses the guards of the ledger.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ from db.downgrade import check_name, go_back
 
 #: The folder of the revisions.
 SCRIPTS = Path(__file__).parent / "migrations"
-#: Two migrations at once wait for each other on this advisory lock (any constant will do).
+#: Key of the advisory lock that makes concurrent migrations run in turn. Its value has no meaning.
 _LOCK = 4_713_201
-#: What a migration of another database of the same server makes ours fail with, since roles belong
-#: to the whole server and that lock to one database: changed meanwhile, or made meanwhile.
+#: Error codes of a conflict with a migration of another database on the same server. Roles belong
+#: to the whole server, but the advisory lock covers one database. The other migration has changed
+#: or created the same role.
 _ROLES_IN_USE = ("XX000", "23505", "42710")
-#: A table is in use for longer than lock_timeout.
+#: The error code if a table is in use for longer than `lock_timeout`.
 _LOCKED = "55P03"
 _TRIES_MAX = 5
 
 
 @contextmanager
 def clear_addresses(name: str) -> Iterator[None]:
-    """This function will turn a bad or unreachable address into one line that names the setting.
+    """Turn a bad or unreachable address into a one-line error that names the setting.
 
-    Raises: SettingsError. libpq repeats an address it could not read, password and all: that is
-    not for a log.
+    Raises: SettingsError. The text of libpq's error is dropped if the address is invalid, because
+    it repeats the address with its password.
     """
     try:
         yield
@@ -55,12 +57,14 @@ def clear_addresses(name: str) -> Iterator[None]:
 
 
 def migrate(owner_url: str, revision: str = "head", *, destroy: str = "") -> str:
-    """Bring the database forward or back to a revision, "head" or "base"; gives where it is then.
+    """Upgrade or downgrade the database to a revision, and return its new revision.
 
-    Going back is refused while it would lose rows, unless `destroy` names the database.
-    Replay: a database that is there already is left as it is. Two at once are run in turn.
-    Raises: RowsWouldBeLost, RowsDoNotFit, WrongDatabase, and alembic's CommandError for a revision
-    that is unknown; NotYet where a table stays in use. Each leaves the database as it was.
+    `revision` may also be "head" or "base". A downgrade that would lose rows is refused, unless
+    `destroy` names the database. A database that has the revision already is not changed.
+    Concurrent migrations run in turn. Conflicts and locked tables are tried up to five times.
+
+    Raises: RowsWouldBeLost, RowsDoNotFit, WrongDatabase; Alembic's CommandError for an unknown
+    revision; NotYet if a table stays in use. After each of these the database is unchanged.
     """
     for left in range(_TRIES_MAX - 1, -1, -1):
         try:
@@ -76,7 +80,7 @@ def migrate(owner_url: str, revision: str = "head", *, destroy: str = "") -> str
 
 
 def revisions() -> list[str]:
-    """List the ids of all revisions of this version, from the first to the newest."""
+    """List the ids of all revisions of this version, oldest first."""
     scripts = ScriptDirectory.from_config(_config())
     return [script.revision for script in scripts.walk_revisions()][::-1]
 
@@ -109,7 +113,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def _is_behind(connection: Connection, config: Config, revision: str) -> bool:
-    """Tell whether a revision comes before the one that the database is at."""
+    """Return whether a revision is older than the database's current one."""
     if revision == "base":
         return True
     scripts = ScriptDirectory.from_config(config)
@@ -123,7 +127,7 @@ def _is_behind(connection: Connection, config: Config, revision: str) -> bool:
 
 
 def set_password(owner_url: str, role: str, password: str) -> None:
-    """This function will set a role's password, so that DATABASE_URL can log in as it."""
+    """Set a role's password, so that DATABASE_URL can log in as this role."""
     with psycopg.connect(driver_url(owner_url), autocommit=True) as connection:
         connection.execute(
             sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
@@ -131,7 +135,7 @@ def set_password(owner_url: str, role: str, password: str) -> None:
 
 
 def may_own(url: str) -> bool:
-    """This function will tell whether a login is a superuser, or acts as the ledger's owner."""
+    """Return whether a login is a superuser or a member of the ledger's owner role."""
     with psycopg.connect(driver_url(url), autocommit=True, connect_timeout=5) as connection:
         row = connection.execute(
             "SELECT rolsuper OR EXISTS (SELECT FROM pg_roles o WHERE o.rolname = 'holdfast_owner'"
@@ -142,10 +146,10 @@ def may_own(url: str) -> bool:
 
 
 def check_serving_login(url: str) -> None:
-    """This function will check that ingress, workers and relay may serve with this login.
+    """Check that ingress, workers and relay may use this login.
 
-    Raises: SettingsError in one line when the database cannot be reached, is not migrated, or the
-    login could pass by the ledger's guards.
+    Raises: SettingsError, in one line, if the database cannot be reached or is not migrated, or if
+    the login could bypass the ledger's guards.
     """
     with clear_addresses("DATABASE_URL"):
         if may_own(url):
