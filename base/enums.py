@@ -134,7 +134,7 @@ class EndCause(StrEnum):
     MAX_DURATION = "max_duration"
     #: The call's organization has no rate for the number that the call uses.
     NO_RATE = "no_rate"
-    #: The company's backend has settled the call, but the call still continues.
+    #: The company's backend has settled the call, but people still talk.
     SETTLED = "settled"
     #: The call's number or assistant belongs to another organization than the reservation.
     FOREIGN_NUMBER = "foreign_number"

@@ -43,7 +43,7 @@ class SubscriptionReport:
 class PaymentReport:
     """A verified event about a payment or a refund.
 
-    The amounts in the event are not trusted, so that the object is read from the provider.
+    The amounts in the event are not trusted. The object is read from the provider instead.
     """
 
     provider: Provider
@@ -74,7 +74,7 @@ class OtherReport:
 class CallFacts:
     """A call as Vapi describes it, in a webhook or in its API.
 
-    A missing value is None. A value that is not plausible is None, and `oddities` names it.
+    A value that is missing or not plausible is None. `oddities` names every anomaly.
     """
 
     #: Vapi's id of the call.
@@ -139,13 +139,13 @@ class CallAsk:
     direction: CallDirection
     assistant_id: str | None
     phone_number_id: str | None
-    #: The called number in full, because it identifies the organization. Of the caller's number
-    #: only the last digits are kept.
+    #: The organization's number in full, because it identifies the organization. The other party's
+    #: number is masked to its last digits.
     our_number: str | None
     their_party: str | None
     twilio_call_sid: str | None
     twilio_account_sid: str | None
-    #: The caller's number in full, to find the rate. It is never stored, logged or shown.
+    #: The other party's number in full, to find the rate. It is never stored, logged or shown.
     their_number: str | None = field(default=None, repr=False)
 
 

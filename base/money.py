@@ -81,8 +81,8 @@ def minor_from_micros(micros: int, exponent: int, step: int = 1) -> int:
 def micros_from_text(text: str, exponent: int = 6) -> int:
     """Convert a decimal text such as "12.34" to micros exactly.
 
-    The text may have at most `exponent` decimals (0 to 6); further zeros are accepted. The sign is
-    kept, so that a provider's negative refund stays visible. Bounds: plus or minus
+    The text may have at most `exponent` decimals (0 to 6), not counting zeros after them. The sign
+    is kept, so that a provider's negative refund stays visible. Bounds: plus or minus
     AMOUNT_MICROS_MAX. Raises: InvalidAmount if the text is not a plain decimal, has too many
     decimals, or is out of bounds.
     """

@@ -98,8 +98,8 @@ class Database:
         unique key that another transaction inserted first; the next run finds that row.
 
         Raises: DatabaseBusy if nothing was committed and a later try may succeed; OutcomeUnknown if
-        the connection was lost during the commit, so that the caller must repeat with the same key;
-        every exception of fn, after a rollback.
+        the connection was lost during the commit; every exception of fn, after a rollback. After
+        OutcomeUnknown the caller must repeat the operation with the same key.
         """
         for left in range(RUNS_MAX - 1, -1, -1):
             try:
@@ -143,8 +143,8 @@ class Database:
                 session.rollback()
                 raise
             except BaseException:
-                # The interruption may have happened at any point. The connection's state is
-                # unknown, so that it must not return to the pool.
+                # The interruption may have happened at any point. A connection in an unknown state
+                # must not return to the pool.
                 session.invalidate()
                 raise
             staged = staged_in(session)

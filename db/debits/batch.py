@@ -62,8 +62,8 @@ class CombinedCall:
 
         The call is repeated after a deadlock or a serialization failure, up to three times in all.
         Raises: DatabaseBusy if there is no connection, if the server is read-only, or if every run
-        conflicted; OutcomeUnknown if the connection was lost; any other error of the server as it
-        is. Only after OutcomeUnknown may something have been committed.
+        conflicted; OutcomeUnknown if the connection was lost; every other error of the server
+        unchanged. Nothing was committed, except perhaps after OutcomeUnknown.
         """
         for left in range(RUNS_MAX - 1, -1, -1):
             try:

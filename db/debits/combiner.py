@@ -100,9 +100,10 @@ class Combiner:
     def debit(self, debit: Debit) -> Answer:
         """Wait for the commit that contains the debit and return its answer.
 
-        A replay with the same key returns the first result, as `wallet_debit` does. Raises:
-        DatabaseBusy if nothing was committed; OutcomeUnknown if that is not known, so that the
-        caller must repeat with the same key; the server's error if this debit alone causes it.
+        A replay with the same key returns the first result, as `wallet_debit` does. After
+        OutcomeUnknown the caller must repeat the debit with the same key. Raises: DatabaseBusy if
+        nothing was committed; OutcomeUnknown if the debit may have been committed; the server's
+        error if this debit alone causes it.
         """
         if self._stopping or len(self._waiting) >= _WAITING_MAX:
             raise DatabaseBusy("combiner: stopped, or too many debits waiting")

@@ -74,8 +74,8 @@ _COLUMNS = """
                              WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum), 'none'))
     FROM ours c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
-# Some versions of PostgreSQL list NOT NULL as a constraint and others do not, so that it is
-# compared as an attribute of the column. A constraint trigger is compared as a trigger.
+# NOT NULL is compared as an attribute of the column, because only some versions of PostgreSQL list
+# it as a constraint. A constraint trigger is compared as a trigger.
 _CONSTRAINTS = """
     SELECT 'constraint', c.relname || '.' || o.conname, c.relname, jsonb_build_object(
         'definition', pg_get_constraintdef(o.oid),

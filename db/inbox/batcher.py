@@ -171,9 +171,9 @@ class InboxBatcher:
         except _BAD_ROW:
             raise
         except BaseException:
-            # The connection may have been lost during the commit, so that the outcome is unknown
-            # for all events. It is not used again. The same applies to a server that only reads,
-            # because a failover has replaced it.
+            # If the connection was lost during the commit, the outcome is unknown for all events.
+            # The connection is not used again. If the server only reads, a failover has replaced
+            # it, and a new connection may reach the new server.
             await self._disconnect()
             raise
         verdicts = [Verdict(word) for word in (row or ([],))[0]]

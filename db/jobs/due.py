@@ -47,10 +47,10 @@ TAKE = text(
 def take_due_safety(session: Session, names: Sequence[str], limit: int = 1) -> list[str]:
     """Take up to `limit` due safety jobs of these names, and count one notification.
 
-    The caller runs them at once. Each run claims its job, as after a notification, so that a job
+    The caller runs them at once. Each run claims its job, as after a notification. Therefore a job
     that two workers took runs once. Jobs that a worker has locked or leased are skipped. Because of
-    the count, a job that keeps killing its workers commits its attempts before its work.
-    Raises: DatabaseBusy (from `Database.run`) if the take lasts longer than two seconds.
+    the count, a job that keeps killing its workers has its claims committed before its work.
+    If the take lasts longer than two seconds, `Database.run` raises DatabaseBusy.
     """
     rows = session.execute(TAKE, values_of(session, names, limit))
     return [row.id for row in rows]

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from base.enums import Queue
 from db.waits import AGAIN_SECONDS_MAX, DUE, UNLEASED
 
-#: A job that is notified more often than this without an outcome may be killing its workers. Safety
-#: jobs are notified at shorter intervals, so that they need more notifications to be suspect.
+#: A job that is notified more often than this without an outcome may be killing its workers. The
+#: limit of safety jobs is higher, because they are notified at shorter intervals.
 RINGS_BEFORE_COMMITTED_CLAIM = 2
 _RINGS_OF_SAFETY = 4
 #: Longest error text and longest traceback that are kept of one attempt, in characters.
@@ -77,7 +77,7 @@ class Claim:
 
     @property
     def may_kill_workers(self) -> bool:
-        """Whether the job may kill its workers, so that attempts must be committed first."""
+        """Whether the job may be killing its workers; then its claims must be committed."""
         is_safety = self.queue == Queue.SAFETY
         return self.rings > (_RINGS_OF_SAFETY if is_safety else RINGS_BEFORE_COMMITTED_CLAIM)
 

@@ -1,8 +1,8 @@
 """Search jobs, and define the states that a job can be in. This module only reads.
 
 Pages are ordered by id, which is the order of staging. Indexes serve searches for open, dead or
-refused jobs, and for one organization. Other searches have no index, because every step of a job
-would have to maintain it. Such a search must name a start time.
+refused jobs, and for one organization. Names, arguments and errors have no index, because every
+step of a job would have to maintain it. A search of finished jobs by these needs a start time.
 """
 
 from __future__ import annotations

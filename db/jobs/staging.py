@@ -1,6 +1,6 @@
 """Stage jobs in the transaction that needs them, and notify after its commit.
 
-`insert` and `insert_many` add rows with new ids, so that they never wait for a lock. `insert_once`
+`insert` and `insert_many` only add rows with new ids and never wait for a lock. `insert_once`
 may wait, because it may update the row of a waiting job. Every instant here is the database's
 `clock_timestamp()`.
 """

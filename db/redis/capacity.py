@@ -1,7 +1,7 @@
 """Limit the notifications in Redis to its memory, and empty a Redis that is full.
 
 Workers write to Redis to fetch and to acknowledge a message. A Redis that has reached its
-`maxmemory` refuses both, so that its messages would never be processed. Deletion needs no memory.
+`maxmemory` refuses both. Its messages would then never be processed. Deletion needs no memory.
 """
 
 from __future__ import annotations

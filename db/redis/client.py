@@ -36,7 +36,9 @@ _PUSH_MAX = 500
 
 
 def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.Redis:
-    """Create a Redis client that follows a failover; workers need long retries.
+    """Create a Redis client that follows a failover.
+
+    A worker needs many retries, and the thread that notifies needs none.
 
     The address is that of a single server, or of a service behind Sentinels (base.addresses). Every
     new connection queries the Sentinels again. With the address of a single server, a new
