@@ -1,4 +1,4 @@
-"""What every room shares: settings, ids, money, words, outcomes and logs.
+"""Foundations of every package: settings, ids, money, enums, outcomes and logs.
 
-Imports nothing of ours; every other package imports it.
+This package imports no other package of Holdfast. Every other package may import it.
 """

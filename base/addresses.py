@@ -1,6 +1,7 @@
-"""Addresses of Redis: one server's, or a service's that Sentinels watch over.
+"""Parse Redis addresses: of a single server, or of a service behind Sentinels.
 
-Only reads the text; nothing is asked of anybody. No message shows an address: it holds passwords.
+This module only parses text and connects to nothing. Error messages never show an address,
+because an address contains passwords.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-#: Of one server, as redis-py reads them.
+#: Schemes of a single server, as redis-py accepts them.
 _SERVER_SCHEMES = ("redis", "rediss", "unix")
-#: Of a service behind Sentinels; the second speaks TLS to Sentinels and servers alike.
+#: Schemes of a service behind Sentinels. The second uses TLS to both Sentinels and servers.
 _SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
-#: Where Sentinels listen when the address names no port. Source: Redis, "High availability".
+#: Port of a Sentinel if the address names none. Source: Redis, "High availability".
 _SENTINEL_PORT = 26379
 _OPTIONS = {"sentinel_username", "sentinel_password"}
 
 
 @dataclass(frozen=True)
 class SentinelAddress:
-    """Where the Sentinels are, what the service is called, and who we are to both."""
+    """The Sentinels, the service's name, and the logins for Sentinels and servers."""
 
     sentinels: tuple[tuple[str, int], ...]
     service: str
@@ -32,9 +33,9 @@ class SentinelAddress:
 
 
 def check_redis_address(url: str) -> None:
-    """This function will make sure that an address is of a form we can connect to.
+    """Check that an address has a form that the Redis client supports.
 
-    Raises: ValueError that tells the form and never the address.
+    Raises: ValueError, which describes the accepted forms and never shows the address.
     """
     if sentinel_address(url) is None and urlsplit(url).scheme not in _SERVER_SCHEMES:
         raise ValueError(
@@ -43,10 +44,11 @@ def check_redis_address(url: str) -> None:
 
 
 def sentinel_address(url: str) -> SentinelAddress | None:
-    """This function will read redis+sentinel://[user:password@]host:port,host:port/service[/db].
+    """Parse `redis+sentinel://[user:password@]host:port,host:port/service[/db]`.
 
-    User and password are the servers'; the Sentinels' own stand in the query, as
-    sentinel_username and sentinel_password. None for the address of one server. Raises: ValueError.
+    User and password are those of the servers. The Sentinels' own login is given in the query as
+    `sentinel_username` and `sentinel_password`. For the address of a single server the result is
+    None. Raises: ValueError.
     """
     parts = urlsplit(url)
     if parts.scheme not in _SENTINEL_SCHEMES:
@@ -70,7 +72,7 @@ def sentinel_address(url: str) -> SentinelAddress | None:
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
-    # An IPv6 address stands in brackets, or its last group would be taken for a port.
+    # An IPv6 address must be in brackets. Without them its last group would be read as the port.
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(_SENTINEL_PORT)

@@ -1,4 +1,7 @@
-"""Who calls which provider, and for what: what circuits and rates are kept by."""
+"""Provider channels: one account at one provider, for calls of one class.
+
+Rate limits apply per channel. Circuit breakers apply per provider and class.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,20 @@ from dataclasses import dataclass
 
 from base.enums import CallClass, Provider
 
-#: Providers that something of ours calls; the others have neither circuits nor rates.
+#: Providers whose API Holdfast calls. The others need no circuit breaker and no rate limit.
 CALLED = (Provider.PAYPAL, Provider.TWILIO, Provider.VAPI)
 
 
 @dataclass(frozen=True)
 class Route:
-    """One account at one provider, for calls of one class."""
+    """A provider channel: calls of one class to one account at one provider."""
 
     provider: Provider
     account: str
     call_class: CallClass
 
     def less_urgent(self) -> list[Route]:
-        """This function will give this route and those of the account that are less urgent."""
+        """List this channel and the account's less urgent ones, most urgent first."""
         order = list(CallClass)
         classes = order[order.index(self.call_class) :]
         return [Route(self.provider, self.account, one) for one in classes]

@@ -1,6 +1,7 @@
-"""Time for the edges. Business time is `now`, taken once at an edge and passed down.
+"""This machine's clock, for logs, for waits and for callers without a database.
 
-Inside a job or a command it is the database's clock (db.run gives it); waits use a monotonic clock.
+Business time is `now`: an edge reads it once and passes it down. Jobs and commands read it from
+the database's clock. Waits are measured with the monotonic clock.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """This function will give this machine's time, for logs and for edges without a database."""
+    """Read this machine's clock, for logs and for callers without a database."""
     return datetime.now(UTC)
 
 
 def wait_until(
     condition: Callable[[], bool], *, limit_seconds: float, every_seconds: float = 0.05
 ) -> bool:
-    """This function will poll until the condition holds or time is up; True if it held."""
+    """Poll until the condition holds or the limit has passed; return whether it held."""
     end = time.monotonic() + limit_seconds
     while True:
         if condition():

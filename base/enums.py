@@ -1,4 +1,4 @@
-"""The closed lists of words that several rooms share; each is stored as its text."""
+"""Enumerations that several packages share. Each value is stored as its text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Provider(StrEnum):
 
 
 class SubscriptionStatus(StrEnum):
-    """What the provider says of a subscription, in our words."""
+    """A subscription's status at its provider, in Holdfast's terms."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -24,7 +24,7 @@ class SubscriptionStatus(StrEnum):
 
 
 class FreezeReason(StrEnum):
-    """Why a wallet may not spend. The wallet is frozen while any reason stands."""
+    """Why a wallet may not spend. It is frozen while at least one freeze is active."""
 
     SUBSCRIPTION_INACTIVE = "subscription_inactive"
     DISPUTE = "dispute"
@@ -34,7 +34,10 @@ class FreezeReason(StrEnum):
 
 
 class RefundState(StrEnum):
-    """What became of money given back: pending it has left, failed it has come back."""
+    """The state of a refund.
+
+    While a refund is pending, the money has already left. If it fails, the money has returned.
+    """
 
     PENDING = "pending"
     COMPLETED = "completed"
@@ -42,7 +45,10 @@ class RefundState(StrEnum):
 
 
 class DisputeState(StrEnum):
-    """A dispute in our words. Reported is an event's word, the others are the provider's own."""
+    """The state of a dispute.
+
+    REPORTED rests on a webhook alone. The other states were read from the provider's API.
+    """
 
     REPORTED = "reported"
     OPEN = "open"
@@ -51,7 +57,10 @@ class DisputeState(StrEnum):
 
 
 class PauseReason(StrEnum):
-    """Why a campaign stands still, in the order in which the first that holds is named."""
+    """Why a campaign is paused.
+
+    If several reasons apply, the first one in this order is recorded.
+    """
 
     MANUAL_PAUSE = "manual_pause"
     SUBSCRIPTION_INACTIVE = "subscription_inactive"
@@ -68,7 +77,7 @@ class CampaignStatus(StrEnum):
 
 
 class HoldStatus(StrEnum):
-    """What became of money set aside for a call; it leaves open once."""
+    """The state of a hold. A hold leaves OPEN once and never returns to it."""
 
     OPEN = "open"
     COMMITTED = "committed"
@@ -77,30 +86,31 @@ class HoldStatus(StrEnum):
 
 
 class CallStatus(StrEnum):
-    """How far a call is, as the provider reports it. Only a provider report makes it ended.
+    """How far a call has progressed. Only the provider's report makes a call ENDED.
 
-    The order is a call's life: a report never moves a call back.
+    The order is that of a call's life. A report never moves a call back.
     """
 
-    #: Admitted by us; the provider has not said anything of it yet.
+    #: Holdfast has admitted the call; the provider has not reported on it yet.
     ADMITTED = "admitted"
     QUEUED = "queued"
     RINGING = "ringing"
     IN_PROGRESS = "in_progress"
     FORWARDING = "forwarding"
     ENDED = "ended"
-    #: Refused before it began; `refusal` holds the reason. Over, unless the provider reports talk.
+    #: Refused before it began; `refusal` holds the reason. The call is over, unless the provider
+    #: reports that people talked.
     REFUSED = "refused"
 
 
 class CallOrigin(StrEnum):
-    """How a call became known to us."""
+    """How Holdfast learned of a call."""
 
-    #: It asked us whether it may begin.
+    #: The provider requested admission for the call.
     ADMITTED = "admitted"
-    #: The company's backend reserved for it.
+    #: The company's backend reserved money for it.
     RESERVED = "reserved"
-    #: A provider report told of it first.
+    #: A provider report mentioned the call first.
     ADOPTED = "adopted"
 
 
@@ -111,37 +121,43 @@ class CallDirection(StrEnum):
 
 
 class EndCause(StrEnum):
-    """Why we end a call; in upper case, the code that the same fact has everywhere else."""
+    """Why Holdfast ends a call.
+
+    In upper case, each value is the code that the same fact has everywhere else.
+    """
 
     INSUFFICIENT_FUNDS = "insufficient_funds"
     FROZEN_WALLET = "frozen_wallet"
     SUBSCRIPTION_INACTIVE = "subscription_inactive"
     OPERATOR = "operator"
-    #: It went on past its own maximum duration.
+    #: The call lasted longer than its own maximum duration.
     MAX_DURATION = "max_duration"
-    #: Its organization has no rate for the number that it uses.
+    #: The call's organization has no rate for the number that the call uses.
     NO_RATE = "no_rate"
-    #: The company had settled it, and somebody talks all the same.
+    #: The company's backend has settled the call, but people still talk.
     SETTLED = "settled"
     #: The call's number or assistant belongs to another organization than the reservation.
     FOREIGN_NUMBER = "foreign_number"
 
     @classmethod
     def _missing_(cls, value: object) -> EndCause | None:
-        """Read what versions before 0007 stored, which may still be written during a rollout."""
+        """Read the values that versions before 0007 store.
+
+        Processes of such a version may still write them during a rollout.
+        """
         old = {"credit_gone": cls.INSUFFICIENT_FUNDS, "wallet_frozen": cls.FROZEN_WALLET}
         return old.get(str(value))
 
 
 class FaultPolicy(StrEnum):
-    """What a call costs that the platform's own fault has ended."""
+    """Whether a call is charged that a fault of the calling platform ended."""
 
     WAIVE = "waive"
     CHARGE = "charge"
 
 
 class TwilioStatus(StrEnum):
-    """A subaccount's state; only the provider's own word makes it one of these."""
+    """A subaccount's actual state, as Twilio last reported it."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -150,7 +166,7 @@ class TwilioStatus(StrEnum):
 
 
 class Queue(StrEnum):
-    """Queues by urgency, each with workers of its own."""
+    """The class of a job. Each queue has its own workers."""
 
     SAFETY = "safety"
     BILLING = "billing"
@@ -160,7 +176,10 @@ class Queue(StrEnum):
 
 
 class CallClass(StrEnum):
-    """What a call to a provider is worth, the most urgent first. Safety is never refused."""
+    """The urgency of a call to a provider, most urgent first.
+
+    Safety calls always go out.
+    """
 
     SAFETY = "safety"
     MONEY = "money"

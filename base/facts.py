@@ -1,6 +1,7 @@
-"""What a provider tells us, in our words: reports (webhooks) and facts (read back from its API).
+"""Reports (webhooks) and facts (read from a provider's API), in Holdfast's terms.
 
-A report is a hint; a fact is the provider's own answer to our question. Only facts open or pay.
+A report is only a hint. Facts are the provider's answer to a request of Holdfast. Only facts
+unblock spending and move payments.
 """
 
 from __future__ import annotations
@@ -18,134 +19,145 @@ from base.enums import (
     TwilioStatus,
 )
 
-#: The longest talk that is believed, in milliseconds: the longest call of a platform, and a minute.
+#: Longest plausible talk time in milliseconds: a platform's longest call plus one minute.
 CALL_DURATION_MS_MAX = 43_260_000
 
 
 @dataclass(frozen=True)
 class SubscriptionReport:
-    """A verified event about a subscription. `closing` says that it ends or suspends it."""
+    """A verified event about a subscription.
+
+    `closing` is true if the event reports that the subscription ended or was suspended.
+    """
 
     provider: Provider
     external_id: str
     closing: bool
-    #: The provider's own time of the event; None when it has none that can be read.
+    #: The provider's time of the event; None if the event has no readable time.
     occurred_at: datetime | None
-    #: Says that it begins or resumes; most events claim neither.
+    #: True if the event reports that the subscription began or resumed. Most events report neither.
     opening: bool = False
 
 
 @dataclass(frozen=True)
 class PaymentReport:
-    """A verified event about a payment or about a refund of one; its amounts are not believed."""
+    """A verified event about a payment or a refund.
+
+    The amounts in the event are not trusted. The object is read from the provider instead.
+    """
 
     provider: Provider
-    #: What has to be read back: "capture" or "refund".
+    #: The kind of object to read from the provider: "capture" or "refund".
     kind: str
     external_id: str
 
 
 @dataclass(frozen=True)
 class DisputeReport:
-    """A verified event about a dispute of a payment. `opening` says that it has begun."""
+    """A verified event about a dispute. `opening` is true if the dispute has begun."""
 
     provider: Provider
     external_id: str
-    #: The payments that it claims to be about, each once.
+    #: The disputed payments that the event names, each once.
     payment_external_ids: tuple[str, ...]
     opening: bool
 
 
 @dataclass(frozen=True)
 class OtherReport:
-    """A verified event that no rule of ours concerns: it is kept and marked ignored."""
+    """A verified event that no rule handles. It is stored and marked as ignored."""
 
     event_type: str
 
 
 @dataclass(frozen=True)
 class CallFacts:
-    """A call as its provider describes it, in a message of its own or when asked.
+    """A call as Vapi describes it, in a webhook or in its API.
 
-    What is missing, or cannot be believed, is None and named in `oddities`.
+    A value that is missing or not plausible is None. `oddities` names every anomaly.
     """
 
     #: Vapi's id of the call.
     external_id: str
-    #: None where it says nothing that we know (Vapi's list of words grows).
+    #: None if Vapi gives no known status. Vapi adds new ones over time.
     status: CallStatus | None
     direction: CallDirection | None = None
     assistant_id: str | None = None
     phone_number_id: str | None = None
-    #: The leg at Twilio, and the account that carries it.
+    #: The call's leg at Twilio, and the Twilio account that carries it.
     twilio_call_sid: str | None = None
     twilio_account_sid: str | None = None
-    #: The two parties' numbers, masked already: their last digits alone.
+    #: The numbers of the two parties, already masked to their last digits.
     our_party: str | None = None
     their_party: str | None = None
-    #: The same numbers whole, to find the rate by; never stored, logged or shown.
+    #: The same numbers in full, to find the rate. They are never stored, logged or shown.
     our_number: str | None = field(default=None, repr=False)
     their_number: str | None = field(default=None, repr=False)
-    #: The campaign at the provider that dialled it.
+    #: Vapi's campaign that dialled the call.
     campaign_id: str | None = None
-    #: Our ids, from the metadata that the provider was given when the call began.
+    #: Holdfast's ids, from the metadata that was attached when the call was created.
     organization_id: str | None = None
     call_id: str | None = None
-    #: What proves that the two ids were given by us, or by the company's backend.
+    #: Proof that Holdfast or the company's backend attached these two ids.
     pairing_token: str | None = None
-    #: The provider's own instants.
+    #: Vapi's own times.
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    #: How long it was talked, by the rules of providers/vapi; None where nothing can be believed.
+    #: The talk time in milliseconds, by the rules of providers/vapi. None for a call that is not
+    #: over, or if no value is plausible.
     duration_ms: int | None = None
     ended_reason: str | None = None
-    #: What the ended reason means: never connected; ended by a fault of the platform itself.
+    #: The meaning of the ended reason: never connected, or ended by a fault of the platform.
     never_connected: bool = False
     platform_fault: bool = False
-    #: What the provider charges us, in micros of a US dollar.
+    #: Vapi's charge for the call, in micros of a US dollar.
     provider_cost_micros: int | None = None
-    #: The status that the provider gave, where it is none that we know.
+    #: The status that Vapi gave, if it is not a known one.
     unknown_status: str | None = None
-    #: Odd values that were met, by short names.
+    #: Short names of the anomalies that were found.
     oddities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class CallReport:
-    """A verified message about a call. `final` is the report that comes after its end."""
+    """A verified message about a call. `final` marks the report after the call's end."""
 
     facts: CallFacts
     final: bool
-    #: How long before the message was sent the talk had begun, by the provider's own clock.
+    #: Milliseconds from the start of the call to the sending of this message, by Vapi's clock.
     talking_ms: int | None = None
 
 
 @dataclass(frozen=True)
 class CallAsk:
-    """A call that comes in and waits for our word: who may answer it, and for how long."""
+    """An incoming call that waits for admission.
+
+    The answer names the assistant that takes the call, and the longest duration.
+    """
 
     external_id: str
     direction: CallDirection
     assistant_id: str | None
     phone_number_id: str | None
-    #: Our own number, whole, since its owner is found by it; the other party's last digits alone.
+    #: The organization's number in full, because it identifies the organization. The other party's
+    #: number is masked to its last digits.
     our_number: str | None
     their_party: str | None
     twilio_call_sid: str | None
     twilio_account_sid: str | None
-    #: The other party's number whole, to find the rate by; never stored, logged or shown.
+    #: The other party's number in full, to find the rate. It is never stored, logged or shown.
     their_number: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class PredialAsk:
-    """A campaign at the provider asks whether it may dial a contact."""
+    """The question of a campaign at Vapi whether it may dial a contact."""
 
     campaign_id: str
     contact_id: str
     assistant_id: str | None
     phone_number_id: str | None
-    #: The contact's number whole, to find the rate by; never stored, logged or shown.
+    #: The contact's number in full, to find the rate. It is never stored, logged or shown.
     their_number: str | None = field(default=None, repr=False)
 
 
@@ -159,24 +171,24 @@ class SubscriptionFacts:
     provider: Provider
     external_id: str
     status: SubscriptionStatus
-    #: Our organization's id as given to the provider when the subscription was made, if it was.
+    #: Holdfast's organization id, if it was given to the provider when the subscription was made.
     organization_id: str | None
     plan_external_id: str | None
-    #: When the provider last changed the status; None when it does not say.
+    #: When the provider last changed the status; None if the provider does not report it.
     status_changed_at: datetime | None
 
 
 @dataclass(frozen=True)
 class RefundFacts:
-    """One refund, or reversal, of a payment as the provider's API shows it now."""
+    """A refund or reversal of a payment as the provider's API shows it now."""
 
     external_id: str
     amount_micros: int
-    #: What had been given back of the payment in all, this refund included; None when untold.
+    #: Total refunded of the payment, this refund included; None if the provider does not report it.
     total_micros: int | None
     state: RefundState
     made_at: datetime | None
-    #: The provider's own time of this state; None when it has none that can be read.
+    #: The provider's time of this state; None if there is no readable time.
     stated_at: datetime | None
 
 
@@ -185,19 +197,20 @@ class PaymentFacts:
     """A payment as the provider's API shows it now."""
 
     provider: Provider
-    #: The payment itself ("capture"), whatever was asked about.
+    #: The id of the payment itself ("capture"), also if a refund was requested.
     external_id: str
     organization_id: str | None
     currency: str
-    #: What was captured and is really ours (held or pending money is 0).
+    #: Captured money that the company really has. Money that the provider holds, or that is
+    #: pending, counts as 0.
     captured_micros: int
-    #: What the payment itself says was given back in all; 0 also where it does not say.
+    #: Total refunded according to the payment itself; 0 if the provider does not report it.
     refunded_micros: int
-    #: The provider's own time of these figures; None when it has none that can be read.
+    #: The provider's time of these figures; None if there is no readable time.
     stated_at: datetime | None = None
-    #: The refund that was asked about, if one was.
+    #: The refund that was requested, if any.
     refund: RefundFacts | None = None
-    #: Whether it was made through an order, as top-ups are; a subscription's fee is not.
+    #: Whether the payment was made through an order. Top-ups are; subscription fees are not.
     ordered: bool = False
 
 
@@ -209,11 +222,11 @@ class DisputeFacts:
     external_id: str
     payment_external_id: str
     currency: str
-    #: What is disputed while it is open; what was lost once it is lost.
+    #: The disputed amount while the dispute is open; the lost amount once it is lost.
     disputed_micros: int
     state: DisputeState
     opened_at: datetime | None
-    #: The provider's own time of this state; None when it has none that can be read.
+    #: The provider's time of this state; None if there is no readable time.
     stated_at: datetime | None
 
 

@@ -1,6 +1,6 @@
-"""Ids: text with a kind prefix, made by us, ordered by the time they were made.
+"""Ids of Holdfast's objects: text with a kind prefix, in the order of creation.
 
-A provider's own id is never ours: it is stored as external_id.
+A provider's id is never used as one of these. It is stored as `external_id`.
 """
 
 from __future__ import annotations
@@ -9,24 +9,26 @@ import secrets
 import time
 from datetime import datetime
 
-#: Crockford's base 32, in lower case: sorts as bytes do, and has no letters that look like digits.
+#: Crockford's base 32 in lower case. It sorts like bytes and has no letters that resemble digits.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-#: Every two of them, since an id is made for every request: by ten bits at a time.
+#: All pairs of these characters. Ten bits at a time are faster than five, and every request needs
+#: an id.
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-#: Where they stand in the time, and in the chance behind it.
+#: Bit positions of the pairs in the time, and in the random part that follows it.
 _TIME_SHIFTS, _CHANCE_SHIFTS = range(40, -1, -10), range(70, -1, -10)
 
 
 def new_id(kind: str) -> str:
-    """This function will make an id such as `org_01kae…`: 48 bits of milliseconds, 80 of chance.
+    """Make an id such as `org_01kae…`.
 
-    Units: `kind` is two to four lower-case letters; the part after it is 26 characters.
+    `kind` is two to four lower-case letters. The 26 characters after the underscore hold 48 bits
+    of milliseconds and 80 random bits.
     """
     return new_ids(kind, 1)[0]
 
 
 def new_ids(kind: str, count: int) -> list[str]:
-    """This function will make so many ids at once, for less than one by one."""
+    """Make several ids of the same instant, which is faster than one at a time."""
     made_at = _digits(time.time_ns() // 1_000_000, _TIME_SHIFTS)
     chance = secrets.token_bytes(10 * count)
     return [
@@ -37,7 +39,7 @@ def new_ids(kind: str, count: int) -> list[str]:
 
 
 def first_id(kind: str, made_at: datetime) -> str:
-    """This function will give the lowest id that can have been made at an instant."""
+    """Return the lowest id that can have been made at this instant."""
     made = _digits(int(made_at.timestamp() * 1000), _TIME_SHIFTS)
     return f"{kind}_{made}{_digits(0, _CHANCE_SHIFTS)}"
 

@@ -1,6 +1,7 @@
-"""Structured logs: one JSON object a line on stderr, with the correlation id of what caused it.
+"""Structured logs on stderr: one JSON object a line, with a correlation id.
 
-Never logged: bodies, tokens, phone numbers, addresses of providers' certificates or control URLs.
+Bodies, tokens, phone numbers, and addresses of providers' certificates or control URLs are never
+logged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import structlog
 
 
 def configure(level: str = "INFO") -> None:
-    """This function will send structlog's and the libraries' records to stderr as JSON lines."""
+    """Send the records of structlog and of all libraries to stderr as JSON lines."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -41,19 +42,20 @@ def configure(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Their INFO lines tell of every request and would drown ours; httpx's carry whole URLs.
+    # These libraries log every request at INFO, which would bury Holdfast's own records. The
+    # records of httpx would also show whole URLs.
     for name in ("httpx", "httpcore", "twilio", "uvicorn.access", "dramatiq"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """This function will give a logger whose records carry the bound correlation id."""
+    """Return a logger whose records carry the bound correlation id."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
 
 @contextmanager
 def bound(**values: str | int | None) -> Iterator[None]:
-    """This function will add the values to every record logged inside the block."""
+    """Add these values to every record that is logged inside the block."""
     with structlog.contextvars.bound_contextvars(**values):
         yield

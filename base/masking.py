@@ -1,4 +1,4 @@
-"""What is kept of a phone number: enough to recognise it by, and not to call it."""
+"""Mask phone numbers: enough stays to recognize one, and too little to call it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _DIGIT = re.compile(r"[0-9]")
 
 
 def last_digits(number: object) -> str | None:
-    """This function will keep the last four digits of a number, and that there were more.
+    """Mask a number to an ellipsis and its last four digits.
 
-    None for what is no text, or has no digit.
+    The result is None if the value is not text or has no digit.
     """
     digits = _DIGIT.findall(number) if isinstance(number, str) else []
     return f"…{''.join(digits[-_LAST_DIGITS:])}" if digits else None

@@ -1,7 +1,7 @@
-"""Money: whole micros of one currency. Exact, or refused; never a float.
+"""Money: whole micros of one currency. Inexact amounts and floats are refused.
 
-Conversion from a provider's amounts belongs to that provider, which brings its own exponents;
-this module knows ISO 4217 and the arithmetic.
+This module contains ISO 4217's exponents and the arithmetic. Amounts of a provider are converted
+by that provider's package, with the provider's own exponents.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ MICROS_PER_UNIT = 1_000_000
 AMOUNT_MICROS_MAX = 10**15
 #: A decimal text longer than this is not an amount of money.
 _TEXT_LENGTH_MAX = 32
-#: Digits enough for any such text in micros: the default context of 28 would round the longest.
+#: Enough digits for any such text in micros. The default of 28 digits would round the longest.
 _EXACT = Context(prec=2 * _TEXT_LENGTH_MAX)
 
 
 class InvalidAmount(Refused):
-    """The text or number is not an amount that can be held exactly within bounds."""
+    """The text or number is not an exact amount of micros within the bounds."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("INVALID_AMOUNT", detail)
 
 
 def exponent_of(currency: str) -> int:
-    """This function will give the number of decimals ISO 4217 sets for a currency.
+    """Return the number of decimals that ISO 4217 defines for a currency.
 
-    Raises: InvalidAmount for a code that is unknown or has no minor unit. Source: ISO 4217.
+    Raises: InvalidAmount if the code is unknown or has no minor unit. Source: ISO 4217.
     """
     try:
         exponent = Currency(currency).exponent
@@ -46,12 +46,12 @@ def exponent_of(currency: str) -> int:
 
 
 def micros_from_minor(minor: int, exponent: int, step: int = 1) -> int:
-    """This function will turn whole minor units, such as cents, into micros, exactly.
+    """Convert whole minor units, such as cents, to micros exactly.
 
-    Units: `exponent` is the decimals of the minor unit (0 to 6); `step` is what the minor units
-    must be a multiple of. The sign is kept. Bounds: AMOUNT_MICROS_MAX in size.
-    Raises: InvalidAmount when it is no int (a bool and a float are none), is off the step, or is
-    out of bounds.
+    `exponent` is the number of decimals of the minor unit (0 to 6). `minor` must be a multiple of
+    `step`. The sign is kept. Bounds: plus or minus AMOUNT_MICROS_MAX.
+    Raises: InvalidAmount if `minor` is not an int (a bool is refused too), is not a multiple of
+    `step`, or is out of bounds.
     """
     if type(minor) is not int:
         raise InvalidAmount(f"minor units are an int, not {type(minor).__name__}")
@@ -62,9 +62,10 @@ def micros_from_minor(minor: int, exponent: int, step: int = 1) -> int:
 
 
 def minor_from_micros(micros: int, exponent: int, step: int = 1) -> int:
-    """This function will turn micros into whole minor units, exactly; else as micros_from_minor.
+    """Convert micros to whole minor units exactly.
 
-    Raises: InvalidAmount also when micros are finer than the minor unit.
+    Units and bounds are those of `micros_from_minor`. Raises: InvalidAmount for the same reasons,
+    or if the micros are finer than the minor unit.
     """
     if type(micros) is not int:
         raise InvalidAmount(f"micros are an int, not {type(micros).__name__}")
@@ -78,12 +79,12 @@ def minor_from_micros(micros: int, exponent: int, step: int = 1) -> int:
 
 
 def micros_from_text(text: str, exponent: int = 6) -> int:
-    """This function will turn a decimal text such as "12.34" into micros, exactly.
+    """Convert a decimal text such as "12.34" to micros exactly.
 
-    Units: at most `exponent` decimals that are not zero (0 to 6); the sign is kept, so that a
-    provider's negative refund stays visible. Bounds: AMOUNT_MICROS_MAX in size.
-    Raises: InvalidAmount when the text is not a plain decimal, is finer than the exponent allows,
-    or is out of bounds.
+    The text may have at most `exponent` decimals (0 to 6), not counting zeros after them. The sign
+    is kept, so that a provider's negative refund stays visible. Bounds: plus or minus
+    AMOUNT_MICROS_MAX. Raises: InvalidAmount if the text is not a plain decimal, has too many
+    decimals, or is out of bounds.
     """
     if not isinstance(text, str) or not 0 < len(text) <= _TEXT_LENGTH_MAX or not text.isascii():
         raise InvalidAmount("not a decimal text")
@@ -102,9 +103,9 @@ def micros_from_text(text: str, exponent: int = 6) -> int:
 
 
 def text_from_micros(micros: int, currency: str) -> str:
-    """This function will write micros as a decimal text with at least the currency's decimals.
+    """Format micros as a decimal text with at least the currency's decimals.
 
-    Nothing is rounded: decimals beyond the currency's own are shown when they are not zero.
+    Nothing is rounded. Decimals beyond the currency's own are shown if they are not zero.
     """
     sign = "-" if micros < 0 else ""
     units, rest = divmod(abs(micros), MICROS_PER_UNIT)
@@ -114,11 +115,11 @@ def text_from_micros(micros: int, currency: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """So many micros of one ISO 4217 currency; it cannot be made from anything inexact.
+    """An exact amount in micros of one ISO 4217 currency.
 
-    Bounds: AMOUNT_MICROS_MAX in size; the sign is kept. A Decimal is taken where it is whole.
-    Raises: InvalidAmount for a float, a bool, a Decimal with a fraction, an unknown currency, and
-    what is out of bounds.
+    Bounds: plus or minus AMOUNT_MICROS_MAX. The sign is kept. A whole Decimal is accepted.
+    Raises: InvalidAmount for a float, a bool, a Decimal with a fraction, an unknown currency, or
+    an amount out of bounds.
     """
 
     micros: int
@@ -130,23 +131,23 @@ class Amount:
 
     @classmethod
     def from_text(cls, text: str, currency: str) -> Self:
-        """This function will make an amount of a decimal text, as fine as micros are.
+        """Make an amount from a decimal text of at most six decimals.
 
-        Raises: InvalidAmount as micros_from_text does.
+        Raises: InvalidAmount, as `micros_from_text` does.
         """
         return cls(micros_from_text(text), currency)
 
     @classmethod
     def from_minor(cls, minor: int, currency: str) -> Self:
-        """This function will make an amount of ISO 4217's minor units; providers' are their own.
+        """Make an amount from ISO 4217's minor units, which may differ from a provider's.
 
-        Raises: InvalidAmount as micros_from_minor does.
+        Raises: InvalidAmount, as `micros_from_minor` does.
         """
         return cls(micros_from_minor(minor, exponent_of(currency)), currency)
 
     @property
     def minor(self) -> int:
-        """ISO 4217's minor units. Raises: InvalidAmount when it is finer than those."""
+        """The amount in ISO 4217's minor units. Raises: InvalidAmount if it is finer."""
         return minor_from_micros(self.micros, exponent_of(self.currency))
 
     def __str__(self) -> str:
@@ -157,7 +158,8 @@ def _whole(micros: object) -> int:
     if type(micros) is int:
         return _bounded(micros)
     if isinstance(micros, Decimal) and micros.is_finite():
-        # Bounded before it is an int, which a large exponent would make enormous.
+        # The bound is checked before the conversion, because a large exponent would make an
+        # enormous int.
         if micros.copy_abs() > AMOUNT_MICROS_MAX:
             raise InvalidAmount("out of bounds")
         if micros == int(micros):

@@ -1,13 +1,13 @@
-"""The ways in which work can end other than by being done.
+"""The expected ways in which work ends without being done.
 
-A refusal is an answer, not a failure. Anything that is not one of these is a bug or an outage.
+A refusal is a result, not a failure. Any other exception is a bug or an outage.
 """
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """The answer is no, and it stays no: repeating the same work cannot change it."""
+    """The work is refused for good: repeating it cannot change the result."""
 
     def __init__(self, code: str, detail: str = "", **ids: str) -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
@@ -17,9 +17,9 @@ class Refused(Exception):
 
 
 class NotYet(Exception):
-    """The work must wait: somebody else holds what it needs, or the time has not come.
+    """The work must wait: something that it needs is in use, or it is too early.
 
-    `delay_seconds` is the wait that makes sense; a postponed job uses up no attempt.
+    `delay_seconds` is the recommended wait. A postponed job does not use up an attempt.
     """
 
     def __init__(self, detail: str, delay_seconds: float = 1.0) -> None:
@@ -29,20 +29,24 @@ class NotYet(Exception):
 
 
 class HeldBack(NotYet):
-    """A provider is not called now: its circuit is open, or its limit is used up.
+    """A provider is not called now: its circuit is open, or its rate is used up.
 
-    Nothing was sent.
+    No request was sent.
     """
 
 
 class OutcomeUnknown(Exception):
-    """A request left and no answer came: it may have happened, and it may still happen."""
+    """A request was sent, but no response arrived.
+
+    The request may have taken effect, and may still take effect.
+    """
 
 
 class ProviderUnavailable(Exception):
-    """A provider could not be asked or could not answer: a lost connection, 5xx or 429.
+    """A provider could not be reached or could not answer the request.
 
-    `retry_after_seconds` is what the provider itself asked for, if it did.
+    The cause is a lost connection, a 5xx or a 429. `retry_after_seconds` is the delay that the
+    provider requested, if it requested one.
     """
 
     def __init__(self, detail: str, retry_after_seconds: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Problem details for HTTP answers, by RFC 9457. Only edges that speak HTTP use them."""
+"""Problem details for HTTP responses (RFC 9457), used only where HTTP is served."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True)
 class Problem:
-    """One clear error: what is wrong, in words that show nothing secret."""
+    """The description of one error. It contains no secret."""
 
     status: int
     title: str
     detail: str = ""
 
     def to_dict(self) -> dict[str, object]:
-        """This function will give the members that RFC 9457 names."""
+        """Return the members that RFC 9457 defines; `detail` only if it is given."""
         members: dict[str, object] = {
             "type": "about:blank",
             "title": self.title,

@@ -1,6 +1,6 @@
-"""Settings: read once at the edges from environment variables, checked, and passed in.
+"""Settings: read once from environment variables, checked, and passed to the code.
 
-A missing or wrong one is named in one clear line; no secret is ever shown.
+A one-line error names each missing or wrong setting. No secret is ever shown.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from base.addresses import check_redis_address
 #: Source: PayPal's notifications_webhooks_v1 OpenAPI file, field webhook_id.
 _WEBHOOK_ID = re.compile(r"[A-Za-z0-9]{1,50}", re.ASCII)
 
-#: Shortest time that a setting may name, in seconds: below it, waits become busy loops.
+#: Shortest time that a setting accepts, in seconds. Below it, waits would become busy loops.
 SECONDS_MIN = 0.1
-#: Lowest rate that a setting may name: below it, a call would wait for minutes for its turn.
+#: Lowest rate that a setting accepts, per second. Below it, a call would be delayed for minutes.
 PER_SECOND_MIN = 0.01
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; the message is one line that names it."""
+    """A setting is missing or wrong. The message is one line that names it."""
 
 
 class Settings(BaseSettings):
-    """Every setting of Holdfast, by the conventional name of its environment variable."""
+    """All settings. A field's environment variable is its name in upper case."""
 
-    # An empty variable is one that is not set: files that hand on whatever is there make many.
+    # An empty variable counts as not set, because deployment files often pass on unset variables
+    # as empty ones.
     model_config = SettingsConfigDict(
         extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
     )
 
-    # These hold passwords, so no repr shows them.
+    # These contain passwords. They must not show in a repr.
     database_url: str = Field(
         "", repr=False, description="PostgreSQL as the role holdfast_app, which serves"
     )
@@ -155,9 +156,9 @@ class Settings(BaseSettings):
         description="The wait doubles with each failed trial up to this",
     )
 
-    # Calls a second, for each account and class; safety has none. PayPal publishes no limit and
-    # asks for no polling; Twilio limits concurrency only (error 20429) and messages to 2000 a
-    # second (error 63017).
+    # Calls per second, for each account and class. Safety calls have no limit. PayPal publishes no
+    # limit, but requests that clients do not poll. Twilio limits concurrency (error 20429), and
+    # messages to 2000 per second (error 63017).
     paypal_money_per_second: float = Field(
         10, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
     )
@@ -211,7 +212,8 @@ class Settings(BaseSettings):
     @field_validator("paypal_webhook_id")
     @classmethod
     def _is_an_id_of_ours(cls, value: str) -> str:
-        # PayPal's simulator signs for the literal WEBHOOK_ID at any developer's request.
+        # PayPal's simulator signs events with the literal id WEBHOOK_ID for every developer. A
+        # webhook endpoint with that id would accept forged events.
         if value.upper() == "WEBHOOK_ID":
             raise ValueError("is the simulator's, for which anybody can have events signed")
         if value and not _WEBHOOK_ID.fullmatch(value):
@@ -220,9 +222,9 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """This function will read the settings from the environment.
+    """Read the settings from the environment.
 
-    Raises: SettingsError naming each wrong variable in one line.
+    Raises: SettingsError, which names every wrong variable in one line.
     """
     try:
         return Settings()  # type: ignore[call-arg]  # every field has a default
@@ -235,9 +237,9 @@ def load_settings() -> Settings:
 
 
 def require(settings: Settings, *names: str) -> None:
-    """This function will check that the named settings are given.
+    """Check that the named settings are given.
 
-    Raises: SettingsError naming every missing one in one line.
+    Raises: SettingsError, which names every missing one in one line.
     """
     missing = []
     for name in names:

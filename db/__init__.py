@@ -1,4 +1,4 @@
-"""What is remembered: transactions, models, locks, the inbox, jobs, and the ledger's SQL.
+"""Storage: transactions, models, locks, inbox, jobs, Redis, and the ledger's SQL.
 
-Holds no rules: what is allowed stands in domain/.
+This package contains no business rules. They are in domain/.
 """

@@ -1,10 +1,10 @@
-"""The database's address, as SQLAlchemy and as libpq read it."""
+"""Convert the database's address to the forms that SQLAlchemy and libpq accept."""
 
 from __future__ import annotations
 
 
 def sqlalchemy_url(url: str) -> str:
-    """This function will name the driver in a plain postgresql:// address."""
+    """Add the driver's name to a plain postgresql:// address, for SQLAlchemy."""
     for plain in ("postgresql://", "postgres://"):
         if url.startswith(plain):
             return "postgresql+psycopg://" + url.removeprefix(plain)
@@ -12,5 +12,5 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def driver_url(url: str) -> str:
-    """This function will give the address as libpq reads it, without SQLAlchemy's driver name."""
+    """Remove SQLAlchemy's driver name from the address, for libpq."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)

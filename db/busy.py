@@ -1,19 +1,30 @@
-"""What a transaction may be told when nothing of it was committed and later may work; and how often
-it is run again before that."""
+"""Errors of a transaction that may succeed later, and the limits of its re-runs.
+
+Nothing of such a transaction was committed.
+"""
 
 from __future__ import annotations
 
 from base.outcomes import NotYet
 
-#: How often what others did, a deadlock above all, re-runs a transaction, the first run included.
+#: Most runs of a transaction that conflicts with others, for example by a deadlock. The first run
+#: is included.
 RUNS_MAX = 3
-#: Longest wait before such a re-run, in seconds; the wait itself is drawn by chance.
+#: Longest wait before a re-run, in seconds. The wait is random.
 RERUN_WAIT_SECONDS = 0.05
 
 
 class DatabaseBusy(NotYet):
-    """A lock or a statement took too long, or the connection was lost before the commit."""
+    """A transaction could not be committed now, but may succeed later.
+
+    For example, a lock took too long, every connection was in use, or the connection was lost
+    before the commit.
+    """
 
 
 class StatementTooSlow(DatabaseBusy):
-    """A statement, or a pause between two, took too long: for a job a failed attempt, no wait."""
+    """A statement, or a pause between two statements, took too long.
+
+    For a job this is a failed attempt, not a postponement, because a repetition would most likely
+    be as slow.
+    """

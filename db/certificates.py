@@ -1,4 +1,4 @@
-"""PayPal's signing certificates that were fetched and verified, for processes that start later."""
+"""Store PayPal's verified signing certificates, for processes that start later."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-#: Certificates that are loaded at most; PayPal uses one or two at a time.
+#: Most certificates that are loaded. PayPal uses one or two at a time.
 _LOADED_MAX = 16
-#: Days after which one that was not fetched again is forgotten.
+#: Days after which a certificate that was not fetched again is deleted.
 _FORGOTTEN_DAYS = 60
 
 
 class StoredCertificate(NamedTuple):
-    """A certificate, and how long ago it was fetched from its address."""
+    """A certificate, its address, and the seconds since it was fetched from there."""
 
     url: str
     pem: bytes
@@ -22,7 +22,7 @@ class StoredCertificate(NamedTuple):
 
 
 def load(session: Session) -> list[StoredCertificate]:
-    """Return the certificates that were fetched last, the newest first."""
+    """Load the most recently fetched certificates, newest first."""
     rows: Any = session.execute(
         text(
             "SELECT url, pem, extract(epoch FROM clock_timestamp() - fetched_at) AS age"
@@ -34,7 +34,7 @@ def load(session: Session) -> list[StoredCertificate]:
 
 
 def save(session: Session, url: str, pem: bytes) -> None:
-    """Store a certificate that was fetched now, and delete those that are no longer used."""
+    """Store a certificate that was just fetched, and delete those no longer used."""
     session.execute(
         text(
             "INSERT INTO paypal_certificates (url, pem, fetched_at)"

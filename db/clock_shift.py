@@ -1,6 +1,6 @@
-"""Moves what waits back with a clock that has stepped back, so that each wait is as long as meant.
+"""Move stored waits back after the database's clock has stepped back.
 
-Instants that say what happened stay as they were written.
+Each wait then keeps its length. Instants of past events stay as they were written.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from db.waits import LEASE_SECONDS_MAX
 
-#: Every open job may have to be moved: longer than a statement of the application may take.
+#: Every open job may have to be moved, which can take longer than the application's usual limit.
 _LIMIT = text("SELECT set_config('statement_timeout', '60s', true)")
-# A live call's meter: what it has talked is reckoned from metered_from. One that has begun since
-# the step stays. All are ticked at once.
+# A live call's talk time is computed from `metered_from`. The value stays for a call that began
+# after the step. Every live call becomes due for a tick.
 _CALLS = text(
     "WITH live AS MATERIALIZED (SELECT organization_id, id FROM calls WHERE tick_at IS NOT NULL"
     " ORDER BY organization_id, id FOR NO KEY UPDATE)"
@@ -27,7 +27,8 @@ _CALLS = text(
     " FROM live WHERE calls.organization_id = live.organization_id AND calls.id = live.id"
     " RETURNING calls.id"
 )
-# A job that was staged since the step stays. A lease taken since is no longer than a lease can be.
+# A job that was staged after the step stays. A lease that was taken after the step is recognized
+# by its length, which does not exceed the longest lease.
 _JOBS = text(
     "WITH waiting AS MATERIALIZED (SELECT id FROM jobs WHERE ring_at IS NOT NULL"
     " AND greatest(due_at, ring_at, lease_until) > CAST(:now AS timestamptz)"
@@ -43,7 +44,7 @@ _JOBS = text(
     " FROM waiting, make_interval(secs => :seconds) AS step WHERE jobs.id = waiting.id"
     " RETURNING jobs.id"
 )
-# Only the ledger's functions change holds. Holds that were made after the step are not moved.
+# Only the ledger's functions may change holds. Holds that were made after the step stay.
 _HOLDS = text("SELECT shift_call_holds(CAST(:now AS timestamptz), :seconds)")
 _BRANDS = text(
     "UPDATE brands SET twilio_lease_until = CASE"
@@ -69,10 +70,11 @@ _SCHEDULES = text(
 def shift_waits(
     session: Session, *, seconds: float, within_seconds: float, now: datetime
 ) -> dict[str, int]:
-    """Move every wait back by so many seconds, and have every live call ticked now.
+    """Shift every wait by `seconds`, and make every live call due for a tick now.
 
-    `within_seconds`: what was written so recently may have been written after the step. Gives how
-    many calls, jobs and holds were moved. A job that a worker has locked is left.
+    Rows that were written within the last `within_seconds` may have been written after the step.
+    Returns the number of calls, jobs and holds that were moved. Jobs that a worker has locked are
+    skipped.
     """
     session.execute(_LIMIT)
     values: dict[str, Any] = {
@@ -81,7 +83,7 @@ def shift_waits(
         "within": float(within_seconds),
         "lease": LEASE_SECONDS_MAX,
     }
-    # In the order of locks: jobs, subscriptions, holds, calls, brands.
+    # The order follows the lock order: jobs, subscriptions, holds, calls, brands.
     jobs = session.execute(_JOBS, values).all()
     session.execute(_SCHEDULES, values)
     session.execute(_SUBSCRIPTIONS, values)

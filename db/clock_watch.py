@@ -1,8 +1,9 @@
-"""Notices a step of the database's clock, once, however many processes watch it.
+"""Detect a step of the database's clock, once for all processes that watch it.
 
-Each process compares the clock's progress with its own monotonic clock. The highest instant that
-any process has seen is stored, so that a step back is noticed although every process was away, and
-so that the first to notice one is the only one to settle it.
+Each process compares the progress of that clock with its own monotonic clock. The highest instant
+that any process has seen is stored in the database. Therefore a step back is detected even if no
+process was running at that time. For the same reason, only the first process to detect a step
+settles it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ log = get_logger(__name__)
 
 #: Seconds between two comparisons.
 EVERY_SECONDS = 1.0
-#: A deviation up to this is not a step, in seconds: a call's margin covers it.
+#: Largest deviation that is not a step, in seconds. A call's margin covers it.
 _TOLERANCE_SECONDS = 2.0
-#: The stored instant is moved forward at most this often, in seconds.
+#: The stored instant is updated only if it is older than this, in seconds.
 _STORE_SECONDS = 0.5
 
 _READ = text("SELECT clock_timestamp() AS now, seen_at FROM database_clock")
@@ -41,9 +42,10 @@ _SET = text("UPDATE database_clock SET seen_at = :now")
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the clock showed `before` where it shows `after`; `seconds` < 0 is a step back.
+    """One step of the clock, from `before` to `after`.
 
-    `within_seconds` is how long ago it was at most.
+    `seconds` is `after` minus `before`. It is negative if the clock stepped back. The step happened
+    at most `within_seconds` ago.
     """
 
     before: datetime
@@ -58,9 +60,10 @@ class _Sample(NamedTuple):
 
 
 class ClockWatch:
-    """Compares from time to time; `settle` is called with a step, in the transaction that ends it.
+    """A watch that compares the clocks at intervals and has each step settled.
 
-    If settling fails, the step is noticed again the next time.
+    `settle` receives the step, in the transaction that also stores the new instant. If it fails,
+    the transaction is rolled back and the next comparison detects the step again.
     """
 
     def __init__(
@@ -79,9 +82,10 @@ class ClockWatch:
         self._base: _Sample | None = None
 
     def check(self) -> Step | None:
-        """Compare if it is time to, and settle a step; gives it where it was this process's turn.
+        """Compare the clocks if the interval has passed, and settle a step.
 
-        It raises nothing: whoever calls it has work of its own that must go on.
+        Returns the step if this process has settled one. Errors are logged and not raised, because
+        the caller's own work must go on.
         """
         if time.monotonic() < self._next:
             return None
@@ -114,14 +118,17 @@ class ClockWatch:
         return _Sample(row.now, (began + ended) / 2), row.seen_at, (ended - began) / 2
 
     def _deviation(self, sample: _Sample) -> float:
-        """How many seconds the clock has gained since the last comparison, or lost."""
+        """Compute the seconds that the clock has gained since the last comparison.
+
+        The result is negative if the clock has lost time.
+        """
         if self._base is None:
             return 0.0
         progress = (sample.now - self._base.now).total_seconds()
         return progress - (sample.monotonic - self._base.monotonic)
 
     def _settle(self, session: Session) -> tuple[_Sample, Step | None]:
-        """Under the row's lock: decide whether it is a step that nobody has settled yet."""
+        """Decide, under the lock of the row, whether this is a step not settled yet."""
         row = session.execute(_LOCK).one()
         now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
         sample = _Sample(now, self._monotonic())
@@ -129,10 +136,12 @@ class ClockWatch:
         unseen = (now - row.seen_at).total_seconds()
         seconds = 0.0
         if unseen < -_TOLERANCE_SECONDS:
-            # What was seen may be as old as its last comparison: this process may know better.
+            # The stored instant may be as old as the last comparison of its process. The deviation
+            # that this process measured may show a larger step.
             seconds = min(deviation, unseen)
         elif deviation > _TOLERANCE_SECONDS and unseen > _TOLERANCE_SECONDS:
-            # A process that slept itself sees a step, too, but what it missed was seen by others.
+            # A process that was suspended also measures a step. Then other processes have stored
+            # later instants, and `unseen` is small.
             seconds = min(deviation, unseen)
         session.execute(_SET, {"now": now})
         if not seconds:

@@ -1,4 +1,4 @@
-"""A connection of one's own beside the pool, for statements that are each a transaction."""
+"""A connection outside the pool, for statements that each are a transaction."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from psycopg.abc import PQGen
 
 from db.address import driver_url
 
-#: Seconds after which a silent network, or server, counts as a lost connection: longer than a
-#: statement may take.
+#: Seconds after which a silent network or server counts as a lost connection. This is longer than
+#: a statement may take.
 _SILENCE_SECONDS = 8
 
 T = TypeVar("T")
 
 
 class _Impatient(psycopg.Connection[Any]):
-    """Leaves a server that does not answer, also where the network takes what it is sent for it: a
-    pooler's does, whose own server has vanished."""
+    """A connection that closes if the server does not respond in time.
+
+    TCP timeouts do not detect every silent server. If the server behind a pooler vanishes, the
+    pooler still acknowledges the packets.
+    """
 
     def wait(self, gen: PQGen[T], *arguments: Any, **options: Any) -> T:
         return super().wait(self._bounded(gen), *arguments, **options)
@@ -32,7 +35,8 @@ class _Impatient(psycopg.Connection[Any]):
             while True:
                 ready = yield wanted
                 if not ready and time.monotonic() > end:
-                    # Closed first: whoever is told so must not take it for the server's own no.
+                    # The connection is closed before the error. If it were still open, the caller
+                    # would treat the error as the server's own, after which nothing was committed.
                     self.close()
                     raise psycopg.OperationalError("the server says nothing")
                 wanted = gen.send(ready)
@@ -42,31 +46,32 @@ class _Impatient(psycopg.Connection[Any]):
 
 
 def connect_alone(database_url: str, name: str) -> psycopg.Connection[Any]:
-    """This function will open a connection in autocommit that others can tell by its name.
+    """Open a connection in autocommit mode; its application name is `holdfast <name>`.
 
-    Raises: psycopg.OperationalError when there is none within 2 s.
+    Raises: psycopg.OperationalError if the connection is not open within 2 s.
     """
     return _Impatient.connect(
         driver_url(database_url),
         autocommit=True,
         connect_timeout=2,
-        # A transaction pooler may hand every statement to another server connection.
+        # A transaction pooler may pass each statement to another server connection, which does not
+        # have the prepared statement.
         prepare_threshold=None,
         application_name=f"holdfast {name}",
         keepalives_idle=_SILENCE_SECONDS,
-        # The limit below is looked at with each further probe only, by default after 75 s.
+        # The limit below is checked only with each further probe, by default after 75 s.
         keepalives_interval=1,
         tcp_user_timeout=_SILENCE_SECONDS * 1000,
     )
 
 
 def text_array(texts: Iterable[str | None]) -> str:
-    """This function will write an array as PostgreSQL reads it; the driver's own way is slower."""
+    """Format an array as a PostgreSQL literal, faster than the driver does."""
     return "{" + ",".join(["NULL" if text is None else _quoted(text) for text in texts]) + "}"
 
 
 def _quoted(text: str) -> str:
-    # Most have none of either: looking is quicker than replacing.
+    # Most texts contain neither character, and the check is faster than two replacements.
     if "\\" in text or '"' in text:
         text = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'

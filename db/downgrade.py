@@ -1,7 +1,8 @@
-"""Go back to an older revision of the schema, and refuse while rows would be lost.
+"""Downgrade to an older revision of the schema, and refuse if rows would be lost.
 
-What a downgrade loses is read from the catalogs, so that a revision declares nothing: the downgrade
-runs first in a savepoint, and what is gone then is counted before it runs for good.
+Revisions need not declare what their downgrade drops. The downgrade first runs in a savepoint. The
+catalogs then show which tables and columns it has dropped. Their rows are counted before the
+downgrade runs again to be committed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from sqlalchemy.exc import IntegrityError
 
 from base.outcomes import Refused
 
-#: Tables that a message names; the rest are counted.
+#: Most losses that a message names. It gives only the number of the others.
 _NAMED_MAX = 20
-#: Its rows say only what runs now, and each process writes its own again within seconds.
+#: The rows of this table may be lost, because each running process writes its row again within
+#: seconds.
 _PASSING = "processes"
 _COLUMNS = f"""
     SELECT c.oid, c.relname, a.attnum, a.attname, pg_get_expr(d.adbin, d.adrelid)
@@ -36,7 +38,7 @@ _DELETED = """
 
 
 class Loss(NamedTuple):
-    """Rows of a table, or values of a column (table.column), that a downgrade would drop."""
+    """Rows of a table, or values of a column (`table.column`), that would be lost."""
 
     subject: str
     rows: int
@@ -46,7 +48,7 @@ class Loss(NamedTuple):
 
 
 class RowsWouldBeLost(Refused):
-    """The older revision has no place for rows that exist."""
+    """The downgrade would drop existing rows or values."""
 
     def __init__(self, target: str, losses: list[Loss], database: str) -> None:
         self.losses = losses
@@ -60,7 +62,7 @@ class RowsWouldBeLost(Refused):
 
 
 class WrongDatabase(Refused):
-    """--destroy names another database than the one that is connected."""
+    """--destroy names a database other than the connected one."""
 
     def __init__(self, named: str, database: str) -> None:
         super().__init__(
@@ -70,7 +72,7 @@ class WrongDatabase(Refused):
 
 
 class RowsDoNotFit(Refused):
-    """A row breaks a constraint that the older revision has."""
+    """A row violates a constraint of the older revision."""
 
     def __init__(self, target: str, error: IntegrityError) -> None:
         reason = str(error.orig).strip().splitlines()[0]
@@ -88,9 +90,11 @@ class _Column(NamedTuple):
 def go_back(
     connection: Connection, target: str, downgrade: Callable[[], None], destroy: str
 ) -> None:
-    """Run a downgrade unless it would lose rows; `destroy` names the database that may lose them.
+    """Run a downgrade unless it would lose rows.
 
-    Everything happens in the caller's transaction. Raises: RowsWouldBeLost, RowsDoNotFit.
+    If `destroy` is not empty, rows may be lost; the caller has checked that it names this database.
+    Everything runs in the caller's transaction. Each lock is waited for at most 5 seconds. Raises:
+    RowsWouldBeLost, RowsDoNotFit.
     """
     connection.execute(text("SET LOCAL lock_timeout = '5s'"))
     try:
@@ -104,7 +108,7 @@ def go_back(
 
 
 def check_name(connection: Connection, destroy: str) -> None:
-    """Check that --destroy, if it is given, names the connected database.
+    """Check that --destroy, if given, names the connected database.
 
     Raises: WrongDatabase.
     """
@@ -129,8 +133,8 @@ def _losses(connection: Connection, downgrade: Callable[[], None]) -> Iterator[L
     kept = {oid for oid, _ in after}
     gone = sorted((name, oid) for oid, name in tables.items() if oid not in kept)
     columns = [column for key, column in before.items() if key[0] in kept and key not in after]
-    # The savepoint gave its locks back. Taken again, they keep a row from being written after the
-    # count and dropped all the same.
+    # The rollback to the savepoint released its locks. Without them, a row that is written after
+    # the count would be dropped unnoticed.
     for table in sorted({name for name, _ in gone} | {column.table for column in columns}):
         _execute(connection, sql.SQL("LOCK TABLE public.{}").format(sql.Identifier(table)))
     for name, _ in gone:
@@ -152,12 +156,13 @@ def _columns(connection: Connection) -> dict[tuple[int, int], _Column]:
 
 
 def _holds_a_value(column: _Column) -> sql.Composable:
-    """Give the condition of a row whose value in the column says more than its default."""
+    """Build the condition of rows whose value in the column differs from its default."""
     name = sql.Identifier(column.name or "")
-    # A function may have an effect, or give another value each time: only a constant is compared.
+    # Only a constant default is compared. A function may have side effects, or return a different
+    # value each time.
     if column.default is None or "(" in column.default:
         return sql.SQL("{} IS NOT NULL").format(name)
-    # As text, since not every type can be compared.
+    # The values are compared as text, because some types have no comparison.
     default = sql.SQL(column.default)  # from the catalog
     return sql.SQL("{name}::text <> ({default})::text").format(name=name, default=default)
 
@@ -174,7 +179,7 @@ def _counted(
 
 
 def _execute(connection: Connection, statement: sql.Composable) -> CursorResult[Any]:
-    # Without parameters, so that a % in a name or a default stays one.
+    # Without parameters the driver does not interpret a % in a name or a default.
     return connection.exec_driver_sql(
         statement.as_string(), execution_options={"no_parameters": True}
     )

@@ -1,6 +1,7 @@
-"""The one place that opens a transaction and commits it.
+"""Run functions in transactions. Only this module commits them.
 
-A function given to run() has no effect but on the database, so it may be run again.
+A function that is passed to `run` must change nothing outside the database, because it may be run
+again.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ from db.watchdog import Patience
 log = get_logger(__name__)
 T = TypeVar("T")
 
-#: What another transaction is to blame for: run again, the function meets what that one left.
+#: Conflicts with another transaction. If the function is run again, it sees the other's changes.
 _OVERTAKEN = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
-#: What the function itself is to blame for: run again, it would most likely end the same way.
+#: Errors that the function itself causes. A re-run would most likely end in the same way.
 _TOO_SLOW = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
 
 
 class Database:
-    """A pool of connections and the transactions on it, and the shared door for single debits.
+    """A pool of connections with its transactions, and the combiner for single debits.
 
-    `after_commit` is told the jobs that a committed transaction staged; it must not raise. With
-    `longest_seconds` a transaction ends after that at the latest, also where the server is silent.
+    `after_commit` receives the jobs that a committed transaction staged. It must not raise. With
+    `longest_seconds`, every transaction ends after that time at the latest, even if the server is
+    silent.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class Database:
             max_overflow=0,
             pool_timeout=5,
             pool_pre_ping=False,
-            # An error's text goes to logs and to the jobs' rows: numbers and ids stay out of it.
+            # Errors are logged and stored with jobs. Their text must not contain phone numbers or
+            # other parameters.
             hide_parameters=True,
-            # Prepared statements do not survive a transaction pooler that moves us about.
+            # A transaction pooler may pass each transaction to another server connection, which
+            # does not have the prepared statements.
             connect_args={
                 "prepare_threshold": None,
                 "application_name": f"holdfast {name}",
@@ -77,23 +81,25 @@ class Database:
 
     @property
     def combiner(self) -> Combiner:
-        """The one combiner of this process, made when first asked for."""
+        """The combiner of this process, created on first use."""
         if self._combiner is None or self._combiner_pid != os.getpid():
             with self._making_combiner:
-                # A fork's child has neither the thread nor the connection: they are the parent's.
+                # A forked child needs its own combiner. The thread exists only in the parent, and
+                # the connection belongs to the parent.
                 if self._combiner is None or self._combiner_pid != os.getpid():
                     self._combiner = Combiner(self.url, after_commit=self._committed)
                     self._combiner_pid = os.getpid()
         return self._combiner
 
     def run(self, fn: Callable[[Session], T]) -> T:
-        """This function will run fn(session) in one transaction and commit it.
+        """Run fn(session) in one transaction, commit it, and return fn's result.
 
-        Replay: fn is run again, at most three times in all, after a deadlock, a serialization
-        failure, or a unique key that another took before it, which it then finds. Raises:
-        DatabaseBusy when nothing was committed and later may work; OutcomeUnknown when the
-        connection was lost in the commit itself, so that the caller repeats by key; and whatever
-        fn raises, after a rollback.
+        fn runs up to three times. It is run again after a deadlock, a serialization failure, or a
+        unique key that another transaction inserted first; the next run finds that row.
+
+        Raises: DatabaseBusy if nothing was committed and a later try may succeed; OutcomeUnknown if
+        the connection was lost during the commit; every exception of fn, after a rollback. After
+        OutcomeUnknown the caller must repeat the operation with the same key.
         """
         for left in range(RUNS_MAX - 1, -1, -1):
             try:
@@ -115,13 +121,13 @@ class Database:
         raise AssertionError("unreachable")
 
     def now(self) -> datetime:
-        """This function will ask the database for its clock: business time for an edge."""
+        """Read the database's clock, which is the business time of an edge."""
         return self.run(clock)
 
     def close(self) -> None:
-        """This function will carry out the debits that wait, then close every connection.
+        """Send the waiting debits, then close every connection.
 
-        Replay: nothing happens. A debit that comes later is told DatabaseBusy.
+        A second call changes nothing. Later debits raise DatabaseBusy.
         """
         self.combiner.stop()
         self.engine.dispose()
@@ -137,7 +143,8 @@ class Database:
                 session.rollback()
                 raise
             except BaseException:
-                # Interrupted anywhere, the connection's state is anybody's guess.
+                # The interruption may have happened at any point. A connection in an unknown state
+                # must not return to the pool.
                 session.invalidate()
                 raise
             staged = staged_in(session)
@@ -157,15 +164,15 @@ class Database:
 
 
 def clock(session: Session) -> datetime:
-    """This function will read the database's clock, not the transaction's start."""
+    """Read the database's clock as of now, not as of the transaction's start."""
     now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now
 
 
 def forget(session: Session, model: type[Any], key: object) -> None:
-    """This function will have a row read again that SQL of ours changed behind the session's back.
+    """Expire a row that plain SQL has changed, so that the session reads it again.
 
-    Units: `key` is its primary key. Replay: one that was never read stays so.
+    `key` is the row's primary key. A row that the session has not read is left alone.
     """
     read_before = session.identity_map.get(session.identity_key(model, key))
     if read_before is not None:
@@ -173,7 +180,10 @@ def forget(session: Session, model: type[Any], key: object) -> None:
 
 
 def _is_lost(error: DBAPIError) -> bool:
-    """Whether no answer came: where the server itself said no, the transaction was rolled back."""
+    """Return whether the server's response is missing.
+
+    If the server reported the error itself, it has rolled the transaction back.
+    """
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
 
 
@@ -183,6 +193,6 @@ def _is_passing(cause: BaseException | None) -> bool:
         errors.LockNotAvailable
         | errors.DeadlockDetected
         | errors.SerializationFailure
-        # Another server was put in its place, where the next connection may lead.
+        # After a failover this server only reads. The next connection may reach the new one.
         | errors.ReadOnlySqlTransaction,
     ) or (isinstance(cause, psycopg.OperationalError) and not isinstance(cause, errors.DiskFull))

@@ -20,7 +20,8 @@ from db.processes import Kind
 
 log = get_logger(__name__)
 
-#: Seconds between two writes, at most; randomly shortened, so that processes do not write at once.
+#: Longest time between two writes, in seconds. It is shortened randomly, so that the processes do
+#: not all write at once.
 EVERY_SECONDS = 2.0
 _JITTER = 0.2
 #: Seconds that a stopping process waits for the thread.
@@ -28,15 +29,16 @@ _STOP_SECONDS = 3.0
 
 
 def process_name() -> str:
-    """Name this process for people: host and process id."""
+    """Name this process for operators by its host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Heartbeat:
-    """Writes this process's row from start() to stop(), which deletes it.
+    """The thread that writes this process's row from start() until stop().
 
-    `check` is run in a transaction of its own when a check of all processes is due. While
-    `is_working` is False nothing is written, so that a process that hangs is seen to be silent.
+    At the end it deletes the row. `check` runs in a separate transaction when a check of all
+    processes is due. While `is_working` returns False nothing is written, so that a process that
+    hangs shows as silent.
     """
 
     def __init__(
@@ -65,13 +67,13 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, which deletes the row; wait for it a few seconds at most."""
+        """End the thread, which then deletes the row; wait for it at most 3 seconds."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
     def beat(self, session: Session) -> bool:
-        """Write the row in the caller's transaction; tell whether a check is due."""
+        """Write the row in the caller's transaction; return whether a check is due."""
         return processes.beat(
             session,
             self.process_id,
@@ -89,7 +91,7 @@ class Heartbeat:
             except (NotYet, OutcomeUnknown) as error:
                 log.warning("heartbeat_not_written", error=str(error))
             except Exception:
-                # A thread that ended would make a working process look dead.
+                # If the thread ended, a working process would be reported as dead.
                 log.exception("heartbeat_failed")
             wait = self._every_seconds * random.uniform(1 - _JITTER, 1)  # noqa: S311
             self._stopped.wait(wait)

@@ -1,8 +1,10 @@
-"""Row locks, in the house's one order: job, inbox event, organization, subscription, payment,
-wallet (with its freezes, holds and levels), call, campaign, brand. Whoever takes two of them takes
-them in this order.
+"""Row locks, which every transaction takes in one order to avoid deadlocks.
 
-FOR NO KEY UPDATE everywhere: plain FOR UPDATE would block the foreign keys of children.
+The order is: job, inbox event, organization, subscription, payment, wallet (with its freezes, holds
+and thresholds), call, campaign, brand.
+
+All locks are FOR NO KEY UPDATE. Plain FOR UPDATE would block inserts of rows that refer to the
+locked row.
 """
 
 from __future__ import annotations
@@ -21,21 +23,21 @@ M = TypeVar("M", bound=Base)
 
 
 class OrganizationNotFound(Refused):
-    """There is no organization with this id."""
+    """No organization has this id."""
 
     def __init__(self, organization_id: str) -> None:
         super().__init__("ORGANIZATION_NOT_FOUND", organization_id, organization=organization_id)
 
 
 class BrandNotFound(Refused):
-    """There is no brand with this id, or none that has a subaccount."""
+    """No brand has this id, or the brand has no subaccount."""
 
     def __init__(self, brand_id: str) -> None:
         super().__init__("BRAND_NOT_FOUND", brand_id, brand=brand_id)
 
 
 def lock_standing(session: Session, organization_id: str) -> list[Subscription]:
-    """This function will lock an organization and its subscriptions: what comes before a wallet.
+    """Lock an organization and its subscriptions, which are locked before its wallet.
 
     Raises: OrganizationNotFound.
     """
@@ -44,10 +46,7 @@ def lock_standing(session: Session, organization_id: str) -> list[Subscription]:
 
 
 def lock_organization(session: Session, organization_id: str) -> Organization:
-    """This function will lock one organization's row.
-
-    Raises: OrganizationNotFound.
-    """
+    """Lock one organization's row. Raises: OrganizationNotFound."""
     organization = _lock_one(session, Organization, organization_id)
     if organization is None:
         raise OrganizationNotFound(organization_id)
@@ -55,7 +54,7 @@ def lock_organization(session: Session, organization_id: str) -> Organization:
 
 
 def lock_subscriptions(session: Session, organization_id: str) -> list[Subscription]:
-    """This function will lock all of an organization's subscriptions, oldest first."""
+    """Lock all subscriptions of an organization, oldest first."""
     return list(
         session.scalars(
             select(Subscription)
@@ -68,13 +67,13 @@ def lock_subscriptions(session: Session, organization_id: str) -> list[Subscript
 
 
 def lock_wallet(session: Session, organization_id: str) -> Wallet | None:
-    """This function will lock a wallet through the ledger's own function; None if there is none."""
+    """Lock a wallet with the ledger's function; return None if there is no wallet."""
     session.execute(text("SELECT wallet_lock(:id)"), {"id": organization_id})
     return session.get(Wallet, organization_id, populate_existing=True)
 
 
 def lock_call(session: Session, organization_id: str, call_id: str) -> Call | None:
-    """This function will lock one call's row; its wallet is locked before, if at all."""
+    """Lock one call's row; a caller that also needs its wallet has locked that before."""
     return session.get(
         Call,
         (organization_id, call_id),
@@ -84,7 +83,7 @@ def lock_call(session: Session, organization_id: str, call_id: str) -> Call | No
 
 
 def lock_calls(session: Session, organization_id: str, call_ids: list[str]) -> list[Call]:
-    """This function will lock those of an organization's calls that there are."""
+    """Lock those of the named calls that exist in the organization."""
     return list(
         session.scalars(
             select(Call)
@@ -97,7 +96,7 @@ def lock_calls(session: Session, organization_id: str, call_ids: list[str]) -> l
 
 
 def lock_live_calls(session: Session, organization_id: str) -> list[Call]:
-    """This function will lock an organization's calls that are not known to be over."""
+    """Lock the organization's calls that have neither ended nor been settled."""
     return list(
         session.scalars(
             select(Call)
@@ -114,7 +113,7 @@ def lock_live_calls(session: Session, organization_id: str) -> list[Call]:
 
 
 def lock_campaigns(session: Session, organization_id: str) -> list[Campaign]:
-    """This function will lock an organization's campaigns that run or stand still."""
+    """Lock the organization's running and paused campaigns."""
     return list(
         session.scalars(
             select(Campaign)
@@ -130,7 +129,7 @@ def lock_campaigns(session: Session, organization_id: str) -> list[Campaign]:
 
 
 def lock_brands(session: Session, organization_id: str) -> list[Brand]:
-    """This function will lock an organization's brands that have a Twilio subaccount."""
+    """Lock the organization's brands that have a Twilio subaccount."""
     return list(
         session.scalars(
             select(Brand)
@@ -145,7 +144,7 @@ def lock_brands(session: Session, organization_id: str) -> list[Brand]:
 
 
 def lock_brand(session: Session, brand_id: str) -> Brand | None:
-    """This function will lock one brand's row."""
+    """Lock one brand's row; return None if it does not exist."""
     return _lock_one(session, Brand, brand_id)
 
 

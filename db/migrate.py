@@ -19,23 +19,26 @@ from db.downgrade import check_name, go_back
 
 #: The folder of the revisions.
 SCRIPTS = Path(__file__).parent / "migrations"
-#: Two migrations at once wait for each other on this advisory lock (any constant will do).
+#: Key of the advisory lock that makes concurrent migrations run in turn. Its value has no meaning.
 _LOCK = 4_713_201
-#: What a migration of another database of the same server makes ours fail with, since roles belong
-#: to the whole server and that lock to one database: changed meanwhile, or made meanwhile.
+#: Error codes of a conflict with a migration of another database on the same server. Roles belong
+#: to the whole server, but the advisory lock covers one database. The other migration has changed
+#: or created the same role.
 _ROLES_IN_USE = ("XX000", "23505", "42710")
-#: A table is in use for longer than lock_timeout.
+#: The error code if a table is in use for longer than `lock_timeout`.
 _LOCKED = "55P03"
 _TRIES_MAX = 5
 
 
 def migrate(owner_url: str, revision: str = "head", *, destroy: str = "") -> str:
-    """Bring the database forward or back to a revision, "head" or "base"; gives where it is then.
+    """Upgrade or downgrade the database to a revision, and return its new revision.
 
-    Going back is refused while it would lose rows, unless `destroy` names the database.
-    Replay: a database that is there already is left as it is. Two at once are run in turn.
-    Raises: RowsWouldBeLost, RowsDoNotFit, WrongDatabase, and alembic's CommandError for a revision
-    that is unknown; NotYet where a table stays in use. Each leaves the database as it was.
+    `revision` may also be "head" or "base". A downgrade that would lose rows is refused, unless
+    `destroy` names the database. A database that has the revision already is not changed.
+    Concurrent migrations run in turn. Conflicts and locked tables are tried up to five times.
+
+    Raises: RowsWouldBeLost, RowsDoNotFit, WrongDatabase; Alembic's CommandError for an unknown
+    revision; NotYet if a table stays in use. After each of these the database is unchanged.
     """
     for left in range(_TRIES_MAX - 1, -1, -1):
         try:
@@ -51,7 +54,7 @@ def migrate(owner_url: str, revision: str = "head", *, destroy: str = "") -> str
 
 
 def revisions() -> list[str]:
-    """List the ids of all revisions of this version, from the first to the newest."""
+    """List the ids of all revisions of this version, oldest first."""
     scripts = ScriptDirectory.from_config(_config())
     return [script.revision for script in scripts.walk_revisions()][::-1]
 
@@ -84,7 +87,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def _is_behind(connection: Connection, config: Config, revision: str) -> bool:
-    """Tell whether a revision comes before the one that the database is at."""
+    """Return whether a revision is older than the database's current one."""
     if revision == "base":
         return True
     scripts = ScriptDirectory.from_config(config)

@@ -1,6 +1,6 @@
-"""The rows of running processes: written by each, read to find which one is missing.
+"""The rows of running processes: written by each process, checked for silent ones.
 
-Machinery time only: every instant here is SQL's clock_timestamp().
+Every instant here is the database's `clock_timestamp()`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from sqlalchemy.orm import Session
 
 Kind = Literal["ingress", "worker", "relay"]
 
-#: A process that has not written its row for so long is taken for dead or stopped.
+#: Seconds after which a process that has not written its row counts as dead or stopped.
 SILENT_SECONDS = 10.0
-#: Seconds between two checks by all processes together.
+#: Seconds between two checks, by all processes together.
 CHECK_SECONDS = 1.5
-#: A silent process is listed for so long, in seconds.
+#: Seconds for which a silent process stays in the list.
 _KEPT_SECONDS = 3_600
-#: One check at a time (any constant will do).
+#: Key of the advisory lock that allows one check at a time. Its value has no meaning.
 _CHECK_LOCK = 4_713_203
 
-# Without a flush at the commit: a row that a crash of the server takes back is written again.
+# The commit does not wait for the disk. If a crash of the server loses the row, the process writes
+# it again.
 _BEAT = text(
     "WITH unflushed AS MATERIALIZED"
     " (SELECT set_config('synchronous_commit', 'off', true) AS said, clock_timestamp() AS now)"
@@ -46,7 +47,7 @@ _BEGIN_CHECK = text(
 )
 _LIST = text(
     "SELECT id, kind, name, queues, started_at, seen_at, redis_away_since,"
-    # In both directions: after a step of the clock, a row from before it is old all the same.
+    # The difference counts in both directions. After a step back, an older row is in the future.
     " abs(extract(epoch FROM clock_timestamp() - seen_at)) < :silent AS live,"
     " extract(epoch FROM clock_timestamp() - redis_away_since) AS redis_away_seconds"
     " FROM processes ORDER BY kind, name, started_at"
@@ -69,7 +70,7 @@ _WAITING = text(
 
 @dataclass(frozen=True)
 class Process:
-    """A process by its own last word."""
+    """A process, as it last wrote its row."""
 
     id: str
     kind: Kind
@@ -100,7 +101,7 @@ def beat(
     queues: Sequence[str],
     redis_away_seconds: float | None,
 ) -> bool:
-    """Write that the process runs; tell whether a check of all processes is due."""
+    """Write the row of a running process; return whether a check of all is due."""
     return bool(
         session.execute(
             _BEAT,
@@ -117,14 +118,15 @@ def beat(
 
 
 def forget(session: Session, process_id: str) -> None:
-    """Delete the row of a process that stops in order."""
+    """Delete the row of a process that stops normally."""
     session.execute(text("DELETE FROM processes WHERE id = :id"), {"id": process_id})
 
 
 def begin_check(session: Session, process_id: str) -> bool:
-    """Take the check for this transaction; False if another process does it or has just done it.
+    """Claim the check of all processes for this transaction.
 
-    False too for a process that has just started: the others may still be starting.
+    Returns False if another process is doing it or has just done it. Returns False too if this
+    process has just started, because the others may still be starting.
     """
     found = session.execute(
         _BEGIN_CHECK,
@@ -139,7 +141,7 @@ def begin_check(session: Session, process_id: str) -> bool:
 
 
 def prune(session: Session) -> None:
-    """Delete rows of processes that have been silent for an hour."""
+    """Delete the rows of processes that have been silent for an hour."""
     session.execute(
         text(
             "DELETE FROM processes WHERE abs(extract(epoch FROM clock_timestamp() - seen_at)) > :s"
@@ -149,7 +151,7 @@ def prune(session: Session) -> None:
 
 
 def list_processes(session: Session) -> list[Process]:
-    """Give every process of the last hour, also silent ones."""
+    """List every process of the last hour, silent ones included."""
     return [
         Process(
             id=row.id,
@@ -167,12 +169,15 @@ def list_processes(session: Session) -> list[Process]:
 
 
 def overdue_safety_jobs(session: Session, seconds: float) -> Overdue | None:
-    """Tell of safety jobs that have been due and unclaimed for so long; None if there are none."""
+    """Summarize safety jobs that have been due and unclaimed for so many seconds.
+
+    Returns None if there are none.
+    """
     row = session.execute(_OVERDUE, {"seconds": seconds}).one()
     return Overdue(row.jobs, row.since, float(row.seconds)) if row.jobs else None
 
 
 def queues_with_due_work(session: Session, queues: Sequence[str], seconds: float) -> list[str]:
-    """Give those of the queues in which a free job has been due for so long."""
+    """List those of the queues in which an unleased job has been due for so long."""
     rows = session.execute(_WAITING, {"queues": list(queues), "seconds": seconds})
     return [row.queue for row in rows]

@@ -1,7 +1,7 @@
-"""Patience with a server that has gone silent: what a connection is out for too long is cut.
+"""Cut pooled connections that a silent server leaves without a response.
 
-The server's own limits end a statement while it still speaks to us. Where it does not, the thread
-that waits would wait for hours, and its connection be lost to the pool.
+The server's own limits end a statement only while the server still responds. Without this watchdog,
+a thread would wait for a silent server for hours, and the pool would lose the connection.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from base.log import get_logger
 
 log = get_logger(__name__)
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 _LOOK_SECONDS = 0.25
 
 
 class Patience:
-    """Cuts connections of a pool that were taken out longer ago than `longest_seconds`.
+    """A watchdog that cuts connections checked out for more than `longest_seconds`.
 
-    Whoever waits on one is told that it is lost, as if the server had ended it. One thread, which
-    begins with the first connection; not for processes that fork.
+    A thread that waits on such a connection gets the error of a closed connection. The watchdog has
+    one thread, which starts with the first checkout. Do not use it in a process that forks later.
     """
 
     def __init__(self, engine: Engine, longest_seconds: float) -> None:
@@ -41,7 +41,7 @@ class Patience:
         event.listen(engine, "invalidate", self._lost)
 
     def stop(self) -> None:
-        """This function will end the looking once everything is given back."""
+        """End the watchdog once every connection is returned to the pool."""
         self._is_stopped = True
 
     def _taken(self, connection: Any, record: Any, _proxy: Any) -> None:
@@ -52,7 +52,7 @@ class Patience:
                 self._thread.start()
 
     def _returned(self, _connection: Any, record: Any) -> None:
-        # Under the lock: a connection is not cut once it is given back, or closed.
+        # The lock keeps the watchdog from cutting a connection that was just returned or closed.
         with self._lock:
             self._out.pop(record, None)
 
@@ -73,7 +73,7 @@ class Patience:
 
 
 def _cut(connection: Any) -> None:
-    # The socket, by a handle of our own: the connection itself is in the hands of its thread, which
-    # wakes up as it would where the server had hung up.
+    # Only the socket is shut down, through a duplicate descriptor, because another thread is using
+    # the connection. That thread wakes up as if the server had closed the connection.
     with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)

@@ -1,1 +1,1 @@
-"""Single debits of many threads, combined into few commits."""
+"""Combine single debits of many threads into few commits."""

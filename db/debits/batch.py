@@ -1,6 +1,7 @@
-"""The call that carries a batch of debits, on a connection of its own, as one transaction.
+"""Send a batch of debits as one transaction, on a connection outside the pool.
 
-It tells apart what the server refused, which was rolled back, from what it may have committed.
+Errors that the server reported are kept apart from lost connections. After the former nothing was
+committed; after the latter the batch may have been committed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy
 from db.connection import connect_alone, text_array
 from db.jobs.staging import Staged
 
-#: Not prepared: a transaction pooler may hand every batch to another server connection.
+#: Never prepared, because a transaction pooler may pass each batch to another server connection.
 _CALL = (
     "SELECT outcomes, replayed, entry_nos, balances, helds, oweds, befores, job_ids"
     " FROM wallet_debit_many(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[],"
@@ -28,7 +29,10 @@ _CALL = (
 
 
 class Debit(NamedTuple):
-    """One debit as it is asked for: amount in micros, 1 to 10^15; key of 1 to 200 characters."""
+    """One requested debit.
+
+    The amount is 1 to 10^15 micros; the key has 1 to 200 characters.
+    """
 
     organization_id: str
     key: str
@@ -37,14 +41,15 @@ class Debit(NamedTuple):
     counter_account: str
 
 
-#: outcome, replayed, entry_no, balance, held, owed, available before: see wallet_debit_many.
+#: Outcome, replayed, entry number, balance, held, outstanding amount, and available before the
+#: debit, as `wallet_debit_many` returns them.
 Answer = tuple[str, bool, int | None, int | None, int | None, int | None, int | None]
 
 
 class CombinedCall:
-    """One connection, made when first needed, and made again when it was lost.
+    """A connection for batches, opened on first use and again after a loss.
 
-    `after_commit` is told the jobs that were staged; it must not raise.
+    `after_commit` receives the jobs that a batch staged. It must not raise.
     """
 
     def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
@@ -53,11 +58,12 @@ class CombinedCall:
         self._connection: psycopg.Connection[Any] | None = None
 
     def debit_many(self, debits: Sequence[Debit]) -> list[Answer]:
-        """This function will commit the debits together and give each one's answer, in order.
+        """Commit the debits in one transaction and return their answers in order.
 
-        Raises: DatabaseBusy when there is no connection or others were in the way each time;
-        OutcomeUnknown when the connection was lost; else the server's own error, after which
-        nothing was committed.
+        The call is repeated after a deadlock or a serialization failure, up to three times in all.
+        Raises: DatabaseBusy if there is no connection, if the server is read-only, or if every run
+        conflicted; OutcomeUnknown if the connection was lost; every other error of the server
+        unchanged. Nothing was committed, except perhaps after OutcomeUnknown.
         """
         for left in range(RUNS_MAX - 1, -1, -1):
             try:
@@ -69,7 +75,7 @@ class CombinedCall:
         raise AssertionError("unreachable")
 
     def disconnect(self) -> None:
-        """This function will close the connection. Replay: nothing happens."""
+        """Close the connection, if there is one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -86,12 +92,12 @@ class CombinedCall:
                 (org_array, key_array, amount_array, currency_array, counter_array, job_array),
             ).fetchone()
         except errors.ReadOnlySqlTransaction as error:
-            # Another server was put in its place: the next connection may lead to that one.
+            # After a failover this server only reads. The next connection may reach the new one.
             self.disconnect()
             raise busy(error) from error
         except BaseException as error:
-            # The server's own no over a living connection was a rollback; all else may have been
-            # committed.
+            # If the connection is alive, the server reported the error and rolled back. In every
+            # other case the batch may have been committed.
             if isinstance(error, Exception) and not connection.closed:
                 raise
             self.disconnect()
@@ -111,5 +117,5 @@ class CombinedCall:
 
 
 def busy(error: psycopg.Error) -> DatabaseBusy:
-    """This function will say in our words that the server was in the way and nothing was done."""
+    """Convert an error of the server to DatabaseBusy, because nothing was committed."""
     return DatabaseBusy(f"database: {type(error).__name__}")

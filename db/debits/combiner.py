@@ -1,9 +1,9 @@
-"""Combines single debits of many threads into few commits; each keeps its own answer.
+"""Combine single debits of many threads into few commits, with an answer for each.
 
-One thread and one connection a process: what comes while a batch is under way makes the next one,
-so that nobody waits for company. A caller is answered only after the commit, and where the
-commit's outcome is unknown nobody is told no. The thread begins with the first caller, and again
-with the next one if it died.
+Each process has one thread and one connection for this. Debits that arrive while a batch is sent
+form the next batch, so that no caller waits for a batch to fill. Callers get their answers only
+after the commit. If the outcome of the commit is unknown, no caller gets a refusal. The thread
+starts with the first debit. If the thread dies, the next debit starts it again.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ __all__ = ["Answer", "Combiner", "Debit"]
 
 log = get_logger(__name__)
 
-#: Debits in one call and one commit at most.
+#: Most debits in one call and one commit.
 _BATCH_MAX = 256
-#: Debits that may wait in one process; more are refused as busy, and nothing was sent for them.
+#: Most debits that may wait in one process. Further ones are refused as busy and are not sent.
 _WAITING_MAX = 10_000
-#: Seconds a caller waits for its answer: longer than a lock and a statement may take together
-#: with the re-runs behind them. After it the outcome is unknown.
+#: Seconds that a caller waits for its answer. This is longer than a lock wait, a statement and
+#: their re-runs can take together. Afterwards the outcome is unknown.
 _ANSWER_SECONDS = 20.0
-#: Seconds a batch waits for those who were answered just now and are about to ask again.
+#: Seconds that a batch waits for callers that just got an answer, because they often send another
+#: debit at once.
 _LINGER_SECONDS = 0.001
 
 
 class _Waiting:
-    """A caller: its debit, the lock it sleeps on, what it is told, and whom it wakes then."""
+    """A waiting caller: its debit, its lock, its answer, and the callers to wake next."""
 
     __slots__ = ("answer", "behind", "debit", "lock")
 
@@ -56,9 +57,9 @@ class _Waiting:
 
 
 class Combiner:
-    """The one door of a process for single debits, each a transaction of its own.
+    """The combiner of a process, for debits that are not part of another transaction.
 
-    `after_commit` is told the jobs that were staged; it must not raise.
+    `after_commit` receives the jobs that were staged. It must not raise.
     """
 
     def __init__(
@@ -70,24 +71,25 @@ class Combiner:
         self._call = CombinedCall(database_url, after_commit)
         self._waiting: deque[_Waiting] = deque()
         self._locks = threading.local()
-        # What the thread sleeps on, and how many waiting callers are to wake it (0: it is awake).
+        # The thread sleeps on `_wake`. `_wanted` is the number of waiting callers at which it is to
+        # be woken; 0 means that it is awake.
         self._wake = allocate_lock()
         self._wake.acquire()
         self._wanted = 0
         self._expected = 0
-        # The callers of the last batch that are not woken yet.
+        # The callers of the last batch that are not yet woken.
         self._asleep: Iterator[_Waiting] = iter(())
         self._stopping = False
-        # Whether nobody takes what waits: not begun, stopped or dead. Changed under _changing only,
-        # but for the thread's own end.
+        # True while no thread takes the waiting debits: before the start, after the stop, or after
+        # the thread's death. It changes under `_changing`, except when the thread itself ends.
         self._ended = True
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def stop(self) -> None:
-        """This function will carry out what is waiting, answer everybody and end the thread.
+        """Send the waiting debits, answer their callers, and end the thread.
 
-        Replay: nothing happens. Who comes later is told DatabaseBusy.
+        A second call changes nothing. Later debits raise DatabaseBusy.
         """
         with self._changing:
             self._stopping = True
@@ -96,11 +98,12 @@ class Combiner:
             self._thread.join()
 
     def debit(self, debit: Debit) -> Answer:
-        """This function will wait for the commit that holds the debit and give its answer.
+        """Wait for the commit that contains the debit and return its answer.
 
-        Replay: by key, as wallet_debit. Raises: DatabaseBusy when nothing was committed;
-        OutcomeUnknown when that is not known, so that the caller repeats with the same key; and
-        the database's own error when this debit alone is its cause.
+        A replay with the same key returns the first result, as `wallet_debit` does. After
+        OutcomeUnknown the caller must repeat the debit with the same key. Raises: DatabaseBusy if
+        nothing was committed; OutcomeUnknown if the debit may have been committed; the server's
+        error if this debit alone causes it.
         """
         if self._stopping or len(self._waiting) >= _WAITING_MAX:
             raise DatabaseBusy("combiner: stopped, or too many debits waiting")
@@ -109,14 +112,16 @@ class Combiner:
         if 0 < self._wanted <= len(self._waiting):
             self._ring()
         if self._ended:
-            # Looked at after the append: a thread that ends says so first, then looks once more.
+            # This check must follow the append. A thread that ends first sets `_ended`, then
+            # answers what still waits. In any other order a debit could be left without a thread.
             self._begin()
         answered = False
         try:
             answered = waiting.lock.acquire(timeout=_ANSWER_SECONDS)
         finally:
             if not answered:
-                # The answer may still come and release it: this lock must never be slept on again.
+                # A late answer may still release this lock. The thread must not use it again, or
+                # its next debit would wake too early.
                 del self._locks.lock
         if not answered:
             raise OutcomeUnknown("no answer in time from the combiner")
@@ -130,13 +135,16 @@ class Combiner:
 
     @property
     def waiting_count(self) -> int:
-        """How many callers wait for their batch to be sent."""
+        """The number of callers whose debit is not yet taken into a batch."""
         return len(self._waiting)
 
     # -- callers ----------------------------------------------------------------------------------
 
     def _sleeping_lock(self) -> LockType:
-        """This thread's lock, held: a bare lock hands over faster than an Event or a Future."""
+        """Return the current thread's lock, acquired.
+
+        A bare lock wakes its thread faster than an Event or a Future.
+        """
         try:
             lock: LockType = self._locks.lock
         except AttributeError:
@@ -145,7 +153,10 @@ class Combiner:
         return lock
 
     def _begin(self) -> None:
-        """Starts the thread, for the first time or after it died, unless another caller has."""
+        """Start the thread, for the first time or after its death.
+
+        If another caller has started it already, nothing happens.
+        """
         with self._changing:
             if not self._ended:
                 return
@@ -163,7 +174,7 @@ class Combiner:
                 raise
 
     def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # somebody else rang already
+        with contextlib.suppress(RuntimeError):  # another caller has released it already
             self._wake.release()
 
     def _take_everything(self) -> list[_Waiting]:
@@ -188,12 +199,13 @@ class Combiner:
                 self._wake_all()
                 self._call.disconnect()
             finally:
-                # First the word, then the last look: whoever comes after the word begins anew.
+                # The flag is set before the last debits are answered. A debit that is appended
+                # after the flag starts a new thread.
                 self._ended = True
                 _tell_all(self._take_everything(), DatabaseBusy("combiner: its thread ended"))
 
     def _next_batch(self) -> list[_Waiting]:
-        """Waits for work; nothing when stopping and all is done."""
+        """Wait for debits and take a batch; return none if stopping and all are sent."""
         self._sleep(self._expected, _LINGER_SECONDS)
         self._wake_all()
         while not self._waiting:
@@ -207,7 +219,8 @@ class Combiner:
             one = self._waiting.popleft()
             name = (one.debit.organization_id, one.debit.key)
             if name in seen:
-                # The second of a key reads what the first one's commit wrote.
+                # A second debit with the same key waits for the next batch, where it reads the
+                # result that the first one's commit wrote.
                 held_back.append(one)
             else:
                 seen.add(name)
@@ -217,7 +230,8 @@ class Combiner:
 
     def _sleep(self, wanted: int, seconds: float) -> None:
         self._wanted = wanted
-        # Looked at again after the word: whoever appends later sees it and rings.
+        # The queue is checked after `_wanted` is set. A caller that appends later sees `_wanted`
+        # and wakes this thread.
         if len(self._waiting) < wanted and not self._stopping:
             self._wake.acquire(timeout=seconds)
         self._wanted = 0
@@ -228,13 +242,13 @@ class Combiner:
         except (DatabaseBusy, OutcomeUnknown) as error:
             _tell_all(batch, error)
         except errors.LockNotAvailable as error:
-            # One wallet is held by somebody: the others do not have to wait for it.
+            # One wallet is locked by another transaction. The other wallets need not wait for it.
             if not self._answer_apart(batch, lambda one: one.debit.organization_id):
                 _tell_all(batch, busy(error))
         except psycopg.OperationalError as error:
             _tell_all(batch, busy(error))
         except Exception as error:
-            # One row cannot even be refused: the others are not to be touched by it.
+            # One debit fails with an error of the server. It must not fail the others.
             if not self._answer_apart(batch, id):
                 _tell_all(batch, error)
         except BaseException:
@@ -244,24 +258,28 @@ class Combiner:
             self._hand_out(batch, answers)
 
     def _hand_out(self, batch: list[_Waiting], answers: list[Answer]) -> None:
-        """Wakes the first, who wakes the next: all at once would only fight for the interpreter."""
+        """Deliver the answers and wake the first caller, which wakes the next one.
+
+        Threads that are all woken at once would only compete for the interpreter lock.
+        """
         self._wake_all()
-        # Who is told now is about to ask again, beside those who wait already.
+        # The callers that get an answer now will often send another debit, in addition to those
+        # that wait already.
         self._expected = min(len(batch) + len(self._waiting), _BATCH_MAX)
-        # One iterator for all, so that each is woken exactly once, whoever does it; before the
-        # answers, so that nobody sleeps on if the thread dies here.
+        # All callers share one iterator, so that each is woken exactly once. It is set before the
+        # answers, so that every caller is woken even if the thread dies here.
         self._asleep = iter(batch)
         for one, answer in zip(batch, answers, strict=True):
             one.answer, one.behind = answer, self._asleep
         _wake_next(self._asleep)
 
     def _wake_all(self) -> None:
-        # Somebody in the row may have given up before it was its turn, and woken nobody.
+        # A caller that gave up before its turn has not woken the next one.
         for one in self._asleep:
             one.lock.release()
 
     def _answer_apart(self, batch: list[_Waiting], group_of: Callable[[_Waiting], Any]) -> bool:
-        """Answers each group by a call of its own; False where there is one group only."""
+        """Send each group in a separate call; return False if there is only one group."""
         groups: dict[Any, list[_Waiting]] = {}
         for one in batch:
             groups.setdefault(group_of(one), []).append(one)
@@ -281,5 +299,6 @@ def _wake_next(asleep: Iterator[_Waiting]) -> None:
 
 def _tell_all(batch: Sequence[_Waiting], error: BaseException) -> None:
     for one in batch:
-        # One each: a shared exception would collect the tracebacks of every thread that raises it.
+        # Each caller gets its own exception. A shared one would collect the tracebacks of all the
+        # threads that raise it.
         one.tell(error if len(batch) == 1 else type(error)(*error.args))

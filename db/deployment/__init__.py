@@ -1,1 +1,1 @@
-"""What a deployed database must have, and how it is checked."""
+"""Check that a deployed database has everything that it must have."""

@@ -1,7 +1,7 @@
-"""Find what a deployed database lacks: objects, definitions, protections, roles and settings.
+"""Find defects of a deployed database: in objects, grants, roles and settings.
 
-The schema is compared with the facts that the migrations give. Only the catalogs are read, with any
-login, and nothing is changed.
+The schema is compared with the facts of a database that only the migrations have made. The checks
+read only the catalogs, work with any login, and change nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db.deployment.role_limits import wrong_limits
 from db.deployment.schema_facts import Facts, Grant, Object, read_facts
 
-#: Written by the ledger's functions alone.
+#: Only the ledger's functions may write these tables.
 LEDGER_TABLES = (
     "wallets",
     "wallet_entries",
@@ -26,15 +26,17 @@ LEDGER_TABLES = (
     "payment_disputes",
     "call_holds",
 )
-#: Added to, and never changed: who did what by hand, and what happened to each call.
+#: Rows are added to these tables and never changed: operator actions and the events of calls.
 APPEND_ONLY_TABLES = ("operator_acts", "call_timeline")
 _EVERY_WRITE = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 _OUR_ROLES = ("holdfast_owner", "holdfast_app", "holdfast_readonly")
-#: Granted to a role that is none of ours, these open the schema; reading does not.
+#: A role that is not one of Holdfast's must not have these privileges. It may have others, such as
+#: SELECT.
 _OPENING = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "MAINTAIN", "EXECUTE")
-#: Kinds of which one more changes how the ledger behaves. An index or a table does not.
+#: Kinds of objects that change the ledger's behavior if one is added. An added index or table does
+#: not.
 _NO_MORE = ("function", "column", "constraint", "trigger", "rule", "policy")
-#: What a commit needs to survive the server's death, and what the triggers need to fire.
+#: Settings that a commit needs to survive a crash of the server, and that triggers need to fire.
 _SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -58,7 +60,7 @@ _WRITABLE_COLUMNS = """
         AND NOT has_table_privilege('holdfast_app', c.oid, p.privilege)
     ORDER BY 1, 2
 """
-# A view writes with its owner's privileges, in whatever schema it stands.
+# A view writes with its owner's privileges. Therefore views of every schema are checked.
 _WRITABLE_VIEWS = """
     SELECT DISTINCT v.oid::regclass::text, p.privilege FROM pg_class v
         JOIN pg_rewrite r ON r.ev_class = v.oid
@@ -87,7 +89,7 @@ _ROLES = """
 
 
 class Defect(NamedTuple):
-    """One thing that is not as it must be."""
+    """One difference from what the database must be."""
 
     subject: str
     found: str
@@ -97,7 +99,10 @@ class Defect(NamedTuple):
 
 
 def defects(session: Session, expected: Facts) -> Iterator[Defect]:
-    """Compare a database with the facts of its migrations, and give what is missing or open."""
+    """Compare a database with the facts of its migrations, and list every defect.
+
+    If one of Holdfast's roles is missing, the checks of grants, roles and settings are skipped.
+    """
     found = read_facts(session)
     yield from _missing_objects(expected, found)
     yield from _changed_objects(expected, found)
@@ -105,7 +110,7 @@ def defects(session: Session, expected: Facts) -> Iterator[Defect]:
     yield from _invalid_objects(session)
     roles = {row[0]: row for row in session.execute(text(_ROLES))}
     if missing := set(_OUR_ROLES) - roles.keys():
-        # Nothing more can be asked about what a role may do that is not there.
+        # The next queries would fail, because they check the privileges of these roles.
         yield from (Defect(f"role {name}", "missing") for name in sorted(missing))
         return
     yield from _grants(expected, found)
@@ -119,7 +124,7 @@ def defects(session: Session, expected: Facts) -> Iterator[Defect]:
 def _missing_objects(expected: Facts, found: Facts) -> Iterator[Defect]:
     missing = expected.objects.keys() - found.objects.keys()
     tables = {one.name for one in missing if not one.table}
-    # What belongs to a missing table is missing with it.
+    # Objects that belong to a missing table are not listed separately.
     for one in sorted(one for one in missing if one.table not in tables):
         yield Defect(str(one), "missing")
 
@@ -155,7 +160,8 @@ def _grants(expected: Facts, found: Facts) -> Iterator[Defect]:
 
 def _opens(grant: Grant) -> bool:
     if grant.role == "holdfast_app" and _table_of(grant.subject) in _closed_to_app():
-        # Told by what holdfast_app may do, which includes what it has by its memberships.
+        # `_writable_tables` reports writes. It also covers privileges that holdfast_app has through
+        # its memberships.
         return grant.privilege not in _EVERY_WRITE
     return grant.role in (*_OUR_ROLES, "PUBLIC") or grant.privilege in _OPENING
 

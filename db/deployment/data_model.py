@@ -1,6 +1,7 @@
-"""Tables, columns, functions, constraints and indexes of the founding documents, and ours beside.
+"""Map the names of the founding documents to Holdfast's own.
 
-docs/data-model.md tells people; tests keep the two and the migrations in step.
+The names are of tables, columns, functions, constraints and indexes. docs/data-model.md explains
+the same list to readers. Tests compare it with this module and with the migrations.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ Kind = Literal["table", "column", "function", "constraint", "index"]
 
 
 class Counterpart(NamedTuple):
-    """A name of the founding documents and what stands for it here.
+    """A name of the founding documents and the object that represents it here.
 
-    `here` is a table, table.column, function, table.constraint or index, as `kind` says.
+    `here` has the form of its `kind`: table, table.column, function, table.constraint or index.
     """
 
     there: str

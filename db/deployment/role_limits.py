@@ -1,4 +1,4 @@
-"""The time limits that the role holdfast_app sets for all of its connections."""
+"""Check the time limits that the role holdfast_app sets for its connections."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-#: What every connection of holdfast_app is limited by.
+#: The limits that every connection of holdfast_app must have.
 APP_SETTINGS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-#: Shortest and longest limit that can be meant, in milliseconds. A shorter one ends all work; a
-#: longer one leaves a lock held for longer than any job may last.
+#: Shortest and longest plausible limit, in milliseconds. A shorter one would cancel all work. A
+#: longer one would keep a lock for longer than any job may last.
 _MS_MIN, _MS_MAX = 100, 60_000
 
-# A setting for this database takes the place of the one for all databases.
+# A setting for this database overrides the one for all databases, so it is read last.
 _READ = text(
     "SELECT split_part(s.one, '=', 1) AS name, split_part(s.one, '=', 2) AS value"
     " FROM pg_db_role_setting r CROSS JOIN unnest(r.setconfig) AS s (one)"
@@ -36,7 +36,7 @@ _DURATION = re.compile(r"\s*([+-]?[0-9]*\.?[0-9]+)\s*(us|ms|s|min|h|d)?\s*", re.
 
 
 def wrong_limits(session: Session) -> Iterator[str]:
-    """Describe each limit of holdfast_app that is missing, off, or cannot be meant."""
+    """Describe each limit of holdfast_app that is missing, disabled or not plausible."""
     values = {row.name: row.value for row in session.execute(_READ)}
     for name in APP_SETTINGS:
         value = values.get(name, "")
@@ -53,6 +53,6 @@ def wrong_limits(session: Session) -> Iterator[str]:
 
 
 def _milliseconds(value: str) -> int | None:
-    """Read a duration as PostgreSQL does, which rounds to whole milliseconds."""
+    """Convert a duration to whole milliseconds, rounded as PostgreSQL rounds it."""
     found = _DURATION.fullmatch(value)
     return None if found is None else round(float(found[1]) * _MS_OF_UNIT[found[2] or ""])

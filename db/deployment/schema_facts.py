@@ -1,7 +1,7 @@
-"""Read from the catalogs all that the migrations decide: objects, their definitions and grants.
+"""Read from the catalogs what the migrations define: objects and grants.
 
-The facts of two databases at the same revision are equal, also on different major versions of
-PostgreSQL. Nothing here depends on object ids or on the order of creation.
+The facts of two databases at the same revision are equal, even on different major versions of
+PostgreSQL. They do not depend on object ids or on the order of creation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 
 class Object(NamedTuple):
-    """An object of the schema; `table` is the table that it belongs to, and empty for others."""
+    """An object of the schema. `table` is the table that it belongs to, if any."""
 
     kind: str
     name: str
@@ -24,7 +24,7 @@ class Object(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A privilege that a role has been granted on an object. PUBLIC stands for every role."""
+    """A privilege that a role has on an object. PUBLIC means every role."""
 
     subject: Object
     role: str
@@ -32,13 +32,13 @@ class Grant(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a schema consists of: each object with its attributes, and the grants on them."""
+    """The contents of a schema: each object with its attributes, and the grants."""
 
     objects: dict[Object, dict[str, str]]
     grants: frozenset[Grant]
 
 
-# Each gives kind, name, table, and the attributes as JSON.
+# Each query returns kind, name, table, and the attributes as JSON.
 _FUNCTIONS = """
     SELECT 'function', p.oid::regprocedure::text, '', jsonb_build_object(
         'owner', pg_get_userbyid(p.proowner),
@@ -74,8 +74,8 @@ _COLUMNS = """
                              WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum), 'none'))
     FROM ours c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 """
-# A version keeps NOT NULL among the constraints, another does not: the column tells it.
-# A constraint trigger is compared as a trigger.
+# NOT NULL is compared as an attribute of the column, because only some versions of PostgreSQL list
+# it as a constraint. A constraint trigger is compared as a trigger.
 _CONSTRAINTS = """
     SELECT 'constraint', c.relname || '.' || o.conname, c.relname, jsonb_build_object(
         'definition', pg_get_constraintdef(o.oid),
@@ -120,7 +120,7 @@ _OURS = """
 _OBJECTS = _OURS + "UNION ALL".join(
     (_FUNCTIONS, _TABLES, _COLUMNS, _CONSTRAINTS, _TRIGGERS, _RULES, _POLICIES, _INDEXES)
 )
-# The owner's own privileges are not grants.
+# The privileges that an owner has on its objects do not count as grants.
 _GRANTS = (
     _OURS  # noqa: S608  # nothing in it is a value
     + """
@@ -143,7 +143,7 @@ _GRANTS = (
 
 
 def read_facts(session: Session) -> Facts:
-    """Read the facts of the schema that the session is connected to; any login may."""
+    """Read the facts of the connected database's schema. Any login may do this."""
     objects = {
         Object(kind, name, table): attributes
         for kind, name, table, attributes in session.execute(text(_OBJECTS))

@@ -1,1 +1,1 @@
-"""The inbox: verified webhooks, stored once, and deliveries that were refused."""
+"""The inbox: verified webhooks, each stored once, and refused deliveries."""

@@ -1,6 +1,7 @@
-"""The inbox's door: concurrent requests share one statement and one commit.
+"""Store verified webhooks. Concurrent requests share one statement and one commit.
 
-A caller is answered only after the commit; where its outcome is unknown, nobody is told yes.
+A caller gets its verdict only after the commit. If the outcome of the commit is unknown, every
+caller of the batch gets an error, so that the providers send the events again.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from db.jobs.staging import Staged
 
 log = get_logger(__name__)
 
-#: Events stored by one statement at most.
+#: Most events that one statement stores.
 _BATCH_MAX = 64
-#: Events that may wait in one process; more are answered as unavailable, and the sender repeats.
+#: Most events that may wait in one process. Further ones are refused as unavailable, and the
+#: provider sends them again.
 _WAITING_MAX = 2_000
-#: Seconds the one statement may take before the connection is given up.
+#: Seconds that the statement may take. After that the connection is closed.
 _STATEMENT_SECONDS = 6
-#: What one event alone can be guilty of: text that cannot be stored, or a bound of the table's.
+#: Errors that a single event can cause: text that cannot be stored, or a violated constraint.
 _BAD_ROW = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
 
 
@@ -40,7 +42,7 @@ class Verdict(StrEnum):
 
 
 class InboxUnavailable(Exception):
-    """The event is not known to be stored; the sender has to send it again."""
+    """The event may not be stored. Its sender has to send it again."""
 
 
 class Received(NamedTuple):
@@ -56,7 +58,7 @@ class Received(NamedTuple):
     queue: Queue | None
 
 
-#: An event, and where its sender waits for the verdict.
+#: An event, and the future on which its caller waits for the verdict.
 _Waiting = tuple[Received, asyncio.Future[Verdict]]
 
 _RECEIVE = (
@@ -66,9 +68,9 @@ _RECEIVE = (
 
 
 class InboxBatcher:
-    """Stores verified events; one task and one connection a process.
+    """The writer of verified events, with one task and one connection per process.
 
-    `after_commit` is told the jobs that were staged for new events.
+    `after_commit` receives the jobs that were staged for new events.
     """
 
     def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
@@ -80,13 +82,13 @@ class InboxBatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """This function will start the task; the connection is made when first needed."""
+        """Start the task. It connects to the database when the first event arrives."""
         self._task = asyncio.create_task(self._run(), name="inbox")
 
     async def stop(self) -> None:
-        """This function will end the task and close the connection.
+        """End the task and close the connection.
 
-        What is not known to be stored by then is answered as unavailable, and nobody waits on.
+        Callers whose event is not known to be stored get InboxUnavailable, so that none waits on.
         """
         if self._task is not None:
             self._task.cancel()
@@ -98,11 +100,11 @@ class InboxBatcher:
         await self._disconnect()
 
     async def receive(self, event: Received) -> Verdict:
-        """This function will store the event, stage its job, and give the verdict after the commit.
+        """Store the event, stage its job, and return the verdict after the commit.
 
-        Replay: the same external id with the same body is DUPLICATE and stages nothing; with
-        another body, or under another event's transmission id, DIFFERS.
-        Raises: InboxUnavailable when it is not known to be stored.
+        The same external id with the same body is DUPLICATE and stages no job. If the body differs,
+        or if the transmission id belongs to another event, the verdict is DIFFERS. Raises:
+        InboxUnavailable if the event is not known to be stored.
         """
         if self._task is None:
             raise InboxUnavailable("not started, or stopped")
@@ -133,7 +135,7 @@ class InboxBatcher:
         try:
             verdicts = await self._insert(events)
         except _BAD_ROW:
-            # One bad row must not take the others with it: each is told its own outcome.
+            # One bad event must not fail the others. Each is stored again in a separate statement.
             if len(batch) == 1:
                 raise
             for one in batch:
@@ -170,8 +172,9 @@ class InboxBatcher:
         except _BAD_ROW:
             raise
         except BaseException:
-            # Lost in mid-commit perhaps: unknown for all, and the connection is of no more use. Nor
-            # is one to a server that only reads, since another one was put in its place.
+            # If the connection was lost during the commit, the outcome is unknown for all events.
+            # The connection is not used again. If the server only reads, a failover has replaced
+            # it, and a new connection may reach the new server.
             await self._disconnect()
             raise
         verdicts = [Verdict(word) for word in (row or ([],))[0]]
@@ -204,7 +207,10 @@ class InboxBatcher:
 
 
 def _tell(events: list[Received], verdicts: list[Verdict]) -> None:
-    """One line a batch: a line for each would cost as much as proving it does."""
+    """Log one line for a batch.
+
+    A line for each event would cost as much as the verification of the event.
+    """
     log.info(
         "webhooks received",
         events=[

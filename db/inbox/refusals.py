@@ -1,6 +1,7 @@
-"""Refused deliveries: counted, and kept in a short capped list, without their body.
+"""Count refused deliveries, and list the newest ones without their bodies.
 
-Gathered in memory and written once a second, so that a flood of forgeries costs one statement.
+They are collected in memory and written once a second, so that a flood of forgeries causes only one
+short transaction a second.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from db.address import driver_url
 
 log = get_logger(__name__)
 
-#: Refusals listed in the database at most; older ones are dropped.
+#: Most refusals in the database's list. Older ones are deleted.
 LIST_MAX = 1_000
-#: Refusals listed of one second at most; all of them are counted.
+#: Most refusals of one second in the list. All of them are counted.
 _PER_SECOND_MAX = 100
 _FLUSH_SECONDS = 1.0
-#: Seconds that one flush may take: a server that says nothing ends none by itself.
+#: Seconds that one flush may take. A write to a silent server would not end without this limit.
 _WRITE_SECONDS = 5.0
 
 
 class RefusalLog:
-    """What this process refused, on its way to the database."""
+    """The refused deliveries of this process, which are written to the database."""
 
     def __init__(self, database_url: str) -> None:
         self._url = driver_url(database_url)
@@ -38,19 +39,21 @@ class RefusalLog:
         self._task: asyncio.Task[bool] | None = None
 
     def add(self, source: str, status: int, reason: str) -> None:
-        """Count one refused delivery, and list it."""
+        """Count one refused delivery and add it to the list."""
         self._listed.append((source, status, reason[:200], utc_now()))
         self._counts[source, status] += 1
         log.warning("delivery refused", source=source, status=status, reason=reason)
 
     async def start(self) -> None:
-        """Start to write once a second."""
+        """Start the task that writes once a second."""
         self._task = asyncio.create_task(self._run(), name="refusals")
 
     async def stop(self) -> None:
-        """Write what is left, and end.
+        """Write what is left and end the task.
 
-        A write that is on its way is not cut off: a connection that is being made cannot be closed.
+        A write that has begun is awaited and not cancelled, because a connection that is still
+        being opened cannot be closed. If the database did not respond to the last write, what is
+        left is lost.
         """
         self._stopping.set()
         answers = self._task is None or await self._task
@@ -58,7 +61,7 @@ class RefusalLog:
             await self._flush()
 
     async def _run(self) -> bool:
-        """Write until the stop. Return whether the database answered the last time."""
+        """Write once a second until the stop; return whether the last write succeeded."""
         answers = True
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
@@ -68,7 +71,7 @@ class RefusalLog:
         return answers
 
     async def _flush(self) -> bool:
-        """Write what was gathered. Return False if the database did not take it in time."""
+        """Write what was collected; return False if the database did not store it in time."""
         if not self._counts:
             return True
         listed, counts = list(self._listed), self._counts
@@ -78,7 +81,7 @@ class RefusalLog:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._write(listed, counts)
         except BaseException as error:
-            # Counted again with the next flush; the list is only a sample anyway.
+            # The next flush writes these counts again. The list is only a sample and may lose rows.
             self._counts.update(counts)
             if not isinstance(error, psycopg.Error | TimeoutError):
                 raise

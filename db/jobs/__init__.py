@@ -1,1 +1,1 @@
-"""Jobs in PostgreSQL: staged, claimed, finished, searched, redriven and dropped."""
+"""Jobs in PostgreSQL: stage, notify, claim, finish, search, redrive and prune."""

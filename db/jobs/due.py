@@ -1,7 +1,7 @@
-"""Finds due safety jobs in PostgreSQL, for workers whose Redis does not notify them.
+"""Find due safety jobs in PostgreSQL, for workers that Redis does not notify.
 
-A job is due here by its own row (`due_at`, lease). `ring_at` does not count: it says only when the
-relay notifies next, and moves far ahead while notifications are lost.
+Whether a job is due depends on its `due_at` and its lease. `ring_at` does not count: it only holds
+the relay's next notification, and moves far ahead while notifications are lost.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from sqlalchemy.orm import Session
 
 from db.waits import AGAIN_SECONDS_MAX, UNLEASED
 
-#: Milliseconds that a take may last at the server. It reads a few rows of an index.
+#: Longest duration of a take at the server, in milliseconds. It reads a few rows of an index.
 _LIMIT_MS = 2_000
 
-# Sets the limit for this transaction only, and reads the clock: a range of an index needs a fixed
-# instant.
+# Sets the limit for this transaction only. The clock is read first, because an index range needs
+# a fixed instant.
 _BEGIN = text(
     f"SELECT set_config('statement_timeout', '{_LIMIT_MS}ms', true), clock_timestamp() AS now"
 )
-# Two ranges of `due_at` count as due, as in db/waits.DUE. Each name and range is read by itself
-# from the index jobs_safety_due, so that a backlog of other names or of waiting jobs costs nothing.
-# The queue is a literal, because the index is partial. What is locked and not chosen is free again
-# at the commit.
+# Two ranges of `due_at` count as due, as in `db.waits.DUE`. Each name and range is a separate scan
+# of the index `jobs_safety_due`, so that a backlog of other names or of waiting jobs costs nothing.
+# The queue is a literal, because the index is partial. Rows that are locked but not chosen become
+# free at the commit.
 TAKE = text(
     "WITH due AS MATERIALIZED ("  # noqa: S608  # only constants are inserted
     "SELECT job.id FROM unnest(CAST(:names AS text[])) AS requested (name)"
@@ -45,18 +45,18 @@ TAKE = text(
 
 
 def take_due_safety(session: Session, names: Sequence[str], limit: int = 1) -> list[str]:
-    """Take up to `limit` due safety jobs of these names, and count each as notified once more.
+    """Take up to `limit` due safety jobs of these names, and count one notification.
 
-    The caller runs them at once; each run claims its job as it does after a message, so a job that
-    two workers were given runs once. Jobs that a worker has locked or leased are skipped. The count
-    is what makes a job that keeps killing its workers commit its attempts first. A take that lasts
-    longer than two seconds ends as DatabaseBusy.
+    The caller runs them at once. Each run claims its job, as after a notification. Therefore a job
+    that two workers took runs once. Jobs that a worker has locked or leased are skipped. Because of
+    the count, a job that keeps killing its workers has its claims committed before its work.
+    If the take lasts longer than two seconds, `Database.run` raises DatabaseBusy.
     """
     rows = session.execute(TAKE, values_of(session, names, limit))
     return [row.id for row in rows]
 
 
 def values_of(session: Session, names: Sequence[str], limit: int) -> dict[str, Any]:
-    """Bound the transaction's statements in time, and give the parameters of TAKE."""
+    """Set the transaction's statement timeout, and return the parameters of `TAKE`."""
     now = session.execute(_BEGIN).one().now
     return {"names": list(names), "limit": limit, "now": now}

@@ -1,8 +1,9 @@
-"""The life of a staged job's row: claimed, then finished, refused, postponed, failed or buried.
-db/jobs/staging.py stages it. db/jobs/operator.py holds what operators do to it.
+"""Claim a job, then finish, refuse, postpone, fail or bury it.
 
-Machinery time only: every instant here is SQL's clock_timestamp(). The claimed job is the first
-lock of its transaction.
+Jobs are staged in db/jobs/staging.py. Operator actions on jobs are in db/jobs/operator.py.
+
+Every instant here is the database's `clock_timestamp()`. The claimed job's row is the first lock of
+its transaction.
 """
 
 from __future__ import annotations
@@ -17,31 +18,31 @@ from sqlalchemy.orm import Session
 from base.enums import Queue
 from db.waits import AGAIN_SECONDS_MAX, DUE, UNLEASED
 
-#: A job notified more often than this without an outcome may be killing its workers. Safety jobs
-#: are notified sooner, so that as many notifications say less of them.
+#: A job that is notified more often than this without an outcome may be killing its workers. The
+#: limit of safety jobs is higher, because they are notified at shorter intervals.
 RINGS_BEFORE_COMMITTED_CLAIM = 2
 _RINGS_OF_SAFETY = 4
-#: Longest error text and traceback kept of one attempt, in characters.
+#: Longest error text and longest traceback that are kept of one attempt, in characters.
 _ERROR_LENGTH_MAX = 2_000
 _TRACEBACK_LENGTH_MAX = 20_000
 
-#: What is noted on a job that is over because another waits for the same object.
+#: The error text of a job that is finished because another job waits for the same object.
 _SUPERSEDED = "another job refreshes the same object"
-#: Sets both instants of a wait that begins now.
+#: Assignments that make the job due, and notified, after a delay from now.
 _WAIT = (
     "due_at = clock_timestamp() + make_interval(secs => :delay),"
     " ring_at = clock_timestamp() + make_interval(secs => :delay)"
 )
 
-# These two are the driver's own, since every job passes here: SQLAlchemy's text would be half of
-# their cost. Changes that wait in the session are not flushed by them.
+# Every job runs the next two statements. They bypass SQLAlchemy's text(), which would be half of
+# their cost. Therefore they do not flush the session's pending changes.
 _CLAIM = (
     "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings, object_key,"  # noqa: S608
     " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
     f" WHERE id = %(id)s AND done_at IS NULL AND dead_at IS NULL AND {DUE} AND {UNLEASED}"
     " FOR NO KEY UPDATE SKIP LOCKED"
 )
-#: The row and its attempt's in one statement, since this is what nearly every job comes to.
+#: Ends the job and records its attempt in one statement, because nearly every job ends here.
 _FINISH = (
     "WITH ended AS (UPDATE jobs SET done_at = clock_timestamp(), outcome = %(outcome)s,"
     " ring_at = NULL, last_error = %(error)s, attempt = %(attempt)s, worker = %(worker)s,"
@@ -56,7 +57,10 @@ _FINISH = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A job in this worker's hands. `committed` says that the claim is visible to others."""
+    """A job that this worker has claimed.
+
+    `committed` is true if the claim is committed before the work, with a lease.
+    """
 
     job_id: str
     name: str
@@ -68,28 +72,29 @@ class Claim:
     rings: int
     committed: bool
     started_at: datetime
-    #: The object that it refreshes; one job at most waits for each.
+    #: The object that the job refreshes. At most one job waits for each object.
     object_key: str | None = None
 
     @property
     def may_kill_workers(self) -> bool:
-        """Whether it was notified so often without an outcome that its attempts must count."""
+        """Whether the job may be killing its workers; then its claims must be committed."""
         is_safety = self.queue == Queue.SAFETY
         return self.rings > (_RINGS_OF_SAFETY if is_safety else RINGS_BEFORE_COMMITTED_CLAIM)
 
     @property
     def expected_attempt(self) -> int:
-        """The attempt that the row shows while this claim is the newest."""
+        """The attempt number in the row while this claim is the newest one."""
         return self.attempt if self.committed else self.attempt - 1
 
 
 def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
-    """This function will take the job if it is free: None if done, dead, locked or leased.
+    """Claim a due job; return None if it is done, dead, not due, locked or leased.
 
-    With `lease_seconds` the claim is meant to be committed before the work: the attempt is counted
-    and the bell set to the lease's end. A row whose last lease ran out without an end counts as
-    one more failure, since its worker died. With 0 the row only stays locked until the caller's
-    transaction ends.
+    With `lease_seconds` above 0, the caller commits the claim before the work. The attempt is
+    counted at once, and the next notification is set to the end of the lease. With 0, the row only
+    stays locked until the caller's transaction ends.
+
+    If the previous lease ran out without an outcome, its worker died. This counts as one failure.
     """
     row = session.connection().exec_driver_sql(_CLAIM, {"id": job_id}).one_or_none()
     if row is None:
@@ -114,7 +119,8 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
             text(
                 "UPDATE jobs SET attempt = :attempt, failures = :failures, worker = :worker,"
                 " rings = 0, lease_until = lease.ends_at, ring_at = lease.ends_at"
-                # One reading of the clock: a bell before the lease's end would ring for nothing.
+                # The clock is read once for both instants. A notification just before the end of
+                # the lease would have no effect.
                 " FROM (SELECT clock_timestamp() + make_interval(secs => :lease) AS ends_at) lease"
                 " WHERE id = :id"
             ),
@@ -131,10 +137,10 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
 
 
 def lock_claimed(session: Session, claimed: Claim) -> bool:
-    """This function will lock the claimed row if it is still this claim's; False if not.
+    """Lock the row of a claimed job; return False if a newer claim exists.
 
-    The first lock of a transaction that records a provider's answer: where it is False, what the
-    provider said is still stored and the job is left to whoever has it now.
+    A transaction that records a provider's response takes this lock first. If the result is False,
+    the caller still stores the response and leaves the job to the newer claim.
     """
     found = session.execute(
         text(
@@ -154,7 +160,7 @@ def finish(
     outcome: str = "done",
     error: str | None = None,
 ) -> bool:
-    """This function will mark the job done (or refused); False if another claim has it now."""
+    """End the job as done or refused; return False if a newer claim exists."""
     ended = session.connection().exec_driver_sql(
         _FINISH,
         {
@@ -173,9 +179,10 @@ def finish(
 def postpone(
     session: Session, claimed: Claim, *, worker: str, delay_seconds: float, detail: str
 ) -> bool:
-    """Have the job notified later, in half an hour at most, without using up an attempt.
+    """Postpone the job, by half an hour at most, without using up an attempt.
 
-    If another job waits for the same object, this one is over, and the other comes no later.
+    If another job waits for the same object, this job is finished instead. The other job is brought
+    forward to the postponed time if it was due later. Returns False if a newer claim exists.
     """
     if _is_superseded(session, claimed, delay_seconds):
         return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {detail}")
@@ -203,9 +210,11 @@ def fail(
     traceback: str | None,
     retry_seconds: float | None,
 ) -> bool:
-    """Record a failed attempt: retried after `retry_seconds`, dead if None.
+    """Record a failed attempt; retry the job, or bury it if `retry_seconds` is None.
 
-    If another job waits for the same object, this one is over, and the other comes no later.
+    A retry waits half an hour at most. If another job waits for the same object, this job is
+    finished instead of retried. The other job is brought forward to the time of the retry if it was
+    due later. Returns False if a newer claim exists.
     """
     if retry_seconds is not None and _is_superseded(session, claimed, retry_seconds):
         return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {error}")
@@ -227,7 +236,7 @@ def fail(
 
 
 def _is_superseded(session: Session, claimed: Claim, delay_seconds: float) -> bool:
-    """Bring another job that waits for the same object forward, if there is one."""
+    """Bring forward another waiting job of the same object; return whether one exists."""
     if claimed.object_key is None:
         return False
     brought = session.execute(
@@ -300,7 +309,8 @@ def _short(error: str | None) -> str | None:
 
 
 def _storable(text_of_others: str | None) -> str | None:
-    # PostgreSQL's text holds neither NUL nor half a surrogate pair, which a provider's might.
+    # PostgreSQL's text accepts neither NUL nor half a surrogate pair. A provider's text may contain
+    # both, and the failed INSERT would lose the attempt.
     if text_of_others is None:
         return None
     return text_of_others.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

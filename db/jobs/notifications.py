@@ -1,4 +1,7 @@
-"""Which bells are due: what the relay asks of the jobs' rows. Machinery time only."""
+"""The relay's queries: which jobs a worker must be notified of, and when again.
+
+Every instant here is the database's `clock_timestamp()`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from sqlalchemy.orm import Session
 from db.jobs.staging import Staged
 from db.waits import AGAIN_SECONDS_MAX, UNLEASED
 
-#: By `urgent`; said literally, so that the index of urgent bells answers the first.
+#: Condition by `urgent`. The queue is a literal, so that the partial index of safety jobs is used.
 _OF_QUEUE = {True: " AND queue = 'safety'", False: " AND queue <> 'safety'"}
 
-#: How long until a job is notified again, by how often it has been before.
+#: The wait until the next notification, by the number of notifications before it.
 _WAIT = "least(interval '15 seconds' * power(2, least(rings, 6)), interval '10 minutes')"
 _WAIT_URGENT = (
     "CASE WHEN rings < 3 THEN interval '2 seconds' * power(2, rings) ELSE"
@@ -25,13 +28,15 @@ _WAIT_URGENT = (
 def ring_due(
     session: Session, limit: int, *, urgent: bool, queues: Sequence[str] | None = None
 ) -> list[Staged]:
-    """Take up to `limit` jobs that are to be notified now, and set when each is notified next.
+    """Take up to `limit` jobs whose notification is due, and schedule each one's next.
 
-    `urgent` takes those of the safety queue, which wait behind no backlog; otherwise those of all
-    other queues, or of `queues` only. The wait doubles with each notification, from 15 s to 10 min,
-    so that a long backlog is not notified over and over. A safety job is notified again after 2, 4
-    and 8 s first: the worker that took its message may be dead or stopped. Several relays may call
-    this at once; each gets other rows.
+    With `urgent` these are jobs of the safety queue, which must not wait behind a backlog.
+    Otherwise they are jobs of all other queues, or of `queues` only. The wait doubles with each
+    notification, from 15 s to 10 min, so that a long backlog is not notified over and over.
+
+    A safety job is first notified again after 2, 4 and 8 s, because the worker that fetched the
+    notification may be dead or stopped. Several relays may call this at once. Each gets different
+    rows.
     """
     rows = session.execute(
         text(
@@ -50,9 +55,9 @@ def ring_due(
 
 
 def unring(session: Session, job_ids: list[str]) -> None:
-    """This function will make bells that did not get through ring again in a second.
+    """Notify jobs again in one second after their notification did not reach Redis.
 
-    A row that is locked is in a worker's hands already, and is not waited for.
+    Rows that are locked are skipped, because a worker already has these jobs.
     """
     session.execute(
         text(
@@ -67,17 +72,17 @@ def unring(session: Session, job_ids: list[str]) -> None:
 
 
 def ring_all_again(session: Session, limit: int, *, urgent: bool) -> int:
-    """This function will make up to `limit` bells that were rung and not answered due now.
+    """Make up to `limit` jobs due for notification that were notified but not claimed.
 
-    Gives how many; fewer than `limit` means that none is left. `urgent`: as with ring_due.
-
-    For an emptied Redis: what waits for its own time or is in a worker's hands (leased, or locked
-    by a run that may take longer than a lock is waited for) stays as it is.
+    The relay calls this after Redis has lost its messages. Jobs that were never notified stay as
+    they are, and so do jobs that a worker has leased or locked. Locked rows are skipped, because a
+    run may last longer than a lock wait. `urgent` is as in `ring_due`. Returns the number of
+    changed jobs. Fewer than `limit` means that none is left.
     """
     rows: Any = session.execute(
         text(
-            # Only bells still to come: what is due already is rung by itself, and each batch would
-            # have to step over all those before it.
+            # Only future notifications. Those already due need no change, and every batch would
+            # have to skip the rows that earlier batches made due.
             "WITH unheard AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # as above
             " WHERE rings > 0 AND ring_at > (SELECT clock_timestamp())"
             " AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
@@ -91,11 +96,11 @@ def ring_all_again(session: Session, limit: int, *, urgent: bool) -> int:
 
 
 def ring_set_back(session: Session) -> None:
-    """Have jobs notified now whose notification is further ahead than any can be meant.
+    """Notify jobs now whose next notification is further ahead than the longest wait.
 
-    The clock was set back, and no process noticed. A job that was staged to be due at once, at an
-    instant later than now, becomes due as well: it would wait for as long as the step. A job that
-    was staged for later stays as it is.
+    Such rows exist if the database's clock was set back and no process noticed. A job that was
+    staged before the step to run at once has a `due_at` in the future, and becomes due now. A job
+    that was staged to run later keeps its time.
     """
     session.execute(
         text(

@@ -1,6 +1,7 @@
-"""What a person may do to a job's row: redrive, discard, run it now. Machinery time only.
+"""Operator actions on a job's row: redrive it, run it now, or discard it.
 
-Each changes one row or none, and says so; who did it and why is the caller's to write down.
+Each function changes one row at most and returns whether it did. The caller records the operator
+and the reason. Every instant here is the database's `clock_timestamp()`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from db.waits import UNLEASED
 
 
 def redrive(session: Session, job_id: str) -> bool:
-    """Give a dead or refused job its whole policy again and ring it.
+    """Run a dead or refused job again with all of its attempts, and notify a worker.
 
-    A refusal stays no for as long as its cause does, which a person may have mended. False for a
-    job that is neither, or while another one waits for the same object.
+    A refused job is refused again unless the operator has removed the cause. Returns False if the
+    job is neither dead nor refused, or while another job waits for the same object.
     """
     return _ring(
         session,
@@ -34,9 +35,9 @@ def redrive(session: Session, job_id: str) -> bool:
 
 
 def run_now(session: Session, job_id: str) -> bool:
-    """This function will end a job's wait and ring it; its failures still count.
+    """Make a waiting job due now and notify a worker of it. Its failures still count.
 
-    False for one that is over, or that a worker holds under a lease.
+    Returns False if the job is over or dead, or if a worker has leased it.
     """
     return _ring(
         session,
@@ -49,7 +50,10 @@ def run_now(session: Session, job_id: str) -> bool:
 
 
 def discard(session: Session, job_id: str) -> bool:
-    """This function will end a dead job undone, with its last error kept; False if not dead."""
+    """End a dead job without running it, and keep its last error.
+
+    Returns False if the job is not dead.
+    """
     return (
         session.execute(
             text(

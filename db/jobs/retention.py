@@ -1,7 +1,8 @@
-"""What is kept how long: drops what has been over for its time, a bounded number of rows at once.
+"""Delete old finished jobs and the bodies of old handled events.
 
-Never a job that is dead or still owed, and never an event's row: without it a repeat would pass for
-news. Several may prune at once: each takes rows that nobody else holds.
+Open and dead jobs stay. The rows of inbox events stay too, because a repeated event without its row
+would be handled as a new one. Each call processes a bounded number of rows. Several processes may
+prune at once, because each skips rows that another has locked.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from base.ids import first_id
 
 
 def prune_jobs(session: Session, *, over_before: datetime, limit: int) -> int:
-    """This function will delete up to `limit` jobs that were over before an instant.
+    """Delete up to `limit` jobs that ended before this instant, with their attempts.
 
-    Their attempts go with them. Gives how many; fewer than `limit` means that none is left.
+    Returns the number of deleted jobs. Fewer than `limit` means that none is left, unless another
+    process has locked some.
     """
     rows: Any = session.execute(
         text(
-            # By id, oldest first, because an index on done_at would cost every job a write.
+            # Ids are ordered by time, so the primary key finds the oldest jobs. An index on done_at
+            # would cost every job another write.
             "WITH old AS MATERIALIZED (SELECT id FROM jobs WHERE id < :first AND done_at < :before"
             " ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED),"
             " attempts AS (DELETE FROM job_attempts USING old WHERE job_id = old.id)"
@@ -34,9 +37,10 @@ def prune_jobs(session: Session, *, over_before: datetime, limit: int) -> int:
 
 
 def prune_bodies(session: Session, *, handled_before: datetime, limit: int) -> int:
-    """This function will drop up to `limit` bodies of events that were handled before an instant.
+    """Delete up to `limit` bodies of events that were handled before this instant.
 
-    Gives how many; fewer than `limit` means that none is left.
+    Returns the number of deleted bodies. Fewer than `limit` means that none is left, unless another
+    process has locked some.
     """
     rows: Any = session.execute(
         text(

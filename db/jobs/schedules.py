@@ -1,7 +1,8 @@
-"""The rows of periodic work: which ticks are due, and which schedules anybody still knows.
+"""The rows of schedules: declare them, lock those that are due, and advance them.
 
-Machinery time only. Relays of two versions may run side by side: each ticks what it knows, and only
-what none of them has declared for a while is forgotten.
+Every instant here is the database's `clock_timestamp()`. Relays of two versions may run at the same
+time. Each stages jobs only for the schedules of its version. A schedule is deleted after no relay
+has declared it for ten minutes.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-#: A schedule that no relay has declared for so long is forgotten, in seconds.
+#: Seconds after which a schedule that no relay has declared is deleted.
 _FORGOTTEN_SECONDS = 600
 
 
 def declare(session: Session, every_seconds: Mapping[str, int]) -> None:
-    """This function will say which schedules this process knows, by their interval.
+    """Declare the schedules of this process and their intervals, in seconds.
 
-    A new one ticks first when its interval is over; one whose interval became shorter ticks
-    accordingly sooner; one that nobody has declared for ten minutes disappears.
+    A new schedule is first due after one interval. If an interval has become shorter, the schedule
+    is due correspondingly sooner. A schedule that no relay has declared for ten minutes is deleted.
     """
-    # Sorted: two relays that declare at once lock the rows in one order.
+    # Two relays that declare at once must lock the rows in the same order, or they could deadlock.
     for name, every in sorted(every_seconds.items()):
         session.execute(
             text(
@@ -44,16 +45,17 @@ def declare(session: Session, every_seconds: Mapping[str, int]) -> None:
 
 
 def lock_due(session: Session, names: list[str]) -> list[tuple[str, bool]]:
-    """This function will lock the schedules that are due, and tell of each whether it is free.
+    """Lock the schedules that are due; return their names and whether each is free.
 
-    Free is one whose last job is over. A row that another relay holds is left to it.
+    A schedule is free if its last job is over or dead. Rows that another relay has locked are
+    skipped.
     """
     rows: Any = session.execute(
         text(
             "SELECT name, NOT EXISTS (SELECT FROM jobs WHERE jobs.id = s.last_job_id"
             " AND jobs.ring_at IS NOT NULL) AS free FROM schedules s"
             " WHERE name = ANY (:names) AND (next_at <= (SELECT clock_timestamp())"
-            # Further ahead than its interval: the clock was set back.
+            # If it is further ahead than one interval, the clock was set back.
             " OR next_at > (SELECT clock_timestamp()) + make_interval(secs => every_seconds))"
             " ORDER BY name FOR NO KEY UPDATE OF s SKIP LOCKED"
         ),
@@ -63,9 +65,10 @@ def lock_due(session: Session, names: list[str]) -> list[tuple[str, bool]]:
 
 
 def advance(session: Session, name: str, *, every_seconds: int, job_id: str | None) -> None:
-    """This function will set a due schedule's next tick past now, in step with those before.
+    """Set a due schedule's next time to the first multiple of its interval after now.
 
-    However many ticks were missed, one is made up for. `job_id` is what was staged, if anything.
+    Times that were missed are skipped, so that a schedule stages at most one job for all of them.
+    `every_seconds` is stored as its interval. `job_id` is the staged job, if any.
     """
     session.execute(
         text(

@@ -1,8 +1,8 @@
-"""How jobs stand, and how they are found: the one place that says in which state a job is.
+"""Search jobs, and define the states that a job can be in. This module only reads.
 
-Reads only. Pages go by id, which is the order in which jobs were staged; the indexes are made for
-what is open, dead or refused, and for one organization. Arguments and errors of all others have no
-index, which every step of a job's life would pay for: such a search is bounded in time.
+Pages are ordered by id, which is the order of staging. Indexes serve searches for open, dead or
+refused jobs, and for one organization. Names, arguments and errors have no index, because every
+step of a job would have to maintain it. A search of finished jobs by these needs a start time.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from base.ids import first_id
 from base.outcomes import Refused
 from db.models import InboxEvent, Job
 
-#: Jobs on one page at most.
+#: Most jobs on one page.
 PAGE_MAX = 1_000
-#: Jobs of one family that are listed at most.
+#: Most jobs of one family that are listed.
 _FAMILY_MAX = 200
-#: Ids are made by many machines: how far their clocks may be apart.
+#: Many machines make ids. Their clocks may differ by this much.
 _CLOCKS_APART = timedelta(hours=1)
 
 _NOW = select(func.clock_timestamp()).scalar_subquery()
 _OPEN = Job.ring_at.is_not(None)
 _FREE = and_(_OPEN, Job.lease_until.is_(None))
 
-#: Every state and what it means; each job is in exactly one.
+#: All states with their conditions. Each job is in exactly one state.
 STATES: Mapping[str, ColumnElement[bool]] = {
-    # Due, and its bell has not been rung again by the relay.
+    # Due, and the relay has not notified a worker again.
     "staged": and_(_FREE, Job.due_at <= _NOW, Job.rings == 0),
-    # Due, and rung by the relay: no worker has answered yet.
+    # Due, and the relay has notified a worker, but no claim is committed.
     "sent": and_(_FREE, Job.due_at <= _NOW, Job.rings > 0),
-    # In a worker's hands under a lease. A job on our own database alone does not show it: it is
-    # claimed, done and committed at once.
+    # Leased by a worker. A job that only changes the database is never shown as running, because
+    # it is claimed and finished in one transaction.
     "running": and_(_OPEN, Job.lease_until > _NOW),
-    # Its worker's lease ran out: the next to claim it counts a failure.
+    # The lease ran out without an outcome. The next claim counts one failure.
     "abandoned": and_(_OPEN, Job.lease_until <= _NOW),
-    # For its next attempt, or for the time it was staged for.
+    # Waits for its next attempt, or for the time that it was staged for.
     "waiting": and_(_FREE, Job.due_at > _NOW),
     "done": Job.outcome == "done",
     "refused": Job.outcome == "refused",
     "discarded": Job.outcome == "discarded",
     "dead": Job.dead_at.is_not(None),
 }
-#: What may be asked for: a state, or all that is still owed.
+#: States that a search accepts. `open` covers every job that is neither over nor dead.
 ASKABLE: Mapping[str, ColumnElement[bool]] = {"open": _OPEN, **STATES}
-#: What a person can do to a job in each state.
+#: The operator actions that each state allows.
 POSSIBLE: Mapping[str, tuple[str, ...]] = {
     "staged": ("run-now",),
     "sent": ("run-now",),
@@ -63,7 +63,7 @@ _STATE = case(*((condition, name) for name, condition in STATES.items()))
 
 
 class UnboundedSearch(Refused):
-    """The search would read every job there ever was."""
+    """The search would read every job in the table."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -74,7 +74,7 @@ class UnboundedSearch(Refused):
 
 @dataclass(frozen=True)
 class Found:
-    """A job and the state it is in."""
+    """A job and its state."""
 
     job: Job
     state: str
@@ -82,7 +82,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Family:
-    """What a job comes from, oldest first, and what else came of the same beginning."""
+    """A job's event and causes, oldest first, and other jobs with its correlation id."""
 
     event: InboxEvent | None
     causes: list[Found]
@@ -91,10 +91,10 @@ class Family:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which jobs; all that is given must hold.
+    """The conditions of a search. A job must meet all that are given.
 
-    `error` is any part of the last error, in any case; `arguments` are pairs the job was staged
-    with; `since` and `until` bound when it was staged, the second not included.
+    `error` is a part of the last error, in upper or lower case. `arguments` are argument names and
+    values of the job. `since` and `until` bound the staging time; `until` itself is excluded.
     """
 
     state: str | None = None
@@ -107,7 +107,7 @@ class Filters:
     until: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """This function will give what a job must fulfil. Raises: UnboundedSearch."""
+        """Build the SQL conditions of this search. Raises: UnboundedSearch."""
         seeks = self.name or self.queue or self.error or self.arguments
         bounded = self.organization_id or self.since
         if seeks and not bounded and self.state in (None, "done"):
@@ -126,7 +126,7 @@ class Filters:
         if self.arguments:
             found.append(Job.kwargs.contains(dict(self.arguments)))
         if self.since:
-            # The id bounds what is read; the row's own instant decides.
+            # The id limits how many rows are read. The row's `staged_at` decides.
             found += [Job.id >= first_id("job", self.since - _CLOCKS_APART)]
             found += [Job.staged_at >= self.since]
         if self.until:
@@ -138,9 +138,9 @@ class Filters:
 def page(
     session: Session, filters: Filters, *, after: str | None = None, limit: int
 ) -> list[Found]:
-    """This function will list jobs, newest first; `after` is the last id of the page before.
+    """List jobs, newest first; `after` is the last id of the previous page.
 
-    Raises: UnboundedSearch.
+    A page has at most PAGE_MAX jobs. Raises: UnboundedSearch.
     """
     query = select(Job, _STATE).where(*filters.conditions())
     if after is not None:
@@ -150,15 +150,16 @@ def page(
 
 
 def find(session: Session, job_id: str) -> Found | None:
-    """This function will read one job and its state; None if there is none, or none any more."""
+    """Read one job and its state; return None if it does not exist or was pruned."""
     row: Any = session.execute(select(Job, _STATE).where(Job.id == job_id)).one_or_none()
     return None if row is None else Found(row[0], row[1])
 
 
 def family(session: Session, job: Job) -> Family:
-    """This function will follow a job's causes up to the event or act it began with.
+    """Follow a job's causes back to the inbox event or operator action at their start.
 
-    A cause that was pruned ends the chain; the newest 200 others of the same beginning are given.
+    A pruned cause ends the chain. `others` lists further jobs among the newest 200 with the same
+    correlation id.
     """
     causes: list[Found] = []
     cause = job.cause

@@ -1,7 +1,8 @@
-"""How a job comes to be owed: a row, inserted in the transaction that owes it, and its first bell.
+"""Stage jobs in the transaction that needs them, and notify after its commit.
 
-A plain INSERT with a fresh id, so that nobody who holds a later lock waits here. Machinery time
-only: every instant here is SQL's clock_timestamp().
+`insert` and `insert_many` only add rows with new ids and never wait for a lock. `insert_once`
+may wait, because it may update the row of a waiting job. Every instant here is the database's
+`clock_timestamp()`.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from sqlalchemy.orm import Session
 
 from base.ids import new_id
 
-#: Seconds after staging at which the relay rings if the ringer's own push was lost.
+#: Seconds after staging until the relay notifies, in case the notification of this process is lost.
 _FIRST_RING_SECONDS = 2
-# The driver's own, since every job passes here: SQLAlchemy's text would be half of its cost.
-# Changes that wait in the session are not flushed by it.
+# Every job runs this statement. It bypasses SQLAlchemy's text(), which would be half of its cost.
+# Therefore it does not flush the session's pending changes.
 _STAGE = (
     "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id, due_at,"
     " ring_at) VALUES (%(id)s, %(name)s, %(kwargs)s::jsonb, %(organization_id)s, %(queue)s,"
     " %(cause)s, %(correlation_id)s, clock_timestamp() + make_interval(secs => %(delay)s),"
     " clock_timestamp() + make_interval(secs => %(ring)s))"
 )
-# A job that waits for the same object is brought forward instead. Its row stays locked until the
-# caller's commit, so that no worker begins to read before what the caller has written is seen.
+# If a job already waits for the same object, that job is brought forward instead. Its row stays
+# locked until the caller's commit, so that no worker starts it before the caller's changes are
+# visible.
 _STAGE_ONCE = (
     "INSERT INTO jobs (id, name, kwargs, organization_id, queue, cause, correlation_id, due_at,"
     " ring_at, object_key) SELECT s.id, %(name)s, s.kwargs::jsonb, s.organization_id, %(queue)s,"
@@ -49,7 +51,7 @@ _CAUSE = "holdfast.cause"
 
 @dataclass(frozen=True)
 class Staged:
-    """What a bell needs: which job, of what name, in which queue."""
+    """A staged job that workers must be notified of: its id, name and queue."""
 
     job_id: str
     name: str
@@ -58,19 +60,19 @@ class Staged:
 
 @dataclass(frozen=True)
 class Cause:
-    """What staged a job, and the correlation id that ties it to its webhook or command."""
+    """The cause of a job, and the correlation id of its webhook or command."""
 
     cause: str | None
     correlation_id: str
 
 
 def set_cause(session: Session, cause: Cause) -> None:
-    """This function will say what the jobs staged in this session's transaction come from."""
+    """Set the cause of all jobs that this session's transaction stages."""
     session.info[_CAUSE] = cause
 
 
 def staged_in(session: Session) -> list[Staged]:
-    """This function will list the jobs staged so far by this session that are due at once."""
+    """List the jobs that this session has staged so far and that are due at once."""
     staged: list[Staged] = session.info.get(_STAGED, [])
     return staged
 
@@ -84,9 +86,10 @@ def insert(
     organization_id: str | None,
     delay_seconds: float = 0,
 ) -> str:
-    """This function will stage a job in the caller's transaction and give its id.
+    """Stage a job in the caller's transaction and return its id.
 
-    Units: `delay_seconds` from the database's clock; 0 rings as soon as the commit is done.
+    The job is due `delay_seconds` from now, by the database's clock. With 0, workers are notified
+    as soon as the transaction is committed.
     """
     many = [(organization_id, kwargs)]
     return insert_many(session, name=name, queue=queue, many=many, delay_seconds=delay_seconds)[0]
@@ -100,13 +103,13 @@ def insert_many(
     many: Sequence[tuple[str | None, dict[str, Any]]],
     delay_seconds: float = 0,
 ) -> list[str]:
-    """This function will stage jobs of one name, each an organization and arguments, at once.
+    """Stage several jobs of one name, each given as organization id and arguments.
 
-    Gives their ids. Units: as for one.
+    Returns their ids. `delay_seconds` is as in `insert`.
     """
     if not many:
         return []
-    # One correlation id for all that this transaction stages.
+    # All jobs of this transaction share one correlation id.
     cause: Cause = session.info.setdefault(_CAUSE, Cause(None, new_id("cor")))
     rows = [
         {
@@ -137,11 +140,12 @@ def insert_once(
     many: Sequence[tuple[str, str | None, dict[str, Any]]],
     delay_seconds: float = 0,
 ) -> list[str]:
-    """Stage jobs of one name, each an object's key, an organization and arguments.
+    """Stage jobs of one name, each given as object key, organization id and arguments.
 
-    A job that waits for the same object is brought forward instead of staging another; one that a
-    worker has begun is not counted. Gives the ids in order, the same for the same key. Units: as
-    for insert. Locks the rows of waiting jobs, so that it comes after all other locks.
+    If a job already waits for the same object, that job is brought forward and no other is staged.
+    A job that a worker has leased does not count as waiting. Returns one id for each given key, in
+    the given order. `delay_seconds` is as in `insert`. The rows of waiting jobs are locked.
+    Therefore the caller must have taken all its other locks before.
     """
     if not many:
         return []
@@ -170,9 +174,9 @@ def insert_once(
 
 
 def owed_arguments(session: Session, name: str) -> list[dict[str, Any]]:
-    """This function will give the arguments of a name's jobs that are neither done nor dead."""
+    """List the arguments of this name's jobs that are neither over nor dead."""
     rows = session.execute(
-        # What is owed has a bell, and only that is in the index.
+        # Only open jobs have `ring_at`, and the index contains only these.
         text("SELECT kwargs FROM jobs WHERE name = :name AND ring_at IS NOT NULL"),
         {"name": name},
     )
@@ -180,5 +184,5 @@ def owed_arguments(session: Session, name: str) -> list[dict[str, Any]]:
 
 
 def ring_after_commit(session: Session, staged: Staged) -> None:
-    """This function will have the process ring for a job once this transaction is committed."""
+    """Notify workers of a job once this session's transaction is committed."""
     session.info.setdefault(_STAGED, []).append(staged)

@@ -1,4 +1,4 @@
-"""Alembic's environment: it is only ever run by db.migrate, which hands it a connection."""
+"""Alembic's environment. Only db.migrate runs it, and passes it a connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the SQL files of revisions, which lie in the folder sql/ beside this module."""
+"""Run the SQL files of revisions, which are in the folder sql/ beside this module."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def run_as_owner(name: str) -> None:
 
 def run_file(name: str) -> None:
     """Run an SQL file as the current role, in the revision's transaction."""
-    # The driver itself: it sends many statements at once and leaves every % alone.
+    # The driver sends all statements of a file at once and does not interpret % characters.
     driver: Any = op.get_bind().connection.driver_connection
     driver.execute((_FOLDER / name).read_text())

@@ -1,6 +1,6 @@
-"""The tables as Python sees them. The ledger's are mapped to be read: only its functions write.
+"""The mapped tables. Only the ledger's SQL functions write the ledger's tables.
 
-Columns, checks and keys stand in migrations/; a test compares the two.
+Columns, checks and keys are defined in migrations/. A test compares the two.
 """
 
 from __future__ import annotations

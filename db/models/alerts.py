@@ -15,7 +15,7 @@ from db.models.base import Base
 
 
 class Alert(Base):
-    """What a person has to know; one of a kind, organization and subject stands at a time."""
+    """An alert. At most one is raised at a time for a kind, organization and subject."""
 
     __tablename__ = "alerts"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)

@@ -1,4 +1,4 @@
-"""The tables of calls as Python sees them; the money of a call is db.models.CallHold's."""
+"""The mapped tables of calls. A call's money is in `db.models.CallHold`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.models import Base
 
 
 class Call(Base):
-    """One call: what is known of it, how it is metered, how its ending went, what it cost."""
+    """One call: its facts, its metering, its ending and its cost."""
 
     __tablename__ = "calls"
     organization_id: Mapped[str] = mapped_column(primary_key=True)
@@ -66,7 +66,7 @@ class Call(Base):
 
 
 class CallTimeline(Base):
-    """One thing that happened to a call. Only added to."""
+    """One event in a call's life. Rows are never changed."""
 
     __tablename__ = "call_timeline"
     organization_id: Mapped[str] = mapped_column(primary_key=True)
@@ -78,7 +78,7 @@ class CallTimeline(Base):
 
 
 class CallRate(Base):
-    """What a minute costs on a route."""
+    """The price of a minute on a route."""
 
     __tablename__ = "call_rates"
     organization_id: Mapped[str] = mapped_column(
@@ -94,7 +94,7 @@ class CallRate(Base):
 
 
 class CallTerms(Base):
-    """How an organization's calls are led."""
+    """The rules for an organization's calls: holds, durations, faults and messages."""
 
     __tablename__ = "call_terms"
     organization_id: Mapped[str] = mapped_column(
@@ -118,7 +118,7 @@ class CallTerms(Base):
 
 
 class CallDoor(Base):
-    """Whose a call is that comes by this assistant, phone number or campaign."""
+    """An entry point: an assistant, phone number or campaign, and its organization."""
 
     __tablename__ = "call_doors"
     kind: Mapped[str] = mapped_column(primary_key=True)

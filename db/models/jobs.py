@@ -16,7 +16,7 @@ from db.models.base import Base
 
 
 class InboxEvent(Base):
-    """A verified webhook, byte for byte, once per provider event id."""
+    """A verified webhook, byte for byte, stored once per event id of the provider."""
 
     __tablename__ = "inbox"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -24,7 +24,7 @@ class InboxEvent(Base):
     external_id: Mapped[str]
     transmission_id: Mapped[str | None]
     event_type: Mapped[str]
-    #: None once it was handled long ago: the row stays, so that a repeat is known as one.
+    #: None after the retention time. The row stays, so that a repeated event is recognized.
     body: Mapped[bytes | None]
     body_sha256: Mapped[bytes]
     correlation_id: Mapped[str]
@@ -34,7 +34,7 @@ class InboxEvent(Base):
 
 
 class Job(Base):
-    """What is still owed, or was done: the truth of which a message in Redis is only the bell."""
+    """A job. Its row is authoritative; a message in Redis only notifies of it."""
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -61,7 +61,7 @@ class Job(Base):
 
 
 class JobAttempt(Base):
-    """One run of a job: by whom, from when to when, and how it ended."""
+    """One attempt of a job: its worker, its start and end, and its outcome."""
 
     __tablename__ = "job_attempts"
     job_id: Mapped[str] = mapped_column(primary_key=True)
@@ -75,7 +75,7 @@ class JobAttempt(Base):
 
 
 class OperatorAct(Base):
-    """What a person did by hand: to what, why and when."""
+    """One operator action: the operator, the subject, the reason and the time."""
 
     __tablename__ = "operator_acts"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -87,7 +87,7 @@ class OperatorAct(Base):
 
 
 class ScheduleRow(Base):
-    """When a periodic job is staged next, and when it last was."""
+    """A schedule: when its job is staged next, and when it was staged last."""
 
     __tablename__ = "schedules"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -99,7 +99,7 @@ class ScheduleRow(Base):
 
 
 class ProcessRow(Base):
-    """A process that runs, or ran until lately: what db/processes.py reads and writes."""
+    """A process that runs or ran recently. db/processes.py reads and writes the rows."""
 
     __tablename__ = "processes"
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -13,7 +13,7 @@ from db.models.base import Base
 
 
 class Organization(Base):
-    """A customer of the company: it pays in advance and spends."""
+    """A customer of the company, which pays in advance."""
 
     __tablename__ = "organizations"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -22,7 +22,7 @@ class Organization(Base):
 
 
 class Subscription(Base):
-    """A subscription at a provider: its word (status), and what events have claimed since."""
+    """A subscription at a provider: its status there, and newer claims of events."""
 
     __tablename__ = "subscriptions"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -46,7 +46,7 @@ class Subscription(Base):
 
 
 class Brand(Base):
-    """A sender of messages, with the Twilio subaccount it sends through."""
+    """A sender identity, with the Twilio subaccount that sends its messages."""
 
     __tablename__ = "brands"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -62,17 +62,17 @@ class Brand(Base):
     twilio_lease_token: Mapped[str | None]
     twilio_lease_until: Mapped[datetime | None]
     twilio_unsure_until: Mapped[datetime | None]
-    #: What the newest read found, before anything was changed.
+    #: The status that the newest read found, before anything was changed.
     twilio_found: Mapped[str | None]
     twilio_found_at: Mapped[datetime | None]
-    #: The state that it drifted into, until that is repaired and told.
+    #: The status into which the subaccount drifted, until that is repaired and reported.
     twilio_drift: Mapped[str | None]
     twilio_checked_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
 
 class Campaign(Base):
-    """A campaign of messages; a pause by hand is a flag that the system never clears."""
+    """A campaign. Only an operator sets and clears `manually_paused`."""
 
     __tablename__ = "campaigns"
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -17,7 +17,7 @@ from db.models.base import Base
 
 
 class PaymentRefund(Base):
-    """A refund or reversal of a payment: the provider's newest word. Read-only here."""
+    """A refund or reversal of a payment, as the provider last reported it. Read-only."""
 
     __tablename__ = "payment_refunds"
     provider: Mapped[str] = mapped_column(primary_key=True)
@@ -35,7 +35,7 @@ class PaymentRefund(Base):
 
 
 class PaymentDispute(Base):
-    """A dispute of a payment: what an event or the provider last said of it. Read-only here."""
+    """A dispute of a payment, as an event or the provider last reported it. Read-only."""
 
     __tablename__ = "payment_disputes"
     provider: Mapped[str] = mapped_column(primary_key=True)
@@ -53,7 +53,7 @@ class PaymentDispute(Base):
 
 
 class TopUpSettings(Base):
-    """Automatic top-up as it was agreed with an organization, and how its level stands."""
+    """An organization's rules for automatic top-up, and whether its level is crossed."""
 
     __tablename__ = "top_up_settings"
     organization_id: Mapped[str] = mapped_column(
@@ -76,7 +76,7 @@ class TopUpSettings(Base):
 
 
 class TopUpDecision(Base):
-    """A top-up that was decided, and what became of it."""
+    """A decision of automatic top-up to charge once, and its outcome."""
 
     __tablename__ = "top_up_decisions"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -98,7 +98,7 @@ class TopUpDecision(Base):
 
 
 class PayPalCertificate(Base):
-    """A signing certificate of PayPal's that was fetched and verified."""
+    """A signing certificate of PayPal that was fetched and verified."""
 
     __tablename__ = "paypal_certificates"
     url: Mapped[str] = mapped_column(primary_key=True)

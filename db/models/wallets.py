@@ -1,4 +1,4 @@
-"""Wallets, entries, freezes, holds and thresholds, read-only: the ledger's functions write."""
+"""Wallets, entries, freezes, holds and thresholds. Only the ledger writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db.models.base import Base
 
 
 class Wallet(Base):
-    """An organization's money, in micros of one currency. Read-only here."""
+    """An organization's money, in micros of one currency. Read-only."""
 
     __tablename__ = "wallets"
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"), primary_key=True)
@@ -31,7 +31,7 @@ class Wallet(Base):
 
 
 class WalletEntry(Base):
-    """One line of the ledger, never changed. Read-only here."""
+    """One line of the ledger, never changed. Read-only."""
 
     __tablename__ = "wallet_entries"
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"), primary_key=True)
@@ -51,7 +51,7 @@ class WalletEntry(Base):
 
 
 class WalletFreeze(Base):
-    """Why a wallet may not spend: one row from its placing to its lifting. Read-only here."""
+    """A freeze: why a wallet may not spend, from placing to lifting. Read-only."""
 
     __tablename__ = "wallet_freezes"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -70,7 +70,7 @@ class WalletFreeze(Base):
 
 
 class CallHold(Base):
-    """Money set aside for a call, and what became of it. Read-only here."""
+    """A hold: money set aside for a call, and how it was used. Read-only."""
 
     __tablename__ = "call_holds"
     organization_id: Mapped[str] = mapped_column(
@@ -92,7 +92,7 @@ class CallHold(Base):
 
 
 class WalletThreshold(Base):
-    """A level below which somebody wants to know; the ledger disarms it and arms it again."""
+    """A level of available money that raises an alert. The ledger arms and disarms it."""
 
     __tablename__ = "wallet_thresholds"
     organization_id: Mapped[str] = mapped_column(

@@ -1,4 +1,4 @@
-"""What an operator sees of the circuits, and closing one by hand."""
+"""Read the circuit breakers' states for operators, and close a circuit manually."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from db.redis.circuits import HELD, circuit_key, member_of, outcomes_key
 
 log = get_logger(__name__)
 
-#: Seconds for which it is told who closed a circuit by hand.
+#: Seconds for which the state shows which operator closed a circuit.
 _NOTE_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
 class CircuitState:
-    """One circuit as it is now. Instants are of Redis's clock."""
+    """The current state of one circuit. All instants are of Redis's clock."""
 
     provider: Provider
     call_class: CallClass
-    #: "closed", "open", or "half-open" when the next call is a trial.
+    #: "closed", "open", or "half-open" if the next call is a trial.
     state: str
-    #: Within the window; 0 while it is open.
+    #: Failures within the window; 0 while the circuit is open.
     failures: int
     open_until: datetime | None
-    #: How often it opened without closing in between.
+    #: How often the circuit has opened since it was last closed.
     openings: int
-    #: Accounts, each with the end of it.
+    #: Accounts that are held back, each with the end of the hold.
     held_back: dict[str, datetime]
     closed_by_hand: str | None
 
 
 def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState]:
-    """This function will read how every circuit stands. Raises: redis.RedisError."""
+    """Read the state of every circuit. Raises: redis.RedisError."""
     routes = [Route(provider, "", of) for provider in CALLED for of in CallClass]
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
@@ -73,9 +73,10 @@ def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState
 def close_circuit(
     client: redis.Redis, provider: Provider, call_class: CallClass, *, by: str, why: str
 ) -> bool:
-    """This function will close a circuit and hold nobody back; False if all went out already.
+    """Close a circuit, and stop holding back accounts in its class.
 
-    It is logged, and told for a day with the circuit's state. Raises: redis.RedisError.
+    The operator and the reason are logged, and shown with the circuit's state for a day. Returns
+    False if the circuit was closed and no account was held back. Raises: redis.RedisError.
     """
     route = Route(provider, "", call_class)
     held = _held_back(client.zrange(HELD, 0, -1, withscores=True), member_of(route), 0)

@@ -1,7 +1,8 @@
-"""How providers fare, as the whole fleet sees it in Redis: circuits, rates, who is held back.
+"""Circuit breakers, rate limits and held-back accounts, shared through Redis.
 
-It decides whether a call may go out now, and never what a failure means. A safety call is always
-let out. While Redis is away bulk waits, and safety and money go on without being counted.
+This module decides whether a call to a provider may go out now. The caller decides what counts as
+a failure. Safety calls always go out. While Redis cannot be reached, bulk calls wait; safety and
+money calls go out and are not counted.
 """
 
 from __future__ import annotations
@@ -28,22 +29,25 @@ from db.redis.client import connect
 log = get_logger(__name__)
 T = TypeVar("T")
 
-#: Seconds that Redis has to answer in: a call to a provider takes longer than it is worth.
+#: Seconds to wait for Redis's response. A longer delay would harm the call more than it helps.
 REDIS_SECONDS = 0.2
-#: Seconds for which it is remembered that Redis was away, so that no call waits to find it out.
+#: Seconds for which Redis counts as unreachable after an error, so that not every call waits for
+#: its timeout.
 AWAY_SECONDS = 1.0
-#: Seconds that an account is held back for at most, whatever its provider asks.
+#: Longest time that an account is held back, in seconds, even if its provider requests more.
 HOLD_SECONDS_MAX = 60.0
-#: Seconds after which a trial whose worker died is given to another; no call takes so long.
+#: Seconds after which another call may become the trial, because the worker of the first one died.
+#: No call takes that long.
 TRIAL_SECONDS = 30.0
-#: Calls may come this many seconds ahead of the exact rate, so that two at once need not wait.
+#: Calls may go out this many seconds ahead of the exact rate, so that two calls at once need not
+#: wait.
 _BURST_SECONDS = 0.2
-#: Seconds that a job waits for while somebody else tries the provider, or while Redis is away.
+#: Range of the seconds that a job waits while another call is the trial or Redis is unreachable.
 _LOOK_AGAIN_SECONDS = (2.0, 5.0)
-#: Jobs that waited for one circuit come back over half of the wait, or so many seconds at most.
+#: Jobs that wait for one circuit return spread over half of the wait, at most over these seconds.
 _SPREAD_SECONDS_MAX = 30.0
 
-#: Accounts that are held back, by the end of it.
+#: The key of the accounts that are held back: a sorted set, by the end of each hold.
 HELD = "holdfast:held"
 
 
@@ -59,22 +63,22 @@ class Policy:
 
 
 def circuit_key(route: Route) -> str:
-    """This function will name the hash that a circuit is kept in."""
+    """Name the Redis hash of a circuit. All accounts of the class share the circuit."""
     return f"holdfast:circuit:{route.provider}:{route.call_class}"
 
 
 def outcomes_key(route: Route) -> str:
-    """This function will name the list of a circuit's last outcomes."""
+    """Name the Redis list of a circuit's last outcomes."""
     return f"{circuit_key(route)}:outcomes"
 
 
 def member_of(route: Route) -> str:
-    """This function will name a route among those that are held back."""
+    """Name a channel in the sorted set of channels that are held back."""
     return f"{route.provider}:{route.call_class}:{route.account}"
 
 
 class Circuits:
-    """The circuits of the fleet; safe to share between threads."""
+    """The circuit breakers and rate limits of all processes. Safe to share by threads."""
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class Circuits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Circuits:
-        """This function will make the circuits of the fleet that shares this Redis."""
+        """Create the circuits of all processes that use this Redis."""
         policy = Policy(
             settings.circuit_failures,
             settings.circuit_calls,
@@ -105,23 +109,23 @@ class Circuits:
 
     @property
     def client(self) -> redis.Redis:
-        """The client whose Redis the circuits are in."""
+        """The client of the Redis that stores the circuits."""
         return self._client
 
     @property
     def window_seconds(self) -> float:
-        """How long ago a failure that counts may have been."""
+        """Age up to which a failure counts, in seconds."""
         return self._policy.window_seconds
 
     def close(self) -> None:
-        """This function will close the connections that stand."""
+        """Close all connections to Redis."""
         self._client.close()
 
     def enter(self, route: Route, wait_seconds_max: float) -> tuple[float, str]:
-        """This function will let a call out: gives how many seconds to wait first, and a ticket.
+        """Admit a call to a provider; return the seconds to wait before it, and a ticket.
 
-        Give the ticket back to `leave`, whatever became of the call. Raises: HeldBack, never for a
-        safety call.
+        The caller passes the ticket to `leave` after the call, with any outcome. The wait is at
+        most `wait_seconds_max`. Raises: HeldBack, but never for a safety call.
         """
         per_second = self._rates.get((route.provider, route.call_class))
         arguments: list[str | float] = [
@@ -147,10 +151,10 @@ class Circuits:
         return milliseconds / 1000, ticket.decode()
 
     def leave(self, route: Route, ticket: str, outcome: str, hold_seconds: float) -> None:
-        """This function will say what became of a call: "answered", "failed" or "unknown".
+        """Record the outcome of a call: "answered", "failed" or "unknown".
 
-        Units: `hold_seconds` for which the account, in this class and less urgent ones, is held
-        back; at most HOLD_SECONDS_MAX.
+        The account is held back for `hold_seconds`, at most HOLD_SECONDS_MAX, in this class and in
+        less urgent ones.
         """
         policy = self._policy
         arguments: list[str | int] = [
@@ -174,7 +178,10 @@ class Circuits:
             )
 
     def _ask(self, question: Callable[[], T]) -> T | None:
-        """Redis's answer, or None while it is away; then one thread a second looks for it."""
+        """Query Redis; return None while it is unreachable.
+
+        After an error, one thread tries Redis again each second, and the others get None at once.
+        """
         if not self._away_until:
             return self._answer_of(question)
         if time.monotonic() < self._away_until or not self._looking.acquire(blocking=False):
@@ -196,7 +203,7 @@ class Circuits:
 
 
 def rates_of(settings: Settings) -> dict[tuple[Provider, CallClass], float]:
-    """This function will read the calls a second that each account may make; safety has none."""
+    """Read the allowed calls per second of each account; safety calls have no limit."""
     return {
         (provider, of): getattr(settings, f"{provider}_{of}_per_second")
         for provider in CALLED
@@ -208,7 +215,8 @@ def _held_back(route: Route, verdict: str, seconds: float) -> HeldBack:
     whom = f"{route.provider}, {route.call_class}"
     if verdict == "trial":
         return HeldBack(f"the circuit is being tried: {whom}", _look_again_seconds())
-    # Spread, so that those who waited for the same instant do not all come at it.
+    # The random part spreads the jobs that wait for the same instant, so that they do not all call
+    # the provider at once.
     spread = random.uniform(0, min(max(1.0, seconds / 2), _SPREAD_SECONDS_MAX))  # noqa: S311
     said = "the circuit is open" if verdict == "open" else "held back by its rate"
     return HeldBack(f"{said}: {whom}", seconds + spread)

@@ -1,6 +1,7 @@
-"""The bell: tells workers through Redis which job is due. It carries ids and never the work.
+"""Notify workers of due jobs through Redis.
 
-A lost ring is rung again by the relay; a doubled one finds the job taken or done.
+A notification contains a job's id, not its arguments. If a notification is lost, the relay repeats
+it. If it arrives twice, the second worker finds that the job is claimed or over.
 """
 
 from __future__ import annotations
@@ -25,22 +26,24 @@ log = get_logger(__name__)
 
 #: Dramatiq's default namespace: keys are `dramatiq:<queue>` and `dramatiq:<queue>.msgs`.
 NAMESPACE = "dramatiq"
-#: Names the process of Redis that remembers what was rung. Missing, Redis was emptied; naming
-#: another, it was started again, or a replica has taken its place.
+#: The key that holds the run id of the Redis process with the notifications. If the key is missing,
+#: Redis was emptied. If it names another process, Redis was restarted or a replica was promoted.
 EPOCH_KEY = "holdfast:epoch"
-#: Jobs that may wait in a process for its ringer; more are dropped and rung by the relay.
+#: Most jobs that may wait in a process for their notification. The relay notifies of all others.
 _RINGER_CAPACITY = 10_000
-#: Jobs pushed to Redis in one round trip at most.
+#: Most jobs that are sent to Redis in one round trip.
 _PUSH_MAX = 500
 
 
 def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.Redis:
-    """This function will make a client; a worker asks for long retries, a ringer for none.
+    """Create a Redis client that follows a failover.
 
-    The address is one server's, or a service's behind Sentinels (base.addresses); those are asked
-    again with every new connection, so that it follows a failover, as it does where an address
-    leads to another server from then on. An address alone gives redis-py no retries at all, so they
-    are always given explicitly.
+    A worker needs many retries, and the thread that notifies needs none.
+
+    The address is that of a single server, or of a service behind Sentinels (base.addresses). Every
+    new connection queries the Sentinels again. With the address of a single server, a new
+    connection follows the address to the server that has taken over. Retries are always explicit,
+    because a client that redis-py creates from an address has none.
     """
     connection: dict[str, Any] = {
         "socket_timeout": timeout_seconds,
@@ -59,7 +62,7 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
         service.sentinels,
         sentinel_kwargs={
             **patience,
-            # The next Sentinel is the retry.
+            # A failed Sentinel is not retried, because the next Sentinel is tried instead.
             "retry": Retry(NoBackoff(), 0),
             "username": service.sentinel_username,
             "password": service.sentinel_password,
@@ -78,15 +81,18 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
 
 
 def _following(plain: Any) -> Any:
-    """A connection to an address that gives up a server that only reads: another one has taken its
-    place there. That of a service behind Sentinels does so by itself."""
+    """Derive a connection class that disconnects if the server is read-only.
+
+    A read-only server was replaced in a failover, and a new connection to its address reaches the
+    new server. Connections of a service behind Sentinels need no such class.
+    """
 
     class Following(plain):  # type: ignore[misc]
         def read_response(self, *arguments: Any, **options: Any) -> Any:
             try:
                 return super().read_response(*arguments, **options)
             except redis.ResponseError as error:
-                # Before Redis 7, a script's own error bears the word only in the middle.
+                # Before Redis 7, the error of a script contains the code only in the middle.
                 if not isinstance(error, redis.ReadOnlyError) and "-READONLY" not in str(error):
                     raise
                 self.disconnect()
@@ -96,9 +102,9 @@ def _following(plain: Any) -> Any:
 
 
 def run_id(client: redis.Redis) -> str:
-    """This function will name the process of Redis that answers; empty where it does not say.
+    """Read the run id of the Redis process; empty if the server does not report one.
 
-    Raises: redis.RedisError when Redis cannot be reached. Source: Redis' command INFO.
+    Raises: redis.RedisError if Redis cannot be reached. Source: Redis's command INFO.
     """
     try:
         return str(client.info("server").get("run_id", ""))
@@ -107,26 +113,28 @@ def run_id(client: redis.Redis) -> str:
 
 
 def push(client: redis.Redis, staged: Iterable[Staged]) -> None:
-    """Put one message a job into Redis, in Dramatiq's own format, all or none.
+    """Enqueue one message for each job in Dramatiq's format, all of them or none.
 
-    Raises: redis.RedisError when Redis cannot be reached or takes nothing. Source: Dramatiq's
+    Raises: redis.RedisError if Redis cannot be reached or refuses the write. Source: Dramatiq's
     guide, "Enqueueing messages from other languages": the hash `<queue>.msgs`, then the list
     `<queue>`.
     """
     by_queue: dict[str, dict[Any, Any]] = {}
     now_ms = time.time_ns() // 1_000_000
-    # Unique for every ring: the same id twice in the list would be fetched without a payload.
+    # Each notification needs a unique id. If the same id were in the list twice, the second fetch
+    # would find no payload.
     ring = secrets.token_hex(4)
     for job in staged:
         message_id = f"{job.job_id}.{ring}"
-        # Written by hand, which takes a third of the time: every word in it is one of ours.
+        # Plain formatting takes a third of a JSON encoder's time. It is safe, because Holdfast
+        # makes every value and none needs escaping.
         by_queue.setdefault(job.queue, {})[message_id] = (
             f'{{"queue_name":"{job.queue}","actor_name":"{job.name}","args":[],'
             f'"kwargs":{{"job_id":"{job.job_id}"}},"options":{{"redis_message_id":"{message_id}"}},'
             f'"message_id":"{message_id}","message_timestamp":{now_ms}}}'
         )
-    # In a transaction: a Redis that becomes full in between would keep payloads without an id,
-    # which no worker ever fetches.
+    # Without a transaction, a Redis that becomes full between the two writes would keep payloads
+    # without an id in the list. No worker would ever fetch them.
     with client.pipeline(transaction=True) as pipe:
         for name, messages in by_queue.items():
             pipe.hset(f"{NAMESPACE}:{name}.msgs", mapping=messages)
@@ -135,9 +143,10 @@ def push(client: redis.Redis, staged: Iterable[Staged]) -> None:
 
 
 class Ringer:
-    """A thread that rings for this process after its commits, so that no request waits for Redis.
+    """A thread that notifies workers after commits, so that requests need not wait.
 
-    Bounded and allowed to fail: what it drops, the relay rings two seconds later.
+    Its queue is bounded, and notifications may fail. The relay notifies of these jobs two seconds
+    later.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -149,7 +158,7 @@ class Ringer:
         self._thread.start()
 
     def ring(self, staged: list[Staged]) -> None:
-        """This function will hand the jobs over and return at once."""
+        """Queue the jobs for notification and return at once."""
         if self._waiting.qsize() > _RINGER_CAPACITY:
             self._drop(len(staged))
             return
@@ -157,7 +166,10 @@ class Ringer:
             self._waiting.put(job)
 
     def _drop(self, count: int) -> None:
-        """Leave jobs to the relay, and log it once a second at most: this is in every request."""
+        """Leave jobs to the relay, and log it at most once a second.
+
+        During an outage every request gets here, and a line for each would flood the log.
+        """
         self._dropped += count
         now = time.monotonic()
         if now >= self._next_log:
@@ -165,7 +177,7 @@ class Ringer:
             self._dropped, self._next_log = 0, now + 1
 
     def close(self) -> None:
-        """This function will ring what is waiting and end the thread."""
+        """Send the waiting notifications and end the thread; wait at most 5 seconds."""
         self._waiting.put(None)
         self._thread.join(timeout=5)
         self._client.close()

@@ -1,8 +1,9 @@
--- What became of a call that went out. Answers 'opened', 'closed' or ''.
+-- Record the outcome of a call that went out. Returns 'opened', 'closed' or ''.
 --
--- KEYS  circuit (hash), last outcomes (list), accounts held back (sorted set, by the end)
--- ARGV  outcome (answered, failed or unknown), ticket, failures that open, outcomes looked at,
---       their longest age, first opening, longest opening, hold, members to hold back ...
+-- KEYS  circuit (hash), last outcomes (list), held-back channels (sorted set, by end)
+-- ARGV  outcome (answered, failed or unknown), ticket, failures that open the circuit, number of
+--       outcomes that count, their longest age, first opening, longest opening, hold, members of
+--       the channels to hold back ... (times in milliseconds)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local outcome, ticket = ARGV[1], ARGV[2]
@@ -32,7 +33,8 @@ local circuit = redis.call('HMGET', KEYS[1], 'open_until', 'openings', 'trial')
 if circuit[1] then
   local of_safety = ticket == 'safety:' .. circuit[2]
   if ticket == '' or not (of_safety or ticket == circuit[3]) then
-    -- Begun before it opened, or taken for dead: it says nothing of how the provider is now.
+    -- The call began before the circuit opened, or another trial has replaced it. Its outcome shows
+    -- nothing about the provider's present state.
     return ''
   end
   if outcome == 'answered' then
@@ -46,7 +48,8 @@ if circuit[1] then
     return ''
   end
   if of_safety and tonumber(circuit[1]) > now then
-    -- Safety calls go on all the while: only one after the wait is the trial that failed.
+    -- Safety calls also go out while the circuit is open. Their failure counts as a failed trial
+    -- only after the wait.
     return ''
   end
   return open(tonumber(circuit[2]) + 1)
