@@ -61,11 +61,10 @@ def money(on: Set, report: Report) -> None:
         on.count(WalletEntry, WalletEntry.organization_id == on.organization_id),
         entries,
     )
-    """Dispute a top-up, which freezes and debits the wallet, and then win it back."""
 
 
 def dispute(on: Set, report: Report) -> None:
-    """Dispute a top-up, which freezes and debits the wallet, and then win the dispute."""
+    """Dispute a top-up, which freezes and debits the wallet, and win the dispute."""
     report.scene("A buyer disputes a top-up, and loses")
     before = on.balance()
     body = {"organization_id": on.organization_id, "value": "8.00", "currency": "USD"}
