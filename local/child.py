@@ -1,8 +1,8 @@
-"""Becomes another program, as another account if asked, tied to its parent's life.
+"""Becomes another program, possibly as another account, tied to its parent's life.
 
-local.launch runs this file as a script with the standard library only and `python -I -S`, which
-takes about 15 ms. The program that it becomes keeps its process id. This file must never import
-any other module of the project.
+local.launch runs this file as a script with `python -I -S`, which starts in about 15 ms. The
+program that it becomes keeps its process id. This file uses only the standard library and must
+never import another module of the project.
 
 Arguments: the parent's pid; uid and gid (-1: unchanged); the signal to send to the program when the
 parent dies; the program with its arguments.

@@ -39,7 +39,7 @@ class Account:
         return self.uid >= 0
 
     def own(self, path: Path, mode: int) -> None:
-        """Give a path that we created to the account, with this mode."""
+        """Make the account the owner of a path that we created, with this mode."""
         if self.is_other:
             os.chown(path, self.uid, self.gid)
         path.chmod(mode)

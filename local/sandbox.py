@@ -28,7 +28,7 @@ def start_sandbox(
     """
     path = _info_file(state)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A killed sandbox leaves its file behind, which would make the new one look ready.
+    # A killed sandbox leaves its file behind, and the new one would seem ready.
     path.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(path.parent)]
     if target:
@@ -38,7 +38,7 @@ def start_sandbox(
 
 
 def sandbox_info(state: Path) -> dict[str, Any]:
-    """Ask the running sandbox for its addresses, its keys and its signing settings.
+    """Request the running sandbox's addresses, keys and signing settings.
 
     Raises: SettingsError if no sandbox was started with this state folder, or if it is gone.
     """

@@ -75,7 +75,7 @@ class Server:
     ) -> None:
         """Start the server again each time it dies, until stop(). Call it after start().
 
-        A separate thread does this and lives as long as the servers that it starts, because a death
+        A separate thread does this. It lives as long as the servers that it starts, because a death
         signal follows the thread that started the process.
         """
 

@@ -1,6 +1,7 @@
 """All of Holdfast on one machine: servers, sandbox, ingress, workers and relay.
 
-`holdfast up` keeps it running and the demo uses it. Each process also exists in production.
+`holdfast up` keeps it running and the demo uses it. Except for the sandbox, production runs the
+same processes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _WORKER_STOP_SECONDS = 40
 
 
 def state_folder(settings: Settings) -> Path:
-    """Return the folder for embedded data. A relative path starts at the root folder."""
+    """Return the folder for embedded data. A relative path is below the project."""
     return ROOT / settings.holdfast_state
 
 

@@ -102,7 +102,7 @@ class Supervisor:
     def stop_all(self) -> None:
         """Stop all children in reverse order of start, each within its limit.
 
-        On a second Ctrl-C or SIGTERM, all children that still run are killed at once.
+        On a second Ctrl-C or SIGTERM, children that still run are killed immediately.
         """
         try:
             if self._signals.listen():

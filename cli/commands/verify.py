@@ -39,7 +39,7 @@ Do = Callable[[Callable[[Session, datetime], Any]], Any]
 
 @app.command()
 def ledger(org: OneOrg = "", heads: Heads = None, as_json: Json = False) -> None:
-    """Recompute every wallet from its opening entry; exit status 1 if anything differs."""
+    """Recompute every wallet from its opening entry; exit status 1 if any differs."""
     with acting() as do:
         known = _read(heads) if heads is not None else None
         tally = verify.Tally()

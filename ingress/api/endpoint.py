@@ -143,7 +143,7 @@ def refused(refusal: Refusal) -> Response:
 
 
 def unavailable(error: Exception) -> Refusal:
-    """Make a 503 that asks the caller to repeat the request soon, with the same key."""
+    """Make a 503: the caller may soon repeat the request with the same key."""
     return Refusal(
         503,
         "Ask again",

@@ -89,8 +89,8 @@ class Keys:
 def read_keys(content: str) -> dict[str, tuple[str, Any]]:
     """Read a JWKS into a mapping of key id to algorithm and key.
 
-    Raises: ValueError if the text is no key list, or if a key has no id, an id that another key
-    has too, an algorithm outside ALGORITHMS, or too few bits.
+    Raises: ValueError if the text is no key list. Also if a key has no id or another key's id, an
+    algorithm outside ALGORITHMS, or too few bits.
     """
     try:
         given = json.loads(content)

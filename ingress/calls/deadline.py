@@ -1,7 +1,7 @@
 """Runs database work with a deadline, and undoes what commits after it.
 
-A running thread cannot be stopped. It finishes in the background and learns that the caller has
-given up.
+A running thread cannot be stopped. If the caller has given up, the thread finishes in the
+background and undoes its own work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A copy of entry points and call terms, used while the database does not respond.
 
-It is read again every few seconds. While that fails, the last copy stays in use, whatever its age.
+It is read again every few seconds. While that fails, the last copy stays in use, however old it is.
 """
 
 from __future__ import annotations

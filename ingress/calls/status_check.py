@@ -1,7 +1,7 @@
-"""The status check: an authorized caller asks whether a call must end now.
+"""The status check: reports to an authorized client whether a call must end now.
 
-Vapi never asks by itself and ignores the answer; our tick ends calls. The endpoint still answers
-both Vapi and the company's backend.
+Vapi neither requests it by itself nor obeys the answer, so our tick ends calls. The endpoint still
+answers both Vapi and the company's backend.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class StatusCheck:
         return JSONResponse(_told(found))
 
     def _prove(self, request: Request, body: bytes) -> str | None:
-        """Return the organization that the call must belong to; None if Vapi asks.
+        """Return the organization that the call must belong to; None for Vapi.
 
-        Vapi may ask about the calls of all organizations. Raises: Refusal 401, 403.
+        Vapi may check the calls of all organizations. Raises: Refusal 401, 403.
         """
         try:
             self._verifier.prove(request.headers, body, now=utc_now())

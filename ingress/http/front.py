@@ -13,7 +13,7 @@ from ingress.http.responses import on_error
 class Front:
     """Spares webhooks Starlette's routing and middleware, which they do not need.
 
-    Errors are the exception: as elsewhere, a bug in a webhook endpoint is answered with 500.
+    It answers a bug in a webhook endpoint with 500, as the middleware does elsewhere.
     """
 
     def __init__(self, app: ASGIApp, doors: Mapping[str, ASGIApp]) -> None:

@@ -1,8 +1,9 @@
 """uvicorn's HTTP protocol, with limits on what no route reads of a request.
 
-Neither uvicorn nor its parser limits the size or time of a request head, of the trailers after a
-chunked body, or of bytes sent after an answer. One connection could fill the memory, and idle ones
-could use up all connections. A proxy in front should also limit them per sender.
+Neither uvicorn nor its parser limits a request head, the trailers after a chunked body, or bytes
+sent after an answer. Both their size and their time are unlimited. One connection could fill the
+memory, and idle ones could use up all connections. A proxy in front should also limit them per
+sender.
 """
 
 from __future__ import annotations

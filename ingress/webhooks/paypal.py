@@ -49,7 +49,7 @@ class PayPalProof:
 
 
 def _queue_of(event_type: str) -> Queue:
-    # Events that may stop an organization's spending come first.
+    # Events that may stop an organization's spending are processed first.
     if event_type.startswith(("BILLING.SUBSCRIPTION.", "CUSTOMER.DISPUTE.")):
         return Queue.SAFETY
     if event_type.startswith("PAYMENT."):

@@ -1,4 +1,4 @@
-"""Scenes with calls that must end when their money does, whatever goes wrong."""
+"""Scenes with calls that must end when their money does, even if orders are lost."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Phone:
             return [one["id"] for one in made]
 
     def seen(self, call_id: str) -> dict[str, Any]:
-        """Ask the sandbox for everything that it knows about a call."""
+        """Read everything that the sandbox knows about a call."""
         found: dict[str, Any] = self.on.ask("GET", f"/vapi/calls/{call_id}")
         return found
 

@@ -12,7 +12,7 @@ from local.demo.set import Set
 def money(on: Set, report: Report) -> None:
     """Top up once from five events, refund it, and try to overdraw the wallet.
 
-    The credited amount must be the one that PayPal's API reports.
+    The wallet must be credited with the amount that PayPal's API reports.
     """
     report.scene("A top-up, five times at once; its refund; a debit over the balance")
     before, topups = on.balance(), on.entries("topup")
