@@ -1,7 +1,7 @@
 """Runs database work with a deadline, and undoes what commits after it.
 
 A running thread cannot be stopped. If the caller has given up, the thread finishes in the
-background and undoes its own work.
+background and then undoes its work, if the caller passed a function for that.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LONGEST_SECONDS = 4.0
 class TooLate(Exception):
     """The deadline passed without a result.
 
-    Work that commits later is undone in the background.
+    Work that commits later is undone in the background, if `undo` was given.
     """
 
 
