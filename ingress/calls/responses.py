@@ -80,7 +80,7 @@ class CallAnswers:
         except _NO_ANSWER as error:
             return self._without_an_answer(ask, door, error)
         except Exception:
-            # If a bug left Vapi without an answer, the caller would hear nothing until Vapi gives up.
+            # If a bug left Vapi without an answer, the caller would hear silence until it gives up.
             log.exception("call not decided", call=ask.external_id)
             return answer_refused(Terms().refusal_text)
         if made.refusal is not None or made.assistant_id is None:
