@@ -1,1 +1,1 @@
-"""The holdfast command, one module for each thing an operator deals with."""
+"""The `holdfast` command."""

@@ -1,4 +1,4 @@
-"""Turns a database error into one line: what the server said, and what to do next."""
+"""Turns a database error into one line: the server's message and what to do next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BEFORE_AT = re.compile(r"[^\s\"']*@")
 
 
 def describe(error: NotYet) -> str:
-    """Say in one line why the database did nothing, in the server's own words."""
+    """Describe in one line why the database did nothing, with the server's message."""
     cause = error.__cause__
     answer = cause.orig if isinstance(cause, DBAPIError) else None
     if answer is None:

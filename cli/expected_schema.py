@@ -1,4 +1,4 @@
-"""The schema that a deployed database must have, made by the migrations on a server of our own."""
+"""Reads the schema that a deployed database must have, from migrations run anew."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from local.embedded import EmbeddedServers
 
 
 def expected_facts() -> Facts:
-    """Migrate an empty database on a temporary server, and read its facts.
+    """Migrate an empty database on a temporary server and read its facts.
 
-    Takes a few seconds. Raises: EmbeddedServerError when PostgreSQL's programs are not installed.
+    This takes a few seconds. Raises: EmbeddedServerError if PostgreSQL's programs are not
+    installed.
     """
     folder = Path(tempfile.mkdtemp(prefix="holdfast-schema-"))
-    # As root the server runs under another account, which has to enter the folder.
+    # If we are root, the server runs as another account, which must be able to enter the folder.
     folder.chmod(0o711)
     try:
         with EmbeddedServers(folder / "state", redis=False, fast=True) as urls:

@@ -1,1 +1,1 @@
-"""What we are told: verifies, records, answers. It acts on nothing: that is the workers' part."""
+"""The ingress verifies, stores and answers; the workers act on what it stored."""

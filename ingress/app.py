@@ -1,4 +1,4 @@
-"""The ingress: its routes, and what lives as long as it does."""
+"""Builds the ingress: its routes and the components that live as long as it does."""
 
 from __future__ import annotations
 
@@ -41,27 +41,28 @@ from providers.paypal.webhook import PayPalWebhookVerifier
 from providers.registry import Providers
 from providers.vapi.webhook import VapiWebhookVerifier
 
-#: Seconds that requests in flight have to end after SIGTERM.
+#: Seconds that requests in flight have to finish after SIGTERM.
 STOP_SECONDS = 10
-#: Seconds that the start waits for the remembered certificates.
+#: Longest wait at start for the stored certificates, in seconds.
 _CERTIFICATES_SECONDS = 3.0
-#: Longest transaction of the API and of proofs, in seconds: several statements at their limit.
+#: Longest transaction of the API and of verification, in seconds: a few statements at their limit.
 _LONGEST_SECONDS = 15.0
 
 
 def build_app(
     settings: Settings, providers: Providers, *, permission_seconds: float = PERMISSION_SECONDS
 ) -> ASGIApp:
-    """Make the application; a campaign's permission to dial holds for `permission_seconds`.
+    """Build the application.
 
-    Raises: SettingsError when PayPal's webhook id is missing or wrong.
+    A campaign's permission to dial holds money for `permission_seconds`. Raises: SettingsError if
+    PayPal's webhook id is missing or malformed.
     """
     ringer = Ringer(settings.redis_url)
     database = Database(
         settings.database_url,
         name="ingress",
-        # One connection for each request that the API works on, two for what is read beside, and
-        # one for the heartbeat.
+        # One connection for each request of the API, two for reads beside them, and one for the
+        # heartbeat.
         pool_size=AT_ONCE_MAX + 3,
         longest_seconds=_LONGEST_SECONDS,
     )
@@ -91,7 +92,7 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         with move_on_after(_CERTIFICATES_SECONDS):
-            # Without a database the ingress starts all the same, and loads them later.
+            # Without a database the ingress starts anyway and loads the certificates later.
             await to_thread.run_sync(verifier.certificates.load, abandon_on_cancel=True)
         await inbox.start()
         await refusals.start()
@@ -113,8 +114,8 @@ def build_app(
         exception_handlers={HTTPException: on_http_exception, Exception: on_error},
         lifespan=lifespan,
     )
-    # A slash too many is an unknown route: a redirect would be built from what a request says of
-    # its host, and no provider follows one.
+    # A path with an extra slash is an unknown route. A redirect would use the Host header, which
+    # the sender controls, and no provider follows redirects.
     app.router.redirect_slashes = False
     return Front(app, doors)
 
@@ -148,9 +149,9 @@ def _doors(
         )
 
     of_paypal = Door("paypal", paypal, inbox, refusals, tell_forged=tell_forged)
-    # Twilio signs the whole body: another body under the same name is a repeat with more to say.
+    # Twilio signs the whole body. A different body under the same id is a repeat with more details.
     of_twilio = Door("twilio", twilio, inbox, refusals)
-    # We name Vapi's messages ourselves: another body under one name is the same status again.
+    # We derive the ids of Vapi's messages. A different body under one id is the same status again.
     of_vapi = Door("vapi", vapi, inbox, refusals)
     return {
         "/webhooks/paypal": of_paypal,
@@ -165,7 +166,7 @@ def _routes(
     doors: dict[str, Door], api: ApiDoor, status_check: StatusCheck, ready: Ready
 ) -> list[Route]:
     return [
-        # Reached by other methods only, which are told which one is allowed.
+        # Front serves POST. These routes only answer other methods, with 405 and Allow.
         *(Route(path, door, methods=["POST"]) for path, door in doors.items()),
         Route("/webhooks/vapi/status-check", status_check.answer, methods=["POST"]),
         Route("/api/vapi/webhook/status-check", status_check.answer, methods=["POST"]),
@@ -178,7 +179,10 @@ def _routes(
 def serve(
     settings: Settings, providers: Providers, *, permission_seconds: float = PERMISSION_SECONDS
 ) -> None:
-    """Serve until SIGTERM or SIGINT, and end what is in flight first. Parameters as build_app."""
+    """Serve until SIGTERM or SIGINT, then finish requests in flight.
+
+    The parameters are those of build_app.
+    """
     uvicorn.run(
         build_app(settings, providers, permission_seconds=permission_seconds),
         host=settings.host,

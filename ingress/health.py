@@ -1,4 +1,4 @@
-"""Health: alive says that the process answers, ready that it can store what it is sent."""
+"""Health checks: /healthz for the process, /readyz for storing webhooks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ingress.http.responses import problem_response
 
 log = get_logger(__name__)
 
-#: The database is asked at most once in so many seconds, however often /readyz is.
+#: /readyz queries the database at most once in this many seconds, however often it is requested.
 _KEPT_SECONDS = 1.0
-#: Some 200 KB written to a temporary file and dropped again. A full disk still takes a small row
-#: into a page that exists, and then refuses the next webhook.
+#: Writes about 200 KB to a temporary file and drops it. A full disk may still accept a small row
+#: in an existing page, and then refuse the next webhook.
 _SPILL = "SELECT count(*) FROM generate_series(1, 16000)"
 _SPILL_SETTINGS = (
     "SELECT set_config('work_mem', '64kB', true), set_config('temp_tablespaces', '', true)"
@@ -35,15 +35,15 @@ _SPILL_SETTINGS = (
 
 
 async def healthz(_request: Request) -> Response:
-    """Answer while the process lives."""
+    """Answer as long as the process is alive."""
     return JSONResponse({"status": "ok"})
 
 
 class Ready:
-    """Tells whether webhooks can be stored now, and what else of the system is at fault.
+    """Reports whether webhooks can be stored now, and the system's other faults.
 
-    Redis is not asked, since events are taken in without it. Stopped workers or relays do not make
-    the ingress unready either: webhooks are still stored, and their jobs wait.
+    Redis is not checked, since webhooks are stored without it. Stopped workers or relays do not
+    make the ingress unready either: webhooks are still stored, and their jobs wait.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Ready:
         self._found: Problem | list[dict[str, Any]] = []
 
     async def answer(self, _request: Request) -> Response:
-        """Answer 503 if PostgreSQL takes no write; otherwise 200, with the system's faults."""
-        # Those who ask at once wait for one answer.
+        """Answer 503 if PostgreSQL accepts no write; otherwise 200, with any faults."""
+        # Simultaneous requests share one query.
         async with self._asking:
             if self._asked_at is None or time.monotonic() - self._asked_at >= self._kept_seconds:
                 self._found = await to_thread.run_sync(self._ask)
@@ -93,7 +93,7 @@ class Ready:
 
 
 def _reason(error: BaseException) -> str:
-    """Say what keeps PostgreSQL from storing, as far as its own error says it."""
+    """Name the reason why PostgreSQL cannot store, as far as its error shows it."""
     cause: BaseException | None = error
     while cause is not None:
         origin = getattr(cause, "orig", None) or cause

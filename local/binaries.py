@@ -1,7 +1,7 @@
-"""Where the programs of PostgreSQL and Valkey are: in the wheels, else in the system.
+"""Finds the programs of PostgreSQL and Valkey, in Python wheels or in the system.
 
-Only the wheels' programs are used, never their Python code, which leaves servers behind when it is
-killed and opens the permissions of parent folders.
+Only the wheels' programs are used, never their Python code. That code leaves servers behind when it
+is killed, and opens the permissions of parent folders.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from local.launch import Account
 
 
 def find_postgres(bin_folder: Path | None) -> Path:
-    """This function will give the folder with initdb and postgres: the given one, or the best.
+    """Find the folder with initdb and postgres: the given one, or the best available.
 
-    Raises: EmbeddedServerError when there is none.
+    Raises: EmbeddedServerError if there is none.
     """
     for folder in [bin_folder] if bin_folder else _postgres_folders():
         if (folder / "initdb").is_file() and (folder / "postgres").is_file():
@@ -33,9 +33,9 @@ def find_postgres(bin_folder: Path | None) -> Path:
 
 
 def find_valkey(bin_folder: Path | None) -> Path:
-    """This function will give the program valkey-server or redis-server.
+    """Find the program valkey-server or redis-server.
 
-    Raises: EmbeddedServerError when there is none.
+    Raises: EmbeddedServerError if there is none.
     """
     for folder in [bin_folder] if bin_folder else _valkey_folders():
         for name in ("valkey-server", "redis-server"):
@@ -48,12 +48,13 @@ def find_valkey(bin_folder: Path | None) -> Path:
 
 
 def usable_by(account: Account, program: Path, state: Path) -> Path:
-    """This function will give a path of the program that the account can execute.
+    """Return a path of the program that the account can execute.
 
-    As root with a virtual environment that others may not enter, its wheel is copied to the state
-    folder: the package and its sibling `<package>.libs`, or its libraries would not be found.
+    Root's virtual environment may be closed to the account. In that case the program's wheel is
+    copied to the state folder: the package and its sibling `<package>.libs`, without which its
+    libraries would not be found.
 
-    Raises: EmbeddedServerError when the account can execute neither.
+    Raises: EmbeddedServerError if the account can execute neither the program nor a copy.
     """
     if not account.is_other or account.can_run(program, "--version"):
         return program
@@ -116,5 +117,5 @@ def _copy_of_wheel(program: Path, site: Path, copies: Path) -> Path:
             path = Path(parent, file)
             if not path.is_symlink():
                 path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-    unfinished.rename(copy)  # last: a run killed before this leaves no half copy in use
+    unfinished.rename(copy)  # last: if this run is killed before, no partial copy is ever used
     return copy

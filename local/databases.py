@@ -1,7 +1,7 @@
-"""Gets a database ready to serve: migrated as its owner, with a login that may not pass by the
-ledger's guards.
+"""Prepares a database: migrates it as its owner and creates the login that serves.
 
-A single address of a superuser is enough on a laptop: the login that serves is then made from it.
+The serving login cannot bypass the ledger's guards. On a laptop, one superuser address is enough:
+the serving login is then derived from it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from db.address import driver_url
 from db.logins import clear_addresses, may_own, set_password
 from db.migrate import migrate
 
-#: The role that ingress, workers and relay log in as.
+#: The role that the ingress, the workers and the relay log in as.
 APP_ROLE = "holdfast_app"
 
 
 @dataclass(frozen=True)
 class DatabaseUrls:
-    """The owner's address (None where only the serving one is known) and the serving one."""
+    """The owner's address (None if only the serving one is known) and the serving one."""
 
     owner_url: str | None
     app_url: str
 
 
 def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
-    """This function will migrate where it may and give the addresses to serve with.
+    """Migrate the database if allowed, and return the addresses to serve with.
 
-    Replay: safe; a migrated database is left as it is. Raises: SettingsError in one line when the
+    Replay: safe; a migrated database does not change. Raises: SettingsError, in one line, if the
     database cannot be reached.
     """
     if not owner_url:
@@ -50,7 +50,7 @@ def prepare(database_url: str, owner_url: str, state: Path) -> DatabaseUrls:
 
 
 def recreate(owner_url: str) -> None:
-    """This function will drop the database and make it again, empty."""
+    """Drop the database and create it again, empty."""
     parts = urlsplit(driver_url(owner_url))
     name = sql.Identifier(unquote(parts.path.removeprefix("/")))
     with psycopg.connect(urlunsplit(parts._replace(path="/postgres")), autocommit=True) as server:
@@ -59,21 +59,21 @@ def recreate(owner_url: str) -> None:
 
 
 def derive_app_url(owner_url: str, password: str) -> str:
-    """This function will give the same server and database, logged in as holdfast_app."""
+    """Derive the address of the same server and database with the login holdfast_app."""
     parts = urlsplit(owner_url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{APP_ROLE}:{quote(password, safe='')}@{host}"))
 
 
 def give_password(owner_url: str, app_url: str) -> None:
-    """This function will set holdfast_app's password to the one in its address, if it has one."""
+    """Set holdfast_app's password to the one in its address, if it has one."""
     parts = urlsplit(app_url)
     if unquote(parts.username or "") == APP_ROLE and parts.password:
         set_password(owner_url, APP_ROLE, unquote(parts.password))
 
 
 def write_private(path: Path, text: str) -> None:
-    """This function will write a file that only we can read, whole or not at all."""
+    """Write a file that only our account can read, whole or not at all."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
@@ -82,7 +82,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _password(state: Path) -> str:
-    """The serving login's password, made once and kept where only we can read it."""
+    """Return the serving login's password, created once and readable only by us."""
     path = state / "app-password"
     if not path.exists():
         state.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""PostgreSQL and Valkey as children of this process, for a machine that has neither.
+"""PostgreSQL and Valkey as children of this process, for a machine without them.
 
-They listen on unix sockets in a private folder only, stop when this process dies however it dies,
-and one folder serves one process. Their data is real: it outlives every kind of stop.
+They listen only on unix sockets in a private folder. They stop whenever this process dies, for any
+reason. One state folder serves one process. Their data survives every kind of stop.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from local.server import ENVIRONMENT, Server, stop_leftover, telling_line
 
 __all__ = ["EmbeddedServerError", "EmbeddedServers", "ServerUrls"]
 
-#: The database Holdfast lives in.
+#: Name of Holdfast's database.
 DATABASE = "holdfast"
-#: Bytes a socket's path may have: 107 on Linux, 103 on macOS.
+#: Longest path of a socket, in bytes: 107 on Linux, 103 on macOS.
 _SOCKET_PATH_BYTES = 103
-#: The longest name of a socket in the folder.
+#: Longest name of a socket in the folder.
 _SOCKET_NAME = ".s.PGSQL.5432"
 
 _DURABLE = ("fsync=on", "synchronous_commit=on", "full_page_writes=on")
@@ -44,7 +44,7 @@ _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 @dataclass(frozen=True)
 class Keep:
-    """Who is told that a server died, and that it runs again."""
+    """Callbacks for a server that died and for a server that runs again."""
 
     on_exit: OnExit | None = None
     on_restart: OnRestart | None = None
@@ -52,19 +52,19 @@ class Keep:
 
 @dataclass(frozen=True)
 class ServerUrls:
-    """Where the started servers are; a server that was not wanted has an empty address."""
+    """Addresses of the started servers; empty for a server that was not requested."""
 
     owner_url: str
     redis_url: str
 
 
 class EmbeddedServers:
-    """PostgreSQL 18 and Valkey from wheels, or the system's, below one state folder.
+    """PostgreSQL 18 and Valkey from wheels or from the system, in one state folder.
 
-    fast=True is for tests: a crash of the machine may lose or spoil PostgreSQL's data, and Valkey
-    starts empty each time. A kill of any process still loses nothing in PostgreSQL.
-    postgres_bin and redis_bin name folders with other programs to run. With `keep`, a server that
-    dies unasked is started again, on its data.
+    `fast=True` is for tests: a crash of the machine may lose or damage PostgreSQL's data, and
+    Valkey starts empty each time. A kill of any process still loses nothing in PostgreSQL.
+    `postgres_bin` and `redis_bin` name folders with other programs to run. With `keep`, a server
+    that dies unexpectedly is started again on its data.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class EmbeddedServers:
         self._postgres_bin = postgres_bin
         self._redis_bin = redis_bin
         self._keep = keep
-        # For the server alone: what starts it as another account must not see them.
+        # For the server only: a program that starts it as another account must not see them.
         self._postgres_env = [
             f"{name}={value}" for name, value in (postgres_environment or {}).items()
         ]
         self._servers: list[Server] = []
         self._lock_file: int | None = None
-        # Known once started.
+        # Set by start().
         self._account = Account("")
         self._state = self._wanted_state
         self._sockets = self._wanted_state
@@ -109,12 +109,12 @@ class EmbeddedServers:
         self.stop()
 
     def start(self) -> ServerUrls:
-        """This function will start the servers and wait until they answer.
+        """Start the servers and wait until they answer.
 
-        Leftovers of a killed run are stopped first and their data is taken over. Call it from the
+        Servers left by a killed run are stopped first, and their data is used. Call this on the
         main thread: on Linux the servers stop when the thread that started them ends.
 
-        Raises: EmbeddedServerError when they can't start, or another process uses the folder.
+        Raises: EmbeddedServerError if they cannot start, or if another process uses the folder.
         """
         if threading.current_thread() is not threading.main_thread():
             raise EmbeddedServerError("embedded servers must be started from the main thread")
@@ -134,9 +134,9 @@ class EmbeddedServers:
         return ServerUrls(owner_url, redis_url)
 
     def stop(self) -> None:
-        """This function will stop Valkey, then PostgreSQL, in order. Replay: nothing happens.
+        """Stop Valkey, then PostgreSQL, in an orderly way. Replay: nothing happens.
 
-        Stop what uses them before: clients that are connected lose their connection.
+        Stop their clients first: connected clients lose their connection.
         """
         while self._servers:
             self._servers[-1].stop()
@@ -160,13 +160,17 @@ class EmbeddedServers:
         self._lock_file = file
 
     def _make_socket_folder(self) -> Path:
-        """A path too long for a socket, or with PostgreSQL's separator, gets a folder in /tmp."""
+        """Create the folder for sockets, in /tmp if its own path cannot be used.
+
+        A path cannot be used if it is too long for a socket or contains PostgreSQL's separator,
+        the comma.
+        """
         self._remove_socket_folder()
         folder = self._state / "run"
         if len(os.fsencode(folder / _SOCKET_NAME)) <= _SOCKET_PATH_BYTES and "," not in str(folder):
             return self._make_private(folder)
         elsewhere = Path(tempfile.mkdtemp(prefix="holdfast-", dir="/tmp"))
-        folder.symlink_to(elsewhere)  # so that the next run finds and removes it, if we are killed
+        folder.symlink_to(elsewhere)  # if this run is killed, the next one finds and removes it
         return self._make_private(elsewhere)
 
     def _remove_socket_folder(self) -> None:
@@ -207,11 +211,11 @@ class EmbeddedServers:
         argv += [word for setting in settings for word in ("-c", setting)]
 
         def is_ready(pid: int) -> bool:
-            # A file left by an earlier postmaster says "ready" too, so its pid must be ours.
+            # A file left by an earlier postmaster also has "ready", so the pid must match.
             lines = (data / "postmaster.pid").read_text().splitlines()
             return lines[0] == str(pid) and lines[7].strip() == "ready"
 
-        # The postmaster is never sent SIGKILL: its backends would live on.
+        # The postmaster never gets SIGKILL, because its backends would live on.
         self._launch("postgres", argv, signal.SIGINT, signal.SIGQUIT, is_ready)
         password = password_file.read_text()
         self._create_database(password)
@@ -240,10 +244,10 @@ class EmbeddedServers:
         )
         if done.returncode:
             raise EmbeddedServerError(f"initdb failed: {telling_line(done.stderr or done.stdout)}")
-        unfinished.rename(data)  # last: a run killed inside initdb leaves no half cluster
+        unfinished.rename(data)  # last: a run killed inside initdb leaves no partial cluster
 
     def _create_database(self, password: str) -> None:
-        # Not by an address: psycopg would read a comma in the folder as a list of hosts.
+        # Not with an address: psycopg would read a comma in the folder as a list of hosts.
         with psycopg.connect(
             host=str(self._sockets),
             port=5432,
@@ -271,7 +275,7 @@ class EmbeddedServers:
                 client.settimeout(1)
                 client.connect(str(path))
                 client.sendall(b"PING\r\n")
-                return client.recv(16).startswith(b"+PONG")  # -LOADING while it reads its file
+                return client.recv(16).startswith(b"+PONG")  # -LOADING while it reads its data
 
         self._launch("valkey", argv, signal.SIGTERM, signal.SIGKILL, is_ready)
         return f"unix://{quote(str(path))}?db=0"
@@ -285,7 +289,7 @@ class EmbeddedServers:
         is_ready: Callable[[int], bool],
     ) -> None:
         server = Server(name, self._account, self._state / f"{name}.log", stop_signal, last_signal)
-        self._servers.append(server)  # first: an interrupted start is stopped too
+        self._servers.append(server)  # first, so that an interrupted start is stopped too
         server.start(argv, is_ready)
         if self._keep is not None:
             server.keep(argv, is_ready, self._keep.on_exit, self._keep.on_restart)

@@ -1,7 +1,7 @@
-"""Keeps one child process running: starts it, waits for it, and starts it again when it dies.
+"""Keeps one child process running: starts it and restarts it when it dies.
 
-On a thread of its own: a child's death signal follows the thread that started it, so that thread
-lives as long as the child does.
+Each child has a thread. The child's death signal follows the thread that started it, so that
+thread lives as long as the child.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from base.clock import wait_until
 from base.log import get_logger
 from local.launch import Account, tied_argv
 
-#: Waits before a dead child is started again: the first, and the longest; each doubles the last.
+#: Seconds before a dead child is restarted: the first and the longest wait. Each doubles the last.
 _BACKOFF_SECONDS_FIRST = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
-#: A child that ran this long was well: its next wait is the first again.
+#: A child that ran this long counts as healthy, and its next wait is the first again.
 _WELL_SECONDS = 10.0
 
-#: The exit code of a child that could not even be started, as shells have it.
+#: Exit code of a child that could not be started, as in shells.
 _NOT_STARTED = 126
 
 _log = get_logger(__name__)
 
-#: Told which child ended and how: its exit code, or minus the signal that killed it.
+#: Called with the name of a child that ended and its exit code, or minus the signal that killed it.
 OnExit = Callable[[str, int], None]
-#: Told which child runs again, and its new process id.
+#: Called with the name of a child that was restarted and its new process id.
 OnRestart = Callable[[str, int], None]
 
 
 def how_it_ended(code: int) -> str:
-    """Say in words how a process ended: "exit code 1" or "killed by SIGKILL"."""
+    """Describe how a process ended: "exit code 1" or "killed by SIGKILL"."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -51,9 +51,10 @@ def how_it_ended(code: int) -> str:
 
 @dataclass(frozen=True)
 class Process:
-    """One child: what to run, when it is ready, and how long it may take to become so or to stop.
+    """A child: its command, its readiness check and its time limits.
 
-    Without `ready` it is ready once started. `ready` must return soon; it is asked every 50 ms.
+    Without `ready`, the child is ready once it has started. `ready` is called every 50 ms and must
+    return soon.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Process:
 
 
 class Keeper(threading.Thread):
-    """Starts one child and starts it again each time it dies, until told to stop."""
+    """Starts one child, and restarts it each time it dies, until stop() is called."""
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class Keeper(threading.Thread):
         self._on_exit = on_exit
         self._on_restart = on_restart
         self._stopping = threading.Event()
-        #: Held to start the child and to decide that no more is started.
+        #: Held while a child is started, and to decide that no more are started.
         self._starting = threading.Lock()
         self.pid: int | None = None
         self.exits = 0
@@ -113,7 +114,7 @@ class Keeper(threading.Thread):
             return _NOT_STARTED
         code = child.wait()
         self.pid = None
-        # What it leaves in its session would run beside its successor.
+        # Processes left in the child's session would run beside its successor.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         return code
@@ -124,7 +125,7 @@ class Keeper(threading.Thread):
         if self._on_exit is not None:
             try:
                 self._on_exit(self._process.name, code)
-            except Exception:  # whoever listens must not end the keeping
+            except Exception:  # a failing callback must not end this thread
                 _log.exception("on_exit failed", process=self._process.name)
 
     def _tell_restart(self, pid: int) -> None:
@@ -156,7 +157,7 @@ class Keeper(threading.Thread):
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         try:
             child = self._popen()
-        except OSError as error:  # no process or file left to have: as one that died at once
+        except OSError as error:  # out of processes or files: treated like an immediate exit
             _log.error("cannot start", process=self._process.name, error=str(error))
             return None
         self.pid = child.pid
@@ -172,7 +173,7 @@ class Keeper(threading.Thread):
 
 
 class _Prefixer(threading.Thread):
-    """Copies one child's lines to standard error, each after the child's name."""
+    """Copies a child's output to standard error, each line after the child's name."""
 
     def __init__(self, name: str, output: IO[bytes]) -> None:
         super().__init__(name=f"output of {name}", daemon=True)
@@ -188,9 +189,9 @@ class _Prefixer(threading.Thread):
 
 
 def _popen(process: Process, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    # SIGKILL at the supervisor's death: anything gentler may be ignored, and a child must survive
-    # being killed anyway. A session of its own: Ctrl-C reaches the supervisor alone, which then
-    # stops all in order.
+    # SIGKILL when the supervisor dies: a child may ignore a gentler signal, and it must survive a
+    # kill anyway. A separate session: Ctrl-C reaches only the supervisor, which stops all children
+    # in order.
     return subprocess.Popen(
         tied_argv(process.argv, Account(""), signal.SIGKILL),
         env=dict(process.env),

@@ -1,6 +1,6 @@
-"""How a child process is started: as whom, and tied to the life of the thread that starts it.
+"""Builds commands for child processes: their account and their tie to a thread.
 
-Servers never run as root. Nobody's permissions are widened but those of folders we made.
+Servers never run as root. Only folders that this code created get wider permissions.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from local.errors import EmbeddedServerError
 _CHILD = str(Path(__file__).with_name("child.py"))
 #: Accounts that root may run the servers as, best first.
 _ACCOUNTS = ("postgres", "nobody")
-#: Where root keeps servers' data when the account can't enter the folder that was asked for.
+#: Where root keeps servers' data if the account cannot enter the requested folder.
 ROOT_STATE = Path("/var/lib/holdfast")
 
 
 @dataclass(frozen=True)
 class Account:
-    """The account servers run as; uid and gid are -1 when it is our own."""
+    """The account that servers run as. If it is our own, uid and gid are -1."""
 
     name: str
     uid: int = -1
@@ -37,13 +37,13 @@ class Account:
         return self.uid >= 0
 
     def own(self, path: Path, mode: int) -> None:
-        """This function will give a path that we made to the account, with this mode."""
+        """Make the account the owner of a path that we created, with this mode."""
         if self.is_other:
             os.chown(path, self.uid, self.gid)
         path.chmod(mode)
 
     def can_run(self, *argv: str | Path) -> bool:
-        """This function will try the command as the account; True if it ended well."""
+        """Run the command as the account and return whether it succeeded."""
         command = tied_argv([str(word) for word in argv], self, signal.SIGKILL)
         tried = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, cwd="/"
@@ -52,19 +52,19 @@ class Account:
 
 
 def tied_argv(argv: Sequence[str], account: Account, death_signal: signal.Signals) -> list[str]:
-    """This function will give the command that runs argv as the account, tied to this process.
+    """Build the command that runs argv as the account, tied to this process.
 
-    On Linux the program gets death_signal when the *thread* that started it ends, so start it
-    from one that lives as long as it should. Elsewhere a killed parent leaves its children.
+    On Linux the program gets `death_signal` when the thread that started it ends. Start it on a
+    thread that lives as long as the program should. Elsewhere, a killed parent leaves its children.
     """
     ids = [os.getpid(), account.uid, account.gid, int(death_signal)]
     return [sys.executable, "-I", "-S", _CHILD, *map(str, ids), *argv]
 
 
 def server_account() -> Account:
-    """This function will give the account servers run as: ours, or an unprivileged one for root.
+    """Return the account for servers: ours, or an unprivileged one if we are root.
 
-    Raises: EmbeddedServerError when there is none that PostgreSQL accepts.
+    Raises: EmbeddedServerError if there is none that PostgreSQL accepts.
     """
     if os.geteuid() != 0:
         try:
@@ -88,10 +88,10 @@ def server_account() -> Account:
 
 
 def state_folder(wanted: Path, account: Account) -> Path:
-    """This function will make the folder servers keep their data in and give its path.
+    """Create the folder for the servers' data and return its path.
 
-    It is `wanted`, unless root asked for one below a folder that the account may not enter (such
-    as /root, which stays closed): then a folder of our own that stands for it.
+    It is `wanted`, unless the account may not enter that folder. This happens to root below /root,
+    for example, which stays closed. The folder is then below ROOT_STATE, named by a digest.
     """
     if not wanted.exists():
         wanted.mkdir(parents=True)

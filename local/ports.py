@@ -1,4 +1,4 @@
-"""Ports: which of them are free, and whether somebody answers at one."""
+"""Ports: which are free, and whether an address answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from base.settings import SettingsError
 
 
 def port_to_serve(host: str, port: int) -> int:
-    """This function will give the port itself if it is free, or any where it is 0.
+    """Return the port if it is free; for port 0, return any free port.
 
     Raises: SettingsError that names host and port.
     """
@@ -28,7 +28,7 @@ def port_to_serve(host: str, port: int) -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """This function will find so many different ports of this machine that nobody listens on."""
+    """Find this many different local ports on which no process listens."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -37,7 +37,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def answers(url: str) -> bool:
-    """This function will tell whether an address answers 200 now."""
+    """Return whether a GET of the address is answered with 200 within 2 seconds."""
     try:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:

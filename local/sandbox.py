@@ -1,4 +1,4 @@
-"""The sandbox as one of our processes: how it starts, where it is, and the settings that use it."""
+"""Starts the sandbox as a child process and makes the settings that use it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def start_sandbox(
     ready_seconds: float,
     target: str = "",
 ) -> dict[str, Any]:
-    """This function will start the sandbox on any port and give its addresses and keys.
+    """Start the sandbox on any free port and return its addresses and keys.
 
-    Units: its own folder lies in `state`; its webhooks go to `target`. Raises: ProcessNotReady.
+    Its folder is in `state`, and it sends its webhooks to `target`. Raises: ProcessNotReady.
     """
     path = _info_file(state)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One that was killed could not take its file away.
+    # A killed sandbox leaves its file behind, and the new one would seem ready.
     path.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(path.parent)]
     if target:
@@ -38,9 +38,9 @@ def start_sandbox(
 
 
 def sandbox_info(state: Path) -> dict[str, Any]:
-    """Ask the running sandbox where it is, what its keys are and how it proves its messages.
+    """Request the running sandbox's addresses, keys and signing settings.
 
-    Raises: SettingsError when none has been started with this state folder, or it is gone.
+    Raises: SettingsError if no sandbox was started with this state folder, or if it is gone.
     """
     try:
         info = _read(_info_file(state))
@@ -58,9 +58,9 @@ def sandbox_info(state: Path) -> dict[str, Any]:
 
 
 def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
-    """Name the sandbox's addresses and keys as the settings that use them.
+    """Map the sandbox's addresses and keys to the settings that use them.
 
-    VAPI_HMAC_SECRET stays unset: the sandbox's Vapi proves its messages by the server secret.
+    VAPI_HMAC_SECRET stays unset: the sandbox's Vapi authenticates with the server secret.
     """
     paypal, twilio, vapi = info["paypal"], info["twilio"], info["vapi"]
     return {
@@ -80,7 +80,7 @@ def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
 
 
 def _info_file(state: Path) -> Path:
-    """Where the sandbox tells its addresses and keys, once it listens."""
+    """Return the file with addresses and keys; it exists once the sandbox listens."""
     return state / "sandbox" / "sandbox.json"
 
 

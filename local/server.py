@@ -1,7 +1,7 @@
-"""One server process below an account: started, waited for, stopped, and found again after a kill.
+"""One server process: started, awaited, stopped, and found again after a kill.
 
-It may be kept running: started again whenever it dies unasked. Knows nothing of PostgreSQL or
-Valkey; local.embedded tells it what ready means.
+It may be kept running, so that it is started again whenever it dies unexpectedly. This module does
+not know PostgreSQL or Valkey; local.embedded passes in what ready means.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from local.launch import Account, tied_argv
 
 log = get_logger(__name__)
 
-#: What a server sees of our environment: nothing.
+#: The whole environment of a server. Nothing of our own environment is passed on.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", "HOME": "/"}
-#: Seconds a server may take to answer; recovery after a crash is included.
+#: Seconds that a server has to become ready, including recovery after a crash.
 _START_SECONDS = 60
-#: Seconds a server may take to stop in order before it is stopped at once.
+#: Seconds that a server has for an orderly stop before it gets its last signal.
 _STOP_SECONDS = 30
-#: Waits before a dead server is started again: the first, and the longest; each doubles the last.
-#: After a SIGKILL PostgreSQL does not start while processes of the dead server still end.
+#: Seconds before a dead server is started again: the first and the longest wait. Each doubles the
+#: last. After a SIGKILL, PostgreSQL cannot start until the dead server's processes have ended.
 _AGAIN_SECONDS_FIRST = 0.1
 _AGAIN_SECONDS_MAX = 5.0
 
@@ -53,15 +53,15 @@ class Server:
         self._last_signal = last_signal
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
-        #: Held to start the process and to decide that none is started any more.
+        #: Held while a process is started, and to decide that no more are started.
         self._starting = threading.Lock()
         self._keeper: threading.Thread | None = None
 
     def start(self, argv: Sequence[str], is_ready: Callable[[int], bool]) -> None:
-        """This function will start the server and wait until is_ready(its pid).
+        """Start the server and wait until is_ready(its pid).
 
-        is_ready may raise OSError or IndexError for "not yet".
-        Raises: EmbeddedServerError with the line of the log that tells why it did not start.
+        `is_ready` may raise OSError or IndexError for "not yet".
+        Raises: EmbeddedServerError with the log line that explains why it did not start.
         """
         with self._starting:
             process, told_before = self._spawn(argv)
@@ -76,8 +76,8 @@ class Server:
     ) -> None:
         """Start the server again each time it dies, until stop(). Call it after start().
 
-        On a thread of its own, which lives as long as the servers that it starts: their death
-        signal follows the thread that started them.
+        A separate thread does this. It lives as long as the servers that it starts, because a death
+        signal follows the thread that started the process.
         """
 
         def watch() -> None:
@@ -96,7 +96,7 @@ class Server:
         self._keeper.start()
 
     def _start_again(self, argv: Sequence[str], is_ready: Callable[[int], bool]) -> int | None:
-        """Try until the server is ready; give its process id, or None if it is to stop."""
+        """Try until the server is ready; return its process id, or None if stopping."""
         wait = _AGAIN_SECONDS_FIRST
         while not self._stopping.wait(wait):
             wait = min(wait * 2, _AGAIN_SECONDS_MAX)
@@ -120,12 +120,12 @@ class Server:
         return None
 
     def _spawn(self, argv: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
-        """Start the process; give it, and where in the log its own lines begin."""
+        """Start the process; return it and the position in the log where its lines begin."""
         file = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         told_before = os.fstat(file).st_size
         self._account.own(self._log, 0o600)
         try:
-            # A session of its own: Ctrl-C must not reach it before those who use it are done.
+            # A separate session: Ctrl-C must not stop the server before its clients.
             process = subprocess.Popen(
                 tied_argv(argv, self._account, self._stop_signal),
                 stdin=subprocess.DEVNULL,
@@ -160,7 +160,7 @@ class Server:
             raise EmbeddedServerError(f"{self._name} did not start: {told} (see {self._log})")
 
     def stop(self) -> None:
-        """Stop the server, in order if it can. Replay: nothing happens."""
+        """Stop the server, in an orderly way if possible. Replay: nothing happens."""
         with self._starting:
             self._stopping.set()
         if self._process is not None:
@@ -181,15 +181,15 @@ def _tell(told: Callable[[str, int], None] | None, name: str, number: int) -> No
     if told is not None:
         try:
             told(name, number)
-        except Exception:  # whatever listens must not end the keeping
+        except Exception:  # a failing callback must not end the keeper thread
             log.exception("server's end or restart not told", server=name)
 
 
 def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> None:
-    """This function will stop the server a killed run left in the data folder, if there is one.
+    """Stop the server that a killed run left in the data folder, if there is one.
 
-    Where no death signal exists, or within the second that stopping takes, it still runs.
-    Raises: EmbeddedServerError when it does not stop.
+    Such a server still runs if the system has no death signals, or during the second that it needs
+    to stop. Raises: EmbeddedServerError if it does not stop.
     """
     try:
         pid = int(pid_file.read_text().split()[0])
@@ -198,7 +198,7 @@ def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> No
     if not is_alive(pid):
         return
     if not _works_in(pid, data):
-        # The number was given to another process since, which PostgreSQL would take for its own.
+        # Another process has this pid now, and PostgreSQL would take it for its own postmaster.
         pid_file.unlink()
         return
     with contextlib.suppress(ProcessLookupError):
@@ -208,14 +208,14 @@ def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> No
 
 
 def telling_line(output: str) -> str:
-    """This function will give the line that says what went wrong, or else the last."""
+    """Find the line that shows what went wrong, otherwise the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     bad = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror"))]
     return (bad or lines or ["it said nothing"])[-1]
 
 
 def is_alive(pid: int) -> bool:
-    """This function will tell whether the process runs; a zombie does not."""
+    """Return whether the process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -228,7 +228,11 @@ def is_alive(pid: int) -> bool:
 
 
 def _works_in(pid: int, data: Path) -> bool:
-    """Both servers work in their data folder, so that no other process is taken for ours."""
+    """Return whether the process is a server of this data folder.
+
+    This keeps another process from being taken for ours. On Linux, both servers have their data
+    folder as working directory. Elsewhere, the command line must contain the folder's parent.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             return Path(f"/proc/{pid}/cwd").resolve() == data.resolve()

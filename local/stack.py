@@ -1,6 +1,7 @@
-"""The whole of Holdfast on one machine: servers, sandbox, ingress, workers and relay, as processes.
+"""All of Holdfast on one machine: servers, sandbox, ingress, workers and relay.
 
-What `up` keeps running and what the demo drives; each process is one that production runs too.
+`holdfast up` keeps it running and the demo uses it. Except for the sandbox, production runs the
+same processes.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ from local.ports import answers, port_to_serve
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import OnExit, OnRestart, Process, Supervisor
 
-#: Seconds a process has to be ready in, on a machine that is busy with other things.
+#: Seconds that a process has to become ready on a busy machine.
 _READY_SECONDS = 60
-#: Queues of each worker process, and its threads.
+#: Queues and number of threads of each worker process.
 WORKERS = {
-    # Two, so that one that is stopped or stuck keeps no organization spending.
+    # Two: if one is stopped or stuck, the other still stops organizations from spending.
     "worker-safety-1": (("safety",), 4),
     "worker-safety-2": (("safety",), 4),
     "worker-billing": (("billing",), 4),
     "worker-rest": (("maintenance", "callbacks", "messaging"), 2),
 }
 SAFETY_WORKERS = tuple(name for name, (queues, _) in WORKERS.items() if "safety" in queues)
-#: Seconds a worker may take to finish what it runs: the longest actor, and a margin.
+#: Seconds that a worker has to finish its jobs: the longest actor and a margin.
 _WORKER_STOP_SECONDS = 40
 
 
 def state_folder(settings: Settings) -> Path:
-    """This function will give the folder for embedded data, from the project's root if relative."""
+    """Return the folder for embedded data. A relative path is below the project."""
     return ROOT / settings.holdfast_state
 
 
 class Stack:
-    """Starts everything in order, knows the addresses, and stops it all in the reverse order."""
+    """Starts everything in order, knows the addresses, and stops it in reverse order."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Stack:
 
     @property
     def ingress_url(self) -> str:
-        """Where the ingress answers."""
+        """Address at which the ingress answers."""
         return f"http://{self._settings.host}:{self.env['PORT']}"
 
     def __enter__(self) -> Stack:
@@ -94,14 +95,14 @@ class Stack:
         self.stop()
 
     def stop(self) -> None:
-        """This function will stop the processes, then the servers they used."""
+        """Stop the processes, then the servers that they used."""
         self.supervisor.stop_all()
         if self._servers is not None:
             self._servers.stop()
 
     def _start(self) -> None:
         settings = self._settings
-        # Asked now, because an ingress that cannot listen is taken for the one that does.
+        # Checked first: another process that answers on this port would pass for our ingress.
         port = port_to_serve(settings.host, settings.port)
         self.env["PORT"] = str(port)
         self._start_servers()
@@ -118,7 +119,7 @@ class Stack:
         self.start_relay()
 
     def start_worker(self, name: str) -> None:
-        """This function will start one of WORKERS."""
+        """Start one of WORKERS."""
         queues, threads = WORKERS[name]
         self._told(name)
         arguments = [part for queue in queues for part in ("--queue", queue)]
@@ -131,7 +132,7 @@ class Stack:
         )
 
     def start_relay(self) -> None:
-        """This function will start the relay."""
+        """Start the relay process."""
         self._told("relay")
         self.supervisor.start(self._process("relay", ["relay"]))
 
@@ -153,7 +154,7 @@ class Stack:
                 _empty(served)
         self.urls = prepare(settings.database_url, owner_url, self.state)
         self.env["DATABASE_URL"] = self.urls.app_url
-        # Nothing that serves ever sees the owner's address.
+        # No serving process ever gets the owner's address.
         self.env.pop("DATABASE_OWNER_URL", None)
 
     def _start_sandbox(self) -> None:
@@ -187,7 +188,10 @@ class Stack:
 
 
 def _empty(served: ServerUrls) -> None:
-    """Embedded servers' data of an earlier run are dropped; a given server is never emptied."""
+    """Delete an earlier run's data of embedded servers.
+
+    A server that was given by its address is never emptied.
+    """
     if served.owner_url:
         recreate(served.owner_url)
     if served.redis_url:

@@ -1,7 +1,7 @@
-"""Keeps named child processes running, stops them in order, and leaves none behind.
+"""Keeps named child processes running, stops them in order and leaves none.
 
-Each child has a keeper (local.keeper) that starts it again when it dies. A supervisor that is
-killed takes its children with it, on Linux. It never asks what the children do.
+Each child has a keeper (local.keeper) that restarts it when it dies. On Linux, the children of a
+killed supervisor die with it. The supervisor does not know what the children do.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _Handler = Callable[[int, FrameType | None], Any] | int
 
 
 class Supervisor:
-    """The children of this process, in their order of start.
+    """The children of this process, in the order in which they were started.
 
-    With log_dir each child writes to <log_dir>/<name>.log; without, its lines go to standard error
-    after its name. on_exit is called, on the child's thread, for each death that was not asked for,
-    and on_restart when the child has been started again.
+    With `log_dir`, each child writes to <log_dir>/<name>.log. Otherwise its lines go to standard
+    error after its name. `on_exit` is called on the child's thread for each unexpected end, and
+    `on_restart` when the child has been restarted.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Supervisor:
         self.stop_all()
 
     def start(self, process: Process) -> None:
-        """This function will start the child, wait until it is ready, and keep it running.
+        """Start the child, wait until it is ready, and keep it running.
 
-        Raises: ProcessNotReady, with the child stopped and forgotten. ValueError when the name is
-        taken.
+        Raises: ProcessNotReady, after the child was stopped and forgotten; ValueError if the name
+        is in use.
         """
         if process.name in self._keepers:
             raise ValueError(f"{process.name} is already started")
@@ -88,22 +88,22 @@ class Supervisor:
             raise
 
     def stop(self, name: str) -> None:
-        """This function will stop the child: SIGTERM, then SIGKILL when its stop_seconds are over.
+        """Stop the child with SIGTERM, then SIGKILL after its `stop_seconds`.
 
-        Whatever it started in its session dies with it. It is forgotten: its name is free again.
+        Every process in its session dies with it. Its name is free again.
         """
         keeper = self._keepers[name]
         keeper.stop(hurry=lambda: self._signals.count > 1)
         del self._keepers[name]
 
     def stop_all(self) -> None:
-        """This function will stop every child, the one started last first, each within its limit.
+        """Stop all children in reverse order of start, each within its limit.
 
-        A second Ctrl-C (or SIGTERM) ends the patience: what still runs is killed.
+        On a second Ctrl-C or SIGTERM, children that still run are killed immediately.
         """
         try:
             if self._signals.listen():
-                # Told to stop by other means than a signal: the first one means hurry already.
+                # The stop was not requested by a signal: the first signal already means hurry.
                 self._signals.count = 1
             for name in reversed(list(self._keepers)):
                 self.stop(name)
@@ -111,13 +111,14 @@ class Supervisor:
             self._signals.close()
 
     def listen(self) -> None:
-        """This function will take SIGINT and SIGTERM for the wish to stop from now on, until
-        stop_all() has ended; wait() gives the first. Only on the main thread.
+        """Treat SIGINT and SIGTERM as requests to stop, until stop_all() has ended.
+
+        wait() returns the first signal. Only on the main thread.
         """
         self._signals.listen()
 
     def wait(self) -> signal.Signals:
-        """This function will block until SIGINT or SIGTERM and give it; then call stop_all().
+        """Wait for SIGINT or SIGTERM and return it; the caller then calls stop_all().
 
         Only on the main thread. Until stop_all() has ended, a further signal makes it hurry.
         """
@@ -126,31 +127,31 @@ class Supervisor:
         return self._signals.last
 
     def kill(self, name: str, signal_number: signal.Signals = signal.SIGKILL) -> None:
-        """This function will send the child a signal, unasked: if it dies, it is started again."""
+        """Send the child a signal. If the child dies, it is restarted."""
         pid = self._keepers[name].pid
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal_number)
 
     def pid(self, name: str) -> int | None:
-        """This function will give the child's process id; None while it waits to be restarted."""
+        """Return the child's process id; None while it waits to be restarted."""
         return self._keepers[name].pid
 
     def alive(self, name: str) -> bool:
-        """This function will tell whether the child is known and runs now."""
+        """Return whether the child is known and runs now."""
         return name in self._keepers and self._keepers[name].pid is not None
 
     def restarts(self, name: str) -> int:
-        """This function will tell how often the child has been started again."""
+        """Count how often the child has been restarted."""
         return self._keepers[name].restarts
 
     def names(self) -> list[str]:
-        """This function will give the children's names in their order of start."""
+        """List the children's names in the order in which they were started."""
         return list(self._keepers)
 
 
 class _Signals:
-    """Counts SIGINT and SIGTERM while it listens; the handlers before it come back at close."""
+    """Counts SIGINT and SIGTERM while it listens; close() restores earlier handlers."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -158,7 +159,7 @@ class _Signals:
         self._before: dict[signal.Signals, _Handler] = {}
 
     def listen(self) -> bool:
-        """This function will begin to count; False when it did, or can't on this thread."""
+        """Start counting; return False if already started or not on the main thread."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return False
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -172,7 +173,7 @@ class _Signals:
         self.count = 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # A plain number, polled: an Event's lock may be held by the code this interrupts.
+        # A plain number that is polled: the interrupted code may hold an Event's lock.
         self.last = signal.Signals(number)
         self.count += 1
 

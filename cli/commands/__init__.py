@@ -1,1 +1,1 @@
-"""The holdfast command's parts: one module for each thing a person deals with."""
+"""The commands of `holdfast`: one module for each subject of an operator's work."""

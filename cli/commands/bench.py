@@ -1,4 +1,4 @@
-"""The benchmarks, started as a process of their own: nothing of ours imports them."""
+"""Runs the benchmarks as a separate process, which no other module imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates, call terms and entry points (doors) of organizations."""
+"""Sets up an organization's rates, call terms and entry points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chaos runs, started as a process of their own: nothing of ours imports them."""
+"""Runs the chaos tests as a separate program, which no other module imports."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def chaos(context: typer.Context) -> None:
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "chaos", *context.args]
-    # In place of this process, so that whoever stops it stops the run, which ends in order.
+    # This process becomes the run, so that a signal to stop reaches the run, which ends in order.
     os.execve(sys.executable, argv, env)  # noqa: S606

@@ -1,4 +1,4 @@
-"""Rows that show a job, in one line or in full."""
+"""Describes jobs as rows, in one line or with everything that is known about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from db.models import InboxEvent, JobAttempt, OperatorAct
 def describe_whole(session: Session, job_id: str) -> dict[str, Any]:
     """Describe a job with its attempts, its related jobs and the operator actions.
 
-    Raises: Failure when there is none.
+    Raises: Failure if there is no such job.
     """
     found = find(session, job_id)
     if found is None:

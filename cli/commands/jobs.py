@@ -24,9 +24,9 @@ from domain.jobs.types import JOB_TYPES, KEY_KEPT_SECONDS
 
 app = typer.Typer(no_args_is_help=True, help="List, show, redrive, discard and run jobs.")
 
-#: Jobs that one transaction of a bulk act changes at most.
+#: Most jobs that one transaction of a bulk action changes.
 _CHUNK = 200
-#: Jobs that one bulk act changes at most.
+#: Most jobs that one bulk action changes.
 _BULK_MAX = 10_000
 
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
@@ -191,7 +191,7 @@ def _act_by_hand(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Apply an action to one named job, or to those of many that still allow it."""
+    """Apply an action to one named job, or to those of many jobs that still allow it."""
     who = by or me()
     with acting() as do:
         if job_ids and len(job_ids) == 1:

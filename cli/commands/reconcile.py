@@ -53,7 +53,7 @@ def twilio(
 
 
 def wait_for_checks(do: Act, job_ids: Collection[str], seconds: float) -> list[SubaccountCheck]:
-    """Wait until workers have done the checks, or the time is over; return what they found."""
+    """Wait until workers have done the checks or time is up; return the results."""
     deadline = time.monotonic() + seconds
     while True:
         checks: list[SubaccountCheck] = do(
@@ -71,7 +71,7 @@ def all_in_line(checks: Collection[SubaccountCheck]) -> bool:
 
 
 def describe(check: SubaccountCheck) -> dict[str, Any]:
-    """Give a check as a row of data; its outcome is one of CheckOutcome's values."""
+    """Return a check as a row of data. Its outcome is one of CheckOutcome's values."""
     row = asdict(check)
     return {
         "organization_id": row["organization_id"],
@@ -85,7 +85,7 @@ def describe(check: SubaccountCheck) -> dict[str, Any]:
 
 
 def sentence(check: SubaccountCheck) -> str:
-    """Say in one line what a check found and did, and what a person must do."""
+    """Describe in one line what a check found and did, and what a person must do."""
     told = f"subaccount {check.subaccount}: {_TEXTS[check.outcome]}"
     if check.outcome is CheckOutcome.IN_LINE:
         return f"{told}, {check.found}"

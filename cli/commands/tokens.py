@@ -1,4 +1,4 @@
-"""Make API tokens with a local key. In production the backend holds the keys."""
+"""Makes API tokens with a local key. In production the backend has the keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cli.errors import Failure, clear_errors
 from ingress.api.tokens import LIFE_SECONDS_MAX
 from local.stack import state_folder
 
-#: The scopes of a token, by default.
+#: Scopes of a token if the command names none.
 SCOPES = ("calls:write", "calls:read", "wallet:read")
 _KEY_BYTES = 32
 _HOURS_MAX = LIFE_SECONDS_MAX // 3_600

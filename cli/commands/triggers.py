@@ -1,4 +1,4 @@
-"""Commands that have the sandbox act as a provider or a caller does."""
+"""Commands that make the sandbox act like a provider or a caller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from local.stack import state_folder
 app = typer.Typer(no_args_is_help=True, help="Make the sandbox send webhooks and place calls.")
 
 _RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
-#: The events that we act on and the sandbox can send.
+#: Events that Holdfast acts on and the sandbox can send.
 PAYPAL_EVENTS = (
     "BILLING.SUBSCRIPTION.CREATED",
     "BILLING.SUBSCRIPTION.ACTIVATED",
@@ -43,7 +43,7 @@ PAYPAL_EVENTS = (
     "CUSTOMER.DISPUTE.UPDATED",
     _RESOLVED,
 )
-#: What the sandbox says of a number, and what to do then.
+#: The sandbox's error for an unknown number.
 _NO_NUMBER = "no such number"
 
 
@@ -71,11 +71,12 @@ def paypal(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Have PayPal's stand-in send a signed webhook about an organization.
+    """Make the sandbox's PayPal send a signed webhook about an organization.
 
     PAYMENT.CAPTURE.COMPLETED, PENDING, DENIED and DECLINED each make a new payment of 49.00 USD. If
-    the newest payment is pending, they end that one. Refunds and CUSTOMER.DISPUTE.CREATED concern
-    the newest payment, CUSTOMER.DISPUTE.RESOLVED the newest open dispute.
+    the newest payment is pending, they end that payment instead. Refunds and
+    CUSTOMER.DISPUTE.CREATED concern the newest payment, CUSTOMER.DISPUTE.RESOLVED the newest open
+    dispute.
     """
     with clear_errors():
         if event not in PAYPAL_EVENTS:
@@ -107,7 +108,7 @@ def vapi(
     deaf: Annotated[bool, typer.Option(help="The call ignores orders to end.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Have a caller ring a number at Vapi's stand-in (vapi-number makes one)."""
+    """Place a call to a number at the sandbox's Vapi (vapi-number makes a number)."""
     asked = {
         "direction": "inbound",
         "number_id": number,
@@ -124,7 +125,7 @@ def vapi_number(
     subaccount: Annotated[str, typer.Option(help="Subaccount that carries its calls.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Add a number and an assistant to Vapi's stand-in, for `call door add`."""
+    """Add a number and an assistant to the sandbox's Vapi, for `call door add`."""
     assistant = _send("/vapi/assistants", {"name": number})
     made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"number": made["id"], "assistant": assistant["id"]}, as_json)
@@ -150,7 +151,7 @@ def _send(path: str, asked: dict[str, Any]) -> Any:
 
 
 def _reason(answer: httpx.Response) -> str:
-    """Say in one line why the sandbox refused, and what to do where that is known."""
+    """Describe in one line why the sandbox refused, and what to do if that is known."""
     try:
         told = answer.json()
         fields = [f"{one['field']}: {one['why']}" for one in told.get("fields", [])]
@@ -163,7 +164,7 @@ def _reason(answer: httpx.Response) -> str:
 
 
 def _verdict(body: str) -> str:
-    """Shorten the ingress's answer to its verdict; other answers stay as they are."""
+    """Shorten the ingress's answer to its verdict or title; keep other answers."""
     try:
         answer = json.loads(body)
     except ValueError:

@@ -27,7 +27,7 @@ from domain.wallet.audit.anchors import read_heads, signed_heads
 from domain.wallet.audit.chain import Finding, Head
 from local.databases import write_private
 
-#: What a run without heads says of itself.
+#: Printed by a run without heads.
 _TAIL_UNSEEN = "without --heads, entries removed at a wallet's end cannot be detected"
 
 app = typer.Typer(no_args_is_help=True, help="Verify ledger and deployment; write signed anchors.")
@@ -41,7 +41,7 @@ Do = Callable[[Callable[[Session, datetime], Any]], Any]
 
 @app.command()
 def ledger(org: OneOrg = "", heads: Heads = None, as_json: Json = False) -> None:
-    """Recompute every wallet from its opening entry; exit status 1 when anything differs."""
+    """Recompute every wallet from its opening entry; exit status 1 if any differs."""
     with acting() as do:
         known = _read(heads) if heads is not None else None
         tally = verify.Tally()
@@ -114,7 +114,7 @@ def _verify(
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal's error output; findings go to the output."""
+    """Show a progress bar on standard error, if that is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
@@ -129,7 +129,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _print_json(findings: Iterator[Finding], tally: verify.Tally, *, tail_checked: bool) -> None:
-    """Write one JSON document as a stream, since there may be a finding per entry."""
+    """Write one JSON document as a stream, since each entry may have a finding."""
     sys.stdout.write('{"findings": [')
     before = "\n  "
     for finding in findings:

@@ -1,4 +1,4 @@
-"""Wallets: figures, history, freezes, corrections. No procedure needs hand-written SQL."""
+"""Wallets: figures, history, freezes and corrections, without any manual SQL."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def correct(
             now=now,
         )
 
-    # Printed first: if the answer is lost, the same key safely repeats this correction.
+    # Printed first: if the result is lost, the same key safely repeats this correction.
     typer.echo(f"key {key}", err=True)
     outcome = act(write)
     with clear_errors():
@@ -179,7 +179,10 @@ def debt_limit(
 
 @app.command()
 def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
-    """Rebuild the wallet's row from its entries, as the database owner; audited."""
+    """Rebuild a wallet's row from its entries and open holds, as the database owner.
+
+    The rebuild is recorded in an entry with the operator and the reason.
+    """
     with clear_errors():
         database = Database(owner_address(), name="rebuild", pool_size=1)
         try:

@@ -1,4 +1,4 @@
-"""The command `wallet history`: a page of entries as a table, or all of them as csv or jsonl."""
+"""The command `wallet history`: a page of entries, or an export of all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cli.options import Org
 from db.models import WalletEntry
 from domain.wallet import queries as books
 
-#: The columns of an export, in order.
+#: Columns of an export, in order.
 _COLUMNS = (
     "no",
     "at",
@@ -44,7 +44,7 @@ def history(
     limit: Annotated[int, typer.Option(min=1, max=books.PAGE_MAX, help="Rows a page.")] = 50,
     output: Format = "table",
 ) -> None:
-    """Show entries, newest first; csv and jsonl export the whole history as a stream."""
+    """Show entries, newest first. csv and jsonl export all matching entries."""
     filters: dict[str, Any] = {
         "kinds": tuple(kind or ()),
         "since": utc(since),

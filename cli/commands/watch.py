@@ -26,7 +26,7 @@ from providers.registry import CHARGEABLE
 
 app = typer.Typer(no_args_is_help=True, help="List and clear alerts.")
 
-#: Decisions that are shown with the settings.
+#: Number of decisions shown with the settings.
 _DECISIONS_SHOWN = 10
 
 WhyIfChanged = Annotated[str, typer.Option("--why", help="The reason; required for a change.")]

@@ -25,7 +25,7 @@ from domain.wallet import queries as books
 organizations = typer.Typer(no_args_is_help=True, help="Show, create and enforce organizations.")
 campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns manually.")
 
-#: Rows that a list shows at most.
+#: Most rows of a list.
 _LIST_MAX = 200
 
 

@@ -33,7 +33,7 @@ def worker(
 
 @app.command("list")
 def list_workers(as_json: Json = False) -> None:
-    """List every ingress, worker and relay, live or silent, that ran within the last hour.
+    """List every ingress, worker and relay that ran within the last hour.
 
     A process without a heartbeat for 10 seconds is silent: dead, stopped or cut off.
     """

@@ -1,1 +1,1 @@
-"""The JSON API for the company's backend: who asks is proved by a token, and told in problems."""
+"""The JSON API for the company's backend: bearer tokens in, JSON or problems out."""

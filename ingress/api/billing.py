@@ -1,4 +1,4 @@
-"""Holds and wallets for the company's backend: what may be set aside, charged and read."""
+"""API endpoints that reserve and commit holds and read wallets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ingress.api.endpoint import Asked, RefusedByUs
 from ingress.api.fields import milliseconds_of
 from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
-#: Entries on one page of transactions at most.
+#: Most entries on one page of transactions.
 PAGE_MAX = 200
 
 
 def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | RefusedByUs:
-    """Set aside what a call is estimated to cost, and give what pairs it with the call at Vapi.
+    """Set aside a call's estimated cost and return its pairing data for Vapi.
 
-    Replay: while the hold is open, the same call answers OK and changes nothing but the pairing.
+    Replay: while the hold is open, the same call succeeds and only its pairing may change.
     """
     fields = asked.fields
     call_id = fields.text("callId")
@@ -47,7 +47,7 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
         appointment_id=appointment_id,
     )
     if not reserved.outcome.ok or reserved.call is None:
-        # Returned: a pairing stays, though the call is settled.
+        # Returned, not raised: a pairing made by this request is kept, even if the call is settled.
         return RefusedByUs(reserved.outcome.outcome)
     organization_id = asked.bearer.organization_id
     hold = holds.hold_of_call(session, organization_id, reserved.call.id)
@@ -75,8 +75,8 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
 def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, Any] | RefusedByUs:
     """Charge a call for its duration and release the rest of its hold.
 
-    `vapiCallId` pairs a reservation that is not paired yet. Replay: the same duration answers as
-    the first time; another is IDEMPOTENCY_CONFLICT.
+    `vapiCallId` pairs a reservation that is not paired yet. Replay: the same duration returns the
+    first result; a different duration is refused with IDEMPOTENCY_CONFLICT.
     """
     fields = asked.fields
     call_id = fields.text("callId")
@@ -96,7 +96,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
     except Refused as no:
         if vapi_call_id is None:
             raise
-        # Returned: the pairing stays, so that the call is charged once whatever comes next.
+        # Returned, not raised: the pairing is kept, so that later reports charge the call once.
         return RefusedByUs(no.code, no.detail)
     balance = books.balance(session, organization_id, now)
     held = rows.holds_of(session, done.call, rows.merged_ids(session, done.call))
@@ -114,7 +114,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
 
 
 def read_wallet(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
-    """This function will show the wallet's figures."""
+    """Show the wallet's balance, held, available and outstanding amounts."""
     asked.fields.nothing_else()
     found = books.balance(session, asked.bearer.organization_id, now)
     return {
@@ -129,7 +129,7 @@ def read_wallet(session: Session, asked: Asked, now: datetime) -> dict[str, Any]
 
 
 def read_transactions(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
-    """This function will show a page of entries, the newest first."""
+    """Show one page of entries, newest first."""
     limit = asked.fields.whole("limit", lowest=1, highest=PAGE_MAX, default=20)
     cursor = asked.fields.whole("cursor", lowest=0, highest=2**62, default=2**62)
     asked.fields.nothing_else()
@@ -156,7 +156,10 @@ def _entry(entry: WalletEntry, currency: str) -> dict[str, Any]:
 
 
 def _amount(name: str, micros: int, currency: str) -> dict[str, Any]:
-    """Exact as a decimal text and in micros; whole cents, which the seeds promise, rounded down."""
+    """Write an amount as decimal text, in micros and in whole cents.
+
+    The text and the micros are exact. The seeds promise cents, which are rounded down.
+    """
     step = 10 ** (6 - exponent_of(currency))
     return {
         name: text_from_micros(micros, currency),

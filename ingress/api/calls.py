@@ -1,4 +1,4 @@
-"""Calls for the company's backend: one by any of its ids, and what they cost by day."""
+"""API endpoints that read one call by any of its ids, and call costs by day."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from ingress.api.endpoint import Asked
 from ingress.api.fields import Fields
 from ingress.http.responses import Refusal
 
-#: Days that a report of costs covers if none are named, and at most.
+#: Days that a cost report covers if the request names no first day.
 _DAYS_DEFAULT = 30
 
 
 def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
-    """This function will show a call, found by our id, Vapi's, Twilio's or its appointment."""
+    """Show a call, found by our id, Vapi's id, Twilio's id or its appointment.
+
+    Raises: CallNotFound.
+    """
     asked.fields.nothing_else()
     call_id = Fields(dict(asked.path)).text("id")
     call = reading.find_call(session, call_id, asked.bearer.organization_id)
@@ -38,7 +41,10 @@ def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
 
 
 def read_costs(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
-    """This function will show what an organization's calls cost, day by day (UTC)."""
+    """Show what an organization's calls cost, day by day in UTC.
+
+    Raises: Refusal 400 for a period that is reversed or longer than DAYS_MAX.
+    """
     last = asked.fields.day("to") or now.date()
     first = asked.fields.day("from") or last - timedelta(days=_DAYS_DEFAULT - 1)
     asked.fields.nothing_else()

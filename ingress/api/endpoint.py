@@ -1,7 +1,7 @@
-"""What every route of the API has in common: the token, the body, the thread, and the problems.
+"""What every API endpoint shares: authentication, the body, threads and problems.
 
-An endpoint is a plain function of a session, `now` and what was asked; it runs in a transaction in
-a thread of the API's own.
+An endpoint is a plain function of a session, the request and `now`. It runs in a transaction on
+one of the API's own threads.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ingress.http.body import media_type_of, read_body
 from ingress.http.delivery import Delivery
 from ingress.http.responses import Refusal, problem_response
 
-#: Largest body of the API, in bytes.
+#: Largest request body of the API, in bytes.
 BODY_BYTES_MAX = 65_536
-#: Requests that this process works on at once.
+#: Requests that this process works on at the same time.
 AT_ONCE_MAX = 16
 _RETRY_AFTER_SECONDS = 2
-#: What a body may be called: `curl -d` names a form, and some name nothing.
+#: Accepted media types of a body: `curl -d` sends a form type, and some clients send none.
 _MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "")
-#: The status of each refusal; all others are a conflict with how things stand.
+#: HTTP status of each refusal code. Every other code is 409: a conflict with the current state.
 _STATUSES = {
     "CALL_NOT_FOUND": 404,
     "HOLD_NOT_FOUND": 404,
@@ -50,7 +50,7 @@ _STATUSES = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as an endpoint sees it: who asks, and the body's or the query's fields."""
+    """A request as an endpoint sees it: its bearer, its fields and its path."""
 
     bearer: Bearer
     fields: Fields
@@ -58,9 +58,10 @@ class Asked:
 
 
 class RefusedByUs(Exception):
-    """An endpoint refuses, with a code of the ledger's or the domain's.
+    """An endpoint refuses the request, with a code of the ledger or the domain.
 
-    Raised, it undoes what the endpoint has done. Returned, it keeps that: a pairing, an alert.
+    If it is raised, the transaction rolls back. If it is returned, the transaction commits and
+    keeps changes such as a pairing or an alert.
     """
 
     def __init__(self, code: str, detail: str = "") -> None:
@@ -73,7 +74,7 @@ Work = Callable[[Session, Asked, datetime], dict[str, Any] | RefusedByUs]
 
 
 class ApiDoor:
-    """Makes endpoints of plain functions."""
+    """Turns plain functions into API endpoints."""
 
     def __init__(self, tokens: Tokens, database: Database) -> None:
         self._tokens = tokens
@@ -81,7 +82,7 @@ class ApiDoor:
         self._limiter = CapacityLimiter(AT_ONCE_MAX)
 
     def endpoint(self, scope: str, work: Work) -> Callable[[Request], Any]:
-        """This function will make an endpoint that needs a scope."""
+        """Turn a function into an endpoint that requires a scope."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -107,11 +108,11 @@ class ApiDoor:
 
     @property
     def is_open(self) -> bool:
-        """Whether there are keys here to prove tokens by."""
+        """Whether keys to verify tokens with are configured."""
         return self._tokens.is_configured
 
     def prove(self, request: Request, scope: str) -> Bearer:
-        """This function will prove who asks, and that they may. Raises: Refusal 401, 403, 503."""
+        """Authenticate the request and check its scope. Raises: Refusal 401, 403, 503."""
         try:
             bearer = self._tokens.prove(request.headers.get("authorization"))
         except NotConfigured:
@@ -122,7 +123,7 @@ class ApiDoor:
             raise Refusal(403, "Not allowed", f"The token has no scope {scope}.")
         named = request.headers.get("x-org-id")
         if named is not None and named != bearer.organization_id:
-            # It is never believed; but whoever sends it means another organization.
+            # The header is never trusted. A different value means that the caller is mistaken.
             raise Refusal(403, "Not allowed", "X-Org-Id names another organization than the token.")
         return bearer
 
@@ -132,7 +133,7 @@ def _problem(no: RefusedByUs | Refused) -> Response:
 
 
 def refused(refusal: Refusal) -> Response:
-    """This function will write a refusal, and how to ask better."""
+    """Write a refusal as a problem, with WWW-Authenticate or Retry-After."""
     headers: dict[str, str] = {}
     if refusal.problem.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="holdfast"'
@@ -142,7 +143,7 @@ def refused(refusal: Refusal) -> Response:
 
 
 def unavailable(error: Exception) -> Refusal:
-    """This function will say that the same may be asked again soon, under the same key."""
+    """Make a 503: the caller may soon repeat the request with the same key."""
     return Refusal(
         503,
         "Ask again",
@@ -152,7 +153,7 @@ def unavailable(error: Exception) -> Refusal:
 
 
 async def fields_of(request: Request) -> Fields:
-    """This function will read a request's fields: of its body, or of its query where it has none.
+    """Read a request's fields: a GET's or HEAD's query, otherwise the JSON body.
 
     Raises: Refusal 400, 408, 413, 415.
     """
@@ -164,20 +165,20 @@ async def fields_of(request: Request) -> Fields:
 
 
 async def body_of(request: Request) -> bytes:
-    """This function will read a request's body. Raises: Refusal 400, 408, 413."""
+    """Read a request's body. Raises: Refusal 400, 408, 413."""
     delivery = Delivery(request.scope, request.receive)
     return await read_body(delivery, media_type=None, bytes_max=BODY_BYTES_MAX)
 
 
 def object_of(body: bytes) -> dict[str, Any]:
-    """This function will read a JSON object; its numbers with a point are Decimals.
+    """Read a JSON object. Numbers with a decimal point become Decimals.
 
     Raises: Refusal 400.
     """
     try:
         value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, RecursionError, InvalidOperation):
-        # The last is an exponent that not even a Decimal has room for.
+        # InvalidOperation: the exponent is too large even for a Decimal.
         raise Refusal(400, "Malformed", "The body is not JSON.") from None
     if not isinstance(value, dict):
         raise Refusal(400, "Malformed", "The body is not a JSON object.")

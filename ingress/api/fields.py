@@ -1,6 +1,6 @@
-"""A request's fields, each taken by its name, type and bounds; what is left over is refused.
+"""Takes a request's fields by name, type and bounds, and refuses unknown fields.
 
-Numbers come from their text by way of Decimal, never of a float.
+Numbers are parsed as Decimal, never as float, so that no digit is lost.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Any
 
 from ingress.http.responses import Refusal
 
-#: A number as a query writes one: a body has numbers of its own.
+#: A number in a query, where every value is text. A JSON body has real numbers.
 _IN_WORDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
-#: Days before this are no days of ours.
+#: Earliest year of a day that a request may name.
 _FIRST_YEAR = 2000
 
 
 class Fields:
-    """The fields that are not taken yet; with `in_words`, all of them are texts, as in a query."""
+    """The fields not taken yet. With `in_words`, every value is text, as in a query."""
 
     def __init__(self, given: dict[str, Any], *, in_words: bool = False) -> None:
         self._given = dict(given)
         self._in_words = in_words
 
     def text(self, name: str, *, length_max: int = 64) -> str:
-        """This function will take a text that must be there. Raises: Refusal 400."""
+        """Take a required text. Raises: Refusal 400."""
         value = self.optional_text(name, length_max=length_max)
         if value is None:
             raise _bad(name, "is missing")
         return value
 
     def optional_text(self, name: str, *, length_max: int = 64) -> str | None:
-        """This function will take a text that may be there. Raises: Refusal 400."""
+        """Take an optional text. Raises: Refusal 400."""
         value = self._given.pop(name, None)
         if value is None:
             return None
@@ -46,7 +46,7 @@ class Fields:
     def number(
         self, name: str, *, lowest: int, highest: int, default: int | None = None
     ) -> Decimal:
-        """This function will take a number within bounds. Raises: Refusal 400."""
+        """Take a number within bounds, both inclusive. Raises: Refusal 400."""
         value = self._given.pop(name, default)
         if value is None:
             raise _bad(name, "is missing")
@@ -60,14 +60,14 @@ class Fields:
         return number
 
     def whole(self, name: str, *, lowest: int, highest: int, default: int | None = None) -> int:
-        """This function will take a whole number within bounds. Raises: Refusal 400."""
+        """Take a whole number within bounds, both inclusive. Raises: Refusal 400."""
         number = self.number(name, lowest=lowest, highest=highest, default=default)
         if number != number.to_integral_value():
             raise _bad(name, "must be a whole number")
         return int(number)
 
     def day(self, name: str) -> date | None:
-        """This function will take a day, as 2026-05-04. Raises: Refusal 400."""
+        """Take a day, such as 2026-05-04; None if it is absent. Raises: Refusal 400."""
         value = self._given.pop(name, None)
         if value is None:
             return None
@@ -80,13 +80,13 @@ class Fields:
         return day
 
     def nothing_else(self) -> None:
-        """This function will refuse what was not taken. Raises: Refusal 400."""
+        """Refuse fields that were not taken. Raises: Refusal 400."""
         if self._given:
             raise _bad(sorted(self._given)[0][:64], "is not known here")
 
 
 def milliseconds_of(seconds: Decimal) -> int:
-    """This function will count seconds in whole milliseconds, half of one up."""
+    """Convert seconds to whole milliseconds, half a millisecond rounded up."""
     return int((seconds * 1000).to_integral_value(ROUND_HALF_UP))
 
 

@@ -1,4 +1,4 @@
-"""The API's own description, in OpenAPI 3.1; a test holds it against the routes."""
+"""The API's OpenAPI 3.1 description. A test compares it with the routes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PROBLEM = {
 
 
 def document() -> dict[str, Any]:
-    """This function will give the description of every route of the API."""
+    """Describe every route of the API."""
     token = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     return {
         "openapi": "3.1.0",

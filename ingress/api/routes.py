@@ -1,4 +1,4 @@
-"""The API's routes: which function answers where, and which scope it takes."""
+"""The API's routes: for each path, its function and the scope it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _READS_WALLET, _READS_CALLS, _WRITES_CALLS = "wallet:read", "calls:read", "calls
 
 
 def routes(door: ApiDoor) -> list[Route]:
-    """This function will list the API's routes."""
+    """List the API's routes."""
     reads = [
         ("/api/billing/wallet", _READS_WALLET, billing.read_wallet),
         ("/api/wallet/balance", _READS_WALLET, billing.read_wallet),

@@ -1,6 +1,7 @@
-"""Tokens: JSON Web Tokens by keys of ours, each with one algorithm, which may be rotated.
+"""Verifies bearer tokens: JSON Web Tokens signed with our rotating keys.
 
-A token says which organization it acts for and what it may do; nothing else in a request does.
+Each key has exactly one algorithm. Only the token decides which organization a request acts for
+and what it may do; nothing else in the request does.
 """
 
 from __future__ import annotations
@@ -20,41 +21,41 @@ from base.settings import Settings
 
 log = get_logger(__name__)
 
-#: What a key may sign with; "none" is never one of them.
+#: Algorithms a key may have. "none" is never allowed.
 ALGORITHMS = ("EdDSA", "ES256", "RS256", "HS256")
-#: Longest life of a token, and how far clocks may differ, in seconds.
+#: Longest life of a token and allowed difference between clocks, in seconds.
 LIFE_SECONDS_MAX = 86_400
 LEEWAY_SECONDS = 30
-#: Longest token read, in characters; fewest bytes of a shared key, and bits of an RSA key (RFC
-#: 7518, 3.2 and 3.3).
+#: Longest token in characters; shortest shared key in bytes and shortest RSA key in bits.
+#: Source: RFC 7518, 3.2 and 3.3.
 _TOKEN_LENGTH_MAX = 8_192
 _SHARED_KEY_BYTES_MIN = 32
 _RSA_KEY_BITS_MIN = 2_048
-#: A key file is looked at again so many seconds after the last look.
+#: Seconds between two checks whether the key file has changed.
 _LOOK_AGAIN_SECONDS = 5.0
 _ID_LENGTH_MAX = 64
 
 
 class BadToken(Exception):
-    """The request has no token, or one that proves nothing; the message may be told."""
+    """The token is missing or invalid. The caller may see the message."""
 
 
 class NotConfigured(Exception):
-    """There are no keys here to prove tokens by."""
+    """No keys to verify tokens with are configured."""
 
 
 @dataclass(frozen=True)
 class Bearer:
-    """For whom a request acts, and what it may do."""
+    """The organization that a request acts for, and what it may do."""
 
     organization_id: str
     scopes: frozenset[str]
 
 
 class Keys:
-    """The keys of a JWKS file, read again when it changes. Source: RFC 7517.
+    """The keys of a JWKS file, read again when the file changes. Source: RFC 7517.
 
-    A file that cannot be read any more leaves the last keys in force, and says so in the log.
+    If the file cannot be read any more, the last keys stay valid and an error is logged.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -66,7 +67,7 @@ class Keys:
         self._keys: dict[str, tuple[str, Any]] = {}
 
     def key(self, kid: str) -> tuple[str, Any] | None:
-        """This function will give a key's algorithm and the key itself."""
+        """Return a key's algorithm and the key; None if there is no such key."""
         with self._lock:
             if self._clock() - self._looked_at >= _LOOK_AGAIN_SECONDS:
                 self._look()
@@ -86,10 +87,10 @@ class Keys:
 
 
 def read_keys(content: str) -> dict[str, tuple[str, Any]]:
-    """This function will read a JWKS: by key id, the algorithm and the key.
+    """Read a JWKS into a mapping of key id to algorithm and key.
 
-    Raises: ValueError for what is no such list, and for a key without an id of its own, with an
-    algorithm that is none of ALGORITHMS, or too short.
+    Raises: ValueError if the text is no key list. Also if a key has no id or another key's id, an
+    algorithm outside ALGORITHMS, or too few bits.
     """
     try:
         given = json.loads(content)
@@ -122,7 +123,7 @@ def _key_of(given: dict[str, Any], kid: str, algorithm: str) -> Any:
 
 
 class Tokens:
-    """Proves bearer tokens by the settings' keys."""
+    """Verifies bearer tokens with the keys from the settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._keys = Keys(settings.api_jwks_file) if settings.api_jwks_file else None
@@ -131,13 +132,13 @@ class Tokens:
 
     @property
     def is_configured(self) -> bool:
-        """Whether there is a file of keys."""
+        """Whether a key file is configured."""
         return self._keys is not None
 
     def prove(self, authorization: str | None) -> Bearer:
-        """This function will prove an Authorization header's token.
+        """Verify the token of an Authorization header.
 
-        Its key, and with it its algorithm, is the one that its kid names. Raises: BadToken,
+        The token's `kid` selects the key, and the key decides the algorithm. Raises: BadToken,
         NotConfigured. Source: RFC 8725.
         """
         if self._keys is None:

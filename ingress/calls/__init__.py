@@ -1,1 +1,1 @@
-"""The answers about calls that cannot wait: may it be taken, may it be dialled, must it end."""
+"""Urgent answers about calls: may it be admitted, may it be dialled, must it end."""

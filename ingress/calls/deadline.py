@@ -1,6 +1,7 @@
-"""Work on the database that is given up when its time is over, and undone if it was done after all.
+"""Runs database work with a deadline, and undoes what commits after it.
 
-The thread cannot be stopped: it finishes in the background, and is told that nobody waits.
+A running thread cannot be stopped. If the caller has given up, the thread finishes in the
+background and then undoes its work, if the caller passed a function for that.
 """
 
 from __future__ import annotations
@@ -23,28 +24,31 @@ from db.engine import Database, clock
 log = get_logger(__name__)
 T = TypeVar("T")
 
-#: Seconds in which what cannot wait is answered, from its arrival. Vapi waits 7.5 for an
+#: Seconds from a request's arrival to its answer. Vapi waits 7.5 s for the answer to an
 #: assistant-request (docs.vapi.ai, server events).
 ANSWER_SECONDS = 2.0
-#: Longest statement and longest wait for a lock on these routes, in milliseconds.
+#: Longest statement and longest wait for a lock on urgent routes, in milliseconds.
 _STATEMENT_MS = 1_000
 _BEGIN = (
     f"SELECT clock_timestamp() AS now, set_config('statement_timeout', '{_STATEMENT_MS}ms', true),"
     f" set_config('lock_timeout', '{_STATEMENT_MS}ms', true)"
 )
-#: Decisions made at once by one process; each has a thread and a connection of its own.
+#: Urgent transactions at the same time in one process. Each has its own thread and connection.
 AT_ONCE_MAX = 16
-#: Longest transaction, in seconds: nobody waits for it any more, and the next one needs its place.
+#: Longest transaction, in seconds. By then the caller has given up, and the next needs its thread.
 _LONGEST_SECONDS = 4.0
 
 
 class TooLate(Exception):
-    """There was no answer in time; what is done all the same is undone by itself."""
+    """The deadline passed without a result.
+
+    Work that commits later is undone in the background, if `undo` was given.
+    """
 
 
 @dataclass
 class _Race(Generic[T]):
-    """Which came first: the thread's end, or the one who waits going away."""
+    """Records which happens first: the thread finishes, or the caller gives up."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_given_up: bool = False
@@ -53,19 +57,19 @@ class _Race(Generic[T]):
     is_done: bool = False
 
     def finish(self, result: T | None, error: BaseException | None) -> bool:
-        """This function will note the thread's end; True if somebody still waits for it."""
+        """Record the thread's result. Return whether the caller still waits for it."""
         with self.lock:
             self.result, self.error, self.is_done = result, error, True
             return not self.is_given_up
 
     def give_up(self) -> None:
-        """This function will note that nobody waits any more, if it is not done already."""
+        """Record that the caller has given up, unless the thread has already finished."""
         with self.lock:
             self.is_given_up = not self.is_done
 
 
 class Urgent:
-    """Short transactions for those who wait on the line, apart from all other work."""
+    """Short transactions that a live call waits for, isolated from all other work."""
 
     def __init__(self, database_url: str) -> None:
         self._database = Database(
@@ -74,16 +78,16 @@ class Urgent:
             pool_size=AT_ONCE_MAX,
             longest_seconds=_LONGEST_SECONDS,
         )
-        # Threads of our own: one that was given up still takes a place until it has come to its
-        # end, so that a slow database is not asked by ever more of them.
+        # Threads of their own. An abandoned one keeps its place until it ends, so that a slow
+        # database does not get ever more requests.
         self._threads = ThreadPoolExecutor(AT_ONCE_MAX, thread_name_prefix="urgent")
         self._running: set[Future[None]] = set()
 
     def close(self) -> None:
         """Start nothing more, wait for running transactions, and close the connections.
 
-        The wait is as long as a transaction may last. Without it, a thread could open a connection
-        after the pool was closed.
+        The wait is at most as long as a transaction may last. Without it, a thread could open a
+        connection after the pool was closed.
         """
         self._threads.shutdown(wait=False, cancel_futures=True)
         wait(tuple(self._running), timeout=_LONGEST_SECONDS)
@@ -96,17 +100,17 @@ class Urgent:
         until: float,
         undo: Callable[[Session, T, datetime], None] | None = None,
     ) -> T:
-        """This function will run fn(session, now) in a transaction and give its result.
+        """Run fn(session, now) in a transaction and return its result.
 
-        Units: `until` on the monotonic clock. What is committed after that is given to `undo`.
-        Replay: fn is run again where it is not known whether it was committed, so it must know its
-        own work again. Raises: TooLate, and whatever fn raises.
+        Units: `until` is a time of the monotonic clock. A result that commits later is passed to
+        `undo`. Replay: if it is unknown whether fn was committed, fn runs again, so it must
+        recognize its own work. Raises: TooLate, and every error of fn.
         """
         left_seconds = until - time.monotonic()
         if left_seconds <= 0:
             raise TooLate
         race: _Race[T] = _Race()
-        # Cancelled, what no thread has begun is not begun at all.
+        # At the deadline, cancelling the future keeps work from starting if no thread has begun it.
         work = self._threads.submit(self._work, race, fn, undo)
         self._running.add(work)
         work.add_done_callback(self._running.discard)
@@ -141,7 +145,7 @@ class Urgent:
             return self._database.run(lambda session: _in_time(session, fn))
         except OutcomeUnknown:
             if race.is_given_up:
-                # Nobody was let in by it: its provider's word that it is over gives all back.
+                # No caller used the result. The provider's report of the end releases the money.
                 raise
             return self._database.run(lambda session: _in_time(session, fn))
 
@@ -149,11 +153,11 @@ class Urgent:
         try:
             self._database.run(lambda session: undo(session, result, clock(session)))
         except Exception as error:
-            # The provider's word that the call ended at once gives the money back as well.
+            # The provider's report that the call ended at once releases the money as well.
             log.warning("not undone", error=str(error))
 
 
 def _in_time(session: Session, fn: Callable[[Session, datetime], T]) -> T:
-    # For the transaction alone: a transaction pooler hands the connection to others.
+    # The settings apply to this transaction only, because a pooler shares the connection.
     begun = session.connection().exec_driver_sql(_BEGIN).one()
     return fn(session, begun.now)

@@ -1,7 +1,7 @@
-"""What Vapi is answered while somebody waits on the line: in time, whatever the database does.
+"""Answers Vapi's questions about calls in time, even without the database.
 
-Without an answer of the database's a call is refused, but where its organization has chosen
-otherwise; a campaign may not dial.
+Without a result from the database, a call is refused unless its organization has chosen to admit
+it. A campaign may then not dial.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
 
 log = get_logger(__name__)
 
-#: The database said nothing in time, or nothing that can be relied on.
+#: The database did not answer in time, or its outcome is unknown.
 _NO_ANSWER = (TooLate, NotYet, OutcomeUnknown)
 
 
 class CallAnswers:
-    """Answers the messages whose answer is used. `began` is when one arrived, monotonic.
+    """Answers the messages whose answer Vapi uses.
 
-    A permission to dial holds money for `permission_seconds`, unless it is used.
+    `began` is the message's arrival on the monotonic clock. A permission to dial holds money for
+    `permission_seconds`, unless it is used.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class CallAnswers:
         self._permission_seconds = permission_seconds
 
     async def answer(self, message: VapiMessage, began: float) -> dict[str, Any]:
-        """Answer a message; a question that another server decides gets a valid empty answer.
+        """Answer a message. If another server decides it, the answer is valid but empty.
 
         Raises: MalformedWebhook.
         """
@@ -71,7 +72,7 @@ class CallAnswers:
         return answer_other(message.type)
 
     async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
-        # Read once: what is undone, and what is answered without the database, must go together.
+        # Read once: the undo and the answer without the database must use the same terms.
         door = self._snapshot.door_of(ask)
         undo = None if _is_open(door) else _withdraw
         try:
@@ -79,7 +80,7 @@ class CallAnswers:
         except _NO_ANSWER as error:
             return self._without_an_answer(ask, door, error)
         except Exception:
-            # A bug is no reason to leave the line silent until the platform gives up.
+            # If a bug left Vapi without an answer, the caller would hear silence until it gives up.
             log.exception("call not decided", call=ask.external_id)
             return answer_refused(Terms().refusal_text)
         if made.refusal is not None or made.assistant_id is None:
@@ -99,7 +100,7 @@ class CallAnswers:
         )
         if door is None or not _is_open(door):
             return answer_refused(door.refusal_text if door else Terms().refusal_text)
-        # The first report of it makes it known, and metered: see domain/calls/adoption.
+        # The first report of this call creates its row and starts metering (domain/calls/adoption).
         call_id = new_id("call")
         token = fail_open_token(
             door.fail_open_key or "", door.organization_id, call_id, ask.external_id
@@ -129,11 +130,14 @@ def _admitting(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
 
 
 def _is_open(door: KnownDoor | None) -> bool:
-    """Whether it is let in without the database: what was decided too late stands then."""
+    """Return whether a call is admitted without the database.
+
+    If so, a decision that was made too late is kept.
+    """
     return door is not None and bool(door.fail_open_seconds and door.assistant_id)
 
 
 def _withdraw(session: Session, made: Admission | Permission, now: datetime) -> None:
-    # One that was known before was let in, or reserved for, by somebody else.
+    # A call that was known before was admitted or reserved by another request, and stays.
     if made.is_new and made.organization_id and made.call_id:
         admission.withdraw(session, made.organization_id, made.call_id, now)

@@ -1,6 +1,6 @@
-"""What is known of doors and terms without asking the database: for the moment in which it is away.
+"""A copy of entry points and call terms, used while the database does not respond.
 
-Read again every few seconds; while it cannot be read, the last one stands, however old.
+It is read again every few seconds. While that fails, the last copy stays in use, however old it is.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from domain.calls.settings import Terms
 
 log = get_logger(__name__)
 
-#: Seconds between two readings: how long a change of terms may go unnoticed here.
+#: Seconds between two reads, which is how long a change of terms may be missed here.
 REFRESH_SECONDS = 10.0
-#: Seconds that the first reading is waited for: a process without a database serves all the same.
+#: Longest wait for the first read, in seconds. Without a database the process serves anyway.
 _FIRST_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class KnownDoor:
-    """Whose door it is, who answers there, and what is done when the database is away."""
+    """An entry point's organization and assistant, and its terms without a database."""
 
     organization_id: str
     assistant_id: str | None
     fail_open_seconds: int | None
     refusal_text: str
-    #: What signs the ids of calls that are let in without the database.
+    #: Key that signs the ids of calls admitted without the database.
     fail_open_key: str | None = field(default=None, repr=False)
 
 
 class Snapshot:
-    """The doors by kind and id, as they were read last."""
+    """The entry points by kind and id, as last read."""
 
     def __init__(self, database: Database, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self._database = database
@@ -51,21 +51,24 @@ class Snapshot:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """This function will read once, for a short while at most, and go on reading."""
+        """Read once, waiting a few seconds at most, and keep reading in the background."""
         with anyio.move_on_after(_FIRST_SECONDS):
             await self._look()
         self._task = asyncio.create_task(self._run(), name="snapshot of doors")
 
     async def stop(self) -> None:
-        """This function will end the reading."""
+        """Stop reading."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     def door_of(self, ask: CallAsk) -> KnownDoor | None:
-        """This function will give the door that a call comes by, as it was when last read."""
-        # In the order in which the database is asked (domain/calls/entry_points).
+        """Find the entry point of a call in the last copy.
+
+        None if none is known, or if the call's numbers and assistant lead to several organizations.
+        """
+        # In the same order as the database query (domain/calls/entry_points).
         numbers = sorted(one for one in (ask.phone_number_id, ask.our_number) if one)
         named = [(DoorKind.PHONE_NUMBER, one) for one in numbers]
         if ask.assistant_id:
@@ -77,7 +80,7 @@ class Snapshot:
         return known[0]
 
     def refresh(self) -> None:
-        """This function will read all doors and their organizations' terms once."""
+        """Read all entry points and their organizations' terms once."""
         self._doors = self._database.run(_read)
 
     async def _run(self) -> None:

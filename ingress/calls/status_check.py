@@ -1,7 +1,7 @@
-"""The status check: whoever may know is told whether a call must end now.
+"""The status check: reports to an authorized client whether a call must end now.
 
-Vapi does not ask by itself and does not obey the answer; our own tick ends calls. What is asked is
-answered all the same, to Vapi and to the company's backend.
+Vapi neither requests it by itself nor obeys the answer, so our tick ends calls. The endpoint still
+answers both Vapi and the company's backend.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from ingress.http.responses import Refusal, problem_response
 from providers.errors import ForgedWebhook
 from providers.vapi.webhook import VapiWebhookVerifier
 
-#: What a token must allow.
+#: The scope that a token needs.
 SCOPE = "calls:read"
 
 
 class StatusCheck:
-    """POST …/status-check: {"call": {"id": …}, "message": {"durationSeconds": …}}."""
+    """Serves POST .../status-check.
+
+    The body is `{"call": {"id": ...}, "message": {"durationSeconds": ...}}`; the message is
+    optional.
+    """
 
     def __init__(self, verifier: VapiWebhookVerifier, door: ApiDoor, urgent: Urgent) -> None:
         self._verifier = verifier
@@ -40,7 +44,7 @@ class StatusCheck:
         self._urgent = urgent
 
     async def answer(self, request: Request) -> Response:
-        """This function will answer with endCall, and why, or with remainingSeconds."""
+        """Answer with endCall and its reason, or with remainingSeconds."""
         began = time.monotonic()
         try:
             body = await body_of(request)
@@ -66,7 +70,10 @@ class StatusCheck:
         return JSONResponse(_told(found))
 
     def _prove(self, request: Request, body: bytes) -> str | None:
-        """Whose call it must be; None for Vapi, which is told of everybody's."""
+        """Return the organization that the call must belong to; None for Vapi.
+
+        Vapi may check the calls of all organizations. Raises: Refusal 401, 403.
+        """
         try:
             self._verifier.prove(request.headers, body, now=utc_now())
         except ForgedWebhook as error:

@@ -1,1 +1,1 @@
-"""HTTP below the routes: the protocol's bounds, the body and the responses."""
+"""HTTP below the routes: limits on requests, reading of bodies, and responses."""

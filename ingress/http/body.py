@@ -1,4 +1,4 @@
-"""Reads a request's raw body, bounded in size and time, byte for byte as it was signed."""
+"""Reads a request's raw body with limits on size and time, unchanged as signed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from contextlib import asynccontextmanager
 from ingress.http.delivery import Delivery
 from ingress.http.responses import Refusal
 
-#: Seconds a sender has to deliver its whole body.
+#: Seconds that a sender has to deliver its whole body.
 _BODY_SECONDS = 10
 #: A body of more bytes than this is large.
 LARGE_BYTES = 1_048_576
 
 
 class LargeBodies:
-    """Lets few large bodies into memory at once; one that waits too long is refused with 503.
+    """Limits how many large bodies are in memory at the same time.
 
-    Until a body has its place it stays with its sender: the server stops reading its connection.
+    A body that waits too long for a place is refused with 503. Until then the server stops reading
+    its connection, so that the body stays with its sender.
     """
 
     def __init__(self, *, at_once: int = 2, wait_seconds: float = 5.0) -> None:
@@ -27,9 +28,9 @@ class LargeBodies:
 
     @asynccontextmanager
     async def place(self, delivery: Delivery) -> AsyncIterator[bool]:
-        """Hold a place while a large body is read and parsed; give whether it is large.
+        """Hold a place while a large body is read and parsed; yield whether it is large.
 
-        A body without a declared length counts as large, unless it has come whole already.
+        A body without a declared length counts as large, unless it has already arrived whole.
         Raises: Refusal 503.
         """
         declared = delivery.headers.get("content-length", "")
@@ -50,11 +51,10 @@ class LargeBodies:
 
 
 async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: int) -> bytes:
-    """Read the body exactly as received, of any media type if none is named.
+    """Read the body exactly as received; without `media_type`, of any media type.
 
-    Raises: Refusal 415 for another media type, 413 when it is longer than `bytes_max` (the
-    declared length is believed, the true one is counted), 400 when it is empty or broken off,
-    408 when it takes too long.
+    Raises: Refusal 415 for another media type; 413 if the declared or the actual length is more
+    than `bytes_max`; 400 if the body is empty or breaks off; 408 if it takes too long.
     """
     given = delivery.headers.get("content-type", "")
     if media_type is not None and given != media_type and media_type_of(given) != media_type:
@@ -76,7 +76,7 @@ async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: in
 
 
 def media_type_of(content_type: str) -> str:
-    """This function will give a Content-Type's bare type, without its parameters."""
+    """Extract the media type of a Content-Type header, without its parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 

@@ -1,4 +1,4 @@
-"""One webhook's request as it came; Starlette's Request would do more than a webhook needs."""
+"""A webhook request, with only the parts that a webhook endpoint needs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-#: A scope has this key once its request has come whole; see ingress.http.protocol.
+#: Key of a scope whose request has arrived whole (set by ingress.http.protocol).
 WHOLE = "holdfast.whole"
 
 
 class Delivery:
-    """What is looked at of a request: its address, its headers, and its body once it is read."""
+    """A request's path, headers and body. The body is not read until it is needed."""
 
     __slots__ = ("_scope", "headers", "receive")
 
@@ -21,19 +21,19 @@ class Delivery:
         self.receive = receive
         pairs = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]]
         plain = dict(pairs)
-        #: By names in lower case. A name that came twice is there twice, for whoever proves it.
+        #: By lower-case name. A repeated header stays repeated, so that verification sees each one.
         self.headers: Mapping[str, str] = (
             plain if len(plain) == len(pairs) else Headers(raw=scope["headers"])
         )
 
     @property
     def is_whole(self) -> bool:
-        """Whether the server has the whole body already, so that reading it waits for nobody."""
+        """Whether the server has the whole body, so that reading it does not wait."""
         return WHOLE in self._scope
 
     @property
     def path_and_query(self) -> str:
-        """The path as it was asked for, with the query if there was one: what Twilio signs."""
+        """The path and query as requested. They are part of what Twilio signs."""
         query = self._scope["query_string"].decode("latin-1")
         path: str = self._scope["path"]
         return f"{path}?{query}" if query else path

@@ -1,4 +1,4 @@
-"""The ingress's front: a webhook goes straight to its door, everything else to Starlette."""
+"""Passes webhooks straight to their endpoints and all other requests to Starlette."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ingress.http.responses import on_error
 
 
 class Front:
-    """Spares webhooks the routing and the middleware that they need nothing of.
+    """Spares webhooks Starlette's routing and middleware, which they do not need.
 
-    What they need of it stands here: a bug in a door is answered with 500, as everywhere.
+    It answers a bug in a webhook endpoint with 500, as the middleware does elsewhere.
     """
 
     def __init__(self, app: ASGIApp, doors: Mapping[str, ASGIApp]) -> None:

@@ -1,8 +1,9 @@
-"""uvicorn's HTTP protocol with bounds on all of a request that no route reads.
+"""uvicorn's HTTP protocol, with limits on what no route reads of a request.
 
-Neither uvicorn nor its parser bounds a head, or the trailers behind a chunked body, in size or
-time, nor what is sent on after an answer: one connection could fill the memory, and idle ones
-hold every place. A proxy in front should bound them too, by sender.
+Neither uvicorn nor its parser limits a request head, the trailers after a chunked body, or bytes
+sent after an answer. Both their size and their time are unlimited. One connection could fill the
+memory, and idle ones could use up all connections. A proxy in front should also limit them per
+sender.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingress.http.delivery import WHOLE
 
-#: Bytes of a request line and headers; PayPal's have under 3 KiB.
+#: Most bytes of a request line and headers. PayPal's have under 3 KiB.
 HEAD_BYTES_MAX = 65_536
-#: Seconds a connection may take to send them, from its opening or the request's first byte.
+#: Seconds that a connection has to send them, from its opening or the request's first byte.
 HEAD_SECONDS = 10.0
-#: Seconds a sender that was answered before its body was whole has to read the answer.
+#: Seconds that a sender has to read an answer given before its body was whole.
 LINGER_SECONDS = 2.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection whose head is too large or too slow; nobody is answered.
+    """Closes a connection whose head is too large or too slow, without an answer.
 
-    The same holds for what stands where a body could go on, and is none: trailers, which are read
-    by nobody and dropped, and the lengths of chunks. A request that is answered before its body is
-    whole is the last of its connection.
+    The size limit also applies to bytes between and after the pieces of a body: chunk lengths and
+    trailers. Trailers are dropped. If a request is answered before its body is whole, it is the
+    last request of its connection.
     """
 
     #: Bytes since the request began, or since the last piece of its body.
@@ -35,77 +36,77 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = True
     _in_body = False
     _has_new_body = False
-    #: Whether the connection may serve further requests, once the body that is coming is whole.
+    #: Whether the connection may serve further requests once the current body is whole.
     _may_go_on = True
     _is_over = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """This function will begin to wait for the first head."""
+        """Start the time limit of the first head."""
         super().connection_made(transport)
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """This function will stop waiting."""
+        """Stop the timer."""
         self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """This function will count what is no body, and close when that is too much."""
+        """Count bytes that belong to no body, and close the connection at the limit."""
         if self._is_over:
             return
         before = self.scope
         was_idle = not (self._in_head or self._in_body)
         self._has_new_body = False
         super().data_received(data)
-        # A request that came whole in this piece has ended by now, and needs none of this. Empty
-        # lines before a head begin no request: the parser passes them over in silence.
+        # A request that arrived whole in this piece is over and needs no limit. Empty lines before
+        # a head start no request, because the parser skips them silently; they are counted here.
         if self._in_head or self._in_body or (was_idle and self.scope is before):
             self._count(len(data))
 
     def on_message_begin(self) -> None:
-        """This function will begin to wait for a further head on the same connection."""
+        """Start counting the next head on the connection."""
         super().on_message_begin()
         self._stop_waiting()
         self._in_head, self._bare_bytes = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """This function will keep a field of the head, and drop one of the trailers."""
+        """Keep a header of the head, and drop one of the trailers."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """This function will stop waiting: the head is whole."""
+        """Stop the timer, because the head is whole."""
         self._stop_waiting()
         self._in_head = False
         super().on_headers_complete()
         self._in_body = True
 
     def on_body(self, body: bytes) -> None:
-        """This function will note that a body goes on; its route bounds it."""
+        """Note that a piece of a body has arrived. The route limits the body."""
         self._has_new_body = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """This function will note that the whole request has come."""
+        """Mark the request as whole."""
         self._in_body = False
         cycle = self.cycle
         if cycle.transport is not self.transport and not cycle.response_started:
-            # It came in pieces, and before its answer: the connection may serve further ones.
+            # The body arrived in pieces but before its answer: the connection may stay open.
             cycle.transport, cycle.keep_alive = self.transport, self._may_go_on
         super().on_message_complete()
         self.scope[WHOLE] = True  # type: ignore[literal-required]
 
     def shutdown(self) -> None:
-        """This function will make the request that is coming the last one."""
+        """Make the current request the last one of its connection."""
         self._may_go_on = False
         super().shutdown()
 
     def linger(self) -> None:
-        """This function will end the connection once the sender has had time to read its answer.
+        """Close the connection after the sender has had time to read the answer.
 
-        Closed at once, with bytes unread, the kernel would reset it, and with it the answer. What
-        still comes is dropped.
+        If it were closed at once with bytes unread, the kernel would reset it, and the answer would
+        be lost. Bytes that still arrive are dropped.
         """
         if self._is_over or self.transport.is_closing():
             return
@@ -114,7 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         self.flow.resume_reading()
         self._stop_waiting()
-        # Not closed: that would wait for a sender that does not read.
+        # Aborted, not closed: close() would wait for a sender that does not read.
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _count(self, size: int) -> None:
@@ -139,7 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _Lingering(asyncio.Transport):
-    """The transport as the answer to a request that is not whole sees it: closed with patience."""
+    """The transport for an answer to an unfinished request: close() lingers."""
 
     def __init__(self, protocol: BoundedProtocol) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Answers: a problem for everything that is refused, by RFC 9457, and one for what is taken in."""
+"""Responses: RFC 9457 problems for refused requests, and 200 for stored events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _JSON = (b"content-type", b"application/json")
 
 
 class Refusal(Exception):
-    """A request is answered with a problem; `source` is counted among refused deliveries."""
+    """A request is refused, and the response is this problem."""
 
     def __init__(
         self, status: int, title: str, detail: str = "", *, retry_after_seconds: int | None = None
@@ -29,16 +29,16 @@ class Refusal(Exception):
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """This function will write a problem as application/problem+json."""
+    """Write a problem as application/problem+json."""
     return Response(
         json.dumps(problem.to_dict()), problem.status, headers=headers, media_type=MEDIA_TYPE
     )
 
 
 async def accept(send: Send, verdict: str, correlation_id: str) -> None:
-    """This function will say that an event is stored, or was before: 200, which ends retries.
+    """Answer 200 for an event that is stored, now or before, which ends retries.
 
-    Both are words of ours, so that nothing in them has to be escaped.
+    Verdict and correlation id are our own identifiers, so that the JSON needs no escaping.
     """
     body = (
         f'{{"received":true,"verdict":"{verdict}","correlation_id":"{correlation_id}"}}'
@@ -49,7 +49,7 @@ async def accept(send: Send, verdict: str, correlation_id: str) -> None:
 
 
 async def on_http_exception(_request: Request, error: Exception) -> Response:
-    """This function will answer unknown routes and methods as problems."""
+    """Answer unknown routes and methods with problems."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     titles = {404: "No such route", 405: "Method not allowed"}
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
@@ -57,6 +57,6 @@ async def on_http_exception(_request: Request, error: Exception) -> Response:
 
 
 async def on_error(_request: Request, error: Exception) -> Response:
-    """This function will answer a bug with 500 and tell the log, not the caller, what it was."""
+    """Answer a bug with 500, and log its cause instead of showing it to the caller."""
     log.error("unexpected error", exc_info=error)
     return problem_response(Problem(500, "Unexpected error", "It is logged; send it again."))

@@ -1,1 +1,1 @@
-"""One module a provider: each proves a message, names it, and hands it to the inbox."""
+"""One module per provider: each verifies a delivery and names its event."""

@@ -1,4 +1,4 @@
-"""The certificates known to be PayPal's, remembered in PostgreSQL for every ingress process."""
+"""PayPal's verified certificates, stored in PostgreSQL for all ingress processes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from providers.paypal.certificate_memory import RememberedCertificate
 
 log = get_logger(__name__)
 
-#: The last one is a table that is not there yet: this version may start before its migration.
+#: SQLAlchemyError covers a missing table: this version may start before its migration.
 _OUTAGES = (NotYet, OutcomeUnknown, SQLAlchemyError)
 
 
 class StoredCertificates:
-    """Keeps them in the table paypal_certificates. An outage is logged: they are fetched anew."""
+    """Keeps certificates in the table `paypal_certificates`.
+
+    A database failure is only logged; the certificates are then fetched again.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def load(self) -> list[RememberedCertificate]:
-        """Return the newest certificates; none while the database is away."""
+        """Load the newest certificates; none if the database is unavailable."""
         try:
             found = self._database.run(certificates.load)
         except _OUTAGES as error:
@@ -32,7 +35,7 @@ class StoredCertificates:
         return [RememberedCertificate(*one) for one in found]
 
     def save(self, url: str, pem: bytes) -> None:
-        """Store a certificate. Replay: the newer fetch takes the older one's place."""
+        """Store a certificate. Replay: the newer copy replaces the older one."""
         try:
             self._database.run(lambda session: certificates.save(session, url, pem))
         except _OUTAGES as error:

@@ -1,4 +1,4 @@
-"""What every webhook's route has in common: a correlation id, the inbox, and how it is refused."""
+"""What all webhook endpoints share: correlation ids, the inbox and refusals."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from providers.errors import (
 
 log = get_logger(__name__)
 
-#: What a sender is asked to wait before it sends again, in seconds.
+#: Seconds that a sender should wait before it sends a webhook again.
 _RETRY_AFTER_SECONDS = 5
 
 
 class Answered(NamedTuple):
-    """What a message is answered at once, where it is not for the inbox."""
+    """The immediate response to a message that is not stored in the inbox."""
 
     content: Mapping[str, Any]
 
 
-#: Proves a delivery and gives what is to be stored, or what it is answered.
+#: Verifies a delivery and returns the event to store, or the response to send at once.
 Prove = Callable[[Delivery, str], Awaitable[Received | Answered]]
 
 
 class Door:
-    """Takes a provider's message in: proved by `prove`, stored, and only then answered with 2xx.
+    """A webhook endpoint: verify with `prove`, store, and only then answer 2xx.
 
-    An ASGI application of its own: nothing but the server stands between it and the socket.
+    It is a complete ASGI application: only the server is between it and the socket.
     """
 
     def __init__(
@@ -59,11 +59,12 @@ class Door:
         self._prove = prove
         self._inbox = inbox
         self._refusals = refusals
-        #: Tells a person of another body under an id seen before; without it, that is a repeat.
+        #: Raises an alert if a known event id arrives with a different body. Without it, such a
+        #: delivery counts as a repeat.
         self._tell_forged = tell_forged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """This function will answer one delivery: 2xx only once its event is committed."""
+        """Answer one delivery with 2xx only after its event is committed."""
         correlation_id = new_id("cor")
         try:
             taken = await self._take_in(Delivery(scope, receive), correlation_id)

@@ -1,4 +1,4 @@
-"""PayPal's webhooks: proved by their signature, and named by event id and transmission id."""
+"""PayPal's webhooks: verified by signature, named by event and transmission id."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from ingress.http.delivery import Delivery
 from providers.paypal.events import queue_of
 from providers.paypal.webhook import PayPalWebhookVerifier, transmission_of
 
-#: Threads that wait for PayPal at once: made-up addresses must not take all that the process has.
+#: Threads that may wait for PayPal at once. Requests with invented certificate addresses must not
+#: use up all threads of the process.
 _WAITING_MAX = 16
 
 
 class PayPalProof:
-    """Proves a request to be PayPal's; it waits for the network only where it has to."""
+    """Verifies that a request is PayPal's, and waits for the network only if needed."""
 
     def __init__(self, settings: Settings, verifier: PayPalWebhookVerifier) -> None:
         self._bytes_max = settings.webhook_body_bytes_max

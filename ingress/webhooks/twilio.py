@@ -1,4 +1,4 @@
-"""Twilio's callbacks: proved by the token of the account they name, over our public address."""
+"""Twilio's callbacks, verified with the auth token of the account that they name."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from providers.twilio.api import TwilioApi
 #: Threads that look up tokens at once. Requests that wait for Twilio are not authenticated yet, so
 #: they must not use up the threads of authenticated ones.
 _LOOKUPS_MAX = 4
-#: Seconds that a request waits for one of these threads before it is answered 503.
+#: Seconds that a request waits for one of these threads before it is answered with 503.
 _WAIT_SECONDS = 2.0
 
 T = TypeVar("T")
 
 
 class TwilioProof:
-    """Proves a request to be Twilio's.
+    """Verifies that a request is Twilio's, with our public URL as the signed address.
 
-    The account it names is unproved until the signature is checked, so a token is fetched only for
-    subaccounts that are ours. A token that was rolled at Twilio is noticed by the first signature
-    that does not fit the remembered one. A callback that fits a remembered token waits for no
-    thread. A callback that cannot be judged now is answered 503, never 401, so that it is sent
-    again.
+    The account in the request is unproved until the signature is checked. A token is therefore
+    fetched only for our own subaccounts.
+
+    If no remembered token fits the signature, the token may have been changed at Twilio, so it is
+    fetched again. A callback that fits a remembered token waits for no thread. A callback that
+    cannot be verified now is answered with 503, never 401, so that it is sent again.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TwilioProof:
         )
         sid = webhook.account_sid_of(body)
         if not webhook.is_plausible(delivery.headers.get("x-twilio-signature")):
-            # Refused without looking up a token.
+            # Refused before a token is looked up.
             raise ForgedWebhook("the signature is missing or malformed")
         tokens = self._twilio.proof_tokens(sid)
         if not tokens:
@@ -83,7 +84,7 @@ class TwilioProof:
     async def _verified(
         self, delivery: Delivery, body: bytes, sid: str, tokens: tuple[str, ...]
     ) -> dict[str, list[str]]:
-        """Verify with any of the tokens; if none fits, verify once more with a newer one."""
+        """Verify with the remembered tokens; if none fits, fetch a newer one and retry."""
         signature = delivery.headers.get("x-twilio-signature")
 
         def verify(token: str) -> dict[str, list[str]]:
@@ -107,7 +108,10 @@ class TwilioProof:
         raise failed or ForgedWebhook("no token to verify with")
 
     async def _look_up(self, fn: Callable[[], T]) -> T:
-        """Run fn in one of a few threads. Raises: ProviderUnavailable if none is free in time."""
+        """Run fn in one of a few threads.
+
+        Raises: ProviderUnavailable if no thread is free in time.
+        """
         try:
             with fail_after(self._wait_seconds):
                 await self._lookups.acquire()

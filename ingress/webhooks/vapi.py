@@ -1,6 +1,6 @@
-"""Vapi's messages: proved by its credential; what asks is answered, what tells is stored.
+"""Vapi's messages, verified by credential: questions are answered, reports stored.
 
-Most of what it sends (words, turns, states of speech) is answered and never stored.
+Most messages (transcripts, conversation turns, speech states) are acknowledged and never stored.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from providers.vapi.webhook import VapiWebhookVerifier
 
 log = get_logger(__name__)
 
-#: What is answered to what is not kept.
+#: Response to a message that is not stored.
 _NOTHING_KEPT = {"received": True, "verdict": "ignored"}
 
 
 class VapiProof:
-    """Proves a request to be Vapi's, and answers at once what cannot wait.
+    """Verifies that a request is Vapi's, and answers urgent questions at once.
 
     A secret is checked before the body is read, so that a stranger's large body costs nothing. With
-    an HMAC alone, a body has to be read before it proves anything.
+    an HMAC alone, the body must be read before it can be verified.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class VapiProof:
         self._verifier = VapiWebhookVerifier.from_settings(settings)
         self._answers = answers
         self._large = LargeBodies()
-        #: Alerts a person that a message of a proved sender was refused for its size.
+        #: Raises an alert when an authenticated sender's message was refused for its size.
         self._tell_too_large = tell_too_large
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received | Answered:
@@ -58,7 +58,7 @@ class VapiProof:
                     await self._tell(delivery)
                 raise
             if is_large:
-                # Beside the loop, since somebody may be waiting on the line meanwhile.
+                # In a thread: parsing a large body here would delay answers to live calls.
                 message = await to_thread.run_sync(self._prove, delivery, body)
             else:
                 message = self._prove(delivery, body)

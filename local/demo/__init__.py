@@ -1,4 +1,4 @@
-"""The demonstration: the whole way once, over HTTP, with every effect checked where it shows."""
+"""The demonstration: a whole story over HTTP, with every effect checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that ring in, talk, and have to end when their money does, whatever stands in the way."""
+"""Scenes with calls that must end when their money does, even if orders are lost."""
 
 from __future__ import annotations
 
@@ -24,37 +24,38 @@ from domain.wallet import operations as wallet
 from local.demo.report import Report
 from local.demo.set import Set
 
-#: Settings of the processes, so that what is lost is missed while one watches.
+#: Settings of the processes: a missing report is noticed after two seconds, while a person watches.
 QUICK = {"VAPI_REPORT_SECONDS": "2"}
-#: A cent a second, by the second: three minutes are 1.80 dollars.
+#: One cent per second, billed by the second. Three minutes cost 1.80 dollars.
 RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
 _THREE_MINUTES = 180 * 10_000
-#: Steps as short as the calls; the time to speak, obey and answer is the margin, and longer than
-#: it has to be, since the machine may have much else to do.
+#: Steps as short as the calls. The margin covers speaking, obeying and answering. It is generous,
+#: because the machine may be busy.
 TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
 _AT_ONCE = 10
-#: Further attempts of one caller, at most.
+#: Most further attempts of one caller.
 _RINGS_AGAIN = 5
-#: How long Vapi takes to report one of the ten.
+#: Delay of Vapi's reports about the ten calls.
 _REPORT_DELAY_SECONDS = 6
-#: The verdict on a call that is not answered yet.
+#: Verdict on a call that is not answered yet.
 _UNDECIDED = "undecided"
-#: A deaf call ends by Twilio, in the third round: some four seconds after the first word at best.
+#: A call that ignores Vapi's orders is ended by Twilio, in the third round. That is at best four
+#: seconds after the first order.
 _DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
-#: Seconds in which an organization may spend, once it has paid.
+#: Seconds until an organization that has paid must be able to spend.
 _OPEN_SECONDS = 60
 
 
 @dataclass
 class Phone:
-    """An organization with one number at Vapi, and the calls that rang there."""
+    """An organization with one number at Vapi, and the calls to that number."""
 
     on: Set
     number_id: str
 
     @classmethod
     def open(cls, on: Set, terms: Terms, micros: int) -> Phone:
-        """This function will make an organization that may be rung up, with so much money."""
+        """Create an organization with this much money and a number to call."""
         own = replace(on, organization_id="", brand_ids=[], sids=[], campaign_ids=[])
         own.create()
         own.ask("POST", "/paypal/subscriptions", {"organization_id": own.organization_id})
@@ -84,13 +85,13 @@ class Phone:
                 )
 
         own.do(set_up)
-        # Once the subscription has been read back from PayPal; without money it stays refused.
+        # Wait until the subscription is refreshed from PayPal. Without money, spending is refused.
         expected = (None if micros else "INSUFFICIENT_FUNDS", ["active"] * len(own.sids))
         wait_until(lambda: (own.refusal(), own.twilio()) == expected, limit_seconds=_OPEN_SECONDS)
         return cls(own, number["id"])
 
     def ring(self, count: int = 1, **more: Any) -> list[str]:
-        """This function will have so many people ring up at once, and give the calls' ids."""
+        """Place this many calls at once and return their ids."""
         asked = {
             "direction": "inbound",
             "number_id": self.number_id,
@@ -103,24 +104,24 @@ class Phone:
             return [one["id"] for one in made]
 
     def seen(self, call_id: str) -> dict[str, Any]:
-        """What the sandbox alone knows of a call."""
+        """Read everything that the sandbox knows about a call."""
         found: dict[str, Any] = self.on.ask("GET", f"/vapi/calls/{call_id}")
         return found
 
     def verdicts(self, ids: Sequence[str]) -> list[str]:
-        """What was decided of each call."""
+        """List the decision about each call."""
         return [(self.seen(one)["decision"] or {}).get("verdict", _UNDECIDED) for one in ids]
 
     def are_decided(self, ids: Sequence[str]) -> bool:
-        """Whether each call was answered."""
+        """Return whether every call was answered."""
         return _UNDECIDED not in self.verdicts(ids)
 
     def over(self, ids: Sequence[str]) -> int:
-        """How many of the calls are over at the provider."""
+        """Count the calls that have ended at the provider."""
         return sum(self.seen(one)["ended"] is not None for one in ids)
 
     def calls(self) -> list[Call]:
-        """Return the organization's calls that were not refused and not decided too late."""
+        """Return the organization's calls that were not refused or decided too late."""
         query = select(Call).where(
             Call.organization_id == self.on.organization_id,
             Call.settled_by.is_distinct_from("withdrawn"),
@@ -129,36 +130,36 @@ class Phone:
         return self.on.database.run(lambda session: list(session.scalars(query)))
 
     def settled(self) -> int:
-        """How many of them are charged."""
+        """Count the calls that are settled."""
         return sum(call.settled_at is not None for call in self.calls())
 
     def owed_by_the_clock(self, ids: Sequence[str]) -> int:
-        """What the rate says for the real durations of the calls, in micros."""
+        """Calculate the cost of the calls' real durations, in micros."""
         return sum(RATE.cost_micros(_talked_ms(self.seen(one)["call"])) for one in ids)
 
     def lowest(self) -> int:
-        """The lowest balance that the wallet ever had."""
+        """Return the lowest balance that the wallet ever had, in micros."""
         query = select(func.min(WalletEntry.balance_after_micros)).where(
             WalletEntry.organization_id == self.on.organization_id
         )
         return self.on.database.run(lambda session: int(session.scalars(query).one() or 0))
 
     def held(self) -> list[CallHold]:
-        """The holds that are still open."""
+        """List the holds that are still open."""
         query = select(CallHold).where(
             CallHold.organization_id == self.on.organization_id, CallHold.status == "open"
         )
         return self.on.database.run(lambda session: list(session.scalars(query)))
 
     def alerts(self) -> list[str]:
-        """What a person has to know."""
+        """List the kinds of the organization's active alerts."""
         query = select(Alert.kind).where(
             Alert.organization_id == self.on.organization_id, Alert.cleared_at.is_(None)
         )
         return self.on.database.run(lambda session: sorted(session.scalars(query)))
 
     def times(self, what: str) -> int:
-        """How often something stands in the calls' timelines."""
+        """Count the entries of one kind in the calls' timelines."""
         return self.on.count(
             CallTimeline,
             CallTimeline.organization_id == self.on.organization_id,
@@ -167,7 +168,7 @@ class Phone:
 
 
 def ten_on_one_wallet(on: Set, report: Report) -> None:
-    """Ten calls at once on three minutes of money: every one ends by itself, in time."""
+    """Run ten calls on money for three minutes: each must end by itself, in time."""
     report.scene("Ten calls at once, and money for three minutes in all")
     phone = Phone.open(on, TERMS, _THREE_MINUTES)
     ids = _ring_ten(phone, report)
@@ -182,7 +183,7 @@ def ten_on_one_wallet(on: Set, report: Report) -> None:
 
 
 def ten_that_hear_nothing(on: Set, report: Report) -> None:
-    """The same where nobody at Vapi listens: Twilio ends the calls, still in time."""
+    """Run ten calls that ignore Vapi's orders: Twilio must end them in time."""
     report.scene("The same, and Vapi hears no order to end")
     phone = Phone.open(on, _DEAF_TERMS, _THREE_MINUTES)
     ids = _ring_ten(phone, report, deaf=True)
@@ -192,7 +193,7 @@ def ten_that_hear_nothing(on: Set, report: Report) -> None:
 
 
 def lost_reports(on: Set, report: Report) -> None:
-    """What Vapi does not tell is asked for."""
+    """Lose the reports of two calls: the calls must be refreshed and charged."""
     report.scene("Calls whose reports are lost")
     phone = Phone.open(on, TERMS, _THREE_MINUTES)
     ids = phone.ring(2, talk_seconds=1.2, behaviour={"lose_reports": True})
@@ -203,7 +204,7 @@ def lost_reports(on: Set, report: Report) -> None:
 
 
 def frozen(on: Set, report: Report) -> None:
-    """A freeze ends the calls that live."""
+    """Freeze the wallet during two calls: both must end and be charged."""
     report.scene("An operator freezes the wallet while somebody talks")
     phone = Phone.open(on, TERMS, 10 * _THREE_MINUTES)
     ids = phone.ring(2)
@@ -223,7 +224,7 @@ def frozen(on: Set, report: Report) -> None:
 
 
 def no_money(on: Set, report: Report) -> None:
-    """Without money nobody is let in."""
+    """Call an organization without money: the call must be refused."""
     report.scene("Somebody rings up an organization without money")
     phone = Phone.open(on, TERMS, 0)
     (call_id,) = phone.ring()
@@ -235,10 +236,10 @@ def no_money(on: Set, report: Report) -> None:
 
 def _ring_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
     report.tell("a cent a second; each call may last 18 s if all ten share alike")
-    # Reports take their time, as Vapi's do. What the first to end give back would keep the last
-    # of them alive for a minute.
+    # Reports are delayed, as Vapi's are. Otherwise, money released by the first calls to end would
+    # keep the last of them alive for a minute.
     more = {"behaviour": {"report_delay_seconds": _REPORT_DELAY_SECONDS, **behaviour}}
-    # One after another: a busy machine would not decide ten calls at once within two seconds.
+    # One after another: a busy machine could not decide ten calls at once within two seconds.
     ids = [_ring_until_answered(phone, report, **more) for _ in range(_AT_ONCE)]
     report.eventually("all ten are let in", lambda: phone.verdicts(ids), ["admitted"] * _AT_ONCE)
     report.eventually("all ten talk", lambda: phone.times("in_progress"), _AT_ONCE)
@@ -246,7 +247,7 @@ def _ring_ten(phone: Phone, report: Report, **behaviour: Any) -> list[str]:
 
 
 def _ring_until_answered(phone: Phone, report: Report, **more: Any) -> str:
-    """Place an inbound call, again if it is refused, and return the id of the last attempt.
+    """Place an inbound call, again if it is refused, and return the last one's id.
 
     The ingress refuses a call that it cannot decide within two seconds. This demonstration is about
     how calls end, so a refusal on a busy machine must not spoil it.

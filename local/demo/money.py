@@ -1,4 +1,4 @@
-"""The scenes about money: a top-up and its refund, a dispute, and the books at the end."""
+"""Scenes about money: a top-up and its refund, a dispute, and the final books."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from local.demo.set import Set
 
 
 def money(on: Set, report: Report) -> None:
-    """A payment credits once with the amount read back; a refund takes it back; no overdraft."""
+    """Top up once from five events, refund it, and try to overdraw the wallet.
+
+    The wallet must be credited with the amount that PayPal's API reports.
+    """
     report.scene("A top-up, five times at once; its refund; a debit over the balance")
     before, topups = on.balance(), on.entries("topup")
     capture = on.ask(
@@ -23,7 +26,7 @@ def money(on: Set, report: Report) -> None:
             "deliver": False,
         },
     )
-    # The events claim another amount than PayPal's API will tell.
+    # The events claim a different amount than PayPal's API will report.
     deliveries = on.send(
         "PAYMENT.CAPTURE.COMPLETED",
         resource_id=capture["id"],
@@ -61,7 +64,7 @@ def money(on: Set, report: Report) -> None:
 
 
 def dispute(on: Set, report: Report) -> None:
-    """A dispute closes and takes at once; one that is won gives back."""
+    """Dispute a top-up, which freezes and debits the wallet, and win the dispute."""
     report.scene("A buyer disputes a top-up, and loses")
     before = on.balance()
     body = {"organization_id": on.organization_id, "value": "8.00", "currency": "USD"}
@@ -80,7 +83,7 @@ def dispute(on: Set, report: Report) -> None:
 
 
 def books(on: Set, report: Report) -> None:
-    """At the end the books are right."""
+    """Check that the books are right at the end."""
     report.scene("The books")
     figures = on.do(lambda session, now: balance(session, on.organization_id, now))
     total = on.do(lambda session, _: entries_sum(session, on.organization_id))

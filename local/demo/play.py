@@ -1,4 +1,4 @@
-"""Sets the stage, plays the scenes, and stops all that it started, whatever happens."""
+"""Starts everything, plays the scenes of a story, and always stops everything."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from local.stack import Stack, state_folder
 
 
 def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
-    """This function will play a story on processes of its own and give the exit status.
+    """Play a story on separate processes and return the exit status.
 
-    Embedded servers keep their data apart from those of `holdfast up`, and begin empty. Raises:
-    SettingsError when a given server cannot be reached.
+    Embedded servers keep their data apart from those of `holdfast up` and start empty. Raises:
+    SettingsError if a given server cannot be reached.
     """
     console = None if as_json else Console()
     report = Report(console)
     state = state_folder(settings) / ("demo" if story is Story.WAY else f"demo-{story}")
-    # Any free port, so that it runs beside an `up`; unless one is asked for.
+    # Any free port, unless one is requested, so that the demo runs beside `holdfast up`.
     if "port" not in settings.model_fields_set:
         settings = settings.model_copy(update={"port": 0})
     report.scene("Everything starts, each a process of its own")
     stack = Stack(settings, state, sandbox=True, fresh=True, logs=state / "logs", told=report.tell)
     if story is Story.CALLS:
-        # A report that is lost is missed after two seconds, and not after two minutes.
+        # A lost report is noticed after two seconds instead of two minutes.
         stack.env |= calls.QUICK
     with stack:
         on = Set.build(stack)
@@ -56,7 +56,7 @@ def _all_runs(on: Set, report: Report) -> None:
 
 def _play_calls(on: Set, report: Report) -> None:
     _all_runs(on, report)
-    # First, so that the ten find an ingress that has answered before.
+    # First, so that the ingress has answered one call before the ten arrive.
     calls.no_money(on, report)
     calls.ten_on_one_wallet(on, report)
     calls.ten_that_hear_nothing(on, report)

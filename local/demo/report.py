@@ -1,4 +1,4 @@
-"""What the demo tells: scenes and their checks, for a person as they happen, or as data."""
+"""The demo's report: scenes and checks, shown as they happen or returned as data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.console import Console
 
 from base.clock import wait_until
 
-#: Longest wait for an effect, in seconds; most take a fraction of one.
+#: Longest wait for an effect, in seconds. Most effects take a fraction of a second.
 _EFFECT_SECONDS = 60
 
 
 @dataclass
 class Check:
-    """One thing that was expected, and whether it was so."""
+    """One expectation and whether it was met."""
 
     name: str
     ok: bool
@@ -26,14 +26,14 @@ class Check:
 
 @dataclass
 class Scene:
-    """A step of the story and what was checked in it."""
+    """A step of the story and its checks."""
 
     title: str
     checks: list[Check] = field(default_factory=list)
 
 
 class Report:
-    """Collects scenes and checks; tells them at once unless it is to be printed as data."""
+    """Collects scenes and checks. With a console, it shows them as they happen."""
 
     def __init__(self, console: Console | None) -> None:
         self._console = console
@@ -47,27 +47,27 @@ class Report:
 
     @property
     def failed(self) -> int:
-        """How many checks did not hold."""
+        """Number of failed checks."""
         return sum(not check.ok for check in self.checks)
 
     def scene(self, title: str) -> None:
-        """This function will begin a step of the story."""
+        """Start a step of the story."""
         self.scenes.append(Scene(title))
         self._say(f"\n[bold]{len(self.scenes)}. {title}[/bold]")
 
     def tell(self, line: str) -> None:
-        """This function will say what is being done."""
+        """Show what is being done."""
         self._say(f"   [dim]{line}[/dim]")
 
     def check(self, name: str, found: Any, expected: Any = True) -> None:
-        """This function will note whether what was found is what was expected."""
+        """Record whether the found value is the expected one."""
         ok = found == expected
         self._note(Check(name, ok, "" if ok else f"expected {expected!r}, found {found!r}"))
 
     def eventually(self, name: str, look: Callable[[], Any], expected: Any = True) -> None:
-        """Look until what is found is what is expected, or time is up.
+        """Evaluate `look` until its value is the expected one, or time is up.
 
-        The last look counts: a further one could find what a schedule began meanwhile.
+        The last value counts. Another evaluation could find what a schedule started meanwhile.
         """
         found: list[Any] = []
 
@@ -79,7 +79,7 @@ class Report:
         self.check(name, found[0], expected)
 
     def end(self) -> str:
-        """This function will say the last line: how many checks passed and failed."""
+        """Show and return the last line: how many checks passed and failed."""
         passed = len(self.checks) - self.failed
         line = f"demo: {passed} checks passed, {self.failed} failed"
         self._say(f"\n[dim]{time.monotonic() - self._began:.1f} s[/dim]")
@@ -88,7 +88,7 @@ class Report:
         return line
 
     def data(self) -> dict[str, Any]:
-        """This function will give the same as data."""
+        """Return scenes, checks and counts as data."""
         return {
             "scenes": [asdict(scene) for scene in self.scenes],
             "passed": len(self.checks) - self.failed,

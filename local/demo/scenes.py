@@ -1,4 +1,4 @@
-"""The story: what goes wrong at such companies, in the order in which it would."""
+"""The scenes of a suspension: what goes wrong at such companies, in typical order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ SUSPENDED = "BILLING.SUBSCRIPTION.SUSPENDED"
 ACTIVATED = "BILLING.SUBSCRIPTION.ACTIVATED"
 CANCELLED = "BILLING.SUBSCRIPTION.CANCELLED"
 DOLLAR = 1_000_000
-#: Top-ups that wait when Redis is emptied.
+#: Top-ups that are waiting when Redis is emptied.
 _WAITING = 20
 
 
 def good_standing(on: Set, report: Report) -> None:
-    """An organization with money, two brands, and three campaigns, one of them paused by hand."""
+    """Set up an organization that may spend: money, two brands and three campaigns.
+
+    One of the campaigns is paused manually.
+    """
     report.scene("An organization pays and may spend")
     on.create()
     report.tell("two brands with Twilio subaccounts; three campaigns, one paused by hand")
@@ -50,7 +53,7 @@ def good_standing(on: Set, report: Report) -> None:
 
 
 def suspension(on: Set, report: Report) -> str:
-    """A signed suspension closes every door; gives the event's id."""
+    """Suspend the subscription: all spending must stop. Return the event's id."""
     report.scene("PayPal suspends the subscription: every door closes")
     delivery = on.send(SUSPENDED)[0]
     event_id = str(delivery["event_id"])
@@ -86,7 +89,7 @@ def suspension(on: Set, report: Report) -> str:
 
 
 def same_again(on: Set, report: Report, event_id: str) -> None:
-    """The same delivery again changes nothing; forgeries are not even recorded."""
+    """Send the same event again, then forgeries: nothing may change or be stored."""
     report.scene("The same event again, and two forgeries")
     report.eventually("all jobs so far are finished", on.unfinished, 0)
     before = _figures(on)
@@ -110,7 +113,7 @@ def same_again(on: Set, report: Report, event_id: str) -> None:
 
 
 def reactivation(on: Set, report: Report) -> None:
-    """Everything opens again, but what a person closed."""
+    """Reactivate the subscription: all but the manual pause must be undone."""
     report.scene("PayPal reactivates: what it closed opens again")
     report.check("answered 200", on.send(ACTIVATED)[0]["status_code"], 200)
     _opens(on, report)
@@ -118,7 +121,7 @@ def reactivation(on: Set, report: Report) -> None:
 
 
 def stale_suspension(on: Set, report: Report) -> None:
-    """A late copy of the suspension under a new id does no lasting harm."""
+    """Send the suspension again, late and with a new id: it may not last."""
     report.scene("The suspension comes again, late and under a new id")
     report.eventually("all jobs so far are finished", on.unfinished, 0)
     freezes, lifted, requests = on.entries("freeze"), on.entries("unfreeze"), on.twilio_changes()
@@ -134,7 +137,7 @@ def stale_suspension(on: Set, report: Report) -> None:
 
 
 def cancellation(on: Set, report: Report) -> None:
-    """Cancelled is final at PayPal; a new subscription opens again."""
+    """Cancel the subscription for good, then subscribe again and spend."""
     report.scene("Cancelled for good, then a new subscription")
     on.send(CANCELLED)
     report.eventually("PayPal confirms the end", lambda: _newest_status(on), "cancelled")
@@ -146,7 +149,7 @@ def cancellation(on: Set, report: Report) -> None:
 
 
 def manual_freeze(on: Set, report: Report) -> None:
-    """A freeze by hand is lifted by a person only."""
+    """Freeze the wallet manually: only a person may lift this freeze."""
     report.scene("A freeze by hand survives the reactivation")
     on.do(
         lambda session, now: operators.freeze_by_hand(
@@ -175,7 +178,7 @@ def manual_freeze(on: Set, report: Report) -> None:
 
 
 def emptied_redis(on: Set, report: Report) -> None:
-    """Redis only rings the bell."""
+    """Empty Redis while jobs wait: notifications are lost, but no job may be lost."""
     report.scene(f"Valkey is emptied while {_WAITING} top-ups wait")
     before = on.balance()
     on.stack.supervisor.stop("worker-billing")
@@ -200,19 +203,19 @@ def emptied_redis(on: Set, report: Report) -> None:
 
 
 def killed_worker(on: Set, report: Report) -> None:
-    """A worker dies inside a job: the job runs again, and its effect is there once."""
+    """Kill the workers inside a job: the job must run again, with one effect."""
     report.scene("A worker is killed with SIGKILL inside a job")
     report.eventually("all jobs so far are finished", on.unfinished, 0)
     freezes = on.entries("freeze")
     with on.database.engine.begin() as connection:
-        # The suspension's job needs this row, so that it stands still in the middle.
+        # The suspension's job needs this row, so that it waits halfway through.
         connection.execute(
             text("SELECT 1 FROM organizations WHERE id = :id FOR NO KEY UPDATE"),
             {"id": on.organization_id},
         )
         event_id = str(on.send(SUSPENDED)[0]["event_id"])
         report.eventually("the job is at work and waits for a row", lambda: _waits_for_a_lock(on))
-        # Any of them may have the job.
+        # Any of the safety workers may run the job.
         for name in SAFETY_WORKERS:
             on.stack.supervisor.kill(name, signal.SIGKILL)
         report.tell("SIGKILL")
@@ -244,7 +247,7 @@ def _newest_status(on: Set) -> str | None:
 
 
 def _figures(on: Set) -> tuple[int, int, int, int]:
-    """Count what an event could have added: inbox rows, jobs, entries, changes at Twilio."""
+    """Count what an event could add: inbox rows, jobs, entries, Twilio changes."""
     return (on.count(InboxEvent), on.event_jobs(), on.count(WalletEntry), on.twilio_changes())
 
 

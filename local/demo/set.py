@@ -1,4 +1,4 @@
-"""The demo's set: one organization, the sandbox's control plane, and looks at the database."""
+"""What the scenes use: an organization, the sandbox and the database."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass
 class Set:
-    """What the scenes act on and look at."""
+    """One organization, and connections to the sandbox, the database and Redis."""
 
     stack: Stack
     database: Database
@@ -49,7 +49,7 @@ class Set:
 
     @classmethod
     def build(cls, stack: Stack) -> Set:
-        """This function will connect to the running processes."""
+        """Connect to the running processes."""
         ringer = Ringer(stack.env["REDIS_URL"])
         return cls(
             stack,
@@ -60,24 +60,24 @@ class Set:
         )
 
     def close(self) -> None:
-        """This function will close the connections."""
+        """Close all connections."""
         self.database.close()
         self.control.close()
         self.redis.close()
         self.ringer.close()
 
     def do(self, fn: Callable[[Session, datetime], T]) -> T:
-        """This function will run fn(session, now) in one transaction, as the backend would."""
+        """Run fn(session, now) in one transaction, as the company's backend would."""
         return self.database.run(lambda session: fn(session, clock(session)))
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """This function will tell the sandbox's control plane something."""
+        """Send a request to the sandbox's control plane and return its answer."""
         answer = self.control.request(method, path, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def send(self, event_type: str, **more: Any) -> list[dict[str, Any]]:
-        """This function will have PayPal's stand-in send a signed webhook; gives the deliveries."""
+        """Make the sandbox's PayPal send a signed webhook, and return the deliveries."""
         deliveries: list[dict[str, Any]] = self.ask(
             "POST",
             "/paypal/events",
@@ -86,7 +86,7 @@ class Set:
         return deliveries
 
     def create(self) -> None:
-        """This function will make the organization, its brands and its campaigns."""
+        """Create the organization, its brands and its campaigns."""
         self.organization_id = self.do(
             lambda session, now: organizations.create_organization(
                 session, name="Acme Flowers", currency="USD", now=now
@@ -101,25 +101,25 @@ class Set:
         self.do(lambda session, now: operators.pause_campaign(session, self.campaign_ids[2], now))
 
     def wallet(self) -> Wallet:
-        """The wallet as it stands now."""
+        """Read the wallet's current row."""
         found: Wallet = self._one(
             select(Wallet).where(Wallet.organization_id == self.organization_id)
         )
         return found
 
     def balance(self) -> int:
-        """The balance in micros."""
+        """Read the balance in micros."""
         return self.wallet().balance_micros
 
     def freezes(self) -> list[str]:
-        """The reasons that stand, in order."""
+        """List the reasons of the active freezes, sorted."""
         query = select(WalletFreeze.reason).where(
             WalletFreeze.organization_id == self.organization_id, WalletFreeze.lifted_at.is_(None)
         )
         return sorted(self._all(query))
 
     def campaigns(self) -> list[str]:
-        """Each campaign's reason to stand still, or "running"."""
+        """List each campaign's pause reason; if it has none, its status."""
         rows = self._all(
             select(Campaign)
             .where(Campaign.organization_id == self.organization_id)
@@ -128,15 +128,18 @@ class Set:
         return [row.pause_reason or row.status for row in rows]
 
     def refusal(self) -> str | None:
-        """Why the organization may not spend; None if it may."""
+        """Return the reason why the organization may not spend; None if it may."""
         return self.do(lambda session, now: can_send(session, self.organization_id, now))
 
     def twilio(self) -> list[str]:
-        """Both subaccounts' status, at the sandbox itself."""
+        """List the subaccounts' statuses at the sandbox."""
         return [self.ask("GET", f"/twilio/subaccounts/{sid}")["status"] for sid in self.sids]
 
     def read_back(self) -> list[str | None]:
-        """Both subaccounts' status as we read it back, where it is what is desired."""
+        """List the subaccounts' statuses as we last read them from Twilio.
+
+        A status is None if the newest desired state has not been confirmed yet.
+        """
         rows = self._all(
             select(Brand).where(Brand.organization_id == self.organization_id).order_by(Brand.id)
         )
@@ -146,37 +149,37 @@ class Set:
         ]
 
     def twilio_changes(self) -> int:
-        """Count the requests to Twilio's stand-in that may change something.
+        """Count the requests to the sandbox's Twilio that may change something.
 
-        A schedule reads subaccounts at any time, and so says nothing about an event.
+        Reads are left out: schedules read subaccounts at any time, independently of events.
         """
         requests = self.ask("GET", "/requests?provider=twilio")
         return sum(one["method"] != "GET" for one in requests)
 
     def subscription(self, external_id: str) -> Subscription | None:
-        """A subscription as we know it."""
+        """Read a subscription's row in our database; None if there is none."""
         rows = self._all(select(Subscription).where(Subscription.external_id == external_id))
         return rows[0] if rows else None
 
     def inbox(self, external_id: str) -> list[InboxEvent]:
-        """The inbox's rows of one event."""
+        """List the inbox rows of one event."""
         return self._all(select(InboxEvent).where(InboxEvent.external_id == external_id))
 
     def count(self, model: Any, *where: Any) -> int:
-        """How many rows there are."""
+        """Count the rows that match."""
         return int(self._one(select(func.count()).select_from(model).where(*where)))
 
     def event_jobs(self) -> int:
         """Count the jobs that webhooks and commands led to.
 
-        Jobs that a schedule staged, and the jobs that these staged, are left out: they come at any
-        time.
+        Jobs that a schedule staged are left out, as are their follow-up jobs, because they start at
+        any time.
         """
         scheduled = select(Job.correlation_id).where(Job.cause.startswith("schedule:"))
         return self.count(Job, Job.correlation_id.not_in(scheduled))
 
     def entries(self, kind: str) -> int:
-        """How many entries of a kind the wallet's history has."""
+        """Count the entries of one kind in the wallet's history."""
         return self.count(
             WalletEntry,
             WalletEntry.organization_id == self.organization_id,
@@ -184,11 +187,11 @@ class Set:
         )
 
     def unfinished(self) -> int:
-        """How many jobs are not done."""
+        """Count the jobs that still wait or run."""
         return self.count(Job, Job.ring_at.is_not(None))
 
     def debit(self, micros: int, key: str) -> str:
-        """This function will try to spend, and give the outcome."""
+        """Try to spend, and return the outcome."""
         outcome = self.do(
             lambda session, now: wallet.debit(
                 session,
@@ -202,11 +205,15 @@ class Set:
         return outcome.outcome
 
     def waiting_in_redis(self, queue: str) -> int:
-        """How many messages wait in a queue of Redis."""
+        """Count the messages in a queue of Redis."""
         return int(self.redis.llen(f"{NAMESPACE}:{queue}"))
 
     def writers(self, *tables: str) -> set[str]:
-        """The transactions that last wrote the organization's rows of these tables (xmin)."""
+        """Find the transactions that last wrote the rows of these tables.
+
+        The `xmin` of the organization's rows names them. Lifted freezes and manually paused
+        campaigns are left out.
+        """
         found: set[str] = set()
         for table in tables:
             query = text(

@@ -1,4 +1,4 @@
-"""Which stories the demo can play."""
+"""The stories that the demo can play."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Story(StrEnum):
-    """The whole way of a suspension, or calls that have to end when their money does."""
+    """A suspension from start to end, or calls that must end when their money does."""
 
     WAY = "way"
     CALLS = "calls"
