@@ -1,4 +1,4 @@
-"""Runs chaos once and prints its count; `./run chaos` starts it."""
+"""Run the chaos test once and print its result; `./run chaos` starts this module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from local.supervisor import ProcessNotReady
 
 
 def main() -> int:
-    """This function will make the run and give the exit status: 0 only if nothing went wrong."""
+    """Run the chaos test and return its exit status.
+
+    The status is 0 if no problem was found, 1 if a problem was found, 2 if the run itself failed,
+    and 130 if it was interrupted.
+    """
     sabotages = "; ".join(f"{name}: {words}" for name, words in SABOTAGES.items())
     parser = argparse.ArgumentParser(prog="holdfast chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of traffic under faults")
