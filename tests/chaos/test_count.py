@@ -323,7 +323,7 @@ def test_an_organization_that_stands_otherwise_than_it_should_is_lost(at_rest, s
     assert at_rest.problems() == [word]
 
 
-def test_new_subscription_is_right_once_read_after_the_old_one_is_cancelled(at_rest):
+def test_new_subscription_is_right_once_read_after_a_cancellation(at_rest):
     # Given a customer whose subscription was cancelled at PayPal, and who made another
     world, old = at_rest.world, at_rest.customer.subscription_id
     cancelled = {"status": "CANCELLED", "deliver": False}
