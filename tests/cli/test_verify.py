@@ -49,7 +49,7 @@ CUT = (
 )
 
 
-def test_intact_ledger_is_reported_in_one_line_and_its_limits_in_another(run, database, org):
+def test_intact_ledger_is_one_line_and_the_missing_tail_check_another(run, database, org):
     make_organization(database)
     assert run("ledger") == (0, f"verify: 2 wallets, 4 entries, 0 findings\n{TAIL}", "")
     assert run("ledger", "--org", org)[1].startswith("verify: 1 wallets, 3 entries, 0 findings")
