@@ -20,8 +20,8 @@ from local.supervisor import ProcessNotReady
 def main() -> int:
     """Run the chaos test and return its exit status.
 
-    The status is 0 if no problem was found, 1 if a problem was found, 2 if the run itself failed,
-    and 130 if it was interrupted.
+    It is 0 if no problem was found and 1 if one was found. It is 2 if the run itself failed, and
+    130 if it was interrupted.
     """
     sabotages = "; ".join(f"{name}: {words}" for name, words in SABOTAGES.items())
     parser = argparse.ArgumentParser(prog="holdfast chaos", description=__doc__)

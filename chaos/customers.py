@@ -28,7 +28,7 @@ _OVERLONG_DOLLARS = "50.00"
 #: short calls. With a larger budget, a slow machine could not admit enough contacts at once to
 #: reach the limit.
 _CAMPAIGN_DOLLARS = "0.12"
-#: The campaign's id at Vapi.
+#: The campaign's ID at Vapi.
 CAMPAIGN_ID = "chaos-campaign"
 
 

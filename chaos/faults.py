@@ -26,7 +26,7 @@ from db.address import driver_url
 #: Seconds from the start to the first fault, and between two faults.
 _FIRST_SECONDS = 2.0
 _EVERY_SECONDS = (1.0, 2.6)
-#: Seconds for which a worker is frozen past its lease: longer than the longest lease (35 s).
+#: Seconds for which a worker is frozen so that its lease ends: the longest lease has 35 s.
 _PAST_LEASE_SECONDS = 37.0
 #: Seconds within which a worker must send a request, so that the fault can freeze it.
 _ASKED_WITHIN_SECONDS = 6.0

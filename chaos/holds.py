@@ -84,7 +84,7 @@ def _expire(scene: Scene) -> None:
 def expire_own(session: Session, now: datetime) -> None:
     """Expire the holds of this traffic's calls that are past their end at `now`.
 
-    The product itself returns the holds of real calls, because it asks Vapi about the call first.
+    The product itself returns the holds of real calls, because it reads the call from Vapi first.
     """
     found: dict[str, list[str]] = {}
     for one in holds.expired_candidates(session, now, _EXPIRED_MAX):

@@ -46,7 +46,7 @@ WORKERS = {
 }
 RELAYS = ("relay-1", "relay-2")
 #: How long a lost request may still take effect at Twilio, and the interval of checks for it. They
-#: are as short as the faults allow, so that a run soon comes to rest.
+#: are as short as the faults allow, so that a run is soon at rest.
 _TWILIO = {"TWILIO_UNSURE_SECONDS": "12", "TWILIO_RECHECK_SECONDS": "1"}
 #: The same for calls: how long to wait for a report, and how long a live call may be silent.
 _VAPI = {"VAPI_REPORT_SECONDS": "4", "VAPI_SILENT_SECONDS": "12"}
@@ -76,7 +76,7 @@ class House:
     drilled: list[Customer] = field(default_factory=list)
 
     def __enter__(self) -> House:
-        # The servers run as another user, which must be able to enter the folder.
+        # For root, the servers run as another user, which must be able to enter the folder.
         self.folder.chmod(0o711)
         self.logs = self.folder / "logs"
         self.logs.mkdir()

@@ -1,4 +1,4 @@
-"""The production ingress with one shorter limit, so that a run can come to rest.
+"""The production ingress with one shorter limit, so that a run reaches rest.
 
 An unused permission to dial a campaign contact holds money for 20 s instead of 180 s.
 """

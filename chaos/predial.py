@@ -1,7 +1,7 @@
-"""A campaign at Vapi that asks for permission to dial its contacts.
+"""A campaign at Vapi that requests permission to dial its contacts.
 
-It asks about many contacts at once, more than the balance pays for, and dials those that are
-permitted. Some requests are sent twice, and some permissions are never used.
+It requests permission for many contacts at once, more than the balance pays for. It dials those
+that are permitted. Some requests are sent twice, and some permissions are never used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 from chaos.reports import send_report, wait_for_end
 from chaos.scene import Client, Scene
 
-#: Contacts that are asked about at the same time.
+#: Contacts for which permission is requested at the same time.
 _AT_ONCE = 12
 #: Contacts of the first round, for more than the balance pays for, and of each later round.
 _FIRST_CONTACTS = 60
 _CONTACTS = 25
 #: Seconds between two rounds.
 _EVERY_SECONDS = (2.0, 5.0)
-#: Share of contacts that are asked about twice at once, and share asked again before the dialling.
+#: Share of contacts whose request is sent twice at once, and share whose request is repeated before
+#: they are dialled.
 _TWICE_SHARE = 0.15
 _AGAIN_SHARE = 0.15
 #: Share of permissions that are never used, and share of contacts that do not answer.
@@ -70,7 +71,7 @@ def _run(scene: Scene, client: Client) -> None:
             ]
             asked = zip(contacts, pool.map(partial(_ask, scene), contacts), strict=True)
             permitted = [one for one, is_eligible in asked if is_eligible and one.is_dialled]
-            # No contact is dialled before all have been asked about, so that permissions reach the
+            # No contact is dialled before all requests are answered, so that permissions reach the
             # limit of the balance.
             list(pool.map(partial(_lead, scene), permitted))
             count, first = _CONTACTS, first + count
@@ -93,7 +94,10 @@ def _draw(client: Client, campaign_id: str, chance: Random, number: int) -> _Con
 
 
 def _ask(scene: Scene, contact: _Contact) -> bool:
-    """Ask whether the contact may be dialled. Without a valid answer it may not."""
+    """Request permission to dial the contact, and return whether it is given.
+
+    Without a valid answer the contact may not be dialled.
+    """
     body = {
         "type": "campaign.predial",
         "fields": {

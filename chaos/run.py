@@ -37,7 +37,7 @@ _PROGRESS_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of a run. It may take `rest_seconds` to come to rest."""
+    """The options of a run. It must be at rest within `rest_seconds`."""
 
     seconds: float
     seed: int

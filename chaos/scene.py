@@ -61,7 +61,7 @@ class Scene:
         #: The organization that receives calls that ignore their maximum duration. It has no other
         #: traffic.
         self.overlong = Client(**order["overlong"]) if order.get("overlong") else None
-        #: The organization whose campaign asks for permission to dial, and the campaign's ID at
+        #: The organization whose campaign requests permission to dial, and the campaign's ID at
         #: Vapi.
         self.campaigner = Client(**order["campaigner"]) if order.get("campaigner") else None
         self.campaign_id = str(order.get("campaign_id", ""))

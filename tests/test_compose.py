@@ -12,8 +12,8 @@ from chaos.house import WORKERS as WORKERS_OF_CHAOS
 from local import ROOT
 from local.stack import WORKERS
 
-#: Settings that a container does not get: the owner's address, which only `migrate` has, a folder
-#: for embedded servers, and the addresses and the name of the stand-ins.
+#: Settings that a container does not get. Only `migrate` has the owner's address. The others are a
+#: folder for embedded servers, and the addresses and the name of the stand-ins.
 NOT_THERE = {
     "DATABASE_OWNER_URL",
     "HOLDFAST_STATE",

@@ -71,7 +71,7 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
             sending += [pool.submit(sent, client, messages[0])]  # a provider repeats a webhook
             halfway.acquire(timeout=LIMIT_SECONDS)
 
-            # When each process is asked to stop and replaced, one after the other
+            # When each process gets SIGTERM and is replaced, one after the other
             for worker in workers:
                 processes.worker("safety", "billing")
                 assert worker.stop() == 0, worker.said()

@@ -324,7 +324,7 @@ def test_an_organization_that_stands_otherwise_than_it_should_is_lost(at_rest, s
 
 
 def test_new_subscription_is_right_once_read_after_a_cancellation(at_rest):
-    # Given a customer whose subscription was cancelled at PayPal, and who made another
+    # Given a customer with a cancelled subscription at PayPal, and a new one
     world, old = at_rest.world, at_rest.customer.subscription_id
     cancelled = {"status": "CANCELLED", "deliver": False}
     world.sandbox.control("POST", f"/paypal/subscriptions/{old}/status", cancelled)

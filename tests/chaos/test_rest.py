@@ -36,8 +36,8 @@ def test_processes_are_stopped_when_the_count_begins(sleepers):
 
 
 def test_processes_run_on_when_work_came_before_they_were_stopped(sleepers):
-    # Given a system in which a job is staged between the last check and the stop, so that a worker
-    # must run on to do it
+    # Given a system in which a job is staged between the last check and the stop. A worker must
+    # run on to do it
     house = SimpleNamespace(supervisor=sleepers)
     looks = []
 

@@ -1,4 +1,4 @@
-"""holdfast call: rates, terms and entry points; list, show, end and settle; costs."""
+"""holdfast call: rates, terms, entry points, costs, and the calls themselves."""
 
 from __future__ import annotations
 

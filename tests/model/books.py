@@ -20,7 +20,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Payment:
-    """A provider's cumulative facts. Only `kept` decides the amount that they come to."""
+    """A provider's cumulative facts. Only `kept` computes the resulting amount."""
 
     org: str
     captured: int = 0

@@ -223,7 +223,7 @@ class InTurn(Ledger):
         paid=st.sampled_from([Near("owed", -1), Near("owed", 0), Near("owed", 1)]),
     )
     def a_debt(self, org: int, cause: str, by_hand: bool, paid: Near) -> None:
-        """Detect a debt that is not paid first, or that lifts the wrong freezes."""
+        """Detect a debt not paid first, or a payment that lifts too many or few freezes."""
         self.made += 1
         its = {**_OWN, "org": org}
         if cause == "refund":

@@ -98,7 +98,7 @@ class Purse:
             firsts=dict(self.firsts),
         )
 
-    # -- money by key -----------------------------------------------------------------------------
+    # -- operations with a key --------------------------------------------------------------------
 
     def credit(self, key: str, amount: int, currency: str, kind: str, now: float) -> Answer:
         """Add money, which pays the outstanding amount first; allowed while frozen."""
@@ -129,7 +129,10 @@ class Purse:
         return answer
 
     def _once(self, key: str, request: Any, act: Callable[[], None]) -> Answer:
-        """Carry out a key's first request; repeat its answer; refuse another request."""
+        """Carry out a key's first request, and repeat its answer for the same request.
+
+        Another request with the same key is refused.
+        """
         _, _, amount, currency = request
         if not 1 <= amount <= AMOUNT_MAX:
             raise No("INVALID_AMOUNT")

@@ -84,5 +84,8 @@ def assistant(house):
 
 @pytest.fixture
 def number(house, account):
-    """A number at a Twilio subaccount; its calls ask the ingress for an assistant."""
+    """A number at a Twilio subaccount, without an assistant.
+
+    Its calls request an assistant from the ingress.
+    """
     return house.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})

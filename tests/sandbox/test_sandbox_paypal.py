@@ -17,7 +17,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 
 def verify_offline(house, headers, body, webhook_id=None) -> None:
-    """Verify a webhook as the receiver does, without asking PayPal.
+    """Verify a webhook as the receiver does, without a request to PayPal's API.
 
     Fetch the leaf certificate, check its chain and name, then check the signed text.
     """

@@ -27,7 +27,7 @@ def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
     for path in ("/paypal/v1/nowhere", "/twilio/nowhere"):
         with pytest.raises(httpx.ReadTimeout):
             house.http.get(path, timeout=0.2)
-    # When it is asked to stop / Then it stops cleanly and waits for no held request
+    # When it gets SIGTERM / Then it stops cleanly and waits for no held request
     began = time.monotonic()
     assert stop(house) == 0
     assert time.monotonic() - began < 30

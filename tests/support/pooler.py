@@ -23,7 +23,7 @@ from tests.support.servers import server_folder
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
 #: This environment variable sends the connections of a test run through the pooler.
 WANTED = {"HOLDFAST_TEST_POOLER": "pgbouncer"}
-#: PostgreSQL's port number, with a separate folder: a URL for one socket also fits the other.
+#: PostgreSQL's port number. The socket is in another folder, so only the folder of a URL changes.
 _PORT = 5432
 _CONFIG = """\
 [databases]
