@@ -1,5 +1,6 @@
-"""Chaos: the whole house under steady traffic while everything is broken on purpose, then counted.
+"""The chaos test: break all processes under steady traffic, then count the damage.
 
-Started by `./run chaos`. Nothing imports it, and it changes nothing in what production runs: it
-kills, cuts and freezes from outside, and its sabotages live here and in the run's own database.
+`./run chaos` starts it. The product never imports this package, and the package changes nothing in
+production code. Faults act from outside: they kill processes, cut connections and freeze processes.
+The sabotages live in this package and change only the run's own database.
 """

@@ -1,4 +1,4 @@
-"""Runs chaos once and prints its count; `./run chaos` starts it."""
+"""Run the chaos test once and print its result; `./run chaos` starts this module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from local.errors import EmbeddedServerError, ProcessNotReady
 
 
 def main() -> int:
-    """This function will make the run and give the exit status: 0 only if nothing went wrong."""
+    """Run the chaos test and return its exit status.
+
+    It is 0 if no problem was found and 1 if one was found. It is 2 if the run itself failed, and
+    130 if it was interrupted.
+    """
     sabotages = "; ".join(f"{name}: {words}" for name, words in SABOTAGES.items())
     parser = argparse.ArgumentParser(prog="holdfast chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of traffic under faults")

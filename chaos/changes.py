@@ -1,5 +1,7 @@
-"""Changes of standing: subscriptions that lapse and return, or end and are followed by new ones;
-operators who freeze and lift.
+"""Changes of entitlement: subscription lapses and operator freezes.
+
+A subscription is suspended and activated again, or it is cancelled and a new one replaces it.
+Operators freeze wallets and lift the freezes.
 """
 
 from __future__ import annotations
@@ -19,33 +21,34 @@ from db.engine import clock
 from domain import operator_actions as operators
 from domain.wallet import operations as wallet
 
-#: Seconds between two lapses, and how long one lasts.
+#: Seconds between two lapses, and the duration of one lapse.
 _LAPSE_EVERY_SECONDS = (2.0, 5.0)
 _LAPSE_SECONDS = (2.5, 6.0)
-#: PayPal tells instants in whole seconds: two changes of one subscription within one second could
-#: not be told apart.
+#: PayPal reports times in whole seconds. Two changes of one subscription within the same second
+#: could not be ordered, so changes are at least this many seconds apart.
 _APART_SECONDS = 1.1
-#: How many lapses are cancellations, after which only a new subscription opens again; and how many
-#: of the new ones are made before the old one is cancelled, whose end must then close nothing.
+#: Share of lapses that are cancellations, after which only a new subscription restores the
+#: entitlement. The second number is the share of new subscriptions that are created before the old
+#: one is cancelled. The end of the old one must then not block spending.
 _CANCELLED = 0.35
 _OVERLAPPING = 0.3
-#: Seconds between two freezes by hand, and how long one lasts.
+#: Seconds between two freezes by an operator, and the duration of one freeze.
 _FREEZE_EVERY_SECONDS = (1.0, 4.0)
 _FREEZE_SECONDS = (0.2, 2.0)
-#: How many lapses and freezes are left as they are, until the organization's next: not of the hot
-#: ones, whose spending would end with them.
+#: Share of lapses and freezes that last until the organization's next change. Hot organizations
+#: always return, because most spending would stop without them.
 _LEFT = 0.1
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """This function will give the threads' names and what they do until they are stopped."""
+    """Yield each thread's name and the function that it runs until it is stopped."""
     yield "lapses", scene.post.telling(partial(_lapse, scene))
     yield "operator", partial(_freeze, scene)
 
 
 def _lapse(scene: Scene) -> None:
     chance = scene.chance("lapses")
-    #: Each organization's newest subscription, and none where it was cancelled.
+    #: The newest subscription of each organization; None if it was cancelled and not replaced.
     standing: dict[str, str | None] = {
         client.organization_id: client.subscription_id for client in scene.clients
     }
@@ -67,7 +70,10 @@ def _lapse(scene: Scene) -> None:
 def _cancel(
     scene: Scene, client: Client, subscription_id: str | None, chance: Random, *, returns: bool
 ) -> str | None:
-    """Ends the subscription, if there is one, and gives the new one of a customer who returns."""
+    """Cancel the subscription, if there is one, and return the ID of its replacement.
+
+    Return None if the customer does not return.
+    """
     overlaps = returns and chance.random() < _OVERLAPPING
     new = _subscribe(scene, client, chance) if overlaps else None
     if subscription_id is not None:
@@ -79,7 +85,7 @@ def _cancel(
 
 def _lapse_lasts(scene: Scene, chance: Random) -> None:
     scene.stopping.wait(chance.uniform(*_LAPSE_SECONDS) - _APART_SECONDS)
-    # Also for a thread that is told to stop.
+    # This pause also applies when the run is stopping, so that two changes never share a second.
     time.sleep(_APART_SECONDS)
 
 
@@ -120,7 +126,7 @@ def _lift(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
             session, wishes[0][0], FreezeReason.MANUAL, by="chaos", why="the drill is over", now=now
         )
 
-    # None stands any more where the same request lifted it before and its answer was lost.
+    # If the answer to an earlier identical request was lost, the freeze is already lifted.
     with contextlib.suppress(wallet.UnknownFreeze):
         scene.database.run(lambda session: lift(session, clock(session)))
     return ["OK"]

@@ -1,6 +1,7 @@
-"""A process that is told what to do line by line and answers each with a line, both JSON.
+"""A child process that answers orders: one line of JSON in, one line of JSON out.
 
-It ends when its standard input does, so that it never outlives the driver, however that dies.
+The child ends when its standard input is closed. So it never outlives the driver, even if the
+driver is killed.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ Words = dict[str, Any]
 
 
 class ChildEnded(Exception):
-    """A process of the run's own ended, or said what is no answer: the run is worth nothing."""
+    """A child process ended, or gave no answer, so the run proves nothing."""
 
 
 class Child:
-    """The driver's end: `python -m MODULE`, its errors in a log."""
+    """The driver's side of a child process.
+
+    It runs `python -m MODULE` and appends the child's stderr to a log file.
+    """
 
     def __init__(self, module: str, env: Mapping[str, str], log: Path) -> None:
         self._module = module
-        # Two threads call the proxy: the driver's main thread, and the thread that ends faults.
+        # Two threads use the proxy: the driver's main thread and the thread that ends faults.
         self._asking = threading.Lock()
         with log.open("ab") as errors:
-            # A session of its own: Ctrl-C reaches the driver alone, which ends it in order.
+            # In its own session, the child does not receive Ctrl-C. The driver receives it and
+            # stops the child in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module],
                 env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
@@ -68,7 +73,10 @@ class Child:
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """This function will end the process. Replay: nothing happens."""
+        """End the process: close its input, wait 10 s, then kill it.
+
+        Replay: nothing happens.
+        """
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -81,7 +89,7 @@ class Child:
 
 
 def serve_orders(answer: Callable[[Words], Words]) -> None:
-    """This function will answer orders, in the child itself, until standard input ends."""
+    """Answer orders, in the child process, until standard input ends."""
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""PostgreSQL's clock, which a run steps back and forth: libfaketime reads the offset from a file.
+"""PostgreSQL's clock, which a run steps: libfaketime reads the offset from a file.
 
-Only wall-clock time steps; waits that use the monotonic clock do not. Without the library nothing
-is stepped, and the run says so.
+Only wall-clock time steps. Waits that use the monotonic clock are not affected. If the library is
+missing, the clock is not stepped and the run reports that.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import sys
 import time
 from pathlib import Path
 
-#: Where Debian's package faketime puts the library; the folder is named after the machine.
+#: Path of the library in Debian's package faketime. The folder is named after the machine's
+#: architecture.
 _LIBRARIES = "/usr/lib/*/faketime/libfaketime.so.1"
-#: Seconds after which each of the server's processes has read a new offset.
+#: Seconds after which every process of the server has read a new offset.
 SEEN_SECONDS = 2.1
 
 
 class DatabaseClock:
-    """The offset of one server's clock, kept in `file`, which the server's account may read."""
+    """The clock offset of one server, stored in a file that its user can read."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.offset_seconds = 0
-        #: The machine's monotonic seconds of each step forward, and of each return from one back.
+        #: Monotonic times, in seconds, of each step forward and of each return from a step back.
         self.forward_at: list[float] = []
         found = sorted(Path("/").glob(_LIBRARIES[1:])) if sys.platform == "linux" else []
         self._library = found[0] if found else None
@@ -34,24 +35,28 @@ class DatabaseClock:
         return self._library is not None
 
     def environment(self) -> dict[str, str]:
-        """Give the variables with which the server has this clock; none without the library."""
+        """Return the environment variables that give the server this clock.
+
+        The result is empty if the library is missing.
+        """
         if self._library is None:
             return {}
         self.step(0)
         return {
             "LD_PRELOAD": str(self._library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            # Each of the server's processes reads the file once a second, and so steps within one.
-            # Read at every look at the clock, it would make a statement three times as slow.
+            # Each process of the server reads the file once a second, so a step reaches it within
+            # one second. If the file were read for every clock query, a statement would take three
+            # times as long.
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
     def step(self, offset_seconds: int) -> None:
-        """Set the clock so far from the machine's own, from now on."""
+        """Set the clock to this offset from the machine's clock, from now on."""
         if offset_seconds > self.offset_seconds:
             self.forward_at.append(time.monotonic())
-        # Replaced by a rename, so that PostgreSQL never reads a half-written file.
+        # A rename replaces the file, so that PostgreSQL never reads a partly written one.
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset_seconds:+d}\n")
         fresh.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL's clock: it steps forward or back, and returns after some seconds."""
+"""Faults of PostgreSQL's clock: it steps and returns after some seconds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from chaos.house import House
 
 
 def step_clock(seconds: tuple[int, int], *, at_once: bool = False) -> Act:
-    """Step PostgreSQL's clock forward or back, and back again.
+    """Step PostgreSQL's clock forward or back, and later back to the true time.
 
-    `at_once`: for all its processes at the same instant, as a machine's clock steps. Otherwise for
-    each of them within a second.
+    `at_once`: all processes of the server see the step at the same instant, as when a machine's
+    clock steps. Otherwise each process sees it within one second.
     """
 
     def act(house: House, chance: Random) -> Done:

@@ -1,4 +1,4 @@
-"""The run's own connection to the sandbox's control plane, which no fault touches."""
+"""The run's own connection to the sandbox's control API, which no fault touches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import httpx
 def control_client(base_url: str, *, timeout_seconds: float) -> httpx.Client:
     """Open a client that uses a new connection for each request.
 
-    The sandbox closes a connection that is idle for 5 s. A request that is sent on it at that
-    moment is answered by a reset, and its sender cannot tell whether it arrived: a thread of the
-    traffic died of this, and the run counted it as lost.
+    The sandbox closes a connection that was idle for 5 s. If a request is sent at that moment, the
+    client gets a reset and cannot know whether the request arrived. Such a reset once ended a
+    traffic thread, and the run counted the thread's work as lost.
     """
     return httpx.Client(
         base_url=base_url,

@@ -1,5 +1,6 @@
-"""The count at the end: what should be, reckoned in plain Python from the providers' facts and the
-journal, against what is in the database.
+"""The count at the end of a run: expected state against the state in the database.
+
+The expected state is computed in plain Python from the providers' data and the journal.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from chaos.predial_count import predial
 from chaos.standing import standings
 from domain.wallet.audit.verification import verify_ledger
 
-#: What Vapi tells of a call's life is kept under the call's id and this.
+#: Vapi messages about a call's life. Their event ID starts with the call's ID, a colon and this
+#: type.
 _KEPT_TYPES = ("status-update", "end-of-call-report")
 
 
 def count_problems(facts: Facts) -> list[Problem]:
-    """Compare everything and give what is wrong."""
-    # What should be in each wallet is added up before the wallets are compared with it.
+    """Compare everything and return the problems."""
+    # These checks add up what each wallet should contain. The wallets are compared after them.
     reckoned = (_debits, _payments, _holds, phones, outgoing)
     checks = (*reckoned, overlong, predial, _webhooks, _jobs, _wallets, _ledgers, standings)
     return [problem for check in checks for problem in check(facts)]
 
 
-# -- what moved -----------------------------------------------------------------------------------
+# -- entries and holds --------------------------------------------------------------------------
 
 
 def _debits(facts: Facts) -> Iterator[Problem]:
@@ -96,7 +98,7 @@ def _holds(facts: Facts) -> Iterator[Problem]:
         (row[0], row[1]): row[2:]
         for row in facts.rows(
             "SELECT organization_id, call_id, status, billed_micros FROM call_holds h"
-            # Those of calls that lived are counted by what was talked.
+            # Holds of real calls are checked against the call's duration.
             " WHERE NOT EXISTS (SELECT FROM calls c WHERE (c.organization_id, c.id)"
             " = (h.organization_id, h.call_id))"
         )
@@ -127,7 +129,7 @@ def _holds(facts: Facts) -> Iterator[Problem]:
         yield Problem("doubled", words, (organization_id, key))
 
 
-# -- what was taken in, and what followed ---------------------------------------------------------
+# -- webhooks and jobs --------------------------------------------------------------------------
 
 
 def _webhooks(facts: Facts) -> Iterator[Problem]:
@@ -150,7 +152,8 @@ def _webhooks(facts: Facts) -> Iterator[Problem]:
             words = f"webhook {kind} of {call_id}: taken in, not kept"
             yield Problem("lost", words, (call_id,))
     for event_id in sorted(kept.keys() - {event_id for _, event_id in facts.story.of("webhook")}):
-        # Those that a provider sent by itself stand in no journal; many of them concern nobody.
+        # The journal lacks webhooks that the sandbox sent itself. Many of those concern no
+        # organization.
         if kept[event_id] is None:
             yield Problem("lost", f"webhook {event_id}: kept, not handled", (event_id,))
     for event_id, times in facts.rows(

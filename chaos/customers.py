@@ -1,4 +1,4 @@
-"""The customers that a run is about: organizations that are paid up, send, and can be rung up."""
+"""The customers of a run: organizations that pay, send and take calls."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ from domain.calls.settings import Terms, set_terms
 from domain.jobs.staging import stage
 from domain.jobs.types import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION
 
-#: What calls cost, and how they are led: they live for seconds, as the faults do.
+#: What calls cost and how they are metered. Calls last seconds, because the faults do.
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
 CALL_TERMS = Terms(step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20)
-#: Of calls that ignore their maximum duration: the shortest that there is, and money for many.
+#: Settings for calls that ignore their maximum duration: the shortest maximum that is allowed, and
+#: money for many calls.
 _OVERLONG_SECONDS = 10
 _OVERLONG_DOLLARS = "50.00"
-#: What a campaign may spend: the shortest hold for twenty contacts, and a hundred short calls. A
-#: machine that is too slow to decide about twenty at once would never reach the limit.
+#: The campaign's budget: enough for the shortest holds of twenty contacts, or for about a hundred
+#: short calls. With a larger budget, a slow machine could not admit enough contacts at once to
+#: reach the limit.
 _CAMPAIGN_DOLLARS = "0.12"
-#: The campaign's id at Vapi.
+#: The campaign's ID at Vapi.
 CAMPAIGN_ID = "chaos-campaign"
 
 
 def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Customer]:
-    """Make organizations with a brand, two campaigns and a subscription.
+    """Create organizations with a brand, two campaigns and a subscription.
 
-    The last third of `count` is poor. `drilled` more are for the house's drills.
+    The last third of `count` is poor. `drilled` more organizations are created for the drills.
     """
     customers = [_make_customer(house, n, poor=n >= count * 2 // 3) for n in range(count + drilled)]
     house.drilled = customers[count:]
@@ -42,7 +44,7 @@ def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Custom
 
 
 def make_overlong(house: House, number: int) -> Customer:
-    """Make the organization at which calls ring that ignore their maximum duration."""
+    """Create the organization that receives calls that ignore their maximum duration."""
     customer = _make_customer(house, number, poor=False)
     terms = replace(CALL_TERMS, max_duration_seconds=_OVERLONG_SECONDS)
     house.do(
@@ -56,7 +58,10 @@ def make_overlong(house: House, number: int) -> Customer:
 
 
 def make_campaigner(house: House, number: int) -> Customer:
-    """Make the organization whose campaign dials contacts, out of a balance that stays fixed."""
+    """Create the organization whose campaign dials contacts.
+
+    Its balance is paid once and never refilled.
+    """
     customer = _make_customer(house, number, poor=False)
     house.do(
         lambda session, now: add_door(
@@ -75,7 +80,7 @@ def make_campaigner(house: House, number: int) -> Customer:
 
 
 def pay(house: House, customer: Customer, dollars: str) -> None:
-    """Have an organization pay at the sandbox's PayPal, and the payment read."""
+    """Make a payment at the sandbox's PayPal and stage the job that reads it."""
     asked = {"organization_id": customer.organization_id, "value": dollars, "deliver": False}
     external_id = house.control("POST", "/paypal/captures", asked)["id"]
     house.do(

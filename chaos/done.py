@@ -1,4 +1,4 @@
-"""What a fault gives: what it did, for how long, how it ends, and what was wrong meanwhile."""
+"""The result of a fault: its effect, duration, end, and the problems seen."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """What a fault did. While `seconds` run it lasts; then `undo` ends it."""
+    """What a fault did. It lasts for `seconds`; then `undo` ends it."""
 
     words: str
     seconds: float = 0.0
     undo: Callable[[], None] = _nothing
-    #: False if the fault had no target. It is printed and not counted.
+    #: False if the fault had no target. It is then printed and not counted.
     struck: bool = True
-    #: What was seen to be wrong while it lasted.
+    #: Problems seen while the fault lasted.
     problems: tuple[Problem, ...] = ()
-    #: Seconds from the 2xx of each closing event to its freeze.
+    #: Seconds from the 2xx response to each closing event until the wallet's freeze.
     closed_seconds: tuple[float, ...] = ()
 
 

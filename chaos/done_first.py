@@ -1,6 +1,6 @@
-"""A worker with one thing the wrong way round: a job is done, and committed, before its effect.
+"""A worker with a wrong order: it commits a job as done before the job's effect.
 
-Started in place of `holdfast worker` by the sabotage done-first, and by nothing else.
+Only the sabotage done-first starts it, in place of `holdfast worker`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ log = get_logger(__name__)
 
 
 class DoneFirst(Executor):
-    """Finishes, commits, and only then acts; what goes wrong after that nobody hears of."""
+    """Finishes and commits the job, and only then runs its actor.
+
+    If the actor fails, the job is not repeated.
+    """
 
     def execute(self, job_id: str) -> str:
-        """This function will run the job as no job must be run."""
+        """Run the job in the wrong order: finish first, act second."""
 
         def finish(session: Session) -> Claim | None:
             claim = jobs.claim(session, job_id, worker=self.worker, lease_seconds=0)
@@ -53,7 +56,7 @@ class DoneFirst(Executor):
 
 
 def main() -> None:
-    """This function will work on queues as `holdfast worker` does, but for the above."""
+    """Process queues as `holdfast worker` does, but with the executor `DoneFirst`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--queue", action="append", type=Queue, required=True)
     parser.add_argument("--threads", type=int, required=True)

@@ -1,7 +1,8 @@
-"""Drills: closing events come while Redis takes no work, or while one safety worker is stopped.
+"""Drills: closing events arrive while Valkey or one safety worker fails.
 
-The fault stays in force until every wallet is frozen. So a freeze that needs what is broken never
-comes, and is counted as lost. No other fault begins meanwhile; those that last go on.
+A closing event takes away an organization's entitlement. The fault stays active until every wallet
+is frozen or the time limit passes. So a freeze that needs the broken part never happens, and the
+drill counts it as lost. No other fault begins meanwhile; faults that already run go on.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from chaos.house import WORKERS, House
 from chaos.load import OVERLOADED, load_of_each_core
 from chaos.processes import is_stopped
 
-#: Seconds from the 2xx of a closing event until its wallet must be frozen. The goal on a quiet
-#: machine is 2 s, which the benchmarks measure. Here a worker that was just killed is still
-#: starting, and PostgreSQL may be stalled for 7 s.
+#: Seconds from the 2xx response to a closing event until its wallet must be frozen. The goal on a
+#: quiet machine is 2 s, which the benchmarks measure. Here the limit is larger: a worker that was
+#: just killed is still starting, and PostgreSQL may be stalled for 7 s.
 FROZEN_WITHIN_SECONDS = 60.0
-#: Seconds in which an ingress must take an event in; if none does, the drill is called off.
+#: Seconds in which an ingress must accept the event. If none does, the drill skips that customer.
 _TAKEN_WITHIN_SECONDS = 20.0
-#: Seconds from the freeze to the event that opens again: PayPal tells whole seconds.
+#: Seconds from the freeze to the event that restores the entitlement, because PayPal reports times
+#: in whole seconds.
 _APART_SECONDS = 1.5
 _SAFETY = tuple(name for name, (queues, _) in WORKERS.items() if "safety" in queues)
 _FROZEN = text(
@@ -40,13 +42,13 @@ _FROZEN = text(
     " AND reason = 'subscription_inactive' AND organization_id = ANY (:ids)"
 )
 
-#: Breaks something of the house while its block runs, and says what.
+#: Breaks a part of the system while its block runs, and yields a description.
 Breaks = Callable[[House, Random], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True)
 class _Closing:
-    """A closing event that was answered 2xx, and when."""
+    """A closing event that was answered 2xx, and the time of that response."""
 
     customer: Customer
     event_id: str
@@ -54,7 +56,11 @@ class _Closing:
 
 
 def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS) -> Act:
-    """Make a fault of `breaks`: closing events come, and each wallet must be frozen in time."""
+    """Make a fault that sends closing events while `breaks` is active.
+
+    Each wallet must be frozen within `within_seconds`. If one is not, the fault reports it as lost,
+    unless the machine is overloaded.
+    """
 
     def act(house: House, chance: Random) -> Done:
         customers = _open(house)
@@ -67,7 +73,8 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
         if late and load_of_each_core() > OVERLOADED:
             told += f"; {len(late)} are late, and not counted: the machine is overloaded"
             late = []
-        # Also those whose event no ingress took in: it is sent again, and then opened.
+        # Restore every customer, also one whose event no ingress accepted: PayPal's sandbox has
+        # already suspended that subscription.
         return Done(
             f"{words}; {len(closings)} closing events, frozen after {told}",
             _APART_SECONDS,
@@ -81,7 +88,10 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
 
 
 def _open(house: House) -> list[Customer]:
-    """The customers of drills who are open now; none if the database does not say."""
+    """List the drill customers that are not frozen.
+
+    If the database does not answer, the list is empty.
+    """
     frozen = _frozen(house, [one.organization_id for one in house.drilled])
     if frozen is None:
         return []
@@ -96,7 +106,7 @@ def _frozen(house: House, organization_ids: list[str]) -> set[str] | None:
 
 
 def _safety_workers(house: House) -> list[str]:
-    """The safety workers that run and are not stopped."""
+    """List the safety workers that run and are not stopped."""
     pids = {
         name: house.supervisor.pid(name) for name in _SAFETY if name in house.supervisor.names()
     }
@@ -121,7 +131,7 @@ def _event(house: House, event_type: str, customer: Customer) -> str:
 
 
 def _deliver(house: House, event_id: str, limit_seconds: float) -> bool:
-    """Send an event until an ingress answers 2xx."""
+    """Send an event until an ingress answers 2xx or the limit passes."""
 
     def is_taken() -> bool:
         order = {"copies": 1, "retry": False}
@@ -136,7 +146,7 @@ def _deliver(house: House, event_id: str, limit_seconds: float) -> bool:
 def _wait_until_frozen(
     house: House, closings: list[_Closing], words: str, within_seconds: float
 ) -> tuple[list[Problem], list[float]]:
-    """What is not frozen in time, and the seconds of those that are."""
+    """Return the wallets not frozen in time, and the seconds that the others took."""
     seconds: list[float] = []
     waiting = {one.customer.organization_id: one for one in closings}
     end = time.monotonic() + within_seconds
@@ -162,12 +172,12 @@ def _open_again(house: House, customers: list[Customer]) -> None:
         _deliver(house, event_id, 60)
 
 
-# -- what is broken -------------------------------------------------------------------------------
+# -- what is broken -----------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def valkey_full(house: House, _: Random) -> Iterator[str]:
-    """Have Valkey refuse every write for want of memory."""
+    """Make Valkey refuse every write because its memory is full."""
     house.valkey.set_memory_limit(1)
     try:
         yield "maxmemory 1, noeviction: every write is answered OOM"
@@ -177,7 +187,7 @@ def valkey_full(house: House, _: Random) -> Iterator[str]:
 
 @contextlib.contextmanager
 def valkey_hung(house: House, _: Random) -> Iterator[str]:
-    """Have Valkey keep its connections and answer nothing."""
+    """Make Valkey keep its connections open and answer nothing."""
     house.valkey.signal(signal.SIGSTOP)
     try:
         yield "SIGSTOP: Valkey says nothing"
@@ -187,7 +197,7 @@ def valkey_hung(house: House, _: Random) -> Iterator[str]:
 
 @contextlib.contextmanager
 def safety_worker_stopped(house: House, chance: Random) -> Iterator[str]:
-    """Stop one of the safety workers, with what it has already fetched."""
+    """Stop one safety worker, together with the jobs it has already fetched."""
     running = _safety_workers(house)
     pid = house.supervisor.pid(chance.choice(running)) if len(running) > 1 else None
     name = next((one for one in running if house.supervisor.pid(one) == pid), "")

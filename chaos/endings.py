@@ -1,7 +1,8 @@
-"""Ends faults that last, each at its time, also while the next fault takes long to begin.
+"""Ends each lasting fault at its time, even while the next fault is slow to begin.
 
-A restart of PostgreSQL takes seconds. If a fault ended only after it, a request that Twilio holds
-could land after the time in which the product expects it to, and the product would be blamed.
+A restart of PostgreSQL takes seconds. If a fault ended only after that, a request held back at
+Twilio could arrive later than the product allows for. The product would then fail for no fault of
+its own.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from itertools import count
 
 
 class Endings:
-    """A thread that calls each `undo` when its time has come."""
+    """A thread that calls each `undo` when it is due."""
 
     def __init__(self) -> None:
-        #: By time, then in the order in which they were given.
+        #: Ordered by due time, then by the order in which they were added.
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._changed = threading.Condition()
         self._numbers = count()
@@ -27,13 +28,13 @@ class Endings:
         self._thread.start()
 
     def after(self, seconds: float, undo: Callable[[], None]) -> None:
-        """Call `undo` so many seconds from now."""
+        """Call `undo` after this many seconds."""
         with self._changed:
             heapq.heappush(self._agenda, (time.monotonic() + seconds, next(self._numbers), undo))
             self._changed.notify()
 
     def close(self) -> None:
-        """Wait until every fault has ended. Raises: what the first failed `undo` raised."""
+        """Wait until every fault has ended. Raises: the first error that an `undo` raised."""
         with self._changed:
             self._closing = True
             self._changed.notify()

@@ -1,7 +1,7 @@
-"""Writes down what a run found wrong, with all that names it: read while nothing moves any more.
+"""Writes what a run found wrong, with everything that names it.
 
-For each problem: the journal's lines, the database's rows, the providers' facts and the processes'
-log lines that name its ids.
+The sources are read while no process runs any more. For each problem they are the journal's lines,
+the database's rows, the providers' data and the processes' log lines that contain its IDs.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from chaos.house import House
 from chaos.report import Report
 from db.address import driver_url
 
-#: Problems of each kind that evidence is collected for, unless there are more subjects; the file
-#: lists all problems.
+#: Number of problems of each kind for which evidence is collected, or the number of subjects if
+#: that is larger. The file lists all problems.
 _PROBLEMS_MAX = 20
-#: Lines or rows of one source that are kept for one problem: the newest.
+#: Number of lines or rows of one source that are kept for one problem. The last ones are kept.
 _KEPT_MAX = 60
-#: Characters of one line that are kept.
+#: Number of characters of one line that are kept.
 _LINE_MAX = 2_000
-#: What the sandbox is asked for.
+#: Sandbox data to collect: the name of the source and its path in the control API.
 _PROVIDERS = {
     "captures": "/paypal/captures",
     "subscriptions": "/paypal/subscriptions",
     "calls": "/vapi/calls",
     "deliveries": "/deliveries",
 }
-#: Every table of the product.
+#: All tables of the product.
 _TABLES = (
     "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     " AND tablename <> 'alembic_version' ORDER BY 1"
@@ -43,13 +43,16 @@ _TABLES = (
 
 
 def evidence_path(seed: int) -> Path:
-    """Name a new file of the system's temporary folder for one run's evidence."""
+    """Return a new file name in the system's temporary folder for one run's evidence."""
     at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     return Path(tempfile.gettempdir()) / f"holdfast-chaos-seed-{seed}-{at}-{os.getpid()}.json"
 
 
 def write_evidence(house: House, report: Report, path: Path) -> None:
-    """Write the report, each problem's ids and all that names them; only its owner may read it."""
+    """Write the report and the evidence of its problems to a file.
+
+    Only the file's owner may read it.
+    """
     chosen = [
         problem for kind in KINDS for problem in pick_examples(report.problems, kind, _PROBLEMS_MAX)
     ]
@@ -71,12 +74,12 @@ def write_evidence(house: House, report: Report, path: Path) -> None:
 
 
 def _names(line: str, ids: Iterable[str]) -> bool:
-    """Whether a line names every id; a problem without ids has no evidence of its own."""
+    """Return whether a line contains every ID. A problem without IDs has no evidence."""
     return bool(ids) and all(id_ in line for id_ in ids)
 
 
 def _sources(house: House, ids: list[str]) -> dict[str, list[str]]:
-    """Every source's lines that name any of the ids."""
+    """Return, for each source, the lines that contain any of the IDs."""
     sources = {"journal": _of_file(house.journal, ids)}
     for log in sorted(house.logs.glob("*.log")):
         sources[f"log {log.stem}"] = _of_file(log, ids)

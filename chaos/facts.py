@@ -1,4 +1,4 @@
-"""What the count reads once the house is at rest: the database, the providers and the journal."""
+"""What the count reads when the run is at rest: database, providers and journal."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ KINDS: tuple[Kind, ...] = ("lost", "doubled", "drift")
 
 @dataclass
 class Customer:
-    """One organization of the run: what it is called here and at the providers."""
+    """One organization of the run, with its IDs at the providers."""
 
     organization_id: str
-    #: Whether its wallet is nearly always empty, so that debits are refused and it crosses zero.
+    #: Whether its wallet is nearly always empty, so that debits are refused and it goes below zero.
     poor: bool
     subaccount_sid: str
-    #: The first runs as the posture allows; the second was paused by hand and stays so.
+    #: The first campaign runs whenever the entitlement allows. The second one was paused by an
+    #: operator and must stay paused.
     campaign_ids: list[str]
-    #: Its first; more may follow.
+    #: Its first subscription; more may follow.
     subscription_id: str = ""
     number_id: str = ""
 
 
 class Problem(NamedTuple):
-    """One thing that is not as it should be, with the ids to look for.
+    """One difference between expected and actual state, with its IDs.
 
-    lost: asked for or taken in, without its effect. doubled: an effect too many. drift: a wallet or
-    a chain that is not what all effects come to. The evidence of a problem is whatever names all of
-    its `ids`.
+    lost: a request or event was accepted but has no effect. doubled: there is an effect too many.
+    drift: a wallet or a hash chain does not equal the sum of its effects. The evidence of a problem
+    is every line that contains all of its `ids`.
     """
 
     kind: Kind
@@ -47,15 +48,18 @@ class Problem(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """Name what it concerns (debit, job, webhook, wallet …): the first of its words."""
+        """The subject of the problem: the first part of its text.
+
+        Examples are debit, job, webhook and wallet.
+        """
         return self.words.split(maxsplit=1)[0]
 
 
 def pick_examples(problems: Iterable[Problem], kind: Kind, at_most: int) -> list[Problem]:
-    """Pick problems of one kind, each subject in turn, and at least one of every subject.
+    """Pick problems of one kind, alternating between subjects, at least one of each.
 
-    One failure makes hundreds of problems about one subject. Taken in their order, they would hide
-    the few about another subject, which may be the cause.
+    One failure can cause hundreds of problems about one subject. In their original order they would
+    hide the few problems about another subject, which may be the cause.
     """
     by_subject: dict[str, list[Problem]] = {}
     for problem in problems:
@@ -72,29 +76,32 @@ def pick_examples(problems: Iterable[Problem], kind: Kind, at_most: int) -> list
 
 @dataclass
 class Facts:
-    """Everything the count compares; `rows` asks the database, as its owner."""
+    """Everything that the count compares. `rows` queries the database as its owner."""
 
     customers: list[Customer]
     story: Story
     database: Database
     rows: Callable[[str], list[tuple[Any, ...]]]
     captures: list[dict[str, Any]]
-    #: The providers' word for each organization's subscriptions, by id, and for each subaccount.
+    #: The providers' current status of each organization's subscriptions, by ID, and of each
+    #: subaccount.
     subscriptions: dict[str, dict[str, str]]
     subaccounts: dict[str, str]
-    #: Every call that rang at the sandbox's Vapi, by its id.
+    #: Every call at the sandbox's Vapi, by its ID.
     calls: dict[str, dict[str, Any]]
-    #: Of Vapi's messages that were answered 2xx, the newest: each a call's id and a type.
+    #: Vapi's messages that were answered 2xx, each as a call's ID and a type. The sandbox keeps
+    #: only the newest messages.
     accepted: set[tuple[str, str]]
-    #: The machine's monotonic seconds of each step forward of the database's clock.
+    #: Monotonic time, in seconds, of each step forward of the database's clock.
     clock_forward_at: Sequence[float] = ()
-    #: The highest load average of the run, for each core.
+    #: The highest load average of the run, per core.
     load_of_each_core: float = 0.0
-    #: What each organization has come to: balance less what is owed, in micros.
+    #: The net amount that each organization should have: balance less outstanding amount, in
+    #: micros.
     expected: dict[str, int] = field(default_factory=dict)
 
     def add(self, organization_id: str, micros: int) -> None:
-        """This function will reckon a movement into what the organization has come to."""
+        """Add a movement to the organization's expected net amount."""
         self.expected[organization_id] = self.expected.get(organization_id, 0) + micros
 
 
@@ -109,7 +116,7 @@ def read_facts(
     clock_forward_at: Sequence[float] = (),
     load_of_each_core: float = 0.0,
 ) -> Iterator[Facts]:
-    """This function will read what does not change any more. `control` asks the sandbox."""
+    """Read the facts, which no longer change. `control` queries the sandbox."""
     with psycopg.connect(driver_url(owner_url), autocommit=True) as owner:
         yield Facts(
             customers,
@@ -134,7 +141,7 @@ def read_facts(
 
 
 def cancelled(facts: Facts) -> int:
-    """This function will count the subscriptions that ended for good."""
+    """Count the cancelled subscriptions at PayPal."""
     return sum(list(theirs.values()).count("CANCELLED") for theirs in facts.subscriptions.values())
 
 

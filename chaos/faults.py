@@ -1,7 +1,7 @@
-"""The faults: what each does to the house, for how long, and how it is undone.
+"""The faults: what each one breaks, for how long, and how it is undone.
 
-A fault gives what it did in words and, where it lasts, the seconds until `undo` is called. Which
-come when, and each one's choices, follow from the seed alone.
+A fault returns a description of what it did. If the fault lasts, it also returns the seconds until
+`undo` is called. The plan of faults and each fault's choices depend only on the seed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from chaos.house import INGRESSES, RELAYS, WORKERS, House
 from chaos.processes import is_stopped
 from db.address import driver_url
 
-#: Seconds from the start to the first fault, and between two.
+#: Seconds from the start to the first fault, and between two faults.
 _FIRST_SECONDS = 2.0
 _EVERY_SECONDS = (1.0, 2.6)
-#: Seconds that a frozen worker outlives: longer than the longest lease (35 s).
+#: Seconds for which a worker is frozen so that its lease ends: the longest lease has 35 s.
 _PAST_LEASE_SECONDS = 37.0
-#: Seconds in which somebody has to ask, for a worker to be frozen while it does.
+#: Seconds within which a worker must send a request, so that the fault can freeze it.
 _ASKED_WITHIN_SECONDS = 6.0
-#: Kinds that last so long.
+#: Kinds that last `_PAST_LEASE_SECONDS`.
 _LONG = ("worker_frozen_past_lease", "worker_frozen_asking", "worker_frozen_changing")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fault of the plan: when it comes, and the seed of its choices."""
+    """A planned fault: its start, in seconds after the traffic begins, and its seed."""
 
     at: float
     kind: str
@@ -44,14 +44,14 @@ class Planned:
 
 
 def plan(seed: int, seconds: float) -> list[Planned]:
-    """This function will draw a run's faults: every kind in turn, each turn in another order."""
+    """Draw the faults of a run: shuffled rounds that contain every kind."""
     chance = Random(f"{seed}:faults")  # noqa: S311
     planned: list[Planned] = []
     kinds = _decks(chance)
     at = _FIRST_SECONDS
     while at < seconds:
         kind = next(kinds)
-        # What lasts long has to begin early enough to end under traffic.
+        # A long fault must begin early enough to end while there is still traffic.
         if kind not in _LONG or at + _PAST_LEASE_SECONDS < seconds:
             planned.append(Planned(at, kind, f"{seed}:{len(planned)}"))
             at += chance.uniform(*_EVERY_SECONDS)
@@ -89,7 +89,7 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
         if pid is None:
             return Done("SIGSTOP: none runs", struck=False)
         if is_stopped(pid):
-            # The shorter of two freezes would wake it for both.
+            # The shorter of two overlapping freezes would wake the process for both.
             return Done(f"SIGSTOP: {name} sleeps already", struck=False)
         house.supervisor.kill(name, signal.SIGSTOP)
 
@@ -103,7 +103,7 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
 
 
 def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
-    """Freezes a worker whose request is on its way, until somebody else has long had its job."""
+    """Freeze a worker during its request, until another worker can take over its job."""
 
     def act(house: House, _: Random) -> Done:
         order = {"provider": provider, "kind": "hold", "match": match, "times": 1}
@@ -138,7 +138,7 @@ def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
 
 
 def _claimant(house: House, job: str) -> int | None:
-    """The process that claimed such a job last and still holds its lease."""
+    """Return the process that claimed such a job last and still holds its lease."""
     with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
         row = owner.execute(
             "SELECT split_part(worker, ':', 2)::int FROM jobs WHERE name = %s"
@@ -204,7 +204,7 @@ def _mode(route: str, mode: str, words: str, seconds: tuple[float, float]) -> Ac
 
         def undo() -> None:
             if mode == "deaf":
-                # Whoever waits for a lost answer is told so by the end of its connection.
+                # A client that waits for a lost answer learns of the loss when its connection ends.
                 house.proxy.ask(route=route, do="cut")
             house.proxy.ask(route=route, do="open")
 
@@ -224,7 +224,7 @@ def _provider(provider: str, kind: str, span: tuple[float, float], **more: Any) 
 
         def undo() -> None:
             if kind == "hold":
-                # Given up by now by whoever sent them, the requests land after all.
+                # The senders have timed out by now. Their requests reach the provider all the same.
                 house.control("POST", f"/faults/{made['id']}/release")
             house.control("DELETE", f"/faults/{made['id']}")
 
@@ -237,7 +237,7 @@ def _provider(provider: str, kind: str, span: tuple[float, float], **more: Any) 
 _CHANGES = {"method": "POST"}
 _RETRY_AFTER = {"Retry-After": "1"}
 
-#: Every kind of fault: what it does, and how often it comes in one turn.
+#: Every kind of fault: its function, and how often it occurs in one round.
 KINDS: dict[str, tuple[Act, int]] = {
     "worker_killed": (_kill(*WORKERS), 3),
     "workers_killed_all": (_kill(*WORKERS, count=len(WORKERS)), 1),
@@ -304,6 +304,6 @@ KINDS: dict[str, tuple[Act, int]] = {
 
 
 def strike(house: House, planned: Planned) -> Done:
-    """This function will carry out one fault of the plan."""
+    """Carry out one fault of the plan."""
     act, _ = KINDS[planned.kind]
     return act(house, random.Random(planned.seed))  # noqa: S311

@@ -1,6 +1,6 @@
-"""Holds of calls that nobody leads: reserved, perhaps extended, then committed or given up.
+"""Holds without a real call: reserved, extended, committed or released.
 
-Some are so short that they expire first, and their commit comes late.
+Some are so short that they expire before their commit arrives.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from chaos.spending import pick
 from db.engine import clock
 from domain.wallet import holds
 
-#: Threads that each lead one hold after another.
+#: Threads that each process one hold after another.
 _CALLERS = 6
 #: Micros of the largest reservation.
 _MICROS_MAX = 50_000
-#: Seconds that a hold is good for: usually, and of one that expires before its commit.
+#: Seconds for which a hold is valid: usually, and for a hold that expires before its commit.
 _LONG_SECONDS = 3600
 _SHORT_SECONDS = 1
-#: Holds that are checked at once, including those of real calls.
+#: Number of expired holds that one pass checks. Holds of real calls are among them.
 _EXPIRED_MAX = 5_000
-#: How the ids of these calls begin.
+#: Prefix of the IDs of these calls.
 _CALLER = "caller-"
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """This function will give the threads' names and what they do until they are stopped."""
+    """Yield each thread's name and the function that it runs until it is stopped."""
     if not scene.with_holds:
         return
     for number in range(_CALLERS):
@@ -48,7 +48,7 @@ def _lead(scene: Scene, name: str) -> None:
         number += 1
         micros = chance.randint(1, _MICROS_MAX)
         seconds = _SHORT_SECONDS if chance.random() < 0.15 else _LONG_SECONDS
-        # Drawn in any case, so that what is refused changes no later choice.
+        # Drawn in any case, so that a refusal changes no later choice.
         extensions, ending, cost = chance.randint(0, 2), chance.random(), chance.random()
         pauses = [chance.uniform(0.02, 0.25) for _ in range(4)]
         reserved = scene.ask(
@@ -66,7 +66,8 @@ def _lead(scene: Scene, name: str) -> None:
             if ending < 0.2:
                 scene.ask("release", [(organization_id, call_id, 0)], partial(_release, scene))
         if ("OK" in reserved and ending >= 0.2) or ("OK" not in reserved and ending < 0.1):
-            # Up to half more than was reserved at first; without a hold it is billed directly.
+            # The cost is up to half more than the reservation. If there is no hold, it is charged
+            # directly.
             bill = (organization_id, call_id, int(micros * 1.5 * cost))
             scene.ask("commit", [bill], partial(_commit, scene))
         time.sleep(pauses[3])
@@ -77,13 +78,13 @@ def _expire(scene: Scene) -> None:
         try:
             scene.database.run(lambda session: expire_own(session, clock(session)))
         except UNANSWERED:
-            continue  # What is still there is found again.
+            continue  # The next pass finds the same holds again.
 
 
 def expire_own(session: Session, now: datetime) -> None:
-    """Expire the holds of this traffic's calls that are over at `now`.
+    """Expire the holds of this traffic's calls that are past their end at `now`.
 
-    The holds of real calls are the product's to give back: it asks Vapi first.
+    The product itself returns the holds of real calls, because it reads the call from Vapi first.
     """
     found: dict[str, list[str]] = {}
     for one in holds.expired_candidates(session, now, _EXPIRED_MAX):

@@ -1,5 +1,6 @@
-"""The whole house as processes, each of which may be killed: servers, proxy, sandbox, ingresses,
-workers and relays.
+"""The system under test: servers, proxy, sandbox, ingresses, workers and relays.
+
+Each of them is a process that may be killed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from local.supervisor import Process, Supervisor
 T = TypeVar("T")
 
 INGRESSES = ("ingress-1", "ingress-2")
-#: Worker processes with their queues and threads: of what carries money and safety, two of each.
+#: Worker processes with their queues and threads. Safety and billing have two processes each.
 WORKERS = {
     "safety-1": (("safety",), 4),
     "safety-2": (("safety",), 4),
@@ -44,37 +45,38 @@ WORKERS = {
     "rest-1": (("maintenance", "callbacks", "messaging"), 2),
 }
 RELAYS = ("relay-1", "relay-2")
-#: How long a lost request may still land at Twilio, and how often one is looked for meanwhile: as
-#: short as the faults allow, so that a run comes to rest soon.
+#: How long a lost request may still take effect at Twilio, and the interval of checks for it. They
+#: are as short as the faults allow, so that a run is soon at rest.
 _TWILIO = {"TWILIO_UNSURE_SECONDS": "12", "TWILIO_RECHECK_SECONDS": "1"}
-#: The same of calls: how long a report is waited for, and a word of a call that lives.
+#: The same for calls: how long to wait for a report, and how long a live call may be silent.
 _VAPI = {"VAPI_REPORT_SECONDS": "4", "VAPI_SILENT_SECONDS": "12"}
-#: Seconds in which all processes have to be up, on a machine with much else to do.
+#: Seconds within which all processes must be ready, also on a busy machine.
 _READY_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is different about this house's processes."""
+    """How the processes of this run differ from the usual ones."""
 
     relays: bool = True
-    #: The module whose `--queue Q … --threads N` is a worker; the command's own if empty.
+    #: The module that runs as a worker with `--queue Q … --threads N`. If it is empty, `holdfast
+    #: worker` runs.
     worker_module: str = ""
 
 
 @dataclass
 class House:
-    """Everything that runs; the driver's own ways to it pass by the proxy."""
+    """All processes of a run. The driver's own connections bypass the proxy."""
 
     plan: Plan
-    #: Whether logs and data are left for a person to look at.
+    #: Whether logs and data are kept for inspection.
     keep: bool = False
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="holdfast-chaos-")))
-    #: Customers whom no traffic is about: drills close and open them.
+    #: Customers without traffic of their own. The drills block and restore them.
     drilled: list[Customer] = field(default_factory=list)
 
     def __enter__(self) -> House:
-        # The servers' account must be able to enter it.
+        # For root, the servers run as another user, which must be able to enter the folder.
         self.folder.chmod(0o711)
         self.logs = self.folder / "logs"
         self.logs.mkdir()
@@ -103,11 +105,11 @@ class House:
         self.stop()
 
     def stop(self) -> None:
-        """This function will stop all processes and servers, and remove the folder if it may."""
+        """Stop all processes and servers, and remove the folder unless it is kept."""
         for name in self.supervisor.names():
-            # One that is frozen could not even be asked to stop.
+            # A frozen process could not react to the request to stop.
             self.supervisor.kill(name, signal.SIGCONT)
-            # What they would finish now, nobody counts any more.
+            # The count is over, so the processes need not finish their work.
             if name != "sandbox":
                 self.supervisor.kill(name, signal.SIGKILL)
         for child in reversed(self.children):
@@ -120,27 +122,30 @@ class House:
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    # -- what the driver asks ---------------------------------------------------------------------
+    # -- what the driver uses ---------------------------------------------------------------------
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """This function will ask the sandbox's control plane."""
+        """Send a request to the sandbox's control API."""
         answer = self._http.request(method, f"/_control{path}", json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def do(self, fn: Callable[[Session, datetime], T]) -> T:
-        """This function will run fn(session, now) in a transaction, not through the proxy."""
+        """Run `fn(session, now)` in a transaction that bypasses the proxy."""
         return self.database.run(lambda session: fn(session, clock(session)))
 
     @property
     def database(self) -> Database:
-        """The driver's own connections, which no fault but the server's own end touches."""
+        """The driver's own connections.
+
+        No fault affects them except an end of the server itself.
+        """
         if self._database is None:
             raise RuntimeError("the house is not started")
         return self._database
 
     def start_traffic(self, order: dict[str, Any]) -> Child:
-        """This function will start the traffic process with its order and give it."""
+        """Start the traffic process, send it its order, and return it."""
         traffic = Child("chaos.traffic", {}, self.logs / "traffic.log")
         self.children.append(traffic)
         traffic.ask(
@@ -152,11 +157,11 @@ class House:
         return traffic
 
     def ready(self) -> bool:
-        """This function will tell whether both ingresses can store and no process is down."""
+        """Return whether all processes run and both ingresses can store events."""
         return not self.away()
 
     def away(self) -> list[str]:
-        """This function will name the processes that are down, and ingresses that cannot store."""
+        """List the processes that are down and the ingresses that cannot store events."""
         down = [name for name in self.supervisor.names() if not self.supervisor.alive(name)]
         mute = [
             name
@@ -190,7 +195,7 @@ class House:
             **_TWILIO,
             **_VAPI,
         }
-        # No process that serves ever sees the owner's address.
+        # No serving process may have the database owner's address.
         self.env.pop("DATABASE_OWNER_URL", None)
         self.info = start_sandbox(
             self.supervisor,
@@ -207,7 +212,7 @@ class House:
         return port
 
     def start_processes(self) -> None:
-        """This function will start ingresses, workers and relays, and wait until all work."""
+        """Start ingresses, workers and relays, and wait until all of them work."""
         for name, port in zip(INGRESSES, self.ports, strict=True):
             self._run(name, ["chaos.ingress"], PORT=str(port))
         for name, (queues, threads) in WORKERS.items():
@@ -233,7 +238,7 @@ class House:
 
 
 def _through(url: str, port: int) -> str:
-    """The same login at the proxy's port."""
+    """Return the URL with the same login at the proxy's port."""
     parts = urlsplit(url)
     login = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}", query=""))

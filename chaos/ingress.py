@@ -1,6 +1,6 @@
-"""The ingress as production runs it, but for one limit that would keep a run from coming to rest.
+"""The production ingress with one shorter limit, so that a run reaches rest.
 
-A campaign's permission to dial that is not used holds its money for 20 s, and not for 180 s.
+An unused permission to dial a campaign contact holds money for 20 s instead of 180 s.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from base.settings import load_settings
 from ingress import app
 from providers import registry
 
-#: Seconds for which an unused permission holds.
+#: Seconds for which an unused permission holds money.
 PERMISSION_SECONDS = 20.0
 
 
 def main() -> None:
-    """Serve as `holdfast ingress` does."""
+    """Serve as `holdfast ingress` does, with the shorter limit."""
     settings = load_settings()
     configure(settings.log_level)
     app.serve(settings, registry.build(settings), permission_seconds=PERMISSION_SECONDS)

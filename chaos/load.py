@@ -1,13 +1,14 @@
-"""How busy the machine is: on an overloaded one, whether something comes in time says nothing."""
+"""The machine's load: on an overloaded machine, a missed deadline proves nothing."""
 
 from __future__ import annotations
 
 import os
 
-#: Processes that wait for each core (the load average) above which what is late is not counted.
+#: Load average per core (processes that run or wait for a core) above which late events are not
+#: counted as problems.
 OVERLOADED = 5.0
 
 
 def load_of_each_core() -> float:
-    """Return the load average of the last minute, for each core."""
+    """Return the load average of the last minute, per core."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)

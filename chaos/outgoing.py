@@ -1,7 +1,8 @@
-"""Outgoing calls that the company's backend reserves, has Vapi dial, pairs, and commits.
+"""Outgoing calls: reserved, dialled by Vapi, paired and committed.
 
-Half name Vapi's id with a reservation, a quarter pass our metadata along, and a quarter are paired
-only after Vapi has reported them. Some reports contradict what Vapi said before.
+The traffic acts as the company's backend. Half of the calls name Vapi's ID in a reservation. A
+quarter carry our metadata. A quarter are paired only after Vapi has reported them. Some reports
+contradict what Vapi reported before.
 """
 
 from __future__ import annotations
@@ -26,24 +27,26 @@ from db.engine import clock
 from domain.calls import committing
 from domain.calls import reservations as reserving
 
-#: Threads that each lead one outgoing call after another.
+#: Threads that each process one outgoing call after another.
 _DIALLERS = 4
-#: Seconds between two of them.
+#: Seconds between two calls of a thread.
 _EVERY_SECONDS = (0.2, 1.0)
 _TALK_SECONDS = (0.2, 4.0)
 _LONGEST_SECONDS = 20
 _LOST_SHARE = 0.15
 _DOUBLED_SHARE = 0.2
-#: How many calls get a second report that is longer, and a first one that denies the conversation.
+#: Share of calls with a second, longer report, and share whose first report denies the
+#: conversation.
 _LONGER_SHARE = 0.25
 _DENIED_SHARE = 0.25
 _LONGER_SECONDS = 30
-#: Seconds in which the product has to know something before the traffic goes on without it.
+#: Seconds in which the product must know a fact. After that the traffic continues without it.
 _KNOWN_WITHIN_SECONDS = 20.0
 _POLL_SECONDS = 0.4
 
-#: How a call is paired: the backend dials first, pairs with a second reservation, passes our
-#: metadata along, or names Vapi's id only after Vapi has reported the call.
+#: How a call is paired. dial_first: the backend dials before it reserves. reserve_again: a second
+#: reservation pairs it. token: the call carries our metadata. late: the backend names Vapi's ID
+#: only after Vapi has reported the call.
 WAYS = ("dial_first", "reserve_again", "token", "late")
 
 
@@ -54,12 +57,12 @@ class Outgoing:
     client: Client
     call_id: str
     way: str
-    #: "": reports agree; "longer" or "denied" as the shares above say.
+    #: "": reports agree; "longer" or "denied": see the shares above.
     contradiction: str
-    #: What a late call is paired by: "talking", "reserve" or "commit".
+    #: The step that pairs a late call: "talking", "reserve" or "commit".
     pairs_by: str
     is_committed: bool
-    #: Its own last four digits, by which calls that are not paired yet are told apart.
+    #: Its last four digits are unique, so that unpaired calls can be distinguished.
     number: str
     seconds: int
     talk_seconds: float
@@ -68,17 +71,20 @@ class Outgoing:
     doubles: bool
     token: str = ""
     vapi_id: str = ""
-    #: Vapi's record, as the sandbox shows it.
+    #: Vapi's record of the call, as the sandbox shows it.
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def wish(self) -> Wish:
-        """What is asked for under this call's id; its price is not known before its end."""
+        """What is requested under this call's ID.
+
+        The amount is 0, because the price is unknown before the call's end.
+        """
         return (self.client.organization_id, self.call_id, 0)
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Give the threads' names, and what they do until they are stopped."""
+    """Yield each thread's name and the function that it runs until it is stopped."""
     if not scene.with_holds:
         return
     for number in range(_DIALLERS):
@@ -107,8 +113,8 @@ def _draw(scene: Scene, chance: Random, thread: int, number: int) -> Outgoing:
         way=way,
         contradiction=contradiction,
         pairs_by=pairs_by,
-        # A late call is committed where that pairs it. A call with the token alone is always
-        # committed: if all its messages are lost, nothing else tells what it cost.
+        # A late call is committed only if the commit pairs it. A call with only the token is always
+        # committed: if all its messages are lost, nothing else shows what it cost.
         is_committed=(chance.random() < 0.5 or way == "token")
         if way != "late"
         else pairs_by == "commit",
@@ -122,7 +128,7 @@ def _draw(scene: Scene, chance: Random, thread: int, number: int) -> Outgoing:
 
 
 def _lead(scene: Scene, call: Outgoing) -> None:
-    """Lead one call from its reservation to its end, its commit and its last report."""
+    """Run one call from its reservation to its end, its commit and its last report."""
     if call.way == "dial_first":
         _dial(scene, call)
     is_reserved = _ask(scene, call, "book", _reserve)
@@ -133,13 +139,13 @@ def _lead(scene: Scene, call: Outgoing) -> None:
     if is_reserved and call.way == "reserve_again":
         _ask(scene, call, "pair", _reserve)
     if is_reserved and call.way == "late" and call.pairs_by == "talking":
-        # Any report of it: the call may be over by then.
+        # Any report makes the call known; the call may have ended by then.
         _wait_until_known(scene, call, "true")
         _ask(scene, call, "pair", _reserve)
     _end(scene, call)
     if not is_reserved:
-        # The backend let it go on: its report is all that tells of it, and is sent until it is
-        # taken in.
+        # The backend lets the call go on without a hold. Only Vapi's report shows its cost, so the
+        # report is sent until it is accepted.
         send_report(scene, call.vapi_id, {})
         return
     time.sleep(call.commit_seconds)
@@ -154,7 +160,10 @@ def _lead(scene: Scene, call: Outgoing) -> None:
 
 
 def _ask(scene: Scene, call: Outgoing, what: str, act: Callable[..., list[str]]) -> bool:
-    """Ask for one thing until it is answered; give back what is refused and lands all the same."""
+    """Repeat one request until it is answered, and return whether it succeeded.
+
+    If a reservation was refused but may have taken effect, it is committed with nothing later.
+    """
     give_back = ("give_back", partial(_give_back, scene, call)) if what == "book" else None
     return "OK" in scene.ask(what, [call.wish], partial(act, scene, call), give_back)
 
@@ -174,7 +183,7 @@ def _dial(scene: Scene, call: Outgoing) -> None:
         "number_id": call.client.number_id,
         "queued_seconds": 0,
         "ring_seconds": 0.1,
-        # The traffic itself hangs up where the conversation is denied.
+        # If a report is to deny the conversation, the traffic itself ends the call.
         "talk_seconds": None if call.contradiction == "denied" else call.talk_seconds,
         "max_duration_seconds": _LONGEST_SECONDS,
         "metadata": metadata,
@@ -189,7 +198,10 @@ def _dial(scene: Scene, call: Outgoing) -> None:
 
 
 def _end(scene: Scene, call: Outgoing) -> None:
-    """Wait for the call's end at Vapi, or end it and deny that anybody talked."""
+    """Wait for the call's end at Vapi.
+
+    If a report is to deny the conversation, first end the call, and then send that report.
+    """
     talked = False
     if call.contradiction == "denied":
         talked = _wait_until_known(scene, call, "status = 'in_progress'")
@@ -200,7 +212,7 @@ def _end(scene: Scene, call: Outgoing) -> None:
         _contradict(scene, call, "denied", _denied(call))
 
 
-# -- what the backend asks for --------------------------------------------------------------------
+# -- the backend's requests -------------------------------------------------------------------
 
 
 def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
@@ -209,7 +221,7 @@ def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
             session,
             call.client.organization_id,
             call_id=call.call_id,
-            # There is no id before the call is dialled.
+            # A call has no ID before it is dialled.
             provider_call_id=call.vapi_id or None,
             estimated_seconds=call.seconds,
             number=call.number,
@@ -223,10 +235,10 @@ def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
 
 
 def _commit(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
-    """Commit Vapi's own duration without Vapi's id, and again with it where that is needed.
+    """Commit Vapi's duration without Vapi's ID, and again with the ID if needed.
 
-    A late call is committed twice whatever the first answer is: if no report was known yet, the
-    first commit is charged, and the second one pairs it.
+    A late call is committed twice whatever the first answer is. If no report was known yet, the
+    first commit charges the call and the second one pairs it.
     """
     ms = talked_ms(call.record)
     vapi_id = None
@@ -242,7 +254,10 @@ def _commit(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
 
 
 def _give_back(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
-    """Commit nothing for a reservation that was refused, landed all the same, and not dialled."""
+    """Close a reservation that was refused but took effect all the same.
+
+    Commit zero if the call was not dialled, otherwise its duration.
+    """
     if call.vapi_id:
         return [
             _commit_once(scene, call, talked_ms(read_record(scene, call.vapi_id)), call.vapi_id)
@@ -262,14 +277,14 @@ def _commit_once(scene: Scene, call: Outgoing, duration_ms: int, vapi_id: str | 
                 now=clock(session),
             )
         except Refused as no:
-            # As the API does: the pairing stays, although the commit is refused.
+            # As in the API: the pairing remains although the commit is refused.
             return no.code
         return done.outcome.outcome
 
     return scene.database.run(work)
 
 
-# -- reports that contradict ----------------------------------------------------------------------
+# -- contradicting reports --------------------------------------------------------------------
 
 
 def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any]) -> None:
@@ -280,7 +295,7 @@ def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any])
 
 
 def _longer(call: Outgoing) -> dict[str, Any]:
-    """Write a report whose conversation lasted half a minute more than Vapi said before."""
+    """Make a report of a conversation that is 30 s longer than Vapi reported before."""
     shown = dict(call.record)
     began = shown.get("startedAt") or shown["endedAt"]
     longer = timedelta(milliseconds=talked_ms(shown), seconds=_LONGER_SECONDS)
@@ -291,14 +306,17 @@ def _longer(call: Outgoing) -> dict[str, Any]:
 
 
 def _denied(call: Outgoing) -> dict[str, Any]:
-    """Write a report in which nobody answered, although Vapi said that somebody talks."""
+    """Make a report of an unanswered call, although Vapi reported a conversation."""
     reason = {"endedReason": "customer-did-not-answer"}
     shown = {name: value for name, value in call.record.items() if name != "startedAt"}
     return reason | {"startedAt": None, "durationSeconds": 0, "call": shown | reason}
 
 
 def _wait_until_known(scene: Scene, call: Outgoing, condition: str) -> bool:
-    """Wait until the product knows something of the call, so that what follows comes after it."""
+    """Wait until the product knows a fact about the call, and return whether it does.
+
+    So what the traffic does next happens after that.
+    """
     query = text(
         f"SELECT coalesce(bool_and({condition}), false) FROM calls"  # noqa: S608
         " WHERE organization_id = :organization AND provider_call_id = :call"

@@ -1,6 +1,7 @@
-"""The count of outgoing calls: each is charged once for what Vapi says it lasted, under any id.
+"""The count of outgoing calls: each is charged once for its duration at Vapi.
 
-What belongs together comes from the journal: the backend's id and the id that the sandbox gave.
+A call may be stored under several IDs. The journal shows which belong together: the backend's ID
+and the sandbox's ID.
 """
 
 from __future__ import annotations
@@ -15,32 +16,31 @@ from chaos.facts import Facts, Problem
 from chaos.journal import Name
 from chaos.phone_count import talked_ms
 
-#: Answers to a commit that are right: a call of which Vapi says that it goes on is charged by its
-#: report.
+#: Valid answers to a commit. If Vapi reports that the call goes on, its report charges it.
 _BILL_ANSWERS = ("OK", "CALL_IN_PROGRESS")
-#: Answers that leave a reservation unpaired; with any other refusal the pairing stays.
+#: Answers that leave a reservation unpaired. After any other refusal the pairing remains.
 _UNPAIRED_ANSWERS = (None, "IDEMPOTENCY_CONFLICT")
 
 
 @dataclass
 class _Known:
-    """What the database holds, by the organization and the product's id of a call."""
+    """What the database contains, by organization and the product's ID of a call."""
 
-    #: Vapi's id, when the call was settled, and its marks.
+    #: Vapi's ID, the time of settlement, and the anomalies.
     calls: dict[Name, tuple[Any, ...]]
     charged: Counter[Name]
     held: set[Name]
-    #: Calls of which a person was told that a report differs from the charge.
+    #: Calls with an alert that a report differs from the charge.
     differs: set[Name]
 
     def names(self, name: Name, vapi_id: str | None) -> set[Name]:
-        """Give every id under which one call stands: the backend's, and those with Vapi's id."""
+        """Return every ID of one call: the backend's, and those with Vapi's ID."""
         found = {one for one, row in self.calls.items() if vapi_id and row[0] == vapi_id}
         return found | {name}
 
 
 def outgoing(facts: Facts) -> Iterator[Problem]:
-    """Compare the outgoing calls at the sandbox with what is charged and held for them."""
+    """Compare the outgoing calls at the sandbox with their charges and holds."""
     known = _read(facts)
     dialled = facts.story.of("dial")
     for name in facts.story.of("book"):
@@ -96,7 +96,10 @@ def _differs(known: _Known, name: Name, vapi_id: str | None, cost: int) -> Itera
 
 
 def _unmarked(facts: Facts, known: _Known, name: Name, vapi_id: str | None) -> Iterator[Problem]:
-    """Find reports that contradict what was settled or said before, without a mark of that."""
+    """Find reports that contradict an earlier one or the charge and left no mark.
+
+    The mark is an alert or an anomaly on the call.
+    """
     names = known.names(name, vapi_id)
     told = bool(names & known.differs)
     marked = any("talk_denied" in known.calls[one][2] for one in names if one in known.calls)
@@ -111,5 +114,5 @@ def _lost(name: Name, vapi_id: str | None, why: str) -> Problem:
 
 
 def _ids(name: Name, vapi_id: str | None) -> tuple[str, ...]:
-    # Evidence names all ids: the backend's is not in Vapi's messages.
+    # Evidence contains all IDs of a problem, but Vapi's messages lack the backend's ID.
     return (vapi_id,) if vapi_id is not None else name

@@ -1,7 +1,7 @@
-"""Inbound calls that ignore their maximum duration and never hang up: only the product ends them.
+"""Inbound calls that ignore their maximum duration and never hang up.
 
-They ring at an organization of their own, which has money and is neither frozen nor suspended:
-nothing but the maximum duration is a reason to end them.
+Only the product ends them. Their organization has money and is neither frozen nor suspended, so the
+maximum duration is the only reason to end them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 from chaos.scene import Client, Scene
 
-#: Seconds between two of them.
+#: Seconds between two calls.
 _EVERY_SECONDS = (3.0, 6.0)
-#: How many of their messages are lost, and how many of the calls ignore Vapi's order to end, so
-#: that Twilio has to end them.
+#: Share of their messages that are lost, and share of the calls that ignore Vapi's order to end, so
+#: that Twilio must end them.
 _LOST_SHARE = 0.15
 _DEAF_SHARE = 0.2
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Give the thread's name, and what it does until it is stopped."""
+    """Yield the thread's name and the function that it runs until it is stopped."""
     if scene.with_holds and scene.overlong is not None:
         yield "overlong", partial(_ring, scene, scene.overlong)
 
@@ -31,7 +31,7 @@ def _ring(scene: Scene, client: Client) -> None:
     while not scene.stopping.is_set():
         asked = _call(client, deaf=chance.random() < _DEAF_SHARE)
         call_id = scene.post.control("POST", "/vapi/calls", asked)["id"]
-        # Its duration is charged as that of any other call.
+        # Its duration is charged like that of any other call.
         for what in ("phone", "overlong"):
             scene.journal.asked(what, client.organization_id, call_id)
         scene.asked += 1

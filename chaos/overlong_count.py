@@ -1,4 +1,4 @@
-"""The count of calls past their maximum duration: each is ended in time, and an alert says so."""
+"""The count of calls past their maximum duration: ended in time, with an alert."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from chaos.facts import Facts, Problem
 from chaos.load import OVERLOADED
 from domain.calls.metering import OVERDUE_SECONDS
 
-#: Seconds in which the rounds of ending a call have reached Vapi, and then Twilio.
+#: Seconds within which the rounds of ending a call reach Vapi, and then Twilio.
 _ROUNDS_SECONDS = 10.0
-#: Seconds by which faults may delay the end: a worker that is frozen past its lease, and restarts.
+#: Seconds by which faults may delay the end: a worker frozen past its lease, and restarts.
 _FAULTS_SECONDS = 90.0
-#: Seconds that the product's meter and the sandbox's clock may differ by.
+#: Seconds by which the product's meter and the sandbox's clock may differ.
 _DIFFERENCE_SECONDS = 2.0
 
 
 def overlong(facts: Facts) -> Iterator[Problem]:
-    """Compare how long these calls lasted at the sandbox with how long they may last."""
+    """Compare the calls' durations at the sandbox with their maximum durations."""
     calls = dict(facts.rows("SELECT provider_call_id, id FROM calls"))
     alerts = set(
         facts.rows("SELECT organization_id, subject FROM alerts WHERE kind = 'call_past_maximum'")

@@ -1,4 +1,4 @@
-"""The provider's side: payments and refunds, and those who deliver whatever is told."""
+"""The provider's side of the traffic: payments, refunds and event delivery."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import httpx
 from chaos.post import Letter
 from chaos.scene import Client, Scene
 
-#: Threads that deliver at once.
+#: Threads that deliver events at the same time.
 _SENDERS = 6
 #: Seconds between two payments or refunds.
 _EVERY_SECONDS = (0.1, 0.5)
 _REFUND_SHARE = 0.2
-#: US cents of a payment: to one that has much, and to one that has next to nothing.
+#: US cents of a payment: to an organization with much money, and to a poor one.
 _CENTS = {False: (300, 3_000), True: (3, 30)}
-#: The wait before a refused event is sent again, in seconds.
+#: Seconds before a refused event is sent again.
 _AGAIN_SECONDS = (0.2, 1.5)
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """This function will give the threads' names and what they do until they are stopped."""
+    """Yield each thread's name and the function that it runs until it is stopped."""
     yield "payments", scene.post.telling(partial(_pay, scene))
     for number in range(_SENDERS):
         yield f"sender-{number}", partial(_send, scene, f"sender-{number}")
@@ -32,7 +32,7 @@ def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
 def _pay(scene: Scene) -> None:
     chance = scene.chance("payments")
     post = scene.post
-    #: What was paid and how much of it is left, in cents.
+    #: What was paid, and how much of it is not refunded yet, in cents.
     paid: list[tuple[Client, str, int]] = []
     while not scene.stopping.is_set():
         refund, share = chance.random() < _REFUND_SHARE, chance.random()

@@ -1,5 +1,6 @@
-"""The count of calls that really lived: each was let in or not, ended, and is charged what its real
-duration costs, once.
+"""The count of inbound and campaign calls: each ended and was charged once.
+
+The charge is the price of the call's duration at the sandbox.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from chaos.facts import Facts, Problem
 
 
 def phones(facts: Facts) -> Iterator[Problem]:
-    """This function will compare the sandbox's calls with what the house knows and charged."""
+    """Compare the sandbox's calls with the calls that the product knows and charged."""
     known = {
         row[0]: row[1:]
         for row in facts.rows(
-            # A call that was refused, or admitted too late, never began: its end need not be told.
+            # A call that was refused or admitted too late never began, so its end need not be
+            # known.
             "SELECT c.provider_call_id, c.status IN ('ended', 'refused')"
             " OR c.settled_by = 'withdrawn',"
             " c.cost_micros, coalesce(e.taken, 0)"
@@ -44,7 +46,7 @@ def _differs(
     if call["status"] != "ended":
         yield Problem("lost", f"{named}: it still lives", ids)
     elif call["id"] not in known:
-        # One that was refused, or that nobody was there to let in, has not talked.
+        # A call that was refused, or rang while no ingress answered, has no conversation.
         if cost:
             yield Problem("lost", f"{named}: talked for {cost}, and is not known", ids)
     else:
@@ -58,7 +60,7 @@ def _differs(
 
 
 def talked_ms(call: dict[str, Any]) -> int:
-    """Count the milliseconds that somebody talked, by Vapi's record of the call."""
+    """Return the milliseconds of conversation in Vapi's record of the call."""
     if "startedAt" not in call or "endedAt" not in call:
         return 0
     talked = datetime.fromisoformat(call["endedAt"]) - datetime.fromisoformat(call["startedAt"])

@@ -1,7 +1,7 @@
-"""Phones: calls that ring in at the sandbox's Vapi, are let in by the house, and really live.
+"""Inbound calls at the sandbox's Vapi, which the product admits or refuses.
 
-Some hang up soon, some never by themselves, some hear no order to end; Vapi tells of each once, or
-not at all.
+Some hang up soon, some never hang up, and some ignore the order to end. Vapi reports some calls
+twice and loses some messages.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ import httpx
 
 from chaos.scene import Client, Scene
 
-#: Threads that each have one call after another ring in.
+#: Threads that each make one inbound call after another.
 _PHONES = 2
-#: Seconds between two of them.
+#: Seconds between two calls of a thread.
 _EVERY_SECONDS = (0.3, 1.2)
-#: How long people talk, in seconds, and how many never hang up: until the platform's cap, or ours.
+#: Seconds of a conversation, and the share of callers that never hang up. Such a call ends at
+#: Vapi's maximum duration or at ours.
 _TALK_SECONDS = (0.2, 5.0)
 _ENDLESS_SHARE = 0.15
-#: How many calls hear no order to end, and how many of their messages are lost on the way.
+#: Share of calls that ignore the order to end, share of their messages that are lost, and share of
+#: calls whose report is sent twice.
 _DEAF_SHARE = 0.1
 _LOST_SHARE = 0.15
 _DOUBLED_SHARE = 0.2
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """This function will give the threads' names and what they do until they are stopped."""
+    """Yield each thread's name and the function that it runs until it is stopped."""
     if not scene.with_holds:
         return
     for number in range(_PHONES):
@@ -44,7 +46,7 @@ def _ring(scene: Scene, name: str) -> None:
         try:
             made = scene.post.control("POST", "/vapi/calls", asked)
         except httpx.HTTPStatusError as error:
-            # Twilio turns callers of a suspended subaccount away before Vapi hears of them.
+            # Twilio rejects callers of a suspended subaccount before Vapi learns of them.
             if error.response.status_code != httpx.codes.CONFLICT:
                 raise
         else:
@@ -54,7 +56,7 @@ def _ring(scene: Scene, name: str) -> None:
 
 
 def _call(client: Client, chance: Random) -> dict[str, Any]:
-    # Drawn in any case, so that what one call is like changes no later choice.
+    # Drawn in any case, so that one call's properties change no later choice.
     endless, seconds = chance.random() < _ENDLESS_SHARE, chance.uniform(*_TALK_SECONDS)
     return {
         "direction": "inbound",

@@ -1,6 +1,7 @@
-"""The post office: events that the sandbox has signed, until each has been taken in.
+"""Delivery of events that the sandbox has signed, until each is accepted.
 
-Some leave late, some out of order, some twice at once, some again although they were taken in.
+Some events are sent late, some out of order, some twice at once, and some again although they were
+accepted.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import httpx
 
 from chaos.journal import Journal
 
-#: How many events leave late, and how late at most, in seconds.
+#: Share of events that are sent late, and their longest delay in seconds.
 _LATE_SHARE = 0.3
 _LATE_SECONDS = 4.0
-#: How many are sent twice at once, and how many again although they were taken in.
+#: Share of events that are sent twice at once, and share sent again although they were accepted.
 _TWICE_SHARE = 0.15
 _REPEATED_SHARE = 0.1
 
 
 @dataclass
 class Letter:
-    """One event on its way."""
+    """One event that is still to be delivered."""
 
     organization_id: str
     event_id: str
@@ -38,7 +39,7 @@ class Letter:
 
 @dataclass
 class Post:
-    """Events that are still to be delivered, and the sandbox that signs and sends them."""
+    """Events still to be delivered, and the sandbox that signs and sends them."""
 
     http: httpx.Client
     journal: Journal
@@ -48,14 +49,14 @@ class Post:
     told: int = 0
     doubled: int = 0
     late: int = 0
-    #: Threads that may still tell of something.
+    #: Threads that may still produce events.
     tellers: int = 0
 
     def telling(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Give `work` as a thread's that tells of events: until it ends, no sender may go.
+        """Wrap a thread's work that produces events, so that senders wait for its end.
 
-        A thread that is told to stop still tells of what it has begun. If the senders ended before
-        that, its last event was never sent, and was counted as lost.
+        A stopping thread still produces the events of what it has begun. If the senders ended
+        before that, its last event was never sent and was counted as lost.
         """
         with self.lock:
             self.tellers += 1
@@ -70,13 +71,13 @@ class Post:
         return tell_until_over
 
     def control(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """This function will ask the sandbox's control plane, which no fault touches."""
+        """Send a request to the sandbox's control API, which no fault touches."""
         answer = self.http.request(method, path, json=body)
         answer.raise_for_status()
         return answer.json()
 
     def tell(self, event_type: str, organization_id: str, resource_id: str, chance: Random) -> None:
-        """This function will have the event made and signed, and post it."""
+        """Have the sandbox make and sign the event, and queue it for delivery."""
         (made,) = self.control(
             "POST",
             "/paypal/events",
@@ -95,7 +96,7 @@ class Post:
             )
 
     def take(self) -> Letter | None:
-        """This function will give any letter that is due, not the oldest first."""
+        """Take an event that is due, not the oldest first; None if none is due."""
         with self.lock:
             due = [one for one in self.letters if one.due <= time.monotonic()]
             if not due:
@@ -106,7 +107,7 @@ class Post:
             return letter
 
     def give_back(self, letter: Letter | None, seconds: float) -> None:
-        """This function will post a letter again, or none when it has been delivered."""
+        """Queue an event again after some seconds; None if it has been delivered."""
         with self.lock:
             self.on_the_way -= 1
             if letter is not None:
@@ -115,6 +116,6 @@ class Post:
 
     @property
     def is_over(self) -> bool:
-        """Whether all has been delivered and nothing more can come."""
+        """Whether all events have been delivered and no more can follow."""
         with self.lock:
             return not self.letters and not self.on_the_way and not self.tellers

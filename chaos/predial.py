@@ -1,7 +1,7 @@
-"""A campaign at Vapi that asks whether it may dial its contacts, and dials those that it may.
+"""A campaign at Vapi that requests permission to dial its contacts.
 
-Many contacts are asked about at once, more than the balance pays for. Some questions come twice,
-and some permissions are never used.
+It requests permission for many contacts at once, more than the balance pays for. It dials those
+that are permitted. Some requests are sent twice, and some permissions are never used.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from typing import Any
 from chaos.reports import send_report, wait_for_end
 from chaos.scene import Client, Scene
 
-#: Contacts that are asked about at the same instant.
+#: Contacts for which permission is requested at the same time.
 _AT_ONCE = 12
-#: Contacts of the first round, for more than the balance pays for, and of each later one.
+#: Contacts of the first round, for more than the balance pays for, and of each later round.
 _FIRST_CONTACTS = 60
 _CONTACTS = 25
 #: Seconds between two rounds.
 _EVERY_SECONDS = (2.0, 5.0)
-#: How many are asked about twice at once, and how many again before they are dialled.
+#: Share of contacts whose request is sent twice at once, and share whose request is repeated before
+#: they are dialled.
 _TWICE_SHARE = 0.15
 _AGAIN_SHARE = 0.15
-#: How many permissions are never used, and how many contacts do not answer.
+#: Share of permissions that are never used, and share of contacts that do not answer.
 _UNUSED_SHARE = 0.2
 _UNANSWERED_SHARE = 0.2
 _TALK_SECONDS = (0.2, 1.5)
 _END_WITHIN_SECONDS = 60.0
-#: How many of a call's messages are lost, and how many of its reports come twice.
+#: Share of a call's messages that are lost, and share of reports that are sent twice.
 _LOST_SHARE = 0.1
 _DOUBLED_SHARE = 0.2
-#: Each contact has its own last four digits, by which a call is found to be the permitted one.
+#: Each contact has its own last four digits, by which its call is matched with its permission.
 _NUMBERS = 10_000
 
 
 @dataclass(frozen=True)
 class _Contact:
-    """One contact of the campaign, and what is drawn for it."""
+    """One contact of the campaign, and the choices drawn for it."""
 
     client: Client
     campaign_id: str
@@ -55,7 +56,7 @@ class _Contact:
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Give the thread's name, and what it does until it is stopped."""
+    """Yield the thread's name and the function that it runs until it is stopped."""
     if scene.with_holds and scene.campaigner is not None:
         yield "campaign", partial(_run, scene, scene.campaigner)
 
@@ -70,7 +71,8 @@ def _run(scene: Scene, client: Client) -> None:
             ]
             asked = zip(contacts, pool.map(partial(_ask, scene), contacts), strict=True)
             permitted = [one for one, is_eligible in asked if is_eligible and one.is_dialled]
-            # All are permitted before one is dialled: as many as the balance pays for.
+            # No contact is dialled before all requests are answered, so that permissions reach the
+            # limit of the balance.
             list(pool.map(partial(_lead, scene), permitted))
             count, first = _CONTACTS, first + count
             scene.stopping.wait(chance.uniform(*_EVERY_SECONDS))
@@ -92,7 +94,10 @@ def _draw(client: Client, campaign_id: str, chance: Random, number: int) -> _Con
 
 
 def _ask(scene: Scene, contact: _Contact) -> bool:
-    """Ask whether the contact may be dialled; without a valid answer it may not."""
+    """Request permission to dial the contact, and return whether it is given.
+
+    Without a valid answer the contact may not be dialled.
+    """
     body = {
         "type": "campaign.predial",
         "fields": {
@@ -114,7 +119,7 @@ def _ask(scene: Scene, contact: _Contact) -> bool:
 
 
 def _lead(scene: Scene, contact: _Contact) -> None:
-    """Dial the contact, and have the report of its call sent until it is taken in."""
+    """Dial the contact, and have its call's report sent until it is accepted."""
     call_id = _dial(scene, contact)
     wait_for_end(scene, call_id, _END_WITHIN_SECONDS)
     send_report(scene, call_id, {})
@@ -137,7 +142,7 @@ def _dial(scene: Scene, contact: _Contact) -> str:
     scene.journal.asked("campaign_dial", organization_id, contact.id)
     call_id: str = scene.post.control("POST", "/vapi/calls", asked)["id"]
     scene.journal.told("campaign_dial", organization_id, contact.id, call_id)
-    # Its duration is charged as that of any other call.
+    # Its duration is charged like that of any other call.
     scene.journal.asked("phone", organization_id, call_id)
     scene.asked += 1
     return call_id

@@ -1,9 +1,9 @@
-"""The count of a campaign: at no moment are more contacts permitted than its balance pays for.
+"""The count of a campaign: its balance pays for all contacts permitted at once.
 
 A permitted contact uses part of the balance from the answer that permits it until its call has
 ended. If it was never dialled, or its call was not matched with the permission, it uses that part
-until the earliest instant at which the permission can expire. A step forward of the database's
-clock makes permissions expire early.
+until the permission can first expire. A step forward of the database's clock makes permissions
+expire early.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from chaos.ingress import PERMISSION_SECONDS
 from chaos.phone_count import talked_ms
 from domain.calls.metering import seconds_to_end_in_time
 
-#: The least that is held for a contact: the shortest call that is let begin.
+#: The smallest hold for a contact: it pays for the shortest call that may begin.
 HOLD_MICROS = CALL_RATE.cost_micros(1000 * seconds_to_end_in_time(CALL_TERMS))
 
 
 @dataclass(frozen=True)
 class _Permitted:
-    """One permitted contact: from when to when its hold must be open, and what is charged then."""
+    """One permitted contact: when its hold must be open, and its charge."""
 
     contact_id: str
     since: float
@@ -33,7 +33,7 @@ class _Permitted:
 
 
 def predial(facts: Facts) -> Iterator[Problem]:
-    """Compare, at each moment, the permitted contacts with what the balance can pay."""
+    """Compare, at each permission, all permitted contacts with the balance."""
     by_organization: dict[str, list[_Permitted]] = {}
     for organization_id, one in _permitted(facts):
         by_organization.setdefault(organization_id, []).append(one)
@@ -79,6 +79,6 @@ def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
 
 
 def _earliest_expiry(facts: Facts, asked_at: float) -> float:
-    """Return the earliest moment at which a permission that was asked for then may expire."""
+    """Return when a permission requested at `asked_at` can expire first."""
     steps = [at for at in facts.clock_forward_at if at >= asked_at]
     return min([asked_at + PERMISSION_SECONDS, *steps])

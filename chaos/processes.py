@@ -1,4 +1,4 @@
-"""What /proc says of a process: whether it is stopped, and which processes it has started."""
+"""Process state from /proc: whether a process is stopped, and its child processes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether a process is stopped by SIGSTOP."""
+    """Return whether a process is stopped by SIGSTOP."""
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     return False
 
 
 def children_of(pid: int) -> list[int]:
-    """List the processes that a process has started."""
+    """List the child processes of a process."""
     with contextlib.suppress(OSError):
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []

@@ -1,7 +1,7 @@
-"""Stands between the house and its servers, and between senders and the ingress: a network that
-can be cut, stalled, delayed, or made to lose every answer.
+"""A TCP proxy that can cut, stall or delay connections, or drop every answer.
 
-A process of its own, `python -m chaos.proxy`, so that no other work delays what is not meant to be.
+It runs between the processes and their servers, and between senders and the ingress. It is a
+process of its own, `python -m chaos.proxy`, so that no other work delays traffic by accident.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import cast
 
 from chaos.child import Words, serve_orders
 
-#: What a route does with what it is given. deaf: what the servers answer is lost.
+#: How a route treats traffic. deaf: the servers' answers are lost.
 MODES = ("open", "refuse", "stall", "delay", "deaf")
 
 
 class Route:
-    """One address that is listened on, the servers behind it, and what is wrong with it now."""
+    """One address to listen on, the servers behind it, and its current mode."""
 
     def __init__(self, targets: list[str]) -> None:
         self._targets = deque(targets)
@@ -27,7 +27,7 @@ class Route:
         self.ends: set[End] = set()
 
     async def connect(self, client: End) -> None:
-        """This function will join a client to the next server that takes it."""
+        """Connect a client to the next server that accepts it."""
         loop = asyncio.get_running_loop()
         for _ in range(len(self._targets)):
             target = self._targets[0]
@@ -45,19 +45,19 @@ class Route:
         client.abort()
 
     def set(self, mode: str, delay_seconds: float) -> None:
-        """This function will do so from now on, to connections that stand and to new ones."""
+        """Set the mode of existing and new connections."""
         self.mode, self.delay_seconds = mode, delay_seconds
         for end in list(self.ends):
             end.obey()
 
     def cut(self) -> None:
-        """This function will break every connection, with whatever is on its way."""
+        """Break every connection and discard the data in transit."""
         for end in list(self.ends):
             end.abort()
 
 
 class End(asyncio.Protocol):
-    """One end of a joined pair; what it reads, its peer writes."""
+    """One end of a joined pair. Its peer writes what it reads."""
 
     def __init__(self, route: Route, is_server: bool) -> None:
         self._route = route
@@ -65,7 +65,7 @@ class End(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer: End | None = None
         self._early: list[bytes] = []
-        #: What waits for its delay to be over; None is the end of the stream.
+        #: Data that waits for its delay to pass. None is the end of the stream.
         self._waiting: deque[tuple[float, bytes | None]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,7 +81,7 @@ class End(asyncio.Protocol):
         _keep(task)
 
     def join(self, server: End) -> None:
-        """This function will make the pair; until then nothing of the client's is read."""
+        """Join the two ends. Nothing is read from the client before that."""
         self._peer, server._peer = server, self
         if self._transport is None or self._transport.is_closing():
             server.abort()
@@ -91,7 +91,7 @@ class End(asyncio.Protocol):
             end.obey()
 
     def obey(self) -> None:
-        """This function will read on, or not, as the route says now."""
+        """Pause or resume reading, as the route's mode requires."""
         transport = self._transport
         if transport is None or transport.is_closing() or self._peer is None:
             return
@@ -117,7 +117,7 @@ class End(asyncio.Protocol):
             self._waiting.append((0.0, None))
 
     def abort(self) -> None:
-        """This function will break the connection at once."""
+        """Break the connection at once."""
         self._waiting.clear()
         if self._transport is not None:
             self._transport.abort()
@@ -128,7 +128,7 @@ class End(asyncio.Protocol):
             self._write(data)
             return
         loop = asyncio.get_running_loop()
-        # Never before what was read earlier.
+        # Data is never sent before earlier data.
         at = max(loop.time() + seconds, self._waiting[-1][0] if self._waiting else 0.0)
         self._waiting.append((at, data))
         if len(self._waiting) == 1:
@@ -161,13 +161,16 @@ _tasks: set[asyncio.Future[None]] = set()
 
 
 def _keep(task: asyncio.Future[None]) -> None:
-    # A task that nobody holds may be collected before it has run.
+    # Without a reference, a task may be garbage-collected before it has run.
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
 
 class Proxy:
-    """The routes by name, on an event loop in a thread, told what to do from another."""
+    """The routes by name, on an event loop in its own thread.
+
+    Another thread sends the orders.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -175,7 +178,7 @@ class Proxy:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def answer(self, order: Words) -> Words:
-        """This function will carry out one order, and answer once it is in force."""
+        """Carry out one order, and return once it is in effect."""
         done = asyncio.run_coroutine_threadsafe(self._carry_out(order), self._loop)
         return done.result()
 

@@ -1,4 +1,7 @@
-"""What a run says: a line for each fault and every ten seconds, at the end tables and one line."""
+"""The output of a run: a running log, then tables of results and a final line.
+
+The log has a line for each fault and a progress line every ten seconds.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ from rich.table import Table
 from chaos.facts import KINDS, Problem, pick_examples
 from chaos.load import load_of_each_core
 
-#: Problems shown of each kind, unless there are more subjects; all of them are counted.
+#: Number of problems printed of each kind, or the number of subjects if that is larger. All
+#: problems are counted.
 _SHOWN_MAX = 20
-#: What PostgreSQL's log says when a guard of ours refuses, whoever asked.
+#: Lines in PostgreSQL's log that show a refusal by one of our constraints or triggers, for any
+#: client.
 _GUARDED = re.compile(
     rb"ERROR: .*(violates (foreign key|unique|check) constraint"
     rb"|the ledger is append-only|has a newer entry than).*"
@@ -28,25 +33,25 @@ _IDS = re.compile(r"\borg_\w+|\b\d+\b")
 
 @dataclass
 class Report:
-    """Everything that is told of one run."""
+    """The results of one run."""
 
     seed: int
     seconds: float
     sabotage: str
     faults: Counter[str] = field(default_factory=Counter)
     events: int = 0
-    #: How many different things the traffic asked for, by their sort (debit, reserve, webhook …).
+    #: Number of different requests of the traffic, by kind (debit, reserve, webhook …).
     asked: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     guards: Counter[str] = field(default_factory=Counter)
     figures: dict[str, Any] = field(default_factory=dict)
-    #: Of the closing events in drills: seconds from the 2xx to the freeze.
+    #: Seconds from the 2xx response to each closing event in drills until the freeze.
     closed_seconds: list[float] = field(default_factory=list)
-    #: The highest load average of the run, for each core.
+    #: The highest load average of the run, per core.
     load_of_each_core: float = 0.0
     #: The running log: what was done, and when.
     lines: list[str] = field(default_factory=list)
-    #: Where the evidence of what went wrong was written.
+    #: The file with the evidence of the problems.
     evidence: Path | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -56,25 +61,25 @@ class Report:
         print(self.lines[-1], flush=True)  # noqa: T201
 
     def note_load(self) -> None:
-        """Keep the machine's load if it is the highest so far."""
+        """Record the machine's load if it is the highest so far."""
         self.load_of_each_core = max(self.load_of_each_core, load_of_each_core())
 
     def count(self, kind: str) -> int:
-        """This function will count the problems of one kind."""
+        """Count the problems of one kind."""
         return sum(problem.kind == kind for problem in self.problems)
 
     @property
     def refused_by_database(self) -> int:
-        """How often a guard of the database refused, whoever was told so."""
+        """How often one of the database's constraints or triggers refused a statement."""
         return self.guards.total()
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was lost, doubled or drifted."""
+        """Whether no problem was found."""
         return not self.problems
 
     def last_line(self) -> str:
-        """Give the line that a run is judged by; with its seed the run can be repeated."""
+        """Return the line that sums up the run. Its seed repeats the run."""
         return (
             f"chaos: faults={self.faults.total()} events={self.events}"
             f" lost={self.count('lost')} doubled={self.count('doubled')}"
@@ -83,7 +88,7 @@ class Report:
         )
 
     def print_all(self) -> None:
-        """Print the faults, the figures, the problems, where their evidence is, and the line."""
+        """Print faults, figures, problems, the path of the evidence and the last line."""
         table = Table("fault", "times")
         for kind, times in sorted(self.faults.items()):
             table.add_row(kind, str(times))
@@ -106,7 +111,7 @@ class Report:
         print(self.last_line(), flush=True)  # noqa: T201
 
     def to_dict(self) -> dict[str, Any]:
-        """This function will give the whole report as data."""
+        """Return the whole report as data."""
         return {
             "seed": self.seed,
             "seconds": self.seconds,
@@ -123,10 +128,11 @@ class Report:
 
 
 def refusals(log: Path) -> Counter[str]:
-    """This function will count what the database's own guards refused, by the server's log."""
+    """Count the refusals by constraints and triggers in the server's log."""
     counts: Counter[str] = Counter()
     for match in _GUARDED.finditer(log.read_bytes()):
         line = match[0].decode(errors="replace").removeprefix("ERROR:").strip()
-        # Which wallet and which entry: the same refusal all the same.
+        # IDs are removed, so that one refusal for different wallets or entries is counted as one
+        # kind.
         counts[_IDS.sub("…", line)] += 1
     return counts

@@ -1,7 +1,7 @@
-"""Reports of calls that ended at the sandbox's Vapi, sent until the product has taken them in.
+"""Reports of ended calls at the sandbox's Vapi, sent until they are accepted.
 
-Vapi is configured to send a report again that was not answered 2xx (a backoffPlan). Without that,
-nothing would tell of a call whose messages were all lost, unless the product knew its id before.
+Vapi is configured to repeat a report that was not answered 2xx (a backoffPlan). Without that, a
+call whose messages were all lost would stay unknown, unless the product already knew its ID.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ _POLL_SECONDS = 0.4
 
 
 def wait_for_end(scene: Scene, vapi_id: str, limit_seconds: float) -> dict[str, Any]:
-    """Wait until a call has ended; return Vapi's record of it, as the sandbox shows it."""
+    """Wait until a call has ended, and return Vapi's record of it.
+
+    If the limit passes first, return the record at that time.
+    """
     record: dict[str, Any] = {}
 
     def ended() -> bool:
@@ -36,7 +39,10 @@ def read_record(scene: Scene, vapi_id: str) -> dict[str, Any]:
 
 
 def send_report(scene: Scene, vapi_id: str, fields: dict[str, Any]) -> bool:
-    """Have Vapi send a report of an ended call until it is taken in; False when given up."""
+    """Have Vapi send a report of an ended call until it is accepted.
+
+    Return False if the stopping traffic gives up.
+    """
     body = {"type": "end-of-call-report", "call_id": vapi_id, "fields": fields}
     while not scene.patience_is_over:
         (sent,) = scene.post.control("POST", "/vapi/messages", body)

@@ -1,7 +1,7 @@
-"""When a run is at rest: nothing is due, no call lives; then every process is stopped and counted.
+"""A run at rest: no job is due and no call is live; then every process is stopped.
 
-A process that goes on while the count reads makes false losses. A periodic job that is staged in
-between is "waiting", and a report of a call that comes late is "kept, not handled".
+If a process went on during the count, the count would report false losses. A periodic job staged
+meanwhile would be "waiting", and a late report of a call would be "kept, not handled".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ACTIVE = (
 
 
 def wait_for_rest(house: House, limit_seconds: float) -> float:
-    """Wait until no job waits and no call is unsettled; give the seconds it took."""
+    """Wait until no job waits and no call is unsettled. Return the seconds it took."""
     began = time.monotonic()
     wait_until(lambda: not something_waits(house), limit_seconds=limit_seconds, every_seconds=0.2)
     return time.monotonic() - began
@@ -38,10 +38,10 @@ def stand_still(
     limit_seconds: float,
     waits: Callable[[House], bool] | None = None,
 ) -> None:
-    """Stop every process (SIGSTOP) at a moment when nothing waits, and leave them stopped.
+    """Stop every process (SIGSTOP) while nothing waits, and leave them stopped.
 
-    If something waits once they are stopped, they run on and it is tried again. After the limit
-    they stay stopped in any case: whatever waits then is to be counted.
+    If something waits once they are stopped, they continue and the attempt is repeated. After the
+    limit they stay stopped in any case, and what still waits is counted.
     """
     waits = waits or (lambda house: something_waits(house) or _statements_run(house))
     end = time.monotonic() + limit_seconds
@@ -52,15 +52,15 @@ def stand_still(
             every_seconds=0.2,
         )
         _stop_all(house)
-        # A statement that was sent before ends soon, and may stage a job.
+        # A statement that was sent earlier ends soon, and may stage a job.
         if wait_until(lambda: not waits(house), limit_seconds=0.5) or time.monotonic() >= end:
             return
         _signal_all(house, signal.SIGCONT)
 
 
 def something_waits(house: House) -> bool:
-    """Tell whether a call lives, or is unsettled, or a job waits."""
-    # In this order: a call leads to jobs, and a job leads to no call.
+    """Return whether a call is live or unsettled, or a job waits."""
+    # The order matters: a call leads to jobs, but a job never leads to a call.
     return _unsettled(house) or jobs_waiting(house) != 0
 
 
@@ -74,7 +74,7 @@ def jobs_waiting(house: House) -> int:
 
 
 def _unsettled(house: House) -> bool:
-    """Whether a call lives at the provider, or one that we know is not settled yet."""
+    """Return whether a call is live at Vapi or not settled in our database."""
     live = [one for one in house.control("GET", "/vapi/calls") if one["ended"] is None]
     query = select(func.count()).select_from(Call).where(Call.settled_at.is_(None))
     try:
@@ -92,7 +92,7 @@ def _statements_run(house: House) -> bool:
 
 def _stop_all(house: House) -> None:
     _signal_all(house, signal.SIGSTOP)
-    # The signal takes effect a moment later; one that is being started again has no id.
+    # The signal takes effect a moment later. A process that is being restarted has no ID.
     wait_until(
         lambda: all(pid is None or is_stopped(pid) for _, pid in _processes(house)),
         limit_seconds=5,
@@ -106,6 +106,6 @@ def _signal_all(house: House, number: signal.Signals) -> None:
 
 
 def _processes(house: House) -> list[tuple[str, int | None]]:
-    # The sandbox answers the count; nothing that it still tells can be taken in any more.
+    # The sandbox must answer the queries of the count. No process can accept its webhooks any more.
     names = [name for name in house.supervisor.names() if name != "sandbox"]
     return [(name, house.supervisor.pid(name)) for name in names]

@@ -1,4 +1,4 @@
-"""One run from start to count: the house up, traffic and faults, the calm, the reckoning."""
+"""One run: start, traffic with faults, a calm phase, the count."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from chaos.report import Report, refusals
 from chaos.rest import jobs_waiting, stand_still, wait_for_rest
 from chaos.sabotage import moves_holds, plan_of, sabotage_database
 
-#: Organizations of a run; the last third of them is poor.
+#: Organizations of a run. The last third is poor.
 _CUSTOMERS = 6
-#: Further ones, which drills close and open.
+#: Additional organizations, which the drills block and restore.
 _DRILLED = 3
-#: How many of the first are hot.
+#: The first organizations are hot: most spending goes to them.
 _HOT = 2
-#: Seconds between two lines that tell how far the run is.
+#: Seconds between two progress lines.
 _PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run is asked to be. `rest_seconds` is how long it may take to come to rest."""
+    """The options of a run. It must be at rest within `rest_seconds`."""
 
     seconds: float
     seed: int
@@ -47,7 +47,7 @@ class Asked:
 
 
 def run(asked: Asked) -> Report:
-    """This function will make one run and give its report."""
+    """Make one run and return its report."""
     report = Report(asked.seed, asked.seconds, asked.sabotage)
     report.say(f"starting the house (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
     with House(plan_of(asked.sabotage), keep=asked.keep) as house:
@@ -104,7 +104,7 @@ def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Chi
 
 
 def _client(customer: Customer, *, hot: bool = False) -> dict[str, Any]:
-    """Describe a customer as the traffic's Client."""
+    """Return a customer as the fields of the traffic's `Client`."""
     return {
         "organization_id": customer.organization_id,
         "hot": hot,
@@ -115,7 +115,7 @@ def _client(customer: Customer, *, hot: bool = False) -> dict[str, Any]:
 
 
 def _break_things(house: House, traffic: Child, report: Report, asked: Asked) -> None:
-    """Carry out the plan, end each fault at its time, and tell how the run goes."""
+    """Carry out the plan, end each fault at its time, and print the progress."""
     report.say("traffic and faults begin")
     began = time.monotonic()
     traffic.ask(do="go")
@@ -153,7 +153,7 @@ def _tell_progress(house: House, traffic: Child, report: Report) -> None:
 
 
 def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> None:
-    """Ends what was begun, asks again for what is in doubt, and waits until nothing is due."""
+    """Let the traffic finish, repeat doubtful requests, wait until nothing is due."""
     report.say("faults are over; traffic ends what it has begun")
     wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
     told = traffic.ask(do="stop")
@@ -162,7 +162,7 @@ def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> No
     told |= traffic.ask(do="settle")
     seconds += wait_for_rest(house, asked.rest_seconds)
     if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
-        # Whatever it left undone, its twin has done: nothing else here would tell of it.
+        # The twin of a missing process has done its work, so no other check would find it.
         report.problems += [
             Problem("lost", f"{name} did not come back", (name,)) for name in house.away()
         ]
@@ -180,8 +180,10 @@ def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> No
 
 
 def traffic_problems(told: Words) -> list[Problem]:
-    """This function will give what is wrong with the traffic itself: a thread that died, or that
-    does not end, leaves out what the run is to be judged by."""
+    """List the traffic threads that died or do not end.
+
+    Such a thread leaves out requests that the run should be judged by.
+    """
     died = [
         Problem("lost", f"thread {name} died: {trace.strip().splitlines()[-1]}", (name,))
         for name, trace in told["died"]
@@ -192,7 +194,7 @@ def traffic_problems(told: Words) -> list[Problem]:
 
 
 def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[str, Any]:
-    """What the run came to, beside its problems: how much really went wrong on the way."""
+    """Return the figures of the run: how much traffic there was and what failed."""
     unsure = sum(wish.unsure for wishes in story.wishes.values() for wish in wishes.values())
     closed = sorted(closed_seconds)
     attempts = house.do(

@@ -1,6 +1,6 @@
-"""Sabotages: one promise of the house broken for a whole run, which the count must then see.
+"""Sabotages: each breaks one guarantee for a whole run; the count must find it.
 
-Each is done to the run's own processes or database; nothing that production runs knows of it.
+A sabotage changes the run's own processes or database. Production code contains none of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SABOTAGES = {
     "no-guards": "lock, entry number and the wallet's foreign key are gone: balances drift",
 }
 
-#: Those without the wallet's lock.
+#: The sabotages that remove the wallet's lock.
 _UNLOCKED = ("no-lock", "no-guards")
 #: A statement that reads wallets under a lock.
 _LOCK = re.compile(r"(FROM wallets\b[^;]*?)\s+FOR NO KEY UPDATE")
@@ -33,13 +33,14 @@ _GUARDS = (
     "ALTER TABLE wallet_entries DROP CONSTRAINT wallet_entries_pkey",
     "ALTER TABLE wallet_entries DROP CONSTRAINT"
     " wallet_entries_organization_id_entry_no_balance_after_micro_key",
-    # Without an index under it, what was not meant to be slow would be.
+    # Without an index to replace the dropped ones, queries would become slow, which is not
+    # intended.
     "CREATE INDEX ON wallet_entries (organization_id, entry_no)",
 )
 
 
 def plan_of(sabotage: str) -> Plan:
-    """This function will say what the sabotage changes about the processes."""
+    """Return how the sabotage changes the processes."""
     return Plan(
         relays=sabotage != "relay-off",
         worker_module="chaos.done_first" if sabotage == "done-first" else "",
@@ -47,16 +48,16 @@ def plan_of(sabotage: str) -> Plan:
 
 
 def moves_holds(sabotage: str) -> bool:
-    """This function will tell whether the traffic has holds and calls.
+    """Return whether the traffic has holds and calls.
 
-    A hold writes no entry, so that only the lock keeps what is held right: without it no guard of
-    the database could see the difference.
+    A hold writes no entry, so only the lock keeps the held amount correct. Without the lock, no
+    constraint of the database would notice a wrong amount.
     """
     return sabotage not in _UNLOCKED
 
 
 def sabotage_database(house: House, sabotage: str) -> list[str]:
-    """This function will break the run's own database, as its owner, and tell what it did."""
+    """Break the run's own database, as its owner, and list what was done."""
     if sabotage not in _UNLOCKED:
         return []
     did = []

@@ -1,6 +1,7 @@
-"""What the traffic's threads share, and how they ask: never taking silence for an answer.
+"""Shared state of the traffic's threads, and how they repeat requests.
 
-Every wish is repeated under its own key until it is answered; wish and answer stand in the journal.
+A missing answer is never taken for an answer. Every request is repeated under its own key until it
+is answered. The journal records each request and answer.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from chaos.post import Post
 from db.engine import Database
 from db.redis.client import Ringer
 
-#: Connections of the traffic's own pool: one a thread.
+#: Connections of the traffic's own pool: one per thread.
 _POOL = 40
-#: Seconds after which a thread that is told to stop gives up what nobody answers.
+#: Seconds after which a stopping thread gives up requests that are still unanswered.
 PATIENCE_SECONDS = 90.0
-#: What a transaction raises when the database did not answer it: it is asked for again.
+#: Errors of a transaction that the database did not answer. It is run again.
 UNANSWERED = (NotYet, OutcomeUnknown, DBAPIError, psycopg.Error)
 
 
@@ -36,30 +37,32 @@ class Client:
     """One organization as the traffic knows it."""
 
     organization_id: str
-    #: Whether it is one of those that most of the spending goes to, and one that has no money.
+    #: hot: most of the spending goes to it. poor: it has next to no money.
     hot: bool
     poor: bool
     subscription_id: str
-    #: The phone number at Vapi that its callers ring.
+    #: Its phone number at Vapi, which callers dial.
     number_id: str
 
 
-#: What is asked for under one key: organization, key and micros.
+#: One request under its own key: organization, key and micros.
 Wish = tuple[str, str, int]
-#: Asks for wishes and gives the answers in their order.
+#: Sends requests and returns the answers in the same order.
 Act = Callable[[Sequence[Wish]], Sequence[str]]
 
 
 class Scene:
-    """What the threads share: the ways to the house, the journal, and when to stop."""
+    """Shared state of the threads: connections, journal, and when to stop."""
 
     def __init__(self, order: Words) -> None:
         self.seed = int(order["seed"])
         self.with_holds = bool(order["holds"])
         self.clients = [Client(**one) for one in order["clients"]]
-        #: Whom calls ring up that ignore their maximum duration; no other traffic is about it.
+        #: The organization that receives calls that ignore their maximum duration. It has no other
+        #: traffic.
         self.overlong = Client(**order["overlong"]) if order.get("overlong") else None
-        #: Whose campaign asks whether it may dial contacts, and the campaign's id at Vapi.
+        #: The organization whose campaign requests permission to dial, and the campaign's ID at
+        #: Vapi.
         self.campaigner = Client(**order["campaigner"]) if order.get("campaigner") else None
         self.campaign_id = str(order.get("campaign_id", ""))
         self.journal = Journal(Path(order["journal"]))
@@ -68,27 +71,28 @@ class Scene:
             order["database_url"], name="traffic", pool_size=_POOL, after_commit=ringer.ring
         )
         self.stopping = threading.Event()
-        #: What was refused after it had gone unanswered: only in the calm is that the last word.
+        #: Requests that were refused after an unanswered attempt. The refusal is final only when
+        #: repeated in the calm phase.
         self.doubtful: list[tuple[str, Wish, Act]] = []
         self.asked = 0
-        #: Threads that an error ended, each with its traceback.
+        #: Threads that ended with an error, each with its traceback.
         self.died: list[tuple[str, str]] = []
-        # No fault touches the control plane; it answers when a delivery has been answered.
+        # No fault touches the control API. It responds once a delivery has been answered.
         self.post = Post(control_client(order["control_url"], timeout_seconds=60), self.journal)
         self._stopped_at = 0.0
 
     def chance(self, name: str) -> random.Random:
-        """This function will give a thread its own choices, the same for the same seed."""
+        """Return a thread's own random choices, the same for the same seed."""
         return random.Random(f"{self.seed}:{name}")  # noqa: S311
 
     def stop(self) -> None:
-        """This function will let every thread end what it has begun."""
+        """Let every thread finish what it has begun."""
         self._stopped_at = time.monotonic()
         self.stopping.set()
 
     @property
     def patience_is_over(self) -> bool:
-        """Whether what is still unanswered is given up, and so counted as lost."""
+        """Whether unanswered requests are given up, and so counted as lost."""
         return self.stopping.is_set() and (time.monotonic() - self._stopped_at > PATIENCE_SECONDS)
 
     def ask(
@@ -98,10 +102,11 @@ class Scene:
         act: Act,
         in_the_calm: tuple[str, Act] | None = None,
     ) -> Sequence[str]:
-        """This function will ask until it is answered, and give the answers; none when given up.
+        """Repeat the requests until they are answered, and return the answers.
 
-        A refusal that came after silence is kept for `settle`, which asks the same again or what
-        `in_the_calm` says: the first request may still land.
+        If the stopping traffic gives up, the result is empty. A refusal after an unanswered attempt
+        is kept for `settle`, because the first request may still take effect. `settle` repeats the
+        request, or sends the one in `in_the_calm`.
         """
         for organization_id, key, micros in wishes:
             self.journal.asked(what, organization_id, key, micros)
@@ -124,7 +129,10 @@ class Scene:
         return []
 
     def settle(self) -> int:
-        """This function will ask once more, in the calm, for what was refused after silence."""
+        """Repeat, in the calm phase, each request that was refused after no answer.
+
+        Return the number of requests.
+        """
         doubtful, self.doubtful = self.doubtful, []
         for what, wish, act in doubtful:
             self.ask(what, [wish], act)

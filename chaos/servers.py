@@ -1,6 +1,7 @@
-"""PostgreSQL and Valkey that can be restarted and killed: durable, embedded, one folder each.
+"""PostgreSQL and Valkey servers that can be restarted and killed.
 
-Only from the main thread: a server's death signal follows the thread that started it.
+Each is embedded, durable and has its own folder. Only the main thread may start them: a server
+receives its death signal when the thread that started it ends.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from local.embedded import EmbeddedServers
 from local.errors import EmbeddedServerError
 from local.server import is_alive
 
-#: Seconds in which a killed server has to be up again, recovery included.
+#: Seconds within which a killed server must run again, recovery included.
 _UP_SECONDS = 60.0
 
 
 class KillableServer:
-    """One embedded server, and the ways in which it goes down and comes up again."""
+    """One embedded server that can be stopped, killed and started again."""
 
     def __init__(
         self, folder: Path, *, postgres: bool, environment: Mapping[str, str] | None = None
@@ -39,29 +40,28 @@ class KillableServer:
         self.url = ""
 
     def start(self) -> None:
-        """This function will start the server and wait until it answers."""
+        """Start the server and wait until it answers."""
         urls = self._servers.start()
         self.url = urls.owner_url if self._postgres else urls.redis_url
 
     def stop(self) -> None:
-        """This function will stop the server in order. Replay: nothing happens."""
+        """Stop the server in order. Replay: nothing happens."""
         self._servers.stop()
 
     def restart(self) -> float:
-        """This function will stop the server in order, start it, and give the seconds it took."""
+        """Stop the server in order and start it. Return the seconds it took."""
         began = time.monotonic()
         self._servers.stop()
         self._start_again()
         return time.monotonic() - began
 
     def kill(self, number: signal.Signals) -> float:
-        """This function will send the server a signal it dies of, start it again, and give the
-        seconds it took."""
+        """Kill the server with a signal and start it again. Return the seconds it took."""
         began = time.monotonic()
         pid = int(self._pid_file.read_text().split()[0])
         os.kill(pid, number)
         wait_until(lambda: not is_alive(pid), limit_seconds=_UP_SECONDS, every_seconds=0.01)
-        # libfaketime removes these only from a process that ends in order.
+        # libfaketime removes these files only if the process ends in order.
         for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
             (Path("/dev/shm") / name).unlink(missing_ok=True)  # noqa: S108
         self._servers.stop()
@@ -69,8 +69,8 @@ class KillableServer:
         return time.monotonic() - began
 
     def _start_again(self) -> None:
-        # After a SIGKILL, backends that still run keep their memory, and a new postmaster refuses
-        # to start beside them: a supervisor tries until it can.
+        # After a SIGKILL, remaining backends keep their shared memory, and a new postmaster refuses
+        # to start beside them. So the start is repeated, as a supervisor would do.
         end = time.monotonic() + _UP_SECONDS
         while True:
             try:
@@ -84,10 +84,13 @@ class KillableServer:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop every process of PostgreSQL (SIGSTOP) until the block ends; none if it is down."""
+        """Stop every process of PostgreSQL (SIGSTOP) until the block ends.
+
+        If the server is down, nothing is stopped.
+        """
         stopped: list[int] = []
         with contextlib.suppress(OSError, IndexError, ValueError):
-            # The main process first, so that it starts no other meanwhile.
+            # The main process is stopped first, so that it starts no other process meanwhile.
             main = int(self._pid_file.read_text().split()[0])
             os.kill(main, signal.SIGSTOP)
             stopped.append(main)
@@ -104,16 +107,16 @@ class KillableServer:
                     os.kill(pid, signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the server's main process a signal that it does not die of."""
+        """Send the server's main process a signal that does not end it."""
         os.kill(int(self._pid_file.read_text().split()[0]), number)
 
     def set_memory_limit(self, limit_bytes: int) -> None:
-        """Have Valkey refuse writes above so many bytes; 0 is no limit."""
+        """Make Valkey refuse writes above this memory use; 0 means no limit."""
         with contextlib.closing(connect(self.url, retries=5)) as client:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", limit_bytes)
 
     def flush(self) -> None:
-        """This function will empty Valkey."""
+        """Delete all data in Valkey."""
         with contextlib.closing(connect(self.url, retries=5)) as client:
             client.flushall()

@@ -1,4 +1,4 @@
-"""Spending: debits through each of the three doors, most of them on two hot wallets."""
+"""Debits through each of the three functions, mostly on two hot wallets."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from db.engine import clock
 from domain.wallet import operations as wallet
 from domain.wallet.debits import Debit, debit_many, debit_now
 
-#: Threads that debit at once.
+#: Threads that debit at the same time.
 _SPENDERS = 12
-#: How much of all spending is the hot ones'.
+#: Share of all spending that goes to the hot organizations.
 _HOT_SHARE = 0.75
-#: Micros of the largest debit: of one that has much, and of one that has next to nothing.
+#: Micros of the largest debit: of an organization with much money, and of a poor one.
 _MICROS_MAX = {False: 40_000, True: 60_000}
-#: Debits of the largest call for many.
+#: The largest number of debits in one batch.
 _MANY_MAX = 4
 
 
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
-    """This function will give the threads' names and what they do until they are stopped."""
+    """Yield each thread's name and the function that it runs until it is stopped."""
     for number in range(_SPENDERS):
         yield f"spender-{number}", partial(_spend, scene, f"spender-{number}")
 
 
 def pick(scene: Scene, chance: Random) -> Client:
-    """This function will pick whose money is spent next."""
+    """Pick the organization that spends next."""
     if chance.random() < _HOT_SHARE:
         return chance.choice([one for one in scene.clients if one.hot])
     return chance.choice(scene.clients)

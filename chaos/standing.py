@@ -1,5 +1,6 @@
-"""How each organization stands at the end, against how it should by the providers' word, the
-operators' acts and its money.
+"""The final entitlement of each organization, actual against expected.
+
+The expected entitlement follows from the providers' data, the operators' actions and the money.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from chaos.journal import Story
 
 
 def standings(facts: Facts) -> Iterator[Problem]:
-    """This function will compare subscriptions, subaccounts, freezes and campaigns."""
+    """Compare subscriptions, subaccounts, freezes and campaigns."""
     frozen = {
         (organization_id, reason)
         for organization_id, reason in facts.rows(
@@ -27,7 +28,7 @@ def standings(facts: Facts) -> Iterator[Problem]:
     for one in facts.customers:
         check = partial(_differs, one.organization_id)
         theirs = facts.subscriptions[one.organization_id]
-        # One that ended counts for nothing beside one that is open.
+        # A subscription that has ended does not matter if another one is active.
         active, net = "ACTIVE" in theirs.values(), facts.expected.get(one.organization_id, 0)
         found = {reason for whose, reason in frozen if whose == one.organization_id}
         owed = found & {"refund_shortfall", "call_shortfall"}
@@ -59,7 +60,10 @@ def _pause_reason(active: bool, frozen: bool, net: int) -> str | None:
 
 
 def _frozen_by_hand(story: Story) -> set[str]:
-    """Who was frozen last and not lifted since: a freeze is lifted before the next, if at all."""
+    """Return the organizations that an operator's freeze still covers at the end.
+
+    Each freeze is lifted before the next one, if it is lifted at all.
+    """
     lifted = story.of("lift")
     standing: dict[str, bool] = {}
     for organization_id, key in story.of("freeze"):
@@ -70,6 +74,6 @@ def _frozen_by_hand(story: Story) -> set[str]:
 def _differs(organization_id: str, what: str, wanted: object, found: object) -> Iterator[Problem]:
     if wanted != found:
         words = f"{what} of {organization_id}: is {found}, should be {wanted}"
-        # A subscription is named by its own id, all else by the organization's.
+        # A subscription is named by its own ID, everything else by the organization's.
         ids = tuple(what.split()[1:]) if what.startswith("subscription ") else ()
         yield Problem("lost", words, ids or (organization_id,))

@@ -1,5 +1,6 @@
-"""The traffic: a process whose threads spend, hold, pay, lapse and freeze as customers, providers
-and operators do. Started by the driver as `python -m chaos.traffic`.
+"""The traffic: a process whose threads act as customers, providers and operators.
+
+They spend, hold, call, pay, lapse and freeze. The driver starts it as `python -m chaos.traffic`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from chaos.scene import PATIENCE_SECONDS, Scene
 
 
 def start_threads(scene: Scene) -> list[threading.Thread]:
-    """This function will start every thread of the traffic."""
+    """Start every thread of the traffic."""
     threads = [
         threading.Thread(target=partial(_work, scene, name, work), name=name, daemon=True)
         for part in (spending, holds, phones, overlong, outgoing, predial, changes, payments)
@@ -37,7 +38,7 @@ def _work(scene: Scene, name: str, work: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    """This function will carry out the driver's orders: build, go, progress, stop, settle."""
+    """Carry out the driver's orders: build, go, progress, stop, settle."""
     configure("WARNING")
     scenes: list[Scene] = []
     threads: list[threading.Thread] = []

@@ -1,7 +1,7 @@
 """Real PostgreSQL and Valkey for every test; a fresh, migrated database for each.
 
-With DATABASE_URL and REDIS_URL set, those servers are used: DATABASE_URL must then be a
-superuser's, and the Redis database is emptied.
+If DATABASE_URL or REDIS_URL is set, that server is used. DATABASE_URL must then be a superuser's,
+and the Redis database is emptied.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.support.servers import server_folder
 from tests.support.world import Urls, World, with_database
 
 PASSWORD = secrets.token_urlsafe(12)
-#: The same examples at every run, so that a failure is there again; `--hypothesis-profile drawn`
+#: The same examples in every run, so that a failure can be repeated. `--hypothesis-profile drawn`
 #: draws new ones.
 hypothesis_settings.register_profile("same", derandomize=True, deadline=None, database=None)
 hypothesis_settings.register_profile("drawn", deadline=None)
@@ -100,7 +100,10 @@ def template(servers: ServerUrls) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def app_url_of(servers: ServerUrls, template: str) -> Iterator[Callable[[str], str]]:
-    """Gives holdfast_app's address for an owner's; through PgBouncer in a run that wants it."""
+    """A function that returns `holdfast_app`'s URL for an owner's URL.
+
+    In a run with PgBouncer, the URL leads through it.
+    """
     if not pooler.wanted():
         yield lambda owner_url: derive_app_url(owner_url, PASSWORD)
         return
@@ -110,7 +113,7 @@ def app_url_of(servers: ServerUrls, template: str) -> Iterator[Callable[[str], s
 
 @pytest.fixture
 def urls(servers: ServerUrls, template: str, app_url_of: Callable[[str], str]) -> Iterator[Urls]:
-    """A fresh database's addresses, as its owner and as holdfast_app, and an empty Redis's."""
+    """The URLs of a fresh database, as owner and `holdfast_app`, and an empty Redis."""
     name = f"holdfast_test_{secrets.token_hex(4)}"
     with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
@@ -124,7 +127,7 @@ def urls(servers: ServerUrls, template: str, app_url_of: Callable[[str], str]) -
 
 @pytest.fixture
 def database(urls: Urls) -> Iterator[Database]:
-    """The database as holdfast_app, with connections for many threads."""
+    """The database as `holdfast_app`, with connections for many threads."""
     made = Database(urls.app_url, name="test", pool_size=40)
     yield made
     made.close()
@@ -132,7 +135,7 @@ def database(urls: Urls) -> Iterator[Database]:
 
 @pytest.fixture
 def direct(urls: Urls) -> Iterator[Database]:
-    """The same without a pooler, for what a test asks of one connection of the server."""
+    """The same database without a pooler, for tests that need a server connection."""
     made = Database(derive_app_url(urls.owner_url, PASSWORD), name="test", pool_size=4)
     yield made
     made.close()
@@ -140,7 +143,7 @@ def direct(urls: Urls) -> Iterator[Database]:
 
 @pytest.fixture
 def way(urls: Urls) -> Iterator[Way]:
-    """A way to the test's database that can be cut and mended."""
+    """A connection to the test's database that can be cut and restored."""
     made = Way(urls.app_url)
     yield made
     made.cut()
@@ -170,7 +173,10 @@ def sandbox(running_sandbox: House) -> Iterator[House]:
 
 @pytest.fixture
 def settings(urls: Urls, sandbox: House) -> Settings:
-    """Settings for the fresh database and the sandbox, with short waits for lost requests."""
+    """Settings for the fresh database and the sandbox.
+
+    The waits for lost requests are short.
+    """
     env = {key.lower(): value for key, value in sandbox_env(sandbox.info).items()}
     return Settings.model_validate(
         {
@@ -186,7 +192,7 @@ def settings(urls: Urls, sandbox: House) -> Settings:
 
 @pytest.fixture
 def world(database: Database, settings: Settings, sandbox: House) -> Iterator[World]:
-    """An empty Holdfast with providers: makes organizations, and runs what is due in-process."""
+    """An empty Holdfast with providers: creates organizations and runs due jobs here."""
     providers = registry.build(settings)
     yield World(database, settings, sandbox, providers)
     providers.close()

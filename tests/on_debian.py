@@ -1,9 +1,10 @@
-"""Runs a command with DATABASE_URL and REDIS_URL naming Debian's PostgreSQL 15 and Redis 7.
+"""Run a command with DATABASE_URL and REDIS_URL of Debian's servers.
 
     python -m tests.on_debian ./run test
 
-The tests reach PostgreSQL through PgBouncer then, where it is installed. All are started on
-private sockets with fresh data, and removed after. Gives the command's status.
+The servers are PostgreSQL 15 and Redis 7. They start on private sockets with fresh data, and are
+removed afterwards. If PgBouncer is installed, the tests reach PostgreSQL through it. The exit
+status is the command's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What production is started with and what tells of it: compose, Procfile and README."""
+"""How production is started and documented: compose, Procfile and README."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from chaos.house import WORKERS as WORKERS_OF_CHAOS
 from local import ROOT
 from local.stack import WORKERS
 
-#: What a container is not given: the owner's address, which `migrate` alone has, a folder for
-#: embedded servers, and the stand-ins' addresses and name.
+#: Settings that a container does not get. Only `migrate` has the owner's address. The others are a
+#: folder for embedded servers, and the addresses and the name of the stand-ins.
 NOT_THERE = {
     "DATABASE_OWNER_URL",
     "HOLDFAST_STATE",
@@ -22,13 +22,13 @@ NOT_THERE = {
     "TWILIO_BASE_URL",
     "VAPI_BASE_URL",
 }
-#: Where the ingress listens is said where it is started.
+#: The ingress's own address is set where it is started.
 OF_INGRESS = {"HOST", "PORT"}
 EVERY = [name.upper() for name in Settings.model_fields]
 
 
 def shared_environment() -> dict[str, str]:
-    """Every variable that each container gets, as compose writes it."""
+    """Return every variable that each container gets, as compose writes it."""
     compose = (ROOT / "docker-compose.yml").read_text()
     block = re.search(r"^x-settings: &settings\n((?:  .+\n)+)", compose, re.MULTILINE)
     assert block
@@ -36,7 +36,10 @@ def shared_environment() -> dict[str, str]:
 
 
 def substituted(written: str, environment: dict[str, str]) -> str:
-    """What compose makes of a value: `:-` gives its default for one that is unset or empty."""
+    """Return the value as compose resolves it.
+
+    The default after `:-` replaces an unset or empty variable.
+    """
 
     def value(found: re.Match[str]) -> str:
         return environment.get(found["name"]) or found["default"] or ""
@@ -46,7 +49,7 @@ def substituted(written: str, environment: dict[str, str]) -> str:
 
 @pytest.fixture
 def bare(monkeypatch):
-    """No setting comes from the shell that runs the tests."""
+    """Removes all settings from the environment in which the tests run."""
     for name in EVERY:
         monkeypatch.delenv(name, raising=False)
 
@@ -63,15 +66,15 @@ def test_a_setting_is_handed_on_by_its_own_name():
         assert name in ("DATABASE_URL", "REDIS_URL") or written.startswith(f"${{{name}:")
 
 
-def test_what_is_not_given_has_in_a_container_the_default_that_it_has_anywhere(bare, monkeypatch):
-    # Given an environment that names nothing but what compose demands
+def test_unset_settings_have_the_same_default_in_a_container(bare, monkeypatch):
+    # Given an environment with only the variables that compose requires
     plain = load_settings().model_dump()
     given = {"PUBLIC_URL": "https://pay.example", "HOLDFAST_APP_PASSWORD": "hunter2"}
     # When a container starts
     for name, written in shared_environment().items():
         monkeypatch.setenv(name, substituted(written, given))
     there = load_settings().model_dump()
-    # Then it differs in the addresses alone
+    # Then its settings differ only in the addresses
     differing = {name for name in plain if there[name] != plain[name]}
     assert differing == {"database_url", "redis_url", "public_url"}
 

@@ -1,5 +1,7 @@
-"""A rolling restart under load: ingress, workers and relays are stopped and replaced, one after the
-other, while webhooks come in; nothing is lost and nothing is done twice."""
+"""A rolling restart under load: no webhook is lost and none has effect twice.
+
+Ingress, workers and relays are stopped and replaced in turn while webhooks arrive.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,14 @@ from tests.ingress.house import Message
 from tests.support.world import make_organization
 from tests.workers.scenes import eventually
 
-#: Payments that come in during the restart; each is 10.00.
+#: Number of payments that arrive during the restart; each is 10.00.
 PAYMENTS = 40
-#: Seconds in which all has to come to rest.
+#: Seconds within which all jobs must be done.
 LIMIT_SECONDS = 60.0
 
 
 def paid(sandbox, organization_id):
-    """A signed webhook about a payment of 10.00 that PayPal's stand-in has taken."""
+    """Return a signed webhook about a payment of 10.00 at PayPal's stand-in."""
     asked = {"organization_id": organization_id, "value": "10.00", "deliver": False}
     capture = sandbox.control("POST", "/paypal/captures", asked)
     asked |= {"event_type": "PAYMENT.CAPTURE.COMPLETED", "resource_id": capture["id"]}
@@ -33,7 +35,7 @@ def paid(sandbox, organization_id):
 
 
 def sent(client, message):
-    """Sends as a provider does: until it is told yes."""
+    """Send a webhook as a provider does: until it is accepted."""
 
     def accepted():
         try:
@@ -49,7 +51,7 @@ def sent(client, message):
 def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
     world, processes, sandbox, redis_client
 ):
-    # Given everything running, and payments that have been made
+    # Given all processes running, and payments that have been made
     organization_id = make_organization(world.database)
     (port,) = free_ports(1)
     ingress = processes.ingress(port)
@@ -66,10 +68,10 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
 
         with ThreadPoolExecutor(4) as pool:
             sending = [pool.submit(send, message) for message in messages[: PAYMENTS // 2]]
-            sending += [pool.submit(sent, client, messages[0])]  # a provider repeats itself
+            sending += [pool.submit(sent, client, messages[0])]  # a provider repeats a webhook
             halfway.acquire(timeout=LIMIT_SECONDS)
 
-            # When each process is asked to stop and replaced, one after the other
+            # When each process gets SIGTERM and is replaced, one after the other
             for worker in workers:
                 processes.worker("safety", "billing")
                 assert worker.stop() == 0, worker.said()
@@ -78,11 +80,11 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
                 processes.relay()
                 assert relay.stop() == 0, relay.said()
             assert ingress.stop() in (0, -15), ingress.said()
-            ingress = processes.ingress(port)  # Where the old one was, as behind a proxy.
+            ingress = processes.ingress(port)  # It uses the old one's port, as behind a proxy.
             for one in sending:
                 one.result(timeout=LIMIT_SECONDS)
 
-    # Then every payment that was accepted came in, once
+    # Then every accepted payment was stored and credited once
     def at_rest():
         return all(job.done_at is not None for job in world.read(Job))
 
@@ -93,7 +95,7 @@ def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
     entries = world.read(WalletEntry, organization_id=organization_id)
     assert sum(entry.amount_micros == 10_000_000 for entry in entries) == PAYMENTS
 
-    # And no message was buried, and none is left in a worker's name
+    # And no message was buried, and no process reported an error
     assert redis_client.keys(f"{NAMESPACE}:*.XQ*") == []
     for process in (ingress, *workers, *relays):
         assert "Traceback" not in process.said()

@@ -1,4 +1,4 @@
-"""The whole way without processes: events in, jobs run, effects at the sandbox."""
+"""The whole path without processes: events, jobs, and effects at the sandbox."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def event(event_id: str, event_type: str, resource: dict, **more) -> bytes:
 
 
 def told(world, event_id, event_type, resource, **more):
-    """PayPal tells of something, and all that is due is done."""
+    """Receive an event from PayPal, and run all due jobs; return the inbox's verdict."""
     body = event(event_id, event_type, resource, **more)
     verdict = world.receive(event_id, event_type, body)
     world.run_due()
@@ -31,7 +31,7 @@ def told(world, event_id, event_type, resource, **more):
 
 
 def changed(world, customer, event_id, word, **more):
-    """The subscription changes at PayPal, and PayPal says so."""
+    """Change the subscription at PayPal, and receive its event."""
     status = {"ACTIVATED": "ACTIVE", "RE-ACTIVATED": "ACTIVE"}.get(word, word)
     world.set_status_at_paypal(customer.subscription_id, status)
     kind = f"BILLING.SUBSCRIPTION.{word}"
@@ -81,7 +81,7 @@ def is_open(world, customer):
     assert campaigns(world, customer) == [RUNNING, RUNNING, BY_HAND]
     assert freezes(world, customer.id) == []
     assert at_twilio(world, customer) == ["active", "active"]
-    # A subaccount that never had to be changed has not been asked for either.
+    # If a subaccount never had to be changed, its state was not requested either.
     known = [
         (desired, actual or "active", why) for desired, actual, why in in_our_rows(world, customer)
     ]
@@ -100,11 +100,11 @@ def is_shut(world, customer):
 
 @pytest.mark.parametrize("ending", ["SUSPENDED", "CANCELLED", "EXPIRED"])
 def test_an_end_closes_every_door(world, ending):
-    # Given a customer in good standing
+    # Given a customer that may spend
     customer = world.customer()
     assert is_open(world, customer)
 
-    # When PayPal ends the subscription and says so, then everything is closed
+    # When PayPal ends the subscription and reports it, then all spending is blocked
     changed(world, customer, "WH-1", ending)
     assert is_shut(world, customer)
     assert world.subscription(customer.subscription_id).status == ending.lower()
@@ -128,7 +128,7 @@ def test_the_same_event_again_changes_nothing(world):
     changed(world, customer, "WH-1", "SUSPENDED")
     before = (len(world.read(Job)), len(world.read(WalletEntry)), posts(world))
 
-    # When the event comes again, and so does its job
+    # When the event arrives again, and its job runs again
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
     assert told(world, "WH-1", kind, {"id": customer.subscription_id}) == "duplicate"
     assert world.executor.execute("job_WH-1") == "taken"
@@ -139,7 +139,7 @@ def test_the_same_event_again_changes_nothing(world):
     assert len(world.read(InboxEvent)) == 1
 
 
-def test_a_second_event_of_the_same_kind_under_a_new_id_touches_twilio_no_more(world):
+def test_second_event_of_the_same_kind_under_a_new_id_leaves_twilio_alone(world):
     customer = world.customer()
     changed(world, customer, "WH-1", "SUSPENDED")
     before = posts(world)
@@ -150,38 +150,38 @@ def test_a_second_event_of_the_same_kind_under_a_new_id_touches_twilio_no_more(w
     assert posts(world) == before == 2
 
 
-def test_a_stale_suspension_under_a_new_id_closes_and_opens_again_by_itself(world):
-    # Given a customer in good standing, and an old suspension that is told again
+def test_stale_suspension_blocks_spending_until_paypal_is_queried(world):
+    # Given a customer that may spend, and an old suspension that is sent again
     customer = world.customer()
     old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
     body = event("WH-9", kind, {"id": customer.subscription_id}, create_time=old)
     before = posts(world)
 
-    # When it comes in, then spending is closed at once, and Twilio stays as it is
+    # When it arrives, then spending is blocked at once, and Twilio is not changed
     assert world.receive("WH-9", kind, body) == "new"
     assert world.executor.execute("job_WH-9") == "done"
     assert may_send(world, customer) == "SUBSCRIPTION_INACTIVE"
     assert campaigns(world, customer)[0] == STOPPED
     assert [one.twilio_desired for one in world.brands(customer.id)] == ["active", "active"]
 
-    # And when PayPal was asked it is open again, by itself
+    # And after PayPal was queried, spending is allowed again
     world.run_due()
     assert is_open(world, customer)
     assert posts(world) == before
 
 
 def test_a_late_reactivation_of_a_cancelled_subscription_opens_nothing(world):
-    # Given a cancelled customer
+    # Given a customer with a cancelled subscription
     customer = world.customer()
     changed(world, customer, "WH-1", "CANCELLED")
 
-    # When an old "activated" comes late
+    # When an old "activated" arrives late
     old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     kind = "BILLING.SUBSCRIPTION.ACTIVATED"
     told(world, "WH-2", kind, {"id": customer.subscription_id}, create_time=old)
 
-    # Then PayPal's own word stands
+    # Then the subscription's state at PayPal decides
     assert is_shut(world, customer)
 
 
@@ -200,13 +200,13 @@ def test_a_cancelled_customer_comes_back_with_a_new_subscription(world):
     told(world, "WH-2", "BILLING.SUBSCRIPTION.ACTIVATED", {"id": new["id"]})
     assert is_open(world, customer)
 
-    # Then the end of the old one, told once more, suspends nobody
+    # Then another event about the end of the old one blocks nothing
     told(world, "WH-3", "BILLING.SUBSCRIPTION.CANCELLED", {"id": customer.subscription_id})
     assert is_open(world, customer)
 
 
 def test_a_manual_freeze_survives_the_reactivation(world):
-    # Given a suspended customer whom a person has frozen too
+    # Given a suspended customer whose wallet an operator has frozen too
     customer = world.customer()
     changed(world, customer, "WH-1", "SUSPENDED")
     world.do(
@@ -218,14 +218,14 @@ def test_a_manual_freeze_survives_the_reactivation(world):
     # When the subscription is active again
     changed(world, customer, "WH-2", "ACTIVATED")
 
-    # Then Twilio is active, and spending waits for the person
+    # Then Twilio is active, and spending stays blocked by the operator's freeze
     assert freezes(world, customer.id) == ["manual"]
     assert may_send(world, customer) == "FROZEN_WALLET"
     frozen = ("paused", "wallet_frozen")
     assert campaigns(world, customer) == [frozen, frozen, BY_HAND]
     assert at_twilio(world, customer) == ["active", "active"]
 
-    # Who lifts it
+    # When the operator lifts it, then spending is allowed
     world.do(
         lambda session, now: operators.lift_by_hand(
             session, customer.id, FreezeReason.MANUAL, by="me", why="cleared", now=now
@@ -247,16 +247,16 @@ def captured(world, event_id, capture, value):
     return told(world, event_id, "PAYMENT.CAPTURE.COMPLETED", resource)
 
 
-def test_a_top_up_is_credited_once_and_by_what_paypal_says_and_not_the_event(world):
+def test_top_up_is_credited_once_with_the_amount_at_paypal(world):
     # Given a payment of 10 dollars
     customer = world.customer(micros=0)
     capture = pay(world, customer, "10.00")
 
-    # When an event says that it was 99,999, and others say so again
+    # When several events claim that it was 99,999
     for event_id in ("WH-1", "WH-2", "WH-3"):
         captured(world, event_id, capture, "99999.00")
 
-    # Then 10 dollars are there
+    # Then 10 dollars are credited
     assert world.wallet(customer.id).balance_micros == TEN
     entries = world.read(WalletEntry, organization_id=customer.id)
     moved = [(one.kind, one.amount_micros) for one in entries if one.direction != "note"]
@@ -277,7 +277,7 @@ def test_a_refund_takes_back_what_paypal_says_once(world):
     capture = pay(world, customer, "10.00")
     captured(world, "WH-1", capture, "10.00")
 
-    # When 4 of them are given back, and the refund is told twice
+    # When 4 of them are refunded, and two events report the refund
     path = f"/paypal/captures/{capture['id']}/refund"
     refund = world.sandbox.control("POST", path, {"value": "4.00", "deliver": False})
     for event_id in ("WH-2", "WH-3"):
@@ -294,7 +294,7 @@ def test_campaigns_stand_still_without_money_and_resume_with_a_top_up(world):
     depleted = ("paused", "wallet_depleted")
     assert campaigns(world, customer) == [depleted, depleted, BY_HAND]
 
-    # When money comes in, then they resume, and what a person paused does not
+    # When money arrives, then they resume, except the campaign that an operator paused
     captured(world, "WH-1", pay(world, customer, "10.00"), "10.00")
     assert campaigns(world, customer) == [RUNNING, RUNNING, BY_HAND]
 
@@ -305,7 +305,7 @@ def test_money_alone_resumes_nothing_while_the_subscription_is_suspended(world):
     changed(world, customer, "WH-1", "SUSPENDED")
     assert campaigns(world, customer) == [STOPPED, STOPPED, BY_HAND]
 
-    # When money comes in
+    # When money arrives
     captured(world, "WH-2", pay(world, customer, "10.00"), "10.00")
 
     # Then it is credited, and nothing runs
@@ -313,7 +313,7 @@ def test_money_alone_resumes_nothing_while_the_subscription_is_suspended(world):
     assert is_shut(world, customer)
 
 
-def test_a_reactivation_without_money_leaves_campaigns_with_the_reason_that_is_left(world):
+def test_reactivation_without_money_leaves_campaigns_paused_as_depleted(world):
     # Given a suspended customer without money
     customer = world.customer(micros=0)
     changed(world, customer, "WH-1", "SUSPENDED")
@@ -321,7 +321,7 @@ def test_a_reactivation_without_money_leaves_campaigns_with_the_reason_that_is_l
     # When the subscription is active again
     changed(world, customer, "WH-2", "ACTIVATED")
 
-    # Then the reason is re-derived, and Twilio is open
+    # Then the pause reason is derived again, and Twilio is active
     depleted = ("paused", "wallet_depleted")
     assert campaigns(world, customer) == [depleted, depleted, BY_HAND]
     assert at_twilio(world, customer) == ["active", "active"]

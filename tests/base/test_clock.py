@@ -1,4 +1,4 @@
-"""Waiting: a condition is asked for at least once, and not longer than allowed."""
+"""Waiting: a condition is checked at least once, and not longer than allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids: their kind is seen, they sort by when they were made, and no two are the same."""
+"""IDs: they show their kind, sort by creation time, and are unique."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_ids_of_one_instant_are_all_different(monkeypatch):
     assert len({new_id("job") for _ in range(10_000)}) == 10_000
 
 
-def test_the_first_id_of_an_instant_lies_between_those_made_before_and_after_it():
+def test_first_id_lies_between_ids_made_before_and_after_its_instant():
     before = new_id("job")
     second = timedelta(seconds=1)
     assert first_id("job", utc_now() - second) < before < first_id("job", utc_now() + second)

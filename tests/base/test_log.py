@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, with what is bound, in a process of its own."""
+"""Logs: one JSON object per line, with the bound fields, from a separate process."""
 
 from __future__ import annotations
 

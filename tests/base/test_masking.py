@@ -1,4 +1,4 @@
-"""A number is kept by its end alone."""
+"""Only the last digits of a phone number are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Money: there and back without losing anything, or refused."""
+"""Money: conversions lose nothing, or are refused."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_no_float_is_an_amount(value):
 
 
 @given(st.decimals())
-def test_a_decimal_is_an_amount_of_micros_where_it_is_whole_and_within_bounds(value):
+def test_decimal_is_an_amount_when_whole_micros_and_within_bounds(value):
     whole = value.is_finite() and value.copy_abs() <= AMOUNT_MICROS_MAX and value % 1 == 0
     try:
         amount = Amount(value, "USD")

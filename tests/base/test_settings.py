@@ -1,4 +1,4 @@
-"""Settings: what is wrong is named in one line, and no secret is shown."""
+"""Settings: an error names the setting in one line, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refusal(monkeypatch, **environment):
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch):
-    """No setting comes from the shell that runs the tests."""
+    """Removes all settings from the environment in which the tests run."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -33,11 +33,12 @@ def test_without_any_variable_there_are_defaults():
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
-    # Given every variable, each of them empty, as a file makes that hands on what is not there
+    # Given every variable, each of them empty, as in an environment file that passes on unset
+    # variables
     plain = load_settings()
     for name in Settings.model_fields:
         monkeypatch.setenv(name.upper(), "")
-    # Then the settings are the defaults, of which no file is named "."
+    # Then the settings are the defaults, and no file is named "."
     assert load_settings() == plain
     assert load_settings().paypal_ca_file is None
 

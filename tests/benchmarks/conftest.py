@@ -1,4 +1,4 @@
-"""The ingress that the tests of the ingress use, and a benchmark's house of the test's servers."""
+"""The ingress of the ingress tests, and a `House` that uses the test's servers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def bench(urls):
 
 @pytest.fixture
 def house(bench, urls, sandbox, tmp_path):
-    """Whose processes are the test's own: the ingress and the worker that is called by hand."""
+    """A `House` whose ingress and worker are started by the test itself."""
     with Supervisor(tmp_path) as supervisor:
         yield House(bench, urls.redis_url, {}, sandbox.info, supervisor)

@@ -1,4 +1,4 @@
-"""The benchmarks of calls: they do what they say they do, and end where the outcome is wrong."""
+"""The benchmarks of calls: correct measurements, and a stop at a wrong result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _HELD_BACK_SECONDS = 0.3
 
 @pytest.fixture
 def slow_server():
-    """Answers each request with its path, the first one only after a while; gives its port."""
+    """A server that answers each request with its path, the first one late.
+
+    The fixture yields its port.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -58,16 +61,16 @@ def slow_server():
 
 @contextlib.contextmanager
 def tampering(bench):
-    """The owner's own connection, which alone can do what the guards are there to see."""
+    """Yield the owner's connection, which can make errors for the checks to find."""
     with psycopg.connect(driver_url(bench.owner_url), autocommit=True) as owner:
         yield owner
 
 
-def test_a_request_that_waited_for_the_answer_before_it_is_late_and_not_left_out(slow_server):
+def test_request_that_waited_for_the_answer_before_it_is_late(slow_server):
     requests = [http_request(f"/{number}", {}, b"") for number in range(5)]
     paced = pace(slow_server, requests, per_second=100, connections=1)
     assert paced.bodies == [b"/0", b"/1", b"/2", b"/3", b"/4"]
-    # Each was due 10 ms after the one before it, and none could be sent before the first's answer.
+    # Each was due 10 ms after the one before it, and none could be sent before the first answer.
     for number, seconds in enumerate(paced.seconds):
         assert seconds >= _HELD_BACK_SECONDS - number / 100
 
@@ -171,13 +174,13 @@ def test_a_killed_call_is_timed_by_both_sides_from_its_decision(world, house):
     row = ended_for_its_credit(world, Phone(world))
     (killed,) = killed_calls(house, talk_seconds=0)
     assert killed.told == (row.ended_seen_at - row.end_decided_at).total_seconds()
-    # The sandbox tells milliseconds, without what is left of one.
+    # The sandbox reports whole milliseconds and cuts off the rest.
     assert -0.001 < killed.ended <= killed.told
     assert killed.late == (row.end_decided_at - row.metered_from).total_seconds()
 
 
 def test_a_call_whose_customer_hung_up_is_not_counted_as_killed(world, house):
-    # Given one that heard the words that end a call, and whose customer was faster
+    # Given a call that heard the closing message, and whose customer hung up earlier
     phone = Phone(world)
     call_id = phone.call()
     provider_call_id = str(phone.row(call_id).provider_call_id)
@@ -185,7 +188,7 @@ def test_a_call_whose_customer_hung_up_is_not_counted_as_killed(world, house):
     httpx.post(control_url, json={"type": "say", "content": Terms().ending_text}, trust_env=False)
     assert wait_until(lambda: phone.seen(provider_call_id)["spoken"], limit_seconds=SANDBOX_SECONDS)
     world.sandbox.control("POST", f"/vapi/calls/{provider_call_id}/end", {})
-    # When its end is decided and found done
+    # When its end is decided and confirmed
     decide(world, phone, call_id)
     phone.run_until_over(call_id)
     # Then

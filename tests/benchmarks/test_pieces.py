@@ -1,4 +1,4 @@
-"""The benchmarks' pieces: what they send is genuine, and their figures are what they say."""
+"""The benchmarks' parts: their webhooks are genuine and their figures correct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from db.models import Brand, InboxEvent
 from tests.support.world import make_organization
 
 
-def test_signed_webhooks_are_taken_in_each_once_over_connections_that_stay_open(ingress, world):
+def test_signed_webhooks_are_stored_once_each_over_open_connections(ingress, world):
     signer = PayPalSigner(world.sandbox.info["paypal"])
     requests = signer.requests(
         [paypal_event("PAYMENT.SALE.PENDING", {"id": f"8VC{n}"}) for n in range(20)]
@@ -47,7 +47,7 @@ def test_an_answer_other_than_yes_ends_a_benchmark(ingress):
         send_all(ingress.port, [request], connections=1)
 
 
-def test_a_ratio_is_made_of_each_round_and_a_percentile_is_of_what_was_measured():
+def test_ratio_is_of_each_round_and_percentile_is_of_measured_values():
     values, baselines = iter([2.0, 8.0]), iter([1.0, 2.0])
     result = compare("x", "per s", 2, value=lambda: next(values), baseline=lambda: next(baselines))
     assert (result.ratio_min, result.ratio, result.ratio_max) == (2.0, 3.0, 4.0)

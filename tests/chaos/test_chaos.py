@@ -1,6 +1,4 @@
-"""Chaos, as a person runs it, for a minute: everything is broken and nothing is lost; and where the
-house is sabotaged, the count says so.
-"""
+"""The chaos test as a person runs it: clean without sabotage, failing with one."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import pytest
 
 from local import ROOT
 
-#: The run brings its own servers: on others that are given it would be the same run again.
+#: The run starts its own servers, so a second run for other servers would test the same.
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
@@ -31,7 +29,7 @@ LAST_LINE = re.compile(
 
 
 def run_chaos(*arguments: str) -> tuple[int, list[int], str]:
-    """The exit status, the last line's figures in their order, and all that was said."""
+    """Run `holdfast chaos`; return its exit status, the last figures, the output."""
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", "chaos", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -47,7 +45,7 @@ def run_chaos(*arguments: str) -> tuple[int, list[int], str]:
     return done.returncode, [int(figure) for figure in last.groups()], said
 
 
-#: What the traffic's threads ask for every few seconds at least, however slow the machine is.
+#: Kinds of requests that the traffic makes every few seconds even on a slow machine.
 SORTS = {
     "debit", "reserve", "extend", "commit", "release", "phone", "overlong", "book", "dial",
     "predial", "campaign_dial", "webhook", "freeze",
@@ -55,7 +53,7 @@ SORTS = {
 
 
 def test_a_minute_of_everything_broken_loses_doubles_and_drifts_nothing(tmp_path):
-    # When the whole house is under traffic for a minute while all kinds of faults strike it
+    # When all processes run under traffic for a minute while all kinds of faults occur
     path = tmp_path / "report.json"
     code, figures, said = run_chaos("--seconds", "60", "--seed", "1", "--json", str(path))
 
@@ -63,7 +61,7 @@ def test_a_minute_of_everything_broken_loses_doubles_and_drifts_nothing(tmp_path
     faults, events, *problems = figures
     assert problems == [0, 0, 0, 0], said
     assert code == 0
-    # And faults of several kinds struck traffic of every sort
+    # And faults of several kinds hit traffic of every kind
     report = json.loads(path.read_text())
     assert SORTS - report["asked"].keys() == set()
     assert sum(report["asked"].values()) == events
@@ -72,16 +70,16 @@ def test_a_minute_of_everything_broken_loses_doubles_and_drifts_nothing(tmp_path
 
 
 def test_without_a_relay_the_count_says_what_is_lost():
-    # When no relay runs, so that what nobody rang for is never rung for
+    # When no relay runs, so that a job whose notification is lost is never run
     code, figures, said = run_chaos(
         "--seconds", "20", "--seed", "1", "--rest-seconds", "5", "--sabotage", "relay-off"
     )
 
-    # Then the run fails and says so
+    # Then the run fails and reports lost requests
     _, _, lost, *_ = figures
     assert lost > 0, said
     assert code == 1
-    # And the file that it names lists each problem, and explains one of each sort
+    # And the evidence file lists each problem and explains one of each subject
     named = re.search(r"^evidence: (.+)$", said, re.MULTILINE)
     assert named is not None, said
     path = Path(named[1])
@@ -97,5 +95,5 @@ def test_without_a_relay_the_count_says_what_is_lost():
 
 
 def sorts(problems: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """The kind of each problem, and the first of its words: what it concerns."""
+    """Return the kind and the subject of each problem."""
     return {(one["kind"], one["words"].split()[0]) for one in problems}

@@ -1,4 +1,4 @@
-"""The database's clock: it is stepped while the server runs, and steps back."""
+"""The database's clock: it steps while the server runs, and steps back."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_clock_of_a_paused_server_steps_for_all_sessions_at_once():
 
         assert minutes_off() == [0] * 5
         backends = [one.info.backend_pid for one in sessions]
-        # When it is set while the server is paused, then the first look of each session is changed
+        # When the clock is set while the server is paused, then each session's first query sees it
         for step in (3_600, 0, -3_600):
             with server.paused():
                 assert wait_until(lambda: all(map(is_stopped, backends)), limit_seconds=10)

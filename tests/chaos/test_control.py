@@ -1,4 +1,4 @@
-"""The control plane's client: it does not depend on how long the sandbox keeps a connection."""
+"""The control client works however long the sandbox keeps a connection."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 @contextmanager
 def closing_idle_connections() -> Iterator[str]:
-    """A server that closes a connection when a second request arrives on it, as one that was idle
-    for too long is closed at that very moment."""
+    """Run a server that closes a connection when a second request arrives on it.
+
+    An idle connection that times out at that very moment behaves like this.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -43,9 +45,9 @@ def closing_idle_connections() -> Iterator[str]:
 
 
 def test_control_client_is_answered_when_idle_connections_are_closed(tmp_path):
-    # Given a control plane that closes an idle connection just as the next request is sent on it
+    # Given a control API that closes an idle connection just as the next request is sent on it
     with closing_idle_connections() as url, control_client(url, timeout_seconds=5) as http:
         post = Post(http, Journal(tmp_path / "journal"))
-        # When a thread of the traffic asks three times, then it is answered three times
+        # When a traffic thread sends three requests, then each of them is answered
         answers = [post.control("POST", "/paypal/captures", {}) for _ in range(3)]
     assert answers == [{}, {}, {}]

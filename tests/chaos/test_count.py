@@ -1,4 +1,4 @@
-"""The count: a house at rest, where all is well; then one thing is wrong, and found."""
+"""The count: clean at rest; then one thing is wrong and the count finds it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.chaos.yes import answering_yes
 
 
 class AtRest:
-    """One customer with a payment, a debit, a call and a webhook, all of them in the journal."""
+    """One customer with a payment, a debit, a call and a webhook, all journalled."""
 
     def __init__(self, world, urls, path):
         self.world, self.urls, self.path = world, urls, path
@@ -97,14 +97,14 @@ class AtRest:
             self.journal.told(what, self.org, key, outcome)
 
     def sql(self, *statements: str) -> None:
-        """Changes rows around every guard, as nobody but a superuser can."""
+        """Change rows without any constraint or trigger, which only a superuser can do."""
         with psycopg.connect(driver_url(self.urls.owner_url), autocommit=True) as owner:
             owner.execute("SET session_replication_role = replica")
             for statement in statements:
                 owner.execute(statement)
 
     def problems(self) -> list[str]:
-        """The kinds of what is found, and the first words of each."""
+        """Return the kind and the subject of each problem."""
         reading = read_facts(
             self.urls.owner_url,
             self.world.database,
@@ -172,26 +172,26 @@ def test_a_payment_that_never_came_in_is_lost(at_rest):
 
 
 def test_a_refund_that_was_never_looked_at_is_lost_until_it_is(at_rest):
-    # Given part of a payment given back
+    # Given a payment with a partial refund
     refund = at_rest.world.sandbox.control(
         "POST", f"/paypal/captures/{at_rest.capture_id}/refund", {"value": "4.00", "deliver": False}
     )
     assert at_rest.problems() == ["lost payment", "drift wallet"]
 
-    # When it is looked at, all is well again
+    # When the refund is read from PayPal, no problem remains
     at_rest.look("refund", refund["id"])
     assert at_rest.problems() == []
 
 
 def test_a_refund_beyond_what_is_left_is_owed_and_that_is_right(at_rest):
-    # Given a customer who has spent what is now given back
+    # Given a customer who has spent the money that is then refunded
     at_rest.debit("d2", 9_000_000)
     at_rest.told("debit", "d2", 9_000_000, "OK")
     refund = at_rest.world.sandbox.control(
         "POST", f"/paypal/captures/{at_rest.capture_id}/refund", {"deliver": False}
     )
 
-    # When it is looked at, then nothing is wrong, although the wallet owes
+    # When the refund is read, then it is no problem that the wallet has an outstanding amount
     at_rest.look("refund", refund["id"])
     assert at_rest.problems() == []
     assert at_rest.world.wallet(at_rest.org).owed_micros > 0
@@ -237,12 +237,12 @@ def test_a_webhook_taken_in_and_not_kept_or_not_handled_is_lost(at_rest, change)
     assert at_rest.problems() == ["lost webhook"]
 
 
-def test_an_event_that_the_provider_sent_by_itself_and_nobody_handled_is_lost(at_rest):
-    # Given a message of Vapi's, whose job is done without it
+def test_provider_event_is_lost_when_no_worker_handled_it(at_rest):
+    # Given a message from Vapi whose job is done although the message was not handled
     at_rest.world.receive("call:status-update:ended", "status-update", b"{}")
     at_rest.sql("UPDATE jobs SET done_at = now(), outcome = 'done', ring_at = NULL")
     assert at_rest.problems() == ["lost webhook"]
-    # When it is handled, or concerns nobody, then all is well
+    # When the message is handled, or concerns no organization, no problem remains
     for outcome in ("handled", "ignored"):
         at_rest.sql(
             f"UPDATE inbox SET handled_at = now(), outcome = '{outcome}'"
@@ -252,16 +252,16 @@ def test_an_event_that_the_provider_sent_by_itself_and_nobody_handled_is_lost(at
 
 
 def test_a_message_that_was_answered_yes_and_is_not_kept_is_lost(at_rest):
-    # Given a call whose report was answered with 200, and nothing else
+    # Given a call whose messages were only answered 200 and not stored
     call_id, sandbox = phone(at_rest), at_rest.world.sandbox
     take_phone(at_rest, call_id)
     with answering_yes() as port:
         sandbox.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
         for kind in ("status-update", "end-of-call-report", "conversation-update"):
             sandbox.control("POST", "/vapi/messages", {"type": kind, "call_id": call_id})
-    # Then those that have to be kept are missed
+    # Then the messages that must be stored are missing
     assert at_rest.problems() == ["lost webhook", "lost webhook"]
-    # When they are, then all is well
+    # When they are stored and handled, no problem remains
     for kind in ("status-update:ended", "end-of-call-report:customer-ended-call"):
         at_rest.world.receive(f"{call_id}:{kind}", kind.partition(":")[0], b"{}")
     at_rest.sql(
@@ -323,18 +323,18 @@ def test_an_organization_that_stands_otherwise_than_it_should_is_lost(at_rest, s
     assert at_rest.problems() == [word]
 
 
-def test_a_new_subscription_after_one_that_was_cancelled_is_right_once_it_is_looked_at(at_rest):
-    # Given a customer whose subscription was cancelled at PayPal, and who made another
+def test_new_subscription_is_right_once_read_after_a_cancellation(at_rest):
+    # Given a customer with a cancelled subscription at PayPal, and a new one
     world, old = at_rest.world, at_rest.customer.subscription_id
     cancelled = {"status": "CANCELLED", "deliver": False}
     world.sandbox.control("POST", f"/paypal/subscriptions/{old}/status", cancelled)
     body = {"organization_id": at_rest.org, "deliver": False}
     new = world.sandbox.control("POST", "/paypal/subscriptions", body)["id"]
 
-    # Then both are missed
+    # Then both are missing
     assert at_rest.problems() == ["lost subscription", "lost subscription"]
 
-    # And when both are looked at, the new one counts, and the old one closes nothing
+    # And when both are read from PayPal, the new one counts and the old one blocks nothing
     for external_id in (new, old):
         world.stage("look_at_subscription", provider="paypal", external_id=external_id)
     world.run_due()
@@ -371,7 +371,7 @@ def test_a_subaccount_that_is_not_as_the_subscription_says_is_lost(at_rest):
 
 
 def phone(at_rest) -> str:
-    """A call that rang at the sandbox, talked for under a second, and has ended there."""
+    """Make a call at the sandbox that talks for under a second and ends there."""
     made = at_rest.world.sandbox.control(
         "POST",
         "/vapi/calls",
@@ -388,7 +388,7 @@ def phone(at_rest) -> str:
 
 
 def take_phone(at_rest, provider_call_id: str) -> None:
-    """The house lets the call in, and settles it by its provider's word."""
+    """Admit the call and settle it by its provider's record."""
 
     def reserve(session, now):
         set_rate(session, at_rest.org, CALL_RATE, by="x", why="y", now=now)
@@ -448,15 +448,15 @@ def test_a_freeze_by_hand_is_right_until_it_is_lifted(at_rest):
     at_rest.told("freeze", "f1", 0, "OK")
     assert at_rest.problems() == []
 
-    # When the journal says that it was lifted, and it stands
+    # When the journal reports that it was lifted, but the freeze is still active
     at_rest.told("lift", "f1", 0, "OK")
 
-    # Then that is a lift that was lost
+    # Then the lift was lost
     assert at_rest.problems() == ["lost freeze", "lost campaign"]
 
 
 def test_what_the_databases_guards_refuse_is_counted_from_the_servers_log(tmp_path):
-    # Given a server's log with a refusal of each kind, and an error that is none
+    # Given a server log with a refusal of each kind, and an error that is none
     log = tmp_path / "postgres.log"
     log.write_text(
         "2026 [1] ERROR:  duplicate key value violates unique constraint \"wallet_entries_pkey\"\n"
@@ -470,7 +470,7 @@ def test_what_the_databases_guards_refuse_is_counted_from_the_servers_log(tmp_pa
     # When it is counted
     report = Report(1, 1.0, "", guards=refusals(log))
 
-    # Then the four stand in the last line, which is otherwise clean
+    # Then the last line shows the four refusals, and the run is otherwise clean
     assert report.is_clean
     assert report.last_line() == (
         "chaos: faults=0 events=0 lost=0 doubled=0 drift=0 refused_by_database=4 seed=1"

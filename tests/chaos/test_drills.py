@@ -1,4 +1,4 @@
-"""Drills: a closing event that does not freeze its wallet in time is counted as lost."""
+"""Drills: a closing event that does not freeze its wallet in time counts as lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def supervisor():
 
 @pytest.fixture
 def house(world, supervisor):
-    """A house of one customer, whose ingress takes everything in and does nothing."""
+    """A system with one customer. Its ingress accepts everything and does nothing."""
     made = world.customer(micros=0)
     customer = Customer(made.id, False, made.sids[0], made.campaign_ids, made.subscription_id)
     with answering_yes() as port:
@@ -63,9 +63,9 @@ def house(world, supervisor):
 
 def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(house, monkeypatch):
     monkeypatch.setattr(drills, "OVERLOADED", 1e9)
-    # Given a house in which no worker does anything
+    # Given a system in which no worker does anything
     done = closing_while(nothing_broken, within_seconds=0.3)(house, random.Random(1))
-    # When its customer's subscription is suspended, then that is a problem that names it
+    # When its customer's subscription is suspended, then a problem names the organization
     (problem,) = done.problems
     assert (problem.kind, problem.ids) == ("lost", (house.drilled[0].organization_id,))
     assert "not frozen within 0.3 s (nothing is broken)" in problem.words
@@ -80,7 +80,7 @@ def test_late_freeze_is_told_and_not_counted_on_an_overloaded_machine(house, mon
 
 
 def test_closing_event_is_timed_when_its_wallet_is_frozen(house, world):
-    # Given a house that freezes the wallet when the event is taken in
+    # Given a system that freezes the wallet when the event is accepted
     organization_id = house.drilled[0].organization_id
 
     def control(method, path, body=None):
@@ -90,12 +90,12 @@ def test_closing_event_is_timed_when_its_wallet_is_frozen(house, world):
         return answer
 
     house.control = control
-    # When the subscription is suspended, then nothing is wrong, and the time is known
+    # When the subscription is suspended, then there is no problem, and the time is recorded
     done = closing_while(nothing_broken, within_seconds=60)(house, random.Random(1))
     assert done.problems == ()
     (seconds,) = done.closed_seconds
     assert 0 <= seconds < 60
-    # And a customer who is closed already is not closed again
+    # And a customer whose wallet is already frozen is not suspended again
     again = closing_while(nothing_broken, within_seconds=60)(house, random.Random(1))
     assert (again.struck, again.problems) == (False, ())
 
@@ -119,7 +119,7 @@ def test_valkey_refuses_writes_while_it_is_full_and_is_silent_while_hung():
                     client.set("key", "value")
                 with valkey_hung(house, random.Random(1)), pytest.raises(redis.TimeoutError):
                     client.get("key")
-            # And it takes work again
+            # And it accepts writes again
             with closing(connect(server.url)) as client:
                 assert client.set("key", "value")
         finally:

@@ -1,4 +1,4 @@
-"""Endings: a fault that lasts ends at its time, whatever else is going on."""
+"""Endings: a lasting fault ends at its time, whatever else happens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chaos.endings import Endings
 
 
 def test_endings_undo_a_fault_while_the_caller_is_busy():
-    # Given a fault that lasts a moment
+    # Given a fault that lasts 0.05 s
     endings, ended = Endings(), threading.Event()
     endings.after(0.05, ended.set)
     # When the caller does nothing that could end it, then it ends
@@ -33,7 +33,7 @@ def test_endings_raise_what_an_undo_raised_after_all_others_ended():
     endings, ended = Endings(), threading.Event()
     endings.after(0.0, lambda: 1 / 0)
     endings.after(0.1, ended.set)
-    # When the run waits for all, then it hears of the one, and the other has ended
+    # When the run waits for all of them, then it gets the error, and the other fault has ended
     with pytest.raises(ZeroDivisionError):
         endings.close()
     assert ended.is_set()

@@ -20,7 +20,7 @@ def test_examples_name_every_subject_when_one_has_hundreds():
     found += problems("lost", "job", 1) + problems("drift", "wallet", 2)
     # When twenty of the lost ones are picked
     picked = pick_examples(found, "lost", 20)
-    # Then each subject comes in turn, until it has no more
+    # Then the subjects alternate, until one has no more
     subjects = [one.subject for one in picked]
     assert subjects[:7] == ["call", "webhook", "job", "call", "webhook", "call", "webhook"]
     assert subjects[7:] == ["call"] * 13
@@ -47,7 +47,7 @@ def test_evidence_explains_the_job_behind_many_lost_debits(world, urls, tmp_path
     # When the evidence is written
     path = tmp_path / "evidence.json"
     write_evidence(house, report, path)
-    # Then the job is explained, with its row
+    # Then the job is explained by its row
     told = json.loads(path.read_text())
     job = next(one for one in told["explained"] if one["words"].startswith("job "))
     assert any(job_id in row for row in job["evidence"]["table jobs"])

@@ -1,4 +1,4 @@
-"""The plan of faults: a seed makes it repeatable, and every kind has its turn."""
+"""The plan of faults: it depends only on the seed, and contains every kind."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from local.supervisor import Process, Supervisor
 
 
 def test_a_seed_gives_the_same_faults_at_the_same_times():
-    # When the same seed plans twice, and another once
+    # When one seed is planned twice, and another seed once
     first, again, other = plan(1, 120), plan(1, 120), plan(2, 120)
 
-    # Then the same seed gives the same, and another seed other ones
+    # Then the same seed gives the same plan, and the other seed another plan
     assert first == again
     assert [one.kind for one in first] != [one.kind for one in other]
 
@@ -28,7 +28,7 @@ def test_every_kind_of_fault_strikes_within_a_few_minutes():
     # When some minutes are planned
     planned = plan(1, 240)
 
-    # Then no kind is missing, and none comes after the end
+    # Then no kind is missing, and no fault begins after the end
     assert {one.kind for one in planned} == set(KINDS)
     assert all(0 < one.at < 240 for one in planned)
 
@@ -44,11 +44,11 @@ def test_what_lasts_long_is_not_begun_when_it_could_not_end_in_time():
 
 @pytest.mark.parametrize("kind", ["worker_killed", "relay_frozen", "worker_frozen_asking"])
 def test_a_fault_that_found_nobody_is_none(world, urls, kind):
-    # Given a house of which no process runs
+    # Given a system in which no process runs
     house = SimpleNamespace(
         supervisor=Supervisor(), control=world.sandbox.control, owner_url=urls.owner_url
     )
-    # When it is struck, then nothing was broken
+    # When the fault is carried out, then it is reported as not struck
     assert not strike(house, Planned(0.0, kind, "1")).struck
 
 
@@ -62,10 +62,10 @@ def test_a_worker_that_sleeps_already_is_not_woken_by_another_freeze():
         long = strike(house, Planned(0.0, "worker_frozen_past_lease", "1"))
         assert (long.struck, long.seconds) == (True, 37.0)
         assert wait_until(lambda: state_of(supervisor.pid("billing-1")) == "T", limit_seconds=10)
-        # When it is to be frozen again, for less, then nothing is done that could be undone
+        # When it should be frozen again for less time, then nothing is done that would need an undo
         short = strike(house, Planned(0.0, "worker_frozen", "1"))
         assert (short.struck, short.seconds) == (False, 0.0)
-        # And it wakes when the first is over
+        # And it wakes when the first freeze is over
         long.undo()
         assert wait_until(lambda: state_of(supervisor.pid("billing-1")) != "T", limit_seconds=10)
     finally:
@@ -79,5 +79,5 @@ def state_of(pid):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ten_minutes_plan_more_than_three_hundred_faults(seed):
-    # Some find nobody to strike and are not counted
+    # Some faults find no target and are not counted
     assert len(plan(seed, 600)) > 320

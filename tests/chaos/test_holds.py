@@ -1,4 +1,4 @@
-"""Holds of the traffic: which of them it expires by itself."""
+"""Holds of the traffic: which of them it expires itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from domain.wallet import holds
 
 
 def test_traffic_expires_its_own_holds_alone_when_all_are_over(world):
-    # Given a hold of the traffic's own, and that of a real call
+    # Given a hold of the traffic's own, and one of a real call
     organization_id = world.customer().id
     for call_id in ("caller-0:1", "call_1"):
         world.do(
@@ -23,7 +23,7 @@ def test_traffic_expires_its_own_holds_alone_when_all_are_over(world):
                 now=now,
             )
         )
-    # When the database's clock is two hours ahead, then only its own is expired
+    # When the database's clock is two hours ahead, then only the traffic's own hold expires
     world.do(lambda session, now: expire_own(session, now + timedelta(hours=2)))
     held = world.do(
         lambda session, _: [

@@ -1,4 +1,4 @@
-"""The house: which of its processes are away."""
+"""The system under test: which of its processes are down."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from local.supervisor import Process, Supervisor
 from tests.chaos.yes import answering_yes
 
 
-def test_a_process_that_is_down_and_an_ingress_that_cannot_store_are_away(tmp_path):
-    # Given a worker that runs and one that ends at once, an ingress that can store and one that
-    # nobody reaches
+def test_away_lists_a_process_that_is_down_and_a_mute_ingress(tmp_path):
+    # Given a worker that runs and one that ends at once, an ingress that can store events and one
+    # that cannot be reached
     house = House(Plan(), folder=tmp_path)
     house.supervisor = Supervisor()
     with answering_yes() as port, socket.socket() as closed:
@@ -24,8 +24,8 @@ def test_a_process_that_is_down_and_an_ingress_that_cannot_store_are_away(tmp_pa
             for name, words in (("safety-1", "import time; time.sleep(600)"), ("safety-2", "1/0")):
                 argv = [sys.executable, "-c", words]
                 house.supervisor.start(Process(name, argv, dict(os.environ)))
-            # Then those two are away whenever the one is not being started again, and the house is
-            # not ready
+            # Then the second worker and the second ingress are reported as down, except while the
+            # worker is being restarted, and the system is not ready
             away = ["safety-2", "ingress-2"]
             assert wait_until(lambda: house.away() == away, limit_seconds=20)
             assert not house.ready()

@@ -1,4 +1,4 @@
-"""The count of outgoing calls: one that is right, then one that is charged or told otherwise."""
+"""The count of outgoing calls: a correct one, then wrong charges and answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.chaos.test_count import AtRest
 
 
 class Dialled:
-    """A reserved call that the sandbox has dialled and ended, and that nothing has charged yet."""
+    """A reserved call that the sandbox dialled and ended; it is not charged yet."""
 
     def __init__(self, house: AtRest) -> None:
         self.house, self.world = house, house.world
@@ -73,10 +73,10 @@ def charged(dialled):
 
 
 def test_outgoing_call_is_right_when_charged_under_either_id(dialled):
-    # Given a reservation that was never paired, and Vapi's call under an id of ours
+    # Given a reservation that was never paired, and Vapi's call under another product ID
     dialled.reserve()
     dialled.reserve("adopted", dialled.vapi_id)
-    # When one is charged and the other is given back, then nothing is wrong
+    # When one is charged and the other is released, then there is no problem
     dialled.commit("o1", 0)
     dialled.commit("adopted")
     assert dialled.problems() == []

@@ -10,7 +10,7 @@ from chaos.overlong_count import overlong
 
 
 def problems(seconds: float, *, alerts: list[tuple[str, str]], load: float = 5.0) -> list[str]:
-    """The words of what is wrong with one call of at most 10 s that talked for so many seconds."""
+    """Return the problems of one call that talked for `seconds` and may last 10 s."""
 
     def rows(query: str) -> list[tuple[str, ...]]:
         return list(alerts) if "alerts" in query else [("v1", "c1")]

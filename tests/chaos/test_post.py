@@ -1,4 +1,4 @@
-"""The post: what a thread tells of as it ends is still delivered."""
+"""Event delivery: what a thread produces while it stops is still delivered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chaos.scene import Scene
 
 
 class SlowControl(ThreadingHTTPServer):
-    """A control plane that makes a payment only when it is let, and delivers every event."""
+    """A control API that delays the answer to a payment and delivers every event."""
 
     daemon_threads = True
 
@@ -60,7 +60,7 @@ def slow_control() -> Iterator[SlowControl]:
 
 
 def test_event_is_delivered_when_it_is_told_after_the_stop(urls, tmp_path):
-    # Given a thread that is making a payment at the moment at which the traffic is to stop
+    # Given a thread that is making a payment at the moment at which the traffic stops
     with slow_control() as control:
         client = {
             "organization_id": "org_1",
@@ -87,10 +87,10 @@ def test_event_is_delivered_when_it_is_told_after_the_stop(urls, tmp_path):
             thread.start()
         assert control.asked.wait(20)
         scene.stop()
-        # Then no sender goes before that thread has told of the payment
+        # Then no sender ends before that thread has produced the payment's event
         gone = wait_until(lambda: any(not one.is_alive() for one in threads), limit_seconds=1)
         assert not gone
-        # And when it has, the event is delivered, and all end
+        # And when it has, the event is delivered, and all threads end
         control.may_answer.set()
         for thread in threads:
             thread.join(60)

@@ -15,7 +15,7 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Campaign:
-    """A campaign with money for so many contacts, and what became of each contact."""
+    """A campaign with money for `contacts_paid` contacts, and their histories."""
 
     def __init__(self, contacts_paid: int) -> None:
         self.facts = Facts(
@@ -102,7 +102,7 @@ def test_dialled_contact_counts_until_its_call_has_ended():
 
 
 def test_contact_counts_until_its_expiry_when_its_call_is_another():
-    # Given a call that did not take the permission over, and lasts beyond its expiry
+    # Given a call that did not use the permission, and lasts beyond the permission's expiry
     campaign = Campaign(1)
     campaign.permit("a", 0.0, 1.0)
     campaign.dial("a", ended=100.0, known=False)
@@ -111,7 +111,7 @@ def test_contact_counts_until_its_expiry_when_its_call_is_another():
 
 
 def test_balance_pays_for_fewer_contacts_when_calls_are_charged():
-    # Given money for two contacts, of which a call has taken a part
+    # Given money for two contacts, part of which a call has used
     campaign = Campaign(2)
     campaign.permit("a", 0.0, 1.0)
     campaign.dial("a", ended=2.0, talked=1)

@@ -1,4 +1,4 @@
-"""The proxy between the house and its servers: what each of its modes does to a connection."""
+"""The proxy between processes and servers: what each mode does to a connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT_SECONDS = 20.0
 
 @pytest.fixture
 def echo():
-    """A server that answers each connection with what it is sent; gives its address."""
+    """A server that echoes what it receives; the fixture yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
@@ -45,7 +45,7 @@ def proxy(tmp_path):
 
 @pytest.fixture
 def connect(proxy, echo):
-    """Gives new connections through the proxy's route "r"."""
+    """A function that opens new connections through the proxy's route "r"."""
     port = proxy.ask(route="r", do="listen", targets=["127.0.0.1:1", echo])["port"]
     opened = []
 
@@ -70,21 +70,21 @@ def is_broken(connection: socket.socket) -> bool:
         return True
 
 
-def test_an_open_route_passes_both_ways_and_goes_by_a_server_that_is_away(connect):
-    # Given a route with two servers, of which the first is away; when a client speaks
-    # Then the second answers
+def test_open_route_passes_both_ways_and_skips_a_server_that_is_down(connect):
+    # Given a route with two servers, of which the first is unreachable; when a client sends data
+    # Then the second server answers
     assert say(connect(), b"hello") == b"hello"
 
 
 def test_a_cut_breaks_what_stands_and_nothing_that_comes_after(proxy, connect):
-    # Given a connection that stands
+    # Given an open connection
     connection = connect()
     assert say(connection, b"one") == b"one"
 
     # When the route is cut
     proxy.ask(route="r", do="cut")
 
-    # Then it is broken, and a new one is not
+    # Then the connection is broken, and a new one is not
     assert is_broken(connection)
     assert say(connect(), b"two") == b"two"
 
@@ -103,19 +103,19 @@ def test_a_route_that_refuses_takes_nobody_until_it_is_open_again(proxy, connect
     assert say(connect(), b"two") == b"two"
 
 
-def test_a_stalled_route_keeps_what_it_is_given_and_passes_it_on_later(proxy, connect):
+def test_stalled_route_keeps_data_and_passes_it_on_once_open(proxy, connect):
     # Given a stalled route
     connection = connect()
     assert say(connection, b"one") == b"one"
     proxy.ask(route="r", do="stall")
 
-    # When a client speaks, nothing comes back
+    # When a client sends data, no answer arrives
     connection.sendall(b"two")
     connection.settimeout(0.3)
     with pytest.raises(TimeoutError):
         connection.recv(1024)
 
-    # Then what it said arrives once the route is open
+    # Then the data arrives once the route is open
     connection.settimeout(LIMIT_SECONDS)
     proxy.ask(route="r", do="open")
     assert connection.recv(1024) == b"two"
@@ -126,14 +126,14 @@ def test_a_slow_route_keeps_the_order(proxy, connect):
     connection = connect()
     proxy.ask(route="r", do="delay", seconds=0.05)
 
-    # When much is said at once and the route is opened in the middle of it
+    # When much data is sent at once and the route is opened in the middle of it
     for number in range(50):
         connection.sendall(b"%04d" % number)
     proxy.ask(route="r", do="open")
     for number in range(50, 100):
         connection.sendall(b"%04d" % number)
 
-    # Then all of it comes back in order
+    # Then all of it returns in order
     heard = b""
     while len(heard) < 400:
         heard += connection.recv(1024)
@@ -146,13 +146,13 @@ def test_a_deaf_route_loses_answers_and_nothing_else(proxy, connect, echo):
     assert say(connection, b"one") == b"one"
     proxy.ask(route="r", do="deaf")
 
-    # When a client speaks, no answer comes
+    # When a client sends data, no answer arrives
     connection.sendall(b"two")
     connection.settimeout(0.3)
     with pytest.raises(TimeoutError):
         connection.recv(1024)
 
-    # Then what comes after it is answered once the route is open, and the lost answer stays lost
+    # Then later data is answered once the route is open, and the lost answer stays lost
     connection.settimeout(LIMIT_SECONDS)
     proxy.ask(route="r", do="open")
     assert say(connection, b"three") == b"three"
@@ -162,5 +162,5 @@ def test_it_ends_with_whoever_started_it(proxy):
     # When its standard input ends
     proxy.stop()
 
-    # Then it is gone
+    # Then the process has ended
     assert wait_until(lambda: proxy.is_over, limit_seconds=LIMIT_SECONDS)

@@ -1,4 +1,4 @@
-"""Rest: what the count reads does not change any more."""
+"""Rest: what the count reads no longer changes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def sleepers():
 
 
 def test_processes_are_stopped_when_the_count_begins(sleepers):
-    # Given a house in which nothing waits
+    # Given a system in which nothing waits
     house = SimpleNamespace(supervisor=sleepers)
-    # When it stands still, then all but the sandbox are stopped
+    # When it is stopped, then all processes but the sandbox are stopped
     stand_still(house, 5, lambda _: False)
     assert wait_until(lambda: state(sleepers, "safety-1") == "T", limit_seconds=10)
     assert state(sleepers, "sandbox") != "T"
 
 
 def test_processes_run_on_when_work_came_before_they_were_stopped(sleepers):
-    # Given a house in which a job is staged between the last look and the stop, so that a worker
-    # has to run on to do it
+    # Given a system in which a job is staged between the last check and the stop. A worker must
+    # run on to do it
     house = SimpleNamespace(supervisor=sleepers)
     looks = []
 
@@ -47,7 +47,7 @@ def test_processes_run_on_when_work_came_before_they_were_stopped(sleepers):
         ran_on = was_stopped and False in looks[looks.index(True) :]
         return was_stopped and not ran_on
 
-    # When it is to stand still, then the worker is stopped, runs on, and is stopped at last
+    # When it is to be stopped, then the worker is stopped, runs on, and is stopped at last
     stand_still(house, 60, waits)
     changes = [one for one, before in zip(looks, [None, *looks], strict=False) if one != before]
     assert changes == [False, True, False, True]
@@ -60,10 +60,10 @@ def test_processes_are_stopped_at_the_limit_although_work_waits(sleepers):
 
 
 def test_a_job_that_is_staged_is_waited_for(world):
-    # Given a house without calls, at rest
+    # Given a system without calls, at rest
     house = SimpleNamespace(control=world.sandbox.control, do=world.do)
     assert not something_waits(house)
-    # When a schedule stages a job, then the house is not at rest until it is done
+    # When a schedule stages a job, then the system is not at rest until the job is done
     world.stage("reconcile_calls")
     assert something_waits(house)
     world.run_due()

@@ -1,4 +1,4 @@
-"""The traffic: what becomes of a thread that an error ends."""
+"""The traffic: what happens when an error ends a thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chaos.traffic import start_threads
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_died_is_told_since_it_asked_for_nothing_more(urls, tmp_path):
-    # Given traffic whose payments, calls and changes have no sandbox to be made at
+    # Given traffic whose payments, calls and changes cannot reach the sandbox
     client = {
         "organization_id": "org_none",
         "hot": True,
@@ -38,7 +38,7 @@ def test_a_thread_that_died_is_told_since_it_asked_for_nothing_more(urls, tmp_pa
     for thread in threads:
         thread.join(20)
     scene.database.close()
-    # Then the run says who asked for nothing from then on
+    # Then the run names the threads that sent no further requests
     problems = traffic_problems({"died": scene.died, "running": []})
     assert {one.kind for one in problems} == {"lost"}
     assert all("died: httpx.ConnectError: " in one.words for one in problems)

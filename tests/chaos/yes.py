@@ -1,4 +1,4 @@
-"""A server that answers 200 to whatever it is asked, and does nothing."""
+"""A server that answers 200 to every request and does nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Yes(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering_yes() -> Iterator[int]:
-    """This function will run such a server and give its port."""
+    """Run such a server and yield its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Yes)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

@@ -1,4 +1,4 @@
-"""The holdfast command as it is called, on the test's own servers, and whom it is asked about."""
+"""The holdfast command on the test's own servers, and an organization for it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def organization_id(database):
 
 @pytest.fixture
 def run(urls, monkeypatch):
-    """Runs the command with the test's servers, and answers what it asks.
+    """A function that runs the command with the test's servers.
 
-    Gives exit status, output and error output.
+    It answers the command's question with `answer`. It returns exit status, output and error
+    output.
     """
     monkeypatch.setenv("DATABASE_URL", urls.app_url)
     monkeypatch.setenv("DATABASE_OWNER_URL", urls.owner_url)

@@ -1,4 +1,4 @@
-"""holdfast call: rates, terms, doors; calls listed, shown, ended, settled, and their costs."""
+"""holdfast call: rates, terms, entry points, costs, and the calls themselves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def org(organization_id):
 
 @pytest.fixture
 def call(org, run, database):
-    """A call that is reserved for, at a cent a second."""
+    """A reserved call that costs one cent a second."""
     told(run, "call", "rate", "set", org, "--per-minute", "0.60", "--why", "prices")
     subscribe(database, org)
     reserve(
@@ -128,15 +128,15 @@ def test_a_call_is_listed_and_shown_by_each_of_its_ids(call, org, run):
 
 
 def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
-    # Given a second call, which is over and charged
+    # Given a second call, which has ended and was charged
     reserve(database, org, "visit-2", appointment_id=None)
     told(run, "call", "settle", "visit-2", "--seconds", "1", "--why", "by the log")
 
-    # When calls are listed by what is asked
+    # When calls are listed with filters
     def listed(*asked: str) -> list[str]:
         return [row["call"] for row in data(run, "call", "list", *asked)["calls"]]
 
-    # Then those alone come, a page at a time where a page is short
+    # Then only the matching calls are listed, in pages if there is a limit
     assert listed() == [call]
     assert listed("--all", "--org", org) == ["visit-2", call]
     assert listed("--unsettled") == listed("--status", "admitted") == [call]
@@ -151,43 +151,41 @@ def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
 
 
 def test_a_call_that_is_not_the_only_one_is_not_acted_on(call, org, run, database):
-    # Given another organization's call of the same id, and of the same appointment
+    # Given another organization's call with the same ID and the same appointment
     other = make_organization(database, micros=5_000_000)
     told(run, "call", "rate", "set", other, "--per-minute", "0.60", "--why", "prices")
     subscribe(database, other)
     reserve(database, other, call)
-    # When one is to be ended or settled, without saying whose
+    # When one of them should be ended or settled, without naming the organization
     for act in (("end", call), ("settle", call, "--seconds", "1"), ("end", "appointment-1")):
         line = refused(run, "call", *act, "--why", "x")
-        # Then nothing is done, and both are named
+        # Then nothing is done, and both organizations are named
         assert "CALL_NOT_UNIQUE" in line and org in line and other in line
     for one in (org, other):
         assert data(run, "call", "show", call, "--org", one)["we ended it for"] is None
-    # And once it is said, that one alone is
+    # And with the organization named, only its call is ended
     done = data(run, "call", "end", call, "--org", other, "--why", "x")
     assert done == {"call": call, "organization": other, "ending": True}
     assert data(run, "call", "show", call, "--org", org)["we ended it for"] is None
 
 
-def test_an_appointments_calls_are_not_acted_on_by_its_name_when_they_are_several(
-    call, org, run, database
-):
-    # Given an appointment that two calls were made about
+def test_appointment_is_refused_as_a_call_id_when_it_has_several_calls(call, org, run, database):
+    # Given an appointment with two calls
     reserve(database, org, "visit-2")
     # When the appointment is named
     for act in (("end",), ("settle", "--seconds", "1")):
         line = refused(run, "call", *act, "appointment-1", "--org", org, "--why", "x")
-        # Then neither call is touched, and both are named
+        # Then neither call is changed, and both are named
         assert call in line and "visit-2" in line
     for one in (call, "visit-2"):
         shown = data(run, "call", "show", one)
         assert (shown["we ended it for"], shown["cost"]) == (None, None)
-    # And whoever looks is shown the newest
+    # And `call show` shows the newest
     assert data(run, "call", "show", "appointment-1")["call"] == "visit-2"
 
 
 def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
-    # When each of the changes is asked for as data
+    # When each of the changes is made with --json
     why = ("--why", "the contract", "--by", "ann")
     rate = data(run, "call", "rate", "set", org, "--per-minute", "0.12", *why)
     faults = ("--fault-policy", "charge", "--fault-waived-minutes", "5")
@@ -195,7 +193,7 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
     door = data(run, "call", "door", "add", org, "assistant", "a1", *why)
     gone = data(run, "call", "door", "remove", "assistant", "a1", *why)
     none = data(run, "call", "rate", "remove", org, "inbound", *why)
-    # Then each says what it did
+    # Then each of them reports what it did
     assert rate == {
         "route": "default",
         "micros_per_minute": 120_000,
@@ -206,7 +204,7 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
     assert door == {"kind": "assistant", "id": "a1", "organization": org}
     assert gone == {"kind": "assistant", "id": "a1", "removed": True}
     assert none == {"route": "inbound", "removed": False}
-    # And what changed something stands in the history, with who and why
+    # And each actual change is in the history, with name and reason
     with psycopg.connect(driver_url(urls.owner_url)) as connection:
         acts = connection.execute("SELECT act, operator, why FROM operator_acts ORDER BY id")
         assert acts.fetchall() == [
@@ -248,7 +246,7 @@ def test_a_refused_call_is_listed_and_shown_with_its_reason(org, run, database):
     ask = CallAsk("v-1", CallDirection.INBOUND, None, "n1", None, "…0006", None, None)
     made = database.run(lambda session: admission.admit(session, ask, clock(session)))
     assert made.refusal is not None
-    # Then its call is listed beside those that live, and shown with the reason
+    # Then its call is listed beside the live calls, and shown with the reason
     (row,) = data(run, "call", "list")["calls"]
     assert row["status"] == f"refused, {made.refusal}"
     (row,) = data(run, "call", "list", "--status", "refused", "--org", org)["calls"]

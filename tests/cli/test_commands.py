@@ -1,4 +1,4 @@
-"""The holdfast command, on a real database: what it prints, and how it says no."""
+"""The holdfast command on a real database: what it prints, and how it refuses."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_an_organization_is_made_with_brand_and_campaign_and_shown(run):
     # When it is shown as data
     _, out, _ = run("org", "show", organization_id, "--json")
 
-    # Then it may not spend, and its campaign says why it stands still
+    # Then it may not spend, and its campaign shows why it is paused
     shown = json.loads(out)
     assert shown["spending"] == "refused: SUBSCRIPTION_INACTIVE"
     assert shown["campaigns"][0]["reason"] == "subscription_inactive"
-    # And whatever else stops it is shown beside
+    # And any other reason that stops it is shown too
     assert run("wallet", "freeze", organization_id, "--why", "asked")[0] == 0
     shown = json.loads(run("org", "show", organization_id, "--json")[1])
     assert shown["available"] == "0 JPY"
@@ -102,31 +102,31 @@ def test_history_is_shown_with_the_decimals_of_its_currency(run):
 
 
 def test_an_instant_without_a_zone_is_one_of_utc_whatever_the_roles(run, urls, organization_id):
-    # Given connections whose own time is far from UTC, and an entry of just now
+    # Given connections whose time zone is far from UTC, and an entry written just now
     with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
         name = sql.Identifier(owner.info.dbname)
         far = "ALTER ROLE holdfast_app IN DATABASE {} SET timezone = 'Etc/GMT-14'"
         owner.execute(sql.SQL(far).format(name))
         ((instant,),) = owner.execute("SELECT created_at FROM wallet_entries WHERE entry_no = 1")
 
-    # When the second in which it was written is asked for
+    # When the second in which the entry was written is requested
     second = instant.astimezone(UTC).replace(microsecond=0, tzinfo=None)
     words = ("wallet", "history", organization_id, "--format", "jsonl")
     span = ("--since", second.isoformat(), "--until", (second + timedelta(seconds=1)).isoformat())
 
-    # Then it is found, and not before it
+    # Then the entry is found, and not before that second
     assert 1 in [json.loads(line)["no"] for line in run(*words, *span)[1].splitlines()]
     assert run(*words, "--until", (second - timedelta(hours=1)).isoformat())[1] == ""
 
 
 def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization_id):
-    # Given a row that somebody changed around every guard
+    # Given a row that was changed around all constraints and triggers
     with psycopg.connect(driver_url(urls.owner_url)) as superuser:
         superuser.execute("SET session_replication_role = replica")
         superuser.execute("UPDATE wallets SET balance_micros = 9000000")
     assert json.loads(run("wallet", "show", organization_id, "--json")[1])["consistent"] is False
 
-    # When it is rebuilt, then it equals its entries, and an entry tells of it
+    # When it is rebuilt, then it equals its entries, and a new entry records the repair
     assert run("wallet", "rebuild", organization_id, "--why", "broken")[0] == 0
     shown = json.loads(run("wallet", "show", organization_id, "--json")[1])
     assert (shown["balance"], shown["consistent"], shown["entries"]) == ("5.00 USD", True, 2)
@@ -230,7 +230,7 @@ def test_the_readme_names_every_setting():
 
 
 def _table(text: str) -> list[dict[str, str]]:
-    """The rows of a printed table; a cell that was folded is joined again."""
+    """Return the rows of a printed table; a cell on several lines is joined again."""
     rows: list[dict[str, str]] = []
     names: list[str] = []
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""What a command prints when it cannot reach its database: the server's words, and what to do."""
+"""What a command prints without its database: the cause, and what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.world import with_database
 
 @pytest.fixture
 def answer_of(run, monkeypatch):
-    """Runs `org list` with another DATABASE_URL; gives the one line of its error output."""
+    """A function that runs `org list` with a URL and returns the error line."""
 
     def ask(url: str) -> str:
         monkeypatch.setenv("DATABASE_URL", url)

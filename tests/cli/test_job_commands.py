@@ -1,4 +1,4 @@
-"""holdfast job and holdfast schedule, on a real database: found, shown, and acted on by hand."""
+"""holdfast job and holdfast schedule: jobs are found, shown and changed."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_bulk_act_takes_what_its_filters_find_up_to_its_limit(run, database):
     # When dead jobs of one name are redriven, three at most
     out = run("job", "redrive", "--job", "mine", "--limit", "3", "--why", "x", "--yes", "--json")[1]
 
-    # Then the newest three are, and nothing else
+    # Then the newest three are redriven, and nothing else
     assert json.loads(out) == {"chosen": 3, "done": 3, "left": 0}
     assert [row(database, one).dead_at is None for one in mine] == [False, True, True, True]
     assert row(database, other).dead_at is not None

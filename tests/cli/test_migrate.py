@@ -1,4 +1,4 @@
-"""The migrate command: where it says that the database is, and what it refuses."""
+"""The migrate command: how it reports the revision, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator sees of the providers, and closing a circuit by hand."""
+"""The provider commands: list the circuits, and close one manually."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def records_as_before():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
-    # The command's records went to an error output that is closed by now.
+    # The command's log handler writes to an error output that is closed by now.
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -37,11 +37,11 @@ def test_every_circuit_is_listed_with_its_limit(run):
 
 
 def test_failures_and_an_open_circuit_are_shown(run, redis_client):
-    # Given a failure, Then it is counted
+    # Given one failure, then it is counted
     fleet = circuits(redis_client)
     call(fleet, BULK, "failed")
     assert shown(run, "twilio", "bulk")["failures"] == 1
-    # Given so many that it opens, and a hold, Then until when is told
+    # Given enough failures to open the circuit, and a hold, then their end times are shown
     call(fleet, BULK, "failed")
     call(fleet, BULK, "failed", hold_seconds=50)
     row = shown(run, "twilio", "bulk")
@@ -52,14 +52,14 @@ def test_failures_and_an_open_circuit_are_shown(run, redis_client):
 
 
 def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis_client, database):
-    # Given an open circuit and an account held back
+    # Given an open circuit and an account that is held back
     fleet = circuits(redis_client)
     open_circuit(fleet, BULK)
     fleet.leave(BULK, "", "answered", 50)
-    # When an operator closes it
+    # When an operator closes the circuit
     why = "Twilio says it is over"
     code, out, err = run("provider", "close-circuit", "twilio", "bulk", "--why", why, "--by", "ann")
-    # Then calls go out, and who and why is logged and shown
+    # Then calls go out, and the operator and the reason are logged and shown
     assert (code, out) == (0, "twilio bulk: closed\n")
     assert "circuit closed by hand" in err
     assert why in err
@@ -67,7 +67,7 @@ def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis
     row = shown(run, "twilio", "bulk")
     assert (row["circuit"], row["held back until"]) == ("closed", "")
     assert row["closed by hand"] == f"ann: {why}"
-    # And it is written down for longer than Redis tells it
+    # And they are recorded in the database, which keeps them longer than Redis does
     (noted,) = database.run(lambda s: s.query(OperatorAct).all())
     assert (noted.act, noted.subject) == ("circuit.close", "twilio:bulk")
     assert (noted.operator, noted.why) == ("ann", why)
@@ -92,7 +92,7 @@ def test_a_circuit_is_not_closed_without_a_reason(run, redis_client):
     assert (row["circuit"], row["closed by hand"]) == ("open", None)
 
 
-def test_a_circuit_is_not_closed_where_who_and_why_cannot_be_written_down(
+def test_circuit_stays_open_when_operator_and_reason_cannot_be_recorded(
     run, redis_client, monkeypatch
 ):
     open_circuit(circuits(redis_client), BULK)

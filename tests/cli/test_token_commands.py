@@ -1,4 +1,4 @@
-"""holdfast token: a key of this machine's own, and tokens that the API believes."""
+"""holdfast token: a local signing key, and tokens that the API accepts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_token_follows_the_settings_audience_and_issuer(run, state, monkeypatc
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", json.dumps({"keys": []})])
-def test_without_a_shared_key_in_the_file_that_is_named_nothing_is_signed(
+def test_token_is_not_signed_when_the_named_file_has_no_shared_key(
     run, state, tmp_path, monkeypatch, content
 ):
     path = tmp_path / "keys.json"

@@ -1,4 +1,4 @@
-"""`trigger`: what it has the sandbox send and do, and what it refuses before anything is sent."""
+"""`trigger`: what it has the sandbox send, and what it refuses before sending."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESOLVED = "CUSTOMER.DISPUTE.RESOLVED"
 
 @pytest.fixture
 def run(run, sandbox, monkeypatch, tmp_path):
-    """Runs the command beside the test's sandbox, whose webhooks reach nobody."""
+    """Runs the command with the test's sandbox, whose webhooks have no receiver."""
     (tmp_path / "sandbox").mkdir()
     (tmp_path / "sandbox" / "sandbox.json").write_text(json.dumps(sandbox.info))
     monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path))
@@ -25,7 +25,7 @@ def run(run, sandbox, monkeypatch, tmp_path):
 
 @pytest.fixture
 def trigger(run, organization_id, sandbox):
-    """Runs `trigger paypal` for the organization; gives the event's body as it was sent."""
+    """A function that runs `trigger paypal` and returns the body of the event sent."""
 
     def send(event: str, *options: str) -> bytes:
         words = ("trigger", "paypal", event, "--org", organization_id, *options, "--json")
@@ -73,7 +73,7 @@ def test_trigger_completes_the_pending_capture_and_no_other(trigger):
     ],
 )
 def test_trigger_resolves_the_open_dispute_as_asked(trigger, options, code):
-    # Given a disputed payment, and one that came after it
+    # Given a disputed payment, and a later one
     disputed = resource(trigger(COMPLETED))
     opened = resource(trigger("CUSTOMER.DISPUTE.CREATED"))
     trigger(COMPLETED)

@@ -1,4 +1,4 @@
-"""`holdfast trigger`: each subcommand does what its help says, with a sandbox and an ingress."""
+"""`holdfast trigger`: its subcommands, with a sandbox and an ingress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ NUMBER = "+15005550123"
 
 @pytest.fixture
 def trigger(run, sandbox, processes, monkeypatch, tmp_path):
-    """Runs `trigger … --json` with a sandbox that tells an ingress; gives what it prints."""
+    """A function that runs `trigger … --json` and returns its output.
+
+    The sandbox sends its webhooks to an ingress.
+    """
     folder = tmp_path / "state" / "sandbox"
     folder.mkdir(parents=True)
     (folder / "sandbox.json").write_text(json.dumps(sandbox.info))
@@ -41,7 +44,7 @@ def trigger(run, sandbox, processes, monkeypatch, tmp_path):
 
 @pytest.fixture
 def line(trigger, world, run):
-    """A customer with 50.00, a rate of 0.60 a minute, and a number that `trigger` has made."""
+    """A customer with 50.00, a rate of 0.60 a minute, and a number from `trigger`."""
     customer = world.customer()
     made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
     rate = ("call", "rate", "set", customer.id, "--per-minute", "0.60", "--increment", "60")
@@ -57,13 +60,13 @@ def test_trigger_paypal_sends_signed_events_that_close_an_organization(trigger, 
     assert world.do(lambda session, now: can_send(session, customer.id, now)) is None
     # When the same event is sent three times at once
     sent = trigger("paypal", SUSPENDED, "--org", customer.id, "--copies", "3")
-    # Then it is taken in once, and each answer is shown
+    # Then it is accepted once, and each answer is shown
     assert [one["status"] for one in sent] == [200] * 3
     assert len({one["event"] for one in sent}) == 1
     assert sorted(one["answer"] for one in sent) == ["duplicate", "duplicate", "new"]
     (event,) = world.read(InboxEvent, external_id=sent[0]["event"])
     assert (event.source, event.event_type) == ("paypal", SUSPENDED)
-    # And it closes the organization
+    # And it takes away the organization's entitlement
     world.run_due()
     refusal = world.do(lambda session, now: can_send(session, customer.id, now))
     assert refusal == "SUBSCRIPTION_INACTIVE"
@@ -81,7 +84,7 @@ def test_trigger_vapi_number_makes_a_number_with_its_assistant(trigger, world, s
 
 def test_trigger_vapi_rings_in_and_the_call_is_charged(trigger, line, world):
     customer, made = line
-    # When somebody rings up and talks for a second
+    # When a caller dials the number and talks for a second
     call = trigger("vapi", made["number"], "--talk", "1")
 
     def settled() -> bool:
@@ -89,7 +92,7 @@ def test_trigger_vapi_rings_in_and_the_call_is_charged(trigger, line, world):
         found = world.read(Call, provider_call_id=call["call"])
         return bool(found) and found[0].settled_at is not None
 
-    # Then the call is admitted, ends by itself, and costs one increment
+    # Then the call is admitted, ends, and costs one increment
     assert wait_until(settled, limit_seconds=PROCESS_SECONDS, every_seconds=0.2)
     (known,) = world.read(Call, provider_call_id=call["call"])
     assert (known.organization_id, known.origin, known.cost_micros) == (
@@ -107,7 +110,7 @@ def test_trigger_vapi_hears_an_order_to_end_unless_it_is_deaf(trigger, line, san
     call = {"id": trigger("vapi", made["number"], *(["--deaf"] if deaf else []))["call"]}
     talks = lambda: read_call(sandbox, call)["status"] == "in-progress"  # noqa: E731
     assert wait_until(talks, limit_seconds=PROCESS_SECONDS, every_seconds=0.1)
-    # When it is told to end, Then it ends only if it hears
+    # When it is ordered to end, then it ends unless it ignores the order
     answer = order(sandbox, read_call(sandbox, call), type="end-call")
     assert answer.status_code == 200
     if deaf:

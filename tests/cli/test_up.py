@@ -1,4 +1,4 @@
-"""`holdfast up` tells what died, by which signal, and starts it again; `worker list` shows it."""
+"""`holdfast up` reports which process died, by which signal, and restarts it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from base.clock import wait_until
 from local import ROOT
 from tests.support.servers import server_folder
 
-#: Seconds in which all processes have to be up, on a machine with much else to do.
+#: Seconds within which all processes must be ready, also on a busy machine.
 _UP_SECONDS = 120.0
 
 
@@ -25,7 +25,7 @@ def command(*arguments: str) -> list[str]:
 
 @pytest.fixture
 def running():
-    """`up --sandbox` with servers of its own; gives its environment, state folder and lines."""
+    """`up --sandbox` with its own servers; yields environment, state folder, lines."""
     with server_folder() as folder:
         env = {
             name: value
@@ -85,7 +85,7 @@ def test_up_tells_of_what_was_killed_and_starts_it_again(running):
     for name, pid in pids.items():
         os.kill(pid, signal.SIGKILL)
 
-        # Then each death and each restart is told
+        # Then each death and each restart is reported
         def is_told(what: str, name: str = name) -> bool:
             return any(line.startswith(name) and what in line for line in lines)
 

@@ -1,4 +1,4 @@
-"""`holdfast verify`: what it prints of a ledger that is whole, and of one that is not."""
+"""`holdfast verify`: its output for an intact ledger, and for a damaged one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL = "without --heads, entries removed at a wallet's end cannot be detected\n"
 
 @pytest.fixture
 def run(run, monkeypatch):
-    """Runs `verify`, as any command is run."""
+    """A function that runs `verify`."""
     monkeypatch.setenv("LEDGER_ANCHOR_KEY", "a key")
     return partial(run, "verify")
 
@@ -31,7 +31,7 @@ def org(database):
 
 @pytest.fixture
 def tamper(urls):
-    """Changes the ledger as a superuser, with every guard off."""
+    """A function that changes the ledger as a superuser, without any constraint."""
 
     def change(*statements: str):
         with psycopg.connect(driver_url(urls.owner_url)) as superuser:
@@ -49,7 +49,7 @@ CUT = (
 )
 
 
-def test_a_whole_ledger_is_told_in_one_line_and_what_is_not_seen_in_another(run, database, org):
+def test_intact_ledger_is_one_line_and_the_missing_tail_check_another(run, database, org):
     make_organization(database)
     assert run("ledger") == (0, f"verify: 2 wallets, 4 entries, 0 findings\n{TAIL}", "")
     assert run("ledger", "--org", org)[1].startswith("verify: 1 wallets, 3 entries, 0 findings")
@@ -85,7 +85,7 @@ def test_findings_come_as_data_too(run, tamper, org):
 
 
 def test_a_cut_tail_shows_with_the_heads_that_were_anchored(run, tamper, org, tmp_path):
-    # Given heads that were anchored, and an entry cut off afterwards
+    # Given anchored heads, and an entry that is removed afterwards
     file = tmp_path / "heads"
     code, out, _ = run("anchor", str(file))
     assert (code, out.split(" at ")[0]) == (0, "anchored 1 wallets")
@@ -94,7 +94,7 @@ def test_a_cut_tail_shows_with_the_heads_that_were_anchored(run, tamper, org, tm
         "verify: 1 wallets, 3 entries, 0 findings\n",
     )
     tamper(*CUT)
-    # Then it agrees with itself, but not with its head
+    # Then the ledger agrees with itself, but not with the anchored head
     assert run("ledger")[0] == 0
     code, out, _ = run("ledger", "--heads", str(file))
     assert code == 1

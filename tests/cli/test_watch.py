@@ -1,4 +1,4 @@
-"""Thresholds, automatic top-up and alerts by command: what they print, and how they say no."""
+"""Thresholds, automatic top-up and alerts by command: output and refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TERMS = (
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):
-    """Tables are printed whole."""
+    """Makes the terminal wide, so that tables are printed without line breaks."""
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -34,7 +34,7 @@ def data(answer):
 
 
 def test_thresholds_are_set_shown_and_removed(run, organization_id):
-    # Given one that is above what is available and one below
+    # Given a threshold above the available amount and one below
     words = ("wallet", "thresholds", organization_id)
     rows = data(
         run(*words, "--set", "20", "--set", "1.5", "--why", "asked", "--by", "ann", "--json")
@@ -43,7 +43,7 @@ def test_thresholds_are_set_shown_and_removed(run, organization_id):
         ("20.00 USD", "crossed", "ann"),
         ("1.50 USD", "armed", "ann"),
     ]
-    # Then they are shown as they stand, and the crossed one's alert is listed
+    # Then they are shown with their states, and the crossed one's alert is listed
     assert data(run(*words, "--json")) == rows
     assert "20.00 USD" in run(*words)[1]
     (alert,) = data(run("alert", "list", "--org", organization_id, "--json"))
@@ -90,7 +90,7 @@ def test_automatic_top_up_is_refused_while_no_provider_can_charge(run, organizat
 def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
     run, database, organization_id
 ):
-    # Given one that is agreed and crossed, with a decision
+    # Given an automatic top-up that is switched on and crossed, with a decision
     terms = Terms(20_000_000, 50_000_000, 100_000_000, 3)
     method = Method(Provider.PAYPAL, "card-1")
     who = {"by": "ann", "why": "asked"}
@@ -111,7 +111,7 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
     (decision,) = shown["decisions"]
     assert (decision["amount"], decision["state"]) == ("50.00", "decided, not charged yet")
     assert "decided, not charged yet" in run(*words)[1]
-    # When it is declined and switched off
+    # When the charge is declined and automatic top-up is switched off
     database.run(
         lambda session: top_up_charges.record_declined(
             session, decision["id"], "no funds", clock(session)

@@ -1,4 +1,4 @@
-"""The demo, as a person runs it: every check passes, and nothing is left running."""
+"""The demo as a person runs it: every check passes and no process remains."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from tests.support.servers import server_folder
 
 @pytest.fixture
 def same_login(servers, template):
-    """Roles belong to a whole server: on one that we share, the demo gives holdfast_app another
-    password, which the tests after it would not know."""
+    """The password of `holdfast_app`, restored after the test.
+
+    Roles belong to a whole server. On a shared server the demo changes the role's password, and
+    later tests could not connect.
+    """
     yield
     set_password(servers.owner_url, "holdfast_app", PASSWORD)
 
@@ -38,12 +41,12 @@ def same_login(servers, template):
     ],
 )
 def test_the_demo_passes_and_leaves_nothing_running(same_login, story, checks):
-    # Given a state folder of its own, and the servers that the environment names, if it does
+    # Given a state folder of its own, and the servers named by the environment, if there are any
     with server_folder() as folder:
         state = folder / "state"
         env = {**os.environ, "PYTHONPATH": str(ROOT), "HOLDFAST_STATE": str(state)}
 
-        # When it is run as data
+        # When it is run with --json
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", "demo", story, "--json"],
             env=env,
@@ -54,7 +57,7 @@ def test_the_demo_passes_and_leaves_nothing_running(same_login, story, checks):
             check=False,
         )
 
-        # Then it says that every check passed
+        # Then it reports that every check passed
         assert done.stdout, done.stderr[-4000:]
         told = json.loads(done.stdout)
         failed = [

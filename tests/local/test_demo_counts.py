@@ -1,4 +1,4 @@
-"""What the demo counts and how long it looks, while schedules stage jobs at any time."""
+"""What the demo counts and how long it waits, while schedules may stage jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.demo.set import Set
 
 def test_event_jobs_leave_out_what_a_schedule_led_to(database):
     on = Set(None, database, None, None, None)
-    # Given a job of a webhook, one that a schedule staged, and one that came of the latter
+    # Given a job staged by a webhook, one staged by a schedule, and one staged by the latter
     every_second = (Schedule("often", 1, RECONCILE_TWILIO),)
 
     def stage_from(cause: Cause) -> None:
@@ -37,7 +37,7 @@ def test_event_jobs_leave_out_what_a_schedule_led_to(database):
     )
     stage_from(Cause(job_id, correlation_id))
 
-    # Then only the webhook's counts
+    # Then only the webhook's job counts
     assert on.count(Job) == 3
     assert on.event_jobs() == 1
 

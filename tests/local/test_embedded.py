@@ -1,4 +1,4 @@
-"""The embedded servers: whole, alone in their folder, and found again after any death."""
+"""The embedded servers: complete, one owner per folder, restored after a crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from local.errors import EmbeddedServerError
 from local.server import is_alive
 from tests.support.servers import debian_servers, debian_servers_missing, server_folder
 
-#: Runs the servers as another process would, and says where they are; it never stops them.
+#: Runs the servers in another process and prints their addresses. It never stops them.
 _OWNER = """
 import sys, time
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_both_servers_answer_and_are_gone_after_stop(state: Path) -> None:
     servers = EmbeddedServers(state, fast=True)
     urls = servers.start()
     pids = pids_in(state)
-    # Then they answer as promised
+    # Then they answer with the expected settings
     with postgres(urls) as connection:
         row = connection.execute(
             "SELECT current_user, current_database(), current_setting('max_connections'),"
@@ -75,7 +75,7 @@ def test_both_servers_answer_and_are_gone_after_stop(state: Path) -> None:
     with valkey(urls) as client:
         assert client.ping()
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-    # And when they are stopped, twice, nothing of them runs or listens
+    # And when they are stopped, twice, no process and no socket remains
     servers.stop()
     servers.stop()
     assert len(pids) == 2
@@ -108,7 +108,7 @@ def test_a_second_owner_of_the_same_folder_is_refused(state: Path) -> None:
 
 
 def test_a_killed_owner_leaves_no_servers_and_its_data_is_taken_over(state: Path) -> None:
-    # Given an owner in another process, with something written
+    # Given an owner in another process, with data in both servers
     with start_owner(state) as owner:
         assert owner.stdout is not None
         urls = ServerUrls(*owner.stdout.readline().split())
@@ -141,7 +141,7 @@ def test_servers_stop_by_themselves_when_their_owner_is_killed(state: Path) -> N
 
 
 def test_a_pid_file_that_names_somebody_else_kills_nobody(state: Path) -> None:
-    # Given a cluster whose pid file names a process that is not its own
+    # Given a cluster whose pid file names a process that does not belong to it
     with EmbeddedServers(state, fast=True, redis=False):
         pid_file = state / "postgres" / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
@@ -156,7 +156,7 @@ def test_a_pid_file_that_names_somebody_else_kills_nobody(state: Path) -> None:
 
 
 def test_a_half_made_cluster_of_an_interrupted_run_is_made_again(state: Path) -> None:
-    # Given what a kill inside initdb leaves
+    # Given the files that remain if initdb is killed
     (state / "postgres.new" / "base").mkdir(parents=True)
     state.chmod(0o711)
     (state / "postgres.password").write_text("of no cluster")
@@ -173,7 +173,7 @@ def test_a_path_too_long_for_a_socket_gets_a_folder_elsewhere(state: Path) -> No
     # When
     with EmbeddedServers(long, fast=True) as urls:
         elsewhere = (long / "run").readlink()
-        # Then both are reached there, and nobody else gets in
+        # Then both servers are reachable there, and no other user has access
         with postgres(urls) as connection, valkey(urls) as client:
             assert connection.execute("SELECT 1").fetchone() == (1,)
             assert client.ping()
@@ -191,7 +191,7 @@ def test_missing_programs_are_one_clear_line(state: Path, tmp_path: Path) -> Non
 
 
 def test_a_server_that_does_not_start_tells_why_and_frees_the_folder(state: Path) -> None:
-    # Given data of a version that is not this one
+    # Given data of another PostgreSQL version
     with EmbeddedServers(state, fast=True, redis=False):
         pass
     version = state / "postgres" / "PG_VERSION"
@@ -200,7 +200,7 @@ def test_a_server_that_does_not_start_tells_why_and_frees_the_folder(state: Path
     # When / Then
     with pytest.raises(EmbeddedServerError, match=r"postgres did not start: .*FATAL"):
         EmbeddedServers(state, fast=True, redis=False).start()
-    # And once that is mended it starts
+    # And once that is repaired it starts
     version.write_text(good)
     with EmbeddedServers(state, fast=True, redis=False) as urls, postgres(urls) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -237,7 +237,7 @@ def test_root_runs_servers_as_another_and_opens_no_closed_folder(tmp_path: Path)
         # Then
         assert Path(f"/proc/{pid}").stat().st_uid != 0
         assert closed.stat().st_mode & 0o777 == 0o700
-    # And what stands for it is removed by this test alone
+    # The folder that replaces it is removed here, because nothing else removes it
     for folder in Path("/var/lib/holdfast").iterdir():
         if str(folder) in urls.redis_url:
             subprocess.run(["rm", "-rf", str(folder)], check=True)
@@ -265,7 +265,7 @@ def test_a_server_that_died_hinders_neither_stop_nor_start(state: Path) -> None:
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
 def test_server_that_was_killed_is_started_again_and_told(state: Path, name: str) -> None:
-    # Given servers that are kept, with something in each
+    # Given servers that are kept running, with data in each
     told: list[tuple[str, int]] = []
     keep = Keep(
         on_exit=lambda server, code: told.append((server, code)),
@@ -281,14 +281,14 @@ def test_server_that_was_killed_is_started_again_and_told(state: Path, name: str
     for times in (1, 2):
         os.kill(int(file.read_text().split()[0]), signal.SIGKILL)
         assert wait_until(lambda times=times: len(told) == 2 * times, limit_seconds=60)
-    # Then each death and restart was told, and its data is there
+    # Then each death and restart is reported, and its data is there
     assert told[0] == told[2] == (name, -signal.SIGKILL)
     assert told[1][0] == told[3][0] == name
     assert is_alive(told[3][1])
     with postgres(urls) as connection, valkey(urls) as client:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
         assert client.get("kept") == b"1"
-    # And a stop that was asked for is neither told nor undone
+    # And a requested stop is neither reported nor undone
     pids = pids_in(state)
     servers.stop()
     assert len(told) == 4

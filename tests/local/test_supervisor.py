@@ -1,4 +1,4 @@
-"""The supervisor: children are kept running, stopped in order, and never left behind."""
+"""The supervisor: children are restarted, stopped in order, and never left behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from local.server import is_alive
 from local.supervisor import Process, Supervisor
 
 _SLEEPS = "import time; time.sleep(600)"
-#: Says when it is told to stop, to a file all children share.
+#: When it is stopped, it writes its name to a file that all children share.
 _TELLS = """
 import signal, sys, time
 def stop(*_):
@@ -36,7 +36,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(sys.argv[1], "w").close()
 time.sleep(600)
 """
-#: A supervisor with two children, one of which ignores SIGTERM; run as a process of its own.
+#: A supervisor in its own process, with two children, one of which ignores SIGTERM.
 _SUPERVISOR = (
     """
 import os, sys
@@ -101,7 +101,7 @@ def test_a_child_that_dies_unasked_is_started_again_and_reported(tmp_path: Path)
         assert supervisor.pid("worker") != first
         assert wait_until(lambda: again == [("worker", supervisor.pid("worker"))], limit_seconds=5)
         assert exits == [("worker", -signal.SIGKILL)]
-    # And a stop that was asked for is neither reported nor undone
+    # And a requested stop is neither reported nor undone
     assert exits == [("worker", -signal.SIGKILL)]
     assert not supervisor.alive("worker")
 
@@ -160,7 +160,7 @@ def test_a_stubborn_child_is_killed_after_its_limit(tmp_path: Path) -> None:
         # When
         began = time.monotonic()
         supervisor.stop("stubborn")
-        # Then it had its time, and no more
+        # Then it is killed after its time limit, and not later
         assert 0.5 <= time.monotonic() - began < 5
         assert not is_alive(pid)
 
@@ -212,7 +212,7 @@ def test_a_second_ctrl_c_ends_the_patience_with_a_stubborn_child(tmp_path: Path)
     assert not any(is_alive(pid) for pid in pids)
 
 
-def test_a_child_that_ends_before_it_is_ready_is_an_error_and_not_restarted(tmp_path: Path) -> None:
+def test_child_that_ends_before_it_is_ready_is_an_error_and_not_restarted(tmp_path: Path) -> None:
     # Given
     child = Process("broken", python("raise SystemExit(3)"), {}, ready=lambda: False)
     with Supervisor(tmp_path) as supervisor:

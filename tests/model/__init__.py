@@ -1,1 +1,1 @@
-"""The ledger against a model of it: random operations, in turn and at once, compared exactly."""
+"""The ledger against a model of it: random operations, in sequence and concurrent."""

@@ -1,7 +1,7 @@
-"""What is asked for: how operations' arguments are drawn, so that they often meet at a limit.
+"""How the arguments of operations are drawn, so that they often meet a limit.
 
-Few wallets, calls, payments and keys, so that operations meet each other; amounts that are named
-(all that is available, one more) become numbers only when the wallet they are for is known.
+There are few wallets, calls, payments and keys, so that operations affect each other. An amount may
+be drawn by name (all available money, one more). It becomes a number only when its wallet is known.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.model.model import AMOUNT_MAX
 
 
 class Near(NamedTuple):
-    """An amount by its name, and how far from it."""
+    """A named amount, and an offset from it."""
 
     name: str
     off: int
@@ -33,22 +33,22 @@ _near = st.builds(
     st.sampled_from(["available", "available", "headroom", "owed", "balance"]),
     st.integers(-1, 1),
 )
-#: Amounts that most verbs refuse, at the bounds and beyond what the database can hold.
+#: Amounts that most operations refuse: at the bounds, and beyond what the database can store.
 OUT_OF_BOUNDS = st.sampled_from([0, -1, AMOUNT_MAX, AMOUNT_MAX + 1, 2**70])
 _amounts = st.one_of(_small, _near)
 _orgs = st.sampled_from([0, 0, 0, 0, 1, 2])
-#: A wallet with a call that is going on, and one that is frozen; where there is none, the first.
+#: A wallet with a live call, or a frozen one; the first wallet if there is none.
 _calling = st.sampled_from(["calling", "calling", "calling", 0, 1])
 _frozen = st.sampled_from(["frozen", "frozen", "frozen", 0, 1])
 _keys = st.sampled_from(["new"] * 16 + ["k0", "k0", "k1", "call:c0:commit"])
 _currencies = st.just("own")
 _calls = st.sampled_from(["c0", "c1", "c2"])
-#: A call that is going on, where there is one.
+#: A live call, if there is one.
 _live_calls = st.sampled_from(["live", "live", "live", "c0", "c1"])
 _provider_calls = st.sampled_from([None, None, None, None, "v0", "v1"])
 _soon = st.sampled_from([0, 1, 30, 60, 60, 60])
 _reasons = st.sampled_from([str(reason) for reason in FreezeReason])
-#: A freeze that stands, where there is one.
+#: An active freeze, if there is one.
 _standing = st.one_of(st.just("standing"), st.just("standing"), _reasons)
 _causes = st.sampled_from(["", "c0", "d1"])
 _sums = st.integers(0, 60)
@@ -64,7 +64,7 @@ _payment = {
     "currency": _currencies,
 }
 
-#: What each operation is called with.
+#: The arguments of each operation.
 ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "credit": {**_by_key, "kind": _mostly("credit", "topup")},
     "debit": _by_key,
@@ -107,21 +107,21 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 
 def arguments(name: str) -> st.SearchStrategy[dict[str, Any]]:
-    """This function will draw an operation's arguments, as yet without numbers."""
+    """Draw an operation's arguments; named amounts are not numbers yet."""
     return st.fixed_dictionaries(ARGUMENTS[name])
 
 
 @dataclass
 class Asking:
-    """One example's names: turns drawn arguments into operations on its own organizations."""
+    """The names of one example: turns drawn arguments into operations on its wallets."""
 
     orgs: list[str]
-    #: Makes a payment's id one of this example alone: it is unique over the whole system.
+    #: Makes a payment's ID unique to this example, because it must be unique in the whole system.
     token: str
     _keys: int = 0
 
     def operation(self, books: Books, name: str, drawn: dict[str, Any], now: float) -> Operation:
-        """This function will make an operation of what was drawn, as the books stand now."""
+        """Make an operation from drawn arguments, with the current state of the books."""
         values = dict(drawn)
         if name == "debit_many":
             rows = [self.operation(books, "debit", row, now) for row in values["rows"]]

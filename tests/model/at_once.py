@@ -1,4 +1,4 @@
-"""Batches from real threads: some order of what they asked must explain all answers."""
+"""Concurrent batches: some order of the operations must explain all answers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _ON_A_CALL = ["expire", "expire", "commit", "release", "extend", "credit", "debi
 
 
 class AtOnce(Ledger):
-    """Batches from real threads, through their own transactions and one combiner together."""
+    """Batches from real threads, each in its own transaction, with one debit combiner."""
 
-    #: Calls and payments that rules made for themselves, each with a name of its own.
+    #: Number of calls and payments that rules created themselves, which gives each its own name.
     made = 0
 
     @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())
     def alone(self, name: str, data: st.DataObject) -> None:
-        """Brings the wallets into some state between the batches."""
+        """Bring the wallets into some state between the batches."""
         self.carry_out(self.operation(name, data.draw(arguments(name))))
 
     @rule(asked=st.lists(st.one_of(_ASKED), min_size=2, max_size=8), same=st.booleans())
     def at_once(self, asked: list[tuple[str, dict[str, Any]]], same: bool) -> None:
-        """Hunts: two that both saw the last money, a replay missed, a hold settled twice."""
+        """Detect money spent twice, a missed replay, or a hold settled twice."""
         operations = [self.operation(name, drawn) for name, drawn in asked]
         if same:
-            # Everything twice: what a provider does when it delivers at least once.
+            # Every operation twice, as when a provider delivers at least once.
             operations = (operations * 2)[:8]
         self.together(operations)
 
@@ -42,7 +42,7 @@ class AtOnce(Ledger):
         share=st.integers(1, 3),
     )
     def spend(self, names: list[str], share: int) -> None:
-        """Hunts: the same money spent twice, by combined and by plain debits and by holds."""
+        """Detect money spent twice by combined debits, plain debits and holds."""
         wallet = self.books.wallets[self.asking.orgs[0]]
         amount = max(wallet.available // share, 1)
         operations = []
@@ -60,7 +60,7 @@ class AtOnce(Ledger):
         apart=st.booleans(),
     )
     def one_payment(self, sums: list[tuple[int, int]], apart: bool) -> None:
-        """Hunts: a payment's facts that were read before another's lock was waited for."""
+        """Detect payment facts that were read before the wait for another's lock."""
         self.made += 1
         its = {"org": 0, "payment": f"stripe:Q{self.made}", "currency": "own"}
         self.ask("settle_alone", {**its, "captured": 1, "refunded": 0})
@@ -76,7 +76,7 @@ class AtOnce(Ledger):
         amount=st.integers(1, 30),
     )
     def one_call(self, names: list[str], amount: int) -> None:
-        """Hunts: a hold at its end that two ways of settling it both found open."""
+        """Detect an ended hold that two operations both found open and settled."""
         self.made += 1
         its = {"org": 0, "call": f"y{self.made}"}
         sums = {"amount": amount, "currency": "own"}
@@ -95,11 +95,11 @@ class AtOnce(Ledger):
 
     @rule()
     def time_passes(self) -> None:
-        """Lets holds and overrides come to their end."""
+        """Let holds and overrides end."""
         self.wait_for_an_end(0)
 
     def together(self, operations: list[Operation]) -> None:
-        """This function will ask all at once, and look for an order that explains the answers."""
+        """Run all operations concurrently, and find an order that explains the answers."""
         jobs = [lambda one=one: self.doors.do(one, self.now) for one in operations]
         answers = at_once(jobs)
         asked = list(zip(operations, answers, strict=True))
@@ -108,7 +108,7 @@ class AtOnce(Ledger):
             found = explain(self.books, asked, self.now, self.picture)
             assert found is not None, "no order explains the answers"
         except AssertionError:
-            # Said at once: threads may not do it again when the sequence is repeated.
+            # Print it now, because a repetition of the sequence may not fail again.
             print(f"at once, after {self.books}:", *asked, sep="\n")
             raise
         self.books = found

@@ -1,4 +1,4 @@
-"""The model of all wallets together: what touches several of them, and operations as values."""
+"""The model of all wallets together: operations on several wallets, and payments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.model.model import AMOUNT_MAX, Answer, No
 
 @dataclass(frozen=True)
 class Operation:
-    """A request by name; `org` is the wallet it is for, None where it names its wallets itself."""
+    """An operation by name. `org` is its wallet; None if its values name the wallets."""
 
     name: str
     org: str | None
@@ -20,7 +20,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Payment:
-    """A provider's cumulative facts. What they come to is decided in `kept` alone."""
+    """A provider's cumulative facts. Only `kept` computes the resulting amount."""
 
     org: str
     captured: int = 0
@@ -28,19 +28,19 @@ class Payment:
 
     @property
     def kept(self) -> int:
-        """What of the payment is ours, and so has to have moved."""
+        """The part of the payment that is ours, and so must have moved."""
         return max(self.captured - self.refunded, 0)
 
 
 @dataclass
 class Books:
-    """Every wallet, and the payments, which belong to one organization in the whole system."""
+    """Every wallet, and the payments. A payment belongs to one organization."""
 
     wallets: dict[str, Wallet]
     payments: dict[str, Payment] = field(default_factory=dict)
 
     def do(self, operation: Operation, now: float) -> Answer:
-        """This function will carry an operation out and give its answer; a refusal is one."""
+        """Carry out an operation and return its answer, which may be a refusal."""
         place: Any = self.wallets[operation.org] if operation.org else self
         try:
             return getattr(place, operation.name)(**operation.values, now=now)
@@ -48,16 +48,16 @@ class Books:
             return Answer(str(no))
 
     def copy(self) -> Books:
-        """This function will give the same books, which do not follow these any further."""
+        """Return an independent copy of the books."""
         wallets = {org: wallet.copy() for org, wallet in self.wallets.items()}
         return Books(wallets, dict(self.payments))
 
     def debit_many(self, rows: tuple[Operation, ...], now: float) -> Answer:
-        """Each row as a debit alone, in the order received; one refused takes no other with it."""
+        """Debit each row separately, in order; a refused row affects no other."""
         return Answer("OK", told=tuple(self.do(row, now) for row in rows))
 
     def settle(self, org: str, **facts: Any) -> Answer:
-        """As settle_alone; the posture is brought in line in the same transaction."""
+        """Settle as `settle_alone` does, and update the entitlement with it."""
         answer = self.settle_alone(org, **facts)
         self.wallets[org].follow_subscription()
         return answer
@@ -65,7 +65,7 @@ class Books:
     def settle_alone(
         self, org: str, payment: str, captured: int, refunded: int, currency: str, now: float
     ) -> Answer:
-        """Moves the difference that the largest facts seen so far make: order cannot matter."""
+        """Move the difference that the largest facts so far make, in any order."""
         if not (0 <= captured <= AMOUNT_MAX and 0 <= refunded <= AMOUNT_MAX):
             raise No("INVALID_AMOUNT")
         if currency != self.wallets[org].currency:

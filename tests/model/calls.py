@@ -1,6 +1,6 @@
-"""The model's calls: money set aside while they live, and what they are charged.
+"""The model's calls: money held while they live, and their charges.
 
-A hold moves no money; it leaves "open" once, and a call is billed once.
+A hold moves no money. It leaves "open" once, and a call is charged once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Wallet(Purse):
         expires_at: float,
         now: float,
     ) -> Answer:
-        """One hold a call; while it is open, asking again is a replay whatever is asked for."""
+        """Reserve one hold per call; while it is open, any further request is a replay."""
         _in_bounds(amount)
         self._same_currency(currency)
         known = self.holds.get(call)
@@ -43,7 +43,7 @@ class Wallet(Purse):
         return self._ok()
 
     def extend(self, call: str, nth: int, amount: int, expires_at: float, now: float) -> Answer:
-        """Adds to an open hold, in numbered steps, and never brings its end nearer."""
+        """Add to an open hold in numbered steps; its end never becomes earlier."""
         _in_bounds(amount)
         if nth < 1:
             raise No("INVALID_EXTENSION")
@@ -67,7 +67,10 @@ class Wallet(Purse):
         return self._ok()
 
     def commit(self, call: str, amount: int, currency: str, now: float) -> Answer:
-        """Charges hold, then available, then debt limit; the rest is owed. Also while frozen."""
+        """Charge the hold, then available money, then the debt limit, also while frozen.
+
+        The rest becomes an outstanding amount.
+        """
         if not 0 <= amount <= AMOUNT_MAX:
             raise No("INVALID_AMOUNT")
         request, key = ("commit", amount, currency), f"call:{call}:commit"
@@ -93,7 +96,7 @@ class Wallet(Purse):
         return self._ok()
 
     def release(self, call: str, now: float) -> Answer:
-        """For a call that never began; one given back already is left as it is."""
+        """Release the hold of a call that never began; a returned hold stays unchanged."""
         known = self._hold(call)
         if known.billed is not None:
             raise No("CALL_SETTLED")
@@ -103,7 +106,7 @@ class Wallet(Purse):
         return self._ok()
 
     def expire(self, calls: tuple[str, ...], now: float) -> Answer:
-        """Gives back those that are still open and past their end."""
+        """Return the holds that are still open and past their end."""
         past = [
             call
             for call in sorted(set(calls) & set(self.holds))

@@ -1,4 +1,4 @@
-"""The doors of one database for the whole file: every sequence makes organizations of its own."""
+"""One database for the whole file; every sequence creates its own organizations."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def doors(shared, shared_urls):
 
 @pytest.fixture(scope="module")
 def looking(shared_urls):
-    """A connection of its own that reads what was committed."""
+    """A separate connection that reads what was committed."""
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as connection:
         yield connection

@@ -1,4 +1,4 @@
-"""The same operations at the product's own doors, and their answers in the model's words."""
+"""The same operations in the product, with their answers in the model's form."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from tests.domain.support import later
 from tests.model.books import Operation
 from tests.model.model import Answer
 
-#: Who does things by hand, and why.
+#: The operator of manual actions, and the reason.
 ANN = {"by": "ann", "why": "test"}
-#: How often an operation that waited too long for a lock, and so did nothing, is asked for again.
+#: How often an operation is repeated that timed out waiting for a lock, and so did nothing.
 _TRIES_MAX = 20
 
 
 @dataclass(frozen=True)
 class Doors:
-    """Where operations are carried out: as the application, as the owner, and combined."""
+    """Carries out operations as the application, as the owner, or by a combined debit."""
 
     database: Database
     owner: Database
 
     def do(self, operation: Operation, now: float) -> Answer:
-        """This function will carry an operation out, in a transaction of its own, and answer."""
+        """Carry out an operation in its own transaction and return its answer."""
         for _ in range(_TRIES_MAX):
             try:
                 return self._do(operation, later(now))

@@ -1,4 +1,4 @@
-"""One operation after the other. Each rule says which bug it hunts."""
+"""Sequential operations. Each rule names the bug that it detects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.model.books import Operation
 from tests.model.machine import Ledger
 
 _OWN = {"currency": "own"}
-#: In how many seconds a hold ends, and what a call costs: often more than it holds, to the limit.
+#: Seconds until a hold ends, and the cost of a call: often above its hold, up to the limit.
 _ENDS = st.sampled_from([60, 30, 1])
 _COSTS = st.one_of(
     st.integers(1, 40), st.builds(Near, st.just("headroom"), st.sampled_from([-1, 0, 1, 9]))
 )
-#: An operation by key, and another that must not be taken for it.
+#: An operation with a key, and a different one that the same key must not match.
 _NAMESAKES = {
     "debit": "deduct_asset_cost",
     "deduct_asset_cost": "debit",
@@ -30,120 +30,120 @@ _NAMESAKES = {
 
 
 class InTurn(Ledger):
-    """Every operation by a rule of its own, and repeats of what was asked before."""
+    """Every operation by its own rule, and repeats of earlier operations."""
 
     done = Bundle("done")
-    #: Calls and payments that rules made for themselves, each with a name of its own.
+    #: Number of calls and payments that rules created themselves, which gives each its own name.
     made = 0
 
     @rule(target=done, drawn=arguments("credit"))
     def credit(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: money that comes in and does not pay what is owed, or lifts another's freeze."""
+        """Detect a credit that skips the outstanding amount or lifts an unrelated freeze."""
         return self.ask("credit", drawn)
 
     @rule(target=done, drawn=arguments("debit"))
     def debit(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a debit while frozen, out of what is held, or out of the debt limit."""
+        """Detect a debit while frozen, from held money, or from the debt limit."""
         return self.ask("debit", drawn)
 
     @rule(target=done, drawn=arguments("debit_now"))
     def debit_now(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a combined debit that is decided otherwise than one alone."""
+        """Detect a combined debit that is decided differently from a single one."""
         return self.ask("debit_now", drawn)
 
     @rule(target=done, drawn=arguments("debit_many"))
     def debit_many(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a row that sees another's money, order or key wrongly, or takes others with it."""
+        """Detect a row that sees wrong money, order or keys, or affects other rows."""
         return self.ask("debit_many", drawn)
 
     @rule(target=done, drawn=arguments("deduct_asset_cost"))
     def deduct_asset_cost(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: an asset bought on debt, or its key taken for a plain debit's."""
+        """Detect an asset bought on debt, or its key matched with a plain debit's."""
         return self.ask("deduct_asset_cost", drawn)
 
     @rule(target=done, drawn=arguments("correct"))
     def correct(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a correction past the limit or out of a hold, or one that forgets what is owed."""
+        """Detect a correction past the limit or from a hold, or with the debt unpaid."""
         return self.ask("correct", drawn)
 
     @rule(target=done, drawn=arguments("settle"))
     def settle(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: facts that count twice or by their order, a payment of two organizations."""
+        """Detect facts that count twice or by order, or a payment of two organizations."""
         return self.ask("settle", drawn)
 
     @rule(target=done, drawn=arguments("settle_alone"))
     def settle_alone(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: as settle, where nothing but the ledger itself stands between two of them."""
+        """Detect the same as `settle`, where only the ledger separates two settlements."""
         return self.ask("settle_alone", drawn)
 
     @rule(target=done, drawn=arguments("freeze"))
     def freeze(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a second placing that clears an override, or one cause taken for another."""
+        """Detect a repeated freeze that clears an override, or two causes confused."""
         return self.ask("freeze", drawn)
 
     @rule(target=done, drawn=arguments("unfreeze"))
     def unfreeze(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a lifting that takes other reasons or causes with it."""
+        """Detect an unfreeze that lifts other reasons or causes too."""
         return self.ask("unfreeze", drawn)
 
     @rule(target=done, drawn=arguments("freeze_by_hand"))
     def freeze_by_hand(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a manual freeze that something but a person lifts."""
+        """Detect a manual freeze that is lifted by anything but an operator."""
         return self.ask("freeze_by_hand", drawn)
 
     @rule(target=done, drawn=arguments("lift_by_hand"))
     def lift_by_hand(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: the subscription's freeze lifted by hand, or a refusal that leaves an entry."""
+        """Detect a manual lift of the subscription's freeze, or a refusal with an entry."""
         return self.ask("lift_by_hand", drawn)
 
     @rule(target=done, drawn=arguments("override_by_hand"))
     def override_by_hand(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: an override that lasts at its end, or covers a reason it does not name."""
+        """Detect an override still valid at its end, or valid for another reason."""
         return self.ask("override_by_hand", drawn)
 
     @rule(target=done, drawn=arguments("set_debt_limit"))
     def set_debt_limit(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a limit above which debt stands, or one that pays what is owed."""
+        """Detect a limit below the debt, or a limit that pays an outstanding amount."""
         return self.ask("set_debt_limit", drawn)
 
     @rule(target=done, drawn=arguments("rebuild"))
     def rebuild(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a rebuilding of a sound wallet that changes it."""
+        """Detect a rebuild that changes a correct wallet."""
         return self.ask("rebuild", drawn)
 
     @rule(target=done, drawn=arguments("reserve"))
     def reserve(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: two holds for a call, a hold for a settled one, or more held than there is."""
+        """Detect two holds for a call, a hold for a settled call, or too much held."""
         return self.ask("reserve", drawn)
 
     @rule(target=done, drawn=arguments("extend"))
     def extend(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a step taken twice or skipped, an end brought nearer, a settled hold growing."""
+        """Detect a step repeated or skipped, an earlier end, or a settled hold extended."""
         return self.ask("extend", drawn)
 
     @rule(target=done, drawn=arguments("commit"))
     def commit(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a call charged twice, a hold not given back, a shortfall lost or over limit."""
+        """Detect a call charged twice, an unreturned hold, or a wrong shortfall."""
         return self.ask("commit", drawn)
 
     @rule(target=done, drawn=arguments("release"))
     def release(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a billed call's hold given back, or one given back twice."""
+        """Detect a charged call's hold that is returned, or a hold returned twice."""
         return self.ask("release", drawn)
 
     @rule(target=done, drawn=arguments("expire"))
     def expire(self, drawn: dict[str, Any]) -> Operation:
-        """Hunts: a hold expired before its end, after it was settled, or not at its end."""
+        """Detect a hold expired too early, too late, or after it was settled."""
         return self.ask("expire", drawn)
 
     @rule(operation=done)
     def repeat(self, operation: Operation) -> None:
-        """Hunts: a repeat that moves money again, or answers by what is there now."""
+        """Detect a repeat that moves money again, or answers with the current state."""
         self.carry_out(operation)
 
     @rule(operation=done)
     def ask_otherwise(self, operation: Operation) -> None:
-        """Hunts: a key that is taken again for another amount, currency, kind, verb or wallet."""
+        """Detect a key reused for another amount, currency, kind, operation or wallet."""
         values = operation.values
         other = {
             "amount": values.get("amount", 0) + 1,
@@ -158,7 +158,7 @@ class InTurn(Ledger):
 
     @rule(drawn=arguments("rebuild"), off=st.integers(-3, 3))
     def damage_and_rebuild(self, drawn: dict[str, Any], off: int) -> None:
-        """Hunts: a rebuilding that believes the damaged row."""
+        """Detect a rebuild that trusts the damaged row."""
         org = self.asking.orgs[drawn["org"]]
 
         def damage(session: Session) -> None:
@@ -182,7 +182,7 @@ class InTurn(Ledger):
         cost=_COSTS,
     )
     def a_call(self, org: int, steps: list[tuple[int, int]], ending: str, cost: int | Near) -> None:
-        """Hunts: a hold that loses a step on its way, or is settled for other than it holds."""
+        """Detect a hold that loses an extension, or is settled for a wrong amount."""
         self.made += 1
         its = {"org": org, "call": f"x{self.made}"}
         funds = {"org": org, "key": "new", "amount": 20, "kind": "credit"}
@@ -210,7 +210,7 @@ class InTurn(Ledger):
         ),
     )
     def a_batch(self, org: int, rows: list[tuple[int, str]]) -> None:
-        """Hunts: a row that does not see what an earlier one of its wallet took, or its key."""
+        """Detect a row that misses the debit or the key of an earlier row of its wallet."""
         its = {**_OWN, "org": org}
         self.ask("credit", {**its, "key": "new", "amount": 20, "kind": "credit"})
         drawn = [{**its, "amount": amount, "key": key} for amount, key in rows]
@@ -223,7 +223,7 @@ class InTurn(Ledger):
         paid=st.sampled_from([Near("owed", -1), Near("owed", 0), Near("owed", 1)]),
     )
     def a_debt(self, org: int, cause: str, by_hand: bool, paid: Near) -> None:
-        """Hunts: a debt not paid first, one that takes another freeze along or leaves its own."""
+        """Detect a debt not paid first, or a payment that lifts too many or few freezes."""
         self.made += 1
         its = {**_OWN, "org": org}
         if cause == "refund":
@@ -240,7 +240,7 @@ class InTurn(Ledger):
 
     @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())
     def ask_nonsense(self, name: str, data: st.DataObject) -> None:
-        """Hunts: amounts beyond the bounds, and another currency, that are not refused first."""
+        """Detect an amount out of bounds or a wrong currency that is not refused first."""
         drawn = dict(data.draw(arguments(name)))
         for field in sorted({"amount", "limit", "captured", "currency"} & set(drawn)):
             if data.draw(st.booleans()):
@@ -250,7 +250,7 @@ class InTurn(Ledger):
 
     @rule(before=st.sampled_from([0, 0, 1]))
     def time_passes(self, before: int) -> None:
-        """Hunts: a hold or an override that ends a moment too early or too late."""
+        """Detect a hold or an override that ends a moment too early or too late."""
         self.wait_for_an_end(before)
         for place, org in enumerate(self.asking.orgs):
             calls = self.books.wallets[org].holds

@@ -1,6 +1,6 @@
-"""What the machines share: wallets and their model, and an operation carried out in both.
+"""What both state machines share: wallets, their model, and operations on both.
 
-The answer must be the model's own, and the database must show what the model has, exactly.
+The product's answer must equal the model's, and the database must show exactly the model's state.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.model.doors import Doors
 from tests.model.model import Answer
 from tests.model.picture import Picture
 
-#: The currency of each of an example's wallets.
+#: The currencies of an example's wallets.
 CURRENCIES = ("USD", "USD", "JPY")
-#: These bring the posture in line themselves, or are told to by record_payment; others leave a job.
+#: These update the entitlement themselves, or `record_payment` does; others leave a job.
 _POSTURE_DONE = {
     "correct",
     "settle",
@@ -40,7 +40,7 @@ _POSTURE_DONE = {
 
 
 class Ledger(RuleBasedStateMachine):
-    """Wallets with some money, the model of them, and business time, which only moves on."""
+    """Wallets with some money, their model, and a time that only moves forward."""
 
     def __init__(self, doors: Doors, looking: psycopg.Connection[Any]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Ledger(RuleBasedStateMachine):
         return self.asking.operation(self.books, name, drawn, self.now)
 
     def carry_out(self, operation: Operation) -> Operation:
-        """This function will do it in both, and compare the answers and all that is there after."""
+        """Carry out an operation in both, and compare the answers and the states."""
         before, jobs = self.books.copy(), dict(self.picture.jobs)
         digest = dict(self.picture.digest)
         expected = self.books.do(operation, self.now)
@@ -101,7 +101,7 @@ class Ledger(RuleBasedStateMachine):
         return operation
 
     def wait_for_an_end(self, before: float) -> None:
-        """This function will let time pass to where a hold or an override ends, or just before."""
+        """Let time pass until a hold or an override ends, or until just before."""
         wallets = self.books.wallets.values()
         ends = [hold.expires_at for one in wallets for hold in one.holds.values()]
         ends += [until for one in wallets for until in one.freezes.values() if until]
@@ -124,7 +124,7 @@ def _changed_nothing(answer: Answer) -> bool:
 
 
 def _make_customers(session: Session) -> list[str]:
-    """Organizations with an empty wallet and an active subscription."""
+    """Create organizations with an empty wallet and an active subscription."""
     orgs = []
     for currency in CURRENCIES:
         org = create_organization(session, name="Acme", currency=currency, now=T0)

@@ -1,7 +1,7 @@
-"""What a wallet must do, said once more in plain Python: to be read as a specification.
+"""What a wallet must do, in plain Python: read it as a specification.
 
-Written from docs/ledger.md, never from the SQL that it judges. Instants are seconds since the
-beginning; amounts are micros. A refusal is raised before anything is changed.
+It is written from docs/ledger.md, never from the SQL that it checks. Times are seconds since the
+beginning, and amounts are micros. A refusal is raised before anything changes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ AMOUNT_MAX = 10**15
 DAYS_30 = 30 * 86_400
 #: Freezes that end with the debt that caused them.
 SHORTFALLS = ("refund_shortfall", "call_shortfall")
-#: The freeze that follows the subscription; those of these wallets are active.
+#: The freeze that follows the subscription, which is active for these wallets.
 SUBSCRIPTION = "subscription_inactive"
-#: The instant of a debit that takes the database's clock: every override has ended by then.
+#: The time of a debit that uses the database's clock: every override has ended by then.
 DATABASE_CLOCK = float("inf")
 
 
@@ -25,7 +25,7 @@ class No(Exception):
 
 
 class Line(NamedTuple):
-    """An entry of the ledger: what it tells, and what it leaves."""
+    """An entry of the ledger: its amount, and the figures after it."""
 
     kind: str
     amount: int
@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What an operation came to; a refusal has no figures."""
+    """The result of an operation; a refusal has no figures."""
 
     code: str
     replayed: bool = False
@@ -43,13 +43,13 @@ class Answer:
     held: int | None = None
     owed: int | None = None
     entry_no: int | None = None
-    #: What else it says: the calls expired, how many freezes it lifted, the answers of its rows.
+    #: Further results: the expired calls, the number of lifted freezes, the answers of its rows.
     told: Any = None
 
 
 @dataclass(frozen=True)
 class Hold:
-    """What is set aside for a call, and what became of it."""
+    """The money held for a call, and how the hold ended."""
 
     status: str
     reserved: int = 0
@@ -65,7 +65,10 @@ class Hold:
 
 @dataclass
 class Purse:
-    """One organization's money: movements by key, freezes, what is owed. Calls are in calls.py."""
+    """One organization's money: entries by key, freezes, outstanding amount.
+
+    Calls are in calls.py.
+    """
 
     currency: str
     balance: int = 0
@@ -73,9 +76,9 @@ class Purse:
     debt_limit: int = 0
     lines: list[Line] = field(default_factory=lambda: [Line("opening", 0, 0, 0)])
     holds: dict[str, Hold] = field(default_factory=dict)
-    #: Reason and cause of each freeze that stands, and until when it is overridden.
+    #: Reason and cause of each active freeze, and the end of its override.
     freezes: dict[tuple[str, str], float | None] = field(default_factory=dict)
-    #: By key: what was asked the first time, and what was answered.
+    #: By key: the first request and its answer.
     firsts: dict[str, tuple[Any, Answer]] = field(default_factory=dict)
 
     @property
@@ -95,30 +98,30 @@ class Purse:
             firsts=dict(self.firsts),
         )
 
-    # -- money by key -----------------------------------------------------------------------------
+    # -- operations with a key --------------------------------------------------------------------
 
     def credit(self, key: str, amount: int, currency: str, kind: str, now: float) -> Answer:
-        """Pays what is owed first; allowed while frozen."""
+        """Add money, which pays the outstanding amount first; allowed while frozen."""
         return self._once(key, ("credit", kind, amount, currency), lambda: self._gain(kind, amount))
 
     def debit(self, key: str, amount: int, currency: str, now: float) -> Answer:
-        """Takes from what is available; refused while frozen."""
+        """Take from the available money; refused while frozen."""
         return self._once(
             key, ("debit", "debit", amount, currency), lambda: self._spend("debit", amount, now)
         )
 
     def deduct_asset_cost(self, key: str, amount: int, currency: str, now: float) -> Answer:
-        """As debit, and never out of the debt limit either."""
+        """Debit an asset's cost as `debit` does, also without the debt limit."""
         return self._once(
             key, ("debit", "asset", amount, currency), lambda: self._spend("asset", amount, now)
         )
 
     def debit_now(self, key: str, amount: int, currency: str, now: float) -> Answer:
-        """As debit, at the database's own instant."""
+        """Debit as `debit` does, at the database's own time."""
         return self.debit(key, amount, currency, DATABASE_CLOCK)
 
     def correct(self, key: str, amount: int, currency: str, now: float) -> Answer:
-        """By an operator: allowed while frozen; takes to the debt limit and not below."""
+        """Correct the balance as an operator does: also while frozen, to the debt limit."""
         kind = "correct credit" if amount > 0 else "correct debit"
         request = (kind, kind, abs(amount), currency)
         answer = self._once(key, request, lambda: self._correct(amount))
@@ -126,7 +129,10 @@ class Purse:
         return answer
 
     def _once(self, key: str, request: Any, act: Callable[[], None]) -> Answer:
-        """A key's first request is carried out; that again is told the same; another is refused."""
+        """Carry out a key's first request, and repeat its answer for the same request.
+
+        Another request with the same key is refused.
+        """
         _, _, amount, currency = request
         if not 1 <= amount <= AMOUNT_MAX:
             raise No("INVALID_AMOUNT")
@@ -164,7 +170,10 @@ class Purse:
     # -- payments ---------------------------------------------------------------------------------
 
     def settle(self, difference: int, cause: str) -> Answer:
-        """What a payment brings, or takes back: from available above zero, and the rest is owed."""
+        """Add or take back a payment's difference; what cannot be taken is outstanding.
+
+        Money is taken only from what is available above zero.
+        """
         if difference > 0:
             self._gain("topup", difference)
         elif difference < 0:
@@ -177,11 +186,11 @@ class Purse:
     # -- freezes and limits -----------------------------------------------------------------------
 
     def freeze(self, reason: str, cause: str, now: float) -> Answer:
-        """One that stands is left as it is, with its override."""
+        """Freeze the wallet; an active freeze stays unchanged, with its override."""
         return Answer("OK", told=self._freeze(reason, cause))
 
     def unfreeze(self, reason: str, cause: str | None, now: float) -> Answer:
-        """Lifts one cause of a reason, or all; other reasons stay."""
+        """Lift one cause of a reason, or all its causes; other reasons stay."""
         return Answer("OK", told=self._lift(reason, cause))
 
     def freeze_by_hand(self, now: float) -> Answer:
@@ -198,7 +207,7 @@ class Purse:
         return Answer("OK")
 
     def override_by_hand(self, reason: str, until: float, now: float) -> Answer:
-        """Lets the wallet spend although the reason stands, to the instant and not at it."""
+        """Let the wallet spend despite the reason, until the given time and not at it."""
         if not now < until <= now + DAYS_30:
             raise No("INVALID_OVERRIDE")
         standing = [one for one in self.freezes if one[0] == reason]
@@ -210,7 +219,7 @@ class Purse:
         return Answer("OK")
 
     def set_debt_limit(self, limit: int, now: float) -> Answer:
-        """Never below what is in debt; it pays nothing that is owed."""
+        """Set the debt limit, never below the debt; no outstanding amount is paid."""
         if not 0 <= limit <= AMOUNT_MAX:
             raise No("INVALID_AMOUNT")
         if limit == self.debt_limit:
@@ -222,11 +231,11 @@ class Purse:
         return self._ok()
 
     def rebuild(self, now: float) -> Answer:
-        """The row as entries and holds say it is; here they have said so all along."""
+        """Rebuild the row from entries and holds; in the model they always agree."""
         self._write("rebuild", 0)
         return self._ok()
 
-    # -- what they share --------------------------------------------------------------------------
+    # -- helpers ----------------------------------------------------------------------------------
 
     def _ok(self, *, replayed: bool = False) -> Answer:
         entry_no = len(self.lines) - 1
@@ -276,5 +285,8 @@ class Purse:
         return len(lifted)
 
     def follow_subscription(self) -> None:
-        """What people and payments do brings the posture in line: the subscription is active."""
+        """Update the freeze of the subscription, which is active in these tests.
+
+        Operator actions and payments do this.
+        """
         self._lift(SUBSCRIPTION)

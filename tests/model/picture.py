@@ -1,6 +1,6 @@
-"""What the database itself says after a step: the invariants, and everything the model knows.
+"""The state of the database after a step: its invariants, and all the model knows.
 
-Two statements for all wallets of an example, so that they can be asked after every step.
+Two statements read all wallets of an example, so that they can run after every step.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _WALLETS = """
              FROM wallet_operations WHERE organization_id = w.organization_id) AS operations(keys)
     WHERE w.organization_id = ANY (%s)
 """
-#: Columns of _NEW_ENTRIES are an entry's own; these of _WALLETS are the row's.
+#: The columns of `_NEW_ENTRIES` belong to an entry; this many of `_WALLETS` belong to the row.
 _ROW_COLUMNS = 8
 
 
 class Picture:
-    """All wallets of one example as the database shows them; it grows with their entries."""
+    """All wallets of one example as the database shows them, with all their entries."""
 
     def __init__(self, connection: psycopg.Connection[Any], orgs: list[str]) -> None:
         self._connection = connection
@@ -70,12 +70,12 @@ class Picture:
         self.lines: dict[str, list[Line]] = {org: [] for org in orgs}
         self.wallets: dict[str, dict[str, Any]] = {}
         self.payments: dict[str, tuple[Payment, int]] = {}
-        #: What must not differ at all after a refusal.
+        #: State that must not change at all after a refusal.
         self.digest: dict[str, str] = {}
         self.jobs: dict[str, int] = {}
 
     def look(self) -> None:
-        """This function will read what is new and judge what must hold whatever was done."""
+        """Read new entries and all wallets, and check the invariants."""
         orgs = list(self._chains)
         seen = [self._chains[org].next_no for org in orgs]
         for row in self._connection.execute(_NEW_ENTRIES, (orgs, seen)):
@@ -121,7 +121,7 @@ class Picture:
         self.jobs[org] = jobs
 
     def shows(self, books: Books) -> list[str]:
-        """This function will tell where the database and the model differ, if they do."""
+        """List the differences between the database and the model."""
         found = []
         for org, wallet in books.wallets.items():
             if self.lines[org] != wallet.lines:

@@ -1,10 +1,12 @@
-"""Whether answers given at once can be explained by some order in which one came after the other.
+"""Whether some sequential order explains the answers of concurrent operations.
 
-Sound and complete: every order is tried that agrees with what is known. The entries' numbering is
-the order in which a wallet's money moved, so that an order is given up as soon as the model writes
-another entry than stands there; a refusal, and what writes no entry, may stand wherever the model
-gives the same answer. So what is proved is that operations at once are as some of them in turn
-(linearizability): the answers, every entry, and what is there at the end.
+The search is sound and complete: it tries every order that agrees with what is known. The numbers
+of the entries give the order in which a wallet's money moved. So an order is dropped as soon as the
+model writes an entry that differs from the database. An operation that writes no entry, such as a
+refusal, may be anywhere in the order if the model gives the same answer there.
+
+This proves that concurrent operations behave like the same operations in some sequence
+(linearizability): the answers, every entry, and the final state.
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ from tests.model.books import Books, Operation
 from tests.model.model import Answer
 from tests.model.picture import Picture
 
-#: These bring the posture in line beside their answer, so that the same answer can hide a change.
+#: These also update the entitlement, so that an unchanged answer can hide a change.
 _WITH_POSTURE = {"correct", "settle", "freeze_by_hand", "lift_by_hand", "override_by_hand"}
 
 Asked = list[tuple[Operation, Answer]]
 
 
 def explain(books: Books, asked: Asked, now: float, end: Picture) -> Books | None:
-    """This function will find books that follow these by all that was asked, in some order.
+    """Find the books after all operations, in some order that explains the answers.
 
-    None where no order gives these answers and what the picture shows.
+    Return None if no order gives these answers and the state in the picture.
     """
     branches: list[tuple[int, Books]] = []
     unplaced: set[int] = set(range(len(asked)))
@@ -31,7 +33,8 @@ def explain(books: Books, asked: Asked, now: float, end: Picture) -> Books | Non
         if after.do(operation, now) != answer or not _is_on_the_way(after, end):
             continue
         if after == books and operation.name not in _WITH_POSTURE:
-            # It is explained here, and changes nothing for the others wherever it stands.
+            # The operation is explained here, and changes nothing for the others wherever it is
+            # placed.
             unplaced.discard(place)
         else:
             branches.append((place, after))

@@ -1,4 +1,4 @@
-"""The ledger does what its model does, whatever is asked of it, in turn and at once."""
+"""The ledger behaves like its model, for sequential and concurrent operations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.at_once import AtOnce
 from tests.model.in_turn import InTurn
 
-#: Sequences in an ordinary run, the same ones every time: in turn, and at once.
+#: Number of sequences in an ordinary run, the same every time: sequential and concurrent.
 IN_TURN, AT_ONCE = 150, 80
-#: Seconds after which a long run is taken for one that hangs.
+#: Seconds after which a long run is considered to hang.
 _HANGS = 6 * 3600
 
 
 def _sequences(config: pytest.Config, usual: int) -> settings:
-    """How many sequences, and whether they are drawn anew: see --model-sequences."""
+    """Return how many sequences run, and whether they are new: see --model-sequences."""
     asked = config.getoption("--model-sequences")
     return settings(
         max_examples=asked or usual,
@@ -46,7 +46,7 @@ def test_in_turn_every_operation_answers_and_leaves_what_the_model_does(
 def test_at_once_some_order_explains_all_answers_and_what_is_left(doors, looking, pytestconfig):
     sequences = _sequences(pytestconfig, AT_ONCE)
 
-    # What threads did cannot be shrunk: it may not happen again.
+    # Threads cannot be shrunk: a failure may not happen again.
     run_state_machine_as_test(
         partial(AtOnce, doors, looking),
         settings=settings(sequences, stateful_step_count=6, phases=[Phase.generate]),

@@ -1,4 +1,4 @@
-"""The explanation of answers given at once accepts what was, and nothing else."""
+"""The explanation of concurrent answers accepts what happened, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ OK, NO = "OK", "INSUFFICIENT_FUNDS"
 
 @pytest.fixture
 def race(doors, looking):
-    """Two debits of 10 at once, from a wallet that has 10: the books before, and what came."""
+    """Two concurrent debits of 10 from a wallet with 10.
+
+    The fixture returns the books before the debits, the answers, and the picture after them.
+    """
     org = make_organization(doors.database)
     books, picture = Books({org: Wallet("USD")}), Picture(looking, [org])
     amount = {"amount": 10, "currency": "USD"}

@@ -19,7 +19,7 @@ def ring_in(house: House, number: dict, **more: object) -> dict:
 
 
 def seen(house: House, call: dict) -> dict:
-    """All that befell a call, as only the stand-in knows."""
+    """Return everything that happened to a call, as only the stand-in knows it."""
     return house.control("GET", f"/vapi/calls/{call['id']}")
 
 
@@ -40,7 +40,7 @@ def wait_for_status(house: House, call: dict, status: str) -> dict:
 
 
 def order(house: House, call: dict, **order: object):
-    """Speaks to the control address of a call."""
+    """Send an order to the control address of a call."""
     return house.http.post(urlsplit(call["monitor"]["controlUrl"]).path, json=order)
 
 
@@ -54,7 +54,10 @@ def read_leg(house: House, call: dict, account_sid: str) -> dict:
 
 
 def end_leg(house: House, call: dict, account_sid: str, status: str = "completed") -> float:
-    """Ends the leg at Twilio with the parent's key; gives the monotonic instant of the answer."""
+    """End the leg at Twilio with the parent's key.
+
+    Return the monotonic time of the answer.
+    """
     answer = house.http.post(
         leg_path(call, account_sid), auth=parent(house), data={"Status": status}
     )

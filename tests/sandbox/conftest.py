@@ -1,4 +1,4 @@
-"""The real sandbox as a process of its own, and an ingress that only remembers what it was told."""
+"""The real sandbox in its own process, and a listener that records its webhooks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.support.sandbox import SANDBOX_SECONDS, Heard, Listener
 
 
 class Server(ThreadingHTTPServer):
-    #: Hundreds of calls tell of themselves at once.
+    #: Hundreds of calls send messages at the same time.
     request_queue_size = 512
 
 
 @pytest.fixture
 def house(sandbox):
-    """The stand-ins, by the name they have among their own tests."""
+    """The sandbox, under the name that its own tests use."""
     return sandbox
 
 
@@ -31,7 +31,7 @@ def listener(house):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status, answer = listener.answer(Heard(self.path, dict(self.headers), body))
-            # Whoever asked may have given up by now, which is nothing to the listener.
+            # The sender may have given up by now, which does not matter to the listener.
             with suppress(ConnectionError):
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
@@ -84,5 +84,8 @@ def assistant(house):
 
 @pytest.fixture
 def number(house, account):
-    """A number whose calls Twilio's subaccount carries, and that asks for its assistant."""
+    """A number at a Twilio subaccount, without an assistant.
+
+    Its calls request an assistant from the ingress.
+    """
     return house.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})

@@ -1,4 +1,4 @@
-"""Faults: what a lost request does, what its sender sees, and what the journal can prove."""
+"""Faults: the effect of a lost request, its sender's view, and the journal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUSPENDING = {"method": "POST", "path_contains": "/Accounts/", "form": {"Status"
 
 
 def test_a_held_request_lands_late_though_its_sender_gave_up(house, account):
-    # Given that suspensions are held / When one is sent and its sender gives up
+    # Given that suspensions are held back / When one is sent and its sender gives up
     fault = house.fault("twilio", "hold", match=SUSPENDING, times=1)
     with pytest.raises(httpx.ReadTimeout):
         set_status(house, account, "suspended", timeout=0.3)
@@ -39,7 +39,7 @@ def test_a_held_request_lands_late_though_its_sender_gave_up(house, account):
     assert house.fault_now(fault)["held"] == 1
     assert status_of(house, account) == "active"
     assert set_status(house, account, "active").status_code == 200
-    # When it is released / Then it has landed by the time of the answer
+    # When it is released / Then it has taken effect by the time of the answer
     assert house.control("POST", f"/faults/{fault}/release") == {"released": 1}
     assert status_of(house, account) == "suspended"
     assert house.fault_now(fault)["hits"] == 1
@@ -74,7 +74,7 @@ def test_a_dropped_connection_says_nothing_of_the_effect(house, account, kind, a
     with pytest.raises(httpx.RemoteProtocolError):
         set_status(house, account, "suspended")
     assert status_of(house, account) == after
-    # Then the fault is spent
+    # Then the fault is used up
     assert set_status(house, account, "suspended").status_code == 200
 
 

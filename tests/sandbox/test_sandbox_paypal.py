@@ -1,4 +1,4 @@
-"""PayPal's stand-in: signatures that verify as PayPal's do, status rules, cumulative refunds."""
+"""PayPal's stand-in: valid signatures, status rules, cumulative refunds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 
 def verify_offline(house, headers, body, webhook_id=None) -> None:
-    """The receiver's recipe: fetch the leaf, check its chain and name, then the signed text."""
+    """Verify a webhook as the receiver does, without a request to PayPal's API.
+
+    Fetch the leaf certificate, check its chain and name, then check the signed text.
+    """
     known = house.info["paypal"]
     got = {name.upper(): value for name, value in headers.items()}
     leaf = x509.load_pem_x509_certificate(
@@ -49,9 +52,9 @@ def subscription(house, **more):
 
 
 def test_a_delivered_webhook_verifies_by_the_offline_recipe(house, listener):
-    # Given an organization without a subscription / When PayPal tells that it was cancelled
+    # Given an organization without a subscription / When PayPal reports that it was cancelled
     told = event(house, "BILLING.SUBSCRIPTION.CANCELLED", organization_id="org_ä")
-    # Then one was made and cancelled, and what arrived is signed over its very bytes
+    # Then one was made and cancelled, and the webhook is signed over its exact bytes
     (heard,) = listener.wait_for(1)
     assert heard.path == "/webhooks/paypal"
     verify_offline(house, heard.headers, heard.body)
@@ -66,10 +69,10 @@ def test_a_delivered_webhook_verifies_by_the_offline_recipe(house, listener):
     "event_type", ["PAYMENT.CAPTURE.COMPLETED", "BILLING.SUBSCRIPTION.ACTIVATED"]
 )
 def test_a_forged_body_of_the_same_crc_verifies_too(house, listener, event_type):
-    # Given a genuine event / When an attacker sends another body under its very headers
+    # Given a genuine event / When an attacker sends another body with its exact headers
     (genuine,) = event(house, event_type)
     house.control("POST", f"/paypal/events/{genuine['event_id']}/redeliver", {"forge": "body_crc"})
-    # Then both verify, though they say different things
+    # Then both verify, although their content differs
     first, forged = listener.wait_for(2)
     assert forged.body != first.body and zlib.crc32(forged.body) == zlib.crc32(first.body)
     assert forged.headers["PAYPAL-TRANSMISSION-ID"] == first.headers["PAYPAL-TRANSMISSION-ID"]
@@ -82,11 +85,11 @@ def test_a_forged_body_of_the_same_crc_verifies_too(house, listener, event_type)
 def test_other_forgeries_do_not_verify(house, listener):
     # Given a subscription that PayPal has suspended
     subscription(house, status="SUSPENDED")
-    # When a signature is spoilt, and when one is genuine but for the simulator's webhook
+    # When one signature is damaged, and another is genuine but for the simulator's webhook
     event(house, "BILLING.SUBSCRIPTION.ACTIVATED", forge="signature")
     event(house, "BILLING.SUBSCRIPTION.ACTIVATED", forge="webhook_id")
     spoilt, simulated = listener.wait_for(2)
-    # Then neither is good for ours, and PayPal's own state is what it was
+    # Then neither is valid for ours, and PayPal's own state is unchanged
     (held,) = house.control("GET", "/paypal/subscriptions?organization_id=org_a")
     assert held["status"] == "SUSPENDED"
     for heard in (spoilt, simulated):
@@ -96,7 +99,7 @@ def test_other_forgeries_do_not_verify(house, listener):
 
 
 def test_copies_and_redeliveries_are_the_same_bytes(house, listener):
-    # When three copies come at once and the event is sent again later
+    # When three copies arrive at once and the event is sent again later
     told = event(house, "BILLING.SUBSCRIPTION.ACTIVATED", copies=3)
     house.control("POST", f"/paypal/events/{told[0]['event_id']}/redeliver", {"copies": 2})
     # Then all five are the same
@@ -110,7 +113,7 @@ def test_copies_and_redeliveries_are_the_same_bytes(house, listener):
 def test_a_refused_delivery_is_tried_again(house, listener):
     # Given an ingress that is down for one delivery
     listener.answers = [503]
-    # When something is told / Then it comes again by itself
+    # When an event is sent / Then PayPal repeats it
     (told,) = event(house, "BILLING.SUBSCRIPTION.ACTIVATED")
     assert told["status_code"] == 503
     first, second = listener.wait_for(2)
@@ -118,13 +121,13 @@ def test_a_refused_delivery_is_tried_again(house, listener):
 
 
 def test_a_stale_event_says_what_was_and_changes_nothing(house, paypal, listener):
-    # Given a cancelled subscription / When an old event says that it is active
+    # Given a cancelled subscription / When an old event reports that it is active
     made = subscription(house, status="CANCELLED")
     event(
         house, "BILLING.SUBSCRIPTION.ACTIVATED", keep_state=True, create_time="2026-01-02T03:04:05Z"
     )
     (heard,) = listener.wait_for(1)
-    # Then the event says so and the API does not
+    # Then the event shows the old state and the API does not
     body = json.loads(heard.body)
     assert (body["resource"]["id"], body["resource"]["status"]) == (made["id"], "ACTIVE")
     assert body["create_time"] == "2026-01-02T03:04:05Z"
@@ -149,10 +152,10 @@ def test_the_verification_call_takes_the_event_as_it_was_written(house, paypal, 
     event(house, "PAYMENT.CAPTURE.COMPLETED")
     (heard,) = listener.wait_for(1)
     path = "/v1/notifications/verify-webhook-signature"
-    # When the text is handed on unchanged / Then it succeeds
+    # When the text is passed on unchanged / Then it succeeds
     answer = paypal.post(path, **verification(house, heard.headers, heard.body))
     assert answer.json() == {"verification_status": "SUCCESS"}
-    # When it is written anew, or another webhook is named / Then it fails, with code 200
+    # When it is serialized again, or another webhook is named / Then it fails, with status 200
     anew = json.dumps(json.loads(heard.body), indent=1).encode()
     for question in (
         verification(house, heard.headers, anew),
@@ -160,7 +163,7 @@ def test_the_verification_call_takes_the_event_as_it_was_written(house, paypal, 
     ):
         answer = paypal.post(path, **question)
         assert (answer.status_code, answer.json()["verification_status"]) == (200, "FAILURE")
-    # When a field is missing / Then it is no verdict at all
+    # When a field is missing / Then there is no verdict at all
     answer = paypal.post(path, **verification(house, heard.headers, heard.body, cert_url=""))
     assert answer.status_code == 400
 
@@ -172,7 +175,7 @@ def test_wrong_credentials_and_tokens_are_refused(house, paypal):
     assert wrong.status_code == 401
     path = "/v1/billing/subscriptions/I-NONE"
     assert paypal.get(path).status_code == 404
-    # When every token is revoked / Then the client is told to fetch another
+    # When every token is revoked / Then the client's token is refused
     house.control("DELETE", "/paypal/tokens")
     assert paypal.get(path).status_code == 401
 
@@ -195,12 +198,12 @@ def test_wrong_credentials_and_tokens_are_refused(house, paypal):
 def test_a_subscription_moves_only_as_the_rules_allow(
     house, paypal, listener, status, operation, after
 ):
-    # Given a subscription / When it is asked to move
+    # Given a subscription / When a status change is requested
     made = subscription(house, status=status)
     path = f"/v1/billing/subscriptions/{made['id']}"
     answer = paypal.post(f"{path}/{operation}", json={"reason": "a test"})
     shown = paypal.get(path).json()
-    # Then it moves and tells, or is refused and nothing has changed
+    # Then it changes and sends an event, or the request is refused and nothing has changed
     if after:
         assert (answer.status_code, answer.content) == (204, b"")
         assert shown["status"] == after
@@ -248,7 +251,7 @@ def test_refunds_add_up_and_stop_at_the_whole(house, paypal, listener):
     )
     path = f"/v2/payments/captures/{capture['id']}"
     part = {"amount": {"currency_code": "USD", "value": "7.50"}}
-    # When part is refunded, with a repeat, then the rest
+    # When part is refunded, with a repeat, and then the rest
     headers = {"PayPal-Request-Id": "once", "Prefer": "return=representation"}
     first = paypal.post(f"{path}/refund", json=part, headers=headers)
     repeat = paypal.post(f"{path}/refund", json=part, headers=headers)
@@ -259,7 +262,7 @@ def test_refunds_add_up_and_stop_at_the_whole(house, paypal, listener):
     answer = paypal.post(f"{path}/refund", json=too_much)
     assert answer.json()["details"][0]["issue"] == "REFUND_AMOUNT_EXCEEDED"
     second = paypal.post(f"{path}/refund").json()
-    # Then each shows what had been given back in all, and points up to the payment
+    # Then each refund shows the total refunded so far, and links to the payment
     shown = paypal.get(f"/v2/payments/refunds/{second['id']}").json()
     assert shown["amount"] == {"currency_code": "USD", "value": "12.50"}
     totals = [
@@ -290,7 +293,7 @@ def test_a_pending_refund_that_fails_marks_its_capture_anew(house, paypal, liste
     assert paypal.get(path).json()["status"] == "REFUNDED"
     # When it fails
     house.control("POST", f"/paypal/refunds/{refund['id']}/status", {"status": "FAILED"})
-    # Then it is told, and the payment is whole again
+    # Then an event reports it, and the payment is no longer refunded
     (heard,) = listener.wait_for(1)
     assert json.loads(heard.body)["event_type"] == "PAYMENT.REFUND.FAILED"
     assert paypal.get(f"/v2/payments/refunds/{refund['id']}").json()["status"] == "FAILED"
@@ -302,14 +305,14 @@ def test_a_dispute_is_opened_resolved_and_opened_again(house, paypal, listener):
     capture = paid(house)
     made = house.control("POST", "/paypal/disputes", {"capture_id": capture["id"], "value": "7.50"})
     path = f"/v1/customer/disputes/{made['dispute_id']}"
-    # When it is resolved, with what the buyer got, and appealed
+    # When it is resolved with a partial refund, and then appealed
     shown = [paypal.get(path).json()]
     outcome = {"outcome_code": "RESOLVED_BUYER_FAVOUR", "refunded": "5.00"}
     house.control("POST", f"/paypal/disputes/{made['dispute_id']}/resolve", outcome)
     shown.append(paypal.get(path).json())
     house.control("POST", f"/paypal/disputes/{made['dispute_id']}/reopen")
     shown.append(paypal.get(path).json())
-    # Then each step shows, and is told in the first version's shape by a signed event
+    # Then the API shows each step, and a signed event in the version 1 format reports it
     assert [one["status"] for one in shown] == ["OPEN", "RESOLVED", "UNDER_REVIEW"]
     assert shown[1]["dispute_outcome"] == {
         "outcome_code": "RESOLVED_BUYER_FAVOUR",
@@ -334,12 +337,12 @@ def test_triggered_dispute_events_set_what_they_imply(house, paypal, listener):
     for word in ("CREATED", "CREATED", "RESOLVED", "CREATED"):
         event(house, f"CUSTOMER.DISPUTE.{word}")
     told = [json.loads(one.body)["resource"] for one in listener.wait_for(4)]
-    # Then it is the same until it is decided
+    # Then it is the same dispute until it is decided
     ids = [one["dispute_id"] for one in told]
     assert ids[0] == ids[1] == ids[2] != ids[3]
     assert paypal.get(f"/v1/customer/disputes/{ids[0]}").json()["status"] == "RESOLVED"
     assert paypal.get(f"/v1/customer/disputes/{ids[3]}").json()["status"] == "OPEN"
-    # And a stale one changes nothing
+    # And a stale event changes nothing
     event(house, "CUSTOMER.DISPUTE.RESOLVED", keep_state=True)
     assert paypal.get(f"/v1/customer/disputes/{ids[3]}").json()["status"] == "OPEN"
 

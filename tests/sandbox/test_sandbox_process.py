@@ -1,4 +1,4 @@
-"""The process: where it says that it is, what a restart keeps, and how it stops."""
+"""The process: its address file, what a restart keeps, and how it stops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.sandbox import start, stop
 
 
 def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
-    # Given a running sandbox with a request held for ever
+    # Given a running sandbox with a request that is held without limit
     house = start(tmp_path, "--target", "http://127.0.0.1:9/")
     info_file = tmp_path / "sandbox.json"
     assert stat.S_IMODE(info_file.stat().st_mode) == 0o600
@@ -27,7 +27,7 @@ def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
     for path in ("/paypal/v1/nowhere", "/twilio/nowhere"):
         with pytest.raises(httpx.ReadTimeout):
             house.http.get(path, timeout=0.2)
-    # When it is asked to stop / Then it does, cleanly, and waits for no held request
+    # When it gets SIGTERM / Then it stops cleanly and waits for no held request
     began = time.monotonic()
     assert stop(house) == 0
     assert time.monotonic() - began < 30
@@ -38,7 +38,7 @@ def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
         before, after = dict(house.info[name]), dict(again.info[name])
         assert before.pop("base_url") and after.pop("base_url")
         assert before == after
-    # When another wants its port / Then that one is told so in a line, and this one stays
+    # When another sandbox wants its port / Then that one reports it in a line, and this one runs on
     port = again.info["base_url"].rpartition(":")[2]
     command = [sys.executable, "-m", "sandbox", "--port", port, "--state", str(tmp_path / "other")]
     refused = subprocess.run(
@@ -50,15 +50,15 @@ def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
     assert stop(again) == 0
 
 
-def test_a_folder_of_an_older_sandbox_gets_what_it_lacks_and_keeps_the_rest(tmp_path):
-    # Given secrets from before there was one for HMAC
+def test_folder_of_an_older_sandbox_gets_new_secrets_and_keeps_the_rest(tmp_path):
+    # Given secrets from a version without the HMAC secret
     house = start(tmp_path)
     assert stop(house) == 0
     path = tmp_path / "keys" / "secrets.json"
     kept = json.loads(path.read_text())
     first = kept.pop("vapi_hmac_secret")
     path.write_text(json.dumps(kept))
-    # When it starts again, twice / Then there is one, and it stays
+    # When it starts again, twice / Then there is an HMAC secret, and it stays the same
     secrets = []
     for _ in range(2):
         again = start(tmp_path)

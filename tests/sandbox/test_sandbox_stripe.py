@@ -36,7 +36,7 @@ def test_a_stripe_subscription_is_made_once_and_cancelled_for_good(house, stripe
     # Then there is one, and other parameters under the key are an error
     assert first["id"] == again["id"] and first["metadata"] == {"organization_id": "org_a"}
     assert other.json()["error"]["type"] == "idempotency_error"
-    # When it is cancelled / Then it stays so
+    # When it is cancelled / Then it remains cancelled
     path = f"/v1/subscriptions/{first['id']}"
     assert stripe.delete(path).json()["status"] == "canceled"
     assert stripe.delete(path).status_code == 404

@@ -1,4 +1,4 @@
-"""Twilio's stand-in, spoken to by Twilio's own SDK."""
+"""Twilio's stand-in, used through Twilio's own SDK."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_sdk_suspends_reads_back_and_restores(house, client, account):
     assert of.fetch().status == "active"
     of.update(status="suspended")
     assert of.update(status="suspended").status == "suspended"
-    # Then it reads so, may not send, and its history tells by which way
+    # Then that is its status, it may not send, and its history shows how each change was made
     assert of.fetch().status == "suspended"
     send = of.messages.create
     assert code_of(lambda: send(to="+15005550006", from_="+15005550001", body="hi")) == (403, 20005)
@@ -62,7 +62,7 @@ def test_the_sdk_makes_a_subaccount_with_a_token_of_its_own(house, client):
     made = client.api.v2010.accounts.create(friendly_name="Beta")
     assert made.status == "active" and len(made.auth_token) == 32
     own = Client(made.sid, made.auth_token, http_client=Rewriting(house.info["twilio"]["base_url"]))
-    # Then it may use what is its own, but not change its status
+    # Then it may use its own resources, but not change its status
     assert own.messages.create(to="+15005550006", from_="+15005550001", body="x").sid
     of = own.api.v2010.accounts(made.sid)
     assert code_of(lambda: of.update(status="suspended")) == (401, 20003)
@@ -77,12 +77,12 @@ def test_status_changes_are_refused_with_twilios_codes(house, client, account):
     assert code_of(lambda: of.update(status="frozen")) == (400, 21475)
     assert code_of(lambda: parent.update(status="suspended")) == (400, 21477)
     assert code_of(nobody.fetch) == (404, 20404)
-    # When Twilio itself suspends it / Then nobody else can restore it
+    # When Twilio itself suspends it / Then its parent cannot restore it
     house.control("POST", path, {"suspended_by_twilio": True})
     assert code_of(lambda: of.update(status="active")) == (400, 21478)
     house.control("POST", path, {"suspended_by_twilio": False})
     assert of.fetch().status == "active"
-    # When it is closed / Then it stays so
+    # When it is closed / Then it remains closed
     of.update(status="closed")
     assert code_of(lambda: of.update(status="active")) == (400, 21479)
     assert of.fetch().status == "closed"
@@ -105,9 +105,7 @@ def test_running_calls_outlive_a_suspension_until_they_are_completed(house, clie
     assert code_of(lambda: of.calls(call["sid"]).update(status="completed")) == (400, 21220)
 
 
-def test_a_callback_is_signed_over_the_public_address_with_the_subaccounts_token(
-    house, listener, account
-):
+def test_callback_is_signed_over_the_public_url_with_the_subaccount_token(house, listener, account):
     public = "https://hooks.holdfast.example/webhooks/twilio?kind=status"
     params = {"CallSid": "CA1", "CallStatus": "completed", "CallDuration": "9", "ToZip": ""}
     sent = house.control(

@@ -1,4 +1,4 @@
-"""Twilio's stand-in: lists of several pages, and calls whose changes are told if asked for."""
+"""Twilio's stand-in: lists of several pages, and callbacks for a call's changes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_a_client_that_forgets_the_second_page_misses_calls(house, account):
     for one in made[::12]:
         end_leg(house, {"phoneCallProviderId": one["sid"]}, account["sid"])
     running = [one["sid"] for one in reversed(made) if one not in made[::12]]
-    # When they are listed by status / Then fifty come, newest first, and where the rest are
+    # When they are listed by status / Then fifty are listed, newest first, with a link to the rest
     first = list_calls(house, account, Status="in-progress")
     assert sids(first) == running[:50] and first["page_size"] == 50
     second = follow(house, first["next_page_uri"])
     assert sids(second) == running[50:] and second["next_page_uri"] is None
     assert (second["page"], second["start"], second["end"]) == (1, 50, 54)
-    # Then the size may be chosen, up to a thousand
+    # Then the page size may be chosen, up to a thousand
     assert sids(list_calls(house, account, Status="in-progress", PageSize=1000)) == running
     assert len(sids(list_calls(house, account, PageSize=5000))) == 60
     assert list_calls(house, account, PageSize=5000)["page_size"] == 1000
@@ -52,11 +52,11 @@ def test_a_client_that_forgets_the_second_page_misses_calls(house, account):
 def test_what_ends_between_two_pages_hides_nothing(house, account):
     made = [house.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(6)]
     first = list_calls(house, account, Status="in-progress", PageSize=2)
-    # When those of the first page end, and another begins, before the second is asked for
+    # When the calls of the first page end, and another begins, before the second page is requested
     for sid in sids(first):
         end_leg(house, {"phoneCallProviderId": sid}, account["sid"])
     house.control("POST", "/twilio/calls", {"sid": account["sid"]})
-    # Then the other four are there, each once
+    # Then the other four are listed, each once
     second = follow(house, first["next_page_uri"])
     third = follow(house, second["next_page_uri"])
     found = sids(second) + sids(third)
@@ -87,12 +87,12 @@ def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assista
         "leg_callback_url": PUBLIC,
     }
     telling = house.control("POST", "/vapi/numbers", asked)
-    # When calls of a number that asked for nothing, and of one that did, are over
+    # When calls of a number without a callback, and of one with a callback, are over
     start_call(house, number_id=silent["id"], talk_seconds=0, deliver=False)
     call = ring_in(house, telling, deliver=False)
     wait_for_status(house, call, "in-progress")
     end_leg(house, call, account["sid"])
-    # Then the second's changes were told, each once, in the form that Twilio has
+    # Then the second call's changes were reported, each once, in Twilio's form
     assert wait_until(lambda: len(forms(listener)) == 2, limit_seconds=SANDBOX_SECONDS)
     by_status = {one["CallStatus"]: one for one in forms(listener)}
     assert by_status.keys() == {"in-progress", "completed"}
@@ -113,11 +113,11 @@ def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assista
 
 
 def test_a_leg_that_twilio_ended_stays_as_it_ended(house, listener, account):
-    # Given a call that rings for long / When its leg is completed before anybody answers
+    # Given a call that rings for long / When its leg is completed before an answer
     call = start_call(house, twilio_sid=account["sid"], ring_seconds=60, leg_callback_url="")
     wait_for_status(house, call, "ringing")
     end_leg(house, call, account["sid"])
-    # Then the call's own end changes nothing of that, and it is told once
+    # Then the call's own end does not change that, and it is reported once
     assert "startedAt" not in wait_for_status(house, call, "ended")
     assert read_leg(house, call, account["sid"])["status"] == "completed"
     listener.wait_for_message(call["id"], "end-of-call-report")

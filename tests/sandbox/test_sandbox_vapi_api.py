@@ -1,4 +1,4 @@
-"""Vapi's API at the stand-in: what a company's backend makes and reads with its key."""
+"""Vapi's API at the stand-in, as a company's backend uses it with its key."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_a_backend_makes_a_call_that_lives(house, listener, account, asked):
     for field in ("assistantId", "phoneNumberId", "assistantOverrides"):
         assert call[field] == asked[field]
     shown = wait_for_status(house, call, "in-progress")
-    # Then nothing is shown that the real one lacks, and nothing is missing that it has
+    # Then the shown fields are exactly those of the real API
     assert "metadata" not in shown and shown["startedAt"].endswith("Z")
     assert {"id", "orgId", "createdAt", "updatedAt", "monitor", "phoneCallProviderId"} <= set(shown)
     assert "endedAt" not in shown and "cost" not in shown
     assert seen(house, call)["longest_seconds"] == 10
-    # When its leg ends / Then so does it, with what it cost
+    # When its leg ends / Then the call ends too, and shows its cost
     end_leg(house, call, account["sid"])
     ended = wait_for_status(house, call, "ended")
     assert ended["endedReason"] == "customer-ended-call" and ended["endedAt"] and ended["cost"] >= 0

@@ -1,4 +1,4 @@
-"""Vapi's stand-in: calls that live, how each may end, and what is told and shown of them."""
+"""Vapi's stand-in: live calls, how each may end, and what is reported of them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_a_call_lives_until_its_control_address_ends_it(house, listener, told, r
     # Given a call in progress, whose customer would talk for long
     call = start_call(house, talk_seconds=60)
     wait_for_status(house, call, "in-progress")
-    # When its control address is told to end it
+    # When its control address is ordered to end it
     assert order(house, call, **told).is_success
     wait_for_status(house, call, "ended")
-    # Then it was told in full, with a report that proves its sender, and cannot be ended again
+    # Then all messages were sent, the report names its sender, and it cannot be ended again
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     updates = listener.messages(call["id"], "status-update")
     assert {one["status"] for one in updates} == {"ringing", "in-progress", "ended"}
@@ -45,13 +45,13 @@ def test_a_call_lives_until_its_control_address_ends_it(house, listener, told, r
     secret = house.info["vapi"]["server_secret"]
     assert {one.headers["Authorization"] for one in listener.heard} == {f"Bearer {secret}"}
     assert order(house, call, **told).status_code == 404
-    # Then what it heard and said is shown with instants
+    # Then the orders and the speech are shown with their times
     shown = seen(house, call)
     assert [(one["type"], one["obeyed"]) for one in shown["orders"]] == [(told["type"], True)]
     assert shown["control_messages"] == 1
     for speech in shown["spoken"]:
         assert speech["text"] == "Good bye"
-        # Two words take a tenth of a second.
+        # Speaking "Good bye" takes a tenth of a second.
         assert shown["began"] < speech["began"] <= speech["finished"] - 0.1 < shown["ended"]
     assert shown["seconds"] == shown["ended"] - shown["began"]
 
@@ -66,7 +66,7 @@ def test_call_of_a_campaign_bears_its_id(house, listener):
 def test_what_is_said_goes_on_while_the_call_does(house, listener):
     call = start_call(house)
     wait_for_status(house, call, "in-progress")
-    # When it is told to say something and, once that is said, to say something long and end
+    # When it is ordered to speak and, after that, to speak for long and then end
     order(house, call, type="say", content="one minute left")
     assert wait_until(
         lambda: seen(house, call)["spoken"][0]["finished"] is not None,
@@ -74,7 +74,7 @@ def test_what_is_said_goes_on_while_the_call_does(house, listener):
     )
     assert read_call(house, call)["status"] == "in-progress"
     order(house, call, type="say", content="word " * 100, endCallAfterSpoken=True)
-    # Then a hang-up in the middle of it leaves it unfinished
+    # Then a hang-up in the middle leaves the speech unfinished
     house.control("POST", f"/vapi/calls/{call['id']}/end", {})
     assert wait_for_status(house, call, "ended")["endedReason"] == "customer-ended-call"
     first, second = seen(house, call)["spoken"]
@@ -82,7 +82,7 @@ def test_what_is_said_goes_on_while_the_call_does(house, listener):
     assert order(house, call, type="dance").status_code == 404
 
 
-def test_a_control_address_refuses_what_it_does_not_know_and_takes_the_rest(house):
+def test_control_address_refuses_unknown_orders_and_accepts_the_rest(house):
     call = start_call(house, deliver=False)
     assert order(house, call, type="dance").status_code == 400
     assert order(house, call, type="add-message", message={}).is_success
@@ -131,13 +131,13 @@ def test_a_call_that_vapi_ends_takes_its_leg_along(house, number, account, assis
 
 def test_a_suspended_subaccount_carries_no_new_call(house, listener, number, account):
     house.control("POST", f"/twilio/subaccounts/{account['sid']}", {"status": "suspended"})
-    # When a call is begun / Then it fails before anybody is rung, and leaves no leg
+    # When a call is begun / Then it fails before any phone rings, and leaves no leg
     call = start_call(house, number_id=number["id"])
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert report["endedReason"] == "twilio-failed-to-connect-call" and report["cost"] == 0
     assert [one["status"] for one in listener.messages(call["id"], "status-update")] == ["ended"]
     assert seen(house, call)["leg"] is None
-    # When somebody calls in / Then Twilio turns them away
+    # When a caller dials in / Then Twilio rejects the call
     asked = {"direction": "inbound", "number_id": number["id"]}
     house.control("POST", "/vapi/calls", asked, code=409)
     assert listener.messages(kind="assistant-request") == []
@@ -148,9 +148,9 @@ def test_a_reset_forgets_calls_numbers_and_behaviour(house, listener, number, as
     listener.wait_for_message(call["id"], "status-update", 2)
     house.control("POST", "/vapi/behaviour", {"deaf": True})
     house.control("POST", "/vapi/authentication", {"mode": "none"})
-    # When all is forgotten
+    # When all is reset
     house.control("POST", "/reset")
-    # Then nothing of it is known, and the next call's messages are the next that are heard
+    # Then nothing of it is known, and the next messages received are the next call's
     assert api(house, "GET", f"/call/{call['id']}").status_code == 404
     assert house.control("GET", "/vapi/calls") == []
     assert api(house, "GET", "/phone-number").json() == []

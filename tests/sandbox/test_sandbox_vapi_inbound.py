@@ -1,4 +1,4 @@
-"""Vapi's stand-in rings in: what it asks, how long it waits, and how it obeys the answer."""
+"""Inbound calls at Vapi's stand-in: its request, its time limit, the answer."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_a_call_asks_for_its_assistant_and_is_given_its_limit(
     house, listener, number, account, assistant
 ):
     listener.replies["assistant-request"] = admit(assistant, 11)
-    # When somebody calls a number without an assistant
+    # When a caller dials a number without an assistant
     call = ring_in(house, number, to="+15005550009")
     shown = wait_for_status(house, call, "in-progress")
-    # Then it was asked with all that tells whose call it is
+    # Then the request contains everything that identifies the organization
     (asked,) = listener.messages(call["id"], "assistant-request")
     told = asked["phoneNumber"]
     assert (told["id"], told["number"]) == (number["id"], number["number"])
@@ -58,7 +58,7 @@ def test_a_call_asks_for_its_assistant_and_is_given_its_limit(
     assert decision["verdict"] == "admitted" and decision["status_code"] == 200
     assert decision["asked"] <= decision["answered"] <= seen(house, call)["began"]
     assert seen(house, call)["longest_seconds"] == 11
-    # Then it lives as any other
+    # Then it goes on like any other call
     order(house, call, type="end-call")
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert report["endedReason"] == "manually-canceled" and report["startedAt"]
@@ -135,17 +135,17 @@ def test_a_late_answer_is_none_at_all(house, listener, number, assistant):
     never = listener.replies["assistant-request"] = admit(assistant)
     never.wait = threading.Event()
     call = ring_in(house, number, answer_limit_seconds=0.5)
-    # Then it ends then, and not before
+    # Then it ends after that time, and not before
     assert wait_for_status(house, call, "ended")["endedReason"] == PREFIX + "failed"
     decision = seen(house, call)["decision"]
     assert 0.5 <= decision["answered"] - decision["asked"] < 1.5
     assert decision["error"] == "TimeoutError" and decision["status_code"] is None
     assert house.control("GET", "/deliveries")[0]["error"] == "TimeoutError"
-    # Then nothing that is answered afterwards has any effect
+    # Then an answer after that has no effect
     never.wait.set()
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert "startedAt" not in report
-    # Then a call that was told nothing else would wait as long as Vapi does
+    # Then a call without that setting would wait as long as Vapi does
     other = ring_in(house, number)
     assert wait_until(lambda: seen(house, other)["decision"] is not None, limit_seconds=5)
     assert seen(house, other)["decision"]["limit_seconds"] == 7.5
@@ -162,7 +162,7 @@ def test_a_caller_who_hangs_up_while_it_is_asked_is_not_connected(
     ended = end_leg(house, call, account["sid"])
     assert wait_for_status(house, call, "ended")["endedReason"] == "customer-ended-call"
     assert seen(house, call)["ended"] - ended < 0.05
-    # Then the answer comes to nothing, though it is shown
+    # Then the answer has no effect, although it is shown
     reply.wait.set()
     assert wait_until(
         lambda: seen(house, call)["decision"]["status_code"] == 200, limit_seconds=SANDBOX_SECONDS
@@ -179,7 +179,7 @@ def test_a_number_with_an_assistant_of_its_own_asks_nobody(house, listener, acco
         {"number": "+15005550002", "twilio_sid": account["sid"], "assistant_id": assistant["id"]},
     )
     call = ring_in(house, fixed, talk_seconds=0)
-    # Then it talks, and nobody was asked
+    # Then the conversation takes place without a request
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert report["startedAt"] and report["call"]["assistantId"] == assistant["id"]
     assert listener.messages(kind="assistant-request") == []
@@ -194,7 +194,7 @@ def test_a_server_of_its_own_is_told_instead_of_the_ingress(house, listener, ass
     call = ring_in(house, number, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
     assert {one.path for one in listener.heard} == {"/elsewhere"}
-    # Then an assistant's own server comes before the number's
+    # Then an assistant's own server takes precedence over the number's
     other = house.control("POST", "/vapi/assistants", {"server_url": f"{listener.url}/third"})
     listener.replies["assistant-request"] = admit(other)
     call = ring_in(house, number, talk_seconds=0)

@@ -1,4 +1,4 @@
-"""Vapi's stand-in speaks: every type of message, its proof of the sender, and answers it reads."""
+"""Messages of Vapi's stand-in: their types, their credentials, and their answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.sandbox.calling import start_call, wait_for_status
 from tests.support.sandbox import Reply
 
-#: What the types' models require beside the type.
+#: Fields that each type's model requires, besides the type.
 REQUIRED = {
     "assistant-request": [],
     "assistant.speechStarted": ["text"],
@@ -55,10 +55,10 @@ def test_every_type_can_be_sent_with_what_its_model_requires(house, listener):
     call = start_call(house, deliver=False, talk_seconds=0)
     wait_for_status(house, call, "ended")
     for kind, required in REQUIRED.items():
-        # When it is sent without a call, and about one with a field of its own
+        # When it is sent without a call, and about one with an additional field
         send(house, kind)
         send(house, kind, call_id=call["id"], fields={"novel": 1})
-        # Then both are whole
+        # Then both are complete
         bare, about = listener.messages(kind=kind)
         for message in (bare, about):
             assert set(required) <= message.keys() and isinstance(message["timestamp"], int)
@@ -71,27 +71,27 @@ def test_every_type_can_be_sent_with_what_its_model_requires(house, listener):
 
 
 def test_a_lost_message_is_not_sent_again(house, listener):
-    # Given an ingress that refuses / When a message is sent / Then it comes once
+    # Given an ingress that refuses / When a message is sent / Then it is sent once
     listener.answers = [500]
     sent = send(house, "assistant-request", fields={"a": 1})
     assert sent[0]["status_code"] == 500
     send(house, "hang")
     assert [one["type"] for one in listener.messages()] == ["assistant-request", "hang"]
     assert len(house.control("GET", "/deliveries")) == 2
-    # When it is asked to be sent again / Then it is
+    # When a repeat is requested / Then it is sent again
     listener.answers = [500]
     send(house, "hang", retry=True)
     listener.wait_for_message("", "hang", 3)
-    # Then by that time the first would have been too
+    # Then by that time the first one would also have been repeated
     assert len(listener.messages(kind="assistant-request")) == 1
 
 
 def test_what_a_call_tells_is_not_sent_again_either(house, listener):
-    # Given an ingress that refuses all that a call tells of itself
+    # Given an ingress that refuses all messages of a call
     listener.answers = [500] * 4
     call = start_call(house, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
-    # When a second later another call is over / Then nothing of the first was repeated
+    # When a second later another call is over / Then no message of the first was repeated
     other = start_call(house, talk_seconds=0, report_after_seconds=1)
     listener.wait_for_message(other["id"], "end-of-call-report")
     assert len(listener.messages(call["id"])) == 4
@@ -122,7 +122,7 @@ def test_a_contact_is_called_only_for_a_plain_yes(house, listener, reply, eligib
     listener.replies["campaign.predial"] = reply
     (sent,) = send(house, "campaign.predial", fields={"campaignId": "c1"})
     assert sent["eligible"] is eligible
-    # Then the journal of deliveries shows it too, and an ingress that is gone means no
+    # Then the journal of deliveries shows it too, and an unreachable ingress means no
     assert house.control("GET", "/deliveries")[-1]["eligible"] is eligible
     house.control("POST", "/target", {"url": "http://127.0.0.1:9"})
     assert send(house, "campaign.predial")[0]["eligible"] is False
@@ -165,7 +165,7 @@ def test_a_signature_is_over_the_time_and_the_body(house, listener, algorithm, u
     heard = listener.heard[-1]
     assert signed(house, heard, algorithm) and "Authorization" not in heard.headers
     assert abs(int(heard.headers["x-timestamp"]) / in_a_second - time.time()) < 5
-    # When it is forged / Then it does not hold, or is an hour old
+    # When it is forged / Then it is not valid, or an hour old
     for forge in ("credential", "body"):
         send(house, "hang", forge=forge)
         assert not signed(house, listener.heard[-1], algorithm)

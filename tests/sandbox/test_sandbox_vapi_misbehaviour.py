@@ -1,4 +1,4 @@
-"""Vapi's stand-in misbehaves on purpose, and the backstops that are left then."""
+"""Deliberate misbehaviour of Vapi's stand-in, and the backstops that remain."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def misbehave(house, **changes: object) -> dict:
 
 
 def test_a_deaf_call_answers_and_goes_on_until_twilio_ends_it(house, listener, account):
-    # Given two calls, of which one is deaf and forgets its longest time
+    # Given two calls, of which one ignores orders and its maximum duration
     deaf = start_call(house, twilio_sid=account["sid"], max_duration_seconds=0.3)
     other = start_call(house, twilio_sid=account["sid"])
     told = misbehave(house, call_id=deaf["id"], deaf=True, ignore_max_duration=True)
     assert told["deaf"] and told["ignore_max_duration"] and not told["lose_reports"]
     for call in (deaf, other):
         wait_for_status(house, call, "in-progress")
-    # When both are told to end, in each way
+    # When both are ordered to end, in each way
     for call in (deaf, other):
         said = order(house, call, type="say", content="bye", endCallAfterSpoken=True)
         assert said.json() == {"success": True}
     order(house, deaf, type="end-call")
     wait_for_status(house, other, "ended")
-    # Then the deaf one goes on, past its longest time too
+    # Then that one goes on, past its maximum duration too
     assert wait_until(lambda: seen(house, deaf)["seconds"] > 0.5, limit_seconds=SANDBOX_SECONDS)
     assert read_call(house, deaf)["status"] == "in-progress"
     shown = seen(house, deaf)
@@ -65,7 +65,7 @@ def test_a_call_may_be_deaf_to_speech_alone(house, number, assistant):
     assert seen(house, call)["spoken"] == []
     order(house, call, type="end-call")
     assert wait_for_status(house, call, "ended")["endedReason"] == "manually-canceled"
-    # Then what one call is told of its own comes before what all are
+    # Then the behaviour of one call takes precedence over the general one
     call = start_call(house, behaviour={"deaf_to_say": False}, deliver=False)
     order(house, call, type="say", content="bye", endCallAfterSpoken=True)
     wait_for_status(house, call, "ended")
@@ -98,7 +98,7 @@ def test_a_call_that_ignores_its_longest_time_ends_when_the_customer_does(house)
 def test_messages_are_lost_and_doubled_as_told(house, listener, behaviour, updates, reports, lost):
     misbehave(house, **behaviour)
     call = start_call(house, talk_seconds=0)
-    # Then it ends all the same, and another after it is told as usual
+    # Then it ends all the same, and a later call is reported as usual
     assert wait_until(lambda: seen(house, call)["lost"] == lost, limit_seconds=SANDBOX_SECONDS)
     listener.wait_for_message(call["id"], "status-update", updates)
     listener.wait_for_message(call["id"], "end-of-call-report", reports)
@@ -147,20 +147,23 @@ def test_a_thousand_idle_calls_cost_next_to_nothing(house, listener, number, acc
     listener.wait_for_message(last["id"], "end-of-call-report")
     # Then the process was idle
     assert cpu_seconds(house) - before < 0.2
-    # When every leg is completed at once / Then all have ended when the last answer came
+    # When every leg is completed at once / Then all have ended by the last answer
     for call in house.control("GET", "/vapi/calls?status=in-progress"):
         end_leg(house, call["call"], account["sid"])
     assert len(house.control("GET", "/vapi/calls?status=ended")) == 1001
 
 
 def cpu_seconds(house) -> float:
-    """CPU time of the sandbox so far; the process's name is in brackets and may hold blanks."""
+    """Return the sandbox's CPU time so far, in seconds.
+
+    The process's name is in brackets and may contain blanks.
+    """
     fields = Path(f"/proc/{house.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_hundreds_ring_in_at_once_and_each_is_decided(house, listener, number, assistant):
-    # Given an ingress that refuses / When two hundred ring in and talk for the blink of an eye
+    # Given an ingress that refuses / When two hundred calls ring at the same time
     calls = [ring_in(house, number, report=False) for _ in range(200)]
     assert wait_until(
         lambda: len(house.control("GET", "/vapi/calls?status=ended")) == 200,

@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that can be cut and mended: what a client sees of a server that is away."""
+"""A connection to PostgreSQL that can be cut and restored, as in an outage."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from db.address import driver_url
 
 
 class Way:
-    """Passes bytes between clients and the real server until it is told otherwise."""
+    """Passes bytes between clients and the real server, until a test disturbs it."""
 
     def __init__(self, url: str) -> None:
         self._target = conninfo_to_dict(driver_url(url))
         self._open: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self._port = 0
-        #: While set, what the server answers is lost, and so is all that it would say on those
-        #: connections later: a host that has vanished does not even hang up.
+        #: While set, the server's answers are lost. A connection that has lost one stays silent for
+        #: good: a host that has vanished does not even close its connections.
         self.deaf = threading.Event()
-        #: Connections that have become silent so.
+        #: The number of connections that have become silent in this way.
         self.silent_count = 0
-        #: While set, the next commit is carried out, and its answer and connection are lost.
+        #: If set, the next commit is carried out, and its answer and connection are lost.
         self.loses_commits = threading.Event()
-        #: How late each of its answers comes.
+        #: Seconds by which each of the server's answers is delayed.
         self.late_seconds = 0.0
         self.mend()
 
     @property
     def url(self) -> str:
-        """The database's address by this way."""
+        """The database's address through this proxy."""
         known = self._target
         user, password = quote(str(known["user"])), quote(str(known.get("password", "")), safe="")
         return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{known['dbname']}"
 
     def cut(self) -> None:
-        """This function will end every connection and refuse new ones."""
+        """End every connection and refuse new ones."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.shutdown(socket.SHUT_RDWR)
@@ -51,7 +51,7 @@ class Way:
         self._open.clear()
 
     def mend(self) -> None:
-        """This function will let clients through again, at the same address."""
+        """Let clients through again, at the same address."""
         self.deaf.clear()
         listener = socket.create_server(("127.0.0.1", self._port))
         self._port = listener.getsockname()[1]
@@ -101,7 +101,7 @@ class Way:
             one.close()
 
     def _lose_commit(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
-        # The client is gone before the server answers, and is told nothing of what it did.
+        # The client is disconnected before the server answers, so it never learns the outcome.
         self.loses_commits.clear()
         client.shutdown(socket.SHUT_RDWR)
         server.sendall(data)

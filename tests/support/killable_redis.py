@@ -1,4 +1,4 @@
-"""A Redis of one test's own, which may be stopped, killed and filled up while others use theirs."""
+"""A Redis server for one test, which may be stopped, killed and filled up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.support.servers import server_folder
 
 
 class KillableRedis:
-    """A real server, and the ways in which it stops taking work. None of them restarts it."""
+    """A real server, and the ways in which it stops accepting writes.
+
+    None of them restarts it.
+    """
 
     def __init__(self, url: str, pid: int) -> None:
         self.url = url
@@ -34,7 +37,7 @@ class KillableRedis:
             client.replicaof("127.0.0.1", "1")
 
     def mend(self) -> None:
-        """Let a stopped or full server take work again."""
+        """Let a stopped or full server work again."""
         os.kill(self.pid, signal.SIGCONT)
         self._set_maxmemory("0")
 
@@ -54,7 +57,7 @@ def killable_redis() -> Iterator[KillableRedis]:
         try:
             yield KillableRedis(url, pid)
         finally:
-            # A stopped process could not even be asked to end.
+            # A stopped process could not react to the request to end.
             if Path(f"/proc/{pid}").exists():
                 os.kill(pid, signal.SIGCONT)
             servers.stop()

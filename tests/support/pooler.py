@@ -1,7 +1,7 @@
-"""PgBouncer in transaction pooling before the tests' PostgreSQL: holdfast_app goes through it.
+"""PgBouncer with transaction pooling between `holdfast_app` and PostgreSQL.
 
-It gives each transaction whichever server connection is free, so that whatever leans on a session
-(a SET, a prepared statement, an advisory lock) shows.
+Each transaction gets any server connection that is free. So code that relies on a session (a SET, a
+prepared statement, an advisory lock) fails visibly.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from local.server import Server
 from tests.support.servers import server_folder
 
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
-#: In the environment: this run of the tests goes through the pooler.
+#: This environment variable sends the connections of a test run through the pooler.
 WANTED = {"HOLDFAST_TEST_POOLER": "pgbouncer"}
-#: PostgreSQL's own, in a folder of its own: who replaces one socket by another need not know.
+#: PostgreSQL's port number. The socket is in another folder, so only the folder of a URL changes.
 _PORT = 5432
 _CONFIG = """\
 [databases]
@@ -49,15 +49,15 @@ log_disconnections = 0
 
 
 def missing() -> str:
-    """This function will name PgBouncer's program where it is not installed; empty if it is."""
+    """Return PgBouncer's path if the program is not installed; empty if it is."""
     return "" if PGBOUNCER.is_file() else str(PGBOUNCER)
 
 
 @contextmanager
 def running(owner_url: str, password: str) -> Iterator[Path]:
-    """This function will run PgBouncer before the owner's server and give its socket's folder.
+    """Run PgBouncer in front of the owner's server and yield its socket's folder.
 
-    It knows holdfast_app with this password, which the role must have on the server.
+    It knows `holdfast_app` with this password, which the role must have on the server.
     """
     account = server_account()
     parts = urlsplit(driver_url(owner_url))
@@ -90,7 +90,7 @@ def running(owner_url: str, password: str) -> Iterator[Path]:
 
 
 def through(pooler_folder: Path, app_url: str) -> str:
-    """This function will give holdfast_app's address through the pooler instead of directly."""
+    """Return `holdfast_app`'s address through the pooler instead of the direct one."""
     parts = urlsplit(app_url)
     user = parts.netloc.rpartition("@")[0]
     query = urlencode({"host": str(pooler_folder), "port": _PORT}, quote_via=quote)
@@ -98,5 +98,5 @@ def through(pooler_folder: Path, app_url: str) -> str:
 
 
 def wanted() -> bool:
-    """Whether this run of the tests goes through the pooler."""
+    """Return whether this run of the tests goes through the pooler."""
     return WANTED.items() <= os.environ.items()

@@ -1,7 +1,7 @@
-"""Real processes for tests: the holdfast command and small crimes, each with a pid to be killed.
+"""Real processes for tests, which may be killed: the command and test functions.
 
-They are forked from a server that has imported everything once, since a cold start takes seconds;
-what runs is the command itself, with an environment of its own.
+They are forked from a server that has imported everything once, because a cold start takes seconds.
+The real command runs, with its own environment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from base.clock import wait_until
 from local.ports import answers
 
-#: Seconds in which a process has to start or end, on a machine with much else to do.
+#: Seconds within which a process must start or end, also on a busy machine.
 PROCESS_SECONDS = 30.0
 
 _context = multiprocessing.get_context("forkserver")
@@ -28,7 +28,7 @@ _context.set_forkserver_preload(["pytest", "cli.main", "tests.workers.crimes"])
 
 @dataclass
 class Running:
-    """One process, and what it has written."""
+    """One process, and its output."""
 
     process: ForkServerProcess
     log: Path
@@ -42,7 +42,7 @@ class Running:
         return self.log.read_text() if self.log.exists() else ""
 
     def wait_for(self, words: str) -> None:
-        """This function will wait until the process has written the words."""
+        """Wait until the process has written the text."""
         there = wait_until(
             lambda: words in self.said() or not self.process.is_alive(),
             limit_seconds=PROCESS_SECONDS,
@@ -50,25 +50,25 @@ class Running:
         assert there and words in self.said(), self.said()
 
     def kill(self) -> None:
-        """This function will end the process by SIGKILL."""
+        """End the process by SIGKILL."""
         self.process.kill()
         self.process.join(PROCESS_SECONDS)
         assert self.process.exitcode == -9, (self.process.exitcode, self.said())
 
     def stop(self) -> int:
-        """This function will ask the process to end by SIGTERM and give its exit code."""
+        """End the process by SIGTERM and return its exit code."""
         self.process.terminate()
         return self.ended()
 
     def ended(self) -> int:
-        """This function will wait until the process has ended and give its exit code."""
+        """Wait until the process has ended and return its exit code."""
         self.process.join(PROCESS_SECONDS)
         assert self.process.exitcode is not None, self.said()
         return self.process.exitcode
 
 
 class Processes:
-    """Starts processes with one environment; what still runs at the end is killed."""
+    """Starts processes with one environment, and kills those that run at the end."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment = environment
@@ -76,31 +76,31 @@ class Processes:
         self._all: list[Running] = []
 
     def command(self, *arguments: str, **environment: str) -> Running:
-        """This function will run `holdfast ARGUMENTS`; further names are environment variables."""
+        """Run `holdfast ARGUMENTS`; keyword arguments are environment variables."""
         return self.call(_run_command, arguments, **environment)
 
     def worker(self, *queues: str, threads: int = 2, **environment: str) -> Running:
-        """This function will start a worker and wait until it works."""
+        """Start a worker and wait until it works."""
         parts = [part for queue in queues for part in ("--queue", queue)]
         worker = self.command("worker", *parts, "--threads", str(threads), **environment)
         worker.wait_for("worker started")
         return worker
 
     def ingress(self, port: int) -> Running:
-        """This function will start an ingress on a port and wait until it can store."""
+        """Start an ingress on a port and wait until it can store events."""
         ingress = self.command("ingress", PORT=str(port))
         ready = partial(answers, f"http://127.0.0.1:{port}/readyz")
         assert wait_until(ready, limit_seconds=PROCESS_SECONDS), ingress.said()
         return ingress
 
     def relay(self, **environment: str) -> Running:
-        """This function will start a relay and wait until it runs."""
+        """Start a relay and wait until it runs."""
         relay = self.command("relay", **environment)
         relay.wait_for("relay started")
         return relay
 
     def call(self, function: Callable[..., None], *arguments: Any, **environment: str) -> Running:
-        """This function will call a module's function in a process of its own."""
+        """Call a module's function in its own process."""
         log = self._folder / f"process-{len(self._all)}.log"
         process = _context.Process(
             target=_run,

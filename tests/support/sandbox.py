@@ -1,4 +1,4 @@
-"""A running sandbox, its control plane, and what a listening ingress has heard."""
+"""A running sandbox, its control API, and a listener in place of the ingress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 from base.clock import wait_until
 from local import ROOT
 
-#: Seconds within which the sandbox must have answered, told of something, or ended.
+#: Seconds within which the sandbox must answer, send a message, or end.
 SANDBOX_SECONDS = 10.0
 
 
@@ -26,13 +26,13 @@ class Heard:
     body: bytes
 
     def message(self) -> dict:
-        """The message in Vapi's envelope; {} where it is not one."""
+        """Return the message in Vapi's envelope; {} if it is none."""
         return json.loads(self.body)["message"] if b'"message"' in self.body else {}
 
 
 @dataclass
 class Reply:
-    """What a listener answers to a message, and what it waits for before it does."""
+    """A listener's answer to a message, and an event that it waits for first."""
 
     body: object = None
     status: int = 200
@@ -46,13 +46,13 @@ class Reply:
 
 @dataclass
 class Listener:
-    """Stands where the ingress would: keeps every request, answers as it is told."""
+    """Takes the place of the ingress: keeps every request, answers as configured."""
 
     url: str
     heard: list[Heard] = field(default_factory=list)
-    #: Status codes of the next answers; 200 when there are no more.
+    #: Status codes of the next answers; 200 when the list is empty.
     answers: list[int] = field(default_factory=list)
-    #: What Vapi's messages are answered, by their type; an empty 200 where there is nothing.
+    #: Answers to Vapi's messages, by their type; an empty 200 for any other type.
     replies: dict[str, Reply] = field(default_factory=dict)
 
     def answer(self, heard: Heard) -> tuple[int, bytes]:
@@ -64,7 +64,7 @@ class Listener:
         return (status, b"") if reply is None else (reply.status, reply.encoded())
 
     def messages(self, call_id: str = "", kind: str = "") -> list[dict]:
-        """Vapi's messages heard so far, of one call and one type if wanted."""
+        """List Vapi's messages received so far, of one call and one type if given."""
         found = [one.message() for one in list(self.heard)]
         return [
             one
@@ -83,7 +83,7 @@ class Listener:
 
 
 class House:
-    """A running sandbox and a client for its control plane."""
+    """A running sandbox and a client for its control API."""
 
     def __init__(self, process: subprocess.Popen[bytes], info: dict) -> None:
         self.process = process

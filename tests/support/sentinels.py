@@ -1,6 +1,6 @@
-"""A Redis service as in production: a master, a replica, and three Sentinels that watch over them.
+"""A Redis service as in production: a master, a replica and three Sentinels.
 
-Real processes on loopback, of Valkey's program or Redis's, with passwords; each can be killed.
+They are real processes on loopback, of Valkey or Redis, with passwords. Each can be killed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from local.ports import free_ports
 SERVICE = "holdfast"
 #: Seconds within which another server must have become the master, on a busy machine.
 FAILOVER_SECONDS = 60.0
-#: How long a master may be silent: longer than a busy machine's pauses.
+#: How long a master may be silent, in milliseconds: longer than the pauses of a busy machine.
 _DOWN_AFTER_MS = 3_000
 
 
 def sentinels_missing() -> str:
-    """This function will say what program is missing; empty if none is."""
+    """Return which program is missing; empty if none is."""
     try:
         find_valkey(None)
     except EmbeddedServerError as error:
@@ -34,7 +34,7 @@ def sentinels_missing() -> str:
 
 
 class Service:
-    """Starts the five processes below a folder; stop() ends those that still run."""
+    """Starts the five processes below a folder; `stop` ends those that still run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,7 +47,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """The address that Holdfast is given: a Sentinel that does not exist is the first."""
+        """The address for Holdfast. Its first Sentinel does not exist."""
         hosts = ",".join(f"127.0.0.1:{port}" for port in [1, *self._ports[2:]])
         query = f"sentinel_password={self._sentinel_password}"
         return f"redis+sentinel://:{self._password}@{hosts}/{SERVICE}/0?{query}"
@@ -58,11 +58,11 @@ class Service:
         self.start_server(replica, of=master)
         for port in sentinels:
             self._start_sentinel(port, master)
-        # A failover needs a replica that is in step, and Sentinels that know of it and each other.
+        # A failover needs a synchronized replica, and Sentinels that know it and each other.
         assert wait_until(lambda: self._knows(master), limit_seconds=FAILOVER_SECONDS), self.said()
 
     def start_server(self, port: int, of: int | None = None) -> None:
-        """This function will start a server, as another's replica if `of` is given."""
+        """Start a server, as another's replica if `of` is given."""
         data = self._folder / f"server-{port}"
         data.mkdir(exist_ok=True)
         options = ["--appendonly", "no", "--save", "", "--repl-diskless-sync-delay", "0"]
@@ -71,18 +71,18 @@ class Service:
         self._run(port, ["--dir", str(data), *options])
 
     def kill(self, port: int) -> None:
-        """This function will end a process by SIGKILL."""
+        """End a process by SIGKILL."""
         process = self._processes.pop(port)
         process.kill()
         process.wait(FAILOVER_SECONDS)
 
     def master(self) -> int | None:
-        """The port of the server that most Sentinels take for the master."""
+        """Return the port of the server that most Sentinels regard as the master."""
         said = [self._address_at(port) for port in self._ports[2:]]
         return max(set(said), key=said.count)
 
     def client(self, port: int, password: str | None = None) -> redis.Redis:
-        """This function will make a client of one of the processes."""
+        """Make a client of one of the processes."""
         return redis.Redis("127.0.0.1", port, password=password or self._password)
 
     def said(self) -> str:

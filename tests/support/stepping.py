@@ -1,6 +1,6 @@
 """A PostgreSQL server whose clock a test can set while it runs, by libfaketime.
 
-Only the clock is faked: timeouts of the server follow the monotonic clock, which is left alone.
+Only the wall clock is faked. The server's timeouts follow the monotonic clock, which is unchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SteppingServer:
         self._file = file
 
     def set_clock(self, seconds: float) -> None:
-        """Set the clock so many seconds ahead of the true one, or behind it."""
+        """Set the clock to this many seconds ahead of the true time, or behind it."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+f}\n")
         new.chmod(0o644)
@@ -39,14 +39,17 @@ class SteppingServer:
 
 @contextmanager
 def stepping_server() -> Iterator[SteppingServer]:
-    """Run a server with the true time, until a test sets its clock. Ask MISSING first."""
+    """Run a server with the true time, until a test sets its clock.
+
+    Check `MISSING` first.
+    """
     with server_folder() as folder:
         programs = folder / "bin"
         programs.mkdir(mode=0o755)
         real = find_postgres(None)
         file = folder / "clock"
         for name in ("postgres", "initdb"):
-            # Only the server is faked; initdb finds the real one beside itself.
+            # Only the server's clock is faked; initdb finds the real server in its own folder.
             script = _WRAPPER if name == "postgres" else '#!/bin/sh\nexec {program} "$@"\n'
             wrapper = programs / name
             wrapper.write_text(script.format(library=_LIBRARIES[0], file=file, program=real / name))

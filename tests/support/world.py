@@ -1,4 +1,4 @@
-"""What tests build and look at: organizations with money, brands, campaigns; and due jobs run."""
+"""What tests build and read: organizations, money, brands, campaigns, due jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Urls:
-    """One test's servers: the database as its owner and as holdfast_app, and Redis."""
+    """One test's servers: the database as its owner and as `holdfast_app`, and Redis."""
 
     owner_url: str
     app_url: str
@@ -42,17 +42,17 @@ class Customer:
     subscription_id: str
     brand_ids: list[str]
     sids: list[str]
-    #: Two that run and one that was paused by hand, in this order.
+    #: Two that run and one that an operator paused, in this order.
     campaign_ids: list[str]
 
 
 def with_database(url: str, name: str) -> str:
-    """This function will give the same server's address with another database."""
+    """Return the same server's address with another database."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
 def fund(database: Database, organization_id: str, micros: int) -> None:
-    """This function will put US dollars into a wallet, under a key that is new each time."""
+    """Credit micros of USD to a wallet, under a key that is new each time."""
 
     def work(session: Session) -> None:
         now = clock(session)
@@ -70,7 +70,7 @@ def fund(database: Database, organization_id: str, micros: int) -> None:
 
 
 def make_organization(database: Database, *, micros: int = 0) -> str:
-    """This function will make an organization without subscription, with so many micros of USD."""
+    """Make an organization without a subscription, with this many micros of USD."""
     organization_id = database.run(
         lambda session: organizations.create_organization(
             session, name="Acme", currency="USD", now=clock(session)
@@ -82,7 +82,7 @@ def make_organization(database: Database, *, micros: int = 0) -> str:
 
 
 class World:
-    """One test's Holdfast: its database, its providers, and a worker that is called by hand."""
+    """One test's Holdfast: database, providers, and a worker that the test calls."""
 
     def __init__(
         self, database: Database, settings: Settings, sandbox: House, providers: Providers
@@ -94,17 +94,17 @@ class World:
         self.executor = Executor(database, providers, settings, ACTORS, "test-worker")
 
     def do(self, fn: Callable[[Session, datetime], T]) -> T:
-        """This function will run fn(session, now) in a transaction."""
+        """Run `fn(session, now)` in a transaction."""
         return self.database.run(lambda session: fn(session, clock(session)))
 
     def read(self, model: type[T], **where: Any) -> list[T]:
-        """This function will read the rows of a model."""
+        """Read the rows of a model."""
         return self.database.run(
             lambda session: list(session.scalars(select(model).filter_by(**where)))
         )
 
     def customer(self, *, micros: int = 50_000_000) -> Customer:
-        """This function will make a customer in good standing, converged at Twilio."""
+        """Make a customer that may spend, with its subaccounts active at Twilio."""
         organization_id = make_organization(self.database, micros=micros)
         subscription = self.sandbox.control(
             "POST",
@@ -131,14 +131,17 @@ class World:
         return Customer(organization_id, subscription["id"], brand_ids, sids, campaign_ids)
 
     def stage(self, name: str, **kwargs: str) -> str:
-        """This function will stage a job by name, as an event or an operation would."""
+        """Stage a job by name, as an event or an operation would."""
         from domain.jobs.staging import stage
         from domain.jobs.types import JOB_TYPES
 
         return self.do(lambda session, _: stage(session, JOB_TYPES[name], None, **kwargs))
 
     def stage_twin(self, name: str, **kwargs: str) -> str:
-        """Stage a refresh beside others of the same object, as the version before keys did."""
+        """Stage a refresh beside others of the same object, without a key.
+
+        The version before keys staged them in this way.
+        """
         from db.jobs import staging
         from domain.jobs.types import JOB_TYPES
 
@@ -150,7 +153,7 @@ class World:
         )
 
     def run_due(self, limit: int = 200) -> list[tuple[str, str]]:
-        """This function will run all due jobs, and what they stage; gives (name, outcome) pairs."""
+        """Run all due jobs and the jobs that they stage; return (name, outcome) pairs."""
         ran: list[tuple[str, str]] = []
         while due := self._due():
             for job_id, name in due:
@@ -159,7 +162,7 @@ class World:
         return ran
 
     def due_now(self) -> None:
-        """This function will end every wait: retries, postponements and leases are over now."""
+        """End all waiting: retries, postponements and leases are over now."""
         with self.database.engine.begin() as connection:
             connection.execute(
                 text(
@@ -170,7 +173,7 @@ class World:
             )
 
     def receive(self, event_id: str, event_type: str, body: bytes, queue: str = "safety") -> str:
-        """This function will put a PayPal event into the inbox as the ingress does."""
+        """Store a PayPal event in the inbox as the ingress does; return the verdict."""
         with self.database.engine.begin() as connection:
             verdict = connection.execute(
                 text(
@@ -209,12 +212,12 @@ class World:
         return self.read(Job, id=job_id)[0]
 
     def set_status_at_paypal(self, subscription_id: str, status: str) -> None:
-        """This function will change a subscription at PayPal without our being told."""
+        """Change a subscription at PayPal without a webhook."""
         path = f"/paypal/subscriptions/{subscription_id}/status"
         self.sandbox.control("POST", path, {"status": status, "deliver": False})
 
     def twilio_status(self, sid: str) -> str:
-        """What the sandbox's Twilio says of a subaccount."""
+        """Return a subaccount's status at the sandbox's Twilio."""
         status: str = self.sandbox.control("GET", f"/twilio/subaccounts/{sid}")["status"]
         return status
 
