@@ -1,7 +1,4 @@
-"""The cost of a call: increments, minimum, one rounding, and the choice of the rate.
-
--
-"""
+"""The cost of a call: increments, minimum, one rounding, and which rate is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reconciling calls: silent calls are refreshed, and holds that cannot be are expired.
+"""Reconciling calls: silent calls are refreshed, or their holds expire.
 
 A call without the provider's ID cannot be refreshed.
 """

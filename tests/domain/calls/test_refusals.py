@@ -89,7 +89,7 @@ def test_a_refused_call_that_talks_is_metered_or_ended(poor):
     assert (call.status, call.end_cause) == ("in_progress", "insufficient_funds")
     assert poor.jobs("end_call") == [call.id]
     assert poor.timeline(call.id)[:3] == ["refused", "end_decided", "adopted"]
-    # Then what it talked is charged once
+    # Then its conversation is charged once
     poor.pay(100)
     poor.report(call, 4, later(5))
     assert (poor.cents(), the_call(poor).refusal) == ((96, 0, 0), "INSUFFICIENT_FUNDS")

@@ -104,7 +104,7 @@ def test_an_id_that_cannot_be_kept_is_refused(line, call_id):
 # Replays
 
 
-def test_reservation_is_replayed_with_any_parameters_while_its_hold_is_open(line):
+def test_reservation_is_replayed_with_any_parameters_while_hold_is_open(line):
     line.reserve(seconds=30, provider=named(line))
     assert code(line.reserve(seconds=90, provider=named(line))) == "replay"
     line.freeze()

@@ -29,10 +29,7 @@ _NOTE = text(
 
 
 def old_row(line, call_id, *, provider=None, direction="outbound", adopted=False, now=T0):
-    """Write a call with its hold as the version before origins does, in one transaction.
-
-    -
-    """
+    """Write a call with its hold as the version before origins does."""
     given = {"org": line.id, "id": call_id, "now": now}
 
     def work(session):

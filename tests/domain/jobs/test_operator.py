@@ -1,4 +1,4 @@
-"""Acts by hand on jobs: each written down with who and why, or not done at all."""
+"""Operator actions on jobs: each recorded with name and reason, or not done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTS = {
 
 
 def made_for(database, name):
-    """A job to which this can be done."""
+    """Make a job that allows this action."""
     job_id = stage(database)
     if name == "job.run_now":
         postpone(database, claim(database, job_id))
@@ -77,12 +77,12 @@ def test_of_many_each_that_allows_it_is_done_and_the_others_are_left(shared):
     gone = made_for(shared, "job.redrive")
     do(shared, "job.redrive", gone)
 
-    # When all three are redriven at once
+    # When all three are redriven in one action
     count = shared.run(
         lambda s: act_on_many(s, redrive_by_hand, [*dead, gone], by="bob", why="all", now=T0)
     )
 
-    # Then two are, and each act is written down
+    # Then two are redriven, and an action is recorded for each
     assert count == 2
     assert [written(shared, one)[-1][1] for one in dead] == ["bob", "bob"]
     assert len(written(shared, gone)) == 1
