@@ -1,4 +1,4 @@
-"""Steps of the database's clock: each wait keeps its length, and an alert is raised.
+"""Steps of the database's clock: waits keep their length, and an alert is raised.
 
 A clock that steps back leaves rows whose instants are an hour ahead. The rows here are like that.
 """

@@ -1,7 +1,4 @@
-"""The tick on the real database: which calls it extends, warns, ends and refreshes.
-
--
-"""
+"""The tick on the real database: it extends, warns, ends and refreshes calls."""
 
 from __future__ import annotations
 

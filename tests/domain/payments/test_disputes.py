@@ -1,7 +1,4 @@
-"""Disputes: an open one debits, a won one credits, a lost one is debited only once.
-
--
-"""
+"""Disputes: an open one debits, a won one credits, a lost one is debited once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A payment moves money once, in any order of reports and however often they repeat.
-
--
-"""
+"""A payment moves its money once, in any order and number of reports."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Refunds of a payment add up, each once by its own state, in any order of reports.
-
--
-"""
+"""Refunds of a payment add up, each once by its state, in any order of reports."""
 
 from __future__ import annotations
 
