@@ -125,7 +125,7 @@ def test_process_that_slept_takes_its_pause_for_no_step(database, watch, settled
     assert settled == []
 
 
-def test_clock_that_nobody_watched_for_an_hour_has_not_stepped(database, watch, settled):
+def test_clock_that_was_not_watched_for_an_hour_has_not_stepped(database, watch, settled):
     first = watch()
     first.check()
     # Both clocks advanced while the database could not be reached
@@ -173,7 +173,7 @@ def test_step_back_is_as_large_as_the_process_knows_better(database, watch):
     assert one.check().seconds == pytest.approx(-HOUR, abs=20)
 
 
-def test_step_forward_is_no_larger_than_what_nobody_saw(database, watch):
+def test_step_forward_is_no_larger_than_the_unwatched_time(database, watch):
     # Given a process that slept for an hour, while others saw the clock until 100 s ago
     one = watch()
     one.check()
@@ -182,7 +182,7 @@ def test_step_forward_is_no_larger_than_what_nobody_saw(database, watch):
     assert one.check().seconds == pytest.approx(100, abs=20)
 
 
-def test_step_tells_how_long_ago_it_was_at_most(database, watch, settled):
+def test_step_reports_how_long_ago_it_was_at_most(database, watch, settled):
     # Given a process that compared 30 s ago, and one that has just started
     one = watch()
     one.check()

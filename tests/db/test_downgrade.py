@@ -185,7 +185,7 @@ def test_downgrade_is_refused_when_it_deletes_rows(one_more):
     assert refused.value.losses == [("schedules", 1)]
 
 
-def test_downgrade_says_so_when_a_row_breaks_an_older_constraint(one_more):
+def test_downgrade_is_refused_when_a_row_breaks_an_older_constraint(one_more):
     url = one_more(
         "SELECT 1", "ALTER TABLE organizations ADD CONSTRAINT short CHECK (length(name) < 3)"
     )
@@ -216,7 +216,7 @@ def test_downgrade_keeps_writers_out_between_count_and_drop(with_money, monkeypa
     assert tried == ["kept out"]
 
 
-def test_rows_of_running_processes_keep_no_one_from_going_back(migrated_url):
+def test_rows_of_running_processes_do_not_prevent_a_downgrade(migrated_url):
     with psycopg.connect(driver_url(migrated_url)) as connection:
         connection.execute(
             "INSERT INTO processes (id, kind, name, started_at, seen_at)"

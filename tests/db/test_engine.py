@@ -78,7 +78,7 @@ def test_run_raises_the_functions_error_and_keeps_nothing(shared, shared_urls, t
     assert told == []
 
 
-def test_staged_jobs_are_told_once_and_only_after_the_commit(shared, shared_urls):
+def test_staged_jobs_are_reported_once_and_only_after_the_commit(shared, shared_urls):
     # Given a callback that reads each reported job over another connection
     seen = []
 
@@ -114,7 +114,7 @@ def test_staged_jobs_are_told_once_and_only_after_the_commit(shared, shared_urls
     assert seen == [(due, due)]
 
 
-def test_a_rerun_tells_only_what_the_last_run_staged(shared, told):
+def test_rerun_reports_only_what_the_last_run_staged(shared, told):
     runs = []
 
     def work(session):
@@ -170,7 +170,7 @@ def test_two_transactions_that_lock_in_opposite_order_both_commit(shared, shared
     assert [name_of(shared_urls, row) for row in ("left", "right")] == [loser, loser]
 
 
-def test_a_key_that_another_took_meanwhile_is_found_at_the_second_look(shared):
+def test_key_taken_by_another_meanwhile_is_found_by_the_second_run(shared):
     # Given a function that inserts a missing row, and a faster transaction
     found = []
 
@@ -245,7 +245,7 @@ def test_connection_lost_before_the_commit_is_not_yet_and_is_replaced(shared, sh
     assert shared.run(lambda session: add(session, "lost-before")) is None
 
 
-def test_a_connection_lost_in_the_commit_is_unknown_and_nobody_is_told(shared, shared_urls, told):
+def test_connection_lost_in_the_commit_is_unknown_and_reports_no_jobs(shared, shared_urls, told):
     def work(session):
         stage(session)
         terminate(shared_urls, backend_of(session))
@@ -403,7 +403,7 @@ def test_waiters_are_seen(shared, shared_urls):
     assert name_of(shared_urls, "watched") == "c"
 
 
-def test_a_function_that_stands_idle_too_long_is_to_blame_itself(shared):
+def test_function_that_is_idle_too_long_is_too_slow(shared):
     def idle(session):
         session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
         session.execute(text("SELECT 1"))
@@ -414,7 +414,7 @@ def test_a_function_that_stands_idle_too_long_is_to_blame_itself(shared):
         shared.run(idle)
 
 
-def test_what_a_statement_was_given_is_not_told_by_its_error(shared):
+def test_error_does_not_contain_the_statements_parameters(shared):
     # Parameters would appear in logs and in jobs' rows, and may be a person's phone number
     with pytest.raises(DBAPIError) as failed:
         shared.run(lambda s: s.execute(text("SELECT 1 / (length(:x) - 12)"), {"x": "+15005550006"}))

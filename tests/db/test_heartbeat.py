@@ -133,7 +133,7 @@ def test_heartbeat_is_silent_while_its_process_hangs(database):
     beating.start()
     assert eventually(lambda: len(database.run(processes.list_processes)) == 1)
     working.clear()
-    # A write under way when the process began to hang is over once the thread asks again.
+    # A write under way when the process began to hang is over once the thread checks again.
     asks = len(asked)
     assert eventually(lambda: len(asked) > asks + 1)
     sql(database, "DELETE FROM processes")

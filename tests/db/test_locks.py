@@ -54,7 +54,7 @@ LOCKS = {
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_whoever_locks_second_waits_for_the_first(shared, house, name):
+def test_second_lock_waits_for_the_first(shared, house, name):
     lock = LOCKS[name]
     with holding(shared, lambda session: lock(session, house)), pytest.raises(DatabaseBusy):
         shared.run(lambda session: (hurried(session), lock(session, house)))
@@ -114,7 +114,7 @@ def test_a_lock_shows_the_row_as_it_is_now_and_not_as_it_was_read_before(shared,
     assert after == (12 if name == "wallet" else "now")
 
 
-def test_what_is_not_there_is_refused_or_none(shared):
+def test_missing_row_is_refused_or_none(shared):
     with pytest.raises(OrganizationNotFound):
         shared.run(lambda session: locks.lock_organization(session, "org_none"))
     assert shared.run(lambda session: locks.lock_wallet(session, "org_none")) is None

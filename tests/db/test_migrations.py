@@ -67,7 +67,7 @@ def test_two_migrations_at_once_run_in_turn(empty_url):
     assert any("wallet_entries" in row for row in schema(empty_url))
 
 
-def test_the_models_say_what_the_tables_are(shared_urls):
+def test_models_match_the_tables(shared_urls):
     engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
     with engine.connect() as connection:
         context = MigrationContext.configure(
@@ -126,7 +126,7 @@ def test_a_superuser_may_not_serve(shared_urls):
     assert "superuser or owner" in refusal(shared_urls.owner_url)
 
 
-def test_whoever_may_act_as_the_owner_may_not_serve(shared_urls):
+def test_role_that_may_act_as_the_owner_may_not_serve(shared_urls):
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
         owner.execute("CREATE ROLE half_owner LOGIN IN ROLE holdfast_owner")
         try:
@@ -152,12 +152,12 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(shared_
     assert "cannot connect" in refusal("postgresql://holdfast_app@/x?host=/nowhere")
 
 
-def test_an_address_that_is_none_is_named_without_what_it_holds():
+def test_invalid_address_is_refused_without_showing_its_secret():
     line = refusal("postgers//holdfast_app:some-secret@db/holdfast")
     assert "some-secret" not in line
 
 
-def test_a_database_in_which_everybody_may_make_functions_is_closed(empty_url):
+def test_migration_revokes_everyones_right_to_create_functions(empty_url):
     # Given a database as PostgreSQL made it before version 15
     with psycopg.connect(driver_url(empty_url), autocommit=True) as owner:
         owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")

@@ -75,7 +75,7 @@ def test_a_transaction_that_goes_on_for_too_long_is_lost_with_all_it_did(databas
     assert not balance.frozen
 
 
-def test_what_is_given_back_in_time_is_left_alone(database):
+def test_connection_in_the_pool_is_not_cut(database):
     # Given a connection that is in the pool for longer than a transaction may last
     def pid() -> int:
         return database.run(lambda s: s.execute(text("SELECT pg_backend_pid()")).scalar_one())

@@ -1,6 +1,7 @@
 """Steps of the database's clock: waits keep their length, and an alert is raised.
 
-A clock that steps back leaves rows whose instants are an hour ahead. The rows here are like that.
+A clock that steps back leaves rows whose instants are an hour ahead. The rows in these tests have
+such instants.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ def test_job_waits_as_long_as_meant_after_a_step_back(database):
     assert seconds_until(database, leased, "ring_at") == pytest.approx(20, abs=5)
 
 
-def test_what_was_written_after_the_step_stays(database):
+def test_instants_written_after_the_step_stay(database):
     leased, staged = stage(database), stage(database, delay=600)
     claim(database, leased, lease=30)
     # The job is older than the step, and only its lease is new

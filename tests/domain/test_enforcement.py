@@ -191,7 +191,7 @@ def test_empty_wallet_stops_spending_and_campaigns_and_not_twilio(scene, shared)
     )
 
 
-def test_reactivation_opens_again_but_never_a_pause_by_hand(scene, shared):
+def test_reactivation_resumes_all_but_manual_pauses(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     look(shared, scene.subscription, scene.org, "active")
     assert scene.seen() == GOOD
@@ -239,7 +239,7 @@ def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
     assert pause_reason(shared, scene.by_hand) == "manual_pause"
 
 
-def test_a_campaign_paused_by_hand_keeps_its_reason_whatever_else_holds(scene, shared):
+def test_manually_paused_campaign_keeps_its_reason(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     found = campaign(shared, scene.by_hand)
     assert (found.pause_reason, found.manually_paused) == ("manual_pause", True)
@@ -278,7 +278,7 @@ def test_replay_changes_nothing_when_everything_is_enforced(scene, shared, statu
     assert staged(shared, scene.org, "enforce_organization") == []
 
 
-def test_the_generation_rises_only_when_what_is_desired_changes(scene, shared):
+def test_generation_rises_only_when_the_desired_state_changes(scene, shared):
     for status, expected in (
         ("suspended", 1),
         ("cancelled", 1),

@@ -273,7 +273,7 @@ def test_campaign_paused_by_the_system_can_also_be_paused_manually(shared, org, 
     assert state_of(shared, running) == ("paused", "manual_pause", True)
 
 
-def test_what_cannot_run_can_neither_be_started_nor_paused(shared, running):
+def test_campaign_that_cannot_run_is_neither_started_nor_paused(shared, running):
     draft = make_campaign(shared, campaign(shared, running).brand_id, started=False)
     with pytest.raises(CampaignNotFound):
         pause(shared, draft)

@@ -257,7 +257,7 @@ def test_state_that_only_an_operator_can_repair_is_not_tried_again(shared, scene
     assert twilio_state.describe(brand(shared, scene[1])) == "active"
 
 
-def test_a_brand_whose_state_is_not_known_is_described_as_such(shared, scene):
+def test_brand_with_an_unknown_state_is_described_as_such(shared, scene):
     found = brand(shared, scene[1])
     assert twilio_state.describe(found) == "unknown, should be active"
 

@@ -61,7 +61,7 @@ def jobs_of(database, org: str) -> list[Job]:
     return database.run(lambda session: session.query(Job).filter_by(organization_id=org).all())
 
 
-def test_many_threads_take_exactly_what_they_were_told(shared, shared_urls, combiner, org):
+def test_threads_debit_exactly_what_they_request(shared, shared_urls, combiner, org):
     # Given 32 threads, each with different keys and amounts
     def caller(number: int) -> Callable[[], list[tuple[Debit, Answer]]]:
         debits = [ask(org, f"{number}:{n}", number * 10 + n + 1) for n in range(15)]
@@ -98,7 +98,7 @@ def test_many_debits_share_few_commits(shared, shared_urls, combiner, org):
     assert keys_of(shared, org) == [debit.key for debit in debits]
 
 
-def test_a_refused_one_takes_no_other_with_it(shared, shared_urls, combiner, org):
+def test_refused_debit_does_not_affect_the_others(shared, shared_urls, combiner, org):
     # Given one batch of three wallets with valid debits and every kind of refusal
     poor, other = make_organization(shared, micros=5), make_organization(shared, micros=5)
     debits = [
@@ -136,7 +136,7 @@ def test_a_refused_one_takes_no_other_with_it(shared, shared_urls, combiner, org
     assert keys_of(shared, other) == ['a "quoted" \\ key, {with} braces']
 
 
-def test_one_that_raises_takes_no_other_with_it(shared, shared_urls, combiner, org):
+def test_debit_that_raises_does_not_affect_the_others(shared, shared_urls, combiner, org):
     # Given one batch with a key and an amount that PostgreSQL cannot store
     debits = [ask(org, "a"), ask(org, "b\x00c"), ask(org, "d"), ask(org, "e", 2**70), ask(org, "f")]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
@@ -252,7 +252,7 @@ def serves(database) -> bool:
         return False
 
 
-def test_a_wallet_somebody_holds_makes_only_its_own_debits_wait(shared, shared_urls, org):
+def test_locked_wallet_delays_only_its_own_debits(shared, shared_urls, org):
     held = make_organization(shared, micros=BEFORE)
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
         name = owner.info.dbname
@@ -277,7 +277,9 @@ def test_a_wallet_somebody_holds_makes_only_its_own_debits_wait(shared, shared_u
     assert keys_of(shared, org) == ["first", "b", "d"]
 
 
-def test_stop_carries_out_what_waits_and_answers_everybody(shared, shared_urls, combiner, org):
+def test_stop_carries_out_waiting_debits_and_answers_every_caller(
+    shared, shared_urls, combiner, org
+):
     debits = [ask(org, f"k{n}") for n in range(20)]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         stopping = threading.Thread(target=combiner.stop)
@@ -292,7 +294,7 @@ def test_stop_carries_out_what_waits_and_answers_everybody(shared, shared_urls, 
     assert len(keys_of(shared, org)) == 20
 
 
-def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared_urls, org):
+def test_stop_at_any_moment_leaves_no_caller_waiting(shared_urls, org):
     for round_number in range(10):
         door = Combiner(shared_urls.app_url)
         told: list[Any] = []
@@ -315,7 +317,7 @@ def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared_urls, org):
     assert broken_links(shared_urls.owner_url, org) == 0
 
 
-def test_too_many_waiting_are_told_so(shared, shared_urls, combiner, org, monkeypatch):
+def test_debit_is_busy_when_too_many_are_waiting(shared, shared_urls, combiner, org, monkeypatch):
     monkeypatch.setattr("db.debits.combiner._WAITING_MAX", 3)
     debits = [ask(org, f"k{n}") for n in range(4)]
     with (
@@ -341,7 +343,7 @@ def test_caller_that_timed_out_does_not_receive_the_late_answer_next(
     assert keys_of(shared, org) == ["slow", "next"]
 
 
-def test_one_that_gave_up_leaves_nobody_behind_it_asleep(
+def test_caller_that_timed_out_does_not_block_the_callers_behind_it(
     shared, shared_urls, combiner, org, monkeypatch
 ):
     # Given a batch with a caller that stopped waiting
@@ -381,7 +383,7 @@ def test_debit_stages_one_enforcement_when_it_empties_the_wallet(
     assert scalar(shared_urls.owner_url, same_transaction, job.id, other) is True
 
 
-def test_the_operation_remembers_what_was_answered(shared_urls, combiner, org):
+def test_operation_stores_the_result_that_was_returned(shared_urls, combiner, org):
     answer = combiner.debit(ask(org, "k", 7))
     with psycopg.connect(driver_url(shared_urls.owner_url)) as owner:
         row = owner.execute(

@@ -74,7 +74,7 @@ def test_a_database_combines_from_the_first_debit_until_it_is_closed(shared, doo
     assert len(keys_of(shared, org)) == 16
 
 
-def test_what_a_commit_staged_is_rung_by_the_database(shared_urls, org):
+def test_database_notifies_of_the_jobs_that_a_commit_staged(shared_urls, org):
     rung: list[Staged] = []
     door = Database(shared_urls.app_url, name="door", after_commit=rung.extend)
     door.combiner.debit(ask(org, "some"))
@@ -85,7 +85,7 @@ def test_what_a_commit_staged_is_rung_by_the_database(shared_urls, org):
 
 
 @dying
-def test_a_thread_that_dies_answers_everybody_and_the_next_debit_works(shared, shared_urls, org):
+def test_dying_thread_answers_every_caller_and_the_next_debit_works(shared, shared_urls, org):
     # Given a combiner whose thread dies right after a commit, while others wait behind it
     def die(_: list[Staged]) -> None:
         raise SystemExit
@@ -106,7 +106,7 @@ def test_a_thread_that_dies_answers_everybody_and_the_next_debit_works(shared, s
 
 
 @dying
-def test_a_thread_that_dies_again_and_again_takes_nothing_twice(shared, shared_urls, org):
+def test_thread_that_dies_repeatedly_charges_nothing_twice(shared, shared_urls, org):
     # Given many callers and a thread that dies after every commit that empties a wallet
     def die(_: list[Staged]) -> None:
         raise SystemExit
@@ -129,7 +129,7 @@ def test_a_thread_that_dies_again_and_again_takes_nothing_twice(shared, shared_u
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forks_child_has_a_combiner_of_its_own(shared, door, org):
+def test_forked_child_has_its_own_combiner(shared, door, org):
     # Given a process that has debited and therefore has a thread and a connection
     assert door.combiner.debit(ask(org, "parent"))[0] == "OK"
     reading, writing = os.pipe()
@@ -182,7 +182,9 @@ def highest(written: dict[int, str]) -> int:
     return max(int(key.split(":")[1]) for key in written.values() if ":" in key)
 
 
-def test_a_server_that_only_reads_is_left_and_the_next_connection_debits(shared, shared_urls, org):
+def test_combiner_leaves_a_read_only_server_and_debits_on_a_new_connection(
+    shared, shared_urls, org
+):
     # Given a connection to a read-only server, as after a failover. Without the pooler, which would
     # give the changed connection to others
     combiner = Combiner(derive_app_url(shared_urls.owner_url, PASSWORD))

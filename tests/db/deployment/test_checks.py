@@ -363,7 +363,7 @@ def test_a_session_in_which_no_trigger_fires_is_found(shared_urls, expected):
     assert "setting session_replication_role: is replica, not origin" in found
 
 
-def test_an_empty_database_is_told_and_not_an_error(empty_url, expected):
+def test_empty_database_has_findings_and_no_error(empty_url, expected):
     engine = create_engine(sqlalchemy_url(empty_url))
     with engine.connect() as connection:
         found = [str(one) for one in defects(Session(bind=connection), expected)]
@@ -371,7 +371,7 @@ def test_an_empty_database_is_told_and_not_an_error(empty_url, expected):
     assert "table wallets: missing" in found
 
 
-def test_the_document_for_people_tells_the_same_list():
+def test_data_model_document_has_the_same_counterparts():
     rows = re.findall(
         r"^\| `([^`]+)` \| (\w+) \| `([^`]+)` \|",
         (ROOT / "docs" / "data-model.md").read_text(),

@@ -173,7 +173,7 @@ def test_two_batchers_at_once_with_opposite_orders_store_everything_once(urls, d
     assert len(stored(database)) == len(staged(database)) == len(told) == 120
 
 
-def test_a_batch_takes_its_keys_in_one_order_whatever_order_it_was_given(urls):
+def test_batch_inserts_its_keys_in_one_order_whatever_order_was_given(urls):
     # Given a batch that waits for "b", which another transaction is inserting
     insert = (
         "INSERT INTO inbox (id, source, external_id, event_type, body, body_sha256,"
@@ -228,7 +228,7 @@ def test_a_bad_row_does_not_take_others_with_it(urls, database, bad):
     assert len(stored(database)) == len(staged(database)) == 10
 
 
-def test_a_bad_row_whose_sender_is_gone_harms_nobody_either(urls):
+def test_bad_row_of_a_cancelled_sender_does_not_affect_others(urls):
     async def work(batcher):
         gone = asyncio.create_task(batcher.receive(event("x" * 201)))
         others = [asyncio.create_task(batcher.receive(event(f"WH-{n}"))) for n in range(3)]
@@ -239,7 +239,7 @@ def test_a_bad_row_whose_sender_is_gone_harms_nobody_either(urls):
     assert in_inbox(urls.app_url, work) == [Verdict.NEW] * 3
 
 
-def test_without_postgresql_nobody_is_told_yes_and_with_it_all_goes_on(urls, database):
+def test_events_are_refused_without_postgresql_and_stored_once_it_is_back(urls, database):
     name = database.engine.url.database
     owner = driver_url(urls.owner_url).replace(f"/{name}", "/postgres")
 
@@ -315,7 +315,7 @@ def test_a_stopped_inbox_leaves_no_sender_waiting(urls):
     assert {type(one) for one in results} == {InboxUnavailable}
 
 
-def test_more_events_than_may_wait_are_told_to_come_again(urls, database):
+def test_events_beyond_the_queue_limit_are_refused(urls, database):
     async def work(batcher):
         events = [event(f"WH-{n}") for n in range(2_010)]
         return await asyncio.gather(*map(batcher.receive, events), return_exceptions=True)
@@ -326,7 +326,7 @@ def test_more_events_than_may_wait_are_told_to_come_again(urls, database):
     assert len(stored(database)) == 2_000
 
 
-def test_a_server_that_only_reads_is_left_and_the_next_connection_stores(urls):
+def test_inbox_leaves_a_read_only_server_and_stores_on_a_new_connection(urls):
     # Given a connection to a read-only server, as after a failover. Without the pooler, which would
     # give the changed connection to others
     async def work(batcher):

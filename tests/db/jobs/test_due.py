@@ -22,7 +22,7 @@ def take(database, *names, limit=10):
     return database.run(lambda session: take_due_safety(session, names or ["work"], limit))
 
 
-def test_due_job_is_taken_although_its_bell_is_far_ahead(database):
+def test_due_job_is_taken_although_its_notification_is_far_ahead(database):
     job_id = stage(database)
     change(database, job_id, "rings = 7, ring_at = clock_timestamp() + interval '10 minutes'")
     assert take(database) == [job_id]
@@ -106,7 +106,7 @@ def indexes_of(plan):
 
 
 @pytest.mark.parametrize("analyzed", [False, True], ids=["no_statistics", "analyzed"])
-def test_taking_reads_only_what_it_takes_when_20000_jobs_are_open(database, owner, analyzed):
+def test_taking_reads_only_the_rows_it_takes_when_20000_jobs_are_open(database, owner, analyzed):
     # Given a backlog: half is due, half waits, and half has names that are not requested.
     # (Autovacuum may have analyzed the few rows of earlier tests.)
     owner.execute("ALTER TABLE jobs SET (autovacuum_enabled = off)")
@@ -129,7 +129,7 @@ def test_taking_reads_only_what_it_takes_when_20000_jobs_are_open(database, owne
     owner.execute("DELETE FROM jobs")
 
 
-def test_job_whose_wait_became_longer_than_any_wait_is_taken(database):
+def test_job_with_a_wait_longer_than_the_maximum_is_taken(database):
     # Given two jobs that are due two hours ahead after the clock was set back; one was tried
     tried, staged_for_later = stage(database), stage(database)
     change(database, tried, "attempt = 1, due_at = clock_timestamp() + interval '2 hours'")

@@ -29,7 +29,7 @@ def database(emptied):
     return emptied
 
 
-def test_a_staged_job_keeps_what_it_is_about_and_what_caused_it(database):
+def test_staged_job_keeps_its_arguments_and_its_cause(database):
     # Given a transaction with a cause
     def work(session):
         staging.set_cause(session, Cause("evt_1", "cor_1"))
@@ -49,7 +49,7 @@ def test_a_job_without_a_cause_gets_a_correlation_id_of_its_own(database):
     assert one != other
 
 
-def test_a_job_that_is_rolled_back_never_was(database):
+def test_job_that_is_rolled_back_does_not_exist(database):
     class Bug(Exception):
         pass
 
@@ -73,7 +73,7 @@ def test_new_job_is_notified_soon_and_a_delayed_one_when_it_is_due(database):
     assert 50 < seconds_until(database, later, "due_at") <= 100
 
 
-def test_a_whole_life_claimed_failed_postponed_and_done(database):
+def test_job_is_claimed_failed_postponed_and_done(database):
     job_id = stage(database)
     # When the job fails once, is postponed once and is then done
     assert fail(database, claim(database, job_id), retry=0)
@@ -113,7 +113,7 @@ def test_leased_claim_counts_the_attempt_and_notifies_at_the_leases_end(database
     assert 30 < seconds_until(database, job_id, "lease_until") <= WAIT
 
 
-def test_a_claim_refuses_what_is_done_dead_leased_not_due_or_unknown(database):
+def test_claim_refuses_done_dead_leased_not_due_and_unknown_jobs(database):
     done, dead, leased = (stage(database) for _ in range(3))
     finish(database, claim(database, done))
     fail(database, claim(database, dead), retry=None)
@@ -179,7 +179,7 @@ def test_attempt_cannot_end_or_change_the_job_after_it_was_taken_over(database):
     assert finish(database, newest) is True
 
 
-def test_an_uncommitted_claim_cannot_end_what_another_has_claimed_since(database):
+def test_uncommitted_claim_cannot_end_a_job_that_was_claimed_since(database):
     job_id = stage(database)
     outdated = claim(database, job_id, lease=0)
     claim(database, job_id, worker="newest")
@@ -188,7 +188,7 @@ def test_an_uncommitted_claim_cannot_end_what_another_has_claimed_since(database
 
 
 @pytest.mark.parametrize("end", ["done", "dead"])
-def test_what_has_ended_cannot_end_again(database, end):
+def test_ended_job_cannot_end_again(database, end):
     job_id = stage(database)
     claimed = claim(database, job_id)
     assert finish(database, claimed) if end == "done" else fail(database, claimed, retry=None)
@@ -205,7 +205,7 @@ def test_what_has_ended_cannot_end_again(database, end):
     )
 
 
-def test_a_held_job_is_nobody_elses_until_the_transaction_ends(database):
+def test_locked_job_is_not_claimed_until_the_transaction_ends(database):
     job_id = stage(database)
     claimed = claim(database, job_id)
     abandon(database, job_id)

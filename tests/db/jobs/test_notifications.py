@@ -31,19 +31,19 @@ def database(emptied):
     return emptied
 
 
-def test_a_bell_that_is_not_due_is_not_rung(database):
+def test_notification_that_is_not_due_is_not_sent(database):
     stage(database, delay=WAIT)
     assert ring_due(database) == []
 
 
-def test_the_oldest_bells_ring_first_as_many_as_are_asked_for(database):
+def test_oldest_notifications_are_sent_first_up_to_the_limit(database):
     ids = [stage(database) for _ in range(4)]
     for seconds, job_id in zip((4, 3, 2, 1), reversed(ids), strict=True):
         change(database, job_id, f"ring_at = clock_timestamp() - interval '{seconds} seconds'")
     assert sorted(ring_due(database, 2)) == sorted(ids[2:])
 
 
-def test_relays_that_ask_at_once_each_ring_other_jobs(database):
+def test_concurrent_relays_notify_of_different_jobs(database):
     # Given 60 jobs that are due for notification
     ids = {stage(database) for _ in range(60)}
     database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
@@ -56,7 +56,7 @@ def test_relays_that_ask_at_once_each_ring_other_jobs(database):
     assert {row(database, job_id).rings for job_id in ids} == {1}
 
 
-def test_a_relay_passes_by_bells_that_another_is_just_ringing(database):
+def test_relay_skips_jobs_that_another_is_notifying(database):
     ids = [stage(database) for _ in range(2)]
     database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
     with holding(database, lambda session: bells.ring_due(session, 1, urgent=True)):
@@ -95,14 +95,14 @@ def next_ring_seconds(database, job_id, *, urgent):
     return next(seconds for seconds in WAITS if least <= seconds <= most)
 
 
-def test_a_bell_rung_for_ever_does_not_overflow_its_counter(database):
+def test_job_notified_forever_does_not_overflow_its_counter(database):
     job_id = stage(database)
     change(database, job_id, "rings = 1000, ring_at = clock_timestamp()")
     assert ring_due(database) == [job_id]
     assert row(database, job_id).rings == 1000
 
 
-def test_a_bell_that_did_not_get_through_rings_again_in_a_second(database):
+def test_failed_notification_is_repeated_in_a_second(database):
     job_id = stage(database)
     change(database, job_id, "ring_at = clock_timestamp()")
     ring_due(database)
@@ -111,7 +111,7 @@ def test_a_bell_that_did_not_get_through_rings_again_in_a_second(database):
     assert 0 < seconds_until(database, job_id, "ring_at") <= 1
 
 
-def test_unringing_leaves_what_is_done_or_leased(database):
+def test_failed_notification_changes_no_done_or_leased_job(database):
     done, leased = stage(database), stage(database)
     finish(database, claim(database, done))
     claim(database, leased)
@@ -121,7 +121,7 @@ def test_unringing_leaves_what_is_done_or_leased(database):
     assert row(database, leased).ring_at == before
 
 
-def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
+def test_unanswered_notifications_are_repeated_when_redis_was_emptied(database):
     rung, abandoned, waiting, leased, fresh, dead = (stage(database) for _ in range(6))
     change(database, waiting, "due_at = now() + interval '1 h', ring_at = now() + interval '1 h'")
     claim(database, leased)
@@ -141,7 +141,7 @@ def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
     assert row(database, fresh).rings == 0
 
 
-def test_ringing_again_does_not_wait_for_a_job_that_is_just_being_run(database):
+def test_repeated_notification_does_not_wait_for_a_running_job(database):
     # Given two notified jobs, one of which runs in a transaction longer than the lock timeout
     running, rung = stage(database), stage(database)
     for job_id in (running, rung):

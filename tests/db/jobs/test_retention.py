@@ -69,7 +69,7 @@ def test_jobs_that_are_over_go_with_their_attempts(emptied):
     assert emptied.run(lambda s: s.query(JobAttempt).count()) == 0
 
 
-def test_what_is_dead_or_still_owed_is_kept_however_old(emptied):
+def test_dead_or_open_job_is_kept_however_old(emptied):
     waiting, running, dead, failed = (stage(emptied) for _ in range(4))
     claim(emptied, running)
     fail(emptied, claim(emptied, dead), retry=None)
@@ -80,7 +80,7 @@ def test_what_is_dead_or_still_owed_is_kept_however_old(emptied):
     assert emptied.run(lambda s: s.query(JobAttempt).count()) == 3
 
 
-def test_what_was_over_later_is_kept(emptied):
+def test_job_that_ended_later_is_kept(emptied):
     # Given a job that was staged long ago and has just ended
     old, young = done(emptied), done(emptied)
     change(emptied, old, "done_at = clock_timestamp() - interval '2 hours'")
@@ -101,7 +101,7 @@ def test_a_batch_is_bounded_and_takes_the_oldest_first(emptied):
     assert prune(emptied, limit=2) == 1
 
 
-def test_pruning_waits_for_nobody_and_takes_the_rest(emptied):
+def test_pruning_skips_locked_jobs_and_takes_the_rest(emptied):
     # Given a refused job that an operator is redriving
     refused, over = done(emptied, "refused"), done(emptied)
     with holding(emptied, lambda s: job_acts.redrive(s, refused)):

@@ -49,7 +49,7 @@ def one_of_each(emptied):
     return made
 
 
-def test_each_job_is_in_the_one_state_that_its_life_has_brought_it_to(emptied, one_of_each):
+def test_each_job_is_in_exactly_one_state(emptied, one_of_each):
     assert {name: state_of(emptied, job_id) for name, job_id in one_of_each.items()} == {
         state: state for state in STATES
     }
@@ -59,12 +59,12 @@ def test_each_job_is_in_the_one_state_that_its_life_has_brought_it_to(emptied, o
         assert ids == [one_of_each[state]]
 
 
-def test_open_is_what_is_still_owed(emptied, one_of_each):
+def test_open_means_not_done_and_not_dead(emptied, one_of_each):
     owed = {"staged", "sent", "running", "abandoned", "waiting"}
     assert set(found(emptied, state="open")) == {one_of_each[state] for state in owed}
 
 
-def test_what_is_said_to_be_possible_is_what_the_row_allows(emptied, one_of_each):
+def test_possible_actions_are_those_that_the_row_allows(emptied, one_of_each):
     acts = {"redrive": job_acts.redrive, "discard": job_acts.discard, "run-now": job_acts.run_now}
     for state, job_id in one_of_each.items():
         for name, act in acts.items():
@@ -74,7 +74,7 @@ def test_what_is_said_to_be_possible_is_what_the_row_allows(emptied, one_of_each
                 session.rollback()
 
 
-def test_every_filter_leaves_what_it_names(emptied, one_of_each):
+def test_every_filter_returns_only_matching_jobs(emptied, one_of_each):
     since = emptied.now() - timedelta(minutes=5)
     assert found(emptied, state="refused", error="no_such") == [one_of_each["refused"]]
     assert found(emptied, state="refused", error="no%such") == []
@@ -112,7 +112,7 @@ def test_an_organizations_jobs_are_found_by_it_alone(emptied):
 @pytest.mark.parametrize(
     "seeking", [{"name": "x"}, {"queue": "safety"}, {"error": "x"}, {"arguments": {"a": "b"}}]
 )
-def test_a_search_that_would_read_every_job_there_was_is_refused(emptied, state, seeking):
+def test_search_that_would_read_every_job_is_refused(emptied, state, seeking):
     with pytest.raises(UnboundedSearch):
         found(emptied, state=state, **seeking)
     # With a time range, an organization or an indexed state the search is allowed
@@ -121,7 +121,7 @@ def test_a_search_that_would_read_every_job_there_was_is_refused(emptied, state,
     assert found(emptied, state="dead", **seeking) == []
 
 
-def test_pages_follow_each_other_without_gap_or_repeat_while_jobs_come_in(emptied):
+def test_pages_have_no_gap_or_repeat_while_jobs_are_staged(emptied):
     # Given seven jobs
     expected = sorted((stage(emptied) for _ in range(7)), reverse=True)
     pages, after = [], None
@@ -135,7 +135,7 @@ def test_pages_follow_each_other_without_gap_or_repeat_while_jobs_come_in(emptie
     assert [one for page in pages for one in page] == expected
 
 
-def test_a_family_leads_from_a_job_back_to_its_event_and_to_its_siblings(emptied):
+def test_family_of_a_job_has_its_event_its_causes_and_its_siblings(emptied):
     # Given an event, its job, and two jobs that this job staged
     emptied.run(
         lambda s: s.execute(
@@ -174,6 +174,6 @@ def test_a_family_leads_from_a_job_back_to_its_event_and_to_its_siblings(emptied
     assert (family.event, family.causes) == (None, [])
 
 
-def test_every_state_can_be_asked_for():
+def test_every_state_can_be_searched():
     assert set(ASKABLE) == {"open", *STATES}
     assert set(POSSIBLE) <= set(STATES)

@@ -54,7 +54,7 @@ def test_a_fixed_vector_has_the_same_hash_in_python_and_in_sql(owner):
     assert found.hex() == chained(previous, *fields).hex() == VECTOR
 
 
-def test_a_field_cannot_lend_bytes_to_its_neighbour(owner):
+def test_field_cannot_lend_bytes_to_its_neighbour(owner):
     one, other = (
         owner.execute("SELECT ledger_hash('', VARIADIC %s::text[])", (fields,)).fetchone()
         for fields in (["ab", "c"], ["a", "bc"])
@@ -62,7 +62,7 @@ def test_a_field_cannot_lend_bytes_to_its_neighbour(owner):
     assert one != other
 
 
-def test_the_chain_recomputed_in_python_is_the_one_that_sql_stored(shared, org):
+def test_chain_recomputed_in_python_equals_the_stored_one(shared, org):
     # Given entries of many kinds, at an instant with microseconds, with unusual text
     def work(session):
         session.execute(text("SET LOCAL timezone = 'Asia/Kathmandu'"))

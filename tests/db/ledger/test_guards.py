@@ -172,7 +172,7 @@ def test_every_function_that_acts_as_the_owner_has_a_fixed_search_path(owner):
     assert rows == []
 
 
-def test_a_table_of_the_callers_own_does_not_stand_in_for_the_ledgers(app, org):
+def test_temporary_table_does_not_replace_the_ledgers(app, org):
     # Given a temporary table that is named like the wallets and shows a large balance
     app.execute("CREATE TEMP TABLE wallets AS SELECT * FROM public.wallets")
     app.execute("UPDATE pg_temp.wallets SET balance_micros = 1000")
@@ -222,7 +222,7 @@ ODD = {
 
 @pytest.mark.parametrize("odd", [None, "", "x" * 1_200], ids=["missing", "empty", "too long"])
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_missing_or_out_of_bounds_is_refused_with_a_code(app, owner, org, name, odd):
+def test_missing_or_out_of_bounds_argument_is_refused_with_a_code(app, owner, org, name, odd):
     call, code = ODD[name]
     before = state(owner, org)
     outcome = app.execute(f"SELECT ({call}).outcome", {"org": org, "odd": odd}).fetchone()
@@ -311,7 +311,7 @@ def test_a_store_that_was_read_before_anothers_commit_is_refused(owner, shared_u
 
 @pytest.mark.parametrize("table", ["wallet_entries", "wallet_operations"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET created_at = now()", "DELETE FROM {}"])
-def test_even_a_superuser_may_not_change_what_was_written(owner, org, table, statement):
+def test_even_a_superuser_may_not_change_written_rows(owner, org, table, statement):
     before = state(owner, org)
     with pytest.raises(errors.InsufficientPrivilege, match="append-only"):
         owner.execute(statement.format(table) + " WHERE organization_id = %s", (org,))
@@ -392,7 +392,7 @@ def test_an_entry_that_does_not_add_up_is_refused(owner, org):
             owner.execute(insert.format(**values), (org,))
 
 
-def test_two_entries_cannot_share_a_number_whatever_else_they_say(owner, org):
+def test_two_entries_cannot_share_a_number(owner, org):
     with pytest.raises(errors.UniqueViolation, match="wallet_entries_pkey"):
         owner.execute(
             "INSERT INTO wallet_entries SELECT organization_id, entry_no, kind, direction,"
@@ -415,7 +415,7 @@ def test_an_organization_has_one_wallet_in_one_currency(owner, shared, org):
     assert outcome.outcome == "CURRENCY_MISMATCH"
 
 
-def test_one_reason_with_one_cause_stands_once(owner, org):
+def test_freeze_with_one_reason_and_cause_is_active_once(owner, org):
     insert = (
         "INSERT INTO wallet_freezes (organization_id, reason, cause, placed_by, placed_why,"
         " placed_at) VALUES (%s, 'manual', %s, 'x', 'x', now())"

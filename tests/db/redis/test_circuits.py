@@ -92,7 +92,7 @@ def test_a_circuit_belongs_to_one_provider_and_one_class(fleet):
         fleet.enter(route, 1.0)
 
 
-def test_safety_is_let_out_whatever_happened(fleet, redis_client):
+def test_safety_calls_go_out_whatever_happened(fleet, redis_client):
     # Given an open circuit for safety calls, and an account that is held back
     open_circuit(fleet, SAFETY)
     fleet.leave(SAFETY, "", "answered", 60)
@@ -149,7 +149,7 @@ def test_each_trial_that_fails_doubles_the_wait_up_to_a_bound(fleet, redis_clien
         fleet.enter(BULK, 1.0)
 
 
-def test_a_trial_whose_worker_died_is_given_to_another(fleet, redis_client):
+def test_trial_of_a_dead_worker_is_given_to_another_call(fleet, redis_client):
     # Given a trial that never ended
     open_circuit(fleet, BULK)
     wait_is_over(redis_client, BULK)
@@ -209,7 +209,7 @@ def test_a_wait_longer_than_any_could_be_is_cut(fleet, redis_client):
     assert float(redis_client.hget(circuit_key(BULK), "open_until")) < 10**13
 
 
-def test_those_who_waited_for_one_circuit_come_back_spread(fleet):
+def test_jobs_held_back_by_one_circuit_return_spread_out(fleet):
     # Given an open circuit
     open_circuit(fleet, BULK)
     # When a hundred jobs are held back
@@ -279,14 +279,14 @@ def test_a_shorter_hold_does_not_end_a_longer_one(fleet):
     assert caught.value.delay_seconds > 30
 
 
-def test_a_hold_is_bounded_whatever_the_provider_asks(fleet):
+def test_hold_is_bounded_whatever_the_provider_requests(fleet):
     call(fleet, BULK, "answered", hold_seconds=86_400)
     with pytest.raises(HeldBack) as caught:
         fleet.enter(BULK, 1.0)
     assert caught.value.delay_seconds <= under_test.HOLD_SECONDS_MAX * 1.5
 
 
-def test_a_redis_that_was_emptied_holds_nobody_back(fleet, redis_client):
+def test_emptied_redis_holds_nothing_back(fleet, redis_client):
     open_circuit(fleet, BULK)
     redis_client.flushall()
     redis_client.script_flush()
@@ -306,7 +306,7 @@ def test_while_redis_is_away_bulk_waits_and_safety_and_money_go_on():
             fleet.enter(BULK, 1.0)
 
 
-def test_a_redis_that_says_nothing_is_waited_for_once_and_not_at_each_call(monkeypatch):
+def test_silent_redis_is_waited_for_once_and_not_at_each_call(monkeypatch):
     # Given a Redis that accepts connections and never answers, and a long memory of outages
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 3600.0)
     with socket.socket() as silent:
@@ -317,7 +317,7 @@ def test_a_redis_that_says_nothing_is_waited_for_once_and_not_at_each_call(monke
         # When many calls are made
         for _ in range(30):
             call(fleet, SAFETY, "answered")
-        # Then Redis was asked once
+        # Then only one connection to Redis was opened
         silent.settimeout(1)
         asked = 0
         with pytest.raises(TimeoutError):
@@ -327,7 +327,7 @@ def test_a_redis_that_says_nothing_is_waited_for_once_and_not_at_each_call(monke
     assert asked == 1
 
 
-def test_when_redis_is_back_it_is_asked_again(monkeypatch):
+def test_redis_is_used_again_when_it_is_back(monkeypatch):
     # Given a separate Valkey that was stopped, which a call noticed
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.001)
     with server_folder() as folder:
@@ -349,7 +349,7 @@ def test_when_redis_is_back_it_is_asked_again(monkeypatch):
                 servers.stop()
 
 
-def test_after_an_outage_one_thread_looks_and_the_others_go_on(monkeypatch):
+def test_one_thread_checks_redis_after_an_outage_and_others_go_on(monkeypatch):
     # Given an outage that may be checked again, and a Redis that hangs
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.0)
     with socket.socket() as hanging, ThreadPoolExecutor(1) as pool:

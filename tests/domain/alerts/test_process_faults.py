@@ -22,7 +22,7 @@ EVERY_QUEUE = [str(queue) for queue in Queue]
 
 @pytest.fixture
 def add(database):
-    """Write a process's row, as seen and started so many seconds ago."""
+    """Write a process's row with the given ages of its last write and its start."""
 
     def make(kind, *, queues=(), seen=0.0, started=60.0, away=None):
         beating = Heartbeat(database, kind, queues=queues, redis_away_seconds=lambda: away)
@@ -128,7 +128,7 @@ def test_safety_job_is_overdue_when_due_and_unclaimed(database, healthy, late, l
     assert found(database) == ([("safety_overdue", "safety")] if is_overdue else [])
 
 
-def test_redis_is_away_when_a_live_process_says_so(database, healthy, add):
+def test_redis_is_away_when_a_live_process_reports_it(database, healthy, add):
     add("worker", queues=["safety"], away=4.0)
     add("worker", queues=["safety"], away=60.0, seen=11.0)
     assert found(database) == []

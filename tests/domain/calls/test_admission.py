@@ -80,7 +80,7 @@ def test_less_than_it_takes_to_end_it_in_time_is_too_little(shared, org, margin,
     assert line.hold(call_id).reserved_micros == least * CENT
 
 
-def test_a_cap_that_is_shorter_than_that_is_no_lack_of_money(line):
+def test_cap_shorter_than_the_minimum_is_not_insufficient_funds(line):
     line.terms(margin_seconds=60, max_duration_seconds=10)
     assert line.admit().max_duration_seconds == 10
 
@@ -99,7 +99,7 @@ def test_a_minimum_that_cannot_be_paid_refuses(line):
     assert (made.refusal, line.cents()) == (None, (100, 100, 0))
 
 
-def test_what_others_hold_is_not_available(line):
+def test_money_held_by_others_is_not_available(line):
     assert line.admit().max_duration_seconds == 100
     assert line.admit().max_duration_seconds == 40
     assert line.admit().refusal == "INSUFFICIENT_FUNDS"
@@ -222,7 +222,7 @@ def test_a_number_is_known_by_itself_as_well_as_by_its_id(line):
     assert made.assistant_id == "other"
 
 
-def test_the_rate_is_that_of_the_number_that_was_rung(line):
+def test_rate_is_that_of_the_called_number(line):
     line.rate(Rate(120 * CENT, 1), "inbound:+44")
     assert line.admit(our_number="+442012345678").max_duration_seconds == 50
     line.pay(100)
@@ -267,7 +267,7 @@ def test_live_call_gets_the_same_answer_again_whatever_is_available(line):
 
 
 @pytest.mark.parametrize("ending", ["ended", "settled", "ending"])
-def test_one_that_is_over_or_ending_is_not_let_in_again(line, ending):
+def test_call_that_is_over_or_ending_is_not_admitted_again(line, ending):
     external_id = f"v-{line.id}"[:64]
     call_id = line.let_in(external_id=external_id)
     if ending == "ending":
@@ -304,7 +304,7 @@ def test_many_calls_at_once_never_hold_more_than_there_is(line):
     assert line.cents() == (100, 100, 0)
 
 
-def test_one_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line):
+def test_admission_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line):
     from domain.wallet import operations as wallet
 
     def spend(session):
@@ -319,7 +319,7 @@ def test_one_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line)
 # Withdrawn
 
 
-def test_one_that_was_refused_meanwhile_is_undone_once(line):
+def test_admitted_call_is_withdrawn_once(line):
     call_id = line.let_in()
     answers = [line.do(lambda s: withdraw(s, line.id, call_id, later(3))) for _ in range(2)]
     assert answers == [True, False]
@@ -329,7 +329,7 @@ def test_one_that_was_refused_meanwhile_is_undone_once(line):
     assert line.hold(call_id).status == "released"
 
 
-def test_one_that_has_begun_is_not_undone(line):
+def test_call_that_has_begun_is_not_withdrawn(line):
     call_id = line.let_in()
     line.hear(line.call(call_id), "in_progress", later(2))
     assert not line.do(lambda s: withdraw(s, line.id, call_id, later(3)))

@@ -63,7 +63,7 @@ def test_admitted_call_raises_no_alert_about_its_number(line):
 
 
 @pytest.mark.parametrize("word", ["queued", "ringing"])
-def test_one_that_does_not_talk_yet_may_still_ask(line, word):
+def test_call_that_does_not_talk_yet_may_still_be_admitted(line, word):
     assert not line.hear(name(line), word)
     assert line.calls() == []
     assert unknown_alerts(line.database, name(line)) == []
@@ -71,14 +71,14 @@ def test_one_that_does_not_talk_yet_may_still_ask(line, word):
 
 
 @pytest.mark.parametrize(("cents", "held"), [(100, 60), (25, 25)])
-def test_it_is_given_what_there_is(shared, org, cents, held):
+def test_adopted_call_is_held_for_up_to_what_is_available(shared, org, cents, held):
     line = Line(shared, org, cents=cents)
     line.hear(name(line), "in_progress")
     assert line.cents() == (cents, held, 0)
     assert the_call(line).end_decided_at is None
 
 
-def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
+def test_adopted_call_without_money_is_ended_and_charged(shared, org):
     line = Line(shared, org, cents=0)
     line.hear(name(line), "in_progress")
     call = the_call(line)
@@ -96,14 +96,14 @@ def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
     assert line.alerts("call_shortfall") == []
 
 
-def test_one_of_a_frozen_organization_ends_for_that(line):
+def test_adopted_call_of_a_frozen_organization_is_ended(line):
     line.freeze()
     line.hear(name(line), "in_progress")
     assert the_call(line).end_cause == "frozen_wallet"
     assert line.cents() == (100, 0, 0)
 
 
-def test_one_that_is_over_already_is_billed_directly_once(line):
+def test_adopted_call_that_is_over_is_charged_directly_once(line):
     for _ in range(2):
         assert line.report(name(line), 12, later(5))
     call = the_call(line)
@@ -112,7 +112,7 @@ def test_one_that_is_over_already_is_billed_directly_once(line):
     assert line.jobs("end_call") == []
 
 
-def test_one_that_ended_before_its_report_waits_for_it(line):
+def test_adopted_call_that_ended_waits_for_its_report(line):
     assert line.hear(name(line), "ended", later(1))
     assert (the_call(line).status, the_call(line).settled_at) == ("ended", None)
     line.report(name(line), 12, later(5))
@@ -130,7 +130,7 @@ def test_concurrent_messages_about_an_unknown_call_make_one_call(line):
 # Which organization
 
 
-def test_by_its_assistant_or_its_number(line):
+def test_adopted_call_is_found_by_its_assistant_or_number(line):
     line.door(DoorKind.ASSISTANT, line.assistant_id)
     assert line.hear(
         name(line), "in_progress", phone_number_id=None, assistant_id=line.assistant_id
@@ -166,7 +166,7 @@ def test_call_without_a_rate_is_alerted_and_ended(line):
     assert line.cents() == (95, 0, 0)
 
 
-def test_one_that_two_organizations_could_have_is_nobodys(line, shared):
+def test_call_of_two_organizations_is_given_to_neither(line, shared):
     other = Line(shared, make_organization(shared))
     other.door(DoorKind.ASSISTANT, other.assistant_id)
     assert not line.hear(name(line), "in_progress", assistant_id=other.assistant_id)
@@ -192,7 +192,7 @@ def test_call_admitted_while_the_database_was_away_keeps_its_id(line):
 @pytest.mark.parametrize(
     "ours", [{"organization_id": "nobody", "call_id": "c"}, {"organization_id": "", "call_id": ""}]
 )
-def test_an_organization_that_is_none_has_no_calls(line, ours):
+def test_unknown_organization_has_no_calls(line, ours):
     assert not line.hear(name(line), "in_progress", phone_number_id="unlisted", **ours)
     assert len(unknown_alerts(line.database, name(line))) == 1
 
@@ -273,7 +273,7 @@ def test_late_report_charges_a_call_that_was_given_up_directly_and_once(line, ho
     assert hold.billed_micros == 20 * CENT
 
 
-def test_one_that_was_priced_is_not_opened_again(line):
+def test_priced_call_is_not_opened_again(line):
     line.reserve("c1", seconds=30)
     line.settle_by_api("c1", 20, later(20))
     line.hear(line.call(), "in_progress", later(30))

@@ -22,7 +22,7 @@ from tests.support.world import make_organization
 
 
 def test_ids_sent_by_a_stranger_do_not_charge_another_organization(line, other):
-    # Given a reserved call, and a stranger who calls another organization's number and sends the
+    # Given a reserved call, and a stranger that calls another organization's number and sends the
     # reserved call's IDs
     line.reserve("c1", provider=None)
     ours = {"organization_id": line.id, "call_id": "c1"}
@@ -61,7 +61,7 @@ def test_only_an_incoming_call_can_be_admitted_without_the_database(line, direct
     assert line.calls() == []
 
 
-def test_what_a_call_that_is_over_has_of_the_debt_limit_is_not_lent_again(line):
+def test_debt_limit_used_by_a_call_that_is_over_is_not_lent_again(line):
     # Given a call that used the debt limit and is over, with a late report; and another call
     line.debt(60)
     first = "c1"
@@ -189,7 +189,7 @@ def test_call_unknown_to_the_provider_is_metered_again_when_it_talks(line):
     assert line.call(call_id).tick_at == later(130)
 
 
-def test_one_that_another_answer_let_in_is_not_withdrawn(line):
+def test_call_admitted_by_a_repeated_request_is_not_withdrawn(line):
     # Given a request that was answered late, and a repeat that was answered meanwhile
     made = line.admit(external_id=f"v-{line.id}")
     again = line.admit(later(1), external_id=f"v-{line.id}")
@@ -227,7 +227,7 @@ def test_refreshes_without_a_result_do_not_block_those_of_other_calls(line, monk
 
 
 @pytest.mark.parametrize(("cents", "refusal"), [(22, "INSUFFICIENT_FUNDS"), (23, None)])
-def test_one_that_would_be_ended_at_once_is_not_let_in(shared, org, cents, refusal):
+def test_call_that_would_end_at_once_is_not_admitted(shared, org, cents, refusal):
     # Given a margin of twenty seconds, which is longer than the platform's shortest call
     line = Line(shared, org, cents=cents)
     line.terms(warn_before_seconds=0, margin_seconds=20)

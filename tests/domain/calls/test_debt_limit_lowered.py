@@ -52,7 +52,7 @@ def test_lowering_a_debt_limit_takes_back_no_more_than_it_must(line):
     assert call.tick_at == later(138)
 
 
-def test_money_that_has_come_in_goes_before_the_end_of_lent_credit(line):
+def test_new_money_is_used_before_lent_credit_ends(line):
     call_id = lent(line)
     line.pay(200)
     assert set_limit(line.database, line.id, 0, now=later(104)).ok
@@ -73,7 +73,7 @@ def test_a_higher_debt_limit_leaves_lent_credit_as_it_is(line):
     lives=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 100)), min_size=1, max_size=5),
     increment=st.sampled_from([1, 6, 60]),
 )
-def test_taking_back_lent_credit_leaves_what_was_talked(limit, lives, increment):
+def test_taking_back_lent_credit_leaves_what_was_used(limit, lives, increment):
     rate = Rate(RATE.micros_per_minute, increment)
     calls = [
         Metered(str(place), rate, float(elapsed), 60 * CENT, debt * CENT, warned=True)

@@ -74,7 +74,7 @@ def test_an_inbound_call_that_talked_costs_from_its_start(line):
     assert line.call(call_id).cost_micros == 16 * CENT
 
 
-def test_a_duration_counts_whatever_the_reason_says(talked):
+def test_duration_counts_whatever_the_reason_is(talked):
     talked.report(talked.call(), 12.2, later(40), never_connected=True)
     assert (talked.cents(), talked.call().cost_micros) == ((87, 0, 0), 13 * CENT)
 
@@ -93,7 +93,7 @@ def test_in_progress_after_the_end_counts_against_a_denial(line):
     assert len(line.alerts("call_unsettled")) == 1
 
 
-def test_in_progress_after_a_free_settlement_is_asked_about_and_told(line):
+def test_in_progress_after_a_free_settlement_is_refreshed_and_alerted(line):
     # Given a call that its report settled as never connected
     line.reserve(seconds=30)
     deny(line, NEVER)
@@ -114,7 +114,7 @@ def test_in_progress_after_a_free_settlement_is_asked_about_and_told(line):
 # A second report
 
 
-def test_a_second_report_with_another_duration_is_told(talked):
+def test_second_report_with_another_duration_is_alerted(talked):
     talked.report(talked.call(), 10, later(40))
     talked.report(talked.call(), 40, later(41))
     assert talked.cents() == (90, 0, 0)
@@ -133,7 +133,7 @@ def test_a_second_report_completes_a_missing_cost(talked):
     assert (talked.cents(), talked.call().settled_by) == ((67, 0, 0), "report")
 
 
-def test_a_second_report_that_denies_the_first_is_told(talked):
+def test_second_report_that_denies_the_first_is_alerted(talked):
     talked.report(talked.call(), 10, later(40))
     deny(talked, NEVER, now=41)
     assert talked.cents() == (90, 0, 0)

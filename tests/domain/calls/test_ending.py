@@ -48,7 +48,7 @@ def ending(line):
 # The decision
 
 
-def test_an_end_is_decided_once_whatever_else_would_end_it(ending):
+def test_end_is_decided_once(ending):
     assert not ending.decide("c1", later(1))
     assert (
         ending.do(lambda s: endings.end_live_calls(s, ending.id, EndCause.FROZEN_WALLET, later(2)))
@@ -81,7 +81,7 @@ def test_a_call_that_is_over_is_not_ended(line, over):
     assert line.jobs("end_call") == []
 
 
-def test_an_operator_ends_one_with_a_reason_and_once(line):
+def test_operator_ends_a_call_with_a_reason_and_once(line):
     line.reserve()
 
     def by_hand(why="abuse", call_id="c1"):
@@ -153,7 +153,7 @@ def test_alert_is_raised_when_neither_vapi_nor_twilio_accepts_the_order(ending):
 
 
 @pytest.mark.parametrize("over", ["ended", "settled"])
-def test_once_it_is_over_there_is_no_further_round(ending, over):
+def test_ended_call_has_no_further_round(ending, over):
     done = begin(ending)
     if over == "ended":
         ending.hear(ending.call(), "ended", later(1))
@@ -235,7 +235,7 @@ def causes(line):
     return [call.end_cause for call in line.calls()]
 
 
-def test_a_freeze_by_hand_ends_all_live_calls(three):
+def test_manual_freeze_ends_all_live_calls(three):
     three.freeze_by_hand(later(1))
     assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
     assert three.jobs("end_call") == ["c1", "c2"]
@@ -247,7 +247,7 @@ def test_subscription_ended_at_the_provider_ends_live_calls(three):
     assert causes(three) == ["subscription_inactive", "subscription_inactive", None]
 
 
-def test_an_end_that_is_only_reported_lets_them_run_on_their_hold(three):
+def test_end_that_is_only_reported_lets_calls_use_their_holds(three):
     tell(three.database, subscription_of(three), closing=True, now=later(1))
     assert apply(three).standing is posture.Standing.REPORTED
     assert causes(three) == [None, None, None]
@@ -265,7 +265,7 @@ def test_another_freeze_beside_a_reported_end_ends_them(three):
     assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
 
 
-def test_nothing_available_lets_them_run_on_their_hold(three):
+def test_empty_wallet_lets_calls_use_their_holds(three):
     debit(three.database, three.id, 70 * CENT)
     assert three.cents() == (20, 20, 0)
     done = apply(three)
@@ -273,7 +273,7 @@ def test_nothing_available_lets_them_run_on_their_hold(three):
     assert causes(three) == [None, None, None]
 
 
-def test_a_freeze_that_is_overridden_lets_them_live(three):
+def test_overridden_freeze_ends_no_calls(three):
     three.freeze()
     override(three.database, three.id, later(600))
     assert apply(three).calls_ended == 0
@@ -281,7 +281,7 @@ def test_a_freeze_that_is_overridden_lets_them_live(three):
     assert apply(three, later(601)).calls_ended == 2
 
 
-def test_a_suspension_whose_freeze_is_overridden_lets_them_live(three):
+def test_suspension_with_an_overridden_freeze_ends_no_calls(three):
     tell(three.database, subscription_of(three), closing=True, now=later(1))
     override(three.database, three.id, later(600), "subscription_inactive", later(2))
     look(three.database, subscription_of(three), three.id, "cancelled", later(3))

@@ -147,7 +147,7 @@ def unknown_of(owner, call):
 
 
 @pytest.mark.parametrize("told_by", ["report", "answer", "token"])
-def test_foreign_call_is_ended_and_told_when_the_owner_has_no_rate(unrated, cheap, told_by):
+def test_foreign_call_is_ended_and_alerted_when_the_owner_has_no_rate(unrated, cheap, told_by):
     # Given a reservation, and a conversation over the number of an organization without rate
     cheap.reserve("c1", provider=None if told_by == "token" else name(unrated))
     ours = {"direction": "outbound", **(cheap.metadata() if told_by == "token" else {})}

@@ -102,7 +102,7 @@ def test_call_with_a_late_tick_holds_no_more_than_it_may_cost(rich):
     pot=st.integers(0, 10**12),
     room=st.integers(0, 10**12),
 )
-def test_no_hold_grows_past_what_may_be_charged(
+def test_hold_does_not_grow_past_what_may_be_charged(
     limit, elapsed, held, margin, step, increment, pot, room
 ):
     rate = Rate(RATE.micros_per_minute, increment)

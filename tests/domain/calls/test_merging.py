@@ -81,7 +81,7 @@ def test_a_call_reported_before_its_pairing_is_charged_once(line, reported, pair
         s, organization_id=line.id, live=False)))] == [call.id]  # fmt: skip
 
 
-def test_what_was_reserved_stays_reserved_for_the_merged_call(line):
+def test_merged_call_keeps_the_reserved_amount(line):
     line.reserve("c1", seconds=40, provider=None)
     line.terms(step_seconds=20, warn_before_seconds=0)
     call = talks(line)
@@ -103,7 +103,7 @@ def test_a_merged_call_frees_the_money_that_its_own_reservation_held(line):
     assert line.cents() == (80, 0, 0)
 
 
-def test_the_first_reservation_may_come_after_the_first_report(line):
+def test_first_reservation_may_arrive_after_the_first_report(line):
     call = talks(line)
     reserved = line.reserve("c1", provider=name(line), now=later(3), appointment_id="visit")
     assert (reserved.outcome.ok, reserved.call.id) == (True, call.id)
@@ -189,7 +189,7 @@ def test_a_call_is_merged_with_one_reservation_at_most(line):
     assert sorted(one.id for one in line.calls() if one.origin == "reserved") == ["c1", "c2"]
 
 
-def test_a_call_that_asked_or_is_anothers_is_not_merged(line, shared):
+def test_admitted_call_or_call_of_another_is_not_merged(line, shared):
     other = Line(shared, make_organization(shared))
     theirs = talks(other)
     asked = line.call(line.let_in())
@@ -300,7 +300,7 @@ def test_a_paired_call_that_talks_is_ended_though_an_operator_settled(line):
 
 @pytest.mark.parametrize("seconds", [1, 20])
 def test_a_charge_before_the_pairing_is_compared_with_the_call(line, seconds):
-    # Given a commit of so many seconds before the report, which reports 20
+    # Given a commit of `seconds` before the report, which reports 20
     line.reserve("c1", seconds=30, provider=None)
     line.commit("c1", seconds, later(21))
     over = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}

@@ -130,7 +130,7 @@ def test_a_call_is_extended_by_a_step_when_its_cover_is_nearly_used_up():
     assert call.next_seconds == 60
 
 
-def test_before_that_it_is_left_alone():
+def test_call_is_not_extended_before_that():
     (call,) = share([cent_call(60 - MUST_SECONDS - 0.5, 60)], cents=1_000)
     assert (call.extend_micros, call.end, call.next_seconds) == (0, False, 0.5)
 
@@ -205,7 +205,7 @@ def test_call_nearest_to_its_end_is_served_first_when_money_is_short():
     assert [one.end for one in calls] == [True, True, False, False, False]
 
 
-def test_one_that_is_well_covered_leaves_its_share_in_the_pot():
+def test_well_covered_call_leaves_its_share_to_the_others():
     needs, has = share([cent_call(60 - MUST_SECONDS, 60), cent_call(0, 60)], cents=60)
     assert (needs.extend_micros, has.extend_micros) == (30 * CENT, 0)
 
@@ -220,17 +220,17 @@ def test_a_hold_that_is_not_open_gets_nothing_but_may_borrow():
 # The debt limit
 
 
-def test_what_is_available_goes_before_the_debt_limit():
+def test_available_money_is_used_before_the_debt_limit():
     (call,) = share([cent_call(60 - MUST_SECONDS, 60)], cents=60, room=60)
     assert (call.extend_micros, call.borrow_micros) == (60 * CENT, 0)
 
 
-def test_where_nothing_is_available_a_step_is_borrowed():
+def test_step_is_borrowed_when_nothing_is_available():
     (call,) = share([cent_call(60 - MUST_SECONDS, 60)], room=90)
     assert (call.extend_micros, call.borrow_micros, call.end) == (0, 60 * CENT, False)
 
 
-def test_what_was_borrowed_is_not_held_once_more():
+def test_borrowed_credit_is_not_held_again():
     (call,) = share([cent_call(90 - MUST_SECONDS, 60, debt_micros=30 * CENT)], cents=60)
     assert (call.extend_micros, call.covered_seconds) == (60 * CENT, 150)
 
@@ -249,7 +249,7 @@ def warned_at(left_in_all: float, *, warn=30, cents=0.0, **more) -> bool:
     return call.warn
 
 
-def test_it_is_warned_so_long_before_it_is_ended():
+def test_call_is_warned_so_many_seconds_before_its_end():
     assert not warned_at(30.1)
     assert warned_at(30)
     assert warned_at(0.1)

@@ -110,7 +110,7 @@ def test_a_contact_without_an_id_is_not_permitted(campaign):
     assert campaign.permit("").refusal == "NO_CONTACT"
 
 
-def test_a_campaign_of_nobody_is_not_permitted(campaign):
+def test_campaign_without_an_organization_is_not_permitted(campaign):
     campaign.campaign_id = "another"
     assert campaign.permit() == Permission(None, None, "UNKNOWN_DOOR")
 
@@ -140,7 +140,7 @@ def test_the_call_that_is_dialled_takes_its_permission_over(campaign):
     assert campaign.alerts("door_unasked") == []
 
 
-def test_a_dialled_call_that_nobody_answers_gives_its_hold_back(campaign):
+def test_unanswered_dialled_call_releases_its_hold(campaign):
     campaign.permit()
     campaign.dialled("ended", later(30), final=True, duration_ms=0, never_connected=True)
     assert campaign.cents() == (180, 0, 0)
@@ -160,7 +160,7 @@ def test_a_call_by_another_organizations_number_takes_nothing_over(campaign, oth
     assert campaign.call(made.call_id).provider_call_id is None
 
 
-def test_a_call_of_a_campaign_that_did_not_ask_is_adopted(campaign):
+def test_campaign_call_without_permission_is_adopted(campaign):
     campaign.dialled("in_progress", T0)
     (call,) = campaign.calls()
     assert (call.direction, campaign.hold(call.id).reserved_micros) == ("outbound", 60 * CENT)

@@ -68,7 +68,7 @@ def test_a_call_is_found_by_each_of_its_ids(line):
 
 
 @pytest.mark.parametrize("any_id", ["", "c2", "x" * 65, "c\0", "%", "visit"])
-def test_what_is_no_id_of_a_call_finds_none(line, any_id):
+def test_unknown_id_finds_no_call(line, any_id):
     line.reserve("c1", appointment_id="visit-2")
     assert found(line, any_id, line.id) is None
 
@@ -124,7 +124,7 @@ def test_a_call_is_seen_with_its_hold_its_entries_and_its_timeline(line):
     assert [word.what for word in one.timeline] == ["reserved", "ended", "settled"]
 
 
-def test_what_a_late_report_moved_is_seen_too(line):
+def test_entry_of_a_late_report_is_shown_too(line):
     # Given a hold that expired, and a report after that
     line.reserve("c1", seconds=30, provider=None)
     line.do(lambda session: watch.expire_unasked(session, line.id, after(T0, 5000)))
@@ -168,7 +168,7 @@ def calls(line):
         ({"live": False, "limit": 2}, ["charged", "over"]),
     ],
 )
-def test_calls_are_listed_newest_first_by_what_is_asked(calls, asked, expected):
+def test_calls_are_listed_newest_first_by_filter(calls, asked, expected):
     assert listed(calls, organization_id=calls.id, **asked) == expected
 
 
@@ -235,7 +235,7 @@ def test_seconds_are_those_of_the_sum_beside_both_costs(line):
     assert (day.cost_micros, day.provider_cost_micros) == (6 * CENT, 3 * 4_321)
 
 
-def test_what_is_not_charged_or_was_withdrawn_is_no_cost(line):
+def test_uncharged_and_withdrawn_calls_are_not_counted(line):
     # Given a live call, an unanswered call and a withdrawn call
     line.reserve("lives", seconds=10)
     line.reserve("unanswered", seconds=10)
@@ -260,7 +260,7 @@ def test_costs_are_listed_by_organization(line, other):
     assert costs(line, date(2026, 6, 1), date(2026, 6, 30), None) == []
 
 
-def test_the_times_of_an_ending_are_told_in_milliseconds():
+def test_times_of_an_ending_are_in_milliseconds():
     call = Call(
         end_cause=EndCause.INSUFFICIENT_FUNDS,
         end_decided_at=T0,
@@ -272,7 +272,7 @@ def test_the_times_of_an_ending_are_told_in_milliseconds():
     assert reading.ending_ms(call) == (None, 2000)
 
 
-def test_one_that_ended_by_itself_has_none():
+def test_call_that_ended_by_itself_has_no_times_of_an_ending():
     assert reading.ending_ms(Call(ended_seen_at=T0)) == (None, None)
 
 

@@ -81,7 +81,7 @@ def test_a_talk_costs_its_whole_increments_rounded_up_once(rate, duration_ms, co
         (Rate(1, 1), 10**15, 60 * 10**15),
     ],
 )
-def test_an_amount_pays_for_so_long_at_its_exact_limit(rate, amount, seconds):
+def test_amount_pays_for_so_many_seconds_at_its_exact_limit(rate, amount, seconds):
     assert rate.seconds_for(amount) == seconds
 
 
@@ -193,7 +193,7 @@ def test_the_dearest_rate_and_the_highest_minimum_are_taken(line):
     assert found(line, INBOUND, "+123456789012345") == RATE_MICROS_MAX
 
 
-def test_a_rate_names_who_and_why_and_a_wallet(line, shared):
+def test_rate_needs_a_name_a_reason_and_a_wallet(line, shared):
     def set_for(organization_id, by):
         shared.run(
             lambda s: set_rate(s, organization_id, Rate(600_000, 1), by=by, why="test", now=T0)

@@ -240,7 +240,7 @@ def test_repeated_absence_changes_nothing(line):
     assert line.timeline().count("expired") == 1
 
 
-def test_one_that_lives_keeps_its_hold_for_longer(line):
+def test_hold_of_a_live_call_is_postponed(line):
     line.reserve(seconds=30)
     line.do(lambda s: watch.put_off_hold(s, line.id, "c1", later(OVER)))
     assert line.hold().expires_at == later(OVER + 900)

@@ -104,7 +104,7 @@ def test_a_refused_call_that_talked_is_charged_by_its_report(line):
     assert (the_call(line).status, the_call(line).settled_by) == ("ended", "report")
 
 
-def test_a_refusal_is_kept_once_however_often_it_is_asked(poor):
+def test_refusal_is_stored_once_however_often_it_is_requested(poor):
     results = at_once([patiently(lambda: poor.admit(external_id=name(poor)))] * 8)
     assert {made.refusal for made in results} == {"INSUFFICIENT_FUNDS"}
     assert poor.timeline(the_call(poor).id) == ["refused"]

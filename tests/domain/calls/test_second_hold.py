@@ -86,7 +86,7 @@ def test_call_is_held_for_again_when_it_talks_after_its_expiry(line, paired):
     assert line.commit("c1", 100, later(1050)).outcome.replayed
 
 
-def test_call_keeps_what_it_was_reserved_with_in_its_second_hold(line):
+def test_second_hold_keeps_what_the_call_was_reserved_with(line):
     # Given a reservation for a number with a specific rate
     line.rate(Rate(120 * CENT, 1), "outbound:+44")
     line.pay(900)
@@ -173,7 +173,7 @@ def test_company_names_vapis_id_after_the_expiry_and_before_the_call(line):
 # Refused
 
 
-def test_second_hold_takes_what_is_there_when_that_is_less_than_a_step(line):
+def test_second_hold_takes_what_is_available_if_less_than_a_step(line):
     ours = expired(line, paired=False)
     _spend(line, 75)
     line.hear(name(line), "in_progress", later(940), **ours)
@@ -349,7 +349,7 @@ class Died(BaseException):
 
 
 def dies_after(line, statements, work):
-    """Run `work`, let it die after so many statements, and return whether it died."""
+    """Run `work`, raise Died after so many statements, and return whether it died."""
     left = [statements]
 
     def count(*_: object) -> None:

@@ -60,14 +60,14 @@ def test_each_number_has_its_bounds_and_the_bounds_themselves_are_taken(
 
 
 @pytest.mark.parametrize("name", ["refusal_text", "warning_text", "ending_text"])
-def test_what_is_spoken_is_neither_empty_nor_endless(line, name):
+def test_spoken_text_is_neither_empty_nor_too_long(line, name):
     line.terms(**{name: "x" * 500})
     for text in ("", " \n", "x" * 501, "a\0b"):
         with pytest.raises(InvalidTerms, match=name):
             line.terms(**{name: text})
 
 
-def test_terms_name_who_and_why_and_a_wallet(line):
+def test_terms_need_a_name_a_reason_and_a_wallet(line):
     with pytest.raises(WhoAndWhy):
         line.do(lambda s: set_terms(s, line.id, Terms(), by="ann", why="", now=T0))
     with pytest.raises(WalletNotFound):
@@ -75,11 +75,11 @@ def test_terms_name_who_and_why_and_a_wallet(line):
 
 
 def test_concurrent_changes_of_different_terms_both_last(line, shared, shared_urls):
-    # Given an operator who changes one term and has not committed
+    # Given a change of one term that is not committed
     def change(session, **changes):
         return change_terms(session, line.id, changes, by="ann", why="w", now=T0)
 
-    # When another operator changes a different term meanwhile
+    # When an operator changes a different term meanwhile
     terms = one_behind_the_other(
         shared,
         shared_urls.owner_url,

@@ -275,7 +275,7 @@ def test_an_operator_settles_once_with_a_reason(reserved):
     ]
 
 
-def test_an_operator_may_settle_one_whose_hold_expired(line):
+def test_operator_may_settle_a_call_whose_hold_expired(line):
     line.reserve(seconds=30, provider=None)
     line.do(lambda s: expire_unasked(s, line.id, later(930)))
     line.settle_by_hand("c1", 10, later(500))

@@ -201,7 +201,7 @@ def test_known_ids_of_a_call_are_kept_and_cost_and_start_are_updated(line):
         (-1, 20, 20),
     ],
 )
-def test_it_costs_from_when_it_began_by_its_providers_clock(line, talking_ms, heard, began):
+def test_call_is_charged_from_its_start_by_the_providers_clock(line, talking_ms, heard, began):
     line.reserve()
     line.hear(line.call(), "in_progress", later(20), heard_at=later(heard), talking_ms=talking_ms)
     call = line.call()

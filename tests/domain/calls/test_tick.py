@@ -60,7 +60,7 @@ def test_call_is_ticked_only_when_its_hold_is_nearly_used_up(line):
     assert not due(line, later(10_000))
 
 
-def test_a_tick_over_a_wallet_none_of_whose_calls_is_due_changes_nothing(line):
+def test_tick_without_due_calls_changes_nothing(line):
     call_id = line.let_in()
     line.tick(T0)
     seen = (line.cents(), line.hold(call_id).extensions, rest(line, call_id))
@@ -88,7 +88,7 @@ def test_call_billed_by_minutes_gets_the_next_minute_before_it_begins(line):
     assert rest(line, call_id) == 120 - MUST_SECONDS
 
 
-def test_it_is_warned_once_so_long_before_it_is_ended(line):
+def test_call_is_warned_once_before_it_is_ended(line):
     line.terms(warn_before_seconds=20)
     call_id = line.let_in()
     # Given ticks at shrinking intervals before the warning, which is due 20 s before the end at 93
@@ -104,7 +104,7 @@ def test_it_is_warned_once_so_long_before_it_is_ended(line):
     assert line.timeline(call_id) == ["reserved", "warned", "end_decided"]
 
 
-def test_one_that_was_warned_and_was_paid_for_since_is_not_warned_again(line):
+def test_call_that_was_warned_and_paid_for_is_not_warned_again(line):
     line.terms(warn_before_seconds=20)
     call_id = line.let_in()
     line.tick(later(53))
@@ -127,7 +127,7 @@ def test_a_frozen_wallet_gives_nothing_more_and_ends_calls_for_that(line):
     assert line.hold(call_id).extensions == 0
 
 
-def test_a_freeze_that_is_overridden_does_not(line, shared):
+def test_overridden_freeze_does_not_end_calls(line, shared):
     line.pay(1_000)
     call_id = line.let_in()
     line.freeze(later(10))
@@ -137,7 +137,7 @@ def test_a_freeze_that_is_overridden_does_not(line, shared):
     assert line.call(call_id).end_cause == "frozen_wallet"
 
 
-def test_a_call_whose_hold_is_gone_ends(line):
+def test_call_without_a_hold_ends(line):
     call_id = line.let_in()
     release(line.database, line.id, call_id)
     assert line.tick(T0) == Ticked(ended=1)
@@ -172,7 +172,7 @@ def test_an_ending_call_is_neither_metered_nor_paid_for(line):
 # Several calls
 
 
-def test_calls_share_what_is_left_and_end_together(line):
+def test_calls_share_the_rest_and_end_together(line):
     # Given three calls whose holds leave money for ten seconds
     line.pay(90)
     calls = [line.let_in() for _ in range(3)]
@@ -201,7 +201,7 @@ def test_the_debt_limit_is_used_by_several_and_never_passed(line):
     assert line.cents() == (-60, 0, 0)
 
 
-def test_what_one_call_has_of_the_debt_limit_another_cannot_have(line):
+def test_debt_limit_lent_to_one_call_is_not_lent_to_another(line):
     line.debt(30)
     line.terms(warn_before_seconds=0, step_seconds=50)
     first, second = dial(line, "c1"), dial(line, "c2", later(20))
@@ -215,7 +215,7 @@ def test_what_one_call_has_of_the_debt_limit_another_cannot_have(line):
     assert sum(line.call(one).debt_micros for one in (first, second)) == 30 * CENT
 
 
-def test_what_is_in_debt_already_is_not_lent_again(line):
+def test_debt_already_used_is_not_lent_again(line):
     # Given two calls that hold all money, one of which used the debt limit and is over
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=50)

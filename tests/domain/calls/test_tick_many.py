@@ -104,7 +104,7 @@ def test_a_suspension_of_five_hundred_calls_takes_a_few(many, statements):
     assert len(many.jobs("end_call")) == 500
 
 
-def test_a_tick_that_finds_nothing_due_asks_no_more_than_that(many, statements):
+def test_tick_without_due_calls_takes_three_statements(many, statements):
     many.tick(T0)
     done, count = counted(statements, lambda: many.tick(later(1)))
     # The wallet's lock and row, and its live calls

@@ -42,7 +42,7 @@ def behind(shared, shared_urls, first, line, now):
 # A tick that waited for another transaction
 
 
-def test_a_tick_behind_a_debit_shares_what_is_left_of_it(shared, shared_urls, talking):
+def test_tick_behind_a_debit_shares_the_rest(shared, shared_urls, talking):
     def spend(session):
         assert wallets.debit(
             session, talking.id, key="m", amount_micros=30 * CENT, currency="USD", now=T0
@@ -74,7 +74,7 @@ def test_a_tick_behind_a_report_leaves_the_call_alone(shared, shared_urls, talki
     assert talking.hold(talking.call_id).extensions == 0
 
 
-def test_a_report_behind_a_tick_gives_back_what_it_added(shared, shared_urls, talking):
+def test_report_behind_a_tick_returns_what_it_added(shared, shared_urls, talking):
     call = talking.call(talking.call_id)
     one_behind_the_other(
         shared,

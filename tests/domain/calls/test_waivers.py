@@ -57,7 +57,7 @@ def test_a_platform_fault_is_waived_up_to_the_configured_minutes(talking, second
     assert found == ([waived * CENT] if waived else [])
 
 
-def test_the_minimum_is_charged_for_what_is_not_waived(line):
+def test_minimum_is_charged_for_the_part_that_is_not_waived(line):
     line.pay(900)
     line.rate(Rate(60 * CENT, 1, 70 * CENT))
     line.terms(warn_before_seconds=0, fault_waived_minutes=1)

@@ -163,7 +163,7 @@ def test_call_that_cannot_be_a_reservation_is_charged_at_once(line, differs):
     assert line.alerts("call_ambiguous") == []
 
 
-def test_call_that_waits_goes_on_waiting_when_its_report_comes_again(line):
+def test_waiting_call_keeps_waiting_when_its_report_is_repeated(line):
     charged(line)
     for said in (60, 61):
         over(line, "u", 20, said=said)
@@ -180,7 +180,7 @@ def test_waiting_call_is_charged_when_its_number_turns_out_different(line):
     assert (line.cents(), waiting(line), line.alerts("call_unsettled")) == ((75, 0, 0), {}, [])
 
 
-def test_settling_a_call_by_hand_frees_the_reservation_for_another(line):
+def test_manual_settlement_frees_the_reservation_for_another_call(line):
     charged(line)
     call = over(line, "u", 5)
     line.settle_by_hand(call.id, 5, later(70))

@@ -92,7 +92,7 @@ def test_refresh_that_has_begun_does_not_replace_a_later_one(shared, call_id):
 
 
 @pytest.mark.parametrize("ends_by", ["failure", "postponement"])
-def test_a_refresh_that_would_wait_beside_another_is_over(shared, call_id, ends_by):
+def test_refresh_that_would_wait_beside_another_is_done(shared, call_id, ends_by):
     first = refresh(shared, call_id)
     claimed = claim(shared, first)
     second = refresh(shared, call_id, delay=3_600)
@@ -149,7 +149,7 @@ def test_refresh_is_not_begun_before_its_request_is_committed(shared, call_id):
     assert claim(shared, first) is not None
 
 
-def test_a_dead_refresh_is_not_redriven_beside_one_that_waits(shared, call_id):
+def test_dead_refresh_is_not_redriven_beside_a_waiting_one(shared, call_id):
     first = refresh(shared, call_id)
     assert fail(shared, claim(shared, first), None)
     second = refresh(shared, call_id)

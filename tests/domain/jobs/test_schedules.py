@@ -158,7 +158,7 @@ def test_every_schedule_names_a_declared_job_without_arguments_once():
         assert one.every_seconds >= 1
 
 
-def test_a_job_is_not_held_up_by_the_schedule_it_came_from(shared, hourly):
+def test_job_is_not_blocked_by_the_schedule_that_staged_it(shared, hourly):
     set_back(shared, hourly.name, "1 second")
     (job_id,) = tick(shared, hourly)
     with holding(shared, lambda s: schedules.tick(s, (hourly,))):

@@ -54,7 +54,7 @@ def test_every_job_is_declared_under_its_own_name_and_stops_by_itself():
         assert job.policy.span_seconds < 4 * 86_400
 
 
-def test_a_key_is_taken_to_be_known_for_as_long_as_its_provider_says():
+def test_idempotency_keys_are_known_as_long_as_providers_document():
     assert KEY_KEPT_SECONDS == {
         Provider.PAYPAL: 72 * 3_600,
         Provider.STRIPE: 24 * 3_600,
@@ -73,7 +73,7 @@ def keyed(provider, attempts):
     # An attempt may take its lease of 60 s, and 600 s pass between two attempts
     [(Provider.STRIPE, 131), (Provider.PAYPAL, 393), (Provider.TWILIO, 0), (Provider.VAPI, 0)],
 )
-def test_a_job_whose_key_would_be_forgotten_meanwhile_cannot_be_declared(provider, most):
+def test_job_that_outlives_its_idempotency_key_cannot_be_declared(provider, most):
     if most:
         assert keyed(provider, most).total_seconds < KEY_KEPT_SECONDS[provider]
     with pytest.raises(KeyForgotten, match=f"buy goes on after {provider}"):

@@ -98,7 +98,7 @@ def test_provider_state_decides_in_whatever_order_jobs_run(shared, state, frozen
         assert (standing(shared, house), order) == (frozen, order)
 
 
-def test_a_freeze_whose_cause_is_settled_meanwhile_places_nothing(shared, org, paid):
+def test_freeze_whose_cause_was_settled_meanwhile_is_not_placed(shared, org, paid):
     cause = report(shared, paid)
     shared.run(lambda s: provider_says(s, org, paid, WON))
     place(shared, org, cause)

@@ -225,9 +225,7 @@ def test_of_two_organizations_that_claim_a_payment_at_once_one_gets_it(shared, o
         (100, 10**30, "USD", "INVALID_AMOUNT"),
     ],
 )
-def test_what_is_refused_keeps_nothing_of_the_payment(
-    shared, org, captured, refunded, currency, code
-):
+def test_refused_payment_keeps_nothing(shared, org, captured, refunded, currency, code):
     one = new_id()
     before = money_state(shared, org)
     assert settle(shared, org, one, captured, refunded, currency).outcome == code
@@ -258,7 +256,7 @@ def test_settling_waits_for_the_wallet(shared, shared_urls, org):
         impatient.close()
 
 
-def test_a_settlement_that_has_waited_counts_what_the_one_before_it_moved(shared, shared_urls, org):
+def test_settlement_that_has_waited_counts_the_one_before_it(shared, shared_urls, org):
     # Given a payment of which 30 are being refunded, not committed yet
     one = new_id()
     settle(shared, org, one, 100)

@@ -12,7 +12,7 @@ from tests.domain.wallet.hold_support import buy, everything, money, reserve, se
 from tests.domain.wallet.support import bare_organization, freeze
 
 
-def test_an_asset_is_paid_by_an_entry_that_says_which(shared, funded):
+def test_asset_is_paid_by_an_entry_that_names_it(shared, funded):
     assert buy(shared, funded, 30, "n1") == WalletOutcome("OK", False, 2, 70, 0, 0, 100)
     entry = entries(shared, funded)[-1]
     assert (entry.kind, entry.direction, entry.amount_micros) == ("asset", "debit", 30)

@@ -78,7 +78,7 @@ def rolled_back(database, work, orgs: list[str]) -> tuple[Any, ...]:
     return answers, rows, jobs
 
 
-def test_debits_in_numbers_spend_until_an_override_ends_and_not_at_it(shared, org):
+def test_batched_debits_are_allowed_until_an_override_ends(shared, org):
     credit(shared, org, 100)
     freeze(shared, org)
     override(shared, org, later(600))
@@ -90,7 +90,7 @@ def test_debits_in_numbers_spend_until_an_override_ends_and_not_at_it(shared, or
     assert money_state(shared, org) == state
 
 
-def test_debits_in_numbers_leave_what_is_held_and_stage_enforcement(shared, org):
+def test_batched_debits_leave_held_money_and_stage_enforcement(shared, org):
     # Given 100, of which 40 are held for a call
     credit(shared, org, 100)
     reserve(shared, org, 40)
@@ -236,7 +236,7 @@ def test_emptying_wallets_stages_one_enforcement_for_each(shared):
     assert staged(shared, other, "enforce_organization") == []
 
 
-def test_what_the_session_read_before_is_read_again(shared, org):
+def test_rows_that_the_session_read_before_are_read_again(shared, org):
     credit(shared, org, 10)
 
     def work(session: Session) -> int:

@@ -88,7 +88,7 @@ def test_a_debit_takes_the_last_micro_and_not_one_more(shared, org):
     assert debit(shared, org, 1).outcome == "INSUFFICIENT_FUNDS"
 
 
-def test_what_is_held_is_not_available(shared, shared_urls, org):
+def test_held_money_is_not_available(shared, shared_urls, org):
     credit(shared, org, 100)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 60 WHERE organization_id = '{org}'")
     assert debit(shared, org, 41).outcome == "INSUFFICIENT_FUNDS"
@@ -375,7 +375,7 @@ def test_calls_reserved_key_is_refused_since_it_would_block_its_charge(shared, o
         assert act(shared, org, 1, key="call:c1:commit").outcome == "RESERVED_KEY"
 
 
-def test_what_the_session_read_before_is_read_again(shared, org):
+def test_row_that_the_session_read_before_is_read_again(shared, org):
     def work(session):
         row = session.get_one(Wallet, org)
         values = {"key": "k", "amount_micros": 5, "currency": "USD", "now": T0}

@@ -48,7 +48,7 @@ def test_only_a_crossing_of_zero_stages_enforcement(shared, org):
     assert job.kwargs == {"organization_id": org}
 
 
-def test_available_and_not_the_balance_is_what_crosses(shared, shared_urls, org):
+def test_available_and_not_the_balance_crosses_zero(shared, shared_urls, org):
     credit(shared, org, 100)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 60 WHERE organization_id = '{org}'")
     forget_jobs(shared, org)
@@ -73,7 +73,7 @@ def test_a_crossing_that_is_rolled_back_stages_nothing(shared, org):
 # Reading
 
 
-def test_a_session_that_read_the_wallet_before_sees_what_the_operation_did(shared, org):
+def test_session_that_read_the_wallet_before_sees_the_new_balance(shared, org):
     def work(session):
         kept = session.get_one(Wallet, org)
         before = kept.balance_micros

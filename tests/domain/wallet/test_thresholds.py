@@ -375,7 +375,7 @@ def test_concurrent_top_up_and_debit_end_in_agreement(shared, shared_urls, org):
     assert (told(shared, org), standing(shared, org)) == (["50", "50"], ["50"])
 
 
-def test_setting_a_threshold_behind_a_debit_sees_what_the_debit_left(shared, shared_urls, funded):
+def test_setting_a_threshold_behind_a_debit_reads_the_new_balance(shared, shared_urls, funded):
     def debiting(session):
         wallets.debit(session, funded, key="d", amount_micros=60, currency="USD", now=T0)
 

@@ -91,7 +91,7 @@ def test_signed_file_with_other_contents_is_refused():
         (resigned(b'{"format":"holdfast heads 1"}\n[]\n'), "the file is signed but not of heads"),
     ],
 )
-def test_heads_name_what_is_wrong_when_the_file_is_refused(raw, reason):
+def test_refusal_of_the_file_names_what_is_wrong(raw, reason):
     with pytest.raises(HeadsRefused) as refused:
         read_heads(raw, KEY)
     assert reason in refused.value.detail

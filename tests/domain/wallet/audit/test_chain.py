@@ -100,7 +100,7 @@ def other(value):
 
 
 @given(MOVES)
-def test_what_was_written_has_no_findings(moves):
+def test_written_chain_has_no_findings(moves):
     entries, wallet = written(moves)
     assert findings(entries, wallet) == []
     assert findings(entries, wallet, Head(ORG, len(moves), entries[-1].hash)) == []
@@ -152,7 +152,7 @@ def test_a_removed_entry_is_named_by_its_number(moves, data):
 
 
 @given(MOVES, st.data())
-def test_an_inserted_entry_is_found_whatever_number_it_has(moves, data):
+def test_inserted_entry_is_found_with_any_number(moves, data):
     entries, wallet = written(moves)
     number = data.draw(st.integers(0, len(moves)))
     copy = entries[data.draw(st.integers(0, len(moves)))]
@@ -174,7 +174,7 @@ def test_several_missing_entries_are_one_finding():
     assert str(found[0]) == "org_1 entry 2: entry missing: expected entries 2 to 3, found entry 4"
 
 
-def test_a_wallet_whose_entries_are_all_gone_is_one_finding():
+def test_wallet_without_any_entries_is_one_finding():
     _, wallet = written(SIX)
     (found,) = findings([], wallet)
     assert (found.entry_no, found.what, found.expected) == (0, What.MISSING, "entries 0 to 5")
@@ -232,7 +232,7 @@ def test_a_note_needs_no_operation():
     assert unbacked(entries[1], NONE) is None
 
 
-def test_an_entry_that_comes_twice_is_one_finding():
+def test_duplicate_entry_is_one_finding():
     entries, wallet = written(SIX)
     (found,) = findings([*entries[:4], entries[2], *entries[4:]], wallet)
     assert str(found) == (

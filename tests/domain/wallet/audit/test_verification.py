@@ -390,7 +390,7 @@ def test_wallet_that_is_wholly_gone_is_found_by_its_anchored_head(database, urls
     assert found(database, gone, heads) == [(0, What.ANCHOR), (0, What.WALLET)]
 
 
-def test_entries_whose_wallet_is_gone_are_found_among_all(database, urls):
+def test_entries_without_a_wallet_are_found_among_all(database, urls):
     orgs = sorted(make_organization(database) for _ in range(3))
     for org in orgs[::2]:
         tamper(urls, org, "DELETE FROM wallets WHERE {org}")
