@@ -95,7 +95,7 @@ def test_debt_limit_used_by_a_call_that_is_over_is_not_lent_again(line):
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])
 def test_ending_is_resumed_when_a_returned_call_talks(line, how):
-    # Given a call that was to end and whose hold was then returned, which ended the ending
+    # Given a call that was to end and whose hold was then returned, so that nothing was left to end
     line.reserve("c1", seconds=30, provider=None)
     assert line.decide("c1", later(5))
     if how == "expired":
