@@ -1,4 +1,4 @@
-"""Databases for tests: one that a file shares, and one in which nothing was ever migrated."""
+"""Databases for tests: one shared by a file, one empty, one freshly migrated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COUNTED = ("job_attempts", "jobs", "inbox")
 
 @pytest.fixture
 def empty_url(servers: ServerUrls) -> Iterator[str]:
-    """The owner's address of a database in which nothing was ever migrated."""
+    """The owner's address of a database without any migration."""
     name = f"holdfast_empty_{secrets.token_hex(4)}"
     with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")

@@ -1,5 +1,8 @@
-"""One database for a whole file of tests that cannot disturb each other: each makes its own
-organizations. Where a test counts all rows, it takes the usual fresh one."""
+"""One database for a whole file of tests.
+
+Each test makes new organizations and does not disturb the others. A test that counts all rows uses
+a fresh database instead.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.support.world import Urls, with_database
 def shared_urls(
     servers: ServerUrls, template: str, app_url_of: Callable[[str], str]
 ) -> Iterator[Urls]:
-    """A migrated database that all tests of a file share: each makes its own organizations."""
+    """A migrated database for a whole file; each test makes new organizations."""
     name = f"holdfast_shared_{secrets.token_hex(4)}"
     with psycopg.connect(driver_url(servers.owner_url), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
@@ -30,7 +33,7 @@ def shared_urls(
 
 @pytest.fixture(scope="module")
 def shared(shared_urls: Urls) -> Iterator[Database]:
-    """The shared database as holdfast_app."""
+    """The shared database, connected as `holdfast_app`."""
     made = Database(shared_urls.app_url, name="test", pool_size=40)
     yield made
     made.close()

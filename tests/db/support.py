@@ -1,4 +1,4 @@
-"""What tests of the database share: threads that collect what they raised, and other sessions."""
+"""Helpers for database tests: concurrent threads, other sessions and lock waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from db.engine import Database
 
 
 def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
-    """This function will start every job at the same moment and give results or exceptions."""
+    """Start every job at the same moment and return results or exceptions."""
     gate = threading.Barrier(len(jobs))
 
     def one(job: Callable[[], Any]) -> Any:
@@ -34,9 +34,9 @@ def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
 
 
 def patiently(job: Callable[[], Any]) -> Callable[[], Any]:
-    """This function will make a job ask again where a lock was not had in time, as its callers do.
+    """Make a job repeat after a lock timeout, as its real callers do.
 
-    On a machine that is busy enough any wait for a lock may end so, and nothing has changed then.
+    On a busy machine any wait for a lock may time out. Nothing has changed then.
     """
 
     def again_and_again() -> Any:
@@ -51,20 +51,20 @@ def patiently(job: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def scalar(url: str, query: str, *values: Any) -> Any:
-    """This function will ask one figure over a connection of its own."""
+    """Query one value over a new connection."""
     with psycopg.connect(driver_url(url), autocommit=True) as connection:
         row = connection.execute(query, values or None).fetchone()
     return row[0] if row else None
 
 
 def backend_of(session: Session) -> int:
-    """This function will give the server process that a session's transaction runs in."""
+    """Return the PID of the server process that runs the session's transaction."""
     return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 @contextmanager
 def holding(database: Database, fn: Callable[[Session], Any]) -> Iterator[None]:
-    """This function will keep the locks that fn takes for as long as the block runs."""
+    """Hold the locks that `fn` takes while the block runs."""
     with Session(database.engine) as session:
         fn(session)
         try:
@@ -74,19 +74,19 @@ def holding(database: Database, fn: Callable[[Session], Any]) -> Iterator[None]:
 
 
 def hurried(session: Session) -> None:
-    """This function will make a transaction give up a lock after a tenth of a second."""
+    """Set the transaction's lock timeout to a tenth of a second."""
     session.execute(text("SET LOCAL lock_timeout = '100ms'"))
 
 
 class Impatient(Database):
-    """A database whose transactions give up a lock after a tenth of a second."""
+    """A database whose transactions time out on a lock after a tenth of a second."""
 
     def run(self, fn: Callable[[Session], Any]) -> Any:
         return super().run(lambda session: (hurried(session), fn(session))[1])
 
 
 def wait_for_waiters(owner_url: str, count: int) -> bool:
-    """This function will poll until so many sessions of the database wait for a lock."""
+    """Poll until at least `count` sessions of the database wait for a lock."""
     query = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND wait_event_type = 'Lock'"
@@ -106,9 +106,9 @@ def one_behind_the_other(
     first: Callable[[Session], Any],
     second: Callable[[], Any],
 ) -> Any:
-    """This function will run second while first is not committed, and let first commit meanwhile.
+    """Run `second` while `first` is not committed, then commit `first`.
 
-    Gives what second came to, which has waited for a lock of first's before it could go on.
+    Return the result of `second`, which had to wait for a lock that `first` held.
     """
     with Session(database.engine) as session, ThreadPoolExecutor(1) as pool:
         first(session)

@@ -1,4 +1,4 @@
-"""The revisions about refused and paired calls, with rows of the version before."""
+"""The revisions for refused and paired calls, applied to older rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from db.address import driver_url
 from db.downgrade import RowsWouldBeLost
 from db.migrate import migrate
 
-#: The revision before those about refused and paired calls.
+#: The revision before those for refused and paired calls.
 BEFORE = "0006"
 #: The revision before the one that derives how a call became known.
 BEFORE_ORIGIN = "0012"
-#: A call that is ending for a cause, and whether its timeline says that it was adopted.
+#: A call, with the reason why it is being ended, if any; and its adoption in the timeline.
 CALL = """
     INSERT INTO calls (organization_id, id, direction, status, currency, micros_per_minute,
         increment_seconds, minimum_micros, end_cause, end_decided_at, created_at)
@@ -28,7 +28,7 @@ ADOPTED = (
 
 @pytest.fixture
 def url(empty_url):
-    """A database of the version before, with a few calls."""
+    """A database of the older version, with three calls."""
     migrate(empty_url, BEFORE)
     with psycopg.connect(driver_url(empty_url), autocommit=True) as owner:
         for call_id, direction, cause in (
@@ -56,7 +56,7 @@ def test_the_calls_of_the_version_before_are_converted(url):
 
 
 def test_calls_without_an_origin_are_converted_by_its_revision(url):
-    # Given calls that workers of the version before wrote since the revision of pairing
+    # Given calls without origin, as workers of the older version write them
     migrate(url, BEFORE_ORIGIN)
     with psycopg.connect(driver_url(url), autocommit=True) as owner:
         owner.execute("UPDATE calls SET origin = NULL")
@@ -65,9 +65,9 @@ def test_calls_without_an_origin_are_converted_by_its_revision(url):
             " cost_micros = 0, created_at = now() - interval '9 days' WHERE id = 'c3'"
         )
     migrate(url)
-    # Then those that may still be paired have one
+    # Then the calls that may still be paired have one
     assert rows(url, "origin") == [("reserved",), ("adopted",), (None,)]
-    # And back again, what was derived stays
+    # And after a downgrade the derived origins are kept
     migrate(url, BEFORE_ORIGIN)
     assert rows(url, "origin") == [("reserved",), ("adopted",), (None,)]
 
@@ -90,7 +90,8 @@ def test_refused_and_merged_calls_keep_no_price_when_going_back(url):
             " merged_into = 'c2' WHERE id = 'c1'"
         )
         name = owner.info.dbname
-    # What the version before has no place for is named, and kept unless the operator says so
+    # The downgrade names what the older version cannot store and keeps it unless the operator
+    # confirms the loss.
     with pytest.raises(RowsWouldBeLost) as refused:
         migrate(url, BEFORE)
     lost = {loss.subject for loss in refused.value.losses}

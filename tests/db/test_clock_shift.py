@@ -1,4 +1,4 @@
-"""Each wait is moved back with the clock, and what was written since the step stays."""
+"""After a step of the clock each wait is moved back; newer instants stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOUR = 3_600.0
 
 
 def shift(database, within=1.0):
-    """Settle a step of an hour back; give what was counted."""
+    """Settle a step of an hour back and return the counts of moved rows."""
     now = database.now()
     return database.run(lambda s: shift_waits(s, seconds=HOUR, within_seconds=within, now=now))
 
@@ -26,7 +26,7 @@ def sql(database, statement, **values):
 
 
 def left(database, table, column):
-    """Seconds until an instant of the only row of a table."""
+    """Return the seconds until an instant in a table's only row."""
     query = f"SELECT extract(epoch FROM {column} - clock_timestamp()) FROM {table}"
     return float(database.run(lambda s: s.execute(text(query)).scalar_one()))
 
@@ -36,7 +36,7 @@ def near(seconds):
 
 
 def old_job(database):
-    """A job that was staged long before the step."""
+    """Stage a job a day before the step and return its ID."""
     job_id = stage(database)
     change(
         database,
@@ -47,11 +47,11 @@ def old_job(database):
 
 
 def test_only_instants_ahead_of_the_clock_are_moved(database):
-    # Given a job that waits for nothing, and one of whose instants only the lease lies ahead
+    # Given a job that waits for nothing, and a job with only its lease in the future
     idle, leased = old_job(database), old_job(database)
     change(database, leased, "lease_until = clock_timestamp() + interval '1 hour 20 s'")
     before = row(database, leased)
-    # When waits are moved, Then it is counted alone, and what lies behind the clock stays
+    # When waits are moved, Then only the lease is moved, and past instants stay
     assert shift(database)["jobs"] == 1
     after = row(database, leased)
     assert seconds_until(database, leased, "lease_until") == near(20)
@@ -79,7 +79,7 @@ def test_moving_may_take_longer_than_other_statements(database):
 
 @pytest.mark.parametrize(("ahead", "after"), [(HOUR + 20, 20), (30, 30)])
 def test_lease_of_a_subaccount_is_moved_when_it_is_longer_than_any(database, ahead, after):
-    # Given a lease, and a doubt that is over
+    # Given a lease, and a period of uncertainty that is over
     sql(
         database,
         "INSERT INTO brands (id, organization_id, name, twilio_subaccount_sid, created_at,"

@@ -1,6 +1,6 @@
-"""A step of the database's clock is noticed once, and no pause of a process is taken for one.
+"""A step of the database's clock is noticed once; a paused process is no step.
 
-The database's clock runs evenly here. To a watch whose own clock jumps ahead, it has stepped back.
+The database's clock runs evenly here. A watch whose process clock jumps ahead sees a step back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HOUR = 3_600.0
 
 
 class Own:
-    """A process's own clock, which a test moves."""
+    """A process's monotonic clock, which a test moves."""
 
     def __init__(self):
         self.ahead = 0.0
@@ -45,7 +45,7 @@ def watch(database, settled):
 
 
 def seen(database, seconds):
-    """Make the highest instant that was seen so many seconds later than now."""
+    """Set the highest instant that was seen to so many seconds from now."""
     database.run(
         lambda s: s.execute(
             text(
@@ -57,7 +57,7 @@ def seen(database, seconds):
 
 
 def ahead(database):
-    """How far the highest instant that was seen is ahead of the clock, in seconds."""
+    """Return by how many seconds the highest seen instant is ahead of the clock."""
     return database.run(
         lambda s: s.execute(
             text("SELECT extract(epoch FROM seen_at - clock_timestamp()) FROM database_clock")
@@ -80,12 +80,12 @@ def test_step_back_is_settled_once_when_many_watch(database, watch, settled):
     watches = [watch() for _ in range(4)]
     for one in watches:
         one.check()
-    # When the clock shows an hour less to all of them
+    # When the database's clock steps back by an hour for all of them
     seen(database, HOUR)
     for one in watches:
         one.own.ahead += HOUR
     at_once([one.check for one in watches])
-    # Then one has settled it, with its size
+    # Then one of them has settled the step, with its size
     assert [round(step.seconds) for step in settled] == [-3600]
     (step,) = settled
     assert (step.before - step.after).total_seconds() == pytest.approx(HOUR, abs=5)
@@ -115,7 +115,7 @@ def test_step_forward_is_noticed_once(database, watch, settled):
 
 
 def test_process_that_slept_takes_its_pause_for_no_step(database, watch, settled):
-    # Given a process whose own clock stood still for an hour, while others watched
+    # Given a process whose clock stopped for an hour, while others watched
     slept, other = watch(), watch()
     slept.check()
     slept.own.ahead -= HOUR
@@ -125,10 +125,10 @@ def test_process_that_slept_takes_its_pause_for_no_step(database, watch, settled
     assert settled == []
 
 
-def test_clock_that_nobody_watched_for_an_hour_has_not_stepped(database, watch, settled):
+def test_clock_that_was_not_watched_for_an_hour_has_not_stepped(database, watch, settled):
     first = watch()
     first.check()
-    # Both clocks went on while the database could not be reached
+    # Both clocks advanced while the database could not be reached
     seen(database, -HOUR)
     assert first.check() is None
     assert watch().check() is None
@@ -164,16 +164,16 @@ def test_clock_is_compared_only_once_in_a_while(database, settled):
 
 
 def test_step_back_is_as_large_as_the_process_knows_better(database, watch):
-    # Given a process that has watched the clock, whose highest instant was stored earlier
+    # Given a process that has watched the clock, and a stored instant that is older
     one = watch()
     one.check()
     seen(database, HOUR - 100)
     one.own.ahead += HOUR
-    # Then its own clock tells the size
+    # Then the process's clock determines the size
     assert one.check().seconds == pytest.approx(-HOUR, abs=20)
 
 
-def test_step_forward_is_no_larger_than_what_nobody_saw(database, watch):
+def test_step_forward_is_no_larger_than_the_unwatched_time(database, watch):
     # Given a process that slept for an hour, while others saw the clock until 100 s ago
     one = watch()
     one.check()
@@ -182,7 +182,7 @@ def test_step_forward_is_no_larger_than_what_nobody_saw(database, watch):
     assert one.check().seconds == pytest.approx(100, abs=20)
 
 
-def test_step_tells_how_long_ago_it_was_at_most(database, watch, settled):
+def test_step_reports_how_long_ago_it_was_at_most(database, watch, settled):
     # Given a process that compared 30 s ago, and one that has just started
     one = watch()
     one.check()

@@ -1,4 +1,4 @@
-"""Going back: through every revision, and refused while rows would be lost."""
+"""Downgrades: through every revision, and refused while rows would be lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import PASSWORD
 from tests.db.test_migrations import schema
 from tests.support.world import make_organization
 
-#: In order from the first; each test that goes through all goes through those to come, too.
+#: All revisions, oldest first. Tests that go through all of them cover later ones, too.
 REVISIONS = revisions()
 BODIES = """
     SELECT oid::regprocedure::text, md5(prosrc), prosecdef::text FROM pg_proc
@@ -31,7 +31,7 @@ BODIES = """
 def full_schema(url):
     with psycopg.connect(driver_url(url)) as connection:
         bodies = {str(row) for row in connection.execute(BODIES).fetchall()}
-    # A type's own number is new each time.
+    # The numbers in type names change with each migration.
     return {"".join(c for c in row if not c.isdigit()) for row in schema(url)} | bodies
 
 
@@ -47,7 +47,7 @@ def name_of(url):
 
 
 def contents(url):
-    """Give each table's number of rows and a hash of them."""
+    """Return each table's number of rows and a hash of them."""
     found = {}
     with psycopg.connect(driver_url(url)) as connection:
         tables = connection.execute(
@@ -80,12 +80,12 @@ def with_money(migrated_url):
 
 
 def test_downgrade_gives_the_schema_of_each_revision(empty_url):
-    # Given each revision as an upgrade makes it
+    # Given the schema that each revision's upgrade makes
     made = {"base": full_schema(empty_url)}
     for revision in REVISIONS:
         assert migrate(empty_url, revision) == revision
         made[revision] = full_schema(empty_url)
-    # When the database goes back step by step, then it is the same at each
+    # When the database goes back step by step, Then each schema is the same
     for revision in ["base", *REVISIONS[:-1]][::-1]:
         assert migrate(empty_url, revision) == revision
         assert full_schema(empty_url) == made[revision], revision
@@ -107,7 +107,7 @@ def test_downgrade_is_refused_when_rows_would_be_lost(with_money, revision):
     before = (full_schema(with_money), contents(with_money), revision_of(with_money))
     with pytest.raises(RowsWouldBeLost) as refused:
         migrate(with_money, revision)
-    # The tables that would be dropped are named with their rows, and no other is
+    # The error names the tables that would be dropped, with their rows, and no others
     lost = dict(refused.value.losses)
     assert lost["call_rates"] == 1
     assert ("wallet_entries" in lost) == (revision == "base")
@@ -123,7 +123,7 @@ def test_downgrade_destroys_rows_when_the_database_is_named(with_money, revision
     before = contents(with_money)
     assert migrate(with_money, revision, destroy=name_of(with_money)) == revision
     assert revision_of(with_money) == revision
-    # What the older revision has a place for is as it was
+    # What the older revision can store is unchanged
     if revision != "base":
         kept = contents(with_money)
         assert kept["wallet_entries"][0] == before["wallet_entries"][0] == 2
@@ -140,7 +140,7 @@ def test_destroy_is_refused_when_it_names_another_database(with_money):
 
 @pytest.fixture
 def one_more(monkeypatch, tmp_path, migrated_url):
-    """Adds a revision to those of the product, with the given SQL forward and back."""
+    """Add a revision to those of the product, with the given SQL forward and back."""
     folder = tmp_path / "migrations"
     shutil.copytree(db.migrate.SCRIPTS, folder)
 
@@ -166,7 +166,7 @@ def test_downgrade_is_refused_when_a_column_holds_values(one_more):
         "ALTER TABLE organizations ADD seat integer NOT NULL DEFAULT 7, ADD vip boolean",
         "ALTER TABLE organizations DROP seat, DROP vip",
     )
-    # A default says nothing: it is there again after the next upgrade
+    # A column with only default values loses nothing: the next upgrade restores it
     assert migrate(url, REVISIONS[-1]) == REVISIONS[-1]
     migrate(url)
     with psycopg.connect(driver_url(url)) as connection:
@@ -185,7 +185,7 @@ def test_downgrade_is_refused_when_it_deletes_rows(one_more):
     assert refused.value.losses == [("schedules", 1)]
 
 
-def test_downgrade_says_so_when_a_row_breaks_an_older_constraint(one_more):
+def test_downgrade_is_refused_when_a_row_breaks_an_older_constraint(one_more):
     url = one_more(
         "SELECT 1", "ALTER TABLE organizations ADD CONSTRAINT short CHECK (length(name) < 3)"
     )
@@ -195,7 +195,7 @@ def test_downgrade_says_so_when_a_row_breaks_an_older_constraint(one_more):
 
 
 def test_downgrade_keeps_writers_out_between_count_and_drop(with_money, monkeypatch):
-    # Given a writer who tries when the rows of the table were just counted
+    # Given a writer that tries right after the rows of a table were counted
     count = db.downgrade._counted
     tried = []
 
@@ -216,7 +216,7 @@ def test_downgrade_keeps_writers_out_between_count_and_drop(with_money, monkeypa
     assert tried == ["kept out"]
 
 
-def test_rows_of_running_processes_keep_no_one_from_going_back(migrated_url):
+def test_rows_of_running_processes_do_not_prevent_a_downgrade(migrated_url):
     with psycopg.connect(driver_url(migrated_url)) as connection:
         connection.execute(
             "INSERT INTO processes (id, kind, name, started_at, seen_at)"
@@ -235,10 +235,10 @@ def test_merged_reservation_is_priced_when_the_database_goes_back(with_money):
             " SELECT organization_id, 'c1', 'outbound', 'admitted', 'reserved', 'call_1', 'USD',"
             " 600000, 1, 0, 0, 0, 'merged', now(), now() FROM wallets LIMIT 1"
         )
-    # When the database goes back to a version that knows no merged calls
+    # When the database goes back to a version without merged calls
     before = REVISIONS[REVISIONS.index("0008") - 1]
     assert migrate(with_money, before, destroy=name_of(with_money)) == before
-    # Then it does not charge the reservation, as it would one that was withdrawn or has expired
+    # Then the reservation is not charged; it looks like one that was withdrawn or expired
     with psycopg.connect(driver_url(with_money)) as connection:
         rows = connection.execute("SELECT settled_by, cost_micros FROM calls").fetchall()
     assert rows == [("api", 0)]

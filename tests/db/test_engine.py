@@ -1,4 +1,4 @@
-"""run(): the one place that commits, and what every way of failing comes to."""
+"""Database.run(): the one place that commits, and the result of each failure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.db.support import at_once, backend_of, hurried, scalar, wait_for_wait
 
 
 class Interrupted(BaseException):
-    """What a time limit throws into a thread, wherever it is."""
+    """An exception that a time limit raises in a thread, wherever it is."""
 
 
 @pytest.fixture
 def told(shared):
-    """What the shared database's after_commit is told, while a test runs."""
+    """What the shared database's `after_commit` received during a test."""
     heard = []
     shared.after_commit = heard.append
     yield heard
@@ -57,7 +57,7 @@ def terminate(urls, pid):
     assert scalar(urls.owner_url, "SELECT pg_terminate_backend(%s, 5000)", pid)
 
 
-def test_what_the_function_did_is_there_after_run_and_its_result_is_given_back(shared, shared_urls):
+def test_run_commits_the_work_and_returns_its_result(shared, shared_urls):
     assert shared.run(lambda session: (add(session, "commits"), "result")[1]) == "result"
     assert name_of(shared_urls, "commits") == "commits"
 
@@ -65,9 +65,7 @@ def test_what_the_function_did_is_there_after_run_and_its_result_is_given_back(s
 @pytest.mark.parametrize(
     "error", [Refused("NO"), NotYet("later"), ValueError("bug"), Interrupted(), KeyboardInterrupt()]
 )
-def test_whatever_the_function_raises_comes_out_and_nothing_is_kept(
-    shared, shared_urls, told, error
-):
+def test_run_raises_the_functions_error_and_keeps_nothing(shared, shared_urls, told, error):
     def work(session):
         add(session, "never")
         stage(session)
@@ -80,8 +78,8 @@ def test_whatever_the_function_raises_comes_out_and_nothing_is_kept(
     assert told == []
 
 
-def test_staged_jobs_are_told_once_and_only_after_the_commit(shared, shared_urls):
-    # Given somebody who looks, from outside, for the job he is told of
+def test_staged_jobs_are_reported_once_and_only_after_the_commit(shared, shared_urls):
+    # Given a callback that reads each reported job over another connection
     seen = []
 
     def tell(staged):
@@ -95,7 +93,7 @@ def test_staged_jobs_are_told_once_and_only_after_the_commit(shared, shared_urls
 
     shared.after_commit = tell
     try:
-        # When a transaction stages one that is due and one that waits
+        # When a transaction stages a job that is due and a job that waits
         def work(session):
             staging.insert(
                 session,
@@ -112,11 +110,11 @@ def test_staged_jobs_are_told_once_and_only_after_the_commit(shared, shared_urls
         due = shared.run(work)
     finally:
         shared.after_commit = None
-    # Then he was told of the due one alone, and it was committed by then
+    # Then only the due job was reported, and it was committed by then
     assert seen == [(due, due)]
 
 
-def test_a_rerun_tells_only_what_the_last_run_staged(shared, told):
+def test_rerun_reports_only_what_the_last_run_staged(shared, told):
     runs = []
 
     def work(session):
@@ -148,7 +146,7 @@ def test_a_serialization_failure_is_tried_three_times_and_then_postponed(shared)
 
 
 def test_two_transactions_that_lock_in_opposite_order_both_commit(shared, shared_urls):
-    # Given two rows, and two threads that each hold one before they want the other
+    # Given two rows, and two threads that each lock one before they request the other
     shared.run(lambda session: (add(session, "left"), add(session, "right")))
     both_hold_one = threading.Barrier(2)
     runs = []
@@ -163,7 +161,7 @@ def test_two_transactions_that_lock_in_opposite_order_both_commit(shared, shared
 
         return lambda: shared.run(work)
 
-    # When PostgreSQL ends the deadlock by giving one of them up
+    # When PostgreSQL ends the deadlock by aborting one of them
     results = at_once([cross("left", "right", "a"), cross("right", "left", "b")])
     # Then that one ran again, and the last to commit wrote both rows
     assert results == [None, None]
@@ -172,8 +170,8 @@ def test_two_transactions_that_lock_in_opposite_order_both_commit(shared, shared
     assert [name_of(shared_urls, row) for row in ("left", "right")] == [loser, loser]
 
 
-def test_a_key_that_another_took_meanwhile_is_found_at_the_second_look(shared):
-    # Given a function that adds what it does not find, and another that is faster
+def test_key_taken_by_another_meanwhile_is_found_by_the_second_run(shared):
+    # Given a function that inserts a missing row, and a faster transaction
     found = []
 
     def work(session):
@@ -183,9 +181,9 @@ def test_a_key_that_another_took_meanwhile_is_found_at_the_second_look(shared):
         if found[-1] is None:
             add(session, "taken")
 
-    # When its own addition is refused
+    # When its insert is refused
     shared.run(work)
-    # Then it has run again, and found the other's
+    # Then it has run again, and found the row of the other transaction
     assert found == [None, "theirs"]
 
 
@@ -235,9 +233,7 @@ def test_the_serving_role_brings_the_timeouts_that_the_design_names(shared):
     assert found == ["2s", "5s", "5s", "UTC"]
 
 
-def test_a_connection_lost_before_the_commit_is_not_yet_and_the_next_run_has_a_new_one(
-    shared, shared_urls
-):
+def test_connection_lost_before_the_commit_is_not_yet_and_is_replaced(shared, shared_urls):
     def work(session):
         add(session, "lost-before")
         terminate(shared_urls, backend_of(session))
@@ -249,7 +245,7 @@ def test_a_connection_lost_before_the_commit_is_not_yet_and_the_next_run_has_a_n
     assert shared.run(lambda session: add(session, "lost-before")) is None
 
 
-def test_a_connection_lost_in_the_commit_is_unknown_and_nobody_is_told(shared, shared_urls, told):
+def test_connection_lost_in_the_commit_is_unknown_and_reports_no_jobs(shared, shared_urls, told):
     def work(session):
         stage(session)
         terminate(shared_urls, backend_of(session))
@@ -262,7 +258,7 @@ def test_a_connection_lost_in_the_commit_is_unknown_and_nobody_is_told(shared, s
 
 @pytest.fixture
 def slow_commit(urls):
-    """A table whose rows are checked at the commit, for as long or as badly as they say."""
+    """A table whose rows delay or fail the commit in a deferred trigger."""
     with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
         owner.execute(
             """
@@ -287,7 +283,7 @@ def late(session, seconds=0.0, sqlstate=""):
     session.execute(text("INSERT INTO late VALUES (:s, :c)"), {"s": seconds, "c": sqlstate})
 
 
-def test_a_deadlock_found_at_the_commit_is_run_again_since_nothing_was_kept(slow_commit, database):
+def test_deadlock_at_the_commit_is_run_again_since_nothing_was_kept(slow_commit, database):
     runs = []
 
     def work(session):
@@ -377,12 +373,12 @@ def test_an_interrupt_that_strikes_the_commit_discards_the_connection(slow_commi
     thread = threading.Thread(target=run)
     thread.start()
     assert wait_for_commit(slow_commit.owner_url, pids)
-    # When a time limit throws into it
+    # When a time limit raises an exception in it
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted)
     )
     thread.join(timeout=20)
-    # Then the interrupt comes out, and the connection is used no more
+    # Then the interrupt is raised, and the connection is not used again
     assert len(ended) == 1
     assert pids[0] not in {direct.run(backend_of) for _ in range(2)}
 
@@ -394,7 +390,7 @@ def test_the_database_is_named_with_and_without_its_driver():
 
 
 def test_waiters_are_seen(shared, shared_urls):
-    # The helper that other tests trust: a real waiter is counted, and none is not.
+    # Check the helper that other tests rely on: it counts a real waiter, and nothing else.
     shared.run(lambda session: add(session, "watched"))
     with shared.engine.begin() as other:
         other.execute(text("UPDATE organizations SET name = 'b' WHERE id = 'watched'"))
@@ -407,7 +403,7 @@ def test_waiters_are_seen(shared, shared_urls):
     assert name_of(shared_urls, "watched") == "c"
 
 
-def test_a_function_that_stands_idle_too_long_is_to_blame_itself(shared):
+def test_function_that_is_idle_too_long_is_too_slow(shared):
     def idle(session):
         session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
         session.execute(text("SELECT 1"))
@@ -418,8 +414,8 @@ def test_a_function_that_stands_idle_too_long_is_to_blame_itself(shared):
         shared.run(idle)
 
 
-def test_what_a_statement_was_given_is_not_told_by_its_error(shared):
-    # It would stand in the logs and in the jobs' rows, and may be somebody's number
+def test_error_does_not_contain_the_statements_parameters(shared):
+    # Parameters would appear in logs and in jobs' rows, and may be a person's phone number
     with pytest.raises(DBAPIError) as failed:
         shared.run(lambda s: s.execute(text("SELECT 1 / (length(:x) - 12)"), {"x": "+15005550006"}))
     assert "5550006" not in str(failed.value)

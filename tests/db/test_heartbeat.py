@@ -1,4 +1,7 @@
-"""A process's row: written while it works, deleted when it stops, whatever the database does."""
+"""A process's row: written while the process works, deleted when it stops.
+
+Neither an outage nor a silent database stops the process.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def sql(database, statement, **values):
 
 
 def seen_often(database, count=3):
-    """Wait until rows of processes were written so often."""
+    """Wait until processes have written their rows so often."""
     seen = set()
 
     def written():
@@ -31,7 +34,7 @@ def seen_often(database, count=3):
 
 @pytest.fixture
 def far(way):
-    """The database by a way that can be cut and made silent."""
+    """The database over a proxy that can cut connections or go silent."""
     made = Database(way.url, name="far", pool_size=2, longest_seconds=30)
     yield made
     made.close()
@@ -64,7 +67,7 @@ def test_heartbeat_writes_its_row_again_and_again_and_deletes_it(database):
 
 
 def test_heartbeat_goes_on_when_its_check_fails(database):
-    # Given a check that fails in a way that nobody has thought of
+    # Given a check that fails in an unforeseen way
     checked = []
 
     def check(_session, process_id):
@@ -73,7 +76,7 @@ def test_heartbeat_goes_on_when_its_check_fails(database):
 
     beating = Heartbeat(database, "worker", check=check, every_seconds=0.01)
     beating.start()
-    # Then the process is seen to live on
+    # Then the process still writes its row
     assert seen_often(database, 4)
     assert len(checked) >= 2
     beating.stop()
@@ -95,7 +98,7 @@ def test_heartbeat_ends_quietly_when_the_database_is_away(database, far, way):
     beating = Heartbeat(far, "worker", every_seconds=0.01)
     beating.start()
     assert seen_often(database)
-    # When the database goes away, and the process stops, Then the thread ends without an error
+    # When the database goes away and the process stops, Then the thread ends without an error
     way.cut()
     beating.stop()
     assert eventually(lambda: not beats_now(), limit_seconds=60)
@@ -108,7 +111,7 @@ def test_stopping_process_does_not_wait_for_a_silent_database(database, far, way
     assert seen_often(database)
     way.deaf.set()
     assert eventually(lambda: way.silent_count > 0)
-    # When the process stops, Then it leaves the thread that waits
+    # When the process stops, Then it leaves the waiting thread behind
     beating.stop()
     assert beats_now()
     way.cut()
@@ -130,7 +133,7 @@ def test_heartbeat_is_silent_while_its_process_hangs(database):
     beating.start()
     assert eventually(lambda: len(database.run(processes.list_processes)) == 1)
     working.clear()
-    # The write that was under way when the process began to hang is over once it asks again.
+    # A write under way when the process began to hang is over once the thread checks again.
     asks = len(asked)
     assert eventually(lambda: len(asked) > asks + 1)
     sql(database, "DELETE FROM processes")

@@ -1,4 +1,4 @@
-"""Each lock: it is really taken, it waits for its like, and it lets foreign keys pass."""
+"""Each lock: it is taken, waits for its like, and does not block foreign keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.world import make_organization
 
 @pytest.fixture
 def house(shared):
-    """An organization with one row of everything that can be locked; gives its ids."""
+    """IDs of an organization with one row of everything that can be locked."""
     organization_id = make_organization(shared, micros=5)
 
     def work(session):
@@ -54,7 +54,7 @@ LOCKS = {
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_whoever_locks_second_waits_for_the_first(shared, house, name):
+def test_second_lock_waits_for_the_first(shared, house, name):
     lock = LOCKS[name]
     with holding(shared, lambda session: lock(session, house)), pytest.raises(DatabaseBusy):
         shared.run(lambda session: (hurried(session), lock(session, house)))
@@ -101,11 +101,11 @@ def test_a_lock_shows_the_row_as_it_is_now_and_not_as_it_was_read_before(shared,
         return row.balance_micros if name == "wallet" else getattr(row, column)
 
     def work(session):
-        # Given a row that this session has read already, and keeps
+        # Given a row that this session has already read and keeps
         kept = LOCKS[name](session, house)
         before = value(kept)
         session.commit()
-        # When another changes it, and this one locks it
+        # When another session changes the row, and this session locks it
         shared.run(change)
         return before, value(LOCKS[name](session, house))
 
@@ -114,7 +114,7 @@ def test_a_lock_shows_the_row_as_it_is_now_and_not_as_it_was_read_before(shared,
     assert after == (12 if name == "wallet" else "now")
 
 
-def test_what_is_not_there_is_refused_or_none(shared):
+def test_missing_row_is_refused_or_none(shared):
     with pytest.raises(OrganizationNotFound):
         shared.run(lambda session: locks.lock_organization(session, "org_none"))
     assert shared.run(lambda session: locks.lock_wallet(session, "org_none")) is None
@@ -122,7 +122,7 @@ def test_what_is_not_there_is_refused_or_none(shared):
     assert shared.run(lambda session: locks.lock_campaigns(session, "org_none")) == []
 
 
-def test_only_brands_with_a_subaccount_and_campaigns_that_can_run_are_locked(shared, house):
+def test_only_brands_with_a_subaccount_and_runnable_campaigns_are_locked(shared, house):
     def work(session):
         now = clock(session)
         organizations.create_brand(

@@ -1,4 +1,4 @@
-"""Migrations: forward, back and forward again; models that fit the tables; and who may serve."""
+"""Migrations: forward and back, models that match the tables, and serving logins."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_forward_back_to_base_and_forward_again_gives_the_same(empty_url):
     migrate(empty_url)
     first = schema(empty_url)
     assert len(first) > 100
-    # When all is taken back
+    # When everything is downgraded
     migrate(empty_url, "base")
-    # Then nothing is left behind, and it can be made again
+    # Then nothing is left behind, and it can be upgraded again
     assert schema(empty_url) == nothing
     migrate(empty_url)
-    # (a type's own number is new)
+    # The numbers in type names change with each migration.
     strip = {"".join(c for c in row if not c.isdigit()) for row in first}
     assert {"".join(c for c in row if not c.isdigit()) for row in schema(empty_url)} == strip
 
@@ -68,7 +68,7 @@ def test_two_migrations_at_once_run_in_turn(empty_url):
     assert any("wallet_entries" in row for row in schema(empty_url))
 
 
-def test_the_models_say_what_the_tables_are(shared_urls):
+def test_models_match_the_tables(shared_urls):
     engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
     with engine.connect() as connection:
         context = MigrationContext.configure(
@@ -80,7 +80,7 @@ def test_the_models_say_what_the_tables_are(shared_urls):
 
 
 def _is_compared(_, name, kind, reflected, __):
-    # Keys and checks stand in the SQL alone; the rest of a table is the model's to know.
+    # The models omit keys, checks and these tables; everything else must match.
     unmapped = (
         "database_clock",
         "payment_references",
@@ -94,7 +94,7 @@ def _is_compared(_, name, kind, reflected, __):
 
 
 def test_a_model_that_is_wrong_would_be_found(shared_urls):
-    # The comparison above must be able to fail: here is a table without one of its columns.
+    # The comparison above must be able to fail. Here a table lacks one of its columns.
     engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
     with engine.connect() as connection:
         transaction = connection.begin()
@@ -127,7 +127,7 @@ def test_a_superuser_may_not_serve(shared_urls):
     assert "superuser or owner" in refusal(shared_urls.owner_url)
 
 
-def test_whoever_may_act_as_the_owner_may_not_serve(shared_urls):
+def test_role_that_may_act_as_the_owner_may_not_serve(shared_urls):
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
         owner.execute("CREATE ROLE half_owner LOGIN IN ROLE holdfast_owner")
         try:
@@ -147,24 +147,24 @@ def test_an_unmigrated_database_cannot_serve(shared_urls, empty_url):
 
 
 def test_a_database_that_cannot_be_reached_is_named_without_its_password(shared_urls):
-    # Another password of the same kind: it may not be shown either.
+    # A wrong password must not be shown either.
     wrong = shared_urls.app_url.replace(PASSWORD, "wrong-secret")
     assert "wrong-secret" not in refusal(wrong)
     assert "cannot connect" in refusal("postgresql://holdfast_app@/x?host=/nowhere")
 
 
-def test_an_address_that_is_none_is_named_without_what_it_holds():
+def test_invalid_address_is_refused_without_showing_its_secret():
     line = refusal("postgers//holdfast_app:some-secret@db/holdfast")
     assert "some-secret" not in line
 
 
-def test_a_database_in_which_everybody_may_make_functions_is_closed(empty_url):
-    # Given a database as they were before PostgreSQL 15
+def test_migration_revokes_everyones_right_to_create_functions(empty_url):
+    # Given a database as PostgreSQL made it before version 15
     with psycopg.connect(driver_url(empty_url), autocommit=True) as owner:
         owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     # When it is migrated
     migrate(empty_url)
-    # Then the login that serves may make nothing there
+    # Then the serving login may create nothing there
     with psycopg.connect(driver_url(empty_url), autocommit=True) as owner:
         owner.execute("SET ROLE holdfast_app")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

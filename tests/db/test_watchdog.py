@@ -1,4 +1,4 @@
-"""A server that goes silent: nobody waits for it for ever, and the pool is whole again after."""
+"""A server that goes silent: no caller waits forever, and the pool recovers after."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.cuttable import Way
 from tests.support.world import make_organization
 
 LONGEST_SECONDS = 0.5
-#: How long after that a thread is free at the latest, on a machine that is busy with other things.
+#: Extra time after which a thread is free, at the latest, on a busy machine.
 LIMIT_SECONDS = 5.0
 
 
@@ -39,7 +39,7 @@ def one(database: Database) -> int:
     return database.run(lambda session: session.execute(text("SELECT 1")).scalar_one())
 
 
-def test_whoever_waits_for_a_silent_server_is_told_so_and_the_next_is_served(database, way):
+def test_caller_of_a_silent_server_gets_an_error_and_the_next_is_served(database, way):
     # Given a full pool of connections to a server that goes silent
     together = threading.Barrier(4)
 
@@ -51,13 +51,13 @@ def test_whoever_waits_for_a_silent_server_is_told_so_and_the_next_is_served(dat
         assert list(pool.map(lambda _: database.run(first), range(4))) == [1] * 4
         way.deaf.set()
         began = time.monotonic()
-        # When each of them is waited for
+        # When a caller waits for each of them
         told = [pool.submit(one, database) for _ in range(4)]
         errors = [each.exception(LONGEST_SECONDS + LIMIT_SECONDS) for each in told]
-    # Then everybody is told, not before its time
+    # Then every caller gets an error, not before the limit
     assert [isinstance(error, NotYet | OutcomeUnknown) for error in errors] == [True] * 4
     assert time.monotonic() - began >= LONGEST_SECONDS
-    # And once it speaks again it is asked again
+    # And once the server answers again, it is used again
     way.deaf.clear()
     assert [one(database) for _ in range(4)] == [1] * 4
 
@@ -75,14 +75,14 @@ def test_a_transaction_that_goes_on_for_too_long_is_lost_with_all_it_did(databas
     assert not balance.frozen
 
 
-def test_what_is_given_back_in_time_is_left_alone(database):
-    # Given a connection that lies in the pool for longer than a transaction may last
+def test_connection_in_the_pool_is_not_cut(database):
+    # Given a connection that is in the pool for longer than a transaction may last
     def pid() -> int:
         return database.run(lambda s: s.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
     first = pid()
     time.sleep(LONGEST_SECONDS * 2)
-    # Then it serves on
+    # Then it is still used
     assert pid() == first
 
 

@@ -1,4 +1,7 @@
-"""One database for each file: every test makes organizations of its own."""
+"""Fixtures of the domain's tests.
+
+A file shares one database, and every test makes new organizations.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def org(shared):
 
 @pytest.fixture
 def owner(shared_urls):
-    """The shared database as its owner, who alone may rebuild a wallet."""
+    """The shared database as its owner, the only role that may rebuild a wallet."""
     made = Database(shared_urls.owner_url, name="owner", pool_size=1)
     yield made
     made.close()

@@ -1,4 +1,7 @@
-"""What tests of the domain build and look at. Business time is theirs: it starts at T0."""
+"""Helpers for the domain's tests.
+
+The tests choose business time, which starts at T0.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from domain.wallet.ledger import WalletOutcome
 
 #: The instant at which every test begins.
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-#: What a wallet, its entries and all that hangs on it look like to whoever may read them.
+#: The tables that hold a wallet and everything that belongs to it.
 _TABLES = (
     "wallets",
     "wallet_entries",
@@ -36,12 +39,12 @@ _TABLES = (
 
 
 def later(seconds: float) -> datetime:
-    """This function will give the instant so many seconds after the beginning."""
+    """Return the instant so many seconds after T0."""
     return T0 + timedelta(seconds=seconds)
 
 
 def money_state(database: Database, org: str) -> list[Any]:
-    """This function will read everything the ledger knows of an organization, to compare."""
+    """Read everything that the ledger stores about an organization, for comparison."""
 
     def read(session: Session) -> list[Any]:
         return [
@@ -56,17 +59,17 @@ def money_state(database: Database, org: str) -> list[Any]:
 
 
 def credit(database: Database, org: str, amount: int, *, key: str = "", **more: Any):
-    """This function will credit in a transaction of its own, under a new key if none is given."""
+    """Credit in a separate transaction, by default under a new key."""
     return _move(database, wallet.credit, org, amount, key, more)
 
 
 def debit(database: Database, org: str, amount: int, *, key: str = "", **more: Any):
-    """This function will debit in a transaction of its own, under a new key if none is given."""
+    """Debit in a separate transaction, by default under a new key."""
     return _move(database, wallet.debit, org, amount, key, more)
 
 
 def correct(database: Database, org: str, amount: int, *, key: str = "", **more: Any):
-    """This function will correct a balance, by an operator and with a reason."""
+    """Correct a balance as an operator with a reason."""
     return _move(
         database, wallet.correct, org, amount, key, {"operator": "ann", "why": "typo", **more}
     )
@@ -88,14 +91,14 @@ def _move(
 
 
 def figures(database: Database, org: str) -> tuple[int, int]:
-    """This function will give a wallet's balance and what it owes."""
+    """Return a wallet's balance and outstanding amount."""
     found = database.run(lambda session: books.balance(session, org, T0))
     assert found.consistent
     return found.balance_micros, found.owed_micros
 
 
 def entries(database: Database, org: str) -> list[WalletEntry]:
-    """This function will give all entries, oldest first."""
+    """List all entries, oldest first."""
     return database.run(
         lambda session: list(
             session.scalars(
@@ -106,12 +109,12 @@ def entries(database: Database, org: str) -> list[WalletEntry]:
 
 
 def moves(database: Database, org: str) -> list[tuple[str, int]]:
-    """This function will give kind and amount of every entry but the opening one, oldest first."""
+    """List kind and amount of every entry after the opening one, oldest first."""
     return [(one.kind, one.amount_micros) for one in entries(database, org)[1:]]
 
 
 def standing(database: Database, org: str) -> set[str]:
-    """This function will give the reasons of the freezes that are not lifted."""
+    """Return the reasons of the active freezes."""
     return {
         row.reason
         for row in database.run(
@@ -123,7 +126,7 @@ def standing(database: Database, org: str) -> set[str]:
 
 
 def staged(database: Database, org: str, name: str) -> list[Job]:
-    """This function will give the organization's jobs of a name that are not done."""
+    """List the organization's jobs with this name that are not done."""
     return database.run(
         lambda session: (
             session.query(Job)
@@ -135,12 +138,12 @@ def staged(database: Database, org: str, name: str) -> list[Job]:
 
 
 def columns_of(row: Base) -> dict[str, Any]:
-    """This function will give every column of a row that was read, to compare."""
+    """Map every column of a row to its value, for comparison."""
     return {column.key: getattr(row, column.key) for column in row.__table__.columns}
 
 
 def forget_jobs(database: Database, org: str) -> None:
-    """This function will remove the organization's jobs, so that new ones can be counted."""
+    """Delete the organization's jobs, so that new ones can be counted."""
     database.run(
         lambda session: session.execute(
             text("DELETE FROM jobs WHERE organization_id = :org"), {"org": org}
@@ -151,13 +154,13 @@ def forget_jobs(database: Database, org: str) -> None:
 def payment(
     external_id: str, org: str | None, captured: int, refunded: int = 0, currency="USD", **more: Any
 ):
-    """This function will make a payment as PayPal would show it: a top-up's, if nothing is said."""
+    """Make a payment as PayPal shows it, by default a top-up."""
     more.setdefault("ordered", True)
     return PaymentFacts(Provider.PAYPAL, external_id, org, currency, captured, refunded, **more)
 
 
 def record_payment(database: Database, facts: PaymentFacts) -> WalletOutcome:
-    """This function will record a payment by the domain's own door."""
+    """Record a payment through the domain's function."""
     return database.run(lambda session: payments.record_payment(session, facts, T0))
 
 
@@ -168,7 +171,7 @@ def facts(
     *,
     changed_at: datetime | None = None,
 ) -> SubscriptionFacts:
-    """This function will make a subscription as PayPal would show it."""
+    """Make a subscription as PayPal shows it."""
     return SubscriptionFacts(
         Provider.PAYPAL, external_id, SubscriptionStatus(status), org, "P-1", changed_at
     )
@@ -184,7 +187,7 @@ def look(
     grace_seconds: int = 0,
     **more,
 ) -> float | None:
-    """This function will look at a subscription, be answered, and record it."""
+    """Refresh a subscription with this status and record it."""
     begun = database.run(
         lambda s: subscriptions.begin_look(s, Provider.PAYPAL, external_id, lease_seconds=60)
     )
@@ -195,9 +198,9 @@ def look(
 
 
 def subscribe(database: Database, org: str, status: str = "active", now: datetime = T0) -> str:
-    """This function will make a subscription by the provider's word and give its external id."""
+    """Make a subscription by refreshing it and return its external ID."""
     external_id = f"I-{secrets.token_hex(6).upper()}"
-    # The first look makes the row; one under its lease is believed.
+    # The first refresh creates the row; the second runs under its lease and is believed.
     assert look(database, external_id, org, status, now) == 0.0
     assert look(database, external_id, org, status, now) is None
     return external_id
@@ -212,7 +215,7 @@ def tell(
     occurred_at: datetime | None = None,
     now: datetime = T0,
 ):
-    """This function will take in a verified event about a subscription."""
+    """Apply a verified event about a subscription."""
     event = SubscriptionReport(
         Provider.PAYPAL, external_id, closing=closing, occurred_at=occurred_at, opening=opening
     )
@@ -220,14 +223,14 @@ def tell(
 
 
 def subscription(database: Database, external_id: str) -> Subscription:
-    """This function will read a subscription's row."""
+    """Read a subscription's row."""
     return database.run(
         lambda session: session.query(Subscription).filter_by(external_id=external_id).one()
     )
 
 
 def make_brand(database: Database, org: str) -> str:
-    """This function will make a brand with a subaccount and give its id."""
+    """Make a brand with a subaccount and return its ID."""
     return database.run(
         lambda session: organizations.create_brand(
             session,
@@ -240,7 +243,7 @@ def make_brand(database: Database, org: str) -> str:
 
 
 def make_campaign(database: Database, brand_id: str, *, started: bool = True) -> str:
-    """This function will make a campaign, started as far as the posture allows."""
+    """Make a campaign, started as far as the entitlement allows."""
 
     def work(session: Session) -> str:
         campaign_id = organizations.create_campaign(session, brand_id, name="c", now=T0)
@@ -252,10 +255,10 @@ def make_campaign(database: Database, brand_id: str, *, started: bool = True) ->
 
 
 def campaign(database: Database, campaign_id: str) -> Campaign:
-    """This function will read a campaign's row."""
+    """Read a campaign's row."""
     return database.run(lambda session: session.get_one(Campaign, campaign_id))
 
 
 def brand(database: Database, brand_id: str) -> Brand:
-    """This function will read a brand's row."""
+    """Read a brand's row."""
     return database.run(lambda session: session.get_one(Brand, brand_id))

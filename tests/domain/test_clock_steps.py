@@ -1,6 +1,7 @@
-"""After a step of the database's clock each wait is as long as it was meant, and a person is told.
+"""Steps of the database's clock: waits keep their length, and an alert is raised.
 
-A clock that steps back leaves what was written before an hour ahead: so are the rows here.
+A clock that steps back leaves rows whose instants are an hour ahead. The rows in these tests have
+such instants.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def standing(database):
 
 
 def talking(line, *, talked, seconds=30, ahead=HOUR):
-    """Make a call that has talked for so long by a clock that was then set back."""
+    """Make a call that has talked for so long, by a clock that was then set back."""
     now = line.database.now()
     line.reserve(seconds=seconds, now=now)
     line.hear(line.call(), "in_progress", now)
@@ -68,7 +69,7 @@ def tick(line):
 
 @pytest.mark.parametrize(("talked", "ended"), [(10, 0), (29, 1)])
 def test_call_has_talked_as_long_after_a_step_back(fresh_line, talked, ended):
-    # Given an organization whose whole money is held for a call, and a clock set back by an hour
+    # Given an organization whose money is all held for calls, and a clock set back by an hour
     fresh_line.reserve("c0", seconds=70, now=fresh_line.database.now())
     talking(fresh_line, talked=talked)
     # When the step is settled, and the call ticked
@@ -76,7 +77,7 @@ def test_call_has_talked_as_long_after_a_step_back(fresh_line, talked, ended):
     call = fresh_line.call()
     assert (now - call.metered_from).total_seconds() == pytest.approx(talked, abs=5)
     assert call.tick_at == now
-    # Then it is ended only if its money is nearly gone
+    # Then it is ended only if its money is nearly used up
     assert tick(fresh_line).ended == ended
     assert (fresh_line.call().end_decided_at is not None) == bool(ended)
 
@@ -91,7 +92,7 @@ def test_call_that_began_after_the_step_keeps_its_meter(fresh_line):
 def test_call_is_ticked_when_its_tick_is_further_ahead_than_any(fresh_line):
     talking(fresh_line, talked=10)
     tick(fresh_line)
-    # And no tick is ever further ahead than a minute
+    # And no tick is ever more than a minute ahead
     execute(fresh_line.database, "UPDATE calls SET metered_from = clock_timestamp()")
     fresh_line.pay(100_000)
     fresh_line.terms(step_seconds=3_000)
@@ -111,7 +112,7 @@ def test_permission_is_held_as_long_as_meant_after_a_step_back(database):
     assert step(database) >= now
     expires_at = campaign.hold(permitted.call_id).expires_at
     assert (expires_at - now).total_seconds() == pytest.approx(PERMISSION_SECONDS, abs=0.001)
-    # Then the hold is given back when its time is over, and not an hour later
+    # Then the hold is returned when its time is over, and not an hour later
     early, due = expires_at - timedelta(seconds=1), expires_at
     assert campaign.do(lambda s: expire_unasked(s, campaign.id, early)) == []
     assert campaign.do(lambda s: expire_unasked(s, campaign.id, due)) == [permitted.call_id]
@@ -119,17 +120,17 @@ def test_permission_is_held_as_long_as_meant_after_a_step_back(database):
 
 
 def test_hold_of_the_future_is_pulled_back_by_the_sweep(database):
-    # Given a hold that is committed after the step is settled, with the instant from before it
+    # Given a hold committed after the step was settled, with an instant from before it
     campaign = Campaign(database, make_organization(database), cents=100)
     now = step(database)
     permitted = campaign.permit(now=now + HOUR)
     nearly = campaign.permit("2", now=now + timedelta(seconds=30))
     before = campaign.hold(nearly.call_id).expires_at
-    # When calls are swept, once and again
+    # When calls are swept twice
     for seconds in (1, 16):
         swept_at = now + timedelta(seconds=seconds)
         campaign.do(lambda s, at=swept_at: watch.sweep(s, at, report_seconds=60, silent_seconds=60))
-    # Then it ends as if it was made when it was first swept, and the other as it was meant to
+    # Then it expires as if made at the first sweep, and the other hold as planned
     hold = campaign.hold(permitted.call_id)
     assert hold.expires_at == now + timedelta(seconds=1 + PERMISSION_SECONDS)
     assert campaign.hold(nearly.call_id).expires_at == before
@@ -137,21 +138,21 @@ def test_hold_of_the_future_is_pulled_back_by_the_sweep(database):
 
 
 def test_hold_keeps_its_end_when_it_was_made_since_or_is_over(database):
-    # Given a hold that was made since the clock was set back, and one that was given back before
+    # Given a hold made after the clock was set back, and one that was returned before
     campaign = Campaign(database, make_organization(database), cents=200)
     now = database.now()
     since = campaign.permit("1", now=now).call_id
     over = campaign.permit("2", now=now + HOUR).call_id
     campaign.do(lambda s: withdraw(s, campaign.id, over, now + HOUR + timedelta(seconds=1)))
     ends = [campaign.hold(one).expires_at for one in (since, over)]
-    # When the step is settled, then neither end is moved
+    # When the step is settled, Then neither expiry is moved
     step(database)
     assert [campaign.hold(one).expires_at for one in (since, over)] == ends
     assert campaign.cents() == (200, 60, 0)
 
 
 def test_job_waits_as_long_as_meant_after_a_step_back(database):
-    # Given a retry due in 10 s, one staged for 3 days, and a lease of 20 s, an hour ahead each
+    # Given a retry due in 10 s, a job staged for 3 days and a lease of 20 s, each an hour ahead
     retry, later, leased = stage(database), stage(database), stage(database)
     claim(database, retry)
     claim(database, leased)
@@ -169,7 +170,7 @@ def test_job_waits_as_long_as_meant_after_a_step_back(database):
     assert seconds_until(database, leased, "ring_at") == pytest.approx(20, abs=5)
 
 
-def test_what_was_written_after_the_step_stays(database):
+def test_instants_written_after_the_step_stay(database):
     leased, staged = stage(database), stage(database, delay=600)
     claim(database, leased, lease=30)
     # The job is older than the step, and only its lease is new
@@ -189,7 +190,7 @@ def test_retry_is_due_when_it_is_further_ahead_than_any(database):
         "lease_until = NULL, due_at = clock_timestamp() + interval '1 hour',"
         " ring_at = clock_timestamp() + interval '1 hour'",
     )
-    # Then it is due, while one that was staged for later waits
+    # Then it is due, while a job that was staged for later waits
     later = stage(database, delay=7_200)
     assert database.run(lambda s: due.take_due_safety(s, ["work"], 9)) == [job_id]
     assert claim(database, later) is None
@@ -261,7 +262,7 @@ def test_unsure_subaccount_stays_unsure_as_long_as_meant(database):
 
 
 @pytest.mark.parametrize(("seconds", "word"), [(-3_600.0, "back"), (3_600.0, "forward")])
-def test_step_is_told_with_its_size_until_a_day_later(database, seconds, word):
+def test_step_is_alerted_with_its_size_for_a_day(database, seconds, word):
     now = step(database, seconds)
     (told,) = standing(database)
     assert told.severity == "critical"
@@ -269,10 +270,10 @@ def test_step_is_told_with_its_size_until_a_day_later(database, seconds, word):
     assert told.details["to"] == now.isoformat()
     assert told.details["from"] == (now - timedelta(seconds=seconds)).isoformat()
     assert f"stepped {word}" in told.details["meaning"]
-    # A second step is told, too
+    # A second step raises an alert, too
     step(database, seconds * 2)
     assert len(standing(database)) == 2
-    # Both stand for a day
+    # Both alerts stay for a day
     database.run(clock_steps.clear_old)
     assert len(standing(database)) == 2
     execute(database, "UPDATE alerts SET cleared_at = NULL")

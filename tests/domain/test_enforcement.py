@@ -1,4 +1,4 @@
-"""Posture: what follows from the facts, row by row, each time they change."""
+"""Enforcement: the consequences of each fact, each time a fact changes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def pause_reason(database, campaign_id):
     return found.pause_reason if found.status == "paused" else found.status
 
 
-# The standing of a set
+# The state of a set of subscriptions
 
 
 def one(status, *, closing=False, past_due_since=None, grace=0):
@@ -78,12 +78,12 @@ def one(status, *, closing=False, past_due_since=None, grace=0):
         ([one("cancelled")], Standing.INACTIVE),
         ([one("expired")], Standing.INACTIVE),
         ([one("active", closing=True)], Standing.REPORTED),
-        # An ended old one never suspends a paying customer
+        # An ended old subscription never suspends a paying customer
         ([one("cancelled"), one("active")], Standing.ACTIVE),
         ([one("active"), one("expired", closing=True)], Standing.ACTIVE),
         ([one("active", closing=True), one("active")], Standing.ACTIVE),
         ([one("active", closing=True), one("active", closing=True)], Standing.REPORTED),
-        # An ended one cannot turn the provider's word into a mere report
+        # A closing report on an ended subscription does not weaken the provider's state
         ([one("cancelled", closing=True)], Standing.INACTIVE),
         ([one("active", closing=True), one("cancelled")], Standing.REPORTED),
         # Past due
@@ -94,16 +94,16 @@ def one(status, *, closing=False, past_due_since=None, grace=0):
         ([one("past_due")], Standing.INACTIVE),
     ],
 )
-def test_the_standing_follows_the_whole_set(subscriptions, expected):
+def test_state_follows_the_whole_set_of_subscriptions(subscriptions, expected):
     assert standing_of(subscriptions, T0) is expected
     assert standing_of(subscriptions[::-1], T0) is expected
 
 
-# The table
+# The consequences
 
 
 class Scene:
-    """An organization in good standing, and the facts that change it."""
+    """An organization that may spend, and the facts that change that."""
 
     def __init__(self, database, org):
         self.database, self.org = database, org
@@ -117,7 +117,7 @@ class Scene:
         forget_jobs(database, org)
 
     def seen(self, now=T0):
-        """What the organization may do, campaigns, what is desired at Twilio, and the debit."""
+        """Return the spending block, the campaign, the desired Twilio states and a debit."""
         return (
             can_send(self.database, self.org, now),
             pause_reason(self.database, self.campaign),
@@ -137,11 +137,11 @@ def scene(shared, org):
 GOOD = (None, "running", {"active"}, "OK")
 
 
-def test_in_good_standing_everything_is_open(scene):
+def test_everything_is_allowed_without_a_spending_block(scene):
     assert scene.seen() == GOOD
 
 
-def test_inactivity_reported_stops_spending_and_campaigns_and_leaves_twilio(scene, shared):
+def test_reported_inactivity_stops_spending_and_campaigns_not_twilio(scene, shared):
     applied = tell(shared, scene.subscription, closing=True)
     assert (applied.standing, applied.campaigns_paused) == (Standing.REPORTED, 1)
     assert scene.seen() == (
@@ -154,7 +154,7 @@ def test_inactivity_reported_stops_spending_and_campaigns_and_leaves_twilio(scen
     assert staged(shared, scene.org, "converge_twilio") == []
 
 
-def test_a_subscription_inactive_by_the_providers_word_suspends_twilio_too(scene, shared):
+def test_subscription_inactive_at_the_provider_suspends_twilio_too(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     assert scene.seen() == (
         Refusal.SUBSCRIPTION_INACTIVE,
@@ -168,7 +168,7 @@ def test_a_subscription_inactive_by_the_providers_word_suspends_twilio_too(scene
 
 
 @pytest.mark.parametrize("reason", sorted(set(FreezeReason) - {"subscription_inactive"}))
-def test_any_other_freeze_stops_spending_and_campaigns_and_leaves_twilio(scene, shared, reason):
+def test_any_other_freeze_stops_spending_and_campaigns_not_twilio(scene, shared, reason):
     freeze(shared, scene.org, FreezeReason(reason))
     apply(shared, scene.org)
     assert scene.seen() == (
@@ -180,7 +180,7 @@ def test_any_other_freeze_stops_spending_and_campaigns_and_leaves_twilio(scene, 
     assert scene.generations() == [0, 0]
 
 
-def test_an_empty_wallet_stops_spending_and_campaigns_and_leaves_twilio(scene, shared):
+def test_empty_wallet_stops_spending_and_campaigns_and_not_twilio(scene, shared):
     debit(shared, scene.org, 1_000)
     apply(shared, scene.org)
     assert scene.seen() == (
@@ -191,7 +191,7 @@ def test_an_empty_wallet_stops_spending_and_campaigns_and_leaves_twilio(scene, s
     )
 
 
-def test_reactivation_opens_again_but_never_a_pause_by_hand(scene, shared):
+def test_reactivation_resumes_all_but_manual_pauses(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     look(shared, scene.subscription, scene.org, "active")
     assert scene.seen() == GOOD
@@ -208,7 +208,7 @@ def test_reactivation_lifts_no_freeze_but_the_subscriptions(scene, shared):
     assert scene.seen()[:2] == (Refusal.FROZEN_WALLET, "wallet_frozen")
 
 
-def test_the_first_reason_in_order_is_named_and_derived_again_when_one_clears(scene, shared):
+def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
     # Given all three reasons at once
     freeze(shared, scene.org)
     look(shared, scene.subscription, scene.org, "suspended")
@@ -226,7 +226,7 @@ def test_the_first_reason_in_order_is_named_and_derived_again_when_one_clears(sc
     )
     apply(shared, scene.org)
     assert pause_reason(shared, scene.campaign) == "subscription_inactive"
-    # When they clear one after the other, the next is named, and the last opens
+    # When they clear one after the other, Then the next is named, and the last resumes the campaign
     look(shared, scene.subscription, scene.org, "active")
     assert pause_reason(shared, scene.campaign) == "wallet_frozen"
     lift(shared, scene.org)
@@ -239,7 +239,7 @@ def test_the_first_reason_in_order_is_named_and_derived_again_when_one_clears(sc
     assert pause_reason(shared, scene.by_hand) == "manual_pause"
 
 
-def test_a_campaign_paused_by_hand_keeps_its_reason_whatever_else_holds(scene, shared):
+def test_manually_paused_campaign_keeps_its_reason(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     found = campaign(shared, scene.by_hand)
     assert (found.pause_reason, found.manually_paused) == ("manual_pause", True)
@@ -260,7 +260,7 @@ def test_drafts_and_ended_campaigns_are_left_alone(scene, shared):
 
 
 @pytest.mark.parametrize("status", ["active", "suspended"])
-def test_where_everything_is_in_line_a_replay_changes_nothing(scene, shared, status):
+def test_replay_changes_nothing_when_everything_is_enforced(scene, shared, status):
     look(shared, scene.subscription, scene.org, status)
     forget_jobs(shared, scene.org)
 
@@ -278,7 +278,7 @@ def test_where_everything_is_in_line_a_replay_changes_nothing(scene, shared, sta
     assert staged(shared, scene.org, "enforce_organization") == []
 
 
-def test_the_generation_rises_only_when_what_is_desired_changes(scene, shared):
+def test_generation_rises_only_when_the_desired_state_changes(scene, shared):
     for status, expected in (
         ("suspended", 1),
         ("cancelled", 1),
@@ -291,7 +291,7 @@ def test_the_generation_rises_only_when_what_is_desired_changes(scene, shared):
         assert scene.generations() == [expected, expected], status
 
 
-def test_a_report_between_suspension_and_its_confirmation_leaves_twilio_suspended(scene, shared):
+def test_closing_report_during_a_suspension_leaves_twilio_suspended(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     tell(shared, scene.subscription, closing=True)
     assert scene.generations() == [1, 1]
@@ -303,7 +303,7 @@ def test_a_brand_made_while_inactive_is_to_be_suspended_from_the_start(shared, o
     assert (made.twilio_desired, made.twilio_generation) == ("suspended", 1)
 
 
-def test_many_postures_at_once_agree(scene, shared):
+def test_concurrent_enforcement_agrees(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     applied = at_once([lambda: apply(shared, scene.org)] * 8)
     assert not [one for one in applied if isinstance(one, Exception)]
@@ -328,13 +328,13 @@ def override(database, org, until, reason=FreezeReason.SUBSCRIPTION_INACTIVE, no
     )
 
 
-def test_an_override_of_an_inactive_subscription_opens_everything_until_its_end(scene, shared):
+def test_override_of_an_inactive_subscription_allows_all_until_its_end(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
-    # When an operator overrides it for a minute
+    # When an operator overrides the freeze for a minute
     override(shared, scene.org, later(60))
     assert scene.seen(later(59)) == GOOD
     assert scene.generations() == [2, 2]
-    # Then nothing but time ends it
+    # Then it ends by time alone
     assert can_send(shared, scene.org, later(60)) is Refusal.SUBSCRIPTION_INACTIVE
     assert debit(shared, scene.org, 1, now=later(60)).outcome == "FROZEN_WALLET"
     apply(shared, scene.org, later(60))
@@ -347,21 +347,21 @@ def test_an_override_of_an_inactive_subscription_opens_everything_until_its_end(
     assert scene.generations() == [3, 3]
 
 
-def test_an_override_of_the_subscription_leaves_other_freezes_standing(scene, shared):
+def test_override_of_the_subscription_leaves_other_freezes_active(scene, shared):
     freeze(shared, scene.org)
     look(shared, scene.subscription, scene.org, "suspended")
     override(shared, scene.org, later(60))
     assert scene.seen()[:3] == (Refusal.FROZEN_WALLET, "wallet_frozen", {"active"})
 
 
-def test_an_override_of_another_freeze_opens_nothing_for_an_inactive_subscription(scene, shared):
+def test_override_of_another_freeze_does_not_allow_an_inactive_one(scene, shared):
     freeze(shared, scene.org)
     look(shared, scene.subscription, scene.org, "suspended")
     override(shared, scene.org, later(60), FreezeReason.MANUAL)
     assert scene.seen()[0] is Refusal.SUBSCRIPTION_INACTIVE
 
 
-# Grace
+# Grace period
 
 
 def set_grace(database, external_id, seconds):
@@ -383,20 +383,20 @@ def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, 
     assert scene.seen(later(1))[0] is Refusal.SUBSCRIPTION_INACTIVE
 
 
-def test_the_end_of_a_grace_is_enforced_by_a_job_since_no_event_tells_of_it(scene, shared):
+def test_end_of_a_grace_period_is_enforced_by_a_staged_job(scene, shared):
     look(shared, scene.subscription, scene.org, "past_due", grace_seconds=3_600)
     (job,) = staged(shared, scene.org, "enforce_organization")
     assert timedelta(seconds=3_590) < job.due_at - job.staged_at < timedelta(seconds=3_602)
-    # When its time has come
+    # When its time is over
     apply(shared, scene.org, later(3_601))
     assert scene.seen(later(3_601))[1:3] == ("subscription_inactive", {"suspended"})
 
 
-def test_being_told_again_that_it_is_past_due_does_not_lengthen_the_grace(scene, shared):
+def test_repeated_past_due_status_does_not_lengthen_the_grace_period(scene, shared):
     look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
     look(shared, scene.subscription, scene.org, "past_due", later(3_000), grace_seconds=3_600)
     assert can_send(shared, scene.org, later(3_600)) is Refusal.SUBSCRIPTION_INACTIVE
-    # But one that paid in between has a new grace
+    # But a subscription that was paid in between has a new grace period
     look(shared, scene.subscription, scene.org, "active", later(4_000))
     look(shared, scene.subscription, scene.org, "past_due", later(5_000), grace_seconds=3_600)
     assert can_send(shared, scene.org, later(8_599)) is None

@@ -1,4 +1,4 @@
-"""An inbox event is acted on once, and marked in the same commit."""
+"""An inbox event is processed once and marked in the same commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.domain.support import T0, later, standing, subscribe, subscription
 
 @pytest.fixture
 def event_id(shared, org):
-    """An event as the inbox keeps it."""
+    """An event as the inbox stores it."""
     shared.run(
         lambda s: s.execute(
             text(
@@ -43,7 +43,7 @@ def count_jobs(database):
     return database.run(lambda s: s.query(Job).count())
 
 
-def test_an_event_that_no_rule_concerns_is_kept_and_ignored(shared, event_id):
+def test_event_without_a_matching_rule_is_kept_and_ignored(shared, event_id):
     before = count_jobs(shared)
     assert take_in(shared, event_id, OtherReport("T"), later(5)) == "ignored"
     kept = shared.run(lambda s: s.get_one(InboxEvent, event_id))
@@ -51,19 +51,19 @@ def test_an_event_that_no_rule_concerns_is_kept_and_ignored(shared, event_id):
     assert count_jobs(shared) == before
 
 
-def test_a_payments_event_asks_the_provider(shared, event_id):
+def test_payment_event_stages_a_refresh(shared, event_id):
     before = count_jobs(shared)
     report = PaymentReport(Provider.PAYPAL, "capture", "C-1")
     assert take_in(shared, event_id, report) == "handled"
     assert count_jobs(shared) == before + 1
 
 
-def test_a_subscriptions_event_closes_and_one_handled_already_does_nothing(shared, org, event_id):
+def test_subscription_event_closes_once_and_is_not_handled_again(shared, org, event_id):
     external_id = subscribe(shared, org)
     report = SubscriptionReport(Provider.PAYPAL, external_id, closing=True, occurred_at=None)
     assert take_in(shared, event_id, report, later(5)) == "handled"
     assert standing(shared, org) == {"subscription_inactive"}
-    # It has no time of its own, so it counts from when it was received
+    # The report has no time, so it counts from the event's reception
     assert subscription(shared, external_id).reported_at == T0
     before = count_jobs(shared)
     assert take_in(shared, event_id, report, later(9)) == "handled"

@@ -1,4 +1,4 @@
-"""What people do by hand: named, with a reason, and followed by its posture in the same commit."""
+"""Operator actions: named, with a reason, and enforced in the same commit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.domain.support import (
 from tests.domain.wallet.level_support import CARD, CHARGEABLE, TERMS, switch_on
 
 MANUAL = FreezeReason.MANUAL
-#: Names and reasons that say nothing, or that could not be kept.
+#: Names and reasons that are empty or that cannot be stored.
 UNKEPT = [
     {"by": ""},
     {"why": " "},
@@ -47,7 +47,7 @@ UNKEPT = [
 
 @pytest.fixture
 def running(shared, org):
-    """A running campaign of an organization in good standing."""
+    """A running campaign of an organization that may spend."""
     subscribe(shared, org)
     credit(shared, org, 100)
     return make_campaign(shared, make_brand(shared, org))
@@ -74,14 +74,14 @@ ACTS = {
     "switch_top_up_on_by_hand": ((TERMS, CARD), {"chargeable": CHARGEABLE}),
     "switch_top_up_off_by_hand": ((), {}),
 }
-#: Acts that the ledger's own rows tell of, by the entry that is written.
+#: Actions that are recorded in the ledger, with the kind of entry that records each.
 ENTRIES = {
     "freeze_by_hand": "freeze",
     "lift_by_hand": "unfreeze",
     "override_by_hand": "override",
     "correct_by_hand": "BALANCE_CORRECTION",
 }
-#: Acts that are noted, since the rows that they write are written again.
+#: Actions that are recorded separately, because the rows that they write may be overwritten.
 NOTED = {
     "enforce_by_hand": "organization.enforce",
     "set_thresholds_by_hand": "thresholds.set",
@@ -92,7 +92,7 @@ NOTED = {
 
 
 def prepare(database, org, name):
-    """Makes what the act needs: a freeze to lift or override, or an agreement to end."""
+    """Create what the action needs: a freeze to lift or override, or terms to end."""
     if name in ("lift_by_hand", "override_by_hand"):
         act(database, "freeze_by_hand", org)
     if name == "switch_top_up_off_by_hand":
@@ -108,7 +108,7 @@ def noted(database, subject):
 
 @pytest.mark.parametrize("name", ACTS)
 @pytest.mark.parametrize("given", UNKEPT)
-def test_an_act_without_who_and_why_is_refused_and_changes_nothing(shared, org, name, given):
+def test_action_without_name_and_reason_is_refused_and_changes_nothing(shared, org, name, given):
     prepare(shared, org, name)
     before = money_state(shared, org)
     arguments, more = ACTS[name]
@@ -119,24 +119,24 @@ def test_an_act_without_who_and_why_is_refused_and_changes_nothing(shared, org, 
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_act_on_money_keeps_the_longest_name_and_reason_whole_in_its_entry(shared, org, name):
+def test_action_on_money_keeps_the_longest_name_and_reason_in_its_entry(shared, org, name):
     prepare(shared, org, name)
     arguments, more = ACTS[name]
     act(shared, name, org, *arguments, **{**more, "by": "é" * 200, "why": "y" * 500})
-    # The posture that follows may write entries of its own
+    # The enforcement that follows may write entries, too
     notes = [one.note for one in entries(shared, org) if one.kind == ENTRIES[name]]
     assert any(note.startswith("é" * 200 + ": " + "y" * 500) for note in notes), notes
 
 
 @pytest.mark.parametrize("name", NOTED)
-def test_an_act_whose_rows_are_written_again_is_noted_with_who_and_why_whole(shared, org, name):
+def test_action_on_overwritten_rows_is_recorded_with_name_and_reason(shared, org, name):
     prepare(shared, org, name)
     arguments, more = ACTS[name]
     act(shared, name, org, *arguments, **{**more, "by": "é" * 200, "why": "y" * 500})
     assert noted(shared, org) == [(NOTED[name], "é" * 200, "y" * 500, T0)]
 
 
-def test_each_change_of_thresholds_leaves_its_own_note_and_so_does_their_removal(shared, org):
+def test_each_change_and_removal_of_thresholds_is_recorded(shared, org):
     act(shared, "set_thresholds_by_hand", org, [5], by="ann", why="asked")
     act(shared, "set_thresholds_by_hand", org, [7], by="bob", why="asked again")
     act(shared, "set_thresholds_by_hand", org, [], by="cyd", why="no more", now=later(5))
@@ -149,7 +149,7 @@ def test_each_change_of_thresholds_leaves_its_own_note_and_so_does_their_removal
 
 
 @pytest.mark.parametrize("verb", ["start", "pause"])
-def test_an_act_on_a_campaign_is_noted_with_who_and_why(shared, running, verb):
+def test_action_on_a_campaign_is_recorded_with_name_and_reason(shared, running, verb):
     name = f"{verb}_campaign_by_hand"
     if verb == "start":
         pause(shared, running)
@@ -163,7 +163,7 @@ def test_an_act_on_a_campaign_is_noted_with_who_and_why(shared, running, verb):
     assert noted(shared, running) == [(f"campaign.{verb}", "ann", "phone call", T0)]
 
 
-def test_an_act_that_is_refused_is_not_noted(shared, org):
+def test_refused_action_is_not_recorded(shared, org):
     with pytest.raises(CampaignNotFound):
         act(shared, "pause_campaign_by_hand", "cmp_none")
     with pytest.raises(InvalidAmount):
@@ -171,7 +171,7 @@ def test_an_act_that_is_refused_is_not_noted(shared, org):
     assert noted(shared, org) == noted(shared, "cmp_none") == []
 
 
-def test_enforcing_by_hand_heals_what_is_out_of_line(shared, org, running):
+def test_manual_enforcement_repairs_a_wrong_state(shared, org, running):
     shared.run(
         lambda s: s.execute(
             text("UPDATE campaigns SET status = 'paused', pause_reason = 'wallet_frozen'")
@@ -188,7 +188,7 @@ def test_an_organization_that_is_not_there_is_refused(shared, name):
         act(shared, name, "org_none", *arguments, **more)
 
 
-def test_a_freeze_by_hand_pauses_at_once_and_only_a_hand_lifts_it(shared, org, running):
+def test_manual_freeze_pauses_at_once_and_is_only_lifted_manually(shared, org, running):
     found = act(shared, "freeze_by_hand", org)
     assert (found.refusal, found.campaigns_paused) == (Refusal.FROZEN_WALLET, 1)
     assert state_of(shared, running) == ("paused", "wallet_frozen", False)
@@ -200,12 +200,12 @@ def test_a_freeze_by_hand_pauses_at_once_and_only_a_hand_lifts_it(shared, org, r
     assert state_of(shared, running) == ("running", None, False)
 
 
-def test_a_freeze_that_does_not_stand_cannot_be_lifted(shared, org):
+def test_freeze_that_is_not_active_cannot_be_lifted(shared, org):
     with pytest.raises(UnknownFreeze):
         act(shared, "lift_by_hand", org, MANUAL)
 
 
-def test_the_subscriptions_freeze_is_not_lifted_by_hand(shared, org):
+def test_subscription_freeze_is_not_lifted_manually(shared, org):
     one = subscribe(shared, org)
     look(shared, one, org, "suspended")
     with pytest.raises(Refused) as caught:
@@ -220,7 +220,7 @@ def test_an_override_resumes_campaigns_in_the_same_commit(shared, org, running):
     assert state_of(shared, running)[0] == "running"
 
 
-def test_a_correction_moves_money_and_its_posture_follows(shared, org, running):
+def test_correction_moves_money_and_is_enforced(shared, org, running):
     outcome = act(shared, "correct_by_hand", org, key="k", amount_micros=-100, currency="USD")
     assert (outcome.ok, figures(shared, org)) == (True, (0, 0))
     assert state_of(shared, running) == ("paused", "wallet_depleted", False)
@@ -245,7 +245,7 @@ def pause(database, campaign_id):
     return database.run(lambda s: operators.pause_campaign(s, campaign_id, T0))
 
 
-def test_a_campaign_paused_by_hand_is_started_by_hand_only(shared, org, running):
+def test_campaign_paused_manually_is_started_only_manually(shared, org, running):
     pause(shared, running)
     pause(shared, running)
     assert state_of(shared, running) == ("paused", "manual_pause", True)
@@ -257,9 +257,7 @@ def test_a_campaign_paused_by_hand_is_started_by_hand_only(shared, org, running)
     assert state_of(shared, running) == ("running", None, False)
 
 
-def test_a_campaign_started_while_nothing_may_be_spent_stands_still_and_resumes_alone(
-    shared, org, running
-):
+def test_campaign_started_while_spending_is_blocked_resumes_by_itself(shared, org, running):
     debit(shared, org, 100)
     pause(shared, running)
     start(shared, running)
@@ -268,14 +266,14 @@ def test_a_campaign_started_while_nothing_may_be_spent_stands_still_and_resumes_
     assert state_of(shared, running)[0] == "running"
 
 
-def test_a_campaign_paused_by_the_system_can_be_paused_by_hand_as_well(shared, org, running):
+def test_campaign_paused_by_the_system_can_also_be_paused_manually(shared, org, running):
     act(shared, "freeze_by_hand", org)
     pause(shared, running)
     act(shared, "lift_by_hand", org, MANUAL)
     assert state_of(shared, running) == ("paused", "manual_pause", True)
 
 
-def test_what_cannot_run_can_neither_be_started_nor_paused(shared, running):
+def test_campaign_that_cannot_run_is_neither_started_nor_paused(shared, running):
     draft = make_campaign(shared, campaign(shared, running).brand_id, started=False)
     with pytest.raises(CampaignNotFound):
         pause(shared, draft)

@@ -1,4 +1,4 @@
-"""A note, a name or a reason that the ledger could not keep is refused before anything changes."""
+"""Notes, names and reasons that the ledger cannot store are refused first."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def test_the_longest_note_is_kept_whole(shared, org, move):
         {"why": "half \ud800"},
     ],
 )
-def test_a_name_or_reason_that_cannot_be_kept_is_refused_and_changes_nothing(
-    shared, org, act, given
-):
+def test_unstorable_name_or_reason_is_refused_and_changes_nothing(shared, org, act, given):
     acts = {
         "correct": lambda by="ann", why="b": correct(shared, org, 1, operator=by, why=why),
         "freeze": lambda **more: freeze(shared, org, cause="another", **more),
@@ -81,7 +79,7 @@ def test_a_credit_of_a_kind_that_means_something_else_is_refused(shared, org, ki
     outcome = credit(shared, org, 1, key="k", kind=kind)
     assert outcome.outcome == "INVALID_KIND"
     assert money_state(shared, org) == before
-    # The key is free
+    # The key is still free
     assert credit(shared, org, 1, key="k").ok
 
 

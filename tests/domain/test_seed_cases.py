@@ -1,7 +1,7 @@
-"""The test cases that the company's own documents name, under their names, on this system.
+"""The test cases that the company's own documents name, under their names.
 
-Not here yet, because what they test is not built: the call, kill-switch and HTTP scenarios of the
-prepaid documents (the two status checks, the wallet's and the history's routes), and sending.
+The call, kill-switch and HTTP scenarios of the prepaid documents run through the API and are tested
+in `tests/ingress/api`. Sending is not built yet.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ from tests.domain.wallet.hold_support import (
 from tests.domain.wallet.support import bare_organization, freeze, unfreeze
 
 SIX, FIVE = 6_000_000, 5_000_000
-#: Threads that work at the same time where the documents speak of hundreds at once.
+#: Number of concurrent threads where the documents mention hundreds at once.
 CREW = 40
 
 
 def all_at_once(jobs):
-    """This function will run many jobs by a bounded crew of threads and count their answers."""
+    """Run many jobs with a bounded number of threads and count their outcomes."""
     with ThreadPoolExecutor(CREW) as pool:
         answers = list(pool.map(lambda job: job(), jobs))
     return Counter("replay" if one.replayed else one.outcome for one in answers)
 
 
 def enforced(database, org, campaign_id):
-    """Lets the staged check of posture run; gives the campaign's state and reason."""
+    """Run the staged enforcement and return the campaign's status and pause reason."""
     forget_jobs(database, org)
     database.run(lambda session: apply_posture(session, org, T0))
     found = campaign(database, campaign_id)
@@ -73,7 +73,7 @@ def enforced(database, org, campaign_id):
 
 @pytest.fixture
 def running(shared, org):
-    """A running campaign of a subscribed organization with 5.00; gives (campaign, subscription)."""
+    """The campaign and subscription of an organization with a balance of 5.00."""
     one = subscribe(shared, org)
     credit(shared, org, FIVE)
     return make_campaign(shared, make_brand(shared, org)), one
@@ -91,7 +91,7 @@ def test_wallet_cannot_go_negative_balance_validation(shared, org):
 
 
 def test_wallet_cannot_go_negative_concurrency(shared, org):
-    # Given 10.00, and thirty requests over amounts of which no ten fit
+    # Given 10.00, and thirty requests, of which only nine fit
     credit(shared, org, 2 * FIVE)
     jobs = [lambda n=n: debit(shared, org, 1_100_000 + n, key=f"d{n}") for n in range(30)]
     counted = all_at_once(jobs)
@@ -100,7 +100,7 @@ def test_wallet_cannot_go_negative_concurrency(shared, org):
 
 
 def test_wallet_cannot_go_negative_rounding(shared, org):
-    # Given one message more than the cent's price would pay for
+    # Given one micro less than the price of ten messages
     price = micros_from_text("0.0079")
     credit(shared, org, 10 * price - 1)
     codes = [debit(shared, org, price, key=f"m{n}").outcome for n in range(10)]
@@ -123,7 +123,7 @@ def test_frozen_wallet_blocks_sends_freeze_status(shared, org, running):
 
 
 def test_frozen_wallet_blocks_sends_balance_check(shared, org, running):
-    # Given a frozen wallet: its balance is shown, grows, and cannot be spent
+    # Given a frozen wallet: its balance is shown, grows and cannot be spent
     freeze(shared, org)
     credit(shared, org, FIVE)
     found = shared.run(lambda session: books.balance(session, org, T0))
@@ -145,13 +145,13 @@ def test_concurrent_debits_serialized_row_lock_safety(shared, org):
 
 
 def test_concurrent_debits_serialized_transaction_ordering(shared, shared_urls, org):
-    # Given 6.00, and a debit of 5.00 whose commit is still to come
+    # Given 6.00, and a debit of 5.00 that is not committed yet
     credit(shared, org, SIX)
 
     def first(session):
         wallet.debit(session, org, key="first", amount_micros=FIVE, currency="USD", now=T0)
 
-    # When another comes, then it waits, reads 1.00 and is refused
+    # When another debit arrives, Then it waits, reads 1.00 and is refused
     second = one_behind_the_other(
         shared, shared_urls.owner_url, first, lambda: debit(shared, org, FIVE)
     )
@@ -163,7 +163,7 @@ def test_concurrent_debits_serialized_transaction_ordering(shared, shared_urls, 
 
 
 def test_idempotent_webhook_handling_duplicate_prevention(shared, org):
-    # Given a payment that PayPal tells of ten times at once
+    # Given a payment that PayPal reports ten times at once
     outcomes = at_once([lambda: settle(shared, org, FIVE)] * 10)
     assert sum(one.ok and not one.replayed for one in outcomes) == 1
     assert money(shared, org) == (FIVE, 0, 0)
@@ -181,7 +181,7 @@ def test_idempotent_webhook_handling_retry_safety(shared, org):
     with pytest.raises(Lost):
         shared.run(lost)
     assert money(shared, org) == (0, 0, 0)
-    # When it is delivered again, and again, then it is credited, once
+    # When it is delivered again twice, Then it is credited once
     assert not settle(shared, org, FIVE).replayed
     assert settle(shared, org, FIVE).replayed
     assert money(shared, org) == (FIVE, 0, 0)
@@ -213,12 +213,12 @@ def test_twilio_suspension_failure_is_graceful(world):
     suspending = {"method": "POST", "form": {"Status": "suspended"}}
     world.sandbox.fault("twilio", "status", status=500, match=suspending)
     change_subscription(world, customer, "WH-1", "SUSPENDED", "SUSPENDED")
-    # Then everything of ours is shut all the same, and the rest is still owed
+    # Then all of our own state is blocked nevertheless, and Twilio's state is still to be changed
     assert world.do(lambda s, now: can_send(s, customer.id, now)) is Refusal.SUBSCRIPTION_INACTIVE
     assert world.campaign(customer.campaign_ids[0]).pause_reason == "subscription_inactive"
     assert [one.twilio_desired for one in world.brands(customer.id)] == ["suspended"] * 2
     assert [world.twilio_status(sid) for sid in customer.sids] == ["active"] * 2
-    # When Twilio can again, then it is done
+    # When Twilio works again, Then the subaccounts are suspended
     world.sandbox.control("DELETE", "/faults")
     world.due_now()
     world.run_due()
@@ -240,12 +240,12 @@ def test_campaign_pause_on_each_trigger(shared, org, running):
 
 
 def test_campaign_resume_needs_all_three_conditions(shared, org, running):
-    # Given none of the three: subscription, unfrozen wallet, balance above zero
+    # Given none of the three: active subscription, unfrozen wallet, balance above zero
     campaign_id, subscription_id = running
     debit(shared, org, FIVE)
     freeze(shared, org)
     look(shared, subscription_id, org, "suspended")
-    # When they come one by one, then only the last resumes
+    # When they are restored one by one, Then only the last resumes
     look(shared, subscription_id, org, "active")
     assert enforced(shared, org, campaign_id) == ("paused", "wallet_frozen")
     unfreeze(shared, org)
@@ -302,7 +302,7 @@ def test_error_paths_are_codes_and_no_bare_exceptions(shared, org):
     assert debit(shared, org, 5, key="k").outcome == "IDEMPOTENCY_CONFLICT"
 
 
-def test_special_scenario_a_negative_balance_by_sql_is_refused_by_the_database(shared, org):
+def test_special_scenario_negative_balance_by_sql_is_refused(shared, org):
     with pytest.raises(DBAPIError, match="permission denied"):
         shared.run(
             lambda session: session.execute(

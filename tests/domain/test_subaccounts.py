@@ -1,4 +1,4 @@
-"""One outside object, one hand: the lease, its token, and the generation that moves meanwhile."""
+"""Subaccounts: one lease holder at a time, and generations that change meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTIVE, SUSPENDED = TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED
 
 @pytest.fixture
 def scene(shared, org):
-    """A subscription, and a brand that is to be active; gives both ids."""
+    """The IDs of a subscription and of a brand that should be active."""
     external_id = subscribe(shared, org)
     return external_id, make_brand(shared, org)
 
@@ -51,7 +51,7 @@ def expire(database, brand_id):
     )
 
 
-def test_a_hand_knows_what_is_desired_and_of_which_generation(shared, org, scene):
+def test_lease_holder_gets_the_desired_state_and_its_generation(shared, org, scene):
     external_id, brand_id = scene
     hand = take(shared, brand_id)
     assert (hand.desired, hand.generation) == (ACTIVE, 0)
@@ -62,7 +62,7 @@ def test_a_hand_knows_what_is_desired_and_of_which_generation(shared, org, scene
     assert (hand.desired, hand.generation) == (SUSPENDED, 1)
 
 
-def test_one_hand_at_a_time(shared, scene):
+def test_one_lease_holder_at_a_time(shared, scene):
     hands = at_once([lambda: take(shared, scene[1])] * 8)
     (hand,) = [one for one in hands if not isinstance(one, NotYet)]
     assert brand(shared, scene[1]).twilio_lease_token == hand.token
@@ -80,7 +80,7 @@ def test_a_state_as_desired_is_recorded_as_converged(shared, scene):
     assert brand(shared, scene[1]).twilio_lease_token is None
 
 
-def test_a_state_that_is_not_as_desired_goes_round_again(shared, scene):
+def test_state_that_differs_from_the_desired_one_is_tried_again(shared, scene):
     hand = take(shared, scene[1])
     again = record(shared, hand, "suspended")
     assert (again.desired, again.generation, again.token) == (ACTIVE, 0, hand.token)
@@ -88,13 +88,13 @@ def test_a_state_that_is_not_as_desired_goes_round_again(shared, scene):
     assert record(shared, again, "active") is None
 
 
-def test_what_is_desired_moved_meanwhile_so_the_hand_goes_round_again(shared, org, scene):
-    # Given a hand that is about to make it active
+def test_desired_state_that_changed_meanwhile_is_tried_again(shared, org, scene):
+    # Given a lease holder that is about to activate the subaccount
     external_id, brand_id = scene
     hand = take(shared, brand_id)
-    # When it is to be suspended meanwhile
+    # When the desired state changes to suspended meanwhile
     look(shared, external_id, org, "suspended")
-    # Then the answer to the old wish is not the end of it
+    # Then the result for the old desired state is not final
     again = record(shared, hand, "active")
     assert (again.desired, again.generation) == (SUSPENDED, 1)
     assert brand(shared, brand_id).twilio_converged is None
@@ -103,37 +103,38 @@ def test_what_is_desired_moved_meanwhile_so_the_hand_goes_round_again(shared, or
 
 
 def test_there_and_back_again_meanwhile_is_a_newer_generation_too(shared, org, scene):
-    # Given a hand that set what was desired then, which is desired again now
+    # Given a lease holder that set the state that was desired then and is desired again now
     external_id, brand_id = scene
     hand = take(shared, brand_id)
     look(shared, external_id, org, "suspended")
     look(shared, external_id, org, "active")
-    # Then it reads once more before it believes: another hand's request may lie in between
+    # Then it reads once more before it believes, because another holder's request may lie in
+    # between
     again = record(shared, hand, "active")
     assert (again.desired, again.generation) == (ACTIVE, 2)
     assert record(shared, again, "active") is None
     assert brand(shared, brand_id).twilio_converged == 2
 
 
-def test_an_outdated_hand_changes_nothing(shared, scene):
-    # Given a hand whose lease ran out, and another that took over
+def test_outdated_lease_holder_changes_nothing(shared, scene):
+    # Given a holder whose lease ran out, and another that took over
     brand_id = scene[1]
     outdated = take(shared, brand_id)
     expire(shared, brand_id)
     newest = take(shared, brand_id)
     record(shared, newest, "active", later(5))
     before = columns_of(brand(shared, brand_id))
-    # When the outdated one comes back with what it saw
+    # When the outdated holder records what it saw
     assert record(shared, outdated, "suspended", later(60)) is None
     assert release(shared, outdated, problem="old news") is False
-    # Then nothing changed, the lease included
+    # Then nothing changed, including the lease
     assert columns_of(brand(shared, brand_id)) == before
     with pytest.raises(NotYet):
         take(shared, brand_id)
 
 
-def test_an_outdated_hand_whose_request_was_lost_has_it_read_again(shared, org, scene):
-    # Given a hand that lost its lease to another, whose work is done
+def test_lost_request_of_an_outdated_lease_holder_causes_a_new_read(shared, org, scene):
+    # Given a holder that lost its lease to another, which has finished its work
     brand_id = scene[1]
     outdated = take(shared, brand_id)
     expire(shared, brand_id)
@@ -141,7 +142,7 @@ def test_an_outdated_hand_whose_request_was_lost_has_it_read_again(shared, org, 
     assert record(shared, newest, "active") is None
     assert release(shared, newest) is False
     jobs = len(staged(shared, org, "converge_twilio"))
-    # When the outdated one returns its lease, with a request that may still land
+    # When the outdated holder returns its lease, with a request that may still take effect
     release(shared, outdated, unsure_seconds=60)
     # Then the subaccount is unsure, and a job reads it again
     assert len(staged(shared, org, "converge_twilio")) == jobs + 1
@@ -149,8 +150,9 @@ def test_an_outdated_hand_whose_request_was_lost_has_it_read_again(shared, org, 
     assert release(shared, hand) is True
 
 
-def test_an_outdated_hand_that_had_sent_something_has_it_read_again(shared, org, scene):
-    # Given a hand that was stopped past its lease just before its request, and another's work
+def test_sent_request_of_an_outdated_lease_holder_causes_a_new_read(shared, org, scene):
+    # Given a holder that paused past its lease just before its request, and another that did the
+    # work
     brand_id = scene[1]
     outdated = take(shared, brand_id)
     expire(shared, brand_id)
@@ -158,19 +160,19 @@ def test_an_outdated_hand_that_had_sent_something_has_it_read_again(shared, org,
     assert record(shared, newest, "active") is None
     release(shared, newest)
     jobs = len(staged(shared, org, "converge_twilio"))
-    # When the outdated one's request has landed after all
+    # When the outdated holder's request has taken effect after all
     seen = SubaccountFacts(outdated.sid, SUSPENDED)
     told = shared.run(
         lambda s: twilio_state.record(s, outdated, seen, later(1), sent_unsure_seconds=60)
     )
-    # Then it is stored nowhere, but the subaccount is read again, and again while unsure
+    # Then its result is not stored, but the subaccount is read again, repeatedly while it is unsure
     assert told is None
     assert brand(shared, brand_id).twilio_actual == "active"
     assert len(staged(shared, org, "converge_twilio")) == jobs + 1
     assert release(shared, take(shared, brand_id)) is True
 
 
-def test_a_takeover_makes_unsure_since_a_lost_request_may_still_land(shared, scene):
+def test_takeover_makes_unsure_since_a_lost_request_may_still_land(shared, scene):
     brand_id = scene[1]
     take(shared, brand_id)
     assert brand(shared, brand_id).twilio_unsure_until is None
@@ -178,7 +180,7 @@ def test_a_takeover_makes_unsure_since_a_lost_request_may_still_land(shared, sce
     second = take(shared, brand_id, unsure=120)
     found = brand(shared, brand_id)
     assert found.twilio_unsure_until > found.twilio_lease_until
-    # It is still unsure when that hand is done, and a lease given back does not clear it
+    # It is still unsure when that holder is done, and returning the lease does not change that
     record(shared, second, "active")
     assert release(shared, second) is True
     third = take(shared, brand_id)
@@ -199,8 +201,8 @@ def test_a_lost_request_makes_unsure_until_its_time_is_over(shared, scene):
     assert release(shared, take(shared, brand_id)) is False
 
 
-def test_what_counts_is_whether_it_was_unsure_when_the_last_read_began(shared, scene):
-    # Given a lost request that could land until ten seconds ago
+def test_unsure_counts_from_when_the_last_read_began(shared, scene):
+    # Given a lost request that could take effect until ten seconds ago
     brand_id = scene[1]
 
     def hand():
@@ -216,38 +218,38 @@ def test_what_counts_is_whether_it_was_unsure_when_the_last_read_began(shared, s
         )
         return taken
 
-    # Then a read that began before that cannot have seen it land, and one that began after has
+    # Then a read that began earlier cannot have seen its effect, and one that began later can
     assert release(shared, hand(), read_seconds_ago=3_600) is True
     assert release(shared, hand(), read_seconds_ago=0) is False
 
 
-def test_a_wait_for_the_brands_row_makes_no_read_a_later_one(shared, shared_urls, scene):
-    # Given a hand that gives back at once, and waits for a lock
+def test_wait_for_the_brands_row_does_not_make_a_read_newer(shared, shared_urls, scene):
+    # Given a holder that returns its lease right after its read, and waits for a lock
     brand_id = scene[1]
     hand = take(shared, brand_id)
     with Session(shared.engine) as other, ThreadPoolExecutor(1) as pool:
         lock_brand(other, brand_id)
         released = pool.submit(release, shared, hand)
         assert wait_for_waiters(shared_urls.owner_url, 1)
-        # When a lost request could land after the read, and no more when the wait is over
+        # When a lost request could take effect after the read, but no longer when the wait is over
         other.execute(
             text("UPDATE brands SET twilio_unsure_until = clock_timestamp() WHERE id = :id"),
             {"id": brand_id},
         )
         other.commit()
-        # Then it is unsure
+        # Then the subaccount is unsure
         assert released.result(timeout=20) is True
 
 
 @pytest.mark.parametrize("status", ["closed", "absent"])
-def test_what_only_a_person_can_mend_is_recorded_and_not_gone_round_again(shared, scene, status):
+def test_state_that_only_an_operator_can_repair_is_not_tried_again(shared, scene, status):
     hand = take(shared, scene[1])
     assert record(shared, hand, status) is None
     release(shared, hand, problem=f"SUBACCOUNT_{status.upper()}")
     found = brand(shared, scene[1])
     assert (found.twilio_actual, found.twilio_converged) == (status, None)
     assert twilio_state.describe(found) == f"SUBACCOUNT_{status.upper()}"
-    # Mended by hand, the problem is gone with the next good reading, and only then
+    # After a manual repair, only the next good reading clears the problem
     hand = take(shared, scene[1])
     assert brand(shared, scene[1]).twilio_problem is not None
     record(shared, hand, "active")
@@ -255,7 +257,7 @@ def test_what_only_a_person_can_mend_is_recorded_and_not_gone_round_again(shared
     assert twilio_state.describe(brand(shared, scene[1])) == "active"
 
 
-def test_a_brand_whose_state_is_not_known_is_described_as_such(shared, scene):
+def test_brand_with_an_unknown_state_is_described_as_such(shared, scene):
     found = brand(shared, scene[1])
     assert twilio_state.describe(found) == "unknown, should be active"
 

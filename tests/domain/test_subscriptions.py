@@ -1,4 +1,7 @@
-"""Closing needs one word, opening needs two: reports, looks, leases, and answers not believed."""
+"""Subscriptions: an event closes at once, and only a refresh opens.
+
+Also leases, contradictions, and responses that are not believed.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +63,10 @@ def end_lease(database, external_id):
     )
 
 
-# Closing by one word
+# Closing by one event
 
 
-def test_a_closing_event_closes_at_once_and_asks_the_provider(shared, org):
+def test_closing_event_closes_at_once_and_stages_a_refresh(shared, org):
     one = subscribe(shared, org)
     forget_jobs(shared, org)
     applied = tell(shared, one, closing=True)
@@ -71,11 +74,11 @@ def test_a_closing_event_closes_at_once_and_asks_the_provider(shared, org):
     assert standing(shared, org) == {"subscription_inactive"}
     (job,) = staged(shared, org, "look_at_subscription")
     assert job.kwargs == {"provider": "paypal", "external_id": one}
-    # The status stays the provider's own last word
+    # The status is still the last one that the provider returned
     assert subscription(shared, one).status == "active"
 
 
-def test_a_look_that_confirms_makes_it_the_providers_word(shared, org):
+def test_refresh_that_confirms_sets_the_providers_status(shared, org):
     one = subscribe(shared, org)
     tell(shared, one, closing=True)
     assert look(shared, one, org, "cancelled") is None
@@ -84,26 +87,26 @@ def test_a_look_that_confirms_makes_it_the_providers_word(shared, org):
     assert standing(shared, org) == {"subscription_inactive"}
 
 
-def test_a_look_that_knows_of_a_later_change_lifts_what_a_stale_event_closed(shared, org):
-    # Given an event that the provider's own status has overtaken
+def test_refresh_with_a_later_change_reopens_what_a_stale_event_closed(shared, org):
+    # Given an event that is older than the provider's current status
     one = subscribe(shared, org)
     tell(shared, one, closing=True, occurred_at=later(-600))
     assert standing(shared, org) == {"subscription_inactive"}
-    # When the look shows a change after it, then it is believed at the first word
+    # When a refresh shows a later change, Then it is believed at once
     assert look(shared, one, org, "active", changed_at=later(-60)) is None
     assert standing(shared, org) == set()
     assert subscription(shared, one).closing_reported_at is None
 
 
-def test_a_closing_event_older_than_the_newest_report_closes_until_the_look(shared, org):
-    # Given a reactivation that was told first, and the suspension before it that comes late
+def test_late_closing_event_closes_until_the_refresh(shared, org):
+    # Given a reactivation that was reported first, and the earlier suspension that is reported late
     one = subscribe(shared, org)
     tell(shared, one, opening=True, occurred_at=later(0))
     tell(shared, one, closing=True, occurred_at=later(-300))
     found = subscription(shared, one)
     assert (found.reported_claim, found.reported_at) == ("opening", later(0))
     assert standing(shared, org) == {"subscription_inactive"}
-    # Then the newest claim agrees with the look, and one look opens
+    # Then the newest claim agrees with the refresh, and one refresh opens
     assert look(shared, one, org, "active") is None
     assert standing(shared, org) == set()
 
@@ -116,7 +119,7 @@ def test_an_opening_event_opens_nothing_by_itself(shared, org):
     assert tell(shared, one, opening=True, occurred_at=later(10)).standing is Standing.INACTIVE
 
 
-def test_an_event_that_claims_neither_only_asks(shared, org):
+def test_event_that_claims_neither_only_stages_a_refresh(shared, org):
     one = subscribe(shared, org)
     forget_jobs(shared, org)
     assert tell(shared, one).standing is Standing.ACTIVE
@@ -130,18 +133,18 @@ def test_an_event_without_a_readable_time_counts_as_just_received(shared, org):
     tell(shared, one, closing=True, occurred_at=None, now=later(0))
     found = subscription(shared, one)
     assert (found.reported_claim, found.reported_at) == ("closing", later(0))
-    # So an answer that says otherwise is asked for again
+    # So a refresh that contradicts it is repeated
     assert look(shared, one, org, "active") == WAITS[0]
 
 
 def test_an_event_dated_in_the_future_counts_as_just_received(shared, org):
-    # Given a closing event whose time lies an hour ahead of its receipt
+    # Given a closing event dated an hour after its receipt
     one = subscribe(shared, org)
     tell(shared, one, closing=True, occurred_at=later(3_600), now=later(0))
     assert subscription(shared, one).reported_at == later(0)
-    # When a true opening event follows ten seconds later
+    # When a real opening event follows ten seconds later
     tell(shared, one, opening=True, occurred_at=later(10), now=later(10))
-    # Then that is the newest report, and PayPal's first answer opens again
+    # Then it is the newest report, and PayPal's first response opens again
     found = subscription(shared, one)
     assert (found.reported_claim, found.reported_at) == ("opening", later(10))
     assert look(shared, one, org, "active", later(11)) is None
@@ -151,14 +154,14 @@ def test_an_event_dated_in_the_future_counts_as_just_received(shared, org):
 # Contradictions
 
 
-def test_an_answer_against_a_newer_event_is_believed_after_three_more_askings(shared, org):
+def test_refresh_against_a_newer_event_is_believed_after_three_repeats(shared, org):
     one = subscribe(shared, org)
     tell(shared, one, closing=True)
-    # When the provider keeps answering that it is active
+    # When the provider keeps returning active
     now = T0
     for wait in WAITS:
         assert look(shared, one, org, "active", now) == wait
-        # Then it stays closed while that is asked again
+        # Then the subscription stays closed while the refresh is repeated
         assert standing(shared, org) == {"subscription_inactive"}
         now += timedelta(seconds=wait)
     assert look(shared, one, org, "active", now) is None
@@ -166,7 +169,7 @@ def test_an_answer_against_a_newer_event_is_believed_after_three_more_askings(sh
     assert subscription(shared, one).contradicted_at is None
 
 
-def test_many_looks_at_once_do_not_make_a_contradiction_believed_sooner(shared, org):
+def test_many_refreshes_at_once_do_not_shorten_a_contradiction(shared, org):
     one = subscribe(shared, org)
     tell(shared, one, closing=True)
     answers = [look(shared, one, org, "active", T0 + timedelta(seconds=n)) for n in range(6)]
@@ -174,7 +177,7 @@ def test_many_looks_at_once_do_not_make_a_contradiction_believed_sooner(shared, 
     assert standing(shared, org) == {"subscription_inactive"}
 
 
-def test_contradiction_waits_anew_when_the_clock_was_set_back(shared, org):
+def test_contradiction_waits_again_when_the_clock_was_set_back(shared, org):
     one = subscribe(shared, org)
     tell(shared, one, closing=True)
     assert look(shared, one, org, "active", T0) == WAITS[0]
@@ -182,7 +185,7 @@ def test_contradiction_waits_anew_when_the_clock_was_set_back(shared, org):
     assert look(shared, one, org, "active", T0 - timedelta(seconds=3_598)) == WAITS[0] - 2
 
 
-def test_a_closing_answer_against_a_newer_opening_event_is_asked_again_too(shared, org):
+def test_closing_refresh_against_a_newer_opening_event_is_repeated_too(shared, org):
     one = subscribe(shared, org, "suspended")
     tell(shared, one, opening=True)
     now = T0
@@ -192,7 +195,7 @@ def test_a_closing_answer_against_a_newer_opening_event_is_asked_again_too(share
     assert look(shared, one, org, "suspended", now) is None
 
 
-def test_a_newer_event_begins_the_counting_anew(shared, org):
+def test_newer_event_restarts_the_count(shared, org):
     one = subscribe(shared, org)
     tell(shared, one, closing=True)
     assert look(shared, one, org, "active", T0) == WAITS[0]
@@ -218,23 +221,23 @@ def test_the_instant_of_the_event_itself_counts_as_known_to_the_provider(shared,
     assert look(shared, one, org, "active", changed_at=later(5)) is None
 
 
-# Answers asked for before the newest report
+# Responses to requests sent before the newest report
 
 
-def test_an_opening_answer_asked_for_before_the_newest_event_is_not_believed(shared, org):
-    # Given a look under way
+def test_opening_refresh_from_before_the_newest_event_is_not_believed(shared, org):
+    # Given a refresh under way
     one = subscribe(shared, org)
     begun = begin(shared, one)
-    # When the subscription is reported ended before the answer is recorded
+    # When an event reports the subscription's end before the response is recorded
     tell(shared, one, closing=True)
     assert record(shared, begun, org, "active", changed_at=later(600)) is None
-    # Then it stays closed: that event's own look decides
+    # Then it stays closed: the refresh that the event stages decides
     assert standing(shared, org) == {"subscription_inactive"}
     assert subscription(shared, one).closing_reported_at is not None
     assert look(shared, one, org, "cancelled") is None
 
 
-def test_a_closing_answer_asked_for_before_the_newest_event_is_believed(shared, org):
+def test_closing_refresh_from_before_the_newest_event_is_believed(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
     tell(shared, one)
@@ -242,7 +245,7 @@ def test_a_closing_answer_asked_for_before_the_newest_event_is_believed(shared, 
     assert subscription(shared, one).status == "suspended"
 
 
-def test_an_answer_that_was_too_old_gives_the_lease_back(shared, org):
+def test_refresh_that_was_too_old_returns_its_lease(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
     tell(shared, one, closing=True)
@@ -253,7 +256,7 @@ def test_an_answer_that_was_too_old_gives_the_lease_back(shared, org):
 # The lease
 
 
-def test_one_looks_at_a_time(shared, org):
+def test_one_refresh_at_a_time(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
     with pytest.raises(NotYet):
@@ -262,24 +265,24 @@ def test_one_looks_at_a_time(shared, org):
     assert begin(shared, one).token != begun.token
 
 
-def test_of_many_looks_that_begin_at_once_one_has_the_lease(shared, org):
+def test_one_of_many_refreshes_that_begin_at_once_has_the_lease(shared, org):
     one = subscribe(shared, org)
     begun = at_once([lambda: begin(shared, one)] * 8)
     assert sum(not isinstance(each, NotYet) for each in begun) == 1
 
 
-def test_a_lease_that_ran_out_is_taken_over_and_the_outdated_look_records_nothing(shared, org):
+def test_expired_lease_is_taken_over_and_its_refresh_records_nothing(shared, org):
     one = subscribe(shared, org)
     outdated = begin(shared, one)
     end_lease(shared, one)
     newest = begin(shared, one)
-    # When the outdated look comes back with an older answer
+    # When the outdated refresh records an older response
     assert record(shared, outdated, org, "cancelled", now=later(60)) is None
     found = subscription(shared, one)
     assert (found.status, found.looked_at) == ("active", T0)
     assert found.look_token == newest.token
     assert standing(shared, org) == set()
-    # Nor can it give back a lease that is not its own
+    # It cannot return another refresh's lease either
     shared.run(lambda s: subscriptions.give_back_look(s, outdated))
     with pytest.raises(NotYet):
         begin(shared, one)
@@ -287,7 +290,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_outdated_look_records_nothin
     assert subscription(shared, one).status == "suspended"
 
 
-def test_a_look_whose_lease_ran_out_may_record_if_nobody_took_it(shared, org):
+def test_refresh_with_an_expired_lease_may_record_if_not_taken_over(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
     end_lease(shared, one)
@@ -295,17 +298,17 @@ def test_a_look_whose_lease_ran_out_may_record_if_nobody_took_it(shared, org):
     assert subscription(shared, one).status == "suspended"
 
 
-def test_a_look_that_came_to_nothing_gives_its_lease_back(shared, org):
+def test_refresh_without_a_result_returns_its_lease(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
     shared.run(lambda s: subscriptions.give_back_look(s, begun))
     assert begin(shared, one)
 
 
-# Subscriptions that we do not know
+# Unknown subscriptions
 
 
-def test_an_event_about_an_unknown_subscription_only_asks(shared):
+def test_event_about_an_unknown_subscription_only_stages_a_refresh(shared):
     one = new_id()
     assert tell(shared, one, closing=True) is None
     jobs = shared.run(
@@ -315,12 +318,12 @@ def test_an_event_about_an_unknown_subscription_only_asks(shared):
     assert shared.run(lambda s: s.query(Subscription).filter_by(external_id=one).count()) == 0
 
 
-def test_an_unknown_subscription_is_linked_by_the_providers_word(shared, org):
-    # Given a subscription that nobody had a row for when it was first looked at
+def test_unknown_subscription_is_linked_by_a_refresh(shared, org):
+    # Given a subscription that had no row when it was first refreshed
     one = new_id()
     assert look(shared, one, org, "active") == 0.0
     assert subscription(shared, one).status == "pending"
-    # When it is looked at again, under a lease
+    # When it is refreshed again, under a lease
     assert look(shared, one, org, "active") is None
     found = subscription(shared, one)
     assert (found.organization_id, found.status, found.plan_external_id) == (org, "active", "P-1")
@@ -342,12 +345,12 @@ def test_a_subscription_that_names_no_organization_of_ours_is_refused(shared, wh
     assert shared.run(lambda s: s.query(Subscription).filter_by(external_id=one).count()) == 0
 
 
-def test_first_looks_are_not_believed_since_an_event_may_have_had_no_row_to_close(shared, org):
-    # Given two looks that began when nobody knew the subscription, and an event in between
+def test_first_refreshes_do_not_open_since_an_event_may_have_been_lost(shared, org):
+    # Given two refreshes that began before the subscription had a row, and an event in between
     one = new_id()
     earlier, newer = begin(shared, one), begin(shared, one)
     tell(shared, one, closing=True)
-    # When they are recorded, then neither opens: the provider is asked again
+    # When they are recorded, Then neither opens: the provider is asked again
     assert record(shared, earlier, org, "active") == 0.0
     assert record(shared, newer, org, "cancelled") == 0.0
     assert subscription(shared, one).status == "pending"
@@ -355,7 +358,7 @@ def test_first_looks_are_not_believed_since_an_event_may_have_had_no_row_to_clos
     assert subscription(shared, one).status == "cancelled"
 
 
-def test_first_looks_recorded_at_once_make_one_row(shared, org):
+def test_first_refreshes_recorded_at_once_make_one_row(shared, org):
     one = new_id()
     begun = [begin(shared, one) for _ in range(6)]
     results = at_once([lambda b=b: record(shared, b, org, "active") for b in begun])
@@ -363,7 +366,7 @@ def test_first_looks_recorded_at_once_make_one_row(shared, org):
     assert shared.run(lambda s: s.query(Subscription).filter_by(external_id=one).count()) == 1
 
 
-def test_reports_and_looks_at_once_end_as_the_provider_says(shared, org):
+def test_concurrent_reports_and_refreshes_end_with_the_providers_state(shared, org):
     one = subscribe(shared, org)
 
     def look_patiently():

@@ -1,4 +1,4 @@
-"""What tests of combined debits share: debits, what they left behind, and callers in a row."""
+"""Helpers for the tests of combined debits: debits, entries, waiting callers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lock_of(org: str) -> Callable[[Any], Any]:
 
 
 def broken_links(owner_url: str, org: str) -> int:
-    """Entries of the chain that are missing, misnumbered, not linked or wrongly hashed."""
+    """Count the entries with a gap, a wrong number, a wrong link or a wrong hash."""
     return scalar(
         owner_url,
         "SELECT count(*) FROM (SELECT e.*, lag(hash, 1, '') OVER w AS hash_before,"
@@ -56,15 +56,18 @@ def broken_links(owner_url: str, org: str) -> int:
 def waiting_callers(
     shared, owner_url: str, combiner: Combiner, org: str, debits: list[Debit]
 ) -> Iterator[list[Future[Answer]]]:
-    """Callers that all wait while the block runs: the first of them, alone, for its wallet's lock,
-    the others behind it for their turn, which will then be one batch."""
+    """Keep callers waiting while the block runs.
+
+    The first caller waits for its wallet's lock, alone. The others wait behind it and later become
+    one batch.
+    """
     with ThreadPoolExecutor(len(debits)) as pool:
         with holding(shared, lock_of(org)):
             first = pool.submit(combiner.debit, debits[0])
             assert wait_for_waiters(owner_url, 1)
             rest = []
             for debit in debits[1:]:
-                # One after the other, so that they stand in the queue in this order.
+                # Start them one after the other, so that the queue has this order.
                 rest.append(pool.submit(combiner.debit, debit))
                 assert wait_until(
                     lambda: combiner.waiting_count == len(rest),

@@ -1,4 +1,4 @@
-"""A process that debits as fast as it is answered and says what it was told, until it is killed.
+"""Debit without a pause and print each answer, until the test kills this process.
 
 `python -m tests.db.debits.debtor URL ORGANIZATION` writes a line `key entry_no` for each answer.
 """
@@ -12,13 +12,13 @@ import threading
 from db.engine import Database
 from domain.wallet.debits import Debit, debit_now
 
-#: Callers at once, and the debits that each asks for, at most.
+#: Number of concurrent callers, and the most debits that each of them requests.
 CALLERS = 8
 DEBITS_MAX = 5_000
 
 
 def main() -> None:
-    """This function will debit one micro at a time, each under a key of its own."""
+    """Start the callers; each debits one micro at a time, under a new key."""
     url, org = sys.argv[1:]
     database = Database(url, name="debtor")
 
@@ -26,7 +26,7 @@ def main() -> None:
         for n in range(DEBITS_MAX):
             key = f"{caller}:{n}"
             outcome = debit_now(database, Debit(org, key, 1, "USD", "messages"))
-            # One write, so that a line is either there or not.
+            # One write per line, so that a killed process leaves no partial line.
             os.write(1, f"{key} {outcome.entry_no}\n".encode())
 
     for caller in range(CALLERS):

@@ -1,4 +1,4 @@
-"""What the database reads for combined debits: as much as they need, whatever else there is."""
+"""Query plans of combined debits: they read no more rows than the debits need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tests.support.world import make_organization
 
 
 def rows_read(owner_url: str, index: str) -> int:
-    """Rows that were read through an index; a session tells of them when it ends."""
+    """Count the rows read through an index.
+
+    PostgreSQL reports them when a session ends.
+    """
     return int(
         scalar(
             owner_url,
@@ -28,29 +31,31 @@ def rows_read(owner_url: str, index: str) -> int:
 
 @pytest.fixture
 def young(urls) -> Database:
-    """A connection that made its plans while the tables were empty; its end is its session's, so
-    that it tells what it read: not through a pooler."""
+    """A connection that made its plans while the tables were empty.
+
+    It bypasses the pooler: closing it ends its session, which then reports the rows that it read.
+    """
     made = Database(derive_app_url(urls.owner_url, PASSWORD), name="young")
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("statistics", ["", "VACUUM ANALYZE"], ids=["none", "of one wallet"])
-def test_a_connection_as_old_as_the_database_reads_no_more_than_the_wallets_own(
+def test_old_connection_reads_only_its_wallets_rows_after_data_grew(
     database, urls, young, statistics
 ):
-    # Given a connection whose plans are from the time of the first debit
+    # Given a connection whose plans date from the first debit
     org = make_organization(database, micros=1_000)
     with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
         owner.execute(statistics)
     young.combiner.debit(ask(org, "first"))
-    # When there are many wallets and many entries, and it debits on
+    # When many wallets and entries are added and the connection continues to debit
     for _ in range(100):
         make_organization(database)
     for n in range(100):
         young.combiner.debit(ask(org, f"k{n}"))
     young.close()
-    # Then neither all wallets nor all the wallet's entries were read each time
+    # Then it never read all wallets, nor all entries of the wallet
     checks = "wallet_entries_organization_id_entry_no_balance_after_micro_key"
     assert wait_until(lambda: rows_read(urls.owner_url, checks) >= 100, limit_seconds=20)
     by_time = "wallet_entries_organization_id_created_at_entry_no_idx"

@@ -1,4 +1,4 @@
-"""The combining door: many threads, few commits, and nobody told anything but the truth."""
+"""The combiner: many threads share few commits and get the correct answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BEFORE = 1_000_000
 
 @pytest.fixture
 def rung() -> list[Staged]:
-    """The jobs that a commit's end was told of."""
+    """The jobs that `after_commit` received."""
     return []
 
 
@@ -61,15 +61,15 @@ def jobs_of(database, org: str) -> list[Job]:
     return database.run(lambda session: session.query(Job).filter_by(organization_id=org).all())
 
 
-def test_many_threads_take_exactly_what_they_were_told(shared, shared_urls, combiner, org):
-    # Given 32 threads, each with keys and amounts of its own
+def test_threads_debit_exactly_what_they_request(shared, shared_urls, combiner, org):
+    # Given 32 threads, each with different keys and amounts
     def caller(number: int) -> Callable[[], list[tuple[Debit, Answer]]]:
         debits = [ask(org, f"{number}:{n}", number * 10 + n + 1) for n in range(15)]
         return lambda: [(debit, combiner.debit(debit)) for debit in debits]
 
     # When all debit at once
     told = [pair for answers in at_once([caller(n) for n in range(32)]) for pair in answers]
-    # Then each was told of its own entry, and of the balance right after it
+    # Then each answer names the caller's entry and the balance right after it
     entries = {entry.entry_no: entry for entry in entries_of(shared, org)}
     assert len(entries) == len(told) == 480
     for debit, (outcome, replayed, entry_no, balance, held, owed, before) in told:
@@ -98,8 +98,8 @@ def test_many_debits_share_few_commits(shared, shared_urls, combiner, org):
     assert keys_of(shared, org) == [debit.key for debit in debits]
 
 
-def test_a_refused_one_takes_no_other_with_it(shared, shared_urls, combiner, org):
-    # Given one batch with refusals of every kind among good debits, of two wallets
+def test_refused_debit_does_not_affect_the_others(shared, shared_urls, combiner, org):
+    # Given one batch of three wallets with valid debits and every kind of refusal
     poor, other = make_organization(shared, micros=5), make_organization(shared, micros=5)
     debits = [
         ask(org, "first"),
@@ -116,7 +116,7 @@ def test_a_refused_one_takes_no_other_with_it(shared, shared_urls, combiner, org
     ]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         pass
-    # Then each has its own answer, and only what was accepted has entries
+    # Then each caller has its answer, and only the accepted debits have entries
     assert [one.result()[0] for one in callers] == [
         "OK",
         "INSUFFICIENT_FUNDS",
@@ -136,8 +136,8 @@ def test_a_refused_one_takes_no_other_with_it(shared, shared_urls, combiner, org
     assert keys_of(shared, other) == ['a "quoted" \\ key, {with} braces']
 
 
-def test_one_that_raises_takes_no_other_with_it(shared, shared_urls, combiner, org):
-    # Given one batch with a key and an amount that the database cannot even be asked about
+def test_debit_that_raises_does_not_affect_the_others(shared, shared_urls, combiner, org):
+    # Given one batch with a key and an amount that PostgreSQL cannot store
     debits = [ask(org, "a"), ask(org, "b\x00c"), ask(org, "d"), ask(org, "e", 2**70), ask(org, "f")]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         pass
@@ -146,9 +146,7 @@ def test_one_that_raises_takes_no_other_with_it(shared, shared_urls, combiner, o
     assert keys_of(shared, org) == ["a", "d", "f"]
 
 
-def test_a_repeat_is_answered_as_the_first_time_and_other_parameters_conflict(
-    shared, combiner, org
-):
+def test_debit_is_replayed_with_equal_parameters_and_conflicts_otherwise(shared, combiner, org):
     first = combiner.debit(ask(org, "k", 7))
     assert combiner.debit(ask(org, "k", 7)) == ("OK", True, *first[2:6], BEFORE - 7)
     assert combiner.debit(ask(org, "k", 8))[0] == "IDEMPOTENCY_CONFLICT"
@@ -184,17 +182,17 @@ def test_a_connection_killed_in_mid_batch_is_unknown_to_all_of_it(
 ):
     debits = [ask(org, "first"), *(ask(org, f"k{n}") for n in range(10))]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
-        # The first alone is under way; the others have not been sent.
+        # Only the first debit is under way; the others have not been sent.
         terminate(shared_urls.owner_url)
         assert isinstance(callers[0].exception(timeout=10), OutcomeUnknown)
     assert all(one.result()[0] == "OK" for one in callers[1:])
-    # When it repeats with the same key, then there is one entry
+    # When the caller repeats the first debit with the same key, Then there is one entry
     assert combiner.debit(debits[0])[:2] == ("OK", False)
     assert sorted(keys_of(shared, org)) == sorted(debit.key for debit in debits)
     assert broken_links(shared_urls.owner_url, org) == 0
 
 
-def test_an_answer_lost_after_the_commit_is_unknown_to_all_and_repeated_by_key(
+def test_debits_are_unknown_when_the_commits_answer_is_lost_and_replayed(
     shared, shared_urls, org, tmp_path
 ):
     with losing_answers(shared_urls.app_url, tmp_path) as (url, lose):
@@ -204,7 +202,7 @@ def test_an_answer_lost_after_the_commit_is_unknown_to_all_and_repeated_by_key(
         lose.set()
         debits = [ask(org, f"k{n}") for n in range(4)]
         told = at_once([lambda debit=debit: door.debit(debit) for debit in debits])
-        # Then it is unknown to all of that batch, and the others' could not be sent
+        # Then the outcome is unknown to that batch, and the other debits could not be sent
         lost = {
             debit.key
             for debit, one in zip(debits, told, strict=True)
@@ -213,7 +211,7 @@ def test_an_answer_lost_after_the_commit_is_unknown_to_all_and_repeated_by_key(
         assert keys_of(shared, org) == ["before", *sorted(lost, key=keys_of(shared, org).index)]
         assert lost
         assert all(isinstance(one, OutcomeUnknown | DatabaseBusy) for one in told)
-        # And repeated with the same keys, nothing is taken twice
+        # And when all are repeated with the same keys, nothing is charged twice
         lose.clear()
         for debit in debits:
             assert door.debit(debit)[0] == "OK"
@@ -222,7 +220,8 @@ def test_an_answer_lost_after_the_commit_is_unknown_to_all_and_repeated_by_key(
 
 
 def test_a_server_away_is_busy_and_back_it_serves_again(shared, shared_urls, servers, org):
-    # Not through a pooler, which takes in what it cannot send: all of it would be unknown then.
+    # Connect without the pooler: it accepts data that it cannot forward, so that the outcome of
+    # every debit would be unknown.
     combiner = Combiner(derive_app_url(shared_urls.owner_url, PASSWORD))
     assert combiner.debit(ask(org, "before"))[0] == "OK"
     name = urlsplit(shared_urls.owner_url).path.removeprefix("/")
@@ -230,7 +229,8 @@ def test_a_server_away_is_busy_and_back_it_serves_again(shared, shared_urls, ser
         server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         try:
             server.execute(TERMINATE.replace("current_database()", f"'{name}'"))
-            # What was sent over the dead connection is unknown; what could not be sent is not.
+            # A debit sent over the dead connection is unknown. A debit that could not be sent is
+            # not.
             with pytest.raises(OutcomeUnknown):
                 combiner.debit(ask(org, "k1"))
             with pytest.raises(DatabaseBusy):
@@ -240,7 +240,7 @@ def test_a_server_away_is_busy_and_back_it_serves_again(shared, shared_urls, ser
     assert combiner.debit(ask(org, "k2"))[0] == "OK"
     combiner.stop()
     shared.engine.dispose()
-    # A pooler notices a moment later that the server is back.
+    # The pooler notices the server's return a moment later.
     assert wait_until(lambda: serves(shared), limit_seconds=20)
     assert keys_of(shared, org) == ["before", "k2"]
 
@@ -252,7 +252,7 @@ def serves(database) -> bool:
         return False
 
 
-def test_a_wallet_somebody_holds_makes_only_its_own_debits_wait(shared, shared_urls, org):
+def test_locked_wallet_delays_only_its_own_debits(shared, shared_urls, org):
     held = make_organization(shared, micros=BEFORE)
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
         name = owner.info.dbname
@@ -277,7 +277,9 @@ def test_a_wallet_somebody_holds_makes_only_its_own_debits_wait(shared, shared_u
     assert keys_of(shared, org) == ["first", "b", "d"]
 
 
-def test_stop_carries_out_what_waits_and_answers_everybody(shared, shared_urls, combiner, org):
+def test_stop_carries_out_waiting_debits_and_answers_every_caller(
+    shared, shared_urls, combiner, org
+):
     debits = [ask(org, f"k{n}") for n in range(20)]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         stopping = threading.Thread(target=combiner.stop)
@@ -286,13 +288,13 @@ def test_stop_carries_out_what_waits_and_answers_everybody(shared, shared_urls, 
     stopping.join(timeout=10)
     assert not stopping.is_alive()
     assert all(one.result()[0] == "OK" for one in callers)
-    # And who comes later is told no more than that nothing was done
+    # And a later caller gets DatabaseBusy: nothing was done
     with pytest.raises(DatabaseBusy):
         combiner.debit(ask(org, "late"))
     assert len(keys_of(shared, org)) == 20
 
 
-def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared_urls, org):
+def test_stop_at_any_moment_leaves_no_caller_waiting(shared_urls, org):
     for round_number in range(10):
         door = Combiner(shared_urls.app_url)
         told: list[Any] = []
@@ -315,7 +317,7 @@ def test_nobody_is_left_waiting_by_a_stop_at_any_moment(shared_urls, org):
     assert broken_links(shared_urls.owner_url, org) == 0
 
 
-def test_too_many_waiting_are_told_so(shared, shared_urls, combiner, org, monkeypatch):
+def test_debit_is_busy_when_too_many_are_waiting(shared, shared_urls, combiner, org, monkeypatch):
     monkeypatch.setattr("db.debits.combiner._WAITING_MAX", 3)
     debits = [ask(org, f"k{n}") for n in range(4)]
     with (
@@ -327,24 +329,24 @@ def test_too_many_waiting_are_told_so(shared, shared_urls, combiner, org, monkey
     assert len(keys_of(shared, org)) == 4
 
 
-def test_a_caller_that_gave_up_is_not_woken_by_the_answer_it_did_not_wait_for(
+def test_caller_that_timed_out_does_not_receive_the_late_answer_next(
     shared, combiner, org, monkeypatch
 ):
-    # Given a thread whose first debit took too long
+    # Given a thread whose first debit timed out
     monkeypatch.setattr("db.debits.combiner._ANSWER_SECONDS", 0.2)
     with holding(shared, lock_of(org)), pytest.raises(OutcomeUnknown):
         combiner.debit(ask(org, "slow"))
-    # Then its next one has its own answer, and the first was carried out all the same
+    # Then its next debit gets its own answer, and the first debit was still carried out
     monkeypatch.undo()
     assert combiner.debit(ask(org, "next", 5))[0] == "OK"
     assert combiner.debit(ask(org, "next", 5))[1] is True
     assert keys_of(shared, org) == ["slow", "next"]
 
 
-def test_one_that_gave_up_leaves_nobody_behind_it_asleep(
+def test_caller_that_timed_out_does_not_block_the_callers_behind_it(
     shared, shared_urls, combiner, org, monkeypatch
 ):
-    # Given a batch in whose midst somebody has stopped waiting
+    # Given a batch with a caller that stopped waiting
     debits = [ask(org, "first")]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits):
         monkeypatch.setattr("db.debits.combiner._ANSWER_SECONDS", 0.1)
@@ -354,23 +356,23 @@ def test_one_that_gave_up_leaves_nobody_behind_it_asleep(
         pool = ThreadPoolExecutor(8)
         behind = [pool.submit(combiner.debit, ask(org, f"k{n}")) for n in range(8)]
         assert wait_until(lambda: combiner.waiting_count == 9, limit_seconds=5)
-    # Then all the others have their answers at once, and it was carried out as well
+    # Then the callers behind it have their answers at once, and its debit was carried out too
     assert all(one.result(timeout=2)[0] == "OK" for one in behind)
     pool.shutdown()
     assert len(keys_of(shared, org)) == 10
 
 
-def test_taking_the_last_stages_one_check_of_posture_in_the_same_commit(
+def test_debit_stages_one_enforcement_when_it_empties_the_wallet(
     shared, shared_urls, combiner, rung, org
 ):
     other = make_organization(shared, micros=2)
-    # Being funded from zero staged checks of its own.
+    # Crediting the empty wallets staged enforcement jobs of its own.
     shared.run(lambda session: session.execute(text("DELETE FROM jobs")))
     debits = [ask(org, "first"), ask(other, "a"), ask(other, "b"), ask(other, "c"), ask(other, "b")]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         pass
     assert [one.result()[0] for one in callers] == ["OK", "OK", "OK", "INSUFFICIENT_FUNDS", "OK"]
-    # Then the wallet that was emptied has one job, and the bell was told of it
+    # Then the emptied wallet has one job, and `after_commit` received it
     (job,) = jobs_of(shared, other)
     assert jobs_of(shared, org) == []
     assert rung == [Staged(job.id, "enforce_organization", "safety")]
@@ -381,7 +383,7 @@ def test_taking_the_last_stages_one_check_of_posture_in_the_same_commit(
     assert scalar(shared_urls.owner_url, same_transaction, job.id, other) is True
 
 
-def test_the_operation_remembers_what_was_answered(shared_urls, combiner, org):
+def test_operation_stores_the_result_that_was_returned(shared_urls, combiner, org):
     answer = combiner.debit(ask(org, "k", 7))
     with psycopg.connect(driver_url(shared_urls.owner_url)) as owner:
         row = owner.execute(
@@ -405,7 +407,7 @@ def terminate(owner_url: str) -> None:
 
 @contextmanager
 def losing_answers(url: str, folder: Path) -> Iterator[tuple[str, threading.Event]]:
-    """The server's address through a line that, once told to, cuts off in place of an answer."""
+    """Relay connections to the server; if `lose` is set, cut them at the next answer."""
     parts = urlsplit(url)
     server_path = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
     lose = threading.Event()

@@ -1,4 +1,4 @@
-"""The combiner's life in its process: begun by a caller, dead in the midst, forked, killed."""
+"""The combiner's life in its process: start, dying thread, fork and kill."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def org(shared) -> str:
 
 @pytest.fixture
 def door(shared_urls) -> Iterator[Database]:
-    """A database of the test's own, as a process has one."""
+    """A new database object for this test, as each process has one."""
     made = Database(shared_urls.app_url, name="door")
     yield made
     made.close()
@@ -47,7 +47,7 @@ def combiner_threads() -> int:
 
 
 def until_told(debit: Callable[[], Any]) -> Any:
-    """What it is told in the end, by a caller who repeats with the same key."""
+    """Repeat the debit with the same key until it is answered."""
     for _ in range(100):
         try:
             return debit()
@@ -57,15 +57,15 @@ def until_told(debit: Callable[[], Any]) -> Any:
 
 
 def test_a_database_combines_from_the_first_debit_until_it_is_closed(shared, door, org):
-    # Given a database that nobody has debited through: it has no thread
+    # Given a database object without any debit so far: it has no combiner thread
     before = combiner_threads()
     assert door.now() is not None
     assert combiner_threads() == before
-    # When many do at once, then they share one
+    # When many threads debit at once, Then they share one combiner thread
     answers = at_once([lambda n=n: door.combiner.debit(ask(org, f"k{n}")) for n in range(16)])
     assert {answer[0] for answer in answers} == {"OK"}
     assert combiner_threads() == before + 1
-    # And it ends with the database; who comes later is told that nothing was done
+    # And the thread ends with the database object; a later caller gets DatabaseBusy
     door.close()
     assert combiner_threads() == before
     with pytest.raises(DatabaseBusy):
@@ -74,7 +74,7 @@ def test_a_database_combines_from_the_first_debit_until_it_is_closed(shared, doo
     assert len(keys_of(shared, org)) == 16
 
 
-def test_what_a_commit_staged_is_rung_by_the_database(shared_urls, org):
+def test_database_notifies_of_the_jobs_that_a_commit_staged(shared_urls, org):
     rung: list[Staged] = []
     door = Database(shared_urls.app_url, name="door", after_commit=rung.extend)
     door.combiner.debit(ask(org, "some"))
@@ -85,8 +85,8 @@ def test_what_a_commit_staged_is_rung_by_the_database(shared_urls, org):
 
 
 @dying
-def test_a_thread_that_dies_answers_everybody_and_the_next_debit_works(shared, shared_urls, org):
-    # Given a combiner whose thread dies right after a commit, with others waiting behind it
+def test_dying_thread_answers_every_caller_and_the_next_debit_works(shared, shared_urls, org):
+    # Given a combiner whose thread dies right after a commit, while others wait behind it
     def die(_: list[Staged]) -> None:
         raise SystemExit
 
@@ -94,20 +94,20 @@ def test_a_thread_that_dies_answers_everybody_and_the_next_debit_works(shared, s
     debits = [ask(org, "all", FUNDS), *(ask(org, f"k{n}") for n in range(5))]
     with waiting_callers(shared, shared_urls.owner_url, combiner, org, debits) as callers:
         pass
-    # Then the one that was sent is unknown (it was committed), and the others were not sent
+    # Then the sent debit is unknown (it was committed), and the others were not sent
     assert isinstance(callers[0].exception(), OutcomeUnknown)
     assert "interrupted" in str(callers[0].exception()), "told, and did not give up waiting"
     assert all(isinstance(one.exception(), DatabaseBusy) for one in callers[1:])
     assert keys_of(shared, org) == ["all"]
-    # And the next ones are served, the repeat with its first answer
+    # And the next debits are served, and the repeat gets its first result
     assert combiner.debit(debits[0])[:2] == ("OK", True)
     assert combiner.debit(debits[1])[0] == "INSUFFICIENT_FUNDS"
     combiner.stop()
 
 
 @dying
-def test_a_thread_that_dies_again_and_again_takes_nothing_twice(shared, shared_urls, org):
-    # Given a thread that dies after every commit that empties a wallet, under many callers
+def test_thread_that_dies_repeatedly_charges_nothing_twice(shared, shared_urls, org):
+    # Given many callers and a thread that dies after every commit that empties a wallet
     def die(_: list[Staged]) -> None:
         raise SystemExit
 
@@ -121,7 +121,7 @@ def test_a_thread_that_dies_again_and_again_takes_nothing_twice(shared, shared_u
 
     told = at_once([caller(number) for number in range(8)])
     combiner.stop()
-    # Then everybody was told yes in the end, and each key has one entry
+    # Then every caller is answered OK in the end, and each key has one entry
     assert [answer[0] for answers in told for answer in answers] == ["OK"] * 96
     assert sorted(keys_of(shared, org)) == sorted(f"{c}:{n}" for c in range(8) for n in range(9))
     assert [keys_of(shared, one) for one in poor] == [["all"]] * 24
@@ -129,8 +129,8 @@ def test_a_thread_that_dies_again_and_again_takes_nothing_twice(shared, shared_u
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forks_child_has_a_combiner_of_its_own(shared, door, org):
-    # Given a process that has debited, and therefore has a thread and a connection
+def test_forked_child_has_its_own_combiner(shared, door, org):
+    # Given a process that has debited and therefore has a thread and a connection
     assert door.combiner.debit(ask(org, "parent"))[0] == "OK"
     reading, writing = os.pipe()
     # When its child debits as well
@@ -144,7 +144,7 @@ def test_a_forks_child_has_a_combiner_of_its_own(shared, door, org):
     with os.fdopen(reading) as told:
         assert told.read() == "OK"
     os.waitpid(child, 0)
-    # Then the parent's connection is as it was
+    # Then the parent still uses the same connection
     pid = "SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'holdfast combiner'"
     before = scalar(door.url, pid)
     assert door.combiner.debit(ask(org, "again"))[0] == "OK"
@@ -152,10 +152,8 @@ def test_a_forks_child_has_a_combiner_of_its_own(shared, door, org):
     assert keys_of(shared, org) == ["parent", "child", "again"]
 
 
-def test_a_process_killed_in_the_midst_has_lost_nothing_that_it_answered(
-    shared, shared_urls, door, org
-):
-    # Given a process of many callers, killed while they are being answered
+def test_killed_process_has_an_entry_for_every_answer_it_gave(shared, shared_urls, door, org):
+    # Given a process with many callers, killed while they receive answers
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.db.debits.debtor", shared_urls.app_url, org],
         stdout=subprocess.PIPE,
@@ -170,7 +168,8 @@ def test_a_process_killed_in_the_midst_has_lost_nothing_that_it_answered(
     written = dict(enumerate(["opening", "fund", *keys_of(shared, org)]))
     assert len(told) >= CALLERS * 20
     assert {int(entry_no): key for key, entry_no in told.items()}.items() <= written.items()
-    # And when all that was or may have been asked is repeated by key, nothing is taken twice
+    # And when every requested or possibly requested debit is repeated by key, nothing is charged
+    # twice
     asked = [f"{caller}:{n}" for caller in range(CALLERS) for n in range(highest(written) + 2)]
     again = {key: door.combiner.debit(Debit(org, key, 1, "USD", "messages")) for key in asked}
     assert {key: str(again[key][2]) for key in told} == told
@@ -179,36 +178,36 @@ def test_a_process_killed_in_the_midst_has_lost_nothing_that_it_answered(
 
 
 def highest(written: dict[int, str]) -> int:
-    """The highest number that any caller's key has."""
+    """Find the highest number in any caller's key."""
     return max(int(key.split(":")[1]) for key in written.values() if ":" in key)
 
 
-def test_a_server_that_only_reads_is_left_and_the_next_connection_debits(shared, shared_urls, org):
-    # Given a connection to a server that takes no writes: one that was followed by another. Not
-    # through a pooler, which would give the same to others
+def test_combiner_leaves_a_read_only_server_and_debits_on_a_new_connection(
+    shared, shared_urls, org
+):
+    # Given a connection to a read-only server, as after a failover. Without the pooler, which would
+    # give the changed connection to others
     combiner = Combiner(derive_app_url(shared_urls.owner_url, PASSWORD))
     assert combiner.debit(ask(org, "first"))[0] == "OK"
     combiner._call._connection.execute("SET default_transaction_read_only = on")
     with pytest.raises(DatabaseBusy):
         combiner.debit(ask(org, "second"))
-    # When the caller comes again, then it is debited
+    # When the caller repeats, Then the debit succeeds
     assert combiner.debit(ask(org, "second"))[0] == "OK"
     combiner.stop()
     assert keys_of(shared, org) == ["first", "second"]
 
 
-def test_a_server_that_says_nothing_is_left_and_the_next_connection_debits(
-    shared, org, monkeypatch
-):
+def test_combiner_leaves_a_silent_server_and_debits_on_a_new_connection(shared, org, monkeypatch):
     monkeypatch.setattr("db.connection._SILENCE_SECONDS", 3)
-    # Given a connection over which no answer comes any more, although nobody has hung up
+    # Given an open connection over which no answers arrive any more
     way = Way(shared.url)
     door = Database(way.url, name="door")
     assert door.combiner.debit(ask(org, "first"))[0] == "OK"
     way.deaf.set()
     with pytest.raises(OutcomeUnknown):
         door.combiner.debit(ask(org, "second"))
-    # When the server can be reached again, then the same debit is taken, once
+    # When the server can be reached again, Then the same debit is charged, once
     way.deaf.clear()
     assert door.combiner.debit(ask(org, "second"))[0] == "OK"
     assert keys_of(shared, org) == ["first", "second"]

@@ -1,7 +1,7 @@
-"""What `verify deployment` finds: what is gone, changed or open.
+"""`verify deployment` finds what is missing, changed or too widely granted.
 
-Each change is made as a superuser in a transaction that is rolled back: roles belong to the whole
-server.
+A superuser makes each change in a transaction that is rolled back, because roles belong to the
+whole server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from local import ROOT
 from local.embedded import EmbeddedServers
 from tests.support.servers import DEBIAN_POSTGRES_BIN, server_folder
 
-#: The tests' own server is not durable, to be fast; that it says so is a test of its own.
+#: The tests' server runs without durability, to be fast. A separate test covers that finding.
 SETTING = "setting "
 CREDIT = "wallet_credit(text,text,bigint,text,text,text,text,timestamp with time zone)"
 
@@ -34,7 +34,7 @@ def expected(shared_urls):
 
 @pytest.fixture
 def found_after(shared_urls, expected):
-    """Makes the changes and gives what is found then; nothing of it stays."""
+    """Make the changes, return the findings and roll everything back."""
     engine = create_engine(sqlalchemy_url(shared_urls.owner_url))
 
     def look(*changes: str) -> list[str]:
@@ -49,7 +49,7 @@ def found_after(shared_urls, expected):
     engine.dispose()
 
 
-def test_a_migrated_database_has_everything_also_in_the_eyes_of_the_login_that_serves(
+def test_migrated_database_has_no_defects_for_owner_and_serving_login(
     found_after, shared, expected
 ):
     assert found_after() == []
@@ -82,7 +82,7 @@ def test_every_function_is_pinned_and_closed_to_the_public(expected):
 
 def test_every_name_of_the_founding_documents_is_compared(expected):
     names = {(one.kind, one.name.partition("(")[0]) for one in expected.objects}
-    # A constraint's own index counts as the constraint.
+    # A constraint's index counts as the constraint.
     missing = [one for one in COUNTERPARTS if (one.kind, one.here) not in names]
     assert missing == []
 
@@ -279,7 +279,7 @@ def test_a_time_limit_that_limits_nothing_is_found(found_after, value, told):
 
 @pytest.mark.parametrize("name", APP_SETTINGS)
 def test_a_time_limit_that_this_database_takes_away_is_found(found_after, name):
-    # A setting of the role in one database takes the place of the role's own.
+    # A role's setting for one database overrides the role's general setting.
     change = (
         "DO $do$ BEGIN EXECUTE format('ALTER ROLE holdfast_app IN DATABASE %I"
         f" SET {name} = ''0ms''', current_database()); END $do$"
@@ -363,7 +363,7 @@ def test_a_session_in_which_no_trigger_fires_is_found(shared_urls, expected):
     assert "setting session_replication_role: is replica, not origin" in found
 
 
-def test_an_empty_database_is_told_and_not_an_error(empty_url, expected):
+def test_empty_database_has_findings_and_no_error(empty_url, expected):
     engine = create_engine(sqlalchemy_url(empty_url))
     with engine.connect() as connection:
         found = [str(one) for one in defects(Session(bind=connection), expected)]
@@ -371,7 +371,7 @@ def test_an_empty_database_is_told_and_not_an_error(empty_url, expected):
     assert "table wallets: missing" in found
 
 
-def test_the_document_for_people_tells_the_same_list():
+def test_data_model_document_has_the_same_counterparts():
     rows = re.findall(
         r"^\| `([^`]+)` \| (\w+) \| `([^`]+)` \|",
         (ROOT / "docs" / "data-model.md").read_text(),

@@ -1,4 +1,7 @@
-"""The inbox: nothing acknowledged is lost or taken twice, and a bad row is nobody else's harm."""
+"""The inbox batcher: it loses no acknowledged event and stores none twice.
+
+A bad row does not affect the other events of its batch.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def event(external_id, *, transmission=None, body=b"{}", queue=Queue.SAFETY, **m
 
 
 def in_inbox(url, work, *, told=None):
-    """This function will run work(batcher) with a batcher that is started and stopped."""
+    """Run `work(batcher)` with a batcher, from its start to its stop."""
 
     async def main():
         batcher = InboxBatcher(url, told.extend if told is not None else lambda _: None)
@@ -54,7 +57,7 @@ def in_inbox(url, work, *, told=None):
 
 
 def receive_all(url, events, *, told=None):
-    """This function will receive the events at once and give verdicts or exceptions."""
+    """Receive the events at once and return verdicts or exceptions."""
 
     async def work(batcher):
         return await asyncio.gather(*map(batcher.receive, events), return_exceptions=True)
@@ -71,7 +74,7 @@ def staged(database):
 
 
 def count_commits(urls):
-    # Rows written by one statement carry one transaction's id.
+    # Rows written in one transaction carry its ID in `xmin`.
     return scalar(urls.owner_url, "SELECT count(DISTINCT xmin::text) FROM inbox")
 
 
@@ -154,7 +157,8 @@ def test_in_one_batch_too_the_same_id_with_another_body_differs(urls, database):
 
 
 def test_one_transmission_cannot_carry_two_events(urls, database):
-    # PayPal's signature covers of the body only a CRC32, which can be forged; not the id it signs.
+    # PayPal's signature covers only a CRC32 of the body, which can be forged. It does cover the
+    # transmission ID.
     first = event("WH-1", transmission="T-1", body=b"first")
     forged = event("WH-2", transmission="T-1", body=b"forged")
     assert receive_all(urls.app_url, [first]) == [Verdict.NEW]
@@ -164,7 +168,7 @@ def test_one_transmission_cannot_carry_two_events(urls, database):
 
 
 def test_two_batchers_at_once_with_opposite_orders_store_everything_once(urls, database):
-    # Given the same events at two processes, in opposite orders
+    # Given the same events in two processes, in opposite orders
     events = [event(f"WH-{n:03}", transmission=f"T-{n}") for n in range(120)]
     told = []
 
@@ -183,13 +187,13 @@ def test_two_batchers_at_once_with_opposite_orders_store_everything_once(urls, d
         return results
 
     results = asyncio.run(main())
-    # Then none waited for another in a circle, and of each pair one is new
+    # Then there was no deadlock, and of each pair one event is new
     assert sorted(results) == [Verdict.DUPLICATE] * 120 + [Verdict.NEW] * 120
     assert len(stored(database)) == len(staged(database)) == len(told) == 120
 
 
-def test_a_batch_takes_its_keys_in_one_order_whatever_order_it_was_given(urls):
-    # Given a batch that waits for "b", which another transaction is just inserting
+def test_batch_inserts_its_keys_in_one_order_whatever_order_was_given(urls):
+    # Given a batch that waits for "b", which another transaction is inserting
     insert = (
         "INSERT INTO inbox (id, source, external_id, event_type, body, body_sha256,"
         " correlation_id, received_at) VALUES (%s, 'paypal', %s, 'T', '', sha256(''), '', now())"
@@ -211,10 +215,10 @@ def test_a_batch_takes_its_keys_in_one_order_whatever_order_it_was_given(urls):
             if scalar(urls.owner_url, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 break
             await asyncio.sleep(0.01)
-        # When that one goes on to a later key
+        # When the other transaction continues with a later key
         await other.execute(insert, ("other-c", "c"))
         await other.commit()
-        # Then the batch had not taken it before its turn
+        # Then the batch had not inserted that key before its turn
         verdicts = (await (await waiting).fetchone())[0]
         await other.close()
         await batch.close()
@@ -243,7 +247,7 @@ def test_a_bad_row_does_not_take_others_with_it(urls, database, bad):
     assert len(stored(database)) == len(staged(database)) == 10
 
 
-def test_a_bad_row_whose_sender_is_gone_harms_nobody_either(urls):
+def test_bad_row_of_a_cancelled_sender_does_not_affect_others(urls):
     async def work(batcher):
         gone = asyncio.create_task(batcher.receive(event("x" * 201)))
         others = [asyncio.create_task(batcher.receive(event(f"WH-{n}"))) for n in range(3)]
@@ -254,14 +258,14 @@ def test_a_bad_row_whose_sender_is_gone_harms_nobody_either(urls):
     assert in_inbox(urls.app_url, work) == [Verdict.NEW] * 3
 
 
-def test_without_postgresql_nobody_is_told_yes_and_with_it_all_goes_on(urls, database):
+def test_events_are_refused_without_postgresql_and_stored_once_it_is_back(urls, database):
     name = database.engine.url.database
     owner = driver_url(urls.owner_url).replace(f"/{name}", "/postgres")
 
     async def away(batcher):
         # Given a batcher that has a connection
         assert await batcher.receive(event("WH-0")) is Verdict.NEW
-        # When the database lets nobody in any more
+        # When the database refuses all connections
         execute(owner, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         execute(
             owner,
@@ -274,19 +278,22 @@ def test_without_postgresql_nobody_is_told_yes_and_with_it_all_goes_on(urls, dat
             )
             for _ in range(2)
         ]
-        # Then every sender is told to come again, and once it is back all of them are taken
+        # Then every sender must repeat, and once the database is back all events are stored
         execute(owner, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         back = await asyncio.gather(*(repeated(batcher, event(f"WH-{n}")) for n in range(3)))
         return lost, back
 
     lost, back = in_inbox(urls.app_url, away)
-    database.engine.dispose()  # its connections were ended, too
+    database.engine.dispose()  # its connections were terminated, too
     assert [type(one) for batch in lost for one in batch] == [InboxUnavailable] * 4
     assert back == [Verdict.DUPLICATE, Verdict.NEW, Verdict.NEW]
 
 
 async def repeated(batcher, given):
-    """Sends again until it is taken, as every sender does: a pooler notices a moment later."""
+    """Send again until the event is stored, as providers do.
+
+    The pooler notices the server's return a moment later.
+    """
     for _ in range(400):
         try:
             return await batcher.receive(given)
@@ -301,7 +308,7 @@ def execute(url, statement):
 
 
 def test_a_stopped_inbox_leaves_no_sender_waiting(urls):
-    # Given a table that nobody can insert into for now, so that a batch is under way
+    # Given a locked inbox table, so that a batch is under way
     with psycopg.connect(driver_url(urls.owner_url)) as owner:
         owner.execute("LOCK TABLE inbox")
 
@@ -313,7 +320,7 @@ def test_a_stopped_inbox_leaves_no_sender_waiting(urls):
                 if scalar(urls.owner_url, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
                     break
                 await asyncio.sleep(0.01)
-            # When the process ends
+            # When the batcher stops
             await batcher.stop()
             results = await asyncio.wait_for(
                 asyncio.gather(*senders, return_exceptions=True), timeout=10
@@ -323,11 +330,11 @@ def test_a_stopped_inbox_leaves_no_sender_waiting(urls):
             return results
 
         results = asyncio.run(main())
-    # Then each is told to send again
+    # Then each sender gets InboxUnavailable and must repeat
     assert {type(one) for one in results} == {InboxUnavailable}
 
 
-def test_more_events_than_may_wait_are_told_to_come_again(urls, database):
+def test_events_beyond_the_queue_limit_are_refused(urls, database):
     async def work(batcher):
         events = [event(f"WH-{n}") for n in range(2_010)]
         return await asyncio.gather(*map(batcher.receive, events), return_exceptions=True)
@@ -338,15 +345,15 @@ def test_more_events_than_may_wait_are_told_to_come_again(urls, database):
     assert len(stored(database)) == 2_000
 
 
-def test_a_server_that_only_reads_is_left_and_the_next_connection_stores(urls):
-    # Given a connection to a server that takes no writes: one that was followed by another. Not
-    # through a pooler, which would give the same to others
+def test_inbox_leaves_a_read_only_server_and_stores_on_a_new_connection(urls):
+    # Given a connection to a read-only server, as after a failover. Without the pooler, which would
+    # give the changed connection to others
     async def work(batcher):
         assert await batcher.receive(event("WH-1")) is Verdict.NEW
         await batcher._connection.execute("SET default_transaction_read_only = on")
         with pytest.raises(InboxUnavailable):
             await batcher.receive(event("WH-2"))
-        # When the sender sends again, then it is stored
+        # When the sender repeats, Then the event is stored
         return await batcher.receive(event("WH-2"))
 
     assert in_inbox(derive_app_url(urls.owner_url, PASSWORD), work) is Verdict.NEW

@@ -1,4 +1,4 @@
-"""Jobs as tests move them: each step in a transaction of its own."""
+"""Steps of a job's life for tests, each in a separate transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from db.jobs import notifications as bells
 from db.jobs import staging
 from db.models import Job, JobAttempt
 
-#: A wait or a lease that no test outlives, in seconds.
+#: A wait or lease that is longer than any test, in seconds.
 WAIT = 60.0
 
 
@@ -45,7 +45,7 @@ def attempts(database, job_id):
 
 
 def change(database, job_id, assignments):
-    """Puts a row where only time would bring it."""
+    """Set columns to values that would otherwise take time to reach."""
     database.run(
         lambda session: session.execute(
             text(f"UPDATE jobs SET {assignments} WHERE id = :id"), {"id": job_id}
@@ -84,6 +84,6 @@ def fail(database, claimed, retry=WAIT):
 
 
 def ring_due(database, limit=500):
-    """Rings for what is due of the queue in which jobs are staged here."""
+    """Notify of the due jobs in the queue that `stage` uses by default."""
     staged = database.run(lambda session: bells.ring_due(session, limit, urgent=True))
     return [one.job_id for one in staged]

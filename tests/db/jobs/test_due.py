@@ -1,4 +1,4 @@
-"""Due safety jobs, taken from PostgreSQL: by due_at and lease, whatever `ring_at` says."""
+"""Due safety jobs taken from PostgreSQL, whatever their `ring_at` is."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def take(database, *names, limit=10):
     return database.run(lambda session: take_due_safety(session, names or ["work"], limit))
 
 
-def test_due_job_is_taken_although_its_bell_is_far_ahead(database):
+def test_due_job_is_taken_although_its_notification_is_far_ahead(database):
     job_id = stage(database)
     change(database, job_id, "rings = 7, ring_at = clock_timestamp() + interval '10 minutes'")
     assert take(database) == [job_id]
-    # The relay's own time stays: it goes on notifying once Redis is back.
+    # The relay's schedule is unchanged: the relay continues to notify once Redis is back.
     assert seconds_until(database, job_id, "ring_at") > 500
 
 
@@ -41,7 +41,7 @@ def test_taking_counts_as_a_notification_until_an_attempt_ends(database):
 
 def test_only_due_free_safety_jobs_of_the_names_are_taken(database):
     stage(database, delay=WAIT)
-    # A retry that waits
+    # A failed job that waits for its retry
     fail(database, claim(database, stage(database)))
     stage(database, name="another")
     stage(database, queue="billing")
@@ -60,7 +60,7 @@ def test_oldest_due_jobs_are_taken_first(database, by_index):
     change(database, ids[3], "due_at = clock_timestamp() - interval '1 hour'")
 
     def oldest(session):
-        # The order must not hang on the plan.
+        # The order must not depend on the plan.
         for way in ("indexscan", "bitmapscan"):
             session.execute(text(f"SET LOCAL enable_{way} = {by_index}"))
         return take_due_safety(session, ["other", "work"], 2)
@@ -81,7 +81,7 @@ def test_job_that_another_worker_runs_is_passed_by(database):
         assert take(database) == [free]
 
 
-#: Open safety jobs of a backlog: a provider that is away, or an outage of Redis.
+#: Number of open safety jobs in a backlog, as after a provider's or Redis's outage.
 BACKLOG = 20_000
 _STAGE_MANY = """
     INSERT INTO jobs (id, name, kwargs, queue, correlation_id, due_at, ring_at, attempt)
@@ -93,7 +93,7 @@ _STAGE_MANY = """
 
 
 def rows_read(plan):
-    """Rows of the table that a plan's scans gave or threw away."""
+    """Count the rows of the table that a plan's scans returned or filtered out."""
     own = 0
     if plan.get("Relation Name") == "jobs" and "Scan" in plan["Node Type"]:
         own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
@@ -106,9 +106,9 @@ def indexes_of(plan):
 
 
 @pytest.mark.parametrize("analyzed", [False, True], ids=["no_statistics", "analyzed"])
-def test_taking_reads_only_what_it_takes_when_20000_jobs_are_open(database, owner, analyzed):
-    # Given half of a backlog due and half waiting, of which half is of names not taken here
-    # (autovacuum may have analyzed the few rows of the tests before)
+def test_taking_reads_only_the_rows_it_takes_when_20000_jobs_are_open(database, owner, analyzed):
+    # Given a backlog: half is due, half waits, and half has names that are not requested.
+    # (Autovacuum may have analyzed the few rows of earlier tests.)
     owner.execute("ALTER TABLE jobs SET (autovacuum_enabled = off)")
     owner.execute("DELETE FROM pg_statistic WHERE starelid = 'jobs'::regclass")
     owner.execute("UPDATE pg_class SET reltuples = -1 WHERE oid = 'jobs'::regclass")
@@ -117,7 +117,7 @@ def test_taking_reads_only_what_it_takes_when_20000_jobs_are_open(database, owne
     if analyzed:
         owner.execute("ANALYZE jobs")
     for names, limit, found in ((["work", "idle"], 1, [wanted]), (["blocked"], 1, ["job_20000"])):
-        # When a job is taken, Then only its own names' due rows were read, by the index
+        # When a job is taken, Then the index read only the due rows of the requested names
         with Session(database.engine) as session:
             explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {due.TAKE.text}")
             values = due.values_of(session, names, limit)
@@ -129,8 +129,8 @@ def test_taking_reads_only_what_it_takes_when_20000_jobs_are_open(database, owne
     owner.execute("DELETE FROM jobs")
 
 
-def test_job_whose_wait_became_longer_than_any_wait_is_taken(database):
-    # Given jobs that a step back of the clock left two hours ahead, one of them never tried
+def test_job_with_a_wait_longer_than_the_maximum_is_taken(database):
+    # Given two jobs that are due two hours ahead after the clock was set back; one was tried
     tried, staged_for_later = stage(database), stage(database)
     change(database, tried, "attempt = 1, due_at = clock_timestamp() + interval '2 hours'")
     change(database, staged_for_later, "due_at = clock_timestamp() + interval '2 hours'")

@@ -1,4 +1,4 @@
-"""A job's row from its staging to its end, and every hand that may not touch it."""
+"""A job's row from staging to its end, and the workers that may not change it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def database(emptied):
     return emptied
 
 
-def test_a_staged_job_keeps_what_it_is_about_and_what_caused_it(database):
+def test_staged_job_keeps_its_arguments_and_its_cause(database):
     # Given a transaction with a cause
     def work(session):
         staging.set_cause(session, Cause("evt_1", "cor_1"))
@@ -49,7 +49,7 @@ def test_a_job_without_a_cause_gets_a_correlation_id_of_its_own(database):
     assert one != other
 
 
-def test_a_job_that_is_rolled_back_never_was(database):
+def test_job_that_is_rolled_back_does_not_exist(database):
     class Bug(Exception):
         pass
 
@@ -66,16 +66,16 @@ def test_a_job_that_is_rolled_back_never_was(database):
     assert database.run(lambda session: session.get(Job, made[0])) is None
 
 
-def test_the_bell_of_a_new_job_rings_soon_and_that_of_a_later_one_when_it_is_due(database):
+def test_new_job_is_notified_soon_and_a_delayed_one_when_it_is_due(database):
     assert 0 < seconds_until(database, stage(database), "ring_at") <= 2
     later = stage(database, delay=100)
     assert 50 < seconds_until(database, later, "ring_at") <= 100
     assert 50 < seconds_until(database, later, "due_at") <= 100
 
 
-def test_a_whole_life_claimed_failed_postponed_and_done(database):
+def test_job_is_claimed_failed_postponed_and_done(database):
     job_id = stage(database)
-    # When it fails once, is postponed once and is then done
+    # When the job fails once, is postponed once and is then done
     assert fail(database, claim(database, job_id), retry=0)
     second = claim(database, job_id)
     assert postpone(database, second)
@@ -83,7 +83,7 @@ def test_a_whole_life_claimed_failed_postponed_and_done(database):
     third = claim(database, job_id)
     assert (third.attempt, third.failures) == (3, 1)
     assert finish(database, third)
-    # Then the row and its attempts tell so
+    # Then the row and its attempts show it
     job = row(database, job_id)
     assert (job.outcome, job.attempt, job.failures, job.postponements) == ("done", 3, 1, 1)
     assert (job.ring_at, job.lease_until, job.dead_at, job.last_error) == (None, None, None, None)
@@ -95,7 +95,7 @@ def test_a_whole_life_claimed_failed_postponed_and_done(database):
 
 
 @pytest.mark.parametrize("lease", [0, WAIT])
-def test_a_claim_hands_over_the_job_and_only_a_leased_one_is_seen_by_others(database, lease):
+def test_claim_returns_the_job_and_is_visible_to_others_only_when_leased(database, lease):
     job_id = stage(database, kwargs={"a": "1"})
     claimed = claim(database, job_id, lease=lease)
     assert (claimed.job_id, claimed.name, claimed.kwargs) == (job_id, "work", {"a": "1"})
@@ -104,7 +104,7 @@ def test_a_claim_hands_over_the_job_and_only_a_leased_one_is_seen_by_others(data
     assert attempts(database, job_id) == ([(1, "w", None, None)] if lease else [])
 
 
-def test_a_committed_claim_counts_the_attempt_and_sets_the_bell_to_its_leases_end(database):
+def test_leased_claim_counts_the_attempt_and_notifies_at_the_leases_end(database):
     job_id = stage(database)
     claim(database, job_id, worker="first", lease=WAIT)
     job = row(database, job_id)
@@ -113,7 +113,7 @@ def test_a_committed_claim_counts_the_attempt_and_sets_the_bell_to_its_leases_en
     assert 30 < seconds_until(database, job_id, "lease_until") <= WAIT
 
 
-def test_a_claim_refuses_what_is_done_dead_leased_not_due_or_unknown(database):
+def test_claim_refuses_done_dead_leased_not_due_and_unknown_jobs(database):
     done, dead, leased = (stage(database) for _ in range(3))
     finish(database, claim(database, done))
     fail(database, claim(database, dead), retry=None)
@@ -147,30 +147,30 @@ def test_an_abandoned_lease_counts_as_a_failure_of_the_policy(database):
     assert row(database, job_id).failures == 1
 
 
-def test_an_abandoned_lease_is_still_counted_when_the_next_run_is_postponed(database):
+def test_abandoned_lease_is_counted_when_the_next_run_is_postponed(database):
     job_id = stage(database)
     claim(database, job_id, worker="dies")
     abandon(database, job_id)
-    # When the next claim is not committed by itself, and comes to nothing yet
+    # When the next claim has no lease and its attempt is postponed
     postpone(database, claim(database, job_id, lease=0))
     assert row(database, job_id).failures == 1
 
 
-def test_an_attempt_that_was_taken_over_can_neither_finish_nor_fail_nor_postpone(database):
-    # Given a worker that was taken for dead, and another that has the job now
+def test_attempt_cannot_end_or_change_the_job_after_it_was_taken_over(database):
+    # Given a worker that was presumed dead, and another that has claimed the job since
     job_id = stage(database)
     outdated = claim(database, job_id, worker="outdated")
     abandon(database, job_id)
     newest = claim(database, job_id, worker="newest")
     before = row(database, job_id)
     history = attempts(database, job_id)
-    # When the outdated one comes back
+    # When the outdated worker continues
     assert finish(database, outdated) is False
     assert fail(database, outdated) is False
     assert fail(database, outdated, retry=None) is False
     assert postpone(database, outdated) is False
     assert database.run(lambda session: jobs.lock_claimed(session, outdated)) is False
-    # Then nothing changed, and the newest attempt ends as it says
+    # Then nothing changed, and the newest attempt can still end
     after = row(database, job_id)
     for column in Job.__table__.columns.keys():  # noqa: SIM118
         assert getattr(after, column) == getattr(before, column), column
@@ -179,7 +179,7 @@ def test_an_attempt_that_was_taken_over_can_neither_finish_nor_fail_nor_postpone
     assert finish(database, newest) is True
 
 
-def test_an_uncommitted_claim_cannot_end_what_another_has_claimed_since(database):
+def test_uncommitted_claim_cannot_end_a_job_that_was_claimed_since(database):
     job_id = stage(database)
     outdated = claim(database, job_id, lease=0)
     claim(database, job_id, worker="newest")
@@ -188,7 +188,7 @@ def test_an_uncommitted_claim_cannot_end_what_another_has_claimed_since(database
 
 
 @pytest.mark.parametrize("end", ["done", "dead"])
-def test_what_has_ended_cannot_end_again(database, end):
+def test_ended_job_cannot_end_again(database, end):
     job_id = stage(database)
     claimed = claim(database, job_id)
     assert finish(database, claimed) if end == "done" else fail(database, claimed, retry=None)
@@ -205,7 +205,7 @@ def test_what_has_ended_cannot_end_again(database, end):
     )
 
 
-def test_a_held_job_is_nobody_elses_until_the_transaction_ends(database):
+def test_locked_job_is_not_claimed_until_the_transaction_ends(database):
     job_id = stage(database)
     claimed = claim(database, job_id)
     abandon(database, job_id)

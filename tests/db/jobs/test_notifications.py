@@ -1,4 +1,4 @@
-"""Bells: rung when due, by one relay, less and less often, and again when Redis forgot them."""
+"""Notifications: sent when due, less and less often, and again if Redis lost them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.db.jobs.support import (
 )
 from tests.db.support import at_once, holding, hurried
 
-#: Every wait between two notifications that there may be, in seconds.
+#: Every possible wait between two notifications, in seconds.
 WAITS = (2, 4, 8, 15, 30, 60, 120, 240, 480, 600)
 
 
@@ -31,32 +31,32 @@ def database(emptied):
     return emptied
 
 
-def test_a_bell_that_is_not_due_is_not_rung(database):
+def test_notification_that_is_not_due_is_not_sent(database):
     stage(database, delay=WAIT)
     assert ring_due(database) == []
 
 
-def test_the_oldest_bells_ring_first_as_many_as_are_asked_for(database):
+def test_oldest_notifications_are_sent_first_up_to_the_limit(database):
     ids = [stage(database) for _ in range(4)]
     for seconds, job_id in zip((4, 3, 2, 1), reversed(ids), strict=True):
         change(database, job_id, f"ring_at = clock_timestamp() - interval '{seconds} seconds'")
     assert sorted(ring_due(database, 2)) == sorted(ids[2:])
 
 
-def test_relays_that_ask_at_once_each_ring_other_jobs(database):
-    # Given 60 bells that are due
+def test_concurrent_relays_notify_of_different_jobs(database):
+    # Given 60 jobs that are due for notification
     ids = {stage(database) for _ in range(60)}
     database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
-    # When six relays ask for ten at the same moment
+    # When six relays request ten each at the same moment
     taken = at_once([lambda: ring_due(database, 10)] * 6)
     rung = [job_id for batch in taken for job_id in batch]
-    # Then none was rung twice, and what a collision left over is rung by the next
+    # Then no job was notified twice, and the next relay takes what a collision left over
     assert len(rung) == len(set(rung))
     assert set(rung) | set(ring_due(database)) == ids
     assert {row(database, job_id).rings for job_id in ids} == {1}
 
 
-def test_a_relay_passes_by_bells_that_another_is_just_ringing(database):
+def test_relay_skips_jobs_that_another_is_notifying(database):
     ids = [stage(database) for _ in range(2)]
     database.run(lambda session: session.execute(text("UPDATE jobs SET ring_at = staged_at")))
     with holding(database, lambda session: bells.ring_due(session, 1, urgent=True)):
@@ -79,7 +79,7 @@ def test_other_jobs_are_notified_again_after_15_s_then_ever_later(database):
 
 
 def next_ring_seconds(database, job_id, *, urgent):
-    """Notify of a job now, and give in how many seconds it is notified again."""
+    """Notify of a job now and return the seconds until its next notification."""
     change(database, job_id, "ring_at = clock_timestamp()")
 
     def ring(session):
@@ -88,21 +88,21 @@ def next_ring_seconds(database, job_id, *, urgent):
         assert rung.job_id == job_id
         after = clock(session)
         ring_at = session.get_one(Job, job_id, populate_existing=True).ring_at
-        # The wait counts from an instant between the two.
+        # The wait counts from an instant between these two.
         return (ring_at - after).total_seconds(), (ring_at - before).total_seconds()
 
     least, most = database.run(ring)
     return next(seconds for seconds in WAITS if least <= seconds <= most)
 
 
-def test_a_bell_rung_for_ever_does_not_overflow_its_counter(database):
+def test_job_notified_forever_does_not_overflow_its_counter(database):
     job_id = stage(database)
     change(database, job_id, "rings = 1000, ring_at = clock_timestamp()")
     assert ring_due(database) == [job_id]
     assert row(database, job_id).rings == 1000
 
 
-def test_a_bell_that_did_not_get_through_rings_again_in_a_second(database):
+def test_failed_notification_is_repeated_in_a_second(database):
     job_id = stage(database)
     change(database, job_id, "ring_at = clock_timestamp()")
     ring_due(database)
@@ -111,7 +111,7 @@ def test_a_bell_that_did_not_get_through_rings_again_in_a_second(database):
     assert 0 < seconds_until(database, job_id, "ring_at") <= 1
 
 
-def test_unringing_leaves_what_is_done_or_leased(database):
+def test_failed_notification_changes_no_done_or_leased_job(database):
     done, leased = stage(database), stage(database)
     finish(database, claim(database, done))
     claim(database, leased)
@@ -121,7 +121,7 @@ def test_unringing_leaves_what_is_done_or_leased(database):
     assert row(database, leased).ring_at == before
 
 
-def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
+def test_unanswered_notifications_are_repeated_when_redis_was_emptied(database):
     rung, abandoned, waiting, leased, fresh, dead = (stage(database) for _ in range(6))
     change(database, waiting, "due_at = now() + interval '1 h', ring_at = now() + interval '1 h'")
     claim(database, leased)
@@ -141,24 +141,24 @@ def test_an_emptied_redis_rings_what_was_rung_and_not_answered(database):
     assert row(database, fresh).rings == 0
 
 
-def test_ringing_again_does_not_wait_for_a_job_that_is_just_being_run(database):
-    # Given a job that was rung twice and runs in a transaction longer than a lock is waited for
+def test_repeated_notification_does_not_wait_for_a_running_job(database):
+    # Given two notified jobs, one of which runs in a transaction longer than the lock timeout
     running, rung = stage(database), stage(database)
     for job_id in (running, rung):
         change(database, job_id, "rings = 2, ring_at = clock_timestamp() + interval '1 hour'")
     with holding(database, lambda s: jobs.claim(s, running, worker="a", lease_seconds=0)):
-        # When Redis was emptied meanwhile, and a bell did not get through
+        # When Redis was emptied meanwhile, and a notification failed
         assert (
             database.run(lambda s: (hurried(s), bells.ring_all_again(s, 1_000, urgent=True))[1])
             == 1
         )
         database.run(lambda s: (hurried(s), bells.unring(s, [running])))
-    # Then the other one rings
+    # Then the other job is notified
     assert ring_due(database) == [rung]
 
 
 def test_notification_is_due_when_it_is_further_ahead_than_any(emptied):
-    # Given a retry an hour ahead, as a clock that was set back leaves it, and a job for later
+    # Given a retry an hour ahead, as after the clock was set back, and a job staged for later
     retry, later = stage(emptied), stage(emptied, delay=7_200)
     claim(emptied, retry)
     change(
@@ -173,8 +173,8 @@ def test_notification_is_due_when_it_is_further_ahead_than_any(emptied):
 
 
 def test_job_is_due_when_it_was_staged_at_an_instant_later_than_now(emptied):
-    # Given jobs that were staged while the clock was an hour ahead, which no process noticed: one
-    # to be done at once, and one in two hours
+    # Given two jobs, one due at once and one in two hours, staged while the clock was an hour
+    # ahead, which no process noticed
     at_once, later = stage(emptied), stage(emptied, delay=7_200)
     for job_id in (at_once, later):
         change(
@@ -184,7 +184,8 @@ def test_job_is_due_when_it_was_staged_at_an_instant_later_than_now(emptied):
             " ring_at = ring_at + interval '1 hour'",
         )
     assert claim(emptied, at_once) is None
-    # When the relay looks for what was set back, then the first is due and the other one waits
+    # When the relay looks for due times set too far ahead, Then the first is due and the other
+    # waits
     emptied.run(bells.ring_set_back)
     assert ring_due(emptied) == [at_once]
     assert claim(emptied, at_once) is not None

@@ -1,4 +1,4 @@
-"""What a person may do to a job's row, and to which: the row itself says no to the rest."""
+"""Operator actions on jobs: in which states the row allows them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def run_now(database, job_id):
 
 @pytest.fixture
 def told(shared):
-    """What the process is told to ring for after a commit."""
+    """The jobs that `after_commit` received."""
     heard: list[Staged] = []
     shared.after_commit = heard.extend
     yield heard
     shared.after_commit = None
 
 
-def test_a_buried_job_rings_no_more_until_it_is_redriven_with_its_whole_policy(shared, told):
+def test_buried_job_is_not_notified_until_redriven_with_all_its_attempts(shared, told):
     job_id = stage(shared)
     fail(shared, claim(shared, job_id), retry=0)
     fail(shared, claim(shared, job_id), retry=None)
@@ -38,15 +38,15 @@ def test_a_buried_job_rings_no_more_until_it_is_redriven_with_its_whole_policy(s
     assert (job.failures, job.ring_at, job.done_at) == (2, None, None)
     assert job.dead_at is not None
     told.clear()
-    # When an operator redrives it
+    # When an operator redrives the job
     assert redrive(shared, job_id) is True
-    # Then it is told at once, free to claim, and its numbers of attempts go on rising
+    # Then it is notified at once, can be claimed, and its attempt numbers continue to rise
     assert told == [Staged(job_id, "work", "safety")]
     again = claim(shared, job_id)
     assert (again.attempt, again.failures) == (3, 0)
 
 
-def test_a_job_that_is_owed_done_or_discarded_is_not_redriven_and_only_a_dead_one_discarded(shared):
+def test_redrive_and_discard_refuse_a_job_that_is_open_or_done(shared):
     job_id = stage(shared)
     assert not redrive(shared, job_id)
     assert not discard(shared, job_id)
@@ -64,7 +64,7 @@ def test_a_refused_job_is_redriven_and_not_discarded(shared):
     assert row(shared, job_id).outcome is None
 
 
-def test_a_discarded_job_is_over_with_its_last_error_and_cannot_come_back(shared):
+def test_discarded_job_keeps_its_last_error_and_cannot_be_run_again(shared):
     job_id = stage(shared)
     fail(shared, claim(shared, job_id), retry=None)
     assert discard(shared, job_id)
@@ -74,7 +74,7 @@ def test_a_discarded_job_is_over_with_its_last_error_and_cannot_come_back(shared
     assert not run_now(shared, job_id)
 
 
-def test_a_waiting_job_run_now_is_told_at_once_and_its_failures_still_count(shared, told):
+def test_waiting_job_is_notified_at_once_by_run_now_and_keeps_its_failures(shared, told):
     job_id = stage(shared)
     fail(shared, claim(shared, job_id), retry=WAIT)
     assert claim(shared, job_id) is None
@@ -92,11 +92,11 @@ def test_a_postponed_or_abandoned_job_can_be_run_now(shared):
     claim(shared, abandoned)
     abandon(shared, abandoned)
     assert run_now(shared, abandoned)
-    # The death of its worker still counts
+    # The abandoned attempt still counts as a failure
     assert claim(shared, abandoned).failures == 1
 
 
-def test_a_job_in_a_workers_hands_is_not_run_now_a_second_time(shared):
+def test_leased_job_is_not_run_now_a_second_time(shared):
     job_id = stage(shared)
     claimed = claim(shared, job_id)
     change(shared, job_id, "due_at = clock_timestamp() + interval '1 hour'")

@@ -1,4 +1,7 @@
-"""What is kept and what goes: by time, in bounded batches; never what is dead, owed, unhandled."""
+"""Retention: jobs and event bodies go by age, in bounded batches.
+
+Dead jobs, open jobs and unhandled events are never pruned.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.db.support import at_once, holding
 
 
 def prune(database, *, after=timedelta(hours=1), limit=100):
-    """Prunes as somebody who looks so much later."""
+    """Prune the jobs that will be older than `after` from now."""
     before = database.now() + after
     return database.run(lambda s: retention.prune_jobs(s, over_before=before, limit=limit))
 
@@ -66,7 +69,7 @@ def test_jobs_that_are_over_go_with_their_attempts(emptied):
     assert emptied.run(lambda s: s.query(JobAttempt).count()) == 0
 
 
-def test_what_is_dead_or_still_owed_is_kept_however_old(emptied):
+def test_dead_or_open_job_is_kept_however_old(emptied):
     waiting, running, dead, failed = (stage(emptied) for _ in range(4))
     claim(emptied, running)
     fail(emptied, claim(emptied, dead), retry=None)
@@ -77,12 +80,12 @@ def test_what_is_dead_or_still_owed_is_kept_however_old(emptied):
     assert emptied.run(lambda s: s.query(JobAttempt).count()) == 3
 
 
-def test_what_was_over_later_is_kept(emptied):
-    # Given a job that was staged long ago and is over since a moment
+def test_job_that_ended_later_is_kept(emptied):
+    # Given a job that was staged long ago and has just ended
     old, young = done(emptied), done(emptied)
     change(emptied, old, "done_at = clock_timestamp() - interval '2 hours'")
 
-    assert prune(emptied, after=timedelta(hours=-1)) == 0  # its id is young
+    assert prune(emptied, after=timedelta(hours=-1)) == 0  # its ID is newer than the limit
     before = emptied.now()
     change(emptied, young, "done_at = clock_timestamp() + interval '3 hours'")
     assert prune(emptied, after=timedelta(hours=2)) == 1
@@ -98,11 +101,11 @@ def test_a_batch_is_bounded_and_takes_the_oldest_first(emptied):
     assert prune(emptied, limit=2) == 1
 
 
-def test_pruning_waits_for_nobody_and_takes_the_rest(emptied):
-    # Given a refused job that an operator is about to redrive
+def test_pruning_skips_locked_jobs_and_takes_the_rest(emptied):
+    # Given a refused job that an operator is redriving
     refused, over = done(emptied, "refused"), done(emptied)
     with holding(emptied, lambda s: job_acts.redrive(s, refused)):
-        # When old jobs are pruned, then that one is stepped over
+        # When old jobs are pruned, Then the locked job is skipped
         assert prune(emptied) == 1
     assert left(emptied) == [refused]
     assert over not in left(emptied)
@@ -125,7 +128,7 @@ def test_several_prune_at_once_and_each_row_goes_once(emptied):
 def test_a_handled_events_body_goes_and_its_row_stays(emptied):
     event(emptied, "evt_a")
     event(emptied, "evt_b", handled=False)
-    # An event's id begins with the time it was made: those after now are none of this
+    # An event's ID begins with its creation time; these IDs are newer than the limit
     assert prune_bodies(emptied) == 0
     first, second = event(emptied, "evt_00a"), event(emptied, "evt_00b", handled=False)
 
@@ -147,7 +150,7 @@ def test_bodies_go_in_bounded_batches(emptied):
     assert [prune_bodies(emptied, limit=2) for _ in range(3)] == [2, 1, 0]
 
 
-def test_the_database_itself_keeps_the_body_of_an_event_that_nobody_has_handled(emptied):
+def test_database_refuses_to_remove_the_body_of_an_unhandled_event(emptied):
     name = event(emptied, "evt_00a", handled=False)
     with pytest.raises(Exception, match="inbox_check"):
         emptied.run(

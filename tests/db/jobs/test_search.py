@@ -1,4 +1,7 @@
-"""In which state a job is, and how it is found: each in exactly one state, pages without gaps."""
+"""The states of jobs and the search for them.
+
+Each job is in exactly one state, and pages have no gaps.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def found(database, *, after=None, limit=50, **filters):
 
 @pytest.fixture
 def one_of_each(emptied):
-    """A job in each state."""
+    """One job in each state."""
     made = {state: stage(emptied, name=state, kwargs={"of": state}) for state in STATES}
     change(emptied, made["sent"], "ring_at = clock_timestamp()")
     assert ring_due(emptied) == [made["sent"]]
@@ -46,7 +49,7 @@ def one_of_each(emptied):
     return made
 
 
-def test_each_job_is_in_the_one_state_that_its_life_has_brought_it_to(emptied, one_of_each):
+def test_each_job_is_in_exactly_one_state(emptied, one_of_each):
     assert {name: state_of(emptied, job_id) for name, job_id in one_of_each.items()} == {
         state: state for state in STATES
     }
@@ -56,22 +59,22 @@ def test_each_job_is_in_the_one_state_that_its_life_has_brought_it_to(emptied, o
         assert ids == [one_of_each[state]]
 
 
-def test_open_is_what_is_still_owed(emptied, one_of_each):
+def test_open_means_not_done_and_not_dead(emptied, one_of_each):
     owed = {"staged", "sent", "running", "abandoned", "waiting"}
     assert set(found(emptied, state="open")) == {one_of_each[state] for state in owed}
 
 
-def test_what_is_said_to_be_possible_is_what_the_row_allows(emptied, one_of_each):
+def test_possible_actions_are_those_that_the_row_allows(emptied, one_of_each):
     acts = {"redrive": job_acts.redrive, "discard": job_acts.discard, "run-now": job_acts.run_now}
     for state, job_id in one_of_each.items():
         for name, act in acts.items():
             with Session(emptied.engine) as session:
-                # Tried and taken back
+                # Try the action and roll it back
                 assert act(session, job_id) is (name in POSSIBLE.get(state, ())), (state, name)
                 session.rollback()
 
 
-def test_every_filter_leaves_what_it_names(emptied, one_of_each):
+def test_every_filter_returns_only_matching_jobs(emptied, one_of_each):
     since = emptied.now() - timedelta(minutes=5)
     assert found(emptied, state="refused", error="no_such") == [one_of_each["refused"]]
     assert found(emptied, state="refused", error="no%such") == []
@@ -109,31 +112,31 @@ def test_an_organizations_jobs_are_found_by_it_alone(emptied):
 @pytest.mark.parametrize(
     "seeking", [{"name": "x"}, {"queue": "safety"}, {"error": "x"}, {"arguments": {"a": "b"}}]
 )
-def test_a_search_that_would_read_every_job_there_was_is_refused(emptied, state, seeking):
+def test_search_that_would_read_every_job_is_refused(emptied, state, seeking):
     with pytest.raises(UnboundedSearch):
         found(emptied, state=state, **seeking)
-    # Bounded, or among those that an index gathers, it is allowed
+    # With a time range, an organization or an indexed state the search is allowed
     assert found(emptied, state=state, since=emptied.now(), **seeking) == []
     assert found(emptied, state=state, organization_id="org_none", **seeking) == []
     assert found(emptied, state="dead", **seeking) == []
 
 
-def test_pages_follow_each_other_without_gap_or_repeat_while_jobs_come_in(emptied):
+def test_pages_have_no_gap_or_repeat_while_jobs_are_staged(emptied):
     # Given seven jobs
     expected = sorted((stage(emptied) for _ in range(7)), reverse=True)
     pages, after = [], None
-    # When they are paged through, with another staged after each page
+    # When they are read page by page, with another job staged after each page
     while page := found(emptied, state="open", after=after, limit=3):
         pages.append(page)
         after = page[-1]
         stage(emptied)
-    # Then each of the seven was seen once, newest first
+    # Then each of the seven was returned once, newest first
     assert [len(page) for page in pages] == [3, 3, 1]
     assert [one for page in pages for one in page] == expected
 
 
-def test_a_family_leads_from_a_job_back_to_its_event_and_to_its_siblings(emptied):
-    # Given an event, its job, and two jobs that this one staged
+def test_family_of_a_job_has_its_event_its_causes_and_its_siblings(emptied):
+    # Given an event, its job, and two jobs that this job staged
     emptied.run(
         lambda s: s.execute(
             text(
@@ -157,20 +160,20 @@ def test_a_family_leads_from_a_job_back_to_its_event_and_to_its_siblings(emptied
     child, sibling = staged_by(parent), staged_by(parent)
     stage(emptied)
 
-    # When the child's family is asked for
+    # When the child's family is requested
     family = emptied.run(lambda s: job_search.family(s, s.get_one(Job, child)))
 
-    # Then it is complete, and nobody else's
+    # Then it is complete and has no unrelated job
     assert family.event.external_id == "WH-1"
     assert [one.job.id for one in family.causes] == [parent]
     assert [one.job.id for one in family.others] == [sibling]
 
-    # And a cause that was pruned ends the chain
+    # And the chain ends at a pruned cause
     emptied.run(lambda s: s.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": parent}))
     family = emptied.run(lambda s: job_search.family(s, s.get_one(Job, child)))
     assert (family.event, family.causes) == (None, [])
 
 
-def test_every_state_can_be_asked_for():
+def test_every_state_can_be_searched():
     assert set(ASKABLE) == {"open", *STATES}
     assert set(POSSIBLE) <= set(STATES)

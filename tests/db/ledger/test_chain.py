@@ -1,4 +1,4 @@
-"""The chain of entries, told in Python: whoever reads it needs no SQL to check a ledger."""
+"""The chain of entries, recomputed in Python: an audit of the ledger needs no SQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 def chained(previous: bytes, *fields: object) -> bytes:
-    """This function will give an entry's hash as docs tell it: a reader needs no SQL to check."""
+    """Compute an entry's hash as the documentation describes it, without SQL."""
     told = b""
     for field in fields:
         raw = str(field).encode()
@@ -54,7 +54,7 @@ def test_a_fixed_vector_has_the_same_hash_in_python_and_in_sql(owner):
     assert found.hex() == chained(previous, *fields).hex() == VECTOR
 
 
-def test_a_field_cannot_lend_bytes_to_its_neighbour(owner):
+def test_field_cannot_lend_bytes_to_its_neighbour(owner):
     one, other = (
         owner.execute("SELECT ledger_hash('', VARIADIC %s::text[])", (fields,)).fetchone()
         for fields in (["ab", "c"], ["a", "bc"])
@@ -62,8 +62,8 @@ def test_a_field_cannot_lend_bytes_to_its_neighbour(owner):
     assert one != other
 
 
-def test_the_chain_recomputed_in_python_is_the_one_that_sql_stored(shared, org):
-    # Given entries of many kinds, at an instant with microseconds, with text of all sorts
+def test_chain_recomputed_in_python_equals_the_stored_one(shared, org):
+    # Given entries of many kinds, at an instant with microseconds, with unusual text
     def work(session):
         session.execute(text("SET LOCAL timezone = 'Asia/Kathmandu'"))
         common = {"currency": "USD", "now": NOW}
@@ -80,7 +80,7 @@ def test_the_chain_recomputed_in_python_is_the_one_that_sql_stored(shared, org):
         return list(entries.order_by(WalletEntry.entry_no)), session.get_one(Wallet, org)
 
     entries, wallet = shared.run(read)
-    # Then each links to the one before, from an empty beginning to the wallet's head
+    # Then each links to the entry before, from an empty start to the wallet's head
     previous = b""
     for number, entry in enumerate(entries):
         assert entry.entry_no == number

@@ -1,4 +1,7 @@
-"""The ledger is the only door: what the database itself refuses, of whom, and by which guard."""
+"""The ledger's guards: what PostgreSQL refuses, for which role, by which guard.
+
+Only the ledger's functions can change a wallet.
+"""
 
 from __future__ import annotations
 
@@ -169,12 +172,12 @@ def test_every_function_that_acts_as_the_owner_has_a_fixed_search_path(owner):
     assert rows == []
 
 
-def test_a_table_of_the_callers_own_does_not_stand_in_for_the_ledgers(app, org):
-    # Given a temporary table that has a wallet's name and much money
+def test_temporary_table_does_not_replace_the_ledgers(app, org):
+    # Given a temporary table that is named like the wallets and shows a large balance
     app.execute("CREATE TEMP TABLE wallets AS SELECT * FROM public.wallets")
     app.execute("UPDATE pg_temp.wallets SET balance_micros = 1000")
     app.execute("SET search_path = pg_temp, public")
-    # When a debit is made that only it could pay
+    # When a debit is requested that only the temporary table could pay
     outcome = app.execute(
         "SELECT (wallet_debit(%s, 'k', 500, 'USD', 'debit', 'messages', '', now())).outcome", (org,)
     ).fetchone()
@@ -219,7 +222,7 @@ ODD = {
 
 @pytest.mark.parametrize("odd", [None, "", "x" * 1_200], ids=["missing", "empty", "too long"])
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_missing_or_out_of_bounds_is_refused_with_a_code(app, owner, org, name, odd):
+def test_missing_or_out_of_bounds_argument_is_refused_with_a_code(app, owner, org, name, odd):
     call, code = ODD[name]
     before = state(owner, org)
     outcome = app.execute(f"SELECT ({call}).outcome", {"org": org, "odd": odd}).fetchone()
@@ -227,12 +230,12 @@ def test_what_is_missing_or_out_of_bounds_is_refused_with_a_code(app, owner, org
     assert state(owner, org) == before
 
 
-# As superuser: the structure itself refuses.
+# These tests run as superuser: the structure itself refuses.
 
 
 def test_a_conflict_of_numbers_never_swallows_a_low_balances_alert(owner, org):
     with owner.transaction(force_rollback=True):
-        # Given a level, and an alert that has the number that comes next
+        # Given a threshold, and an alert that already has the next number
         owner.execute(
             "INSERT INTO wallet_thresholds (organization_id, threshold_micros, set_by, set_why,"
             " set_at) SELECT %s, balance_micros, 'x', 'x', now() FROM wallets"
@@ -243,7 +246,7 @@ def test_a_conflict_of_numbers_never_swallows_a_low_balances_alert(owner, org):
             "INSERT INTO alerts OVERRIDING SYSTEM VALUE SELECT nextval('alerts_id_seq') + 1, 'x',"
             " NULL, '1', 'info', '{}', now(), NULL"
         )
-        # When it is crossed, Then it is not crossed in silence
+        # When available money falls below it, Then the debit fails instead of losing the alert
         with pytest.raises(errors.UniqueViolation):
             owner.execute(
                 "SELECT wallet_debit(%s, 'd', 1, 'USD', 'debit', 'messages', '', now())", (org,)
@@ -269,11 +272,11 @@ def test_even_a_superusers_raw_balance_change_is_refused(owner, org):
             )
 
 
-def test_even_a_superuser_may_not_take_a_wallet_back_to_an_older_entry_of_its_own(owner, org):
-    # Given a wallet of two entries, the older of which is one of its own too
+def test_superuser_cannot_set_a_wallet_back_to_an_older_entry(owner, org):
+    # Given a wallet with two entries
     before = state(owner, org)
 
-    # When its row is made equal to that one, as a store without the lock would make it
+    # When its row is made equal to the older entry, as a store without the lock would do
     with pytest.raises(errors.CheckViolation, match="has a newer entry"):
         owner.execute(
             "UPDATE wallets w SET entry_no = e.entry_no, balance_micros = e.balance_after_micros,"
@@ -287,7 +290,7 @@ def test_even_a_superuser_may_not_take_a_wallet_back_to_an_older_entry_of_its_ow
 
 
 def test_a_store_that_was_read_before_anothers_commit_is_refused(owner, shared_urls, org):
-    # Given somebody who read the wallet without its lock
+    # Given a connection that read the wallet without its lock
     read = owner.execute(
         "SELECT entry_no, balance_micros, owed_micros FROM wallets WHERE organization_id = %s",
         (org,),
@@ -297,7 +300,7 @@ def test_a_store_that_was_read_before_anothers_commit_is_refused(owner, shared_u
             "SELECT wallet_debit(%s, 'd', 1, 'USD', 'debit', 'messages', '', now())", (org,)
         )
 
-    # When they store what they read, with what they hold, then it is refused
+    # When it stores what it read, plus a hold, Then the store is refused
     with pytest.raises(errors.CheckViolation, match="has a newer entry"):
         owner.execute(
             "UPDATE wallets SET entry_no = %s, balance_micros = %s, owed_micros = %s,"
@@ -308,7 +311,7 @@ def test_a_store_that_was_read_before_anothers_commit_is_refused(owner, shared_u
 
 @pytest.mark.parametrize("table", ["wallet_entries", "wallet_operations"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET created_at = now()", "DELETE FROM {}"])
-def test_even_a_superuser_may_not_change_what_was_written(owner, org, table, statement):
+def test_even_a_superuser_may_not_change_written_rows(owner, org, table, statement):
     before = state(owner, org)
     with pytest.raises(errors.InsufficientPrivilege, match="append-only"):
         owner.execute(statement.format(table) + " WHERE organization_id = %s", (org,))
@@ -319,7 +322,7 @@ def test_even_a_superuser_may_not_change_what_was_written(owner, org, table, sta
 
 @pytest.mark.parametrize("statement", ["DELETE FROM wallets", "TRUNCATE wallets CASCADE"])
 def test_even_a_superuser_may_not_remove_a_wallet(owner, org, statement):
-    # Its foreign key is what holds entries and operations to an organization.
+    # The wallet's foreign key ties entries and operations to an organization.
     before = state(owner, org)
     with pytest.raises(errors.InsufficientPrivilege, match="append-only"):
         owner.execute(statement)
@@ -338,7 +341,7 @@ def test_the_loss_of_the_newest_entry_is_refused_even_with_the_trigger_off(owner
 
 
 def append(owner, org, amount, *, direction="debit", debt_limit=None):
-    """Writes an entry and the wallet as the functions do, without their decisions."""
+    """Write an entry and the wallet as the functions do, without their checks."""
     with owner.transaction():
         if debt_limit is not None:
             owner.execute(
@@ -389,7 +392,7 @@ def test_an_entry_that_does_not_add_up_is_refused(owner, org):
             owner.execute(insert.format(**values), (org,))
 
 
-def test_two_entries_cannot_share_a_number_whatever_else_they_say(owner, org):
+def test_two_entries_cannot_share_a_number(owner, org):
     with pytest.raises(errors.UniqueViolation, match="wallet_entries_pkey"):
         owner.execute(
             "INSERT INTO wallet_entries SELECT organization_id, entry_no, kind, direction,"
@@ -412,7 +415,7 @@ def test_an_organization_has_one_wallet_in_one_currency(owner, shared, org):
     assert outcome.outcome == "CURRENCY_MISMATCH"
 
 
-def test_one_reason_with_one_cause_stands_once(owner, org):
+def test_freeze_with_one_reason_and_cause_is_active_once(owner, org):
     insert = (
         "INSERT INTO wallet_freezes (organization_id, reason, cause, placed_by, placed_why,"
         " placed_at) VALUES (%s, 'manual', %s, 'x', 'x', now())"

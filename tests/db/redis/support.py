@@ -1,4 +1,4 @@
-"""What tests of circuits do over and over: calls that end as they are told, and waits set over."""
+"""Helpers for circuit breaker tests: calls with a given outcome, ended waits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAFETY, MONEY, BULK = (Route(Provider.TWILIO, "AC1", one) for one in CallClass)
 
 
 def circuits(client: redis.Redis, *, policy: Policy = POLICY, per_second: float = 1000) -> Circuits:
-    """This function will make the circuits as one process of the fleet has them."""
+    """Make the circuit breakers that one process of the fleet has."""
     rates = {
         (provider, of): per_second
         for provider in Provider
@@ -25,37 +25,37 @@ def circuits(client: redis.Redis, *, policy: Policy = POLICY, per_second: float 
 
 
 def call(fleet: Circuits, route: Route, outcome: str, hold_seconds: float = 0) -> str:
-    """This function will make one call that ends so, and give its ticket. Raises: HeldBack."""
+    """Make one call with this outcome and return its ticket. Raises: HeldBack."""
     _, ticket = fleet.enter(route, 1.0)
     fleet.leave(route, ticket, outcome, hold_seconds)
     return ticket
 
 
 def open_circuit(fleet: Circuits, route: Route) -> None:
-    """This function will let as many calls fail as it takes."""
+    """Let as many calls fail as open the circuit."""
     for _ in range(POLICY.failures):
         call(fleet, route, "failed")
 
 
 def wait_is_over(client: redis.Redis, route: Route) -> None:
-    """This function will end an open circuit's wait now, as time would."""
+    """End an open circuit's wait now."""
     assert client.hexists(circuit_key(route), "open_until")
     client.hset(circuit_key(route), "open_until", 1)
 
 
 def trial_is_over(client: redis.Redis, route: Route) -> None:
-    """This function will let a trial's time run out, as time would."""
+    """End a trial's time now."""
     assert client.hexists(circuit_key(route), "trial_until")
     client.hset(circuit_key(route), "trial_until", 1)
 
 
 def open_for_seconds(client: redis.Redis, route: Route) -> float:
-    """This function will tell for how long a circuit was opened, from its own two instants."""
+    """Return for how many seconds a circuit was opened, from its two instants."""
     opened_at, until = client.hmget(circuit_key(route), "opened_at", "open_until")
     return (int(until) - int(opened_at)) / 1000
 
 
 def holds_are_over(client: redis.Redis) -> None:
-    """This function will end every hold now, as time would."""
+    """End every hold now."""
     for member in client.zrange(HELD, 0, -1):
         client.zadd(HELD, {member: 1})

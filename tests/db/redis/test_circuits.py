@@ -1,4 +1,7 @@
-"""Circuits in a real Redis: opened, tried by one, closed; rates and holds; and Redis away."""
+"""Circuit breakers in a real Redis: open, trial, close, rates and holds.
+
+Also an outage of Redis.
+"""
 
 from __future__ import annotations
 
@@ -44,23 +47,23 @@ def fail_once(url: str) -> None:
 
 
 def test_failures_that_several_processes_saw_open_one_circuit_for_all(urls, fleet):
-    # Given two failures, each seen by a process of its own
+    # Given two failures, each seen by a different process
     context = multiprocessing.get_context("spawn")
     for _ in range(2):
         process = context.Process(target=fail_once, args=(urls.redis_url,))
         process.start()
         process.join(60)
         assert process.exitcode == 0
-    # When a third one is seen here
+    # When this process sees a third failure
     call(fleet, BULK, "failed")
-    # Then nobody is let out, here or elsewhere, until the circuit may be tried
+    # Then no process may call until the circuit may be tried
     with connect(urls.redis_url) as client, pytest.raises(HeldBack, match="is open") as caught:
         circuits(client).enter(BULK, 1.0)
     assert POLICY.open_seconds - 1 < caught.value.delay_seconds
 
 
 def test_failures_among_too_many_answers_open_nothing(fleet):
-    # Given one failure in each three calls, of the last six
+    # Given one failure in every three calls, for eighteen calls
     for _ in range(6):
         call(fleet, BULK, "failed")
         call(fleet, BULK, "answered")
@@ -70,10 +73,10 @@ def test_failures_among_too_many_answers_open_nothing(fleet):
 
 
 def test_failures_older_than_the_window_do_not_count(fleet, redis_client):
-    # Given failures that are too old, in a list that answers kept alive
+    # Given failures outside the window, in a list that a newer answer keeps alive
     call(fleet, BULK, "answered")
     redis_client.lpush(outcomes_key(BULK), "1000:1", "1000:1", "1000:1")
-    # When calls fail, Then it takes as many as if there had been none before
+    # When calls fail, Then the circuit opens after as many failures as without the old ones
     call(fleet, BULK, "failed")
     call(fleet, BULK, "failed")
     call(fleet, BULK, "failed")
@@ -82,19 +85,19 @@ def test_failures_older_than_the_window_do_not_count(fleet, redis_client):
 
 
 def test_a_circuit_belongs_to_one_provider_and_one_class(fleet):
-    # Given a campaign's failures
+    # Given failures of bulk calls
     open_circuit(fleet, BULK)
-    # Then neither suspensions nor money nor another provider is held back
+    # Then neither safety nor money calls nor another provider are held back
     for route in (SAFETY, MONEY, Route(Provider.PAYPAL, "AC1", CallClass.BULK)):
         fleet.enter(route, 1.0)
 
 
-def test_safety_is_let_out_whatever_happened(fleet, redis_client):
-    # Given an open circuit of safety calls, and an account held back
+def test_safety_calls_go_out_whatever_happened(fleet, redis_client):
+    # Given an open circuit for safety calls, and an account that is held back
     open_circuit(fleet, SAFETY)
     fleet.leave(SAFETY, "", "answered", 60)
     assert redis_client.hexists(circuit_key(SAFETY), "open_until")
-    # When safety calls are made, as many as one likes
+    # When many safety calls are made
     waits = [fleet.enter(SAFETY, 1.0)[0] for _ in range(50)]
     # Then each goes out at once
     assert waits == [0.0] * 50
@@ -115,11 +118,11 @@ def test_one_trial_goes_out_of_the_whole_fleet(urls, fleet, redis_client):
             except HeldBack as error:
                 return error.detail
 
-    # When many workers come at the same moment
+    # When many workers call at the same moment
     with ThreadPoolExecutor(12) as pool:
         said = [one.result() for one in [pool.submit(work) for _ in range(12)]]
 
-    # Then one is let out, and the others look again soon
+    # Then one call goes out as the trial, and the others wait for its result
     assert len([one for one in said if "being tried" in one]) == 11
 
 
@@ -127,7 +130,7 @@ def test_a_trial_that_is_answered_closes_the_circuit(fleet, redis_client):
     open_circuit(fleet, BULK)
     wait_is_over(redis_client, BULK)
     assert call(fleet, BULK, "answered")
-    # Then all go out again, and what was before is forgotten
+    # Then all calls go out again, and earlier failures no longer count
     assert fleet.enter(BULK, 1.0)[1] == ""
     call(fleet, BULK, "failed")
     call(fleet, BULK, "failed")
@@ -146,17 +149,17 @@ def test_each_trial_that_fails_doubles_the_wait_up_to_a_bound(fleet, redis_clien
         fleet.enter(BULK, 1.0)
 
 
-def test_a_trial_whose_worker_died_is_given_to_another(fleet, redis_client):
+def test_trial_of_a_dead_worker_is_given_to_another_call(fleet, redis_client):
     # Given a trial that never ended
     open_circuit(fleet, BULK)
     wait_is_over(redis_client, BULK)
     _, lost = fleet.enter(BULK, 1.0)
     with pytest.raises(HeldBack, match="being tried"):
         fleet.enter(BULK, 1.0)
-    # When its time has run out, Then another goes out
+    # When its time has run out, Then another call goes out as the trial
     trial_is_over(redis_client, BULK)
     _, ticket = fleet.enter(BULK, 1.0)
-    # And what the first one says in the end changes nothing
+    # And the late result of the first trial changes nothing
     fleet.leave(BULK, lost, "answered", 0)
     assert redis_client.hexists(circuit_key(BULK), "open_until")
     fleet.leave(BULK, ticket, "answered", 0)
@@ -171,27 +174,27 @@ def test_a_trial_that_was_cut_off_leaves_its_place_to_the_next(fleet, redis_clie
 
 
 def test_a_call_begun_before_it_opened_neither_closes_nor_prolongs_it(fleet, redis_client):
-    # Given two calls on their way when the circuit opens
+    # Given two calls under way when the circuit opens
     slow = [fleet.enter(BULK, 1.0)[1] for _ in range(2)]
     open_circuit(fleet, BULK)
     before = redis_client.hgetall(circuit_key(BULK))
     # When one is answered and the other is lost
     fleet.leave(BULK, slow[0], "answered", 0)
     fleet.leave(BULK, slow[1], "failed", 0)
-    # Then the circuit is as it was
+    # Then the circuit is unchanged
     assert redis_client.hgetall(circuit_key(BULK)) == before
 
 
-def test_a_safety_call_closes_its_circuit_and_prolongs_it_only_after_the_wait(fleet, redis_client):
-    # Given an open circuit of safety calls, which go on all the while
+def test_safety_call_closes_its_circuit_and_extends_it_only_after_the_wait(fleet, redis_client):
+    # Given an open circuit for safety calls, which continue to go out
     open_circuit(fleet, SAFETY)
     call(fleet, SAFETY, "failed")
     assert open_for_seconds(redis_client, SAFETY) == 100
-    # When one fails after the wait, Then it is open for longer
+    # When a call fails after the wait, Then the circuit stays open for longer
     wait_is_over(redis_client, SAFETY)
     call(fleet, SAFETY, "failed")
     assert open_for_seconds(redis_client, SAFETY) == 200
-    # And the first that is answered closes it
+    # And the first answered call closes it
     call(fleet, SAFETY, "answered")
     assert not redis_client.exists(circuit_key(SAFETY))
 
@@ -202,30 +205,30 @@ def test_a_wait_longer_than_any_could_be_is_cut(fleet, redis_client):
     redis_client.hset(circuit_key(BULK), "open_until", 10**14)
     with pytest.raises(HeldBack):
         fleet.enter(BULK, 1.0)
-    # Then the circuit waits for as long as it ever would
+    # Then the circuit waits no longer than the maximum
     assert float(redis_client.hget(circuit_key(BULK), "open_until")) < 10**13
 
 
-def test_those_who_waited_for_one_circuit_come_back_spread(fleet):
+def test_jobs_held_back_by_one_circuit_return_spread_out(fleet):
     # Given an open circuit
     open_circuit(fleet, BULK)
-    # When a hundred jobs meet it
+    # When a hundred jobs are held back
     delays = []
     for _ in range(100):
         with pytest.raises(HeldBack) as caught:
             fleet.enter(BULK, 1.0)
         delays.append(caught.value.delay_seconds)
-    # Then none comes before it may be tried, and they do not come together
+    # Then no job returns before the circuit may be tried, and they return spread out
     assert min(delays) > POLICY.open_seconds - 30
     assert max(delays) - min(delays) > 10
     assert len({round(one) for one in delays}) > 10
 
 
 def test_calls_are_spaced_by_the_accounts_rate(redis_client):
-    # Given a call in two seconds, and twenty that come at once from the whole fleet
+    # Given a rate of one call in two seconds, and twenty calls at once from two processes
     fleet, other = (circuits(redis_client, per_second=0.5) for _ in range(2))
     waits = [one.enter(MONEY, 100.0)[0] for one in (fleet, other) * 10]
-    # Then the first goes out at once, and each of the others in a place of its own
+    # Then the first goes out at once, and each of the others at a different time
     assert waits[0] == 0.0
     assert 25 < waits[-1] <= 19 * 2 - 0.2
     assert len({round(wait) for wait in waits}) > 15
@@ -235,7 +238,7 @@ def test_a_place_too_far_off_is_not_taken(redis_client):
     # Given a rate that is used up
     fleet = circuits(redis_client, per_second=0.1)
     assert fleet.enter(BULK, 1.0)[0] == 0.0
-    # When many are refused, Then the wait of the next does not grow by them
+    # When many calls are refused, Then they do not lengthen the next call's wait
     for _ in range(50):
         with pytest.raises(HeldBack, match="rate") as caught:
             fleet.enter(BULK, 1.0)
@@ -252,9 +255,9 @@ def test_each_account_and_each_class_has_a_rate_of_its_own(redis_client):
 
 
 def test_a_hold_keeps_the_account_back_in_its_class_and_less_urgent_ones(urls, fleet, redis_client):
-    # Given a provider that asked a call for money to wait
+    # Given a provider that asked a money call to wait
     call(fleet, MONEY, "answered", hold_seconds=20)
-    # Then the whole fleet waits, in that class and in bulk, and for that account alone
+    # Then the whole fleet waits, in this class and in bulk, for that account only
     with connect(urls.redis_url) as client:
         elsewhere = circuits(client)
         for route in (MONEY, BULK):
@@ -263,7 +266,7 @@ def test_a_hold_keeps_the_account_back_in_its_class_and_less_urgent_ones(urls, f
             assert 15 < caught.value.delay_seconds <= 31
         elsewhere.enter(SAFETY, 1.0)
         elsewhere.enter(Route(Provider.TWILIO, "AC2", CallClass.BULK), 1.0)
-    # And when it is over, they come one after the other
+    # And when the hold is over, calls go out one after the other
     holds_are_over(redis_client)
     assert fleet.enter(MONEY, 1.0)[0] == 0.0
 
@@ -276,14 +279,14 @@ def test_a_shorter_hold_does_not_end_a_longer_one(fleet):
     assert caught.value.delay_seconds > 30
 
 
-def test_a_hold_is_bounded_whatever_the_provider_asks(fleet):
+def test_hold_is_bounded_whatever_the_provider_requests(fleet):
     call(fleet, BULK, "answered", hold_seconds=86_400)
     with pytest.raises(HeldBack) as caught:
         fleet.enter(BULK, 1.0)
     assert caught.value.delay_seconds <= under_test.HOLD_SECONDS_MAX * 1.5
 
 
-def test_a_redis_that_was_emptied_holds_nobody_back(fleet, redis_client):
+def test_emptied_redis_holds_nothing_back(fleet, redis_client):
     open_circuit(fleet, BULK)
     redis_client.flushall()
     redis_client.script_flush()
@@ -303,8 +306,8 @@ def test_while_redis_is_away_bulk_waits_and_safety_and_money_go_on():
             fleet.enter(BULK, 1.0)
 
 
-def test_a_redis_that_says_nothing_is_waited_for_once_and_not_at_each_call(monkeypatch):
-    # Given a Redis that takes connections and never answers, and an outage remembered for long
+def test_silent_redis_is_waited_for_once_and_not_at_each_call(monkeypatch):
+    # Given a Redis that accepts connections and never answers, and a long memory of outages
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 3600.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -314,7 +317,7 @@ def test_a_redis_that_says_nothing_is_waited_for_once_and_not_at_each_call(monke
         # When many calls are made
         for _ in range(30):
             call(fleet, SAFETY, "answered")
-        # Then Redis was asked once
+        # Then only one connection to Redis was opened
         silent.settimeout(1)
         asked = 0
         with pytest.raises(TimeoutError):
@@ -324,8 +327,8 @@ def test_a_redis_that_says_nothing_is_waited_for_once_and_not_at_each_call(monke
     assert asked == 1
 
 
-def test_when_redis_is_back_it_is_asked_again(monkeypatch):
-    # Given a Valkey of its own that was stopped, which a call noticed
+def test_redis_is_used_again_when_it_is_back(monkeypatch):
+    # Given a separate Valkey that was stopped, which a call noticed
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.001)
     with server_folder() as folder:
         servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
@@ -333,7 +336,7 @@ def test_when_redis_is_back_it_is_asked_again(monkeypatch):
             fleet = circuits(client)
             servers.stop()
             assert call(fleet, MONEY, "failed") == ""
-            # When it is there again
+            # When it is back
             servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
             servers.start()
             try:
@@ -346,8 +349,8 @@ def test_when_redis_is_back_it_is_asked_again(monkeypatch):
                 servers.stop()
 
 
-def test_after_an_outage_one_thread_looks_and_the_others_go_on(monkeypatch):
-    # Given an outage whose second is over, and a Redis that hangs
+def test_one_thread_checks_redis_after_an_outage_and_others_go_on(monkeypatch):
+    # Given an outage that may be checked again, and a Redis that hangs
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.0)
     with socket.socket() as hanging, ThreadPoolExecutor(1) as pool:
         hanging.bind(("127.0.0.1", 0))
@@ -360,10 +363,10 @@ def test_after_an_outage_one_thread_looks_and_the_others_go_on(monkeypatch):
         assert noticed.result() == (0.0, "")
         looks = pool.submit(fleet.enter, MONEY, 1.0)
         looked_at, _ = hanging.accept()
-        # When others call while one thread looks whether it is back
+        # When others call while one thread checks whether Redis is back
         for _ in range(5):
             assert fleet.enter(MONEY, 1.0) == (0.0, "")
-        # Then none of them waited for it
+        # Then none of them waited for the check
         assert not looks.done()
         looked_at.close()
         assert looks.result() == (0.0, "")

@@ -1,4 +1,4 @@
-"""Alerts: one stands for each cause, is told once, and may come again after it was cleared."""
+"""Alerts: one per cause, raised once, and again only after it was cleared."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def listed(database, **where):
     return database.run(lambda session: list_alerts(session, **where))
 
 
-def test_one_that_stands_is_raised_once_and_keeps_its_first_words(shared, org):
+def test_alert_is_raised_once_and_keeps_its_first_details(shared, org):
     assert raised(shared, org, details={"code": "first"})
     assert not raised(shared, org, now=later(9), details={"code": "second"})
     (row,) = listed(shared, organization_id=org)
@@ -58,12 +58,12 @@ def test_another_subject_kind_or_organization_is_another_alert(shared, org):
     assert raised(shared, make_organization(shared))
 
 
-def test_raised_at_once_it_stands_once(shared, org):
+def test_alert_is_raised_once_when_many_threads_raise_it_at_once(shared, org):
     assert at_once([lambda: raised(shared, org)] * 8).count(True) == 1
 
 
 @pytest.mark.parametrize("whole_house", [True, False])
-def test_cleared_it_may_be_raised_again_and_both_are_kept(shared, org, whole_house):
+def test_alert_may_be_raised_again_after_clearing_and_both_are_kept(shared, org, whole_house):
     whose = None if whole_house else org
     raised(shared, whose)
     assert not raised(shared, whose)
@@ -95,7 +95,7 @@ def by_hand(database, alert_id, why="dealt with", now=T0):
     )
 
 
-def test_cleared_by_hand_it_says_who_and_why_and_may_come_again(shared, org):
+def test_alert_cleared_by_an_operator_records_who_and_why(shared, org):
     raised(shared, org)
     (row,) = listed(shared, organization_id=org)
     assert by_hand(shared, row.id, now=later(5)).cleared_at == later(5)
@@ -107,14 +107,14 @@ def test_cleared_by_hand_it_says_who_and_why_and_may_come_again(shared, org):
     assert raised(shared, org)
 
 
-def test_cleared_twice_it_was_cleared_the_first_time(shared, org):
+def test_alert_cleared_twice_keeps_its_first_clearing(shared, org):
     raised(shared, org)
     (row,) = listed(shared, organization_id=org)
     by_hand(shared, row.id, now=later(5))
     assert by_hand(shared, row.id, now=later(9)).cleared_at == later(5)
 
 
-def test_one_that_is_none_or_is_cleared_for_no_reason_is_refused(shared, org):
+def test_clearing_an_unknown_alert_or_without_a_reason_is_refused(shared, org):
     raised(shared, org)
     (row,) = listed(shared, organization_id=org)
     for nobodys in (10**15, 2**63):

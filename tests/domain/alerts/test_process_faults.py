@@ -1,4 +1,7 @@
-"""Faults of the system itself: found by whatever still runs, told once, cleared when gone."""
+"""Faults of the system itself: found by any live process, alerted once.
+
+The alert is cleared when the fault is gone.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ EVERY_QUEUE = [str(queue) for queue in Queue]
 
 @pytest.fixture
 def add(database):
-    """Writes a process's row, as seen and started so many seconds ago."""
+    """Write a process's row with the given ages of its last write and its start."""
 
     def make(kind, *, queues=(), seen=0.0, started=60.0, away=None):
         beating = Heartbeat(database, kind, queues=queues, redis_away_seconds=lambda: away)
@@ -39,7 +42,7 @@ def add(database):
 
 @pytest.fixture
 def healthy(add):
-    """A relay and a worker for every queue; gives the relay's id."""
+    """A relay and a worker for every queue; returns the relay's ID."""
     add("worker", queues=EVERY_QUEUE)
     return add("relay")
 
@@ -49,7 +52,7 @@ def sql(database, statement, **values):
 
 
 def stage(database, queue="safety", *, late=0.0, lease=None):
-    """Stage a job that has been due for so long, under a lease that ends in so many seconds."""
+    """Stage a job that is `late` seconds overdue, with a lease of `lease` seconds."""
     job_id = database.run(
         lambda session: staging.insert(
             session, name="work", queue=queue, kwargs={}, organization_id=None
@@ -71,7 +74,7 @@ def found(database):
 
 
 def check(database, process_id):
-    """Check now, however short ago the last check was; give the alerts that stand."""
+    """Check now, whenever the last check was, and return the open alerts."""
     sql(database, "UPDATE processes SET checked_at = NULL")
     database.run(lambda session: process_faults.check(session, process_id))
     return standing(database)
@@ -89,7 +92,7 @@ def test_no_fault_is_found_while_every_process_runs(database, healthy):
 
 @pytest.mark.parametrize("seen", [11.0, -3_600.0])
 def test_relay_counts_as_silent_when_its_row_is_old(database, add, seen):
-    # An hour ahead is from before the clock was set back.
+    # An instant an hour ahead was written before the clock was set back.
     add("worker", queues=EVERY_QUEUE)
     add("relay", seen=seen)
     assert found(database) == [("relay_silent", "relay")]
@@ -125,7 +128,7 @@ def test_safety_job_is_overdue_when_due_and_unclaimed(database, healthy, late, l
     assert found(database) == ([("safety_overdue", "safety")] if is_overdue else [])
 
 
-def test_redis_is_away_when_a_live_process_says_so(database, healthy, add):
+def test_redis_is_away_when_a_live_process_reports_it(database, healthy, add):
     add("worker", queues=["safety"], away=4.0)
     add("worker", queues=["safety"], away=60.0, seen=11.0)
     assert found(database) == []
@@ -134,7 +137,7 @@ def test_redis_is_away_when_a_live_process_says_so(database, healthy, add):
 
 
 def test_check_raises_each_fault_once_and_clears_it_when_gone(database, healthy):
-    # Given a late safety job and no relay but the one that checks
+    # Given a late safety job and only the relay that checks
     job_id = stage(database, late=6)
     assert check(database, healthy) == [("safety_overdue", "safety")]
     (alert,) = database.run(list_alerts)
@@ -145,7 +148,7 @@ def test_check_raises_each_fault_once_and_clears_it_when_gone(database, healthy)
     assert check(database, healthy) == [("safety_overdue", "safety")]
     assert len(database.run(lambda session: session.query(Alert).all())) == 1
 
-    # When it is hardly late any more, Then the alert stays; when it is done, it is cleared
+    # When it is only slightly late, Then the alert stays; when it is done, the alert is cleared
     sql(database, "UPDATE jobs SET due_at = clock_timestamp() - interval '3 s'")
     assert check(database, healthy) == [("safety_overdue", "safety")]
     sql(
@@ -158,7 +161,7 @@ def test_check_raises_each_fault_once_and_clears_it_when_gone(database, healthy)
 
 @pytest.mark.parametrize("kind", ["cleared", "organization"])
 def test_only_a_standing_alert_of_the_system_lowers_the_limit(database, healthy, kind):
-    # Given an alert that is cleared, or that an organization has
+    # Given an alert that is cleared, or that belongs to an organization
     organization_id = make_organization(database) if kind == "organization" else None
     sql(
         database,
@@ -169,7 +172,7 @@ def test_only_a_standing_alert_of_the_system_lowers_the_limit(database, healthy,
     if kind == "cleared":
         sql(database, "UPDATE alerts SET cleared_at = now()")
     before = standing(database)
-    # When a safety job is less late than raises an alert, Then none is raised
+    # When a safety job is less late than the limit for an alert, Then none is raised
     stage(database, late=3)
     assert check(database, healthy) == before
 
@@ -196,15 +199,15 @@ def test_only_one_process_checks_at_a_time(database, healthy, add):
 
 
 def test_check_is_due_when_the_last_one_lies_ahead(database, healthy):
-    # Given a last check by a clock that was then set back by an hour
+    # Given a last check an hour ahead, because the clock was then set back
     sql(database, "UPDATE processes SET checked_at = clock_timestamp() + interval '1 hour'")
-    # Then a heartbeat says that a check is due, and one may begin
+    # Then a heartbeat returns that a check is due, and one may begin
     assert database.run(Heartbeat(database, "relay").beat)
     assert database.run(lambda session: processes.begin_check(session, healthy))
 
 
 def test_process_that_has_just_started_checks_nothing(database, add):
-    # Others may still be starting.
+    # Other processes may still be starting.
     young = add("worker", queues=["safety"], started=5.0)
     assert check(database, young) == []
     sql(database, "UPDATE processes SET started_at = started_at - interval '6 s'")

@@ -1,4 +1,4 @@
-"""The calls of an organization, beside what tests of the domain have."""
+"""Fixtures of calls, in addition to those of the domain's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Calls as tests make, tell of, tick and settle them. Business time is theirs: it starts at T0."""
+"""Helpers that make, report, tick and settle calls.
+
+The tests choose business time, which starts at T0.
+"""
 
 from __future__ import annotations
 
@@ -35,16 +38,16 @@ from tests.domain.support import T0, credit, staged, subscribe
 from tests.domain.wallet.hold_support import money, set_limit
 from tests.support.world import make_organization
 
-#: A cent a second, counted by the second.
+#: A cent per second, billed by the second.
 CENT = 10_000
 RATE = Rate(60 * CENT, 1)
-#: When a hold of thirty seconds is over.
+#: Seconds after which a hold of thirty seconds has expired.
 OVER = 930
 NO_WARNING = {"warn_before_seconds": 0}
 
 
 class Line:
-    """An organization with money, a rate, an assistant and a number, and the calls it has."""
+    """An organization with money, a rate, an assistant, a phone number and its calls."""
 
     def __init__(self, database: Database, org: str, *, cents: int = 100) -> None:
         self.database, self.id = database, org
@@ -57,7 +60,7 @@ class Line:
         self.terms(**NO_WARNING)
         self.door(DoorKind.PHONE_NUMBER, self.number_id, assistant_id=self.assistant_id)
 
-    # What it is given
+    # Setup
 
     def pay(self, cents: int) -> None:
         assert credit(self.database, self.id, cents * CENT).ok
@@ -84,21 +87,21 @@ class Line:
         )
 
     def freeze(self, now: datetime = T0, reason: FreezeReason = FreezeReason.MANUAL) -> None:
-        """This function will freeze the wallet alone: its posture is not applied."""
+        """Freeze only the wallet; enforcement does not run."""
         self.do(lambda s: wallet.freeze(s, self.id, reason, by="ann", why="test", now=now))
 
     def freeze_by_hand(self, now: datetime = T0) -> None:
-        """This function will freeze as an operator does, with all that follows."""
+        """Freeze as an operator does, with enforcement."""
         self.do(lambda s: operators.freeze_by_hand(s, self.id, by="ann", why="test", now=now))
 
     def enforce(self, now: datetime = T0) -> None:
-        """This function will apply the posture, as the job does that a change of facts stages."""
+        """Run enforcement, as the job does that a change of facts stages."""
         self.do(lambda session: posture.apply_posture(session, self.id, now))
 
-    # Its calls
+    # Calls
 
     def ask(self, **changes: Any) -> CallAsk:
-        """This function will make the question of a call that rings in."""
+        """Build the admission request of an incoming call."""
         given = {
             "external_id": str(uuid.uuid4()),
             "direction": CallDirection.INBOUND,
@@ -116,7 +119,7 @@ class Line:
         return self.do(lambda session: admission.admit(session, ask, now))
 
     def let_in(self, now: datetime = T0, **changes: Any) -> str:
-        """This function will let a call in and give its id."""
+        """Admit a call and return its ID."""
         made = self.admit(now, **changes)
         assert made.refusal is None and made.call_id is not None, made
         return made.call_id
@@ -130,7 +133,7 @@ class Line:
         now: datetime = T0,
         **more: Any,
     ) -> reserving.Reserved:
-        """This function will reserve for a call that goes out; with no word of it, a new one's."""
+        """Reserve for an outgoing call. The default `provider` gives it a new provider ID."""
         provider_call_id = str(uuid.uuid4()) if provider == "" else provider
         return self.do(
             lambda session: reserving.reserve_for_call(
@@ -145,12 +148,12 @@ class Line:
         )
 
     def metadata(self, call_id: str = "c1") -> dict[str, str]:
-        """Our ids with the token, as the company's backend gives them to the provider."""
+        """Return our IDs with the token, as the company's backend sends them to Vapi."""
         token = self.call(call_id).pairing_token or ""
         return {"organization_id": self.id, "call_id": call_id, "pairing_token": token}
 
     def fail_open(self, external_id: str, call_id: str = "call_given") -> dict[str, str]:
-        """Our ids as a call bears them that was let in without the database."""
+        """Return the metadata of a call that was admitted while the database was away."""
         key = self.do(lambda s: s.get_one(CallTerms, self.id).fail_open_key)
         token = fail_open_token(key, self.id, call_id, external_id)
         return {"organization_id": self.id, "call_id": call_id, "pairing_token": token}
@@ -190,7 +193,7 @@ class Line:
         )
         return [row.what for row in rows]
 
-    # What is said of them
+    # Provider reports
 
     def facts(self, call: Call | str, status: str | None, **changes: Any) -> CallFacts:
         external_id = call if isinstance(call, str) else str(call.provider_call_id)
@@ -208,21 +211,21 @@ class Line:
         heard_at: datetime | None = None,
         **changes: Any,
     ) -> bool:
-        """This function will take in a message about a call."""
+        """Apply a provider's message about a call."""
         report = CallReport(self.facts(call, status, **changes), final=final, talking_ms=talking_ms)
         return self.do(lambda s: words.take_in_report(s, report, heard_at or now, now))
 
     def report(self, call: Call | str, seconds: float | None, now: datetime = T0, **more: Any):
-        """This function will take in the report after a call's end."""
+        """Apply the provider's report after the end of a call."""
         duration_ms = None if seconds is None else round(seconds * 1000)
         return self.hear(call, "ended", now, final=True, duration_ms=duration_ms, **more)
 
     def look(self, call: Call, status: str, now: datetime = T0, **changes: Any) -> None:
-        """This function will take in the provider's answer to a question."""
+        """Apply a refresh of the call."""
         found = self.facts(call, status, **changes)
         self.do(lambda s: words.take_in_look(s, self.id, call.id, found, now))
 
-    # What is done about them
+    # Actions
 
     def tick(self, now: datetime) -> ticks.Ticked:
         return self.do(lambda session: ticks.tick(session, self.id, now))
@@ -250,10 +253,10 @@ class Line:
     def do(self, fn: Callable[[Any], Any]) -> Any:
         return self.database.run(fn)
 
-    # What came of it
+    # Results
 
     def cents(self) -> tuple[float, float, float]:
-        """This function will give balance, held and owed in cents, after checking what must be."""
+        """Return balance, held and outstanding amount in cents; check invariants first."""
         balance, held, owed = money(self.database, self.id)
         return balance / CENT, held / CENT, owed / CENT
 
@@ -265,30 +268,30 @@ class Line:
         )
 
     def jobs(self, name: str) -> list[str]:
-        """This function will give the calls that jobs of a name are staged for."""
+        """List the calls for which jobs with this name are staged."""
         found = staged(self.database, self.id, name)
         return sorted(job.kwargs.get("call_id", "") for job in found)
 
 
 @pytest.fixture
 def line(shared, org):
-    """An organization with a dollar, and a cent a second."""
+    """An organization with one dollar and a rate of a cent per second."""
     return Line(shared, org)
 
 
 @pytest.fixture
 def other(shared):
-    """Another organization with a dollar and the same price."""
+    """Another organization with one dollar and the same rate."""
     return Line(shared, make_organization(shared))
 
 
 def absent(line: Line, now: datetime, call_id: str = "c1") -> None:
-    """This function will take in that the provider knows no such call."""
+    """Record that the provider does not know the call."""
     line.do(lambda session: watch.call_is_absent(session, line.id, call_id, now))
 
 
 def unknown_alerts(database: Database, external_id: str) -> list[Alert]:
-    """This function will give the alerts that tell of a call that is nobody's."""
+    """List the open alerts about a call that belongs to no known organization."""
     return database.run(
         lambda s: (
             s.query(Alert)
@@ -299,7 +302,7 @@ def unknown_alerts(database: Database, external_id: str) -> list[Alert]:
 
 
 def execute(database: Database, statement: str, **values: Any) -> None:
-    """This function will change rows by hand, as holdfast_app."""
+    """Change rows directly, as `holdfast_app`."""
     database.run(lambda session: session.execute(text(statement), values))
 
 

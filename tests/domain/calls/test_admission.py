@@ -1,4 +1,7 @@
-"""Who is let in, with what hold and for how long; and whoever is refused, of whom nothing stays."""
+"""Admission: which calls are accepted, with which hold and maximum duration.
+
+A refused call leaves only its refusal.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from tests.support.world import make_organization
 
 
 def nothing_stays(line):
-    """Nothing but the refusals: no hold, no price, and nothing to do."""
+    """Check that there are only refusals: no hold, no price and no tick."""
     refused = all(
         (call.status, call.settled_by, call.cost_micros, call.tick_at)
         == ("refused",) * 2 + (0, None)
@@ -27,17 +30,17 @@ def nothing_stays(line):
     return refused and line.cents()[1] == 0
 
 
-# Let in
+# Admitted
 
 
-def test_a_call_is_let_in_with_a_first_step_held_and_capped_at_what_there_is(line):
+def test_admitted_call_holds_its_first_step_and_is_capped_by_available(line):
     made = line.admit()
     assert (made.refusal, made.assistant_id) == (None, line.assistant_id)
     assert made.max_duration_seconds == 100
     assert line.cents() == (100, 60, 0)
     call = line.call(made.call_id)
     assert (call.status, call.direction, call.fail_open) == ("admitted", "inbound", False)
-    # It costs from our word on, and is looked at at once
+    # The call is metered from its admission, and its first tick is due at once
     assert (call.metered_from, call.tick_at, call.created_at) == (T0, T0, T0)
     assert (call.micros_per_minute, call.increment_seconds) == (RATE.micros_per_minute, 1)
     assert (call.our_party, call.their_party) == ("…0099", "…0006")
@@ -57,26 +60,27 @@ def test_ten_seconds_money_is_the_least(shared, org, cents, longest):
         assert (made.refusal, nothing_stays(line)) == ("INSUFFICIENT_FUNDS", True)
     else:
         assert made.max_duration_seconds == longest
-        # No more is held than there is, although a step would be more
+        # The hold is limited to available, although a step would be more
         assert line.hold(made.call_id).reserved_micros == longest * CENT
 
 
 @pytest.mark.parametrize(("margin", "least"), [(5, 10), (7, 10), (8, 11), (20, 23), (60, 63)])
 def test_less_than_it_takes_to_end_it_in_time_is_too_little(shared, org, margin, least):
-    # Given a margin within which a call obeys its end, and the tick's own lead
+    # Given the margin within which a call ends after the order, and the tick's lead
     line = Line(shared, org, cents=least - 1)
     line.terms(margin_seconds=margin, warn_before_seconds=0)
     assert (line.admit().refusal, nothing_stays(line)) == ("INSUFFICIENT_FUNDS", True)
     line.pay(1)
     call_id = line.let_in()
-    # And with just that it is ended a whole margin before its money is, however late each tick
+    # And a call with exactly that amount ends a whole margin before its money does, however late
+    # each tick runs
     while (call := line.call(call_id)).tick_at is not None:
         line.tick(after(call.tick_at, LEAD_SECONDS))
     assert call.end_decided_at <= later(least - margin)
     assert line.hold(call_id).reserved_micros == least * CENT
 
 
-def test_a_cap_that_is_shorter_than_that_is_no_lack_of_money(line):
+def test_cap_shorter_than_the_minimum_is_not_insufficient_funds(line):
     line.terms(margin_seconds=60, max_duration_seconds=10)
     assert line.admit().max_duration_seconds == 10
 
@@ -95,14 +99,14 @@ def test_a_minimum_that_cannot_be_paid_refuses(line):
     assert (made.refusal, line.cents()) == (None, (100, 100, 0))
 
 
-def test_what_others_hold_is_not_available(line):
+def test_money_held_by_others_is_not_available(line):
     assert line.admit().max_duration_seconds == 100
     assert line.admit().max_duration_seconds == 40
     assert line.admit().refusal == "INSUFFICIENT_FUNDS"
     assert line.cents() == (100, 100, 0)
 
 
-def test_the_debt_limit_lets_nobody_in(line, shared):
+def test_admission_does_not_use_the_debt_limit(line, shared):
     line.debt(1_000)
     debit(shared, line.id, 91 * CENT)
     assert line.admit().refusal == "INSUFFICIENT_FUNDS"
@@ -120,7 +124,7 @@ def test_terms_cap_and_step(line):
     assert line.hold(made.call_id).reserved_micros == 8 * CENT
 
 
-def test_the_first_step_is_never_shorter_than_what_it_takes_to_look_and_end_in_time(line):
+def test_first_step_covers_at_least_the_lead_and_the_margin(line):
     line.terms(step_seconds=1, margin_seconds=20, warn_before_seconds=0)
     assert line.hold(line.let_in()).reserved_micros == 23 * CENT
 
@@ -169,9 +173,7 @@ def spent(line):
         (spent, "INSUFFICIENT_FUNDS"),
     ],
 )
-def test_whoever_may_not_spend_is_refused_in_the_organizations_words_and_nothing_changes(
-    line, spoil, code
-):
+def test_refused_call_gets_the_organizations_text_and_changes_nothing(line, spoil, code):
     line.terms(refusal_text="Please top up first.")
     spoil(line)
     before = everything(line.database, line.id)
@@ -182,7 +184,7 @@ def test_whoever_may_not_spend_is_refused_in_the_organizations_words_and_nothing
     assert everything(line.database, line.id) == before
 
 
-def test_a_door_that_is_nobodys_is_refused_in_the_houses_words(line):
+def test_call_without_a_known_entry_point_is_refused_with_the_default_text(line):
     made = line.admit(phone_number_id="another", our_number=None)
     assert (made.refusal, made.organization_id) == ("UNKNOWN_DOOR", None)
     assert made.text == Terms().refusal_text
@@ -191,10 +193,10 @@ def test_a_door_that_is_nobodys_is_refused_in_the_houses_words(line):
     assert nothing_stays(line)
 
 
-# Whose it is
+# Which organization
 
 
-def test_doors_that_lead_to_two_organizations_are_nobodys(line, shared):
+def test_entry_points_of_two_organizations_refuse_the_call(line, shared):
     other = Line(shared, make_organization(shared))
     other.door(DoorKind.ASSISTANT, other.assistant_id, assistant_id=other.assistant_id)
     made = line.admit(assistant_id=other.assistant_id)
@@ -202,7 +204,7 @@ def test_doors_that_lead_to_two_organizations_are_nobodys(line, shared):
     assert nothing_stays(line) and nothing_stays(other)
 
 
-def test_the_number_goes_before_the_assistant_and_an_unknown_one_says_nothing(line):
+def test_number_takes_precedence_and_an_unknown_assistant_is_ignored(line):
     line.door(DoorKind.ASSISTANT, "of-the-door" + line.id[-8:], assistant_id="its-own")
     made = line.admit(assistant_id="of-the-door" + line.id[-8:])
     assert made.assistant_id == line.assistant_id
@@ -220,7 +222,7 @@ def test_a_number_is_known_by_itself_as_well_as_by_its_id(line):
     assert made.assistant_id == "other"
 
 
-def test_the_rate_is_that_of_the_number_that_was_rung(line):
+def test_rate_is_that_of_the_called_number(line):
     line.rate(Rate(120 * CENT, 1), "inbound:+44")
     assert line.admit(our_number="+442012345678").max_duration_seconds == 50
     line.pay(100)
@@ -237,24 +239,24 @@ def test_a_rate_that_is_changed_holds_for_calls_that_begin_then(line):
     assert [line.call(one).cost_micros // CENT for one in (first, second)] == [10, 36]
 
 
-# Again, and at once
+# Replays and concurrency
 
 
-def test_one_that_was_reserved_for_and_then_asks_is_capped_by_its_hold_and_what_is_available(line):
+def test_reserved_call_is_admitted_within_its_hold_and_available(line):
     line.reserve("c1", seconds=40)
     made = line.admit(external_id=line.call().provider_call_id)
     assert (made.call_id, made.max_duration_seconds) == ("c1", 100)
-    # And told the same again, whatever there is by then
+    # And a replay gets the same answer, whatever is available by then
     line.pay(100)
     assert line.admit(external_id=line.call().provider_call_id) == made
-    # But under ten seconds it is refused
+    # But with money for less than ten seconds it is refused
     line.reserve("c2", seconds=9)
     debit(line.database, line.id, 151 * CENT)
     made = line.admit(external_id=line.call("c2").provider_call_id)
     assert (made.refusal, made.call_id) == ("INSUFFICIENT_FUNDS", "c2")
 
 
-def test_the_same_call_gets_the_same_answer_while_it_lives_whatever_there_is_by_then(line):
+def test_live_call_gets_the_same_answer_again_whatever_is_available(line):
     first = line.admit(external_id=f"v-{line.id}"[:64])
     line.pay(1_000)
     assert line.admit(external_id=f"v-{line.id}"[:64], now=later(5)) == first
@@ -265,7 +267,7 @@ def test_the_same_call_gets_the_same_answer_while_it_lives_whatever_there_is_by_
 
 
 @pytest.mark.parametrize("ending", ["ended", "settled", "ending"])
-def test_one_that_is_over_or_ending_is_not_let_in_again(line, ending):
+def test_call_that_is_over_or_ending_is_not_admitted_again(line, ending):
     external_id = f"v-{line.id}"[:64]
     call_id = line.let_in(external_id=external_id)
     if ending == "ending":
@@ -279,7 +281,7 @@ def test_one_that_is_over_or_ending_is_not_let_in_again(line, ending):
     assert len(line.calls()) == 1
 
 
-def test_another_organizations_call_is_not_let_in_by_our_door(line, shared):
+def test_call_of_another_organization_is_not_admitted_by_our_number(line, shared):
     other = Line(shared, make_organization(shared))
     external_id = f"v-{line.id}"[:64]
     other.let_in(external_id=external_id)
@@ -302,7 +304,7 @@ def test_many_calls_at_once_never_hold_more_than_there_is(line):
     assert line.cents() == (100, 100, 0)
 
 
-def test_one_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line):
+def test_admission_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line):
     from domain.wallet import operations as wallet
 
     def spend(session):
@@ -317,7 +319,7 @@ def test_one_behind_a_debit_is_capped_at_what_is_left(shared, shared_urls, line)
 # Withdrawn
 
 
-def test_one_that_was_refused_meanwhile_is_undone_once(line):
+def test_admitted_call_is_withdrawn_once(line):
     call_id = line.let_in()
     answers = [line.do(lambda s: withdraw(s, line.id, call_id, later(3))) for _ in range(2)]
     assert answers == [True, False]
@@ -327,7 +329,7 @@ def test_one_that_was_refused_meanwhile_is_undone_once(line):
     assert line.hold(call_id).status == "released"
 
 
-def test_one_that_has_begun_is_not_undone(line):
+def test_call_that_has_begun_is_not_withdrawn(line):
     call_id = line.let_in()
     line.hear(line.call(call_id), "in_progress", later(2))
     assert not line.do(lambda s: withdraw(s, line.id, call_id, later(3)))

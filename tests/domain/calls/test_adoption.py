@@ -1,4 +1,7 @@
-"""Calls that did not ask us: whose they are, from when they cost, and who is told."""
+"""Adopted calls, which never asked for admission.
+
+Which organization pays, from when they are charged, and which alerts are raised.
+"""
 
 from __future__ import annotations
 
@@ -25,42 +28,42 @@ def the_call(line):
     return call
 
 
-# A call that never asked
+# Calls that never asked for admission
 
 
-def test_one_that_talks_is_made_known_held_for_and_metered_from_its_beginning(line):
-    # Given a call that has talked for forty seconds when the first word of it comes
+def test_adopted_call_is_held_for_and_metered_from_its_start(line):
+    # Given a call that has talked for forty seconds when its first message arrives
     assert line.hear(name(line), "in_progress", later(100), talking_ms=40_000)
     call = the_call(line)
     assert (call.status, call.direction, call.fail_open) == ("in_progress", "inbound", False)
     assert (call.metered_from, call.tick_at) == (later(60), later(100))
     assert line.hold(call.id).reserved_micros == 60 * CENT
     assert line.timeline(call.id) == ["reserved", "adopted", "in_progress"]
-    # And it goes on as any other
+    # And it continues like any other call
     assert line.tick(later(100)) == Ticked()
     assert line.tick(later(113)) == Ticked(extended=1)
     line.report(call, 70, later(130))
     assert line.cents() == (30, 0, 0)
 
 
-def test_a_door_that_never_asks_is_told_to_a_person_once(line):
-    # Given two calls by one number, neither of which asked whether it may
+def test_number_that_never_asks_for_admission_is_alerted_once(line):
+    # Given two calls to one number, neither of which asked for admission
     for mark in "vw":
         line.hear(name(line, mark), "in_progress")
-    # Then the number is named, and one of its calls
+    # Then the alert names the number and one of its calls
     (alert,) = line.alerts("door_unasked")
     assert (alert.subject, alert.severity) == (line.number_id, "warning")
     assert alert.details["call"] in {call.id for call in line.calls()}
 
 
-def test_a_call_that_asked_says_nothing_against_its_door(line):
+def test_admitted_call_raises_no_alert_about_its_number(line):
     line.admit(external_id=name(line))
     line.hear(name(line), "in_progress")
     assert line.alerts("door_unasked") == []
 
 
 @pytest.mark.parametrize("word", ["queued", "ringing"])
-def test_one_that_does_not_talk_yet_may_still_ask(line, word):
+def test_call_that_does_not_talk_yet_may_still_be_admitted(line, word):
     assert not line.hear(name(line), word)
     assert line.calls() == []
     assert unknown_alerts(line.database, name(line)) == []
@@ -68,14 +71,14 @@ def test_one_that_does_not_talk_yet_may_still_ask(line, word):
 
 
 @pytest.mark.parametrize(("cents", "held"), [(100, 60), (25, 25)])
-def test_it_is_given_what_there_is(shared, org, cents, held):
+def test_adopted_call_is_held_for_up_to_what_is_available(shared, org, cents, held):
     line = Line(shared, org, cents=cents)
     line.hear(name(line), "in_progress")
     assert line.cents() == (cents, held, 0)
     assert the_call(line).end_decided_at is None
 
 
-def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
+def test_adopted_call_without_money_is_ended_and_charged(shared, org):
     line = Line(shared, org, cents=0)
     line.hear(name(line), "in_progress")
     call = the_call(line)
@@ -84,7 +87,7 @@ def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
     line.report(call, 4, later(4))
     assert line.cents() == (0, 0, 4)
     assert len(line.alerts("call_shortfall")) == 1
-    # And what is owed is told until it is paid
+    # And the shortfall's alert stays until the outstanding amount is paid
     line.pay(3)
     line.enforce()
     assert len(line.alerts("call_shortfall")) == 1
@@ -93,14 +96,14 @@ def test_one_that_cannot_be_held_for_is_known_ended_and_billed(shared, org):
     assert line.alerts("call_shortfall") == []
 
 
-def test_one_of_a_frozen_organization_ends_for_that(line):
+def test_adopted_call_of_a_frozen_organization_is_ended(line):
     line.freeze()
     line.hear(name(line), "in_progress")
     assert the_call(line).end_cause == "frozen_wallet"
     assert line.cents() == (100, 0, 0)
 
 
-def test_one_that_is_over_already_is_billed_directly_once(line):
+def test_adopted_call_that_is_over_is_charged_directly_once(line):
     for _ in range(2):
         assert line.report(name(line), 12, later(5))
     call = the_call(line)
@@ -109,14 +112,14 @@ def test_one_that_is_over_already_is_billed_directly_once(line):
     assert line.jobs("end_call") == []
 
 
-def test_one_that_ended_before_its_report_waits_for_it(line):
+def test_adopted_call_that_ended_waits_for_its_report(line):
     assert line.hear(name(line), "ended", later(1))
     assert (the_call(line).status, the_call(line).settled_at) == ("ended", None)
     line.report(name(line), 12, later(5))
     assert line.cents() == (88, 0, 0)
 
 
-def test_many_words_of_it_at_once_make_one_call(line):
+def test_concurrent_messages_about_an_unknown_call_make_one_call(line):
     jobs = [patiently(lambda: line.hear(name(line), "in_progress", later(1)))] * 8
     results = at_once(jobs)
     assert results == [True] * 8
@@ -124,10 +127,10 @@ def test_many_words_of_it_at_once_make_one_call(line):
     assert line.cents() == (100, 60, 0)
 
 
-# Whose it is
+# Which organization
 
 
-def test_by_its_assistant_or_its_number(line):
+def test_adopted_call_is_found_by_its_assistant_or_number(line):
     line.door(DoorKind.ASSISTANT, line.assistant_id)
     assert line.hear(
         name(line), "in_progress", phone_number_id=None, assistant_id=line.assistant_id
@@ -136,7 +139,7 @@ def test_by_its_assistant_or_its_number(line):
 
 
 @pytest.mark.parametrize("final", [True, False])
-def test_nobodys_is_told_to_a_person_once(line, final):
+def test_call_of_no_organization_is_alerted_once(line, final):
     for _ in range(2):
         assert not line.hear(
             name(line), "in_progress", phone_number_id="another", final=final, duration_ms=9
@@ -145,25 +148,25 @@ def test_nobodys_is_told_to_a_person_once(line, final):
     assert (alert.severity, alert.organization_id) == ("critical", None)
     assert alert.details["phone_number"] == "another"
     assert line.calls() == []
-    # Until somebody says whose it is
+    # Until an operator adds its number
     line.door(DoorKind.PHONE_NUMBER, f"another-{line.id}"[:64])
     assert line.hear(name(line), "in_progress", phone_number_id=f"another-{line.id}"[:64])
     assert unknown_alerts(line.database, name(line)) == []
 
 
-def test_one_without_a_rate_is_told_to_a_person_and_ended(line):
+def test_call_without_a_rate_is_alerted_and_ended(line):
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
     assert line.hear(name(line), "in_progress")
     assert [one.details["why"] for one in line.alerts("call_unknown")] == ["no rate"]
     assert (the_call(line).end_cause, line.cents()) == ("no_rate", (100, 0, 0))
-    # And once it has one, it is charged by it
+    # And once the organization has a rate, the call is charged
     line.rate(RATE)
     line.report(name(line), 5, later(5))
     assert line.alerts("call_unknown") == []
     assert line.cents() == (95, 0, 0)
 
 
-def test_one_that_two_organizations_could_have_is_nobodys(line, shared):
+def test_call_of_two_organizations_is_given_to_neither(line, shared):
     other = Line(shared, make_organization(shared))
     other.door(DoorKind.ASSISTANT, other.assistant_id)
     assert not line.hear(name(line), "in_progress", assistant_id=other.assistant_id)
@@ -171,17 +174,17 @@ def test_one_that_two_organizations_could_have_is_nobodys(line, shared):
     assert len(unknown_alerts(shared, name(line))) == 1
 
 
-def test_one_that_was_let_in_while_our_database_was_away_has_the_id_it_was_given(line):
-    # Given a call whose number is a door by itself, which no message names
+def test_call_admitted_while_the_database_was_away_keeps_its_id(line):
+    # Given a call through a number that no message names
     ours = line.fail_open(name(line))
     nobodys = {"phone_number_id": "unlisted", "assistant_id": "unlisted"}
     assert line.hear(name(line), "in_progress", **ours, **nobodys)
     call = the_call(line)
     assert (call.id, call.fail_open) == ("call_given", True)
-    # It asked, so nothing is told against its door
+    # The call asked for admission, so its number raises no alert
     assert line.alerts("door_unasked") == []
     assert line.cents() == (100, 60, 0)
-    # And the next word finds it
+    # And the next message finds it
     assert line.hear(name(line), "forwarding", later(5), **ours, **nobodys)
     assert the_call(line).status == "forwarding"
 
@@ -189,19 +192,19 @@ def test_one_that_was_let_in_while_our_database_was_away_has_the_id_it_was_given
 @pytest.mark.parametrize(
     "ours", [{"organization_id": "nobody", "call_id": "c"}, {"organization_id": "", "call_id": ""}]
 )
-def test_an_organization_that_is_none_has_no_calls(line, ours):
+def test_unknown_organization_has_no_calls(line, ours):
     assert not line.hear(name(line), "in_progress", phone_number_id="unlisted", **ours)
     assert len(unknown_alerts(line.database, name(line))) == 1
 
 
-def test_a_second_call_that_names_the_first_ones_id_is_a_call_of_its_own(line):
+def test_second_call_with_the_firsts_id_is_a_separate_call(line):
     # Given a backend that dials twice for one of our calls
     line.reserve("c1", seconds=30, provider=name(line))
     ours = line.metadata("c1")
     line.hear(name(line), "ended", later(5), **ours)
-    # When the second talks
+    # When the second call talks
     assert line.hear(name(line, "w"), "in_progress", later(9), **ours)
-    # Then each has its own row, hold and bill
+    # Then each has its own row, hold and charge
     first, second = sorted(line.calls(), key=lambda call: call.created_at)
     assert (first.id, second.provider_call_id) == ("c1", name(line, "w"))
     assert second.id != "c1" and not second.fail_open
@@ -210,7 +213,7 @@ def test_a_second_call_that_names_the_first_ones_id_is_a_call_of_its_own(line):
     assert line.cents() == (80, 0, 0)
 
 
-def test_one_that_was_reserved_for_without_the_providers_id_is_found_by_ours(line):
+def test_call_reserved_without_the_providers_id_is_found_by_our_ids(line):
     line.reserve("c1", seconds=30, provider=None)
     assert line.hear(name(line), "in_progress", later(5), **line.metadata("c1"))
     assert the_call(line).provider_call_id == name(line)
@@ -224,7 +227,7 @@ def test_a_web_call_has_its_own_rate(line):
     assert line.cents() == (80, 0, 0)
 
 
-# Given up for nothing, and alive
+# Returned holds of calls that still talk
 
 
 def given_up(line, how):
@@ -260,7 +263,7 @@ def test_a_call_that_was_given_up_and_talks_ends_with_a_freeze(line, how):
 
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])
-def test_a_report_that_comes_late_bills_a_call_that_was_given_up_directly_and_once(line, how):
+def test_late_report_charges_a_call_that_was_given_up_directly_and_once(line, how):
     ours = given_up(line, how)
     for _ in range(2):
         line.report(name(line), 20, later(1_000), **ours)
@@ -270,7 +273,7 @@ def test_a_report_that_comes_late_bills_a_call_that_was_given_up_directly_and_on
     assert hold.billed_micros == 20 * CENT
 
 
-def test_one_that_was_priced_is_not_opened_again(line):
+def test_priced_call_is_not_opened_again(line):
     line.reserve("c1", seconds=30)
     line.settle_by_api("c1", 20, later(20))
     line.hear(line.call(), "in_progress", later(30))

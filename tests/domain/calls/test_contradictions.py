@@ -1,4 +1,4 @@
-"""Calls of which two things are said or done that do not go together: who pays, and what ends."""
+"""Calls with contradictory reports or actions: which wallet pays, which call ends."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.domain.calls.support import CENT, OVER, Line, absent, execute
 from tests.domain.support import forget_jobs, later
 from tests.support.world import make_organization
 
-# Who pays
+# Which wallet pays
 
 
-def test_ids_that_a_stranger_gives_along_do_not_have_another_organization_pay(line, other):
-    # Given a call that is reserved for, and a stranger who calls another organization's number and
-    # names it
+def test_ids_sent_by_a_stranger_do_not_charge_another_organization(line, other):
+    # Given a reserved call, and a stranger that calls another organization's number and sends the
+    # reserved call's IDs
     line.reserve("c1", provider=None)
     ours = {"organization_id": line.id, "call_id": "c1"}
     other.hear(f"w-{other.id}", "in_progress", later(5), **ours)
-    # Then the one whose number it is pays, and the reserved call waits for its own word
+    # Then the number's organization pays, and the reserved call still waits for its own messages
     (call,) = other.calls()
     assert (call.provider_call_id, call.fail_open) == (f"w-{other.id}", False)
     assert line.call("c1").provider_call_id is None
@@ -35,7 +35,7 @@ def test_ids_that_a_stranger_gives_along_do_not_have_another_organization_pay(li
     assert (line.cents(), other.cents()) == ((100, 30, 0), (90, 0, 0))
 
 
-def test_one_that_two_organizations_could_have_is_not_a_third_ones_that_it_names(line, other):
+def test_call_of_two_organizations_is_not_given_to_a_third_that_it_names(line, other):
     third = Line(line.database, make_organization(line.database))
     other.door(DoorKind.ASSISTANT, other.assistant_id)
     assert not line.hear(
@@ -49,8 +49,8 @@ def test_one_that_two_organizations_could_have_is_not_a_third_ones_that_it_names
 
 
 @pytest.mark.parametrize("direction", ["web", "outbound"])
-def test_only_one_that_rang_in_can_have_been_let_in_without_a_door(line, direction):
-    # Whoever begins a call from a browser gives along what he likes
+def test_only_an_incoming_call_can_be_admitted_without_the_database(line, direction):
+    # A caller from a browser can send any metadata
     assert not line.hear(
         f"v-{line.id}",
         "in_progress",
@@ -61,8 +61,8 @@ def test_only_one_that_rang_in_can_have_been_let_in_without_a_door(line, directi
     assert line.calls() == []
 
 
-def test_what_a_call_that_is_over_has_of_the_debt_limit_is_not_lent_again(line):
-    # Given a call that talked on the debt limit, is over, and whose report is late; and another
+def test_debt_limit_used_by_a_call_that_is_over_is_not_lent_again(line):
+    # Given a call that used the debt limit and is over, with a late report; and another call
     line.debt(60)
     first = "c1"
     line.reserve(first, seconds=60)
@@ -71,7 +71,7 @@ def test_what_a_call_that_is_over_has_of_the_debt_limit_is_not_lent_again(line):
     line.tick(later(53))
     assert line.call(first).debt_micros == 60 * CENT
     line.hear(line.call(first), "ended", later(115))
-    # When the other has talked for nearly all that it was given
+    # When the other call has used nearly all of its hold
     line.hear(line.call("c2"), "in_progress", later(116))
     now = later(116 + 33)
     remaining = line.do(
@@ -81,7 +81,7 @@ def test_what_a_call_that_is_over_has_of_the_debt_limit_is_not_lent_again(line):
             ).remaining_seconds
         )
     )
-    # Then it gets nothing of what the first has used, and nothing comes to be owed
+    # Then it gets nothing of what the first has used, and no outstanding amount arises
     assert remaining == 7
     assert line.tick(now) == Ticked(ended=1)
     assert line.call("c2").debt_micros == 0
@@ -90,12 +90,12 @@ def test_what_a_call_that_is_over_has_of_the_debt_limit_is_not_lent_again(line):
     assert line.cents() == (-55, 0, 0)
 
 
-# What ends
+# Which call ends
 
 
 @pytest.mark.parametrize("how", ["expired", "withdrawn"])
-def test_one_that_was_to_end_before_it_was_given_up_is_ended_when_it_talks(line, how):
-    # Given a call that was to end, and was then given up: its ending is over
+def test_ending_is_resumed_when_a_returned_call_talks(line, how):
+    # Given a call that was to end and whose hold was then returned, so that nothing was left to end
     line.reserve("c1", seconds=30, provider=None)
     assert line.decide("c1", later(5))
     if how == "expired":
@@ -103,33 +103,33 @@ def test_one_that_was_to_end_before_it_was_given_up_is_ended_when_it_talks(line,
     else:
         assert line.do(lambda s: withdraw(s, line.id, "c1", later(OVER)))
     forget_jobs(line.database, line.id)
-    # When it talks all the same
+    # When it talks nevertheless
     line.hear(f"v-{line.id}", "in_progress", later(940), **line.metadata())
-    # Then it is told to end again
+    # Then its ending is staged again
     assert line.call("c1").settled_at is None
     assert line.jobs("end_call") == ["c1"]
 
 
 @pytest.mark.parametrize("was_ending", [False, True])
 @pytest.mark.parametrize("seconds", [0, 2])
-def test_one_that_talks_although_the_company_has_settled_it_is_ended_and_told(
+def test_call_that_talks_after_the_company_settled_it_is_ended_and_alerted(
     line, seconds, was_ending
 ):
-    # Given a call that was settled by the company's word while it rang
+    # Given a call that the company settled while it was ringing
     line.reserve("c1", seconds=30)
     line.hear(line.call(), "ringing", later(1))
     if was_ending:
         assert line.decide("c1", later(2))
         forget_jobs(line.database, line.id)
     line.settle_by_api("c1", seconds, later(3))
-    # When somebody answers all the same
+    # When the callee answers nevertheless
     line.hear(line.call(), "in_progress", later(5))
-    # Then it is ended, round after round until its provider says that it is over, and told
+    # Then it is ended in rounds until the provider reports its end, and an alert is raised
     assert line.jobs("end_call") == ["c1"]
     assert line.call().end_cause == ("operator" if was_ending else "settled")
     assert [one.severity for one in line.alerts("call_not_ended")] == ["critical"]
     assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(6))).speaks
-    # And its price stays the company's word
+    # And its price stays the company's
     line.report(line.call(), 9, later(14))
     assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(15))) is None
     assert (line.cents(), line.alerts("call_not_ended")) == ((100 - seconds, 0, 0), [])
@@ -137,16 +137,14 @@ def test_one_that_talks_although_the_company_has_settled_it_is_ended_and_told(
 
 
 @pytest.mark.parametrize(("by_company", "by_hand", "cents"), [(2, 2, 98), (0, 9, 91)])
-def test_one_that_the_company_settled_and_nobody_hears_the_end_of_is_over_by_an_operators_word(
-    line, by_company, by_hand, cents
-):
-    # Given one that talks although the company has settled it, and of whose end nobody tells
+def test_operator_ends_a_talking_call_that_the_company_settled(line, by_company, by_hand, cents):
+    # Given a call that talks although the company settled it, and whose end is never reported
     line.reserve("c1", seconds=30)
     line.settle_by_api("c1", by_company, later(3))
     line.hear(line.call(), "in_progress", later(5))
     absent(line, later(ABSENT_SECONDS + 1), "c1")
     assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(600))) is not None
-    # When an operator says for how long it talked, and not otherwise than it was charged
+    # When an operator settles it with the actual duration, which may not contradict the charge
     if by_company:
         with pytest.raises(NotSettled):
             line.settle_by_hand("c1", 0, later(600))
@@ -158,25 +156,25 @@ def test_one_that_the_company_settled_and_nobody_hears_the_end_of_is_over_by_an_
         line.settle_by_hand("c1", by_hand, later(603))
 
 
-def test_one_that_is_settled_and_was_not_heard_to_talk_since_is_told_nothing(line):
-    # Given calls that were settled: one that still rings, and one by an operator's word
+def test_settled_call_is_not_ended_when_it_did_not_talk_since(line):
+    # Given two settled calls: one that still rings, and one that an operator settled
     line.reserve("c1")
     line.hear(line.call(), "ringing", later(1))
     line.settle_by_api("c1", 0, later(2))
     line.reserve("c2")
     line.settle_by_hand("c2", 0, later(2))
-    # When they are frozen, and the second is heard of again
+    # When the wallet is frozen, and the second call has another message
     line.hear(line.call("c2"), "in_progress", later(3))
     line.freeze_by_hand(later(4))
-    # Then nobody ends what is over for us
+    # Then no ending is staged for calls that are settled
     assert line.jobs("end_call") == []
 
 
-def test_one_that_its_provider_does_not_know_is_extended_no_more_and_given_back(line):
-    # Given a call that was let in, and of which Vapi knows nothing
+def test_call_unknown_to_the_provider_is_not_extended_and_expires(line):
+    # Given an admitted call that Vapi does not know
     call_id = line.let_in()
     absent(line, later(ABSENT_SECONDS), call_id)
-    # Then nobody extends its hold any more, so that it comes to its end
+    # Then its hold is not extended any more, so that it expires
     assert line.tick(later(ABSENT_SECONDS)) == Ticked()
     assert line.hold(call_id).extensions == 0
     absent(line, later(60 + 900), call_id)
@@ -184,28 +182,28 @@ def test_one_that_its_provider_does_not_know_is_extended_no_more_and_given_back(
     assert line.call(call_id).settled_by == "expiry"
 
 
-def test_one_that_its_provider_did_not_know_and_that_talks_is_metered_again(line):
+def test_call_unknown_to_the_provider_is_metered_again_when_it_talks(line):
     call_id = line.let_in()
     absent(line, later(ABSENT_SECONDS), call_id)
     line.hear(line.call(call_id), "in_progress", later(130))
     assert line.call(call_id).tick_at == later(130)
 
 
-def test_one_that_another_answer_let_in_is_not_withdrawn(line):
-    # Given a request whose answer was late, and which was asked again and answered meanwhile
+def test_call_admitted_by_a_repeated_request_is_not_withdrawn(line):
+    # Given a request that was answered late, and a repeat that was answered meanwhile
     made = line.admit(external_id=f"v-{line.id}")
     again = line.admit(later(1), external_id=f"v-{line.id}")
     assert (made.is_new, again.is_new, again.call_id) == (True, False, made.call_id)
-    # When the late one is undone
+    # When the late request is withdrawn
     assert not line.do(lambda s: withdraw(s, line.id, made.call_id, later(2)))
-    # Then the call that was let in keeps its hold
+    # Then the admitted call keeps its hold
     assert line.cents() == (100, 60, 0)
 
 
-def test_calls_that_nobody_can_tell_of_do_not_keep_others_from_being_asked_about(line, monkeypatch):
-    # Given as many calls as one sweep takes, asked about before, whose answers say nothing
+def test_refreshes_without_a_result_do_not_block_those_of_other_calls(line, monkeypatch):
+    # Given as many old calls as one sweep takes, whose refreshes return nothing
     monkeypatch.setattr(watch, "SWEEP_MAX", 1)
-    # Others of this database may be due as well, so that these are the oldest of all
+    # Other calls in this database may be due as well, so make these two the oldest
     line.reserve("c1")
     line.reserve("c2")
     execute(
@@ -229,8 +227,8 @@ def test_calls_that_nobody_can_tell_of_do_not_keep_others_from_being_asked_about
 
 
 @pytest.mark.parametrize(("cents", "refusal"), [(22, "INSUFFICIENT_FUNDS"), (23, None)])
-def test_one_that_would_be_ended_at_once_is_not_let_in(shared, org, cents, refusal):
-    # Given a margin of twenty seconds, which is more than the platform's shortest call
+def test_call_that_would_end_at_once_is_not_admitted(shared, org, cents, refusal):
+    # Given a margin of twenty seconds, which is longer than the platform's shortest call
     line = Line(shared, org, cents=cents)
     line.terms(warn_before_seconds=0, margin_seconds=20)
     assert line.admit().refusal == refusal

@@ -1,4 +1,4 @@
-"""A lower debt limit takes back, at the next tick, what live calls were lent and have not used."""
+"""A lower debt limit: the next tick takes back unused credit of live calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.domain.wallet.hold_support import set_limit
 
 
 def lent(line, cents=100):
-    """This function will let a call in that has used its dollar and was lent a step of credit."""
+    """Let a call use its dollar and borrow a step of credit; return its ID."""
     line.debt(cents)
     call_id = "c1"
     line.reserve(seconds=100)
@@ -29,7 +29,7 @@ def lent(line, cents=100):
 
 
 def test_lowering_a_debt_limit_ends_a_call_that_lives_on_lent_credit(line):
-    # Given a call with a dollar's hold and 0.60 of credit, which has used 0.04 of the credit
+    # Given a call with a hold of a dollar and 0.60 of credit, of which it has used 0.04
     call_id = lent(line)
     # When the limit is set to zero
     assert set_limit(line.database, line.id, 0, now=later(104)).ok
@@ -48,11 +48,11 @@ def test_lowering_a_debt_limit_takes_back_no_more_than_it_must(line):
     assert line.tick(later(104)) == Ticked()
     call = line.call(call_id)
     assert (call.debt_micros, call.end_cause) == (45 * CENT, None)
-    # And it ends in time for what is left: at 145 seconds less the margin and the lead
+    # And it ends in time for what is left: after 145 seconds less the margin and the lead
     assert call.tick_at == later(138)
 
 
-def test_money_that_has_come_in_goes_before_the_end_of_lent_credit(line):
+def test_new_money_is_used_before_lent_credit_ends(line):
     call_id = lent(line)
     line.pay(200)
     assert set_limit(line.database, line.id, 0, now=later(104)).ok
@@ -73,7 +73,7 @@ def test_a_higher_debt_limit_leaves_lent_credit_as_it_is(line):
     lives=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 100)), min_size=1, max_size=5),
     increment=st.sampled_from([1, 6, 60]),
 )
-def test_taking_back_lent_credit_leaves_what_was_talked(limit, lives, increment):
+def test_taking_back_lent_credit_leaves_what_was_used(limit, lives, increment):
     rate = Rate(RATE.micros_per_minute, increment)
     calls = [
         Metered(str(place), rate, float(elapsed), 60 * CENT, debt * CENT, warned=True)
@@ -89,7 +89,7 @@ def test_taking_back_lent_credit_leaves_what_was_talked(limit, lives, increment)
             before[call.call_id] + call.borrow_micros - call.returned_micros
         )
     if room < 0:
-        # Either the limit holds, or nothing is left that was not talked.
+        # Either the limit holds, or only the credit that was talked remains.
         over = sum(call.debt_micros for call in calls) > limit * CENT
         assert not over or all(
             call.debt_micros

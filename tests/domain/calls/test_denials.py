@@ -1,4 +1,4 @@
-"""Reports that deny a conversation of which the provider told before, and later reports."""
+"""Reports that deny a conversation reported before, and later reports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from tests.domain.calls.support import CENT
 from tests.domain.support import forget_jobs, later
 
-#: Two ways to deny: nobody answered, or start and end are one instant.
+#: Two denials: the call was not answered, or its start equals its end.
 NEVER = {"never_connected": True, "ended_reason": "customer-did-not-answer"}
 AT_ONCE = {"duration_ms": 0, "started_at": later(10), "ended_at": later(10)}
 
 
 @pytest.fixture
 def talked(line):
-    """A call that talked from ten to thirty-three seconds after T0, by its provider's messages."""
+    """A call that talked from 10 to 33 seconds after T0, as its messages report."""
     line.reserve(seconds=30)
     line.hear(line.call(), "in_progress", later(10))
     line.hear(line.call(), "ended", later(33))
@@ -28,13 +28,13 @@ def deny(line, how, now=40):
 
 @pytest.mark.parametrize("how", [NEVER, AT_ONCE], ids=["never", "at once"])
 def test_a_report_that_denies_a_talk_is_not_believed(talked, how):
-    # When the report denies what the provider said before
+    # When the report contradicts the earlier messages
     deny(talked, how)
-    # Then nothing is settled, and the provider is asked
+    # Then nothing is settled, and a refresh is staged
     assert (talked.call().settled_at, talked.hold().status) == (None, "open")
     assert talked.jobs("look_at_call") == ["c1"]
     assert talked.call().oddities == ["talk_denied"]
-    # And its answer counts
+    # And the refresh decides
     talked.look(talked.call(), "ended", later(50), duration_ms=20_000)
     assert (talked.cents(), talked.call().settled_by) == ((80, 0, 0), "look")
     assert talked.call().oddities == ["talk_denied"]
@@ -51,7 +51,7 @@ def test_our_own_meter_counts_when_the_answer_denies_it_too(talked, how):
 
 
 def test_the_first_report_ends_and_denies_a_call_in_progress(line):
-    # Given a call that is in progress when the denial comes, without a status-update
+    # Given a call in progress; the denial is the first report of its end
     line.reserve(seconds=30)
     line.hear(line.call(), "in_progress", later(10))
     deny(line, NEVER, now=22)
@@ -59,8 +59,8 @@ def test_the_first_report_ends_and_denies_a_call_in_progress(line):
     assert (line.call().cost_micros, line.cents()) == (12 * CENT, (88, 0, 0))
 
 
-def test_an_inbound_call_that_was_admitted_is_free_when_nobody_answered(line):
-    # Given a call that is metered from its admission, but of which nobody said that it talks
+def test_admitted_call_is_free_when_it_was_not_answered(line):
+    # Given a call that is metered from its admission, without any report that it talks
     call_id = line.let_in()
     line.hear(line.call(call_id), "ended", later(20), final=True, **NEVER)
     assert (line.cents(), line.call(call_id).oddities) == ((100, 0, 0), [])
@@ -74,7 +74,7 @@ def test_an_inbound_call_that_talked_costs_from_its_start(line):
     assert line.call(call_id).cost_micros == 16 * CENT
 
 
-def test_a_duration_counts_whatever_the_reason_says(talked):
+def test_duration_counts_whatever_the_reason_is(talked):
     talked.report(talked.call(), 12.2, later(40), never_connected=True)
     assert (talked.cents(), talked.call().cost_micros) == ((87, 0, 0), 13 * CENT)
 
@@ -87,21 +87,21 @@ def test_in_progress_after_the_end_counts_against_a_denial(line):
     forget_jobs(line.database, line.id)
     deny(line, NEVER)
     assert line.jobs("look_at_call") == ["c1"]
-    # Then a person decides when the answer denies it too, because our meter never began
+    # Then an operator decides when the refresh denies it too, because our meter never began
     line.look(line.call(), "ended", later(50), **NEVER)
     assert (line.cents(), line.call().settled_at) == ((100, 30, 0), None)
     assert len(line.alerts("call_unsettled")) == 1
 
 
-def test_in_progress_after_a_free_settlement_is_asked_about_and_told(line):
+def test_in_progress_after_a_free_settlement_is_refreshed_and_alerted(line):
     # Given a call that its report settled as never connected
     line.reserve(seconds=30)
     deny(line, NEVER)
     assert line.cents() == (100, 0, 0)
-    # When its provider says late that somebody talked
+    # When its provider reports late that it talked
     line.hear(line.call(), "in_progress", later(41))
     assert line.jobs("look_at_call") == ["c1"]
-    # Then the answer is compared, and a person is told
+    # Then the refresh is compared, and an alert is raised
     line.look(line.call(), "ended", later(50), **NEVER)
     (alert,) = line.alerts("call_differs")
     assert (
@@ -114,7 +114,7 @@ def test_in_progress_after_a_free_settlement_is_asked_about_and_told(line):
 # A second report
 
 
-def test_a_second_report_with_another_duration_is_told(talked):
+def test_second_report_with_another_duration_is_alerted(talked):
     talked.report(talked.call(), 10, later(40))
     talked.report(talked.call(), 40, later(41))
     assert talked.cents() == (90, 0, 0)
@@ -133,7 +133,7 @@ def test_a_second_report_completes_a_missing_cost(talked):
     assert (talked.cents(), talked.call().settled_by) == ((67, 0, 0), "report")
 
 
-def test_a_second_report_that_denies_the_first_is_told(talked):
+def test_second_report_that_denies_the_first_is_alerted(talked):
     talked.report(talked.call(), 10, later(40))
     deny(talked, NEVER, now=41)
     assert talked.cents() == (90, 0, 0)

@@ -1,4 +1,4 @@
-"""Ending calls: decided once, told round by round, over only by the provider's word."""
+"""Ending calls: decided once, ordered in rounds, over when the provider confirms."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def ending(line):
     return line
 
 
-# Decided
+# The decision
 
 
-def test_an_end_is_decided_once_whatever_else_would_end_it(ending):
+def test_end_is_decided_once(ending):
     assert not ending.decide("c1", later(1))
     assert (
         ending.do(lambda s: endings.end_live_calls(s, ending.id, EndCause.FROZEN_WALLET, later(2)))
@@ -57,7 +57,7 @@ def test_an_end_is_decided_once_whatever_else_would_end_it(ending):
     call = ending.call()
     assert (call.end_cause, call.end_decided_at, call.tick_at) == ("operator", T0, None)
     assert ending.jobs("end_call") == ["c1"]
-    # Its provider has not said so: it lives, and its money is held
+    # The provider has not reported the end: the call lives, and its money stays held
     assert (call.status, ending.hold().status) == ("in_progress", "open")
 
 
@@ -81,7 +81,7 @@ def test_a_call_that_is_over_is_not_ended(line, over):
     assert line.jobs("end_call") == []
 
 
-def test_an_operator_ends_one_with_a_reason_and_once(line):
+def test_operator_ends_a_call_with_a_reason_and_once(line):
     line.reserve()
 
     def by_hand(why="abuse", call_id="c1"):
@@ -102,7 +102,7 @@ def test_an_operator_ends_one_with_a_reason_and_once(line):
 # Rounds
 
 
-def test_the_first_round_speaks_the_next_does_not_and_then_twilio_is_told(ending):
+def test_first_round_speaks_then_vapi_ends_the_call_then_twilio(ending):
     ending.terms(ending_text="Goodbye.")
     seen = []
     for second in range(VAPI_ROUNDS + 1):
@@ -118,7 +118,7 @@ def test_the_first_round_speaks_the_next_does_not_and_then_twilio_is_told(ending
     assert ending.timeline().count("end_told") == 3
 
 
-def test_a_round_waits_for_speech_or_for_obedience_and_longer_once_a_person_knows(ending):
+def test_round_waits_for_speech_or_obedience_and_longer_after_the_alert(ending):
     done = begin(ending)
     assert end(ending, done, ["say"]) == 3.0
     done = begin(ending)
@@ -129,7 +129,7 @@ def test_a_round_waits_for_speech_or_for_obedience_and_longer_once_a_person_know
     assert end(ending, done, ["end", "twilio"]) == 15.0
 
 
-def test_a_call_that_does_not_end_is_told_to_a_person_once_and_cleared_by_its_end(ending):
+def test_call_that_does_not_end_is_alerted_once_and_cleared_by_its_end(ending):
     for _ in range(ALERT_ROUND - 1):
         end(ending, begin(ending), ["end"])
     assert ending.alerts("call_not_ended") == []
@@ -142,7 +142,7 @@ def test_a_call_that_does_not_end_is_told_to_a_person_once_and_cleared_by_its_en
     assert ending.alerts("call_not_ended") == []
 
 
-def test_where_nobody_can_be_told_a_person_knows_as_soon_as_twilio_could_not(ending):
+def test_alert_is_raised_when_neither_vapi_nor_twilio_accepts_the_order(ending):
     for _ in range(VAPI_ROUNDS):
         end(ending, begin(ending), [])
     assert ending.alerts("call_not_ended") == []
@@ -153,7 +153,7 @@ def test_where_nobody_can_be_told_a_person_knows_as_soon_as_twilio_could_not(end
 
 
 @pytest.mark.parametrize("over", ["ended", "settled"])
-def test_once_it_is_over_there_is_no_further_round(ending, over):
+def test_ended_call_has_no_further_round(ending, over):
     done = begin(ending)
     if over == "ended":
         ending.hear(ending.call(), "ended", later(1))
@@ -164,15 +164,15 @@ def test_once_it_is_over_there_is_no_further_round(ending, over):
     assert ending.call().end_rounds == 1
 
 
-def test_a_round_that_told_nobody_of_a_call_that_ended_meanwhile_is_told_to_nobody(ending):
-    # Given a round in which neither Vapi nor Twilio can be told
+def test_no_alert_is_raised_when_the_call_ended_during_a_failed_round(ending):
+    # Given a round in which neither Vapi nor Twilio accepts the order
     for _ in range(VAPI_ROUNDS):
         end(ending, begin(ending), [])
     done = begin(ending)
-    # When the call ends before it is recorded
+    # When the call ends before the round is recorded
     ending.hear(ending.call(), "ended", later(1))
     assert end(ending, done, [], now=later(2)) is None
-    # Then no alert stands, which nothing would ever clear
+    # Then there is no alert, which nothing would ever clear
     assert ending.alerts("call_not_ended") == []
 
 
@@ -182,7 +182,7 @@ def test_a_round_of_a_call_that_is_none_is_refused(line):
             act(line)
 
 
-def test_the_leg_is_looked_for_in_the_known_account_or_in_every_one_of_ours(ending):
+def test_twilio_leg_is_searched_in_its_known_account_or_in_all_of_ours(ending):
     assert begin(ending).twilio_account_sids == ()
     for _ in range(2):
         make_brand(ending.database, ending.id)
@@ -195,7 +195,7 @@ def test_the_leg_is_looked_for_in_the_known_account_or_in_every_one_of_ours(endi
 # Warnings
 
 
-def test_a_warning_has_the_organizations_words_and_is_not_said_too_late(line):
+def test_warning_has_the_organizations_text_and_is_not_sent_too_late(line):
     line.terms(warning_text="Nearly over.")
 
     def warning():
@@ -218,12 +218,12 @@ def test_a_warning_has_the_organizations_words_and_is_not_said_too_late(line):
     assert warning() is None
 
 
-# What the posture ends
+# Which calls enforcement ends
 
 
 @pytest.fixture
 def three(line):
-    """Two calls that live, and one that is over."""
+    """Two live calls and one that is over."""
     for call_id in ("c1", "c2", "c3"):
         line.reserve(call_id, seconds=10)
     line.hear(line.call("c2"), "in_progress")
@@ -235,23 +235,23 @@ def causes(line):
     return [call.end_cause for call in line.calls()]
 
 
-def test_a_freeze_by_hand_ends_all_live_calls(three):
+def test_manual_freeze_ends_all_live_calls(three):
     three.freeze_by_hand(later(1))
     assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
     assert three.jobs("end_call") == ["c1", "c2"]
     assert apply(three).calls_ended == 0
 
 
-def test_the_providers_word_that_the_subscription_ended_ends_them(three):
+def test_subscription_ended_at_the_provider_ends_live_calls(three):
     look(three.database, subscription_of(three), three.id, "cancelled", later(1))
     assert causes(three) == ["subscription_inactive", "subscription_inactive", None]
 
 
-def test_an_end_that_is_only_reported_lets_them_run_on_their_hold(three):
+def test_end_that_is_only_reported_lets_calls_use_their_holds(three):
     tell(three.database, subscription_of(three), closing=True, now=later(1))
     assert apply(three).standing is posture.Standing.REPORTED
     assert causes(three) == [None, None, None]
-    # But nothing is added to it
+    # But their holds are not extended
     three.hear(three.call("c1"), "in_progress", later(1))
     three.tick(later(6))
     assert three.hold("c1").extensions == 0
@@ -265,7 +265,7 @@ def test_another_freeze_beside_a_reported_end_ends_them(three):
     assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
 
 
-def test_nothing_available_lets_them_run_on_their_hold(three):
+def test_empty_wallet_lets_calls_use_their_holds(three):
     debit(three.database, three.id, 70 * CENT)
     assert three.cents() == (20, 20, 0)
     done = apply(three)
@@ -273,7 +273,7 @@ def test_nothing_available_lets_them_run_on_their_hold(three):
     assert causes(three) == [None, None, None]
 
 
-def test_a_freeze_that_is_overridden_lets_them_live(three):
+def test_overridden_freeze_ends_no_calls(three):
     three.freeze()
     override(three.database, three.id, later(600))
     assert apply(three).calls_ended == 0
@@ -281,14 +281,14 @@ def test_a_freeze_that_is_overridden_lets_them_live(three):
     assert apply(three, later(601)).calls_ended == 2
 
 
-def test_a_suspension_whose_freeze_is_overridden_lets_them_live(three):
+def test_suspension_with_an_overridden_freeze_ends_no_calls(three):
     tell(three.database, subscription_of(three), closing=True, now=later(1))
     override(three.database, three.id, later(600), "subscription_inactive", later(2))
     look(three.database, subscription_of(three), three.id, "cancelled", later(3))
     assert causes(three) == [None, None, None]
 
 
-def test_posture_that_is_applied_many_times_at_once_ends_them_once(three):
+def test_enforcement_applied_many_times_at_once_ends_calls_once(three):
     three.freeze()
     results = at_once([patiently(lambda: apply(three))] * 8)
     assert sum(one.calls_ended for one in results) == 2

@@ -1,4 +1,4 @@
-"""Calls that one organization reserved and another one's number carries: the owner pays."""
+"""Calls reserved by one organization over another one's number: the owner pays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.world import make_organization
 
 @pytest.fixture
 def cheap(shared):
-    """Another organization, which pays next to nothing a minute."""
+    """Another organization, with a very low rate."""
     made = Line(shared, make_organization(shared))
     made.rate(Rate(60, 1))
     return made
@@ -40,37 +40,37 @@ def assert_told(*lines):
 
 @pytest.mark.parametrize("paired_by", ["vapi's id", "token"])
 def test_the_owner_of_the_number_pays_for_a_call_that_another_reserved(line, cheap, paired_by):
-    # Given a reservation of an organization, and reports that name another one's number
+    # Given a reservation of one organization, and reports that name another one's number
     cheap.reserve("c1", provider=name(line) if paired_by == "vapi's id" else None)
     ours = {"direction": "outbound", **(cheap.metadata() if paired_by == "token" else {})}
     line.hear(name(line), "in_progress", later(1), **ours)
-    # Then its reservation is given back, and the owner of the number is held for
+    # Then the reservation is released, and the number's owner gets a hold
     assert (cheap.cents(), line.cents()) == ((100, 0, 0), (100, 60, 0))
     assert (cheap.call().refusal, cheap.call().settled_by) == ("FOREIGN_NUMBER", "withdrawn")
     assert_told(line, cheap)
-    # And pays by its own rate, once
+    # And the owner pays at its own rate, once
     for _ in range(2):
         line.report(name(line), 20, later(30), **ours)
     assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
-    # And nothing that the other says afterwards takes it back
+    # And no later request of the other organization reverses it
     assert code_of(lambda: cheap.commit("c1", 20, later(31))) == "FOREIGN_NUMBER"
     again = cheap.reserve("c1", provider=name(line), now=later(32))
     assert again.outcome.outcome == "IDEMPOTENCY_CONFLICT"
 
 
-def test_a_reservation_that_was_given_up_takes_the_call_no_more(line, cheap):
-    # Given a call that rings by another organization's number
+def test_released_reservation_does_not_get_the_foreign_call_back(line, cheap):
+    # Given a call that rings over another organization's number
     cheap.reserve("c1", provider=name(line))
     line.hear(name(line), "ringing", later(1))
     assert (cheap.cents(), cheap.call().provider_call_id) == ((100, 0, 0), None)
-    # When the company names it again, Then it does not get it back
+    # When the company names the call again, Then it is refused
     again = cheap.reserve("c1", provider=name(line), now=later(2))
     assert again.outcome.outcome == "IDEMPOTENCY_CONFLICT"
     line.report(name(line), 20, later(30))
     assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
 
 
-def test_a_reservation_is_given_up_when_the_number_is_told_later(line, cheap):
+def test_reservation_is_released_when_a_later_report_names_the_number(line, cheap):
     cheap.reserve("c1", provider=name(line))
     cheap.hear(name(line), "in_progress", later(1), phone_number_id=None)
     assert cheap.call().status == "in_progress"
@@ -79,7 +79,7 @@ def test_a_reservation_is_given_up_when_the_number_is_told_later(line, cheap):
     assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))
 
 
-def test_what_vapi_answers_tells_of_another_number_too(line, cheap):
+def test_refresh_reveals_another_organizations_number_too(line, cheap):
     cheap.reserve("c1", provider=name(line))
     call = cheap.call()
     cheap.look(call, "in_progress", later(5), phone_number_id=line.number_id, started_at=later(1))
@@ -95,7 +95,7 @@ def test_a_caller_is_admitted_although_another_has_reserved_the_call(line, cheap
     assert_told(line, cheap)
 
 
-def test_a_call_by_doors_of_two_organizations_is_ended_and_nobody_is_charged(line, cheap, shared):
+def test_call_with_numbers_of_two_organizations_is_ended_without_a_charge(line, cheap, shared):
     third = Line(shared, make_organization(shared))
     third.door(DoorKind.ASSISTANT, third.assistant_id)
     cheap.reserve("c1", provider=name(line))
@@ -103,7 +103,7 @@ def test_a_call_by_doors_of_two_organizations_is_ended_and_nobody_is_charged(lin
     line.hear(name(line), "in_progress", later(1), **doors)
     call = cheap.call()
     assert (call.end_cause, cheap.jobs("end_call")) == ("foreign_number", ["c1"])
-    # When its report comes, Then a person says who pays
+    # When its report arrives, Then an operator decides which organization pays
     line.report(name(line), 20, later(20), **doors)
     assert cheap.call().settled_at is None
     assert len(cheap.alerts("call_unsettled")) == 1
@@ -113,7 +113,7 @@ def test_a_call_by_doors_of_two_organizations_is_ended_and_nobody_is_charged(lin
     assert cheap.cents() == (100, 0, 0)
 
 
-def test_a_charge_that_was_made_before_the_number_was_told_stays_and_is_told(line, cheap):
+def test_charge_made_before_the_number_was_known_stays_and_is_alerted(line, cheap):
     cheap.reserve("c1", provider=name(line))
     cheap.commit("c1", 20, later(20))
     line.report(name(line), 20, later(21))
@@ -130,7 +130,7 @@ def unrated(shared):
 
 
 def assert_ended_unpriced(owner, cheap):
-    """The call is its number's owner's, ended, told to a person, and charged to nobody."""
+    """Check that the number's owner has the ended call, an alert and no charge."""
     (call,) = owner.calls()
     assert (call.end_cause, owner.jobs("end_call")) == ("no_rate", [call.id])
     (alert,) = unknown_of(owner, call)
@@ -147,8 +147,8 @@ def unknown_of(owner, call):
 
 
 @pytest.mark.parametrize("told_by", ["report", "answer", "token"])
-def test_foreign_call_is_ended_and_told_when_the_owner_has_no_rate(unrated, cheap, told_by):
-    # Given a reservation, and a talk by the number of an organization that has no rate
+def test_foreign_call_is_ended_and_alerted_when_the_owner_has_no_rate(unrated, cheap, told_by):
+    # Given a reservation, and a conversation over the number of an organization without rate
     cheap.reserve("c1", provider=None if told_by == "token" else name(unrated))
     ours = {"direction": "outbound", **(cheap.metadata() if told_by == "token" else {})}
     if told_by == "answer":
@@ -157,13 +157,13 @@ def test_foreign_call_is_ended_and_told_when_the_owner_has_no_rate(unrated, chea
     else:
         unrated.hear(name(unrated), "in_progress", later(5), **ours)
     call = assert_ended_unpriced(unrated, cheap)
-    # When its report comes, Then a person decides what it costs
+    # When its report arrives, Then an operator decides what it costs
     for second in (20, 21):
         unrated.report(name(unrated), 15, later(second), **ours)
     (alert,) = unrated.alerts("call_unsettled")
     assert (alert.subject, unrated.call(call.id).settled_at) == (call.id, None)
     assert code_of(lambda: cheap.commit("c1", 15, later(22))) == "FOREIGN_NUMBER"
-    # And once there is a rate, the next answer charges its owner, once
+    # And once there is a rate, the next refresh charges the owner, once
     unrated.rate(Rate(60 * CENT, 1))
     for second in (30, 31):
         unrated.look(unrated.call(call.id), "ended", later(second), duration_ms=15_000, **ours)
@@ -171,7 +171,7 @@ def test_foreign_call_is_ended_and_told_when_the_owner_has_no_rate(unrated, chea
     assert unrated.alerts("call_unsettled") == unknown_of(unrated, call) == []
 
 
-def test_foreign_call_without_a_rate_is_settled_by_hand_at_a_rate_set_later(unrated, cheap):
+def test_foreign_call_without_a_rate_is_settled_manually_at_a_later_rate(unrated, cheap):
     cheap.reserve("c1", provider=name(unrated))
     unrated.report(name(unrated), 15, later(20), direction="outbound")
     (call,) = unrated.calls()
@@ -185,7 +185,7 @@ def test_foreign_call_without_a_rate_is_settled_by_hand_at_a_rate_set_later(unra
 def test_foreign_call_that_never_talks_costs_nothing_without_a_rate(unrated, cheap):
     cheap.reserve("c1", provider=name(unrated))
     unrated.hear(name(unrated), "ringing", later(1), direction="outbound")
-    # The reservation is given back; nobody talks, so that nothing is ended yet
+    # The reservation is released; the call does not talk yet, so nothing is ended
     assert (cheap.cents(), unrated.calls()) == ((100, 0, 0), [])
     unrated.report(name(unrated), 0, later(20), direction="outbound", never_connected=True)
     (call,) = unrated.calls()
@@ -202,7 +202,7 @@ def test_caller_of_a_foreign_number_is_refused_when_the_owner_has_no_rate(unrate
         (100, 0, 0),
         (100, 0, 0),
     )
-    # When it talks all the same, Then it is ended and told
+    # When it talks nevertheless, Then it is ended and an alert is raised
     unrated.hear(name(unrated), "in_progress", later(2), direction="inbound")
     assert_ended_unpriced(unrated, cheap)
 

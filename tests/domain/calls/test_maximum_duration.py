@@ -1,4 +1,4 @@
-"""A call that its platform lets go on past its maximum duration is ended, and holds no more."""
+"""A call that its platform lets run past its maximum is ended and holds no more."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rich(shared, org):
 
 
 def run_ticks(line, call_id, until_seconds):
-    """This function will tick whenever the call is due, and give when it was decided to end."""
+    """Tick whenever the call is due; return the second in which its end was decided."""
     now = T0
     while now <= later(until_seconds):
         line.tick(now)
@@ -35,18 +35,18 @@ def run_ticks(line, call_id, until_seconds):
     return None
 
 
-def test_a_call_past_its_maximum_duration_is_ended_and_told(rich):
-    # Given a call of at most fifteen seconds, on a platform that ignores that
+def test_call_past_its_maximum_duration_is_ended_and_alerted(rich):
+    # Given a call of at most fifteen seconds, on a platform that ignores the maximum
     call_id = rich.let_in()
     assert rich.call(call_id).max_duration_seconds == 15
     rich.hear(rich.call(call_id), "in_progress", T0)
-    # Then it lives until five seconds after that, and is ended then
+    # Then it lives until five seconds after its maximum, and is ended then
     assert run_ticks(rich, call_id, 72) == 15 + OVERDUE_SECONDS
     assert rich.call(call_id).end_cause == "max_duration"
     assert rich.jobs("end_call") == [call_id]
     (alert,) = rich.alerts("call_past_maximum")
     assert (alert.subject, alert.details["max_duration_seconds"]) == (call_id, 15)
-    # And no more is held than it may still cost until then
+    # And its hold is limited to what the call may still cost until then
     assert rich.hold(call_id).reserved_micros <= (15 + 5 + 5 + 2) * CENT
 
 
@@ -61,7 +61,7 @@ def test_a_call_within_its_maximum_duration_is_left_alone(rich):
 
 
 def test_a_call_with_funds_for_its_maximum_alone_ends_before_them(line):
-    # Given money for a hundred seconds, which is the call's maximum as well
+    # Given money for a hundred seconds, which is also the call's maximum
     call_id = line.let_in()
     assert line.call(call_id).max_duration_seconds == 100
     line.hear(line.call(call_id), "in_progress", T0)
@@ -70,20 +70,20 @@ def test_a_call_with_funds_for_its_maximum_alone_ends_before_them(line):
 
 
 def test_a_call_of_five_days_holds_no_more_than_it_may_cost(shared, org):
-    # Given a call that nobody gave a maximum, reported as talking for five days
+    # Given a call without a maximum duration, reported as talking for five days
     line = Line(shared, org, cents=1_000_000)
     line.hear("v-" + line.id[:40], "in_progress", T0)
     (call,) = line.calls()
     assert call.max_duration_seconds is None
     line.tick(later(5 * 86_400))
-    # Then it is ended, and holds what the longest call costs at most
+    # Then it is ended, and its hold is limited to the cost of the longest call
     (call,) = line.calls()
     assert call.end_cause == "max_duration"
     assert line.hold(call.id).reserved_micros <= CALL_DURATION_MS_MAX // 1000 * CENT
     assert len(line.alerts("call_past_maximum")) == 1
 
 
-def test_a_call_that_is_looked_at_late_holds_no_more_than_it_may_cost(rich):
+def test_call_with_a_late_tick_holds_no_more_than_it_may_cost(rich):
     call_id = rich.let_in()
     rich.hear(rich.call(call_id), "in_progress", T0)
     rich.tick(later(72))
@@ -102,7 +102,7 @@ def test_a_call_that_is_looked_at_late_holds_no_more_than_it_may_cost(rich):
     pot=st.integers(0, 10**12),
     room=st.integers(0, 10**12),
 )
-def test_no_hold_grows_past_what_may_be_charged(
+def test_hold_does_not_grow_past_what_may_be_charged(
     limit, elapsed, held, margin, step, increment, pot, room
 ):
     rate = Rate(RATE.micros_per_minute, increment)

@@ -1,4 +1,4 @@
-"""A reservation and a call that was reported first: one call, one hold, one charge."""
+"""A reservation and a call reported before it: one call, one hold, one charge."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def talks(line, now=T0, mark="v", **more):
 
 
 def charges(line):
-    """The entries that charged calls, as (key, cents)."""
+    """List the entries that charged calls, as (key, cents)."""
     found = line.do(lambda s: [reading.see_call(s, s.merge(call)) for call in line.calls()])
     entries = {entry.entry_no: entry for one in found for entry in one.entries}
     return [(one.operation_key, one.amount_micros / CENT) for one in entries.values()]
@@ -49,7 +49,7 @@ def shown(line, any_id):
 @pytest.mark.parametrize("pairs_by", ["reserve", "commit"])
 @pytest.mark.parametrize("reported", ["talks", "over", "charged"])
 def test_a_call_reported_before_its_pairing_is_charged_once(line, reported, pairs_by):
-    # Given a reservation without Vapi's id, and a report of a call that may be it
+    # Given a reservation without Vapi's ID, and a report of a call that may belong to it
     line.reserve("c1", seconds=30, provider=None, appointment_id="visit")
     call = talks(line)
     assert line.cents() == (100, 90, 0)
@@ -57,12 +57,12 @@ def test_a_call_reported_before_its_pairing_is_charged_once(line, reported, pair
         line.hear(call, "ended", later(20))
     elif reported == "charged":
         line.report(call, 20, later(21))
-    # When the company names Vapi's id
+    # When the company names Vapi's ID
     if pairs_by == "reserve":
         again = line.reserve("c1", provider=name(line), now=later(22))
         assert again.outcome.ok == (reported != "charged")
     elif reported == "talks":
-        # A call that goes on is not committed
+        # A call in progress cannot be committed
         assert code_of(lambda: line.commit("c1", 20, later(22), name(line))) == "CALL_IN_PROGRESS"
         line.reserve("c1", provider=name(line), now=later(22))
     else:
@@ -70,7 +70,7 @@ def test_a_call_reported_before_its_pairing_is_charged_once(line, reported, pair
         assert done.call.id == call.id
     if reported != "charged":
         line.report(call, 20, later(23))
-    # Then there is one charge and no hold, and both ids lead to the call
+    # Then there is one charge and no hold, and both IDs lead to the call
     assert line.cents() == (80, 0, 0)
     assert charges(line) == [(f"call:{call.id}:commit", 20)]
     seen = shown(line, "c1")
@@ -81,7 +81,7 @@ def test_a_call_reported_before_its_pairing_is_charged_once(line, reported, pair
         s, organization_id=line.id, live=False)))] == [call.id]  # fmt: skip
 
 
-def test_what_was_reserved_stays_reserved_for_the_merged_call(line):
+def test_merged_call_keeps_the_reserved_amount(line):
     line.reserve("c1", seconds=40, provider=None)
     line.terms(step_seconds=20, warn_before_seconds=0)
     call = talks(line)
@@ -92,18 +92,18 @@ def test_what_was_reserved_stays_reserved_for_the_merged_call(line):
 
 
 def test_a_merged_call_frees_the_money_that_its_own_reservation_held(line):
-    # Given a reservation of everything, so that the call that is reported gets nothing
+    # Given a reservation of all money, so that the reported call gets no hold
     line.reserve("c1", seconds=100, provider=None)
     call = talks(line)
     assert call.end_cause == "insufficient_funds"
     line.report(call, 20, later(20))
     assert line.cents() == (100, 100, 20)
-    # When it is paired, Then what it owes is paid and nothing is frozen
+    # When it is paired, Then the outstanding amount is paid and nothing is frozen
     line.commit("c1", 20, later(30), name(line))
     assert line.cents() == (80, 0, 0)
 
 
-def test_the_first_reservation_may_come_after_the_first_report(line):
+def test_first_reservation_may_arrive_after_the_first_report(line):
     call = talks(line)
     reserved = line.reserve("c1", provider=name(line), now=later(3), appointment_id="visit")
     assert (reserved.outcome.ok, reserved.call.id) == (True, call.id)
@@ -114,7 +114,7 @@ def test_the_first_reservation_may_come_after_the_first_report(line):
     assert shown(line, "c1").call.id == shown(line, "visit").call.id == call.id
 
 
-def test_the_rate_of_the_named_number_holds_where_no_report_tells_it(line):
+def test_rate_of_the_named_number_is_used_when_no_report_names_one(line):
     line.rate(Rate(120 * CENT, 1), "outbound:+44")
     line.reserve("c1", seconds=10, provider=None, number="+442012345678")
     call = talks(line)
@@ -126,21 +126,21 @@ def test_the_rate_of_the_named_number_holds_where_no_report_tells_it(line):
 
 @pytest.mark.parametrize("direction", ["web", "inbound"])
 def test_merged_call_keeps_the_rate_of_its_own_direction(line, direction):
-    # Given a cheap rate for the number that is reserved for
+    # Given a cheap rate for the reserved number
     line.rate(Rate(6 * CENT, 1), "outbound:+44")
     line.reserve("c1", seconds=10, provider=None, number="+442012345678")
-    # When it is paired with a call that did not go out
+    # When the reservation is paired with a call that was not outbound
     line.hear(name(line), "in_progress", T0, direction=direction)
     call = adopted(line)
     own = call.micros_per_minute
     line.reserve("c1", provider=name(line), now=later(1))
-    # Then that call's own rate is charged
+    # Then the call's own rate is charged
     assert line.call(call.id).micros_per_minute == own == 60 * CENT
     line.report(call, 20, later(20))
     assert line.cents() == (80, 0, 0)
 
 
-def test_a_charge_without_the_named_numbers_rate_is_told(line):
+def test_charge_without_the_named_numbers_rate_is_alerted(line):
     line.rate(Rate(120 * CENT, 1), "outbound:+44")
     line.reserve("c1", seconds=10, provider=None, number="+442012345678")
     line.report(name(line), 20, later(20), direction="outbound")
@@ -189,7 +189,7 @@ def test_a_call_is_merged_with_one_reservation_at_most(line):
     assert sorted(one.id for one in line.calls() if one.origin == "reserved") == ["c1", "c2"]
 
 
-def test_a_call_that_asked_or_is_anothers_is_not_merged(line, shared):
+def test_admitted_call_or_call_of_another_is_not_merged(line, shared):
     other = Line(shared, make_organization(shared))
     theirs = talks(other)
     asked = line.call(line.let_in())
@@ -210,17 +210,17 @@ def test_pairing_from_many_threads_at_once_makes_one_call(line):
     assert charges(line) == [(f"call:{call.id}:commit", 20)]
 
 
-# A commit that cannot know which call it charges
+# Commits that cannot identify the call that they charge
 
 
-def test_a_commit_without_vapis_id_is_refused_while_an_unpaired_call_may_be_it(line):
+def test_commit_without_vapis_id_is_refused_while_a_call_is_unpaired(line):
     line.reserve("c1", seconds=30, provider=None)
     call = talks(line)
     line.report(call, 20, later(20))
     assert line.cents() == (80, 30, 0)
     assert code_of(lambda: line.commit("c1", 20, later(21))) == "UNPAIRED_CALL"
     assert line.cents() == (80, 30, 0)
-    # Giving the reservation back is always possible
+    # Releasing the reservation is always possible
     line.commit("c1", 0, later(22))
     assert line.cents() == (80, 0, 0)
 
@@ -248,11 +248,11 @@ def test_a_commit_is_not_refused_for_a_call_that_cannot_be_it(line, other_call):
 
 
 def test_a_report_after_an_unpaired_commit_waits_for_the_pairing(line):
-    # Given a commit that came before every report
+    # Given a commit that arrived before every report
     line.reserve("c1", seconds=30, provider=None)
     line.commit("c1", 20, later(21))
     assert line.cents() == (80, 0, 0)
-    # When a report tells of a call that may be it, Then it is not charged again
+    # When a call is reported that may belong to it, Then it is not charged again
     report = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}
     for second in (25, 26):
         line.report(name(line), 20, later(second), **report)
@@ -286,11 +286,11 @@ def test_a_paired_call_that_talks_after_its_commit_is_ended(line):
 
 
 def test_a_paired_call_that_talks_is_ended_though_an_operator_settled(line):
-    # Given a reservation that an operator has settled, and a call that goes on
+    # Given a reservation that an operator has settled, and a call that continues
     line.reserve("c1", seconds=30, provider=None)
     line.settle_by_hand("c1", 20, later(21))
     call = talks(line, later(22))
-    # When the company pairs them, Then the call does not go on unmetered
+    # When the company pairs them, Then the call does not continue unmetered
     line.reserve("c1", provider=name(line), now=later(23))
     call = line.call(call.id)
     assert (call.cost_micros, call.end_cause) == (20 * CENT, "settled")
@@ -300,12 +300,12 @@ def test_a_paired_call_that_talks_is_ended_though_an_operator_settled(line):
 
 @pytest.mark.parametrize("seconds", [1, 20])
 def test_a_charge_before_the_pairing_is_compared_with_the_call(line, seconds):
-    # Given a commit of so many seconds before the report, which says 20
+    # Given a commit of `seconds` before the report, which reports 20
     line.reserve("c1", seconds=30, provider=None)
     line.commit("c1", seconds, later(21))
     over = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}
     line.report(name(line), 20, later(25), **over)
-    # When they are paired, Then the provider is asked, and a difference is told to a person
+    # When they are paired, Then the call is refreshed, and a difference raises an alert
     line.commit("c1", seconds, later(30), name(line))
     call = adopted(line)
     assert line.jobs("look_at_call") == [call.id]
@@ -316,25 +316,25 @@ def test_a_charge_before_the_pairing_is_compared_with_the_call(line, seconds):
 
 
 def test_a_paired_call_does_not_wait_for_another_reservation(line):
-    # Given a reservation that was charged and is never paired, and a call paired with another one
+    # Given a charged reservation that is never paired, and a call paired with another reservation
     for one in ("c1", "c2"):
         line.reserve(one, seconds=20, provider=None)
     line.commit("c1", 5, later(5))
     call = talks(line, later(6), started_at=later(4))
     line.reserve("c2", provider=name(line), now=later(7))
-    # When its report comes, Then it is charged
+    # When its report arrives, Then it is charged
     line.report(call, 20, later(24), started_at=later(4), ended_at=later(24))
     assert (line.cents(), line.alerts("call_unsettled")) == ((75, 0, 0), [])
 
 
-def test_a_call_that_was_charged_twice_is_told_to_a_person(line):
-    # Given what a version before could leave behind: both were charged
+def test_call_that_was_charged_twice_is_alerted(line):
+    # Given two charges for one call, as an older version could leave them
     line.reserve("c1", seconds=30, provider=None)
     line.commit("c1", 20, later(21))
     call = talks(line, later(22))
     line.settle_by_hand(call.id, 20, later(23))
     assert line.cents() == (60, 0, 0)
-    # When the company pairs them, Then no entry is rewritten, and a person knows
+    # When the company pairs them, Then no entry is rewritten, and an alert is raised
     for second in (30, 31):
         assert line.commit("c1", 20, later(second), name(line)).outcome.replayed
     (alert,) = line.alerts("call_charged_twice")
@@ -365,7 +365,7 @@ def test_costs_count_a_merged_call_once(line):
     assert (costs.calls, costs.cost_micros) == (1, 20 * CENT)
 
 
-def test_the_status_of_a_merged_call_is_told_by_either_id(line):
+def test_status_of_a_merged_call_is_returned_by_any_of_its_ids(line):
     line.reserve("c1", seconds=30, provider=None)
     call = talks(line)
     line.reserve("c1", provider=name(line))

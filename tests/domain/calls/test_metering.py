@@ -1,4 +1,4 @@
-"""The meter's plain rules: whatever the calls and the pot, nobody is given what is not there."""
+"""The meter's rules: no call gets more than the wallet and the debt limit allow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from domain.calls.settings import Terms
 
 CENT = 10_000
 SECOND = Rate(60 * CENT, 1)
-#: Steps of a minute, a margin of five seconds, and nobody is warned.
+#: Steps of a minute, a margin of five seconds, and no warnings.
 QUIET = Terms(warn_before_seconds=0)
-#: What is left of a call's cover when it has to be extended, or ended.
+#: A call must be extended or ended once it is covered for only so many more seconds.
 MUST_SECONDS = QUIET.margin_seconds + LEAD_SECONDS
 
 rates = st.builds(
@@ -45,7 +45,7 @@ pots = st.integers(-(10**9), 10**10)
 
 
 def cent_call(elapsed_seconds: float, cents: int, **more) -> Metered:
-    """A call at a cent a second whose hold is so many cents."""
+    """Make a call at a cent per second with a hold of so many cents."""
     given = {"debt_micros": 0, "warned": False, **more}
     return Metered("c", SECOND, elapsed_seconds, cents * CENT, **given)
 
@@ -57,11 +57,11 @@ def share(calls, terms=QUIET, *, cents: float = 0, room: float = 0):
     return calls
 
 
-# Whatever the calls and the pot
+# For any calls and any available money
 
 
 @given(calls=st.lists(meters, max_size=12), terms=terms, pot=pots, room=pots)
-def test_nobody_is_given_more_than_there_is_and_nobody_is_taken_from(calls, terms, pot, room):
+def test_calls_get_no_more_than_there_is_and_lose_nothing(calls, terms, pot, room):
     before = [(one.hold_micros, one.debt_micros) for one in calls]
     share_out(calls, terms, available_micros=pot, debt_room_micros=room)
     assert sum(one.extend_micros for one in calls) <= max(0, pot)
@@ -74,7 +74,7 @@ def test_nobody_is_given_more_than_there_is_and_nobody_is_taken_from(calls, term
 
 
 @given(calls=st.lists(meters, max_size=12), terms=terms, pot=pots, room=pots)
-def test_who_is_not_ended_is_covered_past_its_margin_at_its_next_look(calls, terms, pot, room):
+def test_call_that_goes_on_is_covered_past_its_margin_at_its_next_tick(calls, terms, pot, room):
     share_out(calls, terms, available_micros=pot, debt_room_micros=room)
     for call in calls:
         assert call.next_seconds >= 0
@@ -84,13 +84,13 @@ def test_who_is_not_ended_is_covered_past_its_margin_at_its_next_look(calls, ter
 
 
 @given(calls=st.lists(meters, max_size=12), terms=terms, pot=pots, room=pots)
-def test_nobody_is_ended_who_has_cover_or_could_have_had_it_alone(calls, terms, pot, room):
+def test_call_is_not_ended_when_it_is_covered_or_could_be_alone(calls, terms, pot, room):
     alone = [replace(one) for one in calls]
     share_out(calls, terms, available_micros=pot, debt_room_micros=room)
     for call, by_itself in zip(calls, alone, strict=True):
         had_seconds = by_itself.left_seconds
         share_out([by_itself], terms, available_micros=pot, debt_room_micros=room)
-        # A call at its maximum duration is ended whatever it has.
+        # A call at its maximum duration is ended whatever cover it has.
         if had_seconds > terms.margin_seconds + LEAD_SECONDS and not call.past_limit:
             assert not call.end
             assert (call.extend_micros, call.borrow_micros) == (0, 0)
@@ -99,7 +99,7 @@ def test_nobody_is_ended_who_has_cover_or_could_have_had_it_alone(calls, terms, 
 
 
 @given(calls=st.lists(meters, max_size=12), terms=terms, pot=pots, room=pots)
-def test_a_warning_goes_to_whom_was_not_warned_and_goes_on(calls, terms, pot, room):
+def test_only_a_call_that_goes_on_and_was_not_warned_is_warned(calls, terms, pot, room):
     share_out(calls, terms, available_micros=pot, debt_room_micros=room)
     for call in calls:
         if call.warn:
@@ -130,7 +130,7 @@ def test_a_call_is_extended_by_a_step_when_its_cover_is_nearly_used_up():
     assert call.next_seconds == 60
 
 
-def test_before_that_it_is_left_alone():
+def test_call_is_not_extended_before_that():
     (call,) = share([cent_call(60 - MUST_SECONDS - 0.5, 60)], cents=1_000)
     assert (call.extend_micros, call.end, call.next_seconds) == (0, False, 0.5)
 
@@ -141,12 +141,12 @@ def test_a_step_is_counted_up_to_whole_increments():
     assert call.extend_micros == 120 * CENT
 
 
-def test_one_that_nobody_looked_at_for_long_catches_up_as_long_as_there_is_money():
-    # Given five minutes in which nobody looked, and a hold that covers one of them
+def test_call_with_a_late_tick_catches_up_while_there_is_money():
+    # Given five minutes without a tick, and a hold that covers one minute
     (call,) = share([cent_call(300, 60)], cents=1_000)
     assert not call.end
     assert call.covered_seconds > 300 + MUST_SECONDS
-    # But without the money it ends
+    # But without enough money it ends
     (call,) = share([cent_call(300, 60)], cents=200)
     assert call.end
 
@@ -158,10 +158,10 @@ def test_steps_that_are_shorter_than_the_margin_cover_it_all_the_same():
 
 
 def test_the_last_increment_is_given_and_then_it_ends():
-    # Given one second's money, and a call that needs it
+    # Given money for one second, and a call that needs it
     (call,) = share([cent_call(60 - MUST_SECONDS, 60)], cents=1)
     assert (call.extend_micros, call.end, call.next_seconds) == (CENT, False, 1)
-    # And once that is used, nothing
+    # And once that second is used, nothing more
     (call,) = share([cent_call(61 - MUST_SECONDS, 61)], cents=0.99)
     assert (call.extend_micros, call.end) == (0, True)
 
@@ -178,7 +178,7 @@ def test_an_increment_that_cannot_be_paid_whole_is_not_given_in_part():
 
 def test_a_minimum_is_paid_before_the_first_second():
     rate = Rate(60 * CENT, 1, minimum_micros=50 * CENT)
-    # Given a hold of less than the minimum: it covers nothing
+    # Given a hold below the minimum: it covers nothing
     call = Metered("c", rate, 0.0, 30 * CENT, 0, False)
     assert call.covered_seconds == 0
     share([call], cents=19.99)
@@ -197,15 +197,15 @@ def test_ten_calls_on_a_small_pot_all_get_the_same_share():
     assert not any(one.end for one in calls)
 
 
-def test_who_is_nearest_to_the_end_comes_first_when_there_is_less_than_an_increment_each():
+def test_call_nearest_to_its_end_is_served_first_when_money_is_short():
     calls = [cent_call(60 - MUST_SECONDS + late / 10, 60) for late in range(5)]
     share(calls, cents=3)
-    # A second each for the last three by place, who are the first by need
+    # One second each for the last three in the list, which need it most
     assert [one.extend_micros // CENT for one in calls] == [0, 0, 1, 1, 1]
     assert [one.end for one in calls] == [True, True, False, False, False]
 
 
-def test_one_that_is_well_covered_leaves_its_share_in_the_pot():
+def test_well_covered_call_leaves_its_share_to_the_others():
     needs, has = share([cent_call(60 - MUST_SECONDS, 60), cent_call(0, 60)], cents=60)
     assert (needs.extend_micros, has.extend_micros) == (30 * CENT, 0)
 
@@ -220,17 +220,17 @@ def test_a_hold_that_is_not_open_gets_nothing_but_may_borrow():
 # The debt limit
 
 
-def test_what_is_available_goes_before_the_debt_limit():
+def test_available_money_is_used_before_the_debt_limit():
     (call,) = share([cent_call(60 - MUST_SECONDS, 60)], cents=60, room=60)
     assert (call.extend_micros, call.borrow_micros) == (60 * CENT, 0)
 
 
-def test_where_nothing_is_available_a_step_is_borrowed():
+def test_step_is_borrowed_when_nothing_is_available():
     (call,) = share([cent_call(60 - MUST_SECONDS, 60)], room=90)
     assert (call.extend_micros, call.borrow_micros, call.end) == (0, 60 * CENT, False)
 
 
-def test_what_was_borrowed_is_not_held_once_more():
+def test_borrowed_credit_is_not_held_again():
     (call,) = share([cent_call(90 - MUST_SECONDS, 60, debt_micros=30 * CENT)], cents=60)
     assert (call.extend_micros, call.covered_seconds) == (60 * CENT, 150)
 
@@ -249,24 +249,24 @@ def warned_at(left_in_all: float, *, warn=30, cents=0.0, **more) -> bool:
     return call.warn
 
 
-def test_it_is_warned_so_long_before_it_is_ended():
+def test_call_is_warned_so_many_seconds_before_its_end():
     assert not warned_at(30.1)
     assert warned_at(30)
     assert warned_at(0.1)
 
 
-def test_it_is_not_warned_while_there_is_more_to_be_had_nor_twice_nor_where_nobody_wants_it():
+def test_no_warning_while_more_is_available_nor_twice_nor_when_disabled():
     assert not warned_at(10, cents=1_000)
     assert warned_at(10, cents=1_000, can_extend=False)
     assert not warned_at(10, warned=True)
     assert not warned_at(10, warn=0)
 
 
-def test_one_that_waits_for_its_warning_is_looked_at_in_time_whatever_the_others_spend():
-    # Given money for 100 s more, of which others may take some
+def test_call_that_waits_for_its_warning_is_ticked_in_time():
+    # Given cover for 100 s, which may become less as other calls spend
     call = cent_call(0, 100)
     share([call], Terms(warn_before_seconds=60), cents=0)
-    # 93 s until it is ended, 33 until its warning: looked at after a quarter of them
+    # 93 s until its end, 33 s until its warning: the next tick is after a quarter of the 33 s
     assert (call.warn, call.next_seconds) == (False, pytest.approx(33 / 4))
     call = cent_call(32.9, 100)
     share([call], Terms(warn_before_seconds=60))

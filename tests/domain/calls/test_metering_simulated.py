@@ -1,5 +1,8 @@
-"""Whole lives of calls on one wallet, by a stepped clock: whoever obeys its end in time never costs
-more than is held for it and lent to it, and the wallet never passes its debt limit."""
+"""Simulated calls on one wallet, with a stepped clock.
+
+A call that ends in time never costs more than its hold and its credit. The wallet never passes its
+debt limit.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ CENT = 10_000
 
 @dataclass
 class Life:
-    """One call: when it began, how long it would talk, and when it really is over."""
+    """One call: when it began, when it is over, its hold and its credit."""
 
     rate: Rate
     began: float
@@ -52,7 +55,7 @@ class Wallet:
         return self.debt_limit + min(0, self.available) - sum(one.debt for one in self.lives)
 
     def let_in(self, chance: random.Random, terms: Terms) -> None:
-        """As admission does: only with what its first step costs."""
+        """Admit a call as admission does, only if there is money for its first step."""
         rate = Rate(
             chance.randint(1, 300) * CENT,
             chance.choice(INCREMENTS_SECONDS),
@@ -67,7 +70,7 @@ class Wallet:
         self.lives.append(Life(rate, self.now, over, hold, look=self.now))
 
     def tick(self, chance: random.Random, terms: Terms) -> None:
-        """As ticks.tick does; whoever is ended obeys within its margin."""
+        """Tick as `ticks.tick` does; a call that is ended obeys within its margin."""
         going = [one for one in self.lives if not one.is_ending]
         meters = [
             Metered(
@@ -95,7 +98,7 @@ class Wallet:
         assert self.available >= -self.debt_limit and self.room >= 0
 
     def end(self, one: Life) -> None:
-        """As settlement does, by what it really talked."""
+        """Settle as settlement does, by the duration that was talked."""
         cost = one.rate.cost_micros(max(0, round((one.over - one.began) * 1000 - 0.5)))
         assert cost <= one.hold + one.debt, "it cost more than was held for it and lent to it"
         self.lives.remove(one)
@@ -106,7 +109,7 @@ class Wallet:
 
 
 def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wallet:
-    """This function will lead calls for a quarter of an hour, each tick late by up to its lead."""
+    """Simulate calls that begin within ten minutes, each tick late by up to its lead."""
     chance = random.Random(seed)
     wallet = Wallet(cents * CENT, debt_cents * CENT)
     rings = sorted(chance.uniform(0, 600) for _ in range(chance.randint(1, 12)))
@@ -128,7 +131,7 @@ def live_through(seed: int, terms: Terms, *, cents: int, debt_cents: int) -> Wal
     return wallet
 
 
-# Let in for less than its margin, a call was ended too late.
+# This case failed once: a call was admitted for less than its margin and ended too late.
 @example(
     seed=17329,
     terms=Terms(step_seconds=31, margin_seconds=14, warn_before_seconds=60),
@@ -155,7 +158,7 @@ def test_no_call_costs_more_than_its_hold_and_no_wallet_passes_its_limit(
 
 @pytest.mark.parametrize("debt_cents", [0, 600])
 def test_such_lives_do_end_for_want_of_credit(debt_cents):
-    # Given that without any call that runs out of money the test above would say nothing
+    # The test above proves nothing unless some calls run out of money
     wallets = [live_through(seed, Terms(), cents=700, debt_cents=debt_cents) for seed in range(30)]
     assert sum(wallet.ended for wallet in wallets) > 20
     # And the debt limit is really used

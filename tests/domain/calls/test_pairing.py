@@ -1,4 +1,4 @@
-"""Pairing a report with a reservation by our ids: only with the token, and never a web call."""
+"""Pairing a report with a reservation by our IDs, only with the token."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def ids(line):
     return {call.id: call.provider_call_id for call in line.calls()}
 
 
-def test_a_reservation_answers_with_a_token_of_its_own(line):
+def test_reservation_returns_a_token_of_its_own(line):
     tokens = [line.reserve(one, seconds=10).pairing_token for one in ("c1", "c2")]
     assert all(len(token) == 32 for token in tokens) and len(set(tokens)) == 2
-    # And with the same one again
+    # And the same token on replay
     assert line.reserve("c1", provider=None).pairing_token == tokens[0]
     assert line.call("c1").pairing_token == tokens[0]
 
@@ -50,7 +50,7 @@ def test_a_report_without_the_right_token_or_direction_is_not_paired(line, given
     line.reserve("c2", seconds=10, provider=None)
     ours = {"direction": "outbound", **line.metadata(), **given}
     assert line.hear(name(line), "in_progress", later(1), **ours)
-    # Then it is a call of its own, under an id of ours
+    # Then it becomes a separate call, under an ID of ours
     found = ids(line)
     assert (found.pop("c1"), found.pop("c2")) == (None, None)
     ((call_id, provider_call_id),) = found.items()
@@ -58,11 +58,11 @@ def test_a_report_without_the_right_token_or_direction_is_not_paired(line, given
 
 
 def test_a_browser_cannot_take_the_id_of_a_future_call(line):
-    # Given a web call by the public assistant that names an id of the company's
+    # Given a web call through the public assistant that names an ID of the company
     ours = {"organization_id": line.id, "call_id": "booking-124", "pairing_token": "guessed"}
     assert line.report(name(line), 1, direction="web", **ours)
     assert "booking-124" not in ids(line)
-    # Then the company reserves under it, and its true call is charged
+    # Then the company can reserve under that ID, and its real call is charged
     assert line.reserve("booking-124", provider=name(line, "w")).outcome.ok
     line.report(name(line, "w"), 20, later(30), direction="outbound")
     assert line.cents() == (79, 0, 0)
@@ -76,11 +76,11 @@ def test_a_token_pairs_one_call_and_once(line):
     assert ids(line)["c1"] == name(line) and len(ids(line)) == 2
 
 
-def test_a_call_let_in_without_the_database_is_proved_for_itself_alone(line):
+def test_token_of_a_call_admitted_without_the_database_proves_that_call(line):
     line.terms()
     ours = line.fail_open(name(line))
     nobodys = {"phone_number_id": "unlisted", "assistant_id": None, "direction": "inbound"}
-    # Given the metadata of one call, shown by another
+    # Given the metadata of one call, sent by another call
     assert not line.hear(name(line, "w"), "in_progress", **ours, **nobodys)
     assert not line.hear(name(line), "in_progress", **{**ours, "call_id": "other"}, **nobodys)
     assert line.calls() == []

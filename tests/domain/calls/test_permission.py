@@ -1,4 +1,4 @@
-"""A campaign may dial a contact if there is money for the call, which is held for a short while."""
+"""Permission to dial a contact: needs money for the call, held for a short time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UK = "+447700900123"
 
 
 class Campaign(Line):
-    """A line with a campaign whose contacts are asked about."""
+    """A line with a campaign that requests permission for its contacts."""
 
     def __init__(self, database, org, *, cents):
         super().__init__(database, org, cents=cents)
@@ -42,13 +42,14 @@ def campaign(shared, org):
     return Campaign(shared, org, cents=180)
 
 
-def test_of_fifty_contacts_at_once_as_many_are_permitted_as_there_is_money_for(campaign):
-    # Given money for three calls of a step each
-    # When fifty contacts are asked about at once
+def test_only_as_many_contacts_are_permitted_as_there_is_money_for(campaign):
+    # Given money for three calls of one step each
+    #
+    # When permission for fifty contacts is requested at once
     made = at_once(
         [patiently(lambda place=place: campaign.permit(str(place))) for place in range(50)]
     )
-    # Then just three may be dialled, and all of the money is set aside
+    # Then exactly three may be dialled, and all of the money is held
     permitted = [one for one in made if one.refusal is None]
     assert len(permitted) == len({one.call_id for one in permitted}) == 3
     assert {one.refusal for one in made if one.refusal} == {"INSUFFICIENT_FUNDS"}
@@ -69,11 +70,11 @@ def test_a_contact_is_permitted_with_money_for_the_shortest_call(shared, org, ce
     assert campaign.cents() == (cents, held or 0, 0)
 
 
-def test_a_contact_is_held_for_once_however_often_it_is_asked_about(campaign):
+def test_contact_is_held_for_once_however_often_permission_is_requested(campaign):
     first = campaign.permit()
     assert [campaign.permit(now=later(5)), campaign.permit(now=later(9))] == [first, first]
     assert campaign.cents() == (180, 60, 0)
-    # And still once it is dialled
+    # And still once after it is dialled
     campaign.dialled("in_progress", later(10))
     assert campaign.permit(now=later(11)) == first
     assert campaign.cents() == (180, 60, 0)
@@ -109,7 +110,7 @@ def test_a_contact_without_an_id_is_not_permitted(campaign):
     assert campaign.permit("").refusal == "NO_CONTACT"
 
 
-def test_a_campaign_of_nobody_is_not_permitted(campaign):
+def test_campaign_without_an_organization_is_not_permitted(campaign):
     campaign.campaign_id = "another"
     assert campaign.permit() == Permission(None, None, "UNKNOWN_DOOR")
 
@@ -123,7 +124,7 @@ def test_a_permission_that_is_not_used_expires_soon_and_counts_as_no_call(campai
     assert campaign.do(lambda s: expire_unasked(s, campaign.id, over)) == [made.call_id]
     assert campaign.cents() == (180, 0, 0)
     assert campaign.call(made.call_id).settled_by == "withdrawn"
-    # And the contact may be permitted anew
+    # And the contact may be permitted again
     again = campaign.permit(now=over)
     assert (again.refusal, again.call_id != made.call_id) == (None, True)
 
@@ -134,12 +135,12 @@ def test_the_call_that_is_dialled_takes_its_permission_over(campaign):
     (call,) = campaign.calls()
     assert (call.id, call.status) == (made.call_id, "ringing")
     assert campaign.timeline(call.id)[-2:] == ["dialled", "ringing"]
-    # And its hold lasts as that of any other
+    # And its hold lasts as long as that of any other call
     assert campaign.hold(call.id).expires_at > later(900)
     assert campaign.alerts("door_unasked") == []
 
 
-def test_a_dialled_call_that_nobody_answers_gives_its_hold_back(campaign):
+def test_unanswered_dialled_call_releases_its_hold(campaign):
     campaign.permit()
     campaign.dialled("ended", later(30), final=True, duration_ms=0, never_connected=True)
     assert campaign.cents() == (180, 0, 0)
@@ -159,25 +160,25 @@ def test_a_call_by_another_organizations_number_takes_nothing_over(campaign, oth
     assert campaign.call(made.call_id).provider_call_id is None
 
 
-def test_a_call_of_a_campaign_that_did_not_ask_is_adopted(campaign):
+def test_campaign_call_without_permission_is_adopted(campaign):
     campaign.dialled("in_progress", T0)
     (call,) = campaign.calls()
     assert (call.direction, campaign.hold(call.id).reserved_micros) == ("outbound", 60 * CENT)
 
 
-def test_a_freeze_ends_what_is_dialled_by_a_permission_and_tells_nobody(campaign):
+def test_freeze_ends_a_permitted_call_only_once_it_is_dialled(campaign):
     # Given a permission, and then a freeze
     made = campaign.permit()
     campaign.freeze_by_hand(later(5))
     assert campaign.call(made.call_id).end_cause == "frozen_wallet"
     assert campaign.jobs("end_call") == []
     assert campaign.permit(now=later(6)).refusal == "CALL_SETTLED"
-    # When the call is dialled all the same, it is ended
+    # When the call is dialled nevertheless, it is ended
     campaign.dialled("in_progress", later(10))
     assert campaign.jobs("end_call") == [made.call_id]
 
 
-def test_what_was_permitted_too_late_is_withdrawn_unless_it_was_asked_again(campaign):
+def test_late_permission_is_withdrawn_unless_it_was_requested_again(campaign):
     made = campaign.permit()
     assert campaign.do(lambda s: withdraw(s, campaign.id, made.call_id, later(3)))
     assert campaign.cents() == (180, 0, 0)

@@ -1,4 +1,4 @@
-"""Calls as they are read: by each of their ids, in pages, added up by day, and by which indexes."""
+"""Reading calls: by each of their IDs, in pages, and added up by day."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def seen(line: Line, call_id: str) -> reading.CallSeen:
 
 
 def paged(line: Line, size: int, **asked) -> list[tuple[str, str]]:
-    """This function will read all pages of a list."""
+    """Read all pages of a list."""
     found: list[tuple[str, str]] = []
     page = line.do(lambda session: list_calls(session, limit=size, **asked))
     while page:
@@ -57,18 +57,18 @@ def paged(line: Line, size: int, **asked) -> list[tuple[str, str]]:
 
 
 def test_a_call_is_found_by_each_of_its_ids(line):
-    # Given a call that bears ours, Vapi's, Twilio's, and is of an appointment
+    # Given a call with our ID, Vapi's, Twilio's and an appointment's
     line.reserve("c1", provider="vapi-1", appointment_id="visit-1")
     line.hear(line.call(), "ringing", twilio_call_sid=SID)
-    # When it is asked for by each, within its organization or of all
+    # When it is looked up by each ID, within its organization and among all
     for org in (line.id, None):
         names = [found(line, one, org) for one in ("c1", "vapi-1", SID, "visit-1")]
-        # Then it is that call
+        # Then the call is found
         assert names == ["c1"] * 4
 
 
 @pytest.mark.parametrize("any_id", ["", "c2", "x" * 65, "c\0", "%", "visit"])
-def test_what_is_no_id_of_a_call_finds_none(line, any_id):
+def test_unknown_id_finds_no_call(line, any_id):
     line.reserve("c1", appointment_id="visit-2")
     assert found(line, any_id, line.id) is None
 
@@ -79,23 +79,23 @@ def test_another_organizations_call_is_not_found(line, other):
 
 
 def test_an_id_of_two_organizations_is_not_guessed(line, other):
-    # Given two organizations that gave their calls the same id, and the same appointment
+    # Given two organizations that gave their calls the same ID and the same appointment
     for one in (line, other):
         one.reserve("same", appointment_id="same-visit")
-    # When it is asked for without saying whose
+    # When it is looked up without an organization
     for any_id in ("same", "same-visit"):
         with pytest.raises(CallNotUnique) as refused:
             found(line, any_id)
-        # Then both are named, and each is found once it is said
+        # Then the error names both, and each is found within its organization
         assert line.id in refused.value.detail and other.id in refused.value.detail
         assert found(line, any_id, line.id) == "same"
 
 
 def test_an_appointments_newest_call_is_shown_but_not_acted_on(line):
-    # Given an appointment that was rung about twice
+    # Given an appointment with two calls
     line.reserve("first", appointment_id="visit-4")
     line.reserve("second", appointment_id="visit-4", now=after(T0, 60))
-    # Then whoever reads is shown the newest, and whoever acts must say which
+    # Then reading returns the newest call, and an action must name the call
     assert found(line, "visit-4", line.id) == "second"
     with pytest.raises(CallNotUnique, match=r"second of .*, first of "):
         found(line, "visit-4", line.id, alone=True)
@@ -103,35 +103,35 @@ def test_an_appointments_newest_call_is_shown_but_not_acted_on(line):
 
 
 def test_our_own_id_goes_before_anothers_within_an_organization(line):
-    # Given a call whose id is Vapi's of an older one's
+    # Given a call whose ID is also Vapi's ID of a newer call
     line.reserve("twice-named")
     line.reserve("newer", provider="twice-named", now=after(T0, 60))
     assert found(line, "twice-named", line.id) == "twice-named"
 
 
 def test_a_call_is_seen_with_its_hold_its_entries_and_its_timeline(line):
-    # Given one that was talked for 12 s, among other entries
+    # Given a call that talked for 12 s, and other entries
     line.reserve("c1", seconds=30)
     line.reserve("c2", seconds=10)
     line.pay(5)
     line.report(line.call(), 12, after(T0, 20))
     line.report(line.call("c2"), 3, after(T0, 20))
-    # When it is looked at
+    # When it is read
     one = seen(line, "c1")
-    # Then it is told whole, and nothing of the other
+    # Then it is complete, and shows nothing of the other call
     assert (one.hold.status, one.hold.captured_micros) == ("committed", 12 * CENT)
     assert [(entry.kind, entry.amount_micros) for entry in one.entries] == [("call", 12 * CENT)]
     assert [word.what for word in one.timeline] == ["reserved", "ended", "settled"]
 
 
-def test_what_a_late_report_moved_is_seen_too(line):
-    # Given a hold that ended, and a report after it
+def test_entry_of_a_late_report_is_shown_too(line):
+    # Given a hold that expired, and a report after that
     line.reserve("c1", seconds=30, provider=None)
     line.do(lambda session: watch.expire_unasked(session, line.id, after(T0, 5000)))
     assert line.call().settled_by == "expiry"
     ours = line.metadata()
     line.hear("vapi-late", "ended", after(T0, 5100), final=True, duration_ms=4000, **ours)
-    # Then its entry is among the call's
+    # Then its entry is among the call's entries
     one = seen(line, "c1")
     assert [(entry.kind, entry.amount_micros) for entry in one.entries] == [("call", 4 * CENT)]
 
@@ -144,7 +144,7 @@ def test_a_call_without_a_hold_and_an_end_is_seen(line):
 
 @pytest.fixture
 def calls(line):
-    """One that rings, one that talks, one that is over and not charged, one that is charged."""
+    """One call that rings, one that talks, one that is over, and one that is charged."""
     for n, name in enumerate(("rings", "talks", "over", "charged")):
         line.reserve(name, seconds=10, now=after(T0, n))
     line.hear(line.call("rings"), "ringing", after(T0, 10))
@@ -168,12 +168,12 @@ def calls(line):
         ({"live": False, "limit": 2}, ["charged", "over"]),
     ],
 )
-def test_calls_are_listed_newest_first_by_what_is_asked(calls, asked, expected):
+def test_calls_are_listed_newest_first_by_filter(calls, asked, expected):
     assert listed(calls, organization_id=calls.id, **asked) == expected
 
 
-def test_every_call_stands_on_one_page_whatever_their_size(line):
-    # Given calls that were let in at the same instants, and one more
+def test_every_call_is_on_one_page_whatever_the_page_size(line):
+    # Given calls that share their instants of creation, and one more
     for n in range(7):
         line.reserve(f"c{n}", seconds=10, now=after(T0, n // 3))
     whole = listed(line, organization_id=line.id)
@@ -181,12 +181,12 @@ def test_every_call_stands_on_one_page_whatever_their_size(line):
     for size in (1, 2, 3, 7):
         # When they are read page by page
         pages = paged(line, size, organization_id=line.id)
-        # Then each came once, in the same order
+        # Then each was returned once, in the same order
         assert pages == [(line.id, one) for one in whole]
 
 
 def test_calls_of_all_organizations_are_paged_too(line, other):
-    # Given two organizations whose calls bear the same ids and instants
+    # Given two organizations whose calls have the same IDs and instants
     for one in (line, other):
         for n in range(3):
             one.reserve(f"all{n}", seconds=10, now=after(T0, 900 + n // 2))
@@ -208,7 +208,7 @@ def test_all_calls_of_all_times_are_not_listed(line):
 
 
 def test_days_are_of_utc_and_both_are_counted(line):
-    # Given calls at the first and the last instant of a day, and at those beside it
+    # Given calls at the first and the last instant of a day, and just outside it
     first = datetime(2026, 3, 2, tzinfo=UTC)
     for name, at, seconds in (
         ("before", first - timedelta(microseconds=1), 1),
@@ -218,15 +218,15 @@ def test_days_are_of_utc_and_both_are_counted(line):
     ):
         line.reserve(name, seconds=10, now=at)
         line.report(line.call(name), seconds, at + timedelta(seconds=20))
-    # When the day is added up, and all three
+    # When the day is added up, and all three days
     (day,) = costs(line, first.date(), first.date())
-    # Then the day has its own two
+    # Then the day counts exactly its two calls
     assert (day.calls, day.seconds, day.cost_micros, day.currency) == (2, 5, 5 * CENT, "USD")
     days = costs(line, DAY, date(2026, 3, 3))
     assert [(one.day.day, one.cost_micros // CENT) for one in days] == [(1, 1), (2, 5), (3, 4)]
 
 
-def test_seconds_are_of_the_sum_and_the_providers_cost_stands_beside_ours(line):
+def test_seconds_are_those_of_the_sum_beside_both_costs(line):
     for n in range(3):
         line.reserve(f"c{n}", seconds=10)
         line.report(line.call(f"c{n}"), 1.5, after(T0, 20), provider_cost_micros=4_321)
@@ -235,20 +235,20 @@ def test_seconds_are_of_the_sum_and_the_providers_cost_stands_beside_ours(line):
     assert (day.cost_micros, day.provider_cost_micros) == (6 * CENT, 3 * 4_321)
 
 
-def test_what_is_not_charged_or_was_withdrawn_is_no_cost(line):
-    # Given one that lives, one that nobody answered, one that was withdrawn
+def test_uncharged_and_withdrawn_calls_are_not_counted(line):
+    # Given a live call, an unanswered call and a withdrawn call
     line.reserve("lives", seconds=10)
     line.reserve("unanswered", seconds=10)
     line.report(line.call("unanswered"), 0, after(T0, 20))
     withdrawn = line.let_in()
     line.do(lambda session: admission.withdraw(session, line.id, withdrawn, T0))
     assert line.call(withdrawn).settled_by == "withdrawn"
-    # Then the one that is over and free alone is counted
+    # Then only the unanswered call, which is over and free, is counted
     (day,) = costs(line)
     assert (day.calls, day.seconds, day.cost_micros, day.provider_cost_micros) == (1, 0, 0, 0)
 
 
-def test_organizations_are_told_apart_and_another_has_none(line, other):
+def test_costs_are_listed_by_organization(line, other):
     day = date(2026, 7, 1)
     at = datetime(2026, 7, 1, 12, tzinfo=UTC)
     for one, seconds in ((line, 3), (other, 5)):
@@ -260,7 +260,7 @@ def test_organizations_are_told_apart_and_another_has_none(line, other):
     assert costs(line, date(2026, 6, 1), date(2026, 6, 30), None) == []
 
 
-def test_the_times_of_an_ending_are_told_in_milliseconds():
+def test_times_of_an_ending_are_in_milliseconds():
     call = Call(
         end_cause=EndCause.INSUFFICIENT_FUNDS,
         end_decided_at=T0,
@@ -272,11 +272,11 @@ def test_the_times_of_an_ending_are_told_in_milliseconds():
     assert reading.ending_ms(call) == (None, 2000)
 
 
-def test_one_that_ended_by_itself_has_none():
+def test_call_that_ended_by_itself_has_no_times_of_an_ending():
     assert reading.ending_ms(Call(ended_seen_at=T0)) == (None, None)
 
 
-def test_the_caller_comes_first_whoever_called():
+def test_caller_is_the_first_party_in_either_direction():
     for direction, told in (("inbound", ("…0006", "…0099")), ("outbound", ("…0099", "…0006"))):
         call = Call(direction=direction, their_party="…0006", our_party="…0099")
         assert parties(call) == told

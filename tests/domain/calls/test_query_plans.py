@@ -1,4 +1,4 @@
-"""Of a year's calls, what is read is what is asked for."""
+"""Query plans: among a year's calls, each query reads only what it needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.support.world import make_organization
 SID = "CA" + "7" * 32
 OWN = {"live": False, "limit": 10}
 SUNDAY = {"first_day": date(2025, 6, 1), "last_day": date(2025, 6, 1)}
-#: Pages of a few calls; pages where a hundred organizations have a few each. All calls have 990.
+#: Bounds in pages: for a few calls, and for a few of each of a hundred organizations. The whole
+#: table has 990 pages.
 _FEW, _A_FEW_EACH = 30, 800
 #: Thirty thousand calls over a year, all over.
 _CROWD = """
@@ -35,12 +36,12 @@ _CROWD = """
 
 @pytest.fixture(scope="module")
 def crowd(shared, shared_urls):
-    """One call that lives, and those of a hundred other organizations, of which it gives one."""
+    """One live call among those of a hundred organizations; returns one of these."""
     line = Line(shared, make_organization(shared))
     line.reserve("needle", seconds=10, provider="needle-vapi", appointment_id="needle-visit")
     line.hear(line.call("needle"), "ringing", twilio_call_sid=SID)
     others = [make_organization(shared) for _ in range(100)]
-    # As the owner, whose statements may take as long as a busy machine needs.
+    # Connect as the owner, whose statements have no time limit.
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
         owner.execute(_CROWD, {"orgs": others})
         owner.execute("VACUUM ANALYZE calls")
@@ -70,13 +71,13 @@ def crowd(shared, shared_urls):
          "unsettled", "own", "page",
          "since", "own-day", "day"],
 )  # fmt: skip
-def test_what_is_asked_for_is_read_and_not_all_calls(crowd, shared, asked, pages_max):
+def test_query_reads_its_own_rows_and_not_all_calls(crowd, shared, asked, pages_max):
     pages = shared.run(lambda session: _pages_read(session, lambda: asked(session, crowd)))
     assert 0 < pages <= pages_max
 
 
 def _pages_read(session, work) -> int:
-    """How many pages the statements that work sends read, when each is sent once more."""
+    """Count the pages that the statements of `work` read when they run once more."""
     connection, sent = session.connection(), []
 
     def note(_conn, cursor, statement, parameters, _context, _many):

@@ -1,4 +1,4 @@
-"""What a call costs: increments, a minimum, one rounding; and which rate a call has."""
+"""The cost of a call: increments, minimum, one rounding, and which rate is used."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ rates = st.builds(
 @pytest.mark.parametrize(
     ("rate", "duration_ms", "cost_micros"),
     [
-        # Counted up to the second that it began
+        # Rounded up to a whole second
         (Rate(600_000, 1), 1, 10_000),
         (Rate(600_000, 1), 1_000, 10_000),
         (Rate(600_000, 1), 1_001, 20_000),
-        # To six, thirty, sixty
+        # Rounded up to 6, 30 or 60 seconds
         (Rate(600_000, 6), 1, 60_000),
         (Rate(600_000, 6), 6_000, 60_000),
         (Rate(600_000, 6), 6_001, 120_000),
         (Rate(600_000, 30), 30_001, 600_000),
         (Rate(600_000, 60), 60_000, 600_000),
         (Rate(600_000, 60), 60_001, 1_200_000),
-        # Up to a whole micro, once, at the end: three seconds at a third each are one
+        # Rounded up to a whole micro once, at the end: three seconds at a third of a micro cost one
         (Rate(20, 1), 1_000, 1),
         (Rate(20, 1), 3_000, 1),
         (Rate(20, 1), 4_000, 2),
         (Rate(1, 1), 1, 1),
         (Rate(1, 1), 60_000, 1),
         (Rate(1, 1), 60_001, 2),
-        # Never less than the minimum, but nothing for a talk that never began
+        # Never less than the minimum, but nothing for a call that never talked
         (Rate(600_000, 1, 50_000), 1, 50_000),
         (Rate(600_000, 1, 50_000), 5_000, 50_000),
         (Rate(600_000, 1, 50_000), 5_001, 60_000),
         (Rate(600_000, 1, 50_000), 0, 0),
         (Rate(600_000, 1, 50_000), -1, 0),
-        # The dearest call of the longest length stays an amount
+        # The most expensive call of the greatest length is still a valid amount
         (Rate(RATE_MICROS_MAX, 60), 43_200_000, 720 * RATE_MICROS_MAX),
     ],
 )
@@ -81,12 +81,12 @@ def test_a_talk_costs_its_whole_increments_rounded_up_once(rate, duration_ms, co
         (Rate(1, 1), 10**15, 60 * 10**15),
     ],
 )
-def test_an_amount_pays_for_so_long_at_its_exact_limit(rate, amount, seconds):
+def test_amount_pays_for_so_many_seconds_at_its_exact_limit(rate, amount, seconds):
     assert rate.seconds_for(amount) == seconds
 
 
 @given(rate=rates, amount=st.integers(0, 10**18))
-def test_an_amount_pays_for_the_longest_talk_and_never_for_one_increment_more(rate, amount):
+def test_amount_pays_for_the_longest_talk_and_not_one_increment_more(rate, amount):
     seconds = rate.seconds_for(amount)
     assert seconds % rate.increment_seconds == 0
     assert rate.cost_micros(1000 * seconds) <= amount
@@ -129,13 +129,13 @@ def test_the_longest_route_that_fits_is_taken(line):
     assert found(line, OUTBOUND, "+4915005550006") == 4
     assert found(line, OUTBOUND, "+447700900123") == 5
     assert found(line, OUTBOUND, "+442012345678") == 6
-    # A number that is not known has no prefix
+    # An unknown number matches no prefix
     assert found(line, OUTBOUND, None) == 3
-    # A plain direction goes before the default, although its name is shorter
+    # A direction takes precedence over the default, although its name is shorter
     assert found(line, WEB, None) == 7
 
 
-def test_the_default_holds_where_no_other_fits_and_without_it_there_is_no_rate(line):
+def test_default_rate_is_used_where_no_other_fits_and_may_be_removed(line):
     set_route(line, "outbound:+44", 9)
     assert found(line, WEB, None) == 600_000
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
@@ -193,7 +193,7 @@ def test_the_dearest_rate_and_the_highest_minimum_are_taken(line):
     assert found(line, INBOUND, "+123456789012345") == RATE_MICROS_MAX
 
 
-def test_a_rate_names_who_and_why_and_a_wallet(line, shared):
+def test_rate_needs_a_name_a_reason_and_a_wallet(line, shared):
     def set_for(organization_id, by):
         shared.run(
             lambda s: set_rate(s, organization_id, Rate(600_000, 1), by=by, why="test", now=T0)

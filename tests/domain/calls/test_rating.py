@@ -1,4 +1,4 @@
-"""A call is priced by the number that it uses, whenever its provider names that."""
+"""A call is priced by its number, whenever the provider names that number."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def priced(shared, org):
 
 @pytest.fixture
 def uk_only(shared, org):
-    """An organization with ten dollars and a rate for outbound calls to +44 alone."""
+    """An organization with ten dollars and only a rate for outbound calls to +44."""
     line = Line(shared, org, cents=1_000)
     without_default(line)
     line.rate(Rate(DEAR, 1), "outbound:+44")
@@ -93,16 +93,16 @@ def test_with_a_rate_for_its_number_alone_a_call_is_metered_and_charged(uk_only)
     assert unknown_alerts(uk_only.database, name(uk_only)) == []
 
 
-# Known only later
+# Numbers that are known only later
 
 
-def test_a_call_reserved_without_its_number_is_rated_again_before_its_charge(priced):
+def test_call_reserved_without_its_number_is_rated_again_before_the_charge(priced):
     # Given a call reserved at the default rate
     priced.reserve(seconds=60)
     assert priced.hold().reserved_micros == CHEAP
-    # When its first word names the number
+    # When its first message names the number
     priced.hear(priced.call(), "in_progress", later(10), **numbers())
-    # Then it has the rate of the number, is due at once, and its hold grows by that
+    # Then it gets the number's rate, its tick is due at once, and its hold grows at that rate
     call = priced.call()
     assert (call.micros_per_minute, call.rate_route) == (DEAR, "outbound:+44")
     assert (call.oddities, call.tick_at) == (["re_rated"], later(10))
@@ -110,7 +110,7 @@ def test_a_call_reserved_without_its_number_is_rated_again_before_its_charge(pri
     assert priced.tick(later(10)) == Ticked()
     assert priced.tick(later(15)) == Ticked(extended=1)
     assert priced.hold().reserved_micros == CHEAP + DEAR
-    # And it is charged by it, once
+    # And it is charged at that rate, once
     for _ in range(2):
         priced.report(priced.call(), 60, later(80), **numbers())
     assert priced.call().cost_micros == DEAR
@@ -122,7 +122,7 @@ def test_a_call_that_waits_for_its_next_tick_is_due_when_it_is_rated_again(price
     priced.reserve(seconds=600)
     priced.hear(priced.call(), "in_progress", later(10))
     priced.tick(later(10))
-    # No tick is set further ahead than a minute
+    # No tick is scheduled more than a minute ahead
     assert priced.call().tick_at == later(70)
     priced.hear(priced.call(), "forwarding", later(20), **numbers())
     assert priced.call().tick_at == later(20)
@@ -134,14 +134,14 @@ def test_the_number_of_the_report_is_in_time(priced):
     assert (priced.call().cost_micros, priced.call().oddities) == (DEAR, ["re_rated"])
 
 
-def test_the_number_of_a_look_is_in_time(priced):
+def test_number_of_a_refresh_is_in_time(priced):
     priced.reserve(seconds=60)
     priced.look(priced.call(), "ended", later(80), duration_ms=60_000, **numbers())
     assert priced.call().cost_micros == DEAR
 
 
 def test_a_call_reserved_for_another_number_than_it_uses_is_rated_again(priced):
-    # Given one that is reserved for a cheap number with the same last digits
+    # Given a call reserved for a cheap number with the same last digits
     priced.reserve(number=US)
     priced.report(priced.call(), 60, later(80), **numbers())
     assert (priced.call().cost_micros, priced.call().oddities) == (DEAR, ["re_rated"])
@@ -188,7 +188,7 @@ def test_a_number_that_was_seen_is_not_looked_up_again(priced):
     assert priced.call().cost_micros == DEAR
 
 
-def test_a_call_that_has_a_price_keeps_it_and_a_person_is_told(priced):
+def test_priced_call_keeps_its_price_and_the_difference_is_alerted(priced):
     priced.reserve(seconds=60)
     priced.settle_by_api("c1", 60, later(70))
     for _ in range(2):
@@ -212,21 +212,21 @@ def test_no_whole_number_is_stored(priced):
 # Without any rate
 
 
-def test_a_call_without_a_rate_is_known_told_and_ended(uk_only):
-    # Given a call that talks to a number that no rate fits
+def test_call_without_a_rate_is_stored_alerted_and_ended(uk_only):
+    # Given a call that talks to a number without a matching rate
     uk_only.hear(name(uk_only), "in_progress", later(5), direction="outbound", **numbers(US))
     call = the_call(uk_only)
     assert (call.end_cause, call.tick_at, uk_only.hold(call.id)) == ("no_rate", None, None)
     assert uk_only.jobs("end_call") == [call.id]
     assert len(uk_only.alerts("call_unknown")) == 1
-    # When it ends, its price is for a person to say
+    # When it ends, its price needs an operator's decision
     uk_only.report(call, 8, later(13), **numbers(US))
     call = the_call(uk_only)
     assert (call.settled_at, uk_only.cents()) == (None, (1_000, 0, 0))
     assert len(uk_only.alerts("call_unsettled")) == 1
     with pytest.raises(Refused, match="NO_RATE"):
         uk_only.settle_by_hand(call.id, 8, later(20))
-    # And once a rate is set, the next answer of its provider charges it
+    # And once a rate is set, the next refresh charges the call
     uk_only.rate(Rate(DEAR, 1), "outbound:+1")
     uk_only.look(call, "ended", later(80), duration_ms=8_000, **numbers(US))
     call = the_call(uk_only)
@@ -236,7 +236,7 @@ def test_a_call_without_a_rate_is_known_told_and_ended(uk_only):
     assert uk_only.cents() == (992, 0, 0)
 
 
-def test_a_person_settles_a_call_without_a_rate_by_the_general_one(uk_only):
+def test_operator_settles_a_call_without_a_rate_at_the_default_set_later(uk_only):
     uk_only.report(name(uk_only), 8, later(13), direction="outbound", **numbers(US))
     uk_only.rate(Rate(CHEAP, 1))
     uk_only.settle_by_hand(the_call(uk_only).id, 10, later(20))
@@ -251,13 +251,13 @@ def test_a_call_without_a_rate_that_was_never_connected_costs_nothing(uk_only):
     assert uk_only.alerts("call_unknown") == []
 
 
-def test_a_reserved_call_to_a_number_without_a_rate_is_ended_and_told(uk_only):
-    # Given one that is reserved for a number with a rate, and uses one without
+def test_reserved_call_to_a_number_without_a_rate_is_ended_and_alerted(uk_only):
+    # Given a call that is reserved for a number with a rate and uses one without
     uk_only.reserve(number=UK, seconds=60)
     uk_only.hear(uk_only.call(), "in_progress", later(5), **numbers(US))
     assert (uk_only.call().end_cause, uk_only.call().oddities) == ("no_rate", ["no_rate"])
     assert len(uk_only.alerts("call_unknown")) == 1
-    # Then it is charged by the rate that it was reserved at
+    # Then it is charged at the rate of its reservation
     uk_only.report(uk_only.call(), 8, later(13), **numbers(US))
     assert uk_only.cents() == (992, 0, 0)
     assert uk_only.alerts("call_unknown") == []

@@ -1,4 +1,7 @@
-"""What nobody has said of a call is asked for; what nobody is left to ask about is given back."""
+"""Reconciling calls: silent calls are refreshed, or their holds expire.
+
+A call without the provider's ID cannot be refreshed.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from tests.domain.calls.support import CENT, OVER, absent, execute
 from tests.domain.support import forget_jobs, later
 from tests.domain.wallet.hold_support import reserve
 
-#: A report is waited for so long after the end, and a word of a live call so long.
+#: Seconds to wait for a report after a call's end, and for a message about a live call.
 REPORT, SILENT = 120, 180
 
 
 def sweep(line, now, *, still_owed=False):
-    """This function will sweep and give this organization's looks and expiries that it staged.
+    """Sweep and return the refreshes and expiries staged for this organization.
 
-    Those of before are over by then, unless they are still owed.
+    Earlier jobs are removed first, as if they were done. With `still_owed` they stay.
     """
     if not still_owed:
         forget_jobs(line.database, line.id)
@@ -42,10 +45,10 @@ def expire(line, now):
     return line.do(lambda s: watch.expire_unasked(s, line.id, now))
 
 
-# Who is asked about
+# Which calls are refreshed
 
 
-def test_one_that_nothing_was_heard_of_is_asked_about_once_a_minute(line):
+def test_silent_call_is_refreshed_once_a_minute(line):
     line.reserve()
     assert sweep(line, later(SILENT)) == []
     assert sweep(line, later(SILENT + 1)) == ["c1"]
@@ -54,30 +57,30 @@ def test_one_that_nothing_was_heard_of_is_asked_about_once_a_minute(line):
     assert sweep(line, later(SILENT + 62)) == ["c1"]
 
 
-def test_one_whose_look_is_still_owed_is_told_to_a_person_and_not_asked_about_twice(line):
-    # Given a provider that cannot be asked for minutes, so that the look waits
+def test_call_whose_refresh_still_waits_is_alerted_and_not_refreshed_twice(line):
+    # Given a provider that is unavailable for minutes, so that the refresh waits
     line.reserve()
     assert sweep(line, later(SILENT + 1)) == ["c1"]
     assert line.alerts("hold_unanswered") == []
-    # When the sweeps go on
+    # When the sweeps continue
     for minute in range(1, 6):
         assert sweep(line, later(SILENT + 1 + 61 * minute), still_owed=True) == []
-    # Then it is asked about once, and somebody knows
+    # Then one refresh is staged, and an alert is raised
     assert line.jobs("look_at_call") == ["c1"]
     (alert,) = line.alerts("hold_unanswered")
     assert alert.details["why"] == "its refresh is still waiting"
-    # And once that is over, it is asked about again
+    # And once that refresh is done, the call is refreshed again
     assert sweep(line, later(SILENT + 400)) == ["c1"]
 
 
-def test_one_that_was_heard_of_since_is_not(line):
+def test_call_with_a_recent_message_is_not_refreshed(line):
     line.reserve()
     line.hear(line.call(), "in_progress", later(170))
     assert sweep(line, later(350)) == []
     assert sweep(line, later(351)) == ["c1"]
 
 
-def test_one_that_ended_is_asked_about_when_its_report_is_late(line):
+def test_ended_call_is_refreshed_when_its_report_is_late(line):
     line.reserve()
     line.hear(line.call(), "ended", later(20))
     assert sweep(line, later(20 + REPORT)) == []
@@ -87,8 +90,8 @@ def test_one_that_ended_is_asked_about_when_its_report_is_late(line):
 
 
 @pytest.mark.parametrize("word", ["in_progress", "ended"])
-def test_call_is_asked_about_when_the_clock_was_set_back(line, word):
-    # Given a call that was heard of and asked about an hour later than it is now
+def test_call_is_refreshed_when_the_clock_was_set_back(line, word):
+    # Given a call whose last message and refresh lie an hour ahead of now
     line.reserve()
     line.hear(line.call(), word, later(20))
     execute(
@@ -101,7 +104,7 @@ def test_call_is_asked_about_when_the_clock_was_set_back(line, word):
     assert sweep(line, later(21 - 3_600)) == []
 
 
-def test_one_whose_hold_is_over_is_asked_about_although_it_was_just_heard_of(line):
+def test_call_is_refreshed_when_its_hold_expires_despite_a_recent_message(line):
     line.reserve(seconds=30)
     line.hear(line.call(), "ringing", later(OVER - 1))
     assert sweep(line, later(OVER - 0.1)) == []
@@ -109,14 +112,14 @@ def test_one_whose_hold_is_over_is_asked_about_although_it_was_just_heard_of(lin
     assert line.hold().status == "open", "an unanswered question gives nothing back"
 
 
-def test_one_that_is_settled_or_has_nobody_to_ask_is_not(line):
+def test_call_that_is_settled_or_has_no_provider_id_is_not_refreshed(line):
     line.reserve("c1")
     line.settle_by_api("c1", 1)
     line.reserve("c2", provider=None)
     assert sweep(line, later(SILENT + 1)) == []
 
 
-def test_sweeps_at_once_ask_once_and_pass_over_what_others_have(line):
+def test_sweeps_at_once_refresh_once_and_skip_locked_calls(line):
     line.reserve("c1", seconds=10)
     line.reserve("c2", seconds=10)
     assert sweep(line, later(SILENT + 1)) == ["c1", "c2"]
@@ -134,11 +137,12 @@ def test_sweeps_at_once_ask_once_and_pass_over_what_others_have(line):
     assert line.jobs("look_at_call") == ["c1", "c2"]
 
 
-# Who is expired without asking
+# Which holds expire without a refresh
 
 
-def test_those_with_nobody_to_ask_are_given_back_in_one_batch(line):
-    # Given a call without the provider's id, one that only the ledger knows, and one to ask about
+def test_holds_of_calls_without_a_provider_id_expire_in_one_batch(line):
+    # Given a call without the provider's ID, a hold without a call, and a call that can be
+    # refreshed
     line.reserve("c1", seconds=10, provider=None)
     reserve(line.database, line.id, 10 * CENT, "c2", until=later(910))
     line.reserve("c3", seconds=10)
@@ -150,7 +154,7 @@ def test_those_with_nobody_to_ask_are_given_back_in_one_batch(line):
     call = line.call("c1")
     assert (call.settled_by, call.cost_micros, call.tick_at) == ("expiry", 0, None)
     assert line.timeline("c1") == ["reserved", "expired"]
-    # And nothing is left to give back, or to sweep for
+    # And nothing is left to expire or to sweep
     assert expire(line, later(970)) == []
     assert sweep(line, later(980)) == []
 
@@ -169,10 +173,10 @@ def test_expiring_many_times_at_once_gives_back_once(line):
     assert line.timeline("c1").count("expired") == 1
 
 
-# Its provider's answer
+# The provider's response
 
 
-def test_absent_is_not_believed_early_nor_before_the_hold_is_over(line):
+def test_absence_is_not_believed_early_nor_before_the_hold_expires(line):
     line.reserve(seconds=30)
     absent(line, later(ABSENT_SECONDS - 0.1))
     assert (line.call().oddities, line.hold().status) == ([], "open")
@@ -184,8 +188,8 @@ def test_absent_is_not_believed_early_nor_before_the_hold_is_over(line):
     assert line.cents() == (100, 0, 0)
 
 
-def test_an_early_absence_is_not_believed_even_of_a_hold_that_is_over(line):
-    # Given a call whose provider may not know it yet, and a hold that is over nevertheless
+def test_early_absence_is_not_believed_even_when_the_hold_has_expired(line):
+    # Given a call that its provider may not know yet, and a hold that has expired nevertheless
     line.reserve(seconds=30)
     execute(
         line.database,
@@ -200,7 +204,7 @@ def test_an_early_absence_is_not_believed_even_of_a_hold_that_is_over(line):
 
 
 @pytest.mark.parametrize("word", ["in_progress", "forwarding"])
-def test_one_that_talked_and_is_gone_is_a_persons_and_keeps_its_hold(line, word):
+def test_absent_call_that_talked_keeps_its_hold_and_needs_an_operator(line, word):
     line.reserve(seconds=30)
     line.hear(line.call(), word, later(5))
     for now in (200, 5_000):
@@ -211,7 +215,7 @@ def test_one_that_talked_and_is_gone_is_a_persons_and_keeps_its_hold(line, word)
     assert line.call().settled_at is None
 
 
-def test_one_that_ended_and_is_gone_costs_what_our_meter_says(line):
+def test_absent_call_that_ended_costs_what_our_meter_measured(line):
     line.reserve(seconds=30)
     line.hear(line.call(), "in_progress", later(5))
     line.hear(line.call(), "ended", later(25))
@@ -220,7 +224,7 @@ def test_one_that_ended_and_is_gone_costs_what_our_meter_says(line):
     assert line.call().oddities == ["absent", "metered_by_us"]
 
 
-def test_one_that_ended_and_is_gone_and_was_never_metered_is_a_persons(line):
+def test_absent_call_that_ended_and_was_never_metered_needs_an_operator(line):
     line.reserve(seconds=30)
     line.hear(line.call(), "ended", later(25))
     absent(line, later(5_000))
@@ -228,7 +232,7 @@ def test_one_that_ended_and_is_gone_and_was_never_metered_is_a_persons(line):
     assert len(line.alerts("call_unsettled")) == 1
 
 
-def test_an_absence_that_is_told_again_changes_nothing(line):
+def test_repeated_absence_changes_nothing(line):
     line.reserve(seconds=30)
     for now in (OVER, OVER + 1):
         absent(line, later(now))
@@ -236,16 +240,16 @@ def test_an_absence_that_is_told_again_changes_nothing(line):
     assert line.timeline().count("expired") == 1
 
 
-def test_one_that_lives_keeps_its_hold_for_longer(line):
+def test_hold_of_a_live_call_is_postponed(line):
     line.reserve(seconds=30)
     line.do(lambda s: watch.put_off_hold(s, line.id, "c1", later(OVER)))
     assert line.hold().expires_at == later(OVER + 900)
-    # Never nearer
+    # Never earlier
     line.do(lambda s: watch.put_off_hold(s, line.id, "c1", later(10)))
     assert line.hold().expires_at == later(OVER + 900)
 
 
-def test_an_unanswered_question_keeps_the_hold_and_tells_a_person_until_it_is_answered(line):
+def test_failed_refresh_keeps_the_hold_and_its_alert_until_a_response(line):
     line.reserve(seconds=30)
     for _ in range(2):
         line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "503 " * 100, later(OVER)))
@@ -256,7 +260,7 @@ def test_an_unanswered_question_keeps_the_hold_and_tells_a_person_until_it_is_an
     assert line.alerts("hold_unanswered") == []
 
 
-def test_an_unanswered_question_is_told_no_more_once_a_report_has_settled_the_call(line):
+def test_alert_of_a_failed_refresh_is_cleared_when_a_report_settles(line):
     line.reserve(seconds=10)
     line.hear(line.call(), "in_progress")
     line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "503", later(OVER)))
@@ -265,10 +269,10 @@ def test_an_unanswered_question_is_told_no_more_once_a_report_has_settled_the_ca
     assert line.alerts("hold_unanswered") == []
 
 
-def test_a_look_that_was_not_answered_at_a_call_that_is_settled_meanwhile_is_told_to_nobody(line):
-    # Given a call that was settled while its look was on its way
+def test_failed_refresh_of_a_call_settled_meanwhile_raises_no_alert(line):
+    # Given a call that was settled during its refresh
     line.reserve()
     line.settle_by_api("c1", 1_000)
-    # When no answer comes, then no alert stands, which nothing would ever clear
+    # When the refresh fails, Then there is no alert, which nothing would ever clear
     line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "no answer", later(1)))
     assert line.alerts("hold_unanswered") == []

@@ -1,4 +1,4 @@
-"""Refused calls: kept with their reason and without a hold, whatever is reported of them."""
+"""Refused calls: kept with their reason and without a hold, whatever is reported."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_a_refused_call_is_kept_with_its_reason(line, why):
         line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
     else:
         line.door("phone_number", line.number_id, assistant_id=None)
-    # When a call rings in
+    # When a call arrives
     made = line.admit(external_id=name(line))
-    # Then it is refused, and its row says why
+    # Then it is refused, and its row shows the reason
     assert (made.refusal, made.call_id) == (why, None)
     call = the_call(line)
     assert (call.status, call.refusal, call.provider_call_id) == ("refused", why, name(line))
@@ -55,11 +55,11 @@ def test_a_refused_call_is_kept_with_its_reason(line, why):
 
 def test_a_refused_call_stays_refused_when_its_end_is_reported(poor):
     poor.admit(external_id=name(poor))
-    # When Vapi reports twice that it ended without an answer
+    # When Vapi reports twice that the call ended unanswered
     for second in (1, 2):
         told = {"never_connected": True, "ended_reason": REFUSED, "provider_cost_micros": 3}
         assert poor.report(name(poor), 0, later(second), **told)
-    # Then it is no call that did not ask, and its number is not accused
+    # Then the call is not adopted, and no alert is raised about its number
     call = the_call(poor)
     assert (call.status, call.ended_reason, call.cost_micros) == ("refused", REFUSED, 0)
     assert call.provider_cost_micros == 3
@@ -83,13 +83,13 @@ def test_a_refused_call_that_is_admitted_later_is_a_call_like_others(poor):
 
 def test_a_refused_call_that_talks_is_metered_or_ended(poor):
     poor.admit(external_id=name(poor))
-    # Given a caller whom the platform connects all the same, and no money
+    # Given a refused caller that the platform connects nevertheless, and no money
     assert poor.hear(name(poor), "in_progress", later(1))
     call = the_call(poor)
     assert (call.status, call.end_cause) == ("in_progress", "insufficient_funds")
     assert poor.jobs("end_call") == [call.id]
     assert poor.timeline(call.id)[:3] == ["refused", "end_decided", "adopted"]
-    # Then what it talked is charged once
+    # Then its conversation is charged once
     poor.pay(100)
     poor.report(call, 4, later(5))
     assert (poor.cents(), the_call(poor).refusal) == ((96, 0, 0), "INSUFFICIENT_FUNDS")
@@ -104,7 +104,7 @@ def test_a_refused_call_that_talked_is_charged_by_its_report(line):
     assert (the_call(line).status, the_call(line).settled_by) == ("ended", "report")
 
 
-def test_a_refusal_is_kept_once_however_often_it_is_asked(poor):
+def test_refusal_is_stored_once_however_often_it_is_requested(poor):
     results = at_once([patiently(lambda: poor.admit(external_id=name(poor)))] * 8)
     assert {made.refusal for made in results} == {"INSUFFICIENT_FUNDS"}
     assert poor.timeline(the_call(poor).id) == ["refused"]
@@ -115,7 +115,7 @@ def test_a_call_that_was_admitted_too_late_is_shown_as_refused(line):
     assert line.do(lambda session: withdraw(session, line.id, call_id, later(3)))
     call = the_call(line)
     assert (shown_status(call), call.refusal) == (CallStatus.REFUSED, "DECIDED_TOO_LATE")
-    # But once it talks, the call goes on in a row of its own
+    # But once it talks, the call continues in a new row
     line.hear(call, "in_progress", later(5))
     (goes_on,) = [one for one in line.calls() if one.merged_into is None]
     assert shown_status(goes_on) == CallStatus.IN_PROGRESS
@@ -134,7 +134,7 @@ def test_refused_calls_are_listed_among_the_newest_live_ones(poor):
     assert listed(live=False, status=CallStatus.ENDED) == []
 
 
-def test_a_refused_call_is_none_of_those_that_cost(poor):
+def test_refused_call_does_not_count_among_the_costs(poor):
     poor.admit(external_id=name(poor))
     day = T0.date()
     costs = poor.do(

@@ -1,4 +1,4 @@
-"""Reserving for calls that go out, by the company's backend: once a call, and by whose ids."""
+"""Reservations of outgoing calls by the company's backend: one hold per call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def named(line, mark="v"):
     return f"{mark}-{line.id}"[:64]
 
 
-def test_what_it_is_estimated_to_cost_is_held_and_it_costs_from_its_beginning(line):
+def test_reservation_holds_the_estimated_cost_and_is_not_metered_yet(line):
     reserved = line.reserve(seconds=30, number="+442012345678", appointment_id="app-1")
     assert (code(reserved), line.cents()) == ("OK", (100, 30, 0))
     call = line.call()
@@ -66,7 +66,7 @@ def test_reserving_is_refused_while_the_wallet_is_frozen(line):
     line.freeze()
     before = everything(line.database, line.id)
     assert code(line.reserve()) == "FROZEN_WALLET"
-    # Also without a rate: the freeze is named first
+    # Also without a rate: the freeze is reported first
     line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
     assert code(line.reserve()) == "FROZEN_WALLET"
     assert (line.calls(), everything(line.database, line.id)) == ([], before)
@@ -101,10 +101,10 @@ def test_an_id_that_cannot_be_kept_is_refused(line, call_id):
     assert line.calls() == []
 
 
-# Again
+# Replays
 
 
-def test_again_it_is_a_replay_whatever_it_asks_for_while_the_hold_is_open(line):
+def test_reservation_is_replayed_with_any_parameters_while_hold_is_open(line):
     line.reserve(seconds=30, provider=named(line))
     assert code(line.reserve(seconds=90, provider=named(line))) == "replay"
     line.freeze()
@@ -114,7 +114,7 @@ def test_again_it_is_a_replay_whatever_it_asks_for_while_the_hold_is_open(line):
 
 
 @pytest.mark.parametrize("ending", ["report", "no cost", "expired"])
-def test_after_its_end_it_is_settled(line, ending):
+def test_reserving_a_call_that_is_over_is_refused_as_settled(line, ending):
     line.reserve(seconds=30)
     if ending == "expired":
         expire(line.database, line.id, now=later(930))
@@ -125,7 +125,7 @@ def test_after_its_end_it_is_settled(line, ending):
     assert line.cents()[1] == 0
 
 
-def test_one_that_cost_nothing_and_never_had_a_hold_is_not_reserved_for_afterwards(line):
+def test_free_call_without_a_hold_is_not_reserved_for_afterwards(line):
     line.report(named(line), 0)
     (call,) = line.calls()
     assert call.settled_at is not None and line.hold(call.id) is None
@@ -133,7 +133,7 @@ def test_one_that_cost_nothing_and_never_had_a_hold_is_not_reserved_for_afterwar
     assert line.hold(call.id) is None
 
 
-def test_the_providers_id_may_come_with_a_later_one(line):
+def test_providers_id_may_arrive_with_a_later_reservation(line):
     line.reserve(provider=None)
     assert line.call().provider_call_id is None
     assert code(line.reserve(provider=named(line))) == "replay"
@@ -142,10 +142,10 @@ def test_the_providers_id_may_come_with_a_later_one(line):
 
 def test_a_call_and_a_providers_call_are_paired_once(line, shared):
     line.reserve("c1", provider=named(line))
-    # Ours with another of theirs, and theirs with another of ours
+    # Our call with another call of Vapi, and Vapi's call with another call of ours
     assert code(line.reserve("c1", provider=named(line, "w"))) == "IDEMPOTENCY_CONFLICT"
     assert code(line.reserve("c2", provider=named(line))) == "IDEMPOTENCY_CONFLICT"
-    # Also one that their own word has paired
+    # Also a call that its own messages have paired
     line.reserve("c3", provider=None)
     line.hear(named(line, "x"), "queued", **line.metadata("c3"))
     assert code(line.reserve("c3", provider=named(line, "y"))) == "IDEMPOTENCY_CONFLICT"
@@ -156,10 +156,8 @@ def test_a_call_and_a_providers_call_are_paired_once(line, shared):
     assert (other.calls(), other.cents()[1]) == ([], 0)
 
 
-def test_two_organizations_that_want_one_call_at_once_are_one_and_a_conflict(
-    line, shared, shared_urls
-):
-    # Given one that has it and has not committed yet, so that the other cannot see it
+def test_two_organizations_that_reserve_one_call_at_once_conflict(line, shared, shared_urls):
+    # Given one reservation that is not committed yet, so that the other cannot see it
     other = Line(shared, make_organization(shared))
     wanted = named(line)
 
@@ -178,9 +176,9 @@ def test_two_organizations_that_want_one_call_at_once_are_one_and_a_conflict(
     def second():
         answers.append(code(other.reserve("c1", provider=wanted)))
 
-    # When the other wants it too, the database says no once it has waited, and it looks again
+    # When the other organization reserves, its insert waits, is refused and is run again
     one_behind_the_other(shared, shared_urls.owner_url, first, second)
-    # Then it is a conflict, and nothing of it stays
+    # Then it is a conflict, and nothing of it is kept
     assert answers == ["IDEMPOTENCY_CONFLICT"]
     assert (other.calls(), other.cents()) == ([], (100, 0, 0))
     assert line.cents() == (100, 30, 0)

@@ -1,4 +1,4 @@
-"""Calls that a worker of an older version writes, without an origin, while this one runs."""
+"""Calls that an older worker writes, without an origin, during a rolling upgrade."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NOTE = text(
 
 
 def old_row(line, call_id, *, provider=None, direction="outbound", adopted=False, now=T0):
-    """Write a call with its hold as the version before origins does, in one transaction."""
+    """Write a call with its hold as the version before origins does."""
     given = {"org": line.id, "id": call_id, "now": now}
 
     def work(session):
@@ -65,7 +65,7 @@ def test_origin_is_derived_for_a_row_of_the_version_before(line, given, origin):
     provider = name(line) if given.get("provider") else None
     old_row(line, "c1", **{**given, "provider": provider})
     assert line.call("c1").origin == origin
-    # And a row of this version keeps its own
+    # And a row of this version keeps its origin
     line.reserve("c2", seconds=5, provider=None)
     assert line.call("c2").origin == "reserved"
 
@@ -74,7 +74,7 @@ def test_adopted_call_of_the_version_before_is_merged_and_charged_once(line):
     # Given a reservation of this version, and a call that an older worker adopted
     line.reserve("c1", seconds=30, provider=None)
     old_row(line, "call_old", provider=name(line), adopted=True, now=later(1))
-    # When the company commits, Then it is asked for Vapi's id, and the two are one call
+    # When the company commits, Then Vapi's ID is required, and the two are one call
     with pytest.raises(Refused) as refused:
         line.commit("c1", 20, later(21))
     assert refused.value.code == "UNPAIRED_CALL"
@@ -84,7 +84,7 @@ def test_adopted_call_of_the_version_before_is_merged_and_charged_once(line):
 
 
 def test_reservation_of_the_version_before_is_not_charged_twice(line):
-    # Given a reservation that an older worker wrote, and that was committed before any report
+    # Given a reservation that an older worker wrote, committed before any report
     old_row(line, "c1")
     line.commit("c1", 20, later(21))
     report = {"direction": "outbound", "started_at": later(1), "ended_at": later(21)}
@@ -108,5 +108,5 @@ def test_foreign_number_is_found_for_a_reservation_of_the_version_before(line, s
     old_row(cheap, "c1", provider=name(line))
     line.hear(name(line), "in_progress", later(1), direction="outbound")
     line.report(name(line), 20, later(30), direction="outbound")
-    # Then the owner of the number pays, and the organization that reserved it does not
+    # Then the number's owner pays, and the organization that reserved does not
     assert (cheap.cents(), line.cents()) == ((100, 0, 0), (80, 0, 0))

@@ -1,4 +1,4 @@
-"""Calls that begin to talk after their hold was given back: a second hold, and one charge."""
+"""Calls that talk after their hold was returned: a second hold, and one charge."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def expired(line, *, paired=True, **more):
 
 
 def going_on(line):
-    """Return the call that goes on in the place of the reservation."""
+    """Return the call that replaces the reservation."""
     return line.call(line.call("c1").merged_into)
 
 
 def charges(line):
-    """The keys and cents of the entries that charged calls."""
+    """List the keys and cents of the entries that charged calls."""
     rows = line.do(
         lambda s: s.execute(
             text(
@@ -55,7 +55,7 @@ def charges(line):
     return [(key, micros / CENT) for key, micros in rows]
 
 
-# Held for again
+# A second hold
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -64,14 +64,14 @@ def test_call_is_held_for_again_when_it_talks_after_its_expiry(line, paired):
     line.pay(900)
     ours = expired(line, paired=paired, appointment_id="visit")
     gone = line.hold("c1")
-    # When the call is dialled all the same
+    # When the call is dialled nevertheless
     line.hear(name(line), "in_progress", later(940), direction="outbound", **ours)
-    # Then it is held for as an unreserved call is, metered, and goes on
+    # Then it gets the hold of an unreserved call, is metered, and continues
     assert line.cents() == (1000, 60, 0)
     call = going_on(line)
     assert (call.status, call.end_cause, call.tick_at) == ("in_progress", None, later(940))
     assert line.tick(later(940 + 53)) == Ticked(extended=1)
-    # And its report charges it once and leaves no hold; the expiry stays as it is
+    # And its report charges it once and leaves no hold; the expiry is unchanged
     for second in (1040, 1041):
         line.report(name(line), 100, later(second), direction="outbound", **ours)
     assert line.cents() == (900, 0, 0)
@@ -79,19 +79,19 @@ def test_call_is_held_for_again_when_it_talks_after_its_expiry(line, paired):
     assert line.call("c1").settled_by == "merged"
     now = line.hold("c1")
     assert (now.status, now.settled_at, now.billed_micros) == ("expired", gone.settled_at, None)
-    # And both ids and the appointment find it
+    # And both IDs and the appointment find it
     for one in ("c1", call.id, "visit", name(line)):
         seen = line.do(lambda s, one=one: reading.see_call(s, reading.find_call(s, one, line.id)))
         assert (seen.call.id, seen.merged) == (call.id, ["c1"])
     assert line.commit("c1", 100, later(1050)).outcome.replayed
 
 
-def test_call_keeps_what_it_was_reserved_with_in_its_second_hold(line):
-    # Given a reservation for a number with a rate of its own
+def test_second_hold_keeps_what_the_call_was_reserved_with(line):
+    # Given a reservation for a number with a specific rate
     line.rate(Rate(120 * CENT, 1), "outbound:+44")
     line.pay(900)
     ours = expired(line, paired=False, number="+442012345678", seconds=30)
-    # And another rate since then
+    # And a different rate since then
     line.do(
         lambda s: s.execute(
             text(
@@ -108,7 +108,7 @@ def test_call_keeps_what_it_was_reserved_with_in_its_second_hold(line):
         "…5678",
         "reserved",
     )
-    # Then it costs what it was reserved at
+    # Then it costs the rate of its reservation
     line.report(
         name(line), 10, later(950), direction="outbound", their_number="+442012345678", **ours
     )
@@ -116,7 +116,7 @@ def test_call_keeps_what_it_was_reserved_with_in_its_second_hold(line):
 
 
 def test_call_that_was_admitted_is_held_for_again_when_it_talks(line):
-    # Given a caller that was let in, and of whom Vapi knew nothing for long
+    # Given an admitted caller whose call Vapi did not know for long
     call_id = line.let_in(external_id=name(line))
     absent(line, later(1_000), call_id)
     assert line.hold(call_id).status == "expired"
@@ -138,22 +138,22 @@ def test_call_that_was_withdrawn_is_held_for_again_when_it_talks(line):
     assert line.cents() == (80, 0, 0)
 
 
-def test_call_is_held_for_again_when_vapis_answer_tells_of_it(line):
+def test_call_is_held_for_again_when_a_refresh_finds_it_talking(line):
     expired(line)
     line.look(line.call("c1"), "in_progress", later(940), started_at=later(935))
     call = going_on(line)
     assert (call.metered_from, line.cents()) == (later(935), (100, 60, 0))
-    # And a second answer to a question of before is about the same call
+    # And a second refresh is about the same call
     line.look(call, "ended", later(960), duration_ms=20_000)
     assert line.cents() == (80, 0, 0)
 
 
-def test_old_question_is_answered_for_the_call_that_goes_on(line):
-    # Given a question that was asked under the reservation's id
+def test_refresh_under_the_reservations_id_reaches_the_replacing_call(line):
+    # Given a refresh that was staged under the reservation's ID
     expired(line)
     asked = line.call("c1")
     line.hear(name(line), "in_progress", later(940))
-    # When its answers come after the second hold
+    # When its responses arrive after the second hold
     line.look(asked, "in_progress", later(941), started_at=later(940))
     assert going_on(line).status == "in_progress"
     line.look(asked, "ended", later(960), duration_ms=20_000)
@@ -166,14 +166,14 @@ def test_company_names_vapis_id_after_the_expiry_and_before_the_call(line):
     assert again.outcome.outcome == "CALL_SETTLED"
     line.hear(name(line), "in_progress", later(940), **ours)
     assert (line.cents(), going_on(line).end_cause) == ((100, 60, 0), None)
-    # And a repeat of the reservation is one of the call that goes on
+    # And a repeated reservation returns the call that replaces it
     assert line.reserve("c1", provider=name(line), now=later(941)).call.id == going_on(line).id
 
 
 # Refused
 
 
-def test_second_hold_takes_what_is_there_when_that_is_less_than_a_step(line):
+def test_second_hold_takes_what_is_available_if_less_than_a_step(line):
     ours = expired(line, paired=False)
     _spend(line, 75)
     line.hear(name(line), "in_progress", later(940), **ours)
@@ -192,7 +192,7 @@ def test_call_is_ended_when_its_second_hold_is_refused(line, why):
     cause = "insufficient_funds" if why == "no money" else "frozen_wallet"
     assert (call.end_cause, line.jobs("end_call")) == (cause, [call.id])
     assert line.hold(call.id) is None
-    # And what it cost by then is charged once
+    # And its cost until then is charged once
     line.report(name(line), 4, later(944), **ours)
     assert charges(line) == ([] if why == "no money" else [(f"call:{call.id}:commit", 4)])
     assert line.cents()[1:] == (0, 4 if why == "no money" else 0)
@@ -207,7 +207,7 @@ def test_call_is_lent_the_debt_limit_when_nothing_is_available(line):
     assert (call.end_cause, call.tick_at) == (None, later(940))
     line.tick(later(940))
     assert (line.call(call.id).debt_micros, line.call(call.id).end_cause) == (50 * CENT, None)
-    # And money that comes is held for it
+    # And new money is held for it
     line.pay(100)
     line.tick(later(985))
     assert (line.call(call.id).end_cause, line.hold(call.id).status) == (None, "open")
@@ -226,7 +226,8 @@ def test_call_that_was_to_end_gets_no_second_hold(line):
 
 @pytest.mark.parametrize("is_report", [True, False])
 def test_call_that_is_over_takes_no_second_hold(line, is_report):
-    # Given a call that is over: by a report whose copy says that it talks, or by a word before
+    # Given a call that is over: by a final report whose status is still in progress, or by an
+    # earlier message
     ours = expired(line, paired=False)
     if is_report:
         line.hear(name(line), "in_progress", later(960), final=True, duration_ms=20_000, **ours)
@@ -244,14 +245,14 @@ def test_call_that_is_over_takes_no_second_hold(line, is_report):
     assert (line.call("c1").merged_into, line.call("c1").status) == (None, "ended")
 
 
-def test_late_word_of_a_talk_that_is_over_takes_no_second_hold(line):
+def test_late_message_of_a_call_that_is_over_takes_no_second_hold(line):
     ours = expired(line, paired=False)
     line.report(name(line), 20, later(1_000), **ours)
     line.hear(name(line), "in_progress", later(1_001), **ours)
     assert (line.cents(), line.call("c1").merged_into) == ((80, 0, 0), None)
 
 
-# At once
+# Concurrency
 
 
 def test_two_reports_at_once_take_one_second_hold(line):
@@ -344,11 +345,11 @@ def test_reports_expiry_ticks_and_freeze_at_once_charge_once(line):
 
 
 class Died(BaseException):
-    """The process was killed."""
+    """Simulates that the process was killed."""
 
 
 def dies_after(line, statements, work):
-    """Run work in a process that dies after so many statements; return whether it died."""
+    """Run `work`, raise Died after so many statements, and return whether it died."""
     left = [statements]
 
     def count(*_: object) -> None:
@@ -370,12 +371,12 @@ def test_second_hold_is_whole_or_not_there_when_the_process_dies(line):
     ours = expired(line, paired=False)
     before = _all_of(line)
     deaths = 0
-    # When the process dies after its first, second, third … statement
+    # When the process dies after its first, second, third ... statement
     while dies_after(
         line, deaths + 1, lambda: line.hear(name(line), "in_progress", later(940), **ours)
     ):
         deaths += 1
-        # Then nothing of the second hold is there, and the report is taken in again
+        # Then nothing of the second hold is stored, and the report can be applied again
         assert _all_of(line) == before
     assert deaths > 10
     assert (line.cents(), going_on(line).end_cause) == ((100, 60, 0), None)

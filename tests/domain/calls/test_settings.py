@@ -1,4 +1,4 @@
-"""Terms: the house's where an organization has none, and no bound is passed."""
+"""Terms of calls: defaults where an organization has none, and bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.db.support import one_behind_the_other
 from tests.domain.support import T0
 
 
-def test_one_without_terms_has_the_houses(shared, org):
+def test_organization_without_terms_has_the_defaults(shared, org):
     assert shared.run(lambda session: terms_of(session, org)) == Terms()
 
 
@@ -60,40 +60,38 @@ def test_each_number_has_its_bounds_and_the_bounds_themselves_are_taken(
 
 
 @pytest.mark.parametrize("name", ["refusal_text", "warning_text", "ending_text"])
-def test_what_is_spoken_is_neither_empty_nor_endless(line, name):
+def test_spoken_text_is_neither_empty_nor_too_long(line, name):
     line.terms(**{name: "x" * 500})
     for text in ("", " \n", "x" * 501, "a\0b"):
         with pytest.raises(InvalidTerms, match=name):
             line.terms(**{name: text})
 
 
-def test_terms_name_who_and_why_and_a_wallet(line):
+def test_terms_need_a_name_a_reason_and_a_wallet(line):
     with pytest.raises(WhoAndWhy):
         line.do(lambda s: set_terms(s, line.id, Terms(), by="ann", why="", now=T0))
     with pytest.raises(WalletNotFound):
         line.do(lambda s: set_terms(s, "nobody", Terms(), by="ann", why="w", now=T0))
 
 
-def test_two_who_change_different_terms_at_once_undo_nothing_of_each_others(
-    line, shared, shared_urls
-):
-    # Given somebody who changes one term and has not committed
+def test_concurrent_changes_of_different_terms_both_last(line, shared, shared_urls):
+    # Given a change of one term that is not committed
     def change(session, **changes):
         return change_terms(session, line.id, changes, by="ann", why="w", now=T0)
 
-    # When another changes another meanwhile
+    # When an operator changes a different term meanwhile
     terms = one_behind_the_other(
         shared,
         shared_urls.owner_url,
         lambda session: change(session, step_seconds=31),
         lambda: line.do(lambda session: change(session, margin_seconds=9)),
     )
-    # Then both are as they were set, and all else as it was
+    # Then both changes last, and the other terms are unchanged
     assert terms == line.do(lambda session: terms_of(session, line.id))
     assert terms == Terms(step_seconds=31, margin_seconds=9, warn_before_seconds=0)
 
 
-def test_what_is_out_of_bounds_changes_nothing_and_nobodys_terms_are_not_changed(line):
+def test_change_of_terms_out_of_bounds_or_without_a_wallet_is_refused(line):
     def change(org):
         return line.do(
             lambda s: change_terms(s, org, {"margin_seconds": 0}, by="ann", why="w", now=T0)

@@ -1,4 +1,7 @@
-"""What a call cost: settled once, by whoever says so first; what nobody can tell is a person's."""
+"""Settlement: a call is charged once, by the first source of its duration.
+
+Without any reliable source, an operator decides.
+"""
 
 from __future__ import annotations
 
@@ -49,35 +52,35 @@ def test_a_report_charges_the_real_duration_and_gives_back_the_rest(
     assert call.tick_at is None
 
 
-def test_one_that_cost_more_than_its_hold_takes_from_what_is_available(reserved):
+def test_call_that_cost_more_than_its_hold_takes_from_available(reserved):
     reserved.report(reserved.call(), 45, later(60))
     assert reserved.cents() == (55, 0, 0)
     assert reserved.alerts("call_shortfall") == []
 
 
-def test_what_cannot_be_charged_is_owed_freezes_is_told_and_ends_the_other_calls(reserved):
-    # Given two calls that live, and a debt limit
+def test_shortfall_is_outstanding_freezes_alerts_and_ends_other_calls(reserved):
+    # Given two live calls, and a debt limit
     reserved.debt(20)
     reserved.reserve("c2", seconds=40)
-    # When one has cost all there is, the debt limit, and ten cents more
+    # When one has cost all available money, the debt limit and ten cents more
     reserved.report(reserved.call(), 90, later(120))
-    # Then no more than the limit is charged: the other's hold stays whole
+    # Then no more than the limit is charged: the other call's hold stays whole
     assert reserved.cents() == (20, 40, 10)
     assert standing(reserved.database, reserved.id) == {"call_shortfall"}
     (alert,) = reserved.alerts("call_shortfall")
     assert alert.details == {"owed_micros": 10 * CENT, "cost_micros": 90 * CENT}
-    # And the check of posture that follows ends the other
+    # And the enforcement that follows ends the other call
     assert staged(reserved.database, reserved.id, "enforce_organization")
     reserved.do(lambda s: posture.apply_posture(s, reserved.id, later(121)))
     assert reserved.call("c2").end_cause == "frozen_wallet"
-    # And money that comes in pays what is owed, and lifts it
+    # And new money pays the outstanding amount, which lifts the freeze
     reserved.pay(50)
     assert standing(reserved.database, reserved.id) == set()
 
 
 @pytest.mark.parametrize("never", [True, False])
-def test_one_that_cost_nothing_gives_its_whole_hold_back(line, never):
-    # Given a minimum, which a call that nobody answered does not cost
+def test_call_that_cost_nothing_releases_its_whole_hold(line, never):
+    # Given a minimum, which an unanswered call does not cost
     line.rate(Rate(60 * CENT, 60, 50 * CENT))
     line.reserve(seconds=30)
     line.hear(line.call(), "ringing", later(1))
@@ -95,10 +98,10 @@ def test_a_minimum_and_whole_minutes_are_charged(line):
     assert line.cents() == (30, 0, 0)
 
 
-# What cannot be told
+# Unknown durations
 
 
-def test_a_report_without_a_duration_asks_and_the_answer_settles(reserved):
+def test_report_without_a_duration_stages_a_refresh_that_settles(reserved):
     reserved.report(reserved.call(), None, later(50))
     assert (reserved.call().settled_at, reserved.hold().status) == (None, "open")
     assert reserved.jobs("look_at_call") == ["c1"]
@@ -107,16 +110,16 @@ def test_a_report_without_a_duration_asks_and_the_answer_settles(reserved):
     assert reserved.call().settled_by == "look"
 
 
-def test_where_the_answer_has_none_either_our_own_meter_tells(reserved):
+def test_our_meter_decides_when_the_refresh_has_no_duration_either(reserved):
     reserved.report(reserved.call(), None, later(33))
     reserved.look(reserved.call(), "ended", later(60))
-    # It talked from 10 to 33, as we were told
+    # The messages showed it talking from 10 to 33
     assert (reserved.call().cost_micros, reserved.call().duration_ms) == (23 * CENT, 23_000)
     assert "metered_by_us" in reserved.call().oddities
     assert reserved.alerts("call_unsettled") == []
 
 
-def test_who_hung_up_while_it_rang_pays_nothing(line):
+def test_caller_that_hung_up_during_ringing_pays_nothing(line):
     call_id = line.let_in()
     line.hear(line.call(call_id), "ended", later(20))
     line.look(line.call(call_id), "ended", later(60), ended_at=later(20))
@@ -128,7 +131,7 @@ def test_who_hung_up_while_it_rang_pays_nothing(line):
 @pytest.mark.parametrize(
     "found", [{"provider_cost_micros": 1}, {"oddities": ("startedAt",)}], ids=["cost", "unreadable"]
 )
-def test_an_end_without_a_start_is_not_believed_where_something_speaks_against_it(line, found):
+def test_end_without_a_start_is_not_believed_when_contradicted(line, found):
     call_id = line.let_in()
     line.hear(line.call(call_id), "ended", later(20))
     line.look(line.call(call_id), "ended", later(60), ended_at=later(20), **found)
@@ -136,20 +139,20 @@ def test_an_end_without_a_start_is_not_believed_where_something_speaks_against_i
     assert len(line.alerts("call_unsettled")) == 1
 
 
-def test_one_that_talked_by_its_own_word_is_metered_though_the_answer_has_no_start(reserved):
+def test_call_that_talked_is_metered_though_the_refresh_has_no_start(reserved):
     reserved.hear(reserved.call(), "ended", later(33))
     reserved.look(reserved.call(), "ended", later(60), ended_at=later(33))
     assert reserved.call().cost_micros == 23 * CENT
 
 
-def test_our_own_meter_never_tells_of_more_than_the_longest_call(reserved):
+def test_our_meter_is_bounded_by_the_longest_call(reserved):
     reserved.hear(reserved.call(), "ended", later(10 + 2 * 43_260))
     reserved.look(reserved.call(), "ended", later(10 + 2 * 43_260))
     assert reserved.call().duration_ms == CALL_DURATION_MS_MAX
 
 
 @pytest.mark.parametrize("begun", ["never heard of", "admitted"])
-def test_where_nobody_can_tell_the_hold_stays_until_a_person_has(line, begun):
+def test_hold_stays_until_an_operator_settles_when_duration_is_unknown(line, begun):
     if begun == "admitted":
         call_id = line.let_in()
     else:
@@ -160,7 +163,7 @@ def test_where_nobody_can_tell_the_hold_stays_until_a_person_has(line, begun):
     assert line.cents() == (100, 60, 0)
     assert len(line.alerts("call_unsettled")) == 1
     assert line.call(call_id).settled_at is None
-    # When a person has told
+    # When an operator has settled it
     line.settle_by_hand(call_id, 9, later(90))
     assert line.cents() == (91, 0, 0)
     assert line.alerts("call_unsettled") == []
@@ -169,7 +172,7 @@ def test_where_nobody_can_tell_the_hold_stays_until_a_person_has(line, begun):
 # Once
 
 
-def test_who_says_so_first_settles_and_the_same_again_changes_nothing(reserved):
+def test_first_source_settles_and_the_same_again_changes_nothing(reserved):
     reserved.report(reserved.call(), 20, later(50))
     before = everything(reserved.database, reserved.id)
     reserved.report(reserved.call(), 20, later(51))
@@ -182,7 +185,7 @@ def test_who_says_so_first_settles_and_the_same_again_changes_nothing(reserved):
 
 
 @pytest.mark.parametrize("other", ["report", "look"])
-def test_another_word_afterwards_moves_nothing_and_is_told(reserved, other):
+def test_contradicting_source_afterwards_moves_nothing_and_is_alerted(reserved, other):
     reserved.hear(reserved.call(), "ended", later(33))
     reserved.settle_by_api("c1", 20, later(40))
     before = everything(reserved.database, reserved.id)
@@ -211,22 +214,22 @@ def test_all_at_once_settle_once(reserved):
     assert reserved.timeline().count("settled") == 1
 
 
-def test_one_that_was_charged_otherwise_by_its_hold_alone_is_a_persons(reserved):
+def test_call_whose_hold_was_committed_differently_needs_an_operator(reserved):
     commit(reserved.database, reserved.id, 5 * CENT)
     reserved.report(reserved.call(), 20, later(50))
     assert (reserved.cents(), reserved.call().settled_at) == ((95, 0, 0), None)
     (alert,) = reserved.alerts("call_unsettled")
     assert alert.details["why"] == "the ledger refused the charge: IDEMPOTENCY_CONFLICT"
-    # Who has looked into it may settle it for what was charged
+    # An operator may settle it for the amount that was charged
     reserved.settle_by_hand("c1", 5, later(500))
     assert (reserved.cents(), reserved.call().cost_micros) == ((95, 0, 0), 5 * CENT)
     assert reserved.alerts("call_unsettled") == []
 
 
-# By the company's own word
+# By the company's API request
 
 
-def test_the_api_settles_and_answers_the_same_again_and_refuses_another(reserved):
+def test_api_settlement_is_replayed_and_a_different_one_refused(reserved):
     reserved.hear(reserved.call(), "ended", later(33))
     assert reserved.settle_by_api("c1", 20, later(40)).ok
     assert reserved.call().settled_by == "api"
@@ -237,7 +240,7 @@ def test_the_api_settles_and_answers_the_same_again_and_refuses_another(reserved
     assert reserved.cents() == (80, 0, 0)
 
 
-def test_the_api_may_say_no_more_than_the_longest_call_and_only_of_one_that_there_is(reserved):
+def test_api_settlement_is_refused_beyond_the_longest_call_or_if_unknown(reserved):
     for seconds in (-0.001, CALL_DURATION_MS_MAX / 1000 + 0.001):
         with pytest.raises(Refused, match="ms"):
             reserved.settle_by_api("c1", seconds)
@@ -246,7 +249,7 @@ def test_the_api_may_say_no_more_than_the_longest_call_and_only_of_one_that_ther
     assert reserved.cents() == (100, 30, 0)
 
 
-def test_after_its_hold_expired_the_api_bills_directly(line):
+def test_api_charges_directly_after_the_hold_expired(line):
     line.reserve(seconds=30, provider=None)
     line.do(lambda s: expire_unasked(s, line.id, later(930)))
     line.settle_by_api("c1", 20, later(940))
@@ -254,7 +257,7 @@ def test_after_its_hold_expired_the_api_bills_directly(line):
     assert (line.call().settled_by, line.hold().billed_micros) == ("api", 20 * CENT)
 
 
-# By hand
+# By an operator
 
 
 def test_an_operator_settles_once_with_a_reason(reserved):
@@ -272,7 +275,7 @@ def test_an_operator_settles_once_with_a_reason(reserved):
     ]
 
 
-def test_an_operator_may_settle_one_whose_hold_expired(line):
+def test_operator_may_settle_a_call_whose_hold_expired(line):
     line.reserve(seconds=30, provider=None)
     line.do(lambda s: expire_unasked(s, line.id, later(930)))
     line.settle_by_hand("c1", 10, later(500))
@@ -285,15 +288,15 @@ def test_a_bound_holds_for_operators_too(reserved):
     assert reserved.cents() == (100, 30, 0)
 
 
-def test_money_that_was_spent_meanwhile_is_not_there_for_what_is_over_the_hold(reserved):
+def test_cost_beyond_the_hold_is_outstanding_when_money_was_spent(reserved):
     debit(reserved.database, reserved.id, 70 * CENT)
     reserved.report(reserved.call(), 31, later(60))
     assert reserved.cents() == (0, 0, 1)
 
 
 @pytest.mark.parametrize("settled_by", ["operator", "api", "expiry"])
-def test_settling_a_call_that_nobody_could_end_clears_its_alert(line, settled_by):
-    # Given a reserved call without a provider's id, which was to end, and nobody could be told
+def test_settling_a_call_that_could_not_be_ended_clears_its_alert(line, settled_by):
+    # Given a reserved call without the provider's ID, whose end is decided and cannot be ordered
     line.reserve(provider=None)
     line.decide("c1")
     for number in range(1, 4):
@@ -311,13 +314,13 @@ def test_settling_a_call_that_nobody_could_end_clears_its_alert(line, settled_by
         line.settle_by_api("c1", 5, later(500))
     else:
         line.do(lambda s: expire_unasked(s, line.id, later(1_000)))
-    # Then its ending is over, and so is the alert
+    # Then its ending is over, and the alert is cleared
     assert line.call().settled_by == settled_by
     assert line.alerts("call_not_ended") == []
 
 
-def test_settling_a_call_by_hand_clears_all_that_it_answers(reserved):
-    # Given a call that goes on, whose cost nobody can tell, and whose provider does not answer
+def test_manual_settlement_clears_all_alerts_that_it_answers(reserved):
+    # Given a call that continues, whose duration is unknown, and whose refreshes fail
     call = reserved.call()
 
     def tell(session):
@@ -331,7 +334,7 @@ def test_settling_a_call_by_hand_clears_all_that_it_answers(reserved):
         assert reserved.alerts(kind) == [], kind
 
 
-def test_a_call_that_is_settled_and_then_talks_is_told_again(line):
+def test_settled_call_that_talks_is_alerted_again(line):
     line.reserve(provider="v-" + line.id[:40])
     line.settle_by_api("c1", 0, later(5))
     line.hear(line.call(), "in_progress", later(10))

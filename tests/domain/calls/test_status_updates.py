@@ -1,4 +1,4 @@
-"""What providers say of a call: late, twice, in every order, and in the end the same."""
+"""Provider messages about a call: late, repeated, in any order, with one result."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT
 from tests.domain.support import T0, later
 
-#: All that may be said of a call that talked for thirty seconds.
+#: All messages and refreshes about a call that talked for thirty seconds.
 WORDS = ("ringing", "in_progress", "ended", "report", "look")
-#: A look that came so early that the call still talked.
+#: A set with a refresh that ran while the call still talked.
 EARLY = ("queued", "in_progress", "look in progress", "ended", "report")
 
 
 def say(session, line, call_id, word, now):
-    """This function will take one word in, as a message or as an answer to our own question."""
+    """Apply one message, report or refresh."""
     external_id = f"{call_id}-{line.id}"
     if word == "report":
         facts = line.facts(external_id, "ended", duration_ms=30_000)
@@ -46,7 +46,7 @@ def tell_all(line, call_id, order):
 
 
 def came_to(line, call_id):
-    """How a call ended: its state, its cost, how often that was settled, and its hold."""
+    """Return a call's final state, how often it was settled, and its hold."""
     call, hold, timeline = line.call(call_id), line.hold(call_id), line.timeline(call_id)
     return (
         (call.status, call.duration_ms, call.cost_micros, call.tick_at),
@@ -73,24 +73,24 @@ def lead_all(line, orders):
 
 
 @pytest.mark.parametrize("first", WORDS)
-def test_every_order_of_words_comes_to_the_same_end_and_the_same_cost(line, first):
+def test_every_order_of_messages_leads_to_the_same_end_and_cost(line, first):
     rest = [word for word in WORDS if word != first]
     lead_all(line, [(first, *others) for others in permutations(rest)])
 
 
-def test_every_order_around_an_early_look_does(line):
+def test_every_order_around_an_early_refresh_leads_to_the_same_end(line):
     lead_all(line, list(permutations(EARLY)))
 
 
-def test_words_that_are_said_twice_or_all_again_backwards_change_nothing(line):
+def test_repeated_messages_change_nothing(line):
     chance = random.Random(1)
     orders = chance.sample(list(permutations(WORDS)), 40)
     twice = [[word for word in order for _ in range(2)] for order in orders[:20]]
     lead_all(line, [*twice, *([*order, *reversed(order)] for order in orders[20:])])
 
 
-def test_all_of_it_at_once_comes_to_the_same(line):
-    # Given each word twice, each in a thread and a transaction of its own
+def test_concurrent_messages_lead_to_the_same_end(line):
+    # Given each message twice, each in a separate thread and transaction
     for number in range(4):
         call_id = f"c{number}"
         line.reserve(call_id, seconds=20, provider=f"{call_id}-{line.id}")
@@ -106,10 +106,10 @@ def test_all_of_it_at_once_comes_to_the_same(line):
     assert line.cents() == (100 + 80 - 120, 0, 0)
 
 
-# One word
+# Single messages
 
 
-def test_a_word_that_is_behind_what_is_known_changes_nothing(line):
+def test_message_behind_the_known_status_changes_nothing(line):
     line.reserve()
     line.hear(line.call(), "in_progress", later(10))
     for word in ("queued", "ringing", "in_progress"):
@@ -130,14 +130,14 @@ def test_a_late_in_progress_does_not_bring_an_ended_call_back(line):
     assert (line.hold().status, call.settled_at) == ("open", None)
 
 
-def test_a_word_that_we_do_not_know_is_noted_and_nothing_else(line):
+def test_unknown_status_is_noted_and_changes_nothing_else(line):
     line.reserve()
     line.hear(line.call(), None, later(5), oddities=("status",))
     call = line.call()
     assert (call.status, call.oddities, call.seen_at) == ("admitted", ["status"], None)
 
 
-def test_forwarding_goes_on_talking_and_begins_a_talk_that_nobody_told_of(line):
+def test_forwarding_continues_or_starts_a_conversation(line):
     line.reserve("c1")
     line.hear(line.call("c1"), "in_progress", later(10))
     line.hear(line.call("c1"), "forwarding", later(20))
@@ -147,7 +147,7 @@ def test_forwarding_goes_on_talking_and_begins_a_talk_that_nobody_told_of(line):
     assert line.call("c2").metered_from == later(20)
 
 
-def test_what_is_learned_of_a_call_is_kept_and_only_money_and_time_are_said_anew(line):
+def test_known_ids_of_a_call_are_kept_and_cost_and_start_are_updated(line):
     line.reserve(provider=None)
     sid, account = "CA" + "a" * 32, "AC" + "b" * 32
     line.hear(
@@ -181,27 +181,27 @@ def test_what_is_learned_of_a_call_is_kept_and_only_money_and_time_are_said_anew
     assert call.oddities == ["a", "b"]
 
 
-# Since when it costs
+# Start of the charge
 
 
 @pytest.mark.parametrize(
     ("talking_ms", "heard", "began"),
     [
-        # Heard at once, and just begun
+        # Reported at once, and just started
         (0, 20, 20),
         (None, 20, 20),
-        # Begun before it was said, by the provider's own clock
+        # Started before the message, by the provider's clock
         (4_000, 20, 16),
-        # Said long before it was taken in
+        # Received long before it was applied
         (1_000, 12, 11),
-        # The longest call there is; longer than that is absurd, and not believed
+        # The longest possible call; a longer duration is not believed
         (43_260_000, 20, 20 - 43_260),
         (43_260_001, 20, 20),
         (10**18, 20, 20),
         (-1, 20, 20),
     ],
 )
-def test_it_costs_from_when_it_began_by_its_providers_clock(line, talking_ms, heard, began):
+def test_call_is_charged_from_its_start_by_the_providers_clock(line, talking_ms, heard, began):
     line.reserve()
     line.hear(line.call(), "in_progress", later(20), heard_at=later(heard), talking_ms=talking_ms)
     call = line.call()
@@ -209,10 +209,10 @@ def test_it_costs_from_when_it_began_by_its_providers_clock(line, talking_ms, he
     assert call.tick_at == later(20), "it is looked at at once"
 
 
-def test_one_that_waited_for_our_word_costs_from_it_and_from_its_own_beginning_after(line):
+def test_admitted_call_is_charged_from_admission_or_its_later_start(line):
     call_id = line.let_in()
     assert line.call(call_id).metered_from == T0
-    # It cannot have begun before it was let in
+    # The call cannot have started before its admission
     line.hear(line.call(call_id), "in_progress", later(3), talking_ms=60_000)
     assert line.call(call_id).metered_from == T0
     other = line.let_in(later(10))
@@ -226,7 +226,7 @@ def test_a_talk_never_begins_later_than_now(line):
     assert line.call().metered_from == later(20)
 
 
-def test_a_look_says_since_when_it_talks(line):
+def test_refresh_sets_the_start_of_the_conversation(line):
     line.reserve()
     line.look(line.call(), "in_progress", later(30), started_at=later(12))
     assert (line.call().metered_from, line.call().started_at) == (later(12), later(12))

@@ -1,4 +1,4 @@
-"""The tick on the real database: who is extended, warned, ended and asked about, and how often."""
+"""The tick on the real database: it extends, warns, ends and refreshes calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.domain.support import T0, later
 from tests.domain.wallet.hold_support import release
 from tests.domain.wallet.support import override
 
-#: What is left of a call's cover when it is extended, or ended.
+#: A call must be extended or ended once it is covered for only so many more seconds.
 MUST_SECONDS = 5 + LEAD_SECONDS
 
 
@@ -20,13 +20,13 @@ def due(line, now):
 
 
 def rest(line, call_id):
-    """How many seconds after T0 a call is looked at again."""
+    """Return how many seconds after T0 a call's next tick is due."""
     at = line.call(call_id).tick_at
     return None if at is None else (at - T0).total_seconds()
 
 
 def dial(line, call_id, now=T0, *, seconds=50):
-    """This function will begin a call that has no maximum duration of its own."""
+    """Begin a call without a maximum duration."""
     line.reserve(call_id, seconds=seconds, now=now)
     line.hear(line.call(call_id), "in_progress", now)
     return call_id
@@ -35,19 +35,19 @@ def dial(line, call_id, now=T0, *, seconds=50):
 # One call
 
 
-def test_a_call_is_looked_at_when_its_hold_is_nearly_used_up_and_not_before(line):
-    # Given a call that has a step of a minute's hold
+def test_call_is_ticked_only_when_its_hold_is_nearly_used_up(line):
+    # Given a call with a hold for a step of a minute
     call_id = line.let_in()
     assert due(line, T0)
     assert line.tick(T0) == Ticked()
     assert rest(line, call_id) == 60 - MUST_SECONDS
     assert not due(line, later(52.9))
-    # When it is due it gets the next, of what is left: forty seconds
+    # When it is due, it gets what is left of the next step: forty seconds
     assert due(line, later(53))
     assert line.tick(later(53)) == Ticked(extended=1)
     assert line.hold(call_id).reserved_micros == 100 * CENT
     assert line.cents() == (100, 100, 0)
-    # And then it ends, with what it may still talk until it does left over
+    # And then it ends, with cover left for the time that ending takes
     assert line.tick(later(93)) == Ticked(ended=1)
     call = line.call(call_id)
     assert (call.end_cause, call.end_decided_at, call.tick_at) == (
@@ -60,7 +60,7 @@ def test_a_call_is_looked_at_when_its_hold_is_nearly_used_up_and_not_before(line
     assert not due(line, later(10_000))
 
 
-def test_a_tick_over_a_wallet_none_of_whose_calls_is_due_changes_nothing(line):
+def test_tick_without_due_calls_changes_nothing(line):
     call_id = line.let_in()
     line.tick(T0)
     seen = (line.cents(), line.hold(call_id).extensions, rest(line, call_id))
@@ -78,7 +78,7 @@ def test_the_hold_of_a_call_that_is_extended_ends_later(line):
     assert line.hold(call_id).extensions == 1
 
 
-def test_a_call_on_a_rate_of_whole_minutes_gets_the_next_one_before_it_begins(line):
+def test_call_billed_by_minutes_gets_the_next_minute_before_it_begins(line):
     line.pay(1_000)
     line.rate(Rate(60 * CENT, 60))
     call_id = line.let_in()
@@ -88,10 +88,11 @@ def test_a_call_on_a_rate_of_whole_minutes_gets_the_next_one_before_it_begins(li
     assert rest(line, call_id) == 120 - MUST_SECONDS
 
 
-def test_it_is_warned_once_so_long_before_it_is_ended(line):
+def test_call_is_warned_once_before_it_is_ended(line):
     line.terms(warn_before_seconds=20)
     call_id = line.let_in()
-    # Given looks ever nearer to the warning, which is due 20 s before the end at 93
+    # Given ticks at shrinking intervals before the warning, which is due 20 s before the end at 93
+    # s
     now, warned = 0.0, []
     while (now := rest(line, call_id)) is not None:
         if line.tick(later(now)).warned:
@@ -103,7 +104,7 @@ def test_it_is_warned_once_so_long_before_it_is_ended(line):
     assert line.timeline(call_id) == ["reserved", "warned", "end_decided"]
 
 
-def test_one_that_was_warned_and_was_paid_for_since_is_not_warned_again(line):
+def test_call_that_was_warned_and_paid_for_is_not_warned_again(line):
     line.terms(warn_before_seconds=20)
     call_id = line.let_in()
     line.tick(later(53))
@@ -114,7 +115,7 @@ def test_one_that_was_warned_and_was_paid_for_since_is_not_warned_again(line):
     assert line.jobs("warn_call") == [call_id]
 
 
-# What ends it
+# Reasons to end
 
 
 def test_a_frozen_wallet_gives_nothing_more_and_ends_calls_for_that(line):
@@ -126,7 +127,7 @@ def test_a_frozen_wallet_gives_nothing_more_and_ends_calls_for_that(line):
     assert line.hold(call_id).extensions == 0
 
 
-def test_a_freeze_that_is_overridden_does_not(line, shared):
+def test_overridden_freeze_does_not_end_calls(line, shared):
     line.pay(1_000)
     call_id = line.let_in()
     line.freeze(later(10))
@@ -136,7 +137,7 @@ def test_a_freeze_that_is_overridden_does_not(line, shared):
     assert line.call(call_id).end_cause == "frozen_wallet"
 
 
-def test_a_call_whose_hold_is_gone_ends(line):
+def test_call_without_a_hold_ends(line):
     call_id = line.let_in()
     release(line.database, line.id, call_id)
     assert line.tick(T0) == Ticked(ended=1)
@@ -144,7 +145,7 @@ def test_a_call_whose_hold_is_gone_ends(line):
 
 
 def test_the_dearest_call_is_held_for_until_its_maximum_and_no_longer(line):
-    # Given the dearest call, of an hour at most, and more money than one hold may be
+    # Given the most expensive call, of an hour at most, and more money than one hold may have
     line.pay(10**11)
     line.pay(10**11)
     line.rate(Rate(RATE_MICROS_MAX, 60))
@@ -171,20 +172,20 @@ def test_an_ending_call_is_neither_metered_nor_paid_for(line):
 # Several calls
 
 
-def test_calls_share_what_is_left_and_end_together(line):
-    # Given three calls whose holds leave ten seconds' money in the pot
+def test_calls_share_the_rest_and_end_together(line):
+    # Given three calls whose holds leave money for ten seconds
     line.pay(90)
     calls = [line.let_in() for _ in range(3)]
     assert line.cents() == (190, 180, 0)
     assert line.tick(later(53)) == Ticked(extended=3)
     assert [line.hold(one).reserved_micros // CENT for one in calls] == [63, 63, 64]
-    # The odd second is the last one's
+    # The last call got the remaining second
     assert line.tick(later(56)) == Ticked(ended=2)
     assert line.tick(later(57)) == Ticked(ended=1)
 
 
 def test_the_debt_limit_is_used_by_several_and_never_passed(line):
-    # Given no money left, and a minute's debt for two calls that have 50 s each
+    # Given no money left, and a minute's debt limit for two calls with 50 s each
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=50)
     first, second = dial(line, "c1"), dial(line, "c2")
@@ -193,29 +194,29 @@ def test_the_debt_limit_is_used_by_several_and_never_passed(line):
     lent = [line.call(one).debt_micros // CENT for one in (first, second)]
     assert lent == [30, 30]
     assert line.tick(later(73)) == Ticked(ended=2)
-    # When both talk all they were given
+    # When both use all that they got
     for one in (first, second):
         line.report(line.call(one), 80, later(81))
-    # Then the wallet is in debt by just its limit, and nothing is owed
+    # Then the balance is negative by exactly the limit, and there is no outstanding amount
     assert line.cents() == (-60, 0, 0)
 
 
-def test_what_one_call_has_of_the_debt_limit_another_cannot_have(line):
+def test_debt_limit_lent_to_one_call_is_not_lent_to_another(line):
     line.debt(30)
     line.terms(warn_before_seconds=0, step_seconds=50)
     first, second = dial(line, "c1"), dial(line, "c2", later(20))
     line.tick(later(43))
     assert line.call(first).debt_micros == 15 * CENT
-    # When both are looked at until they end
+    # When both are ticked until they end
     for one in (first, second):
         while (now := rest(line, one)) is not None:
             line.tick(later(now))
-    # Then the limit was lent whole, and once
+    # Then the whole limit was lent, and only once
     assert sum(line.call(one).debt_micros for one in (first, second)) == 30 * CENT
 
 
-def test_what_is_in_debt_already_is_not_lent_again(line):
-    # Given two calls on all the money there is, one of which has gone into debt and is over
+def test_debt_already_used_is_not_lent_again(line):
+    # Given two calls that hold all money, one of which used the debt limit and is over
     line.debt(60)
     line.terms(warn_before_seconds=0, step_seconds=50)
     first, second = dial(line, "c1"), dial(line, "c2", later(40))
@@ -224,7 +225,7 @@ def test_what_is_in_debt_already_is_not_lent_again(line):
     assert line.cents() == (20, 50, 0)
     # When the other needs more
     line.tick(later(83))
-    # Then only what is left of the limit is lent to it, and it never passes that
+    # Then it gets only the rest of the limit, which is never exceeded
     assert line.call(second).debt_micros == 30 * CENT
     line.report(line.call(second), 80, later(120))
     assert line.cents() == (-60, 0, 0)
@@ -242,15 +243,15 @@ def test_debt_that_is_used_is_no_room_and_a_call_that_is_over_needs_none(line):
     line.pay(70)
     second = dial(line, "c2", later(200))
     line.tick(later(243))
-    # Then the whole limit is there again, since what was paid has gone into the debt first
+    # Then the whole limit is available again, because the payment first covered the debt
     assert line.hold(second).reserved_micros == 50 * CENT
     assert line.call(second).debt_micros == 60 * CENT
 
 
-# Those that have not begun
+# Calls that do not talk yet
 
 
-def test_one_that_has_not_begun_is_asked_about_and_not_metered(line):
+def test_call_that_does_not_talk_yet_is_refreshed_and_not_metered(line):
     line.reserve("c1")
     assert line.call().metered_from is None
     assert not due(line, later(29.9))
@@ -258,18 +259,18 @@ def test_one_that_has_not_begun_is_asked_about_and_not_metered(line):
     assert (line.jobs("look_at_call"), rest(line, "c1")) == (["c1"], 60)
     assert line.tick(later(30)) == Ticked()
     assert line.hold().extensions == 0
-    # Not even when its hold would be used up, if it had begun
+    # Not even when its hold would be used up if it talked
     assert line.tick(later(600)) == Ticked(asked=1)
     assert line.call().end_cause is None
 
 
-def test_one_that_nobody_can_be_asked_about_is_waited_for(line):
+def test_call_without_a_provider_id_is_waited_for(line):
     line.reserve("c1", provider=None)
     assert line.tick(later(30)) == Ticked()
     assert (line.jobs("look_at_call"), rest(line, "c1")) == ([], 60)
 
 
-def test_wallets_are_looked_at_the_longest_due_first_and_so_many_at_most(line, shared):
+def test_wallets_are_ticked_the_longest_due_first_and_bounded(line, shared):
     line.let_in()
     execute(
         shared,

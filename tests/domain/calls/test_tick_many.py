@@ -1,4 +1,7 @@
-"""One tick over five hundred calls of a wallet, whose lock it has meanwhile: a few statements."""
+"""One tick over five hundred calls of a wallet takes only a few statements.
+
+The tick holds the wallet's lock meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from domain.calls.tick import Ticked
 from tests.domain.calls.support import execute
 from tests.domain.support import T0, forget_jobs, later
 
-#: However many calls there are: locks, readings, the ledger's call, rows and jobs, each once.
+#: For any number of calls: locks, reads, the ledger's call, rows and jobs, once each.
 STATEMENTS_MAX = 12
 
 
@@ -41,7 +44,7 @@ def many(line):
 
 @pytest.fixture
 def statements(shared):
-    """The statements that reach the database, one for each round or batch."""
+    """The statements that reach the database, one for each round trip or batch."""
     seen: list[str] = []
 
     def listen(_connection, _cursor, statement, *_more):
@@ -80,7 +83,7 @@ def test_five_hundred_calls_of_a_wallet_take_a_few_statements(many, statements):
     assert len(many.jobs("end_call")) == len(many.jobs("warn_call")) == 500
 
 
-def test_five_hundred_calls_that_have_not_begun_are_asked_about_in_a_few(many, statements):
+def test_five_hundred_calls_that_do_not_talk_are_refreshed_in_a_few(many, statements):
     execute(
         many.database,
         "UPDATE calls SET metered_from = NULL WHERE organization_id = :org",
@@ -101,7 +104,7 @@ def test_a_suspension_of_five_hundred_calls_takes_a_few(many, statements):
     assert len(many.jobs("end_call")) == 500
 
 
-def test_a_tick_that_finds_nothing_due_asks_no_more_than_that(many, statements):
+def test_tick_without_due_calls_takes_three_statements(many, statements):
     many.tick(T0)
     done, count = counted(statements, lambda: many.tick(later(1)))
     # The wallet's lock and row, and its live calls

@@ -1,4 +1,7 @@
-"""Ticks at once with each other and with whatever else moves a wallet: real threads, each order."""
+"""Ticks concurrent with each other and with every other change of a wallet.
+
+Real threads run in each order.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from workers.meter import Meter
 
 @pytest.fixture
 def talking(line):
-    """A call with a minute's hold, out of a hundred seconds' money."""
+    """A call with a hold for one minute, and money for a hundred seconds."""
     line.call_id = line.let_in()
     return line
 
@@ -32,21 +35,21 @@ def tick_at(line, now):
 
 
 def behind(shared, shared_urls, first, line, now):
-    """What a tick comes to that waits for what first is just committing."""
+    """Return the result of a tick that waits until `first` commits."""
     return one_behind_the_other(shared, shared_urls.owner_url, first, lambda: line.tick(now))
 
 
-# What a tick finds when it has waited for another
+# A tick that waited for another transaction
 
 
-def test_a_tick_behind_a_debit_shares_what_is_left_of_it(shared, shared_urls, talking):
+def test_tick_behind_a_debit_shares_the_rest(shared, shared_urls, talking):
     def spend(session):
         assert wallets.debit(
             session, talking.id, key="m", amount_micros=30 * CENT, currency="USD", now=T0
         ).ok
 
     done = behind(shared, shared_urls, spend, talking, later(53))
-    # It is not refused what is not there any more, which would have ended it
+    # The tick does not request money that is already spent, which would have ended the call
     assert done == Ticked(extended=1)
     assert talking.hold(talking.call_id).reserved_micros == 70 * CENT
 
@@ -71,7 +74,7 @@ def test_a_tick_behind_a_report_leaves_the_call_alone(shared, shared_urls, talki
     assert talking.hold(talking.call_id).extensions == 0
 
 
-def test_a_report_behind_a_tick_gives_back_what_it_added(shared, shared_urls, talking):
+def test_report_behind_a_tick_returns_what_it_added(shared, shared_urls, talking):
     call = talking.call(talking.call_id)
     one_behind_the_other(
         shared,
@@ -84,7 +87,7 @@ def test_a_report_behind_a_tick_gives_back_what_it_added(shared, shared_urls, ta
 
 
 def test_an_expiry_behind_a_tick_finds_the_hold_put_off(shared, shared_urls, talking):
-    # Given a hold that is over, of a call that its provider does not know yet
+    # Given an expired hold, of a call that its provider does not know yet
     def expire():
         talking.do(lambda s: watch.call_is_absent(s, talking.id, talking.call_id, later(961)))
 
@@ -121,11 +124,11 @@ def test_many_meters_extend_warn_and_end_each_call_once(shared):
         line.terms(warn_before_seconds=60)
         line.call_id = line.let_in(now - timedelta(seconds=54))
         lines.append(line)
-    # When eight meters look at them at once, and again
+    # When eight meters tick them at once, three times
     meters = [Meter(shared) for _ in range(8)]
     for _ in range(3):
         at_once([meter.tick_once for meter in meters])
-    # Then each was ticked, once
+    # Then each call was ticked once
     for line in lines:
         has_money = line.cents()[0] == 120
         call, hold = line.call(line.call_id), line.hold(line.call_id)
@@ -145,9 +148,9 @@ def test_ticks_reports_debits_and_freezes_at_once_lose_no_money(shared, line):
         patiently(lambda call=call: line.report(call, 30, later(60))) for call in calls[:5] * 2
     ]
     jobs += [patiently(lambda n=n: debit(shared, line.id, CENT, key=f"m{n}")) for n in range(5)]
-    # When all that can befall them does at once
+    # When reports, ticks and debits run at once
     results = at_once(jobs)
-    # Then each is done once, in whatever order, and the books are whole
+    # Then each takes effect once, in any order, and the ledger is consistent
     assert not [one for one in results if isinstance(one, BaseException)]
     balance, held, owed = line.cents()
     assert (balance, owed) == (1_000 - 5 * 30 - 5, 0)
@@ -155,14 +158,14 @@ def test_ticks_reports_debits_and_freezes_at_once_lose_no_money(shared, line):
 
 
 def test_calls_let_in_while_the_wallet_is_ticked_and_frozen_all_end(line):
-    # Given calls that ring in just while an operator freezes
+    # Given calls that arrive while an operator freezes the wallet
     line.pay(900)
     jobs = [patiently(line.admit) for _ in range(8)]
     jobs.insert(4, patiently(lambda: line.freeze_by_hand(T0)))
     jobs.append(patiently(lambda: line.tick(later(1))))
     results = at_once(jobs)
     assert not [one for one in results if isinstance(one, BaseException)]
-    # Then whichever was let in before it ends, and no other was
+    # Then every call admitted before the freeze ends, and no other was admitted
     let_in = {one.call_id for one in results if getattr(one, "refusal", "") is None}
     assert {one for one in let_in if one} == set(line.jobs("end_call"))
     assert {call.id for call in line.calls() if call.status != "refused"} == let_in

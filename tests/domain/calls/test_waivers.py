@@ -1,4 +1,4 @@
-"""What a call costs that the platform's own fault ended: free up to a bound, marked and told."""
+"""Calls ended by a fault of the platform: free up to a bound, marked and alerted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REASON = "call.in-progress.error-vapifault-worker-died"
 
 @pytest.fixture
 def talking(line):
-    """A call that talks since T0, with ninety-nine dollars behind it."""
+    """A call that talks since T0, with ninety-nine dollars in the wallet."""
     line.pay(9_800)
     line.reserve(seconds=30)
     line.hear(line.call(), "in_progress")
@@ -26,7 +26,7 @@ def end(line, seconds, *, fault=True):
     line.report(line.call(), seconds, later(seconds), **fields)
 
 
-def test_a_platform_fault_is_free_marked_and_told(talking):
+def test_platform_fault_is_free_marked_and_alerted(talking):
     end(talking, 20)
     call = talking.call()
     assert talking.cents() == (9_900, 0, 0)
@@ -57,7 +57,7 @@ def test_a_platform_fault_is_waived_up_to_the_configured_minutes(talking, second
     assert found == ([waived * CENT] if waived else [])
 
 
-def test_the_minimum_is_charged_for_what_is_not_waived(line):
+def test_minimum_is_charged_for_the_part_that_is_not_waived(line):
     line.pay(900)
     line.rate(Rate(60 * CENT, 1, 70 * CENT))
     line.terms(warn_before_seconds=0, fault_waived_minutes=1)
@@ -67,14 +67,14 @@ def test_the_minimum_is_charged_for_what_is_not_waived(line):
     assert line.cents() == (930, 0, 0)
 
 
-def test_a_platform_fault_is_charged_when_the_policy_says_so(talking):
+def test_platform_fault_is_charged_when_the_policy_requires_it(talking):
     talking.terms(warn_before_seconds=0, fault_policy=FaultPolicy.CHARGE)
     end(talking, 20)
     assert talking.cents() == (9_880, 0, 0)
     assert (talking.call().oddities, talking.alerts("call_waived")) == ([], [])
 
 
-def test_any_other_end_is_charged_whole_and_not_told(talking):
+def test_any_other_end_is_charged_in_full_and_not_alerted(talking):
     end(talking, 3_480, fault=False)
     assert talking.cents() == (6_420, 0, 0)
     assert (talking.call().oddities, talking.alerts("call_waived")) == ([], [])

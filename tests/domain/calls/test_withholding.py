@@ -1,4 +1,7 @@
-"""Calls that wait because a charged, unpaired reservation may be them: one for each reservation."""
+"""Calls that wait because they may belong to a charged, unpaired reservation.
+
+Each such reservation withholds one call.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ def name(line, mark="v"):
 
 
 def charged(line, call_id="c1", seconds=20, at=0, **more):
-    """Reserve a call without Vapi's id at an instant and commit it before any report."""
+    """Reserve a call without Vapi's ID at an instant, and commit it before any report."""
     assert line.reserve(call_id, seconds=30, provider=None, now=later(at), **more).outcome.ok
     line.commit(call_id, seconds, later(at + 21))
 
 
 def over(line, mark="v", seconds=20, began=1, said=60, **more):
-    """Report a call that is over and that nobody reserved with its id; return its row."""
+    """Report an ended call without our IDs and return its row."""
     told = {"direction": "outbound", "started_at": later(began), "ended_at": later(began + seconds)}
     line.report(name(line, mark), seconds, later(said), **{**told, **more})
     return call_of(line, mark)
@@ -34,7 +37,7 @@ def call_of(line, mark="v"):
 
 
 def waiting(line):
-    """The calls that wait, as what each one waits for."""
+    """Map the waiting calls to the reservations that they wait for."""
     return {
         str(one.provider_call_id)[0]: one.withheld_for for one in line.calls() if one.withheld_for
     }
@@ -46,7 +49,7 @@ def look_again(line, mark, seconds, began=1):
 
 
 def test_one_reservation_withholds_one_call(line):
-    # Given a reservation that was charged and is never paired, and three calls that overlap it
+    # Given a charged reservation that is never paired, and three calls that overlap it
     line.pay(100)
     charged(line)
     for mark, seconds in (("u", 5), ("v", 10), ("w", 8)):
@@ -56,7 +59,7 @@ def test_one_reservation_withholds_one_call(line):
     assert waiting(line) == {"u": "c1"}
     (alert,) = line.alerts("call_unsettled")
     assert (alert.subject, "c1" in alert.details["why"]) == (call_of(line, "u").id, True)
-    # And a person is told that which of them it is is not known
+    # And an alert reports that any of them may belong to the reservation
     (alert,) = line.alerts("call_ambiguous")
     assert (alert.subject, alert.severity) == ("c1", "warning")
     assert alert.details["withheld"] == call_of(line, "u").id
@@ -74,34 +77,34 @@ def test_as_many_calls_wait_as_reservations_were_charged(line):
 
 
 def test_call_with_the_charged_duration_waits_in_anothers_stead(line):
-    # Given a call that waits although its duration is not the charged one
+    # Given a call that waits although its duration differs from the charged one
     charged(line, seconds=20)
     over(line, "u", 5)
     assert waiting(line) == {"u": "c1"}
-    # When a call comes whose duration is, Then it waits, and the first one is charged
+    # When a call with the charged duration arrives, Then it waits, and the first one is charged
     over(line, "v", 20)
     assert (waiting(line), line.cents()) == ({"v": "c1"}, (80, 0, 0))
     assert line.jobs("look_at_call") == [call_of(line, "u").id]
     look_again(line, "u", 5)
     assert line.cents() == (75, 0, 0)
     assert [one.subject for one in line.alerts("call_unsettled")] == [call_of(line, "v").id]
-    # And once it is paired, the two were charged once each
+    # And once it is paired, each of the two was charged once
     line.commit("c1", 20, later(100), name(line, "v"))
     assert (line.cents(), waiting(line)) == ((75, 0, 0), {})
     assert line.alerts("call_unsettled") == line.alerts("call_ambiguous") == []
 
 
 def test_call_that_waited_is_charged_when_the_reservation_is_another(line):
-    # Given a call that waits, and the true call of the reservation, which Vapi has not told of
+    # Given a call that waits, and the reservation's real call, which is not reported yet
     charged(line)
     call = over(line, "u", 20)
-    # When the company names the true one
+    # When the company names the real call
     line.commit("c1", 20, later(70), name(line, "w"))
-    # Then the one that waited is read and charged
+    # Then the waiting call is refreshed and charged
     assert (line.jobs("look_at_call"), waiting(line)) == ([call.id], {})
     look_again(line, "u", 20)
     assert (line.cents(), line.alerts("call_unsettled")) == ((60, 0, 0), [])
-    # And the true one is not charged again
+    # And the real call is not charged again
     over(line, "w", 20, said=95)
     assert line.cents() == (60, 0, 0)
 
@@ -126,18 +129,19 @@ def test_call_waits_for_another_reservation_when_its_own_is_paired(line):
 
 
 def test_calls_exchange_their_reservations_so_that_none_is_charged_twice(line):
-    # Given a reservation for a number and one for any, and a call that may be either and has one
+    # Given reservations c1 for any number and c2 for a specific number, and a call that fits both
+    # and waits for c1
     charged(line, "c1", 10)
     charged(line, "c2", 20, number="+15550001234")
     over(line, "u", 10, their_party="…1234")
     assert waiting(line) == {"u": "c1"}
-    # When a call comes that can be only that one, Then the first waits for the other
+    # When a call arrives that fits only c1, Then the first call waits for c2
     over(line, "v", 10, their_party="…9999")
     assert waiting(line) == {"u": "c2", "v": "c1"}
     assert line.cents() == (70, 0, 0)
     told = {one.subject: one.details["why"] for one in line.alerts("call_unsettled")}
     assert "reservation c2" in told[call_of(line, "u").id]
-    # And a third one is no reservation's
+    # And a third call belongs to no reservation
     over(line, "w", 10, their_party="…1234")
     assert line.cents() == (60, 0, 0)
 
@@ -159,7 +163,7 @@ def test_call_that_cannot_be_a_reservation_is_charged_at_once(line, differs):
     assert line.alerts("call_ambiguous") == []
 
 
-def test_call_that_waits_goes_on_waiting_when_its_report_comes_again(line):
+def test_waiting_call_keeps_waiting_when_its_report_is_repeated(line):
     charged(line)
     for said in (60, 61):
         over(line, "u", 20, said=said)
@@ -168,7 +172,7 @@ def test_call_that_waits_goes_on_waiting_when_its_report_comes_again(line):
     assert len(line.alerts("call_unsettled")) == 1
 
 
-def test_call_that_waits_is_charged_when_its_number_turns_out_to_be_another(line):
+def test_waiting_call_is_charged_when_its_number_turns_out_different(line):
     charged(line, number="+15550001234")
     over(line, "u", 5)
     assert waiting(line) == {"u": "c1"}
@@ -176,7 +180,7 @@ def test_call_that_waits_is_charged_when_its_number_turns_out_to_be_another(line
     assert (line.cents(), waiting(line), line.alerts("call_unsettled")) == ((75, 0, 0), {}, [])
 
 
-def test_settling_a_call_by_hand_frees_the_reservation_for_another(line):
+def test_manual_settlement_frees_the_reservation_for_another_call(line):
     charged(line)
     call = over(line, "u", 5)
     line.settle_by_hand(call.id, 5, later(70))
@@ -196,7 +200,7 @@ def test_commit_is_not_refused_for_a_call_that_waits_for_another(line):
 
 
 def test_there_are_never_more_charges_than_calls(line):
-    # Given four reservations and six calls, all at once, from real threads
+    # Given four charged reservations and six calls, reported at once from real threads
     line.pay(900)
     for number in range(4):
         charged(line, f"c{number}", 20)
@@ -207,20 +211,20 @@ def test_there_are_never_more_charges_than_calls(line):
     assert sorted(waiting(line).values()) == ["c0", "c1", "c2", "c3"]
 
 
-def test_both_charged_is_told_when_the_company_pairs_a_charged_call(line):
-    # Given a call that was charged because another one waits for the reservation
+def test_double_charge_is_alerted_when_the_company_pairs_a_charged_call(line):
+    # Given a call that was charged because another call waits for the reservation
     charged(line)
     over(line, "u", 20)
     over(line, "v", 20, said=61)
     assert line.cents() == (60, 0, 0)
-    # When the company says that it is the reservation's
+    # When the company pairs the charged call with the reservation
     line.commit("c1", 20, later(70), name(line, "v"))
-    # Then there are two charges for two calls, the other still waits, and a person is told
+    # Then there are two charges, the other call still waits, and an alert is raised
     assert (line.cents(), waiting(line)) == ((60, 0, 0), {"u": "c1"})
     assert len(line.alerts("call_charged_twice")) == 1
 
 
-def test_call_waits_for_a_person_when_too_many_reservations_may_be_it(line, monkeypatch):
+def test_call_waits_for_an_operator_when_too_many_reservations_match(line, monkeypatch):
     monkeypatch.setattr(withholding, "_COMPARED_MAX", 2)
     line.pay(100)
     for number in range(3):
@@ -246,13 +250,13 @@ _CROWD = """
 
 @pytest.fixture
 def crowd(line):
-    """An organization with twenty thousand charged reservations of before its call."""
+    """An organization with twenty thousand charged reservations before its call."""
     execute(line.database, _CROWD, org=line.id, now=later(0))
     return line
 
 
 def report_watched(line, when, listener):
-    """Report a call while a listener hears of each statement."""
+    """Report a call while a listener receives each statement."""
     event.listen(line.database.engine, when, listener)
     try:
         told = {"direction": "outbound", "started_at": later(60), "ended_at": later(80)}

@@ -1,4 +1,4 @@
-"""Acts by hand on jobs: each written down with who and why, or not done at all."""
+"""Operator actions on jobs: each recorded with name and reason, or not done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTS = {
 
 
 def made_for(database, name):
-    """A job to which this can be done."""
+    """Make a job that allows this action."""
     job_id = stage(database)
     if name == "job.run_now":
         postpone(database, claim(database, job_id))
@@ -43,7 +43,7 @@ def written(database, job_id):
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_an_act_is_done_and_written_down_in_one_commit(shared, name):
+def test_action_is_done_and_recorded_in_one_commit(shared, name):
     job_id = made_for(shared, name)
     do(shared, name, job_id)
     assert written(shared, job_id) == [(name, "ann", "mended", T0)]
@@ -53,7 +53,7 @@ def test_an_act_is_done_and_written_down_in_one_commit(shared, name):
 @pytest.mark.parametrize(
     ("by", "why"), [("", "x"), ("ann", " "), ("a" * 201, "x"), ("ann", "x" * 501), ("a\0", "x")]
 )
-def test_without_who_and_why_nothing_is_done(shared, name, by, why):
+def test_action_without_name_and_reason_is_not_done(shared, name, by, why):
     job_id = made_for(shared, name)
     before = row(shared, job_id).due_at, row(shared, job_id).dead_at
     with pytest.raises((WhoAndWhy, InvalidNote)):
@@ -63,7 +63,7 @@ def test_without_who_and_why_nothing_is_done(shared, name, by, why):
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_what_cannot_be_done_is_refused_and_not_written_down(shared, name):
+def test_impossible_action_is_refused_and_not_recorded(shared, name):
     job_id = stage(shared)
     finish(shared, claim(shared, job_id))
     with pytest.raises(JobActImpossible, match=job_id):
@@ -71,25 +71,25 @@ def test_what_cannot_be_done_is_refused_and_not_written_down(shared, name):
     assert written(shared, job_id) == []
 
 
-def test_of_many_each_that_allows_it_is_done_and_the_others_are_left(shared):
+def test_action_on_many_jobs_is_done_on_those_that_allow_it(shared):
     # Given two dead jobs, and one that was redriven meanwhile
     dead = [made_for(shared, "job.redrive") for _ in range(2)]
     gone = made_for(shared, "job.redrive")
     do(shared, "job.redrive", gone)
 
-    # When all three are redriven at once
+    # When all three are redriven in one action
     count = shared.run(
         lambda s: act_on_many(s, redrive_by_hand, [*dead, gone], by="bob", why="all", now=T0)
     )
 
-    # Then two are, and each act is written down
+    # Then two are redriven, and an action is recorded for each
     assert count == 2
     assert [written(shared, one)[-1][1] for one in dead] == ["bob", "bob"]
     assert len(written(shared, gone)) == 1
     assert {row(shared, one).dead_at for one in dead} == {None}
 
 
-def test_what_was_done_by_hand_cannot_be_changed_by_those_who_serve(shared):
+def test_recorded_action_cannot_be_changed_by_the_serving_role(shared):
     job_id = made_for(shared, "job.run_now")
     do(shared, "job.run_now", job_id)
     for statement in ("UPDATE operator_acts SET why = 'x'", "DELETE FROM operator_acts"):

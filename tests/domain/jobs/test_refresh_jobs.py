@@ -1,4 +1,4 @@
-"""Of the jobs that refresh one object at its provider, one at most waits."""
+"""Jobs that refresh one object at its provider: at most one of them waits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refresh(database, call_id, *, delay=0.0):
 
 
 def owed(database, **arguments):
-    """This function will give the ids of the jobs that are owed with these arguments."""
+    """List the IDs of the open jobs with these arguments."""
     found = database.run(lambda s: s.query(Job).filter(Job.ring_at.is_not(None)).all())
     return [job.id for job in found if arguments.items() <= job.kwargs.items()]
 
@@ -75,15 +75,15 @@ def test_refreshes_staged_together_name_one_job_for_each_object(shared, call_id)
     assert owed(shared, call_id=call_id) == [ids[0]]
 
 
-def test_other_jobs_are_staged_as_often_as_they_are_asked_for(shared):
+def test_other_jobs_are_staged_as_often_as_requested(shared):
     ids = {
         shared.run(lambda s: stage(s, CONVERGE_TWILIO, "o", brand_id="refresh")) for _ in range(3)
     }
     assert len(ids) == 3
 
 
-def test_a_refresh_that_has_begun_does_not_stand_for_a_later_one(shared, call_id):
-    # Given a refresh that a worker has begun, and which may have read before what comes now
+def test_refresh_that_has_begun_does_not_replace_a_later_one(shared, call_id):
+    # Given a refresh in progress, which may have read before the next change
     first = refresh(shared, call_id)
     assert claim(shared, first) is not None
     second = refresh(shared, call_id)
@@ -92,7 +92,7 @@ def test_a_refresh_that_has_begun_does_not_stand_for_a_later_one(shared, call_id
 
 
 @pytest.mark.parametrize("ends_by", ["failure", "postponement"])
-def test_a_refresh_that_would_wait_beside_another_is_over(shared, call_id, ends_by):
+def test_refresh_that_would_wait_beside_another_is_done(shared, call_id, ends_by):
     first = refresh(shared, call_id)
     claimed = claim(shared, first)
     second = refresh(shared, call_id, delay=3_600)
@@ -102,7 +102,7 @@ def test_a_refresh_that_would_wait_beside_another_is_over(shared, call_id, ends_
         assert shared.run(
             lambda s: jobs.postpone(s, claimed, worker="w", delay_seconds=60.0, detail="away")
         )
-    # Then one waits, and no longer than the first would have
+    # Then one waits, and no longer than the first would have waited
     assert owed(shared, call_id=call_id) == [second]
     assert row(shared, first).outcome == "done"
     assert "another job refreshes the same object" in row(shared, first).last_error
@@ -113,7 +113,7 @@ def test_a_refresh_that_failed_alone_waits(shared, call_id):
     first = refresh(shared, call_id)
     assert fail(shared, claim(shared, first))
     assert owed(shared, call_id=call_id) == [first]
-    # And what is asked for then does not wait as long as it
+    # And a new request does not wait as long as the failed job
     assert refresh(shared, call_id) == first
     assert seconds_until(shared, first, "due_at") <= 0
 
@@ -126,12 +126,12 @@ def test_a_refresh_that_waits_for_its_time_is_brought_forward(shared):
     assert seconds_until(shared, first, "due_at") <= 0
     assert seconds_until(shared, first, "ring_at") <= 2
     assert row(shared, first).organization_id == "o"
-    # And one that is due is not put off
+    # And a job that is due is not postponed
     shared.run(lambda s: stage(s, LOOK_AT_PAYMENT, None, delay_seconds=21_600, **given))
     assert seconds_until(shared, first, "due_at") <= 0
 
 
-def test_no_worker_begins_a_refresh_before_what_asks_for_it_is_committed(shared, call_id):
+def test_refresh_is_not_begun_before_its_request_is_committed(shared, call_id):
     first = refresh(shared, call_id)
     staged, release = threading.Event(), threading.Event()
 
@@ -149,7 +149,7 @@ def test_no_worker_begins_a_refresh_before_what_asks_for_it_is_committed(shared,
     assert claim(shared, first) is not None
 
 
-def test_a_dead_refresh_is_not_redriven_beside_one_that_waits(shared, call_id):
+def test_dead_refresh_is_not_redriven_beside_a_waiting_one(shared, call_id):
     first = refresh(shared, call_id)
     assert fail(shared, claim(shared, first), None)
     second = refresh(shared, call_id)
@@ -173,14 +173,14 @@ def test_the_events_of_one_object_are_one_job(shared):
         assert len(owed(shared, external_id=name)) == 1, name
 
 
-def test_an_hour_of_ticks_owes_one_refresh_for_each_call(line):
-    # Given twenty reserved calls of which their provider has said nothing
+def test_hour_of_ticks_stages_one_refresh_for_each_call(line):
+    # Given twenty reserved calls without any message from their provider
     line.pay(10_000)
     ids = [f"c{number}" for number in range(20)]
     for call_id in ids:
         line.reserve(call_id, seconds=60)
-    # When they are asked about for an hour, and nobody runs the jobs
+    # When ticks request refreshes for an hour, and no job runs
     for seconds in range(0, 3_600, 30):
         line.tick(later(seconds))
-    # Then one refresh is owed for each
+    # Then one refresh waits for each call
     assert line.jobs("look_at_call") == sorted(ids)

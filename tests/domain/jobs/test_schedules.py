@@ -1,4 +1,4 @@
-"""Periodic work: each tick stages its job once, whoever ticks, and nothing is made up for twice."""
+"""Schedules: each tick stages its job once, and missed ticks are not made up for."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_tick_stages_its_job_and_sets_the_next_in_step(shared, hourly):
     assert tick(shared, hourly) == []
 
 
-def test_after_hours_of_downtime_one_tick_happens_and_the_next_is_in_the_future(shared, hourly):
+def test_one_tick_happens_after_hours_of_downtime(shared, hourly):
     set_back(shared, hourly.name, "9 hours 59 minutes")
     assert len(tick(shared, hourly)) == 1
     assert tick(shared, hourly) == []
@@ -90,25 +90,25 @@ def test_a_tick_that_is_not_committed_is_left_to_another(shared, hourly):
     before = shared.run(lambda s: s.query(Job).count())
     # Given a relay that has ticked and dies before its commit
     with holding(shared, lambda s: schedules.tick(s, (hourly,))):
-        # When another looks meanwhile, it waits for nobody and does nothing
+        # When another relay ticks meanwhile, it does not wait and does nothing
         assert tick(shared, hourly) == []
-    # Then the tick happens, once
+    # Then the tick happens once
     assert shared.run(lambda s: s.query(Job).count()) == before
     assert len(tick(shared, hourly)) == 1
 
 
-def test_a_tick_whose_last_job_is_still_owed_stages_no_other(shared, hourly):
-    # Given a job of the last tick that no worker has taken
+def test_tick_stages_nothing_while_its_last_job_is_open(shared, hourly):
+    # Given a job of the last tick that no worker has claimed
     set_back(shared, hourly.name, "1 second")
     (job_id,) = tick(shared, hourly)
     set_back(shared, hourly.name, "1 second")
 
-    # When the next is due, then it passes
+    # When the next tick is due, Then it stages nothing
     assert tick(shared, hourly) == []
     assert seconds_to_next(shared, hourly.name) > 3_000
     assert at(shared, hourly.name).last_job_id == job_id
 
-    # And once that job is over, or dead, the ticks go on
+    # And once that job is over or dead, the ticks continue
     fail(shared, claim(shared, job_id), retry=None)
     set_back(shared, hourly.name, "1 second")
     assert len(tick(shared, hourly)) == 1
@@ -120,15 +120,15 @@ def test_a_schedule_that_a_relay_does_not_know_is_left_alone_by_it(shared, hourl
     assert seconds_to_next(shared, hourly.name) < 0
 
 
-def test_a_removed_schedule_disappears_when_no_relay_has_declared_it_for_a_while(shared, hourly):
+def test_removed_schedule_disappears_when_no_relay_has_declared_it(shared, hourly):
     other = Schedule(f"{hourly.name}_other", 60, PRUNE)
-    # Given one that is no longer declared: an older relay may still know it
+    # Given a schedule that is no longer declared: an older relay may still know it
     declare(shared, other)
     assert at(shared, hourly.name) is not None
     set_back(shared, hourly.name, "11 minutes", "declared_at")
     set_back(shared, other.name, "11 minutes", "declared_at")
 
-    # When the relays that are left have declared theirs, then it is gone, and theirs stand
+    # When the remaining relays have declared theirs, Then it is deleted, and theirs are kept
     declare(shared, other)
     assert at(shared, hourly.name) is None
     assert at(shared, other.name) is not None
@@ -150,7 +150,7 @@ def test_a_shorter_interval_counts_from_now_on(shared, hourly):
     assert at(shared, hourly.name).every_seconds == 60
 
 
-def test_every_schedule_is_declared_once_for_a_declared_job_without_arguments():
+def test_every_schedule_names_a_declared_job_without_arguments_once():
     assert len({one.name for one in SCHEDULES}) == len(SCHEDULES)
     for one in SCHEDULES:
         assert JOB_TYPES[one.job.name] is one.job
@@ -158,7 +158,7 @@ def test_every_schedule_is_declared_once_for_a_declared_job_without_arguments():
         assert one.every_seconds >= 1
 
 
-def test_a_job_is_not_held_up_by_the_schedule_it_came_from(shared, hourly):
+def test_job_is_not_blocked_by_the_schedule_that_staged_it(shared, hourly):
     set_back(shared, hourly.name, "1 second")
     (job_id,) = tick(shared, hourly)
     with holding(shared, lambda s: schedules.tick(s, (hourly,))):
@@ -167,7 +167,7 @@ def test_a_job_is_not_held_up_by_the_schedule_it_came_from(shared, hourly):
 
 
 def test_schedule_is_due_when_it_is_further_ahead_than_its_interval(shared, hourly):
-    # Given a tick three intervals ahead, as a clock leaves it that was set back
+    # Given a tick three intervals ahead, as after the clock was set back
     set_back(shared, hourly.name, "-3 hours")
     assert len(tick(shared, hourly)) == 1
     assert 0 < seconds_to_next(shared, hourly.name) <= 3_600

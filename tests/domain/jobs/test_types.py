@@ -1,4 +1,4 @@
-"""Every job is declared once: with a policy that ends, and arguments that are a contract."""
+"""Job types: each declared once, with a policy that ends and fixed arguments."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_job_is_declared_under_its_own_name_and_stops_by_itself():
         assert job.policy.span_seconds < 4 * 86_400
 
 
-def test_a_key_is_taken_to_be_known_for_as_long_as_its_provider_says():
+def test_idempotency_keys_are_known_as_long_as_providers_document():
     assert KEY_KEPT_SECONDS == {
         Provider.PAYPAL: 72 * 3_600,
         Provider.STRIPE: 24 * 3_600,
@@ -70,10 +70,10 @@ def keyed(provider, attempts):
 
 @pytest.mark.parametrize(
     ("provider", "most"),
-    # Each attempt may take its lease of 60 s, and 600 s lie between two
+    # An attempt may take its lease of 60 s, and 600 s pass between two attempts
     [(Provider.STRIPE, 131), (Provider.PAYPAL, 393), (Provider.TWILIO, 0), (Provider.VAPI, 0)],
 )
-def test_a_job_whose_key_would_be_forgotten_meanwhile_cannot_be_declared(provider, most):
+def test_job_that_outlives_its_idempotency_key_cannot_be_declared(provider, most):
     if most:
         assert keyed(provider, most).total_seconds < KEY_KEPT_SECONDS[provider]
     with pytest.raises(KeyForgotten, match=f"buy goes on after {provider}"):
@@ -89,17 +89,17 @@ def test_a_refusal_is_permanent_for_every_job():
     assert all(Refused in job.policy.permanent for job in JOB_TYPES.values())
 
 
-def test_nothing_that_asks_a_provider_gives_up_within_twelve_hours():
-    # But a warning, which is only worth saying at once, and a look at a call, which is staged anew
-    # for as long as it is needed: both end with a word to people.
+def test_job_that_calls_a_provider_does_not_give_up_within_twelve_hours():
+    # Except a warning, which is useful only at once, and a call's refresh, which is staged again as
+    # long as it is needed. The alert about the dead job informs the operators.
     ended_early = {"warn_call", "look_at_call"}
     for job in JOB_TYPES.values():
         if job.calls_provider and job.name not in ended_early:
-            # Chance may halve every wait
+            # Jitter may halve every wait
             assert job.policy.span_seconds / 2 > 12 * 3_600, job.name
 
 
-def test_a_subaccount_that_could_not_be_read_is_never_left_alone_for_more_than_a_minute():
+def test_unread_subaccount_is_never_left_alone_for_more_than_a_minute():
     policy = CONVERGE_TWILIO.policy
     waits = [policy.wait_seconds(failures) for failures in range(1, policy.attempts)]
     assert max(waits) <= 60
@@ -116,7 +116,7 @@ def test_other_arguments_than_those_declared_are_a_bug(shared, arguments):
     assert shared.run(lambda s: s.query(Job).count()) == 0
 
 
-def test_a_job_is_staged_in_its_own_queue_unless_told_otherwise(shared):
+def test_job_is_staged_in_its_own_queue_by_default(shared):
     arguments = {"provider": "paypal", "external_id": "I-1"}
 
     def work(session):
@@ -138,7 +138,7 @@ def test_a_job_is_staged_in_its_own_queue_unless_told_otherwise(shared):
     shared.run(lambda s: [s.delete(s.get_one(Job, one.id)) for one in (own, other)])
 
 
-def test_many_are_staged_at_once_each_with_its_own_arguments_and_are_owed_until_they_are_over(
+def test_many_jobs_are_staged_at_once_and_listed_until_they_are_over(
     shared,
 ):
     many = [(f"org_{n}", {"organization_id": f"org_{n}", "call_id": f"c{n}"}) for n in range(3)]
@@ -155,7 +155,7 @@ def test_many_are_staged_at_once_each_with_its_own_arguments_and_are_owed_until_
     assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == set()
 
 
-def test_none_staged_at_once_are_none_and_one_of_other_arguments_stages_nothing(shared):
+def test_staging_many_does_nothing_for_none_or_with_wrong_arguments(shared):
     assert shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [])) == []
     good = (None, {"organization_id": "o", "call_id": "c"})
     with pytest.raises(TypeError, match="look_at_call takes"):

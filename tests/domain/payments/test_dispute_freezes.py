@@ -1,4 +1,4 @@
-"""A freeze that a job places or lifts follows its cause as it is now, never as it was told."""
+"""Freezes placed or lifted by jobs follow the current state of their cause."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OPEN, WON, LOST = DisputeState.OPEN, DisputeState.WON, DisputeState.LOST
 
 @pytest.fixture
 def paid(shared, org):
-    """A payment of 100 in a wallet with an active subscription; gives its id."""
+    """The ID of a payment of 100 in a wallet with an active subscription."""
     subscribe(shared, org)
     one = f"P-{secrets.token_hex(6)}"
     shared.run(lambda s: wallet.settle(s, org, payment(one, org, 100), T0))
@@ -43,7 +43,7 @@ def paid(shared, org):
 
 
 def report(database, one):
-    """An event told of a dispute; gives the cause of the freeze."""
+    """Report a dispute by an event and return the cause of its freeze."""
     event = DisputeReport(Provider.PAYPAL, f"{one}-D", (one,), True)
     assert database.run(lambda s: settlements.note_reported(s, event, T0))
     return cause_of_dispute(Provider.PAYPAL, f"{one}-D")
@@ -78,7 +78,7 @@ def test_a_reported_dispute_freezes_once_and_pauses_the_campaigns(shared, org, p
 
 
 @pytest.mark.parametrize(("state", "frozen"), [(OPEN, {"dispute"}), (WON, set()), (LOST, set())])
-def test_the_providers_word_decides_whatever_order_jobs_run_in(shared, state, frozen):
+def test_provider_state_decides_in_whatever_order_jobs_run(shared, state, frozen):
     for order in itertools.permutations(["reported", "says", "place", "lift"]):
         house = make_organization(shared)
         subscribe(shared, house)
@@ -93,27 +93,27 @@ def test_the_providers_word_decides_whatever_order_jobs_run_in(shared, state, fr
         }
         for name in order:
             acts[name]()
-        # What the provider's word stages comes after it, whatever was told before
+        # The job that the provider's state stages runs after it, whatever was reported before
         acts["place" if state is OPEN else "lift"]()
         assert (standing(shared, house), order) == (frozen, order)
 
 
-def test_a_freeze_whose_cause_is_settled_meanwhile_places_nothing(shared, org, paid):
+def test_freeze_whose_cause_was_settled_meanwhile_is_not_placed(shared, org, paid):
     cause = report(shared, paid)
     shared.run(lambda s: provider_says(s, org, paid, WON))
     place(shared, org, cause)
     assert standing(shared, org) == set()
 
 
-def test_an_unfreeze_whose_cause_stands_lifts_nothing(shared, org, paid):
+def test_unfreeze_with_an_active_cause_lifts_nothing(shared, org, paid):
     cause = report(shared, paid)
     place(shared, org, cause)
     lift(shared, org, cause)
     assert standing(shared, org) == {"dispute"}
 
 
-def test_a_freeze_that_waited_for_the_provider_s_word_reads_it(shared, shared_urls, org, paid):
-    # Given a dispute just being won, not committed yet
+def test_freeze_that_waited_for_the_providers_state_reads_it(shared, shared_urls, org, paid):
+    # Given a dispute that is just being won, not committed yet
     cause = report(shared, paid)
     one_behind_the_other(
         shared,
@@ -149,7 +149,7 @@ def test_an_appeal_freezes_again(shared, org, paid):
     assert standing(shared, org) == {"dispute"}
 
 
-def test_what_a_person_lifted_stays_lifted_until_the_provider_says_something_new(shared, org, paid):
+def test_freeze_lifted_by_an_operator_stays_lifted_until_new_state(shared, org, paid):
     cause = report(shared, paid)
     place(shared, org, cause)
     shared.run(
@@ -164,7 +164,7 @@ def test_what_a_person_lifted_stays_lifted_until_the_provider_says_something_new
     assert standing(shared, org) == {"dispute"}
 
 
-def test_a_dispute_of_another_organization_freezes_and_keeps_frozen_nobody_else(shared, paid):
+def test_dispute_does_not_freeze_another_organization(shared, paid):
     other = make_organization(shared)
     subscribe(shared, other)
     cause = report(shared, paid)
@@ -173,7 +173,7 @@ def test_a_dispute_of_another_organization_freezes_and_keeps_frozen_nobody_else(
 
 
 @pytest.mark.parametrize("reason", ["refund_shortfall", "call_shortfall"])
-def test_a_debts_freeze_stands_as_long_as_something_is_owed(shared, org, paid, reason):
+def test_shortfall_freeze_lasts_while_an_amount_is_outstanding(shared, org, paid, reason):
     place(shared, org, "c", reason)
     assert standing(shared, org) == set()
     debit(shared, org, 100)
@@ -185,7 +185,7 @@ def test_a_debts_freeze_stands_as_long_as_something_is_owed(shared, org, paid, r
 
 
 def test_the_subscriptions_freeze_follows_the_subscription_alone(shared, org):
-    # Without a subscription it freezes, whatever is asked for; with one it does not
+    # Without a subscription the wallet is frozen, whichever job runs; with one it is not
     lift(shared, org, "", "subscription_inactive")
     assert standing(shared, org) == {"subscription_inactive"}
     subscribe(shared, org)

@@ -1,4 +1,4 @@
-"""A dispute takes while it is open, gives back when it is won, and is taken once if it is lost."""
+"""Disputes: an open one debits, a won one credits, a lost one is debited once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OPEN, WON, LOST = DisputeState.OPEN, DisputeState.WON, DisputeState.LOST
 
 @pytest.fixture
 def paid(shared, org):
-    """A payment of 100, credited; gives its id."""
+    """The ID of a credited payment of 100."""
     return pay(shared, org)
 
 
@@ -75,23 +75,23 @@ def test_an_open_dispute_takes_once_and_a_won_one_gives_back_once(shared, org, p
     assert moves(shared, org) == [("topup", 100), ("dispute", 100), ("give_back", 100)]
 
 
-def test_a_lost_dispute_stays_taken_and_is_not_taken_again_as_a_reversal(shared, org, paid):
+def test_lost_dispute_is_not_debited_again_as_a_reversal(shared, org, paid):
     settle(shared, org, dispute(paid))
     assert settle(shared, org, dispute(paid, LOST, at=20)).replayed
     assert give_back(shared, org, paid, 100).replayed
     assert moves(shared, org) == [("topup", 100), ("dispute", 100)]
 
 
-def test_of_a_lost_dispute_what_was_not_lost_is_given_back(shared, org, paid):
+def test_part_of_a_lost_dispute_that_was_not_lost_is_credited(shared, org, paid):
     settle(shared, org, dispute(paid, amount=80))
     assert settle(shared, org, dispute(paid, LOST, 30, at=20)).balance_micros == 70
 
 
-def test_a_dispute_of_money_that_was_spent_is_owed_and_freezes_until_it_is_won(shared, org, paid):
+def test_dispute_of_spent_money_is_outstanding_and_freezes_until_won(shared, org, paid):
     debit(shared, org, 80)
     settle(shared, org, dispute(paid))
     assert (figures(shared, org), standing(shared, org)) == ((0, 80), {"refund_shortfall"})
-    # Won: what is owed is paid first, out of what is given back
+    # Won: the credit pays the outstanding amount first
     settle(shared, org, dispute(paid, WON, at=20))
     assert (figures(shared, org), standing(shared, org)) == ((20, 0), set())
 
@@ -101,7 +101,7 @@ def test_a_dispute_takes_from_a_frozen_wallet_too(shared, org, paid):
     assert settle(shared, org, dispute(paid)).balance_micros == 0
 
 
-def test_an_older_word_changes_nothing_and_an_appeal_opens_again(shared, org, paid):
+def test_older_state_changes_nothing_and_an_appeal_opens_again(shared, org, paid):
     settle(shared, org, dispute(paid, WON, at=20))
     assert settle(shared, org, dispute(paid, OPEN, at=10)).balance_micros == 100
     assert settle(shared, org, dispute(paid, OPEN, at=30)).balance_micros == 0
@@ -119,16 +119,16 @@ def test_of_one_instant_and_without_any_the_more_final_state_counts(shared, org,
 @pytest.mark.parametrize(
     ("refunded", "made", "disputed", "left"),
     [
-        # What was given back before is another money; together never more than was captured
+        # A refund made before the dispute is separate money; together at most what was captured
         (30, 5, 50, 20),
         (30, 5, 70, 0),
         (30, 5, 100, 0),
-        # What was given back since is the same, in the same second too
+        # A refund made since the dispute is the same money, also within the same second
         (30, 20, 50, 50),
         (50, 20, 50, 50),
         (70, 20, 50, 30),
         (50, 10, 50, 50),
-        # Without a time of its own it counts as given back since
+        # A refund without a time counts as made since the dispute
         (50, None, 50, 50),
         (70, None, 50, 30),
     ],
@@ -153,14 +153,14 @@ def test_a_refund_made_to_end_a_dispute_stays_when_the_dispute_is_won(shared, or
     assert settle(shared, org, dispute(paid, WON, 60, at=30)).balance_micros == 40
 
 
-def test_several_disputes_of_one_payment_add_up_and_share_what_was_given_back(shared, org, paid):
+def test_disputes_of_one_payment_add_up_and_share_its_refunds(shared, org, paid):
     settle(shared, org, dispute(paid, OPEN, 30, name="A", opened=10))
     settle(shared, org, dispute(paid, OPEN, 40, name="B", opened=50))
     assert figures(shared, org) == (30, 0)
-    # Given back between the two: the first one's only
+    # Refunded between the two: belongs to the first dispute
     give_back(shared, org, paid, 50, name="R1", made=20)
     assert figures(shared, org) == (10, 0)
-    # Given back after both: the second's
+    # Refunded after both: belongs to the second dispute
     give_back(shared, org, paid, 40, name="R2", made=60)
     assert figures(shared, org) == (10, 0)
     settle(shared, org, dispute(paid, WON, 40, name="B", opened=50, at=70))
@@ -170,7 +170,7 @@ def test_several_disputes_of_one_payment_add_up_and_share_what_was_given_back(sh
 def test_a_refund_since_two_disputes_is_the_same_money_as_one_of_them(shared, org, paid):
     settle(shared, org, dispute(paid, OPEN, 30, name="A", opened=10))
     settle(shared, org, dispute(paid, OPEN, 40, name="B", opened=50))
-    # Given back after both: the later dispute's 40, and nothing of the earlier one's 30
+    # Refunded after both: the later dispute's 40, and nothing of the earlier one's 30
     give_back(shared, org, paid, 40, made=60)
     assert figures(shared, org) == (30, 0)
 
@@ -186,7 +186,7 @@ def test_disputes_never_take_more_than_was_captured(shared, org, paid):
 
 
 def readings(one):
-    """A payment of 100: refunded in part, disputed, won, appealed, lost and reversed; and spent."""
+    """Map the states of one payment of 100 to functions that apply them."""
     refund = RefundState.COMPLETED
     return {
         "refunded": lambda d, o: give_back(d, o, one, 20, name="R1", made=5, state=refund),
@@ -198,7 +198,7 @@ def readings(one):
     }
 
 
-#: What is left of 100 after each of several sets of readings, told in every order.
+#: What is left of 100 after each set of states, applied in every order.
 ENDS = [
     (("refunded", "opened", "won"), 80),
     (("refunded", "opened", "won", "appealed"), 0),
@@ -210,8 +210,8 @@ ENDS = [
 
 @pytest.mark.parametrize(("told", "left"), ENDS)
 @pytest.mark.parametrize("spent", [0, 70])
-def test_in_every_order_and_however_often_the_end_is_the_same(shared, told, left, spent):
-    # Hunted: a late word that wins, a loss taken twice, a give-back that is not netted
+def test_end_is_the_same_in_every_order_and_with_repetitions(shared, told, left, spent):
+    # Finds a late state that wins, a loss that is debited twice and a credit that is not netted
     for order in itertools.permutations(told):
         org = make_organization(shared)
         one = pay(shared, org)
@@ -228,7 +228,7 @@ def test_in_every_order_and_however_often_the_end_is_the_same(shared, told, left
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_any_words_in_any_two_orders_come_to_the_same(shared, data):
+def test_any_states_in_any_two_orders_lead_to_the_same_figures(shared, data):
     words = data.draw(
         st.lists(
             st.tuples(
@@ -264,7 +264,7 @@ def test_any_words_in_any_two_orders_come_to_the_same(shared, data):
     assert ends[0] == ends[1]
 
 
-def test_words_of_one_dispute_at_once_move_once(shared, org, paid):
+def test_concurrent_states_of_one_dispute_move_money_once(shared, org, paid):
     acts = [lambda: settle(shared, org, dispute(paid)) for _ in range(5)]
     acts += [lambda: settle(shared, org, dispute(paid, WON, at=20)) for _ in range(5)]
     assert all(one.ok for one in at_once([patiently(act) for act in acts]))
@@ -305,7 +305,7 @@ def test_a_dispute_of_a_payment_not_known_is_refused(shared, org):
     assert money_state(shared, org) == before
 
 
-def test_a_dispute_that_the_provider_had_put_to_another_payment_is_a_conflict(shared, org, paid):
+def test_dispute_assigned_to_another_payment_is_a_conflict(shared, org, paid):
     other = pay(shared, org)
     settle(shared, org, dispute(paid, name="D"))
     before = money_state(shared, org)
@@ -315,7 +315,7 @@ def test_a_dispute_that_the_provider_had_put_to_another_payment_is_a_conflict(sh
     assert money_state(shared, org) == before
 
 
-# The domain's own door
+# The domain's functions
 
 
 def report(database, one, *, name="D", opening=True, about="same"):
@@ -339,7 +339,7 @@ def names(database, org):
     )
 
 
-def test_an_opened_dispute_of_a_known_payment_stages_the_freeze_and_the_look(shared, org, paid):
+def test_opened_dispute_of_a_known_payment_stages_freeze_and_refresh(shared, org, paid):
     external_id = report(shared, paid)
     (freeze,) = staged(shared, org, "freeze_wallet")
     assert freeze.kwargs == {
@@ -350,12 +350,12 @@ def test_an_opened_dispute_of_a_known_payment_stages_the_freeze_and_the_look(sha
     assert freeze.queue == "safety"
     (look,) = staged(shared, org, "look_at_dispute")
     assert look.kwargs == {"provider": "paypal", "external_id": external_id}
-    # And no money moved by an event's word
+    # And the event alone moved no money
     assert figures(shared, org) == (100, 0)
 
 
 @pytest.mark.parametrize("about", [(), ("P-unknown",)])
-def test_an_opened_dispute_of_an_unknown_payment_is_only_looked_at(shared, paid, org, about):
+def test_opened_dispute_of_an_unknown_payment_is_only_refreshed(shared, paid, org, about):
     external_id = report(shared, paid, about=about)
     assert names(shared, org) == []
     jobs = shared.run(lambda s: s.query(Job).filter_by(name="look_at_dispute").all())
@@ -376,25 +376,25 @@ def test_a_recorded_dispute_stages_its_freeze_and_a_won_one_its_lifting(shared, 
 
 
 def test_the_provider_names_another_payment_than_the_event_did(shared, org, paid):
-    # Given an event that blames our payment, and a provider that names another organization's
+    # Given an event that names our payment, and a provider that names another organization's
     other = make_organization(shared)
     theirs = pay(shared, other)
     external_id = report(shared, paid)
     facts = DisputeFacts(**{**vars(dispute(theirs)), "external_id": external_id})
-    # When it is recorded, Then it is theirs, and ours is let go
+    # When it is recorded, Then the other payment is disputed, and our freeze is lifted
     record(shared, facts)
     assert (figures(shared, org), figures(shared, other)) == ((100, 0), (0, 0))
     assert staged(shared, org, "unfreeze_wallet")
     assert names(shared, other) == ["freeze_wallet"]
 
 
-def test_a_payment_not_heard_of_is_settled_with_its_dispute(shared, org):
+def test_unknown_payment_is_settled_together_with_its_dispute(shared, org):
     one = f"P-{secrets.token_hex(6)}"
     record(shared, dispute(one, amount=30), payment(one, org, 100))
     assert [one for one in moves(shared, org) if one[1]] == [("topup", 100), ("dispute", 30)]
 
 
-def test_a_disputed_fee_never_comes_into_a_wallet(shared, org):
+def test_disputed_fee_never_enters_a_wallet(shared, org):
     one = f"P-{secrets.token_hex(6)}"
     before = money_state(shared, org)
     with pytest.raises(NotATopUp):
@@ -403,13 +403,13 @@ def test_a_disputed_fee_never_comes_into_a_wallet(shared, org):
 
 
 @pytest.mark.parametrize("whose", [None, "org_none"])
-def test_a_dispute_of_a_payment_of_nobody_of_ours_is_refused(shared, whose):
+def test_dispute_of_a_payment_of_no_known_organization_is_refused(shared, whose):
     one = f"P-{secrets.token_hex(6)}"
     with pytest.raises(PaymentNotOurs):
         record(shared, dispute(one), payment(one, whose, 100))
 
 
-def test_a_refusal_of_the_ledgers_comes_out_with_its_code_and_keeps_nothing(shared, org, paid):
+def test_refusal_of_the_ledger_is_raised_with_its_code_and_keeps_nothing(shared, org, paid):
     before = money_state(shared, org)
     with pytest.raises(Refused) as caught:
         record(shared, dispute(paid, currency="EUR"))
@@ -418,7 +418,7 @@ def test_a_refusal_of_the_ledgers_comes_out_with_its_code_and_keeps_nothing(shar
     assert names(shared, org) == []
 
 
-def test_the_end_of_a_dispute_looks_at_the_payments_refunds_again_once(shared, org, paid):
+def test_end_of_a_dispute_refreshes_the_payments_refunds_once(shared, org, paid):
     give_back(shared, org, paid, 30, name="R1")
     give_back(shared, org, paid, 30, name="R2", state=RefundState.FAILED)
     record(shared, dispute(paid))
@@ -429,7 +429,7 @@ def test_the_end_of_a_dispute_looks_at_the_payments_refunds_again_once(shared, o
     assert (look.kwargs["kind"], look.kwargs["external_id"]) == ("refund", f"{paid}-R1")
 
 
-def test_a_recorded_dispute_that_takes_the_last_is_seen_by_the_posture_at_once(shared, org, paid):
+def test_recorded_dispute_that_empties_the_wallet_is_enforced_at_once(shared, org, paid):
     subscribe(shared, org)
     debit(shared, org, 60)
     record(shared, dispute(paid))

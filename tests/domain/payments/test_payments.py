@@ -1,4 +1,4 @@
-"""A payment's money moves once, whatever order and however often the provider tells of it."""
+"""A payment moves its money once, in any order and number of reports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def settle(database, org, external_id, captured, refunded=0, currency="USD"):
     return database.run(lambda session: wallet.settle(session, org, facts, T0))
 
 
-def test_a_captured_payment_credits_once_however_often_it_is_told(shared, org):
+def test_captured_payment_credits_once_however_often_it_is_reported(shared, org):
     one = new_id()
     first = settle(shared, org, one, 100)
     assert (first.outcome, first.replayed, first.balance_micros) == ("OK", False, 100)
@@ -76,7 +76,7 @@ def test_a_pending_capture_moves_nothing_until_the_money_is_ours(shared, org):
     assert settle(shared, org, one, 100).balance_micros == 100
 
 
-def test_partial_refunds_count_cumulatively_and_an_older_figure_changes_nothing(shared, org):
+def test_partial_refunds_are_cumulative_and_an_older_total_is_ignored(shared, org):
     one = new_id()
     settle(shared, org, one, 100)
     assert settle(shared, org, one, 100, 30).balance_micros == 70
@@ -86,7 +86,7 @@ def test_partial_refunds_count_cumulatively_and_an_older_figure_changes_nothing(
     assert moves(shared, org) == [("topup", 100), ("refund", 30), ("refund", 70)]
 
 
-def test_a_refund_known_before_its_capture_was_ever_seen_leaves_only_the_rest(shared, org):
+def test_refund_known_before_its_capture_leaves_only_the_rest(shared, org):
     one = new_id()
     assert settle(shared, org, one, 100, 40).balance_micros == 60
     assert settle(shared, org, one, 100, 0).balance_micros == 60
@@ -104,7 +104,7 @@ def test_more_refunded_than_captured_takes_no_more_than_was_given(shared, org):
 
 @st.composite
 def tellings(draw):
-    """Cumulative states of one payment, each told at least once, in any order."""
+    """Draw cumulative states of one payment, each at least once, in any order."""
     captured = draw(st.integers(1, 10**9))
     parts = draw(st.lists(st.integers(1, 10**9), max_size=4))
     states, refunded = [(0, 0), (captured, 0)], 0
@@ -117,7 +117,7 @@ def tellings(draw):
 
 @settings(max_examples=40, deadline=None)
 @given(tellings())
-def test_in_whatever_order_a_payment_is_told_the_same_money_has_moved(shared, telling):
+def test_payment_moves_the_same_money_in_any_order_of_reports(shared, telling):
     told, left = telling
     org, one = make_organization(shared), new_id()
 
@@ -133,10 +133,9 @@ def test_in_whatever_order_a_payment_is_told_the_same_money_has_moved(shared, te
 
 @settings(max_examples=40, deadline=None)
 @given(tellings(), st.data())
-def test_in_whatever_order_and_whatever_was_spent_what_is_taken_or_owed_is_the_same(
-    shared, telling, data
-):
-    # Hunted: a refund that takes too little after spending, or twice, or below zero
+def test_refunds_take_the_same_total_in_any_order_and_spending(shared, telling, data):
+    # Finds a refund that takes too little after spending, takes twice, or makes the balance
+    # negative
     told, left = telling
     org, one = make_organization(shared), new_id()
     spent = 0
@@ -147,13 +146,13 @@ def test_in_whatever_order_and_whatever_was_spent_what_is_taken_or_owed_is_the_s
         wanted = data.draw(st.integers(0, balance))
         if wanted and debit(shared, org, wanted).ok:
             spent += wanted
-        # Then the freeze stands exactly while something is owed
+        # Then there is a freeze exactly while an amount is outstanding
         assert (standing(shared, org) == {"refund_shortfall"}) == (owed > 0)
     balance, owed = figures(shared, org)
     assert balance - owed == left - spent
 
 
-def test_a_refund_after_the_money_was_spent_is_owed_and_freezes(shared, org):
+def test_refund_of_spent_money_is_outstanding_and_freezes(shared, org):
     one = new_id()
     settle(shared, org, one, 100)
     debit(shared, org, 80)
@@ -164,26 +163,26 @@ def test_a_refund_after_the_money_was_spent_is_owed_and_freezes(shared, org):
     assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
 
 
-def test_the_next_top_up_pays_what_is_owed_and_lifts_that_freeze_alone(shared, org):
-    # Given 80 owed, and a manual and a dispute freeze beside the one of the debt
+def test_next_top_up_pays_the_outstanding_amount_and_lifts_its_freeze(shared, org):
+    # Given 80 outstanding, and a manual and a dispute freeze besides that of the shortfall
     one = new_id()
     settle(shared, org, one, 100)
     debit(shared, org, 80)
     settle(shared, org, one, 100, 100)
     for reason in (FreezeReason.MANUAL, FreezeReason.DISPUTE):
         shared.run(lambda s, r=reason: wallet.freeze(s, org, r, by="a", why="b", now=T0))
-    # When too little comes, then the rest
+    # When too little is paid, and then the rest
     settle(shared, org, new_id(), 50)
     assert figures(shared, org) == (0, 30)
     assert standing(shared, org) == {"refund_shortfall", "manual", "dispute"}
     settle(shared, org, new_id(), 50)
-    # Then the debt is paid first, its freeze is lifted with it, and the others stand
+    # Then the outstanding amount is paid first, its freeze is lifted, and the others stay
     assert figures(shared, org) == (20, 0)
     assert standing(shared, org) == {"manual", "dispute"}
 
 
 @pytest.mark.parametrize("by", ["credit", "correct"])
-def test_every_way_of_money_coming_in_pays_what_is_owed_first(shared, org, by):
+def test_every_credit_pays_the_outstanding_amount_first(shared, org, by):
     one = new_id()
     settle(shared, org, one, 100)
     debit(shared, org, 100)
@@ -226,18 +225,16 @@ def test_of_two_organizations_that_claim_a_payment_at_once_one_gets_it(shared, o
         (100, 10**30, "USD", "INVALID_AMOUNT"),
     ],
 )
-def test_what_is_refused_keeps_nothing_of_the_payment(
-    shared, org, captured, refunded, currency, code
-):
+def test_refused_payment_keeps_nothing(shared, org, captured, refunded, currency, code):
     one = new_id()
     before = money_state(shared, org)
     assert settle(shared, org, one, captured, refunded, currency).outcome == code
     assert money_state(shared, org) == before
-    # The reference is free: the payment as it really is can be settled later
+    # The reference is free: the real payment can be settled later
     assert settle(shared, org, one, 100).balance_micros == 100
 
 
-def test_a_known_payment_told_in_another_currency_stays_as_it_is(shared, org):
+def test_known_payment_reported_in_another_currency_is_unchanged(shared, org):
     one = new_id()
     settle(shared, org, one, 100)
     before = money_state(shared, org)
@@ -259,8 +256,8 @@ def test_settling_waits_for_the_wallet(shared, shared_urls, org):
         impatient.close()
 
 
-def test_a_settlement_that_has_waited_counts_what_the_one_before_it_moved(shared, shared_urls, org):
-    # Given a payment of which 30 are just being given back, not committed yet
+def test_settlement_that_has_waited_counts_the_one_before_it(shared, shared_urls, org):
+    # Given a payment of which 30 are being refunded, not committed yet
     one = new_id()
     settle(shared, org, one, 100)
     one_behind_the_other(
@@ -269,14 +266,12 @@ def test_a_settlement_that_has_waited_counts_what_the_one_before_it_moved(shared
         lambda s: wallet.settle(s, org, payment(one, org, 100, 30), T0),
         lambda: settle(shared, org, one, 100, 60),
     )
-    # Then of the 60 in all only 30 more are taken
+    # Then of 60 in total only 30 more are taken
     assert moves(shared, org) == [("topup", 100), ("refund", 30), ("refund", 30)]
 
 
-def test_settlements_of_one_payment_that_wait_for_the_wallet_count_one_another(
-    shared, shared_urls, org
-):
-    # Given two figures of one payment on their way, and a wallet that both have to wait for
+def test_settlements_of_one_payment_that_wait_for_a_lock_add_up(shared, shared_urls, org):
+    # Given two totals of one payment under way, and a wallet whose lock both wait for
     one = new_id()
     settle(shared, org, one, 100)
     lock = text("SELECT wallet_lock(:o)")
@@ -285,7 +280,7 @@ def test_settlements_of_one_payment_that_wait_for_the_wallet_count_one_another(
             running = [pool.submit(settle, shared, org, one, 100, part) for part in (30, 60)]
             assert wait_for_waiters(shared_urls.owner_url, 2)
         assert all(each.result(timeout=20).ok for each in running)
-    # Then 60 are taken in all, in one step or two
+    # Then 60 are taken in total, in one step or two
     assert figures(shared, org) == (40, 0)
 
 
@@ -305,10 +300,10 @@ def test_settling_and_debiting_at_once_add_up(shared, org):
     assert balance - owed == 50 - spent
 
 
-# The domain's own door
+# The domain's functions
 
 
-def test_a_reported_payment_is_not_believed_but_read_back(shared):
+def test_reported_payment_is_not_believed_but_refreshed(shared):
     report = PaymentReport(Provider.PAYPAL, "refund", "R-1")
     shared.run(lambda session: payments.report(session, report))
     (job,) = shared.run(lambda s: s.query(Job).filter_by(name="look_at_payment").all())
@@ -322,7 +317,7 @@ def test_a_recorded_payment_lets_the_organization_spend(shared, org):
     assert debit(shared, org, 100).ok
 
 
-def test_a_recorded_refund_that_freezes_is_seen_by_the_posture_at_once(shared, org):
+def test_recorded_refund_that_freezes_is_enforced_at_once(shared, org):
     subscribe(shared, org)
     one = new_id()
     record_payment(shared, payment(one, org, 100))
@@ -338,20 +333,20 @@ def test_a_payment_that_names_no_organization_of_ours_is_refused(shared, whose):
 
 
 def test_a_payment_of_no_order_is_refused_unless_it_is_known_here(shared, org):
-    # Given a fee, and a top-up that came before anything said what it is
+    # Given a fee, and a top-up that was settled before anything identified it
     fee, known = new_id(), new_id()
     settle(shared, org, known, 100)
     before = money_state(shared, org)
-    # When the fee is told of, Then it is refused
+    # When the fee is reported, Then it is refused
     with pytest.raises(NotATopUp):
         record_payment(shared, payment(fee, org, 100, ordered=False))
     assert money_state(shared, org) == before
-    # And what is known goes on
+    # And the known payment can still be settled
     assert record_payment(shared, payment(known, org, 100, 40, ordered=False)).ok
     assert figures(shared, org) == (60, 0)
 
 
-def test_a_refusal_of_the_ledgers_comes_out_with_its_code_and_keeps_nothing(shared, org):
+def test_refusal_of_the_ledger_is_raised_with_its_code_and_keeps_nothing(shared, org):
     before = money_state(shared, org)
     with pytest.raises(Refused) as caught:
         record_payment(shared, payment(new_id(), org, 100, currency="EUR"))

@@ -1,4 +1,4 @@
-"""Refunds of a payment add up, each once by its own state, in whatever order they are told."""
+"""Refunds of a payment add up, each once by its state, in any order of reports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PENDING, COMPLETED, FAILED = RefundState.PENDING, RefundState.COMPLETED, RefundS
 
 @pytest.fixture
 def paid(shared, org):
-    """A payment of 100, credited; gives its id."""
+    """The ID of a credited payment of 100."""
     one = f"P-{secrets.token_hex(6)}"
     assert told(shared, org, one).ok
     return one
@@ -62,10 +62,10 @@ def test_refunds_without_a_cumulative_figure_add_up(shared, org, paid):
     assert moves(shared, org) == [("topup", 100), ("refund", 30), ("refund", 20)]
 
 
-def test_a_cumulative_figure_tells_of_a_refund_not_heard_of_yet(shared, org, paid):
-    # Given the news of the second refund alone, which says that 50 were given back in all
+def test_cumulative_total_includes_a_refund_not_reported_yet(shared, org, paid):
+    # Given a report of the second refund only, with a cumulative total of 50
     assert give_back(shared, org, paid, refund(f"{paid}-B", 20, total=50)).balance_micros == 50
-    # When the first is heard of too, then nothing more is taken
+    # When the first refund is reported too, Then nothing more is taken
     assert give_back(shared, org, paid, refund(f"{paid}-A", 30, total=30)).balance_micros == 50
 
 
@@ -77,14 +77,14 @@ def test_a_pending_refund_that_fails_is_given_back(shared, org, paid):
 
 
 def test_a_refund_that_failed_does_not_stay_in_a_cumulative_figure(shared, org, paid):
-    # Given a pending refund of all, which the payment itself calls refunded, and its failure
+    # Given a pending full refund, which the payment itself shows as refunded, and its failure
     give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING, total=100))
     told(shared, org, paid, refunded=100, at=later(10))
     assert figures(shared, org) == (0, 0)
-    # When it fails, Then all is given back, also while the payment's own word is the old one
+    # When it fails, Then all is credited, also while the payment's own report is the old one
     give_back(shared, org, paid, refund(f"{paid}-A", 100, FAILED, total=100, at=20))
     assert figures(shared, org) == (100, 0)
-    # And the payment's newer word is believed
+    # And the payment's newer report is believed
     told(shared, org, paid, refunded=0, at=later(30))
     told(shared, org, paid, refunded=100, at=later(10))
     assert figures(shared, org) == (100, 0)
@@ -100,7 +100,7 @@ def test_a_figure_stated_at_the_instant_of_a_failure_is_reduced_by_it(shared, or
 
 def test_a_figure_stated_after_a_failure_is_not_reduced_by_it(shared, org, paid):
     give_back(shared, org, paid, refund(f"{paid}-A", 30, FAILED, at=20))
-    # 40 were given back in all, of which nothing was heard but this refund of 10
+    # 40 were refunded in total, of which only this refund of 10 was reported
     give_back(shared, org, paid, refund(f"{paid}-B", 10, total=40, made=30, at=30))
     assert figures(shared, org) == (60, 0)
 
@@ -115,8 +115,8 @@ READINGS = [
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(len(READINGS))))[::4])
-def test_in_whatever_order_refunds_are_told_the_same_is_left(shared, order):
-    # Hunted: a late word that wins, a failure that is forgotten, a maximum taken for a sum
+def test_refunds_leave_the_same_in_any_order_of_reports(shared, order):
+    # Finds a late state that wins, a forgotten failure, and a maximum used as a sum
     org, one = make_organization(shared), f"P-{secrets.token_hex(6)}"
     told(shared, org, one, at=None)
     for number in (*order, *order[:2]):
@@ -138,7 +138,7 @@ def test_of_one_instant_and_without_any_the_more_final_state_counts(shared, org,
         assert figures(shared, org) == (100, 0)
 
 
-def test_a_refund_heard_of_before_its_payment_takes_nothing_until_then(shared, org):
+def test_refund_reported_before_its_payment_takes_nothing_until_then(shared, org):
     one = f"P-{secrets.token_hex(6)}"
     assert give_back(shared, org, one, refund(f"{one}-A", 40)).balance_micros == 0
     assert told(shared, org, one).balance_micros == 60
@@ -151,7 +151,7 @@ def test_refunds_never_take_more_than_was_captured(shared, org, paid):
     assert figures(shared, org) == (0, 0)
 
 
-def test_a_refund_after_the_money_was_spent_is_owed_and_its_failure_pays(shared, org, paid):
+def test_refund_of_spent_money_is_outstanding_until_it_fails(shared, org, paid):
     debit(shared, org, 80)
     give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING))
     assert (figures(shared, org), standing(shared, org)) == ((0, 80), {"refund_shortfall"})
@@ -201,8 +201,8 @@ def test_a_payment_of_another_organization_cannot_be_refunded_here(shared, org, 
     assert figures(shared, org) == (100, 0)
 
 
-def test_where_the_wallet_has_no_room_a_give_back_is_refused_and_nothing_is_kept(shared, org, paid):
-    # Given a refund, and a wallet that other money has filled to the brim since
+def test_failed_refund_is_refused_when_the_wallet_is_full(shared, org, paid):
+    # Given a refund, and a wallet that other payments have filled to its limit since
     give_back(shared, org, paid, refund(f"{paid}-A", 100, PENDING))
     for _ in range(900):
         full = told(shared, org, f"P-{secrets.token_hex(6)}", AMOUNT_MICROS_MAX)
@@ -210,26 +210,26 @@ def test_where_the_wallet_has_no_room_a_give_back_is_refused_and_nothing_is_kept
     before = money_state(shared, org)
     # When the refund fails
     outcome = give_back(shared, org, paid, refund(f"{paid}-A", 100, FAILED, at=20))
-    # Then it is refused, and its state is not kept either: it can be told again later
+    # Then it is refused, and its state is not kept either: it can be reported again later
     assert outcome.outcome == "INVALID_AMOUNT"
     assert money_state(shared, org) == before
 
 
-# The domain's own door
+# The domain's functions
 
 
-def test_a_pending_refund_is_looked_at_again_and_a_settled_one_is_not(shared, org, paid):
+def test_pending_refund_is_refreshed_later_and_a_settled_one_is_not(shared, org, paid):
     for state, looks in ((COMPLETED, 0), (PENDING, 1)):
         facts = refund(f"{paid}-{state}", 10, state)
         record_payment(shared, payment(paid, org, 100, refund=facts))
         jobs = staged(shared, org, "look_at_payment")
         assert len(jobs) == looks
     assert jobs[0].kwargs["external_id"] == f"{paid}-pending"
-    # Each by the clock of its own moment.
+    # The two instants are read at slightly different moments
     assert round((jobs[0].due_at - jobs[0].staged_at).total_seconds()) == 6 * 3_600
 
 
-def test_a_refund_that_is_refused_comes_out_with_its_code_and_keeps_nothing(shared, org, paid):
+def test_refused_refund_is_raised_with_its_code_and_keeps_nothing(shared, org, paid):
     before = money_state(shared, org)
     with pytest.raises(Refused) as caught:
         record_payment(shared, payment(paid, org, 100, refund=refund(f"{paid}-A", -1)))

@@ -1,4 +1,4 @@
-"""What becomes of a decided top-up: charged once, declined, late, and within the caps of a day."""
+"""Charges of automatic top-up: charged once, declined, late, and daily caps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.world import make_organization
 
 @pytest.fixture
 def decided(shared, low):
-    """The id of a decision that waits for its charge."""
+    """The ID of a decision that waits for its charge."""
     decide(shared, low)
     return decisions(shared, low)[0].id
 
@@ -46,7 +46,7 @@ def newest(database, org):
 # The charge begins.
 
 
-def test_a_charge_begins_once_and_is_given_again_under_the_same_key(shared, low, decided):
+def test_charge_begins_once_and_is_returned_again_with_the_same_key(shared, low, decided):
     first = begin(shared, decided, later(5))
     again = begin(shared, decided, T0 + 2 * DECISION_LIFE)
     assert (first.charging_at, again.charging_at) == (later(5), later(5))
@@ -73,19 +73,19 @@ def test_a_charge_does_not_begin_on_a_decision_that_is_outdated(shared, low, dec
 # Charged.
 
 
-def test_the_money_and_the_end_of_its_decision_come_together(shared, low, decided):
+def test_charge_credits_and_ends_its_decision_in_one_commit(shared, low, decided):
     begin(shared, decided)
     charged(shared, low, decided, later(9), external_id="PAY-1")
     assert figures(shared, low) == (140, 0)
     one = newest(shared, low)
     assert (one.state, one.payment_external_id, one.charged_micros) == ("charged", "PAY-1", 100)
     assert one.ended_at == later(9)
-    # The level is armed again, as by any top-up.
+    # The level is armed again, as after any top-up.
     assert notice(shared, low) == 50
     assert settings(shared, low).armed
 
 
-def test_told_twice_or_at_once_it_is_credited_once(shared, low, decided):
+def test_charge_reported_twice_or_at_once_is_credited_once(shared, low, decided):
     at_once([lambda: charged(shared, low, decided)] * 4)
     assert figures(shared, low) == (140, 0)
     assert [entry.kind for entry in entries(shared, low)].count("topup") == 1
@@ -99,7 +99,7 @@ def test_a_payment_that_the_webhook_has_settled_is_not_credited_again(shared, lo
     assert (figures(shared, low), states(shared, low)) == ((140, 0), ["charged"])
 
 
-def test_a_payment_that_is_not_its_own_is_refused_and_moves_nothing(shared, low, decided):
+def test_payment_that_does_not_match_the_decision_is_refused(shared, low, decided):
     other = make_organization(shared)
     cases = {
         "PAYMENT_MISMATCH: A": payment("A", other, 100),
@@ -125,14 +125,14 @@ def test_one_payment_ends_one_decision(shared, low, decided):
     assert states(shared, low) == ["charged", "decided"]
 
 
-def test_money_that_comes_for_a_decision_given_up_is_credited_all_the_same(shared, low, decided):
-    # Given one that expired, and another that waits
+def test_charge_for_an_expired_decision_is_credited_nevertheless(shared, low, decided):
+    # Given a decision that expired, and another that waits
     assert decide(shared, low, T0 + DECISION_LIFE) == Charge(100)
     charged(shared, low, decided, T0 + DECISION_LIFE)
     assert (figures(shared, low), states(shared, low)) == ((140, 0), ["charged", "decided"])
 
 
-def test_a_charge_that_does_not_reach_the_level_is_looked_at_again(shared, low):
+def test_charge_that_does_not_reach_the_level_is_checked_again(shared, low):
     switch_on(shared, low, replace(TERMS, below_micros=500))
     decide(shared, low)
     before = len(staged(shared, low, "decide_top_up"))
@@ -145,13 +145,14 @@ def test_a_charge_that_does_not_reach_the_level_is_looked_at_again(shared, low):
 # Declined.
 
 
-def test_a_decline_is_told_and_tried_again_after_the_back_off(shared, low, decided):
+def test_decline_is_alerted_and_tried_again_after_the_back_off(shared, low, decided):
     begin(shared, decided)
     declined(shared, decided, later(30))
     assert (states(shared, low), figures(shared, low)) == (["declined"], (40, 0))
     assert newest(shared, low).decline_code == "card_declined"
     assert standing(shared, low, "top_up_declined") == ["paypal"]
-    # A look is due by then, which finds that it is too soon, and another for the end of the wait.
+    # The next check is due earlier and finds that it is too soon; another is due at the end of the
+    # back-off.
     retry = later(30 + 3600)
     assert settings(shared, low).asks_at <= retry
     assert decide(shared, low, settings(shared, low).asks_at) == Wait(retry, Why.BACK_OFF)
@@ -179,13 +180,11 @@ def test_declines_in_a_row_double_the_wait_and_a_success_resets_it(shared, low):
     assert decide(shared, low, now + 2 * GAP) == Wait(retry, Why.BACK_OFF)
 
 
-def test_a_decline_told_twice_changes_nothing_and_one_after_the_payment_is_refused(
-    shared, low, decided
-):
+def test_repeated_decline_changes_nothing_and_a_late_one_is_refused(shared, low, decided):
     declined(shared, decided, later(1), "first")
     declined(shared, decided, later(2), "second")
     assert (newest(shared, low).decline_code, newest(shared, low).ended_at) == ("first", later(1))
-    # When the money came although it was taken for declined
+    # When the money arrives although the charge was recorded as declined
     charged(shared, low, decided, later(3))
     assert (figures(shared, low), states(shared, low)) == ((140, 0), ["charged"])
     with pytest.raises(Refused, match="DECISION_CHARGED"):
@@ -193,7 +192,7 @@ def test_a_decline_told_twice_changes_nothing_and_one_after_the_payment_is_refus
     assert states(shared, low) == ["charged"]
 
 
-def test_a_decline_without_a_word_or_with_too_many_is_kept(shared, low, decided):
+def test_decline_code_is_kept_when_empty_or_too_long(shared, low, decided):
     declined(shared, decided, code="")
     assert newest(shared, low).decline_code == "declined"
     decide(shared, low, later(3600))
@@ -201,7 +200,7 @@ def test_a_decline_without_a_word_or_with_too_many_is_kept(shared, low, decided)
     assert newest(shared, low).decline_code == "x" * 200
 
 
-def test_a_decline_after_it_was_switched_off_is_kept_and_asks_for_nothing(shared, low, decided):
+def test_decline_after_switching_off_is_kept_and_stages_nothing(shared, low, decided):
     begin(shared, decided)
     switch_off(shared, low)
     before = len(staged(shared, low, "decide_top_up"))
@@ -220,7 +219,7 @@ def test_a_charge_that_began_before_other_terms_is_waited_for(shared, low, decid
 
 
 def use_up(database, org, count):
-    """Charges so often, an hour apart, each of 100 spent again at once."""
+    """Charge `count` times, an hour apart, and spend each 100 at once."""
     for n in range(count):
         now = T0 + n * timedelta(hours=1)
         assert decide(database, org, now) == Charge(100)
@@ -229,13 +228,13 @@ def use_up(database, org, count):
 
 
 def test_the_cap_in_money_holds_until_a_day_has_passed(shared, low):
-    # Given two of 100 charged, of 250 a day
+    # Given two charges of 100, with a cap of 250 a day
     use_up(shared, low, 2)
     # When a third is needed
     end = T0 + DAY
     assert decide(shared, low, later(3 * 3600)) == Wait(end, Why.DAY_CAP)
     assert standing(shared, low, "top_up_capped") == ["paypal"]
-    # Then it waits until the first is a day old, to the moment
+    # Then it waits until the first is exactly a day old
     assert decide(shared, low, end - timedelta(microseconds=1)) == Wait(end, Why.DAY_CAP)
     assert decide(shared, low, end) == Charge(100)
     assert told(shared, low, kind="top_up_capped") == ["paypal"]
@@ -254,14 +253,14 @@ def test_the_cap_in_number_is_used_to_its_exact_limit(shared, low):
     assert decide(shared, low, later(3 * 3600)) == Wait(T0 + DAY, Why.DAY_CAP)
 
 
-def test_what_was_captured_counts_and_not_what_was_asked(shared, low):
+def test_cap_counts_the_captured_and_not_the_requested_amount(shared, low):
     decide(shared, low)
     charged(shared, low, decisions(shared, low)[0].id, captured=151)
     debit(shared, low, 151)
     assert decide(shared, low, later(3600)) == Wait(T0 + DAY, Why.DAY_CAP)
 
 
-def test_a_declined_one_counts_against_no_cap(shared, low):
+def test_declined_charge_counts_against_no_cap(shared, low):
     switch_on(shared, low, replace(TERMS, day_cap_count=1))
     decide(shared, low)
     declined(shared, decisions(shared, low)[0].id)
@@ -269,7 +268,7 @@ def test_a_declined_one_counts_against_no_cap(shared, low):
 
 
 def test_crossings_in_a_burst_charge_once_a_gap(shared, low):
-    # Given a charge that is spent at once, again and again
+    # Given a charge that is spent at once
     use_up(shared, low, 1)
     assert settings(shared, low).crossings == 2
     for seconds in (3, 20, 59):

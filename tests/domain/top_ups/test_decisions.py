@@ -1,4 +1,4 @@
-"""Automatic top-up: what is agreed, what is decided and remembered, and when it is looked at."""
+"""Automatic top-up: terms, decisions that are stored, and the times of checks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NEW_ID = "SELECT ledger_new_id('job')"
 
 
 def looks(database, org):
-    """When the next looks are due, in seconds from now, as the database's clock goes."""
+    """List the waits of the staged checks in seconds, by the database's clock."""
     rows = database.run(
         lambda session: session.execute(
             text(
@@ -55,10 +55,10 @@ def looks(database, org):
     return [round(row.wait) for row in rows]
 
 
-# What is agreed.
+# The terms.
 
 
-def test_it_is_agreed_only_where_the_provider_can_charge(shared, org):
+def test_top_up_is_switched_on_only_where_the_provider_can_charge(shared, org):
     with pytest.raises(Refused, match="CANNOT_CHARGE: paypal"):
         switch_on(shared, org, chargeable=frozenset())
     with pytest.raises(Refused, match="CANNOT_CHARGE: stripe"):
@@ -95,7 +95,7 @@ def test_terms_at_their_exact_limits_are_accepted(shared, org):
     assert settings(shared, org).below_micros == 10**15
 
 
-def test_what_was_never_agreed_cannot_be_switched_off(shared, org):
+def test_top_up_without_terms_cannot_be_switched_off(shared, org):
     with pytest.raises(Refused, match="TOP_UP_NOT_SET"):
         switch_off(shared, org)
 
@@ -117,12 +117,12 @@ def test_falling_below_the_level_stages_the_decision_once(shared, low):
 def test_ids_made_by_the_database_sort_by_time_among_those_of_the_programs(shared_urls):
     makers = [lambda: new_id("job"), lambda: scalar(shared_urls.owner_url, NEW_ID)]
     made = [make() for _ in range(3) for make in makers]
-    # The first nine letters are the milliseconds; the clocks of one machine are the same.
+    # The nine characters after the prefix are milliseconds; all clocks of one machine agree.
     assert [one[:13] for one in made] == sorted(one[:13] for one in made)
     assert (len(set(made)), {len(one) for one in made}) == (6, {30})
 
 
-def test_a_hundred_debits_over_the_level_at_once_stage_it_once(shared, org):
+def test_concurrent_debits_over_the_level_stage_one_decision(shared, org):
     credit(shared, org, 150)
     switch_on(shared, org)
     at_once([lambda: debit(shared, org, 2)] * 60)
@@ -130,7 +130,7 @@ def test_a_hundred_debits_over_the_level_at_once_stage_it_once(shared, org):
     assert settings(shared, org).crossings == 1
 
 
-def test_switching_it_on_below_the_level_counts_as_crossing(shared, org):
+def test_switching_on_below_the_level_counts_as_crossing(shared, org):
     credit(shared, org, 49)
     switch_on(shared, org, now=later(7))
     found = settings(shared, org)
@@ -143,7 +143,7 @@ def test_thresholds_and_the_level_are_watched_together(shared, low):
     assert notice(shared, low) == 30
     debit(shared, low, 11)
     assert (crossed(shared, low), notice(shared, low)) == ([30], None)
-    # The level was crossed before, and is not decided on again.
+    # The level was crossed before, so no new decision is staged.
     assert (len(staged(shared, low, JOB)), settings(shared, low).crossings) == (1, 1)
     top_up(shared, low, 25)
     assert (crossed(shared, low), notice(shared, low)) == ([], 50)
@@ -161,14 +161,14 @@ def test_an_organization_without_it_stages_nothing(shared, funded):
 # The decision.
 
 
-def test_a_decision_is_remembered_with_a_key_made_of_its_crossing(shared, low):
+def test_decision_is_stored_with_a_key_made_of_its_crossing(shared, low):
     assert decide(shared, low, later(1)) == Charge(100)
     (one,) = decisions(shared, low)
     assert one.idempotency_key == f"topup:{low}:1:1"
     assert (one.state, one.amount_micros, one.currency) == ("decided", 100, "USD")
     assert (one.provider, one.payment_method) == ("paypal", "card-1")
     assert (one.decided_at, one.expires_at) == (later(1), later(1) + DECISION_LIFE)
-    # Nothing has moved, and nothing will before a provider has charged it.
+    # Nothing has moved, and nothing will before a provider has charged.
     assert figures(shared, low) == (40, 0)
 
 
@@ -178,7 +178,7 @@ def test_deciding_again_while_it_is_pending_adds_nothing(shared, low):
     assert states(shared, low) == ["decided"]
 
 
-def test_two_that_decide_at_once_decide_once(shared, low):
+def test_concurrent_decisions_decide_once(shared, low):
     verdicts = at_once([lambda: decide(shared, low)] * 8)
     assert verdicts.count(Charge(100)) == 1
     assert states(shared, low) == ["decided"]
@@ -200,7 +200,7 @@ def test_a_second_pending_decision_is_refused_by_the_database_itself(shared, low
         assert isinstance(caught.value.orig, errors.UniqueViolation)
 
 
-def test_a_decision_that_is_taken_back_leaves_no_trace(shared, low):
+def test_decision_that_is_rolled_back_leaves_no_trace(shared, low):
     with Session(shared.engine) as session:
         top_ups.decide(session, low, T0, chargeable=CHARGEABLE)
         session.rollback()
@@ -209,14 +209,14 @@ def test_a_decision_that_is_taken_back_leaves_no_trace(shared, low):
     assert decisions(shared, low)[0].idempotency_key == f"topup:{low}:1:1"
 
 
-def test_enough_again_arms_the_level_without_a_top_up(shared, org):
-    # Given a crossing by a hold that is released before anybody looks
+def test_level_is_armed_without_a_top_up_when_money_is_enough_again(shared, org):
+    # Given a crossing by a hold that is released before the check
     credit(shared, org, 100)
     switch_on(shared, org)
     reserve(shared, org, 80)
     release(shared, org)
     assert notice(shared, org) is None
-    # When it is looked at
+    # When the check runs
     assert decide(shared, org) == Enough()
     # Then nothing was decided, and the next crossing is noticed
     assert (states(shared, org), notice(shared, org)) == ([], 50)
@@ -224,7 +224,7 @@ def test_enough_again_arms_the_level_without_a_top_up(shared, org):
     assert settings(shared, org).crossings == 2
 
 
-def test_where_the_provider_cannot_charge_any_more_nothing_is_decided(shared, low):
+def test_top_up_is_not_decided_when_the_provider_cannot_charge_any_more(shared, low):
     assert decide(shared, low, chargeable=frozenset()) == Wait(T0 + RECHECK, Why.CANNOT_CHARGE)
     assert states(shared, low) == []
 
@@ -232,40 +232,40 @@ def test_where_the_provider_cannot_charge_any_more_nothing_is_decided(shared, lo
 @pytest.mark.parametrize(
     "reason", [one for one in FreezeReason if one is not FreezeReason.CALL_SHORTFALL]
 )
-def test_nobody_is_charged_while_frozen(shared, low, reason):
+def test_top_up_is_not_decided_while_frozen(shared, low, reason):
     freeze(shared, low, reason)
     assert decide(shared, low) == Wait(T0 + RECHECK, Why.FROZEN)
     unfreeze(shared, low, reason)
     assert decide(shared, low) == Charge(100)
 
 
-def test_a_freeze_that_more_money_ends_does_not_keep_it_away(shared, low):
+def test_freeze_that_more_money_ends_does_not_prevent_a_top_up(shared, low):
     commit(shared, low, 60)
     assert figures(shared, low) == (0, 20)
     assert decide(shared, low) == Charge(100)
 
 
-# When it is looked at again.
+# When the next check is due.
 
 
-def test_a_wait_stages_the_next_look_for_its_end_and_only_once(shared, low):
+def test_wait_stages_one_check_for_its_end(shared, low):
     forget_jobs(shared, low)
     freeze(shared, low)
     for seconds in (0, 10, 20):
         decide(shared, low, later(seconds))
     assert looks(shared, low) == [3600]
-    # When that look came and found the same, then another follows
+    # When that check found the same, Then another follows
     decide(shared, low, later(3600))
     assert looks(shared, low) == [3600, 3600]
 
 
-def test_a_decision_stages_the_look_that_ends_it_if_nobody_charges(shared, low):
+def test_decision_stages_the_check_that_expires_it_if_not_charged(shared, low):
     forget_jobs(shared, low)
     decide(shared, low)
     assert looks(shared, low) == [3600]
     # When its time is over
     assert decide(shared, low, T0 + DECISION_LIFE) == Charge(100)
-    # Then it is expired, and the next one has a key of its own
+    # Then it is expired, and the next decision has a new key
     assert states(shared, low) == ["expired", "decided"]
     assert decisions(shared, low)[1].idempotency_key == f"topup:{low}:1:2"
 
@@ -281,7 +281,7 @@ def test_a_decision_being_charged_does_not_expire(shared, low):
 # Changed and switched off meanwhile.
 
 
-def test_other_terms_give_up_the_decision_that_waits(shared, low):
+def test_new_terms_expire_the_waiting_decision(shared, low):
     decide(shared, low)
     switch_on(shared, low, replace(TERMS, amount_micros=200), now=later(5))
     assert states(shared, low) == ["expired"]
@@ -289,7 +289,7 @@ def test_other_terms_give_up_the_decision_that_waits(shared, low):
     assert decide(shared, low, T0 + GAP) == Charge(200)
 
 
-def test_switched_off_nothing_waits_any_more_and_nothing_is_watched(shared, low):
+def test_switching_off_expires_the_decision_and_watches_nothing(shared, low):
     decide(shared, low)
     found = switch_off(shared, low, later(5))
     assert (found.enabled, states(shared, low)) == (False, ["expired"])

@@ -1,4 +1,4 @@
-"""The rule of automatic top-up: what it allows, what it puts off and until when."""
+"""The rule of automatic top-up: what it allows, what it postpones and until when."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TICK = timedelta(microseconds=1)
 
 
 def past(state, ago, micros=100, **more):
-    """A decision made so long ago, ended a minute after it where it has ended."""
+    """Make a decision of so long ago; if it has ended, it did so a minute later."""
     decided_at = T0 - ago
     ended_at = None if state is State.DECIDED else decided_at + timedelta(minutes=1)
     return Past(state, micros, decided_at, decided_at + DECISION_LIFE, ended_at, **more)
@@ -51,7 +51,7 @@ def test_it_charges_below_the_level_and_not_at_it():
 
 
 @pytest.mark.parametrize("why", [Why.FROZEN, Why.CANNOT_CHARGE])
-def test_what_hinders_is_looked_at_again_later(why):
+def test_hindrance_is_checked_again_later(why):
     assert rule(hindrance=why) == Wait(T0 + RECHECK, why)
     assert rule(hindrance=why, available=50) == Enough()
 
@@ -59,7 +59,7 @@ def test_what_hinders_is_looked_at_again_later(why):
 def test_while_a_decision_is_pending_there_is_no_other():
     waiting = past(State.DECIDED, timedelta(minutes=5))
     assert rule(waiting) == Wait(waiting.expires_at, Why.PENDING)
-    # One that is being charged has no end but the provider's word.
+    # A decision that is being charged ends only when the provider responds.
     begun = past(State.DECIDED, timedelta(days=3), charging=True)
     assert rule(begun) == Wait(T0 + RECHECK, Why.PENDING)
 
@@ -91,7 +91,7 @@ def test_a_success_resets_the_back_off_and_an_expired_decision_does_not():
 
 
 def test_the_cap_in_money_is_used_to_its_exact_limit():
-    # Given 150 of 250 in the last 24 hours: exactly one of 100 more
+    # Given 150 of 250 in the last 24 hours: exactly 100 more fit
     assert rule(past(State.CHARGED, HOUR, 150)) == Charge(100)
     one = past(State.CHARGED, HOUR, 151)
     assert rule(one) == Wait(one.decided_at + DAY, Why.DAY_CAP)
@@ -105,7 +105,7 @@ def test_the_cap_in_number_is_used_to_its_exact_limit():
     assert rule(*two, third, terms=terms) == Wait(third.decided_at + DAY, Why.DAY_CAP)
 
 
-def test_what_is_a_day_old_counts_no_more_and_what_is_a_moment_younger_does():
+def test_charge_a_day_old_does_not_count_and_a_younger_one_does():
     old = past(State.CHARGED, DAY, 250)
     assert rule(old) == Charge(100)
     assert rule(past(State.CHARGED, DAY - TICK, 250)) == Wait(T0 + TICK, Why.DAY_CAP)
@@ -118,15 +118,15 @@ def test_declined_and_expired_ones_do_not_count_against_the_cap():
 
 
 def test_it_waits_until_enough_of_the_past_has_left_the_day():
-    # Given 240 in three, of which the oldest two must leave before 100 fit
+    # Given 240 in three charges, of which the oldest two must be a day old before 100 fit
     before = [past(State.CHARGED, n * HOUR, 80) for n in (1, 5, 9)]
     assert rule(*before) == Wait(before[1].decided_at + DAY, Why.DAY_CAP)
-    # When one was captured higher than the cap itself
+    # When one charge was captured above the cap itself
     much = past(State.CHARGED, HOUR, 10**6)
     assert rule(much, *before) == Wait(much.decided_at + DAY, Why.DAY_CAP)
 
 
-# Whatever happens: the rule lives through days of random answers, and no promise is ever broken.
+# Random histories: days of random results break none of the rule's promises.
 
 _ANSWERS = st.sampled_from([State.CHARGED, State.CHARGED, State.DECLINED, State.EXPIRED])
 _SECONDS = st.one_of(st.integers(0, 120), st.integers(0, 4 * 86_400))
@@ -141,8 +141,8 @@ _TERMS = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(_TERMS, _STEPS)
-def test_no_history_makes_it_break_a_promise(terms, steps):
-    """Hunts: a cap passed in some window, two pending, bursts, impatience, a wait for ever."""
+def test_random_histories_break_no_promise(terms, steps):
+    """Find exceeded caps, two pending decisions, bursts, early retries, endless waits."""
     history: list[Past] = []
     now = T0
     for seconds, answer, answered, patient in steps:
@@ -152,7 +152,7 @@ def test_no_history_makes_it_break_a_promise(terms, steps):
             assert now < verdict.until <= now + DAY
             if not patient:
                 continue
-            # Whoever waits as told finds that reason gone: it may be another, but never for ever.
+            # After the wait that reason is gone. Another reason may follow, but not forever.
             now = verdict.until
             for _ in range(5):
                 history = _expired(history, now)
@@ -180,7 +180,7 @@ def _expired(history: list[Past], now) -> list[Past]:
 
 
 def _check_promises(terms: Terms, history: list[Past], now) -> None:
-    """What must be true of a charge that was just allowed."""
+    """Check what must be true of a charge that was just allowed."""
     counted = [
         one
         for one in history

@@ -1,4 +1,4 @@
-"""Holds as tests make and settle them, and what must be true of a wallet after anything at all."""
+"""Helpers that make and settle holds, and the invariants of a wallet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from domain.wallet import operations as wallet
 from domain.wallet import queries as books
 from tests.domain.support import T0, credit, later, money_state, payment
 
-#: When a hold of these tests ends if nobody extends it.
+#: When a hold of these tests ends unless it is extended.
 END = later(600)
 _OPEN_HOLDS_SUM = text(
     "SELECT coalesce(sum(reserved_micros), 0) FROM call_holds"
@@ -95,18 +95,18 @@ def set_limit(database, org, limit, **more):
 
 
 def settle(database, org, captured, refunded=0):
-    """This function will bring the ledger in line with the organization's one payment."""
+    """Settle the organization's one payment."""
     facts = payment(f"P-{org}", org, captured, refunded)
     return database.run(lambda session: wallet.settle(session, org, facts, T0))
 
 
 def hold(database, org, call="c1"):
-    """This function will give a call's hold, whatever became of it."""
+    """Read a call's hold, whatever its status."""
     return database.run(lambda session: holds.hold_of_call(session, org, call))
 
 
 def fate(database, org, call="c1"):
-    """This function will give status, reserved, captured, released, billed and shortfall."""
+    """Return a hold's status, reserved, captured, released, billed and shortfall."""
     found = hold(database, org, call)
     return (
         found.status,
@@ -119,7 +119,7 @@ def fate(database, org, call="c1"):
 
 
 def money(database, org):
-    """This function will give balance, held and owed, after checking what always holds."""
+    """Return balance, held and outstanding amount; check the invariants first."""
     found, in_holds, summed = database.run(
         lambda session: (
             books.balance(session, org, T0),
@@ -135,7 +135,7 @@ def money(database, org):
 
 
 def everything(database, org):
-    """This function will read all that is known of a wallet and its holds, to compare."""
+    """Read all that is stored about a wallet and its holds, for comparison."""
     rows = database.run(
         lambda session: session.execute(
             text("SELECT h::text FROM call_holds h WHERE organization_id = :org ORDER BY 1"),

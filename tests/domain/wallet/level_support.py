@@ -1,4 +1,4 @@
-"""Thresholds, automatic top-up and alerts as tests set them and look at them."""
+"""Helpers for thresholds, automatic top-up and alerts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from domain.top_ups.settings import Method
 from domain.wallet import thresholds
 from tests.domain.support import T0, credit, debit, payment, subscribe
 
-#: Who can charge in these tests.
+#: The providers that can charge in these tests.
 CHARGEABLE = frozenset({Provider.PAYPAL})
 CARD = Method(Provider.PAYPAL, "card-1")
-#: Below 50 micros, 100 at once; 250 and three times in 24 hours.
+#: Below 50 micros, charge 100; at most 250 and three charges in 24 hours.
 TERMS = Terms(below_micros=50, amount_micros=100, day_cap_micros=250, day_cap_count=3)
 
 
 @pytest.fixture
 def low(shared, org):
-    """A customer in good standing with 40 micros, and automatic top-up crossed by a debit."""
+    """A subscriber with 40 micros, below its automatic top-up's level after a debit."""
     subscribe(shared, org)
     credit(shared, org, 100)
     switch_on(shared, org)
@@ -45,18 +45,18 @@ def rearm(database, org, now=T0):
 
 
 def crossed(database, org):
-    """This function will give the thresholds that are crossed and not armed again, ascending."""
+    """List the thresholds that are crossed and not armed again, ascending."""
     rows = database.run(lambda session: thresholds.thresholds_of(session, org))
     return sorted(row.threshold_micros for row in rows if not row.armed)
 
 
 def notice(database, org):
-    """This function will give the level that the wallet is compared with."""
+    """Return the level with which the wallet is compared."""
     return database.run(lambda session: session.get_one(Wallet, org).notice_below_micros)
 
 
 def told(database, org, *, cleared=True, kind="low_balance"):
-    """This function will give the subjects of the alerts ever raised, oldest first."""
+    """List the subjects of all alerts, or only of the open ones, oldest first."""
     rows = database.run(
         lambda session: alerts.list_alerts(session, organization_id=org, kind=kind, cleared=cleared)
     )
@@ -64,12 +64,12 @@ def told(database, org, *, cleared=True, kind="low_balance"):
 
 
 def standing(database, org, kind="low_balance"):
-    """This function will give the subjects of the alerts that stand."""
+    """List the subjects of the open alerts."""
     return told(database, org, cleared=False, kind=kind)
 
 
 def top_up(database, org, amount):
-    """This function will credit a top-up."""
+    """Credit a top-up."""
     return credit(database, org, amount, kind="topup", counter_account="topup_clearing", now=T0)
 
 
@@ -99,7 +99,7 @@ def decide(database, org, now=T0, *, chargeable=CHARGEABLE):
 
 
 def decisions(database, org):
-    """This function will give an organization's decisions, oldest first."""
+    """List an organization's decisions, oldest first."""
     return database.run(lambda session: top_ups.decisions_of(session, org, 100))[::-1]
 
 

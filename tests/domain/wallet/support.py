@@ -1,4 +1,4 @@
-"""A wallet's freezes as tests place and lift them, and what only its owner can do to it."""
+"""Helpers that freeze, unfreeze, override and rebuild wallets."""
 
 from __future__ import annotations
 

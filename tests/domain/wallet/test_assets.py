@@ -1,4 +1,4 @@
-"""Assets are paid whole, at once and once, and never out of a debt limit."""
+"""Assets are paid in full, at once and once, and never from a debt limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.domain.wallet.hold_support import buy, everything, money, reserve, se
 from tests.domain.wallet.support import bare_organization, freeze
 
 
-def test_an_asset_is_paid_by_an_entry_that_says_which(shared, funded):
+def test_asset_is_paid_by_an_entry_that_names_it(shared, funded):
     assert buy(shared, funded, 30, "n1") == WalletOutcome("OK", False, 2, 70, 0, 0, 100)
     entry = entries(shared, funded)[-1]
     assert (entry.kind, entry.direction, entry.amount_micros) == ("asset", "debit", 30)
@@ -55,7 +55,7 @@ def test_a_frozen_wallet_and_none_at_all_buy_nothing(shared, funded):
     assert buy(shared, bare_organization(shared), 5, "n1").outcome == "WALLET_NOT_FOUND"
 
 
-def test_the_same_purchase_again_is_a_replay_and_another_under_its_key_a_conflict(shared, funded):
+def test_purchase_is_replayed_and_a_different_one_under_its_key_conflicts(shared, funded):
     first = buy(shared, funded, 30, "n1")
     debit(shared, funded, 70)
     before = everything(shared, funded)
@@ -68,7 +68,7 @@ def test_the_same_purchase_again_is_a_replay_and_another_under_its_key_a_conflic
     assert everything(shared, funded) == before
 
 
-def test_one_purchase_is_paid_once_by_however_many(shared, funded):
+def test_concurrent_requests_for_one_purchase_are_charged_once(shared, funded):
     answers = at_once([lambda: buy(shared, funded, 30, "n1")] * 12)
     assert [one.outcome for one in answers] == ["OK"] * 12
     assert sum(not one.replayed for one in answers) == 1

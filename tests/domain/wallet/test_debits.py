@@ -1,4 +1,4 @@
-"""Debits in numbers: each exactly what a debit alone would have been."""
+"""Debits in batches: each is exactly what a single debit would have been."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def one_by_one(session: Session, debits: list[Debit]) -> list[WalletOutcome]:
 
 
 def rolled_back(database, work, orgs: list[str]) -> tuple[Any, ...]:
-    """What work(session) answers and leaves behind, as it would have been committed."""
+    """Return the result of `work`, the rows and the jobs that it would commit."""
     tables = ("wallets", "wallet_entries", "wallet_operations")
     with Session(database.engine) as session:
         answers = work(session)
@@ -78,7 +78,7 @@ def rolled_back(database, work, orgs: list[str]) -> tuple[Any, ...]:
     return answers, rows, jobs
 
 
-def test_debits_in_numbers_spend_until_an_override_ends_and_not_at_it(shared, org):
+def test_batched_debits_are_allowed_until_an_override_ends(shared, org):
     credit(shared, org, 100)
     freeze(shared, org)
     override(shared, org, later(600))
@@ -90,15 +90,15 @@ def test_debits_in_numbers_spend_until_an_override_ends_and_not_at_it(shared, or
     assert money_state(shared, org) == state
 
 
-def test_debits_in_numbers_leave_what_is_held_and_stage_enforcement(shared, org):
+def test_batched_debits_leave_held_money_and_stage_enforcement(shared, org):
     # Given 100, of which 40 are held for a call
     credit(shared, org, 100)
     reserve(shared, org, 40)
     forget_jobs(shared, org)
-    # When more than is available is asked for, then it is refused and nothing is staged
+    # When more than available is requested, Then it is refused and nothing is staged
     assert [one.outcome for one in many(shared, [ask(org, "a", 61)])] == ["INSUFFICIENT_FUNDS"]
     assert staged(shared, org, "enforce_organization") == []
-    # When exactly what is available is taken, then the organization's posture is enforced
+    # When exactly the available amount is debited, Then enforcement is staged
     (taken,) = many(shared, [ask(org, "b", 60)])
     assert (taken.outcome, taken.balance_micros, taken.held_micros) == ("OK", 40, 40)
     assert len(staged(shared, org, "enforce_organization")) == 1
@@ -127,8 +127,8 @@ def test_one_key_twice_in_one_call_conflicts_in_another_currency(shared, org):
     assert figures(shared, org) == (95, 0)
 
 
-def test_many_at_once_leave_the_very_bytes_that_one_by_one_would(shared):
-    # Given wallets of every kind: used before, frozen, overridden, with a past, nearly empty
+def test_batch_leaves_the_same_bytes_as_single_debits(shared):
+    # Given wallets of every kind: used before, frozen, overridden, with a history, nearly empty
     rich, frozen, allowed, poor, spare = (make_organization(shared) for _ in range(5))
     orgs = [rich, frozen, allowed, poor, spare, bare_organization(shared)]
     for org in orgs[:5]:
@@ -169,7 +169,7 @@ def test_many_at_once_leave_the_very_bytes_that_one_by_one_would(shared):
     ]
     singly = rolled_back(shared, lambda session: one_by_one(session, debits), orgs)
     together = rolled_back(shared, lambda session: debit_many(session, debits, T0), orgs)
-    # Then answers, entries with their hashes, operations, wallets and jobs are equal
+    # Then results, entries with their hashes, operations, wallets and jobs are equal
     for debit, one, other in zip(debits, singly[0], together[0], strict=True):
         assert (debit, one) == (debit, other)
     assert singly == together
@@ -217,7 +217,7 @@ def test_a_key_out_of_bounds_is_refused_alone(shared, org, key):
     assert [one.outcome for one in outcomes] == ["INVALID_KEY", "OK"]
 
 
-def test_missing_parts_are_refused_or_raise_and_are_never_taken_for_yes(shared, org):
+def test_missing_parts_are_refused_or_raise_and_never_succeed(shared, org):
     credit(shared, org, 10)
     outcomes = many(shared, [ask(org, "a", 1, None), ask(org, "b")])
     assert [one.outcome for one in outcomes] == ["CURRENCY_MISMATCH", "OK"]
@@ -227,7 +227,7 @@ def test_missing_parts_are_refused_or_raise_and_are_never_taken_for_yes(shared, 
     assert money_state(shared, org) == state
 
 
-def test_taking_the_last_stages_one_check_for_each_organization(shared):
+def test_emptying_wallets_stages_one_enforcement_for_each(shared):
     emptied, other = make_organization(shared, micros=2), make_organization(shared, micros=2)
     for org in (emptied, other):
         forget_jobs(shared, org)
@@ -236,7 +236,7 @@ def test_taking_the_last_stages_one_check_for_each_organization(shared):
     assert staged(shared, other, "enforce_organization") == []
 
 
-def test_what_the_session_read_before_is_read_again(shared, org):
+def test_rows_that_the_session_read_before_are_read_again(shared, org):
     credit(shared, org, 10)
 
     def work(session: Session) -> int:
@@ -289,7 +289,7 @@ def test_a_freeze_placed_while_the_lock_was_waited_for_is_seen(shared, shared_ur
 
 
 def test_wallets_are_locked_in_the_order_of_their_ids(shared):
-    # Given a request that names the later wallet first, and the earlier one locked by somebody
+    # Given a request that names the later wallet first, and a lock on the earlier one
     early, late = sorted(make_organization(shared, micros=10) for _ in range(2))
 
     def lock(org: str):
@@ -302,7 +302,7 @@ def test_wallets_are_locked_in_the_order_of_their_ids(shared):
     def somebody(session: Session) -> None:
         lock(early)(session)
 
-    # When it waits for the earlier one, then it holds no lock that another may be waiting for
+    # When it waits for the earlier wallet, Then it holds no lock that another may be waiting for
     with holding(shared, somebody):
         told = at_once(
             [
@@ -319,7 +319,7 @@ def test_wallets_are_locked_in_the_order_of_their_ids(shared):
     assert not isinstance(told[1], Exception)
 
 
-def test_threads_with_wallets_in_any_order_take_exactly_what_they_were_told(shared):
+def test_threads_with_wallets_in_any_order_debit_exactly_what_they_request(shared):
     orgs = [make_organization(shared, micros=10_000) for _ in range(4)]
 
     def caller(number: int):
@@ -368,8 +368,8 @@ def test_debit_now_is_refused_while_frozen_and_allowed_under_an_override(shared,
     assert debit_now(shared, ask(org, "k")).ok
 
 
-def test_debit_now_stages_the_check_that_a_debit_stages(shared):
-    # Given two equal wallets, one emptied alone in a transaction and one through the shared door
+def test_debit_now_stages_the_same_enforcement_as_a_debit(shared):
+    # Given two equal wallets, one emptied by a single debit and one through the combiner
     alone, combined = make_organization(shared, micros=5), make_organization(shared, micros=5)
     for org in (alone, combined):
         forget_jobs(shared, org)
@@ -407,12 +407,12 @@ def test_a_key_of_a_calls_own_is_refused_among_many(shared, org):
         ("currency", "CURRENCY_MISMATCH"),
     ],
 )
-def test_a_text_that_cannot_be_stored_is_refused_before_it_joins_others(
+def test_text_that_cannot_be_stored_is_refused_before_it_joins_a_batch(
     shared, org, name, code, bad
 ):
-    # Given a debit of which one text cannot even be sent
+    # Given a debit with one text that cannot even be sent to PostgreSQL
     debit = ask(org, "k")._replace(**{name: bad})
     before = money_state(shared, org)
-    # When it is made alone, Then it is an answer and no error, and nothing has changed
+    # When it is made alone, Then it is refused without an error, and nothing has changed
     assert debit_now(shared, debit).outcome == code
     assert money_state(shared, org) == before

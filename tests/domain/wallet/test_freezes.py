@@ -1,4 +1,4 @@
-"""Freezes: a set of reasons; the wallet is frozen while any stands and is not overridden."""
+"""Freezes: a wallet is frozen while at least one is active and not overridden."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.domain.support import (
 from tests.domain.wallet.support import MANUAL, bare_organization, freeze, override, unfreeze
 
 
-def test_a_frozen_wallet_pays_nothing_and_still_takes_money_in(shared, org):
+def test_frozen_wallet_pays_nothing_and_still_receives_money(shared, org):
     credit(shared, org, 100)
     assert freeze(shared, org) is True
     before = money_state(shared, org)
@@ -39,7 +39,7 @@ def test_a_frozen_wallet_pays_nothing_and_still_takes_money_in(shared, org):
     assert debit(shared, org, 100).ok
 
 
-def test_a_wallet_is_frozen_while_any_reason_stands(shared, org):
+def test_wallet_is_frozen_while_any_reason_is_active(shared, org):
     credit(shared, org, 100)
     for reason in FreezeReason:
         freeze(shared, org, reason)
@@ -51,7 +51,7 @@ def test_a_wallet_is_frozen_while_any_reason_stands(shared, org):
     assert debit(shared, org, 1).ok
 
 
-def test_placing_and_lifting_stand_in_the_history_once_with_who_and_why(shared, org):
+def test_placing_and_lifting_are_recorded_once_with_name_and_reason(shared, org):
     assert freeze(shared, org, by="ann", why="phone call") is True
     assert freeze(shared, org, by="bob", why="again") is False
     assert unfreeze(shared, org, by="cyd", why="solved") == 1
@@ -70,7 +70,7 @@ def test_placing_and_lifting_stand_in_the_history_once_with_who_and_why(shared, 
     )
 
 
-def test_a_reason_may_stand_for_several_causes_and_is_lifted_by_one_or_all(shared, org):
+def test_reason_may_have_several_causes_and_is_lifted_by_one_or_all(shared, org):
     for cause in ("D-1", "D-2", "D-3"):
         assert freeze(shared, org, FreezeReason.DISPUTE, cause=cause)
     assert unfreeze(shared, org, FreezeReason.DISPUTE, cause="D-2") == 1
@@ -81,7 +81,7 @@ def test_a_reason_may_stand_for_several_causes_and_is_lifted_by_one_or_all(share
     assert [e.entry_no for e in entries(shared, org)] == list(range(7))
 
 
-def test_a_freeze_placed_by_many_at_once_stands_once(shared, org):
+def test_freeze_placed_by_many_at_once_is_active_once(shared, org):
     placed = at_once([lambda: freeze(shared, org)] * 8)
     assert sorted(placed, key=str) == [False] * 7 + [True]
     lifted = at_once([lambda: unfreeze(shared, org)] * 8)
@@ -114,7 +114,7 @@ def test_an_override_is_for_its_reason_alone_and_ends_with_the_freeze(shared, or
     freeze(shared, org, FreezeReason.DISPUTE)
     override(shared, org, later(60))
     assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
-    # A freeze of the same reason placed anew is not the one that was overridden
+    # A new freeze with the same reason is not the one that was overridden
     unfreeze(shared, org, FreezeReason.DISPUTE)
     unfreeze(shared, org)
     freeze(shared, org)
@@ -146,7 +146,7 @@ def test_the_longest_override_is_allowed(shared, org):
     assert debit(shared, org, 1, now=later(30 * 86_400)).outcome == "FROZEN_WALLET"
 
 
-def test_what_does_not_stand_cannot_be_overridden(shared, org):
+def test_freeze_that_is_not_active_cannot_be_overridden(shared, org):
     before = money_state(shared, org)
     with pytest.raises(UnknownFreeze):
         override(shared, org, later(60))

@@ -1,4 +1,4 @@
-"""Holds for calls: reserve, extend, commit, release, expire; refusals, repeats and exact limits."""
+"""Holds for calls: every operation, its refusals, replays and exact limits."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_refused_hold_changes_nothing_and_may_succeed_later(shared, funded, mo
     assert not reserve(shared, funded, 10).replayed
 
 
-def test_a_frozen_wallet_holds_no_more_until_the_freeze_is_lifted_or_overridden(shared, funded):
+def test_frozen_wallet_is_not_held_until_the_freeze_ends_or_is_overridden(shared, funded):
     reserve(shared, funded, 10)
     freeze(shared, funded)
     before = everything(shared, funded)
@@ -105,13 +105,13 @@ def test_a_frozen_wallet_holds_no_more_until_the_freeze_is_lifted_or_overridden(
     assert extend(shared, funded, 2, 10, now=later(60)).ok
 
 
-def test_a_second_request_for_a_call_has_the_first_ones_hold_whatever_it_asks_for(shared, funded):
+def test_second_request_for_a_call_returns_the_first_hold(shared, funded):
     reserve(shared, funded, 60)
     before = everything(shared, funded)
     for amount in (60, 10, 1_000):
         again = reserve(shared, funded, amount, until=later(9_999), now=later(700))
         assert (again.outcome, again.replayed, again.held_micros) == ("OK", True, 60)
-    # A freeze stops new spending, and this is none
+    # A freeze stops new spending, and a replay is not new
     freeze(shared, funded)
     assert reserve(shared, funded, 60).replayed
     assert everything(shared, funded)[-1] == before[-1]
@@ -125,7 +125,7 @@ def test_a_call_and_the_providers_call_are_paired_once(shared, funded):
     assert reserve(shared, funded, 10, "c2", provider_call_id="v1").outcome == conflict
     assert everything(shared, funded) == before
     assert reserve(shared, funded, 10, "c1").replayed
-    # Another organization's calls are its own
+    # Another organization may use the same IDs
     other = make_organization(shared, micros=100)
     assert not reserve(shared, other, 10, "c1", provider_call_id="v1").replayed
 
@@ -164,7 +164,7 @@ def test_an_extension_is_made_once_and_in_turn(shared, funded):
     extend(shared, funded, 1, 20)
     extend(shared, funded, 2, 30)
     before = everything(shared, funded)
-    # The newest again is a replay, with another amount a conflict; an older one was made
+    # The newest again is a replay, or a conflict with another amount; an older one was made
     assert extend(shared, funded, 2, 30, until=later(9_999)).replayed
     assert extend(shared, funded, 2, 31).outcome == "IDEMPOTENCY_CONFLICT"
     assert extend(shared, funded, 1, 20).replayed
@@ -193,7 +193,7 @@ def test_a_refused_extension_changes_nothing(shared, funded, more, code):
     assert everything(shared, funded) == before
 
 
-def test_a_hold_has_the_bound_of_an_amount_and_a_wallet_holds_more_than_one(shared, org):
+def test_hold_is_bounded_like_an_amount_and_held_may_be_more(shared, org):
     credit(shared, org, BIG)
     credit(shared, org, BIG)
     assert reserve(shared, org, BIG - 1).ok
@@ -230,23 +230,23 @@ def test_a_call_is_charged_from_its_hold_and_the_rest_given_back(shared, funded,
         (30, BIG, (10, 40, BIG - 90), BIG - 90),
     ],
 )
-def test_over_its_hold_a_call_takes_what_is_available_then_debt_then_owes(
+def test_cost_over_the_hold_takes_available_then_debt_then_is_outstanding(
     shared, funded, limit, cost, after, short
 ):
-    # Given 100, of which this call holds 50, another 40
+    # Given 100, of which this call holds 50 and another call 40
     set_limit(shared, funded, limit)
     reserve(shared, funded, 40, "other")
     reserve(shared, funded, 50)
-    # When it cost more than it holds
+    # When it cost more than its hold
     assert commit(shared, funded, cost).ok
-    # Then the other's hold is whole, and the balance less it has not passed the limit
+    # Then the other hold is whole, and the balance minus that hold is within the limit
     assert money(shared, funded) == after
     assert fate(shared, funded) == ("committed", 50, 50, 0, cost, short)
     assert fate(shared, funded, "other")[:2] == ("open", 40)
     assert standing(shared, funded) == ({"call_shortfall"} if short else set())
 
 
-def test_a_shortfall_is_told_by_entries_and_paid_by_the_next_credit(shared, funded):
+def test_shortfall_is_recorded_by_entries_and_paid_by_the_next_credit(shared, funded):
     reserve(shared, funded, 100)
     assert commit(shared, funded, 130).owed_micros == 30
     told = [(one.kind, one.amount_micros) for one in entries(shared, funded)[2:]]
@@ -258,7 +258,7 @@ def test_a_shortfall_is_told_by_entries_and_paid_by_the_next_credit(shared, fund
     assert (money(shared, funded), standing(shared, funded)) == ((10, 0, 0), set())
 
 
-def test_a_debt_within_the_limit_freezes_nothing_but_leaves_nothing_to_spend(shared, funded):
+def test_debt_within_the_limit_freezes_nothing_but_leaves_no_money(shared, funded):
     set_limit(shared, funded, 50)
     assert commit(shared, funded, 150).available_micros == -50
     assert (money(shared, funded), standing(shared, funded)) == ((-50, 0, 0), set())
@@ -267,7 +267,7 @@ def test_a_debt_within_the_limit_freezes_nothing_but_leaves_nothing_to_spend(sha
     assert commit(shared, funded, 1, "c3").owed_micros == 1
 
 
-def test_a_frozen_wallets_call_is_charged_all_the_same(shared, funded):
+def test_frozen_wallets_call_is_charged_nevertheless(shared, funded):
     reserve(shared, funded, 60)
     freeze(shared, funded, FreezeReason.DISPUTE)
     assert commit(shared, funded, 70).ok
@@ -283,7 +283,7 @@ def test_a_call_without_a_hold_is_billed_directly(shared, funded):
 
 
 @pytest.mark.parametrize(("way", "status"), [("release", "released"), ("expire", "expired")])
-def test_a_commit_that_comes_late_is_billed_directly_and_once(shared, funded, way, status):
+def test_late_commit_is_charged_directly_and_once(shared, funded, way, status):
     reserve(shared, funded, 60)
     SETTLING[way](shared, funded)
     settled_at = hold(shared, funded).settled_at
@@ -297,7 +297,7 @@ def test_a_commit_that_comes_late_is_billed_directly_and_once(shared, funded, wa
     assert everything(shared, funded) == before
 
 
-def test_a_commit_again_answers_as_the_first_time_and_another_is_a_conflict(shared, funded):
+def test_commit_is_replayed_and_a_different_one_conflicts(shared, funded):
     reserve(shared, funded, 60)
     first = commit(shared, funded, 50)
     credit(shared, funded, 1_000)

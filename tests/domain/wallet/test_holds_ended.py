@@ -1,4 +1,4 @@
-"""Holds given back, and whatever is missing: released, expired, read, called without arguments."""
+"""The end of holds: postponed, released, expired; and missing arguments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.world import make_organization
 BIG = AMOUNT_MICROS_MAX
 
 
-# Put off
+# Postpone
 
 
 def put_off(database, org, until, *, now=T0):
@@ -42,7 +42,7 @@ def put_off(database, org, until, *, now=T0):
     )
 
 
-def test_an_open_hold_is_put_off_and_never_brought_nearer(shared, funded):
+def test_open_hold_is_postponed_and_never_ends_earlier(shared, funded):
     reserve(shared, funded, 60)
     assert put_off(shared, funded, later(900))
     assert hold(shared, funded).expires_at == later(900)
@@ -52,7 +52,7 @@ def test_an_open_hold_is_put_off_and_never_brought_nearer(shared, funded):
 
 
 @pytest.mark.parametrize("until", [T0, later(-1), "infinity"])
-def test_a_hold_is_not_put_off_to_the_past_or_without_end(shared, funded, until):
+def test_hold_is_not_postponed_to_the_past_or_without_end(shared, funded, until):
     reserve(shared, funded, 60)
     before = everything(shared, funded)
     assert not put_off(shared, funded, until)
@@ -60,7 +60,7 @@ def test_a_hold_is_not_put_off_to_the_past_or_without_end(shared, funded, until)
 
 
 @pytest.mark.parametrize("end", [release, expire, lambda db, org: commit(db, org, 5)])
-def test_a_hold_that_is_over_is_not_put_off(shared, funded, end):
+def test_hold_that_is_over_is_not_postponed(shared, funded, end):
     reserve(shared, funded, 60)
     end(shared, funded)
     before = everything(shared, funded)
@@ -71,7 +71,7 @@ def test_a_hold_that_is_over_is_not_put_off(shared, funded, end):
 # Release
 
 
-def test_a_release_gives_the_whole_hold_back_and_again_changes_nothing(shared, funded):
+def test_release_returns_the_whole_hold_and_its_replay_changes_nothing(shared, funded):
     reserve(shared, funded, 60)
     extend(shared, funded, 1, 30)
     assert release(shared, funded, now=later(5)).available_micros == 100
@@ -83,7 +83,7 @@ def test_a_release_gives_the_whole_hold_back_and_again_changes_nothing(shared, f
     assert everything(shared, funded) == before
 
 
-def test_a_release_is_allowed_while_frozen_and_refused_where_there_is_nothing(shared, funded):
+def test_release_is_allowed_while_frozen_and_refused_without_a_hold(shared, funded):
     reserve(shared, funded, 60)
     freeze(shared, funded)
     assert release(shared, funded, "none").outcome == "HOLD_NOT_FOUND"
@@ -96,8 +96,8 @@ def test_a_release_is_allowed_while_frozen_and_refused_where_there_is_nothing(sh
 
 
 @pytest.mark.parametrize("way", ["release", "expire", "commit"])
-def test_what_a_hold_gives_back_pays_what_is_owed_and_lifts_its_freeze(shared, funded, way):
-    # Given a refund of what is held, which is owed and freezes
+def test_returned_hold_pays_the_outstanding_amount_and_lifts_its_freeze(shared, funded, way):
+    # Given a refund of money that is held, which becomes outstanding and freezes
     settle(shared, funded, 100)
     reserve(shared, funded, 80)
     reserve(shared, funded, 90, "c2")
@@ -106,7 +106,7 @@ def test_what_a_hold_gives_back_pays_what_is_owed_and_lifts_its_freeze(shared, f
         (170, 170, 70),
         {"refund_shortfall"},
     )
-    # When the first hold ends, having cost 20 or nothing, then part of it pays
+    # When the first hold ends, with a cost of 20 or none, Then what it returns pays
     cost = 20 if way == "commit" else 0
     commit(shared, funded, 20) if cost else SETTLING[way](shared, funded)
     if cost:
@@ -115,7 +115,7 @@ def test_what_a_hold_gives_back_pays_what_is_owed_and_lifts_its_freeze(shared, f
             {"refund_shortfall"},
         )
         release(shared, funded, "c2")
-    # Then nothing is owed, and the freeze that the debt caused is gone
+    # Then nothing is outstanding, and the freeze that it caused is lifted
     free = 10 if not cost else 80
     held = 90 if not cost else 0
     assert (money(shared, funded), standing(shared, funded)) == ((held + free, held, 0), set())
@@ -132,7 +132,7 @@ def test_only_open_holds_past_their_end_expire(shared, funded):
     extend(shared, funded, 1, 10, "c2", until=later(500))
     freeze(shared, funded)
     calls = [f"c{n}" for n in range(9)]
-    # At the very instant of its end a hold is over, and one that was not named stays
+    # A hold is over at the very instant of its end; a hold that was not named is kept
     assert expire(shared, funded, *calls[:4], now=later(105)) == ["c3"]
     assert expire(shared, funded, *calls, now=later(104)) == ["c4"]
     assert fate(shared, funded, "c4") == ("expired", 10, 0, 10, None, 0)
@@ -150,7 +150,7 @@ def test_expiry_names_an_organization_with_a_wallet(shared):
         expire(shared, bare_organization(shared))
 
 
-def test_a_hold_past_its_end_that_nobody_expired_is_still_a_hold(shared, funded):
+def test_hold_past_its_end_is_still_open_until_it_is_expired(shared, funded):
     reserve(shared, funded, 60)
     assert reserve(shared, funded, 60, now=later(9_000)).replayed
     assert extend(shared, funded, 1, 10, now=later(9_000), until=later(9_600)).ok
@@ -180,7 +180,7 @@ def test_candidates_are_read_without_a_lock_the_longest_past_first(shared, funde
     assert (one.call_id, one.provider_call_id, one.expires_at) == ("c3", "v3", later(20 - 9_999))
 
 
-# Whatever is missing
+# Missing arguments
 
 
 OPERATIONS = {
@@ -211,10 +211,8 @@ CALLS = {
 @pytest.mark.parametrize(
     ("name", "n"), [(name, n) for name in CALLS for n in range(len(CALLS[name]))]
 )
-def test_an_argument_that_is_null_never_leaves_a_wallet_half_done(
-    shared, shared_urls, funded, name, n
-):
-    # Given one argument that is NULL where the function is called by hand
+def test_null_argument_never_leaves_a_wallet_half_done(shared, shared_urls, funded, name, n):
+    # Given one argument that is NULL in a direct call of the function
     reserve(shared, funded, 60)
     before = everything(shared, funded)
     given = [funded if one == "{org}" else one for one in CALLS[name]]
@@ -225,7 +223,7 @@ def test_an_argument_that_is_null_never_leaves_a_wallet_half_done(
             answer = app.execute(f"SELECT {name}({marks})::text", given).fetchone()[0]
         except psycopg.errors.IntegrityError:
             answer = "raised"
-    # Then it is allowed without it, or nothing at all has changed
+    # Then the argument is optional, or nothing has changed
     if everything(shared, funded) != before:
         assert (name, n) in {
             ("reserve_call_credits", 2),
@@ -235,7 +233,7 @@ def test_an_argument_that_is_null_never_leaves_a_wallet_half_done(
     money(shared, funded)
 
 
-def test_what_is_owed_has_a_bound_too_and_no_sum_overflows(shared, shared_urls, funded):
+def test_outstanding_amount_is_bounded_and_no_sum_overflows(shared, shared_urls, funded):
     with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
         owner.execute(
             "SELECT ledger_store(ledger_append(w, 'owed', 'note', 1, 899999999999999999, 'owed',"

@@ -1,4 +1,4 @@
-"""What follows from holds, and what guards them: posture, roles, structure, rebuilding, debt."""
+"""What holds cause and what guards them: enforcement, roles, rebuilds, debt."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ from tests.domain.wallet.support import as_owner, bare_organization, freeze, reb
 ENFORCE = "enforce_organization"
 
 
-# What follows
+# Enforcement
 
 
 def follows(database, org, act):
-    """How often the check of posture is staged by an act."""
+    """Count how often an action stages enforcement."""
     forget_jobs(database, org)
     act()
     return len(staged(database, org, ENFORCE))
 
 
-def test_every_crossing_of_available_over_zero_is_followed_up_once(shared, funded):
+def test_every_crossing_of_zero_by_available_stages_one_enforcement(shared, funded):
     def count(act):
         return follows(shared, funded, act)
 
@@ -75,8 +75,8 @@ def test_every_crossing_of_available_over_zero_is_followed_up_once(shared, funde
     assert count(lambda: reserve(shared, funded, 1, "c4")) == 0
 
 
-def test_a_freeze_that_a_shortfall_places_or_a_payment_lifts_is_followed_up(shared, funded):
-    # Given that available stays at zero all the while, so that nothing crosses it
+def test_freeze_placed_by_a_shortfall_or_lifted_by_a_payment_is_enforced(shared, funded):
+    # Given that available stays at zero all the time, so that it does not cross zero
     reserve(shared, funded, 100)
     assert follows(shared, funded, lambda: commit(shared, funded, 130)) == 1
     assert standing(shared, funded) == {"call_shortfall"}
@@ -95,14 +95,14 @@ def test_a_freeze_that_a_shortfall_places_or_a_payment_lifts_is_followed_up(shar
         lambda db, org: expire(db, org, "c1", "c2"),
     ],
 )
-def test_a_freeze_that_ends_with_what_was_held_is_followed_up(shared, org, give_back):
-    # Given 100 held in two and owed after a refund, so that available is 0 before and after
+def test_freeze_that_ends_with_a_returned_hold_is_enforced(shared, org, give_back):
+    # Given 100 held in two holds and outstanding after a refund: available is 0 before and after
     settle(shared, org, 100)
     reserve(shared, org, 50, "c1")
     reserve(shared, org, 50, "c2")
     settle(shared, org, 100, 100)
     assert (money(shared, org), standing(shared, org)) == ((100, 100, 100), {"refund_shortfall"})
-    # When both are given back, and only the second pays the last of it
+    # When both are returned, and only the second pays the rest
     assert follows(shared, org, lambda: give_back(shared, org)) == 1
     assert (money(shared, org), standing(shared, org)) == ((0, 0, 0), set())
 
@@ -120,7 +120,7 @@ def test_a_hold_that_takes_the_last_money_pauses_and_its_end_resumes(shared, org
         found = campaign(shared, running)
         return found.status, found.pause_reason
 
-    # When a call takes all there is, goes over it, and the debt is paid
+    # When a call takes all money, then more than that, and then the debt is paid
     reserve(shared, org, 100)
     assert enforced() == ("paused", "wallet_depleted")
     commit(shared, org, 130)
@@ -201,7 +201,7 @@ AS_SUPERUSER = {
 
 @pytest.mark.parametrize("name", AS_SUPERUSER)
 def test_even_a_superuser_may_not(shared, shared_urls, funded, name):
-    # Given an open hold, a released one, one that was billed and one that was billed late
+    # Given an open hold, a released one, one that was charged and one that was charged late
     reserve(shared, funded, 10, "open", provider_call_id="v1")
     for call in ("released", "late"):
         reserve(shared, funded, 10, call)
@@ -222,8 +222,8 @@ def test_even_a_superuser_may_not(shared, shared_urls, funded, name):
 
 
 @pytest.mark.parametrize("held", [0, 59, 90])
-def test_what_is_held_is_made_again_from_the_open_holds(shared, shared_urls, owner, funded, held):
-    # Given two open holds among settled ones, and a wallet that somebody made say otherwise
+def test_held_is_rebuilt_from_the_open_holds(shared, shared_urls, owner, funded, held):
+    # Given two open holds among settled ones, and a wallet whose `held` was changed
     reserve(shared, funded, 20, "c1")
     reserve(shared, funded, 40, "c2")
     commit(shared, funded, 10, "c3")
@@ -232,13 +232,13 @@ def test_what_is_held_is_made_again_from_the_open_holds(shared, shared_urls, own
     as_owner(
         shared_urls, f"UPDATE wallets SET held_micros = {held} WHERE organization_id = '{funded}'"
     )
-    # When it is rebuilt, then held is their sum again, and the posture is checked
+    # When it is rebuilt, Then held is their sum again, and enforcement is staged
     assert follows(shared, funded, lambda: rebuild(owner, funded)) == 1
     assert money(shared, funded) == (90, 60, 0)
     assert f"held {held}, " in entries(shared, funded)[-1].note
 
 
-def test_a_rebuild_that_frees_money_pays_what_is_owed(shared, shared_urls, owner, org):
+def test_rebuild_that_frees_money_pays_the_outstanding_amount(shared, shared_urls, owner, org):
     settle(shared, org, 100)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 100 WHERE organization_id = '{org}'")
     settle(shared, org, 100, 100)
@@ -246,10 +246,8 @@ def test_a_rebuild_that_frees_money_pays_what_is_owed(shared, shared_urls, owner
     assert (money(shared, org), standing(shared, org)) == ((0, 0, 0), set())
 
 
-def test_holds_that_the_entries_do_not_cover_are_left_for_a_person(
-    shared, shared_urls, owner, funded
-):
-    # Given that somebody forgot a hold, and its money was spent
+def test_holds_that_the_entries_do_not_cover_need_an_operator(shared, shared_urls, owner, funded):
+    # Given a hold that is missing from `held`, and whose money was spent
     reserve(shared, funded, 60)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 0 WHERE organization_id = '{funded}'")
     debit(shared, funded, 41)
@@ -281,7 +279,7 @@ def test_a_rebuild_refuses_entries_with_a_gap_that_moved_no_money(
 # The debt limit
 
 
-def test_a_debt_limit_is_approved_by_an_entry_that_names_who_and_why(shared, funded):
+def test_debt_limit_is_approved_by_an_entry_with_name_and_reason(shared, funded):
     outcome = set_limit(shared, funded, 50)
     assert (outcome.ok, outcome.entry_no, outcome.available_micros) == (True, 2, 100)
     newest = entries(shared, funded)[-1]
@@ -292,7 +290,7 @@ def test_a_debt_limit_is_approved_by_an_entry_that_names_who_and_why(shared, fun
     assert everything(shared, funded) == before
 
 
-def test_a_debt_limit_is_never_set_below_what_is_in_debt(shared, funded):
+def test_debt_limit_is_never_set_below_the_current_debt(shared, funded):
     set_limit(shared, funded, 50)
     commit(shared, funded, 140)
     before = everything(shared, funded)
@@ -301,7 +299,7 @@ def test_a_debt_limit_is_never_set_below_what_is_in_debt(shared, funded):
     assert everything(shared, funded) == before
     assert set_limit(shared, funded, 40).ok
     assert commit(shared, funded, 1, "c2").owed_micros == 1
-    # A higher one pays nothing that is owed already
+    # A higher limit pays nothing that is already outstanding
     assert set_limit(shared, funded, 60).owed_micros == 1
     assert money(shared, funded) == (-40, 0, 1)
 
@@ -315,7 +313,7 @@ def test_a_debt_limit_out_of_bounds_is_refused(shared, funded, limit):
 
 
 @pytest.mark.parametrize("given", [{"by": ""}, {"why": " "}, {"by": "x" * 201}, {"why": "x\0"}])
-def test_a_debt_limit_without_who_and_why_is_refused(shared, funded, given):
+def test_debt_limit_without_name_and_reason_is_refused(shared, funded, given):
     before = everything(shared, funded)
     with pytest.raises((WhoAndWhy, InvalidNote)):
         set_limit(shared, funded, 5, **given)
@@ -335,7 +333,7 @@ def test_a_frozen_wallets_debt_limit_may_be_changed(shared, funded):
     assert unfreeze(shared, funded) == 1
 
 
-def test_the_command_approves_a_debt_limit_and_says_no_in_one_line(
+def test_command_approves_a_debt_limit_and_refuses_in_one_line(
     shared, shared_urls, funded, monkeypatch
 ):
     monkeypatch.setenv("DATABASE_URL", shared_urls.app_url)

@@ -1,4 +1,4 @@
-"""Holds all at once: real threads, in every order, and what each operation waits for."""
+"""Concurrent operations on holds: real threads, in every order, and their locks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.domain.wallet.hold_support import (
     set_limit,
 )
 
-#: What each operation does to a hold of 60 out of 100 that is past its end, and gives it back to.
+#: The effect of each operation on an expired hold of 60 of a balance of 100.
 ENDINGS = {
     "commit": lambda s, org: holds.commit(
         s, org, call_id="c1", amount_micros=40, currency="USD", now=END
@@ -39,7 +39,7 @@ ENDINGS = {
     ),
 }
 OK, REPLAY, SETTLED = "OK", "replay", "CALL_SETTLED"
-#: What the second finds when the first is just being committed, and what the wallet has then.
+#: For each pair: the second operation's result after the first commits, and the wallet's money.
 IN_TURN = {
     ("commit", "commit"): (REPLAY, (60, 0, 0)),
     ("commit", "release"): (SETTLED, (60, 0, 0)),
@@ -65,15 +65,15 @@ IN_TURN = {
 
 
 def told(answer):
-    """An answer as one word: OK, a replay, a refusal's code, or the calls that expired."""
+    """Return an outcome as text: OK, replay or a code; or the calls that expired."""
     if isinstance(answer, list | BaseException):
         return answer if isinstance(answer, list) else repr(answer)
     return "replay" if answer.replayed else answer.outcome
 
 
 @pytest.mark.parametrize(("first", "second"), IN_TURN)
-def test_what_comes_second_finds_what_came_first(shared, shared_urls, funded, first, second):
-    # Given a hold past its end, and two who want it: one has it, the other waits
+def test_second_operation_sees_the_result_of_the_first(shared, shared_urls, funded, first, second):
+    # Given an expired hold and two operations: one is not committed, the other waits
     reserve(shared, funded, 60)
     answer = one_behind_the_other(
         shared,
@@ -81,7 +81,7 @@ def test_what_comes_second_finds_what_came_first(shared, shared_urls, funded, fi
         lambda session: ENDINGS[first](session, funded),
         lambda: shared.run(lambda session: ENDINGS[second](session, funded)),
     )
-    # Then the second decides by what the first has made of it
+    # Then the second decides by what the first has done
     assert (told(answer), money(shared, funded)) == IN_TURN[first, second]
 
 
@@ -96,20 +96,20 @@ def test_two_first_requests_for_a_call_make_one_hold(shared, shared_urls, funded
 
 
 def test_expiry_commit_and_extension_race_safely(shared, org):
-    """Hunts a hold given back twice, charged twice, or extended after its end was decided."""
+    """Find a hold that is returned twice, charged twice or extended after its end."""
     credit(shared, org, 1_000)
     balance = 1_000
     for n in range(60):
         call = f"c{n}"
         reserve(shared, org, 60, call)
-        # When all three want a hold that is just past its end
+        # When all three operations meet a hold that has just expired
         racers = [
             lambda call=call: expire(shared, org, call),
             lambda call=call: commit(shared, org, 7, call, now=END),
             lambda call=call: extend(shared, org, 1, 10, call, until=later(900), now=END),
         ]
         expired, charged, extended = _in_order(racers, n % 3)
-        # Then the call is charged once, whatever became of its hold, and nothing stays held
+        # Then the call is charged once, whatever the hold's status, and nothing stays held
         assert charged.outcome == "OK"
         balance -= 7
         assert money(shared, org) == (balance, 0, 0)
@@ -120,7 +120,7 @@ def test_expiry_commit_and_extension_race_safely(shared, org):
 
 
 def _in_order(racers, shift):
-    """Starts racers at once, another first each time; gives their answers in their own order."""
+    """Start the racers at once, rotated by `shift`, and return results in fixed order."""
     answers = at_once([*racers[shift:], *racers[:shift]])
     expired, charged, extended = answers[3 - shift :] + answers[: 3 - shift]
     return tuple(expired), charged, extended
@@ -142,7 +142,7 @@ def test_expiry_and_extension_never_both_win(shared, org):
         release(shared, org, call)
 
 
-def test_one_call_is_committed_once_by_however_many(shared, funded):
+def test_concurrent_commits_of_one_call_charge_once(shared, funded):
     reserve(shared, funded, 60)
     answers = at_once([lambda: commit(shared, funded, 40)] * 12)
     assert sorted(told(one) for one in answers) == ["OK"] + [REPLAY] * 11
@@ -157,7 +157,7 @@ def test_of_two_costs_for_one_call_one_is_charged(shared, funded):
     assert money(shared, funded) == (100 - entry.amount_micros, 0, 0)
 
 
-def test_one_hold_is_given_back_once_by_however_many(shared, funded):
+def test_concurrent_releases_and_expiries_return_one_hold_once(shared, funded):
     reserve(shared, funded, 60)
     jobs = [lambda: release(shared, funded)] * 6 + [lambda: len(expire(shared, funded))] * 6
     answers = at_once(jobs)
@@ -170,7 +170,7 @@ def told_ok(answer):
     return not isinstance(answer, int) and told(answer) == "OK"
 
 
-def test_one_extension_is_made_once_by_however_many(shared, funded):
+def test_concurrent_requests_for_one_extension_extend_once(shared, funded):
     reserve(shared, funded, 10)
     answers = at_once([lambda: extend(shared, funded, 1, 30)] * 12)
     assert sorted(told(one) for one in answers) == ["OK"] + [REPLAY] * 11
@@ -179,7 +179,7 @@ def test_one_extension_is_made_once_by_however_many(shared, funded):
 
 
 def test_holds_debits_and_purchases_at_once_never_take_more_than_there_is(shared, org):
-    # Given money for 10 of 48, each of which wants it in another way
+    # Given money for 10 of 48 requests of three kinds
     credit(shared, org, 100)
     ways = [
         lambda n: reserve(shared, org, 10, f"c{n}"),
@@ -192,7 +192,7 @@ def test_holds_debits_and_purchases_at_once_never_take_more_than_there_is(shared
     assert (balance - held, owed) == (0, 0)
 
 
-# What each waits for
+# Locks
 
 
 OPERATIONS = {
@@ -204,7 +204,7 @@ OPERATIONS = {
     "buy": lambda db, org: buy(db, org, 5, "a1"),
     "set the debt limit": lambda db, org: set_limit(db, org, 5),
 }
-#: Balance and held after each, where a credit of 5 came before it on 100, of which 60 were held.
+#: Balance, held and outstanding after each, when a credit of 5 precedes it; 60 of 100 were held.
 AFTER = {
     "reserve": (105, 65, 0),
     "extend": (105, 65, 0),
@@ -231,9 +231,7 @@ def test_every_operation_waits_for_the_wallets_lock(shared, shared_urls, funded,
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_that_has_waited_builds_on_what_the_one_before_it_did(
-    shared, shared_urls, funded, name
-):
+def test_operation_that_has_waited_builds_on_the_one_before_it(shared, shared_urls, funded, name):
     reserve(shared, funded, 60)
     result = one_behind_the_other(
         shared,

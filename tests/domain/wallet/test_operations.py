@@ -1,4 +1,4 @@
-"""A wallet's operations: allowed, refused, replayed, conflicting, at the limit, and all at once."""
+"""A wallet's operations: allowed, refused, replayed, conflicting and concurrent."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_debit_takes_the_last_micro_and_not_one_more(shared, org):
     assert debit(shared, org, 1).outcome == "INSUFFICIENT_FUNDS"
 
 
-def test_what_is_held_is_not_available(shared, shared_urls, org):
+def test_held_money_is_not_available(shared, shared_urls, org):
     credit(shared, org, 100)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 60 WHERE organization_id = '{org}'")
     assert debit(shared, org, 41).outcome == "INSUFFICIENT_FUNDS"
@@ -117,14 +117,14 @@ def test_a_correction_names_its_operator_its_reason_and_the_balance_before(share
 
 @pytest.mark.parametrize(("micros", "left"), [(49, (0, 1)), (50, (0, 0)), (80, (30, 0))])
 def test_a_correction_pays_the_outstanding_amount_first(shared, org, micros, left):
-    # Given a call that cost 50 more than there was
+    # Given a call that cost 50 more than the balance
     credit(shared, org, 100)
     commit(shared, org, 150)
     assert (figures(shared, org), standing(shared, org)) == ((0, 50), {"call_shortfall"})
-    # When an operator credits, then the outstanding amount is paid before anything is available
+    # When an operator credits, Then the outstanding amount is paid before anything is available
     assert correct(shared, org, micros).ok
     assert figures(shared, org) == left
-    # And the freeze it caused stays until nothing is outstanding
+    # And the freeze that it caused stays until nothing is outstanding
     assert standing(shared, org) == ({"call_shortfall"} if left[1] else set())
 
 
@@ -133,7 +133,7 @@ def test_a_correction_without_operator_or_reason_is_refused(shared, org, missing
     before = money_state(shared, org)
     with pytest.raises(WhoAndWhy):
         correct(shared, org, 5, **missing)
-    # The ledger itself refuses it too, whoever calls it
+    # The ledger function refuses it too, whichever caller uses it
     values = {"operator": "ann", "why": "typo", **missing}
     outcome = shared.run(
         lambda session: call_ledger(
@@ -164,7 +164,7 @@ def test_a_refusal_changes_nothing_and_its_key_is_free(shared, org, move, amount
     before = money_state(shared, org)
     assert MOVES[move](shared, org, amount, key="free", **more).outcome == code
     assert money_state(shared, org) == before
-    # The same key may succeed later, because a refusal is not remembered
+    # The same key may succeed later, because a refusal is not stored
     again = MOVES[move](shared, org, 5, key="free")
     assert (again.ok, again.replayed) == (True, False)
 
@@ -195,7 +195,7 @@ def test_the_largest_amount_is_exact(shared, org, move):
 
 @pytest.mark.parametrize("move", ["credit", "correct"])
 def test_a_balance_at_its_bound_takes_no_more(shared, shared_urls, org, move):
-    # Given a wallet one micro below the largest balance there may be
+    # Given a wallet one micro below the largest possible balance
     query = (
         "SELECT ledger_store(ledger_append(w, 'credit', 'credit', 1000000000000000, 0, 'c', 'k',"
         " '', now()), now()) FROM wallets w WHERE organization_id = '{org}'"
@@ -207,15 +207,15 @@ def test_a_balance_at_its_bound_takes_no_more(shared, shared_urls, org, move):
     )
     credit(shared, org, AMOUNT_MICROS_MAX - 1)
     before = money_state(shared, org)
-    # When two more come
+    # When two more micros are credited
     assert MOVES[move](shared, org, 2).outcome == "INVALID_AMOUNT"
-    # Then it is a refusal and no overflow; the last one fits
+    # Then it is refused without an overflow; one micro fits
     assert money_state(shared, org) == before
     assert MOVES[move](shared, org, 1).balance_micros == 900 * AMOUNT_MICROS_MAX
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_a_replay_answers_as_the_first_time_and_moves_nothing(shared, org, move):
+def test_replay_returns_the_first_result_and_moves_nothing(shared, org, move):
     credit(shared, org, 100)
     first = MOVES[move](shared, org, 10, key="same")
     credit(shared, org, 1_000)
@@ -274,16 +274,16 @@ def test_two_organizations_may_use_the_same_key(shared, org):
 
 
 def test_of_a_hundred_debits_at_once_as_many_succeed_as_the_balance_pays(shared, org):
-    # Given 6 micros, and a hundred that want 5
+    # Given 6 micros, and a hundred requests for 5
     credit(shared, org, 6)
     outcomes = at_once([lambda n=n: debit(shared, org, 5, key=f"d{n}") for n in range(100)])
-    # Then each has an answer, and no error of the database's shows through
+    # Then each has an outcome, and no database error is raised
     codes = [getattr(one, "outcome", repr(one)) for one in outcomes]
     assert sorted(codes) == ["INSUFFICIENT_FUNDS"] * 99 + ["OK"]
     assert figures(shared, org) == (1, 0)
 
 
-def test_debits_and_credits_of_many_threads_add_up_and_are_numbered_without_gaps(shared, org):
+def test_concurrent_debits_and_credits_add_up_without_gaps(shared, org):
     credit(shared, org, 1_000)
 
     def work(n):
@@ -320,7 +320,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_waits_for_the_wallets_lock(shared_urls, shared, org, name):
-    # Given a freeze to work on, a wallet in somebody else's hands, and little patience
+    # Given a freeze to work on, a wallet locked by another session, and a short lock timeout
     freeze(shared, org, FreezeReason.DISPUTE)
     if name in ("unfreeze", "override"):
         freeze(shared, org)
@@ -336,10 +336,10 @@ def test_every_operation_waits_for_the_wallets_lock(shared_urls, shared, org, na
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_that_has_waited_sees_what_the_one_before_it_did(
+def test_operation_that_has_waited_sees_the_result_of_the_one_before(
     shared, shared_urls, org, name
 ):
-    # Given a wallet with a freeze that stops nothing, and a credit that is not committed yet
+    # Given a wallet with an overridden freeze, and a credit that is not committed yet
     freeze(shared, org)
     override(shared, org, later(60))
     if name == "freeze":
@@ -351,13 +351,13 @@ def test_an_operation_that_has_waited_sees_what_the_one_before_it_did(
         lambda s: wallets.credit(s, org, key="first", amount_micros=5, currency="USD", now=T0),
         lambda: OPERATIONS[name](shared, org, 5),
     )
-    # Then the operation builds on it: a debit can spend it, and the numbers go on
+    # Then the operation builds on it: a debit can spend it, and the entry numbers continue
     assert getattr(result, "outcome", "OK") == "OK"
     assert figures(shared, org)[0] == {"credit": 10, "debit": 0, "correct": 10}.get(name, 5)
     assert [entry.entry_no for entry in entries(shared, org)] == list(range(before + 2))
 
 
-def test_a_wallet_that_is_just_being_opened_is_waited_for(shared, shared_urls):
+def test_wallet_that_is_being_opened_is_waited_for(shared, shared_urls):
     org = bare_organization(shared)
     outcome = one_behind_the_other(
         shared,
@@ -369,13 +369,13 @@ def test_a_wallet_that_is_just_being_opened_is_waited_for(shared, shared_urls):
     assert len(entries(shared, org)) == 1
 
 
-def test_a_key_of_a_calls_own_is_refused_since_it_would_block_the_calls_bill(shared, org):
+def test_calls_reserved_key_is_refused_since_it_would_block_its_charge(shared, org):
     credit(shared, org, 10)
     for act in (credit, debit):
         assert act(shared, org, 1, key="call:c1:commit").outcome == "RESERVED_KEY"
 
 
-def test_what_the_session_read_before_is_read_again(shared, org):
+def test_row_that_the_session_read_before_is_read_again(shared, org):
     def work(session):
         row = session.get_one(Wallet, org)
         values = {"key": "k", "amount_micros": 5, "currency": "USD", "now": T0}
@@ -397,7 +397,7 @@ def test_what_the_session_read_before_is_read_again(shared, org):
         ("INSUFFICIENT_FUNDS", False, 1, 0, False),
     ],
 )
-def test_available_crosses_zero_in_either_direction_and_only_where_money_moved_now(
+def test_available_crosses_zero_only_when_the_operation_moved_money(
     outcome, replayed, before, balance, crossed
 ):
     assert WalletOutcome(outcome, replayed, 1, balance, 0, 0, before).crossed_zero is crossed

@@ -1,4 +1,4 @@
-"""What a wallet shows: crossings of zero, its figures, its history; and how it is made again."""
+"""Reading and rebuilding wallets: crossings of zero, balances and history."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOVES = {"credit": credit, "debit": debit, "correct": correct}
 # Crossing zero
 
 
-def test_every_crossing_of_zero_stages_the_check_of_posture_and_nothing_else_does(shared, org):
+def test_only_a_crossing_of_zero_stages_enforcement(shared, org):
     def stages(move, *arguments, **more):
         forget_jobs(shared, org)
         MOVES[move](shared, org, *arguments, **more)
@@ -48,7 +48,7 @@ def test_every_crossing_of_zero_stages_the_check_of_posture_and_nothing_else_doe
     assert job.kwargs == {"organization_id": org}
 
 
-def test_available_and_not_the_balance_is_what_crosses(shared, shared_urls, org):
+def test_available_and_not_the_balance_crosses_zero(shared, shared_urls, org):
     credit(shared, org, 100)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 60 WHERE organization_id = '{org}'")
     forget_jobs(shared, org)
@@ -73,7 +73,7 @@ def test_a_crossing_that_is_rolled_back_stages_nothing(shared, org):
 # Reading
 
 
-def test_a_session_that_read_the_wallet_before_sees_what_the_operation_did(shared, org):
+def test_session_that_read_the_wallet_before_sees_the_new_balance(shared, org):
     def work(session):
         kept = session.get_one(Wallet, org)
         before = kept.balance_micros
@@ -97,12 +97,12 @@ def history(database, org, **filters):
     return [entry.entry_no for entry in found]
 
 
-def test_the_history_comes_newest_first_in_pages_that_a_cursor_joins(shared, org):
+def test_history_is_read_newest_first_in_pages_joined_by_a_cursor(shared, org):
     for n in range(1, 8):
         credit(shared, org, n)
     assert history(shared, org, limit=3) == [7, 6, 5]
     assert history(shared, org, limit=3, after=5) == [4, 3, 2]
-    # An entry that is written between two pages moves nothing between them
+    # An entry that is written between two pages does not shift them
     credit(shared, org, 8)
     assert history(shared, org, limit=3, after=2) == [1, 0]
     assert history(shared, org, limit=3, after=0) == []
@@ -127,19 +127,19 @@ def test_the_history_can_be_narrowed_by_kind_and_time(shared, org):
     "damage",
     ["balance_micros = 999", "owed_micros = 5", "entry_no = 1", "head_hash = '\\x00'"],
 )
-def test_a_damaged_wallet_is_seen_and_made_again_from_its_entries(
+def test_damaged_wallet_is_detected_and_rebuilt_from_its_entries(
     shared, shared_urls, owner, org, damage
 ):
-    # Given a wallet that somebody changed around every guard
+    # Given a wallet that was changed past every guard
     credit(shared, org, 100)
     debit(shared, org, 40)
     as_owner(
         shared_urls, f"UPDATE wallets SET {damage} WHERE organization_id = '{org}'", broken=True
     )
     assert shared.run(lambda session: books.balance(session, org, T0)).consistent is False
-    # When the owner has it made again
+    # When the owner rebuilds it
     assert rebuild(owner, org).balance_micros == 60
-    # Then it fits its entries, which tell of it, and money moves again
+    # Then it agrees with its entries, one of which records the rebuild, and money moves again
     assert figures(shared, org) == (60, 0)
     last = entries(shared, org)[-1]
     assert (last.entry_no, last.kind, last.direction) == (3, "rebuild", "note")
@@ -167,7 +167,7 @@ def test_only_the_owner_may_rebuild(shared, org):
         " WHERE organization_id = '{org}' AND entry_no = 4",
     ],
 )
-def test_entries_that_do_not_add_up_are_left_for_a_person(shared, shared_urls, owner, org, damage):
+def test_entries_that_do_not_add_up_need_an_operator(shared, shared_urls, owner, org, damage):
     credit(shared, org, 100)
     credit(shared, org, 40)
     freeze(shared, org)

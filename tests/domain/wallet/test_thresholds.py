@@ -1,4 +1,4 @@
-"""Low-balance thresholds: told once per crossing, by whatever way, and armed again by a top-up."""
+"""Low-balance thresholds: one alert per crossing, and armed again by a top-up."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def test_a_threshold_is_crossed_below_it_and_not_at_it(shared, funded):
     # When exactly 40 are left
     debit(shared, funded, 60)
     assert (crossed(shared, funded), told(shared, funded)) == ([], [])
-    # When one micro more is taken
+    # When one micro more is debited
     debit(shared, funded, 1, now=later(5))
-    # Then it is told, once, and disarmed
+    # Then one alert is raised, and the threshold is disarmed
     assert (crossed(shared, funded), told(shared, funded)) == ([40], ["40"])
     assert notice(shared, funded) is None
     debit(shared, funded, 1)
     assert told(shared, funded) == ["40"]
 
 
-def test_an_alert_says_what_was_crossed_when_and_with_what_left(shared, funded):
+def test_alert_shows_the_threshold_the_instant_and_what_is_left(shared, funded):
     set_thresholds(shared, funded, 40)
     debit(shared, funded, 75, now=later(5))
     row = shared.run(
@@ -69,19 +69,19 @@ def test_an_alert_says_what_was_crossed_when_and_with_what_left(shared, funded):
     assert (row.severity, row.raised_at, row.cleared_at) == ("warning", later(5), None)
 
 
-def test_several_thresholds_crossed_by_one_debit_are_each_told_once(shared, funded):
+def test_several_thresholds_crossed_by_one_debit_are_alerted_once_each(shared, funded):
     set_thresholds(shared, funded, 90, 50, 20, 5)
     debit(shared, funded, 85)
     assert crossed(shared, funded) == [20, 50, 90]
     assert sorted(told(shared, funded), key=int) == ["20", "50", "90"]
-    # The one that is left is still watched, and the others keep their instant.
+    # The remaining threshold is still watched, and the others keep their instant.
     assert notice(shared, funded) == 5
     debit(shared, funded, 11, now=later(5))
     rows = set_thresholds(shared, funded, 90, 50, 20, 5)
     assert [row.crossed_at for row in rows] == [T0, T0, T0, later(5)]
 
 
-#: Every way in which what is available falls by 60 of 100, as a caller takes it.
+#: The operations that reduce available by 60 of 100.
 FALLING = {
     "debit": lambda database, org: debit(database, org, 60),
     "debits in numbers": lambda database, org: take_many(database, org, 60),
@@ -93,7 +93,7 @@ FALLING = {
 
 
 @pytest.mark.parametrize("way", FALLING)
-def test_every_way_of_falling_crosses(shared, funded, way):
+def test_every_operation_that_reduces_available_crosses(shared, funded, way):
     set_thresholds(shared, funded, 50)
     FALLING[way](shared, funded)
     assert (crossed(shared, funded), told(shared, funded)) == ([50], ["50"])
@@ -136,8 +136,8 @@ def test_a_refund_crosses(shared, org):
     assert told(shared, org) == ["50"]
 
 
-def test_a_rebuilding_that_finds_less_crosses(shared, shared_urls, funded):
-    # Given a row that somebody raised around every guard
+def test_rebuild_that_finds_less_crosses(shared, shared_urls, funded):
+    # Given a wallet whose balance was raised past every guard
     as_owner(
         shared_urls,
         f"UPDATE wallets SET balance_micros = 1000 WHERE organization_id = '{funded}'",
@@ -145,12 +145,12 @@ def test_a_rebuilding_that_finds_less_crosses(shared, shared_urls, funded):
     )
     set_thresholds(shared, funded, 500)
     assert told(shared, funded) == []
-    # When it is made again from its entries
+    # When it is rebuilt from its entries
     as_owner(shared_urls, f"SELECT wallet_rebuild('{funded}', 'ann', 'broken', now())")
     assert told(shared, funded) == ["500"]
 
 
-def test_a_debit_that_is_refused_or_replayed_or_taken_back_tells_nothing(shared, funded):
+def test_refused_replayed_or_rolled_back_debit_alerts_nothing(shared, funded):
     set_thresholds(shared, funded, 50)
     assert debit(shared, funded, 101).outcome == "INSUFFICIENT_FUNDS"
     freeze(shared, funded)
@@ -163,8 +163,8 @@ def test_a_debit_that_is_refused_or_replayed_or_taken_back_tells_nothing(shared,
     assert notice(shared, funded) == 50
 
 
-def test_an_alert_that_stands_already_never_costs_a_debit(shared, funded):
-    # Given one that was raised around the ledger
+def test_open_alert_never_prevents_a_debit(shared, funded):
+    # Given an alert that was raised without the ledger
     set_thresholds(shared, funded, 50)
     shared.run(
         lambda session: raise_alert(
@@ -185,7 +185,7 @@ def test_an_alert_that_stands_already_never_costs_a_debit(shared, funded):
 
 
 def fallen(database, org):
-    """100 micros, 70 of them held for a call, so that a threshold of 50 is crossed."""
+    """Cause a crossing of a threshold of 50: 70 of 100 micros are held."""
     credit(database, org, 100)
     set_thresholds(database, org, 50)
     reserve(database, org, 70)
@@ -202,7 +202,7 @@ def test_a_top_up_that_reaches_the_threshold_arms_it_and_clears_its_alert(shared
     top_up(shared, org, 1)
     assert (crossed(shared, org), standing(shared, org)) == ([], [])
     assert notice(shared, org) == 50
-    # Then the next crossing is told again
+    # Then the next crossing is alerted again
     debit(shared, org, 1)
     assert (told(shared, org), standing(shared, org)) == (["50", "50"], ["50"])
 
@@ -213,8 +213,8 @@ def test_a_payment_that_is_settled_arms_it(shared, org):
     assert (crossed(shared, org), standing(shared, org)) == ([], [])
 
 
-def test_a_refund_of_a_payment_arms_nothing(shared, org):
-    # Given a payment, and a threshold that is crossed and was brought back by a correction
+def test_refund_of_a_payment_arms_nothing(shared, org):
+    # Given a payment, and a crossed threshold above which a correction has raised available again
     settle(shared, org, 100)
     set_thresholds(shared, org, 50)
     debit(shared, org, 60)
@@ -223,17 +223,17 @@ def test_a_refund_of_a_payment_arms_nothing(shared, org):
     assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
 
 
-def test_a_top_up_that_pays_what_is_owed_arms_only_what_is_left_of_it_reaches(shared, funded):
+def test_top_up_arms_only_what_it_reaches_after_the_outstanding_amount(shared, funded):
     set_thresholds(shared, funded, 50, 20)
     commit(shared, funded, 130)
     assert (crossed(shared, funded), notice(shared, funded)) == ([20, 50], None)
-    # When 60 come and 30 of them are owed
+    # When 60 are paid, of which 30 were outstanding
     top_up(shared, funded, 60)
     assert crossed(shared, funded) == [50]
     assert notice(shared, funded) == 20
 
 
-#: Ways of rising from 30 available to more than 50, without a payment.
+#: The ways to rise from 30 available to more than 50 without a payment.
 RISING = {
     "release": release,
     "expire": expire,
@@ -245,7 +245,7 @@ RISING = {
 
 
 @pytest.mark.parametrize("way", RISING)
-def test_nothing_else_arms_it_so_that_bouncing_is_told_once(shared, org, way):
+def test_no_other_operation_arms_it_so_that_bouncing_is_alerted_once(shared, org, way):
     fallen(shared, org)
     RISING[way](shared, org)
     assert (crossed(shared, org), standing(shared, org)) == ([50], ["50"])
@@ -255,7 +255,7 @@ def test_nothing_else_arms_it_so_that_bouncing_is_told_once(shared, org, way):
     assert told(shared, org) == ["50"]
 
 
-def test_a_replayed_top_up_arms_nothing_that_was_crossed_since(shared, funded):
+def test_replayed_top_up_arms_nothing_that_was_crossed_since(shared, funded):
     set_thresholds(shared, funded, 50)
     credit(shared, funded, 10, key="pay", kind="topup")
     debit(shared, funded, 80)
@@ -263,15 +263,15 @@ def test_a_replayed_top_up_arms_nothing_that_was_crossed_since(shared, funded):
     assert crossed(shared, funded) == [50]
 
 
-def test_a_person_may_arm_it_without_a_top_up_where_it_is_not_crossed_now(shared, org):
-    # Given two thresholds crossed, of which a correction brings one back
+def test_operator_may_arm_only_what_is_not_crossed_now(shared, org):
+    # Given two crossed thresholds, above one of which a correction raises available again
     credit(shared, org, 100)
     set_thresholds(shared, org, 90, 50)
     debit(shared, org, 70)
     correct(shared, org, 30)
-    # When a person arms them
+    # When an operator arms them
     rearm(shared, org)
-    # Then the one that is still crossed stays so
+    # Then the threshold that is still crossed stays crossed
     assert (crossed(shared, org), standing(shared, org)) == ([90], ["90"])
     debit(shared, org, 11)
     assert told(shared, org).count("50") == 2
@@ -280,7 +280,7 @@ def test_a_person_may_arm_it_without_a_top_up_where_it_is_not_crossed_now(shared
 # Set, changed and removed while below.
 
 
-def test_a_threshold_set_above_what_is_available_is_crossed_there_and_then(shared, funded):
+def test_threshold_set_above_available_is_crossed_at_once(shared, funded):
     rows = set_thresholds(shared, funded, 200, 100, now=later(9))
     assert [(row.threshold_micros, row.armed, row.crossed_at) for row in rows] == [
         (200, False, later(9)),
@@ -289,7 +289,7 @@ def test_a_threshold_set_above_what_is_available_is_crossed_there_and_then(share
     assert (told(shared, funded), notice(shared, funded)) == (["200"], 100)
 
 
-def test_setting_them_again_leaves_them_as_they_stand(shared, funded):
+def test_setting_thresholds_again_leaves_them_unchanged(shared, funded):
     set_thresholds(shared, funded, 50)
     debit(shared, funded, 60)
     row = set_thresholds(shared, funded, 50, now=later(60), by="bob")[0]
@@ -297,7 +297,7 @@ def test_setting_them_again_leaves_them_as_they_stand(shared, funded):
     assert told(shared, funded) == ["50"]
 
 
-def test_a_threshold_that_is_removed_takes_its_alert_with_it(shared, funded):
+def test_removed_threshold_clears_its_alert(shared, funded):
     set_thresholds(shared, funded, 80, 50, 20)
     debit(shared, funded, 60)
     assert standing(shared, funded) == ["80", "50"]
@@ -310,7 +310,7 @@ def test_a_threshold_that_is_removed_takes_its_alert_with_it(shared, funded):
     assert sorted(told(shared, funded)) == ["50", "80"]
 
 
-def test_one_that_is_changed_while_crossed_is_another(shared, funded):
+def test_threshold_changed_while_crossed_is_a_new_one(shared, funded):
     set_thresholds(shared, funded, 50)
     debit(shared, funded, 60)
     set_thresholds(shared, funded, 30)
@@ -341,7 +341,7 @@ def test_without_organization_or_wallet_nothing_can_be_set(shared):
 # At once.
 
 
-def test_a_hundred_debits_over_it_at_once_tell_it_once(shared, org):
+def test_a_hundred_concurrent_debits_over_it_raise_one_alert(shared, org):
     credit(shared, org, 150)
     set_thresholds(shared, org, 100)
     outcomes = at_once([lambda: debit(shared, org, 1)] * 100)
@@ -349,7 +349,7 @@ def test_a_hundred_debits_over_it_at_once_tell_it_once(shared, org):
     assert (told(shared, org), crossed(shared, org)) == (["100"], [100])
 
 
-def test_a_hundred_combined_debits_over_it_at_once_tell_it_once(shared):
+def test_a_hundred_concurrent_combined_debits_raise_one_alert(shared):
     # Given two wallets, debited by the same hundred callers
     orgs = [make_organization(shared, micros=70) for _ in range(2)]
     for org in orgs:
@@ -361,21 +361,21 @@ def test_a_hundred_combined_debits_over_it_at_once_tell_it_once(shared):
         assert told(shared, org) == ["60", "50"]
 
 
-def test_a_top_up_and_a_debit_that_cross_each_other_end_in_agreement(shared, shared_urls, org):
-    # Given a threshold that is crossed, and a top-up that is not committed yet
+def test_concurrent_top_up_and_debit_end_in_agreement(shared, shared_urls, org):
+    # Given a crossed threshold, and a top-up that is not committed yet
     fallen(shared, org)
 
     def topping_up(session):
         values = {"currency": "USD", "kind": "topup", "now": T0}
         wallets.credit(session, org, key="t", amount_micros=50, **values)
 
-    # When a debit waits for it and takes available below again
+    # When a debit waits for it and takes available below the threshold again
     one_behind_the_other(shared, shared_urls.owner_url, topping_up, lambda: debit(shared, org, 40))
-    # Then both crossings were told, and only the second stands
+    # Then both crossings were alerted, and only the second alert is open
     assert (told(shared, org), standing(shared, org)) == (["50", "50"], ["50"])
 
 
-def test_setting_a_threshold_behind_a_debit_sees_what_the_debit_left(shared, shared_urls, funded):
+def test_setting_a_threshold_behind_a_debit_reads_the_new_balance(shared, shared_urls, funded):
     def debiting(session):
         wallets.debit(session, funded, key="d", amount_micros=60, currency="USD", now=T0)
 
@@ -390,7 +390,7 @@ def test_the_serving_role_cannot_unwatch_a_wallet(shared, funded):
     for change in ("UPDATE wallets SET notice_below_micros = NULL", "SELECT wallet_fell()"):
         with pytest.raises(DBAPIError, match="permission denied"):
             shared.run(lambda session, change=change: session.execute(text(change)))
-    # What it may write, the levels, cannot part from the wallet.
+    # The thresholds that the role may write cannot get out of step with the wallet.
     shared.run(
         lambda session: session.execute(
             text(
@@ -403,7 +403,7 @@ def test_the_serving_role_cannot_unwatch_a_wallet(shared, funded):
     assert notice(shared, funded) == 70
 
 
-def test_a_changed_level_never_costs_an_index_of_the_wallets(shared):
+def test_changed_level_never_costs_an_index_of_the_wallets(shared):
     indexes = shared.run(
         lambda session: session.scalars(
             text("SELECT indexname FROM pg_indexes WHERE tablename = 'wallets'")

@@ -1,4 +1,4 @@
-"""Heads there and back through a signed file; anything done to it is refused."""
+"""Chain heads in a signed file: read back unchanged, or refused."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def signed(heads=HEADS, key=KEY):
 
 
 def resigned(body):
-    """This function will sign any bytes as a file of heads is signed."""
+    """Sign any bytes as a file of heads is signed."""
     digest = hmac.new(KEY.encode(), body, hashlib.sha256).hexdigest()
     return body + f'{{"hmac_sha256":"{digest}"}}\n'.encode()
 
 
 @pytest.mark.parametrize("heads", [HEADS, []])
-def test_heads_there_and_back_are_the_same(heads):
+def test_heads_are_the_same_after_writing_and_reading(heads):
     assert read_heads(signed(heads), KEY) == {head.organization_id: head for head in heads}
 
 
-def test_the_file_is_lines_of_json_that_a_person_reads():
+def test_file_consists_of_readable_lines_of_json():
     first, *_, last = signed(HEADS[:1]).decode().splitlines()
     assert first == '{"format":"holdfast heads 1","at":"2026-03-01T12:00:00+00:00"}'
     assert last.startswith('{"hmac_sha256":"')
@@ -65,7 +65,7 @@ def test_a_line_left_out_is_refused():
         read_heads(b"".join([first, *rest]), KEY)
 
 
-def test_a_file_that_something_else_signed_with_the_key_is_refused():
+def test_signed_file_with_other_contents_is_refused():
     for body in (b"", b"[]\n", b'{"format":"other"}\n', b'{"format":"holdfast heads 1"}\n{}\n'):
         with pytest.raises(HeadsRefused):
             read_heads(resigned(body), KEY)
@@ -91,7 +91,7 @@ def test_a_file_that_something_else_signed_with_the_key_is_refused():
         (resigned(b'{"format":"holdfast heads 1"}\n[]\n'), "the file is signed but not of heads"),
     ],
 )
-def test_heads_name_what_is_wrong_when_the_file_is_refused(raw, reason):
+def test_refusal_of_the_file_names_what_is_wrong(raw, reason):
     with pytest.raises(HeadsRefused) as refused:
         read_heads(raw, KEY)
     assert reason in refused.value.detail

@@ -1,4 +1,7 @@
-"""The rule over a stream of entries, without a database: whatever is changed shows, and where."""
+"""The chain's rule over a stream of entries: every change is found and located.
+
+No database is needed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ ORG = "org_1"
 
 
 def written(moves, org=ORG):
-    """This function will write a chain as the ledger does, and the wallet that belongs to it."""
+    """Build a chain as the ledger does, and the wallet that belongs to it."""
     entries: list[Entry] = []
     for number, (kind, direction, amount) in enumerate([("opening", "note", 0), *moves]):
         before = entries[-1] if entries else None
@@ -88,7 +91,7 @@ SIX = [("credit", "credit", 100), *[("debit", "debit", 10)] * 4]
 
 
 def other(value):
-    """Any other value of the same type; a number near it or far from it, a text, some bytes."""
+    """Draw a different value of the same type."""
     if isinstance(value, int):
         return st.integers(-(2**63), 2**63 - 1).filter(lambda new: new != value)
     if isinstance(value, str):
@@ -97,7 +100,7 @@ def other(value):
 
 
 @given(MOVES)
-def test_what_was_written_has_no_findings(moves):
+def test_written_chain_has_no_findings(moves):
     entries, wallet = written(moves)
     assert findings(entries, wallet) == []
     assert findings(entries, wallet, Head(ORG, len(moves), entries[-1].hash)) == []
@@ -107,12 +110,12 @@ def test_what_was_written_has_no_findings(moves):
 @settings(max_examples=50)
 @given(data=st.data(), moves=MOVES)
 def test_any_change_of_any_one_field_of_any_entry_is_found_there(field, data, moves):
-    # Given a chain in which one field of one entry is otherwise
+    # Given a chain in which one field of one entry is changed
     entries, wallet = written(moves)
     number = data.draw(st.integers(0, len(moves)))
     new = data.draw(other(getattr(entries[number], field)))
     changed = entries[number]._replace(**{field: new})
-    # When it is verified, then something is found, and first at that entry
+    # When it is verified, Then the first finding is at that entry
     found = findings([*entries[:number], changed, *entries[number + 1 :]], wallet)
     assert found
     assert found[0].entry_no in ({number} if field != "entry_no" else {number, new})
@@ -128,7 +131,7 @@ def test_any_change_of_the_wallet_is_one_finding(field, data, moves):
 
 
 @given(MOVES, st.data())
-def test_a_changed_entry_with_its_hash_made_anew_is_found_at_the_next(moves, data):
+def test_changed_entry_with_a_recomputed_hash_is_found_at_the_next(moves, data):
     entries, wallet = written(moves)
     number = data.draw(st.integers(0, len(moves)))
     forged = entries[number]._replace(note="forged")
@@ -149,7 +152,7 @@ def test_a_removed_entry_is_named_by_its_number(moves, data):
 
 
 @given(MOVES, st.data())
-def test_an_inserted_entry_is_found_whatever_number_it_has(moves, data):
+def test_inserted_entry_is_found_with_any_number(moves, data):
     entries, wallet = written(moves)
     number = data.draw(st.integers(0, len(moves)))
     copy = entries[data.draw(st.integers(0, len(moves)))]
@@ -164,14 +167,14 @@ def test_entries_in_another_order_are_found(moves, data):
     assert findings(shuffled, wallet)
 
 
-def test_several_entries_that_are_missing_are_one_finding_and_what_follows_is_none():
+def test_several_missing_entries_are_one_finding():
     entries, wallet = written(SIX)
     found = findings([entries[0], entries[1], entries[4], entries[5]], wallet)
     assert [(one.entry_no, one.what) for one in found] == [(2, What.MISSING), (5, What.SUM)]
     assert str(found[0]) == "org_1 entry 2: entry missing: expected entries 2 to 3, found entry 4"
 
 
-def test_a_wallet_whose_entries_are_all_gone_is_one_finding():
+def test_wallet_without_any_entries_is_one_finding():
     _, wallet = written(SIX)
     (found,) = findings([], wallet)
     assert (found.entry_no, found.what, found.expected) == (0, What.MISSING, "entries 0 to 5")
@@ -183,17 +186,17 @@ def test_entries_without_a_wallet_are_found():
 
 
 @given(MOVES, st.data())
-def test_a_cut_tail_shows_by_the_anchored_head_and_by_nothing_else(moves, data):
-    # Given a chain cut anywhere, and a wallet made to agree with what is left
+def test_cut_tail_is_found_only_by_the_anchored_head(moves, data):
+    # Given a chain cut anywhere, and a wallet that agrees with the rest
     entries, _ = written(moves)
     kept = entries[: data.draw(st.integers(1, len(moves)))]
     assert findings(kept, wallet_of(kept)) == []
-    # When its old head is known, then that entry is missing
+    # When its old head is known, Then that entry is missing
     (found,) = findings(kept, wallet_of(kept), Head(ORG, len(moves), entries[-1].hash))
     assert (found.entry_no, found.what) == (len(moves), What.ANCHOR)
 
 
-def test_a_chain_written_anew_shows_by_the_anchored_head():
+def test_rewritten_chain_is_found_by_the_anchored_head():
     entries, _ = written(SIX)
     anew, wallet = written([("credit", "credit", 101), *SIX[1:]])
     (found,) = findings(anew, wallet, Head(ORG, 3, entries[3].hash))
@@ -229,7 +232,7 @@ def test_a_note_needs_no_operation():
     assert unbacked(entries[1], NONE) is None
 
 
-def test_an_entry_that_comes_twice_is_one_finding():
+def test_duplicate_entry_is_one_finding():
     entries, wallet = written(SIX)
     (found,) = findings([*entries[:4], entries[2], *entries[4:]], wallet)
     assert str(found) == (
@@ -252,8 +255,8 @@ def test_an_entry_of_another_wallet_is_one_finding():
         ("owed_after_micros", What.OWED),
     ],
 )
-def test_figures_that_do_not_add_up_are_found_though_every_hash_is_made_anew(field, what):
-    # Given the newest entry with a figure of its own, and a hash and a wallet that agree with it
+def test_figures_that_do_not_add_up_are_found_though_hashes_are_new(field, what):
+    # Given the newest entry with a changed figure, and a hash and a wallet that agree with it
     entries, _ = written(SIX)
     forged = entries[5]._replace(**{field: getattr(entries[5], field) + 1})
     forged = forged._replace(hash=entry_hash(forged))

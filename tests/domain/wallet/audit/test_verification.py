@@ -1,4 +1,4 @@
-"""A ledger that was tampered with by a superuser, past every guard: verify names the entry."""
+"""`verify ledger` names the entry that a superuser changed past every guard."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.world import make_organization
 
 
 def done(database, operation, org, **values):
-    """This function will call an operation of the domain, which must not refuse."""
+    """Call an operation of the domain, which must not refuse."""
     outcome = database.run(lambda session: operation(session, org, now=T0, **values))
     assert outcome.ok, outcome
 
 
 def settle(database, org, captured, refunded=0):
-    """This function will settle the organization's one payment."""
+    """Settle the organization's one payment."""
     facts = payment(f"CAP-{org[-12:]}", org, captured, refunded)
     assert database.run(lambda session: wallet.settle(session, org, facts, T0)).ok
 
@@ -47,14 +47,14 @@ def commit(database, org, call, amount):
 
 
 def debit_three(database, org):
-    """Three debits in one call, of which one is a replay of another."""
+    """Make three debits in one call, of which one is a replay of another."""
     asked = [debits.Debit(org, key, 1, "USD", "messages") for key in ("m1", "m2", "m1")]
     outcomes = database.run(lambda session: debits.debit_many(session, asked, T0))
     assert all(outcome.ok for outcome in outcomes)
 
 
 def busy_wallet(database, urls):
-    """An organization with entries of every kind, and a hold that stands."""
+    """Make an organization with entries of every kind and an open hold."""
     org = make_organization(database)
     settle(database, org, 1_000)
     credit(database, org, 50, note="naïve ☂")
@@ -67,18 +67,19 @@ def busy_wallet(database, urls):
     debit_three(database, org)
     number = {"key": "a1", "amount_micros": 7, "currency": "USD", "asset": "+1555"}
     done(database, assets.deduct_asset_cost, org, **number)
-    # Given calls: one billed below its hold, one never begun, one expired, one that still stands
+    # Given calls: one charged below its hold, one never begun, one expired, one still open
     for call in ("c1", "c2", "c3", "c4"):
         reserve(database, org, call, 100)
     commit(database, org, "c1", 60)
     done(database, holds.release, org, call_id="c2")
-    # When a refund takes more than is there, and the expired hold pays of what is owed then
+    # When a refund takes more than the balance, and the expired hold pays part of the outstanding
+    # amount
     settle(database, org, 1_000, 1_000)
     expired = database.run(
         lambda session: holds.expire(session, org, call_ids=["c3"], now=later(61))
     )
     assert expired == ["c3"]
-    # When a call costs more than the debt limit allows, money comes again and pays all
+    # When a call costs more than the debt limit allows, and new money pays all of it
     done(database, operators.set_debt_limit_by_hand, org, limit_micros=20, by="ann", why="good")
     commit(database, org, "c5", 30)
     credit(database, org, 2_000)
@@ -92,7 +93,7 @@ def rebuild(urls, org):
 
 
 def tamper(urls, org, *statements):
-    """This function will change the ledger as a superuser, with triggers and foreign keys off."""
+    """Change the ledger as a superuser, with triggers and foreign keys off."""
     with psycopg.connect(driver_url(urls.owner_url)) as superuser:
         superuser.execute("SET session_replication_role = replica")
         for statement in statements:
@@ -108,7 +109,7 @@ def found(database, org=None, heads=None):
 
 @pytest.fixture
 def plain(shared):
-    """Six entries: 0 the opening, 1 a credit of 100 by k1, then debits of 10 by k2 to k5."""
+    """Six entries: 0 opens, 1 credits 100 (k1), 2 to 5 debit 10 each (k2 to k5)."""
     org = make_organization(shared)
     assert credit(shared, org, 100, key="k1").ok
     for number in range(2, 6):
@@ -117,7 +118,7 @@ def plain(shared):
 
 
 def test_a_clean_ledger_of_several_wallets_has_no_findings(database, urls, monkeypatch):
-    # Given wallets with entries of every kind, one with its opening alone, and pages of three
+    # Given wallets with entries of every kind, one with only its opening, and pages of three
     monkeypatch.setattr(verify, "PAGE_ENTRIES", 3)
     monkeypatch.setattr(verify, "PAGE_HEADS", 2)
     orgs = [busy_wallet(database, urls) for _ in range(3)]
@@ -169,7 +170,7 @@ def row(change):
 
 
 def renumber(first, by):
-    """By way of numbers far off, because each row meets the primary key by itself."""
+    """Return updates that move entry numbers in two steps, to avoid duplicate keys."""
     update = "UPDATE wallet_entries SET entry_no = entry_no"
     moved = f"{update} + 1000 WHERE {{org}} AND entry_no >= {first}"
     back = f"{update} - 1000 + {by} WHERE {{org}} AND entry_no >= 1000"
@@ -309,7 +310,7 @@ def test_tampering_is_found_and_names_the_entry(shared, shared_urls, plain, stat
     assert found(shared, plain) == expected
 
 
-def test_what_holds_come_to_is_compared_with_held(shared, shared_urls, plain):
+def test_sum_of_open_holds_is_compared_with_held(shared, shared_urls, plain):
     reserve(shared, plain, "c1", 30)
     reserve(shared, plain, "c2", 5)
     assert found(shared, plain) == []
@@ -323,15 +324,15 @@ def test_what_holds_come_to_is_compared_with_held(shared, shared_urls, plain):
 
 
 @pytest.mark.parametrize("table", ["payment_references", "call_holds"])
-def test_a_payment_and_a_hold_must_be_there_for_the_money_they_moved(shared, shared_urls, table):
-    # Given money of a payment taken back beyond what there is, and a hold that paid the rest
+def test_payment_and_hold_must_exist_for_the_money_they_moved(shared, shared_urls, table):
+    # Given a refund beyond what is available, and a hold whose release paid the rest
     org = make_organization(shared)
     settle(shared, org, 100)
     reserve(shared, org, "c1", 40)
     settle(shared, org, 100, 100)
     done(shared, holds.release, org, call_id="c1")
     assert found(shared, org) == []
-    # When the row is removed, then every entry that names it is found
+    # When the row is removed, Then every entry that names it is found
     tamper(shared_urls, org, f"DELETE FROM {table} WHERE {{org}}")
     numbers = {"payment_references": [1, 2], "call_holds": [5]}[table]
     assert found(shared, org) == [(number, What.OPERATION) for number in numbers]
@@ -347,8 +348,8 @@ def test_a_payment_and_a_hold_must_be_there_for_the_money_they_moved(shared, sha
         "DELETE FROM payment_disputes WHERE {org}",
     ],
 )
-def test_what_a_payment_moved_is_what_its_refunds_and_disputes_come_to(shared, shared_urls, change):
-    # Given a payment of 100, of which 20 were given back before 30 were disputed
+def test_money_moved_by_a_payment_equals_its_refunds_and_disputes(shared, shared_urls, change):
+    # Given a payment of 100, of which 20 were refunded before 30 were disputed
     org = make_organization(shared)
     one = f"P-{secrets.token_hex(6)}"
     about = payment(one, org, 100)
@@ -364,8 +365,9 @@ def test_what_a_payment_moved_is_what_its_refunds_and_disputes_come_to(shared, s
     assert found(shared, org) == [(3, What.PAYMENT)]
 
 
-def test_what_a_rebuilding_pays_of_a_debt_has_the_rebuilding_behind_it(shared, shared_urls):
-    # Given a debt beside a hold, whose row somebody removed: rebuilt, the wallet pays out of it
+def test_payment_of_a_debt_by_a_rebuild_is_backed_by_the_rebuild(shared, shared_urls):
+    # Given an outstanding amount and a hold whose row was deleted: a rebuild frees that money and
+    # pays
     org = make_organization(shared)
     settle(shared, org, 100)
     reserve(shared, org, "c1", 40)
@@ -377,7 +379,7 @@ def test_what_a_rebuilding_pays_of_a_debt_has_the_rebuilding_behind_it(shared, s
     assert [entry.kind for entry in entries(shared, org)][-3:-1] == ["rebuild", "owed_payment"]
 
 
-def test_a_wallet_that_is_wholly_gone_shows_by_its_anchored_head(database, urls):
+def test_wallet_that_is_wholly_gone_is_found_by_its_anchored_head(database, urls):
     kept, gone = make_organization(database), make_organization(database)
     heads = {head.organization_id: head for head in verify.current_heads(database.run)}
     tables = ("wallet_operations", "wallet_entries", "wallets")
@@ -388,7 +390,7 @@ def test_a_wallet_that_is_wholly_gone_shows_by_its_anchored_head(database, urls)
     assert found(database, gone, heads) == [(0, What.ANCHOR), (0, What.WALLET)]
 
 
-def test_entries_whose_wallet_is_gone_are_found_among_all(database, urls):
+def test_entries_without_a_wallet_are_found_among_all(database, urls):
     orgs = sorted(make_organization(database) for _ in range(3))
     for org in orgs[::2]:
         tamper(urls, org, "DELETE FROM wallets WHERE {org}")
@@ -396,8 +398,8 @@ def test_entries_whose_wallet_is_gone_are_found_among_all(database, urls):
     assert [finding.organization_id for finding in findings] == orgs[::2]
 
 
-def test_entries_and_operations_of_nobody_are_found_among_all(database, urls):
-    # Given an entry and an operation of organizations that never were
+def test_entries_and_operations_without_an_organization_are_found(database, urls):
+    # Given an entry and an operation of organizations that never existed
     make_organization(database)
     with psycopg.connect(driver_url(urls.owner_url)) as superuser:
         superuser.execute(
@@ -430,7 +432,7 @@ def test_a_cut_tail_is_seen_with_the_heads_and_only_with_them(shared, shared_url
     assert found(shared, plain, heads) == [(5, What.ANCHOR)]
 
 
-def test_heads_of_before_agree_with_a_wallet_that_went_on(shared, plain):
+def test_older_heads_agree_with_a_wallet_that_has_newer_entries(shared, plain):
     head = shared.run(lambda session: session.get_one(Wallet, plain))
     heads = {plain: Head(plain, head.entry_no, head.head_hash)}
     debit(shared, plain, 1)
@@ -438,7 +440,7 @@ def test_heads_of_before_agree_with_a_wallet_that_went_on(shared, plain):
 
 
 def test_a_wallet_that_is_written_to_meanwhile_has_no_findings(shared, plain, monkeypatch):
-    # Given somebody who spends, holds and releases all the time
+    # Given a thread that credits, holds and commits all the time
     monkeypatch.setattr(verify, "PAGE_ENTRIES", 7)
     stop = threading.Event()
 
@@ -452,7 +454,7 @@ def test_a_wallet_that_is_written_to_meanwhile_has_no_findings(shared, plain, mo
 
     writer = threading.Thread(target=spend)
     writer.start()
-    # When it is verified again and again, then it always agrees
+    # When the wallet is verified repeatedly, Then it always agrees
     try:
         for _ in range(40):
             assert found(shared, plain) == []
