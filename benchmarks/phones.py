@@ -12,7 +12,7 @@ from domain import organizations
 from domain.calls.entry_points import DoorKind, add_door
 from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
-from domain.posture import apply_posture
+from domain.enforcement import enforce_entitlement
 from domain.wallet import operations as wallet
 
 #: One cent per second, charged by the second.
@@ -60,7 +60,7 @@ def open_phone(house: House, database: Database, terms: Terms, *, seconds: int) 
             currency="USD",
             now=now,
         )
-        apply_posture(session, organization_id, now)
+        enforce_entitlement(session, organization_id, now)
 
     database.run(set_up)
     return Phone(organization_id, number_id)

@@ -36,7 +36,7 @@ class BrandNotFound(Refused):
         super().__init__("BRAND_NOT_FOUND", brand_id, brand=brand_id)
 
 
-def lock_standing(session: Session, organization_id: str) -> list[Subscription]:
+def lock_entitlement(session: Session, organization_id: str) -> list[Subscription]:
     """Lock an organization and its subscriptions, which are locked before its wallet.
 
     Raises: OrganizationNotFound.

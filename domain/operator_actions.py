@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus, FreezeReason, PauseReason, Provider
 from base.outcomes import Refused
-from db.locks import lock_organization, lock_standing
+from db.locks import lock_entitlement, lock_organization
 from db.models import Campaign, TopUpSettings, WalletThreshold
 from domain.calls.tick import tick_debtors_at_once
+from domain.enforcement import Enforcement, enforce_entitlement
 from domain.operator_notes import check_who_and_why, note_act
-from domain.posture import Posture, apply_posture
 from domain.top_ups import settings as top_up_terms
 from domain.top_ups.rule import Terms
 from domain.top_ups.settings import Method
@@ -35,16 +35,16 @@ class CampaignNotFound(Refused):
 
 def freeze_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
-) -> Posture:
+) -> Enforcement:
     """Place the manual freeze, which only an operator lifts.
 
     Replay: an active manual freeze is left unchanged. Raises: WhoAndWhy, InvalidNote,
     OrganizationNotFound, WalletNotFound.
     """
     check_who_and_why(by, why)
-    lock_standing(session, organization_id)
+    lock_entitlement(session, organization_id)
     wallets.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
-    return apply_posture(session, organization_id, now)
+    return enforce_entitlement(session, organization_id, now)
 
 
 def lift_by_hand(
@@ -55,7 +55,7 @@ def lift_by_hand(
     by: str,
     why: str,
     now: datetime,
-) -> Posture:
+) -> Enforcement:
     """Lift a freeze, except the subscription's, which follows the provider alone.
 
     Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
@@ -64,10 +64,10 @@ def lift_by_hand(
     check_who_and_why(by, why)
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
         raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
-    lock_standing(session, organization_id)
+    lock_entitlement(session, organization_id)
     if not wallets.unfreeze(session, organization_id, reason, by=by, why=why, now=now):
         raise wallets.UnknownFreeze(organization_id, reason)
-    return apply_posture(session, organization_id, now)
+    return enforce_entitlement(session, organization_id, now)
 
 
 def override_by_hand(
@@ -79,16 +79,16 @@ def override_by_hand(
     by: str,
     why: str,
     now: datetime,
-) -> Posture:
+) -> Enforcement:
     """Let the organization spend until a given time although a freeze is active.
 
     Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
     INVALID_OVERRIDE.
     """
     check_who_and_why(by, why)
-    lock_standing(session, organization_id)
+    lock_entitlement(session, organization_id)
     wallets.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
-    return apply_posture(session, organization_id, now)
+    return enforce_entitlement(session, organization_id, now)
 
 
 def correct_by_hand(
@@ -107,7 +107,7 @@ def correct_by_hand(
     Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
     """
     check_who_and_why(by, why)
-    lock_standing(session, organization_id)
+    lock_entitlement(session, organization_id)
     outcome = wallets.correct(
         session,
         organization_id,
@@ -119,7 +119,7 @@ def correct_by_hand(
         now=now,
     )
     if outcome.ok:
-        apply_posture(session, organization_id, now)
+        enforce_entitlement(session, organization_id, now)
     return outcome
 
 
@@ -214,14 +214,14 @@ def switch_top_up_off_by_hand(
 
 def enforce_by_hand(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
-) -> Posture:
+) -> Enforcement:
     """Derive the entitlement again, enforce it, and read every subaccount at Twilio.
 
     `subaccount_jobs` of the result names the jobs that read and repair; see
     domain/subaccount_checks.py. Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
     """
     check_who_and_why(by, why)
-    posture = apply_posture(session, organization_id, now, heal=True, check_twilio=True)
+    posture = enforce_entitlement(session, organization_id, now, heal=True, check_twilio=True)
     note_act(session, "organization.enforce", organization_id, by=by, why=why, now=now)
     return posture
 
@@ -265,7 +265,7 @@ def start_campaign(session: Session, campaign_id: str, now: datetime) -> Campaig
         campaign.pause_reason = None
         campaign.paused_at = None
     session.flush()
-    apply_posture(session, campaign.organization_id, now)
+    enforce_entitlement(session, campaign.organization_id, now)
     return campaign
 
 
@@ -289,7 +289,7 @@ def _campaign(session: Session, campaign_id: str) -> Campaign:
     """Read the campaign under its organization's lock, which every change of it holds."""
     found = session.get(Campaign, campaign_id)
     if found is not None:
-        lock_standing(session, found.organization_id)
+        lock_entitlement(session, found.organization_id)
         session.refresh(found)
     if found is None or found.status in (CampaignStatus.COMPLETED, CampaignStatus.CANCELLED):
         raise CampaignNotFound(campaign_id)

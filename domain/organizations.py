@@ -14,7 +14,7 @@ from base.money import exponent_of
 from base.outcomes import Refused
 from db.locks import BrandNotFound, lock_organization
 from db.models import Brand, Campaign, Organization
-from domain.posture import apply_posture
+from domain.enforcement import enforce_entitlement
 from domain.wallet.operations import open_wallet
 
 #: Longest name of an organization, brand or campaign, in characters.
@@ -76,7 +76,7 @@ def create_brand(
     lock_organization(session, organization_id)
     session.add(brand)
     session.flush()
-    apply_posture(session, organization_id, now, heal=True)
+    enforce_entitlement(session, organization_id, now, heal=True)
     return brand.id
 
 

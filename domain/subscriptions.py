@@ -21,9 +21,9 @@ from base.outcomes import NotYet, Refused
 from db.locks import lock_organization, lock_subscriptions
 from db.models import Organization, Subscription
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.enforcement import Enforcement, enforce_entitlement
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION
-from domain.posture import Posture, apply_posture
 
 #: Seconds between the reads of a subscription whose response contradicts a newer event. After these
 #: reads the response is accepted.
@@ -58,12 +58,12 @@ class Look:
 
 def report(
     session: Session, event: SubscriptionReport, received_at: datetime, now: datetime
-) -> Posture | None:
+) -> Enforcement | None:
     """Apply a verified event: close at once if it closes, and stage the refresh.
 
     An event without a readable time counts as just received. Replay: safe; an outdated closing
-    event closes until the refresh has contradicted it. Return what `apply_posture` did, or None if
-    the subscription is not known yet.
+    event closes until the refresh has contradicted it. Return what `enforce_entitlement` did, or
+    None if the subscription is not known yet.
     """
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
@@ -86,7 +86,7 @@ def report(
     if event.closing:
         subscription.closing_reported_at = now
     session.flush()
-    posture = apply_posture(session, organization_id, now)
+    posture = enforce_entitlement(session, organization_id, now)
     _stage_look(session, organization_id, event)
     return posture
 
@@ -183,7 +183,7 @@ def record_look(
         subscription.grace_seconds = grace_seconds
         _enforce_at_end_of_grace(session, subscription)
     session.flush()
-    apply_posture(session, organization_id, now)
+    enforce_entitlement(session, organization_id, now)
     return None
 
 

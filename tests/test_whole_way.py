@@ -10,7 +10,7 @@ import pytest
 from base.enums import FreezeReason
 from db.models import InboxEvent, Job, WalletEntry
 from domain import operator_actions as operators
-from domain.posture import can_send
+from domain.entitlement import spending_block
 from domain.wallet import operations as wallet
 
 TEN = 10_000_000
@@ -47,7 +47,7 @@ def campaigns(world, customer):
 
 def freezes(world, organization_id):
     stopping, _ = world.do(
-        lambda session, now: wallet.standing_freezes(session, organization_id, now)
+        lambda session, now: wallet.active_freezes(session, organization_id, now)
     )
     return [row.reason for row in stopping]
 
@@ -68,7 +68,7 @@ def posts(world):
 
 
 def may_send(world, customer):
-    return world.do(lambda session, now: can_send(session, customer.id, now))
+    return world.do(lambda session, now: spending_block(session, customer.id, now))
 
 
 BY_HAND = ("paused", "manual_pause")

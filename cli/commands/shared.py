@@ -21,7 +21,7 @@ from cli.errors import clear_errors
 from db.engine import Database, clock
 from db.logins import clear_addresses
 from db.redis.client import Ringer
-from domain.posture import Posture
+from domain.enforcement import Enforcement
 from local.stack import state_folder
 
 T = TypeVar("T")
@@ -33,11 +33,11 @@ def me() -> str:
     return getpass.getuser()
 
 
-def what_followed(posture: Posture) -> str:
+def what_followed(done: Enforcement) -> str:
     """Describe what an operator action did to campaigns and calls."""
     return (
-        f"campaigns paused {posture.campaigns_paused}, resumed {posture.campaigns_resumed};"
-        f" calls ended {posture.calls_ended}"
+        f"campaigns paused {done.campaigns_paused}, resumed {done.campaigns_resumed};"
+        f" calls ended {done.calls_ended}"
     )
 
 

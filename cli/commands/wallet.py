@@ -19,7 +19,7 @@ from cli.options import By, Json, Org, Why
 from db.engine import Database, clock
 from db.models import WalletFreeze
 from domain import operator_actions as operators
-from domain.posture import Posture
+from domain.enforcement import Enforcement
 from domain.wallet import operations as wallet
 from domain.wallet import queries as books
 from domain.wallet.ledger import WalletOutcome
@@ -38,7 +38,7 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
         figures = books.balance(session, organization_id, now)
-        stopping, overridden = wallet.standing_freezes(session, organization_id, now)
+        stopping, overridden = wallet.active_freezes(session, organization_id, now)
         summed = books.entries_sum(session, organization_id)
         return {
             "organization": organization_id,
@@ -205,6 +205,6 @@ def _freeze(row: WalletFreeze) -> str:
     )
 
 
-def _told(posture: Posture) -> None:
-    may = "may spend" if posture.refusal is None else f"may not spend: {posture.refusal}"
-    typer.echo(f"{may}; {what_followed(posture)}")
+def _told(done: Enforcement) -> None:
+    may = "may spend" if done.block is None else f"may not spend: {done.block}"
+    typer.echo(f"{may}; {what_followed(done)}")

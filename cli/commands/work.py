@@ -18,7 +18,7 @@ from db.models import Brand, Campaign, Organization, Subscription
 from domain import operator_actions as operators
 from domain import organizations as records
 from domain import subaccounts as twilio_state
-from domain.posture import can_send, standing_of
+from domain.entitlement import spending_block, subscription_state
 from domain.wallet import operations as wallet
 from domain.wallet import queries as books
 
@@ -91,26 +91,26 @@ def enforce(
     unless every subaccount is in line now.
     """
     with acting() as do:
-        posture = do(
+        done = do(
             lambda session, now: operators.enforce_by_hand(
                 session, organization_id, by=by or me(), why=why, now=now
             )
         )
-        checks = wait_for_checks(do, posture.subaccount_jobs.values(), wait)
+        checks = wait_for_checks(do, done.subaccount_jobs.values(), wait)
     if as_json:
         show(
             {
                 "organization_id": organization_id,
-                "subscription": str(posture.standing),
-                "campaigns_paused": posture.campaigns_paused,
-                "campaigns_resumed": posture.campaigns_resumed,
-                "calls_ended": posture.calls_ended,
+                "subscription": str(done.subscription_state),
+                "campaigns_paused": done.campaigns_paused,
+                "campaigns_resumed": done.campaigns_resumed,
+                "calls_ended": done.calls_ended,
                 "subaccounts": [describe(one) for one in checks],
             },
             True,
         )
     else:
-        typer.echo(f"subscription {posture.standing}; {what_followed(posture)}")
+        typer.echo(f"subscription {done.subscription_state}; {what_followed(done)}")
         for one in checks:
             typer.echo(sentence(one))
     raise typer.Exit(0 if all_in_line(checks) else 1)
@@ -172,13 +172,13 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
     figures = books.balance(session, key, now)
     return {
         "organization": f"{organization.id} {organization.name}",
-        "subscription": str(standing_of(subscriptions, now)),
+        "subscription": str(subscription_state(subscriptions, now)),
         "spending": _spending(session, key, now),
         "available": f"{text_from_micros(figures.available_micros, figures.currency)}"
         f" {figures.currency}",
         "freezes": [
             {"reason": one.reason, "cause": one.cause, "since": one.placed_at}
-            for one in wallet.standing_freezes(session, key, now)[0]
+            for one in wallet.active_freezes(session, key, now)[0]
         ],
         "subscriptions": [
             {
@@ -208,5 +208,5 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
 
 
 def _spending(session: Session, organization_id: str, now: datetime) -> str:
-    refusal = can_send(session, organization_id, now)
+    refusal = spending_block(session, organization_id, now)
     return "allowed" if refusal is None else f"refused: {refusal}"

@@ -26,7 +26,7 @@ from domain.calls.rates import Rate, find_rate, priced_number
 from domain.calls.rows import call_of_provider, note, rate_of
 from domain.calls.settings import DURATION_SECONDS_MIN, Terms, terms_of
 from domain.calls.settlement import settle
-from domain.posture import can_send
+from domain.entitlement import spending_block
 from domain.wallet import holds
 
 #: The text that is spoken to a call that belongs to no organization.
@@ -70,7 +70,7 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     is decided, the answer is CALL_SETTLED. A refused call is decided again.
 
     Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons
-    of `can_send`, and the refusals of `holds.reserve`.
+    of `spending_block`, and the refusals of `holds.reserve`.
     """
     door = find_door(
         session,
@@ -194,7 +194,7 @@ def _let_in(
     call.twilio_call_sid, call.phone_number_id = ask.twilio_call_sid, ask.phone_number_id
     if door.assistant_id is None:
         raise _NotAdmitted("NO_ASSISTANT")
-    refusal = can_send(session, door.organization_id, now)
+    refusal = spending_block(session, door.organization_id, now)
     if refusal is not None:
         raise _NotAdmitted(refusal)
     number = priced_number(ask.direction, our_number=ask.our_number, their_number=ask.their_number)

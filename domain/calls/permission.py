@@ -26,8 +26,8 @@ from domain.calls.opening import open_call
 from domain.calls.rates import find_rate
 from domain.calls.rows import HOLD_GRACE_SECONDS, is_permission, note, stage_for
 from domain.calls.settings import terms_of
+from domain.entitlement import spending_block
 from domain.jobs.types import END_CALL
-from domain.posture import can_send
 from domain.wallet import holds
 
 #: How long a permission holds money until its call is reported, in seconds. The provider dials as
@@ -58,8 +58,8 @@ def permit(
     The conditions and the hold are those of an inbound call. Replay: while the permission, or the
     call that took it over, is open, the same contact gets the same answer. Nothing more is held.
 
-    Refuses: UNKNOWN_DOOR, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons of `can_send`,
-    and the refusals of `holds.reserve`. NO_CONTACT if the contact has no id, because two requests
+    Refuses: UNKNOWN_DOOR, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons of
+    `spending_block`, and the refusals of `holds.reserve`. NO_CONTACT if the contact has no id, because two requests
     for it could not be recognized as one. CALL_SETTLED while the permitted call is being ended.
     """
     door = find_door(
@@ -168,7 +168,7 @@ def _hold(
     now: datetime,
 ) -> Call | str:
     """Hold the first step of a call; return its row, or the code of the refusal."""
-    refusal = can_send(session, door.organization_id, now)
+    refusal = spending_block(session, door.organization_id, now)
     if refusal is not None:
         return refusal
     found = find_rate(session, door.organization_id, CallDirection.OUTBOUND, ask.their_number)

@@ -23,7 +23,7 @@ from domain.calls.pairing import new_pairing_token
 from domain.calls.rates import find_rate
 from domain.calls.rows import call_of_provider, rate_of, resolve_merged
 from domain.calls.settings import DURATION_SECONDS_MAX
-from domain.posture import can_send
+from domain.entitlement import spending_block
 from domain.wallet.ledger import WalletOutcome
 
 #: The longest id of a call, in characters.
@@ -58,7 +58,7 @@ def reserve_for_call(
     Replay: as `holds.reserve`. A later request may add the provider's id. If a report of that call
     arrived first, reservation and call are merged.
 
-    Refuses: NO_RATE, INVALID_DURATION, the reasons of `can_send`, and the refusals of
+    Refuses: NO_RATE, INVALID_DURATION, the reasons of `spending_block`, and the refusals of
     `holds.reserve`. IDEMPOTENCY_CONFLICT if the reservation or the provider's call is paired with
     another one.
     """
@@ -89,7 +89,7 @@ def reserve_for_call(
 def _reserved_first(
     session: Session, call: Call, wallet: Wallet, number: str | None, *, seconds: int, now: datetime
 ) -> Reserved:
-    may_not = can_send(session, call.organization_id, now)
+    may_not = spending_block(session, call.organization_id, now)
     found = find_rate(session, call.organization_id, CallDirection.OUTBOUND, number)
     if may_not is not None or found is None:
         return _refused(may_not or "NO_RATE")

@@ -26,7 +26,7 @@ from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note, rate_of, stage
 from domain.calls.settings import DURATION_SECONDS_MAX, terms_of
 from domain.jobs.types import LOOK_AT_CALL
 from domain.wallet import holds
-from domain.wallet.operations import standing_freezes
+from domain.wallet.operations import active_freezes
 
 log = get_logger(__name__)
 
@@ -99,7 +99,7 @@ def tick(session: Session, organization_id: str, now: datetime) -> Ticked:
     metered = {call.id: call for call in live if call.tick_at and call.metered_from}
     terms = terms_of(session, organization_id)
     known_holds = _holds_of(session, organization_id, list(metered))
-    frozen = bool(standing_freezes(session, organization_id, now)[0])
+    frozen = bool(active_freezes(session, organization_id, now)[0])
     meters = [_meter(call, known_holds.get(call.id), now) for call in metered.values()]
     room = 0 if frozen else _debt_room(session, wallet, meters)
     share_out(

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from base.enums import DisputeState, FreezeReason, Provider
 from base.outcomes import Refused
-from db.locks import lock_standing, lock_wallet
+from db.locks import lock_entitlement, lock_wallet
 from db.models import Wallet, WalletFreeze
+from domain.enforcement import SYSTEM, Enforcement, enforce_entitlement
 from domain.payments.settlements import known_dispute
-from domain.posture import SYSTEM, Posture, apply_posture
 from domain.wallet import operations as wallets
 from domain.wallet.ledger import WalletNotFound
 
@@ -31,7 +31,7 @@ def cause_of_dispute(provider: Provider, external_id: str) -> str:
 
 def place_freeze(
     session: Session, organization_id: str, reason: str, cause: str, now: datetime
-) -> Posture:
+) -> Enforcement:
     """Freeze the wallet if the cause still exists, and enforce the entitlement.
 
     If an operator has lifted the freeze since the cause arose, none is placed. Replay: an active
@@ -44,16 +44,16 @@ def place_freeze(
     if since is not None and not _lifted_by_hand(session, organization_id, wanted, cause, since):
         why = f"{wanted} {cause}"
         wallets.freeze(session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause)
-    return apply_posture(session, organization_id, now)
+    return enforce_entitlement(session, organization_id, now)
 
 
 def lift_freeze(
     session: Session, organization_id: str, reason: str, cause: str, now: datetime
-) -> Posture:
+) -> Enforcement:
     """Lift one cause's freeze if the cause is gone, and enforce the entitlement.
 
     Freezes with other causes and reasons stay. A `subscription_inactive` freeze is left to
-    `apply_posture`. Replay: nothing is left to lift. Raises: as place_freeze.
+    `enforce_entitlement`. Replay: nothing is left to lift. Raises: as place_freeze.
     """
     wanted = _reason(reason)
     _lock(session, organization_id)
@@ -61,7 +61,7 @@ def lift_freeze(
     if derived_here and _stands_since(session, organization_id, wanted, cause) is None:
         why = f"{wanted} {cause} is settled"
         wallets.unfreeze(session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause)
-    return apply_posture(session, organization_id, now)
+    return enforce_entitlement(session, organization_id, now)
 
 
 def _reason(reason: str) -> FreezeReason:
@@ -79,7 +79,7 @@ def _lock(session: Session, organization_id: str) -> None:
 
     What is read after this cannot change until the commit.
     """
-    lock_standing(session, organization_id)
+    lock_entitlement(session, organization_id)
     if lock_wallet(session, organization_id) is None:
         raise WalletNotFound(organization_id)
 
@@ -89,7 +89,7 @@ def _stands_since(
 ) -> datetime | None:
     """Return since when the cause exists, or None.
 
-    None also for a reason that `apply_posture` itself decides.
+    None also for a reason that `enforce_entitlement` itself decides.
     """
     if reason is FreezeReason.DISPUTE:
         dispute = known_dispute(session, *_dispute_of(cause))

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from base.enums import DisputeState, FreezeReason
 from base.facts import DisputeFacts, DisputeReport, PaymentFacts
 from base.outcomes import Refused
-from db.locks import lock_standing
+from db.locks import lock_entitlement
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.enforcement import enforce_entitlement
 from domain.jobs.staging import stage
 from domain.jobs.types import (
     FREEZE_WALLET,
@@ -25,7 +26,6 @@ from domain.jobs.types import (
 from domain.payments import settlements
 from domain.payments.dispute_freezes import cause_of_dispute
 from domain.payments.payments import record_payment
-from domain.posture import apply_posture
 from domain.wallet.ledger import WalletOutcome
 
 
@@ -67,7 +67,7 @@ def record_dispute(
     organization_id = settlements.payment_owner(session, facts.provider, facts.payment_external_id)
     if organization_id is None:
         raise Refused("PAYMENT_NOT_FOUND", facts.payment_external_id, dispute=facts.external_id)
-    lock_standing(session, organization_id)
+    lock_entitlement(session, organization_id)
     before = settlements.known_dispute(session, facts.provider, facts.external_id)
     state_before = before.state if before else None
     outcome = settlements.settle_dispute(session, organization_id, facts, now)
@@ -87,7 +87,7 @@ def record_dispute(
             _look_at_refunds_again(session, organization_id, facts)
     for told in (None, organization_id, *others):
         clear_alerts(session, AlertKind.DISPUTE_UNSETTLED, told, facts.external_id, now=now)
-    apply_posture(session, organization_id, now)
+    enforce_entitlement(session, organization_id, now)
     return outcome
 
 

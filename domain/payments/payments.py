@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 from base.enums import RefundState
 from base.facts import PaymentFacts, PaymentReport
 from base.outcomes import Refused
-from db.locks import lock_standing
+from db.locks import lock_entitlement
 from db.models import Organization
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.enforcement import enforce_entitlement
 from domain.jobs.staging import stage
 from domain.jobs.types import LOOK_AT_PAYMENT
 from domain.payments.settlements import payment_owner, settle_refund
-from domain.posture import apply_posture
 from domain.wallet import operations as wallets
 from domain.wallet.ledger import WalletOutcome
 
@@ -65,7 +65,7 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
     organization_id = facts.organization_id
     if organization_id is None or session.get(Organization, organization_id) is None:
         raise PaymentNotOurs(facts.external_id)
-    lock_standing(session, organization_id)
+    lock_entitlement(session, organization_id)
     if facts.refund is not None:
         # Settled before the payment, so that the payment is credited without the refunded part and
         # no money moves twice.
@@ -85,7 +85,7 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
     subjects = [facts.external_id, *([facts.refund.external_id] if facts.refund else [])]
     for told in (None, organization_id):
         clear_alerts(session, AlertKind.PAYMENT_UNSETTLED, told, *subjects, now=now)
-    apply_posture(session, organization_id, now)
+    enforce_entitlement(session, organization_id, now)
     return outcome
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from base.enums import Provider
 from base.facts import PaymentFacts
 from base.outcomes import NotYet, Refused
-from db.locks import lock_standing, lock_wallet
+from db.locks import lock_entitlement, lock_wallet
 from db.models import TopUpDecision, TopUpSettings
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.payments.payments import record_payment
@@ -136,7 +136,7 @@ def _locked(session: Session, decision_id: str) -> TopUpDecision:
     found = session.get(TopUpDecision, decision_id)
     if found is None:
         raise DecisionNotFound(decision_id)
-    lock_standing(session, found.organization_id)
+    lock_entitlement(session, found.organization_id)
     session.refresh(found)
     return found
 

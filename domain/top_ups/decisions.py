@@ -32,7 +32,7 @@ from domain.top_ups.rule import (
     Why,
     decide_top_up,
 )
-from domain.wallet.operations import standing_freezes
+from domain.wallet.operations import active_freezes
 
 #: Decisions that are read. 24 hours cannot contain more, with 100 charges and one expired decision
 #: each hour.
@@ -139,7 +139,7 @@ def hindrance_of(
     """Return the reason why no charge is possible at all; None if there is none."""
     if settings.provider not in chargeable:
         return Why.CANNOT_CHARGE
-    stopping, _ = standing_freezes(session, settings.organization_id, now)
+    stopping, _ = active_freezes(session, settings.organization_id, now)
     if {row.reason for row in stopping} - _CHARGED_ALL_THE_SAME:
         return Why.FROZEN
     return None

@@ -275,7 +275,7 @@ def override(
     )
 
 
-def standing_freezes(
+def active_freezes(
     session: Session, organization_id: str, now: datetime
 ) -> tuple[list[WalletFreeze], list[WalletFreeze]]:
     """Return the active freezes that stop spending, and those overridden at `now`."""

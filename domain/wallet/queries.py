@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db.models import Wallet, WalletEntry
 from domain.wallet.ledger import WalletNotFound
-from domain.wallet.operations import standing_freezes
+from domain.wallet.operations import active_freezes
 
 #: Largest number of entries on one page of the history.
 PAGE_MAX = 1_000
@@ -53,7 +53,7 @@ def balance(session: Session, organization_id: str, now: datetime) -> Balance:
     if row is None:
         raise WalletNotFound(organization_id)
     wallet, newest = row
-    stopping, _ = standing_freezes(session, organization_id, now)
+    stopping, _ = active_freezes(session, organization_id, now)
     return Balance(
         organization_id=organization_id,
         currency=wallet.currency,

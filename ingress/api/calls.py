@@ -13,7 +13,7 @@ from domain.calls import queries as reading
 from domain.calls.rows import CallNotFound, end_code, parties, shown_status
 from ingress.api.endpoint import Asked
 from ingress.api.fields import Fields
-from ingress.http.responses import Refusal
+from ingress.http.responses import HttpRefusal
 
 #: Days that a cost report covers if the request names no first day.
 _DAYS_DEFAULT = 30
@@ -43,13 +43,15 @@ def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
 def read_costs(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     """Show what an organization's calls cost, day by day in UTC.
 
-    Raises: Refusal 400 for a period that is reversed or longer than DAYS_MAX.
+    Raises: HttpRefusal 400 for a period that is reversed or longer than DAYS_MAX.
     """
     last = asked.fields.day("to") or now.date()
     first = asked.fields.day("from") or last - timedelta(days=_DAYS_DEFAULT - 1)
     asked.fields.nothing_else()
     if not 0 <= (last - first).days < reading.DAYS_MAX:
-        raise Refusal(400, "Malformed", f"from must be before to, at most {reading.DAYS_MAX} days.")
+        raise HttpRefusal(
+            400, "Malformed", f"from must not be after to, at most {reading.DAYS_MAX} days."
+        )
     days = reading.costs_by_day(
         session, organization_id=asked.bearer.organization_id, first_day=first, last_day=last
     )

@@ -25,7 +25,7 @@ from ingress.api.fields import Fields
 from ingress.api.tokens import BadToken, Bearer, NotConfigured, Tokens
 from ingress.http.body import media_type_of, read_body
 from ingress.http.delivery import Delivery
-from ingress.http.responses import Refusal, problem_response
+from ingress.http.responses import HttpRefusal, problem_response
 
 #: Largest request body of the API, in bytes.
 BODY_BYTES_MAX = 65_536
@@ -94,7 +94,7 @@ class ApiDoor:
                     ),
                     limiter=self._limiter,
                 )
-            except Refusal as refusal:
+            except HttpRefusal as refusal:
                 return refused(refusal)
             except (RefusedByUs, Refused) as no:
                 return _problem(no)
@@ -112,19 +112,21 @@ class ApiDoor:
         return self._tokens.is_configured
 
     def prove(self, request: Request, scope: str) -> Bearer:
-        """Authenticate the request and check its scope. Raises: Refusal 401, 403, 503."""
+        """Authenticate the request and check its scope. Raises: HttpRefusal 401, 403, 503."""
         try:
             bearer = self._tokens.prove(request.headers.get("authorization"))
         except NotConfigured:
-            raise Refusal(503, "Not configured", "API_JWKS_FILE is not set.") from None
+            raise HttpRefusal(503, "Not configured", "API_JWKS_FILE is not set.") from None
         except BadToken as error:
-            raise Refusal(401, "Not authorized", str(error)) from None
+            raise HttpRefusal(401, "Not authorized", str(error)) from None
         if scope not in bearer.scopes:
-            raise Refusal(403, "Not allowed", f"The token has no scope {scope}.")
+            raise HttpRefusal(403, "Not allowed", f"The token has no scope {scope}.")
         named = request.headers.get("x-org-id")
         if named is not None and named != bearer.organization_id:
             # The header is never trusted. A different value means that the caller is mistaken.
-            raise Refusal(403, "Not allowed", "X-Org-Id names another organization than the token.")
+            raise HttpRefusal(
+                403, "Not allowed", "X-Org-Id names another organization than the token."
+            )
         return bearer
 
 
@@ -132,7 +134,7 @@ def _problem(no: RefusedByUs | Refused) -> Response:
     return problem_response(Problem(_STATUSES.get(no.code, 409), no.code, no.detail))
 
 
-def refused(refusal: Refusal) -> Response:
+def refused(refusal: HttpRefusal) -> Response:
     """Write a refusal as a problem, with WWW-Authenticate or Retry-After."""
     headers: dict[str, str] = {}
     if refusal.problem.status == 401:
@@ -142,9 +144,9 @@ def refused(refusal: Refusal) -> Response:
     return problem_response(refusal.problem, headers)
 
 
-def unavailable(error: Exception) -> Refusal:
+def unavailable(error: Exception) -> HttpRefusal:
     """Make a 503: the caller may soon repeat the request with the same key."""
-    return Refusal(
+    return HttpRefusal(
         503,
         "Ask again",
         f"It cannot be done now ({type(error).__name__}).",
@@ -155,17 +157,17 @@ def unavailable(error: Exception) -> Refusal:
 async def fields_of(request: Request) -> Fields:
     """Read a request's fields: a GET's or HEAD's query, otherwise the JSON body.
 
-    Raises: Refusal 400, 408, 413, 415.
+    Raises: HttpRefusal 400, 408, 413, 415.
     """
     if request.method in ("GET", "HEAD"):
         return Fields(dict(request.query_params), in_words=True)
     if media_type_of(request.headers.get("content-type", "")) not in _MEDIA_TYPES:
-        raise Refusal(415, "Unknown content", "Send application/json.")
+        raise HttpRefusal(415, "Unknown content", "Send application/json.")
     return Fields(object_of(await body_of(request)))
 
 
 async def body_of(request: Request) -> bytes:
-    """Read a request's body. Raises: Refusal 400, 408, 413."""
+    """Read a request's body. Raises: HttpRefusal 400, 408, 413."""
     delivery = Delivery(request.scope, request.receive)
     return await read_body(delivery, media_type=None, bytes_max=BODY_BYTES_MAX)
 
@@ -173,15 +175,15 @@ async def body_of(request: Request) -> bytes:
 def object_of(body: bytes) -> dict[str, Any]:
     """Read a JSON object. Numbers with a decimal point become Decimals.
 
-    Raises: Refusal 400.
+    Raises: HttpRefusal 400.
     """
     try:
         value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, RecursionError, InvalidOperation):
         # InvalidOperation: the exponent is too large even for a Decimal.
-        raise Refusal(400, "Malformed", "The body is not JSON.") from None
+        raise HttpRefusal(400, "Malformed", "The body is not JSON.") from None
     if not isinstance(value, dict):
-        raise Refusal(400, "Malformed", "The body is not a JSON object.")
+        raise HttpRefusal(400, "Malformed", "The body is not a JSON object.")
     return value
 
 

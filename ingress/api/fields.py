@@ -10,7 +10,7 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from ingress.http.responses import Refusal
+from ingress.http.responses import HttpRefusal
 
 #: A number in a query, where every value is text. A JSON body has real numbers.
 _IN_WORDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
@@ -26,14 +26,14 @@ class Fields:
         self._in_words = in_words
 
     def text(self, name: str, *, length_max: int = 64) -> str:
-        """Take a required text. Raises: Refusal 400."""
+        """Take a required text. Raises: HttpRefusal 400."""
         value = self.optional_text(name, length_max=length_max)
         if value is None:
             raise _bad(name, "is missing")
         return value
 
     def optional_text(self, name: str, *, length_max: int = 64) -> str | None:
-        """Take an optional text. Raises: Refusal 400."""
+        """Take an optional text. Raises: HttpRefusal 400."""
         value = self._given.pop(name, None)
         if value is None:
             return None
@@ -46,7 +46,7 @@ class Fields:
     def number(
         self, name: str, *, lowest: int, highest: int, default: int | None = None
     ) -> Decimal:
-        """Take a number within bounds, both inclusive. Raises: Refusal 400."""
+        """Take a number within bounds, both inclusive. Raises: HttpRefusal 400."""
         value = self._given.pop(name, default)
         if value is None:
             raise _bad(name, "is missing")
@@ -60,14 +60,14 @@ class Fields:
         return number
 
     def whole(self, name: str, *, lowest: int, highest: int, default: int | None = None) -> int:
-        """Take a whole number within bounds, both inclusive. Raises: Refusal 400."""
+        """Take a whole number within bounds, both inclusive. Raises: HttpRefusal 400."""
         number = self.number(name, lowest=lowest, highest=highest, default=default)
         if number != number.to_integral_value():
             raise _bad(name, "must be a whole number")
         return int(number)
 
     def day(self, name: str) -> date | None:
-        """Take a day, such as 2026-05-04; None if it is absent. Raises: Refusal 400."""
+        """Take a day, such as 2026-05-04; None if it is absent. Raises: HttpRefusal 400."""
         value = self._given.pop(name, None)
         if value is None:
             return None
@@ -80,7 +80,7 @@ class Fields:
         return day
 
     def nothing_else(self) -> None:
-        """Refuse fields that were not taken. Raises: Refusal 400."""
+        """Refuse fields that were not taken. Raises: HttpRefusal 400."""
         if self._given:
             raise _bad(sorted(self._given)[0][:64], "is not known here")
 
@@ -90,5 +90,5 @@ def milliseconds_of(seconds: Decimal) -> int:
     return int((seconds * 1000).to_integral_value(ROUND_HALF_UP))
 
 
-def _bad(name: str, why: str) -> Refusal:
-    return Refusal(400, "Malformed", f"{name} {why}.")
+def _bad(name: str, why: str) -> HttpRefusal:
+    return HttpRefusal(400, "Malformed", f"{name} {why}.")

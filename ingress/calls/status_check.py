@@ -23,7 +23,7 @@ from domain.calls.status_check import StatusAnswer, check_status
 from ingress.api.endpoint import ApiDoor, body_of, object_of, refused, unavailable
 from ingress.api.fields import Fields
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
-from ingress.http.responses import Refusal, problem_response
+from ingress.http.responses import HttpRefusal, problem_response
 from providers.errors import ForgedWebhook
 from providers.vapi.webhook import VapiWebhookVerifier
 
@@ -61,7 +61,7 @@ class StatusCheck:
                 )
 
             found = await self._urgent.run(check, until=began + ANSWER_SECONDS)
-        except Refusal as refusal:
+        except HttpRefusal as refusal:
             return refused(refusal)
         except CallNotFound as error:
             return problem_response(Problem(404, error.code, "There is no such call."))
@@ -72,13 +72,13 @@ class StatusCheck:
     def _prove(self, request: Request, body: bytes) -> str | None:
         """Return the organization that the call must belong to; None for Vapi.
 
-        Vapi may check the calls of all organizations. Raises: Refusal 401, 403.
+        Vapi may check the calls of all organizations. Raises: HttpRefusal 401, 403.
         """
         try:
             self._verifier.prove(request.headers, body, now=utc_now())
         except ForgedWebhook as error:
             if not self._door.is_open:
-                raise Refusal(401, "Not authorized", str(error)) from None
+                raise HttpRefusal(401, "Not authorized", str(error)) from None
             return self._door.prove(request, SCOPE).organization_id
         return None
 
@@ -88,7 +88,7 @@ def _asked(given: dict[str, Any]) -> tuple[str, int | None]:
     if not isinstance(call, dict):
         call = message.get("call") if isinstance(message, dict) else None
     if not isinstance(call, dict):
-        raise Refusal(400, "Malformed", "call must be an object with an id.")
+        raise HttpRefusal(400, "Malformed", "call must be an object with an id.")
     call_id = Fields({"call.id": call.get("id")}).text("call.id")
     seconds = message.get("durationSeconds") if isinstance(message, dict) else None
     if seconds is None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ingress.http.delivery import Delivery
-from ingress.http.responses import Refusal
+from ingress.http.responses import HttpRefusal
 
 #: Seconds that a sender has to deliver its whole body.
 _BODY_SECONDS = 10
@@ -31,7 +31,7 @@ class LargeBodies:
         """Hold a place while a large body is read and parsed; yield whether it is large.
 
         A body without a declared length counts as large, unless it has already arrived whole.
-        Raises: Refusal 503.
+        Raises: HttpRefusal 503.
         """
         declared = delivery.headers.get("content-length", "")
         is_small = declared.isdigit() and int(declared) <= LARGE_BYTES
@@ -43,7 +43,7 @@ class LargeBodies:
                 await self._places.acquire()
         except TimeoutError:
             detail = "Too many large bodies at once."
-            raise Refusal(503, "Send it again", detail, retry_after_seconds=5) from None
+            raise HttpRefusal(503, "Send it again", detail, retry_after_seconds=5) from None
         try:
             yield True
         finally:
@@ -53,15 +53,15 @@ class LargeBodies:
 async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: int) -> bytes:
     """Read the body exactly as received; without `media_type`, of any media type.
 
-    Raises: Refusal 415 for another media type; 413 if the declared or the actual length is more
+    Raises: HttpRefusal 415 for another media type; 413 if the declared or the actual length is more
     than `bytes_max`; 400 if the body is empty or breaks off; 408 if it takes too long.
     """
     given = delivery.headers.get("content-type", "")
     if media_type is not None and given != media_type and media_type_of(given) != media_type:
-        raise Refusal(415, "Unknown content", f"Send {media_type}.")
+        raise HttpRefusal(415, "Unknown content", f"Send {media_type}.")
     declared = delivery.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > bytes_max:
-        raise Refusal(413, "Too large", f"At most {bytes_max} bytes.")
+        raise HttpRefusal(413, "Too large", f"At most {bytes_max} bytes.")
     if delivery.is_whole:
         body = await _read_all(delivery, bytes_max)
     else:
@@ -69,9 +69,9 @@ async def read_body(delivery: Delivery, *, media_type: str | None, bytes_max: in
             async with asyncio.timeout(_BODY_SECONDS):
                 body = await _read_all(delivery, bytes_max)
         except TimeoutError:
-            raise Refusal(408, "Too slow", f"The body took over {_BODY_SECONDS} s.") from None
+            raise HttpRefusal(408, "Too slow", f"The body took over {_BODY_SECONDS} s.") from None
     if not body:
-        raise Refusal(400, "Malformed", "The body is empty.")
+        raise HttpRefusal(400, "Malformed", "The body is empty.")
     return body
 
 
@@ -86,11 +86,11 @@ async def _read_all(delivery: Delivery, bytes_max: int) -> bytes:
     while True:
         message = await delivery.receive()
         if message["type"] == "http.disconnect":
-            raise Refusal(400, "Broken off", "The body ended too early.")
+            raise HttpRefusal(400, "Broken off", "The body ended too early.")
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > bytes_max:
-            raise Refusal(413, "Too large", f"At most {bytes_max} bytes.")
+            raise HttpRefusal(413, "Too large", f"At most {bytes_max} bytes.")
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

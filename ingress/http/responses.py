@@ -17,7 +17,7 @@ log = get_logger(__name__)
 _JSON = (b"content-type", b"application/json")
 
 
-class Refusal(Exception):
+class HttpRefusal(Exception):
     """A request is refused, and the response is this problem."""
 
     def __init__(

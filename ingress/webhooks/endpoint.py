@@ -16,7 +16,7 @@ from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable
 from db.inbox.batcher import InboxBatcher, InboxUnavailable, Received, Verdict
 from db.inbox.refusals import RefusalLog
 from ingress.http.delivery import Delivery
-from ingress.http.responses import Refusal, accept, problem_response
+from ingress.http.responses import HttpRefusal, accept, problem_response
 from providers.errors import (
     CertificateUnavailable,
     CredentialsRejected,
@@ -68,7 +68,7 @@ class Door:
         correlation_id = new_id("cor")
         try:
             taken = await self._take_in(Delivery(scope, receive), correlation_id)
-        except Refusal as refusal:
+        except HttpRefusal as refusal:
             problem = refusal.problem
             with bound(correlation_id=correlation_id):
                 self._refusals.add(
@@ -90,9 +90,9 @@ class Door:
                 return event
             verdict = await self._inbox.receive(event)
         except ForgedWebhook as error:
-            raise Refusal(401, "Not proved to be the provider's", str(error)) from None
+            raise HttpRefusal(401, "Not proved to be the provider's", str(error)) from None
         except MalformedWebhook as error:
-            raise Refusal(400, "Malformed", str(error)) from None
+            raise HttpRefusal(400, "Malformed", str(error)) from None
         except (CertificateUnavailable, ProviderUnavailable, CredentialsRejected) as error:
             self._log(correlation_id).error("cannot verify now", error=str(error))
             raise _later("It cannot be verified now.") from None
@@ -106,12 +106,14 @@ class Door:
                 await to_thread.run_sync(self._tell_forged, event)
             except (NotYet, OutcomeUnknown) as error:
                 self._log(correlation_id).warning("no alert", error=str(error))
-            raise Refusal(401, "Not proved to be the provider's", "Its id came with another body.")
+            raise HttpRefusal(
+                401, "Not proved to be the provider's", "This event ID was already received with a different body."
+            )
         return verdict
 
     def _log(self, correlation_id: str) -> BoundLogger:
         return log.bind(correlation_id=correlation_id, source=self._source)
 
 
-def _later(detail: str) -> Refusal:
-    return Refusal(503, "Send it again", detail, retry_after_seconds=_RETRY_AFTER_SECONDS)
+def _later(detail: str) -> HttpRefusal:
+    return HttpRefusal(503, "Send it again", detail, retry_after_seconds=_RETRY_AFTER_SECONDS)

@@ -19,7 +19,7 @@ from db.inbox.batcher import Received
 from ingress.calls.responses import CallAnswers
 from ingress.http.body import LargeBodies, read_body
 from ingress.http.delivery import Delivery
-from ingress.http.responses import Refusal
+from ingress.http.responses import HttpRefusal
 from ingress.webhooks.endpoint import Answered
 from providers.vapi import events as messages
 from providers.vapi.webhook import VapiWebhookVerifier
@@ -53,7 +53,7 @@ class VapiProof:
         async with self._large.place(delivery) as is_large:
             try:
                 body = await self._read(delivery)
-            except Refusal as refusal:
+            except HttpRefusal as refusal:
                 if refusal.problem.status == 413 and sender_is_proved:
                     await self._tell(delivery)
                 raise

@@ -26,7 +26,7 @@ from db.models import (
 from db.redis.client import NAMESPACE, Ringer, connect
 from domain import operator_actions as operators
 from domain import organizations
-from domain.posture import can_send
+from domain.entitlement import spending_block
 from domain.wallet import operations as wallet
 from local.stack import Stack
 
@@ -129,7 +129,7 @@ class Set:
 
     def refusal(self) -> str | None:
         """Return the reason why the organization may not spend; None if it may."""
-        return self.do(lambda session, now: can_send(session, self.organization_id, now))
+        return self.do(lambda session, now: spending_block(session, self.organization_id, now))
 
     def twilio(self) -> list[str]:
         """List the subaccounts' statuses at the sandbox."""

@@ -9,7 +9,7 @@ import pytest
 from base.clock import wait_until
 from db.models import CallHold, InboxEvent
 from db.models.calls import Call
-from domain.posture import can_send
+from domain.entitlement import spending_block
 from local.ports import free_ports
 from tests.sandbox.calling import api, order, read_call
 from tests.support.processes import PROCESS_SECONDS
@@ -57,7 +57,7 @@ def line(trigger, world, run):
 def test_trigger_paypal_sends_signed_events_that_close_an_organization(trigger, world):
     # Given a customer that may spend
     customer = world.customer()
-    assert world.do(lambda session, now: can_send(session, customer.id, now)) is None
+    assert world.do(lambda session, now: spending_block(session, customer.id, now)) is None
     # When the same event is sent three times at once
     sent = trigger("paypal", SUSPENDED, "--org", customer.id, "--copies", "3")
     # Then it is accepted once, and each answer is shown
@@ -68,7 +68,7 @@ def test_trigger_paypal_sends_signed_events_that_close_an_organization(trigger, 
     assert (event.source, event.event_type) == ("paypal", SUSPENDED)
     # And it takes away the organization's entitlement
     world.run_due()
-    refusal = world.do(lambda session, now: can_send(session, customer.id, now))
+    refusal = world.do(lambda session, now: spending_block(session, customer.id, now))
     assert refusal == "SUBSCRIPTION_INACTIVE"
 
 

@@ -11,8 +11,8 @@ from base.enums import FreezeReason
 from db.locks import OrganizationNotFound
 from db.models import Subscription
 from domain import operator_actions as operators
-from domain import posture
-from domain.posture import Refusal, Standing, standing_of
+from domain.enforcement import enforce_entitlement
+from domain.entitlement import BlockReason, SubscriptionState, spending_block, subscription_state
 from domain.wallet import operations as wallet
 from tests.db.support import at_once
 from tests.domain.support import (
@@ -36,11 +36,11 @@ from tests.domain.support import (
 
 
 def apply(database, org, now=T0):
-    return database.run(lambda session: posture.apply_posture(session, org, now))
+    return database.run(lambda session: enforce_entitlement(session, org, now))
 
 
-def can_send(database, org, now=T0):
-    return database.run(lambda session: posture.can_send(session, org, now))
+def spending_block(database, org, now=T0):
+    return database.run(lambda session: spending_block(session, org, now))
 
 
 def freeze(database, org, reason=FreezeReason.MANUAL):
@@ -71,32 +71,35 @@ def one(status, *, closing=False, past_due_since=None, grace=0):
 @pytest.mark.parametrize(
     ("subscriptions", "expected"),
     [
-        ([], Standing.INACTIVE),
-        ([one("active")], Standing.ACTIVE),
-        ([one("pending")], Standing.INACTIVE),
-        ([one("suspended")], Standing.INACTIVE),
-        ([one("cancelled")], Standing.INACTIVE),
-        ([one("expired")], Standing.INACTIVE),
-        ([one("active", closing=True)], Standing.REPORTED),
+        ([], SubscriptionState.INACTIVE),
+        ([one("active")], SubscriptionState.ACTIVE),
+        ([one("pending")], SubscriptionState.INACTIVE),
+        ([one("suspended")], SubscriptionState.INACTIVE),
+        ([one("cancelled")], SubscriptionState.INACTIVE),
+        ([one("expired")], SubscriptionState.INACTIVE),
+        ([one("active", closing=True)], SubscriptionState.REPORTED),
         # An ended old subscription never suspends a paying customer
-        ([one("cancelled"), one("active")], Standing.ACTIVE),
-        ([one("active"), one("expired", closing=True)], Standing.ACTIVE),
-        ([one("active", closing=True), one("active")], Standing.ACTIVE),
-        ([one("active", closing=True), one("active", closing=True)], Standing.REPORTED),
+        ([one("cancelled"), one("active")], SubscriptionState.ACTIVE),
+        ([one("active"), one("expired", closing=True)], SubscriptionState.ACTIVE),
+        ([one("active", closing=True), one("active")], SubscriptionState.ACTIVE),
+        ([one("active", closing=True), one("active", closing=True)], SubscriptionState.REPORTED),
         # A closing report on an ended subscription does not weaken the provider's state
-        ([one("cancelled", closing=True)], Standing.INACTIVE),
-        ([one("active", closing=True), one("cancelled")], Standing.REPORTED),
+        ([one("cancelled", closing=True)], SubscriptionState.INACTIVE),
+        ([one("active", closing=True), one("cancelled")], SubscriptionState.REPORTED),
         # Past due
-        ([one("past_due", past_due_since=T0, grace=60)], Standing.ACTIVE),
-        ([one("past_due", past_due_since=T0, grace=60, closing=True)], Standing.REPORTED),
-        ([one("past_due", past_due_since=T0 - timedelta(seconds=60), grace=60)], Standing.INACTIVE),
-        ([one("past_due", past_due_since=T0, grace=0)], Standing.INACTIVE),
-        ([one("past_due")], Standing.INACTIVE),
+        ([one("past_due", past_due_since=T0, grace=60)], SubscriptionState.ACTIVE),
+        ([one("past_due", past_due_since=T0, grace=60, closing=True)], SubscriptionState.REPORTED),
+        (
+            [one("past_due", past_due_since=T0 - timedelta(seconds=60), grace=60)],
+            SubscriptionState.INACTIVE,
+        ),
+        ([one("past_due", past_due_since=T0, grace=0)], SubscriptionState.INACTIVE),
+        ([one("past_due")], SubscriptionState.INACTIVE),
     ],
 )
 def test_state_follows_the_whole_set_of_subscriptions(subscriptions, expected):
-    assert standing_of(subscriptions, T0) is expected
-    assert standing_of(subscriptions[::-1], T0) is expected
+    assert subscription_state(subscriptions, T0) is expected
+    assert subscription_state(subscriptions[::-1], T0) is expected
 
 
 # The consequences
@@ -119,7 +122,7 @@ class Scene:
     def seen(self, now=T0):
         """Return the spending block, the campaign, the desired Twilio states and a debit."""
         return (
-            can_send(self.database, self.org, now),
+            spending_block(self.database, self.org, now),
             pause_reason(self.database, self.campaign),
             {brand(self.database, each).twilio_desired for each in self.brands},
             debit(self.database, self.org, 1, now=now).outcome,
@@ -143,9 +146,9 @@ def test_everything_is_allowed_without_a_spending_block(scene):
 
 def test_reported_inactivity_stops_spending_and_campaigns_not_twilio(scene, shared):
     applied = tell(shared, scene.subscription, closing=True)
-    assert (applied.standing, applied.campaigns_paused) == (Standing.REPORTED, 1)
+    assert (applied.subscription_state, applied.campaigns_paused) == (SubscriptionState.REPORTED, 1)
     assert scene.seen() == (
-        Refusal.SUBSCRIPTION_INACTIVE,
+        BlockReason.SUBSCRIPTION_INACTIVE,
         "subscription_inactive",
         {"active"},
         "FROZEN_WALLET",
@@ -157,7 +160,7 @@ def test_reported_inactivity_stops_spending_and_campaigns_not_twilio(scene, shar
 def test_subscription_inactive_at_the_provider_suspends_twilio_too(scene, shared):
     look(shared, scene.subscription, scene.org, "suspended")
     assert scene.seen() == (
-        Refusal.SUBSCRIPTION_INACTIVE,
+        BlockReason.SUBSCRIPTION_INACTIVE,
         "subscription_inactive",
         {"suspended"},
         "FROZEN_WALLET",
@@ -172,7 +175,7 @@ def test_any_other_freeze_stops_spending_and_campaigns_not_twilio(scene, shared,
     freeze(shared, scene.org, FreezeReason(reason))
     apply(shared, scene.org)
     assert scene.seen() == (
-        Refusal.FROZEN_WALLET,
+        BlockReason.FROZEN_WALLET,
         "wallet_frozen",
         {"active"},
         "FROZEN_WALLET",
@@ -184,7 +187,7 @@ def test_empty_wallet_stops_spending_and_campaigns_and_not_twilio(scene, shared)
     debit(shared, scene.org, 1_000)
     apply(shared, scene.org)
     assert scene.seen() == (
-        Refusal.INSUFFICIENT_FUNDS,
+        BlockReason.INSUFFICIENT_FUNDS,
         "wallet_depleted",
         {"active"},
         "INSUFFICIENT_FUNDS",
@@ -205,7 +208,7 @@ def test_reactivation_lifts_no_freeze_but_the_subscriptions(scene, shared):
     assert standing(shared, scene.org) == {"manual", "subscription_inactive"}
     look(shared, scene.subscription, scene.org, "active")
     assert standing(shared, scene.org) == {"manual"}
-    assert scene.seen()[:2] == (Refusal.FROZEN_WALLET, "wallet_frozen")
+    assert scene.seen()[:2] == (BlockReason.FROZEN_WALLET, "wallet_frozen")
 
 
 def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
@@ -235,7 +238,7 @@ def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
     credit(shared, scene.org, 1)
     resumed = apply(shared, scene.org)
     assert pause_reason(shared, scene.campaign) == "running"
-    assert (resumed.refusal, resumed.campaigns_resumed) == (None, 1)
+    assert (resumed.block, resumed.campaigns_resumed) == (None, 1)
     assert pause_reason(shared, scene.by_hand) == "manual_pause"
 
 
@@ -314,7 +317,7 @@ def test_concurrent_enforcement_agrees(scene, shared):
 def test_an_organization_that_is_not_there_is_refused(shared):
     with pytest.raises(OrganizationNotFound):
         apply(shared, "org_none")
-    assert can_send(shared, "org_none") is Refusal.SUBSCRIPTION_INACTIVE
+    assert spending_block(shared, "org_none") is BlockReason.SUBSCRIPTION_INACTIVE
 
 
 # Overrides
@@ -335,11 +338,11 @@ def test_override_of_an_inactive_subscription_allows_all_until_its_end(scene, sh
     assert scene.seen(later(59)) == GOOD
     assert scene.generations() == [2, 2]
     # Then it ends by time alone
-    assert can_send(shared, scene.org, later(60)) is Refusal.SUBSCRIPTION_INACTIVE
+    assert spending_block(shared, scene.org, later(60)) is BlockReason.SUBSCRIPTION_INACTIVE
     assert debit(shared, scene.org, 1, now=later(60)).outcome == "FROZEN_WALLET"
     apply(shared, scene.org, later(60))
     assert scene.seen(later(60)) == (
-        Refusal.SUBSCRIPTION_INACTIVE,
+        BlockReason.SUBSCRIPTION_INACTIVE,
         "subscription_inactive",
         {"suspended"},
         "FROZEN_WALLET",
@@ -351,14 +354,14 @@ def test_override_of_the_subscription_leaves_other_freezes_active(scene, shared)
     freeze(shared, scene.org)
     look(shared, scene.subscription, scene.org, "suspended")
     override(shared, scene.org, later(60))
-    assert scene.seen()[:3] == (Refusal.FROZEN_WALLET, "wallet_frozen", {"active"})
+    assert scene.seen()[:3] == (BlockReason.FROZEN_WALLET, "wallet_frozen", {"active"})
 
 
 def test_override_of_another_freeze_does_not_allow_an_inactive_one(scene, shared):
     freeze(shared, scene.org)
     look(shared, scene.subscription, scene.org, "suspended")
     override(shared, scene.org, later(60), FreezeReason.MANUAL)
-    assert scene.seen()[0] is Refusal.SUBSCRIPTION_INACTIVE
+    assert scene.seen()[0] is BlockReason.SUBSCRIPTION_INACTIVE
 
 
 # Grace period
@@ -377,10 +380,10 @@ def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, 
     look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
     assert scene.seen() == GOOD
     assert scene.seen(later(3_599)) == GOOD
-    assert can_send(shared, scene.org, later(3_600)) is Refusal.SUBSCRIPTION_INACTIVE
+    assert spending_block(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
     set_grace(shared, scene.subscription, 0)
     apply(shared, scene.org, later(1))
-    assert scene.seen(later(1))[0] is Refusal.SUBSCRIPTION_INACTIVE
+    assert scene.seen(later(1))[0] is BlockReason.SUBSCRIPTION_INACTIVE
 
 
 def test_end_of_a_grace_period_is_enforced_by_a_staged_job(scene, shared):
@@ -395,8 +398,8 @@ def test_end_of_a_grace_period_is_enforced_by_a_staged_job(scene, shared):
 def test_repeated_past_due_status_does_not_lengthen_the_grace_period(scene, shared):
     look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
     look(shared, scene.subscription, scene.org, "past_due", later(3_000), grace_seconds=3_600)
-    assert can_send(shared, scene.org, later(3_600)) is Refusal.SUBSCRIPTION_INACTIVE
+    assert spending_block(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
     # But a subscription that was paid in between has a new grace period
     look(shared, scene.subscription, scene.org, "active", later(4_000))
     look(shared, scene.subscription, scene.org, "past_due", later(5_000), grace_seconds=3_600)
-    assert can_send(shared, scene.org, later(8_599)) is None
+    assert spending_block(shared, scene.org, later(8_599)) is None

@@ -11,9 +11,9 @@ from base.outcomes import Refused
 from db.locks import OrganizationNotFound
 from db.models import OperatorAct
 from domain import operator_actions as operators
+from domain.entitlement import BlockReason
 from domain.operator_actions import CampaignNotFound
 from domain.operator_notes import InvalidNote, WhoAndWhy
-from domain.posture import Refusal
 from domain.wallet.operations import UnknownFreeze
 from domain.wallet.thresholds import thresholds_of
 from tests.domain.support import (
@@ -190,13 +190,13 @@ def test_an_organization_that_is_not_there_is_refused(shared, name):
 
 def test_manual_freeze_pauses_at_once_and_is_only_lifted_manually(shared, org, running):
     found = act(shared, "freeze_by_hand", org)
-    assert (found.refusal, found.campaigns_paused) == (Refusal.FROZEN_WALLET, 1)
+    assert (found.block, found.campaigns_paused) == (BlockReason.FROZEN_WALLET, 1)
     assert state_of(shared, running) == ("paused", "wallet_frozen", False)
     before = money_state(shared, org)
     assert act(shared, "freeze_by_hand", org, why="again").campaigns_paused == 0
     assert money_state(shared, org) == before
     found = act(shared, "lift_by_hand", org, MANUAL)
-    assert (found.refusal, found.campaigns_resumed) == (None, 1)
+    assert (found.block, found.campaigns_resumed) == (None, 1)
     assert state_of(shared, running) == ("running", None, False)
 
 

@@ -17,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from base.money import AMOUNT_MICROS_MAX, micros_from_text
 from db.engine import Database
-from domain.posture import Refusal, apply_posture, can_send
+from domain.enforcement import enforce_entitlement
+from domain.entitlement import BlockReason, spending_block
 from domain.wallet import assets
 from domain.wallet import operations as wallet
 from domain.wallet import queries as books
@@ -66,7 +67,7 @@ def all_at_once(jobs):
 def enforced(database, org, campaign_id):
     """Run the staged enforcement and return the campaign's status and pause reason."""
     forget_jobs(database, org)
-    database.run(lambda session: apply_posture(session, org, T0))
+    database.run(lambda session: enforce_entitlement(session, org, T0))
     found = campaign(database, campaign_id)
     return found.status, found.pause_reason
 
@@ -116,9 +117,9 @@ def test_frozen_wallet_blocks_sends_freeze_status(shared, org, running):
     assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
     assert reserve(shared, org, 1).outcome == "FROZEN_WALLET"
     assert buy(shared, org, 1, "n").outcome == "FROZEN_WALLET"
-    assert shared.run(lambda s: can_send(s, org, T0)) is Refusal.FROZEN_WALLET
+    assert shared.run(lambda s: spending_block(s, org, T0)) is BlockReason.FROZEN_WALLET
     unfreeze(shared, org)
-    assert shared.run(lambda s: can_send(s, org, T0)) is None
+    assert shared.run(lambda s: spending_block(s, org, T0)) is None
     assert debit(shared, org, 1).ok
 
 
@@ -214,7 +215,10 @@ def test_twilio_suspension_failure_is_graceful(world):
     world.sandbox.fault("twilio", "status", status=500, match=suspending)
     change_subscription(world, customer, "WH-1", "SUSPENDED", "SUSPENDED")
     # Then all of our own state is blocked nevertheless, and Twilio's state is still to be changed
-    assert world.do(lambda s, now: can_send(s, customer.id, now)) is Refusal.SUBSCRIPTION_INACTIVE
+    assert (
+        world.do(lambda s, now: spending_block(s, customer.id, now))
+        is BlockReason.SUBSCRIPTION_INACTIVE
+    )
     assert world.campaign(customer.campaign_ids[0]).pause_reason == "subscription_inactive"
     assert [one.twilio_desired for one in world.brands(customer.id)] == ["suspended"] * 2
     assert [world.twilio_status(sid) for sid in customer.sids] == ["active"] * 2

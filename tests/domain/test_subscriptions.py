@@ -15,7 +15,7 @@ from base.enums import Provider
 from base.outcomes import NotYet
 from db.models import Job, Subscription
 from domain import subscriptions
-from domain.posture import Standing
+from domain.entitlement import SubscriptionState
 from domain.subscriptions import UnknownOrganization
 from tests.db.support import at_once
 from tests.domain.support import (
@@ -70,7 +70,7 @@ def test_closing_event_closes_at_once_and_stages_a_refresh(shared, org):
     one = subscribe(shared, org)
     forget_jobs(shared, org)
     applied = tell(shared, one, closing=True)
-    assert applied.standing is Standing.REPORTED
+    assert applied.subscription_state is SubscriptionState.REPORTED
     assert standing(shared, org) == {"subscription_inactive"}
     (job,) = staged(shared, org, "look_at_subscription")
     assert job.kwargs == {"provider": "paypal", "external_id": one}
@@ -113,16 +113,19 @@ def test_late_closing_event_closes_until_the_refresh(shared, org):
 
 def test_an_opening_event_opens_nothing_by_itself(shared, org):
     one = subscribe(shared, org, "suspended")
-    assert tell(shared, one, opening=True).standing is Standing.INACTIVE
+    assert tell(shared, one, opening=True).subscription_state is SubscriptionState.INACTIVE
     assert standing(shared, org) == {"subscription_inactive"}
     tell(shared, one, closing=True, occurred_at=later(-10))
-    assert tell(shared, one, opening=True, occurred_at=later(10)).standing is Standing.INACTIVE
+    assert (
+        tell(shared, one, opening=True, occurred_at=later(10)).standing
+        is SubscriptionState.INACTIVE
+    )
 
 
 def test_event_that_claims_neither_only_stages_a_refresh(shared, org):
     one = subscribe(shared, org)
     forget_jobs(shared, org)
-    assert tell(shared, one).standing is Standing.ACTIVE
+    assert tell(shared, one).subscription_state is SubscriptionState.ACTIVE
     assert len(staged(shared, org, "look_at_subscription")) == 1
     assert subscription(shared, one).reported_claim is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from db.jobs import operator as job_acts
 from db.models import Job
 from domain import organizations
-from domain.posture import apply_posture
+from domain.enforcement import apply_posture
 
 
 def test_a_new_brand_is_brought_in_line_with_an_organization_in_good_standing(world):

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from base.enums import Provider
 from base.outcomes import Refused
 from domain import subscriptions
+from domain.enforcement import enforce_entitlement
 from domain.jobs.types import LOOK_AT_SUBSCRIPTION
-from domain.posture import apply_posture
 from domain.subscriptions import Look
 from workers.attempt import Later, Run
 
@@ -19,7 +19,7 @@ def enforce_organization(run: Run, organization_id: str) -> None:
     It also stages a job for each subaccount that is not in its desired state yet.
     Raises: OrganizationNotFound.
     """
-    apply_posture(run.own, organization_id, run.now, heal=True)
+    enforce_entitlement(run.own, organization_id, run.now, heal=True)
 
 
 def look_at_subscription(run: Run, provider: str, external_id: str) -> None:

@@ -21,7 +21,6 @@ from db.engine import Database
 from db.models import Alert, CallHold
 from db.models.calls import Call, CallTerms, CallTimeline
 from domain import operator_actions as operators
-from domain import posture
 from domain.calls import admission, committing, settlement
 from domain.calls import ending as endings
 from domain.calls import reconcile as watch
@@ -33,6 +32,7 @@ from domain.calls.pairing import fail_open_token
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from domain.calls.settings import Terms, set_terms
+from domain.enforcement import enforce_entitlement
 from domain.wallet import operations as wallet
 from tests.domain.support import T0, credit, staged, subscribe
 from tests.domain.wallet.hold_support import money, set_limit
@@ -96,7 +96,7 @@ class Line:
 
     def enforce(self, now: datetime = T0) -> None:
         """Run enforcement, as the job does that a change of facts stages."""
-        self.do(lambda session: posture.apply_posture(session, self.id, now))
+        self.do(lambda session: enforce_entitlement(session, self.id, now))
 
     # Calls
 

@@ -6,10 +6,11 @@ import pytest
 
 from base.enums import EndCause
 from db.models import OperatorAct, Subscription
-from domain import posture
 from domain.calls import ending as endings
 from domain.calls.ending import ALERT_ROUND, VAPI_ROUNDS
 from domain.calls.rows import CallNotFound
+from domain.enforcement import enforce_entitlement
+from domain.entitlement import BlockReason, SubscriptionState
 from domain.operator_notes import WhoAndWhy
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, execute
@@ -33,7 +34,7 @@ def subscription_of(line):
 
 
 def apply(line, now=AFTER):
-    return line.do(lambda s: posture.apply_posture(s, line.id, now))
+    return line.do(lambda s: enforce_entitlement(s, line.id, now))
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_subscription_ended_at_the_provider_ends_live_calls(three):
 
 def test_end_that_is_only_reported_lets_calls_use_their_holds(three):
     tell(three.database, subscription_of(three), closing=True, now=later(1))
-    assert apply(three).standing is posture.Standing.REPORTED
+    assert apply(three).subscription_state is SubscriptionState.REPORTED
     assert causes(three) == [None, None, None]
     # But their holds are not extended
     three.hear(three.call("c1"), "in_progress", later(1))
@@ -269,7 +270,7 @@ def test_empty_wallet_lets_calls_use_their_holds(three):
     debit(three.database, three.id, 70 * CENT)
     assert three.cents() == (20, 20, 0)
     done = apply(three)
-    assert (done.refusal, done.calls_ended) == (posture.Refusal.INSUFFICIENT_FUNDS, 0)
+    assert (done.block, done.calls_ended) == (BlockReason.INSUFFICIENT_FUNDS, 0)
     assert causes(three) == [None, None, None]
 
 

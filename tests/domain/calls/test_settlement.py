@@ -10,7 +10,6 @@ import pytest
 from base.facts import CALL_DURATION_MS_MAX
 from base.outcomes import Refused
 from db.models import OperatorAct
-from domain import posture
 from domain.calls import ending as endings
 from domain.calls import reconcile as watch
 from domain.calls import settlement
@@ -18,6 +17,7 @@ from domain.calls.rates import Rate
 from domain.calls.reconcile import expire_unasked
 from domain.calls.rows import CallNotFound
 from domain.calls.settlement import NotSettled
+from domain.enforcement import enforce_entitlement
 from domain.operator_notes import WhoAndWhy
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT
@@ -71,7 +71,7 @@ def test_shortfall_is_outstanding_freezes_alerts_and_ends_other_calls(reserved):
     assert alert.details == {"owed_micros": 10 * CENT, "cost_micros": 90 * CENT}
     # And the enforcement that follows ends the other call
     assert staged(reserved.database, reserved.id, "enforce_organization")
-    reserved.do(lambda s: posture.apply_posture(s, reserved.id, later(121)))
+    reserved.do(lambda s: enforce_entitlement(s, reserved.id, later(121)))
     assert reserved.call("c2").end_cause == "frozen_wallet"
     # And new money pays the outstanding amount, which lifts the freeze
     reserved.pay(50)

@@ -12,8 +12,8 @@ from base.enums import FreezeReason
 from cli.main import app
 from db.address import driver_url
 from db.locks import OrganizationNotFound
+from domain.enforcement import enforce_entitlement
 from domain.operator_notes import InvalidNote, WhoAndWhy
-from domain.posture import apply_posture
 from tests.domain.support import (
     T0,
     campaign,
@@ -116,7 +116,7 @@ def test_a_hold_that_takes_the_last_money_pauses_and_its_end_resumes(shared, org
     def enforced():
         assert staged(shared, org, ENFORCE)
         forget_jobs(shared, org)
-        shared.run(lambda session: apply_posture(session, org, T0))
+        shared.run(lambda session: enforce_entitlement(session, org, T0))
         found = campaign(shared, running)
         return found.status, found.pause_reason
 

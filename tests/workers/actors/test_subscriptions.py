@@ -8,7 +8,7 @@ from base.enums import Provider, SubscriptionStatus
 from base.facts import SubscriptionFacts
 from db.models import Job, Subscription
 from domain import subscriptions
-from domain.posture import can_send
+from domain.entitlement import can_send
 from tests.support.world import make_organization
 from tests.workers.scenes import (
     another_thread,

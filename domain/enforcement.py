@@ -1,0 +1,159 @@
+"""Bring freezes, campaigns, calls and Twilio in line with an organization's entitlement.
+
+enforce_entitlement runs in the transaction that changed a fact. Freezes, campaigns and the desired
+state at Twilio are changed in it. Only requests to a provider are left to jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from base.enums import CampaignStatus, EndCause, FreezeReason, PauseReason, TwilioStatus
+from db.locks import lock_brands, lock_campaigns, lock_entitlement, lock_wallet
+from db.models import Campaign
+from domain.alerts.alerts import AlertKind, clear_alerts
+from domain.calls.ending import end_live_calls
+from domain.entitlement import BlockReason, SubscriptionState, subscription_state, wallet_block
+from domain.jobs.staging import stage
+from domain.jobs.types import CONVERGE_TWILIO
+from domain.wallet import operations as wallets
+
+#: The name under which freezes are placed and lifted here.
+SYSTEM = "system"
+
+
+@dataclass(frozen=True)
+class Enforcement:
+    """The entitlement that enforce_entitlement found, and what it changed."""
+
+    subscription_state: SubscriptionState
+    block: BlockReason | None
+    campaigns_paused: int
+    campaigns_resumed: int
+    calls_ended: int = 0
+    #: The jobs that bring the brands' subaccounts in line, by brand.
+    subaccount_jobs: Mapping[str, str] = field(default_factory=dict)
+
+
+def enforce_entitlement(
+    session: Session,
+    organization_id: str,
+    now: datetime,
+    *,
+    heal: bool = False,
+    check_twilio: bool = False,
+) -> Enforcement:
+    """Bring freezes, campaigns, calls and Twilio's desired state in line with the facts.
+
+    With `heal`, a job is staged for each subaccount that is not in line yet. With `check_twilio`, a
+    job is staged for every subaccount, so that its actual state is read at Twilio. Replay: if all
+    is in line, nothing changes. Locks the organization and all below it, in the lock order.
+
+    Raises: OrganizationNotFound.
+    """
+    state = subscription_state(lock_entitlement(session, organization_id), now)
+    wallet = lock_wallet(session, organization_id)
+    if wallet is not None:
+        _freeze_or_lift(session, organization_id, state, now)
+        wallet = lock_wallet(session, organization_id)
+    if wallet is not None and not wallet.owed_micros:
+        clear_alerts(session, AlertKind.CALL_SHORTFALL, organization_id, now=now)
+    block = wallet_block(session, organization_id, wallet, state, now)
+    overridden = (
+        state is not SubscriptionState.ACTIVE and block is not BlockReason.SUBSCRIPTION_INACTIVE
+    )
+    effective = SubscriptionState.ACTIVE if overridden else state
+    cause = _end_cause(session, organization_id, effective, now)
+    ended = end_live_calls(session, organization_id, cause, now) if cause else 0
+    paused, resumed = _pause_or_resume(
+        lock_campaigns(session, organization_id), _pause_reason(block), now
+    )
+    staged = _desire_twilio(
+        session, organization_id, effective, heal=heal, check_twilio=check_twilio
+    )
+    return Enforcement(state, block, paused, resumed, ended, staged)
+
+
+def _freeze_or_lift(
+    session: Session, organization_id: str, state: SubscriptionState, now: datetime
+) -> None:
+    reason = FreezeReason.SUBSCRIPTION_INACTIVE
+    if state is SubscriptionState.ACTIVE:
+        wallets.unfreeze(
+            session, organization_id, reason, by=SYSTEM, why="subscription active", now=now
+        )
+    else:
+        reported = state is SubscriptionState.REPORTED
+        why = "end reported" if reported else "subscription inactive"
+        wallets.freeze(session, organization_id, reason, by=SYSTEM, why=why, now=now)
+
+
+def _end_cause(
+    session: Session, organization_id: str, state: SubscriptionState, now: datetime
+) -> EndCause | None:
+    """Return why live calls end now. If an end is only reported, they go on within their holds."""
+    if state is SubscriptionState.INACTIVE:
+        return EndCause.SUBSCRIPTION_INACTIVE
+    freezes, _ = wallets.active_freezes(session, organization_id, now)
+    others = {row.reason for row in freezes} - {FreezeReason.SUBSCRIPTION_INACTIVE}
+    return EndCause.FROZEN_WALLET if others else None
+
+
+def _pause_reason(block: BlockReason | None) -> PauseReason | None:
+    if block is None:
+        return None
+    return {
+        BlockReason.SUBSCRIPTION_INACTIVE: PauseReason.SUBSCRIPTION_INACTIVE,
+        BlockReason.FROZEN_WALLET: PauseReason.WALLET_FROZEN,
+        BlockReason.INSUFFICIENT_FUNDS: PauseReason.WALLET_DEPLETED,
+    }[block]
+
+
+def _pause_or_resume(
+    campaigns: Sequence[Campaign], reason: PauseReason | None, now: datetime
+) -> tuple[int, int]:
+    paused = resumed = 0
+    for campaign in campaigns:
+        if campaign.manually_paused:
+            continue
+        if reason is not None:
+            if campaign.status == CampaignStatus.RUNNING:
+                campaign.status = CampaignStatus.PAUSED
+                campaign.paused_at = now
+                paused += 1
+            campaign.pause_reason = reason
+        elif campaign.status == CampaignStatus.PAUSED:
+            campaign.status = CampaignStatus.RUNNING
+            campaign.pause_reason = None
+            campaign.paused_at = None
+            resumed += 1
+    return paused, resumed
+
+
+def _desire_twilio(
+    session: Session,
+    organization_id: str,
+    state: SubscriptionState,
+    *,
+    heal: bool,
+    check_twilio: bool,
+) -> dict[str, str]:
+    # While an end is only reported, Twilio keeps its state until the provider confirms the end.
+    desired = {
+        SubscriptionState.ACTIVE: TwilioStatus.ACTIVE,
+        SubscriptionState.INACTIVE: TwilioStatus.SUSPENDED,
+    }.get(state)
+    staged: dict[str, str] = {}
+    for brand in lock_brands(session, organization_id):
+        moved = brand.twilio_desired != (desired or brand.twilio_desired)
+        if desired is not None and moved:
+            brand.twilio_desired = desired
+            brand.twilio_generation += 1
+        is_open = heal and brand.twilio_converged != brand.twilio_generation
+        if moved or is_open or check_twilio:
+            staged[brand.id] = stage(session, CONVERGE_TWILIO, organization_id, brand_id=brand.id)
+    return staged

@@ -1,0 +1,102 @@
+"""Decide whether an organization may spend, and why not.
+
+Everything is derived from facts each time it is needed. This module reads only; enforcement.py
+brings freezes, campaigns, calls and Twilio in line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from base.enums import FreezeReason, SubscriptionStatus
+from db.models import Subscription, Wallet
+from domain.wallet import operations as wallets
+
+
+class SubscriptionState(StrEnum):
+    """The state that an organization's subscriptions have together."""
+
+    #: At least one is open at the provider, and no event has reported its end since.
+    ACTIVE = "active"
+    #: A verified event reports that the last open one ended. The provider was not read since.
+    REPORTED = "reported"
+    #: The provider's API reports that none is open.
+    INACTIVE = "inactive"
+
+
+class BlockReason(StrEnum):
+    """Why an organization may not spend."""
+
+    SUBSCRIPTION_INACTIVE = "SUBSCRIPTION_INACTIVE"
+    FROZEN_WALLET = "FROZEN_WALLET"
+    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+
+
+def spending_block(session: Session, organization_id: str, now: datetime) -> BlockReason | None:
+    """Return why the organization may not spend now; None if it may.
+
+    Every way of spending asks this function. The answer is not locked: the debit or hold itself
+    decides again under the wallet's lock.
+    """
+    subscriptions = session.scalars(
+        select(Subscription)
+        .where(Subscription.organization_id == organization_id)
+        .execution_options(populate_existing=True)
+    ).all()
+    wallet = session.get(Wallet, organization_id, populate_existing=True)
+    state = subscription_state(subscriptions, now)
+    return wallet_block(session, organization_id, wallet, state, now)
+
+
+def wallet_block(
+    session: Session,
+    organization_id: str,
+    wallet: Wallet | None,
+    state: SubscriptionState,
+    now: datetime,
+) -> BlockReason | None:
+    """Return why an organization with this wallet and subscription state may not spend.
+
+    An operator's override of the freeze for an inactive subscription counts as active.
+    """
+    freezes, overridden = wallets.active_freezes(session, organization_id, now)
+    inactive_allowed = FreezeReason.SUBSCRIPTION_INACTIVE in {row.reason for row in overridden}
+    if state is not SubscriptionState.ACTIVE and not inactive_allowed:
+        return BlockReason.SUBSCRIPTION_INACTIVE
+    if {row.reason for row in freezes} - {FreezeReason.SUBSCRIPTION_INACTIVE}:
+        return BlockReason.FROZEN_WALLET
+    if wallet is None or wallet.balance_micros - wallet.held_micros <= 0:
+        return BlockReason.INSUFFICIENT_FUNDS
+    return None
+
+
+def subscription_state(subscriptions: Sequence[Subscription], now: datetime) -> SubscriptionState:
+    """Derive the state of all subscriptions together. An old one that ended never counts.
+
+    A subscription that is past due counts as active until its grace ends.
+    """
+    open_ones = [one for one in subscriptions if _is_open(one, now)]
+    if not open_ones:
+        return SubscriptionState.INACTIVE
+    if all(one.closing_reported_at is not None for one in open_ones):
+        return SubscriptionState.REPORTED
+    return SubscriptionState.ACTIVE
+
+
+def grace_ends_at(subscription: Subscription) -> datetime | None:
+    """Return when a past-due subscription stops counting as active; None if it is not past due."""
+    if subscription.past_due_since is None:
+        return None
+    return subscription.past_due_since + timedelta(seconds=subscription.grace_seconds)
+
+
+def _is_open(subscription: Subscription, now: datetime) -> bool:
+    if subscription.status == SubscriptionStatus.PAST_DUE:
+        end = grace_ends_at(subscription)
+        return end is not None and now < end
+    return subscription.status == SubscriptionStatus.ACTIVE
