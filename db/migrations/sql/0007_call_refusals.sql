@@ -1,8 +1,8 @@
--- Refused calls are remembered with their reason, and each cause of an end has the code that the
--- same fact has everywhere else.
+-- Stores refused calls with their reason. Each cause of an end gets the code that the same fact has
+-- everywhere else.
 --
--- The old codes of end_cause stay allowed, so that processes of the version before can go on while
--- this one is rolled out. The rate of a refused call is 0: no rate was applied to it.
+-- The old codes of end_cause stay allowed, so that processes of the previous version can run while
+-- this one is rolled out. The rate of a refused call is 0, because no rate was applied to it.
 
 ALTER TABLE calls DROP CONSTRAINT calls_end_cause_check;
 UPDATE calls SET end_cause = CASE end_cause WHEN 'credit_gone' THEN 'insufficient_funds'
@@ -10,7 +10,7 @@ UPDATE calls SET end_cause = CASE end_cause WHEN 'credit_gone' THEN 'insufficien
 WHERE end_cause IN ('credit_gone', 'wallet_frozen');
 
 ALTER TABLE calls
-    -- Why the call was refused, as a code; kept when the call goes on all the same.
+    -- The code of the refusal. It is kept if the call continues although it was refused.
     ADD COLUMN refusal text CHECK (length(refusal) BETWEEN 1 AND 64),
     ADD CONSTRAINT calls_end_cause_check CHECK (end_cause IN
         ('insufficient_funds', 'frozen_wallet', 'subscription_inactive', 'operator', 'settled',
@@ -27,5 +27,5 @@ ALTER TABLE calls
     ADD CONSTRAINT calls_micros_per_minute_check CHECK
         (micros_per_minute > 0 OR (micros_per_minute = 0 AND status = 'refused'));
 
--- The newest refusals, which are listed among the calls that live.
+-- The newest refusals, which are listed with the live calls.
 CREATE INDEX calls_refused_at ON calls (created_at) WHERE status = 'refused';

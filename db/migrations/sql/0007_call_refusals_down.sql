@@ -1,4 +1,4 @@
--- A refused call becomes one that was withdrawn, which the version before knows; its reason is lost.
+-- Turns a refused call into a withdrawn one, which the previous version knows. Its reason is lost.
 DROP INDEX calls_refused_at;
 ALTER TABLE calls DROP CONSTRAINT calls_refused, DROP CONSTRAINT calls_end_cause_check;
 UPDATE calls SET status = 'ended', ended_seen_at = settled_at, settled_by = 'withdrawn',

@@ -1,5 +1,6 @@
--- A merged reservation becomes one that the company settled: what its call cost stands at the other
--- one. Withdrawn, it would be unpriced, and the version before would charge it once more.
+-- Turns a merged reservation into one that the company settled. Its cost is recorded on the other
+-- call. A withdrawn reservation would have no price, and the previous version would charge it once
+-- more.
 ALTER TABLE call_terms DROP COLUMN fail_open_key;
 DROP INDEX calls_adopted, calls_unpaired, calls_merged_into;
 ALTER TABLE calls DROP CONSTRAINT calls_merged, DROP CONSTRAINT calls_settled_by_check,

@@ -1,8 +1,8 @@
--- The route that a call is priced by, and whether its provider has named the number of that route.
--- The number itself is not stored.
+-- Stores the route that a call is priced by, and whether its provider has named the number of that
+-- route. The number itself is not stored.
 --
--- A call that no route fits is known all the same, so that it can be ended: it has no route, and a
--- rate of 0 means that its price is not known.
+-- A call that no route fits is stored too, so that it can be ended. It has no route, and its rate
+-- of 0 means that its price is not known.
 ALTER TABLE calls
     ADD COLUMN rate_route text,
     ADD COLUMN number_seen boolean NOT NULL DEFAULT false,

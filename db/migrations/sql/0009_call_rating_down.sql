@@ -1,5 +1,5 @@
--- The causes that the version before does not know become an operator's, and a call without a rate
--- gets the lowest one: a person settles it.
+-- Replaces the causes that the previous version does not know with 'operator'. A call without a
+-- rate gets the lowest rate, and an operator settles it.
 ALTER TABLE calls DROP CONSTRAINT calls_micros_per_minute_check,
     DROP CONSTRAINT calls_end_cause_check;
 UPDATE calls SET end_cause = 'operator' WHERE end_cause IN ('max_duration', 'no_rate');

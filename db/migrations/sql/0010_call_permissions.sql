@@ -1,5 +1,5 @@
--- Permissions for campaigns at the provider to dial: the campaign and the contact that a call was
--- permitted for. The index holds the open ones alone; each request of a campaign looks there.
+-- Stores permissions to dial for the provider's campaigns: the campaign and the contact that a call
+-- was permitted for. Each request of a campaign reads the index, which holds open permissions only.
 ALTER TABLE calls
     ADD COLUMN campaign_id text COLLATE "C" CHECK (length(campaign_id) BETWEEN 1 AND 64),
     ADD COLUMN contact_id text COLLATE "C" CHECK (length(contact_id) BETWEEN 1 AND 64);

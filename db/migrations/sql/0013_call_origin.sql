@@ -1,8 +1,8 @@
--- How a call became known, also for rows of a version that does not write it.
+-- Derives a call's origin (how it became known) for rows of a version that does not write it.
 --
--- Workers of such a version may go on while this one is rolled out. At the end of the transaction
--- that inserts a call without an origin, the origin is derived by the rule that converted the older
--- rows: an adopted call says so in its timeline, and otherwise an outgoing one was reserved.
+-- Workers of such a version may run while this one is rolled out. If a transaction inserts a call
+-- without an origin, the origin is derived at its end, by the rule that converted the older rows. A
+-- call whose timeline contains 'adopted' was adopted. Any other outgoing call was reserved.
 CREATE FUNCTION call_origin(p_org text, p_call text, p_direction text) RETURNS text
 LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
     SELECT CASE
@@ -22,7 +22,7 @@ BEGIN
 END
 $$;
 
--- Rows that have an origin pay nothing for it: the condition is looked at when they are inserted.
+-- Costs nothing for rows that have an origin: the condition is checked when a row is inserted.
 CREATE CONSTRAINT TRIGGER calls_derive_origin AFTER INSERT ON calls
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.origin IS NULL)
     EXECUTE FUNCTION call_derive_origin();
@@ -30,6 +30,6 @@ CREATE CONSTRAINT TRIGGER calls_derive_origin AFTER INSERT ON calls
 REVOKE ALL ON FUNCTION call_origin, call_derive_origin FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION call_origin TO holdfast_app;
 
--- What such workers have written until now, as far as it may still be paired.
+-- Converts the rows that such workers have written until now and that may still be paired.
 UPDATE calls SET origin = call_origin(organization_id, id, direction)
 WHERE origin IS NULL AND (settled_at IS NULL OR created_at > now() - interval '2 days');
