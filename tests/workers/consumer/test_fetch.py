@@ -1,4 +1,4 @@
-"""How messages are fetched: what is waited for, and that waiting changes nothing."""
+"""Fetching messages from Redis: waiting for them changes nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.workers.scenes import LIMIT_SECONDS, eventually
 from workers.consumer.broker import BellBroker
 from workers.process import build_broker
 
-#: Longer than any test lasts: whoever is woken by it alone comes too late.
+#: Longer than any test lasts: a thread that only this wait ends is too late.
 NEVER_MS = 600_000
 QUEUE = "safety"
 
 
 @pytest.fixture
 def patient(urls):
-    """A client that waits for an answer for as long as it takes."""
+    """A client that waits for an answer without a time limit."""
     client = connect(urls.redis_url)
     client.connection_pool.connection_kwargs["socket_timeout"] = None
     client.flushdb()
@@ -39,7 +39,7 @@ def bell(number):
 
 
 def in_thread(consumer, fetched):
-    """This function will fetch until one message has come."""
+    """Fetch in a new thread until one message has arrived."""
 
     def fetch():
         while (message := next(consumer)) is None:
@@ -56,15 +56,15 @@ def is_waiting(client):
 
 
 def test_a_message_that_comes_while_nobody_works_is_fetched_at_once(broker, redis_client):
-    # Given a consumer that waits in Redis, and would do so for longer than the test lasts
+    # Given a consumer that waits in Redis, for longer than the test lasts
     fetched = []
     thread = in_thread(broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS), fetched)
     assert eventually(lambda: is_waiting(redis_client))
 
-    # When anybody pushes a message as Dramatiq would
+    # When another client pushes a message as Dramatiq does
     push(redis_client, [bell(1)])
 
-    # Then it is there
+    # Then the consumer has it
     thread.join(LIMIT_SECONDS)
     assert [message.kwargs for message in fetched] == [{"job_id": "job_1"}]
 
@@ -77,9 +77,7 @@ def test_waiting_leaves_the_queue_as_it_is(broker, redis_client):
     assert redis_client.lrange(f"{NAMESPACE}:{QUEUE}", 0, -1) == before
 
 
-def test_no_more_is_fetched_than_there_are_threads_and_the_next_as_soon_as_one_is_free(
-    broker, redis_client
-):
+def test_no_more_is_fetched_than_there_are_free_threads(broker, redis_client):
     # Given a consumer whose one thread is at work, and another message
     consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
     push(redis_client, [bell(1), bell(2)])
@@ -89,7 +87,7 @@ def test_no_more_is_fetched_than_there_are_threads_and_the_next_as_soon_as_one_i
     assert eventually(lambda: redis_client.llen(f"{NAMESPACE}:{QUEUE}") == 1)
     assert not fetched
 
-    # When the work is done, then the other is fetched
+    # When the work is done, Then the other message is fetched
     consumer.ack(first)
     thread.join(LIMIT_SECONDS)
     assert {first.kwargs["job_id"], fetched[0].kwargs["job_id"]} == {"job_1", "job_2"}
@@ -119,7 +117,7 @@ def test_a_lost_connection_is_told_in_dramatiqs_own_words(broker, patient, redis
 
 
 def sifting(patient, ended):
-    """This function will make a consumer's broker, and the list of what its sieve was shown."""
+    """Build a consumer's broker, and a list of the job ids that it was asked to sift."""
     shown = []
 
     def sift(job_ids):
@@ -134,8 +132,8 @@ def in_hands(client, broker):
     return client.smembers(f"{NAMESPACE}:__acks__.{broker.broker_id}.{QUEUE}")
 
 
-def test_what_the_sieve_ends_is_acknowledged_and_only_the_rest_is_handed_on(patient, redis_client):
-    # Given four events, two of which concern nobody, and another job
+def test_ended_events_are_acknowledged_and_only_the_rest_is_returned(patient, redis_client):
+    # Given four events, of which two are ended without a thread, and another job
     broker, shown = sifting(patient, {"job_1", "job_3"})
     push(redis_client, [bell(number) for number in range(4)])
     push(redis_client, [Staged("job_3", "enforce_organization", QUEUE)])
@@ -144,7 +142,7 @@ def test_what_the_sieve_ends_is_acknowledged_and_only_the_rest_is_handed_on(pati
     consumer = broker.consume(QUEUE, prefetch=5, timeout=NEVER_MS)
     left = [next(consumer) for _ in range(3)]
 
-    # Then the sieve saw the events alone, together, and what it left has come
+    # Then the events alone were sifted, together, and what was not ended is returned
     assert shown == [["job_0", "job_1", "job_2", "job_3"]]
     assert [(one.actor_name, one.kwargs["job_id"]) for one in left] == [
         ("process_event", "job_0"),
@@ -157,7 +155,7 @@ def test_what_the_sieve_ends_is_acknowledged_and_only_the_rest_is_handed_on(pati
     assert consumer.outstanding_message_count == 3
 
 
-def test_a_batch_that_is_ended_whole_leaves_nothing_and_the_next_is_fetched(patient, redis_client):
+def test_batch_that_is_ended_whole_leaves_nothing_and_next_is_fetched(patient, redis_client):
     broker, shown = sifting(patient, {"job_0", "job_1"})
     push(redis_client, [bell(number) for number in range(3)])
     consumer = broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS)
@@ -168,10 +166,8 @@ def test_a_batch_that_is_ended_whole_leaves_nothing_and_the_next_is_fetched(pati
     assert shown == [["job_0", "job_1"], ["job_2"]]
 
 
-def test_a_message_that_another_worker_was_handed_meanwhile_is_left_to_that_one(
-    patient, redis_client
-):
-    # Given a worker that was taken for dead while it sifted, so that others were given its message
+def test_message_that_another_worker_got_meanwhile_is_left_to_it(patient, redis_client):
+    # Given a worker that counted as dead while it sifted, so another worker was given its message
     queue = f"{NAMESPACE}:{QUEUE}"
 
     def hand_on(job_ids):
@@ -191,8 +187,8 @@ def test_a_message_that_another_worker_was_handed_meanwhile_is_left_to_that_one(
     assert redis_client.hexists(f"{queue}.msgs", message_id)
 
 
-def test_events_ended_while_redis_goes_away_are_handed_on_to_be_acknowledged(patient, redis_client):
-    # Given a Redis that cannot be reached when an ended event is to be acknowledged
+def test_events_ended_while_redis_is_lost_are_passed_on_for_acknowledgment(patient, redis_client):
+    # Given a Redis that cannot be reached when an ended event must be acknowledged
     def lose_redis(job_ids):
         patient.connection_pool.reset()
         patient.connection_pool.connection_kwargs["path"] = "/nowhere/valkey.sock"
@@ -203,7 +199,7 @@ def test_events_ended_while_redis_goes_away_are_handed_on_to_be_acknowledged(pat
     )
     push(redis_client, [bell(1)])
 
-    # When it is fetched, then it reaches a thread, which acknowledges until Redis is there
+    # When it is fetched, Then it reaches a thread, which acknowledges it once Redis is back
     consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
     assert next(consumer).kwargs == {"job_id": "job_1"}
 

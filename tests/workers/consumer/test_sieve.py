@@ -1,4 +1,4 @@
-"""Events that concern nobody are ended together, each once; whatever else is left as it was."""
+"""Ignored events are ended in batches, each once; all other events are left alone."""
 
 from __future__ import annotations
 
@@ -59,24 +59,24 @@ def is_untouched(world, event_id):
 
 def test_a_server_that_says_nothing_is_left_and_the_next_connection_sifts(world, monkeypatch):
     monkeypatch.setattr("db.connection._SILENCE_SECONDS", 3)
-    # Given a connection over which no answer comes any more, although nobody has hung up
+    # Given a connection that is open but gets no answers any more
     way = Way(world.settings.database_url)
     sieve = Sieve(way.url, "sieve-a")
     assert sieve.end_ignored([receive(world, "WH-1")]) == {"job_WH-1"}
     way.deaf.set()
-    # When it is asked over, then what waits is left to the threads
+    # When it is used, Then the waiting event is left to the threads
     second = receive(world, "WH-2")
     with another_thread() as start, ExitStack() as at_the_end:
         at_the_end.callback(way.cut)
         assert start(sieve.end_ignored, [second]).result(LIMIT_SECONDS) == set()
-        # And the next is ended once the server can be reached again
+        # And the next batch is ended once the server can be reached again
         way.deaf.clear()
         assert sieve.end_ignored([second]) == {second}
     sieve.close()
 
 
 def test_events_of_no_concern_are_marked_and_their_jobs_finished_together(world, sieve):
-    # Given three of them
+    # Given three events of no concern
     ids = [receive(world, f"WH-{number}") for number in range(3)]
 
     # When they are fetched at once
@@ -92,14 +92,14 @@ def test_events_of_no_concern_are_marked_and_their_jobs_finished_together(world,
         assert (attempt.attempt, attempt.outcome, attempt.worker) == (1, "done", "sieve-a")
         assert attempt.started_at <= attempt.ended_at
 
-    # And rung once more they are over
+    # And if they are notified again, they are already done
     assert sieve.end_ignored(ids) == set()
     assert [world.executor.execute(job_id) for job_id in ids] == ["taken"] * 3
 
 
-def test_an_event_that_concerns_somebody_or_nobody_understands_is_left_as_it_was(world, sieve):
-    # Given one that closes a door, one that is malformed, one that concerns nobody, and a job that
-    # names this one for a purpose of its own
+def test_event_that_matters_or_is_malformed_is_left_unchanged(world, sieve):
+    # Given a closing event, a malformed one, an ignored one, and another job that names the ignored
+    # event
     closing_one = receive(world, "WH-1", SUSPENDED)
     malformed = receive(world, "WH-2", SUSPENDED, resource_id="../../etc")
     ignored = receive(world, "WH-3")
@@ -110,7 +110,7 @@ def test_an_event_that_concerns_somebody_or_nobody_understands_is_left_as_it_was
     # When all are fetched at once
     assert sieve.end_ignored([other, closing_one, malformed, "job_unknown", ignored]) == {ignored}
 
-    # Then the others go the usual way
+    # Then all but the ignored event are processed by their own jobs
     assert is_untouched(world, "WH-1")
     assert is_untouched(world, "WH-2")
     assert world.job(other).attempt == 0
@@ -120,7 +120,7 @@ def test_an_event_that_concerns_somebody_or_nobody_understands_is_left_as_it_was
 
 
 def test_an_event_whose_reading_fails_does_no_harm_to_the_others(world, sieve, monkeypatch):
-    # Given an event that a bug of ours cannot read
+    # Given an event that cannot be read because of a bug
     bad, good = receive(world, "WH-1"), receive(world, "WH-2")
     report_of = sieve_module.report_of
 
@@ -131,7 +131,7 @@ def test_an_event_whose_reading_fails_does_no_harm_to_the_others(world, sieve, m
 
     monkeypatch.setattr(sieve_module, "report_of", broken)
 
-    # When it is fetched with another, then that one is ended all the same
+    # When it is fetched with another, Then the other is ended all the same
     assert sieve.end_ignored([bad, good]) == {good}
     assert is_untouched(world, "WH-1")
 
@@ -152,7 +152,7 @@ def test_an_event_whose_reading_fails_does_no_harm_to_the_others(world, sieve, m
 def test_only_a_job_whose_first_attempt_nobody_has_begun_is_ended(
     world, sieve, monkeypatch, change, between
 ):
-    # Given a job to which something happened, before it was read or just after
+    # Given a job that was changed, before it was read or just after
     job_id, good = receive(world, "WH-1"), receive(world, "WH-2")
     statement = f"UPDATE jobs SET {change} WHERE id = %s"
     if between:
@@ -165,7 +165,7 @@ def test_only_a_job_whose_first_attempt_nobody_has_begun_is_ended(
     seen = note_read(monkeypatch, sieve)
     assert sieve.end_ignored([job_id, good]) == {good}
 
-    # Then it is left to the usual way, and what was done to it stands
+    # Then it is left to a thread, and the change is kept
     assert seen == told
     assert world.event("WH-1").handled_at is None
     assert world.read(JobAttempt, job_id=job_id) == []
@@ -178,7 +178,7 @@ def test_a_job_rung_no_more_than_twice_may_still_be_ended(world, sieve):
 
 
 def test_an_event_that_was_handled_in_between_is_left_as_it_is(world, sieve, monkeypatch):
-    # Given an event that another job of it handles while it is being looked at
+    # Given an event that another of its jobs handles while it is read
     job_id = receive(world, "WH-1")
 
     def handle():
@@ -186,7 +186,7 @@ def test_an_event_that_was_handled_in_between_is_left_as_it_is(world, sieve, mon
 
     meanwhile(monkeypatch, sieve, handle)
 
-    # When it is fetched, then it is left, and its job finds it handled
+    # When it is fetched, Then it is left alone, and its job finds it handled
     assert sieve.end_ignored([job_id]) == set()
     handled_at = world.event("WH-1").handled_at
     assert world.executor.execute(job_id) == "done"
@@ -210,26 +210,26 @@ def test_an_event_that_was_handled_and_pruned_is_not_even_read(world, sieve, mon
     ],
 )
 def test_nobody_waits_for_a_job_or_an_event_that_somebody_has_locked(world, sieve, locked):
-    # Given a row that another transaction has
+    # Given a row that another transaction has locked
     held, free = receive(world, "WH-1"), receive(world, "WH-2")
     with psycopg.connect(driver_url(world.database.url)) as other:
         other.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         other.execute(locked)
 
-        # When it is fetched with a free one, then only that is ended, and at once
+        # When it is fetched with a free one, Then only the free one is ended, at once
         assert sieve.end_ignored([held, free]) == {free}
 
-    # And when the row is free it is ended too
+    # And when the row is free, it is ended too
     assert is_untouched(world, "WH-1")
     assert sieve.end_ignored([held]) == {held}
 
 
 def test_workers_that_fetch_the_same_events_at_once_end_each_once(world):
-    # Given forty events, and four workers that were all rung for all of them
+    # Given forty events, and four workers that were notified of all of them
     ids = [receive(world, f"WH-{number}") for number in range(40)]
     sieves = [Sieve(world.settings.database_url, f"sieve-{number}") for number in range(4)]
 
-    # When they come at once, half of them the other way round
+    # When they fetch at once, two of them in reverse order
     orders = [ids, ids[::-1], ids, ids[::-1]]
     ended = at_once(
         [
@@ -238,7 +238,7 @@ def test_workers_that_fetch_the_same_events_at_once_end_each_once(world):
         ]
     )
 
-    # Then each was ended by one of them, and has one attempt
+    # Then each event was ended by one of them, and has one attempt
     assert sorted(job_id for one in ended for job_id in one) == sorted(ids)
     assert len(world.read(JobAttempt)) == 40
     assert {job.attempt for job in world.read(Job)} == {1}
@@ -252,10 +252,10 @@ def test_one_bell_doubled_ends_its_job_once(world, sieve):
     assert len(world.read(JobAttempt)) == 1
 
 
-def test_a_lost_connection_leaves_the_events_to_the_threads_and_is_made_again(
+def test_lost_connection_leaves_the_events_to_the_threads_and_is_reopened(
     world, urls, sieve, monkeypatch
 ):
-    # Given a connection that is cut between the look and the commit
+    # Given a connection that is cut between the read and the commit
     ids = [receive(world, f"WH-{number}") for number in range(2)]
     direct = derive_app_url(urls.owner_url, PASSWORD)
     by_hand = Sieve(direct, "sieve-b")
@@ -271,25 +271,25 @@ def test_a_lost_connection_leaves_the_events_to_the_threads_and_is_made_again(
     with monkeypatch.context() as patch:
         meanwhile(patch, by_hand, terminate)
 
-        # When they are fetched, then nothing is raised, and nothing was done
+        # When they are fetched, Then no error is raised, and nothing was done
         assert by_hand.end_ignored(ids) == set()
     assert is_untouched(world, "WH-0")
 
-    # And the next ones are ended over a new connection
+    # And the next batch is ended over a new connection
     assert by_hand.end_ignored(ids) == set(ids)
     by_hand.close()
 
 
-def test_a_server_that_only_reads_is_left_and_the_next_connection_ends_them(world, urls):
-    # Given a connection to a server that takes no writes: one that was followed by another. Not
-    # through a pooler, which would give the same to others
+def test_read_only_server_is_dropped_and_the_next_connection_ends_events(world, urls):
+    # Given a connection to a server that is read-only, as after a failover. It bypasses the pooler,
+    # which would share it, with its setting, with other clients
     job_id = receive(world, "WH-1")
     with closing(Sieve(derive_app_url(urls.owner_url, PASSWORD), "sieve-a")) as direct:
         assert direct.end_ignored(["job_unknown"]) == set()
         direct._events._connection.execute("SET default_transaction_read_only = on")
         assert direct.end_ignored([job_id]) == set()
         assert is_untouched(world, "WH-1")
-        # When the event is fetched again, then it is ended
+        # When the event is fetched again, Then it is ended
         assert direct.end_ignored([job_id]) == {job_id}
 
 
@@ -300,7 +300,7 @@ def test_without_a_database_everything_is_left_to_the_threads(world):
 
 
 def die_before_the_commit(job_ids):
-    """This function will be a worker that is killed when it has read the events."""
+    """Run a worker that is killed after it has read the events."""
 
     def die(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -315,25 +315,25 @@ def test_a_worker_killed_with_a_batch_in_its_hands_has_done_nothing_to_it(world,
     ids = [receive(world, f"WH-{number}") for number in range(3)]
     assert processes.call(die_before_the_commit, ids).ended() == -9
 
-    # When the bells ring again
+    # When the jobs are notified again
     assert all(is_untouched(world, f"WH-{number}") for number in range(3))
 
-    # Then another ends them
+    # Then another worker ends them
     assert sieve.end_ignored(ids) == set(ids)
 
 
 def test_a_worker_ends_them_without_its_threads_and_nothing_stays_in_redis(
     world, processes, redis_client
 ):
-    # Given events of no concern and one that closes a door, all in the queue of callbacks
+    # Given events of no concern and a closing one, all in the queue of callbacks
     ids = [receive(world, f"WH-{number}") for number in range(20)]
     closing_one = receive(world, "WH-closing", SUSPENDED)
     worker = processes.worker("callbacks", threads=4)
 
-    # When a worker hears of them
+    # When a worker is notified of them
     ring(world, redis_client, *ids[:10], closing_one, *ids[10:])
 
-    # Then all are over, each as what it was, and no message is left
+    # Then all are done, each with its own outcome, and no message is left
     everything = [*ids, closing_one]
     assert eventually(lambda: all(world.job(job_id).done_at for job_id in everything))
     assert world.event("WH-closing").outcome == "handled"
@@ -346,7 +346,7 @@ def test_a_worker_ends_them_without_its_threads_and_nothing_stays_in_redis(
 
 
 def meanwhile(monkeypatch, sieve, act):
-    """This function will have something happen between the look and the commit."""
+    """Have `act` run between the read and the commit."""
     end = sieve._events.end
 
     def acted_first(*arguments):
@@ -357,7 +357,7 @@ def meanwhile(monkeypatch, sieve, act):
 
 
 def note_read(monkeypatch, sieve):
-    """This function will collect the jobs whose events were read."""
+    """Collect the jobs whose events were read."""
     seen = set()
     read = sieve._events.read
 
