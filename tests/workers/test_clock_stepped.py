@@ -89,7 +89,7 @@ def test_call_is_ended_in_time_when_the_clock_steps(server, stepping, ahead):
         tick(meter)
         return ended(line)
 
-    # Then the call is ended before its money runs out, and the step is recorded
+    # Then the call is ended before its money runs out, and an alert reports the step
     assert eventually(is_ended)
     assert eventually(lambda: tick(meter) and len(steps(stepping)) > before)
     assert steps(stepping)[-1] == pytest.approx(ahead, abs=5)

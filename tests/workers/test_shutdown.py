@@ -1,4 +1,4 @@
-"""How workers stop, what they leave to others, and that no message is ever lost."""
+"""How workers stop, what they leave to others, and that nothing is dead-lettered."""
 
 from __future__ import annotations
 

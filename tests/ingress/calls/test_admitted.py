@@ -27,7 +27,8 @@ LIMIT_SECONDS = 15.0
 
 
 def test_call_is_admitted_with_a_first_hold_and_capped_at_the_available(caller, ingress):
-    # Given money for 100 seconds, and hold steps of 60 seconds. When a call arrives
+    # Given money for 100 seconds, and hold steps of 60 seconds
+    # When a call arrives
     asked = caller.message("assistant-request")
     answer = send(ingress, asked).json()
 
@@ -117,7 +118,7 @@ def test_fifty_of_the_same_request_at_once_are_one_call_and_one_hold(caller, ing
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: send(ingress, message).json(), range(50)))
     let_in = [one for one in answers if "assistantId" in one]
-    # An answer after the deadline is a refusal. Its decision is still what the other requests get.
+    # An answer after the deadline is a refusal, but the other requests still get its decision.
     assert let_in and all(one == let_in[0] for one in let_in)
     assert wait_until(lambda: len(caller.calls()) == 1, limit_seconds=LIMIT_SECONDS)
     assert [hold.reserved_micros for hold in caller.holds()] == [600_000]
@@ -134,8 +135,8 @@ def test_three_of_fifty_predialled_contacts_are_eligible(world, ingress):
         asked = {"type": "campaign.predial", "campaignId": "campaign-1", "contact": contact}
         return send(ingress, asked).json()["eligible"]
 
-    # When Vapi asks about all of them at once. An answer past the deadline is a refusal, and Vapi
-    # may ask again
+    # When Vapi asks about all of them at once
+    # (an answer after the deadline is a refusal, and Vapi may ask again)
     def eligible() -> int:
         with ThreadPoolExecutor(50) as pool:
             return sum(pool.map(ask, range(50)))
@@ -244,8 +245,8 @@ def test_calls_are_refused_in_time_while_the_database_is_silent(caller, far, way
     # Then each is refused, long before Vapi gives up
     assert answers == [REFUSED] * (AT_ONCE_MAX + 8)
     assert time.monotonic() - began < ANSWER_SECONDS + 3
-    # And once the database answers again, calls are admitted, although no waiting request was
-    # answered
+    # And once the database answers again, calls are admitted on new connections, although the old
+    # ones stay silent
     way.deaf.clear()
 
     def let_in() -> bool:

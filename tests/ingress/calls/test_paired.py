@@ -87,7 +87,7 @@ def test_one_outgoing_call_is_charged_once(backend, ingress):
     vapi.talks()
     vapi.reports(20)
     run(backend)
-    # When the company commits it without Vapi's id, Then the refusal says what to send
+    # When the company commits it without Vapi's id, Then the refusal names what to send
     refused = backend.post(COMMIT, callId="c1", durationSeconds=20)
     assert is_problem(refused, 409, "UNPAIRED_CALL")
     assert vapi.id in refused.json()["detail"] and "vapiCallId" in refused.json()["detail"]

@@ -89,7 +89,7 @@ def test_an_answer_that_does_not_come_in_time_counts(fleet, loopback: Loopback):
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 409, 422])
 def test_what_a_provider_says_no_to_never_counts(fleet, loopback: Loopback, status):
-    # Given many requests that a provider refuses
+    # Given many answers that are no failure of the provider
     loopback.answer = lambda asked: Reply(status)
     for _ in range(3 * POLICY.calls):
         try:

@@ -36,7 +36,7 @@ def sid(sandbox: House) -> str:
 
 @pytest.fixture
 def odd(loopback: Loopback) -> Iterator[TwilioApi]:
-    """Twilio's API with whatever answers the loopback server gives."""
+    """Twilio's API, whose answers come from the loopback server."""
     built = TwilioApi(PARENT, "parent-token", loopback.url, window_seconds=5)
     yield built
     built.close()

@@ -9,7 +9,7 @@ from tests.support.sandbox import Heard, House
 
 
 class Hearing:
-    """What the sandbox's Vapi has sent to the place of the ingress."""
+    """Records what the sandbox's Vapi sends, in place of the ingress."""
 
     def __init__(self, loopback: Loopback) -> None:
         self.heard: list[Heard] = []

@@ -29,7 +29,7 @@ def api(sandbox: House) -> Iterator[VapiApi]:
 
 @pytest.fixture
 def odd(loopback: Loopback) -> Iterator[VapiApi]:
-    """Vapi's API with whatever answers the loopback server gives."""
+    """Vapi's API, whose answers come from the loopback server."""
     built = VapiApi("key", loopback.url, window_seconds=5)
     yield built
     built.close()

@@ -421,7 +421,7 @@ def narrow(phone):
 
 
 def talked_ten_seconds(phone, ended_seconds_ago):
-    """Start a call that talked ten seconds and ended `ended_seconds_ago` ago."""
+    """Start a call that talked for 10 s and whose end was seen `ended_seconds_ago`."""
     call_id = phone.call()
     execute_sql(
         phone.world,

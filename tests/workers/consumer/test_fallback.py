@@ -140,7 +140,7 @@ def test_outage_ends_once_redis_has_worked_for_a_while():
     assert not outage.note(True, 0.0)
     assert outage.note(False, 1.0)
     assert outage.away_since == 1.0
-    # When it works again, Then the outage lasts some seconds longer, again after each failed probe
+    # When it works again, Then the outage lasts 3 seconds longer, anew after each failed probe
     assert [outage.note(True, now) for now in (2.0, 4.9)] == [True, True]
     assert outage.note(False, 5.0)
     assert [outage.note(True, now) for now in (6.0, 8.9)] == [True, True]

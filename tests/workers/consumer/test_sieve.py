@@ -281,8 +281,8 @@ def test_lost_connection_leaves_the_events_to_the_threads_and_is_reopened(
 
 
 def test_read_only_server_is_dropped_and_the_next_connection_ends_events(world, urls):
-    # Given a connection to a server that is read-only, as after a failover. It bypasses the pooler,
-    # which would share it, with its setting, with other clients
+    # Given a connection to a server that is read-only, as after a failover. The connection bypasses
+    # the pooler, which would give it to other clients, still read-only
     job_id = receive(world, "WH-1")
     with closing(Sieve(derive_app_url(urls.owner_url, PASSWORD), "sieve-a")) as direct:
         assert direct.end_ignored(["job_unknown"]) == set()
