@@ -1,4 +1,4 @@
-"""The real ingress over real HTTP, on the test's own database, and the sandbox delivering to it."""
+"""The real ingress over HTTP, on the test's own database, fed by the sandbox."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.ingress.house import Ingress
 
 @pytest.fixture
 def start_ingress(sandbox):
-    """Start an ingress with given settings and limits; the sandbox delivers to the newest."""
+    """Start an ingress with given settings; the sandbox delivers to the newest one."""
     with contextlib.ExitStack() as stack:
         yield lambda settings, **limits: stack.enter_context(_serving(settings, sandbox, **limits))
 
 
 @pytest.fixture
 def start_far(start_ingress, settings, way):
-    """Starts an ingress whose database may be made slow, or cut off."""
+    """Start an ingress whose database connection can be slowed down or cut."""
     return lambda: start_ingress(settings.model_copy(update={"database_url": way.url}))
 
 

@@ -1,4 +1,4 @@
-"""A running ingress and what is sent to it: PayPal's and Twilio's own messages, and others."""
+"""A running ingress, and the messages that tests send to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Ingress:
         return self.client.post(path, content=message.body, headers={**message.headers, **headers})
 
     def raw(self, data: bytes) -> bytes:
-        """This function will send bytes as they are, and give all that is answered."""
+        """Send raw bytes and return everything that is answered."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
             connection.sendall(data)
             answer = b""
@@ -52,14 +52,14 @@ class Ingress:
             return answer
 
     def genuine(self, event_type: str = SUSPENDED, **more: Any) -> Message:
-        """This function will have the sandbox write and sign an event, and not deliver it."""
+        """Have the sandbox write and sign an event without delivering it."""
         given = {"event_type": event_type, "organization_id": "org_one", "deliver": False} | more
         (told,) = self.sandbox.control("POST", "/paypal/events", given)
         event = self.sandbox.control("GET", f"/paypal/events/{told['event_id']}")
         return Message(event["headers"], event["body"].encode())
 
     def signed(self, body: bytes, *, age: timedelta = timedelta(0)) -> Message:
-        """This function will sign any body as PayPal's stand-in does."""
+        """Sign any body as the sandbox's PayPal does."""
         keys = load_keys(Path(self.sandbox.info["paypal"]["ca_file"]).parent)
         message = self.genuine()
         transmission_id = str(uuid.uuid4())
@@ -84,7 +84,7 @@ def paypal_event(event_id: str = "WH-1", event_type: str = SUSPENDED) -> bytes:
 
 
 def callback(token: str, url: str, params: dict[str, str]) -> Message:
-    """This function will write a Twilio callback, signed with a token for an address."""
+    """Build a Twilio callback that is signed with `token` for `url`."""
     return Message(
         {
             "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",

@@ -1,4 +1,4 @@
-"""PostgreSQL away: 503, and the sender repeats. Redis away: taken in all the same."""
+"""Outages: without PostgreSQL webhooks are answered 503; without Redis, accepted."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def test_while_postgresql_is_away_the_sender_is_asked_to_send_again(world, ingre
     assert ingress.client.get("/readyz").status_code == 200
     way.cut()
 
-    # When an event comes
+    # When an event arrives
     message = ingress.genuine()
     answer = ingress.send(message)
 
-    # Then nobody is told yes, and the process lives but is not ready
+    # Then it is refused with 503, and the process lives but is not ready
     assert is_refused(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
     assert ingress.client.get("/healthz").json() == {"status": "ok"}
-    # (what /readyz found is kept for a second)
+    # (the result of /readyz is kept for a second)
     assert eventually(lambda: ingress.client.get("/readyz").status_code == 503)
     assert is_refused(ingress.client.get("/readyz"), 503)
 
-    # And when the database is back, the repeat is taken in
+    # And when the database is back, the repeat is accepted
     way.mend()
     assert ingress.send(message).status_code == 200
     assert wait_until(lambda: ingress.client.get("/readyz").is_success, limit_seconds=10)
@@ -48,7 +48,7 @@ def test_while_postgresql_is_away_the_sender_is_asked_to_send_again(world, ingre
 
 
 def test_the_sandbox_delivers_again_by_itself_when_postgresql_is_back(world, ingress, way):
-    # Given a delivery that met no database
+    # Given a delivery that failed because the database was away
     way.cut()
     (delivery,) = ingress.sandbox.control(
         "POST",
@@ -57,18 +57,18 @@ def test_the_sandbox_delivers_again_by_itself_when_postgresql_is_back(world, ing
     )
     assert delivery["status_code"] == 503
 
-    # When it is back, then the event comes in by itself
+    # When the database is back, Then the sandbox's next delivery is stored
     way.mend()
     assert eventually(lambda: len(world.read(InboxEvent)) == 1)
 
 
 def test_a_commit_whose_answer_was_lost_is_nobodys_yes(world, ingress, way):
-    # Given an ingress whose database answers no more
+    # Given an ingress whose database stops answering
     assert ingress.send(ingress.genuine()).status_code == 200
     message = ingress.genuine()
     way.deaf.set()
     with ThreadPoolExecutor(1) as pool:
-        # When an event is committed, and the connection is lost before that is heard of
+        # When an event is committed, and the connection is lost before the ingress learns of it
         answer = pool.submit(ingress.send, message)
         assert eventually(lambda: len(world.read(InboxEvent)) == 2)
         way.cut()
@@ -76,14 +76,14 @@ def test_a_commit_whose_answer_was_lost_is_nobodys_yes(world, ingress, way):
         # Then the sender is asked to repeat
         assert is_refused(answer.result(), 503)
 
-    # And the repeat finds it there
+    # And the repeat finds the stored event
     way.mend()
     assert ingress.send(message).json()["verdict"] == "duplicate"
     assert (len(world.read(InboxEvent)), len(world.read(Job))) == (2, 2)
 
 
 def test_nobody_is_answered_before_the_commit(world, ingress, urls):
-    # Given a database in which nothing can be stored for the moment
+    # Given an inbox table that is locked
     message = ingress.genuine()
     answers: list[int] = []
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
@@ -97,7 +97,7 @@ def test_nobody_is_answered_before_the_commit(world, ingress, urls):
         holder.rollback()
     sender.join()
 
-    # Until it is stored
+    # Until the event is stored
     assert answers == [200]
     assert len(world.read(InboxEvent)) == 1
 
@@ -112,7 +112,7 @@ def _waits_for_lock(urls):
 
 
 def test_a_store_that_takes_too_long_is_nobodys_yes(world, ingress, urls):
-    # Given a lock that outlasts the patience of the database's login
+    # Given a lock that lasts longer than the lock timeout of the database's login
     message = ingress.genuine()
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
         holder.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")
@@ -130,7 +130,7 @@ def test_while_redis_is_away_events_are_taken_in_and_wait_in_the_database(
     away = settings.model_copy(update={"redis_url": "unix:///nowhere/valkey.sock?db=0"})
     ingress = start_ingress(away)
 
-    # When events come, then they are taken in, and the ingress is ready
+    # When events arrive, Then they are accepted, and the ingress is ready
     for number in range(3):
         message = ingress.signed(paypal_event(f"WH-{number}"))
         assert ingress.send(message).status_code == 200
@@ -146,10 +146,10 @@ def test_a_new_event_is_rung_for_at_once_and_a_repeat_is_not(world, start_ingres
     ingress = start_ingress(settings)
     message = ingress.genuine()
     with connect(urls.redis_url) as client:
-        # When an event comes twice
+        # When an event arrives twice
         assert ingress.send(message).json()["verdict"] == "new"
         assert ingress.send(message).json()["verdict"] == "duplicate"
 
-        # Then its one job was rung once
+        # Then its one job was notified once
         (job,) = world.read(Job)
         assert eventually(lambda: rung(client) == [job.id])

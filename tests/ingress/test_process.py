@@ -1,4 +1,4 @@
-"""The ingress as production runs it: a process that is killed, stopped, and refuses to start."""
+"""The ingress as its own process: it is killed, stopped, and refuses bad settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def serving(processes, sandbox, port):
 
 
 def test_what_was_answered_with_yes_survives_a_kill(world, processes, sandbox):
-    # Given an ingress of its own that has said yes to an event
+    # Given an ingress process that has accepted an event
     (port,) = free_ports(1)
     process, url = serving(processes, sandbox, port)
     with httpx.Client(base_url=url, trust_env=False) as client:
@@ -25,15 +25,15 @@ def test_what_was_answered_with_yes_survives_a_kill(world, processes, sandbox):
         message = ingress.genuine()
         assert ingress.send(message).status_code == 200
 
-        # When it is killed and another takes its place
+        # When it is killed and another process replaces it
         process.kill()
         assert len(world.read(InboxEvent)) == 1
         second, _ = serving(processes, sandbox, port)
 
-        # Then the event is there, and a repeat is known as one
+        # Then the event is stored, and a repeat is recognized
         assert ingress.send(message).json()["verdict"] == "duplicate"
 
-    # And asked to stop, it ends in order
+    # And when it is asked to stop, it ends cleanly
     assert second.stop() in (0, -15), second.said()
     assert "Traceback" not in second.said()
 

@@ -1,4 +1,4 @@
-"""/readyz: whether PostgreSQL takes a write, and what of the system is at fault."""
+"""/readyz: whether PostgreSQL accepts a write, and which faults the system has."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def faults(ingress):
 
 @pytest.fixture
 def healthy(world):
-    """A worker for every queue and a relay, by their rows."""
+    """Store the heartbeats of a worker for every queue and of a relay."""
     for kind, queues in (("worker", [str(queue) for queue in Queue]), ("relay", [])):
         world.database.run(Heartbeat(world.database, kind, queues=queues).beat)
 
 
 @contextmanager
 def read_only(urls):
-    """Make every new connection to the database read-only, and cut those that there are."""
+    """Make new connections to the database read-only, and cut the existing ones."""
     with psycopg.connect(driver_url(urls.owner_url), autocommit=True) as owner:
         name = owner.info.dbname
         owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -76,14 +76,14 @@ def test_ingress_is_unready_while_the_database_is_read_only(ingress, urls, healt
 
 
 def test_ingress_is_degraded_and_ready_while_workers_are_missing(world, ingress, healthy):
-    # Given an ingress whose workers are silent, with work that waits
+    # Given workers and a relay that are silent, and a job that waits
     assert answer_of(ingress).json() == {"status": "ready"}
     world.stage("enforce_organization", organization_id="org_none")
     execute_sql(world, "UPDATE jobs SET due_at = due_at - interval '1 min'")
     execute_sql(
         world, "UPDATE processes SET seen_at = seen_at - interval '1 min' WHERE kind <> 'ingress'"
     )
-    # Then it says so, and goes on taking webhooks
+    # Then the ingress reports it, and still accepts webhooks
     wanted = [("queue_unserved", "safety"), ("relay_silent", "relay"), ("safety_overdue", "safety")]
     assert eventually(lambda: faults(ingress) == wanted)
     assert answer_of(ingress).json()["status"] == "degraded"
@@ -94,7 +94,7 @@ def test_database_is_asked_once_while_an_answer_is_kept(world):
     beating = Heartbeat(world.database, "ingress")
 
     def written(kept_seconds):
-        """Ask three times; give how many different writes the answers left."""
+        """Ask three times, and count the different writes behind the answers."""
         ready = Ready(world.database, beating, kept_seconds=kept_seconds)
 
         async def ask():
@@ -121,7 +121,7 @@ def test_webhooks_are_taken_in_while_redis_is_stopped(world, start_ingress, sett
 
 @contextmanager
 def small_disk(size):
-    """Mount a small file system of one's own; skips the test where that is not allowed."""
+    """Mount a small separate file system; skip the test where that is not allowed."""
     with server_folder() as folder:
         disk = folder / "disk"
         disk.mkdir()
@@ -139,7 +139,7 @@ def small_disk(size):
 
 
 def fill(disk):
-    """Write a file until nothing more fits; give it."""
+    """Fill the disk with one file and return it."""
     file = disk / "filler"
     with file.open("wb", buffering=0) as opened:
         for size in (1 << 20, 1 << 12, 1):
@@ -161,7 +161,7 @@ def test_ingress_is_unready_while_the_disk_is_full(start_ingress, settings):
         url = derive_app_url(servers.owner_url, PASSWORD)
         ingress = start_ingress(settings.model_copy(update={"database_url": url}))
         assert answer_of(ingress).status_code == 200
-        # When the disk is full, Then it is unready until there is room again
+        # When the disk is full, Then the ingress is unready until there is room again
         file = fill(disk)
         assert eventually(lambda: is_unready(ingress, "disk is full"))
         file.unlink()

@@ -1,1 +1,1 @@
-"""Tests of the room providers: real samples, and providers played by a server on loopback."""
+"""Tests of the providers package, with real samples and a server on loopback."""

@@ -1,4 +1,4 @@
-"""What these tests share: a server on loopback, certificates of their own, and public samples."""
+"""Shared helpers: a server on loopback, test certificates and public samples."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cryptography.x509.oid import NameOID
 
 from local import ROOT
 
-#: Public samples of what providers send, where they lie beside the project.
+#: Public samples of what providers send, in a folder beside the project.
 SAMPLES = ROOT.parent / "shared" / "samples"
 LIVE_NAME = "messageverificationcerts.paypal.com"
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
-#: Twilio's parent account, and a subaccount of it.
+#: Twilio's parent account, and one of its subaccounts.
 PARENT, SID = "AC" + "f" * 32, "AC" + "0" * 31 + "1"
 WEBHOOK_ID = "8PT597110X687430LKGECATA"
 
@@ -58,7 +58,7 @@ def json_reply(value: object, status: int = 200, **headers: str) -> Reply:
 
 
 class Loopback:
-    """A server on this machine that answers by a function and keeps what it was asked."""
+    """A server on this machine that answers with a function and records its requests."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -77,7 +77,7 @@ class Loopback:
                 reply = outer.answer(asked)
                 self.close_connection = True
                 if reply is None:
-                    return  # The connection is closed without an answer.
+                    return  # Close the connection without an answer.
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name.replace("_", "-"), value)
@@ -96,7 +96,7 @@ class Loopback:
             request_queue_size = 64
 
             def handle_error(self, request: object, client_address: object) -> None:
-                pass  # A client that gave up is what some tests are about.
+                pass  # Some tests use a client that closes its connection early.
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -115,7 +115,7 @@ class Loopback:
 
 
 class Clock:
-    """A monotonic clock that stands still until a test moves it on."""
+    """A monotonic clock that moves only when a test moves it."""
 
     seconds = 1000.0
 
@@ -147,9 +147,10 @@ def issue(
     may_sign_certificates: bool | None = None,
     algorithm: HashAlgorithm | None = None,
 ) -> Issued:
-    """A certificate; `san` "" means the name itself, None means no such extension.
+    """Issue a certificate, signed by `issuer` or by itself.
 
-    With `may_sign_certificates` it has a key usage that says so or denies it.
+    If `san` is "", the subject alternative name is `name`; if it is None, there is no such
+    extension. If `may_sign_certificates` is set, a key usage allows or denies that.
     """
     key = key or rsa.generate_private_key(65537, bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -194,7 +195,7 @@ def sign(
     time: str = "2026-05-04T11:59:58Z",
     transmission_id: str = "b2384410-f8d2-11e4-8bf3-77339302725b",
 ) -> dict[str, str]:
-    """The headers PayPal would send with a body."""
+    """Build the headers that PayPal would send with a body."""
     text = f"{transmission_id}|{time}|{webhook_id}|{zlib.crc32(body)}".encode()
     return {
         "PAYPAL-TRANSMISSION-ID": transmission_id,
@@ -206,9 +207,9 @@ def sign(
 
 
 def with_same_crc32(body: bytes, target: int) -> bytes:
-    """A JSON body of the same meaning as `body` (and one member more) with a chosen CRC32.
+    """Build a JSON body with the meaning of `body`, one more member and a given CRC32.
 
-    CRC32 is linear: which of forty letters are B in place of A is found by elimination.
+    CRC32 is linear, so Gaussian elimination finds which of forty letters A to replace with B.
     """
     filler = 40
     at = len(body) - 1 + len(b',"pad":"')

@@ -1,4 +1,4 @@
-"""Every instant that RFC 3339 allows is read exactly; everything else is none."""
+"""Every instant that RFC 3339 allows is read exactly; everything else is None."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ OFFSETS = st.none() | st.integers(-(24 * 60 - 1), 24 * 60 - 1)
 
 
 def written(at: datetime, decimals: str, letters: str, offset: int | None) -> str:
-    """Write an instant as RFC 3339 does: letters for T and Z, and an offset in minutes."""
+    """Write an instant in RFC 3339 form.
+
+    `letters` replaces T and Z; `offset` is in minutes.
+    """
     t, z = letters
     local = at if offset is None else at.astimezone(timezone(timedelta(minutes=offset)))
     text = f"{local:%Y-%m-%d}{t}{local:%H:%M:%S}{'.' if decimals else ''}{decimals}"

@@ -15,13 +15,13 @@ CALL = "019d0000-0000-7000-8000-000000000003"
 
 
 def test_providers_without_credentials_are_built_and_say_so_when_asked(loopback: Loopback):
-    # Given settings that name stand-ins but no credentials
+    # Given settings with base URLs but no credentials
     settings = Settings(
         paypal_base_url=loopback.url, twilio_base_url=loopback.url, vapi_base_url=loopback.url
     )
-    # When the providers are built and asked
+    # When the providers are built and called
     providers = registry.build(settings)
-    # Then nothing leaves this process
+    # Then each call is refused, and no request leaves this process
     with pytest.raises(CredentialsRejected):
         providers.paypal.get_subscription("I-BW452GLLEP1G")
     with pytest.raises(CredentialsRejected):
@@ -33,7 +33,7 @@ def test_providers_without_credentials_are_built_and_say_so_when_asked(loopback:
 
 
 def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
-    # Given providers that do not know us
+    # Given providers that reject our credentials
     loopback.answer = lambda asked: Reply(401, b'{"error":"invalid_client"}')
     providers = registry.build(
         Settings(
@@ -47,7 +47,7 @@ def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
             vapi_api_key="k",
         )
     )
-    # When they are asked, Then a person has to act
+    # When they are called, Then an operator has to act
     with pytest.raises(CredentialsRejected):
         providers.paypal.get_subscription("I-BW452GLLEP1G")
     with pytest.raises(CredentialsRejected):
@@ -66,5 +66,5 @@ def test_each_class_of_call_has_vapis_client_of_its_own():
 
 
 def test_a_provider_is_called_one_if_there_is_a_client_for_it():
-    # Circuits, rates and what an operator sees of them follow this list.
+    # Circuit breakers, rate limits and what an operator sees of them follow this list.
     assert set(CALLED) == set(Provider) & {one.name for one in fields(registry.Providers)}

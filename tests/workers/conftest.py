@@ -1,4 +1,4 @@
-"""What tests of workers are about: an organization, and a telephone whose calls live."""
+"""Fixtures of the worker tests: an organization, and a telephone with live calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.workers.actors.phone import Phone
 
 @pytest.fixture
 def organization(world):
-    """One that is nobody's customer anywhere, with an empty wallet."""
+    """An organization with an empty wallet that no provider knows."""
     return make_organization(world.database)
 
 

@@ -1,4 +1,4 @@
-"""What befalls workers and relays in the middle of their work, for processes of their own."""
+"""Failures of workers and relays in mid-work, for tests to run as processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.executor import Executor
 
 
 def die_in_job(job_id: str) -> None:
-    """This function will run a job whose actor kills the worker it runs in."""
+    """Run a job whose actor kills the worker that runs it."""
 
     def die(run: Run, **arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -35,7 +35,7 @@ def die_in_job(job_id: str) -> None:
 
 
 def die_between_claim_and_push() -> None:
-    """This function will run a relay that is killed when it has claimed jobs and rung for none."""
+    """Run a relay that is killed after it has claimed jobs and notified of none."""
 
     def die(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -48,14 +48,14 @@ def die_between_claim_and_push() -> None:
 
 
 def ring_once(times: int) -> None:
-    """This function will set the bells of what is due and urgent so many times, as a relay does."""
+    """Claim the due urgent notifications `times` times, as a relay does."""
     database = Database(load_settings().database_url, name="relay")
     for _ in range(times):
         database.run(lambda session: bells.ring_due(session, 500, urgent=True))
 
 
 def die_between_tick_and_commit() -> None:
-    """This function will run a relay that is killed when it has staged periodic work."""
+    """Run a relay that is killed after it has staged periodic jobs."""
     tick = schedules.tick
 
     def die(*arguments: Any) -> None:
@@ -69,7 +69,7 @@ def die_between_tick_and_commit() -> None:
 
 
 def work_without_end() -> None:
-    """This function will be a worker whose enforce_organization never ends, with a limit of 1 s."""
+    """Run a worker whose `enforce_organization` never ends, with a time limit of 1 s."""
     settings = load_settings()
 
     def never_end(run: Run, **arguments: Any) -> None:
@@ -84,7 +84,7 @@ def work_without_end() -> None:
 
 
 def work_as_an_older_version() -> None:
-    """This function will be a worker of a version that does not know enforce_organization."""
+    """Run a worker of a version that does not know `enforce_organization`."""
     settings = load_settings()
     del app.ACTORS["enforce_organization"]
     del domain_jobs.JOB_TYPES["enforce_organization"]

@@ -1,4 +1,4 @@
-"""What tests of workers do over and over: wishes for Twilio, waits set over, and what was asked."""
+"""Helpers of the worker tests: desired states, waits that are over, and requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from db.models import Job, JobAttempt
 from db.redis.client import NAMESPACE, push
 from tests.support.world import World
 
-#: Seconds for which a condition is waited for before the test is red.
+#: Seconds after which a condition that is still false fails the test.
 LIMIT_SECONDS = 20.0
 
 
@@ -26,18 +26,18 @@ def eventually(condition: Callable[[], bool], limit_seconds: float = LIMIT_SECON
 
 
 def run(world: World, job_id: str) -> str:
-    """This function will execute a job as a worker does, and tell how it ended."""
+    """Execute a job as a worker does and return its outcome."""
     return world.executor.execute(job_id)
 
 
 def execute_sql(world: World, statement: str, *values: Any) -> None:
-    """This function will change rows by hand, as holdfast_app."""
+    """Change rows directly, as holdfast_app."""
     with psycopg.connect(driver_url(world.settings.database_url), autocommit=True) as connection:
         connection.execute(statement, values)
 
 
 def set_leases_over(world: World) -> None:
-    """This function will end every lease now, as time would."""
+    """End every lease now, as time would."""
     world.due_now()
     execute_sql(
         world,
@@ -47,7 +47,7 @@ def set_leases_over(world: World) -> None:
 
 
 def set_unsure_over(world: World) -> None:
-    """This function will end the time in which a lost request may still land."""
+    """End the time in which a lost request may still take effect."""
     execute_sql(
         world,
         "UPDATE brands SET twilio_unsure_until = clock_timestamp()"
@@ -56,7 +56,7 @@ def set_unsure_over(world: World) -> None:
 
 
 def want(world: World, brand_id: str, status: str) -> str:
-    """This function will change what is desired of a subaccount, and give the job that follows."""
+    """Change the desired state of a subaccount and return the job that follows."""
     execute_sql(
         world,
         "UPDATE brands SET twilio_desired = %s, twilio_generation = twilio_generation + 1"
@@ -68,14 +68,14 @@ def want(world: World, brand_id: str, status: str) -> str:
 
 
 def asked(world: World, sid: str, method: str) -> int:
-    """This function will count the requests about a subaccount itself that the sandbox received."""
+    """Count the requests about a subaccount itself that the sandbox received."""
     return len(
         world.sandbox.requests(provider="twilio", path_contains=f"{sid}.json", method=method)
     )
 
 
 def held(world: World, fault_id: str, count: int = 1) -> bool:
-    """This function will wait until a fault holds so many requests back."""
+    """Wait until a fault holds `count` requests back."""
     return eventually(lambda: world.sandbox.fault_now(fault_id)["held"] >= count)
 
 
@@ -88,14 +88,17 @@ def clear_faults(world: World) -> None:
 
 
 def pay(world: World, organization_id: str, value: str = "10.00", **more: Any) -> str:
-    """This function will have PayPal take a payment that we have not heard of, and give its id."""
+    """Have PayPal take a payment that we do not know yet, and return its id."""
     body = {"organization_id": organization_id, "value": value, "deliver": False, **more}
     made: str = world.sandbox.control("POST", "/paypal/captures", body)["id"]
     return made
 
 
 def stage_look(world: World, external_id: str, kind: str = "capture") -> str:
-    """Stage one more refresh of a payment of PayPal's, beside others of it, and give the job."""
+    """Stage another refresh of a PayPal payment and return the job's id.
+
+    The refresh is a job of its own, even if an equal one waits.
+    """
     given = {"provider": "paypal", "kind": kind, "external_id": external_id}
     return world.stage_twin("look_at_payment", **given)
 
@@ -109,24 +112,24 @@ def jobs_of(world: World, name: str) -> list[Job]:
 
 
 def ring(world: World, client: redis.Redis, *job_ids: str) -> None:
-    """This function will ring for jobs as a ringer does after a commit."""
+    """Notify of jobs as the product does after a commit."""
     found = [world.job(job_id) for job_id in job_ids]
     push(client, [Staged(job.id, job.name, job.queue) for job in found])
 
 
 def rung(client: redis.Redis, queue: str = "safety") -> list[str]:
-    """The ids of the jobs whose messages wait in Redis."""
+    """List the ids of the jobs whose messages wait in Redis."""
     messages = client.lrange(f"{NAMESPACE}:{queue}", 0, -1)
     return sorted(message.decode().partition(".")[0] for message in messages)
 
 
 def fetched(client: redis.Redis, queue: str) -> int:
-    """How many messages of a queue workers have taken and not acknowledged."""
+    """Count the messages of a queue that workers fetched and did not acknowledge."""
     return sum(client.scard(key) for key in client.keys(f"{NAMESPACE}:__acks__.*.{queue}"))
 
 
 @contextmanager
 def another_thread() -> Iterator[Callable[..., Future[Any]]]:
-    """This function will give a way to call something in a thread of its own."""
+    """Yield a function that calls something in another thread."""
     with ThreadPoolExecutor(8) as pool:
         yield pool.submit

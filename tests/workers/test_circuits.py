@@ -1,4 +1,4 @@
-"""Jobs and circuits: who waits for a provider that is down, who does not, and how it ends."""
+"""Jobs and circuit breakers: which jobs wait for a provider that is down."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAYMENTS = {"path_contains": "/v2/payments/"}
 
 @pytest.fixture
 def governed(world, redis_client):
-    """The same Holdfast, as a worker sees it: its calls go through the fleet's circuits."""
+    """The same world as a worker has it: its calls pass the shared circuit breakers."""
     providers = registry.build(world.settings, circuits(redis_client))
     yield World(world.database, world.settings, world.sandbox, providers)
     providers.close()
@@ -68,7 +68,7 @@ def test_a_queue_says_what_its_jobs_calls_are_worth(queue, call_class):
 def test_a_job_that_meets_an_open_circuit_waits_and_uses_up_no_attempt(
     governed, organization, redis_client, money
 ):
-    # Given a payment whose look failed until the circuit opened
+    # Given a payment whose refresh failed until the circuit opened
     capture = pay(governed, organization)
     governed.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
     first = stage_look(governed, capture)
@@ -81,7 +81,7 @@ def test_a_job_that_meets_an_open_circuit_waits_and_uses_up_no_attempt(
     others = [stage_look(governed, capture) for _ in range(3)]
     outcomes = [governed.executor.execute(job_id) for job_id in (first, *others)]
 
-    # Then all wait until it may be tried, nothing is sent, and no attempt is used up
+    # Then all wait for the next trial, nothing is sent, and no attempt is used up
     assert outcomes == ["postponed"] * 4
     assert asked(governed) == before
     for job_id in (first, *others):
@@ -103,17 +103,17 @@ def test_after_an_outage_one_job_tries_and_the_others_follow(
     before = asked(governed)
     assert before == POLICY.failures
 
-    # When all of them are due at one moment, and the provider is still down
+    # When all of them are due at once, and the provider is still down
     wait_is_over(redis_client, money)
     governed.due_now()
     for job_id in jobs:
         governed.executor.execute(job_id)
 
-    # Then one request was made by all of them together
+    # Then they sent one request in all
     assert asked(governed) == before + 1
     assert state_of(redis_client, money).openings == 2
 
-    # And when it is back, all are done
+    # And when the provider is back, all are done
     clear_faults(governed)
     wait_is_over(redis_client, money)
     governed.due_now()
@@ -137,7 +137,7 @@ def test_a_suspension_goes_on_while_every_circuit_is_open(governed, redis_client
     job_id = want(governed, customer.brand_ids[0], "suspended")
     assert governed.executor.execute(job_id) == "done"
 
-    # Then it is, and the answer closed the circuit of safety calls alone
+    # Then it is suspended, and the answer closed the circuit of safety calls alone
     assert governed.twilio_status(customer.sids[0]) == "suspended"
     states = {of: state_of(redis_client, Route(Provider.TWILIO, account, of)) for of in CallClass}
     assert [states[of].state for of in CallClass] == ["closed", "open", "open"]
@@ -152,20 +152,20 @@ def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
     for _ in range(POLICY.failures):
         fleet.leave(money, "", "failed", 0)
     arguments = {"provider": "paypal", "kind": "capture", "external_id": capture}
-    # When the same look is staged in both queues
+    # When the same refresh is staged in both queues
     of_safety = governed.do(
         lambda session, _: stage(
             session, JOB_TYPES["look_at_payment"], None, queue=Queue.SAFETY, **arguments
         )
     )
     of_money = stage_look(governed, capture)
-    # Then its class is its queue's
+    # Then the queue of each job decides its class
     assert governed.executor.execute(of_money) == "postponed"
     assert governed.executor.execute(of_safety) == "done"
 
 
 def test_one_workers_429_holds_back_the_account_for_all(governed, organization, redis_client):
-    # Given a provider that told one job to stay away
+    # Given a provider that answers one job with 429 and a wait
     capture = pay(governed, organization)
     governed.sandbox.fault(
         "paypal", "status", status=429, headers={"Retry-After": "40"}, match=PAYMENTS, times=1
@@ -173,7 +173,7 @@ def test_one_workers_429_holds_back_the_account_for_all(governed, organization, 
     jobs = [stage_look(governed, capture) for _ in range(3)]
     assert governed.executor.execute(jobs[0]) == "failed"
 
-    # When the others run, Then nothing is sent, and they wait until then
+    # When the others run, Then nothing is sent, and they wait as long
     assert [governed.executor.execute(job_id) for job_id in jobs[1:]] == ["postponed"] * 2
     assert asked(governed) == 1
     for job_id in jobs:
@@ -202,13 +202,13 @@ def test_while_redis_is_away_money_goes_on_and_bulk_waits(world, organization):
     # When jobs of each class run
     outcomes = [blind.executor.execute(job_id) for job_id in jobs]
     providers.close()
-    # Then bulk waits, without an attempt
+    # Then bulk waits, without using up an attempt
     assert outcomes == ["done", "done", "postponed"]
     assert blind.job(jobs[2]).failures == 0
 
 
 def test_two_workers_see_one_circuit(world, processes, organization, redis_client, money):
-    # Given a provider that is down, and two worker processes with many payments to look at
+    # Given a provider that is down, and two worker processes with many payments to refresh
     capture = pay(world, organization)
     fault = world.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
     jobs = [stage_look(world, capture) for _ in range(30)]
@@ -217,18 +217,19 @@ def test_two_workers_see_one_circuit(world, processes, organization, redis_clien
         processes.worker("billing", threads=2, CIRCUIT_OPEN_SECONDS_MAX="3600", **environment)
     processes.relay()
 
-    # When they have worked on all of them
+    # When they have tried all of them
     def all_tried() -> bool:
         return all(job.attempt for job in jobs_of(world, "look_at_payment"))
 
     assert eventually(all_tried, 60)
     assert eventually(lambda: not any(job.lease_until for job in jobs_of(world, "look_at_payment")))
 
-    # Then they sent few requests in all: those that opened it, and those on their way just then
+    # Then they sent few requests in all: those that opened the circuit, and those already on their
+    # way
     assert 4 <= world.sandbox.fault_now(fault)["hits"] <= 4 + 3
     assert state_of(redis_client, money).state == "open"
 
-    # And when it is tried again, every payment is looked at, and the money is there once
+    # And when the provider is back, every payment is refreshed, and the money is credited once
     clear_faults(world)
     wait_is_over(redis_client, money)
 

@@ -1,4 +1,4 @@
-"""A real server's clock is set while calls live and jobs wait."""
+"""The clock of a real server is set while calls are live and jobs wait."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def stepping(server):
 
 
 def tick(meter):
-    """Tick as the meter's thread does: the server may end a transaction when its clock is set."""
+    """Tick as the meter does: setting the clock may make the server end a transaction."""
     with contextlib.suppress(NotYet, OutcomeUnknown):
         meter.tick_once()
     return True
 
 
 def talking(database, *, seconds):
-    """Make a call in progress of an organization that has money for so many seconds."""
+    """Start a call of an organization that has money for `seconds` seconds."""
     line = Line(database, make_organization(database), cents=seconds)
     line.rate(Rate(600_000, 1))
     now = database.now()
@@ -76,7 +76,7 @@ def steps(database):
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR])
 def test_call_is_ended_in_time_when_the_clock_steps(server, stepping, ahead):
-    # Given a call with money for 15 s, and a meter that runs
+    # Given a call with money for 15 s, and a running meter
     meter = Meter(stepping)
     tick(meter)
     before = len(steps(stepping))
@@ -90,7 +90,7 @@ def test_call_is_ended_in_time_when_the_clock_steps(server, stepping, ahead):
         tick(meter)
         return ended(line)
 
-    # Then the call is ended within its money all the same, and a person is told
+    # Then the call is ended before its money runs out, and an alert reports the step
     assert eventually(is_ended)
     assert eventually(lambda: tick(meter) and len(steps(stepping)) > before)
     assert steps(stepping)[-1] == pytest.approx(ahead, abs=5)
@@ -105,14 +105,14 @@ def test_call_goes_on_when_the_clock_steps_back(server, stepping):
     server.set_clock(-HOUR)
     before = len(steps(stepping))
     assert eventually(lambda: tick(meter) and len(steps(stepping)) > before)
-    # Then it is not ended, and its meter goes on where it was
+    # Then it is not ended, and its meter continues from where it was
     assert not ended(line)
     talked = (stepping.now() - line.call().metered_from).total_seconds()
     assert 0 <= talked < 120
 
 
 def test_suspension_is_due_in_time_when_the_clock_steps_back(server, stepping):
-    # Given a retry that is due in 1.6 s, and a meter that runs
+    # Given a retry that is due in 1.6 s, and a running meter
     meter = Meter(stepping)
     tick(meter)
     job_id = stage(stepping)
@@ -123,7 +123,7 @@ def test_suspension_is_due_in_time_when_the_clock_steps_back(server, stepping):
         "lease_until = NULL, due_at = clock_timestamp() + interval '1.6 s',"
         " ring_at = clock_timestamp() + interval '1.6 s'",
     )
-    # When the clock is set back by ten minutes, which a retry may mean as its wait
+    # When the clock is set back by ten minutes, so the job looks like a retry with a long wait
     server.set_clock(-600)
 
     def is_due():

@@ -1,4 +1,4 @@
-"""Every declared job has its one actor, which takes what is declared."""
+"""Every declared job has one actor, which takes the declared arguments."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_an_actor_is_named_as_its_job_and_takes_the_declared_arguments(name):
     assert all(one.kind is one.POSITIONAL_OR_KEYWORD for one in parameters)
 
 
-def test_the_broker_knows_every_job_with_its_limit_and_nothing_that_retries(world, urls):
+def test_broker_knows_every_job_with_its_limit_and_never_retries(world, urls):
     # When a worker of one queue builds its broker
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
 
-    # Then a message of any job is understood, and the job's row is the only retry authority
+    # Then it accepts messages of any job, and nothing but the job's row decides about retries
     assert set(broker.get_declared_actors()) == {*JOB_TYPES, UNKNOWN_JOB}
     for name, job in JOB_TYPES.items():
         assert broker.get_actor(name).options["time_limit"] == job.limit_seconds * 1000

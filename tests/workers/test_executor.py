@@ -1,4 +1,4 @@
-"""Each outcome of a job is written to its row; nothing is ever raised to the queue."""
+"""Each outcome of a job is written to its row; no error reaches the queue."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_done_job_and_its_effect_are_committed_together(world):
     # When it runs
     assert executor(world, actor).execute(job_id) == "done"
 
-    # Then the effect, the end and the attempt are there
+    # Then its effect, its outcome and its attempt are stored
     job = world.job(job_id)
     assert world.read(Organization, id="one")[0].name == "made"
     assert (job.outcome, job.attempt, job.ring_at, job.worker) == ("done", 1, None, "worker-a")
@@ -62,7 +62,7 @@ def test_a_done_job_and_its_effect_are_committed_together(world):
 
 
 def test_an_actor_with_a_provider_ends_its_job_with_what_it_records(world):
-    # Given an actor that stores what a provider said
+    # Given an actor that stores a provider's answer
     def actor(run, brand_id):
         run.record(
             lambda session: session.add(
@@ -74,7 +74,7 @@ def test_an_actor_with_a_provider_ends_its_job_with_what_it_records(world):
     job_id = staged(world, OUTSIDE)
     assert executor(world, actor).execute(job_id) == "done"
 
-    # Then both are there
+    # Then both the answer and the outcome are stored
     assert world.read(Organization, id="one")
     assert world.job(job_id).outcome == "done"
 
@@ -96,23 +96,23 @@ def test_a_refusal_is_a_result_that_is_kept_and_not_tried_again(world, name):
 
 @pytest.mark.parametrize("name", [OWN, OUTSIDE])
 def test_a_postponed_job_waits_and_uses_up_no_attempt_of_its_policy(world, name):
-    # When an actor says that it is not yet time
+    # When an actor postpones its job
     job_id = staged(world, name)
     run = executor(world, raising(NotYet("somebody else has it", 600)))
     assert run.execute(job_id) == "postponed"
 
-    # Then the bell is set for later, and no failure is counted
+    # Then the next notification is set for later, and no failure is counted
     job = world.job(job_id)
     assert (job.failures, job.postponements, job.done_at) == (0, 1, None)
     assert (job.ring_at - world.database.now()).total_seconds() > 300
     attempt = newest_attempt(world, job_id)
     assert (attempt.outcome, attempt.error) == ("postponed", "somebody else has it")
 
-    # And a stray second bell does not cut the wait short
+    # And a second notification does not cut the wait short
     assert run.execute(job_id) == "taken"
 
 
-def test_a_statement_that_took_too_long_uses_up_an_attempt_and_is_no_postponement(world):
+def test_statement_that_took_too_long_uses_up_an_attempt(world):
     job_id = staged(world)
     too_slow = raising(StatementTooSlow("database: QueryCanceled"))
     assert executor(world, too_slow).execute(job_id) == "failed"
@@ -120,14 +120,14 @@ def test_a_statement_that_took_too_long_uses_up_an_attempt_and_is_no_postponemen
 
 
 def test_what_is_recorded_may_ask_for_the_job_to_go_on_later(world):
-    # Given an actor that stores something and is not over
+    # Given an actor that stores something and has more to do
     def actor(run, brand_id):
         run.record(lambda session: Later(600, "look again"))
 
     # When it runs
     job_id = staged(world, OUTSIDE)
 
-    # Then it is told and written as postponed
+    # Then its job is postponed, without a failure
     assert executor(world, actor).execute(job_id) == "postponed"
     assert (world.job(job_id).postponements, world.job(job_id).failures) == (1, 0)
 
@@ -137,11 +137,11 @@ def test_what_is_recorded_may_ask_for_the_job_to_go_on_later(world):
     "error", [RuntimeError("a bug"), TimeLimitExceeded("too long"), OutcomeUnknown("lost")]
 )
 def test_a_failed_attempt_keeps_its_traceback_and_the_next_time(world, name, error):
-    # When an actor raises what nobody foresaw, or is cut off by its time limit
+    # When an actor raises an unexpected error, or exceeds its time limit
     job_id = staged(world, name)
     assert executor(world, raising(error)).execute(job_id) == "failed"
 
-    # Then its error, its trace and its worker are kept, and it rings again later
+    # Then its error, traceback and worker are stored, and the job is notified later
     job, attempt = world.job(job_id), newest_attempt(world, job_id)
     assert (job.failures, job.attempt, job.done_at, job.lease_until) == (1, 1, None, None)
     assert attempt.started_at < min(job.due_at, job.ring_at)
@@ -149,7 +149,7 @@ def test_a_failed_attempt_keeps_its_traceback_and_the_next_time(world, name, err
     assert "in actor" in attempt.traceback
     assert (attempt.outcome, attempt.worker) == ("failed", "worker-a")
 
-    # And the next attempt may succeed
+    # And the next attempt runs in another worker
     world.due_now()
     assert executor(world, lambda run, **_: None, "worker-b").execute(job_id) in ("done", "failed")
     assert [one.worker for one in _attempts(world, job_id)] == ["worker-a", "worker-b"]
@@ -170,38 +170,38 @@ def test_a_provider_that_asks_for_a_longer_wait_is_given_it_within_bounds(world,
     assert round(wait.total_seconds()) == given
 
 
-def test_a_job_is_dead_when_its_policy_is_used_up_and_lives_again_when_redriven(world):
+def test_job_is_dead_when_its_policy_is_used_up_and_runs_when_redriven(world):
     # Given a job with one attempt left
     job_id = staged(world)
     execute_sql(world, "UPDATE jobs SET failures = 19 WHERE id = %s", job_id)
     run = executor(world, raising(RuntimeError("still broken")))
 
-    # When that fails too
+    # When that attempt fails too
     assert run.execute(job_id) == "dead"
 
-    # Then it stays, with its cause, until somebody does something about it
+    # Then the job stays dead, with its cause, until an operator acts
     job = world.job(job_id)
     assert (job.failures, job.ring_at, job.done_at) == (20, None, None)
     assert job.dead_at is not None
     assert job.last_error == "RuntimeError('still broken')"
     assert run.execute(job_id) == "taken"
 
-    # And redriven it has its whole policy again
+    # And when it is redriven, it has all of its attempts again
     assert world.do(lambda session, _: job_acts.redrive(session, job_id))
     assert executor(world, lambda run, **_: None).execute(job_id) == "done"
 
 
-def test_an_error_that_the_policy_calls_permanent_ends_the_job_dead_at_once(world, monkeypatch):
-    # Given a job whose policy says that no further attempt can mend one kind of error
+def test_error_that_the_policy_calls_permanent_ends_the_job_dead(world, monkeypatch):
+    # Given a job whose policy declares one kind of error permanent
     job_id = staged(world)
     declared = JOB_TYPES[OWN]
     policy = replace(declared.policy, permanent=(Refused, ZeroDivisionError))
     monkeypatch.setitem(JOB_TYPES, OWN, replace(declared, policy=policy))
 
-    # When it raises that
+    # When its actor raises that error
     assert executor(world, raising(ZeroDivisionError("never"))).execute(job_id) == "dead"
 
-    # Then it is dead after one attempt, and any other error is tried again
+    # Then it is dead after one attempt, while any other error is retried
     assert (world.job(job_id).failures, world.job(job_id).ring_at) == (1, None)
     assert executor(world, raising(KeyError("once"))).execute(staged(world)) == "failed"
 
@@ -231,10 +231,10 @@ def test_a_job_that_another_transaction_has_locked_is_left_alone(world):
     with psycopg.connect(driver_url(world.database.url)) as other:
         other.execute("SELECT 1 FROM jobs WHERE id = %s FOR NO KEY UPDATE", [job_id])
 
-        # When its bell rings a second time, then nobody waits for it
+        # When it is notified a second time, Then the second worker does not wait for it
         assert executor(world, lambda run, **_: None).execute(job_id) == "taken"
 
-    # And it runs when that worker is gone
+    # And the job runs when the first worker is gone
     assert executor(world, lambda run, **_: None).execute(job_id) == "done"
 
 
@@ -249,7 +249,7 @@ def test_a_job_that_raises_rolls_its_work_back_and_keeps_its_attempt(world):
     job_id = staged(world)
     assert executor(world, actor).execute(job_id) == "failed"
 
-    # Then nothing of it is there but the attempt
+    # Then only its attempt is stored
     assert world.read(Organization, id="one") == []
     assert newest_attempt(world, job_id).error == "RuntimeError('in the middle')"
 
@@ -259,14 +259,14 @@ def test_without_a_database_the_job_is_left_to_its_bell(world):
     away = Database("postgresql://holdfast_app@/nowhere?host=/nowhere", name="away")
     run = Executor(away, world.providers, world.settings, {}, "worker-a")
 
-    # When a bell rings, then nothing is raised and nothing is lost
+    # When it is notified, Then no error is raised and the notification is not lost
     job_id = staged(world)
     assert run.execute(job_id) == "unknown"
     assert world.job(job_id).ring_at is not None
 
 
 def test_an_interrupt_while_the_outcome_is_written_is_not_raised_either(world):
-    # Given a worker that is cut off by the time limit at the very moment it notes a failure
+    # Given a worker whose time limit ends exactly when it records a failure
     run = executor(world, raising(RuntimeError("a bug")))
 
     def cut_off(write):
@@ -274,14 +274,14 @@ def test_an_interrupt_while_the_outcome_is_written_is_not_raised_either(world):
 
     run._end = cut_off
 
-    # When it runs, then the job is left to its bell
+    # When it runs, Then the job is left for its next notification
     job_id = staged(world, OUTSIDE)
     assert run.execute(job_id) == "unknown"
     assert world.job(job_id).ring_at is not None
 
 
 def test_a_claim_that_ran_out_may_store_what_it_heard_but_not_end_the_job(world):
-    # Given a worker so slow that its lease runs out, and another that takes the job and fails
+    # Given a slow worker whose lease expires, and another worker that takes the job and fails
     other = executor(world, raising(RuntimeError("the newer attempt failed")), "worker-b")
 
     def slow(run, brand_id):
@@ -293,11 +293,11 @@ def test_a_claim_that_ran_out_may_store_what_it_heard_but_not_end_the_job(world)
             )
         )
 
-    # When the slow one comes back with the provider's answer
+    # When the slow worker has the provider's answer
     job_id = staged(world, OUTSIDE)
     assert executor(world, slow).execute(job_id) == "taken"
 
-    # Then the answer is stored, and the job is still the newer claim's
+    # Then the answer is stored, and the job still belongs to the newer claim
     assert world.read(Organization, id="one")
     job = world.job(job_id)
     assert (job.done_at, job.attempt, job.worker) == (None, 2, "worker-b")
@@ -310,13 +310,13 @@ def test_the_correlation_id_goes_from_the_event_to_the_last_job(world):
     before = {job.id for job in world.read(Job)}
     world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
 
-    # When the event comes in and all that follows is done
+    # When the event arrives and all its jobs have run
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
     body = f'{{"id":"WH-7","event_type":"{kind}","resource":{{"id":"{customer.subscription_id}"}}}}'
     world.receive("WH-7", kind, body.encode())
     world.run_due()
 
-    # Then every job carries the event's correlation id and names the job that caused it
+    # Then every job has the event's correlation id and names its cause
     made = {job.id: job for job in world.read(Job) if job.id not in before}
     assert {job.name for job in made.values()} == {
         "process_event",
@@ -336,10 +336,10 @@ def test_a_job_that_kills_its_workers_ends_dead(world, processes):
     job_id = staged(world)
     assert _killed_by(processes, job_id) == -9
 
-    # When it has killed one, nothing could be written down about it
+    # When it has killed one worker, nothing about the attempt was stored
     assert (world.job(job_id).attempt, world.read(JobAttempt, job_id=job_id)) == (0, [])
 
-    # And when it was notified more than four times, each further death counts
+    # And once it was notified more than four times, each further death counts
     for _ in range(5):
         world.due_now()
         assert processes.call(ring_once, 1).ended() == 0
@@ -349,7 +349,7 @@ def test_a_job_that_kills_its_workers_ends_dead(world, processes):
         assert world.job(job_id).lease_until is not None
         world.due_now()
 
-    # Then the worker that comes after the last attempt buries it, and lives
+    # Then the worker that claims it after the last attempt buries it, and lives
     execute_sql(world, "UPDATE jobs SET failures = 19 WHERE id = %s", job_id)
     survivor = executor(world, lambda run, **_: None)
     assert survivor.execute(job_id) == "dead"

@@ -1,4 +1,4 @@
-"""A Redis that is full of our own messages: it empties itself, and work goes on by itself."""
+"""A Redis that our own messages fill: it is emptied, and work continues."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.support.killable_redis import killable_redis
 from tests.workers.scenes import eventually, execute_sql, rung
 from workers.relay import Relay
 
-#: Bytes that the small Redis has for messages, beside what an empty one uses.
+#: Bytes that the small Redis has for messages, in addition to what an empty one uses.
 FREE_BYTES = 1_500_000
-#: Jobs of other organizations, which need nothing to be done.
+#: Jobs of an unknown organization, which have nothing to do.
 _STAGE_MANY = """
     INSERT INTO jobs (id, name, kwargs, queue, correlation_id, ring_at)
     SELECT 'job_' || n, 'expire_holds', '{"organization_id": "org_none"}', %s, 'cor',
@@ -47,7 +47,7 @@ def fill(client, *jobs):
     with pytest.raises(redis.RedisError, match=r"OOM|maxmemory"):
         while True:
             push(client, many)
-    # To the last byte, so that no small write goes through either.
+    # Fill it to the last byte, so that even a small write is refused.
     with pytest.raises(redis.RedisError):
         for number in range(100_000):
             client.set(f"other:{number}", "x" * 50)
@@ -65,7 +65,7 @@ def test_redis_full_of_our_messages_empties_itself(world, processes, client, sma
     with pytest.raises(redis.RedisError):
         client.zadd("dramatiq:__heartbeats__", {"a worker": 1})
 
-    # When a worker and a relay come, Then every job is done, and nothing is left in Redis
+    # When a worker and a relay start, Then every job is done, and nothing is left in Redis
     processes.environment["REDIS_URL"] = small_redis.url
     worker = processes.worker(queue)
     relay = processes.relay()
@@ -83,7 +83,7 @@ def fill_by_others(client, share):
 
 
 def test_full_redis_that_does_not_say_its_memory_is_emptied(world, client, small_redis):
-    # Given a full Redis whose login may not ask for its memory
+    # Given a full Redis whose login may not read its memory use
     execute_sql(world, _STAGE_MANY, "billing", 1)
     client.execute_command("ACL", "SETUSER", "relay", "on", ">pw", "~*", "&*", "+@all", "-info")
     fill(client, world.job("job_1"))
@@ -103,7 +103,7 @@ def test_messages_are_dropped_only_while_redis_is_full(world, client, organizati
     relay = Relay(world.database, client)
     relay.run_once()
     fill_by_others(client, 0.95)
-    # When the relay looks, Then nothing is dropped
+    # When the relay runs, Then nothing is dropped
     assert read_memory(client).room(1.0) > 0
     relay.run_once()
     assert rung(client, "billing") == ["job_1"]
@@ -113,22 +113,22 @@ def test_relay_notifies_no_more_than_fits(world, client):
     # Given many more due jobs than fit into Redis
     execute_sql(world, _STAGE_MANY, "billing", 5_000)
     relay = Relay(world.database, client, declared=())
-    # When the relay goes round again and again, Then it never fills Redis
+    # When the relay runs several times, Then it never fills Redis
     counts = [relay.run_once() for _ in range(8)]
     assert 0 < sum(counts) < 5_000
     assert counts[-1] == 0
     assert read_memory(client).room(0.9) > 0
-    # And goes on when there is room again
+    # And it continues when there is room again
     client.delete(f"{NAMESPACE}:billing", f"{NAMESPACE}:billing.msgs")
     assert relay.run_once() > 0
 
 
 def test_queue_that_is_nearly_empty_is_notified_although_others_fill_redis(world, client):
-    # Given a Redis that others fill, and more due jobs than may wait in a queue then
+    # Given a Redis that other data fills, and more due jobs than may wait in a queue then
     execute_sql(world, _STAGE_MANY, "billing", 300)
     fill_by_others(client, 0.8)
     relay = Relay(world.database, client, declared=())
-    # When the relay goes round, Then a few of the queue are notified, and no more until they left
+    # When the relay runs, Then it notifies of a few jobs, and of no more until these have left
     assert [relay.run_once() for _ in range(3)] == [200, 0, 0]
     execute_sql(world, _DUE_NOW, "billing")
     assert relay.run_once() == 0
@@ -143,12 +143,12 @@ def test_safety_is_notified_although_redis_is_nearly_full(world, client):
 
 
 def test_message_is_pushed_whole_or_not_at_all(world, client):
-    # Given a Redis that is filled by the first of two structures of a batch
+    # Given a Redis that is full before both structures of a batch are written
     many = [Staged(f"job_{number}", "expire_holds", "billing") for number in range(500)]
     with pytest.raises(redis.RedisError, match=r"OOM|maxmemory"):
         while True:
             push(client, many)
-    # Then no payload is there whose id is not
+    # Then every payload has its id, and every id its payload
     assert client.hlen(f"{NAMESPACE}:billing.msgs") == client.llen(f"{NAMESPACE}:billing")
 
 

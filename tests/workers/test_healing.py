@@ -1,4 +1,4 @@
-"""What was out of line is brought back: new brands, mended subaccounts, jobs that were refused."""
+"""Enforcement repairs new brands, mended subaccounts and jobs that were refused."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from domain import organizations
 from domain.enforcement import apply_posture
 
 
-def test_a_new_brand_is_brought_in_line_with_an_organization_in_good_standing(world):
+def test_new_brand_is_activated_for_an_organization_that_may_spend(world):
     # Given a subaccount that is suspended at Twilio
     customer = world.customer()
     subaccount = world.sandbox.control("POST", "/twilio/subaccounts", {"friendly_name": "new"})
     sid = subaccount["sid"]
     world.sandbox.control("POST", f"/twilio/subaccounts/{sid}", {"status": "suspended"})
 
-    # When a brand with it is added, then it is made active and read back
+    # When a brand with it is added, Then it is activated and read back
     brand_id = world.do(
         lambda session, now: organizations.create_brand(
             session, customer.id, name="new", twilio_subaccount_sid=sid, now=now
@@ -27,8 +27,8 @@ def test_a_new_brand_is_brought_in_line_with_an_organization_in_good_standing(wo
     assert (brand.twilio_actual, brand.twilio_converged) == ("active", 0)
 
 
-def test_a_mended_subaccount_is_brought_in_line_when_the_posture_is_enforced(world):
-    # Given a subaccount that Twilio itself had suspended, so that a person had to act
+def test_mended_subaccount_is_activated_when_its_job_is_redriven(world):
+    # Given a subaccount that Twilio itself had suspended, which needs an operator
     customer = world.customer()
     sid = customer.sids[0]
     path = f"/twilio/subaccounts/{sid}"
@@ -38,12 +38,12 @@ def test_a_mended_subaccount_is_brought_in_line_when_the_posture_is_enforced(wor
     world.run_due()
     assert world.brands(customer.id)[0].twilio_problem == "SUSPENDED_BY_TWILIO"
 
-    # When it is mended at Twilio and the refused job is driven again
+    # When it is mended at Twilio and the refused job is redriven
     world.sandbox.control("POST", path, {"suspended_by_twilio": False, "status": "suspended"})
     refused = max((one.id for one in world.read(Job) if one.outcome == "refused"), default="")
     assert world.do(lambda session, _: job_acts.redrive(session, refused))
     world.run_due()
 
-    # Then it is active, and nothing is left for a person
+    # Then it is active, and no problem is left
     assert world.twilio_status(sid) == "active"
     assert world.brands(customer.id)[0].twilio_problem is None

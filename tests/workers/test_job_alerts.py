@@ -1,4 +1,4 @@
-"""A job about money or safety that dies or is refused is told once, in the commit that ends it."""
+"""A money or safety job that dies or is refused raises an alert in its commit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_job_raises_an_alert_when_its_last_attempt_fails(world, name):
     world.due_now()
     assert failing.execute(job_id) == "dead"
 
-    # Then one alert says what it was and what it means for money
+    # Then one alert names the job and what its death means for money
     (told,) = standing(world)
     assert (told.subject, told.severity, told.organization_id) == (job_id, "critical", None)
     assert told.details["job"] == name
@@ -129,7 +129,7 @@ def test_job_does_not_end_when_its_alert_cannot_be_written(world, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("domain.alerts.job_alerts.raise_alert", broken)
         assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "unknown"
-    # Then it is not dead without an alert: it is tried again, and told
+    # Then the job is not dead yet: it is retried, and dies with an alert
     assert world.job(job_id).dead_at is None
     world.due_now()
     assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "dead"
@@ -145,7 +145,7 @@ def test_alert_is_cleared_when_a_person_redrives_or_discards(world, act):
     world.do(lambda session, now: act(session, job_id, by="ann", why="seen", now=now))
     assert standing(world) == []
     if act is redrive_by_hand:
-        # When it dies again, it is told again
+        # When it dies again, it has an alert again
         last_attempt(world, job_id, "freeze_wallet")
         assert failing.execute(job_id) == "dead"
         assert len(standing(world)) == 1
@@ -163,7 +163,7 @@ def test_alert_is_cleared_when_another_job_does_the_work(world):
 
 
 def end_badly(world, name, how, **arguments):
-    """Have a job of these arguments die or be refused; give its id."""
+    """Have a job with these arguments die or be refused; return its id."""
     job_id = staged(world, name, **arguments)
     if how == "dead":
         last_attempt(world, job_id, name)
@@ -176,19 +176,19 @@ def end_badly(world, name, how, **arguments):
 @pytest.mark.parametrize("how", ["dead", "refused"])
 @pytest.mark.parametrize("rings", [0, 9], ids=["one_commit", "claim_committed_first"])
 def test_own_job_clears_alert_of_equal_job_when_it_is_done(world, how, rings):
-    # Given alerts of an ended job, and of ended jobs of other arguments and of another name
+    # Given alerts of an ended job, and of ended jobs with other arguments and another name
     end_badly(world, "freeze_wallet", how)
     others = [
         end_badly(world, "freeze_wallet", how, cause="two"),
         end_badly(world, "unfreeze_wallet", how),
     ]
-    # When an equal job on our own database does not succeed, Then its alert stays
+    # When an equal job that uses only our database fails, Then the alert stays
     done = executor(world, lambda run, **_: None)
     assert executor(world, raising(RuntimeError("x"))).execute(staged(world, "freeze_wallet")) == (
         "failed"
     )
     assert len(standing(world)) == 3
-    # When one succeeds, Then it is cleared, and the others are not
+    # When an equal job succeeds, Then its alert is cleared, and the others are not
     equal = staged(world, "freeze_wallet")
     execute_sql(world, "UPDATE jobs SET rings = %s WHERE id = %s", rings, equal)
     assert done.execute(equal) == "done"
@@ -233,16 +233,16 @@ def test_subscription_of_nobody_is_told_once_until_it_can_be_settled(world):
         "/paypal/subscriptions",
         {"organization_id": "org_of_nobody", "status": "ACTIVE", "deliver": False},
     )
-    # When it is looked at twice
+    # When it is refreshed twice
     for _ in range(2):
         job_id = world.stage("look_at_subscription", provider="paypal", external_id=made["id"])
         assert run(world, job_id) == "refused"
-    # Then it is told once, and not as a job
+    # Then there is one alert about the subscription, and none about a job
     (told,) = standing(world, "subscription_unsettled")
     assert (told.subject, told.organization_id) == (made["id"], None)
     assert told.details["code"] == "UNKNOWN_ORGANIZATION"
     assert standing(world) == []
-    # When the organization is there, then the next look clears it
+    # When the organization exists, Then the next refresh clears the alert
     execute_sql(
         world, "INSERT INTO organizations VALUES ('org_of_nobody', 'Late', clock_timestamp())"
     )

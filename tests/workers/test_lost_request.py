@@ -1,4 +1,4 @@
-"""A worker dies when its request has left, and the request lands after everything was set right."""
+"""A worker dies after its request has left, and the request takes effect later."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from tests.workers.scenes import (
 )
 
 
-def test_a_dead_workers_suspension_that_lands_after_the_reactivation_does_not_stand(
-    world, processes
-):
+def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, processes):
     # Given a customer with one brand, suspended at PayPal, and a worker whose request to suspend
     # the subaccount has left and is not answered
     customer = world.customer()
@@ -39,13 +37,13 @@ def test_a_dead_workers_suspension_that_lands_after_the_reactivation_does_not_st
     tell(world, customer, "WH-2", "ACTIVATED")
     processes.worker("safety", TWILIO_UNSURE_SECONDS="30")
 
-    # Then the new worker asks Twilio nothing about it while the dead one's lease runs
+    # Then the new worker sends nothing about it to Twilio while the dead worker's lease lasts
     assert eventually(lambda: reactivation(world).postponements >= 2)
     assert brand(world, brand_id).twilio_desired == "active"
     assert (asked(world, sid, "POST"), asked(world, sid, "GET")) == (1, looked)
 
-    # And when the lease is over it reads it, finds it active, and goes on reading, since the dead
-    # one's request may still land: the two jobs there are would else read it once each
+    # And when the lease is over, it finds the subaccount active and keeps reading it, because the
+    # lost request may still take effect. Without that, the two jobs would read it once each
     set_leases_over(world)
     assert eventually(lambda: asked(world, sid, "GET") >= looked + 3)
     assert eventually(lambda: brand(world, brand_id).twilio_converged == 2)
@@ -53,11 +51,11 @@ def test_a_dead_workers_suspension_that_lands_after_the_reactivation_does_not_st
     assert not nothing_left(world)
     assert statuses(world, sid) == ["active"]
 
-    # When the dead worker's request lands now
+    # When the dead worker's request takes effect now
     release(world, fault)
     assert statuses(world, sid)[:2] == ["active", "suspended"]
 
-    # Then by itself the subaccount becomes active again, there and in our row, and stays so
+    # Then the subaccount is activated again without an operator, at Twilio and in our row
     assert eventually(lambda: world.twilio_status(sid) == "active")
     set_unsure_over(world)
     assert eventually(lambda: nothing_left(world))
@@ -77,7 +75,7 @@ def tell(world, customer, event_id, word):
 
 
 def reactivation(world):
-    """The job that the reactivation staged for the subaccount."""
+    """Return the job that the reactivation staged for the subaccount."""
 
     def found():
         jobs = world.read(Job, name="converge_twilio", correlation_id="cor_WH-2")

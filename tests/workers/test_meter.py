@@ -1,4 +1,4 @@
-"""The meter: every wallet with a call that is due is ticked, whatever becomes of another."""
+"""The meter ticks every wallet with a due call, even if another wallet is locked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def meter(world):
 
 
 def due(phone: Phone) -> bool:
-    """Whether its call waits for a tick: the first look at it has made it due at once."""
+    """Return whether the call waits for the tick that its first refresh made due."""
     (call,) = phone.world.read(Call, organization_id=phone.id)
     return call.tick_at <= call.seen_at
 
@@ -37,7 +37,7 @@ def test_one_look_ticks_every_wallet_that_is_due(world, meter):
 
 
 def test_a_wallet_that_somebody_holds_is_left_for_the_next_look(world, meter):
-    # Given two wallets with a call that is due, one of them locked by somebody else
+    # Given two wallets with a due call, one of them locked by another transaction
     held, free = Phone(world), Phone(world)
     held.call()
     free.call()
@@ -51,7 +51,7 @@ def test_a_wallet_that_somebody_holds_is_left_for_the_next_look(world, meter):
     with ThreadPoolExecutor(1) as pool:
         holding = pool.submit(world.do, hold_it)
         assert locked.wait(LIMIT_SECONDS)
-        # When the meter looks, Then the other is ticked all the same
+        # When the meter runs, Then it ticks the other wallet all the same
         assert meter.tick_once() == 2
         assert (due(held), due(free)) == (True, False)
         release.set()

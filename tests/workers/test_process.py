@@ -1,4 +1,4 @@
-"""The worker and relay processes: how they begin, and how they end."""
+"""The worker and relay processes: how they start and how they stop."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
     ring(world, redis_client, *jobs)
     assert held(world, fault)
 
-    # When it is asked to stop, and the provider answers then
+    # When it is asked to stop, and then the provider answers
     worker.process.terminate()
     release(world, fault)
 
-    # Then it ends in order, the running job is done, and the others are back in the queue
+    # Then it stops cleanly, the running job is done, and the others are back in the queue
     assert worker.ended() == 0, worker.said()
     assert "worker stopped" in worker.said()
     outcomes = [world.job(job_id).outcome for job_id in jobs]
@@ -53,7 +53,7 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
     processes.worker("billing")
     assert eventually(lambda: all(world.job(job_id).done_at for job_id in jobs))
     assert world.wallet(organization_id).balance_micros == 10_000_000
-    # And nothing is written to the log for every job that went well
+    # And jobs that went well left no warning in the log
     assert "warning" not in worker.said()
 
 
@@ -67,20 +67,20 @@ def test_a_worker_fetches_no_more_than_it_can_run(world, processes, redis_client
         ring(world, redis_client, *jobs)
         assert eventually(lambda: fetched(redis_client, "safety") == 2)
 
-        # When another worker is free, then the rest waits where it can be reached
+        # When another worker is free, Then it can fetch the rest
         assert len(rung(redis_client, "safety")) >= 6
         worker.kill()
 
 
 def test_a_worker_leaves_other_queues_alone(world, processes, redis_client):
-    # Given a worker of the billing queue, and a job of each queue
+    # Given a worker of the billing queue, and jobs of the safety and the billing queue
     organization_id = make_organization(world.database)
     urgent = world.stage("enforce_organization", organization_id=organization_id)
     money = stage_look(world, "7XX")
     processes.worker("billing")
     ring(world, redis_client, urgent, money)
 
-    # When its own job is over, then the other still waits
+    # When its own job has run, Then the other still waits
     assert eventually(lambda: world.job(money).failures == 1)
     assert rung(redis_client, "safety") == [urgent]
     assert world.job(urgent).attempt == 0
@@ -104,10 +104,10 @@ def test_a_relay_asked_to_stop_ends_in_order(processes):
 
 @pytest.mark.parametrize("command", [("worker", "--queue", "safety"), ("relay",), ("ingress",)])
 def test_nothing_serves_as_superuser(processes, urls, command):
-    # When a process is started with the owner's address
+    # When a process is started with the owner's database URL
     refused = processes.command(*command, DATABASE_URL=urls.owner_url)
 
-    # Then it says so in one line and ends
+    # Then it reports the reason in one line and ends
     assert refused.ended() == 2
     (line,) = refused.said().splitlines()
     assert "superuser or owner" in line
@@ -115,7 +115,7 @@ def test_nothing_serves_as_superuser(processes, urls, command):
 
 
 def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes):
-    # When a worker is started without what it needs
+    # When a worker is started without a required setting
     missing = processes.command("worker", "--queue", "safety", REDIS_URL="", TWILIO_AUTH_TOKEN="")
     assert missing.ended() == 2
     assert missing.said() == "holdfast: missing setting: REDIS_URL\n"
@@ -124,7 +124,7 @@ def test_missing_settings_are_named_in_one_line_and_no_secret_is_shown(processes
         "worker", "--queue", "safety", TWILIO_AUTH_TOKEN="", PAYPAL_CLIENT_SECRET=""
     )
 
-    # Then every missing one is named
+    # Then every missing setting is named
     assert providers.ended() == 2
     line = "holdfast: missing setting: PAYPAL_CLIENT_SECRET, TWILIO_AUTH_TOKEN\n"
     assert providers.said() == line
@@ -141,7 +141,7 @@ def test_a_database_that_cannot_be_reached_is_named_in_one_line(processes):
 
 
 def test_the_command_line_starts_a_worker_as_production_does(processes):
-    # When the module is run as it is in production, and asked to stop once it works
+    # When the module is run as in production, and asked to stop once it works
     worker = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "worker", "--queue", "safety", "--threads", "1"],
         cwd=ROOT,
@@ -152,6 +152,6 @@ def test_the_command_line_starts_a_worker_as_production_does(processes):
     worker.terminate()
     _, rest = worker.communicate(timeout=30)
 
-    # Then it began and ended in order
+    # Then it started and stopped cleanly
     assert b"worker started" in first
     assert worker.returncode == 0, rest

@@ -1,4 +1,4 @@
-"""Real processes, stopped and killed: those that still run tell a person."""
+"""Stopped and killed processes: the processes that still run raise alerts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def standing(world):
 
 
 def make_old(world, kind):
-    """Let processes of a kind check at once, as if they had been running for a while."""
+    """Make the processes of a kind check at once, as if they had run for an hour."""
     assert eventually(lambda: _count(world, kind) > 0)
     execute_sql(
         world, "UPDATE processes SET started_at = started_at - interval '1 h' WHERE kind = %s", kind
@@ -26,7 +26,7 @@ def make_old(world, kind):
 
 
 def make_silent(world, kind):
-    """Let the time of a kind's silence be over."""
+    """Make the processes of a kind silent for longer than is allowed."""
     execute_sql(
         world, "UPDATE processes SET seen_at = seen_at - interval '1 min' WHERE kind = %s", kind
     )
@@ -44,14 +44,14 @@ def test_stopped_safety_worker_is_told_by_the_relay(world, processes, organizati
     assert eventually(lambda: _count(world, "worker") == 1)
     os.kill(worker.pid, signal.SIGSTOP)
 
-    # When a safety job stays due, Then an alert says so, and then that no worker is live
+    # When a safety job stays due, Then there is an alert, and later one that no worker is live
     job_id = world.stage("enforce_organization", organization_id=organization)
     execute_sql(world, "UPDATE jobs SET due_at = due_at - interval '1 min' WHERE id = %s", job_id)
     assert eventually(lambda: "safety_overdue" in standing(world))
     make_silent(world, "worker")
     assert eventually(lambda: standing(world) == ["queue_unserved", "safety_overdue"])
 
-    # And when the worker goes on, the job is done and the alerts are cleared
+    # And when the worker continues, the job is done and the alerts are cleared
     os.kill(worker.pid, signal.SIGCONT)
     assert eventually(lambda: world.job(job_id).done_at is not None)
     assert eventually(lambda: standing(world) == [])
@@ -65,7 +65,7 @@ def test_killed_relay_is_told_by_a_safety_worker(world, processes):
     relay.kill()
     make_silent(world, "relay")
     assert eventually(lambda: standing(world) == ["relay_silent"])
-    # And another one's coming clears it
+    # And another relay clears the alert
     processes.relay()
     assert eventually(lambda: standing(world) == [])
 
@@ -89,7 +89,7 @@ def test_redis_that_is_away_is_told(world, processes, kind):
         else:
             processes.relay(**environment)
         make_old(world, "relay")
-        # Then an alert says so until it takes work again
+        # Then an alert is open until Redis accepts work again
         assert eventually(lambda: "redis_away" in standing(world))
         server.mend()
         assert eventually(lambda: "redis_away" not in standing(world))

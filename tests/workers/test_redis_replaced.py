@@ -1,5 +1,6 @@
-"""Redis at one address, where another server takes its place: the old one lives on and only reads,
-and hangs up on nobody.
+"""Redis at one address, where a second server replaces the first.
+
+The first server lives on as a read-only replica and closes no connection.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from tests.workers.scenes import eventually
 
 
 class Address:
-    """A port of loopback that leads to a server's socket: to another one, for new connections,
-    once that has taken its place."""
+    """A loopback port that forwards to a server's socket.
+
+    After `follow`, new connections are forwarded to another server.
+    """
 
     def __init__(self, redis_url: str) -> None:
         self.follow(redis_url)
@@ -58,14 +61,14 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 
 
 class Replaced:
-    """Two servers, and the address of the first until the second takes its place."""
+    """Two servers behind one address; the second one replaces the first."""
 
     def __init__(self, old: str, new: str) -> None:
         self._old, self._new = old, new
         self.address = Address(old)
 
     def replace(self) -> None:
-        """This function will have the second server take over, and the first only read."""
+        """Have the second server replace the first, which becomes read-only."""
         self.address.follow(self._new)
         with connect(self._old) as client:
             client.replicaof("127.0.0.1", "1")
@@ -97,20 +100,20 @@ def test_jobs_are_rung_for_and_heard_of_at_the_server_that_took_over(
     relay = processes.relay(REDIS_URL=pair.address.url)
     first = stage()
     assert eventually(lambda: is_done(first))
-    # When another server takes its place
+    # When another server takes the first one's place
     pair.replace()
-    # Then what is staged from then on is done
+    # Then jobs that are staged from then on are done
     second = stage()
     assert eventually(lambda: is_done(second), 40), (worker.said(), relay.said())
 
 
 def test_circuits_are_kept_at_the_server_that_took_over(monkeypatch, pair):
-    # Given circuits that are known by their address
+    # Given circuit breakers that know Redis by its address
     monkeypatch.setattr(under_test, "AWAY_SECONDS", 0.001)
     with connect(pair.address.url, timeout_seconds=5) as client:
         fleet = circuits(client)
         assert call(fleet, BULK, "answered") == ""
-        # When another server takes its place, Then bulk waits no longer than to find that out
+        # When another server takes its place, Then bulk calls wait only until that is detected
         pair.replace()
 
         def goes_out() -> bool:

@@ -1,4 +1,4 @@
-"""The relay rings for every job that nobody rang for: Redis may be emptied, or be away, at will."""
+"""The relay repeats lost notifications, also when Redis was emptied or away."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def all_done(world, job_ids):
 
 
 def test_a_job_that_nobody_rang_for_is_rung_by_the_relay(world, processes, organization):
-    # Given a worker, and a job whose ring was lost
+    # Given a worker, and a job whose notification was lost
     processes.worker("safety")
     job_ids = stage(world, organization)
 
-    # When a relay runs, then the job runs
+    # When a relay runs, Then the job runs
     processes.relay()
     assert eventually(lambda: all_done(world, job_ids))
 
@@ -55,12 +55,12 @@ def test_the_relay_rings_only_what_is_due_and_then_waits_longer_each_time(
     redis_client.delete(f"{NAMESPACE}:billing")
     execute_sql(world, "UPDATE jobs SET ring_at = clock_timestamp() WHERE id = %s", first)
 
-    # When the relay looks, it rings the one that is due
+    # When the relay runs, Then it notifies of the due job
     assert relay.run_once() == 1
     assert rung(redis_client, "billing") == [first]
     assert world.job(second).rings == 0
 
-    # Then it rings it no more for a while, and for longer each time
+    # And it repeats the notification only later, and after a longer wait each time
     assert relay.run_once() == 0
     waits = []
     for _ in range(8):
@@ -85,13 +85,13 @@ def test_a_finished_or_dead_job_is_never_rung(world, relay, redis_client, organi
 def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
     world, processes, redis_client, organization
 ):
-    # Given a relay, and jobs that were rung but have no worker yet
+    # Given a relay, and jobs that were notified but have no worker yet
     processes.relay()
     job_ids = stage(world, organization, 20)
     world.due_now()
     assert eventually(lambda: rung(redis_client) == sorted(job_ids))
 
-    # When Redis is emptied, then they are rung again within moments, long before their next bell
+    # When Redis is emptied, Then they are notified again soon, long before their next notification
     redis_client.flushall()
     assert eventually(lambda: rung(redis_client) == sorted(job_ids))
     assert eventually(lambda: redis_client.get(EPOCH_KEY) is not None)
@@ -102,8 +102,8 @@ def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
 
 
 def test_once_another_redis_answers_all_that_waits_is_rung_again(world, organization, relay):
-    # Given a job whose bell was pushed, and a Redis that has lost it: started again from what it
-    # had written down before, or a replica that was behind
+    # Given a notified job, and a Redis that has lost its message: restarted from an older snapshot,
+    # or replaced by a replica that was behind
     (job_id,) = stage(world, organization)
     world.due_now()
     client = relay._client
@@ -112,14 +112,14 @@ def test_once_another_redis_answers_all_that_waits_is_rung_again(world, organiza
     client.delete(*client.keys(f"{NAMESPACE}:*"))
     assert relay.run_once() == 0
     client.set(EPOCH_KEY, "of the one before")
-    # When the relay looks, then it rings long before the job's next bell
+    # When the relay runs, Then it notifies long before the job's next notification
     assert relay.run_once() == 1
     assert rung(client) == [job_id]
     assert client.get(EPOCH_KEY) == run_id(client).encode()
 
 
 def test_servers_that_take_turns_are_not_rung_again_at_every_look(world, organization, relay):
-    # Given a job that was rung, and servers behind a proxy, each of which is another than the last
+    # Given a notified job, and servers behind a proxy that answer in turn
     stage(world, organization)
     world.due_now()
     assert relay.run_once() == 1
@@ -127,7 +127,7 @@ def test_servers_that_take_turns_are_not_rung_again_at_every_look(world, organiz
     for _ in range(4):
         relay._client.set(EPOCH_KEY, "of the other")
         rung_at_each_look.append(relay.run_once())
-    # Then it is rung again for that once a minute
+    # Then the relay notifies again because of that once a minute
     assert rung_at_each_look == [1, 0, 0, 0]
 
 
@@ -146,10 +146,10 @@ def test_a_redis_that_does_not_say_who_it_is_is_noticed_when_it_is_emptied(
     assert rung(redis_client) == [job_id]
 
 
-def test_a_job_that_runs_long_does_not_keep_an_emptied_redis_from_being_filled(
+def test_job_that_runs_long_does_not_keep_redis_from_being_refilled(
     world, relay, redis_client, organization, urls
 ):
-    # Given two jobs that were rung, one of which is running in its worker's transaction
+    # Given two notified jobs, one of which runs in its worker's transaction
     running, waiting = stage(world, organization, 2)
     world.due_now()
     relay.run_once()
@@ -160,11 +160,11 @@ def test_a_job_that_runs_long_does_not_keep_an_emptied_redis_from_being_filled(
         redis_client.flushall()
         relay.run_once()
 
-        # Then the other one is rung
+        # Then the other one is notified again
         assert rung(redis_client) == [waiting]
 
 
-def test_what_a_worker_has_or_what_waits_for_its_time_is_not_rung_by_an_emptied_redis(
+def test_leased_and_postponed_jobs_are_not_notified_after_redis_is_emptied(
     world, relay, redis_client, organization
 ):
     # Given a leased job and a postponed one
@@ -187,8 +187,8 @@ def test_what_a_worker_has_or_what_waits_for_its_time_is_not_rung_by_an_emptied_
     assert rung(redis_client) == []
 
 
-def test_while_redis_is_away_nothing_is_lost_and_it_is_rung_when_it_is_back(world, organization):
-    # Given a Valkey of its own that is stopped, and a relay that runs meanwhile
+def test_jobs_are_notified_after_a_redis_outage_and_none_is_lost(world, organization):
+    # Given a stopped Valkey of its own, and a relay that runs meanwhile
     with server_folder() as folder:
         servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
         url = servers.start().redis_url
@@ -199,7 +199,7 @@ def test_while_redis_is_away_nothing_is_lost_and_it_is_rung_when_it_is_back(worl
         job_ids = stage(world, organization, 3)
         world.due_now()
 
-        # When it tries to ring, it says that Redis is away, and nothing counts as rung
+        # When the relay cannot notify, Then it raises the error, and no job counts as notified
         with pytest.raises(redis.RedisError):
             relay.run_once()
         stop = threading.Event()
@@ -207,7 +207,7 @@ def test_while_redis_is_away_nothing_is_lost_and_it_is_rung_when_it_is_back(worl
             running = pool.submit(relay.run_until, stop)
             assert {world.job(one).rings for one in job_ids} == {0}
 
-            # Then, when it is back, all are rung
+            # Then, when Redis is back, all are notified
             servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
             client_back = connect(servers.start().redis_url)
             assert eventually(lambda: rung(client_back) == sorted(job_ids))
@@ -221,14 +221,14 @@ def test_while_redis_is_away_nothing_is_lost_and_it_is_rung_when_it_is_back(worl
 def test_what_is_due_is_rung_although_the_schedules_cannot_be_read(
     world, urls, redis_client, organization, relay
 ):
-    # Given schedules that somebody has locked for longer than any transaction waits
+    # Given schedules that are locked for longer than any transaction waits
     (job_id,) = stage(world, organization)
     stop = threading.Event()
     with psycopg.connect(driver_url(urls.owner_url)) as holder, ThreadPoolExecutor() as pool:
         holder.execute("LOCK TABLE schedules IN ACCESS EXCLUSIVE MODE")
         running = pool.submit(relay.run_until, stop)
         try:
-            # Then the bells ring all the same
+            # Then jobs are notified all the same
             assert eventually(lambda: job_id in rung(redis_client))
         finally:
             stop.set()
@@ -237,7 +237,7 @@ def test_what_is_due_is_rung_although_the_schedules_cannot_be_read(
 
 
 def test_a_ring_that_did_not_get_through_is_taken_back(world, redis_client, organization, relay):
-    # Given a Redis that still answers, and takes nothing in
+    # Given a Redis that answers but accepts no writes
     (job_id,) = stage(world, organization)
     relay.run_once()
     world.due_now()
@@ -249,14 +249,14 @@ def test_a_ring_that_did_not_get_through_is_taken_back(world, redis_client, orga
     finally:
         redis_client.config_set("maxmemory", 0)
 
-    # Then the job is due again in a second, and not in fifteen
+    # Then the job is due for notification in one second instead of fifteen
     job = world.job(job_id)
     assert job.rings == 0
     assert (job.ring_at - world.database.now()).total_seconds() <= 1
 
 
 def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organization):
-    # Given many jobs that are due
+    # Given many due jobs
     redis_client.set(EPOCH_KEY, run_id(redis_client))
     job_ids = stage(world, organization, 60)
     world.due_now()
@@ -270,11 +270,11 @@ def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organi
         database.close()
         return count
 
-    # When four relays look at the same moment
+    # When four relays run at the same moment
     with ThreadPoolExecutor(4) as pool:
         counts = [one.result() for one in [pool.submit(work) for _ in range(4)]]
 
-    # Then each job is rung, by one of them
+    # Then each job is notified, by one of them
     assert sum(counts) == 60
     assert rung(redis_client) == sorted(job_ids)
 
@@ -282,34 +282,34 @@ def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organi
 def test_a_relay_killed_between_its_claim_and_its_push_loses_nothing(
     world, processes, organization
 ):
-    # Given a relay that is killed when it has marked a job as rung, and has not rung
+    # Given a relay that is killed after it marked jobs as notified, and before it pushed them
     job_ids = stage(world, organization, 3)
     world.due_now()
     assert processes.call(die_between_claim_and_push).ended() == -9
     assert {world.job(job_id).rings for job_id in job_ids} == {1}
 
-    # When the next bell is due
+    # When the next notification is due
     processes.worker("safety")
     processes.relay()
     world.due_now()
 
-    # Then another relay rings it
+    # Then another relay notifies of them
     assert eventually(lambda: all_done(world, job_ids))
 
 
 def test_a_bell_that_rings_twice_runs_a_job_once(world, processes, redis_client, organization):
-    # Given two rings for one job
+    # Given two notifications of one job
     (job_id,) = stage(world, organization)
     processes.worker("safety")
     ring(world, redis_client, job_id, job_id)
 
-    # When both were heard, then the job ran once
+    # When both were fetched, Then the job ran once
     assert eventually(lambda: rung(redis_client) == [] and all_done(world, [job_id]))
     assert world.read(Job, id=job_id)[0].attempt == 1
 
 
 def test_urgent_work_waits_behind_no_backlog(world, relay, redis_client, organization, monkeypatch):
-    # Given more old callbacks than are rung at once, and then a job of the safety queue
+    # Given more old callbacks than fit into one batch, and then a job of the safety queue
     monkeypatch.setattr("workers.relay._BATCH", 3)
     stage(world, organization, 9)
     execute_sql(world, "UPDATE jobs SET queue = 'callbacks'")
@@ -318,11 +318,11 @@ def test_urgent_work_waits_behind_no_backlog(world, relay, redis_client, organiz
     execute_sql(
         world, "UPDATE jobs SET ring_at = ring_at - interval '1 hour' WHERE queue = 'callbacks'"
     )
-    # When the relay looks once, then the urgent one is rung, and the others in their turn
+    # When the relay runs once, Then it notifies of the urgent job, and of a batch of the others
     relay.run_once()
     assert rung(redis_client) == [urgent]
     assert len(rung(redis_client, "callbacks")) == 3
-    # And when Redis was emptied, it is the first of those that ring again
+    # And when Redis was emptied, the urgent job is in the first batch again
     monkeypatch.setattr("workers.relay._AGAIN_BATCH", 3)
     redis_client.flushdb()
     relay.run_once()

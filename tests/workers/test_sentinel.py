@@ -1,4 +1,4 @@
-"""Redis behind Sentinels: its master is killed, and every job is done once all the same."""
+"""Redis behind Sentinels: the master is killed, and every job is still done once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def service():
 def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
     world, processes, service
 ):
-    # Given a worker and a relay that know Redis by its Sentinels, and a process that rings
+    # Given a worker and a relay that know Redis by its Sentinels, and a process that notifies
     organization = make_organization(world.database)
     master = service.master()
     processes.worker("safety", REDIS_URL=service.url)
@@ -61,7 +61,7 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
     stage_some()
     assert eventually(all_done, FAILOVER_SECONDS)
 
-    # When the master is killed while jobs are staged, and another takes over
+    # When the master is killed while jobs are staged, and a replica takes over
     stage_some()
     service.kill(master)
     stage_some()
@@ -75,11 +75,11 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
     attempts = world.read(JobAttempt)
     assert sorted(one.job_id for one in attempts if one.job_id in staged) == sorted(staged)
 
-    # And what the old one may have lost was rung again
+    # And the relay has noticed the new master, so it notified again of what may be lost
     with service.client(service.master()) as new:
         assert eventually(lambda: new.get(EPOCH_KEY) == run_id(new).encode(), FAILOVER_SECONDS)
 
-    # And when the old master comes back as a replica, the service goes on
+    # And when the old master is back as a replica, the service continues
     service.start_server(master)
     with service.client(master) as old:
         assert eventually(lambda: old.info("replication")["role"] == "slave", FAILOVER_SECONDS)
@@ -90,7 +90,7 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
 
 @pytest.mark.timeout(300)
 def test_circuits_follow_a_failover(service, settings):
-    # Given circuits kept at the service, and an account held back
+    # Given circuit breakers in this Redis, and an account that is held back
     fleet = Circuits.from_settings(settings.model_copy(update={"redis_url": service.url}))
     master = service.master()
     fleet.leave(BULK, "", "answered", 60)
@@ -98,12 +98,12 @@ def test_circuits_follow_a_failover(service, settings):
         assert client.zcard(HELD) == 1
         client.wait(1, 20_000)
 
-        # When the master dies, Then calls for money go out meanwhile
+        # When the master dies, Then calls for money still go out
         service.kill(master)
         fleet.enter(MONEY, 1.0)
         assert eventually(lambda: service.master() not in (master, None), FAILOVER_SECONDS)
 
-        # And what was known is known to the one that takes over
+        # And the new master has the account that is held back
         assert eventually(lambda: _members(client) == 1, FAILOVER_SECONDS)
     fleet.close()
 

@@ -1,4 +1,4 @@
-"""How workers stop, what they leave to others, and that no message is ever buried."""
+"""How workers stop, what they leave to others, and that nothing is dead-lettered."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from workers.shutdown import stop_worker
 
 @pytest.fixture
 def capture(world, organization):
-    """A payment that PayPal knows of and we do not yet."""
+    """A payment that PayPal has and we do not know yet."""
     return pay(world, organization)
 
 
 def hold(world, capture):
-    """Has PayPal keep its answer back."""
+    """Make PayPal hold its answer back."""
     return world.sandbox.fault("paypal", "hold", match={"path_contains": capture}, times=1)
 
 
 def worker_that_looks_no_more(world, urls):
-    """This function will start a worker, end the thread that fetches, and give all three."""
+    """Start a worker and stop its fetching thread; return broker, worker and thread."""
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
     worker = Worker(broker, queues={"safety"}, worker_timeout=50, worker_threads=1)
     worker.start()
@@ -56,11 +56,10 @@ def dead_letters(client: redis.Redis) -> list[bytes]:
     return client.keys(f"{NAMESPACE}:*.XQ*")
 
 
-def test_what_was_fetched_and_not_begun_goes_back_before_what_runs_is_finished(
+def test_fetched_jobs_go_back_before_the_running_one_is_finished(
     world, processes, redis_client, capture
 ):
-    # Given a worker whose one thread runs a job that takes long, and that has fetched of a second
-    # queue what it could run next
+    # Given a worker whose one thread runs a long job, and that has fetched a job of a second queue
     fault = hold(world, capture)
     running = stage_look(world, capture)
     waiting = [world.stage("process_event", event_id=f"evt_{n}") for n in range(3)]
@@ -73,13 +72,13 @@ def test_what_was_fetched_and_not_begun_goes_back_before_what_runs_is_finished(
     # When it is asked to stop
     worker.process.terminate()
 
-    # Then all that it has not begun is there for others while it still works
+    # Then all that it has not begun is in the queue again while it still works
     assert eventually(lambda: rung(redis_client, "safety") == sorted(waiting))
     assert fetched(redis_client, "safety") == 0
     assert worker.process.is_alive()
     assert world.job(running).done_at is None
 
-    # And what it had begun it finishes
+    # And it finishes the job that it had begun
     release(world, fault)
     assert worker.ended() == 0, worker.said()
     assert world.job(running).outcome == "done"
@@ -93,27 +92,25 @@ def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis
     worker.start()
     assert eventually(lambda: all(one.consumer for one in worker.consumers.values()))
 
-    # When it is stopped, then no thread of it works or fetches
+    # When it is stopped, Then none of its threads works or fetches
     assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
     assert eventually(lambda: not any(one.is_alive() for one in worker.consumers.values()))
 
-    # And what comes now is there for others
+    # And a new message stays in the queue for others
     job_id = world.stage("process_event", event_id="evt_none")
     ring(world, redis_client, job_id)
     assert rung(redis_client) == [job_id]
     broker.close()
 
 
-def test_a_bell_whose_message_an_emptied_redis_has_lost_keeps_no_worker_from_stopping(
-    world, urls, redis_client
-):
-    # Given a worker that has fetched a bell without its message, and not looked at it
+def test_message_that_an_emptied_redis_lost_does_not_delay_a_stop(world, urls, redis_client):
+    # Given a worker that has fetched an id whose message is lost, and not processed it
     broker, worker, fetching = worker_that_looks_no_more(world, urls)
     redis_client.rpush(f"{NAMESPACE}:safety", "job_lost.0")
     fetching.consumer.message_cache = broker.do_fetch("safety", 1)
     assert fetching.consumer.message_cache == [None]
 
-    # When it is asked to stop, then it does
+    # When it is asked to stop, Then it stops
     assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
     broker.close()
 
@@ -121,7 +118,7 @@ def test_a_bell_whose_message_an_emptied_redis_has_lost_keeps_no_worker_from_sto
 def test_a_redis_that_takes_nothing_back_keeps_no_worker_from_stopping(
     world, urls, redis_client, monkeypatch
 ):
-    # Given a worker that has fetched a bell and not looked at it, and a Redis that says nothing
+    # Given a worker with a fetched message that it has not processed, and a silent Redis
     monkeypatch.setattr("workers.shutdown._HAND_BACK_SECONDS", 0.1)
     broker, worker, fetching = worker_that_looks_no_more(world, urls)
     ring(world, redis_client, world.stage("process_event", event_id="evt_none"))
@@ -129,14 +126,14 @@ def test_a_redis_that_takes_nothing_back_keeps_no_worker_from_stopping(
     speaks = threading.Event()
     monkeypatch.setattr(fetching, "requeue_messages", lambda _: speaks.wait(60))
 
-    # When it is asked to stop, then it does, and leaves the job to its row
+    # When it is asked to stop, Then it stops, and the job's row keeps the job
     assert stop_worker(worker, limit_seconds=20, hurry=lambda: False) == 0
     assert not speaks.is_set()
     speaks.set()
     broker.close()
 
 
-def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_done_by_another(
+def test_second_signal_ends_a_worker_at_once_and_another_does_its_job(
     world, processes, redis_client, organization, capture
 ):
     # Given a worker in the middle of a job
@@ -146,17 +143,17 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_done_by_another(
     ring(world, redis_client, job_id)
     assert held(world, fault)
 
-    # When it is told to stop, and told again
+    # When it is asked to stop twice
     worker.process.terminate()
     worker.wait_for("worker stopping")
     worker.process.terminate()
 
-    # Then it ends although its job is not finished, and says so
+    # Then it ends although its job is not finished, and reports that
     assert worker.ended() == 1, worker.said()
     assert "ended with jobs unfinished" in worker.said()
     assert world.job(job_id).lease_until is not None
 
-    # And another takes the job over when the lease is over, and the money comes once
+    # And another worker takes the job over after its lease, and the money is credited once
     release(world, fault)
     processes.worker("billing")
     processes.relay()
@@ -165,30 +162,30 @@ def test_a_second_signal_ends_a_worker_at_once_and_its_job_is_done_by_another(
     assert world.wallet(organization).balance_micros == 10_000_000
 
 
-def test_a_job_of_a_name_that_this_worker_does_not_know_is_left_to_one_that_does(
+def test_job_that_this_worker_does_not_know_is_left_to_one_that_does(
     world, processes, redis_client, organization
 ):
-    # Given a worker of an older version, and a job that came with a newer one
+    # Given a worker of an older version, and a job that a newer version introduced
     older = processes.call(work_as_an_older_version)
     older.wait_for("worker started")
     job_id = world.stage("enforce_organization", organization_id=organization)
     ring(world, redis_client, job_id)
     assert eventually(lambda: "job of an unknown name" in older.said())
 
-    # When it has heard the bell, then the message is acknowledged and the job untouched
+    # When it was notified of the job, Then it acknowledged the message and left the job untouched
     assert eventually(lambda: fetched(redis_client, "safety") == 0)
     assert rung(redis_client) == []
     assert (world.job(job_id).attempt, world.job(job_id).failures) == (0, 0)
     assert dead_letters(redis_client) == []
 
-    # And a worker that knows it does it, at the next bell that reaches it
+    # And a worker that knows the job does it, at its next notification
     assert older.stop() == 0
     processes.worker("safety")
     processes.relay()
     assert eventually(lambda: world.job(job_id).outcome == "done")
 
 
-def test_an_actor_that_does_not_end_is_cut_off_at_its_limit_and_its_thread_works_on(
+def test_actor_that_does_not_end_is_stopped_at_its_limit(
     world, processes, redis_client, organization
 ):
     # Given a worker of one thread whose first job never ends
@@ -197,11 +194,11 @@ def test_an_actor_that_does_not_end_is_cut_off_at_its_limit_and_its_thread_works
     endless = world.stage("enforce_organization", organization_id=organization)
     ring(world, redis_client, endless)
 
-    # When its time is over, then that is a failed attempt
+    # When its time limit is over, Then the attempt has failed
     assert eventually(lambda: world.job(endless).failures == 1)
     assert "TimeLimitExceeded" in newest_attempt(world, endless).error
 
-    # And the thread takes the next one
+    # And the thread runs the next job
     other = world.stage("process_event", event_id="evt_none")
     ring(world, redis_client, other)
     assert eventually(lambda: world.job(other).outcome == "refused")
@@ -209,7 +206,7 @@ def test_an_actor_that_does_not_end_is_cut_off_at_its_limit_and_its_thread_works
 
 
 def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_client, capture):
-    # Given jobs that end in every way: done, refused, failed, dead, and one that is gone
+    # Given jobs that end in every way: done, refused, failed, dead, and one whose row is deleted
     done = stage_look(world, capture)
     refused = world.stage("process_event", event_id="evt_none")
     failed = stage_look(world, "7UNKNOWN")
@@ -224,7 +221,7 @@ def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_c
     execute_sql(world, "DELETE FROM jobs WHERE id = %s", gone)
     processes.worker("safety", "billing")
 
-    # When all have been heard
+    # When all have been processed
     assert eventually(lambda: world.job(done).outcome == "done")
     assert eventually(lambda: world.job(refused).outcome == "refused")
     assert eventually(lambda: world.job(failed).attempt == 1)
@@ -233,13 +230,13 @@ def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_c
         lambda: fetched(redis_client, "safety") + fetched(redis_client, "billing") == 0
     )
 
-    # Then nothing is left in Redis, and nothing was buried there
+    # Then no message is left in Redis, and none is among Dramatiq's dead letters
     assert rung(redis_client) == rung(redis_client, "billing") == []
     assert dead_letters(redis_client) == []
 
 
 def test_a_message_that_fails_outside_of_all_care_is_acknowledged_too(world, urls, redis_client):
-    # Given a bell whose message Dramatiq itself takes for failed
+    # Given a message that Dramatiq itself treats as failed
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
     job_id = world.stage("process_event", event_id="evt_none")
     ring(world, redis_client, job_id)
@@ -251,7 +248,7 @@ def test_a_message_that_fails_outside_of_all_care_is_acknowledged_too(world, url
     message.fail()
     consumer.nack(message)
 
-    # Then it is gone, and the row rings for it
+    # Then it is gone, and the row keeps its next notification
     assert fetched(redis_client, "safety") == 0
     assert dead_letters(redis_client) == []
     assert redis_client.hlen(f"{NAMESPACE}:safety.msgs") == 0
@@ -270,6 +267,6 @@ def test_a_worker_stops_in_order_while_the_database_holds_its_job_up(
         ring(world, redis_client, job_id)
         assert eventually(lambda: fetched(redis_client, "safety") == 1)
 
-        # When it is asked to stop, then the lock's limit ends its wait, and it ends
+        # When it is asked to stop, Then the lock timeout ends the wait, and the worker stops
         assert worker.stop() == 0, worker.said()
     assert world.job(job_id).done_at is None

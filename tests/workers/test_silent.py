@@ -1,10 +1,10 @@
-"""A database host that vanishes without hanging up: who waits for it works on once it is back."""
+"""Relay and worker recover from a database host that vanished silently."""
 
 from __future__ import annotations
 
 from tests.workers.scenes import eventually
 
-#: The longest transaction there may be, and as long again on a machine with much else to do.
+#: The limits of the longest transactions, doubled for a busy machine.
 RELAY_SECONDS, WORKER_SECONDS = 30.0, 70.0
 
 
@@ -13,7 +13,7 @@ def is_done(world, job_id):
 
 
 def vanish_and_return(world, way, name, organization):
-    """This function will lose every connection that is asked over, and let new ones through."""
+    """Silence the connections in use, wait for a job in vain, and allow new ones."""
     way.deaf.set()
     lost = world.stage(name, organization_id=organization)
     assert not eventually(lambda: is_done(world, lost), limit_seconds=4)
@@ -22,22 +22,22 @@ def vanish_and_return(world, way, name, organization):
 
 
 def test_a_relay_rings_again_once_the_database_is_back(world, processes, organization, way):
-    # Given a relay that waits for an answer of a host that has vanished
+    # Given a relay that waits for an answer from a host that has vanished
     processes.worker("safety")
     processes.relay(DATABASE_URL=way.url)
     first = world.stage("enforce_organization", organization_id=organization)
     assert eventually(lambda: is_done(world, first))
     lost = vanish_and_return(world, way, "enforce_organization", organization)
-    # When the database can be reached again, then the relay rings on
+    # When the database can be reached again, Then the relay continues to notify
     assert eventually(lambda: is_done(world, lost), limit_seconds=RELAY_SECONDS)
 
 
 def test_a_worker_works_on_once_the_database_is_back(world, processes, organization, way):
-    # Given a worker all of whose threads wait for an answer of a host that has vanished
+    # Given a worker whose threads all wait for an answer from a host that has vanished
     processes.worker("billing", threads=1, DATABASE_URL=way.url)
     processes.relay()
     first = world.stage("decide_top_up", organization_id=organization)
     assert eventually(lambda: is_done(world, first))
     lost = vanish_and_return(world, way, "decide_top_up", organization)
-    # When the database can be reached again, then it takes up its work
+    # When the database can be reached again, Then the worker continues
     assert eventually(lambda: is_done(world, lost), limit_seconds=WORKER_SECONDS)

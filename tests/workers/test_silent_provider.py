@@ -1,4 +1,4 @@
-"""A provider that says nothing keeps nobody from freezing and suspending, however many wait."""
+"""A silent provider never delays freezes and suspensions, however many calls wait."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from tests.workers.scenes import clear_faults, eventually, want
 
-#: All at once they would keep two threads for longer than the limit.
+#: One by one, so many waits would occupy two threads for longer than the limit.
 CALLS, MANY, LIMIT_SECONDS = 120, 40, 60.0
 
 
 def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
-    # Given a customer with many calls, and a Vapi that takes every question and answers none
+    # Given a customer with many calls, and a Vapi that accepts requests and does not answer
     customer = world.customer(micros=100_000_000)
     ids = [f"c{number}" for number in range(CALLS)]
 
@@ -43,10 +43,10 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
     world.sandbox.fault("vapi", "delay", seconds=60)
     processes.worker("safety", threads=2)
     processes.relay()
-    # When all of them are to end
+    # When all of the calls must end
     world.do(end)
     assert eventually(lambda: world.sandbox.requests(provider="vapi"))
-    # Then what freezes and what suspends is done all the same
+    # Then freezing and suspending are done all the same
     brand = world.brands(customer.id)[0]
     for job_id in (
         world.stage("enforce_organization", organization_id=customer.id),
@@ -58,7 +58,7 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
 
 
 def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world, processes):
-    # Given many events, and a PayPal that takes every question and answers none
+    # Given many subscriptions to refresh, and a PayPal that accepts requests and does not answer
     customer = world.customer()
     world.sandbox.fault("paypal", "delay", seconds=60)
     processes.worker("safety", threads=2)
@@ -66,7 +66,7 @@ def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world,
     for number in range(MANY):
         world.stage("look_at_subscription", provider="paypal", external_id=f"I-{number}")
     assert eventually(lambda: world.sandbox.requests(provider="paypal"))
-    # When somebody is suspended, then it is done all the same
+    # When a subaccount is to be suspended, Then it is suspended all the same
     brand = world.brands(customer.id)[0]
     job_id = want(world, brand.id, "suspended")
     assert eventually(lambda: world.job(job_id).done_at is not None, LIMIT_SECONDS)
@@ -74,14 +74,14 @@ def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world,
 
 @pytest.mark.timeout(240)
 def test_subaccounts_that_cannot_be_suspended_do_not_delay_a_freeze(world, processes):
-    # Given many to be suspended, and a Twilio that takes every question and answers none
+    # Given many subaccounts to suspend, and a Twilio that accepts requests and does not answer
     customers = [world.customer() for _ in range(MANY)]
     world.sandbox.fault("twilio", "delay", seconds=60)
     processes.worker("safety", threads=2)
     processes.relay()
     jobs = [want(world, world.brands(one.id)[0].id, "suspended") for one in customers]
     assert eventually(lambda: world.sandbox.requests(provider="twilio"))
-    # When somebody's standing is looked through, then that is done all the same
+    # When an entitlement is enforced, Then that is done all the same
     job_id = world.stage("enforce_organization", organization_id=customers[0].id)
     assert eventually(lambda: world.job(job_id).done_at is not None, LIMIT_SECONDS)
     # And once Twilio answers, all are suspended

@@ -1,4 +1,4 @@
-"""Subaccounts changed at Twilio itself are found, set back and told; so are those that are gone."""
+"""Subaccounts that were changed at Twilio are found, repaired and reported."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def found_by(world, posture):
 
 
 def sweep(world):
-    """Tick the schedule and run all that follows."""
+    """Stage the schedule's job and run everything that follows."""
     world.stage("reconcile_twilio")
     return world.run_due()
 
@@ -78,21 +78,21 @@ def set_checks_due(world):
 
 
 def test_enforcing_suspends_a_subaccount_activated_at_twilio(world, customer, sid):
-    # Given a suspended organization whose subaccount somebody set active at Twilio
+    # Given a suspended organization whose subaccount was set active at Twilio
     suspended(world, customer)
     world.sandbox.control("POST", "/twilio/calls", {"sid": sid})
     set_at_twilio(world, sid, status="active")
-    # When it is enforced
+    # When its entitlement is enforced
     execute_sql(world, "UPDATE subscriptions SET status = 'suspended'")
     posture = enforce(world, customer)
     world.run_due()
-    # Then it is suspended again, with what ran in it, and both sides of each are told
+    # Then the subaccount is suspended again, its calls have ended, and each result is reported
     assert world.twilio_status(sid) == "suspended"
     assert world.providers.twilio.live_calls(sid) == []
     found = {one.subaccount: one for one in found_by(world, posture)}
     assert (found[sid].outcome, found[sid].found) == (CheckOutcome.REPAIRED, "active")
     assert found[customer.sids[1]].outcome is CheckOutcome.IN_LINE
-    # And a person is told which side was wrong
+    # And an alert names the side that was wrong
     (alert,) = alerts(world)
     assert (alert.kind, alert.severity, alert.subject) == ("subaccount_drifted", "critical", sid)
     assert alert.organization_id == customer.id
@@ -143,17 +143,17 @@ def test_enforcing_tells_a_person_what_it_cannot_repair(world, customer, sid, ch
         world.sandbox.fault("twilio", "status", match={"path_contains": sid}, status=404)
     else:
         set_at_twilio(world, sid, **change)
-    # When it is enforced, twice
+    # When the entitlement is enforced twice
     for _ in range(2):
         posture = enforce(world, customer)
         world.run_due()
-    # Then it is no success, and one alert names it
+    # Then the check does not succeed, and one alert names the subaccount
     result = next(one for one in found_by(world, posture) if one.subaccount == sid)
     assert (result.outcome, result.problem) == (CheckOutcome.NEEDS_PERSON, code)
     (alert,) = alerts(world)
     assert (alert.kind, alert.severity, alert.subject) == ("subaccount_unusable", "critical", sid)
     assert (alert.details["code"], alert.details["found"]) == (code, found)
-    # And once it is usable again, the next check clears it
+    # And once the subaccount is usable again, the next check clears the alert
     clear_faults(world)
     set_at_twilio(world, sid, status="active", suspended_by_twilio=False)
     sweep(world)
@@ -162,18 +162,18 @@ def test_enforcing_tells_a_person_what_it_cannot_repair(world, customer, sid, ch
 
 
 def test_drift_is_told_when_the_repairs_answer_was_lost(world, customer, sid):
-    # Given drift, and a repair that happens but whose answer never comes
+    # Given drift, and a repair that takes effect but whose answer is lost
     suspended(world, customer)
     execute_sql(world, "UPDATE subscriptions SET status = 'suspended'")
     set_at_twilio(world, sid, status="active")
     world.sandbox.fault("twilio", "act_then_drop", match=SUSPEND, times=1)
     enforce(world, customer)
     assert ("converge_twilio", "failed") in world.run_due()
-    # When the job is tried again
+    # When the job is retried
     world.due_now()
     set_unsure_over(world)
     world.run_due()
-    # Then the drift is told all the same
+    # Then the drift is reported all the same
     assert world.twilio_status(sid) == "suspended"
     assert standing(world) == {("subaccount_drifted", sid)}
 
@@ -186,7 +186,8 @@ def test_a_change_of_our_own_is_no_drift(world, customer, sid):
 
 
 def test_a_lost_request_that_lands_late_is_no_drift(world, customer, sid):
-    # Given a suspension whose request was lost, and a state that changes while it may still land
+    # Given a suspension whose request was lost, and a change of state while it may still take
+    # effect
     world.sandbox.fault("twilio", "drop", match=SUSPEND, times=1)
     want(world, customer.brand_ids[0], "suspended")
     world.run_due()
@@ -196,18 +197,18 @@ def test_a_lost_request_that_lands_late_is_no_drift(world, customer, sid):
     set_at_twilio(world, sid, status="active")
     world.due_now()
     world.run_due()
-    # Then it is set again, and nobody is blamed
+    # Then the state is set again, and no drift is reported
     assert world.twilio_status(sid) == "suspended"
     assert alerts(world) == []
 
 
 def test_the_schedule_repairs_drift_through_safety_work(world, customer, sid):
-    # Given drift that nobody asked about
+    # Given drift that no job has found yet
     set_at_twilio(world, sid, status="suspended")
     # When the schedule ticks
     assert Schedule("reconcile_twilio", 300, RECONCILE_TWILIO) in SCHEDULES
     ran = sweep(world)
-    # Then every subaccount is read as bulk work, and the one that drifted is repaired as safety
+    # Then every subaccount is read as bulk work, and the drifted one is repaired as safety work
     assert ran.count(("check_subaccount", "done")) == 2
     assert {job.queue for job in jobs_of(world, "check_subaccount")} == {"maintenance"}
     assert ran.count(("converge_twilio", "done")) == 1
@@ -219,7 +220,7 @@ def test_the_schedule_repairs_drift_through_safety_work(world, customer, sid):
 def test_a_drift_alert_is_cleared_by_a_check_an_hour_later(world, customer, sid):
     set_at_twilio(world, sid, status="suspended")
     sweep(world)
-    # When it is checked again at once, Then the alert stands
+    # When it is checked again at once, Then the alert stays
     set_checks_due(world)
     sweep(world)
     assert standing(world) == {("subaccount_drifted", sid)}
@@ -238,7 +239,7 @@ def test_a_drift_alert_is_cleared_by_a_check_an_hour_later(world, customer, sid)
         )
     )
     check_an_hour_later(world, customer.brand_ids[0], sid)
-    # Then it is cleared, and no other alert
+    # Then this alert is cleared, and no other
     assert standing(world) == set()
     assert len(world.read(Alert, kind="low_balance", cleared_at=None)) == 1
     assert alert.subject == sid
@@ -276,13 +277,14 @@ def test_checks_of_many_brands_are_spread_over_ticks(world, customer):
             for number in range(28)
         )
     )
-    # When ticks follow each other, Then each takes a bounded share, and all get their turn
+    # When the schedule ticks three times, Then each tick takes a bounded share, until all are
+    # checked
     staged = [world.do(twilio_checks.stage_due_checks) for _ in range(3)]
     assert staged == [20, 10, 0]
 
 
 def test_a_check_takes_no_lease_and_overtakes_nobody(world, customer, sid):
-    # Given a worker that holds the lease
+    # Given a worker that has the lease
     execute_sql(
         world,
         "UPDATE brands SET twilio_lease_token = 'lse_x', twilio_actual_at = NULL,"
@@ -290,7 +292,7 @@ def test_a_check_takes_no_lease_and_overtakes_nobody(world, customer, sid):
         " WHERE twilio_subaccount_sid = %s",
         sid,
     )
-    # When the subaccount is checked, Then the check is done, and the lease and state are untouched
+    # When the subaccount is checked, Then the check is done, and the lease and state are unchanged
     assert sweep(world).count(("check_subaccount", "done")) == 2
     brand = next(one for one in world.brands(customer.id) if one.twilio_subaccount_sid == sid)
     assert (brand.twilio_lease_token, brand.twilio_actual_at) == ("lse_x", None)
@@ -318,7 +320,7 @@ def test_a_tick_stages_one_reconciliation(world):
 
 @pytest.fixture
 def holdfast(urls, monkeypatch):
-    """Runs the command, while a worker does what is due."""
+    """Run the command while a worker does the due jobs."""
     monkeypatch.setenv("DATABASE_URL", urls.app_url)
     monkeypatch.setenv("REDIS_URL", urls.redis_url)
 
@@ -343,7 +345,7 @@ def holdfast(urls, monkeypatch):
 
 
 def data_in(printed: str):
-    """The JSON that was printed; the worker's log lines go before it."""
+    """Parse the JSON that was printed after the worker's log lines."""
     start = min(at for at in (printed.find("{\n"), printed.find("[\n")) if at >= 0)
     return json.JSONDecoder().raw_decode(printed[start:])[0]
 

@@ -1,4 +1,4 @@
-"""Workers die by SIGKILL in the middle of their work; the work is done all the same, and once."""
+"""Workers are killed in the middle of their work, and the work is still done once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.workers.scenes import (
 
 
 def is_waiting(world):
-    """Whether a worker's transaction waits for a lock."""
+    """Return whether a worker's transaction waits for a lock."""
     with psycopg.connect(driver_url(world.settings.database_url), autocommit=True) as watch:
         row = watch.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -46,7 +46,7 @@ def test_a_job_whose_worker_is_killed_runs_again_and_takes_effect_once(
         victim.kill()
     assert world.job(job_id).done_at is None
 
-    # Then the job runs in another worker, and its effect is there once
+    # Then the job runs in another worker, and takes effect once
     processes.relay()
     processes.worker("safety")
     world.due_now()
@@ -58,9 +58,7 @@ def test_a_job_whose_worker_is_killed_runs_again_and_takes_effect_once(
     assert str(victim.pid) not in newest_attempt(world, job_id).worker
 
 
-def test_a_provider_job_whose_worker_is_killed_runs_again_when_its_lease_is_over(
-    world, processes, redis_client
-):
+def test_provider_job_of_a_killed_worker_runs_again_after_its_lease(world, processes, redis_client):
     # Given a worker that waits for PayPal's answer about a payment
     organization_id = make_organization(world.database)
     capture_id = pay(world, organization_id)
@@ -70,14 +68,14 @@ def test_a_provider_job_whose_worker_is_killed_runs_again_when_its_lease_is_over
     ring(world, redis_client, job_id)
     assert eventually(lambda: world.sandbox.fault_now(fault)["held"] == 1)
 
-    # When it is killed, then its claim shows until its lease is over
+    # When it is killed, Then the job stays claimed until its lease is over
     victim.kill()
     claimed = world.job(job_id)
     assert claimed.attempt == 1
     assert claimed.lease_until is not None and claimed.ring_at is not None
     assert world.executor.execute(job_id) == "taken"
 
-    # And then the job runs again, and the money comes once
+    # And then the job runs again, and the money is credited once
     world.due_now()
     assert world.executor.execute(job_id) == "done"
     assert world.wallet(organization_id).balance_micros == 10_000_000
@@ -85,7 +83,7 @@ def test_a_provider_job_whose_worker_is_killed_runs_again_when_its_lease_is_over
 
 
 def test_what_a_killed_worker_had_fetched_is_not_lost(world, processes, redis_client, urls):
-    # Given a worker of two threads that is stuck with two jobs of four and has fetched no more
+    # Given a worker of two threads that is stuck with two of four jobs and has fetched no more
     ids = [make_organization(world.database, micros=1) for _ in range(4)]
     job_ids = [world.stage("enforce_organization", organization_id=one) for one in ids]
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
@@ -97,7 +95,7 @@ def test_what_a_killed_worker_had_fetched_is_not_lost(world, processes, redis_cl
         # When it is killed
         victim.kill()
 
-    # Then all four are done by another, which the relay rings for
+    # Then another worker does all four, after the relay notified of them
     processes.worker("safety")
     processes.relay()
     world.due_now()
@@ -106,13 +104,13 @@ def test_what_a_killed_worker_had_fetched_is_not_lost(world, processes, redis_cl
 
 
 def unacknowledged(client: redis.Redis) -> int:
-    """How many messages workers have fetched and not acknowledged."""
+    """Count the messages that workers have fetched and not acknowledged."""
     keys = client.keys(f"{NAMESPACE}:__acks__.*.safety")
     return sum(client.scard(key) for key in keys)
 
 
 def test_a_worker_killed_by_its_own_job_is_no_harm_to_other_jobs(world, processes, redis_client):
-    # Given a job that is claimed by a worker that died long ago
+    # Given a job whose worker died long ago
     organization_id = make_organization(world.database)
     abandoned = world.stage("enforce_organization", organization_id=organization_id)
     execute_sql(
@@ -122,11 +120,11 @@ def test_a_worker_killed_by_its_own_job_is_no_harm_to_other_jobs(world, processe
         abandoned,
     )
 
-    # When a relay and a worker come
+    # When a relay and a worker start
     processes.worker("safety")
     processes.relay()
 
-    # Then it is taken over, and the death is counted
+    # Then the job is taken over, and the failed attempt is counted
     assert eventually(lambda: world.job(abandoned).done_at is not None)
     job = world.read(Job, id=abandoned)[0]
     assert (job.attempt, job.outcome) == (2, "done")

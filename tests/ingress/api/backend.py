@@ -1,4 +1,4 @@
-"""The company's backend, as it calls the API for one organization."""
+"""The company's backend: it calls the API for one organization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON API: holds and wallets for the company's backend, and how it says no."""
+"""The JSON API: holds, commits and wallets for the company's backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ingress.api.routes import routes
 from tests.ingress.api.backend import COMMIT, Backend, is_problem
 from tests.ingress.calls.callers import send
 
-#: Seconds after which a request that is still answered 503 makes its test fail.
+#: Seconds after which the test fails if a request is still answered 503.
 DECIDED_SECONDS = 60.0
 
 
@@ -62,11 +62,12 @@ def test_of_fifty_reservations_of_one_call_at_once_one_holds(backend):
     # Given fifty requests at once, each repeated while the answer is 503
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: reserve_until_decided(backend), range(50)))
-    # Then every one is answered with the same hold
+    # Then all of them are answered with the same hold
     assert {one[-1].status_code for one in answers} == {200}
     told = [one[-1].json() for one in answers]
     assert {(one["success"], one["reservedMicros"]) for one in told} == {(True, 600_000)}
-    # One request made the hold. Only an answer that was repeated can hide which
+    # Exactly one request made the hold. If its answer was lost to a 503, its repeat is a duplicate,
+    # and no answer shows which request it was.
     made = sum(not one["isDuplicate"] for one in told)
     assert made == 1 or (made == 0 and any(len(one) > 1 for one in answers))
     (hold,), wallet = backend.caller.holds(), backend.caller.world.wallet(backend.caller.id)
@@ -129,7 +130,7 @@ def test_an_unknown_call_is_not_found(backend):
 
 @pytest.mark.parametrize(
     ("seconds", "duration_ms", "micros"),
-    # Half a millisecond is counted up, and each second that has begun.
+    # The duration is rounded half up to a millisecond; each second that has begun is charged.
     [
         ("20.0005", 20_001, 210_000),
         ("20.00049999999999999", 20_000, 200_000),
@@ -244,13 +245,13 @@ def test_the_description_names_every_route(ingress):
     assert told == served
 
 
-def test_a_call_that_its_provider_says_is_talking_is_not_settled_by_the_backend(backend, ingress):
-    # Given a call of which Vapi has said that somebody talks
+def test_backend_cannot_settle_a_call_that_its_provider_reports_as_live(backend, ingress):
+    # Given a call that Vapi has reported as in progress
     backend.reserve(vapiCallId="vapi-1")
     message = backend.caller.message("status-update", call_id="vapi-1", status="in-progress")
     assert send(ingress, message).status_code == 200
     backend.caller.world.run_due()
-    # When the backend says that it cost nothing, then it is metered on
+    # When the backend reports a duration of zero, Then it is refused and the call is still metered
     answer = backend.post(COMMIT, callId="test-1", durationSeconds=0)
     assert is_problem(answer, 409, "CALL_IN_PROGRESS")
     (call,) = backend.caller.calls()
@@ -259,16 +260,16 @@ def test_a_call_that_its_provider_says_is_talking_is_not_settled_by_the_backend(
 
 @pytest.mark.parametrize("ours", [None, "…0123"])
 def test_an_outgoing_call_shows_who_calls_whom(backend, ours):
-    # Given a call that was reserved for a number, and perhaps dialled from one of ours
+    # Given a call that was reserved for a number, and perhaps dialed from one of our numbers
     backend.reserve("test-1", vapiCallId="vapi-1", to="+15005550155")
     backend.caller.world.do(
         lambda session, _: session.execute(
             update(Call).where(Call.id == "test-1").values(our_party=ours)
         )
     )
-    # When its company settles it before it was connected
+    # When the company settles it before it was connected
     assert backend.post(COMMIT, callId="test-1", durationSeconds=30).status_code == 200
-    # Then it goes from our number to the other, and nothing more is expected of it
+    # Then it is shown from our number to the other, and its status is final
     call = backend.get("/api/calls/test-1").json()
     assert (call["direction"], call["status"]) == ("outbound", "settled")
     assert (call["from"], call["to"]) == (ours, "…0155")

@@ -1,4 +1,4 @@
-"""The JSON API and what it cannot take: named, and answered as a problem, whatever it is."""
+"""The JSON API with bad input: each problem names the wrong part."""
 
 from __future__ import annotations
 

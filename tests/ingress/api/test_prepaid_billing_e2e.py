@@ -1,6 +1,7 @@
-"""The prepaid engine's scenarios over HTTP, the price of a number, and its manual test flow.
+"""Prepaid billing over HTTP: the scenarios of the seed, and its manual test flow.
 
-Buying numbers is not built yet: what exists takes the price, in the domain alone.
+The product cannot buy phone numbers yet. The domain charges their price, so the tests call the
+domain for it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from tests.ingress.calls.callers import send
 from tests.support.world import fund
 
 STATUS_CHECK = "/api/vapi/webhook/status-check"
-#: A phone number a month, in micros.
+#: The price of a phone number for a month, in micros.
 NUMBER_MICROS = 1_150_000
 
 
 def pay_for_number(backend: Backend, key: str, micros: int = NUMBER_MICROS):
-    """Take the price of a phone number. Buying the number itself is not built yet."""
+    """Charge the price of a phone number, without buying the number."""
     return backend.caller.world.do(
         lambda session, now: deduct_asset_cost(
             session,
@@ -74,12 +75,12 @@ def test_the_price_of_a_number_is_taken_once_under_one_key(backend):
 
 
 def test_of_1000_numbers_at_once_only_the_one_that_is_covered_is_paid(backend):
-    # Given money for one number and a micro less than two cost
+    # Given money for one number, and one micro too little for two
     fund(backend.caller.world.database, backend.caller.id, 2 * NUMBER_MICROS - 1 - 1_000_000)
-    # When a thousand are asked for at once
+    # When a thousand numbers are paid for at once
     with ThreadPoolExecutor(40) as pool:
         answers = pool.map(lambda n: pay_for_number(backend, f"number-{n}"), range(1_000))
-    # Then one is paid, and the rest is refused and left no trace
+    # Then one is paid, and the others are refused and leave no trace
     outcomes = Counter(one.outcome for one in answers)
     assert outcomes == {"OK": 1, "INSUFFICIENT_FUNDS": 999}
     told = backend.get("/api/billing/wallet").json()
@@ -88,7 +89,7 @@ def test_of_1000_numbers_at_once_only_the_one_that_is_covered_is_paid(backend):
 
 
 def test_call_reservation_lifecycle(backend, ingress):
-    # A call rings in, is let in with a hold, talks, and is charged by its report
+    # An incoming call is admitted with a hold, talks, and is charged by its end-of-call report
     message = backend.caller.message("assistant-request")
     assert "assistantId" in send(ingress, message).json()
     assert backend.get("/api/billing/wallet").json()["heldMicros"] == 600_000
@@ -153,7 +154,8 @@ def test_transaction_history_retrieval(backend):
 
 
 def test_the_manual_test_flow(backend, ingress):
-    # The three requests as the document types them: curl's own content type, and X-Org-Id
+    # The three requests exactly as the document gives them: curl's default content type, and
+    # X-Org-Id
     def curl(path: str, body: dict, **headers: str):
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return ingress.client.post(

@@ -1,4 +1,4 @@
-"""Tokens: by a key of ours and its one algorithm, for us, in time; keys rotate while it serves."""
+"""API tokens: their key, algorithm, audience and lifetime, and key rotation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_token_that_is_not_for_us_now_is_refused(tokens, signer, claims):
         "Bearer a.b.c",
         "Bearer " + "x" * 9000,
         "Bearer \xe9\xff.e30.x",
-        # A head that is nested as deeply as a token's length allows.
+        # A header that is nested as deeply as the limit on a token's length allows.
         f"Bearer {base64.urlsafe_b64encode(b'[' * 6_000).decode()}.e30.x",
     ],
 )
@@ -77,7 +77,7 @@ def test_what_is_no_token_is_refused(tokens, authorization):
 
 
 def token_of_length(signer, length: int) -> str:
-    """A genuine token of exactly so many characters."""
+    """Build a genuine token of exactly `length` characters."""
     claims = {"org": "org_one", "aud": "holdfast", "exp": int(time.time()) + 60}
     for filler in ("", "x", "xx", "xxx"):
         head = {"kid": "one", "filler": filler}
@@ -86,7 +86,7 @@ def token_of_length(signer, length: int) -> str:
             padded = {**claims, "padding": "x" * padding}
             return jwt.encode(padded, signer.keys["one"], algorithm="HS256", headers=head)
 
-        # Three bytes are four characters; some lengths need another header
+        # Three bytes become four characters. Some lengths need a filler in the header
         about = (length - len(token(0))) * 3 // 4
         for padding in range(about - 2, about + 3):
             if len(token(padding)) == length:
@@ -112,14 +112,14 @@ def test_another_algorithm_than_the_keys_own_is_refused(tokens, signer):
 
 
 def test_a_public_key_cannot_be_used_as_a_shared_one(tmp_path):
-    # Given a public RSA key in the file
+    # Given a key file that contains a public RSA key
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     listed = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(private.public_key()))
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({"keys": [{**listed, "kid": "rsa", "alg": "RS256"}]}))
     tokens = Tokens(Settings(api_jwks_file=path))
     claims = {"org": "o", "aud": "holdfast", "exp": int(time.time()) + 60}
-    # When somebody signs with what everybody may know, Then it proves nothing
+    # When an attacker signs with the public key as a shared secret, Then the token is refused
     header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"rsa"}').rstrip(b"=").decode()
     genuine = jwt.encode(claims, private, algorithm="RS256", headers={"kid": "rsa"})
     with pytest.raises(BadToken):
@@ -155,7 +155,7 @@ def test_keys_rotate_and_a_file_that_breaks_leaves_the_last_ones(signer):
     now = [0.0]
     keys = Keys(signer.path, clock=lambda: now[0])
     assert keys.key("one") and keys.key("two") is None
-    # When a second key is added, Then it is known after a while, and the first as well
+    # When a second key is added, Then both keys are known after the next reload
     signer.add("two")
     now[0] += 6
     assert keys.key("one") and keys.key("two")

@@ -20,12 +20,12 @@ from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
 from tests.support.world import World
 
-#: A cent a second, counted by the second.
+#: 0.01 a second, counted by the second.
 RATE = Rate(600_000, 1)
 
 
 class Caller:
-    """An organization that may be rung up, and the messages that Vapi sends about its calls."""
+    """An organization that receives calls, and Vapi's messages about them."""
 
     def __init__(self, world: World, *, micros: int = 1_000_000) -> None:
         self.world = world
@@ -75,7 +75,7 @@ class Caller:
         )
 
     def message(self, kind: str, call_id: str | None = None, **fields: Any) -> dict[str, Any]:
-        """A server message about a call of this customer's."""
+        """Build a server message about a call of this organization."""
         call = {
             "id": call_id or str(uuid.uuid4()),
             "type": "inboundPhoneCall",
@@ -106,7 +106,7 @@ def vapi_headers(sandbox) -> dict[str, str]:
 
 
 def send(ingress, message: dict[str, Any], path: str = "/webhooks/vapi", **headers: str):
-    """This function will send a server message as Vapi does."""
+    """Send a server message with the credentials that Vapi sends."""
     body = json.dumps({"message": message}).encode()
     return ingress.client.post(
         path, content=body, headers={**vapi_headers(ingress.sandbox), **headers}
@@ -114,7 +114,7 @@ def send(ingress, message: dict[str, Any], path: str = "/webhooks/vapi", **heade
 
 
 class Signer:
-    """Keys in a file, and tokens by them."""
+    """A file of signing keys, and API tokens that are signed with them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

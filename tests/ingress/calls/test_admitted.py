@@ -1,4 +1,7 @@
-"""Calls that ring in: let in with a hold and a cap, or refused aloud, in time, whatever happens."""
+"""Admission of incoming calls: a hold and a maximum duration, or a spoken refusal.
+
+Vapi always gets its answer in time, even if the database is slow, locked or away.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ REFUSED = {"error": Terms().refusal_text}
 LIMIT_SECONDS = 15.0
 
 
-def test_a_call_is_let_in_with_a_first_hold_and_capped_at_what_is_available(caller, ingress):
-    # Given money for 100 seconds, and steps of 60
-    # When a call rings in
+def test_call_is_admitted_with_a_first_hold_and_capped_at_the_available(caller, ingress):
+    # Given money for 100 seconds, and hold steps of 60 seconds
+    # When a call arrives
     asked = caller.message("assistant-request")
     answer = send(ingress, asked).json()
 
-    # Then who answers, for how long, and our ids are told
+    # Then the answer names the assistant, the maximum duration and our ids
     (call,), (hold,) = caller.calls(), caller.holds()
     assert answer == {
         "assistantId": caller.assistant_id,
@@ -38,7 +41,7 @@ def test_a_call_is_let_in_with_a_first_hold_and_capped_at_what_is_available(call
             "metadata": {"holdfast_organization": caller.id, "holdfast_call": call.id},
         },
     }
-    # And a first step of it is held
+    # And the first step is held
     assert (hold.call_id, hold.reserved_micros) == (call.id, 600_000)
     assert call.provider_call_id == asked["call"]["id"]
     assert (call.our_party, call.their_party) == ("…0099", "…0006")
@@ -58,7 +61,7 @@ def test_the_sandbox_obeys_the_answer(caller, ingress):
     seen = ingress.sandbox.control("GET", path)
     assert seen["decision"]["verdict"] == "admitted"
     assert seen["longest_seconds"] == 100
-    # And once its report is taken in, it is charged the second that it began
+    # And once its report is processed, the second that had begun is charged
     caller.world.run_due()
 
     def settled() -> bool:
@@ -115,7 +118,7 @@ def test_fifty_of_the_same_request_at_once_are_one_call_and_one_hold(caller, ing
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: send(ingress, message).json(), range(50)))
     let_in = [one for one in answers if "assistantId" in one]
-    # Whoever was late was refused, and what it decided stands for the others.
+    # An answer after the deadline is a refusal, but the other requests still get its decision.
     assert let_in and all(one == let_in[0] for one in let_in)
     assert wait_until(lambda: len(caller.calls()) == 1, limit_seconds=LIMIT_SECONDS)
     assert [hold.reserved_micros for hold in caller.holds()] == [600_000]
@@ -133,7 +136,7 @@ def test_three_of_fifty_predialled_contacts_are_eligible(world, ingress):
         return send(ingress, asked).json()["eligible"]
 
     # When Vapi asks about all of them at once
-    # (an answer past the deadline is a refusal, and Vapi may ask again)
+    # (an answer after the deadline is a refusal, and Vapi may ask again)
     def eligible() -> int:
         with ThreadPoolExecutor(50) as pool:
             return sum(pool.map(ask, range(50)))
@@ -158,10 +161,8 @@ def test_without_proof_nothing_is_decided(caller, ingress):
     assert caller.calls() == []
 
 
-def test_while_the_wallet_is_locked_by_another_it_is_refused_in_time_and_nothing_stays(
-    caller, ingress
-):
-    # Given somebody who holds the wallet's lock for longer than a caller waits
+def test_call_is_refused_in_time_while_the_wallet_is_locked(caller, ingress):
+    # Given a transaction that locks the wallet for longer than the deadline of an admission
     locked, release = threading.Event(), threading.Event()
 
     def hold_it(session, now):
@@ -172,9 +173,9 @@ def test_while_the_wallet_is_locked_by_another_it_is_refused_in_time_and_nothing
     with ThreadPoolExecutor(1) as pool:
         holding = pool.submit(caller.world.do, hold_it)
         locked.wait(LIMIT_SECONDS)
-        # When a call rings in
+        # When a call arrives
         answer = send(ingress, caller.message("assistant-request"))
-        # Then it is refused aloud
+        # Then it is refused with the spoken text
         assert (answer.status_code, answer.json()) == (200, REFUSED)
         release.set()
         holding.result()
@@ -185,16 +186,16 @@ def test_while_the_wallet_is_locked_by_another_it_is_refused_in_time_and_nothing
 
 
 def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
-    # Given a database whose answers come late
+    # Given a database whose answers arrive late
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
     way.late_seconds = 0.5
-    # When a call rings in
+    # When a call arrives
     answer = send(far, caller.message("assistant-request")).json()
     way.late_seconds = 0.0
     # Then it is refused
     assert answer == REFUSED
 
-    # And the hold that was made all the same is given back
+    # And the hold that the late decision made is released
     def undone() -> bool:
         return [call.settled_by for call in caller.calls()[1:]] == ["withdrawn"]
 
@@ -204,7 +205,7 @@ def test_what_was_decided_too_late_is_undone_by_its_own_id(caller, far, way):
 
 @pytest.mark.parametrize(("is_new", "status"), [(True, "released"), (False, "open")])
 def test_a_late_answer_undoes_a_call_only_if_it_made_it_known(caller, is_new, status):
-    # Given a call that is held for, and of which Vapi has said nothing
+    # Given a call with a hold, about which Vapi has sent nothing
     caller.world.do(
         lambda session, now: reserve_for_call(
             session,
@@ -215,18 +216,16 @@ def test_a_late_answer_undoes_a_call_only_if_it_made_it_known(caller, is_new, st
             now=now,
         )
     )
-    # When an answer about it that came too late is undone
+    # When a late answer about it is withdrawn
     late = Admission(caller.id, "c1", None, "", is_new=is_new)
     caller.world.do(lambda session, now: _withdraw(session, late, now))
-    # Then the hold is released only if that answer made it
+    # Then the hold is released only if that answer created the call
     (hold,), wallet = caller.holds(), caller.world.wallet(caller.id)
     held = 600_000 if status == "open" else 0
     assert (hold.status, wallet.balance_micros, wallet.held_micros) == (status, 1_000_000, held)
 
 
-def test_while_the_database_is_silent_all_are_refused_in_time_and_then_let_in_again(
-    caller, far, way
-):
+def test_calls_are_refused_in_time_while_the_database_is_silent(caller, far, way):
     def all_at_once(message: Callable[[], dict]) -> list[dict]:
         with ThreadPoolExecutor(AT_ONCE_MAX + 8) as pool:
             sent = [
@@ -234,18 +233,20 @@ def test_while_the_database_is_silent_all_are_refused_in_time_and_then_let_in_ag
             ]
             return [one.result() for one in sent]
 
-    # Given a connection for each decision, and a database that then answers nothing any more
+    # Given an open connection for each concurrent decision, and a database that then stops
+    # answering
     way.late_seconds = 0.05
     all_at_once(lambda: {"type": "campaign.predial", "campaignId": "nobody's"})
     way.late_seconds = 0.0
     way.deaf.set()
-    # When more calls ring in than are decided at once
+    # When more calls arrive than can be decided at once
     began = time.monotonic()
     answers = all_at_once(lambda: caller.message("assistant-request"))
-    # Then each is refused aloud, long before the platform gives up
+    # Then each is refused, long before Vapi gives up
     assert answers == [REFUSED] * (AT_ONCE_MAX + 8)
     assert time.monotonic() - began < ANSWER_SECONDS + 3
-    # And once it speaks again calls are let in, though nobody told those that waited
+    # And once the database answers again, calls are admitted on new connections, although the old
+    # ones stay silent
     way.deaf.clear()
 
     def let_in() -> bool:
@@ -254,13 +255,13 @@ def test_while_the_database_is_silent_all_are_refused_in_time_and_then_let_in_ag
     assert wait_until(let_in, limit_seconds=LIMIT_SECONDS)
 
 
-def test_what_is_not_known_to_be_committed_is_decided_again_under_its_own_key(caller, far, way):
-    # Given a connection that is lost in the commit, after PostgreSQL has carried it out
+def test_lost_commit_is_decided_again_under_its_own_key(caller, far, way):
+    # Given a connection that is lost during the commit, after PostgreSQL has carried it out
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
     way.loses_commits.set()
-    # When a call rings in
+    # When a call arrives
     answer = send(far, caller.message("assistant-request")).json()
-    # Then it is let in, with the one hold that was made
+    # Then it is admitted, with the one hold that was made
     assert not way.loses_commits.is_set(), "no commit was lost"
     first, second = sorted(caller.calls(), key=lambda call: call.created_at)
     assert answer["assistantOverrides"]["metadata"]["holdfast_call"] == second.id
@@ -271,21 +272,21 @@ def test_what_is_not_known_to_be_committed_is_decided_again_under_its_own_key(ca
 def test_while_the_database_is_away_the_organizations_own_choice_decides(
     caller, start_ingress, settings, start_far, way, fail_open
 ):
-    # Given a choice that the ingress knows of, and then no database
+    # Given an organization's choice that the ingress has read, and then no database
     caller.terms(fail_open=fail_open, fail_open_seconds=30)
     far = start_far()
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
     way.cut()
-    # When a call rings in
+    # When a call arrives
     message = caller.message("assistant-request")
     answer = send(far, message).json()
     if not fail_open:
         assert answer == REFUSED
         return
-    # Then it is let in for so long
+    # Then it is admitted for the organization's fail-open time
     assert answer["assistantId"] == caller.assistant_id
     assert answer["assistantOverrides"]["maxDurationSeconds"] == 30
-    # And its first word makes it known under the id that it was given, and held for
+    # And its first report stores it under the id that it was given, with a hold
     ours = answer["assistantOverrides"]["metadata"]
     message |= {"type": "status-update", "status": "in-progress"}
     message["call"]["assistantOverrides"] = {"metadata": ours}

@@ -1,4 +1,4 @@
-"""Work with a time limit: what closing does to transactions that still run."""
+"""Work with a time limit: closing waits for transactions that still run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_closing_waits_for_a_running_transaction(urls: Urls) -> None:
         closing = asyncio.ensure_future(asyncio.to_thread(urgent.close))
         go_on.set()
         await closing
-        # Then the work was over before the connections were closed
+        # Then the work has ended before the connections are closed
         assert ended.is_set()
         await waiting
 

@@ -1,4 +1,8 @@
-"""Calls that are let in without the database: by the same door, and once, whatever it says then."""
+"""Calls that are admitted without the database (fail-open).
+
+They use the same entry point as with the database. If the database decides late, there is still one
+call with one hold.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +29,17 @@ def caller(world):
     return made
 
 
-def test_what_was_decided_too_late_stands_where_the_call_was_let_in_all_the_same(
-    caller, start_far, way
-):
-    # Given a database whose answers come late
+def test_late_decision_is_kept_when_the_call_was_admitted_without_it(caller, start_far, way):
+    # Given a database whose answers arrive late
     far = start_far()
     assert "assistantId" in send(far, caller.message("assistant-request")).json()
     way.late_seconds = 0.5
-    # When a call rings in, Then it is let in without it
+    # When a call arrives, Then it is admitted without the database
     message = caller.message("assistant-request")
     answer = send(far, message).json()
     way.late_seconds = 0.0
     assert answer["assistantOverrides"]["maxDurationSeconds"] == BLIND_SECONDS
-    # And what the database decided after all is that same call, with its hold
+    # And what the database decided late is the same call, with its hold
     assert wait_until(lambda: len(caller.calls()) == 2, limit_seconds=LIMIT_SECONDS)
     message |= {"type": "status-update", "status": "in-progress"}
     message["call"]["assistantOverrides"] = answer["assistantOverrides"]
@@ -53,7 +55,7 @@ def test_what_was_decided_too_late_stands_where_the_call_was_let_in_all_the_same
 def test_the_same_assistant_answers_with_the_database_and_without(
     caller, start_far, way, by_number
 ):
-    # Given a number that is a door by its id, and another by itself
+    # Given an entry point for the number's id, and in one case another for the number itself
     if by_number:
         caller.world.do(
             lambda session, now: add_door(
@@ -76,7 +78,7 @@ def test_the_same_assistant_answers_with_the_database_and_without(
     assert known["assistantId"] == ("by-number" if by_number else caller.assistant_id)
 
 
-def test_a_call_by_doors_of_two_organizations_is_refused_without_the_database_too(
+def test_call_with_two_organizations_is_refused_without_the_database_too(
     caller, world, start_far, way
 ):
     other = Caller(world)
@@ -101,7 +103,7 @@ def test_a_call_by_doors_of_two_organizations_is_refused_without_the_database_to
 
 
 def test_terms_that_change_are_read_again_and_stand_while_they_cannot_be(caller, way):
-    # Given a reading every tenth of a second
+    # Given a snapshot that is read every tenth of a second
     ask = call_ask_of(parse(json.dumps({"message": caller.message("assistant-request")}).encode()))
     database = Database(way.url, name="snapshot", pool_size=1)
 
@@ -114,12 +116,12 @@ def test_terms_that_change_are_read_again_and_stand_while_they_cannot_be(caller,
 
         await snapshot.start()
         assert seconds() == BLIND_SECONDS
-        # When the database goes away and the terms change, Then the last reading stands
+        # When the database goes away and the terms change, Then the last snapshot is used
         way.cut()
         caller.terms(fail_open=True, fail_open_seconds=40)
         await asyncio.sleep(0.5)
         assert seconds() == BLIND_SECONDS
-        # And once it is back they are known
+        # And once the database is back, the new terms are used
         way.mend()
         async with asyncio.timeout(LIMIT_SECONDS):
             while seconds() != 40:

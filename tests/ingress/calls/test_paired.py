@@ -1,4 +1,4 @@
-"""Outgoing calls through the API and Vapi's messages: one call, one hold, one charge."""
+"""Outgoing calls: the API and Vapi report one call, with one hold and one charge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db.models import WalletEntry
 from tests.ingress.api.backend import COMMIT, Backend, is_problem
 from tests.ingress.calls.callers import Caller, send
 
-#: How many calls the whole story has; 200 take a minute or two on a quiet machine.
+#: The number of calls in the long test. 200 calls take a minute or two on a quiet machine.
 CALLS = int(os.environ.get("PAIRED_CALLS", "24"))
 CENT = 10_000
 
@@ -76,22 +76,22 @@ def test_a_reservation_answers_with_the_metadata_to_send_along(backend):
     }
     again = backend.reserve().json()
     assert again["pairingToken"] == told["pairingToken"]
-    # And nobody who reads the call is shown it
+    # And a reader of the call does not see the token
     assert told["pairingToken"] not in backend.get("/api/calls/test-1").text
 
 
 def test_one_outgoing_call_is_charged_once(backend, ingress):
-    # Given a reservation, and its call by a number of ours without our metadata
+    # Given a reservation, and its call from a number of ours, without our metadata
     backend.reserve("c1", estimatedMinutes=0.5)
     vapi = Vapi(ingress, backend.caller)
     vapi.talks()
     vapi.reports(20)
     run(backend)
-    # When the company commits it without Vapi's id, Then it is told what to do
+    # When the company commits it without Vapi's id, Then the refusal names what to send
     refused = backend.post(COMMIT, callId="c1", durationSeconds=20)
     assert is_problem(refused, 409, "UNPAIRED_CALL")
     assert vapi.id in refused.json()["detail"] and "vapiCallId" in refused.json()["detail"]
-    # And with it there is one charge, and no hold
+    # And with Vapi's id there is one charge and no hold
     told = backend.post(COMMIT, callId="c1", durationSeconds=20, vapiCallId=vapi.id).json()
     assert (told["alreadyCommitted"], told["chargedMicros"]) == (True, 20 * CENT)
     assert (told["releasedMicros"], told["vapiCallId"]) == ((30 + 40) * CENT, vapi.id)
@@ -114,13 +114,13 @@ def test_vapis_id_may_come_with_a_second_reservation(backend, ingress):
 
 
 def test_a_pairing_stays_though_the_request_is_refused(backend, ingress):
-    # Given a call that is over and charged before it is paired
+    # Given a call that ended and was charged before it is paired
     backend.reserve("c1", estimatedMinutes=0.5)
     vapi = Vapi(ingress, backend.caller)
     vapi.reports(20)
     run(backend)
     assert held(backend) == 30 * CENT
-    # When the company reserves again, or commits another duration
+    # When the company reserves again, or commits another duration, it is refused
     assert is_problem(backend.reserve("c1", vapiCallId=vapi.id), 409, "CALL_SETTLED")
     # Then the two are one call all the same
     assert (charges(backend), held(backend)) == ([20 * CENT], 0)
@@ -129,7 +129,7 @@ def test_a_pairing_stays_though_the_request_is_refused(backend, ingress):
 
 
 def test_a_browser_takes_no_id_of_the_company(backend, ingress):
-    # Given a web call that bears the organization's id and an id that the company uses next
+    # Given a web call that claims the organization's id and an id that the company uses next
     given = {"holdfast_organization": backend.caller.id, "holdfast_call": "booking-124"}
     web = Vapi(ingress, backend.caller, {"metadata": given}, type="webCall")
     web.talks()
@@ -137,7 +137,7 @@ def test_a_browser_takes_no_id_of_the_company(backend, ingress):
     run(backend)
     assert backend.reserve("booking-124", estimatedMinutes=0.5).status_code == 200
     token = backend.reserve("booking-124").json()["pairingToken"]
-    # And another that has even come by the token
+    # And another that has even stolen the token
     stolen = Vapi(
         ingress,
         backend.caller,
@@ -154,7 +154,7 @@ def test_a_browser_takes_no_id_of_the_company(backend, ingress):
 
 @pytest.mark.parametrize("by_metadata", [True, False])
 def test_a_call_that_the_sandbox_dials_is_charged_once(backend, ingress, by_metadata):
-    # Given a reservation, and a call that lives at Vapi, with our metadata or without
+    # Given a reservation, and a call that the sandbox dials, with our metadata or without
     told = backend.reserve("c1", estimatedMinutes=0.5).json()
     asked = {"number_id": backend.caller.number_id, "talk_seconds": 0.2}
     if by_metadata:
@@ -166,7 +166,7 @@ def test_a_call_that_the_sandbox_dials_is_charged_once(backend, ingress, by_meta
         return bool(charges(backend))
 
     assert wait_until(charged, limit_seconds=60)
-    # When the company commits what Vapi reported
+    # When the company commits the duration that Vapi reported
     duration_ms = backend.get(f"/api/calls/{made['id']}").json()["durationMs"]
     named = {} if by_metadata else {"vapiCallId": made["id"]}
     body = {"callId": "c1", "durationSeconds": duration_ms / 1000, **named}
@@ -178,11 +178,11 @@ def test_a_call_that_the_sandbox_dials_is_charged_once(backend, ingress, by_meta
 
 
 def test_every_one_of_many_outgoing_calls_is_charged_once(rich, ingress):
-    # Given calls of which half are reserved with Vapi's id, a quarter pass our metadata along, and
-    # a quarter are paired only after the first report
+    # Given calls of four kinds: two are reserved with Vapi's id, one passes our metadata along, and
+    # one is paired only by a later request
     chance = random.Random(7)
     stories = [_story(rich, ingress, number, 1 + number % 40) for number in range(CALLS)]
-    # When their steps happen in any order
+    # When their steps happen in random order
     while stories:
         story = chance.choice(stories)
         if next(story, "over") == "over":
@@ -201,7 +201,7 @@ def test_every_one_of_many_outgoing_calls_is_charged_once(rich, ingress):
 
 
 def _story(backend: Backend, ingress, number: int, seconds: int):
-    """The steps of one call, from its reservation to its commit."""
+    """Run one call step by step, from its reservation to its commit."""
     call_id, way = f"out-{number}", number % 4
     vapi = Vapi(ingress, backend.caller)
     paired = {"vapiCallId": vapi.id} if way in (0, 1) else {}

@@ -1,4 +1,4 @@
-"""The status check: Vapi and the company's backend are told whether a call must end, and why."""
+"""The status check: whether a call must end, and why, for Vapi and the backend."""
 
 from __future__ import annotations
 
@@ -45,10 +45,8 @@ def ask(ingress, call_id: str, headers: dict[str, str], path: str = PATHS[1], se
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_call_with_credit_goes_on_for_what_its_hold_and_what_is_available_pay(
-    caller, ingress, path
-):
-    # 100 s held and 200 s available, of which 30 are talked
+def test_call_with_credit_continues_for_its_hold_and_the_available(caller, ingress, path):
+    # 100 s held and 200 s available, of which 30 s are already used
     answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox), path)
     assert answer.json() == {"endCall": False, "remainingSeconds": 270}
 
@@ -63,11 +61,12 @@ def test_vapi_may_name_a_call_by_our_id_where_one_alone_has_it(caller, world, in
     headers = vapi_headers(ingress.sandbox)
     goes_on = {"endCall": False, "remainingSeconds": 270}
     assert ask(ingress, "test-1", headers).json() == goes_on
-    # Given another organization's call of the same id, and one whose own id is Vapi's id of this
+    # Given another organization's call with the same id, and one whose own id is this call's Vapi
+    # id
     other = Caller(world)
     for call_id, vapi_id in (("test-1", "vapi-2"), ("vapi-1", "vapi-3")):
         reserve(other, call_id, vapi_id, seconds=10)
-    # Then nobody is told of either by what could be both, and Vapi's own id goes first
+    # Then an ambiguous id finds no call, and a match of Vapi's own id takes precedence
     assert ask(ingress, "test-1", headers).status_code == 404
     assert ask(ingress, "vapi-1", headers).json() == goes_on
     assert ask(ingress, "vapi-2", headers).json() == {"endCall": False, "remainingSeconds": 60}
@@ -99,7 +98,7 @@ def test_a_call_that_has_talked_for_all_its_credit_must_end(caller, ingress):
     [
         ("insufficient_funds", "INSUFFICIENT_FUNDS"),
         ("frozen_wallet", "FROZEN_WALLET"),
-        # What the version before stores while both run
+        # The codes that the previous version stores while both versions run
         ("credit_gone", "INSUFFICIENT_FUNDS"),
         ("wallet_frozen", "FROZEN_WALLET"),
     ],
@@ -168,9 +167,7 @@ def test_a_call_that_an_operator_ends_must_end(caller, ingress):
     assert answer == told
 
 
-def test_a_frozen_call_whose_end_is_not_decided_yet_must_end_but_for_one_that_is_only_reported(
-    caller, ingress
-):
+def test_frozen_call_must_end_unless_the_freeze_is_only_reported(caller, ingress):
     def freeze(reason: FreezeReason) -> None:
         caller.world.do(
             lambda session, now: wallet.freeze(
@@ -178,11 +175,11 @@ def test_a_frozen_call_whose_end_is_not_decided_yet_must_end_but_for_one_that_is
             )
         )
 
-    # Given the end of a subscription that is reported: the call runs on its hold, and no further
+    # Given a subscription whose end is only reported: the call may use up its hold, but no more
     freeze(FreezeReason.SUBSCRIPTION_INACTIVE)
     answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
     assert answer == {"endCall": False, "remainingSeconds": 70}
-    # And a freeze of any other kind, which no posture has followed yet
+    # And given a freeze of any other kind, which enforcement has not acted on yet
     freeze(FreezeReason.DISPUTE)
     answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
     assert (answer["endCall"], answer["reason"]) == (True, "FROZEN_WALLET")

@@ -1,4 +1,4 @@
-"""Bad input gets one clear problem by RFC 9457, and leaves nothing behind but a count."""
+"""Bad input gets one clear problem (RFC 9457) and stores nothing but a count."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ def test_an_empty_body_is_malformed(world, ingress, path):
 
 @doors
 def test_a_body_that_is_declared_too_large_is_refused_unread(ingress, path):
-    # When a length of a gigabyte is declared, and not a byte is sent
+    # When a length of a gigabyte is declared and no byte of the body is sent
     answer = ingress.raw(
         f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         f"Content-Type: {DOORS[path]}\r\nContent-Length: 1000000000\r\n\r\n".encode()
     )
 
-    # Then that is answered at once
+    # Then the refusal is sent at once
     assert answer.startswith(b"HTTP/1.1 413")
     assert PROBLEM.encode() in answer
 
 
 @doors
 def test_a_body_that_is_too_large_without_saying_so_is_refused(world, ingress, path):
-    # When chunks come without end and without a length
+    # When chunks are sent without end and without a declared length
     chunks = (b"x" * 65536 for _ in range(40))
     answer = ingress.client.post(path, content=chunks, headers={"Content-Type": DOORS[path]})
 
@@ -87,7 +87,7 @@ def test_a_body_that_is_too_large_without_saying_so_is_refused(world, ingress, p
 
 
 def test_the_largest_body_is_taken_in_and_one_byte_more_is_not(world, start_ingress, settings):
-    # Given a limit
+    # Given a limit of 2048 bytes
     ingress = start_ingress(settings.model_copy(update={"webhook_body_bytes_max": 2048}))
     event = json.loads(paypal_event())
 
@@ -96,7 +96,7 @@ def test_the_largest_body_is_taken_in_and_one_byte_more_is_not(world, start_ingr
         padded = {**event, "id": f"WH-{size}", "summary": "x" * (size - len(short))}
         return ingress.signed(json.dumps(padded).encode())
 
-    # When bodies at the limit and above it come, then one is taken in
+    # When bodies at the limit and one byte above it are sent, Then only the first is accepted
     assert len(of_size(2048).body) == 2048
     assert ingress.send(of_size(2048)).status_code == 200
     assert is_refused(ingress.send(of_size(2049)), 413)
@@ -105,7 +105,7 @@ def test_the_largest_body_is_taken_in_and_one_byte_more_is_not(world, start_ingr
 
 @doors
 def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch):
-    # Given a sender that begins a body and does not go on
+    # Given a sender that begins a body and then stops
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
 
     answer = ingress.raw(
@@ -113,7 +113,7 @@ def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch
         f"Content-Type: {DOORS[path]}\r\nContent-Length: 100\r\n\r\n{{".encode()
     )
 
-    # Then it is not waited for
+    # Then the ingress refuses it instead of waiting
     assert answer.startswith(b"HTTP/1.1 408")
     assert PROBLEM.encode() in answer
     assert nothing_is_stored(world)
@@ -121,7 +121,7 @@ def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch
 
 @doors
 def test_a_slow_body_is_answered_and_does_not_keep_its_connection(ingress, path, monkeypatch):
-    # Given a sender of one byte after the other, who did not ask for an end
+    # Given a sender that sends slowly and did not ask to close the connection
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
     monkeypatch.setattr(protocol, "LINGER_SECONDS", 1.0)
     head = (
@@ -131,7 +131,7 @@ def test_a_slow_body_is_answered_and_does_not_keep_its_connection(ingress, path,
     with socket.create_connection(("127.0.0.1", ingress.port), timeout=20) as connection:
         connection.sendall(head.encode())
 
-        # When it goes on after the answer
+        # When the sender continues after the answer
         def is_closed():
             try:
                 connection.sendall(b"x")
@@ -143,7 +143,7 @@ def test_a_slow_body_is_answered_and_does_not_keep_its_connection(ingress, path,
         while part := connection.recv(65536):
             answer += part
 
-        # Then the answer is whole and the last, and the connection ends
+        # Then the answer is complete and announces the end, and the connection closes
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"connection: close" in answer.lower()
         assert answer.endswith(b"}")
@@ -158,7 +158,7 @@ def test_a_sender_that_goes_away_in_the_middle_leaves_nothing(world, ingress):
             b"Content-Length: 100\r\n\r\n{"
         )
 
-    # Then the ingress goes on as before
+    # Then the ingress serves the next request as before
     assert ingress.send(ingress.genuine()).status_code == 200
     assert len(world.read(InboxEvent)) == 1
 
@@ -198,7 +198,7 @@ def test_odd_heads_never_get_in_and_never_break_the_ingress(world, ingress):
         b"Transfer-Encoding: chunked\r\nContent-Length: 5",
         b"X-Long: " + b"x" * 100_000,
     ):
-        # When a head that is odd comes with a forged body
+        # When a malformed header is sent with a forged body
         answer = ingress.raw(
             b"POST /webhooks/paypal HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             b"Content-Type: application/json\r\n" + head + b"\r\n\r\n{}\r\n"
@@ -207,19 +207,19 @@ def test_odd_heads_never_get_in_and_never_break_the_ingress(world, ingress):
         # Then it is refused
         assert answer.split(b" ")[1][:1] == b"4", (head, answer[:200])
 
-    # And nothing got in, and the next one is served
+    # And nothing is stored, and the next request is served
     assert nothing_is_stored(world)
     assert ingress.client.get("/healthz").status_code == 200
 
 
 def test_nothing_that_was_sent_stands_in_an_answer(ingress):
-    # When words of an attacker's stand in the headers, the path and the body
+    # When an attacker's text is in the headers, the path and the body
     message = Message(
         {**ingress.genuine().headers, "PAYPAL-TRANSMISSION-ID": "<script>alert(1)</script>"},
         b'{"id":"<script>"}',
     )
 
-    # Then none of them comes back
+    # Then none of it is in an answer
     for answer in (ingress.send(message), ingress.client.post("/<script>", json={})):
         assert "script" not in answer.text
         assert "script" not in str(answer.headers)

@@ -1,4 +1,4 @@
-"""The front: webhooks pass by Starlette, and miss nothing of it that a sender can see."""
+"""The front: webhooks bypass Starlette, and a sender sees no difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ingress.http.front import Front
 
 @pytest.fixture
 def ask():
-    """Asks a front with one door that has a bug, in the same process."""
+    """Ask a front with one failing webhook endpoint, in the same process."""
 
     async def elsewhere(_request):
         return PlainTextResponse("elsewhere")

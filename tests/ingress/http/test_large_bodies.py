@@ -1,4 +1,7 @@
-"""Messages of megabytes about a call: read by their facts, few at a time, and told when refused."""
+"""Vapi messages of several megabytes: reduced to their facts, few read at once.
+
+A refusal of a message that is too large raises an alert.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from tests.ingress.calls.callers import send
 
 
 def heavy(size: int) -> dict:
-    """Fields that make a message about so many bytes large."""
+    """Build fields that make a message about `size` bytes large."""
     return {"artifact": {"messages": [{"role": "bot", "message": "x" * 900}] * (size // 930)}}
 
 
@@ -31,10 +34,10 @@ def start(ingress_of, settings, **changed):
 
 
 def test_a_report_of_over_a_megabyte_settles_the_call(caller, world, ingress):
-    # Given a call that talks
+    # Given a call in progress
     update = caller.message("status-update", status="in-progress")
     send(ingress, update)
-    # When its report has the whole conversation with it
+    # When its report carries the whole conversation
     report = caller.message(
         "end-of-call-report",
         update["call"]["id"],
@@ -45,7 +48,7 @@ def test_a_report_of_over_a_megabyte_settles_the_call(caller, world, ingress):
     )
     verdicts = [send(ingress, report).json()["verdict"] for _ in range(2)]
     world.run_due()
-    # Then it is taken in once, charged exactly, and stored without the conversation
+    # Then it is accepted once, charged exactly, and stored without the conversation
     assert verdicts == ["new", "duplicate"]
     (call,) = caller.calls()
     assert (call.cost_micros, call.provider_cost_micros) == (130_000, 250_000)
@@ -66,16 +69,16 @@ def test_a_browser_call_with_a_megabyte_of_metadata_is_metered(caller, world, in
 
 @pytest.mark.parametrize("size", [200_000, 2_000_000])
 def test_the_bound_is_vapis_own_and_a_refusal_is_told(caller, world, start_ingress, settings, size):
-    # Given a bound, below and above what counts as large
+    # Given a limit, below and above the size that counts as large
     ingress = start(start_ingress, settings, vapi_body_bytes_max=size)
     message = caller.message("status-update", status="ringing", **heavy(size - 50_000))
     assert send(ingress, message).status_code == 200
     assert alerts(world) == []
-    # When a message of a proved sender is over it
+    # When an authenticated sender exceeds it twice
     message = caller.message("status-update", status="ringing", **heavy(size + 50_000))
     for _ in range(2):
         assert send(ingress, message).status_code == 413
-    # Then a person is told, once
+    # Then one alert is raised
     (alert,) = alerts(world)
     assert (alert.subject, alert.severity) == ("vapi", "critical")
     assert alert.details["bytes_max"] == size
@@ -83,7 +86,7 @@ def test_the_bound_is_vapis_own_and_a_refusal_is_told(caller, world, start_ingre
 
 
 def test_a_stranger_is_refused_unread_and_told_to_nobody(ingress, world):
-    # When a stranger declares a body of a gigabyte, or begins one of ten megabytes
+    # When an unknown sender declares a body of a gigabyte, or begins one of ten megabytes
     for length in (1_000_000_000, 10_000_000):
         answer = ingress.raw(
             "POST /webhooks/vapi HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -113,7 +116,7 @@ def test_a_signed_message_of_megabytes_is_proved_by_its_signature(
 
     assert post(2_000_000, "signs") == 200
     assert post(2_000_000, "another") == 401
-    # One that is too large is not read whole, so nothing proves its sender
+    # A body above the limit is not read to its end, so its signature cannot be checked
     assert post(3_500_000, "signs") == 413
     assert alerts(world) == []
 
@@ -142,7 +145,7 @@ def test_few_large_bodies_are_read_at_once_and_small_ones_never_wait():
                 await enter(large)
             assert (refused.value.problem.status, refused.value.retry_after_seconds) == (503, 5)
             assert await enter(delivery(content_length=str(LARGE_BYTES))) is False
-        # And once a place is free, it is read
+        # And once a place is free, a large body is read
         assert await enter(large) is True
         assert await enter(delivery()) is True
 

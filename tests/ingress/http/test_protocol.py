@@ -1,4 +1,4 @@
-"""What no route reads of a request: it is bounded in size and time, and cut off beyond that."""
+"""Limits of size and time on those parts of a request that no route reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ingress.http.protocol import BoundedProtocol
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of two routes, with half a second for a head; one does not read what is sent."""
+    """A server whose `/unread` route ignores the body, with half a second for headers."""
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
 
     async def answer(request):
@@ -34,7 +34,8 @@ def server(monkeypatch):
             Route("/unread", refuse, methods=["POST"]),
         ]
     )
-    # So patient with idle connections that whatever is closed here is closed by ours.
+    # The server's own idle limit is long, so a connection that closes early was closed by our
+    # protocol.
     config = uvicorn.Config(
         app,
         port=0,
@@ -58,7 +59,7 @@ def address(server):
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the other side closes; the limit is a test that hangs otherwise."""
+    """Read until the other side closes; fail after 10 seconds."""
     connection.settimeout(10)
     received = b""
     try:
@@ -98,7 +99,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\
 
 
 def is_cut_off(connection: socket.socket, data: bytes) -> bool:
-    """Whether the other side closes while we send on; it is read from by nobody."""
+    """Return whether the other side closes while we send and read nothing."""
 
     def fails():
         try:
@@ -115,12 +116,12 @@ def test_trailers_are_dropped_and_the_connection_serves_on(address):
     trailer = b"0\r\nx-late: y\r\n\r\n"
     last = b"GET / HTTP/1.1\r\nhost: x\r\nx-second: y\r\nconnection: close\r\n\r\n"
     with socket.create_connection(address) as connection:
-        # When they come in pieces
+        # When they arrive in pieces
         for piece in (CHUNKED, trailer, last):
             connection.sendall(piece)
         received = read_all(connection)
 
-    # Then both are served, and nobody sees the trailer
+    # Then both are served, and no route sees the trailer
     assert received.count(b"200 OK") == 2
     assert b"2 host transfer-encoding" in received
     assert b"x-second" in received
@@ -158,12 +159,12 @@ def test_empty_lines_after_an_answer_do_not_keep_a_connection(address):
         # Given a connection whose request was answered
         connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK")
-        # When no more than empty lines come, then that is no request for ever
+        # When only empty lines follow, Then they count as no request and the connection is closed
         assert is_cut_off(connection, b"\r\n")
 
 
 def refused(connection: socket.socket) -> bytes:
-    """The whole answer to a body that has only begun, and that nobody reads."""
+    """Send the start of a body that no route reads, and return the whole answer."""
     connection.sendall(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\nx")
     return read_all(connection)
 
@@ -177,11 +178,11 @@ def test_an_answer_to_an_unread_body_says_that_it_is_the_last(address):
 
 
 def test_a_sender_that_writes_on_is_not_reset_before_it_has_read(address, monkeypatch):
-    # Given a server with all patience, and an answer
+    # Given a server that reads on for a long time after its answer
     monkeypatch.setattr(protocol, "LINGER_SECONDS", 60.0)
     with socket.create_connection(address) as connection:
         assert refused(connection).endswith(b"no")
-        # When more of the body comes than would have been read, then nothing is reset
+        # When the sender sends more of the body, Then the connection is not reset
         for _ in range(100):
             connection.sendall(b"x" * 10_000)
 
@@ -199,11 +200,11 @@ def test_a_body_that_is_coming_is_the_last_when_the_server_stops(address, server
         # Given a body that has begun
         connection.sendall(CHUNKED)
         assert wait_until(lambda: server.server_state.tasks, limit_seconds=10)
-        # When the server is asked to stop, and the rest comes
+        # When the server is asked to stop, and the rest arrives
         server.should_exit = True
         assert wait_until(lambda: not _is_open(address), limit_seconds=10)
         connection.sendall(b"0\r\n\r\n")
-        # Then it is answered, and told that this was all
+        # Then the request is answered, and the answer closes the connection
         answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"connection: close" in answer.lower()

@@ -1,4 +1,4 @@
-"""PayPal's webhooks: only what is proved is stored, once, and before it is answered."""
+"""PayPal's webhooks: verified events alone are stored, once, before the answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def nothing_is_stored(world):
 
 @pytest.mark.parametrize("path", ["/webhooks/paypal", "/api/webhooks/paypal"])
 def test_a_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, path):
-    # When PayPal tells of a suspension
+    # When PayPal reports a suspension
     message = ingress.genuine()
     answer = ingress.send(message, path)
 
@@ -42,7 +42,7 @@ def test_a_genuine_event_is_stored_with_its_job_in_one_commit(world, ingress, pa
     assert answer.status_code == 200
     assert answer.json()["verdict"] == "new"
 
-    # And the event is there byte for byte, with one job, from the same transaction
+    # And the event is stored byte for byte, with one job, in the same transaction
     (event,) = world.read(InboxEvent)
     (job,) = world.read(Job)
     assert event.body == message.body
@@ -87,7 +87,7 @@ def test_an_event_that_comes_again_and_again_is_stored_once(world, ingress):
     # When PayPal delivers it five times more, all at once
     again = ingress.sandbox.control("POST", f"/paypal/events/{event_id}/redeliver", {"copies": 5})
 
-    # Then each is told yes, and there is one event and one job
+    # Then each delivery is accepted, and there is one event and one job
     assert [one["status_code"] for one in again] == [200] * 5
     assert {json.loads(one["body"])["verdict"] for one in again} == {"duplicate"}
     assert (len(world.read(InboxEvent)), len(world.read(Job))) == (1, 1)
@@ -106,21 +106,21 @@ def test_copies_that_are_the_first_all_at_once_are_stored_once(world, ingress):
 
 @pytest.mark.parametrize("forge", ["signature", "webhook_id"])
 def test_a_forged_event_is_refused_and_nothing_of_it_is_kept(world, ingress, forge):
-    # When somebody sends an event that PayPal did not sign for our webhook
+    # When an event arrives that PayPal did not sign for our webhook
     (delivery,) = ingress.sandbox.control(
         "POST",
         "/paypal/events",
         {"event_type": SUSPENDED, "organization_id": "org_one", "forge": forge},
     )
 
-    # Then it is refused as a problem that shows nothing
+    # Then it is refused with a problem that reveals nothing
     assert delivery["status_code"] == 401
     assert delivery["headers"]["content-type"] == PROBLEM
     assert nothing_is_stored(world)
 
 
 def test_another_body_under_a_genuine_signature_is_refused(world, ingress):
-    # Given an event that was taken in, whose signature covers only a CRC32 of its body
+    # Given an accepted event, whose signature covers only a CRC32 of its body
     (first,) = ingress.sandbox.control(
         "POST",
         "/paypal/events",
@@ -132,11 +132,11 @@ def test_another_body_under_a_genuine_signature_is_refused(world, ingress):
     )
     (before,) = world.read(InboxEvent)
 
-    # When another body with the same CRC32 comes under the same signature
+    # When another body with the same CRC32 arrives under the same signature
     path = f"/paypal/events/{first['event_id']}/redeliver"
     (forged,) = ingress.sandbox.control("POST", path, {"forge": "body_crc"})
 
-    # Then it is refused, what was stored is as it was, and a person is told
+    # Then it is refused, the stored event is unchanged, and an alert is raised
     assert forged["status_code"] == 401
     (after,) = world.read(InboxEvent)
     assert after.body == before.body
@@ -145,7 +145,7 @@ def test_another_body_under_a_genuine_signature_is_refused(world, ingress):
     assert (alert.organization_id, alert.subject) == (None, before.transmission_id)
     assert (alert.severity, alert.details["source"]) == ("critical", "paypal")
 
-    # And the genuine one may still come again
+    # And the genuine event may still be delivered again
     assert ingress.sandbox.control("POST", path, {})[0]["status_code"] == 200
 
 
@@ -217,25 +217,25 @@ def test_an_unknown_kind_of_event_is_taken_in(world, ingress):
 
 
 def test_a_certificate_that_cannot_be_had_now_is_asked_for_again_later(world, ingress, monkeypatch):
-    # Given that PayPal does not give its certificate
+    # Given that PayPal does not serve its certificate
     monkeypatch.setattr(download_failures, "FAILURE_SECONDS", 0.2)
     fault = ingress.sandbox.fault("paypal", "status", match={"path_contains": "/certs/"})
     message = ingress.genuine()
 
-    # When a genuine event comes, then its sender is asked to send again, and nothing is stored
+    # When a genuine event arrives, Then it is answered 503, and nothing is stored
     answer = ingress.send(message)
     assert is_refused(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
     assert nothing_is_stored(world)
 
-    # And when the certificate is there, it is taken in, as soon as it is asked for again
+    # And once the certificate can be downloaded, the event is accepted on its next delivery
     ingress.sandbox.control("DELETE", f"/faults/{fault}")
     assert wait_until(lambda: ingress.send(message).status_code == 200, limit_seconds=20)
     assert len(world.read(InboxEvent)) == 1
 
 
 def test_a_flood_of_deliveries_asks_a_host_that_refuses_once(world, ingress):
-    # Given that PayPal asks to be left alone for longer than this test may last
+    # Given that PayPal sets a Retry-After that is longer than this test
     fault = ingress.sandbox.fault(
         "paypal",
         "status",
@@ -245,32 +245,32 @@ def test_a_flood_of_deliveries_asks_a_host_that_refuses_once(world, ingress):
     )
     message = ingress.genuine()
 
-    # When many deliveries come at once to an ingress that has no certificate yet
+    # When many deliveries arrive at once at an ingress that has no certificate yet
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: ingress.send(message), range(40)))
 
-    # Then each is to be sent again, and PayPal was asked once
+    # Then each is answered 503, and PayPal was asked once
     assert all(is_refused(answer, 503) for answer in answers)
     assert nothing_is_stored(world)
     assert len(ingress.sandbox.requests(provider="paypal", path_contains="/certs/")) == 1
 
-    # And that it is well again is heard of only after the wait
+    # And the ingress does not ask PayPal again before the wait is over
     ingress.sandbox.control("DELETE", f"/faults/{fault}")
     assert is_refused(ingress.send(message), 503)
 
 
 def test_paypals_own_api_may_be_asked_instead(world, start_ingress, settings):
-    # Given an ingress that asks PayPal's API
+    # Given an ingress that verifies events through PayPal's API
     ingress = start_ingress(settings.model_copy(update={"paypal_verification": "api"}))
     message = ingress.genuine()
     fault = ingress.sandbox.fault("paypal", "status", match={"path_contains": "/verify-webhook"})
 
-    # When PayPal cannot be asked, then that is no verdict
+    # When PayPal's API fails, Then the event is neither accepted nor refused as forged
     answer = ingress.send(message)
     assert is_refused(answer, 503)
     ingress.sandbox.control("DELETE", f"/faults/{fault}")
 
-    # And when it can, the genuine one is taken in, and a forged one is not
+    # And when it answers, the genuine event is accepted and a forged one is refused
     assert ingress.send(message).status_code == 200
     forged = Message(message.headers, message.body.replace(b"SUSPENDED", b"CANCELLED"))
     assert is_refused(ingress.send(forged), 401)
@@ -291,12 +291,12 @@ def _samples():
 @pytest.mark.skipif(not _samples(), reason="the public samples are not beside the project")
 @pytest.mark.parametrize("meta", _samples(), ids=lambda path: path.name.partition(".")[0])
 def test_real_messages_that_were_signed_for_others_are_refused(world, ingress, meta):
-    # Given a message with PayPal's own signature, for the simulator or for somebody else
+    # Given a message with PayPal's own signature, for its simulator or for another merchant
     known = json.loads(meta.read_text())
     body = meta.with_name(meta.name.replace(".meta.json", ".body")).read_bytes()
     headers = {**known["headers"], "Content-Type": "application/json"}
     headers = {key: value for key, value in headers.items() if key.lower() != "content-length"}
 
-    # When it is sent to us, then it is not ours
+    # When it is sent to us, Then it is refused
     assert is_refused(ingress.send(Message(headers, body)), 401)
     assert nothing_is_stored(world)

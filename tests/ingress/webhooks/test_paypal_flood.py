@@ -1,4 +1,4 @@
-"""A flood of made-up certificate names keeps no genuine event of PayPal's out."""
+"""A flood of invented certificate names does not keep out PayPal's genuine events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FLOODING_THREADS = 12
 
 
 def forged(sandbox, name: str) -> Message:
-    """A message that nobody signed, under a certificate's name."""
+    """Build a message with a random signature that names the certificate `name`."""
     return Message(
         {
             "Content-Type": "application/json",
@@ -48,7 +48,7 @@ def forged(sandbox, name: str) -> Message:
 
 @contextmanager
 def flood(ingress) -> Iterator[Counter[int]]:
-    """Send made-up names from many threads until the end; gives what was answered."""
+    """Send invented names from many threads, and yield the count of answers by status."""
     answered: Counter[int] = Counter()
     over = threading.Event()
 
@@ -73,7 +73,7 @@ def flood(ingress) -> Iterator[Counter[int]]:
 
 
 def asked_for(sandbox) -> list[str]:
-    """The names of certificates that the stand-in was asked for."""
+    """List the names of certificates that were requested from the sandbox's PayPal."""
     found = sandbox.requests(provider="paypal", path_contains=CERTIFICATES)
     return [one["path"].rpartition("/")[2] for one in found]
 
@@ -85,22 +85,22 @@ def name_of(message: Message) -> str:
 def test_fresh_ingress_accepts_genuine_events_under_a_flood(
     world, settings, start_ingress, sandbox
 ):
-    # Given an ingress that has taken in one event, and another that has just started
+    # Given an ingress that has accepted one event, and another that has just started
     first = start_ingress(settings)
     assert first.send(first.genuine()).status_code == 200
     before = len(asked_for(sandbox))
     fresh = start_ingress(settings)
-    # When it is flooded with made-up names, and PayPal takes a second for each
+    # When invented names flood it, and PayPal takes a second for each
     sandbox.fault("paypal", "delay", match={"path_contains": CERTIFICATES}, seconds=1.0)
     with flood(fresh) as answered:
         genuine = [fresh.genuine() for _ in range(19)]
         statuses = [fresh.send(one).status_code for one in genuine]
-    # Then every genuine event is taken in, and the certificate was not even asked for
+    # Then every genuine event is accepted, and its certificate was not requested again
     assert statuses == [200] * 19
     assert len(world.read(InboxEvent)) == 20
     asked = asked_for(sandbox)[before:]
     assert name_of(genuine[0]) not in asked
-    # And each forgery is refused, while few of them cost a request at PayPal
+    # And each forgery is refused, and few of them cost a request to PayPal
     assert set(answered) == {401}
     assert 0 < len(asked) < answered.total() / 2
 
@@ -108,11 +108,12 @@ def test_fresh_ingress_accepts_genuine_events_under_a_flood(
 def test_first_certificate_is_found_under_a_flood_by_the_second_event(
     world, settings, start_ingress
 ):
-    # Given an ingress that never saw PayPal's certificate, under a flood
+    # Given an ingress that has never seen PayPal's certificate, under a flood
     ingress = start_ingress(settings)
     with flood(ingress) as answered:
         statuses = [ingress.send(ingress.genuine()).status_code for _ in range(19)]
-    # Then one refusal at most, after which PayPal sends again, and every other one is taken in
+    # Then at most the first event is refused, which PayPal delivers again, and all others are
+    # accepted
     assert statuses[1:] == [200] * 18
     assert set(answered) == {401}
     assert len(world.read(InboxEvent)) >= 18
@@ -122,7 +123,7 @@ def test_unsigned_posts_cost_few_requests_at_paypal(settings, start_ingress, san
     ingress = start_ingress(settings)
     for number in range(40):
         assert ingress.send(forged(sandbox, f"CERT-{number}")).status_code == 401
-    # Half of the bucket is kept for names that come again; a slow machine regains a few tokens
+    # Half of the tokens are kept for names that appear again; a slow machine regains a few tokens
     assert UNKNOWN_BURST / 2 <= len(asked_for(sandbox)) <= UNKNOWN_BURST
 
 
@@ -140,7 +141,7 @@ def test_forged_signature_under_the_known_name_is_refused(settings, start_ingres
 def test_poisoned_store_lets_no_forgery_in(
     world, settings, start_ingress, sandbox, urls, with_issuers
 ):
-    # Given a genuine certificate's row into which somebody wrote one of their own
+    # Given a genuine certificate's row that an attacker replaced with a certificate of their own
     ingress = start_ingress(settings)
     genuine = ingress.genuine()
     url = genuine.headers["PAYPAL-CERT-URL"]
@@ -150,7 +151,7 @@ def test_poisoned_store_lets_no_forgery_in(
         connection.execute("UPDATE paypal_certificates SET pem = %s", (mine.pem,))
     more = {} if with_issuers else {"paypal_ca_file": None}
     fresh = start_ingress(settings.model_copy(update=more))
-    # When they send an event that their key signed
+    # When the attacker sends an event that is signed with their key
     body = paypal_event("WH-MINE")
     message = forged(sandbox, name_of(genuine))
     text = signed_text(
@@ -162,7 +163,7 @@ def test_poisoned_store_lets_no_forgery_in(
     signature = mine.key.sign(text, padding.PKCS1v15(), hashes.SHA256())
     signed = {"PAYPAL-TRANSMISSION-SIG": base64.b64encode(signature).decode()}
     answer = fresh.send(Message({**message.headers, **signed}, body))
-    # Then it is refused, a genuine one is taken in, and the row holds PayPal's certificate again
+    # Then it is refused, a genuine event is accepted, and the row has PayPal's certificate again
     assert answer.status_code == 401
     assert fresh.send(fresh.genuine()).status_code == 200
     (row,) = world.read(PayPalCertificate, url=url)
@@ -180,7 +181,7 @@ def test_certificate_that_one_process_found_is_used_by_the_others(
     # Given two ingress processes that started before any certificate was known
     one, other = start_ingress(settings), start_ingress(settings)
     assert one.send(one.genuine()).status_code == 200
-    # When the other one meets it, Then it takes it from the store
+    # When the other process needs it, Then it reads the certificate from the store
     assert other.send(other.genuine()).status_code == 200
     assert len(asked_for(sandbox)) == 1
 

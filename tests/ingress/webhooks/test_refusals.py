@@ -1,4 +1,4 @@
-"""Refused deliveries are counted, and kept in a short capped list without their body."""
+"""Refused deliveries are counted, and listed without their body in a capped list."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def soon(monkeypatch):
     monkeypatch.setattr(refusals, "_FLUSH_SECONDS", 0.05)
 
 
-def test_refusals_are_counted_by_source_and_status_and_listed_with_their_reason(world, ingress):
+def test_refusals_are_counted_by_source_and_status_and_listed_with_reason(world, ingress):
     # When deliveries are refused for several reasons
     refuse(ingress, 3)
     refuse(ingress, 1, content_type="text/plain")
@@ -56,7 +56,7 @@ def test_refusals_are_counted_by_source_and_status_and_listed_with_their_reason(
         "Unknown content. Send application/x-www-form-urlencoded.",
     }
 
-    # And nothing of what was sent is kept
+    # And nothing of their content is kept
     columns = "SELECT column_name FROM information_schema.columns WHERE table_name = "
     names = [row[0] for row in rows(world, columns + "'refused_deliveries'")]
     assert sorted(names) == ["id", "reason", "refused_at", "source", "status"]
@@ -71,10 +71,10 @@ def test_accepted_deliveries_are_not_counted(world, ingress):
 
 
 def test_the_list_is_capped_and_the_count_is_not(world, ingress, monkeypatch):
-    # Given a list of five
+    # Given a list of at most five
     monkeypatch.setattr(refusals, "LIST_MAX", 5)
 
-    # When many more are refused, in several moments
+    # When many more are refused, in several flushes
     refuse(ingress, 8)
     assert wait_until(lambda: counts(world) == [("paypal", 401, 8)], limit_seconds=10)
     refuse(ingress, 8)
@@ -86,7 +86,7 @@ def test_the_list_is_capped_and_the_count_is_not(world, ingress, monkeypatch):
 
 
 def test_a_flood_is_listed_in_part_and_counted_whole(world, settings):
-    # Given more refusals in one moment than are listed
+    # Given more refusals in one flush than are listed
     async def flood():
         log = refusals.RefusalLog(settings.database_url)
         for _ in range(250):
@@ -116,7 +116,7 @@ def test_refusals_are_counted_when_the_database_is_back(world, far, way):
 
 
 def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatch):
-    # Given an ingress that is stopped in the very moment in which it writes
+    # Given an ingress that is stopped while it is writing
     monkeypatch.setattr(refusals, "_FLUSH_SECONDS", 0.0)
 
     async def refuse_and_stop():
@@ -128,13 +128,13 @@ def test_what_was_refused_last_is_written_at_the_end(world, settings, monkeypatc
             await asyncio.sleep(0)
         await log.stop()
 
-    # When it has stopped, then the count is there
+    # When it has stopped, Then the count is stored
     asyncio.run(refuse_and_stop())
     assert counts(world) == [("paypal", 401, 1)]
 
 
 def test_stop_lets_a_connection_be_made_when_it_comes_meanwhile(world, settings, monkeypatch):
-    # Given an ingress that is connecting, to write what it refused
+    # Given an ingress that is connecting to the database in order to write its refusals
     monkeypatch.setattr(refusals, "_FLUSH_SECONDS", 0.0)
     connect, cut_off = psycopg.AsyncConnection.connect, []
 
@@ -161,13 +161,13 @@ def test_stop_lets_a_connection_be_made_when_it_comes_meanwhile(world, settings,
         await stopping
 
     asyncio.run(refuse_and_stop())
-    # Then the connection is used, not cut off: psycopg would leave it open
+    # Then the connection attempt is not cancelled: psycopg would leave the connection open
     assert cut_off == []
     assert counts(world) == [("paypal", 401, 1)]
 
 
 def test_a_database_that_says_nothing_keeps_no_ingress_from_stopping(world, way, monkeypatch):
-    # Given a server that goes silent once it is asked to write
+    # Given a server that stops answering once it is asked to write
     connect = psycopg.AsyncConnection.connect
     monkeypatch.setattr(refusals, "_WRITE_SECONDS", 0.5)
 
@@ -182,7 +182,7 @@ def test_a_database_that_says_nothing_keeps_no_ingress_from_stopping(world, way,
         with monkeypatch.context() as patch:
             patch.setattr(psycopg.AsyncConnection, "connect", then_silent)
             await log.stop()
-        # When it speaks again, then what was refused is counted
+        # When it answers again, Then the refusals are counted
         way.deaf.clear()
         await log.stop()
 

@@ -1,4 +1,4 @@
-"""Twilio's callbacks: signed with the subaccount's own token over our public address."""
+"""Twilio's callbacks: signed with the subaccount's token over our public address."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ STATUS = {
 
 @pytest.fixture
 def twilio(start_ingress, settings):
-    """An ingress behind a proxy that is reached by another address."""
+    """An ingress behind a proxy, whose public address differs from its own."""
     return start_ingress(settings.model_copy(update={"public_url": PUBLIC}))
 
 
 @pytest.fixture
 def make_account(world):
-    """Makes a subaccount of ours, and gives its sid and token."""
+    """Make a subaccount of a new organization; return its sid and token."""
 
     def make():
         made = world.sandbox.control("POST", "/twilio/subaccounts", {})
@@ -67,10 +67,8 @@ def signed(account, params=STATUS, url=PUBLIC + PATH, token=None):
     return callback(token or account["auth_token"], url, {"AccountSid": account["sid"], **params})
 
 
-def test_a_callback_signed_by_the_subaccount_is_stored_with_blank_and_odd_values(
-    world, twilio, account
-):
-    # When Twilio tells of a message
+def test_signed_callback_is_stored_with_its_blank_and_odd_values(world, twilio, account):
+    # When Twilio reports on a message
     message = signed(account)
     answer = twilio.send(message, PATH)
 
@@ -84,7 +82,7 @@ def test_a_callback_signed_by_the_subaccount_is_stored_with_blank_and_odd_values
     assert (event.outcome, world.read(Job)) == ("ignored", [])
 
 
-def test_the_sandbox_delivers_to_us_over_a_proxy_and_its_query_string_counts(twilio, account):
+def test_sandbox_delivers_through_a_proxy_and_its_query_string_counts(twilio, account):
     (delivery,) = twilio.sandbox.control(
         "POST",
         "/twilio/callbacks",
@@ -105,12 +103,12 @@ def test_a_call_that_ended_is_stored_too(world, twilio, account):
 
 
 def test_a_callback_that_comes_again_is_stored_once_and_each_status_counts(world, twilio, account):
-    # When the same status comes five times and another once
+    # When the same status arrives five times and another one once
     deliver = {"sid": account["sid"], "url": PUBLIC + PATH, "params": STATUS}
     answers = twilio.sandbox.control("POST", "/twilio/callbacks", {**deliver, "copies": 5})
     other = twilio.send(signed(account, {**STATUS, "MessageStatus": "sent"}), PATH)
 
-    # Then both facts are there once, and Twilio was asked for the token once at most per thread
+    # Then both facts are stored once
     assert [one["status_code"] for one in answers] == [200] * 5
     assert other.status_code == 200
     names = sorted(event.external_id.partition(":")[2] for event in world.read(InboxEvent))
@@ -170,7 +168,7 @@ def test_an_account_that_is_not_ours_is_refused_without_asking_twilio(world, twi
     # Given a subaccount that Twilio knows and we do not
     stranger = world.sandbox.control("POST", "/twilio/subaccounts", {})
 
-    # When it signs a callback, then nobody is asked for its token
+    # When it signs a callback, Then Twilio is not asked for its token
     assert is_refused(twilio.send(signed(stranger), PATH), 401)
     unknown = {"sid": "AC" + secrets.token_hex(16), "auth_token": "x"}
     assert is_refused(twilio.send(signed(unknown), PATH), 401)
@@ -200,13 +198,13 @@ def test_a_proved_callback_that_says_nothing_is_malformed(world, twilio, account
 
 
 def test_without_a_token_from_twilio_the_callback_is_asked_for_again(twilio, account):
-    # Given that Twilio cannot be asked for the token
+    # Given that the token cannot be fetched from Twilio
     fault = twilio.sandbox.fault("twilio", "drop")
     answer = twilio.send(signed(account), PATH)
     assert is_refused(answer, 503)
     assert answer.headers["retry-after"]
 
-    # When it can, then the callback is soon taken in
+    # When it can be fetched, Then the callback is soon accepted
     twilio.sandbox.control("DELETE", f"/faults/{fault}")
     assert eventually(lambda: twilio.send(signed(account), PATH).status_code == 200)
 
@@ -219,7 +217,7 @@ def test_what_a_request_says_of_its_host_does_not_matter(twilio, account):
         lines += [f"{key}: {value}".encode() for key, value in message.headers.items()]
         lines += [b"Content-Length: %d" % len(message.body), b"", message.body]
 
-        # When it comes with a host header of anybody's making, then our own address proves it
+        # When its Host header is wrong, Then it is still verified with our public address
         answer = twilio.raw(b"\r\n".join(lines))
         assert answer.startswith(b"HTTP/1.1 200"), (host, answer)
 
@@ -237,7 +235,7 @@ def test_odd_bytes_in_the_address_are_refused(world, twilio, account):
 
 
 def roll(world, account):
-    """Roll a subaccount's token at Twilio, and give the account as it signs from then on."""
+    """Roll a subaccount's token at Twilio; return the account with its new token."""
     path = f"/twilio/subaccounts/{account['sid']}"
     return world.sandbox.control("POST", path, {"roll_token": True})
 
@@ -247,14 +245,14 @@ def numbered(number):
 
 
 def test_rolled_token_is_fetched_at_the_first_signature_that_fails(world, twilio, account):
-    # Given a remembered token that is rolled at Twilio
+    # Given a cached token that is rolled at Twilio
     assert twilio.send(signed(account), PATH).status_code == 200
     rolled = roll(world, account)
     before = asked_for_token(world, account["sid"])
-    # When callbacks signed with the new one come, at once
+    # When callbacks that are signed with the new token arrive at once
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: twilio.send(signed(rolled, numbered(n)), PATH), range(8)))
-    # Then each is taken in, for one request at Twilio, and the old token proves nothing
+    # Then each is accepted, for one request to Twilio, and the old token verifies nothing
     assert [one.status_code for one in answers] == [200] * 8
     assert asked_for_token(world, account["sid"]) - before == 1
     assert len(world.read(InboxEvent)) == 9
@@ -276,7 +274,7 @@ def test_signature_that_can_be_none_costs_no_request(world, twilio, account, mak
         answer = twilio.send(signed(account), PATH, **{"X-Twilio-Signature": odd})
         assert is_refused(answer, 401)
     assert asked_for_token(world, account["sid"]) - before == 0
-    # Nor where no token is remembered
+    # Nor if no token is cached
     other = make_account()
     for odd in ("", "x" * 28):
         assert is_refused(twilio.send(signed(other), PATH, **{"X-Twilio-Signature": odd}), 401)
@@ -287,18 +285,18 @@ def test_callback_is_asked_for_again_when_the_new_token_cannot_be_fetched(world,
     assert twilio.send(signed(account), PATH).status_code == 200
     rolled = roll(world, account)
     fault = world.sandbox.fault("twilio", "status", status=503)
-    # Then each that comes is asked for again, and none is refused as forged
+    # Then each callback is answered 503, and none is refused as forged
     for number in range(3):
         assert is_refused(twilio.send(signed(rolled, numbered(number)), PATH), 503)
     assert is_refused(twilio.send(signed(account, numbered(9), token="guess"), PATH), 503)
-    # And once Twilio answers, the genuine one is taken in and the forged one is refused
+    # And once Twilio answers, the genuine callback is accepted and the forged one is refused
     world.sandbox.control("DELETE", f"/faults/{fault}")
     assert eventually(lambda: twilio.send(signed(rolled, numbered(4)), PATH).status_code == 200)
     assert is_refused(twilio.send(signed(account, numbered(9), token="guess"), PATH), 401)
 
 
 def looking_up():
-    """Count the threads in which the ingress looks credentials up now."""
+    """Count the threads in which the ingress fetches credentials now."""
     count = 0
     for innermost in sys._current_frames().values():
         frame = innermost
@@ -308,10 +306,10 @@ def looking_up():
     return count
 
 
-def test_flood_of_forged_callbacks_takes_few_threads_while_twilio_is_silent(
+def test_forged_callbacks_take_few_threads_while_twilio_is_silent(
     world, twilio, account, make_account
 ):
-    # Given a subaccount whose token is remembered, eight whose is not, and a silent Twilio
+    # Given a subaccount with a cached token, eight without one, and a silent Twilio
     assert twilio.send(signed(account), PATH).status_code == 200
     forged = [signed(made, token="guess") for made in [make_account() for _ in range(8)] * 6]
     fault = world.sandbox.fault("twilio", "hold", times=1_000)
@@ -321,16 +319,16 @@ def test_flood_of_forged_callbacks_takes_few_threads_while_twilio_is_silent(
         return httpx.post(url, content=message.body, headers=headers, timeout=60).status_code
 
     with ThreadPoolExecutor(len(forged)) as pool:
-        # When forged callbacks of those come, many at once
+        # When forged callbacks of the eight arrive, many at once
         flood = [pool.submit(send, one) for one in forged]
         assert held(world, fault)
         threads, number = [], 0
         while not all(one.done() for one in flood):
-            # Then genuine ones of the remembered subaccount are taken in meanwhile
+            # Then genuine callbacks of the first subaccount are accepted meanwhile
             assert twilio.send(signed(account, numbered(number)), PATH).status_code == 200
             threads.append(looking_up())
             number += 1
-        # And the forged ones, which cannot be judged now, wait for Twilio in a few threads
+        # And the forged ones, which cannot be verified now, wait for Twilio in a few threads
         assert {one.result() for one in flood} == {503}
     assert 1 <= max(threads) <= 4
     release(world, fault)
@@ -339,17 +337,17 @@ def test_flood_of_forged_callbacks_takes_few_threads_while_twilio_is_silent(
 def test_either_parent_token_proves_a_callback_while_it_is_rolled(
     world, settings, start_ingress, account
 ):
-    # Given two tokens of the parent account, of which Twilio takes the first one
+    # Given two tokens of the parent account, of which Twilio accepts the first
     known = world.sandbox.info["twilio"]
     both = SecretStr(f"{known['auth_token']}, next-token")
     changed = {"public_url": PUBLIC, "twilio_auth_token": both}
     ingress = start_ingress(settings.model_copy(update=changed))
     parent = {"sid": known["account_sid"], "auth_token": known["auth_token"]}
-    # Then callbacks of the parent's are proved by either, and by no other
+    # Then callbacks of the parent account are verified with either token, and with no other
     for number, (token, status) in enumerate(
         [(parent["auth_token"], 200), ("next-token", 200), ("third", 401), (str(both), 401)]
     ):
         answer = ingress.send(signed(parent, numbered(number), token=token), PATH)
         assert answer.status_code == status
-    # And requests are sent with the first
+    # And requests to Twilio use the first token
     assert ingress.send(signed(account, numbered(9)), PATH).status_code == 200

@@ -1,4 +1,4 @@
-"""Vapi's messages: proved, told apart by their own type, kept once a fact, or answered at once."""
+"""Vapi's messages: authenticated, then stored once per fact or answered at once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OF_VAPI = SAMPLES / "vapi"
 
 @pytest.mark.parametrize("path", ["/webhooks/vapi", "/api/vapi/webhook"])
 def test_a_status_is_stored_once_a_fact_for_safety(caller, world, ingress, path):
-    # When the same word comes three times, once with more to say
+    # When the same status arrives three times, once with a different body
     message = caller.message("status-update", status="ringing")
     verdicts = [send(ingress, message, path).json()["verdict"] for _ in range(2)]
     message["timestamp"] += 1
     verdicts.append(send(ingress, message, path).json()["verdict"])
-    # Then it is there once
+    # Then it is stored once
     assert verdicts == ["new", "duplicate", "differs"]
     (event,) = world.read(InboxEvent)
     call_id = message["call"]["id"]
@@ -107,7 +107,7 @@ def test_a_report_that_names_no_call_is_kept_and_marked(world, caller, ingress):
 
 
 def test_a_report_is_processed_again_only_when_its_body_differs(caller, world, ingress):
-    # Given a call that talks, and a report of ten seconds
+    # Given a call in progress, and a report of ten seconds
     update = caller.message("status-update", status="in-progress")
     call_id = update["call"]["id"]
     assert send(ingress, update).json()["verdict"] == "new"
@@ -116,11 +116,11 @@ def test_a_report_is_processed_again_only_when_its_body_differs(caller, world, i
     assert [send(ingress, first).json()["verdict"] for _ in range(2)] == ["new", "duplicate"]
     world.run_due()
     assert world.wallet(caller.id).balance_micros == 900_000
-    # When a second one for the same reason says forty
+    # When a second report for the same reason claims forty seconds
     second = caller.message("end-of-call-report", call_id, durationSeconds=40, **ended)
     assert send(ingress, second).json()["verdict"] == "new"
     world.run_due()
-    # Then no money moves, and a person is told
+    # Then no money moves, and an alert is raised
     assert world.wallet(caller.id).balance_micros == 900_000
     (alert,) = [one for one in world.read(Alert) if one.kind == "call_differs"]
     assert alert.details["said_micros"] == 400_000
@@ -158,7 +158,7 @@ def test_where_a_signature_is_configured_it_is_demanded(
         answer = ingress.client.post("/webhooks/vapi", content=body, headers=content | headers)
         return answer.status_code
 
-    # Then only a signature of this body and a time near ours proves a message
+    # Then only a signature of this body with a recent timestamp is accepted
     good = signed("signs", body, at)
     late = at - 400 * unit
     assert post() == 401
@@ -223,7 +223,7 @@ def test_every_sample_gets_a_defined_answer_and_a_defined_end(world, ingress, sa
     answer = ingress.client.post(
         "/webhooks/vapi", content=sample.read_bytes(), headers=vapi_headers(ingress.sandbox)
     )
-    # Then it is answered, and whatever was kept comes to its end
+    # Then it is answered, and the processing of each stored message ends
     assert answer.status_code == 200
     kind = json.loads(sample.read_bytes())["message"]["type"]
     expected = {

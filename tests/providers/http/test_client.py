@@ -29,11 +29,11 @@ def send(url: str, *, repeatable: bool, seconds: float = 5.0, **more) -> http.An
 
 @pytest.mark.parametrize("repeatable", [True, False])
 def test_a_refused_connection_never_happened(repeatable):
-    # Given a port on which nobody listens
+    # Given a port on which no process listens
     with socket.socket() as spare:
         spare.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{spare.getsockname()[1]}"
-    # When it is asked, Then nothing can have happened
+    # When a request is sent there, Then it is certain that it had no effect
     with pytest.raises(ProviderUnavailable):
         send(url, repeatable=repeatable)
 
@@ -47,9 +47,9 @@ def test_a_refused_connection_never_happened(repeatable):
     ids=["lost", "500", "503", "redirect", "too large"],
 )
 def test_a_lost_answer_is_a_doubt_only_for_a_change(loopback: Loopback, repeatable, error, reply):
-    # Given a provider that took the request
+    # Given a provider that received the request
     loopback.answer = lambda asked: reply
-    # When its answer is lost, bad or not its own, Then only a change is in doubt
+    # When its answer is lost or unusable, Then the outcome is unknown only for a change
     with pytest.raises(error):
         send(loopback.url, repeatable=repeatable, bytes_max=1000)
     assert len(loopback.asked) == 1
@@ -64,15 +64,15 @@ def test_a_429_did_not_happen_and_tells_the_wait(loopback: Loopback, repeatable)
 
 
 def test_a_hanging_answer_ends_with_the_deadline(loopback: Loopback):
-    # Given a provider that says nothing
+    # Given a provider that does not answer
     release = threading.Event()
     loopback.answer = lambda asked: release.wait(5) and None
-    # When it is asked to change something, with little time
+    # When it is asked to change something, within 0.3 seconds
     began = time.monotonic()
     with pytest.raises(OutcomeUnknown):
         send(loopback.url, repeatable=False, seconds=0.3)
     release.set()
-    # Then it ends then
+    # Then the call ends at its deadline
     assert time.monotonic() - began < 2
 
 

@@ -1,4 +1,7 @@
-"""What counts against a provider, who is held back, and what goes out: over real HTTP and Redis."""
+"""What opens a circuit breaker, and which calls it and the rate limits hold back.
+
+The tests use real HTTP and Redis.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ def test_an_answer_that_does_not_come_in_time_counts(fleet, loopback: Loopback):
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 409, 422])
 def test_what_a_provider_says_no_to_never_counts(fleet, loopback: Loopback, status):
-    # Given one tenant's mistakes, many of them
+    # Given many answers that are no failure of the provider
     loopback.answer = lambda asked: Reply(status)
     for _ in range(3 * POLICY.calls):
         try:
@@ -118,11 +121,12 @@ def as_a_date(seconds: int) -> str:
 
 @pytest.mark.parametrize("text", [in_seconds, as_a_date])
 def test_a_429_holds_the_whole_account_back_until_then(fleet, loopback: Loopback, text):
-    # Given one worker's call that was told to stay away
+    # Given one worker's call, answered 429 with a wait of 30 seconds
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": text(30)})
     with pytest.raises(ProviderUnavailable):
         send(loopback.url, line_of(fleet, CallClass.MONEY))
-    # When others call, Then nothing is sent, but for safety and for other accounts
+    # When others call this account, Then nothing but safety calls is sent; other accounts are not
+    # held back
     loopback.answer = lambda asked: Reply(200)
     for held in (CallClass.MONEY, CallClass.BULK):
         with pytest.raises(HeldBack) as caught:
@@ -164,7 +168,7 @@ def ask_twilio(loopback: Loopback, line: Line, path: str) -> int:
 
 
 def test_one_tenants_flood_holds_back_that_tenant_alone(fleet, loopback: Loopback):
-    # Given a subaccount that is told to stay away, more often than opens a circuit
+    # Given a subaccount that is rate limited more often than opens a circuit
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "30"})
     safety, bulk = line_of(fleet, CallClass.SAFETY), line_of(fleet)
     for _ in range(2 * POLICY.failures):
@@ -173,7 +177,7 @@ def test_one_tenants_flood_holds_back_that_tenant_alone(fleet, loopback: Loopbac
     # When messages are sent for it, Then they wait
     with pytest.raises(HeldBack, match="rate"):
         ask_twilio(loopback, bulk, f"{TENANT}/Messages.json")
-    # But another tenant's go out, as do calls of the parent, and no circuit is open
+    # But messages of another tenant and calls of the parent account go out, and no circuit is open
     loopback.answer = lambda asked: Reply(200, b"{}")
     assert ask_twilio(loopback, bulk, f"{OTHER}/Messages.json") == 200
     assert ask_twilio(loopback, bulk, f"{TENANT}.json") == 200
@@ -186,10 +190,10 @@ def test_a_place_that_comes_free_soon_is_waited_for(redis_client, loopback: Loop
     loopback.answer = lambda asked: Reply(200)
     line = line_of(circuits(redis_client, per_second=1.25))
     began = time.monotonic()
-    # When more are made than may go out at once
+    # When more calls are made than may go out at once
     for _ in range(4):
         assert send(loopback.url, line).status == 200
-    # Then none was refused, and none came before its place
+    # Then none is refused, and none goes out before its turn
     assert time.monotonic() - began >= 3 * 0.8 - 0.2
 
 
@@ -201,7 +205,7 @@ def test_that_we_had_no_connection_free_says_nothing_of_the_provider(fleet, loop
     with httpx.Client(limits=limits, timeout=20) as client, ThreadPoolExecutor(1) as pool:
         busy = pool.submit(client.get, loopback.url)
         assert wait_until(lambda: bool(loopback.asked), limit_seconds=20)
-        # When calls find none, more often than opens a circuit
+        # When calls find no free connection, more often than opens a circuit
         for _ in range(2 * POLICY.failures):
             with pytest.raises(ProviderUnavailable, match="PoolTimeout"):
                 exchange(
@@ -219,12 +223,12 @@ def test_that_we_had_no_connection_free_says_nothing_of_the_provider(fleet, loop
 
 
 def test_a_question_is_not_asked_again_of_an_open_circuit(fleet, loopback: Loopback):
-    # Given a circuit that the second of three tries opens
+    # Given a circuit that opens after the second of three tries
     loopback.answer = lambda asked: Reply(500)
     line = line_of(fleet)
     with pytest.raises(ProviderUnavailable):
         send(loopback.url, line)
-    # When a question is asked
+    # When a read is repeated
     with pytest.raises(HeldBack):
         ask_again(lambda: send(loopback.url, line), Deadline.after(20))
     # Then there is no third try
@@ -239,7 +243,7 @@ def test_a_trial_that_we_ourselves_broke_off_is_left_to_another(fleet, loopback,
         with pytest.raises(ProviderUnavailable):
             send(loopback.url, line)
     wait_is_over(redis_client, line.route)
-    # When the trial ends by an error of our own
+    # When the trial call fails with an error of our own
     with pytest.raises(TypeError):
         send(loopback.url, line, "POST", json=object())
     # Then the next call is the trial

@@ -1,4 +1,4 @@
-"""Turns: who is held back while a provider says nothing, and who is not."""
+"""Turns: which calls are held back while a provider does not answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fail(turns: Turns, error: Exception) -> None:
 
 
 def is_held_back_beside_another(turns: Turns) -> bool:
-    """Whether one has to come again while another waits for the provider."""
+    """Return whether a call is held back while another waits for the provider."""
     waits, over = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -57,7 +57,7 @@ def test_safety_calls_take_turns_until_one_is_answered(error):
     turns = turns_of(CallClass.SAFETY)
     assert not is_held_back_beside_another(turns)
     fail(turns, error)
-    # The one that waits is answered in the end, so that all go out again
+    # The waiting call ends with an answer, so all calls go out again
     assert is_held_back_beside_another(turns)
     assert not is_held_back_beside_another(turns)
 

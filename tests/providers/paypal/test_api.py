@@ -25,7 +25,7 @@ AT = datetime(2026, 5, 4, 11, 0, tzinfo=UTC)
 
 
 class PayPal:
-    """What PayPal holds in a test: answers by path, and the token it takes now."""
+    """PayPal as a test defines it: its answers by path, and the token it accepts now."""
 
     def __init__(self, loopback: Loopback) -> None:
         self.replies: dict[str, Reply | Callable[[], Reply | None] | None] = {}
@@ -262,7 +262,7 @@ def test_an_address_in_an_answer_is_never_asked(api, paypal, loopback):
     paypal.capture("COMPLETED")
     href = f"http://10.24.121.37/v2/payments/captures/{CAPTURE}"
     paypal.refund(links=[{"rel": "up", "href": href}])
-    # When it is read, Then the capture was asked of PayPal
+    # When it is read, Then its capture is still requested from PayPal
     api.get_payment("refund", REFUND)
     assert loopback.paths("/v2") == [
         f"/v2/payments/refunds/{REFUND}",
@@ -340,12 +340,10 @@ def test_one_token_serves_many_threads_until_it_ends(api, paypal, loopback):
 
 
 class TimeIsUp(BaseException):
-    """As a worker's time limit, which is thrown into a thread."""
+    """An exception raised in a thread from outside, as a worker's time limit is."""
 
 
-def test_a_time_limit_that_strikes_whoever_waits_for_the_token_holds_up_nobody_after_it(
-    api, paypal
-):
+def test_time_limit_of_a_thread_that_waits_for_the_token_blocks_no_other(api, paypal):
     # Given a thread that waits while another one fetches the token
     paypal.capture("COMPLETED")
     struck = []
@@ -364,19 +362,19 @@ def test_a_time_limit_that_strikes_whoever_waits_for_the_token_holds_up_nobody_a
         waiting = threading.Thread(target=wait_for_token)
         waiting.start()
         assert wait_until(waits, limit_seconds=10)
-        # When its time is up, which it hears of the moment it has the lock
+        # When its time limit is raised, which takes effect as soon as it has the lock
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(waiting.ident), ctypes.py_object(TimeIsUp)
         )
     waiting.join(timeout=10)
-    # Then the next one, in another thread, gets its answer
+    # Then a request from another thread gets its answer
     assert len(struck) == 1
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(api.get_payment, "capture", CAPTURE).result(timeout=20)
 
 
 def test_a_token_is_renewed_shortly_before_it_ends(api, paypal, loopback):
-    # Given tokens that live no longer than the margin
+    # Given tokens whose lifetime is no longer than the margin
     paypal.capture("COMPLETED")
     paypal.expires_in = 60
     api.get_payment("capture", CAPTURE)
@@ -385,11 +383,11 @@ def test_a_token_is_renewed_shortly_before_it_ends(api, paypal, loopback):
 
 
 def test_a_token_that_is_refused_is_renewed_once(api, paypal, loopback):
-    # Given a token that PayPal has since withdrawn
+    # Given a token that PayPal has revoked
     paypal.capture("COMPLETED")
     api.get_payment("capture", CAPTURE)
     paypal.token = "T2"
-    # When it is used, Then it is renewed, and the question asked again
+    # When it is used, Then it is renewed, and the request is repeated
     assert api.get_payment("capture", CAPTURE).captured_micros == 10_000_000
     assert len(loopback.paths("/v1/oauth2/token")) == 2
 

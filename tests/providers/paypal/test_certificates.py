@@ -34,7 +34,7 @@ def store(loopback: Loopback, clock: Clock, leaf: Issued) -> Iterator[Certificat
 
 @pytest.fixture
 def limited(loopback: Loopback, clock: Clock, leaf: Issued) -> Iterator[CertificateStore]:
-    """A store that asks for unknown addresses as rarely as in production."""
+    """A store that limits requests for unknown addresses as in production."""
     built = CertificateStore(
         prefixes=(f"{loopback.url}{CERTIFICATES_PATH}",), name=LIVE_NAME, clock=clock
     )
@@ -131,11 +131,11 @@ def test_an_issuer_file_that_cannot_be_used_is_named(tmp_path):
 
 
 def test_a_certificate_is_fetched_once_and_kept(store, loopback, url, leaf):
-    # Given nothing kept, When its key is asked for twice
+    # Given an empty store, When a key is requested twice
     assert store.cached(url) is None
     first = store.key(url, now=NOW)
     second = store.key(url, now=NOW)
-    # Then it was fetched once
+    # Then the certificate was fetched once
     assert (
         first.public_numbers() == second.public_numbers() == leaf.key.public_key().public_numbers()
     )
@@ -153,7 +153,7 @@ def test_a_certificate_is_kept_by_its_whole_address(store, loopback, url):
 def test_a_kept_certificate_is_fetched_again_after_its_time(store, loopback, url, clock):
     store.key(url, now=NOW)
     clock.seconds += certificates.TTL_SECONDS - 1
-    # Given that its time is nearly over, Then it is no longer promised without the network
+    # Shortly before the certificate expires from the store, it is no longer reported as cached
     assert store.cached(url) is None
     store.key(url, now=NOW)
     assert len(loopback.asked) == 1
@@ -163,15 +163,16 @@ def test_a_kept_certificate_is_fetched_again_after_its_time(store, loopback, url
 
 
 def test_a_kept_certificate_outlives_a_failing_host_but_not_for_ever(store, loopback, url, clock):
-    # Given a kept certificate, and a host that then serves HTML
+    # Given a stored certificate, and a host that then serves HTML
     store.key(url, now=NOW)
     loopback.answer = lambda asked: Reply(200, b"<html>")
     clock.seconds += certificates.TTL_SECONDS + 1
-    # When its time is over, Then it is still used, and the host is not asked for every message
+    # When the stored copy is due for renewal, Then it is still used, and the failure is not
+    # repeated for every message
     store.key(url, now=NOW)
     store.key(url, now=NOW)
     assert len(loopback.asked) == 2
-    # Until it is too old
+    # Until the copy is too old
     clock.seconds += certificates.STALE_SECONDS
     with pytest.raises(CertificateUnavailable):
         store.key(url, now=NOW)
@@ -193,21 +194,24 @@ def test_a_kept_certificate_outlives_a_failing_host_but_not_for_ever(store, loop
 def test_a_failed_download_is_no_forgery_and_is_soon_tried_again(
     store, loopback, url, clock, leaf, reply
 ):
-    # Given a host that cannot serve it
+    # Given a host that cannot serve the certificate
     loopback.answer = lambda asked: reply
-    # When it is asked for twice, Then the host is asked once
+    # When it is requested twice, Then the host is asked once
     for _ in range(2):
         with pytest.raises(CertificateUnavailable):
             store.key(url, now=NOW)
     assert len(loopback.asked) == 1
-    # And when the host is well again, soon after, Then the key is there
+    # And when the host works again, soon after, Then the key is available
     loopback.answer = lambda asked: Reply(200, leaf.pem)
     clock.seconds += download_failures.FAILURE_SECONDS + 1
     store.key(url, now=NOW)
 
 
 def asked_again_after(store, loopback, url, clock) -> float:
-    """The seconds, to a quarter, for which a failure that just came keeps the host in peace."""
+    """Measure for how many seconds after a failure the host is not asked.
+
+    The result is exact to 0.25 seconds.
+    """
     begun, before = clock.seconds, len(loopback.asked)
     while len(loopback.asked) == before:
         clock.seconds += 0.25
@@ -217,11 +221,11 @@ def asked_again_after(store, loopback, url, clock) -> float:
 
 
 def test_a_host_that_fails_again_is_asked_ever_more_rarely(store, loopback, url, clock, leaf):
-    # Given a host that asks for nothing but to be left alone
+    # Given a host that answers every request with 429
     loopback.answer = lambda asked: Reply(429)
     with pytest.raises(CertificateUnavailable):
         store.key(url, now=NOW)
-    # When deliveries go on, Then each wait is twice the one before, up to a limit
+    # When deliveries continue, Then each wait is twice the previous one, up to a limit
     waits = [asked_again_after(store, loopback, url, clock) for _ in range(7)]
     assert waits == [1, 2, 4, 8, 16, 30, 30]
     # And after a success the first wait is short again
@@ -246,7 +250,7 @@ def test_a_wait_that_the_host_asks_for_is_kept_to_within_reason(
 
 
 def test_failures_remembered_are_bounded(store, loopback, url):
-    # Given more addresses that fail than are remembered
+    # Given more failing addresses than the store remembers
     loopback.answer = lambda asked: Reply(404)
     for number in range(certificates._FAILURES_MAX + 5):
         with pytest.raises(ForgedWebhook):
@@ -267,14 +271,14 @@ def test_a_redirect_is_not_followed(store, loopback, url, leaf):
 
 
 def test_made_up_addresses_push_out_no_certificate(store, loopback, url):
-    # Given a kept certificate
+    # Given a stored certificate
     store.key(url, now=NOW)
-    # When more addresses than are remembered fail
+    # When more addresses fail than the store remembers
     loopback.answer = lambda asked: Reply(404)
     for number in range(certificates._KEPT_MAX + 5):
         with pytest.raises(ForgedWebhook):
             store.key(f"{url}-{number}", now=NOW)
-    # Then it is still there
+    # Then the certificate is still stored
     assert store.cached(url) is not None
 
 
@@ -286,7 +290,7 @@ def test_threads_that_miss_at_once_fetch_once(store, loopback, url, leaf):
 
     loopback.answer = answer
     found: list[object] = []
-    # When eight threads want the same certificate
+    # When eight threads request the same certificate
     threads = [
         threading.Thread(target=lambda: found.append(store.key(url, now=NOW))) for _ in range(8)
     ]
@@ -294,7 +298,7 @@ def test_threads_that_miss_at_once_fetch_once(store, loopback, url, leaf):
         thread.start()
     for thread in threads:
         thread.join()
-    # Then all have it, and it was fetched once
+    # Then all of them have it, and it was fetched once
     assert len(found) == 8
     assert len(loopback.asked) == 1
 
@@ -326,7 +330,7 @@ def test_known_certificate_is_used_on_when_its_address_answers_404(store, loopba
 
 
 def serving(leaf):
-    """Answers as PayPal does: the one certificate there is, and 404 for every other name."""
+    """Answer as PayPal does: one certificate, and 404 for every other name."""
     return lambda asked: Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
 
 
@@ -337,16 +341,16 @@ def flood(store, url, count, prefix="X"):
 
 
 def test_unknown_addresses_are_rate_limited(limited, loopback, url, clock):
-    # Given more made-up addresses than the bucket has tokens for
+    # Given more invented addresses than the bucket has tokens
     loopback.answer = lambda asked: Reply(404)
     flood(limited, url, 50)
-    # Then half of the bucket was spent on new ones
+    # Then half of the tokens were spent on new addresses
     assert len(loopback.asked) == UNKNOWN_BURST // 2
-    # And the other half is spent on those that come again
+    # And the other half is spent on addresses that appear again
     clock.seconds += 1
     flood(limited, url, 50)
     assert len(loopback.asked) == UNKNOWN_BURST
-    # And each further one waits for a token
+    # And each further request waits for a token
     flood(limited, url, 50)
     assert len(loopback.asked) == UNKNOWN_BURST
     clock.seconds += UNKNOWN_REFILL_SECONDS
@@ -355,16 +359,16 @@ def test_unknown_addresses_are_rate_limited(limited, loopback, url, clock):
 
 
 def test_genuine_address_is_asked_for_at_its_second_message(limited, loopback, url, leaf):
-    # Given a flood that has spent what new addresses may spend
+    # Given a flood that has spent the tokens for new addresses
     loopback.answer = lambda asked: (
         Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
     )
     flood(limited, url, 50)
-    # When the genuine address comes, Then it is refused once and found the second time
+    # When the genuine address appears, Then it is refused once and fetched the second time
     with pytest.raises(ForgedWebhook):
         limited.key(url, now=NOW)
     limited.key(url, now=NOW)
-    # And from then on no flood matters
+    # And from then on no flood affects it
     flood(limited, url, 50, prefix="Y")
     limited.key(url, now=NOW)
     assert loopback.paths().count(f"{CERTIFICATES_PATH}CERT-1") == 1
@@ -383,7 +387,7 @@ def test_kept_certificate_is_renewed_when_no_token_is_left(limited, loopback, ur
 
 
 class Remembered:
-    """A memory in this process, as the table is between processes."""
+    """An in-process replacement of the table that the processes share."""
 
     def __init__(self, *found: RememberedCertificate) -> None:
         self.found = list(found)
@@ -423,13 +427,13 @@ def test_certificate_is_remembered_when_it_was_fetched_and_verified(loopback, cl
 
 
 def test_remembered_certificate_is_used_without_asking(loopback, clock, url):
-    # Given a certificate under a configured issuer, remembered an hour ago
+    # Given a certificate under a configured issuer, stored an hour ago
     root = issue("root", ca=True)
     genuine = issue(LIVE_NAME, root)
     memory = Remembered(RememberedCertificate(url, genuine.pem, 3_600.0))
     store = remembering(loopback, clock, memory, root.pem)
     store.load()
-    # Then it proves at once, and is fetched again a day after it was fetched
+    # Then it is used at once, and it is fetched again a day after it was first fetched
     assert store.cached(url) is not None
     store.key(url, now=NOW)
     assert loopback.asked == []
@@ -441,7 +445,8 @@ def test_remembered_certificate_is_used_without_asking(loopback, clock, url):
 
 
 def test_remembered_certificate_is_verified_again(loopback, clock, url):
-    # Given a memory into which others wrote: another issuer's, another name's, junk, an address
+    # Given stored certificates of another issuer, with another name, unreadable, or for another
+    # host
     root = issue("root", ca=True)
     elsewhere = "https://evil.example/v1/notifications/certs/CERT-1"
     genuine = issue(LIVE_NAME, root)
@@ -455,7 +460,7 @@ def test_remembered_certificate_is_verified_again(loopback, clock, url):
     store.load()
     for one in memory.found:
         assert store.cached(one.url) is None
-    # And none of them counts as known
+    # And none of their addresses counts as known
     flood(store, url, 50)
     loopback.asked.clear()
     with pytest.raises(ForgedWebhook):
@@ -465,7 +470,7 @@ def test_remembered_certificate_is_verified_again(loopback, clock, url):
 
 
 def test_remembered_address_alone_is_trusted_without_issuers(loopback, clock, url, leaf):
-    # Given no issuers, and a certificate of somebody else's under a known address
+    # Given no issuers, and another party's certificate stored under a known address
     memory = Remembered(RememberedCertificate(url, issue(LIVE_NAME).pem, 0.0))
     store = remembering(loopback, clock, memory)
     store.load()
@@ -473,14 +478,14 @@ def test_remembered_address_alone_is_trusted_without_issuers(loopback, clock, ur
         Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
     )
     flood(store, url, 50)
-    # Then the certificate is fetched from PayPal, whatever the flood has spent
+    # Then the certificate is fetched from PayPal, even after the flood
     key = store.key(url, now=NOW)
     assert key.public_numbers() == leaf.key.public_key().public_numbers()
     store.close()
 
 
 def test_memory_is_read_again_for_an_unknown_address(loopback, clock, url):
-    # Given a process that started before another one found the certificate
+    # Given a process that started before another process found the certificate
     root = issue("root", ca=True)
     memory = Remembered()
     store = remembering(loopback, clock, memory, root.pem)
@@ -489,7 +494,7 @@ def test_memory_is_read_again_for_an_unknown_address(loopback, clock, url):
     clock.seconds += certificates.RELOAD_SECONDS
     store.key(url, now=NOW)
     assert (loopback.asked, memory.loads) == ([], 2)
-    # And it is not read for every unknown one
+    # And the table is not read for every unknown address
     loopback.answer = lambda asked: Reply(404)
     flood(store, url, 50)
     assert memory.loads == 2

@@ -47,19 +47,19 @@ def test_a_chain_of_configured_issuers_is_believed(root, leaf, intermediate, bel
     ],
 )
 def test_paypals_real_certificates_chain_to_digicerts(cert, name, at):
-    # Given the certificates of real deliveries, and the issuers that PayPal's SDK shipped
+    # Given the certificates of real deliveries, and the issuers from PayPal's SDK
     pem = sample(f"paypal/certs/{cert}.pem").read_bytes()
     bundle = load_bundle(
         sample("paypal/certs/DigiCertSHA2ExtendedValidationServerCA.crt.pem").read_bytes()
         + b"\n"
         + sample("paypal/certs/DigiCertHighAssuranceEVRootCA.crt.pem").read_bytes()
     )
-    # When judged at the time of the delivery, Then they hold; today they do not
+    # When checked at the time of the delivery, Then they are valid; in 2026 they have expired
     certificate = trusted_certificate(pem, name, bundle)
     certificate.check_instant(at)
     with pytest.raises(ForgedWebhook):
         certificate.check_instant(datetime(2026, 10, 1, tzinfo=UTC))
-    # And neither passes for the other environment's
+    # And neither is accepted for the other environment
     with pytest.raises(ForgedWebhook):
         trusted_certificate(pem, LIVE_NAME if name == SANDBOX_NAME else SANDBOX_NAME, bundle)
 
@@ -68,7 +68,8 @@ def test_another_name_is_anothers_certificate(root, leaf):
     for name in ("paypal.com", f"x.{LIVE_NAME}", SANDBOX_NAME, f"{LIVE_NAME}.evil.example"):
         with pytest.raises(ForgedWebhook):
             check(leaf, name=name)
-    # Given PayPal's name as common name, and another as the name that counts
+    # Given PayPal's name as the common name, but another name in the extension that takes
+    # precedence
     with pytest.raises(ForgedWebhook):
         check(issue(LIVE_NAME, root, key=leaf.key, san="evil.example"))
     check(issue(LIVE_NAME, root, key=leaf.key, san=None))
@@ -87,7 +88,7 @@ def test_an_issuer_of_the_same_name_but_another_key_is_not_believed(root, leaf):
 
 
 def test_an_issuer_that_may_not_issue_is_not_believed(root, leaf, intermediate, below):
-    # Given a leaf of the same issuer, which signs another leaf
+    # Given an ordinary certificate of the same issuer that signs another one
     ordinary = issue("ordinary.example", root)
     with pytest.raises(ForgedWebhook):
         check(issue(LIVE_NAME, ordinary, key=leaf.key), root, ordinary)
@@ -121,7 +122,7 @@ def test_a_certificate_is_believed_if_its_signature_hash_is_strong(root, algorit
 
 
 def test_a_chain_is_believed_up_to_four_issuers(root):
-    # One key signs for all, since only their number matters
+    # One key signs all of them, since only the number of issuers matters
     chain = [root]
     for number in range(4):
         chain.append(issue(f"Issuer {number}", chain[-1], key=root.key, ca=True))
@@ -151,7 +152,7 @@ def test_every_certificate_of_the_chain_must_hold(root, below, intermediate):
     check(below, root, brief, now=NOW - timedelta(7))
     with pytest.raises(ForgedWebhook):
         check(below, root, brief)
-    # Given an old root whose name the bundle holds, Then a chain may not stop short of it
+    # Given an expired root in the bundle, Then a chain may not end below it
     old_root = issue("A root", key=root.key, ca=True, start=NOW - timedelta(900), days=300)
     with pytest.raises(ForgedWebhook):
         check(below, old_root, intermediate)

@@ -1,4 +1,4 @@
-"""A dispute is read as PayPal shows it; an outcome that is not known is never guessed."""
+"""Disputes are read as PayPal shows them; an unknown outcome is never guessed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def facts(state: DisputeState, micros: int = 7_500_000, stated_at=UPDATED) -> Di
     ["OPEN", "WAITING_FOR_BUYER_RESPONSE", "WAITING_FOR_SELLER_RESPONSE", "UNDER_REVIEW", "OTHER"],
 )
 def test_a_dispute_that_is_not_resolved_is_open(api, loopback, status):
-    # An outcome of an earlier stage says nothing while it is open
+    # While a dispute is open, the outcome of an earlier stage is ignored
     holds(loopback, status=status, dispute_outcome={"outcome_code": "RESOLVED_SELLER_FAVOUR"})
     assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN)
 

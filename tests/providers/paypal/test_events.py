@@ -64,9 +64,9 @@ def test_a_subscriptions_event_says_whether_it_closes_or_opens(name, closing, op
 
 
 def test_a_state_in_the_resource_changes_nothing():
-    # Given a cancellation whose resource says ACTIVE, as the order of events can make it
+    # Given a cancellation whose resource is ACTIVE, because events can arrive out of order
     report = parse(event("BILLING.SUBSCRIPTION.CANCELLED", {"id": "I-1", "status": "ACTIVE"}))
-    # Then the event's type is what counts
+    # Then the event's type decides
     assert isinstance(report, SubscriptionReport)
     assert report.closing
 

@@ -75,7 +75,7 @@ def test_every_real_signed_sample_verifies(name):
     # Given a message that PayPal signed, and the certificate it names
     headers, body, webhook_id, pem = delivery(name)
     transmission = transmission_of(headers)
-    # Then it verifies for its webhook, and for no other and no other body
+    # Then it is valid for its own webhook and body only
     assert is_signed(key_of(pem), transmission, webhook_id, body)
     assert not is_signed(key_of(pem), transmission, WEBHOOK_ID, body)
     assert not is_signed(key_of(pem), transmission, webhook_id, body + b" ")
@@ -98,7 +98,7 @@ def test_a_real_delivery_verifies_in_whole_at_its_time(loopback, api, tmp_path):
     )
     verifier = PayPalWebhookVerifier.from_settings(settings, api)
     here = {**headers, "PAYPAL-CERT-URL": f"{loopback.url}{CERTIFICATES_PATH}CERT-1"}
-    # When judged at its time, Then it is PayPal's
+    # When verified at its time, Then it is accepted as PayPal's
     verified = proved(verifier, here, body, now=at)
     assert verified.external_id == "WH-2W7266712B616591M-36507203HX6402335"
     assert verified.event_type == "PAYMENT.SALE.COMPLETED"
@@ -110,13 +110,13 @@ def test_a_real_delivery_verifies_in_whole_at_its_time(loopback, api, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in SIGNED if name.startswith("sim_")] or ["absent"])
 def test_the_simulators_messages_are_refused_with_a_webhook_of_our_own(name, loopback, verifier):
-    # Given a message of the simulator, truly signed with PayPal's live certificate
+    # Given a message of the simulator, signed with PayPal's live certificate
     headers, body, _, pem = delivery(name)
     loopback.answer = lambda asked: Reply(200, pem)
     here = {key.lower(): value for key, value in headers.items()}
     here["paypal-cert-url"] = f"{loopback.url}{CERTIFICATES_PATH}CERT-1"
     at = datetime.fromisoformat(here["paypal-transmission-time"])
-    # When it is judged at its time, Then it is not for us
+    # When verified at its time, Then it is refused, because it was signed for another webhook
     with pytest.raises(ForgedWebhook, match="signature"):
         proved(verifier, here, body, now=at)
 
@@ -141,19 +141,20 @@ def test_a_signed_message_is_verified(verifier, url, leaf):
         event_type="PAYMENT.CAPTURE.COMPLETED",
         transmission_id="b2384410-f8d2-11e4-8bf3-77339302725b",
     )
-    # And header names count in any case
+    # And the case of header names does not matter
     shouted = {key.title(): value for key, value in headers.items()}
     assert proved(verifier, shouted, BODY, now=NOW).external_id == "WH-1"
 
 
-def test_another_body_with_the_same_crc32_verifies_and_is_the_inboxs_to_refuse(verifier, url, leaf):
-    # Given a genuine message, and a body made to have its CRC32 but another payment
+def test_another_body_with_the_same_crc32_passes_the_verifier(verifier, url, leaf):
+    # Given a genuine message, and a body with the same CRC32 that names another payment
     headers = sign(leaf.key, BODY, url=url)
     forged = with_same_crc32(BODY.replace(b"3C1", b"9X9"), zlib.crc32(BODY))
     assert zlib.crc32(forged) == zlib.crc32(BODY)
     assert json.loads(forged)["resource"]["id"] == "9X9"
-    # When the genuine signature is judged with it, Then it holds: CRC32 is all that it covers.
-    # The same transmission id is what gives the forgery away to whoever keeps the first body.
+    # When the forged body is verified with the genuine signature, Then it passes: the signature
+    # covers only a CRC32. The inbox refuses it, because the transmission ID is already stored with
+    # another body.
     genuine, other = (proved(verifier, headers, body, now=NOW) for body in (BODY, forged))
     assert genuine.transmission_id == other.transmission_id
 
@@ -199,7 +200,7 @@ def test_a_missing_or_odd_header_is_a_forgery_found_without_asking(
         headers[name] = value
     with pytest.raises(ForgedWebhook):
         proved(verifier, headers, BODY, now=NOW)
-    if not (name == "PAYPAL-TRANSMISSION-ID" and value == "0"):  # A plain id that was not signed.
+    if not (name == "PAYPAL-TRANSMISSION-ID" and value == "0"):  # A valid id that was not signed.
         with pytest.raises(ForgedWebhook):
             verifier.must_ask(transmission_of(headers))
         assert loopback.asked == []
@@ -211,7 +212,7 @@ def test_a_missing_or_odd_header_is_a_forgery_found_without_asking(
 def test_a_header_of_more_than_500_characters_is_a_forgery(name, character, url, leaf):
     headers = sign(leaf.key, BODY, url=url)
     assert transmission_of({**headers, name: character * 500}).id
-    # Base64 has blocks of four, so that only its length is wrong
+    # Base64 has blocks of four characters, so only the length is wrong
     with pytest.raises(ForgedWebhook, match="is odd"):
         transmission_of({**headers, name: character * 504})
 
@@ -271,12 +272,12 @@ def test_a_transmission_is_believed_for_as_long_as_paypal_tries(
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"not json", b'{"id":"1","id":"2"}'])
-def test_a_proved_message_that_says_nothing_is_malformed_and_an_unproved_one_forged(
+def test_verified_empty_message_is_malformed_and_unverified_one_is_forged(
     body, verifier, url, leaf, root
 ):
     with pytest.raises(MalformedWebhook):
         proved(verifier, sign(leaf.key, body, url=url), body, now=NOW)
-    # The signature is looked at first.
+    # The signature is checked first.
     with pytest.raises(ForgedWebhook):
         proved(verifier, sign(root.key, body, url=url), body, now=NOW)
 
@@ -323,14 +324,14 @@ def paypal_says(loopback: Loopback, reply: Reply | None) -> None:
 
 
 def test_paypals_api_is_asked_with_the_body_byte_for_byte(asking, loopback, url, leaf):
-    # Given a body that does not survive being written anew, and a PayPal that says yes
+    # Given a body that changes if it is parsed and written again, and a PayPal that accepts it
     body = BODY.replace(b'"summary":', b'"price": 1.0,  "summary":')
     paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
     headers = sign(leaf.key, body, url=url)
     # When it is verified
     assert asking.must_ask(transmission_of(headers))
     assert proved(asking, headers, body, now=NOW).external_id == "WH-1"
-    # Then PayPal got that body, our webhook's id, and the transmission
+    # Then PayPal received the original body, our webhook's id, and the transmission
     question = loopback.asked[-1].body
     assert body in question
     asked = json.loads(question)
@@ -342,7 +343,7 @@ def test_paypals_api_is_asked_with_the_body_byte_for_byte(asking, loopback, url,
 
 
 def test_paypals_api_is_not_asked_about_a_certificate_of_another_host(asking, loopback, url, leaf):
-    # Given a PayPal that would say yes
+    # Given a PayPal that would accept it
     paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
     elsewhere = url.replace("127.0.0.1", "127.0.0.2")
     with pytest.raises(ForgedWebhook):
@@ -381,9 +382,9 @@ def test_an_error_of_paypals_api_is_no_verdict(asking, loopback, url, leaf, repl
     ids=repr,
 )
 def test_a_body_cannot_add_to_the_question(asking, loopback, url, leaf, body):
-    # Given a PayPal that would say yes, and a body that is not one whole object
+    # Given a PayPal that would accept it, and a body that is not one whole object
     paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
-    # When it is verified, Then it is refused and PayPal is never asked
+    # When it is verified, Then it is refused without asking PayPal
     with pytest.raises(ForgedWebhook):
         proved(asking, sign(leaf.key, body, url=url), body, now=NOW)
     assert loopback.asked == []

@@ -8,7 +8,7 @@ from iso4217 import Currency
 from base.money import AMOUNT_MICROS_MAX, InvalidAmount
 from providers.stripe.amounts import UNITS, micros_from_stripe, stripe_from_micros, unit_of
 
-#: Every currency of ISO 4217 that Stripe may send: those of its table, and those of two decimals.
+#: The currencies that Stripe may send: those in its table, and all of ISO 4217 with two decimals.
 CURRENCIES = sorted({c.code for c in Currency if c.exponent == 2} | set(UNITS))
 
 

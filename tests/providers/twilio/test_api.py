@@ -74,7 +74,7 @@ def test_a_status_that_is_not_twilios_is_never_guessed(api, loopback, status):
     with pytest.raises(Refused) as caught:
         api.get_subaccount(SID)
     assert caught.value.code == "UNKNOWN_STATUS"
-    # And after a change it is not known what happened
+    # And after a change the outcome is unknown
     with pytest.raises(OutcomeUnknown):
         api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
 
@@ -152,11 +152,11 @@ def test_a_change_without_a_clear_answer_is_unknown_and_sent_once(api, loopback,
 
 
 def test_a_change_that_hangs_is_unknown(loopback):
-    # Given a Twilio that takes the request and says nothing
+    # Given a Twilio that accepts the request and does not answer
     release = threading.Event()
     loopback.answer = lambda asked: release.wait(5) and None
     api = TwilioApi(PARENT, "parent-token", loopback.url, window_seconds=0.3)
-    # When a subaccount is suspended, Then it may have happened
+    # When a subaccount is suspended, Then the outcome is unknown
     with pytest.raises(OutcomeUnknown):
         api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
     release.set()
@@ -216,7 +216,7 @@ def test_an_odd_sid_never_gets_into_an_address(api, loopback, sid):
 
 
 def test_a_region_in_the_environment_sends_nothing_elsewhere(api, loopback, monkeypatch):
-    # Given an environment that the SDK would follow to another host
+    # Given environment variables that would send the SDK to another host
     monkeypatch.setenv("TWILIO_REGION", "au1")
     monkeypatch.setenv("TWILIO_EDGE", "sydney")
     assert api.get_subaccount(SID).status is TwilioStatus.ACTIVE
@@ -224,14 +224,14 @@ def test_a_region_in_the_environment_sends_nothing_elsewhere(api, loopback, monk
 
 
 def test_a_token_is_asked_for_once_and_again_after_its_time(api, loopback, clock):
-    # Given nothing known
+    # Given an empty cache
     assert api.proof_tokens(SID) == ()
-    # When a token is asked for twice, Then Twilio is asked once
+    # When a token is requested twice, Then Twilio is asked once
     assert api.subaccount_token(SID) == "subaccount-token"
     assert api.subaccount_token(SID) == "subaccount-token"
     assert api.proof_tokens(SID) == ("subaccount-token",)
     assert len(loopback.asked) == 1
-    # And after its time, a token that was rolled is found
+    # And once the token has expired from the cache, a rolled token is found
     loopback.answer = lambda asked: account(auth_token="rolled")
     clock.seconds += tokens.TOKEN_TTL_SECONDS
     assert api.proof_tokens(SID) == ()
@@ -256,7 +256,7 @@ def test_failed_fetch_of_a_token_is_not_repeated_for_a_moment(
         api.subaccount_token(SID)
     asked = len(loopback.asked)
     loopback.answer = lambda asked: account()
-    # When others ask soon after, Then each gets the same error of its own, without a request
+    # When others ask soon after, Then each gets its own copy of the error, without a request
     clock.seconds += tokens.FAILED_SECONDS - 0.1
     with pytest.raises(told, match=re.escape(str(first.value))) as second:
         api.subaccount_token(SID)
@@ -274,7 +274,7 @@ def test_an_answer_without_a_token_is_an_outage(api, loopback):
 
 
 def test_many_threads_share_one_client(api, loopback):
-    # Given a Twilio that answers each about the account asked for
+    # Given a Twilio that answers each request about the account in its path
     def answer(asked: Asked) -> Reply:
         return account(sid=asked.path.rsplit("/", 1)[1].removesuffix(".json"))
 
@@ -304,16 +304,16 @@ def test_twilios_documented_errors_are_all_one_of_our_outcomes(api, loopback, kn
 
 
 def test_token_is_refetched_once_until_the_wait_is_over(api, loopback, clock):
-    # Given a remembered token, and a signature that it does not fit
+    # Given a cached token, and a signature that does not match it
     assert api.subaccount_token(SID) == "subaccount-token"
     assert api.newer_token(SID, "subaccount-token") is None
     assert len(loopback.asked) == 2
-    # When others fail soon after, Then Twilio is not asked, although the token was rolled
+    # When other signatures fail soon after, Then Twilio is not asked, although the token was rolled
     loopback.answer = lambda asked: account(auth_token="rolled")
     clock.seconds += tokens.REFETCH_SECONDS - 1
     assert api.newer_token(SID, "subaccount-token") is None
     assert len(loopback.asked) == 2
-    # And when the wait is over it is, and the newer token is remembered
+    # And when the wait is over, Twilio is asked, and the newer token is cached
     clock.seconds += 1
     assert api.newer_token(SID, "subaccount-token") == "rolled"
     assert api.newer_token(SID, "subaccount-token") == "rolled"
@@ -321,13 +321,13 @@ def test_token_is_refetched_once_until_the_wait_is_over(api, loopback, clock):
 
 
 def test_refetch_that_failed_tells_nobody_that_there_is_no_newer_token(api, loopback, clock):
-    # Given a remembered token, and a refetch that fails
+    # Given a cached token, and a refetch that fails
     assert api.subaccount_token(SID) == "subaccount-token"
     loopback.answer = lambda asked: error(20404, 404)
     with pytest.raises(Refused):
         api.newer_token(SID, "subaccount-token")
     loopback.answer = lambda asked: account(auth_token="rolled")
-    # When others ask soon after, Then they are told the same without a request
+    # When others ask soon after, Then they get the same error without a request
     clock.seconds += tokens.FAILED_SECONDS - 0.1
     with pytest.raises(Refused):
         api.newer_token(SID, "subaccount-token")

@@ -36,7 +36,7 @@ def sid(sandbox: House) -> str:
 
 @pytest.fixture
 def odd(loopback: Loopback) -> Iterator[TwilioApi]:
-    """Twilio's API as it never should be: whatever the loopback answers."""
+    """Twilio's API, whose answers come from the loopback server."""
     built = TwilioApi(PARENT, "parent-token", loopback.url, window_seconds=5)
     yield built
     built.close()
@@ -56,13 +56,13 @@ def page(*sids: object, then: object = None, **more: object) -> Reply:
 
 
 def test_all_that_live_in_an_account_are_listed_and_nothing_else(api, sandbox, sid):
-    # Given calls in every state, and another account's
+    # Given calls in every state, and a call of another account
     live = [begin(sandbox, sid, status) for status in ("queued", "ringing", "in-progress")]
     over = begin(sandbox, sid)
     assert api.complete_call(sid, over)
     other = sandbox.control("POST", "/twilio/subaccounts", {})["sid"]
     begin(sandbox, other)
-    # Then those that are not over are listed, each once
+    # Then the calls that have not ended are listed, each once
     assert sorted(api.live_calls(sid)) == sorted(live)
 
 
@@ -76,7 +76,7 @@ def test_calls_of_a_suspended_account_are_listed_and_ended(api, sandbox, sid):
     sandbox.control("POST", f"/twilio/subaccounts/{sid}", {"status": "suspended"})
     assert api.live_calls(sid) == [call]
     assert api.call_is_live(sid, call) is True
-    # When it is ended, Then it is over, and ending it again ends nothing
+    # When it is ended, Then it is over, and ending it again has no effect
     assert api.complete_call(sid, call) is True
     assert api.call_is_live(sid, call) is False
     assert api.live_calls(sid) == []
@@ -114,16 +114,16 @@ def test_an_end_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox, 
     # Given a Twilio that acts and loses its answer
     call = begin(sandbox, sid)
     sandbox.fault("twilio", "act_then_drop", match={"method": "POST"})
-    # When a call is ended, Then nobody knows
+    # When a call is ended, Then the outcome is unknown
     with pytest.raises(OutcomeUnknown):
         api.complete_call(sid, call)
     assert len(sandbox.requests(provider="twilio", method="POST")) == 1
-    # And the call says so itself
+    # And the call's own state shows that it has ended
     assert api.call_is_live(sid, call) is False
 
 
 def test_every_page_is_asked_for(api, sandbox, sid):
-    # Given more calls than are on one page
+    # Given more calls than fit on one page
     live = {begin(sandbox, sid) for _ in range(1_003)}
     # Then all of them are listed, each once
     found = api.live_calls(sid, window_seconds=30)
@@ -131,8 +131,8 @@ def test_every_page_is_asked_for(api, sandbox, sid):
     assert set(found) == live
 
 
-def test_pages_are_followed_in_order_of_a_calls_life_and_each_call_is_named_once(odd, loopback):
-    # Given a call that begins to ring, and is answered, while it is listed
+def test_pages_are_read_in_order_of_a_calls_life_and_list_each_call_once(odd, loopback):
+    # Given a call that starts to ring, and is answered, while calls are listed
     sids = [f"CA{number:032x}" for number in range(5)]
     following = f"{PATH}.json?Status=ringing&PageSize=1000&Page=1&PageToken=PA{sids[1]}"
     lists = {"queued": page(sids[0]), "in-progress": page(sids[0], sids[3], sids[3])}
@@ -176,12 +176,12 @@ def test_pages_are_followed_in_order_of_a_calls_life_and_each_call_is_named_once
     ],
 )
 def test_a_list_that_breaks_off_is_an_outage_and_never_shorter(odd, loopback, second):
-    # Given a first page, and something wrong in place of the second
+    # Given a first page, and a faulty answer in place of the second
     following = f"{PATH}.json?Status=queued&PageSize=1000&Page=1&PageToken=PA1"
     loopback.answer = lambda asked: (
         second if "PageToken" in asked.path else page(CALL, then=following)
     )
-    # Then there is no list at all, and nobody else was asked
+    # Then no list is returned, and no other address was requested
     with pytest.raises(ProviderUnavailable):
         odd.live_calls(SID, window_seconds=2)
     assert {urlsplit(asked.path).path for asked in loopback.asked} == {f"{PATH}.json"}
@@ -240,7 +240,7 @@ def test_an_end_without_a_clear_answer_is_unknown_and_sent_once(odd, loopback, r
     assert [(asked.method, asked.path, asked.body) for asked in loopback.asked] == [
         ("POST", f"{PATH}/{CALL}.json", b"Status=completed")
     ]
-    # And a question without one is an outage
+    # And a read without a clear answer is an outage
     with pytest.raises(ProviderUnavailable):
         odd.call_is_live(SID, CALL)
 
@@ -320,7 +320,7 @@ def test_an_odd_sid_never_gets_into_an_address(odd, loopback, bad):
 
 
 def test_the_callers_window_bounds_every_question(odd, loopback):
-    # Given a Twilio that takes the request and says nothing
+    # Given a Twilio that accepts the request and does not answer
     release = threading.Event()
     loopback.answer = lambda asked: release.wait(10) and None
     asks = {
@@ -330,7 +330,7 @@ def test_the_callers_window_bounds_every_question(odd, loopback):
             lambda: odd.call_is_live(SID, CALL, window_seconds=0.3),
         ],
     }
-    # Then nobody waits for it as long as they would without a window
+    # Then each call ends at its own deadline, earlier than the default one
     for expected, each in asks.items():
         for ask in each:
             began = time.monotonic()

@@ -19,7 +19,7 @@ NAMES = sorted(path.name for path in (SAMPLES / "twilio").glob("webhook_*.json")
 
 
 def sign(url: str, pairs: list[tuple[str, str]] = [], token: str = TOKEN) -> str:  # noqa: B006
-    """Twilio's signature by its documentation, for names that are not repeated."""
+    """Compute Twilio's signature as documented, for names that are not repeated."""
     text = url + "".join(name + value for name, value in sorted(pairs))
     digest = hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()
     return base64.b64encode(digest).decode()
@@ -35,18 +35,18 @@ def judge(
 
 @pytest.mark.parametrize("name", NAMES or ["absent"])
 def test_every_sample_verifies_and_no_altered_one_does(name):
-    # Given a callback with a signature that Twilio documents or makes
+    # Given a callback with a signature that Twilio documented or made
     meta = json.loads(sample(f"twilio/{name}").read_text())
     parts = urlsplit(meta["url"])
     public, path = f"{parts.scheme}://{parts.netloc}", parts.path
     path += f"?{parts.query}" if parts.query else ""
     body = (meta.get("raw_body") or urlencode(meta.get("params", {}))).encode()
     signature, token = meta["x_twilio_signature_sha1"], meta["test_auth_token"]
-    # Then it verifies, with every parameter
+    # Then it is valid, with every parameter
     params = judge(body, signature, path, public, token)
     pairs = meta.get("params_in_order") or list(meta["params"].items())
     assert params == {key: [value] for key, value in pairs}
-    # And not with anything changed
+    # And it is not valid with any change
     for altered in (
         (body + b"&X=", signature, path, public, token),
         (body.replace(b"Sid=", b"Sid=X", 1), signature, path, public, token),
@@ -64,7 +64,7 @@ def test_every_sample_verifies_and_no_altered_one_does(name):
 
 
 def test_a_callback_is_refused_without_a_token_whatever_signed_it():
-    # Given a signature by the empty key, which anybody can make
+    # Given a signature with the empty key, which an attacker can make
     body = b"CallSid=CA1"
     signature = sign(PUBLIC + PATH, [("CallSid", "CA1")], token="")
     with pytest.raises(ForgedWebhook, match="missing"):
@@ -104,9 +104,9 @@ def test_a_json_body_is_held_to_its_signed_hash():
 
 
 def test_a_body_without_a_signed_hash_is_never_let_through_unread():
-    # Given a signature over an address alone, as of a callback by GET
+    # Given a signature over an address alone, as of a GET callback
     signature = sign(PUBLIC + PATH)
-    # When a body comes with it, Then it is a forgery
+    # When a body is sent with it, Then it is a forgery
     for body in (b'{"a": 1}', b"A=1", b"A="):
         with pytest.raises(ForgedWebhook):
             judge(body, signature)

@@ -9,7 +9,7 @@ from tests.support.sandbox import Heard, House
 
 
 class Hearing:
-    """What the stand-in has sent to where the ingress would be."""
+    """Records what the sandbox's Vapi sends, in place of the ingress."""
 
     def __init__(self, loopback: Loopback) -> None:
         self.heard: list[Heard] = []
@@ -22,7 +22,7 @@ class Hearing:
 
 @pytest.fixture
 def listener(sandbox: House, loopback: Loopback) -> Iterator[Hearing]:
-    """Stands where the ingress would; the stand-in's target until the test is over."""
+    """Receive what the sandbox sends to the ingress, until the test is over."""
     before = sandbox.control("GET", "/info")["target"]
     sandbox.control("POST", "/target", {"url": loopback.url})
     yield Hearing(loopback)

@@ -1,4 +1,4 @@
-"""Calls and messages as Vapi writes them, made by hand; `without` leaves fields out."""
+"""Calls and messages in Vapi's format; `without` leaves fields out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def call(without: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
 
 
 def report(without: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
-    """A whole end-of-call-report; its copy of the call is as it was when it ended."""
+    """Build a whole end-of-call-report, whose copy of the call has ended."""
     made = {
         "type": "end-of-call-report",
         "timestamp": STARTED_MS + 200_000,
@@ -63,7 +63,7 @@ def status_update(status: object = "in-progress", **more: Any) -> dict[str, Any]
 
 
 def written(message: dict[str, Any]) -> bytes:
-    """The bytes of a message, its Decimals written as the numbers they are."""
+    """Encode a message; its Decimals become JSON numbers."""
     numbers: list[str] = []
 
     def number(value: Decimal) -> str:

@@ -29,14 +29,14 @@ def api(sandbox: House) -> Iterator[VapiApi]:
 
 @pytest.fixture
 def odd(loopback: Loopback) -> Iterator[VapiApi]:
-    """Vapi's API as it never should be: whatever the loopback answers."""
+    """Vapi's API, whose answers come from the loopback server."""
     built = VapiApi("key", loopback.url, window_seconds=5)
     yield built
     built.close()
 
 
 def begun(sandbox: House, **more) -> str:
-    """A call that lives at the stand-in until somebody ends it."""
+    """Start a call at the sandbox that lives until a test ends it."""
     asked = {
         "deliver": False,
         "queued_seconds": 0,
@@ -89,14 +89,14 @@ def test_a_call_that_vapi_does_not_know_is_none(api):
 
 
 def test_a_call_is_ended_and_told_again_that_it_is_over(api, sandbox):
-    # Given a living call
+    # Given a live call
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
     control_url = api.get_call(external_id).control_url
     # When it is ended
     assert api.end(control_url) is True
     wait_for(api, external_id, CallStatus.ENDED)
-    # Then it is over, and whoever tells it anything learns that
+    # Then it is over, and further orders to the call report that
     assert api.end(control_url) is False
     assert api.say(control_url, "Hello?", then_end=True) is False
     assert api.get_call(external_id).facts.ended_reason == "manually-canceled"
@@ -104,13 +104,13 @@ def test_a_call_is_ended_and_told_again_that_it_is_over(api, sandbox):
 
 @pytest.mark.parametrize("then_end", [False, True])
 def test_a_call_is_told_something_and_ends_after_it_only_if_so_asked(api, sandbox, then_end):
-    # Given a living call
+    # Given a live call
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
-    # When it is told something
+    # When a text is sent to it
     text = "Your credit is used up. „Auf Wiedersehen“"
     assert api.say(api.get_call(external_id).control_url, text, then_end=then_end) is True
-    # Then that is spoken once, and the call ends after it or goes on
+    # Then the text is spoken once, and the call ends after it or continues
     seen = lambda: sandbox.control("GET", f"/vapi/calls/{external_id}")  # noqa: E731
     assert wait_until(
         lambda: [one.get("finished") is not None for one in seen()["spoken"]] == [True],
@@ -130,7 +130,7 @@ def test_an_order_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
     control_url = api.get_call(external_id).control_url
     sandbox.fault("vapi", kind, match={"path_contains": "/control"})
-    # When it is told to end, Then nobody knows, and nothing is sent twice
+    # When the order to end is sent, Then the outcome is unknown, and nothing is sent twice
     with pytest.raises(OutcomeUnknown):
         api.end(control_url)
     assert len(sandbox.requests(provider="vapi", path_contains="/control")) == 1
@@ -277,7 +277,7 @@ def test_an_answer_is_read_with_a_control_address_or_without(odd, loopback):
         (None, OutcomeUnknown),
     ],
 )
-def test_every_answer_to_an_order_is_one_of_our_outcomes_and_it_is_sent_once(
+def test_every_answer_to_an_order_has_an_outcome_and_it_is_sent_once(
     odd, loopback, reply, expected
 ):
     loopback.answer = lambda asked: reply
@@ -295,21 +295,21 @@ def test_every_answer_to_an_order_is_one_of_our_outcomes_and_it_is_sent_once(
 
 
 def test_what_controls_a_call_stands_in_no_log_and_no_text(api, sandbox, caplog):
-    # Given all that is logged
+    # Given everything that is logged
     caplog.set_level(logging.DEBUG)
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
     # When a call is read and ended
     found = api.get_call(external_id)
     api.end(found.control_url)
-    # Then its address is nowhere to be read; httpx's own lines are silenced by base.log
+    # Then its control address is in no text or log; `base.log` silences httpx's own lines
     assert "/control" not in repr(found) + str(found)
     ours = [one for one in caplog.records if not one.name.startswith("httpx")]
     assert [one.getMessage() for one in ours if "/control" in one.getMessage()] == []
 
 
 def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox, monkeypatch):
-    # Given safety calls, one of which has waited in vain
+    # Given safety calls, one of which has timed out
     monkeypatch.setattr("providers.http.probe._SILENT_SECONDS", 0.0)
     known, call_id = sandbox.info["vapi"], begun(sandbox)
     line = Line(Route(Provider.VAPI, "vapi", CallClass.SAFETY))
@@ -318,7 +318,7 @@ def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox, monkey
     with pytest.raises(ProviderUnavailable):
         api.get_call(call_id)
     sandbox.control("DELETE", f"/faults/{fault}")
-    # When another waits, then a third does not
+    # When another waits, Then a third does not
     fault = sandbox.fault("vapi", "hold", times=1)
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(api.get_call, call_id)
@@ -327,7 +327,7 @@ def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox, monkey
         )
         with pytest.raises(HeldBack):
             api.get_call(call_id)
-        # And once it is answered, all ask as before
+        # And once it is answered, all calls go out as before
         sandbox.control("POST", f"/faults/{fault}/release")
         assert waits.result(SANDBOX_SECONDS) is not None
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""Which addresses an order to a call is sent to: Vapi's own, or a stand-in's own, and no other."""
+"""The addresses that orders to a call are sent to: Vapi's, or a stand-in's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from providers.vapi.api import VapiApi
 
 
 class Closed:
-    """A gate that lets nothing out, so that a test sees what would have gone out."""
+    """A gate that holds every request back, so that a test sees what would be sent."""
 
     def enter(self, route: Route, wait_seconds_max: float) -> tuple[float, str]:
         raise HeldBack("closed")

@@ -1,4 +1,7 @@
-"""Every family of Vapi's ended reasons has one class. Source: Vapi's SDK 3.0.0, 604 values."""
+"""Every family of Vapi's ended reasons has one class.
+
+Source: Vapi's SDK 3.0.0, 604 values.
+"""
 
 from __future__ import annotations
 

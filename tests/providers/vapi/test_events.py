@@ -106,7 +106,7 @@ def test_when_a_message_was_sent_is_read_in_either_unit_or_not_at_all(timestamp,
 )
 def test_a_fact_of_a_calls_life_is_named_by_what_identifies_it(message, expected):
     assert messages.external_id_of(parsed(message)) == expected
-    # And by the same name when it is sent again later
+    # And it has the same name if it is sent again later
     assert messages.external_id_of(parsed(message | {"timestamp": 5})) == expected
 
 
@@ -124,7 +124,7 @@ def test_a_report_has_another_name_when_its_body_differs(message, start):
     assert name.startswith(start) and len(name) <= 200
     # The same bytes are one event
     assert messages.external_id_of(parsed(message)) == name
-    # Whatever else it says is another
+    # A body with any other value is another event
     others = [
         parsed(message | changed)
         for changed in ({"durationSeconds": 40}, {"endedAt": None}, {"cost": 1}, {"timestamp": 5})
@@ -278,7 +278,7 @@ def test_a_call_that_comes_in_is_read_and_the_callers_number_masked():
         twilio_call_sid=LEG,
         twilio_account_sid=ACCOUNT,
     )
-    # The number prices the call and is never written to a log
+    # The number sets the price of the call and is never written to a log
     assert "+15005550006" not in repr(read)
 
 
@@ -358,7 +358,7 @@ def test_the_answers_are_vapis_own_shapes():
         },
     }
     assert messages.answer_refused("no credit") == {"error": "no credit"}
-    # A predial fails closed: only a boolean true lets a contact be called
+    # If the answer to a predial is anything but the boolean true, the contact is not called
     assert messages.answer_predial(True) == {"eligible": True}
     assert messages.answer_predial(False) == {"eligible": False}
 

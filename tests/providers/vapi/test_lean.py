@@ -1,4 +1,4 @@
-"""Large messages and calls are read for their facts alone, and stored cut down to them."""
+"""Large messages and calls are reduced to their facts when read and when stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTIES = {
     "phoneNumber": {"id": "number-2", "number": "+15005550001", "twilioAccountSid": ACCOUNT},
     "customer": {"number": "+15005550006", "name": "x" * 5_000},
 }
-#: What nobody reads, and what makes a body large.
+#: Parts that no code reads, and that make a body large.
 HEAVY = {
     "artifact": {"messages": [{"role": "bot", "message": "hello " * 40, "n": 1.25}] * 400},
     "transcript": "hello " * 20_000,
@@ -40,14 +40,14 @@ def reading(body: bytes):
 @pytest.mark.parametrize("more", [{}, PARTIES, *ODD])
 @pytest.mark.parametrize("make", [report, status_update])
 def test_a_large_message_is_read_like_a_small_one(make, more):
-    # Given the same message, small and with all that a conversation adds
+    # Given the same message, small and with everything that a conversation adds
     small, large = make(**more), make(**more) | HEAVY
     assert len(written(large)) > lean.LEAN_FROM_BYTES
-    # Then both say the same, before and after it was stored
+    # Then both have the same facts, before and after they are stored
     stored = messages.stored_body(messages.parse(written(large)))
     assert reading(written(large)) == reading(written(small)) == reading(stored)
     assert len(stored) < 4_000
-    # And what is stored is the same for the same bytes
+    # And the same bytes are always stored in the same form
     assert messages.stored_body(messages.parse(written(large))) == stored
 
 

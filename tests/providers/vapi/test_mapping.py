@@ -54,7 +54,7 @@ def test_a_whole_report_is_read_whole():
         ended_reason="customer-ended-call",
         provider_cost_micros=193_100,
     )
-    # The numbers price the call and are never written to a log
+    # The numbers set the price of the call and are never written to a log
     assert "+1500555" not in repr(read)
 
 
@@ -121,7 +121,7 @@ def test_a_call_without_status_or_end_has_no_status(end):
 
 
 def test_a_known_status_is_believed_before_an_end():
-    # Only a copy without a status that we know is read by its end
+    # The end is used only if the copy has no status that we know
     found = call_facts(call(status="in-progress", endedAt=ENDED))
     assert (found.status, found.unknown_status) == (CallStatus.IN_PROGRESS, None)
 
@@ -134,9 +134,9 @@ def test_a_message_that_says_no_status_leaves_it_to_its_copy_of_the_call():
 
 @pytest.mark.parametrize("make", [lambda **more: status_update("ended", **more), report])
 def test_a_stale_copy_of_the_call_does_not_make_an_end_undone(make):
-    # Given a word on the end whose copy of the call is as old as its beginning
+    # Given a report of the end whose copy of the call is still in progress
     found = facts(make(call=call(status="in-progress")))
-    # Then it has ended
+    # Then the call has ended
     assert (found.status, found.oddities) == (CallStatus.ENDED, ("stale_status",))
 
 
@@ -152,13 +152,13 @@ def test_a_stale_copy_of_the_call_does_not_make_an_end_undone(make):
         ({"durationSeconds": "127"}, 127_598, ("durationSeconds",)),
         ({"endedAt": STARTED, "durationSeconds": 0}, 0, ()),
         ({"endedAt": STARTED, "durationSeconds": None}, 0, ()),
-        # Equal instants deny a talk that the count tells of: what is not zero counts
+        # Equal instants contradict a counted duration: the one that is not zero is used
         ({"endedAt": STARTED, "durationSeconds": Decimal("12.2")}, 12_200, ("durations_disagree",)),
         ({"endedAt": STARTED, "durationSeconds": 3}, 3_000, ("durations_disagree",)),
         ({"durationSeconds": 0}, 127_598, ("durations_disagree",)),
         ({"endedAt": "2026-05-04T10:00:05.0005Z", "durationSeconds": 0}, 1, ()),
         ({"endedAt": "2026-05-04T10:00:05.000499Z", "durationSeconds": 0}, 0, ()),
-        # Between the instants lies what nobody can have talked: the count is taken
+        # The instants allow no possible duration: the counted duration is used
         ({"endedAt": "2026-05-04T10:00:04.999Z"}, 127_598, ("negative_duration",)),
         ({"endedAt": "2026-05-04T22:01:05.001Z"}, 127_598, ("absurd_duration",)),
         ({"endedAt": "2026-05-04T22:01:05Z", "durationSeconds": None}, 43_260_000, ()),
@@ -168,7 +168,7 @@ def test_a_stale_copy_of_the_call_does_not_make_an_end_undone(make):
         ({"endedAt": None, "durationSeconds": 43_260}, 43_260_000, ()),
         ({"endedAt": None, "durationSeconds": Decimal("0.0005")}, 1, ()),
         ({"endedAt": None, "durationSeconds": Decimal("0.0004999")}, 0, ()),
-        # And where neither can be believed there is none
+        # If neither is possible, there is no duration
         ({"endedAt": None, "durationSeconds": Decimal("43260.001")}, None, ("absurd_duration",)),
         ({"endedAt": None, "durationSeconds": Decimal("1e999999")}, None, ("absurd_duration",)),
         ({"endedAt": None, "durationSeconds": Decimal("1e-999999")}, 0, ()),
@@ -254,7 +254,7 @@ def test_a_call_without_a_start_whose_reason_does_not_say_why_is_not_free(reason
 
 @pytest.mark.parametrize("where", ["message", "call"])
 @pytest.mark.parametrize("start", [STARTED, "at ten", 5])
-def test_a_call_that_has_a_start_anywhere_was_connected_whatever_its_reason_says(where, start):
+def test_call_with_a_start_anywhere_was_connected_whatever_its_reason(where, start):
     inner = call(("startedAt",), status="ended")
     message = report(("startedAt", "durationSeconds"), endedReason=NEVER, call=inner)
     (message if where == "message" else inner)["startedAt"] = start
@@ -263,7 +263,7 @@ def test_a_call_that_has_a_start_anywhere_was_connected_whatever_its_reason_says
     assert found.duration_ms == (127_598 if start == STARTED else None)
 
 
-def test_a_call_that_was_talked_although_nobody_answered_costs_what_was_talked():
+def test_call_that_talked_although_unanswered_costs_its_talk_time():
     found = facts(
         report(("startedAt",), endedReason=NEVER, call=call(("startedAt",), status="ended"))
     )

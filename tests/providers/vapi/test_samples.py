@@ -1,4 +1,4 @@
-"""Every public sample has a defined reading, and those that decide money one that stands here."""
+"""Every public sample has a defined reading; samples that decide money are exact."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_secret_is_taken_as_bearer_and_as_vapis_own_header():
     assert is_proved(one, authorization="Bearer s3cret")
     assert is_proved(one, authorization="bearer  s3cret ")
     assert is_proved(one, x_vapi_secret="s3cret")
-    # And beside another credential of the server's own
+    # And beside another credential for the server
     assert is_proved(one, x_vapi_secret="s3cret", authorization="Bearer somebody's")
     assert is_proved(one, x_vapi_secret="somebody's", authorization="Bearer s3cret")
 
@@ -101,7 +101,7 @@ def test_a_header_beyond_ascii_does_no_harm(name, text):
     }
     one = verifier(VAPI_SERVER_SECRET="s3cret", VAPI_HMAC_SECRET="key")
     assert is_proved(one, **good)
-    # A second credential that is junk takes nothing from the first
+    # A second credential that is unreadable does not invalidate the first
     assert is_proved(one, **{**good, name: text}) == (name == "x_vapi_secret")
 
 
@@ -114,11 +114,11 @@ def test_a_secret_beyond_ascii_is_compared_as_it_was_sent():
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512", "sha1"])
 @pytest.mark.parametrize("at", [AT, f"{AT}000", f"{AT}123"])
 def test_a_signature_is_taken_by_the_configured_algorithm_alone(algorithm, at):
-    # Given a credential that signs by one algorithm
+    # Given a credential that signs with one algorithm
     one = verifier(VAPI_HMAC_SECRET="key", VAPI_HMAC_ALGORITHM=algorithm)
     for other in ("sha256", "sha512", "sha1", "md5"):
         made = signature(at=at, algorithm=other)
-        # Then that one is taken, with a time in seconds or in milliseconds
+        # Then only that algorithm is accepted, with a time in seconds or in milliseconds
         assert is_proved(one, x_signature=made, x_timestamp=at) == (other == algorithm)
         assert is_proved(one, x_signature=f"{other}={made.upper()}", x_timestamp=at) == (
             other == algorithm
@@ -166,7 +166,7 @@ def test_a_signed_time_may_be_just_so_far_from_ours(unit, sign):
 
 
 def test_a_configured_signature_is_demanded_and_so_is_a_configured_secret():
-    # Given both, Then neither proves a message alone
+    # Given both credentials, Then neither is enough alone
     one = verifier(VAPI_HMAC_SECRET="key", VAPI_SERVER_SECRET="s3cret")
     signed = {"x_signature": signature(), "x_timestamp": AT}
     assert not is_proved(one, authorization="Bearer s3cret")
@@ -198,7 +198,7 @@ def test_the_signatures_headers_may_have_other_names():
 def test_what_the_stand_in_sends_is_proved_and_its_forgeries_are_not(
     sandbox: House, listener, mode, algorithm, unit
 ):
-    # Given a Vapi that proves itself in one of its ways
+    # Given a sandbox Vapi that uses one of its authentication modes
     sandbox.control(
         "POST",
         "/vapi/authentication",
@@ -218,7 +218,7 @@ def test_what_the_stand_in_sends_is_proved_and_its_forgeries_are_not(
         sandbox.control("POST", "/vapi/messages", {"type": "hang", "forge": forge})
         heard = listener.heard.pop()
         headers = {name.lower(): value for name, value in heard.headers.items()}
-        # Then only the genuine one is proved
+        # Then only the genuine message is accepted
         if forge is None:
             one.prove(headers, heard.body, now=datetime.now(UTC))
         else:

@@ -1,4 +1,4 @@
-"""A telephone for tests of workers: calls that live at the sandbox, and what we know of them."""
+"""A telephone for worker tests: calls at the sandbox and their rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from domain.calls.settings import Terms, set_terms
 from tests.support.sandbox import SANDBOX_SECONDS
 from tests.support.world import World
 
-#: A cent a second, counted by the second.
+#: 0.01 a second, counted by the second.
 RATE = Rate(600_000, 1)
 
 
 class Phone:
-    """A customer whose calls live at the sandbox, through one of its subaccounts."""
+    """A customer whose calls run at the sandbox, through one of its subaccounts."""
 
     def __init__(self, world: World, micros: int = 1_000_000) -> None:
         self.world = world
@@ -41,13 +41,13 @@ class Phone:
         )
 
     def call(self, seconds: int = 30, **more) -> str:
-        """A call in progress at the sandbox that we hold money for and know of."""
+        """Start a call in progress at the sandbox, with a hold and a refreshed row."""
         call_id = self.dial(seconds, **more)
         self.run("look_at_call", call_id)
         return call_id
 
     def dial(self, seconds: int = 30, *, reserved_ago: float = 0, **more) -> str:
-        """Make a live call that we hold money for and have not heard of yet.
+        """Start a live call that has a hold and has not been refreshed yet.
 
         Units: `reserved_ago` is the age of the hold, in seconds.
         """
@@ -94,7 +94,7 @@ class Phone:
         return [row.what for row in sorted(rows, key=lambda row: row.id)]
 
     def orders(self, call_id: str) -> list[str]:
-        """What its control address was told, in order, whether or not it was obeyed."""
+        """List the orders that the call's control address received, obeyed or not."""
         seen = self.seen(str(self.row(call_id).provider_call_id))
         return [order["type"] for order in seen["orders"]]
 
@@ -102,19 +102,19 @@ class Phone:
         return str(self.seen(str(self.row(call_id).provider_call_id))["leg"]["status"])
 
     def alerts(self, kind: str, call_id: str) -> list[Alert]:
-        """The alerts about a call that stand."""
+        """List the open alerts about a call."""
         found = self.world.read(Alert, kind=kind, subject=call_id)
         return [alert for alert in found if alert.cleared_at is None]
 
     def round(self) -> None:
-        """This function will run what is due once, as if every wait were over."""
+        """Run all waiting jobs once, as if every wait were over."""
         self.world.due_now()
         self.world.run_due()
 
     def rounds(self, call_id: str, number: int) -> None:
-        """This function will run what is due until a call was told to end so often.
+        """Run jobs until `number` rounds of ending the call are recorded.
 
-        On a machine with much to do a round may be put off: the database takes no longer wait.
+        On a busy machine a round may be postponed, because the database refuses to wait longer.
         """
         assert wait_until(
             lambda: self.round() or self.row(call_id).end_rounds >= number,

@@ -1,4 +1,4 @@
-"""Money in and out: once, by the provider's own figures, in whatever order the news comes."""
+"""Payments and refunds move money once, by the provider's figures, in any order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def balance(world, organization_id):
 
 
 def moved(world, organization_id):
-    """The ledger's movements, signed, in their order."""
+    """List the signed amounts that the ledger moved, in order."""
     entries = world.read(WalletEntry, organization_id=organization_id)
     signed = [
         one.balance_after_micros - one.balance_before_micros
@@ -49,7 +49,7 @@ def test_a_payment_is_credited_once_however_often_it_is_looked_at(world, organiz
 
 
 def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
-    # Given four looks that all wait for PayPal's answer
+    # Given four refreshes that all wait for PayPal's answer
     capture_id = pay(world, organization)
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
     ids = [stage_look(world, capture_id) for _ in range(4)]
@@ -63,7 +63,7 @@ def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
     world.due_now()
     world.run_due()
 
-    # Then the money came once
+    # Then the money was credited once
     assert moved(world, organization) == [TEN]
 
 
@@ -86,21 +86,21 @@ def test_a_payment_that_names_nobody_is_kept_for_a_person(world):
 
 
 def told(world):
-    """Whom, of which payment and why the alerts that stand tell that it is unsettled."""
+    """List organization, payment and code of the open alerts on unsettled payments."""
     alerts = world.read(Alert, kind="payment_unsettled", cleared_at=None)
     return [(one.organization_id, one.subject, one.details["code"]) for one in alerts]
 
 
-def test_money_that_could_not_be_credited_is_still_told_once_its_job_was_pruned(world):
-    # Given a payment that came in and that names nobody
+def test_uncredited_payment_keeps_its_alert_after_its_job_is_pruned(world):
+    # Given a completed payment that names no organization of ours
     capture_id = pay(world, "org_of_nobody")
     job_id = stage_look(world, capture_id)
     assert run(world, job_id) == "refused"
-    # When its job has been over for longer than jobs are kept
+    # When its job has ended longer ago than jobs are kept
     later = timedelta(days=40)
     pruned = world.do(lambda s, now: prune_jobs(s, over_before=now + later, limit=9))
     assert pruned == 1
-    # Then a person still knows of it
+    # Then the alert is still open
     assert told(world) == [(None, capture_id, "UNKNOWN_ORGANIZATION")]
 
 
@@ -111,17 +111,17 @@ def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
     first = stage_look(world, capture_id)
     assert run(world, first) == run(world, stage_look(world, capture_id)) == "refused"
     assert told(world) == [(organization, capture_id, "WALLET_NOT_FOUND")]
-    # When it has one, and an operator has the job run again
+    # When the wallet exists, and an operator redrives the job
     world.do(lambda s, now: wallet.open_wallet(s, organization, "USD", now))
     world.do(lambda s, now: redrive_by_hand(s, first, by="ann", why="has a wallet", now=now))
     assert run(world, first) == "done"
-    # Then it is credited, and told no more
+    # Then the payment is credited, and the alert is cleared
     assert moved(world, organization) == [TEN]
     assert told(world) == []
 
 
 def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
-    # Given a payment, and a part of it given back, in a currency that we do not know
+    # Given a payment and a partial refund in a currency that we do not know
     organization = bare_organization(world.database)
     world.do(lambda s, now: wallet.open_wallet(s, organization, "KWD", now))
     capture_id = pay(world, organization, currency="KWD")
@@ -131,12 +131,12 @@ def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
     assert sorted(told(world)) == sorted(
         (None, subject, "INVALID_AMOUNT") for subject in (capture_id, refund_id)
     )
-    # When we do, and an operator has the jobs run again
+    # When the currency is known, and an operator redrives the jobs
     monkeypatch.setitem(amounts.DECIMALS, "KWD", 3)
     for job in jobs:
         world.do(lambda s, now, job=job: redrive_by_hand(s, job, by="ann", why="known", now=now))
     assert [run(world, job) for job in jobs] == ["done", "done"]
-    # Then both are settled, and told no more
+    # Then both are settled, and their alerts are cleared
     assert balance(world, organization) == 7_000_000
     assert told(world) == []
 
@@ -167,7 +167,7 @@ def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
     assert run(world, job_id) == "failed"
     assert moved(world, organization) == []
 
-    # When it is back
+    # When it answers again
     clear_faults(world)
     world.due_now()
 
@@ -184,11 +184,11 @@ def test_a_lost_answer_is_asked_for_again(world, organization):
 
 
 def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organization):
-    # Given a payment of 10 of which 3 and then 2 were given back
+    # Given a payment of 10, of which 3 and then 2 were refunded
     capture_id = pay(world, organization)
     refunds = [give_back(world, capture_id, value) for value in ("3.00", "2.00")]
 
-    # When the news comes backwards, and all of it twice
+    # When they are refreshed in reverse order, and all of them twice
     for _ in range(2):
         for kind, external_id in [
             ("refund", refunds[1]),
@@ -197,7 +197,7 @@ def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organ
         ]:
             assert run(world, stage_look(world, external_id, kind)) == "done"
 
-    # Then the balance is what is left
+    # Then the balance is the rest
     assert balance(world, organization) == 5_000_000
 
 
@@ -218,17 +218,17 @@ def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization
         )
     )
 
-    # When all of it is given back
+    # When all of it is refunded
     assert run(world, stage_look(world, give_back(world, capture_id, "10.00"), "refund")) == "done"
 
-    # Then what was there is taken, and the rest is owed
+    # Then the balance is debited, and the rest is an outstanding amount
     wallet_row = world.wallet(organization)
     assert (wallet_row.balance_micros, wallet_row.owed_micros) == (0, 9_000_000)
 
 
 @pytest.fixture
 def fee(world, organization):
-    """A subscription's fee, which PayPal shows as a capture too; gives its id."""
+    """The id of a subscription's fee, which PayPal also shows as a capture."""
     (event,) = world.sandbox.control(
         "POST",
         "/paypal/events",
@@ -242,16 +242,14 @@ def fee(world, organization):
     return json.loads(told["body"])["resource"]["id"]
 
 
-def test_a_subscriptions_fee_that_is_given_back_never_comes_into_the_wallet(
-    world, organization, fee
-):
-    # Given a part of a fee given back
+def test_refund_of_a_subscription_fee_never_moves_the_wallet(world, organization, fee):
+    # Given a partial refund of a fee
     job = stage_look(world, give_back(world, fee, "1.00"), "refund")
-    # When the refund is looked at, Then nothing moves
+    # When the refund is refreshed, Then no money moves
     assert run(world, job) == "refused"
     assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
     assert (balance(world, organization), moved(world, organization)) == (0, [])
-    # And it is as it should be
+    # And no alert is raised, because this is expected
     assert told(world) == []
 
 

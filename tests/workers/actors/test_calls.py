@@ -1,4 +1,4 @@
-"""Calls over the sandbox's Vapi and Twilio: looked at, warned, ended, whatever they do about it."""
+"""Calls at the sandbox's Vapi and Twilio: refreshed, warned, ended and settled."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def test_an_ended_call_is_settled_by_a_look_for_its_real_duration(phone):
         lambda: phone.seen(provider_call_id)["call"]["status"] == "ended",
         limit_seconds=SANDBOX_SECONDS,
     )
-    # When it is asked about
+    # When it is refreshed
     assert phone.run("look_at_call", call_id) == "done"
-    # Then it is charged the one second that it began, and the rest of its hold is free again
+    # Then the one second that it began is charged, and the rest of its hold is released
     row, wallet = phone.row(call_id), phone.world.wallet(phone.id)
     assert (row.status, row.cost_micros, row.settled_by) == ("ended", 10_000, "look")
     assert (wallet.balance_micros, wallet.held_micros) == (990_000, 0)
 
 
 def test_a_call_is_told_why_and_ends(phone):
-    # Given a call that is to end
+    # Given a call that must end
     call_id = phone.call()
     phone.decide(call_id)
     phone.run_until_over(call_id)
-    # Then it was told first, and settled by the provider's word
+    # Then the ending text was spoken first, and the provider's report settled the call
     row = phone.row(call_id)
     spoken = phone.seen(row.provider_call_id)["spoken"]
     assert [one["text"] for one in spoken] == [Terms().ending_text]
@@ -60,13 +60,13 @@ def test_a_deaf_call_is_ended_by_twilio(phone):
 
 
 def test_a_call_that_nobody_can_end_is_told_to_a_person_and_keeps_its_hold(phone):
-    # Given a call that hears nothing, and a Twilio that does not answer either
+    # Given a call that obeys no order, and a Twilio that does not answer
     call_id = phone.call(behaviour={"deaf": True, "ignore_max_duration": True})
     phone.world.sandbox.fault("twilio", "status", status=500, match={"path_contains": "/Calls/"})
     phone.decide(call_id)
-    # When it has been told again and again
+    # When the order was repeated several times
     phone.rounds(call_id, endings.ALERT_ROUND)
-    # Then a person knows, and the money is still held
+    # Then an alert is open, and the hold still has the money
     alerts = phone.world.read(Alert, kind="call_not_ended", subject=call_id)
     assert [alert.cleared_at for alert in alerts] == [None]
     assert phone.hold(call_id).status == "open"
@@ -88,10 +88,10 @@ def test_a_suspension_ends_live_calls_and_charges_what_they_talked(phone):
     phone.world.set_status_at_paypal(one, "SUSPENDED")
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
     body = json.dumps({"id": "WH-1", "event_type": kind, "resource": {"id": one}}).encode()
-    # When PayPal reports it
+    # When PayPal reports the suspension
     assert phone.world.receive("WH-1", kind, body) == "new"
     phone.run_until_over(call_id)
-    # Then the call ends for that cause, and is charged each second that it began
+    # Then the call ends for that cause, and each second that it began is charged
     row, wallet = phone.row(call_id), phone.world.wallet(phone.id)
     assert row.end_cause == "subscription_inactive"
     assert phone.seen(row.provider_call_id)["call"]["status"] == "ended"
@@ -102,15 +102,15 @@ def test_a_suspension_ends_live_calls_and_charges_what_they_talked(phone):
     assert [phone.world.twilio_status(sid) for sid in sids] == ["suspended", "suspended"]
 
 
-def test_a_call_that_the_company_settled_before_it_talked_is_ended_once_it_does(phone):
-    # Given a call that the company settled before we knew that somebody talks
+def test_call_that_the_company_settled_first_is_ended_once_it_talks(phone):
+    # Given a call that the company settled before we knew that it is in progress
     call_id = phone.dial()
     phone.world.do(lambda session, now: settle_by_api(session, phone.id, call_id, 0, now))
-    # When we hear of it
+    # When the worker refreshes it
     phone.run("look_at_call", call_id)
     assert phone.row(call_id).status == "in_progress"
     assert len(phone.alerts("call_not_ended", call_id)) == 1
-    # Then it ends, and nothing moves
+    # Then it ends, and no money moves
     phone.run_until_over(call_id)
     assert phone.row(call_id).end_cause == "settled"
     assert phone.alerts("call_not_ended", call_id) == []
@@ -118,7 +118,7 @@ def test_a_call_that_the_company_settled_before_it_talked_is_ended_once_it_does(
 
 
 def test_the_tick_ends_a_call_before_its_money_does(phone):
-    # Given a call on all the money there is, and a tick once it is nearly used up
+    # Given a call with a hold on all the money, and a tick when the hold is nearly used up
     call_id = phone.call(seconds=100)
     row = phone.row(call_id)
 

@@ -1,4 +1,4 @@
-"""Calls whose providers are away, answer too late, are told twice, or know nothing of them."""
+"""Calls whose providers are away, answer late or twice, or do not know the call."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ GET = {"method": "GET", "path_contains": "/call/"}
 LEG = {"method": "POST", "path_contains": "/Calls/"}
 
 
-# Told, and the answer lost
+# Orders whose answer is lost
 
 
 @pytest.mark.parametrize(
     ("kind", "more"), [("act_then_drop", {}), ("drop", {}), ("status", {"status": 500})]
 )
-def test_where_the_answer_to_the_speech_is_lost_the_call_ends_all_the_same_and_once(
-    phone, kind, more
-):
+def test_call_ends_once_when_the_answer_to_its_speech_is_lost(phone, kind, more):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", kind, match=SAY_OR_END, times=1, **more)
     phone.decide(call_id)
-    # Whether it was told or not is not known, so Twilio ends the leg in the same round
+    # The outcome of the speech is unknown, so Twilio ends the leg in the same round
     phone.world.run_due()
     assert phone.leg(call_id) == "completed"
     assert phone.row(call_id).end_rounds == 1
@@ -46,8 +44,8 @@ def test_where_the_answer_to_the_speech_is_lost_the_call_ends_all_the_same_and_o
     assert phone.timeline(call_id).count("settled") == 1
 
 
-def test_where_the_answer_to_the_end_is_lost_it_is_over_by_the_providers_word(phone):
-    # Given a call that does not heed speech, and an order whose answer is lost
+def test_provider_settles_the_call_when_the_answer_to_its_end_is_lost(phone):
+    # Given a call that ignores speech, and an order whose answer is lost
     call_id = phone.call(behaviour={"deaf_to_say": True})
     phone.decide(call_id)
     phone.round()
@@ -58,7 +56,7 @@ def test_where_the_answer_to_the_end_is_lost_it_is_over_by_the_providers_word(ph
     assert phone.row(call_id).settled_by == "look"
 
 
-def test_while_the_question_is_not_answered_twilio_ends_it_and_only_vapi_makes_it_over(phone):
+def test_twilio_ends_a_call_that_cannot_be_read_and_vapi_alone_settles_it(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=GET)
     phone.decide(call_id)
@@ -66,7 +64,7 @@ def test_while_the_question_is_not_answered_twilio_ends_it_and_only_vapi_makes_i
         phone.round()
     assert (phone.orders(call_id), phone.leg(call_id)) == ([], "completed")
     assert (phone.row(call_id).status, phone.hold(call_id).status) == ("in_progress", "open")
-    # When it answers again
+    # When Vapi answers again
     clear_faults(phone.world)
     phone.run_until_over(call_id)
     assert phone.hold(call_id).status == "committed"
@@ -74,7 +72,7 @@ def test_while_the_question_is_not_answered_twilio_ends_it_and_only_vapi_makes_i
 
 def test_where_twilios_answer_is_lost_too_it_is_told_again(phone):
     call_id = phone.call(behaviour={"deaf": True})
-    # Each round asks both subaccounts, since nobody has said which of them carries it
+    # Each round asks both subaccounts, because it is unknown which of them carries the call
     phone.world.sandbox.fault("twilio", "drop", match=LEG, times=4)
     phone.decide(call_id)
     for _ in range(endings.VAPI_ROUNDS + 2):
@@ -85,8 +83,8 @@ def test_where_twilios_answer_is_lost_too_it_is_told_again(phone):
     assert phone.alerts("call_not_ended", call_id) == []
 
 
-def test_a_call_without_a_leg_that_hears_nothing_is_told_to_a_person_at_once(phone):
-    # Given a call in the browser, which no carrier could end
+def test_call_without_a_leg_that_ignores_orders_raises_an_alert_at_once(phone):
+    # Given a call in the browser, which no carrier can end
     call_id = phone.call(behaviour={"deaf": True})
     execute_sql(phone.world, "UPDATE calls SET twilio_call_sid = NULL")
     phone.world.sandbox.fault("vapi", "status", status=503)
@@ -109,7 +107,7 @@ def test_the_alert_is_cleared_when_it_is_over_after_all(phone):
     assert phone.hold(call_id).status == "committed"
 
 
-# Twice
+# Jobs that run twice
 
 
 def test_an_ending_that_is_delivered_twice_at_once_is_carried_out_once(phone):
@@ -125,7 +123,7 @@ def test_an_ending_that_is_delivered_twice_at_once_is_carried_out_once(phone):
         assert first.result(SANDBOX_SECONDS) == "postponed"
     assert others == ["taken"] * 4
     assert phone.orders(call_id) == ["say"]
-    # And again when it is over
+    # And the same again when the call is over
     phone.run_until_over(call_id)
     phone.round()
     assert phone.world.executor.execute(job.id) == "taken"
@@ -133,7 +131,7 @@ def test_an_ending_that_is_delivered_twice_at_once_is_carried_out_once(phone):
 
 
 def test_two_endings_of_one_call_end_it_once(phone):
-    # Given a job that was staged by hand beside the decision's own
+    # Given a job that was staged manually beside the decision's own job
     call_id = phone.call()
     phone.decide(call_id)
     phone.world.stage("end_call", organization_id=phone.id, call_id=call_id)
@@ -155,7 +153,7 @@ def test_looks_at_once_settle_once(phone):
     assert phone.world.wallet(phone.id).balance_micros == 990_000
 
 
-# Warned
+# Warnings
 
 
 def warned(phone, call_id):
@@ -197,7 +195,7 @@ def test_a_warning_that_nobody_takes_is_given_up_and_not_said_late(phone):
 
 
 def last_worker_dies(phone, name, tries):
-    """Leave a job of this name as a worker does that is killed in the last of its tries."""
+    """Leave a job as a worker does that is killed during the job's last try."""
     execute_sql(
         phone.world,
         f"UPDATE jobs SET failures = {tries - 1}, attempt = {tries}, worker = 'killed:1',"
@@ -227,11 +225,11 @@ def test_question_is_done_when_the_worker_of_its_last_try_is_killed(phone):
     assert len(phone.alerts("hold_unanswered", call_id)) == 1
 
 
-# Asked about
+# Refreshes
 
 
 def reserve_for(phone, provider_call_id, call_id="c1", *, seconds_ago=0):
-    """This function will reserve ten seconds for a call, now or so long ago."""
+    """Reserve ten seconds for a call, now or `seconds_ago` seconds ago."""
     reserved = phone.world.do(
         lambda session, now: reserving.reserve_for_call(
             session,
@@ -247,7 +245,7 @@ def reserve_for(phone, provider_call_id, call_id="c1", *, seconds_ago=0):
 
 
 def set_back(phone):
-    """This function will let an hour pass since the calls were let in and heard of."""
+    """Make the calls and their last refreshes one hour older."""
     execute_sql(
         phone.world,
         "UPDATE calls SET created_at = created_at - interval '1 hour',"
@@ -255,7 +253,7 @@ def set_back(phone):
     )
 
 
-def test_a_look_that_is_not_answered_keeps_the_hold_and_tells_a_person_until_it_is(phone):
+def test_unanswered_refresh_keeps_the_hold_and_the_alert_until_answered(phone):
     call_id = phone.call()
     phone.world.sandbox.fault("vapi", "status", status=503, match=GET)
     phone.world.stage("look_at_call", organization_id=phone.id, call_id=call_id)
@@ -285,12 +283,12 @@ def test_a_look_at_one_that_nobody_can_be_asked_about_is_nothing(phone):
 
 
 def test_a_live_call_keeps_its_hold_for_longer(phone):
-    # Given a live call whose hold of 30 s expired, and which has not been seen yet
+    # Given a live call whose hold of 30 s expired, and which has not been refreshed yet
     call_id = phone.dial(reserved_ago=1_000)
     expired_at = phone.hold(call_id).expires_at
     asked_at = phone.world.do(lambda session, now: now)
     assert expired_at < asked_at
-    # When the worker asks Vapi about it
+    # When the worker refreshes it
     assert phone.run("look_at_call", call_id) == "done"
     answered_at = phone.world.do(lambda session, now: now)
     # Then the hold expires one grace period after the answer, and keeps its money
@@ -313,7 +311,7 @@ def show(phone, call_id, *without, **fields):
 
 
 def lapsed(phone):
-    """Start a call at Vapi for which the hold was over before it began."""
+    """Start a call at Vapi whose hold expired before it began."""
     asked = {"deliver": False, "queued_seconds": 0, "ring_seconds": 0}
     made = phone.world.sandbox.control("POST", "/vapi/calls", asked)
     return reserve_for(phone, made["id"], seconds_ago=1_000)
@@ -321,16 +319,16 @@ def lapsed(phone):
 
 @pytest.mark.parametrize("without", [(), ("status",)], ids=["unknown", "none"])
 def test_a_call_keeps_its_hold_as_it_is_when_its_status_is_unknown(phone, without):
-    # Given a call whose hold is over, and an answer whose status we do not know
+    # Given a call whose hold has expired, and an answer with an unknown status
     call_id = lapsed(phone)
     before = phone.hold(call_id).expires_at
     show(phone, call_id, *without, **({} if without else {"status": "deletion-failed"}))
-    # When it is asked about
+    # When it is refreshed
     assert phone.run("look_at_call", call_id) == "done"
-    # Then the hold is not extended, and a person knows
+    # Then the hold is not extended, and an alert is raised
     assert (phone.hold(call_id).expires_at, phone.hold(call_id).status) == (before, "open")
     assert len(phone.alerts("call_status_unknown", call_id)) == 1
-    # And a status that we know clears it
+    # And a known status extends the hold and clears the alert
     show(phone, call_id, status="in-progress")
     phone.run("look_at_call", call_id)
     assert phone.hold(call_id).expires_at > before
@@ -362,7 +360,7 @@ def test_one_that_vapi_does_not_know_is_not_believed_gone_at_once(phone):
     call_id = reserve_for(phone, str(uuid.uuid4()))
     assert phone.run("look_at_call", call_id) == "done"
     assert (phone.hold(call_id).status, phone.row(call_id).oddities) == ("open", [])
-    # After a while it is, but its hold has its time
+    # After an hour the call counts as absent, but its hold stays until it expires
     set_back(phone)
     phone.run("look_at_call", call_id)
     assert (phone.hold(call_id).status, phone.row(call_id).oddities) == ("open", ["absent"])
@@ -377,7 +375,7 @@ def test_one_that_vapi_does_not_know_gives_its_hold_back_once_that_is_over(phone
 
 
 def test_the_sweep_finds_the_silent_and_the_look_settles_them(phone):
-    # Given a call that has ended long ago, of which nothing was heard
+    # Given a call that ended an hour ago, of which no message arrived
     call_id = phone.call(talk_seconds=0.2)
     provider_call_id = phone.row(call_id).provider_call_id
     assert wait_until(
@@ -388,7 +386,7 @@ def test_the_sweep_finds_the_silent_and_the_look_settles_them(phone):
     phone.world.stage("reconcile_calls")
     phone.world.run_due()
     assert phone.row(call_id).settled_by == "look"
-    # And it is not asked about again
+    # And it is not refreshed again
     phone.world.stage("reconcile_calls")
     assert [name for name, _ in phone.world.run_due()] == ["reconcile_calls"]
 
@@ -406,7 +404,7 @@ def test_the_sweep_has_holds_that_nobody_can_be_asked_about_expired(phone):
 
 
 def small(phone):
-    """Have the worker read no more than ten thousand bytes of a call."""
+    """Limit the worker's executor to 10000 bytes of a call's record."""
     settings = phone.world.settings.model_copy(update={"vapi_body_bytes_max": 10_000})
     providers = registry.build(settings)
     phone.world.executor = Executor(
@@ -423,7 +421,7 @@ def narrow(phone):
 
 
 def talked_ten_seconds(phone, ended_seconds_ago):
-    """Say of a call that it talked for ten seconds, and that its end was seen so long ago."""
+    """Start a call that talked for 10 s and whose end was seen `ended_seconds_ago`."""
     call_id = phone.call()
     execute_sql(
         phone.world,
@@ -439,18 +437,18 @@ def test_a_call_of_megabytes_is_settled_and_its_control_address_is_known(phone):
     call_id, other = phone.call(), phone.call()
     for one in (call_id, other):
         show(phone, one, artifact={"transcript": "x" * 2_400_000})
-    # When one is to end, Then it is told
+    # When one must end, Then its control address receives the order
     phone.decide(call_id)
     phone.run_until_over(call_id)
     # A further round may follow while Vapi still speaks
     assert phone.orders(call_id)[0] == "say"
     assert phone.row(call_id).settled_by == "look"
-    # And the other keeps its hold while it lives
+    # And the other call keeps its hold while it is live
     assert phone.run("look_at_call", other) == "done"
     assert phone.alerts("hold_unanswered", other) == []
 
 
-def test_an_ended_call_is_settled_by_our_meter_when_its_record_is_too_large(narrow):
+def test_ended_call_is_settled_by_our_meter_when_its_record_is_too_large(narrow):
     call_id = talked_ten_seconds(narrow, ended_seconds_ago=121)
     show(narrow, call_id, artifact={"transcript": "x" * 20_000})
     assert narrow.run("look_at_call", call_id) == "done"
@@ -463,7 +461,7 @@ def test_an_ended_call_is_settled_by_our_meter_when_its_record_is_too_large(narr
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_call_that_cannot_be_read_keeps_its_hold_before_its_report_is_due(narrow, ended):
+def test_unreadable_call_keeps_its_hold_before_its_report_is_due(narrow, ended):
     call_id = talked_ten_seconds(narrow, ended_seconds_ago=5) if ended else narrow.call()
     show(narrow, call_id, artifact={"transcript": "x" * 20_000})
     assert narrow.run("look_at_call", call_id) == "done"

@@ -1,4 +1,4 @@
-"""Disputes from PayPal's word to the wallet and back, however its answers and our jobs fall out."""
+"""Disputes from PayPal's event to the wallet and back, with every order of events."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def looked_at(world, dispute):
 
 
 def tell(world, word, dispute, *captures):
-    """An event of PayPal's comes in, and all that follows from it."""
+    """Deliver an event of PayPal's about a dispute to the inbox."""
     resource = {
         "dispute_id": dispute,
         "disputed_transactions": [{"seller_transaction_id": one} for one in captures],
@@ -91,17 +91,17 @@ def moved(world, org):
 
 
 def test_a_dispute_freezes_and_takes_and_a_won_one_gives_back(world, org, capture):
-    # When PayPal tells of a dispute
+    # When PayPal reports a dispute
     dispute = open_dispute(world, capture)
     tell(world, "CREATED", dispute, capture)
     world.run_due()
-    # Then it is frozen and taken
+    # Then the wallet is frozen, and the disputed amount is debited
     assert (balance(world, org), reasons(world, org)) == (1_000_000, ["dispute"])
-    # When it is won
+    # When the dispute is won
     ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
     tell(world, "RESOLVED", dispute, capture)
     world.run_due()
-    # Then it is given back and lifted
+    # Then the amount is credited back, and the freeze is lifted
     assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
     assert moved(world, org) == [("topup", TEN), ("dispute", TEN), ("give_back", TEN)]
 
@@ -112,9 +112,9 @@ def test_an_event_freezes_at_once_while_paypal_is_away(world, org, capture):
     world.sandbox.fault("paypal", "status", match=LOOK, status=503)
     tell(world, "CREATED", dispute, capture)
     assert ("look_at_dispute", "failed") in world.run_due()
-    # Then the wallet is frozen by the event's word alone, and no money moved
+    # Then the event alone freezes the wallet, and no money moves
     assert (balance(world, org), reasons(world, org)) == (11_000_000, ["dispute"])
-    # When it is back, Then its word decides the money
+    # When PayPal answers again, Then its answer decides the amount
     clear_faults(world)
     world.due_now()
     world.run_due()
@@ -122,12 +122,12 @@ def test_an_event_freezes_at_once_while_paypal_is_away(world, org, capture):
 
 
 def test_a_forged_dispute_is_lifted_by_paypals_own_word(world, org, capture):
-    # Given a dispute that PayPal has closed for us, and an event that says it has begun
+    # Given a dispute that was closed in our favor, and an event that claims it was opened
     dispute = open_dispute(world, capture)
     ask(world, f"disputes/{dispute}/resolve", outcome_code="CANCELED_BY_BUYER")
     tell(world, "CREATED", dispute, capture)
     world.run_due()
-    # Then what it closed is open again, and nothing was ever taken
+    # Then the freeze is lifted, and nothing was debited
     assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
     assert moved(world, org) == [("topup", TEN)]
 
@@ -145,7 +145,7 @@ def test_a_lost_dispute_and_the_reversal_that_tells_of_it_take_once(world, org, 
 
 
 def test_lost_dispute_takes_only_what_the_seller_paid(world, org, capture):
-    # Given a dispute over 10.00 of which PayPal pays the buyer 7.50 and we 2.50
+    # Given a dispute over 10.00, of which PayPal pays the buyer 7.50 and we pay 2.50
     dispute = open_dispute(world, capture)
     tell(world, "CREATED", dispute, capture)
     world.run_due()
@@ -159,7 +159,7 @@ def test_lost_dispute_takes_only_what_the_seller_paid(world, org, capture):
     )
     # When it is lost
     looked_at(world, dispute)
-    # Then 2.50 stays taken, and what PayPal paid is given back
+    # Then 2.50 stays debited, and PayPal's part is credited back
     assert (balance(world, org), reasons(world, org)) == (8_500_000, [])
     given_back = ("give_back", 7_500_000)
     assert moved(world, org) == [("topup", TEN), ("dispute", TEN), given_back]
@@ -184,12 +184,12 @@ def test_dispute_is_settled_when_it_lists_its_payment_twice(world, org, capture)
 
 
 def test_dispute_of_a_cryptocurrency_stays_frozen_for_a_person(world, org, capture):
-    # Given a dispute that names bitcoins in place of an amount
+    # Given a dispute that names bitcoins instead of an amount
     dispute = open_dispute(world, capture, asset="BTC")
     tell(world, "CREATED", dispute, capture)
-    # When it is read back
+    # When it is refreshed
     assert ("look_at_dispute", "refused") in world.run_due()
-    # Then no money moved, the wallet stays frozen, and a person is told
+    # Then no money moved, the wallet stays frozen, and an alert is raised
     assert (balance(world, org), reasons(world, org)) == (11_000_000, ["dispute"])
     (alert,) = alerts(world)
     assert (alert.subject, alert.details["code"]) == (dispute, "NO_AMOUNT")
@@ -217,7 +217,7 @@ def test_an_appeal_opens_again_and_a_late_event_does_not(world, org, capture):
     world.run_due()
     ask(world, f"disputes/{dispute}/resolve", outcome_code="DENIED")
     looked_at(world, dispute)
-    # A late copy of the beginning changes nothing for good
+    # A late copy of the first event changes nothing in the end
     tell(world, "CREATED", dispute, capture)
     world.run_due()
     assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
@@ -242,7 +242,7 @@ def test_a_dispute_before_its_payment_was_heard_of_settles_both(world, org):
     tell(world, "CREATED", dispute, one)
     world.run_due()
     assert (balance(world, org), reasons(world, org)) == (7_000_000, ["dispute"])
-    # The payment's own news then moves nothing more
+    # The payment's own event then moves nothing more
     look_at_payment(world, one)
     assert balance(world, org) == 7_000_000
 
@@ -255,7 +255,7 @@ def test_a_dispute_of_a_payment_of_nobody_is_kept_for_a_person(world):
 
 
 def test_a_dispute_of_a_subscriptions_fee_never_credits_the_wallet(world, org):
-    # Given a fee, which can be read back as a capture too
+    # Given a fee, which can be read as a capture too
     (event,) = world.sandbox.control(
         "POST",
         "/paypal/events",
@@ -266,7 +266,7 @@ def test_a_dispute_of_a_subscriptions_fee_never_credits_the_wallet(world, org):
     dispute = open_dispute(world, fee)
     ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
     job = look(world, dispute)
-    # When its dispute is looked at, Then it is refused and nothing was credited
+    # When its dispute is refreshed, Then the job is refused, and nothing was credited
     assert world.executor.execute(job) == "refused"
     assert world.job(job).last_error.startswith("NOT_A_TOP_UP")
     assert moved(world, org) == []
@@ -287,22 +287,22 @@ def test_what_cannot_be_settled_is_refused_and_moves_nothing(world, org, capture
     assert world.job(job).last_error.startswith(code)
     assert newest_attempt(world, job).outcome == "refused"
     assert moved(world, org) == [("topup", TEN)]
-    # And a person is told, once however often it is looked at
+    # And there is one alert, although it was refreshed more than once
     (alert,) = alerts(world)
     assert (alert.organization_id, alert.subject) == (org, dispute)
     assert alert.details["code"] == code
 
 
-def test_a_dispute_over_several_payments_freezes_everybody_and_tells_a_person(world, org, capture):
-    # Given one dispute of payments of two organizations, and of one not heard of
+def test_dispute_over_several_payments_freezes_all_and_raises_alerts(world, org, capture):
+    # Given one dispute over payments of two organizations, and over an unknown payment
     other = world.customer(micros=1_000_000).id
     theirs, unheard = pay(world, other), pay(world, org)
     look_at_payment(world, theirs)
     dispute = open_dispute(world, capture, also=[theirs, unheard])
-    # When PayPal tells of it, and its own word cannot be divided
+    # When PayPal reports it, and PayPal's answer cannot be divided among them
     tell(world, "CREATED", dispute, capture, theirs, unheard)
     assert ("look_at_dispute", "refused") in world.run_due()
-    # Then both are frozen, no money moved, and both are named to a person
+    # Then both wallets are frozen, no money moved, and each has an alert
     for one in (org, other):
         assert (balance(world, one), reasons(world, one)) == (11_000_000, ["dispute"])
     found = alerts(world)
@@ -310,10 +310,8 @@ def test_a_dispute_over_several_payments_freezes_everybody_and_tells_a_person(wo
     assert {(one.subject, one.details["code"]) for one in found} == {(dispute, "SEVERAL_PAYMENTS")}
 
 
-def test_paypals_word_about_one_payment_lets_the_others_that_its_event_named_go(
-    world, org, capture
-):
-    # Given an event that names two payments, the second in a second telling, while PayPal is away
+def test_refresh_about_one_payment_lifts_the_freezes_of_the_others(world, org, capture):
+    # Given two events while PayPal is away, of which only the second also names a second payment
     other = world.customer(micros=1_000_000).id
     theirs = pay(world, other)
     look_at_payment(world, theirs)
@@ -323,7 +321,7 @@ def test_paypals_word_about_one_payment_lets_the_others_that_its_event_named_go(
     tell(world, "CREATED", dispute, capture, theirs)
     world.run_due()
     assert (reasons(world, org), reasons(world, other)) == (["dispute"], ["dispute"])
-    # When its own word is about the first alone, Then the other is let go
+    # When PayPal's answer names the first payment alone, Then the other wallet's freeze is lifted
     clear_faults(world)
     world.due_now()
     world.run_due()
@@ -376,15 +374,16 @@ def test_looks_twice_in_turn_and_many_at_once_take_once(world, org, capture):
 
 
 def test_an_answer_that_is_recorded_after_a_newer_one_changes_nothing(world, org, capture):
-    # Given PayPal's answer, still open, on its way while the dispute is won and looked at
+    # Given an answer of PayPal's, still open, that is delayed while the dispute is won and
+    # refreshed
     dispute = open_dispute(world, capture)
     late = world.providers.paypal.get_dispute(dispute)
     ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
     looked_at(world, dispute)
-    # When it is recorded at last
+    # When the delayed answer is recorded
     world.do(lambda session, now: disputes.record_dispute(session, late, None, now))
     world.run_due()
-    # Then the newer word stands
+    # Then the newer answer is kept
     assert (balance(world, org), reasons(world, org)) == (11_000_000, [])
     assert world.read(PaymentDispute, external_id=dispute)[0].state == "won"
 
@@ -413,7 +412,7 @@ def test_a_pending_refund_that_fails_is_given_back(world, org, capture):
     ask(world, f"refunds/{refund}/status", status="FAILED")
     world.due_now()
     assert world.executor.execute(again.id) == "done"
-    # Then it is given back, and not looked at any more
+    # Then the amount is credited back, and no further refresh is staged
     assert balance(world, org) == 11_000_000
     assert [job for job in jobs_of(world, "look_at_payment") if job.done_at is None] == []
 
@@ -429,5 +428,5 @@ def test_a_reversal_that_is_cancelled_with_the_dispute_is_given_back(world, org,
     ask(world, f"refunds/{refund}/status", status="CANCELLED")
     ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
     looked_at(world, dispute)
-    # Then all is back
+    # Then the whole amount is credited back
     assert (balance(world, org), reasons(world, org)) == (11_000_000, [])

@@ -1,4 +1,4 @@
-"""From the inbox to what follows: each event once, whatever happens to its job."""
+"""Processing inbox events: each event takes effect once, even if its job repeats."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_event_is_a_hint_to_look_at_what_it_names(world, event_type, resource
     # When an event is processed
     assert run(world, receive(world, "WH-1", event_type, resource)) == "done"
 
-    # Then what it names will be looked at, and nothing else has happened
+    # Then a refresh of the named object is staged, and nothing else has happened
     (job,) = looks(world)
     assert job.name == name
     assert job.kwargs["external_id"] in ("I-ABC", "7XX")
@@ -97,23 +97,23 @@ def test_jobs_for_one_event_at_once_handle_it_once(world):
     for job_id in ids:
         run(world, job_id)
 
-    # Then one look follows
+    # Then one refresh follows
     assert len(looks(world)) == 1
 
 
 def test_events_out_of_order_end_in_what_the_provider_says(world):
-    # Given a customer who was suspended and is active again, at PayPal
+    # Given a customer whose subscription is active at PayPal
     customer = world.customer()
     resource = {"id": customer.subscription_id}
 
-    # When the reactivation comes first and the suspension last
+    # When a reactivation arrives first and an older suspension last
     receive(world, "WH-2", "BILLING.SUBSCRIPTION.ACTIVATED", resource)
     world.run_due()
     old = "2020-01-01T00:00:00Z"
     receive(world, "WH-1", SUSPENDED, resource, create_time=old)
     world.run_due()
 
-    # Then the customer is open
+    # Then the customer may still spend
     assert world.subscription(customer.subscription_id).closing_reported_at is None
     assert world.campaign(customer.campaign_ids[0]).status == "running"
     assert [world.twilio_status(sid) for sid in customer.sids] == ["active", "active"]

@@ -1,4 +1,4 @@
-"""Subscriptions: only the provider's own word opens; a posture is derived again and healed."""
+"""Subscriptions: only the provider's answer opens, and enforcement is repaired."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOK = {"method": "GET", "path_contains": "/v1/billing/subscriptions/"}
 
 
 def subscribe(world, organization_id, status="ACTIVE"):
-    """Makes a subscription at PayPal that we have not heard of yet."""
+    """Make a subscription at PayPal that we do not know yet."""
     made = world.sandbox.control(
         "POST",
         "/paypal/subscriptions",
@@ -53,11 +53,11 @@ def may_send(world, organization_id):
 
 
 def test_a_look_at_an_active_subscription_opens(world):
-    # Given an organization with money, and a subscription we have not heard of
+    # Given an organization with money, and a subscription that we do not know
     organization_id = make_organization(world.database, micros=1_000_000)
     assert may_send(world, organization_id) == "SUBSCRIPTION_INACTIVE"
 
-    # When it is looked at
+    # When the subscription is refreshed
     job_id = look(world, subscribe(world, organization_id))
     assert run(world, job_id) == "postponed"  # It had no row yet, and so no lease.
     assert may_send(world, organization_id) == "SUBSCRIPTION_INACTIVE"
@@ -69,16 +69,16 @@ def test_a_look_at_an_active_subscription_opens(world):
     assert len(world.read(Subscription)) == 1
 
 
-def test_a_subscription_that_the_provider_does_not_know_now_is_asked_for_again(world):
+def test_subscription_that_the_provider_does_not_know_is_refreshed_again(world):
     assert run(world, look(world, "I-NOBODYKNOWS1")) == "failed"
     assert world.read(Subscription) == []
 
 
-def test_a_subscription_that_names_no_organization_of_ours_is_kept_for_a_person(world):
-    # Given a subscription at PayPal that names somebody else
+def test_subscription_that_names_no_organization_of_ours_is_refused(world):
+    # Given a subscription at PayPal that names an unknown organization
     job_id = look(world, subscribe(world, "org_of_nobody"))
 
-    # When it is looked at, then its job is over, and says why
+    # When it is refreshed, Then its job is refused with the reason
     assert run(world, job_id) == "refused"
     assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
     assert world.read(Subscription) == []
@@ -101,11 +101,11 @@ def test_while_paypal_is_away_nothing_opens_and_nothing_is_dropped(world, kind, 
     world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
     world.sandbox.fault("paypal", kind, match=LOOK, **more)
 
-    # When the reactivation is looked at
+    # When the reactivation is refreshed
     job_id = look(world, customer.subscription_id)
     assert run(world, job_id) == "failed"
 
-    # Then nothing is open, the lease is free, and the job waits
+    # Then the customer still may not spend, the lease is free, and the job waits
     assert may_send(world, customer.id) == "SUBSCRIPTION_INACTIVE"
     assert world.subscription(customer.subscription_id).look_token is None
     job = world.job(job_id)
@@ -113,7 +113,7 @@ def test_while_paypal_is_away_nothing_opens_and_nothing_is_dropped(world, kind, 
     if "headers" in more:
         assert (job.due_at - world.database.now()).total_seconds() > 45
 
-    # And when PayPal is back it opens
+    # And when PayPal answers again, the customer may spend
     clear_faults(world)
     world.due_now()
     world.run_due()
@@ -135,7 +135,7 @@ def test_one_lost_answer_is_asked_for_again_at_once(world, kind):
 
 
 def test_two_looks_at_once_are_one(world):
-    # Given a look that waits for PayPal's answer
+    # Given a refresh that waits for PayPal's answer
     customer = world.customer()
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=1)
     before = looks(world, customer.subscription_id)
@@ -144,19 +144,19 @@ def test_two_looks_at_once_are_one(world):
         outcome = start(run, world, first)
         assert held(world, fault)
 
-        # When another comes, then it waits and asks nothing
+        # When a second refresh starts, Then it is postponed without a request
         assert run(world, second) == "postponed"
         assert looks(world, customer.subscription_id) - before == 1
         release(world, fault)
         assert outcome.result() == "done"
 
-    # And its turn comes
+    # And later it runs
     world.due_now()
     assert run(world, second) == "done"
 
 
 def test_two_first_looks_at_once_make_one_subscription(world):
-    # Given two looks at a subscription that has no row yet, both waiting for PayPal
+    # Given two refreshes of a subscription that has no row yet, both waiting for PayPal
     organization_id = make_organization(world.database, micros=1)
     subscription_id = subscribe(world, organization_id)
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=2)
@@ -171,13 +171,13 @@ def test_two_first_looks_at_once_make_one_subscription(world):
     world.due_now()
     world.run_due()
 
-    # Then there is one
+    # Then there is one subscription
     assert len(world.read(Subscription)) == 1
     assert may_send(world, organization_id) is None
 
 
 def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
-    # Given a look that was asked when the subscription was still active, and is slow to record
+    # Given a refresh that was answered while the subscription was active, and is slow to record
     customer = world.customer()
     begin = lambda: world.do(  # noqa: E731
         lambda session, _: subscriptions.begin_look(
@@ -187,7 +187,7 @@ def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
     slow = begin()
     execute_sql(world, "UPDATE subscriptions SET look_lease_until = clock_timestamp()")
 
-    # When another has looked meanwhile, and found it suspended
+    # When another refresh ran meanwhile, and found the subscription suspended
     world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
     assert run(world, look(world, customer.subscription_id)) == "done"
     facts = SubscriptionFacts(
@@ -207,12 +207,12 @@ def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
         is None
     )
 
-    # Then the newer answer stands
+    # Then the newer answer is kept
     assert world.subscription(customer.subscription_id).status == "suspended"
 
 
-def test_an_answer_that_contradicts_a_newer_event_is_asked_again_before_it_is_believed(world):
-    # Given a closing event that is newer than the state PayPal shows
+def test_answer_that_contradicts_a_newer_event_is_confirmed_before_use(world):
+    # Given a closing event that is newer than the state that PayPal shows
     customer = world.customer()
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
     body = (
@@ -223,7 +223,7 @@ def test_an_answer_that_contradicts_a_newer_event_is_asked_again_before_it_is_be
     assert world.executor.execute("job_WH-1") == "done"
     job = max(jobs_of(world, "look_at_subscription"), key=lambda one: one.id)
 
-    # When PayPal says "active" again and again
+    # When PayPal answers "active" each time
     waits = []
     for _ in range(3):
         assert run(world, job.id) == "postponed"
@@ -236,15 +236,16 @@ def test_an_answer_that_contradicts_a_newer_event_is_asked_again_before_it_is_be
         )
         world.due_now()
 
-    # Then it is believed at the fourth time, after 5, 30 and 120 s, and Twilio was never touched
+    # Then the fourth answer is accepted, after waits of 5, 30 and 120 s, and Twilio was never
+    # changed
     assert [round(wait / 5) * 5 for wait in waits] == [5, 30, 120]
     assert run(world, job.id) == "done"
     assert may_send(world, customer.id) is None
     assert [asked(world, sid, "POST") for sid in customer.sids] == [0, 0]
 
 
-def test_an_event_that_comes_in_during_an_opening_look_has_a_look_of_its_own(world):
-    # Given a suspended customer, and a look that PayPal has already answered with "active"
+def test_event_that_arrives_during_an_opening_refresh_has_its_own_refresh(world):
+    # Given a suspended customer, and a refresh that PayPal has already answered with "active"
     customer = world.customer()
     world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
     run(world, look(world, customer.subscription_id))
@@ -256,8 +257,8 @@ def test_an_event_that_comes_in_during_an_opening_look_has_a_look_of_its_own(wor
     )
     facts = world.providers.paypal.get_subscription(customer.subscription_id)
 
-    # When it is suspended again, and that event comes in, before the answer is recorded
-    # (its own time says nothing: PayPal's may be hours out)
+    # When it is suspended again, and that event arrives before the answer is recorded. The event's
+    # own time is no evidence, because PayPal's clock may be hours off
     world.set_status_at_paypal(customer.subscription_id, "SUSPENDED")
     kind = "BILLING.SUBSCRIPTION.SUSPENDED"
     body = (
@@ -270,7 +271,7 @@ def test_an_event_that_comes_in_during_an_opening_look_has_a_look_of_its_own(wor
         lambda session, now: subscriptions.record_look(session, began, facts, now, grace_seconds=0)
     )
 
-    # Then the old answer opens nothing, and the event's own look confirms the end
+    # Then the old answer opens nothing, and the event's own refresh confirms the suspension
     assert may_send(world, customer.id) == "SUBSCRIPTION_INACTIVE"
     world.run_due()
     assert world.subscription(customer.subscription_id).status == "suspended"
@@ -278,7 +279,7 @@ def test_an_event_that_comes_in_during_an_opening_look_has_a_look_of_its_own(wor
 
 
 def test_a_posture_that_was_spoiled_is_healed(world):
-    # Given a customer whose campaigns and Twilio wish somebody spoiled by hand
+    # Given a customer whose campaigns and desired Twilio states were changed in the database
     customer = world.customer()
     execute_sql(world, "UPDATE brands SET twilio_desired = 'suspended'")
     execute_sql(
@@ -288,22 +289,22 @@ def test_a_posture_that_was_spoiled_is_healed(world):
         customer.campaign_ids[0],
     )
 
-    # When the posture is enforced
+    # When the entitlement is enforced
     job_id = world.stage("enforce_organization", organization_id=customer.id)
     assert run(world, job_id) == "done"
 
-    # Then all is in line again
+    # Then everything follows the entitlement again
     assert [one.twilio_desired for one in world.brands(customer.id)] == ["active", "active"]
     assert world.campaign(customer.campaign_ids[0]).status == "running"
     assert world.campaign(customer.campaign_ids[2]).pause_reason == "manual_pause"
 
 
 def test_enforcing_twice_and_at_once_stages_nothing(world):
-    # Given a customer in good standing
+    # Given a customer who may spend
     customer = world.customer()
     before = len(world.read(Job))
 
-    # When the posture is enforced by several jobs at once
+    # When several jobs enforce the entitlement at once
     ids = [world.stage("enforce_organization", organization_id=customer.id) for _ in range(4)]
     with another_thread() as start:
         outcomes = [start(run, world, job_id) for job_id in [*ids, *ids]]

@@ -1,4 +1,4 @@
-"""The decision of automatic top-up as a job: once, though it is told twice, at once or killed."""
+"""Automatic top-up decides once, even if its job repeats or is killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAYPAL = frozenset({Provider.PAYPAL})
 TERMS = Terms(
     below_micros=20_000_000, amount_micros=50_000_000, day_cap_micros=10**8, day_cap_count=2
 )
-#: Decides as the actor does, says so, and waits to be killed before it could commit.
+#: Decides as the actor does, prints that, and waits to be killed before the commit.
 VICTIM = """
 import sys, time
 from sqlalchemy.orm import Session
@@ -53,7 +53,7 @@ def charging(world):
 
 @pytest.fixture
 def low(charging):
-    """A customer whose automatic top-up was crossed by a debit; its job is staged."""
+    """A customer whose debit crossed the automatic top-up's limit; its job is staged."""
     customer = charging.customer(micros=50_000_000)
     charging.do(
         lambda session, now: top_up_terms.switch_on(
@@ -93,7 +93,7 @@ def test_a_crossing_becomes_a_decision(charging, low):
     assert charging.run_due() == [("decide_top_up", "done")]
     (decision,) = decisions(charging, low)
     assert (decision.state, decision.amount_micros) == ("decided", 50_000_000)
-    # The look that ends it if nobody charges is staged, and says where it comes from.
+    # The job that ends the decision if it is never charged is staged, with its cause.
     (_, look) = jobs_of(charging, "decide_top_up")
     assert (look.cause, look.correlation_id) == (job.id, job.correlation_id)
     # No money has moved.
@@ -111,7 +111,7 @@ def test_the_job_delivered_twice_in_turn_and_at_once_decides_once(charging, low)
     assert len(decisions(charging, low)) == 1
 
 
-def test_a_worker_killed_between_deciding_and_committing_leaves_it_to_the_next(charging, low, urls):
+def test_decision_of_a_worker_killed_before_its_commit_is_made_again(charging, low, urls):
     # Given a process that has decided and not committed
     victim = subprocess.Popen(
         [sys.executable, "-c", VICTIM, urls.app_url, low],
@@ -126,14 +126,14 @@ def test_a_worker_killed_between_deciding_and_committing_leaves_it_to_the_next(c
         victim.send_signal(signal.SIGKILL)
         victim.wait()
         victim.stdout.close()
-    # Then nothing was decided, and the job decides it under the first key
+    # Then nothing was decided, and the job decides with the first idempotency key
     assert decisions(charging, low) == []
     assert eventually(lambda: charging.run_due() is not None and len(decisions(charging, low)) == 1)
     assert decisions(charging, low)[0].idempotency_key == f"topup:{low}:1:1"
 
 
-def test_a_debit_whose_connection_dies_before_its_commit_has_crossed_nothing(charging, low, urls):
-    # Given thresholds, and a debit over one of them that is not committed
+def test_debit_whose_connection_dies_before_its_commit_crosses_nothing(charging, low, urls):
+    # Given thresholds, and a debit below one of them that is not committed
     charging.do(
         lambda session, now: thresholds.set_thresholds(
             session, low, [5_000_000], by="ann", why="agreed", now=now
@@ -145,7 +145,7 @@ def test_a_debit_whose_connection_dies_before_its_commit_has_crossed_nothing(cha
         wallet.debit(session, low, now=clock(session), **values)
         session.invalidate()
     database.close()
-    # Then nothing is told; and when it is repeated, it is told once
+    # Then no alert is raised; and when the debit is repeated, one alert is raised
     assert eventually(lambda: charging.wallet(low).balance_micros == 10_000_000)
     assert charging.read(Alert, organization_id=low) == []
     for _ in range(2):
@@ -153,8 +153,8 @@ def test_a_debit_whose_connection_dies_before_its_commit_has_crossed_nothing(cha
     assert [row.subject for row in charging.read(Alert, organization_id=low)] == ["5000000"]
 
 
-def test_without_a_provider_that_can_charge_it_decides_nothing_and_looks_again(world, low):
-    # When a worker of today, whose providers cannot charge, takes the job
+def test_without_a_provider_that_can_charge_nothing_is_decided_yet(world, low):
+    # When a worker whose providers cannot charge takes the job
     assert world.providers.chargeable == frozenset()
     assert world.run_due() == [("decide_top_up", "done")]
     assert decisions(world, low) == []
@@ -163,7 +163,7 @@ def test_without_a_provider_that_can_charge_it_decides_nothing_and_looks_again(w
     assert len(jobs_of(world, "decide_top_up")) == 2
 
 
-def test_an_organization_that_is_gone_is_refused_and_one_without_it_is_done(world):
+def test_top_up_job_is_refused_for_no_organization_and_done_without_terms(world):
     job_id = world.stage("decide_top_up", organization_id="org_none")
     assert world.executor.execute(job_id) == "refused"
     customer = world.customer()

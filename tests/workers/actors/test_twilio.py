@@ -1,4 +1,4 @@
-"""Twilio's subaccounts are brought to what is desired, whatever order jobs and answers come in."""
+"""Subaccounts reach their desired state, in any order of jobs and answers."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_a_subaccount_is_set_once_and_read_back(world, brand, status):
     world.sandbox.control("POST", f"/twilio/subaccounts/{sid}", {"status": other})
     gets = asked(world, sid, "GET")
 
-    # When it is to be changed
+    # When its desired state changes
     assert run(world, want(world, brand.id, status)) == "done"
 
-    # Then it is, and it was read before and after
+    # Then Twilio has the desired state, and it was read before and after the change
     assert world.twilio_status(sid) == status
     assert (asked(world, sid, "POST"), asked(world, sid, "GET") - gets) == (1, 2)
     row = now_is(world, brand)
@@ -82,22 +82,23 @@ def living(world, brand, count: int) -> list[str]:
 
 
 def test_suspending_ends_the_calls_that_live_in_it(world, brand):
-    # Given three calls in progress, which a suspension alone would let go on
+    # Given three calls in progress, which a suspension alone would not end
     living(world, brand, 3)
     # When the subaccount is suspended
     assert run(world, want(world, brand.id, "suspended")) == "done"
-    # Then none of them lives
+    # Then none of them is live
     assert world.providers.twilio.live_calls(brand.twilio_subaccount_sid) == []
 
 
 def test_calls_that_cannot_be_listed_first_do_not_hold_up_the_suspension(world, brand):
-    # Given a list that is not to be had
+    # Given a list of calls that Twilio does not return
     living(world, brand, 1)
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault(
         "twilio", "status", status=503, match={"path_contains": "/Calls.json"}
     )
-    # When the subaccount is suspended, Then it is, and the job comes back for the calls
+    # When the subaccount is to be suspended, Then it is suspended, and the job is retried for the
+    # calls
     job_id = want(world, brand.id, "suspended")
     assert run(world, job_id) == "failed"
     assert world.twilio_status(sid) == "suspended"
@@ -118,17 +119,17 @@ def test_a_replay_does_not_touch_twilio(world, brand):
     run(world, want(world, brand.id, "suspended"))
     assert asked(world, brand.twilio_subaccount_sid, "POST") == 1
 
-    # When the job rings again, and another says the same
+    # When the job is notified again, and another job desires the same state
     first = want(world, brand.id, "suspended")
     assert [run(world, first), run(world, first)] == ["done", "taken"]
     assert run(world, want(world, brand.id, "suspended")) == "done"
 
-    # Then nothing more was set
+    # Then no further change was requested
     assert asked(world, brand.twilio_subaccount_sid, "POST") == 1
 
 
 def test_a_late_job_of_an_old_suspension_does_what_is_desired_now(world, brand):
-    # Given a suspension whose job is late, and a reactivation that came after it
+    # Given a suspension whose job is late, and a later reactivation
     old = want(world, brand.id, "suspended")
     new = want(world, brand.id, "active")
 
@@ -175,17 +176,17 @@ def test_one_that_twilio_suspended_is_for_a_person_until_twilio_lifts_it(world, 
     path = f"/twilio/subaccounts/{brand.twilio_subaccount_sid}"
     world.sandbox.control("POST", path, {"suspended_by_twilio": True})
 
-    # When it is desired to be active
+    # When its desired state is active
     assert run(world, want(world, brand.id, "active")) == "refused"
 
-    # Then that is recorded, with Twilio's refusal (21478), and not tried again
+    # Then the problem is recorded with Twilio's refusal (21478), and not retried
     row = now_is(world, brand)
     assert (row.twilio_actual, row.twilio_problem) == ("active", "SUSPENDED_BY_TWILIO")
     assert row.twilio_lease_token is None
     world.due_now()
     assert world.run_due() == []
 
-    # And once Twilio has lifted it, the next job clears the problem
+    # And once Twilio has lifted its suspension, the next job clears the problem
     world.sandbox.control("POST", path, {"suspended_by_twilio": False})
     assert run(world, want(world, brand.id, "active")) == "done"
     assert now_is(world, brand).twilio_problem is None
@@ -203,24 +204,22 @@ def test_a_brand_without_a_subaccount_is_refused(world):
         ("drop", {}),
     ],
 )
-def test_while_twilio_is_away_nothing_is_dropped_and_it_works_when_it_is_back(
-    world, brand, kind, more
-):
-    # Given that Twilio answers nothing useful
+def test_while_twilio_is_away_nothing_is_dropped_and_the_job_runs_later(world, brand, kind, more):
+    # Given a Twilio that returns no useful answer
     world.sandbox.fault("twilio", kind, **more)
 
     # When a subaccount is to be suspended
     job_id = want(world, brand.id, "suspended")
     assert run(world, job_id) == "failed"
 
-    # Then the job waits, as long as Twilio asked, and the lease is free
+    # Then the job waits, as long as Twilio requested, and the lease is free
     job = world.job(job_id)
     assert job.ring_at is not None and job.dead_at is None
     if "headers" in more:
         assert (job.due_at - world.database.now()).total_seconds() > 30
     assert now_is(world, brand).twilio_lease_token is None
 
-    # And when Twilio is back it is done
+    # And when Twilio answers again, the job is done
     clear_faults(world)
     world.due_now()
     assert run(world, job_id) == "done"
@@ -228,7 +227,7 @@ def test_while_twilio_is_away_nothing_is_dropped_and_it_works_when_it_is_back(
 
 
 @pytest.mark.parametrize("kind", ["act_then_drop", "act_then_timeout"])
-def test_an_answer_lost_after_twilio_acted_is_read_back_and_never_sent_again(
+def test_answer_lost_after_twilio_acted_is_read_back_and_never_resent(
     world, brand, kind, monkeypatch
 ):
     # Given that the answer to the suspension is lost
@@ -239,17 +238,17 @@ def test_an_answer_lost_after_twilio_acted_is_read_back_and_never_sent_again(
     job_id = want(world, brand.id, "suspended")
     assert run(world, job_id) == "failed"
 
-    # Then it is unsure, and nothing is claimed of its state
+    # Then the state is unsure, and the actual state is not changed
     row = now_is(world, brand)
     assert row.twilio_unsure_until > world.database.now()
     assert row.twilio_actual == "active"
 
-    # When the job runs again, it finds that it did happen, and goes on looking
+    # When the job runs again, it reads that the suspension happened, and keeps checking
     world.due_now()
     assert run(world, job_id) == "postponed"
     assert now_is(world, brand).twilio_actual == "suspended"
 
-    # Then, when nothing can land any more, it is done, with one request in all
+    # Then, once no lost request can take effect any more, the job is done, with one change in all
     set_unsure_over(world)
     world.due_now()
     assert run(world, job_id) == "done"
@@ -266,7 +265,7 @@ def test_a_failure_of_twilios_own_leaves_a_change_unsure(world, brand, status):
     assert now_is(world, brand).twilio_unsure_until > world.database.now()
 
 
-def test_a_refused_change_of_twilios_429_did_not_happen_and_leaves_nothing_unsure(world, brand):
+def test_change_answered_429_did_not_happen_and_leaves_nothing_unsure(world, brand):
     world.sandbox.fault("twilio", "status", status=429, match=SUSPEND, times=1)
 
     job_id = want(world, brand.id, "suspended")
@@ -276,7 +275,7 @@ def test_a_refused_change_of_twilios_429_did_not_happen_and_leaves_nothing_unsur
 
 
 def test_a_lost_suspension_that_lands_after_the_reactivation_is_repaired(world, brand, monkeypatch):
-    # Given a suspension whose request is under way when we give up waiting for it
+    # Given a suspension whose request is still on its way when the worker gives up
     monkeypatch.setattr(http, "READ_SECONDS", 0.4)
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault("twilio", "hold", match=SUSPEND, times=1)
@@ -288,11 +287,11 @@ def test_a_lost_suspension_that_lands_after_the_reactivation_is_repaired(world, 
     assert run(world, again) == "postponed"
     assert now_is(world, brand).twilio_actual == "active"
 
-    # When the lost request lands after all
+    # When the lost request takes effect after all
     release(world, fault)
     assert world.twilio_status(sid) == "suspended"
 
-    # Then the next look finds it and sets it right
+    # Then the next check finds the suspension and reverses it
     world.due_now()
     assert run(world, again) == "postponed"
     assert world.twilio_status(sid) == "active"
@@ -307,7 +306,7 @@ def test_a_read_that_began_while_unsure_is_not_the_last_word(world, brand, monke
     assert run(world, job_id) == "failed"
     monkeypatch.undo()
 
-    # When a read is on its way as that time ends
+    # When a read is on its way as the unsure time ends
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault(
         "twilio", "hold", match={"method": "GET", "path_contains": sid}, times=1
@@ -319,7 +318,7 @@ def test_a_read_that_began_while_unsure_is_not_the_last_word(world, brand, monke
         set_unsure_over(world)
         release(world, fault)
 
-        # Then what landed after it was answered is still looked for
+        # Then the job checks once more, for changes after that read was answered
         assert outcome.result() == "postponed"
     world.due_now()
     assert run(world, job_id) == "done"
@@ -339,19 +338,19 @@ def test_a_worker_cut_off_while_its_request_is_under_way_leaves_it_unsure(world,
         outcome = start(work)
         assert held(world, fault)
 
-        # When its time limit cuts it off just as the answer comes
+        # When its time limit interrupts it just as the answer arrives
         raise_thread_exception(thread[0], TimeLimitExceeded)
         release(world, fault)
         assert outcome.result() == "failed"
 
-    # Then what became of the request is not known, and it is looked at again until it is
+    # Then the state is unsure, and it is checked again until it is known
     row = now_is(world, brand)
     assert row.twilio_lease_token is None
     assert row.twilio_unsure_until > world.database.now()
 
 
 def test_two_workers_at_once_are_one_hand(world, brand):
-    # Given a worker in the middle of its first look
+    # Given a worker in the middle of its first read
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault(
         "twilio", "hold", match={"method": "GET", "path_contains": sid}, times=1
@@ -362,16 +361,16 @@ def test_two_workers_at_once_are_one_hand(world, brand):
         outcome = start(run, world, first)
         assert held(world, fault)
 
-        # When another worker comes with another job for the same brand, and with the same job
+        # When a second worker runs another job for the same brand, and the same job
         assert run(world, second) == "postponed"
         assert run(world, first) == "taken"
 
-        # Then it asks Twilio nothing
+        # Then it sends no request to Twilio
         assert asked(world, sid, "GET") - gets == 1
         release(world, fault)
         assert outcome.result() == "done"
 
-    # And when its turn comes there is nothing left to set
+    # And when its job runs later, there is nothing left to change
     world.due_now()
     assert run(world, second) == "done"
     assert asked(world, sid, "POST") == 1
@@ -386,11 +385,11 @@ def test_a_change_while_acting_goes_round_again_in_the_same_hand(world, brand):
         outcome = start(run, world, first)
         assert held(world, fault)
 
-        # When the organization pays again meanwhile
+        # When the organization pays meanwhile
         want(world, brand.id, "active")
         release(world, fault)
 
-        # Then the same worker sets it active before it lets go
+        # Then the same worker sets the subaccount active before it releases the lease
         assert outcome.result() == "done"
     assert world.twilio_status(sid) == "active"
     row = now_is(world, brand)
@@ -399,7 +398,7 @@ def test_a_change_while_acting_goes_round_again_in_the_same_hand(world, brand):
 
 
 def test_a_generation_that_moved_and_came_back_is_looked_at_again(world, brand):
-    # Given a worker that has asked, and whose answer is on its way
+    # Given a worker that has sent a read, whose answer is on its way
     sid = brand.twilio_subaccount_sid
     fault = world.sandbox.fault(
         "twilio", "hold", match={"method": "GET", "path_contains": sid}, times=1
@@ -410,20 +409,20 @@ def test_a_generation_that_moved_and_came_back_is_looked_at_again(world, brand):
         outcome = start(run, world, first)
         assert held(world, fault)
 
-        # When what is desired changes twice and is the same as before
+        # When the desired state changes twice and is the same as before
         want(world, brand.id, "suspended")
         want(world, brand.id, "active")
         release(world, fault)
         assert outcome.result() == "done"
 
-    # Then an answer from before the change is not taken for one about the newest generation
+    # Then the worker reads again, because the answer is older than the newest generation
     assert asked(world, sid, "GET") - gets == 2
     row = now_is(world, brand)
     assert row.twilio_converged == row.twilio_generation
 
 
 def test_a_hand_whose_lease_was_taken_over_records_nothing(world, brand):
-    # Given a hand that was slow, and another that took over when its lease had run out
+    # Given a slow worker, and another that took over after the lease had expired
     def hand():
         return world.do(
             lambda session, _: take(session, brand.id, lease_seconds=60, unsure_seconds=60)
@@ -434,7 +433,7 @@ def test_a_hand_whose_lease_was_taken_over_records_nothing(world, brand):
     newer = hand()
     assert now_is(world, brand).twilio_unsure_until is not None
 
-    # When both record what they heard, the newer one first
+    # When both record their answers, the newer one first
     def hears(which, status):
         facts = SubaccountFacts(brand.twilio_subaccount_sid, TwilioStatus(status))
         return world.do(lambda session, now: record(session, which, facts, now))
@@ -442,13 +441,13 @@ def test_a_hand_whose_lease_was_taken_over_records_nothing(world, brand):
     assert hears(newer, "active") is None
     assert hears(slow, "suspended") is None
 
-    # Then the newer one's word stands, and it still has the lease
+    # Then the newer answer is kept, and the newer worker still has the lease
     row = now_is(world, brand)
     assert (row.twilio_actual, row.twilio_lease_token) == ("active", newer.token)
 
 
 def test_past_half_of_its_lease_a_worker_sets_nothing_any_more(world, brand, monkeypatch):
-    # Given a lease of a moment, and a first look that takes longer than half of it
+    # Given a short lease, and a first read that takes longer than half of it
     short = replace(CONVERGE_TWILIO, limit_seconds=0.3 - 5)
     monkeypatch.setitem(JOB_TYPES, CONVERGE_TWILIO.name, short)
     world.sandbox.fault("twilio", "delay", match={"method": "GET"}, seconds=0.4, times=1)
@@ -457,18 +456,18 @@ def test_past_half_of_its_lease_a_worker_sets_nothing_any_more(world, brand, mon
     job_id = want(world, brand.id, "suspended")
     assert run(world, job_id) == "failed"
 
-    # Then no request left that might land in the next hand's time
+    # Then no change was sent, because it could take effect during the next worker's lease
     assert "LeaseTooOld" in newest_attempt(world, job_id).error
     assert asked(world, brand.twilio_subaccount_sid, "POST") == 0
     assert now_is(world, brand).twilio_unsure_until is None
 
 
-def test_credentials_that_are_rejected_use_up_attempts_and_leave_the_lease_free(world, brand):
-    # Given that Twilio does not take our token
+def test_rejected_credentials_use_up_attempts_and_leave_the_lease_free(world, brand):
+    # Given a Twilio that rejects our token
     world.sandbox.fault("twilio", "status", status=401)
     job_id = want(world, brand.id, "suspended")
 
-    # When the job runs, then it will be tried again
+    # When the job runs, Then it fails and will be retried
     assert run(world, job_id) == "failed"
     assert "CredentialsRejected" in newest_attempt(world, job_id).error
     assert now_is(world, brand).twilio_lease_token is None

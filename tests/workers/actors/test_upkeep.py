@@ -1,4 +1,4 @@
-"""Periodic work through real relays and workers; pruning by its actor."""
+"""Periodic jobs with real relays and workers, and the pruning of old rows."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def set_due(world, name="prune"):
 
 
 def aged(world, days):
-    """Makes everything that is over so many days older, as time would."""
+    """Make everything that has ended `days` days older."""
     older = f"make_interval(days => {days})"
-    # An id begins with the time it was made: these become the first ones there were
+    # An id begins with its creation time: the new ids sort before all others
     execute_sql(
         world,
         "UPDATE jobs SET id = 'job_00' || substr(id, 5),"
@@ -45,7 +45,7 @@ def test_a_relay_declares_the_schedules_and_a_due_one_runs(world, processes):
     processes.worker("maintenance")
     assert eventually(lambda: "prune" in [one.name for one in world.read(ScheduleRow)])
 
-    # When a tick is due, then its job runs
+    # When a tick is due, Then its job runs
     set_due(world)
     assert eventually(lambda: [one.outcome for one in jobs_of(world, "prune")] == ["done"])
 
@@ -59,7 +59,7 @@ def test_several_relays_stage_each_tick_once(world, urls):
             made = Relay(database, client, (often,))
             made.tick()
             together.wait()
-            # Asked again at once, a relay has looked within this second already
+            # The relay skips a second tick within the same second
             made._next_tick = 0.0
             made.tick()
         database.close()
@@ -79,7 +79,7 @@ def test_several_relays_stage_each_tick_once(world, urls):
 
 
 def test_a_relay_killed_in_the_middle_of_a_tick_loses_and_doubles_nothing(world, processes):
-    # Given a tick that is due, and a relay that dies when it has staged the job
+    # Given a tick that is due, and a relay that dies after it staged the job
     first = processes.relay()
     assert eventually(lambda: "prune" in [one.name for one in world.read(ScheduleRow)])
     first.kill()
@@ -87,7 +87,7 @@ def test_a_relay_killed_in_the_middle_of_a_tick_loses_and_doubles_nothing(world,
     assert processes.call(die_between_tick_and_commit).ended() == -9
     assert jobs_of(world, "prune") == []
 
-    # When two others run, then it is staged once
+    # When two other relays run, Then the job is staged once
     processes.relay()
     processes.relay()
     assert eventually(lambda: len(jobs_of(world, "prune")) == 1)
@@ -114,25 +114,25 @@ def test_pruning_drops_what_was_over_for_its_time_and_nothing_else(world):
     world.receive("WH-1", "BILLING.PLAN.CREATED", PLAN_CREATED)
     world.run_due()
     aged(world, 91)
-    # And one of today
+    # And an event of today
     world.receive("WH-2", "BILLING.PLAN.CREATED", PLAN_CREATED.replace(b"WH-1", b"WH-2"))
     world.run_due()
 
-    # When the house is kept
+    # When old rows are pruned
     world.stage("prune")
     assert world.run_due() == [("prune", "done")]
 
-    # Then the old job is gone and the old event's body, whose row stays
+    # Then the old job and the old event's body are gone, but the event's row stays
     assert {job.id for job in jobs_of(world, "process_event")} == {"job_WH-2"}
     assert [one.body is None for one in world.read(InboxEvent, external_id="WH-1")] == [True]
     assert [one.body is None for one in world.read(InboxEvent, external_id="WH-2")] == [False]
 
-    # And a repeat of the old event is still known as one, and a forgery as another
+    # And a repeat of the old event is still a duplicate, and another body still differs
     assert world.receive("WH-1", "BILLING.PLAN.CREATED", PLAN_CREATED) == "duplicate"
     assert world.receive("WH-1", "BILLING.PLAN.CREATED", PLAN_CREATED + b" ") == "differs"
 
 
-def test_an_event_whose_body_is_gone_is_left_as_it_is_when_its_job_runs_again(world):
+def test_event_whose_body_is_pruned_is_unchanged_when_its_job_runs_again(world):
     world.receive("WH-1", "BILLING.PLAN.CREATED", PLAN_CREATED)
     world.run_due()
     aged(world, 91)
@@ -165,7 +165,7 @@ def test_the_times_that_things_are_kept_are_settings(world):
     assert world.event("WH-1").body is None
 
 
-def test_a_long_backlog_goes_batch_by_batch_each_in_a_transaction_of_its_own(world, monkeypatch):
+def test_long_backlog_is_pruned_in_batches_with_a_transaction_each(world, monkeypatch):
     # Given more than one batch of old jobs
     monkeypatch.setattr(upkeep, "_BATCH", 3)
     for _ in range(7):
@@ -173,14 +173,14 @@ def test_a_long_backlog_goes_batch_by_batch_each_in_a_transaction_of_its_own(wor
     world.run_due()
     aged(world, 91)
 
-    # When the first run is over, then one batch is gone and the next run is staged
+    # When the first run is over, Then one batch is gone and the next run is staged
     first = world.stage("prune")
     assert world.executor.execute(first) == "done"
     old = [job for job in world.read(Job) if job.id.startswith("job_00")]
     assert len(old) == 4
     assert len([job for job in jobs_of(world, "prune") if job.done_at is None]) == 1
 
-    # And killed in the middle, the rest is done by whoever comes next
+    # And the next runs remove the rest
     world.due_now()
     world.run_due()
     assert [job for job in world.read(Job) if job.id.startswith("job_00")] == []

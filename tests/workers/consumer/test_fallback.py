@@ -1,4 +1,4 @@
-"""Safety jobs run from PostgreSQL while Redis is stopped, killed, full or read-only."""
+"""Safety jobs run from PostgreSQL while Redis accepts no work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from workers.consumer.fallback import (
 from workers.consumer.probe import RedisProbe
 from workers.process import SafetyThreads
 
-#: A Redis that nobody finds.
+#: An address at which there is no Redis.
 NOWHERE = "unix:///nowhere/valkey.sock?db=0"
 
 
@@ -39,7 +39,7 @@ def own_redis():
 
 @pytest.fixture
 def start_fallback(world):
-    """Starts a fallback on a Redis; it is stopped after the test."""
+    """Start a fallback on a Redis; it is stopped after the test."""
     with contextlib.ExitStack() as stack:
 
         def start(redis_url):
@@ -55,13 +55,13 @@ def start_fallback(world):
 
 
 def freezes(world, organization_id):
-    """The reasons for which the wallet is frozen now."""
+    """List the reasons of the wallet's active freezes."""
     rows = world.read(WalletFreeze, organization_id=organization_id, lifted_at=None)
     return [one.reason for one in rows]
 
 
 def close_subscription(world, customer):
-    """Have PayPal end the subscription and its event taken in by the ingress."""
+    """Have PayPal suspend the subscription, and the ingress accept the event."""
     path = f"/paypal/subscriptions/{customer.subscription_id}/status"
     (told,) = world.sandbox.control("POST", path, {"status": "SUSPENDED"})["deliveries"]
     assert told["status_code"] == 200, told
@@ -87,7 +87,7 @@ def test_closing_event_freezes_while_redis_takes_no_work(world, processes, own_r
     if state == "killed":
         return
 
-    # And once Redis is back, what is left in it changes nothing, and jobs pass by it again
+    # And once Redis is back, its old messages change nothing, and jobs use Redis again
     own_redis.mend()
     later = world.stage("enforce_organization", organization_id=customer.id)
     with connect(own_redis.url) as client:
@@ -98,27 +98,27 @@ def test_closing_event_freezes_while_redis_takes_no_work(world, processes, own_r
 
 
 def test_job_whose_message_is_in_stopped_redis_runs_once(world, processes, own_redis, organization):
-    # Given jobs whose messages wait in a Redis that is stopped before a worker comes
+    # Given jobs whose messages are in a Redis that stops before a worker starts
     jobs = [world.stage("enforce_organization", organization_id=organization) for _ in range(8)]
     with connect(own_redis.url) as client:
         ring(world, client, *jobs, *jobs)
         own_redis.make_stopped()
         worker = processes.worker("safety", REDIS_URL=own_redis.url)
 
-        # When the worker has run them without Redis, and Redis comes back
+        # When the worker has run them without Redis, and Redis is back
         assert eventually(lambda: all(world.job(one).done_at for one in jobs)), worker.said()
         own_redis.mend()
         assert eventually(lambda: rung(client) == [])
 
-        # Then each had one attempt
+        # Then each job had one attempt
         assert eventually(lambda: "redis_takes_work_again" in worker.said())
     for job_id in jobs:
         assert [one.outcome for one in world.read(JobAttempt, job_id=job_id)] == ["done"]
 
 
 def test_silent_provider_does_not_keep_fallback_from_freezing(world, start_fallback):
-    # Given a fallback all of whose threads for provider calls wait for Twilio, and as many jobs
-    # that would wait there too as it has threads
+    # Given a fallback whose threads for provider calls all wait for Twilio, and as many more jobs
+    # for Twilio as it has other threads
     customers = [world.customer() for _ in range(THREADS // 2)]
     fault = world.sandbox.fault("twilio", "hold", times=THREADS)
     for customer in customers:
@@ -127,7 +127,7 @@ def test_silent_provider_does_not_keep_fallback_from_freezing(world, start_fallb
     start_fallback(NOWHERE)
     assert held(world, fault, PROVIDER_THREADS)
 
-    # When a job on our own database is due, Then it runs all the same
+    # When a job that needs only our database is due, Then it runs all the same
     own = world.stage("enforce_organization", organization_id=customers[0].id)
     assert eventually(lambda: world.job(own).outcome == "done")
     assert world.sandbox.fault_now(fault)["held"] == PROVIDER_THREADS
@@ -135,26 +135,26 @@ def test_silent_provider_does_not_keep_fallback_from_freezing(world, start_fallb
 
 
 def test_outage_ends_once_redis_has_worked_for_a_while():
-    # Given a Redis that works, then does not
+    # Given a Redis that works and then fails
     outage = Outage(3.0)
     assert not outage.note(True, 0.0)
     assert outage.note(False, 1.0)
     assert outage.away_since == 1.0
-    # When it works again, Then the outage goes on for a while, anew after each failed probe
+    # When it works again, Then the outage lasts 3 seconds longer, anew after each failed probe
     assert [outage.note(True, now) for now in (2.0, 4.9)] == [True, True]
     assert outage.note(False, 5.0)
     assert [outage.note(True, now) for now in (6.0, 8.9)] == [True, True]
     assert outage.away_since == 1.0
     assert not outage.note(True, 9.0)
     assert outage.away_since is None
-    # And the next one begins with its own first failed probe
+    # And the next outage begins with its own first failed probe
     assert outage.note(False, 10.0)
     assert outage.away_since == 10.0
     assert outage.note(True, 11.0)
 
 
 def own_fallback(world, execute, poll_seconds):
-    """A fallback without Redis that runs due jobs by `execute`."""
+    """Build a fallback without Redis that runs due jobs with `execute`."""
     limits = Limits(probe_seconds=0.02, poll_seconds=poll_seconds, after_seconds=0.1)
     return Fallback(world.database, RedisProbe(NOWHERE, "test"), execute, limits)
 
@@ -167,13 +167,13 @@ def test_fallback_asks_postgresql_once_in_a_while_when_nothing_is_due(world):
     fallback.start()
     assert eventually(lambda: len(asked) >= 10)
     assert fallback.stop(20) == 0
-    # Then each of the two kinds of job was asked for once at a time, with a pause after it
+    # Then each of the two kinds of job was queried by one thread at a time, with a pause after it
     assert asked[9] - asked[0] >= 4 * 0.2
 
 
 @pytest.mark.parametrize("outcome", ["taken", "unknown"])
 def test_fallback_pauses_when_a_job_cannot_be_run(world, outcome):
-    # Given a due job that another worker always has, or whose outcome the database cannot tell
+    # Given a due job that another worker always has, or whose outcome the database cannot report
     ran = []
 
     def execute(_job_id):
@@ -190,7 +190,7 @@ def test_fallback_pauses_when_a_job_cannot_be_run(world, outcome):
 
 
 def test_fallback_goes_on_when_running_a_job_fails(world):
-    # Given a fallback whose runs fail in a way that nobody has thought of
+    # Given a fallback whose runs fail with an unexpected error
     ran = []
 
     def execute(job_id):
@@ -200,25 +200,25 @@ def test_fallback_goes_on_when_running_a_job_fails(world):
     world.stage("enforce_organization", organization_id="org_none")
     fallback = own_fallback(world, execute, 0.01)
     fallback.start()
-    # Then no thread ends by it
+    # Then no thread ends because of it
     assert eventually(lambda: len(ran) >= 3 * OWN_THREADS)
     assert fallback.stop(20) == 0
 
 
 def test_fallback_that_stops_takes_no_job(world, own_redis):
-    # Given a fallback that waits for Redis to go away, and a due job
+    # Given a fallback that waits for an outage of Redis, and a due job
     job_id = world.stage("enforce_organization", organization_id="org_none")
     fallback = Fallback(world.database, RedisProbe(own_redis.url, "test"), world.executor.execute)
     fallback.start()
     with connect(own_redis.url) as client:
         assert eventually(lambda: client.get("holdfast:probe:test") is not None)
-    # When it is stopped, Then every thread ends, and none has taken the job
+    # When the fallback is stopped, Then every thread ends, and none has taken the job
     assert fallback.stop(20) == 0
     assert (world.job(job_id).rings, world.job(job_id).attempt) == (0, 0)
 
 
 def test_fallback_counts_what_still_runs_when_stopping_is_hurried(world):
-    # Given a job that runs
+    # Given a job that is running
     running, go_on = threading.Event(), threading.Event()
 
     def execute(_job_id):
@@ -230,24 +230,24 @@ def test_fallback_counts_what_still_runs_when_stopping_is_hurried(world):
     fallback = own_fallback(world, execute, 0.02)
     fallback.start()
     assert running.wait(20)
-    # When stopping is hurried, Then it waits for nothing and says what still runs
+    # When the stop is hurried, Then it does not wait, and returns how many threads still run
     assert fallback.stop(60, hurry=lambda: True) >= 1
     go_on.set()
     assert fallback.stop(20) == 0
 
 
 def test_fallback_asks_again_soon_when_a_take_is_never_answered(world, way):
-    # Given a worker without Redis whose takes go to PostgreSQL by a way of their own
+    # Given a worker without Redis that takes jobs through a connection of its own
     changed = {"database_url": way.url, "redis_url": NOWHERE}
     settings = world.settings.model_copy(update=changed)
     safety = SafetyThreads(settings, world.database, world.executor, "test")
     first = world.stage("enforce_organization", organization_id="org_none")
     assert eventually(lambda: world.job(first).outcome == "refused")
-    # When an answer to each kind of take is lost, and PostgreSQL speaks on new connections only
+    # When the answers to takes of both kinds are lost, and PostgreSQL answers only new connections
     way.deaf.set()
     assert eventually(lambda: way.silent_count >= 2)
     way.deaf.clear()
-    # Then a job runs long before the longest job would be given up
+    # Then a job runs long before the time limit of the longest job
     later = world.stage("enforce_organization", organization_id="org_none")
     assert eventually(lambda: world.job(later).outcome == "refused")
     safety.stop_taking()
@@ -255,7 +255,7 @@ def test_fallback_asks_again_soon_when_a_take_is_never_answered(world, way):
 
 
 def test_fallback_takes_nothing_while_redis_takes_work(world, start_fallback, own_redis):
-    # Given a due job that nobody was notified of, and a Redis that works
+    # Given a due job that was never notified, and a Redis that works
     job_id = world.stage("enforce_organization", organization_id="org_none")
     fallback = start_fallback(own_redis.url)
     probes = set()
@@ -265,12 +265,12 @@ def test_fallback_takes_nothing_while_redis_takes_work(world, start_fallback, ow
             probes.add(client.get("holdfast:probe:test"))
         return len(probes) > 10
 
-    # When Redis was asked some times, Then the job is left to the relay
+    # When Redis was probed several times, Then the job is left to the relay
     assert eventually(probed)
     assert (world.job(job_id).rings, world.job(job_id).attempt) == (0, 0)
     assert fallback.away_seconds is None
 
-    # Until Redis stops, and again once it is back
+    # Until Redis fails; and once it works again, the outage ends
     own_redis.make_full()
     assert eventually(lambda: world.job(job_id).outcome == "refused")
     assert fallback.away_seconds is not None
@@ -287,7 +287,7 @@ def test_fallback_takes_nothing_while_redis_takes_work(world, start_fallback, ow
 
 
 def test_fallback_looks_once_more_when_redis_has_forgotten(world, start_fallback, own_redis):
-    # Given a Redis that works, and a job whose message it loses with all else
+    # Given a Redis that works, and then loses a job's message with all other data
     job_id = world.stage("enforce_organization", organization_id="org_none")
     fallback = start_fallback(own_redis.url)
     with connect(own_redis.url) as client:
@@ -299,18 +299,19 @@ def test_fallback_looks_once_more_when_redis_has_forgotten(world, start_fallback
 
 
 def test_attempt_counts_when_job_was_taken_often_without_an_end(world, start_fallback):
-    # Given a job that was taken again and again and never ended, as one that kills its workers
+    # Given a job that was taken several times and never ended, as one that kills its workers
     job_id = world.stage("enforce_organization", organization_id="org_none")
     execute_sql(world, "UPDATE jobs SET rings = 4 WHERE id = %s", job_id)
     with psycopg.connect(driver_url(world.settings.database_url)) as holder:
         holder.execute("LOCK TABLE organizations IN ACCESS EXCLUSIVE MODE")
         start_fallback(NOWHERE)
-        # When it runs, Then the attempt is committed before its effect: others see its lease
+        # When it runs, Then its attempt is committed before its effect: other connections see its
+        # lease
         assert eventually(lambda: world.job(job_id).lease_until is not None)
 
 
 def test_fallback_goes_on_when_its_probe_fails(world, start_fallback, monkeypatch):
-    # Given a probe that fails in a way that nobody has thought of
+    # Given a probe that fails with an unexpected error
     def fail(_probe):
         raise RuntimeError("out of threads")
 

@@ -1,4 +1,4 @@
-"""How messages are fetched: what is waited for, and that waiting changes nothing."""
+"""Fetching messages from Redis: waiting for them changes nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from db.redis.client import NAMESPACE, connect, push
 from tests.workers.scenes import LIMIT_SECONDS, eventually
 from workers.consumer.broker import BellBroker
 
-#: Longer than any test lasts: whoever is woken by it alone comes too late.
+#: Longer than any test lasts: a thread that only this wait ends is too late.
 NEVER_MS = 600_000
 QUEUE = "safety"
 
 
 @pytest.fixture
 def patient(urls):
-    """A client that waits for an answer for as long as it takes."""
+    """A client that waits for an answer without a time limit."""
     client = connect(urls.redis_url)
     client.connection_pool.connection_kwargs["socket_timeout"] = None
     client.flushdb()
@@ -37,7 +37,7 @@ def bell(number):
 
 
 def in_thread(consumer, fetched):
-    """This function will fetch until one message has come."""
+    """Fetch in a new thread until one message has arrived."""
 
     def fetch():
         while (message := next(consumer)) is None:
@@ -54,15 +54,15 @@ def is_waiting(client):
 
 
 def test_a_message_that_comes_while_nobody_works_is_fetched_at_once(broker, redis_client):
-    # Given a consumer that waits in Redis, and would do so for longer than the test lasts
+    # Given a consumer that waits in Redis, for longer than the test lasts
     fetched = []
     thread = in_thread(broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS), fetched)
     assert eventually(lambda: is_waiting(redis_client))
 
-    # When anybody pushes a message as Dramatiq would
+    # When another client pushes a message as Dramatiq does
     push(redis_client, [bell(1)])
 
-    # Then it is there
+    # Then the consumer has it
     thread.join(LIMIT_SECONDS)
     assert [message.kwargs for message in fetched] == [{"job_id": "job_1"}]
 
@@ -75,9 +75,7 @@ def test_waiting_leaves_the_queue_as_it_is(broker, redis_client):
     assert redis_client.lrange(f"{NAMESPACE}:{QUEUE}", 0, -1) == before
 
 
-def test_no_more_is_fetched_than_there_are_threads_and_the_next_as_soon_as_one_is_free(
-    broker, redis_client
-):
+def test_no_more_is_fetched_than_there_are_free_threads(broker, redis_client):
     # Given a consumer whose one thread is at work, and another message
     consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
     push(redis_client, [bell(1), bell(2)])
@@ -87,7 +85,7 @@ def test_no_more_is_fetched_than_there_are_threads_and_the_next_as_soon_as_one_i
     assert eventually(lambda: redis_client.llen(f"{NAMESPACE}:{QUEUE}") == 1)
     assert not fetched
 
-    # When the work is done, then the other is fetched
+    # When the work is done, Then the other message is fetched
     consumer.ack(first)
     thread.join(LIMIT_SECONDS)
     assert {first.kwargs["job_id"], fetched[0].kwargs["job_id"]} == {"job_1", "job_2"}

@@ -1,4 +1,4 @@
-"""The probe says whether Redis takes work, in every state that a Redis may be in."""
+"""The probe reports whether Redis accepts work, in every state of Redis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def own_redis():
 
 @contextlib.contextmanager
 def answering(answer):
-    """A server that answers everything with the same bytes, as a proxy without a Redis may."""
+    """Start a server that answers everything with the same bytes, as a bad proxy does."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
@@ -64,7 +64,7 @@ def test_probe_takes_a_write_of_unknown_outcome_for_no_loss(own_redis):
     own_redis.mend()
     with connect(own_redis.url) as client:
         assert eventually(lambda: client.dbsize() == 1)
-    # Then Redis, which has it now, has lost nothing
+    # Then the probe detects no loss, because Redis has the write now
     assert probe.takes_work()
     probe.close()
 
