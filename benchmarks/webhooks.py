@@ -93,7 +93,7 @@ def paypal_event(event_type: str, resource: Mapping[str, object]) -> bytes:
 
 
 def billing_event() -> bytes:
-    """Build an event whose job, in the billing queue, finds that nothing has to be done."""
+    """Build an event whose job, in the billing queue, has no effect."""
     return paypal_event("PAYMENT.SALE.COMPLETED", {"id": "8VC"})
 
 

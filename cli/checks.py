@@ -1,4 +1,4 @@
-"""What `./run test` does: style, types, layers, then the tests; every failure is shown."""
+"""Run style, types, layers, language and tests, and show every failure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _CHECKS: tuple[tuple[str, Sequence[str]], ...] = (
         "lint-imports",
         ("-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-logo"),
     ),
+    ("language", ("-m", "cli.language")),
 )
 
 
@@ -30,7 +31,7 @@ def test(context: typer.Context) -> None:
 
 
 def run_tests(pytest_args: list[str]) -> int:
-    """This function will run every check, then pytest, and give 0 only if all of them passed.
+    """Run every check, then pytest. Return 0 only if all of them passed.
 
     The arguments go to pytest alone, whose summary is the last line printed.
     """

@@ -1,7 +1,7 @@
 """Check the language of docstrings, comments, documents and test names.
 
 The rules: a function's docstring opens with an imperative, the first line of a docstring has at
-most 80 characters, no text uses a banned word, and a test's name has at most 70 characters.
+most 80 characters, no text uses a banned term, and a test's name has at most 70 characters.
 Text in backticks and quotes is not checked, because it names code or quotes a message.
 """
 
@@ -11,9 +11,12 @@ import ast
 import io
 import re
 import subprocess
+import sys
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+
+from local import ROOT
 
 FIRST_LINE_MAX = 80
 TEST_NAME_MAX = 70
@@ -24,7 +27,7 @@ BANNED = re.compile(
     r"|posture|told|tells?|by hand|stands?(?!-)|owed|words?|hands?)\b",
     re.IGNORECASE,
 )
-#: First words of a function's docstring that are no imperative.
+#: How a function's docstring may not open, because these are no imperatives.
 _NO_IMPERATIVE = frozenset(
     {"this", "the", "a", "an", "it", "its", "that", "these", "those", "whether", "what", "which"}
     | {"where", "when", "who", "how", "if", "for", "of", "in", "on", "as", "no", "not", "one"}
@@ -45,7 +48,7 @@ def check_python(path: str, source: str) -> list[str]:
 
 
 def check_document(path: str, text: str) -> list[str]:
-    """List the banned words of a Markdown document outside its code blocks."""
+    """List the banned terms of a Markdown document outside its code blocks."""
     findings = []
     in_code = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -95,7 +98,7 @@ def _docstring_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _must_be_imperative(node: _Definition) -> bool:
-    """Return whether the node is a function, other than a test, a fixture or a property."""
+    """Return whether it is a function other than a test, a fixture or a property."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return False
     decorators = " ".join(ast.unparse(one) for one in node.decorator_list)
@@ -124,4 +127,16 @@ def _name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _banned(text: str) -> list[str]:
-    return [f"banned word: {found}" for found in BANNED.findall(_CODE.sub("", text))]
+    return [f"banned term: {found}" for found in BANNED.findall(_CODE.sub("", text))]
+
+
+def main() -> int:
+    """Print every finding in the project's files. Return 1 if there is one."""
+    findings = check_files(ROOT, tracked_files(ROOT))
+    for finding in findings:
+        sys.stdout.write(f"{finding}\n")
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported when a command runs or help is printed.
+"""A group of commands that imports a command's module when it is needed.
 
 A process that is killed serves again only after its imports. A worker that imported every command
 would take twice as long.
@@ -18,7 +18,7 @@ from typer.main import get_command, get_group
 
 @dataclass(frozen=True)
 class Lazy:
-    """A command or a group of commands: the module and its attribute, a function or a Typer."""
+    """Where a command is: a module and its attribute, a function or a Typer."""
 
     module: str
     attribute: str = "app"

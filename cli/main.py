@@ -46,7 +46,7 @@ app = typer.Typer(
 
 @app.callback()
 def holdfast() -> None:
-    """Keeps prepaid accounts solvent."""
+    """Keep prepaid accounts solvent."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Bring freezes, campaigns, calls and Twilio in line with an organization's entitlement.
+"""Enforce an organization's entitlement: freezes, campaigns, calls and Twilio.
 
 enforce_entitlement runs in the transaction that changed a fact. Freezes, campaigns and the desired
 state at Twilio are changed in it. Only requests to a provider are left to jobs.
@@ -47,7 +47,7 @@ def enforce_entitlement(
     heal: bool = False,
     check_twilio: bool = False,
 ) -> Enforcement:
-    """Bring freezes, campaigns, calls and Twilio's desired state in line with the facts.
+    """Bring freezes, campaigns, calls and Twilio in line with the facts.
 
     With `heal`, a job is staged for each subaccount that is not in line yet. With `check_twilio`, a
     job is staged for every subaccount, so that its actual state is read at Twilio. Replay: if all
@@ -95,7 +95,10 @@ def _freeze_or_lift(
 def _end_cause(
     session: Session, organization_id: str, state: SubscriptionState, now: datetime
 ) -> EndCause | None:
-    """Return why live calls end now. If an end is only reported, they go on within their holds."""
+    """Return why live calls end now; None if they may go on.
+
+    If an end is only reported, live calls go on within their holds.
+    """
     if state is SubscriptionState.INACTIVE:
         return EndCause.SUBSCRIPTION_INACTIVE
     freezes, _ = wallets.active_freezes(session, organization_id, now)

@@ -60,7 +60,7 @@ def wallet_block(
     state: SubscriptionState,
     now: datetime,
 ) -> BlockReason | None:
-    """Return why an organization with this wallet and subscription state may not spend.
+    """Return why an organization in this state may not spend; None if it may.
 
     An operator's override of the freeze for an inactive subscription counts as active.
     """
@@ -76,9 +76,10 @@ def wallet_block(
 
 
 def subscription_state(subscriptions: Sequence[Subscription], now: datetime) -> SubscriptionState:
-    """Derive the state of all subscriptions together. An old one that ended never counts.
+    """Derive the state of all of an organization's subscriptions together.
 
-    A subscription that is past due counts as active until its grace ends.
+    An old subscription that ended never counts. A subscription that is past due counts as
+    active until its grace ends.
     """
     open_ones = [one for one in subscriptions if _is_open(one, now)]
     if not open_ones:
@@ -89,7 +90,7 @@ def subscription_state(subscriptions: Sequence[Subscription], now: datetime) -> 
 
 
 def grace_ends_at(subscription: Subscription) -> datetime | None:
-    """Return when a past-due subscription stops counting as active; None if it is not past due."""
+    """Return when a past-due subscription stops counting as active, or None."""
     if subscription.past_due_since is None:
         return None
     return subscription.past_due_since + timedelta(seconds=subscription.grace_seconds)

@@ -1,4 +1,4 @@
-"""From a verified event to what follows: each report goes to the operation that takes it in."""
+"""Route each report of a verified event to the operation that applies it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ERROR_LENGTH_MAX = 500
 
 
 def take_in(session: Session, event: LockedEvent, report: Report, now: datetime) -> str:
-    """This function will act on an inbox event and mark it; gives "handled" or "ignored".
+    """Apply an inbox event and mark it; return "handled" or "ignored".
 
-    Replay: an event that was handled is left as it is.
+    Replay: an event that was handled is not changed.
     """
     if event.handled_at is not None:
         return str(event.outcome)
@@ -44,7 +44,7 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
 def tell_unreadable(session: Session, event: LockedEvent, error: str, now: datetime) -> None:
     """Mark a verified event that cannot be parsed, and raise its alert.
 
-    It is genuine but says nothing that can be acted on. Its body is kept like any other's.
+    It is genuine, but Holdfast cannot act on it. Its body is kept like that of any other event.
     """
     event.handled_at, event.outcome = now, "malformed"
     raise_alert(
@@ -67,11 +67,10 @@ def tell_unreadable(session: Session, event: LockedEvent, error: str, now: datet
 def tell_differs(
     session: Session, source: str, transmission_id: str, external_id: str, now: datetime
 ) -> None:
-    """This function will raise the alert of an event that came before, with another body.
+    """Raise an alert: a known event arrived again with a different body.
 
-    Somebody may hold a genuine signature: PayPal's covers no more of a body than its CRC32, but
-    all of the transmission's id, so that whoever forges many is told of once. Replay: one that
-    stands is left as it is.
+    A sender may have a genuine signature. PayPal's covers only a CRC32 of the body, but all of the
+    transmission's id, so many forgeries raise one alert. Replay: an active alert is not changed.
     """
     raise_alert(
         session,
@@ -87,10 +86,10 @@ def tell_differs(
 def tell_too_large(
     session: Session, source: str, declared: str, bytes_max: int, now: datetime
 ) -> None:
-    """Alert a person that a proved provider's message was refused because it is too large.
+    """Raise an alert: a verified provider's message was refused for its size.
 
-    What it said of a call is lost: the call is refreshed, or settled by our own meter. Replay: an
-    alert that stands is left as it is.
+    Its report of a call is lost. The call is refreshed, or settled by our own meter. Replay: an
+    active alert is not changed.
     """
     raise_alert(
         session,

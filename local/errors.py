@@ -1,4 +1,4 @@
-"""Errors of local servers and processes. The message of each is one line for the operator."""
+"""Errors of local servers and processes. Each message is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run everything on this machine: servers, the ingress, workers, relays and the sandbox."""
+"""Run servers, ingress, workers, relay and sandbox on this machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An inbox event in the hands of its job: taken under its lock, and marked as what it was.
+"""Lock an inbox event for its job, and record its outcome.
 
-By the driver's own statements, since every webhook passes here: an object of SQLAlchemy's, and the
-work of writing it back, would take more time than all else that the job does.
+These are the driver's own statements, because every webhook passes here. An object of SQLAlchemy
+would take more time than everything else that the job does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-#: Locked by being marked as what nearly every event here turns out to be, which spares a write.
+#: Locks the event by marking it handled. Nearly every event is, which saves a second write.
 _TAKE = """
     UPDATE inbox SET handled_at = %(now)s, outcome = 'handled'
     WHERE id = %(id)s AND handled_at IS NULL
@@ -26,12 +26,12 @@ _MARK = "UPDATE inbox SET outcome = %(outcome)s WHERE id = %(id)s"
 
 @dataclass
 class LockedEvent:
-    """What an inbox event says, and what became of it: written back by `mark`."""
+    """An inbox event and its outcome, which `mark` writes back."""
 
     id: str
     source: str
     event_type: str
-    #: None once it was pruned, long after it was handled.
+    #: None after it was pruned, long after the event was handled.
     body: bytes | None
     received_at: datetime
     handled_at: datetime | None
@@ -39,9 +39,9 @@ class LockedEvent:
 
 
 def take(session: Session, event_id: str, now: datetime) -> LockedEvent | None:
-    """This function will lock an event's row, mark it handled, and read it; None if there is none.
+    """Lock an event, mark it handled and read it; None if there is none.
 
-    Replay: one that was handled before is read as it is, and neither locked nor changed.
+    Replay: an event that was handled before is read, and neither locked nor changed.
     """
     connection = session.connection()
     row = connection.exec_driver_sql(_TAKE, {"id": event_id, "now": now}).one_or_none()
@@ -51,6 +51,6 @@ def take(session: Session, event_id: str, now: datetime) -> LockedEvent | None:
 
 
 def mark(session: Session, event: LockedEvent) -> None:
-    """This function will write down what a taken event was, where that is not "handled"."""
+    """Record the outcome of a taken event if it is not "handled"."""
     if event.outcome != "handled":
         session.connection().exec_driver_sql(_MARK, {"id": event.id, "outcome": event.outcome})

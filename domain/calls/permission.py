@@ -59,8 +59,9 @@ def permit(
     call that took it over, is open, the same contact gets the same answer. Nothing more is held.
 
     Refuses: UNKNOWN_DOOR, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons of
-    `spending_block`, and the refusals of `holds.reserve`. NO_CONTACT if the contact has no id, because two requests
-    for it could not be recognized as one. CALL_SETTLED while the permitted call is being ended.
+    `spending_block`, and the refusals of `holds.reserve`. NO_CONTACT if the contact has no id,
+    because two requests for it could not be recognized as one. CALL_SETTLED while the permitted
+    call is being ended.
     """
     door = find_door(
         session,

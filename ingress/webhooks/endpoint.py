@@ -107,7 +107,9 @@ class Door:
             except (NotYet, OutcomeUnknown) as error:
                 self._log(correlation_id).warning("no alert", error=str(error))
             raise HttpRefusal(
-                401, "Not proved to be the provider's", "This event ID was already received with a different body."
+                401,
+                "Not proved to be the provider's",
+                "This event ID was already received with a different body.",
             )
         return verdict
 

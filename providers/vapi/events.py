@@ -125,7 +125,7 @@ def is_ignored(kind: str) -> bool:
 
 
 def queue_of(kind: str) -> Queue | None:
-    """Return the queue for stored messages of a type; None if they concern nothing here."""
+    """Return the queue for messages of a type; None if they concern nothing."""
     return Queue.SAFETY if kind in (STATUS_UPDATE, END_OF_CALL_REPORT) else None
 
 

@@ -39,7 +39,7 @@ def apply(database, org, now=T0):
     return database.run(lambda session: enforce_entitlement(session, org, now))
 
 
-def spending_block(database, org, now=T0):
+def block_of(database, org, now=T0):
     return database.run(lambda session: spending_block(session, org, now))
 
 
@@ -122,7 +122,7 @@ class Scene:
     def seen(self, now=T0):
         """Return the spending block, the campaign, the desired Twilio states and a debit."""
         return (
-            spending_block(self.database, self.org, now),
+            block_of(self.database, self.org, now),
             pause_reason(self.database, self.campaign),
             {brand(self.database, each).twilio_desired for each in self.brands},
             debit(self.database, self.org, 1, now=now).outcome,
@@ -317,7 +317,7 @@ def test_concurrent_enforcement_agrees(scene, shared):
 def test_an_organization_that_is_not_there_is_refused(shared):
     with pytest.raises(OrganizationNotFound):
         apply(shared, "org_none")
-    assert spending_block(shared, "org_none") is BlockReason.SUBSCRIPTION_INACTIVE
+    assert block_of(shared, "org_none") is BlockReason.SUBSCRIPTION_INACTIVE
 
 
 # Overrides
@@ -338,7 +338,7 @@ def test_override_of_an_inactive_subscription_allows_all_until_its_end(scene, sh
     assert scene.seen(later(59)) == GOOD
     assert scene.generations() == [2, 2]
     # Then it ends by time alone
-    assert spending_block(shared, scene.org, later(60)) is BlockReason.SUBSCRIPTION_INACTIVE
+    assert block_of(shared, scene.org, later(60)) is BlockReason.SUBSCRIPTION_INACTIVE
     assert debit(shared, scene.org, 1, now=later(60)).outcome == "FROZEN_WALLET"
     apply(shared, scene.org, later(60))
     assert scene.seen(later(60)) == (
@@ -380,7 +380,7 @@ def test_past_due_without_grace_closes_and_within_grace_counts_as_active(scene, 
     look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
     assert scene.seen() == GOOD
     assert scene.seen(later(3_599)) == GOOD
-    assert spending_block(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
+    assert block_of(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
     set_grace(shared, scene.subscription, 0)
     apply(shared, scene.org, later(1))
     assert scene.seen(later(1))[0] is BlockReason.SUBSCRIPTION_INACTIVE
@@ -398,8 +398,8 @@ def test_end_of_a_grace_period_is_enforced_by_a_staged_job(scene, shared):
 def test_repeated_past_due_status_does_not_lengthen_the_grace_period(scene, shared):
     look(shared, scene.subscription, scene.org, "past_due", later(0), grace_seconds=3_600)
     look(shared, scene.subscription, scene.org, "past_due", later(3_000), grace_seconds=3_600)
-    assert spending_block(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
+    assert block_of(shared, scene.org, later(3_600)) is BlockReason.SUBSCRIPTION_INACTIVE
     # But a subscription that was paid in between has a new grace period
     look(shared, scene.subscription, scene.org, "active", later(4_000))
     look(shared, scene.subscription, scene.org, "past_due", later(5_000), grace_seconds=3_600)
-    assert spending_block(shared, scene.org, later(8_599)) is None
+    assert block_of(shared, scene.org, later(8_599)) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from db.jobs import operator as job_acts
 from db.models import Job
 from domain import organizations
-from domain.enforcement import apply_posture
+from domain.enforcement import enforce_entitlement
 
 
 def test_new_brand_is_activated_for_an_organization_that_may_spend(world):
@@ -33,7 +33,7 @@ def test_mended_subaccount_is_activated_when_its_job_is_redriven(world):
     sid = customer.sids[0]
     path = f"/twilio/subaccounts/{sid}"
     world.sandbox.control("POST", path, {"suspended_by_twilio": True})
-    world.do(lambda session, now: apply_posture(session, customer.id, now, heal=True))
+    world.do(lambda session, now: enforce_entitlement(session, customer.id, now, heal=True))
     world.stage("converge_twilio", brand_id=customer.brand_ids[0])
     world.run_due()
     assert world.brands(customer.id)[0].twilio_problem == "SUSPENDED_BY_TWILIO"

@@ -1,7 +1,7 @@
 """Organizations, the ledger, the inbox and the jobs.
 
-Why: everything that Holdfast remembers starts here. The SQL stands in files of its own beside this
-one, because a person has to be able to read the ledger in one sitting.
+Why: all that Holdfast stores begins here. The SQL is in files beside this one, so that a person can
+read the ledger in one sitting.
 """
 
 from __future__ import annotations

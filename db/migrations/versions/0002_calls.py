@@ -1,7 +1,7 @@
-"""Calls: their rows, rates, terms and doors, and holds extended many at once.
+"""Calls: their rows, rates, terms and entry points, and holds extended in bulk.
 
-Why: a call has to be known to be metered, ended and settled. Only adds, so that the version before
-goes on beside it.
+Why: a call that is not stored cannot be metered, ended or settled. The revision only adds, so that
+processes of the version before can go on.
 """
 
 from __future__ import annotations

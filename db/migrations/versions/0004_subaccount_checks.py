@@ -1,7 +1,7 @@
-"""What was found at Twilio, beside what is desired: drift is noticed, repaired and told.
+"""The state found at Twilio beside the desired state, so that drift is repaired.
 
-Why: a change made at Twilio itself was never noticed. Only adds columns, so that the version before
-goes on beside it.
+Why: a change made at Twilio itself was never noticed. The revision only adds columns, so that
+processes of the version before can go on.
 """
 
 from __future__ import annotations

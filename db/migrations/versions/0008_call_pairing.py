@@ -1,7 +1,7 @@
-"""Pairing of reservations with the provider's calls: tokens, merged rows, and how a call began.
+"""Pairing of reservations with calls: tokens, merged rows, and a call's origin.
 
-Why: one outgoing call could be held and charged twice, and a browser could take over a reserved id.
-Only adds, so that the version before can go on beside this one.
+Why: one outgoing call could be held and charged twice, and a browser could take over a reserved ID.
+The revision only adds, so that processes of the version before can go on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The highest instant seen of the database's clock, so that a step of it is noticed.
+"""The latest instant seen of the database's clock, which shows a step back.
 
-Why: with a clock that steps back, calls were not ended in time and waits became longer. Only adds a
-table, so that the version before goes on beside it.
+Why: after a step back, calls were not ended in time and waits became longer. The revision only adds
+a table, so that processes of the version before can go on.
 """
 
 from __future__ import annotations

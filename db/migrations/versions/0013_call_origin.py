@@ -1,7 +1,7 @@
-"""The origin of calls that workers of the version before 0008 write, derived by the database.
+"""Derive the origin of calls that workers of a version before 0008 write.
 
-Why: rows without an origin were neither paired nor found foreign, so that such workers had to be
-drained before an upgrade.
+Why: rows without an origin were neither paired nor recognized as foreign. Such workers had to be
+stopped before an upgrade.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Withholding of calls that a charged reservation may be: one call for each such reservation.
+"""Withhold at most one call for each charged reservation that is not paired.
 
-Why: one charged reservation that was never paired withheld every call that overlapped it, and all
-such reservations of half a day were read under the lock of the wallet.
+Why: one such reservation withheld every call that overlapped it. All reservations of half a day
+were read under the wallet's lock.
 """
 
 from __future__ import annotations

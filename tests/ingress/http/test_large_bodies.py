@@ -16,7 +16,7 @@ import pytest
 from db.models import Alert, InboxEvent
 from ingress.http.body import LARGE_BYTES, LargeBodies
 from ingress.http.delivery import Delivery
-from ingress.http.responses import Refusal
+from ingress.http.responses import HttpRefusal
 from tests.ingress.calls.callers import send
 
 
@@ -141,7 +141,7 @@ def test_few_large_bodies_are_read_at_once_and_small_ones_never_wait():
     async def work() -> None:
         async with bodies.place(large), bodies.place(delivery()):
             # A third large body waits, and is refused
-            with pytest.raises(Refusal) as refused:
+            with pytest.raises(HttpRefusal) as refused:
                 await enter(large)
             assert (refused.value.problem.status, refused.value.retry_after_seconds) == (503, 5)
             assert await enter(delivery(content_length=str(LARGE_BYTES))) is False

@@ -8,7 +8,7 @@ from base.enums import Provider, SubscriptionStatus
 from base.facts import SubscriptionFacts
 from db.models import Job, Subscription
 from domain import subscriptions
-from domain.entitlement import can_send
+from domain.entitlement import spending_block
 from tests.support.world import make_organization
 from tests.workers.scenes import (
     another_thread,
@@ -49,7 +49,7 @@ def looks(world, subscription_id):
 
 
 def may_send(world, organization_id):
-    return world.do(lambda session, now: can_send(session, organization_id, now))
+    return world.do(lambda session, now: spending_block(session, organization_id, now))
 
 
 def test_a_look_at_an_active_subscription_opens(world):
