@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from base.enums import CallClass, Provider
+from base.enums import Provider, RequestClass
 
 #: Providers whose API Holdfast calls. The others need no circuit breaker and no rate limit.
 CALLED = (Provider.PAYPAL, Provider.TWILIO, Provider.VAPI)
 
 
 @dataclass(frozen=True)
-class Route:
+class ProviderChannel:
     """A provider channel: calls of one class to one account at one provider."""
 
     provider: Provider
     account: str
-    call_class: CallClass
+    call_class: RequestClass
 
-    def less_urgent(self) -> list[Route]:
+    def less_urgent(self) -> list[ProviderChannel]:
         """List this channel and the account's less urgent ones, most urgent first."""
-        order = list(CallClass)
+        order = list(RequestClass)
         classes = order[order.index(self.call_class) :]
-        return [Route(self.provider, self.account, one) for one in classes]
+        return [ProviderChannel(self.provider, self.account, one) for one in classes]

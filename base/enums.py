@@ -175,7 +175,7 @@ class Queue(StrEnum):
     MESSAGING = "messaging"
 
 
-class CallClass(StrEnum):
+class RequestClass(StrEnum):
     """The urgency of a call to a provider, most urgent first.
 
     Safety calls always go out.

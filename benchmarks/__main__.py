@@ -16,7 +16,6 @@ from rich.table import Table
 from benchmarks.dispatch import dispatch
 from benchmarks.end_to_end import end_to_end
 from benchmarks.hot_wallet import hot_wallet
-from benchmarks.house import House, bench_house
 from benchmarks.ingest import ingest
 from benchmarks.kill import kill
 from benchmarks.measure import Result, Skipped, Timing
@@ -27,6 +26,7 @@ from benchmarks.server import Bench, durable_servers
 from benchmarks.spread_wallets import spread_wallets
 from benchmarks.status_check import status_check
 from benchmarks.suspend import suspend
+from benchmarks.system import System, bench_system
 
 #: Benchmarks of the ledger alone, against pgbench.
 LEDGER: dict[str, Callable[[Bench, int, float], list[Result]]] = {
@@ -35,7 +35,7 @@ LEDGER: dict[str, Callable[[Bench, int, float], list[Result]]] = {
     "reserve_commit": reserve_commit,
 }
 #: Benchmarks of Holdfast's processes, from the socket to the effect.
-SYSTEM: dict[str, Callable[[House, int, float], Sequence[Result | Timing]]] = {
+SYSTEM: dict[str, Callable[[System, int, float], Sequence[Result | Timing]]] = {
     "ingest": ingest,
     "end_to_end": end_to_end,
     "dispatch": dispatch,
@@ -60,17 +60,17 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     results: list[Result | Timing | Skipped] = []
     ledger = [name for name in names if name in LEDGER]
-    system = [name for name in names if name in SYSTEM]
+    of_the_system = [name for name in names if name in SYSTEM]
     if ledger and find_pgbench() is None:
         results += [Skipped(name, "pgbench is not installed") for name in ledger]
     elif ledger:
         with durable_servers(redis=False) as servers:
             for name in ledger:
                 results += _told(name, asked, partial(LEDGER[name], servers.bench))
-    if system:
-        with bench_house() as house:
-            for name in system:
-                results += _told(name, asked, partial(SYSTEM[name], house))
+    if of_the_system:
+        with bench_system() as system:
+            for name in of_the_system:
+                results += _told(name, asked, partial(SYSTEM[name], system))
     Console(width=120).print(_table(results))
     figures = [asdict(result) for result in results]
     if asked.json:

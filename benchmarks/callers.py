@@ -36,10 +36,10 @@ _COMMIT = "SELECT outcome FROM commit_reserved_credits(%s, %s, %s, 'USD', %s)"
 
 @dataclass(frozen=True)
 class Order:
-    """The task of one process of callers. `door` is a key of `DOORS`."""
+    """The task of one process of callers. `method` is a key of `METHODS`."""
 
     url: str
-    door: str
+    method: str
     organizations: list[str]
     threads: int
     seconds: float
@@ -93,7 +93,7 @@ def main() -> None:
     ends_at = [0.0]
 
     def call(number: int) -> None:
-        act = DOORS[order.door](database)
+        act = METHODS[order.method](database)
         chance = random.Random()  # noqa: S311
         prefix = secrets.token_hex(6)
         # If the thread needs a connection of its own, it is open already. The measured time does
@@ -200,7 +200,7 @@ def _caller(url: str) -> Callable[[str, tuple[object, ...]], None]:
     return call
 
 
-DOORS: dict[str, Callable[[Database], Act]] = {
+METHODS: dict[str, Callable[[Database], Act]] = {
     "combined": _combined,
     "single": _single,
     "holds": _holds,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import psycopg
 
-from benchmarks.house import House
 from benchmarks.sender import send_all
+from benchmarks.system import System
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event
 
 _PATIENCE_SECONDS = 60.0
@@ -30,13 +30,13 @@ class Customer:
     sid: str
 
 
-def close(house: House, port: int, signer: PayPalSigner, customer: Customer) -> float:
+def close(system: System, port: int, signer: PayPalSigner, customer: Customer) -> float:
     """Suspend the subscription at PayPal and send the webhook.
 
     Return the monotonic time at which the ingress had answered 200.
     """
     path = f"/paypal/subscriptions/{customer.subscription_id}/status"
-    house.control("POST", path, {"status": "SUSPENDED", "deliver": False})
+    system.control("POST", path, {"status": "SUSPENDED", "deliver": False})
     (request,) = signer.requests([paypal_event(_CLOSED, {"id": customer.subscription_id})])
     send_all(port, [request], connections=1)
     return time.monotonic()
@@ -59,11 +59,11 @@ def seconds_until(
     raise SystemExit(f"{customer} did not come to it in {_PATIENCE_SECONDS:g} s")
 
 
-def make_customers(house: House, count: int) -> list[Customer]:
+def make_customers(system: System, count: int) -> list[Customer]:
     """Create organizations, each with a subscription and an active subaccount."""
     customers = []
-    sids = [sid for sid, _ in make_subaccounts(house, count)]
-    with house.bench.owner() as owner:
+    sids = [sid for sid, _ in make_subaccounts(system, count)]
+    with system.bench.owner() as owner:
         for sid in sids:
             row = owner.execute(
                 "UPDATE brands SET twilio_actual = 'active', twilio_converged = twilio_generation"
@@ -72,7 +72,7 @@ def make_customers(house: House, count: int) -> list[Customer]:
             ).fetchone()
             organization_id = row[0] if row else ""
             asked = {"organization_id": organization_id, "deliver": False}
-            subscription_id = house.control("POST", "/paypal/subscriptions", asked)["id"]
-            house.subscribe(organization_id, subscription_id)
+            subscription_id = system.control("POST", "/paypal/subscriptions", asked)["id"]
+            system.subscribe(organization_id, subscription_id)
             customers.append(Customer(organization_id, subscription_id, sid))
     return customers

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from redis import Redis
 
 from benchmarks.empty_actors import LATENCIES, QUEUE
-from benchmarks.house import House
 from benchmarks.measure import Timing, timing, wait
+from benchmarks.system import System
 from db.engine import Database
 from db.jobs.staging import Staged
-from db.redis.client import Ringer, connect, push
+from db.redis.client import Notifier, connect, push
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
 
@@ -33,27 +33,27 @@ _STARTED = """
 """
 
 
-def dispatch(house: House, rounds: int, seconds: float) -> list[Timing]:
+def dispatch(system: System, rounds: int, seconds: float) -> list[Timing]:
     """Measure from commit to start, and Dramatiq's baseline from push to start."""
     count = max(20, round(_PER_SECOND * seconds))
-    (organization_id,) = house.bench.make_wallets(1)
+    (organization_id,) = system.bench.make_wallets(1)
     with ExitStack() as stack:
-        redis = stack.enter_context(contextlib.closing(connect(house.redis_url)))
-        ringer = Ringer(house.redis_url)
-        stack.callback(ringer.close)
-        database = house.database(after_commit=ringer.ring)
+        redis = stack.enter_context(contextlib.closing(connect(system.redis_url)))
+        notifier = Notifier(system.redis_url)
+        stack.callback(notifier.close)
+        database = system.database(after_commit=notifier.notify)
         stack.callback(database.close)
-        stack.enter_context(house.workers("safety", processes=1, threads=8))
-        stack.enter_context(house.empty_workers(processes=1, threads=8))
+        stack.enter_context(system.workers("safety", processes=1, threads=8))
+        stack.enter_context(system.empty_workers(processes=1, threads=8))
         ours, theirs = [], []
         for _ in range(rounds):
-            house.clear()
-            ours.append([_ours(house, database, organization_id) for _ in range(count)])
+            system.clear()
+            ours.append([_ours(system, database, organization_id) for _ in range(count)])
             theirs.append([_theirs(redis) for _ in range(count)])
     return [timing("dispatch", _LIMIT, ours, theirs)]
 
 
-def _ours(house: House, database: Database, organization_id: str) -> float:
+def _ours(system: System, database: Database, organization_id: str) -> float:
     _pause()
     job_id = database.run(
         lambda session: stage(
@@ -61,10 +61,10 @@ def _ours(house: House, database: Database, organization_id: str) -> float:
         )
     )
     committed_at = time.time()
-    wait(lambda: house.ask(_STARTED, job_id) is not None, "the job", every_seconds=0.01)
+    wait(lambda: system.ask(_STARTED, job_id) is not None, "the job", every_seconds=0.01)
     # Both times are from the same machine's clock. The job may start before this process learns of
     # its own commit, so the difference may be negative.
-    return max(0.0, float(house.ask(_STARTED, job_id)) - committed_at)
+    return max(0.0, float(system.ask(_STARTED, job_id)) - committed_at)
 
 
 def _theirs(redis: Redis) -> float:

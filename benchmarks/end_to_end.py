@@ -17,9 +17,9 @@ import time
 from contextlib import ExitStack
 
 from benchmarks.empty_actors import COUNTER, QUEUE
-from benchmarks.house import House
 from benchmarks.measure import Result, compare, wait
 from benchmarks.sender import send_all
+from benchmarks.system import System
 from benchmarks.webhooks import PayPalSigner, make_subaccounts, paypal_event, twilio_callbacks
 from db.jobs.staging import Staged
 from db.redis.client import connect, push
@@ -43,31 +43,31 @@ _REFRESHES = """
 _JOBS = "SELECT array_agg(id ORDER BY id) FROM jobs"
 
 
-def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
+def end_to_end(system: System, rounds: int, seconds: float) -> list[Result]:
     """Measure the whole path, and the workers' part of it, against INCR."""
     count = round(_PER_SECOND * seconds)
     callbacks = twilio_callbacks(
-        count, make_subaccounts(house, _SUBACCOUNTS), house.env["PUBLIC_URL"]
+        count, make_subaccounts(system, _SUBACCOUNTS), system.env["PUBLIC_URL"]
     )
-    payments = PayPalSigner(house.sandbox["paypal"]).requests(
+    payments = PayPalSigner(system.sandbox["paypal"]).requests(
         [paypal_event("PAYMENT.CAPTURE.PENDING", {"id": f"8VC{n:014d}"}) for n in range(count)]
     )
     notifying, silent = free_ports(2)
-    redis = connect(house.redis_url)
+    redis = connect(system.redis_url)
 
     def streamed() -> float:
-        house.clear()
+        system.clear()
         began = time.monotonic()
         send_all(notifying, callbacks, connections=_CONNECTIONS)
-        return _rate_until_done(house, count, began, _IGNORED)
+        return _rate_until_done(system, count, began, _IGNORED)
 
     def notified_at_once() -> float:
-        house.clear()
+        system.clear()
         send_all(silent, payments, connections=_CONNECTIONS)
-        jobs = [Staged(job, "process_event", "safety") for job in house.ask(_JOBS)]
+        jobs = [Staged(job, "process_event", "safety") for job in system.ask(_JOBS)]
         began = time.monotonic()
         push(redis, jobs)
-        return _rate_until_done(house, count, began, _REFRESHES)
+        return _rate_until_done(system, count, began, _REFRESHES)
 
     def incremented() -> float:
         redis.delete(COUNTER)
@@ -80,17 +80,17 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
     with ExitStack() as stack:
         stack.enter_context(contextlib.closing(redis))
         # The refreshes go to the billing queue, which no worker serves.
-        stack.enter_context(house.workers("safety", processes=_PROCESSES, threads=_THREADS))
-        stack.enter_context(house.empty_workers(processes=_PROCESSES, threads=_THREADS))
-        stack.enter_context(house.ingress(notifying))
+        stack.enter_context(system.workers("safety", processes=_PROCESSES, threads=_THREADS))
+        stack.enter_context(system.empty_workers(processes=_PROCESSES, threads=_THREADS))
+        stack.enter_context(system.ingress(notifying))
         # This ingress notifies another Redis database, so that its webhooks wait.
-        stack.enter_context(house.ingress(silent, REDIS_URL=house.silent_redis_url))
+        stack.enter_context(system.ingress(silent, REDIS_URL=system.silent_redis_url))
         # Send the first webhooks before the measurement. For the first callback of an account the
         # ingress requests its token from Twilio, for PayPal's first event the certificate.
         for port, webhooks in ((silent, payments[:1]), (silent, callbacks), (notifying, callbacks)):
-            house.clear()
+            system.clear()
             send_all(port, webhooks[:_SUBACCOUNTS], connections=1)
-        wait(lambda: not house.ask(_UNDONE), "the first callbacks")
+        wait(lambda: not system.ask(_UNDONE), "the first callbacks")
         return [
             compare(name, "webhooks/s", rounds, value=value, baseline=incremented)
             for name, value in (
@@ -100,14 +100,14 @@ def end_to_end(house: House, rounds: int, seconds: float) -> list[Result]:
         ]
 
 
-def _rate_until_done(house: House, count: int, began: float, effects: str) -> float:
+def _rate_until_done(system: System, count: int, began: float, effects: str) -> float:
     """Wait for all effects and return webhooks per second.
 
     Raises: SystemExit unless each webhook had its effect exactly once.
     """
-    wait(lambda: not house.ask(_UNDONE), "the effects", every_seconds=0.02)
+    wait(lambda: not system.ask(_UNDONE), "the effects", every_seconds=0.02)
     took = time.monotonic() - began
-    had = house.ask(effects)
+    had = system.ask(effects)
     if had != count:
         raise SystemExit(f"wrong: {had} effects of {count} webhooks")
     return count / took

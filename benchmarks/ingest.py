@@ -11,9 +11,9 @@ import itertools
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.house import House
 from benchmarks.measure import Result, compare
 from benchmarks.sender import Sent, send_all
+from benchmarks.system import System
 from benchmarks.webhooks import PayPalSigner, paypal_event
 from local.ports import free_ports
 
@@ -31,9 +31,9 @@ _STORED = """
 """
 
 
-def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
+def ingest(system: System, rounds: int, seconds: float) -> list[Result]:
     """Measure the ingress against an empty route, with 16 and with 64 connections."""
-    signer = PayPalSigner(house.sandbox["paypal"])
+    signer = PayPalSigner(system.sandbox["paypal"])
     count = round(_PER_SECOND * seconds)
     requests = signer.requests(
         [paypal_event(_EVENT_TYPE, {"id": f"8VC{number:014d}"}) for number in range(count)]
@@ -41,12 +41,12 @@ def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
     ours_port, empty_port = free_ports(2)
 
     def ours(connections: int) -> float:
-        house.clear()
+        system.clear()
         # For the first webhook the ingress requests the certificate. The measurement does not
         # include it.
         sent = send_all(ours_port, requests[:1], connections=1)
         sent = send_all(ours_port, requests[1:], connections=connections, seconds=seconds)
-        stored = house.ask(_STORED)
+        stored = system.ask(_STORED)
         if stored != sent.answered + 1:
             raise SystemExit(f"lost: {stored} stored of {sent.answered + 1} answered")
         return _rate(sent)
@@ -56,8 +56,8 @@ def ingest(house: House, rounds: int, seconds: float) -> list[Result]:
         return _rate(send_all(empty_port, forever, connections=connections, seconds=seconds))
 
     with ExitStack() as stack:
-        stack.enter_context(house.ingress(ours_port))
-        stack.enter_context(house.empty_server(empty_port))
+        stack.enter_context(system.ingress(ours_port))
+        stack.enter_context(system.empty_server(empty_port))
         return [
             compare(
                 f"ingest_{connections}",

@@ -16,10 +16,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from benchmarks.house import House
 from benchmarks.measure import Timing, timing, wait
 from benchmarks.others import others
 from benchmarks.phones import RATE, Phone, open_phone
+from benchmarks.system import System
 from benchmarks.webhooks import PayPalSigner
 from domain.calls.metering import seconds_to_end_in_time
 from domain.calls.settings import Terms
@@ -60,12 +60,12 @@ class Killed:
     late: float
 
 
-def kill(house: House, rounds: int, seconds: float) -> list[Timing]:
+def kill(system: System, rounds: int, seconds: float) -> list[Timing]:
     """Measure 200 ended calls in each round. `seconds` has no effect."""
     (port,) = free_ports(1)
-    with house.whole(port):
-        house.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
-        measured = [_round(house, port) for _ in range(rounds)]
+    with system.whole(port):
+        system.control("POST", "/target", {"url": f"http://127.0.0.1:{port}"})
+        measured = [_round(system, port) for _ in range(rounds)]
     told = [[one.told for one in killed] for killed in measured]
     ended = [[one.ended for one in killed] for killed in measured]
     late = [[one.late for one in killed] for killed in measured]
@@ -76,35 +76,35 @@ def kill(house: House, rounds: int, seconds: float) -> list[Timing]:
     ]
 
 
-def _round(house: House, port: int) -> list[Killed]:
-    house.clear()
-    house.ask("TRUNCATE calls, call_timeline")
-    signer = PayPalSigner(house.sandbox["paypal"])
-    with closing(house.database()) as database:
-        phones = [open_phone(house, database, _TERMS, seconds=_SECONDS) for _ in range(_CALLS)]
-    with others(house, port, signer):
+def _round(system: System, port: int) -> list[Killed]:
+    system.clear()
+    system.ask("TRUNCATE calls, call_timeline")
+    signer = PayPalSigner(system.sandbox["paypal"])
+    with closing(system.database()) as database:
+        phones = [open_phone(system, database, _TERMS, seconds=_SECONDS) for _ in range(_CALLS)]
+    with others(system, port, signer):
         for first in range(0, _CALLS, _AT_ONCE):
-            _ring(house, phones[first : first + _AT_ONCE])
+            _notify(system, phones[first : first + _AT_ONCE])
             due = first + _AT_ONCE
-            wait(lambda due=due: house.ask(_ENDED) >= due, "calls that have ended")  # type: ignore[misc]
-    check_wallets(house, RATE.cost_micros(1000 * _SECONDS))
-    killed = killed_calls(house, talk_seconds=_SECONDS - seconds_to_end_in_time(_TERMS))
+            wait(lambda due=due: system.ask(_ENDED) >= due, "calls that have ended")  # type: ignore[misc]
+    check_wallets(system, RATE.cost_micros(1000 * _SECONDS))
+    killed = killed_calls(system, talk_seconds=_SECONDS - seconds_to_end_in_time(_TERMS))
     if len(killed) != _CALLS:
         raise SystemExit(f"wrong: {len(killed)} of {_CALLS} ended for their credit")
     return killed
 
 
-def check_wallets(house: House, funded_micros: int) -> None:
+def check_wallets(system: System, funded_micros: int) -> None:
     """Compare each caller's wallet with the cost of its call.
 
     Raises: SystemExit unless the wallet paid exactly that, holds nothing and has no outstanding
     amount.
     """
-    if wrong := house.ask(_WRONG, funded_micros):
+    if wrong := system.ask(_WRONG, funded_micros):
         raise SystemExit(f"wrong: {wrong} wallets")
 
 
-def killed_calls(house: House, *, talk_seconds: int) -> list[Killed]:
+def killed_calls(system: System, *, talk_seconds: int) -> list[Killed]:
     """Time every call that was ended for lack of credit, and check it at the sandbox.
 
     Each call was due to end after `talk_seconds` of talk.
@@ -112,10 +112,10 @@ def killed_calls(house: House, *, talk_seconds: int) -> list[Killed]:
     Raises: SystemExit unless the sandbox agrees: Holdfast ended the call, Vapi spoke the reason,
     and the wallet was charged to the micro.
     """
-    instants = house.ask(_INSTANTS) or {}
+    instants = system.ask(_INSTANTS) or {}
     killed = []
     for call_id, (*texts, cost_micros) in instants.items():
-        ended_at = _check(house, call_id, cost_micros)
+        ended_at = _check(system, call_id, cost_micros)
         began_at, decided_at, told_at = (datetime.fromisoformat(one) for one in texts)
         due_at = began_at + timedelta(seconds=talk_seconds)
         passed = (told_at - decided_at, ended_at - decided_at, decided_at - due_at)
@@ -123,9 +123,9 @@ def killed_calls(house: House, *, talk_seconds: int) -> list[Killed]:
     return killed
 
 
-def _check(house: House, call_id: str, cost_micros: int) -> datetime:
+def _check(system: System, call_id: str, cost_micros: int) -> datetime:
     """Check one call at the sandbox and return when it ended there."""
-    seen = house.control("GET", f"/vapi/calls/{call_id}")
+    seen = system.control("GET", f"/vapi/calls/{call_id}")
     shown = seen["call"]
     started_at, ended_at = (datetime.fromisoformat(shown[one]) for one in ("startedAt", "endedAt"))
     talked_ms = round((ended_at - started_at) / timedelta(milliseconds=1))
@@ -138,9 +138,9 @@ def _check(house: House, call_id: str, cost_micros: int) -> datetime:
     return ended_at
 
 
-def _ring(house: House, phones: list[Phone]) -> None:
+def _notify(system: System, phones: list[Phone]) -> None:
     for phone in phones:
-        house.control(
+        system.control(
             "POST",
             "/vapi/calls",
             {

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.house import House
 from benchmarks.sender import drip
+from benchmarks.system import System
 from benchmarks.webhooks import PayPalSigner, billing_event, make_subaccounts, twilio_callbacks
 
 #: Webhooks per second, half of each kind.
@@ -16,9 +16,9 @@ _PER_SECOND = 100
 
 
 @contextmanager
-def others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
+def others(system: System, port: int, signer: PayPalSigner) -> Iterator[None]:
     """Send other webhooks at a steady rate, on a thread, until the block ends."""
-    accounts = make_subaccounts(house, 2)
+    accounts = make_subaccounts(system, 2)
     stop = threading.Event()
     failed: list[BaseException] = []
 
@@ -26,7 +26,7 @@ def others(house: House, port: int, signer: PayPalSigner) -> Iterator[None]:
         try:
             while not stop.is_set():
                 half = _PER_SECOND // 2
-                callbacks = twilio_callbacks(half, accounts, house.env["PUBLIC_URL"])
+                callbacks = twilio_callbacks(half, accounts, system.env["PUBLIC_URL"])
                 bodies = [billing_event() for _ in range(half)]
                 mixed = itertools.chain.from_iterable(
                     zip(callbacks, signer.requests(bodies), strict=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from benchmarks.house import House
+from benchmarks.system import System
 from db.engine import Database, clock
 from domain import organizations
-from domain.calls.entry_points import DoorKind, add_door
+from domain.calls.entry_points import EntryPointKind, add_entry_point
 from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
 from domain.enforcement import enforce_entitlement
@@ -27,26 +27,26 @@ class Phone:
     number_id: str
 
 
-def open_phone(house: House, database: Database, terms: Terms, *, seconds: int) -> Phone:
+def open_phone(system: System, database: Database, terms: Terms, *, seconds: int) -> Phone:
     """Create an organization with money for the given seconds of talk, and its number."""
-    assistant_id = house.control("POST", "/vapi/assistants", {"name": "Voice"})["id"]
-    number_id = house.control("POST", "/vapi/numbers", {"number": "+15005550111"})["id"]
+    assistant_id = system.control("POST", "/vapi/assistants", {"name": "Voice"})["id"]
+    number_id = system.control("POST", "/vapi/numbers", {"number": "+15005550111"})["id"]
     words = {"by": "bench", "why": "a measurement"}
     organization_id = database.run(
         lambda session: organizations.create_organization(
             session, name="bench", currency="USD", now=clock(session)
         )
     )
-    house.subscribe(organization_id, f"I-{organization_id[-20:]}")
+    system.subscribe(organization_id, f"I-{organization_id[-20:]}")
 
     def set_up(session: Session) -> None:
         now = clock(session)
         set_rate(session, organization_id, RATE, now=now, **words)
         set_terms(session, organization_id, terms, now=now, **words)
-        add_door(
+        add_entry_point(
             session,
             organization_id,
-            DoorKind.PHONE_NUMBER,
+            EntryPointKind.PHONE_NUMBER,
             number_id,
             assistant_id=assistant_id,
             now=now,

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 
-from benchmarks.house import House
 from benchmarks.measure import Result, compare, wait
+from benchmarks.system import System
 from db.redis.client import EPOCH_KEY, connect
 
 _JOBS = 100_000
@@ -32,23 +32,23 @@ _WAITING = """
 """
 
 
-def relay(house: House, rounds: int, seconds: float) -> list[Result]:
+def relay(system: System, rounds: int, seconds: float) -> list[Result]:
     """Measure one relay that notifies workers of 100,000 jobs again.
 
     `seconds` has no effect, because the amount is fixed. The goal of 10 seconds is 10,000 jobs per
     second.
     """
     with ExitStack() as stack:
-        redis = stack.enter_context(contextlib.closing(connect(house.redis_url)))
+        redis = stack.enter_context(contextlib.closing(connect(system.redis_url)))
         broker = RedisBroker(client=redis, middleware=[])  # type: ignore[no-untyped-call]
-        stack.enter_context(house.relay())
+        stack.enter_context(system.relay())
 
         def ours() -> float:
-            house.clear()
+            system.clear()
             wait(lambda: redis.exists(EPOCH_KEY) == 1, "the relay")
-            with house.bench.owner() as owner:
+            with system.bench.owner() as owner:
                 owner.execute(_WAITING, (_JOBS,))
-            house.bench.settle()
+            system.bench.settle()
             began = time.monotonic()
             redis.flushall()
             wait(lambda: redis.llen("dramatiq:callbacks") >= _JOBS, "the bells")

@@ -28,7 +28,7 @@ _THREADS = 4
 #: Micros that one cycle charges and releases. It reserves 60 and extends the hold by 40
 #: (benchmarks/callers.py, and `_SCRIPT` below).
 _CHARGED_MICROS, _RELEASED_MICROS = 70, 30
-_DOORS = (("holds", ""), ("domain_holds", "_domain"))
+_METHODS = (("holds", ""), ("domain_holds", "_domain"))
 
 _TABLES = """
     CREATE SCHEMA IF NOT EXISTS baseline;
@@ -123,10 +123,10 @@ _BASELINE_WRONG = """
 def reserve_commit(bench: Bench, rounds: int, seconds: float) -> list[Result]:
     """Measure both ways against the plain SQL transactions."""
 
-    def ours(door: str) -> float:
+    def ours(method: str) -> float:
         wallets = bench.make_wallets(_WALLETS)
         bench.settle()
-        order = Order(bench.app_url, door, wallets, _THREADS, seconds)
+        order = Order(bench.app_url, method, wallets, _THREADS, seconds)
         rate, answered = run_callers(order, processes=_PROCESSES)
         check_cycles(bench, wallets, answered)
         return rate
@@ -136,10 +136,10 @@ def reserve_commit(bench: Bench, rounds: int, seconds: float) -> list[Result]:
             f"reserve_commit{name}",
             "cycles/s",
             rounds,
-            value=partial(ours, door),
+            value=partial(ours, method),
             baseline=partial(hand_written, bench, seconds),
         )
-        for door, name in _DOORS
+        for method, name in _METHODS
     ]
 
 

@@ -18,7 +18,7 @@ _PROCESSES = 2
 #: The way, the threads in each process, and the suffix of the figure's name. Single calls have as
 #: many threads as the baseline has clients. Combining is meant for many callers at once, so it is
 #: measured with as many and with four times as many.
-_DOORS = (("single", 4, ""), ("combined", 4, "_combined_8"), ("combined", 16, "_combined"))
+_METHODS = (("single", 4, ""), ("combined", 4, "_combined_8"), ("combined", 16, "_combined"))
 
 _SCRIPT = """
 \\set number random(1, {wallets})
@@ -33,9 +33,9 @@ def spread_wallets(bench: Bench, rounds: int, seconds: float) -> list[Result]:
     wallets = bench.make_wallets(_WALLETS)
     script = _SCRIPT.format(wallets=_WALLETS, prefix=wallets[0][:-6])
 
-    def ours(door: str, threads: int) -> float:
+    def ours(method: str, threads: int) -> float:
         bench.settle()
-        order = Order(bench.app_url, door, wallets, threads, seconds)
+        order = Order(bench.app_url, method, wallets, threads, seconds)
         rate, _ = run_callers(order, processes=_PROCESSES)
         return rate
 
@@ -48,8 +48,8 @@ def spread_wallets(bench: Bench, rounds: int, seconds: float) -> list[Result]:
             f"spread_wallets{name}",
             "debits/s",
             rounds,
-            value=partial(ours, door, threads),
+            value=partial(ours, method, threads),
             baseline=function_alone,
         )
-        for door, threads, name in _DOORS
+        for method, threads, name in _METHODS
     ]

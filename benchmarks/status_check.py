@@ -12,13 +12,13 @@ import uuid
 from contextlib import ExitStack, closing
 from typing import Any
 
-from benchmarks.house import House
 from benchmarks.measure import Timing, timing
 from benchmarks.phones import RATE, open_phone
 from benchmarks.sender import pace
+from benchmarks.system import System
 from benchmarks.webhooks import http_request
 from db.engine import clock
-from domain.calls import reservations as reserving
+from domain.calls import reservations
 from domain.calls.settings import Terms
 from local.ports import free_ports
 
@@ -38,14 +38,14 @@ _CHANGED = """
 """
 
 
-def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
+def status_check(system: System, rounds: int, seconds: float) -> list[Timing]:
     """Measure the route against an empty one."""
     ours_port, empty_port = free_ports(2)
     with ExitStack() as stack:
-        stack.enter_context(house.ingress(ours_port))
-        stack.enter_context(house.empty_server(empty_port))
-        calls = make_calls(house, _CALLS)
-        secret = house.sandbox["vapi"]["server_secret"]
+        stack.enter_context(system.ingress(ours_port))
+        stack.enter_context(system.empty_server(empty_port))
+        calls = make_calls(system, _CALLS)
+        secret = system.sandbox["vapi"]["server_secret"]
         count = round(_PER_SECOND * max(seconds, 1))
         requests = [ask_about(calls[number % len(calls)], secret) for number in range(count)]
         measured: dict[int, list[list[float]]] = {ours_port: [], empty_port: []}
@@ -57,21 +57,21 @@ def status_check(house: House, rounds: int, seconds: float) -> list[Timing]:
                 paced = pace(port, requests, per_second=_PER_SECOND, connections=_CONNECTIONS)
                 rounds_of.append(paced.seconds)
                 if port == ours_port:
-                    check_answers(house, calls, paced.bodies)
+                    check_answers(system, calls, paced.bodies)
     limit = "goal: p99 at most 4 times the baseline's, and under 15"
     return [timing("status_check", limit, measured[ours_port], measured[empty_port])]
 
 
-def make_calls(house: House, count: int) -> list[str]:
+def make_calls(system: System, count: int) -> list[str]:
     """Create calls with a reservation, each on its own wallet, and return their IDs."""
     calls: list[str] = []
-    with closing(house.database()) as database:
+    with closing(system.database()) as database:
         for _ in range(count):
-            phone = open_phone(house, database, Terms(), seconds=_PAID_SECONDS)
+            phone = open_phone(system, database, Terms(), seconds=_PAID_SECONDS)
             call_id = str(uuid.uuid4())
 
             def reserve(session: Any, phone: Any = phone, call_id: str = call_id) -> Any:
-                return reserving.reserve_for_call(
+                return reservations.reserve_for_call(
                     session,
                     phone.organization_id,
                     call_id=call_id,
@@ -87,7 +87,7 @@ def make_calls(house: House, count: int) -> list[str]:
     return calls
 
 
-def check_answers(house: House, calls: list[str], bodies: list[bytes]) -> None:
+def check_answers(system: System, calls: list[str], bodies: list[bytes]) -> None:
     """Check the responses, and that the wallets and calls did not change.
 
     Raises: SystemExit unless every response is right and nothing changed.
@@ -95,7 +95,7 @@ def check_answers(house: House, calls: list[str], bodies: list[bytes]) -> None:
     if wrong := [body for body in bodies if json.loads(body) != _RIGHT]:
         raise SystemExit(f"wrong: {len(wrong)} of {len(bodies)} answers, as {wrong[0]!r}")
     paid, held = (RATE.cost_micros(1000 * one) for one in (_PAID_SECONDS, _HELD_SECONDS))
-    if changed := house.ask(_CHANGED, calls, paid, held):
+    if changed := system.ask(_CHANGED, calls, paid, held):
         raise SystemExit(f"wrong: asking changed {changed} wallets")
 
 

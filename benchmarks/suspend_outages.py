@@ -20,9 +20,9 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.closing import IS_FROZEN, Customer, close, make_customers, seconds_until
-from benchmarks.house import House
 from benchmarks.measure import Timing, timing, wait
 from benchmarks.others import others
+from benchmarks.system import System
 from benchmarks.webhooks import PayPalSigner
 from db.redis.client import connect
 from local.embedded import EmbeddedServers
@@ -81,7 +81,7 @@ class _Redis:
             client.config_set("maxmemory", size)
 
 
-def suspend_outages(house: House, times: int) -> list[Timing]:
+def suspend_outages(system: System, times: int) -> list[Timing]:
     """Measure each outage `times` times.
 
     Raises: SystemExit unless each wallet is frozen exactly once.
@@ -92,48 +92,48 @@ def suspend_outages(house: House, times: int) -> list[Timing]:
         redis = _Redis(EmbeddedServers(Path(folder) / "state", postgres=False))
         redis.start()
         try:
-            own = replace(house, redis_url=redis.url, env={**house.env, "REDIS_URL": redis.url})
+            own = replace(system, redis_url=redis.url, env={**system.env, "REDIS_URL": redis.url})
             own.clear()
             return _measure(own, redis, times)
         finally:
             redis.servers.stop()
 
 
-def _measure(house: House, redis: _Redis, times: int) -> list[Timing]:
+def _measure(system: System, redis: _Redis, times: int) -> list[Timing]:
     (port,) = free_ports(1)
     figures = []
-    with house.whole(port, safety_workers=_SAFETY_WORKERS):
+    with system.whole(port, safety_workers=_SAFETY_WORKERS):
         outages: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
             "redis_stopped": redis.stopped,
             "redis_killed": redis.killed,
             "redis_full": redis.full,
-            "worker_stopped": lambda: _worker_stopped(house),
+            "worker_stopped": lambda: _worker_stopped(system),
         }
-        signer = PayPalSigner(house.sandbox["paypal"])
-        customers = iter(make_customers(house, times * len(outages)))
-        with others(house, port, signer), house.bench.owner() as owner:
+        signer = PayPalSigner(system.sandbox["paypal"])
+        customers = iter(make_customers(system, times * len(outages)))
+        with others(system, port, signer), system.bench.owner() as owner:
             for name, outage in outages.items():
                 seconds = []
                 for _ in range(times):
                     customer = next(customers)
                     time.sleep(_BACK_SECONDS)
                     with outage():
-                        answered_at = close(house, port, signer, customer)
+                        answered_at = close(system, port, signer, customer)
                         seconds.append(seconds_until(owner, IS_FROZEN, customer, answered_at))
                     _check_once(owner, customer)
                 figures.append(timing(f"suspend_{name}_frozen", "goal: at most 2,000", [seconds]))
-        _check_handled(house)
+        _check_handled(system)
     return figures
 
 
 @contextmanager
-def _worker_stopped(house: House) -> Iterator[None]:
+def _worker_stopped(system: System) -> Iterator[None]:
     name = "worker-safety-0"
-    house.supervisor.kill(name, signal.SIGSTOP)
+    system.supervisor.kill(name, signal.SIGSTOP)
     try:
         yield
     finally:
-        house.supervisor.kill(name, signal.SIGCONT)
+        system.supervisor.kill(name, signal.SIGCONT)
 
 
 def _check_once(owner: psycopg.Connection, customer: Customer) -> None:
@@ -142,9 +142,9 @@ def _check_once(owner: psycopg.Connection, customer: Customer) -> None:
         raise SystemExit(f"wrong: {customer} is frozen {row} times")
 
 
-def _check_handled(house: House) -> None:
+def _check_handled(system: System) -> None:
     """Wait until every stored webhook is handled, to prove that none was lost."""
     wait(
-        lambda: house.ask("SELECT count(*) FROM inbox WHERE handled_at IS NULL") == 0,
+        lambda: system.ask("SELECT count(*) FROM inbox WHERE handled_at IS NULL") == 0,
         "webhooks to be handled",
     )

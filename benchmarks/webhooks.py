@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from base.ids import new_id
-from benchmarks.house import House
+from benchmarks.system import System
 from sandbox.keys import load_keys
 from sandbox.paypal.events import signed_text
 from sandbox.twilio.events import sign as sign_for_twilio
@@ -125,12 +125,12 @@ def twilio_callbacks(count: int, accounts: list[tuple[str, str]], public_url: st
     return made
 
 
-def make_subaccounts(house: House, count: int) -> list[tuple[str, str]]:
+def make_subaccounts(system: System, count: int) -> list[tuple[str, str]]:
     """Create organizations with one subaccount each and return (sid, token) of each."""
     made = []
-    with house.bench.owner() as owner:
-        for organization_id in house.bench.make_wallets(count):
-            account = house.control("POST", "/twilio/subaccounts", {"friendly_name": "bench"})
+    with system.bench.owner() as owner:
+        for organization_id in system.bench.make_wallets(count):
+            account = system.control("POST", "/twilio/subaccounts", {"friendly_name": "bench"})
             owner.execute(
                 "INSERT INTO brands (id, organization_id, name, twilio_subaccount_sid, created_at)"
                 " VALUES (%s, %s, 'bench', %s, now())",

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from base.enums import FreezeReason
 from chaos.scene import Client, Scene, Wish
 from db.engine import clock
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.wallet import operations as wallet
 
 #: Seconds between two lapses, and the duration of one lapse.
@@ -114,7 +114,7 @@ def _freeze(scene: Scene) -> None:
 def _place(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
     def work(session: Session) -> None:
         now = clock(session)
-        operators.freeze_by_hand(session, wishes[0][0], by="chaos", why="a drill", now=now)
+        operator_actions.freeze_manually(session, wishes[0][0], by="chaos", why="a drill", now=now)
 
     scene.database.run(work)
     return ["OK"]
@@ -122,7 +122,7 @@ def _place(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
 
 def _lift(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
     def lift(session: Session, now: datetime) -> None:
-        operators.lift_by_hand(
+        operator_actions.lift_manually(
             session, wishes[0][0], FreezeReason.MANUAL, by="chaos", why="the drill is over", now=now
         )
 

@@ -7,7 +7,7 @@ from random import Random
 
 from chaos.clock import SEEN_SECONDS
 from chaos.done import Act, Done
-from chaos.house import House
+from chaos.system import System
 
 
 def step_clock(seconds: tuple[int, int], *, at_once: bool = False) -> Act:
@@ -17,19 +17,19 @@ def step_clock(seconds: tuple[int, int], *, at_once: bool = False) -> Act:
     clock steps. Otherwise each process sees it within one second.
     """
 
-    def act(house: House, chance: Random) -> Done:
+    def act(system: System, chance: Random) -> Done:
         lasts, step = chance.uniform(3, 8), chance.randint(*seconds) * chance.choice((-1, 1))
-        if not house.clock.can_step:
-            return Done(f"skipped: {house.clock.missing}", struck=False)
-        if house.clock.offset_seconds:
+        if not system.clock.can_step:
+            return Done(f"skipped: {system.clock.missing}", struck=False)
+        if system.clock.offset_seconds:
             return Done("the clock is stepped already", struck=False)
 
         def set_clock(offset_seconds: int) -> None:
             if not at_once:
-                house.clock.step(offset_seconds)
+                system.clock.step(offset_seconds)
                 return
-            with house.postgres.paused():
-                house.clock.step(offset_seconds)
+            with system.postgres.paused():
+                system.clock.step(offset_seconds)
                 time.sleep(SEEN_SECONDS)
 
         set_clock(step)

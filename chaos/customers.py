@@ -8,14 +8,13 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from chaos.facts import Customer
-from chaos.house import House
-from domain import operator_actions as operators
-from domain import organizations
-from domain.calls.entry_points import DoorKind, add_door
+from chaos.system import System
+from domain import operator_actions, organizations
+from domain.calls.entry_points import EntryPointKind, add_entry_point
 from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
 from domain.jobs.staging import stage
-from domain.jobs.types import LOOK_AT_PAYMENT, LOOK_AT_SUBSCRIPTION
+from domain.jobs.types import REFRESH_PAYMENT, REFRESH_SUBSCRIPTION
 
 #: What calls cost and how they are metered. Calls last seconds, because the faults do.
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
@@ -32,61 +31,63 @@ _CAMPAIGN_DOLLARS = "0.12"
 CAMPAIGN_ID = "chaos-campaign"
 
 
-def make_customers(house: House, count: int, *, drilled: int = 0) -> list[Customer]:
+def make_customers(system: System, count: int, *, drilled: int = 0) -> list[Customer]:
     """Create organizations with a brand, two campaigns and a subscription.
 
     The last third of `count` is poor. `drilled` more organizations are created for the drills.
     """
-    customers = [_make_customer(house, n, poor=n >= count * 2 // 3) for n in range(count + drilled)]
-    house.drilled = customers[count:]
-    _subscribe(house, customers)
+    customers = [
+        _make_customer(system, n, poor=n >= count * 2 // 3) for n in range(count + drilled)
+    ]
+    system.drilled = customers[count:]
+    _subscribe(system, customers)
     return customers
 
 
-def make_overlong(house: House, number: int) -> Customer:
+def make_overlong(system: System, number: int) -> Customer:
     """Create the organization that receives calls that ignore their maximum duration."""
-    customer = _make_customer(house, number, poor=False)
+    customer = _make_customer(system, number, poor=False)
     terms = replace(CALL_TERMS, max_duration_seconds=_OVERLONG_SECONDS)
-    house.do(
+    system.do(
         lambda session, now: set_terms(
             session, customer.organization_id, terms, by="chaos", why="a drill", now=now
         )
     )
-    _subscribe(house, [customer])
-    pay(house, customer, _OVERLONG_DOLLARS)
+    _subscribe(system, [customer])
+    pay(system, customer, _OVERLONG_DOLLARS)
     return customer
 
 
-def make_campaigner(house: House, number: int) -> Customer:
+def make_campaigner(system: System, number: int) -> Customer:
     """Create the organization whose campaign dials contacts.
 
     Its balance is paid once and never refilled.
     """
-    customer = _make_customer(house, number, poor=False)
-    house.do(
-        lambda session, now: add_door(
+    customer = _make_customer(system, number, poor=False)
+    system.do(
+        lambda session, now: add_entry_point(
             session,
             customer.organization_id,
-            DoorKind.CAMPAIGN,
+            EntryPointKind.CAMPAIGN,
             CAMPAIGN_ID,
             by="chaos",
             why="a drill",
             now=now,
         )
     )
-    _subscribe(house, [customer])
-    pay(house, customer, _CAMPAIGN_DOLLARS)
+    _subscribe(system, [customer])
+    pay(system, customer, _CAMPAIGN_DOLLARS)
     return customer
 
 
-def pay(house: House, customer: Customer, dollars: str) -> None:
+def pay(system: System, customer: Customer, dollars: str) -> None:
     """Make a payment at the sandbox's PayPal and stage the job that reads it."""
     asked = {"organization_id": customer.organization_id, "value": dollars, "deliver": False}
-    external_id = house.control("POST", "/paypal/captures", asked)["id"]
-    house.do(
+    external_id = system.control("POST", "/paypal/captures", asked)["id"]
+    system.do(
         lambda session, _: stage(
             session,
-            LOOK_AT_PAYMENT,
+            REFRESH_PAYMENT,
             None,
             provider="paypal",
             kind="capture",
@@ -95,18 +96,18 @@ def pay(house: House, customer: Customer, dollars: str) -> None:
     )
 
 
-def _subscribe(house: House, customers: list[Customer]) -> None:
+def _subscribe(system: System, customers: list[Customer]) -> None:
     for one in customers:
-        subscription = house.control(
+        subscription = system.control(
             "POST",
             "/paypal/subscriptions",
             {"organization_id": one.organization_id, "deliver": False},
         )
         one.subscription_id = subscription["id"]
-        house.do(
+        system.do(
             lambda session, _, one=one: stage(  # type: ignore[misc]
                 session,
-                LOOK_AT_SUBSCRIPTION,
+                REFRESH_SUBSCRIPTION,
                 None,
                 provider="paypal",
                 external_id=one.subscription_id,
@@ -114,10 +115,10 @@ def _subscribe(house: House, customers: list[Customer]) -> None:
         )
 
 
-def _make_customer(house: House, number: int, *, poor: bool) -> Customer:
-    sid = house.control("POST", "/twilio/subaccounts", {"friendly_name": f"brand {number}"})["sid"]
-    assistant_id = house.control("POST", "/vapi/assistants", {"name": f"voice {number}"})["id"]
-    number_id = house.control(
+def _make_customer(system: System, number: int, *, poor: bool) -> Customer:
+    sid = system.control("POST", "/twilio/subaccounts", {"friendly_name": f"brand {number}"})["sid"]
+    assistant_id = system.control("POST", "/vapi/assistants", {"name": f"voice {number}"})["id"]
+    number_id = system.control(
         "POST", "/vapi/numbers", {"number": f"+150055501{number:02d}", "twilio_sid": sid}
     )["id"]
 
@@ -134,11 +135,11 @@ def _make_customer(house: House, number: int, *, poor: bool) -> Customer:
         ]
         _open_phone(session, organization_id, number_id, assistant_id, now=now)
         for campaign_id in campaign_ids:
-            operators.start_campaign(session, campaign_id, now)
-        operators.pause_campaign(session, campaign_ids[1], now)
+            operator_actions.start_campaign(session, campaign_id, now)
+        operator_actions.pause_campaign(session, campaign_ids[1], now)
         return Customer(organization_id, poor, sid, campaign_ids, number_id=number_id)
 
-    return house.do(work)
+    return system.do(work)
 
 
 def _open_phone(
@@ -151,10 +152,10 @@ def _open_phone(
 ) -> None:
     set_rate(session, organization_id, CALL_RATE, by="chaos", why="a drill", now=now)
     set_terms(session, organization_id, CALL_TERMS, by="chaos", why="a drill", now=now)
-    add_door(
+    add_entry_point(
         session,
         organization_id,
-        DoorKind.PHONE_NUMBER,
+        EntryPointKind.PHONE_NUMBER,
         number_id,
         assistant_id=assistant_id,
         by="chaos",

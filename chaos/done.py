@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from chaos.facts import Problem
-from chaos.house import House
+from chaos.system import System
 
 
 def _nothing() -> None:
@@ -29,4 +29,4 @@ class Done:
     closed_seconds: tuple[float, ...] = ()
 
 
-Act = Callable[[House, Random], Done]
+Act = Callable[[System, Random], Done]

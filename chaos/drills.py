@@ -23,9 +23,9 @@ from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
 from chaos.done import Act, Done
 from chaos.facts import Customer, Problem
-from chaos.house import WORKERS, House
 from chaos.load import OVERLOADED, load_of_each_core
 from chaos.processes import is_stopped
+from chaos.system import WORKERS, System
 
 #: Seconds from the 2xx response to a closing event until its wallet must be frozen. The goal on a
 #: quiet machine is 2 s, which the benchmarks measure. Here the limit is larger: a worker that was
@@ -33,6 +33,8 @@ from chaos.processes import is_stopped
 FROZEN_WITHIN_SECONDS = 60.0
 #: Seconds in which an ingress must accept the event. If none does, the drill skips that customer.
 _TAKEN_WITHIN_SECONDS = 20.0
+#: Seconds for which an event that opens again is sent. It outlasts the faults of any run.
+_SENT_SECONDS = 900.0
 #: Seconds from the freeze to the event that restores the entitlement, because PayPal reports times
 #: in whole seconds.
 _APART_SECONDS = 1.5
@@ -43,7 +45,7 @@ _FROZEN = text(
 )
 
 #: Breaks a part of the system while its block runs, and yields a description.
-Breaks = Callable[[House, Random], AbstractContextManager[str]]
+Breaks = Callable[[System, Random], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,13 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
     unless the machine is overloaded.
     """
 
-    def act(house: House, chance: Random) -> Done:
-        customers = _open(house)
-        if not customers or not _safety_workers(house):
+    def act(system: System, chance: Random) -> Done:
+        customers = _open(system)
+        if not customers or not _safety_workers(system):
             return Done("no safety worker, or no customer to close", struck=False)
-        with breaks(house, chance) as words:
-            closings = [one for one in (_close(house, each) for each in customers) if one]
-            late, seconds = _wait_until_frozen(house, closings, words, within_seconds)
+        with breaks(system, chance) as words:
+            closings = [one for one in (_close(system, each) for each in customers) if one]
+            late, seconds = _wait_until_frozen(system, closings, words, within_seconds)
         told = f"{', '.join(f'{one:.1f}' for one in seconds) or 'none'} s"
         if late and load_of_each_core() > OVERLOADED:
             told += f"; {len(late)} are late, and not counted: the machine is overloaded"
@@ -78,7 +80,7 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
         return Done(
             f"{words}; {len(closings)} closing events, frozen after {told}",
             _APART_SECONDS,
-            partial(_open_again, house, customers),
+            partial(_open_again, system, customers),
             struck=bool(closings),
             problems=tuple(late),
             closed_seconds=tuple(seconds),
@@ -87,56 +89,58 @@ def closing_while(breaks: Breaks, within_seconds: float = FROZEN_WITHIN_SECONDS)
     return act
 
 
-def _open(house: House) -> list[Customer]:
+def _open(system: System) -> list[Customer]:
     """List the drill customers that are not frozen.
 
     If the database does not answer, the list is empty.
     """
-    frozen = _frozen(house, [one.organization_id for one in house.drilled])
+    frozen = _frozen(system, [one.organization_id for one in system.drilled])
     if frozen is None:
         return []
-    return [one for one in house.drilled if one.organization_id not in frozen]
+    return [one for one in system.drilled if one.organization_id not in frozen]
 
 
-def _frozen(house: House, organization_ids: list[str]) -> set[str] | None:
+def _frozen(system: System, organization_ids: list[str]) -> set[str] | None:
     try:
-        return house.do(lambda session, _: set(session.scalars(_FROZEN, {"ids": organization_ids})))
+        return system.do(
+            lambda session, _: set(session.scalars(_FROZEN, {"ids": organization_ids}))
+        )
     except (NotYet, OutcomeUnknown):
         return None
 
 
-def _safety_workers(house: House) -> list[str]:
+def _safety_workers(system: System) -> list[str]:
     """List the safety workers that run and are not stopped."""
     pids = {
-        name: house.supervisor.pid(name) for name in _SAFETY if name in house.supervisor.names()
+        name: system.supervisor.pid(name) for name in _SAFETY if name in system.supervisor.names()
     }
     return [name for name, pid in pids.items() if pid is not None and not is_stopped(pid)]
 
 
-def _close(house: House, customer: Customer) -> _Closing | None:
-    event_id = _event(house, "BILLING.SUBSCRIPTION.SUSPENDED", customer)
-    taken = _deliver(house, event_id, _TAKEN_WITHIN_SECONDS)
+def _close(system: System, customer: Customer) -> _Closing | None:
+    event_id = _event(system, "BILLING.SUBSCRIPTION.SUSPENDED", customer)
+    taken = _deliver(system, event_id, _TAKEN_WITHIN_SECONDS)
     return _Closing(customer, event_id, time.monotonic()) if taken else None
 
 
-def _event(house: House, event_type: str, customer: Customer) -> str:
+def _event(system: System, event_type: str, customer: Customer) -> str:
     order = {
         "event_type": event_type,
         "resource_id": customer.subscription_id,
         "deliver": False,
     }
-    (made,) = house.control("POST", "/paypal/events", order)
+    (made,) = system.control("POST", "/paypal/events", order)
     event_id: str = made["event_id"]
     return event_id
 
 
-def _deliver(house: House, event_id: str, limit_seconds: float) -> bool:
+def _deliver(system: System, event_id: str, limit_seconds: float) -> bool:
     """Send an event until an ingress answers 2xx or the limit passes."""
 
     def is_taken() -> bool:
         order = {"copies": 1, "retry": False}
         with contextlib.suppress(httpx.HTTPError):
-            sent = house.control("POST", f"/paypal/events/{event_id}/redeliver", order)
+            sent = system.control("POST", f"/paypal/events/{event_id}/redeliver", order)
             return any(200 <= (one["status_code"] or 0) < 300 for one in sent)
         return False
 
@@ -144,14 +148,14 @@ def _deliver(house: House, event_id: str, limit_seconds: float) -> bool:
 
 
 def _wait_until_frozen(
-    house: House, closings: list[_Closing], words: str, within_seconds: float
+    system: System, closings: list[_Closing], words: str, within_seconds: float
 ) -> tuple[list[Problem], list[float]]:
     """Return the wallets not frozen in time, and the seconds that the others took."""
     seconds: list[float] = []
     waiting = {one.customer.organization_id: one for one in closings}
     end = time.monotonic() + within_seconds
     while waiting and time.monotonic() < end:
-        for organization_id in _frozen(house, list(waiting)) or ():
+        for organization_id in _frozen(system, list(waiting)) or ():
             seconds.append(time.monotonic() - waiting.pop(organization_id).at)
         time.sleep(0.05)
     late = [
@@ -166,45 +170,47 @@ def _wait_until_frozen(
     return late, seconds
 
 
-def _open_again(house: House, customers: list[Customer]) -> None:
-    for customer in customers:
-        event_id = _event(house, "BILLING.SUBSCRIPTION.ACTIVATED", customer)
-        _deliver(house, event_id, 60)
+def _open_again(system: System, customers: list[Customer]) -> None:
+    """Send each customer an event that opens again until an ingress accepts it, as PayPal does."""
+    events = [_event(system, "BILLING.SUBSCRIPTION.ACTIVATED", one) for one in customers]
+    for event_id in events:
+        if not _deliver(system, event_id, _SENT_SECONDS):
+            raise RuntimeError(f"no ingress accepted {event_id} within {_SENT_SECONDS:g} s")
 
 
 # -- what is broken -----------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def valkey_full(house: House, _: Random) -> Iterator[str]:
+def valkey_full(system: System, _: Random) -> Iterator[str]:
     """Make Valkey refuse every write because its memory is full."""
-    house.valkey.set_memory_limit(1)
+    system.valkey.set_memory_limit(1)
     try:
         yield "maxmemory 1, noeviction: every write is answered OOM"
     finally:
-        house.valkey.set_memory_limit(0)
+        system.valkey.set_memory_limit(0)
 
 
 @contextlib.contextmanager
-def valkey_hung(house: House, _: Random) -> Iterator[str]:
+def valkey_hung(system: System, _: Random) -> Iterator[str]:
     """Make Valkey keep its connections open and answer nothing."""
-    house.valkey.signal(signal.SIGSTOP)
+    system.valkey.signal(signal.SIGSTOP)
     try:
         yield "SIGSTOP: Valkey says nothing"
     finally:
-        house.valkey.signal(signal.SIGCONT)
+        system.valkey.signal(signal.SIGCONT)
 
 
 @contextlib.contextmanager
-def safety_worker_stopped(house: House, chance: Random) -> Iterator[str]:
+def safety_worker_stopped(system: System, chance: Random) -> Iterator[str]:
     """Stop one safety worker, together with the jobs it has already fetched."""
-    running = _safety_workers(house)
-    pid = house.supervisor.pid(chance.choice(running)) if len(running) > 1 else None
-    name = next((one for one in running if house.supervisor.pid(one) == pid), "")
+    running = _safety_workers(system)
+    pid = system.supervisor.pid(chance.choice(running)) if len(running) > 1 else None
+    name = next((one for one in running if system.supervisor.pid(one) == pid), "")
     if name:
-        house.supervisor.kill(name, signal.SIGSTOP)
+        system.supervisor.kill(name, signal.SIGSTOP)
     try:
         yield f"SIGSTOP: {name or 'the other safety worker was stopped already'}"
     finally:
-        if name and house.supervisor.pid(name) == pid:
-            house.supervisor.kill(name, signal.SIGCONT)
+        if name and system.supervisor.pid(name) == pid:
+            system.supervisor.kill(name, signal.SIGCONT)

@@ -17,8 +17,8 @@ import psycopg
 from psycopg import sql
 
 from chaos.facts import KINDS, pick_examples
-from chaos.house import House
 from chaos.report import Report
+from chaos.system import System
 from db.address import driver_url
 
 #: Number of problems of each kind for which evidence is collected, or the number of subjects if
@@ -48,7 +48,7 @@ def evidence_path(seed: int) -> Path:
     return Path(tempfile.gettempdir()) / f"holdfast-chaos-seed-{seed}-{at}-{os.getpid()}.json"
 
 
-def write_evidence(house: House, report: Report, path: Path) -> None:
+def write_evidence(system: System, report: Report, path: Path) -> None:
     """Write the report and the evidence of its problems to a file.
 
     Only the file's owner may read it.
@@ -56,7 +56,7 @@ def write_evidence(house: House, report: Report, path: Path) -> None:
     chosen = [
         problem for kind in KINDS for problem in pick_examples(report.problems, kind, _PROBLEMS_MAX)
     ]
-    sources = _sources(house, sorted({id_ for problem in chosen for id_ in problem.ids}))
+    sources = _sources(system, sorted({id_ for problem in chosen for id_ in problem.ids}))
     found = [
         {
             **problem._asdict(),
@@ -78,15 +78,15 @@ def _names(line: str, ids: Iterable[str]) -> bool:
     return bool(ids) and all(id_ in line for id_ in ids)
 
 
-def _sources(house: House, ids: list[str]) -> dict[str, list[str]]:
+def _sources(system: System, ids: list[str]) -> dict[str, list[str]]:
     """Return, for each source, the lines that contain any of the IDs."""
-    sources = {"journal": _of_file(house.journal, ids)}
-    for log in sorted(house.logs.glob("*.log")):
+    sources = {"journal": _of_file(system.journal, ids)}
+    for log in sorted(system.logs.glob("*.log")):
         sources[f"log {log.stem}"] = _of_file(log, ids)
     for name, path in _PROVIDERS.items():
-        lines = (json.dumps(one) for one in house.control("GET", path))
+        lines = (json.dumps(one) for one in system.control("GET", path))
         sources[f"provider {name}"] = _of_lines(lines, ids)
-    return sources | dict(_of_tables(house.owner_url, ids))
+    return sources | dict(_of_tables(system.owner_url, ids))
 
 
 def _of_tables(owner_url: str, ids: list[str]) -> Iterator[tuple[str, list[str]]]:

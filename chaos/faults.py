@@ -19,8 +19,8 @@ from base.clock import wait_until
 from chaos.clock_steps import step_clock
 from chaos.done import Act, Done
 from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
-from chaos.house import INGRESSES, RELAYS, WORKERS, House
 from chaos.processes import is_stopped
+from chaos.system import INGRESSES, RELAYS, WORKERS, System
 from db.address import driver_url
 
 #: Seconds from the start to the first fault, and between two faults.
@@ -69,33 +69,33 @@ def _decks(chance: Random) -> Iterator[str]:
 
 
 def _kill(*names: str, count: int = 1) -> Act:
-    def act(house: House, chance: Random) -> Done:
-        known = [name for name in names if name in house.supervisor.names()]
+    def act(system: System, chance: Random) -> Done:
+        known = [name for name in names if name in system.supervisor.names()]
         drawn = chance.sample(known, min(count, len(known)))
-        chosen = [name for name in drawn if house.supervisor.alive(name)]
+        chosen = [name for name in drawn if system.supervisor.alive(name)]
         for name in chosen:
-            house.supervisor.kill(name, signal.SIGKILL)
+            system.supervisor.kill(name, signal.SIGKILL)
         return Done(f"SIGKILL: {', '.join(chosen) or 'none runs'}", struck=bool(chosen))
 
     return act
 
 
 def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
-    def act(house: House, chance: Random) -> Done:
+    def act(system: System, chance: Random) -> Done:
         lasts = chance.uniform(*seconds)
-        known = [name for name in names if name in house.supervisor.names()]
+        known = [name for name in names if name in system.supervisor.names()]
         name = chance.choice(known) if known else ""
-        pid = house.supervisor.pid(name) if known else None
+        pid = system.supervisor.pid(name) if known else None
         if pid is None:
             return Done("SIGSTOP: none runs", struck=False)
         if is_stopped(pid):
             # The shorter of two overlapping freezes would wake the process for both.
             return Done(f"SIGSTOP: {name} sleeps already", struck=False)
-        house.supervisor.kill(name, signal.SIGSTOP)
+        system.supervisor.kill(name, signal.SIGSTOP)
 
         def undo() -> None:
-            if house.supervisor.pid(name) == pid:
-                house.supervisor.kill(name, signal.SIGCONT)
+            if system.supervisor.pid(name) == pid:
+                system.supervisor.kill(name, signal.SIGCONT)
 
         return Done(f"SIGSTOP: {name} for {lasts:.1f} s", lasts, undo)
 
@@ -105,26 +105,26 @@ def _freeze(*names: str, seconds: tuple[float, float]) -> Act:
 def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
     """Freeze a worker during its request, until another worker can take over its job."""
 
-    def act(house: House, _: Random) -> Done:
+    def act(system: System, _: Random) -> Done:
         order = {"provider": provider, "kind": "hold", "match": match, "times": 1}
-        made = house.control("POST", "/faults", order)["id"]
+        made = system.control("POST", "/faults", order)["id"]
         wait_until(
             lambda: any(
-                one["id"] == made and one["held"] for one in house.control("GET", "/faults")
+                one["id"] == made and one["held"] for one in system.control("GET", "/faults")
             ),
             limit_seconds=_ASKED_WITHIN_SECONDS,
         )
-        pid = _claimant(house, job)
-        names = [name for name in WORKERS if pid and house.supervisor.pid(name) == pid]
+        pid = _claimant(system, job)
+        names = [name for name in WORKERS if pid and system.supervisor.pid(name) == pid]
         for name in names:
-            house.supervisor.kill(name, signal.SIGSTOP)
-        house.control("POST", f"/faults/{made}/release")
-        house.control("DELETE", f"/faults/{made}")
+            system.supervisor.kill(name, signal.SIGSTOP)
+        system.control("POST", f"/faults/{made}/release")
+        system.control("DELETE", f"/faults/{made}")
 
         def undo() -> None:
             for name in names:
-                if house.supervisor.pid(name) == pid:
-                    house.supervisor.kill(name, signal.SIGCONT)
+                if system.supervisor.pid(name) == pid:
+                    system.supervisor.kill(name, signal.SIGCONT)
 
         if not names:
             return Done("nobody asked in time", struck=False)
@@ -137,9 +137,9 @@ def _freeze_asking(provider: str, job: str, match: dict[str, str]) -> Act:
     return act
 
 
-def _claimant(house: House, job: str) -> int | None:
+def _claimant(system: System, job: str) -> int | None:
     """Return the process that claimed such a job last and still holds its lease."""
-    with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
+    with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
         row = owner.execute(
             "SELECT split_part(worker, ':', 2)::int FROM jobs WHERE name = %s"
             " AND lease_until > clock_timestamp() ORDER BY lease_until DESC LIMIT 1",
@@ -151,18 +151,18 @@ def _claimant(house: House, job: str) -> int | None:
 # -- servers --------------------------------------------------------------------------------------
 
 
-def _restart_postgres(house: House, _: Random) -> Done:
-    return Done(f"fast restart, back after {house.postgres.restart():.1f} s")
+def _restart_postgres(system: System, _: Random) -> Done:
+    return Done(f"fast restart, back after {system.postgres.restart():.1f} s")
 
 
 def _kill_postgres(number: signal.Signals) -> Act:
-    return lambda house, _: Done(
-        f"{number.name} to the postmaster, recovered after {house.postgres.kill(number):.1f} s"
+    return lambda system, _: Done(
+        f"{number.name} to the postmaster, recovered after {system.postgres.kill(number):.1f} s"
     )
 
 
-def _terminate_backends(house: House, chance: Random) -> Done:
-    with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
+def _terminate_backends(system: System, chance: Random) -> Done:
+    with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
         found = owner.execute(
             "SELECT pid FROM pg_stat_activity WHERE usename = 'holdfast_app'"
             " AND application_name NOT LIKE 'holdfast chaos%' ORDER BY pid"
@@ -173,16 +173,16 @@ def _terminate_backends(house: House, chance: Random) -> Done:
     return Done(f"{len(chosen)} of {len(found)} sessions terminated")
 
 
-def _restart_valkey(house: House, _: Random) -> Done:
-    return Done(f"restart, back after {house.valkey.restart():.1f} s")
+def _restart_valkey(system: System, _: Random) -> Done:
+    return Done(f"restart, back after {system.valkey.restart():.1f} s")
 
 
-def _kill_valkey(house: House, _: Random) -> Done:
-    return Done(f"SIGKILL, back after {house.valkey.kill(signal.SIGKILL):.1f} s")
+def _kill_valkey(system: System, _: Random) -> Done:
+    return Done(f"SIGKILL, back after {system.valkey.kill(signal.SIGKILL):.1f} s")
 
 
-def _flush_valkey(house: House, _: Random) -> Done:
-    house.valkey.flush()
+def _flush_valkey(system: System, _: Random) -> Done:
+    system.valkey.flush()
     return Done("FLUSHALL")
 
 
@@ -190,23 +190,23 @@ def _flush_valkey(house: House, _: Random) -> Done:
 
 
 def _cut(route: str) -> Act:
-    def act(house: House, _: Random) -> Done:
-        house.proxy.ask(route=route, do="cut")
+    def act(system: System, _: Random) -> Done:
+        system.proxy.ask(route=route, do="cut")
         return Done("every connection cut")
 
     return act
 
 
 def _mode(route: str, mode: str, words: str, seconds: tuple[float, float]) -> Act:
-    def act(house: House, chance: Random) -> Done:
+    def act(system: System, chance: Random) -> Done:
         lasts, delay = chance.uniform(*seconds), chance.uniform(0.005, 0.05)
-        house.proxy.ask(route=route, do=mode, seconds=delay)
+        system.proxy.ask(route=route, do=mode, seconds=delay)
 
         def undo() -> None:
             if mode == "deaf":
                 # A client that waits for a lost answer learns of the loss when its connection ends.
-                house.proxy.ask(route=route, do="cut")
-            house.proxy.ask(route=route, do="open")
+                system.proxy.ask(route=route, do="cut")
+            system.proxy.ask(route=route, do="open")
 
         told = f"{words} ({delay * 1000:.0f} ms)" if mode == "delay" else words
         return Done(f"{told} for {lasts:.1f} s", lasts, undo)
@@ -218,15 +218,15 @@ def _mode(route: str, mode: str, words: str, seconds: tuple[float, float]) -> Ac
 
 
 def _provider(provider: str, kind: str, span: tuple[float, float], **more: Any) -> Act:
-    def act(house: House, chance: Random) -> Done:
+    def act(system: System, chance: Random) -> Done:
         lasts = chance.uniform(*span)
-        made = house.control("POST", "/faults", {"provider": provider, "kind": kind, **more})
+        made = system.control("POST", "/faults", {"provider": provider, "kind": kind, **more})
 
         def undo() -> None:
             if kind == "hold":
                 # The senders have timed out by now. Their requests reach the provider all the same.
-                house.control("POST", f"/faults/{made['id']}/release")
-            house.control("DELETE", f"/faults/{made['id']}")
+                system.control("POST", f"/faults/{made['id']}/release")
+            system.control("DELETE", f"/faults/{made['id']}")
 
         status = f" {more['status']}" if "status" in more else ""
         return Done(f"{provider}: {kind}{status} for {lasts:.1f} s", lasts, undo)
@@ -303,7 +303,7 @@ KINDS: dict[str, tuple[Act, int]] = {
 }
 
 
-def strike(house: House, planned: Planned) -> Done:
+def strike(system: System, planned: Planned) -> Done:
     """Carry out one fault of the plan."""
     act, _ = KINDS[planned.kind]
-    return act(house, random.Random(planned.seed))  # noqa: S311
+    return act(system, random.Random(planned.seed))  # noqa: S311

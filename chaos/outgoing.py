@@ -24,8 +24,7 @@ from chaos.phone_count import talked_ms
 from chaos.reports import read_record, send_report, wait_for_end
 from chaos.scene import UNANSWERED, Client, Scene, Wish
 from db.engine import clock
-from domain.calls import committing
-from domain.calls import reservations as reserving
+from domain.calls import committing, reservations
 
 #: Threads that each process one outgoing call after another.
 _DIALLERS = 4
@@ -217,7 +216,7 @@ def _end(scene: Scene, call: Outgoing) -> None:
 
 def _reserve(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
     def work(session: Session) -> tuple[str, str]:
-        reserved = reserving.reserve_for_call(
+        reserved = reservations.reserve_for_call(
             session,
             call.client.organization_id,
             call_id=call.call_id,

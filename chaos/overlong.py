@@ -23,10 +23,10 @@ _DEAF_SHARE = 0.2
 def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield the thread's name and the function that it runs until it is stopped."""
     if scene.with_holds and scene.overlong is not None:
-        yield "overlong", partial(_ring, scene, scene.overlong)
+        yield "overlong", partial(_notify, scene, scene.overlong)
 
 
-def _ring(scene: Scene, client: Client) -> None:
+def _notify(scene: Scene, client: Client) -> None:
     chance = scene.chance("overlong")
     while not scene.stopping.is_set():
         asked = _call(client, deaf=chance.random() < _DEAF_SHARE)

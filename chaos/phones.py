@@ -35,10 +35,10 @@ def threads(scene: Scene) -> Iterator[tuple[str, Callable[[], None]]]:
     if not scene.with_holds:
         return
     for number in range(_PHONES):
-        yield f"phone-{number}", partial(_ring, scene, f"phone-{number}")
+        yield f"phone-{number}", partial(_notify, scene, f"phone-{number}")
 
 
-def _ring(scene: Scene, name: str) -> None:
+def _notify(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     while not scene.stopping.is_set():
         client = chance.choice(scene.clients)

@@ -14,8 +14,8 @@ from sqlalchemy import func, select, text
 
 from base.clock import wait_until
 from base.outcomes import NotYet, OutcomeUnknown
-from chaos.house import House
 from chaos.processes import is_stopped
+from chaos.system import System
 from db.models import Job
 from db.models.calls import Call
 
@@ -26,86 +26,86 @@ _ACTIVE = (
 )
 
 
-def wait_for_rest(house: House, limit_seconds: float) -> float:
+def wait_for_rest(system: System, limit_seconds: float) -> float:
     """Wait until no job waits and no call is unsettled. Return the seconds it took."""
     began = time.monotonic()
-    wait_until(lambda: not something_waits(house), limit_seconds=limit_seconds, every_seconds=0.2)
+    wait_until(lambda: not something_waits(system), limit_seconds=limit_seconds, every_seconds=0.2)
     return time.monotonic() - began
 
 
 def stand_still(
-    house: House,
+    system: System,
     limit_seconds: float,
-    waits: Callable[[House], bool] | None = None,
+    waits: Callable[[System], bool] | None = None,
 ) -> None:
     """Stop every process (SIGSTOP) while nothing waits, and leave them stopped.
 
     If something waits once they are stopped, they continue and the attempt is repeated. After the
     limit they stay stopped in any case, and what still waits is counted.
     """
-    waits = waits or (lambda house: something_waits(house) or _statements_run(house))
+    waits = waits or (lambda system: something_waits(system) or _statements_run(system))
     end = time.monotonic() + limit_seconds
     while True:
         wait_until(
-            lambda: not waits(house),
+            lambda: not waits(system),
             limit_seconds=max(0.0, end - time.monotonic()),
             every_seconds=0.2,
         )
-        _stop_all(house)
+        _stop_all(system)
         # A statement that was sent earlier ends soon, and may stage a job.
-        if wait_until(lambda: not waits(house), limit_seconds=0.5) or time.monotonic() >= end:
+        if wait_until(lambda: not waits(system), limit_seconds=0.5) or time.monotonic() >= end:
             return
-        _signal_all(house, signal.SIGCONT)
+        _signal_all(system, signal.SIGCONT)
 
 
-def something_waits(house: House) -> bool:
+def something_waits(system: System) -> bool:
     """Return whether a call is live or unsettled, or a job waits."""
     # The order matters: a call leads to jobs, but a job never leads to a call.
-    return _unsettled(house) or jobs_waiting(house) != 0
+    return _unsettled(system) or jobs_waiting(system) != 0
 
 
-def jobs_waiting(house: House) -> int:
+def jobs_waiting(system: System) -> int:
     """Count the jobs that are not over; -1 if the database does not answer."""
     query = select(func.count()).select_from(Job).where(Job.ring_at.is_not(None))
     try:
-        return house.do(lambda session, _: session.scalars(query).one())
+        return system.do(lambda session, _: session.scalars(query).one())
     except (NotYet, OutcomeUnknown):
         return -1
 
 
-def _unsettled(house: House) -> bool:
+def _unsettled(system: System) -> bool:
     """Return whether a call is live at Vapi or not settled in our database."""
-    live = [one for one in house.control("GET", "/vapi/calls") if one["ended"] is None]
+    live = [one for one in system.control("GET", "/vapi/calls") if one["ended"] is None]
     query = select(func.count()).select_from(Call).where(Call.settled_at.is_(None))
     try:
-        return bool(live) or bool(house.do(lambda session, _: session.scalars(query).one()))
+        return bool(live) or bool(system.do(lambda session, _: session.scalars(query).one()))
     except (NotYet, OutcomeUnknown):
         return True
 
 
-def _statements_run(house: House) -> bool:
+def _statements_run(system: System) -> bool:
     try:
-        return bool(house.do(lambda session, _: session.scalar(text(_ACTIVE))))
+        return bool(system.do(lambda session, _: session.scalar(text(_ACTIVE))))
     except (NotYet, OutcomeUnknown):
         return True
 
 
-def _stop_all(house: House) -> None:
-    _signal_all(house, signal.SIGSTOP)
+def _stop_all(system: System) -> None:
+    _signal_all(system, signal.SIGSTOP)
     # The signal takes effect a moment later. A process that is being restarted has no ID.
     wait_until(
-        lambda: all(pid is None or is_stopped(pid) for _, pid in _processes(house)),
+        lambda: all(pid is None or is_stopped(pid) for _, pid in _processes(system)),
         limit_seconds=5,
         every_seconds=0.01,
     )
 
 
-def _signal_all(house: House, number: signal.Signals) -> None:
-    for name, _ in _processes(house):
-        house.supervisor.kill(name, number)
+def _signal_all(system: System, number: signal.Signals) -> None:
+    for name, _ in _processes(system):
+        system.supervisor.kill(name, number)
 
 
-def _processes(house: House) -> list[tuple[str, int | None]]:
+def _processes(system: System) -> list[tuple[str, int | None]]:
     # The sandbox must answer the queries of the count. No process can accept its webhooks any more.
-    names = [name for name in house.supervisor.names() if name != "sandbox"]
-    return [(name, house.supervisor.pid(name)) for name in names]
+    names = [name for name in system.supervisor.names() if name != "sandbox"]
+    return [(name, system.supervisor.pid(name)) for name in names]

@@ -19,11 +19,11 @@ from chaos.endings import Endings
 from chaos.evidence import evidence_path, write_evidence
 from chaos.facts import Customer, Problem, cancelled, read_facts
 from chaos.faults import Planned, plan, strike
-from chaos.house import House
 from chaos.journal import Story, read_journal
 from chaos.report import Report, refusals
 from chaos.rest import jobs_waiting, stand_still, wait_for_rest
 from chaos.sabotage import moves_holds, plan_of, sabotage_database
+from chaos.system import System
 
 #: Organizations of a run. The last third is poor.
 _CUSTOMERS = 6
@@ -50,49 +50,49 @@ def run(asked: Asked) -> Report:
     """Make one run and return its report."""
     report = Report(asked.seed, asked.seconds, asked.sabotage)
     report.say(f"starting the house (seed {asked.seed}, sabotage: {asked.sabotage or 'none'})")
-    with House(plan_of(asked.sabotage), keep=asked.keep) as house:
-        house.start_processes()
-        customers = make_customers(house, _CUSTOMERS, drilled=_DRILLED)
-        customers.append(make_overlong(house, len(customers)))
-        customers.append(make_campaigner(house, len(customers)))
-        wait_for_rest(house, asked.rest_seconds)
-        for words in sabotage_database(house, asked.sabotage):
+    with System(plan_of(asked.sabotage), keep=asked.keep) as system:
+        system.start_processes()
+        customers = make_customers(system, _CUSTOMERS, drilled=_DRILLED)
+        customers.append(make_overlong(system, len(customers)))
+        customers.append(make_campaigner(system, len(customers)))
+        wait_for_rest(system, asked.rest_seconds)
+        for words in sabotage_database(system, asked.sabotage):
             report.say(f"sabotage: {words}")
-        traffic = _start_traffic(house, asked, customers)
-        _break_things(house, traffic, report, asked)
-        _calm_down(house, traffic, report, asked)
-        stand_still(house, asked.rest_seconds)
-        story = read_journal(house.journal)
+        traffic = _start_traffic(system, asked, customers)
+        _break_things(system, traffic, report, asked)
+        _calm_down(system, traffic, report, asked)
+        stand_still(system, asked.rest_seconds)
+        story = read_journal(system.journal)
         report.events = story.count
         report.asked = {what: len(wishes) for what, wishes in story.wishes.items()}
         reading = read_facts(
-            house.owner_url,
-            house.database,
-            house.control,
+            system.owner_url,
+            system.database,
+            system.control,
             customers,
             story,
-            clock_forward_at=house.clock.forward_at,
+            clock_forward_at=system.clock.forward_at,
             load_of_each_core=report.load_of_each_core,
         )
         with reading as facts:
             report.problems += count_problems(facts)
             report.figures["subscriptions cancelled"] = cancelled(facts)
-        report.guards = refusals(house.postgres.log)
-        report.figures |= _figures(house, story, report.closed_seconds)
+        report.guards = refusals(system.postgres.log)
+        report.figures |= _figures(system, story, report.closed_seconds)
         if not report.is_clean:
             report.evidence = evidence_path(asked.seed)
-            write_evidence(house, report, report.evidence)
+            write_evidence(system, report, report.evidence)
     return report
 
 
-def _start_traffic(house: House, asked: Asked, customers: list[Customer]) -> Child:
+def _start_traffic(system: System, asked: Asked, customers: list[Customer]) -> Child:
     *_, overlong, campaigner = customers
-    return house.start_traffic(
+    return system.start_traffic(
         {
             "do": "build",
             "seed": asked.seed,
             "holds": moves_holds(asked.sabotage),
-            "journal": str(house.journal),
+            "journal": str(system.journal),
             "clients": [
                 _client(one, hot=number < _HOT) for number, one in enumerate(customers[:_CUSTOMERS])
             ],
@@ -114,7 +114,7 @@ def _client(customer: Customer, *, hot: bool = False) -> dict[str, Any]:
     }
 
 
-def _break_things(house: House, traffic: Child, report: Report, asked: Asked) -> None:
+def _break_things(system: System, traffic: Child, report: Report, asked: Asked) -> None:
     """Carry out the plan, end each fault at its time, and print the progress."""
     report.say("traffic and faults begin")
     began = time.monotonic()
@@ -122,7 +122,7 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
     endings = Endings()
 
     def begin(planned: Planned) -> None:
-        done = strike(house, planned)
+        done = strike(system, planned)
         report.faults[planned.kind] += done.struck
         report.problems += done.problems
         report.closed_seconds += done.closed_seconds
@@ -134,7 +134,7 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
         (planned.at, partial(begin, planned)) for planned in plan(asked.seed, asked.seconds)
     ]
     for number in range(1, int(asked.seconds / _PROGRESS_SECONDS) + 1):
-        tell = partial(_tell_progress, house, traffic, report)
+        tell = partial(_tell_progress, system, traffic, report)
         agenda.append((number * _PROGRESS_SECONDS, tell))
     for seconds, do in sorted(agenda, key=lambda one: one[0]):
         time.sleep(max(0.0, began + seconds - time.monotonic()))
@@ -142,29 +142,29 @@ def _break_things(house: House, traffic: Child, report: Report, asked: Asked) ->
     endings.close()
 
 
-def _tell_progress(house: House, traffic: Child, report: Report) -> None:
+def _tell_progress(system: System, traffic: Child, report: Report) -> None:
     report.note_load()
     told = traffic.ask(do="progress")
     report.say(
         f"-- {told['operations']} operations, {told['events']} events"
-        f" ({told['doubled']} sent twice), {jobs_waiting(house)} jobs waiting,"
-        f" {_restarts(house)} restarts"
+        f" ({told['doubled']} sent twice), {jobs_waiting(system)} jobs waiting,"
+        f" {_restarts(system)} restarts"
     )
 
 
-def _calm_down(house: House, traffic: Child, report: Report, asked: Asked) -> None:
+def _calm_down(system: System, traffic: Child, report: Report, asked: Asked) -> None:
     """Let the traffic finish, repeat doubtful requests, wait until nothing is due."""
     report.say("faults are over; traffic ends what it has begun")
-    wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
+    wait_until(system.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2)
     told = traffic.ask(do="stop")
     report.problems += traffic_problems(told)
-    seconds = wait_for_rest(house, asked.rest_seconds)
+    seconds = wait_for_rest(system, asked.rest_seconds)
     told |= traffic.ask(do="settle")
-    seconds += wait_for_rest(house, asked.rest_seconds)
-    if not wait_until(house.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
+    seconds += wait_for_rest(system, asked.rest_seconds)
+    if not wait_until(system.ready, limit_seconds=asked.rest_seconds, every_seconds=0.2):
         # The twin of a missing process has done its work, so no other check would find it.
         report.problems += [
-            Problem("lost", f"{name} did not come back", (name,)) for name in house.away()
+            Problem("lost", f"{name} did not come back", (name,)) for name in system.away()
         ]
     report.say(f"at rest after {seconds:.1f} s; counting")
     report.note_load()
@@ -193,11 +193,11 @@ def traffic_problems(told: Words) -> list[Problem]:
     ]
 
 
-def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[str, Any]:
+def _figures(system: System, story: Story, closed_seconds: list[float]) -> dict[str, Any]:
     """Return the figures of the run: how much traffic there was and what failed."""
     unsure = sum(wish.unsure for wishes in story.wishes.values() for wish in wishes.values())
     closed = sorted(closed_seconds)
-    attempts = house.do(
+    attempts = system.do(
         lambda session, _: session.execute(
             text(
                 "SELECT count(*), count(*) FILTER (WHERE outcome = 'failed'),"
@@ -205,7 +205,7 @@ def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[st
             )
         ).one()
     )
-    calls = house.do(
+    calls = system.do(
         lambda session, _: session.execute(
             text(
                 "SELECT count(*) FILTER (WHERE status <> 'refused'),"
@@ -233,9 +233,9 @@ def _figures(house: House, story: Story, closed_seconds: list[float]) -> dict[st
         "attempts at jobs": attempts[0],
         "attempts that failed": attempts[1],
         "attempts whose worker died": attempts[2],
-        "processes started again": _restarts(house),
+        "processes started again": _restarts(system),
     }
 
 
-def _restarts(house: House) -> int:
-    return sum(house.supervisor.restarts(name) for name in house.supervisor.names())
+def _restarts(system: System) -> int:
+    return sum(system.supervisor.restarts(name) for name in system.supervisor.names())

@@ -9,7 +9,7 @@ import re
 
 import psycopg
 
-from chaos.house import House, Plan
+from chaos.system import Plan, System
 from db.address import driver_url
 
 SABOTAGES = {
@@ -56,12 +56,12 @@ def moves_holds(sabotage: str) -> bool:
     return sabotage not in _UNLOCKED
 
 
-def sabotage_database(house: House, sabotage: str) -> list[str]:
+def sabotage_database(system: System, sabotage: str) -> list[str]:
     """Break the run's own database, as its owner, and list what was done."""
     if sabotage not in _UNLOCKED:
         return []
     did = []
-    with psycopg.connect(driver_url(house.owner_url), autocommit=True) as owner:
+    with psycopg.connect(driver_url(system.owner_url), autocommit=True) as owner:
         for (definition,) in owner.execute(_FUNCTIONS).fetchall():
             unlocked = _LOCK.sub(r"\1", definition)
             if unlocked != definition:

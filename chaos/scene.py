@@ -22,7 +22,7 @@ from chaos.control import control_client
 from chaos.journal import Journal
 from chaos.post import Post
 from db.engine import Database
-from db.redis.client import Ringer
+from db.redis.client import Notifier
 
 #: Connections of the traffic's own pool: one per thread.
 _POOL = 40
@@ -66,9 +66,9 @@ class Scene:
         self.campaigner = Client(**order["campaigner"]) if order.get("campaigner") else None
         self.campaign_id = str(order.get("campaign_id", ""))
         self.journal = Journal(Path(order["journal"]))
-        ringer = Ringer(order["redis_url"])
+        notifier = Notifier(order["redis_url"])
         self.database = Database(
-            order["database_url"], name="traffic", pool_size=_POOL, after_commit=ringer.ring
+            order["database_url"], name="traffic", pool_size=_POOL, after_commit=notifier.notify
         )
         self.stopping = threading.Event()
         #: Requests that were refused after an unanswered attempt. The refusal is final only when

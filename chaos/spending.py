@@ -39,17 +39,17 @@ def _spend(scene: Scene, name: str) -> None:
     chance = scene.chance(name)
     number = 0
     while not scene.stopping.is_set():
-        door = chance.random()
-        count = chance.randint(2, _MANY_MAX) if door > 0.85 else 1
+        entry_point = chance.random()
+        count = chance.randint(2, _MANY_MAX) if entry_point > 0.85 else 1
         wishes = []
         for _ in range(count):
             client = pick(scene, chance)
             micros = chance.randint(1, _MICROS_MAX[client.poor])
             wishes.append((client.organization_id, f"{name}:{number}", micros))
             number += 1
-        if door > 0.85:
+        if entry_point > 0.85:
             scene.ask("debit", wishes, partial(_many, scene))
-        elif door > 0.6:
+        elif entry_point > 0.6:
             scene.ask("debit", wishes, partial(_single, scene))
         else:
             scene.ask("debit", wishes, partial(_combined, scene))

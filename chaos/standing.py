@@ -24,7 +24,7 @@ def standings(facts: Facts) -> Iterator[Problem]:
         row[0]: row[1:] for row in facts.rows("SELECT id, status, pause_reason FROM campaigns")
     }
     known: dict[str, str] = dict(facts.rows("SELECT external_id, status FROM subscriptions"))
-    by_hand = _frozen_by_hand(facts.story)
+    by_hand = _frozen_manually(facts.story)
     for one in facts.customers:
         check = partial(_differs, one.organization_id)
         theirs = facts.subscriptions[one.organization_id]
@@ -59,7 +59,7 @@ def _pause_reason(active: bool, frozen: bool, net: int) -> str | None:
     return "wallet_depleted" if net <= 0 else None
 
 
-def _frozen_by_hand(story: Story) -> set[str]:
+def _frozen_manually(story: Story) -> set[str]:
     """Return the organizations that an operator's freeze still covers at the end.
 
     Each freeze is lifted before the next one, if it is lifted at all.

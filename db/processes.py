@@ -69,7 +69,7 @@ _WAITING = text(
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessState:
     """A process, as it last wrote its row."""
 
     id: str
@@ -150,10 +150,10 @@ def prune(session: Session) -> None:
     )
 
 
-def list_processes(session: Session) -> list[Process]:
+def list_processes(session: Session) -> list[ProcessState]:
     """List every process of the last hour, silent ones included."""
     return [
-        Process(
+        ProcessState(
             id=row.id,
             kind=row.kind,
             name=row.name,

@@ -10,7 +10,7 @@ from base.facts import CallReport, DisputeReport, OtherReport, PaymentReport, Re
 from db.inbox.events import LockedEvent
 from domain import subscriptions
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
-from domain.calls.status_updates import take_in_report
+from domain.calls.status_updates import apply_report
 from domain.payments import disputes, payments
 
 #: Characters that an alert keeps of an error.
@@ -27,7 +27,7 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
     if isinstance(report, OtherReport):
         event.outcome = "ignored"
     elif isinstance(report, CallReport):
-        ours = take_in_report(session, report, event.received_at, now)
+        ours = apply_report(session, report, event.received_at, now)
         event.outcome = "handled" if ours else "ignored"
     else:
         if isinstance(report, PaymentReport):
@@ -41,7 +41,7 @@ def take_in(session: Session, event: LockedEvent, report: Report, now: datetime)
     return event.outcome
 
 
-def tell_unreadable(session: Session, event: LockedEvent, error: str, now: datetime) -> None:
+def alert_unreadable(session: Session, event: LockedEvent, error: str, now: datetime) -> None:
     """Mark a verified event that cannot be parsed, and raise its alert.
 
     It is genuine, but Holdfast cannot act on it. Its body is kept like that of any other event.
@@ -64,7 +64,7 @@ def tell_unreadable(session: Session, event: LockedEvent, error: str, now: datet
     )
 
 
-def tell_differs(
+def alert_differs(
     session: Session, source: str, transmission_id: str, external_id: str, now: datetime
 ) -> None:
     """Raise an alert: a known event arrived again with a different body.
@@ -83,7 +83,7 @@ def tell_differs(
     )
 
 
-def tell_too_large(
+def alert_too_large(
     session: Session, source: str, declared: str, bytes_max: int, now: datetime
 ) -> None:
     """Raise an alert: a verified provider's message was refused for its size.

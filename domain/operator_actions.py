@@ -17,9 +17,9 @@ from db.locks import lock_entitlement, lock_organization
 from db.models import Campaign, TopUpSettings, WalletThreshold
 from domain.calls.tick import tick_debtors_at_once
 from domain.enforcement import Enforcement, enforce_entitlement
-from domain.operator_notes import check_who_and_why, note_act
-from domain.top_ups import settings as top_up_terms
-from domain.top_ups.rule import Terms
+from domain.operator_notes import check_who_and_why, record_action
+from domain.top_ups import settings as top_up_settings
+from domain.top_ups.rule import TopUpTerms
 from domain.top_ups.settings import Method
 from domain.wallet import operations as wallets
 from domain.wallet import thresholds
@@ -33,7 +33,7 @@ class CampaignNotFound(Refused):
         super().__init__("CAMPAIGN_NOT_FOUND", campaign_id, campaign=campaign_id)
 
 
-def freeze_by_hand(
+def freeze_manually(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> Enforcement:
     """Place the manual freeze, which only an operator lifts.
@@ -47,7 +47,7 @@ def freeze_by_hand(
     return enforce_entitlement(session, organization_id, now)
 
 
-def lift_by_hand(
+def lift_manually(
     session: Session,
     organization_id: str,
     reason: FreezeReason,
@@ -70,7 +70,7 @@ def lift_by_hand(
     return enforce_entitlement(session, organization_id, now)
 
 
-def override_by_hand(
+def override_manually(
     session: Session,
     organization_id: str,
     reason: FreezeReason,
@@ -91,7 +91,7 @@ def override_by_hand(
     return enforce_entitlement(session, organization_id, now)
 
 
-def correct_by_hand(
+def correct_manually(
     session: Session,
     organization_id: str,
     *,
@@ -123,7 +123,7 @@ def correct_by_hand(
     return outcome
 
 
-def set_debt_limit_by_hand(
+def set_debt_limit_manually(
     session: Session, organization_id: str, *, limit_micros: int, by: str, why: str, now: datetime
 ) -> WalletOutcome:
     """Approve how far below zero the cost of calls may take the available money.
@@ -151,7 +151,7 @@ def set_debt_limit_by_hand(
     return outcome
 
 
-def set_thresholds_by_hand(
+def set_thresholds_manually(
     session: Session,
     organization_id: str,
     micros: Sequence[int],
@@ -165,25 +165,25 @@ def set_thresholds_by_hand(
     Raises: WhoAndWhy, InvalidNote, and what `set_thresholds` raises.
     """
     act = "thresholds.set" if micros else "thresholds.clear"
-    note_act(session, act, organization_id, by=by, why=why, now=now)
+    record_action(session, act, organization_id, by=by, why=why, now=now)
     return thresholds.set_thresholds(session, organization_id, micros, by=by, why=why, now=now)
 
 
-def rearm_thresholds_by_hand(
+def rearm_thresholds_manually(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> list[WalletThreshold]:
     """Arm thresholds again without a top-up; see thresholds.rearm_thresholds.
 
     Raises: WhoAndWhy, InvalidNote, and what `rearm_thresholds` raises.
     """
-    note_act(session, "thresholds.rearm", organization_id, by=by, why=why, now=now)
+    record_action(session, "thresholds.rearm", organization_id, by=by, why=why, now=now)
     return thresholds.rearm_thresholds(session, organization_id, by=by, why=why, now=now)
 
 
-def switch_top_up_on_by_hand(
+def switch_top_up_on_manually(
     session: Session,
     organization_id: str,
-    terms: Terms,
+    terms: TopUpTerms,
     method: Method,
     *,
     chargeable: Collection[Provider],
@@ -195,24 +195,24 @@ def switch_top_up_on_by_hand(
 
     Raises: WhoAndWhy, InvalidNote, and what `switch_on` raises.
     """
-    note_act(session, "top_up.on", organization_id, by=by, why=why, now=now)
-    return top_up_terms.switch_on(
+    record_action(session, "top_up.on", organization_id, by=by, why=why, now=now)
+    return top_up_settings.switch_on(
         session, organization_id, terms, method, chargeable=chargeable, by=by, why=why, now=now
     )
 
 
-def switch_top_up_off_by_hand(
+def switch_top_up_off_manually(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> TopUpSettings:
     """Switch automatic top-up off; see top_ups/settings.py.
 
     Raises: WhoAndWhy, InvalidNote, and what `switch_off` raises.
     """
-    note_act(session, "top_up.off", organization_id, by=by, why=why, now=now)
-    return top_up_terms.switch_off(session, organization_id, by=by, why=why, now=now)
+    record_action(session, "top_up.off", organization_id, by=by, why=why, now=now)
+    return top_up_settings.switch_off(session, organization_id, by=by, why=why, now=now)
 
 
-def enforce_by_hand(
+def enforce_manually(
     session: Session, organization_id: str, *, by: str, why: str, now: datetime
 ) -> Enforcement:
     """Derive the entitlement again, enforce it, and read every subaccount at Twilio.
@@ -222,11 +222,11 @@ def enforce_by_hand(
     """
     check_who_and_why(by, why)
     posture = enforce_entitlement(session, organization_id, now, heal=True, check_twilio=True)
-    note_act(session, "organization.enforce", organization_id, by=by, why=why, now=now)
+    record_action(session, "organization.enforce", organization_id, by=by, why=why, now=now)
     return posture
 
 
-def start_campaign_by_hand(
+def start_campaign_manually(
     session: Session, campaign_id: str, *, by: str, why: str, now: datetime
 ) -> Campaign:
     """Start or resume a campaign and record the action; see start_campaign.
@@ -235,11 +235,11 @@ def start_campaign_by_hand(
     """
     check_who_and_why(by, why)
     campaign = start_campaign(session, campaign_id, now)
-    note_act(session, "campaign.start", campaign.id, by=by, why=why, now=now)
+    record_action(session, "campaign.start", campaign.id, by=by, why=why, now=now)
     return campaign
 
 
-def pause_campaign_by_hand(
+def pause_campaign_manually(
     session: Session, campaign_id: str, *, by: str, why: str, now: datetime
 ) -> Campaign:
     """Pause a campaign, which only an operator resumes; see pause_campaign.
@@ -248,7 +248,7 @@ def pause_campaign_by_hand(
     """
     check_who_and_why(by, why)
     campaign = pause_campaign(session, campaign_id, now)
-    note_act(session, "campaign.pause", campaign.id, by=by, why=why, now=now)
+    record_action(session, "campaign.pause", campaign.id, by=by, why=why, now=now)
     return campaign
 
 

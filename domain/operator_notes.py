@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from base.ids import new_id
 from base.outcomes import Refused
-from db.models import OperatorAct
+from db.models import OperatorAction
 
 #: Longest note of an entry, name of an operator, and reason, in characters. The database checks the
 #: same limits.
@@ -53,7 +53,9 @@ def check_who_and_why(by: str, why: str) -> None:
     _check("why", why, WHY_LENGTH_MAX)
 
 
-def note_act(session: Session, act: str, subject: str, *, by: str, why: str, now: datetime) -> None:
+def record_action(
+    session: Session, act: str, subject: str, *, by: str, why: str, now: datetime
+) -> None:
     """Record an operator action for which no other table keeps a permanent row.
 
     Units: `act` is "kind.verb"; `subject` is the id of the object. The record commits or rolls back
@@ -61,7 +63,9 @@ def note_act(session: Session, act: str, subject: str, *, by: str, why: str, now
     """
     check_who_and_why(by, why)
     session.add(
-        OperatorAct(id=new_id("act"), act=act, subject=subject, operator=by, why=why, acted_at=now)
+        OperatorAction(
+            id=new_id("act"), act=act, subject=subject, operator=by, why=why, acted_at=now
+        )
     )
     session.flush()
 

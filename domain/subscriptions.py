@@ -23,7 +23,7 @@ from db.models import Organization, Subscription
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.enforcement import Enforcement, enforce_entitlement
 from domain.jobs.staging import stage
-from domain.jobs.types import ENFORCE_ORGANIZATION, LOOK_AT_SUBSCRIPTION
+from domain.jobs.types import ENFORCE_ORGANIZATION, REFRESH_SUBSCRIPTION
 
 #: Seconds between the reads of a subscription whose response contradicts a newer event. After these
 #: reads the response is accepted.
@@ -71,7 +71,7 @@ def report(
         )
     )
     if organization_id is None:
-        _stage_look(session, None, event)
+        _stage_refresh(session, None, event)
         return None  # Only the provider can report the organization.
     subscription = _lock(session, organization_id, event.provider, event.external_id)
     subscription.reports += 1
@@ -87,21 +87,23 @@ def report(
         subscription.closing_reported_at = now
     session.flush()
     posture = enforce_entitlement(session, organization_id, now)
-    _stage_look(session, organization_id, event)
+    _stage_refresh(session, organization_id, event)
     return posture
 
 
-def _stage_look(session: Session, organization_id: str | None, event: SubscriptionReport) -> None:
+def _stage_refresh(
+    session: Session, organization_id: str | None, event: SubscriptionReport
+) -> None:
     stage(
         session,
-        LOOK_AT_SUBSCRIPTION,
+        REFRESH_SUBSCRIPTION,
         organization_id,
         provider=str(event.provider),
         external_id=event.external_id,
     )
 
 
-def begin_look(
+def begin_refresh(
     session: Session, provider: Provider, external_id: str, *, lease_seconds: float
 ) -> Look:
     """Take the lease on refreshing one subscription.
@@ -134,7 +136,7 @@ def begin_look(
     return look
 
 
-def record_look(
+def record_refresh(
     session: Session,
     look: Look,
     facts: SubscriptionFacts,
@@ -187,13 +189,13 @@ def record_look(
     return None
 
 
-def tell_unsettled(session: Session, look: Look, refused: Refused, now: datetime) -> None:
+def alert_unsettled(session: Session, look: Look, refused: Refused, now: datetime) -> None:
     """Give the lease back, and alert that a person must settle the subscription.
 
     The alert belongs to the organization that has the subscription, if it is known. Replay: an
     active alert is left unchanged. The provider's next response that can be settled clears it.
     """
-    give_back_look(session, look)
+    release_refresh(session, look)
     organization_id = session.scalar(
         select(Subscription.organization_id).where(
             Subscription.provider == look.provider, Subscription.external_id == look.external_id
@@ -224,7 +226,7 @@ def clear_unsettled(
         clear_alerts(session, AlertKind.SUBSCRIPTION_UNSETTLED, told, external_id, now=now)
 
 
-def give_back_look(session: Session, look: Look) -> None:
+def release_refresh(session: Session, look: Look) -> None:
     """Give the lease back after a refresh that recorded nothing."""
     session.execute(
         text(

@@ -18,10 +18,10 @@ from db.engine import Database, clock
 from db.heartbeat import Heartbeat
 from db.inbox.batcher import InboxBatcher, Received
 from db.inbox.refusals import RefusalLog
-from db.redis.client import Ringer
+from db.redis.client import Notifier
 from domain.calls.permission import PERMISSION_SECONDS
-from domain.events import tell_differs, tell_too_large
-from ingress.api.endpoint import AT_ONCE_MAX, ApiDoor
+from domain.events import alert_differs, alert_too_large
+from ingress.api.endpoint import AT_ONCE_MAX, ApiEndpoint
 from ingress.api.routes import routes as api_routes
 from ingress.api.tokens import Tokens
 from ingress.calls.deadline import Urgent
@@ -33,7 +33,7 @@ from ingress.http.front import Front
 from ingress.http.protocol import BoundedProtocol
 from ingress.http.responses import on_error, on_http_exception
 from ingress.webhooks.certificates import StoredCertificates
-from ingress.webhooks.endpoint import Door
+from ingress.webhooks.endpoint import WebhookEndpoint
 from ingress.webhooks.paypal import PayPalProof
 from ingress.webhooks.twilio import TwilioProof
 from ingress.webhooks.vapi import VapiProof
@@ -57,7 +57,7 @@ def build_app(
     A campaign's permission to dial holds money for `permission_seconds`. Raises: SettingsError if
     PayPal's webhook id is missing or malformed.
     """
-    ringer = Ringer(settings.redis_url)
+    notifier = Notifier(settings.redis_url)
     database = Database(
         settings.database_url,
         name="ingress",
@@ -67,16 +67,16 @@ def build_app(
         longest_seconds=_LONGEST_SECONDS,
     )
     heartbeat = Heartbeat(database, "ingress")
-    inbox = InboxBatcher(settings.database_url, ringer.ring)
+    inbox = InboxBatcher(settings.database_url, notifier.notify)
     refusals = RefusalLog(settings.database_url)
     verifier = PayPalWebhookVerifier.from_settings(
         settings, providers.paypal, StoredCertificates(database)
     )
     urgent = Urgent(settings.database_url)
     snapshot = Snapshot(database)
-    api = ApiDoor(Tokens(settings), database)
+    api = ApiEndpoint(Tokens(settings), database)
     status_check = StatusCheck(VapiWebhookVerifier.from_settings(settings), api, urgent)
-    doors = _doors(
+    entry_points = _entry_points(
         PayPalProof(settings, verifier),
         TwilioProof(settings, providers.twilio, database),
         VapiProof(
@@ -103,27 +103,27 @@ def build_app(
         await snapshot.stop()
         await inbox.stop()
         await refusals.stop()
-        ringer.close()
+        notifier.close()
         urgent.close()
         database.close()
         verifier.close()
         providers.close()
 
     app = Starlette(
-        routes=_routes(doors, api, status_check, Ready(database, heartbeat)),
+        routes=_routes(entry_points, api, status_check, Ready(database, heartbeat)),
         exception_handlers={HTTPException: on_http_exception, Exception: on_error},
         lifespan=lifespan,
     )
     # A path with an extra slash is an unknown route. A redirect would use the Host header, which
     # the sender controls, and no provider follows redirects.
     app.router.redirect_slashes = False
-    return Front(app, doors)
+    return Front(app, entry_points)
 
 
 def _large_body_alert(database: Database) -> Callable[[str, int], None]:
     def tell(declared: str, bytes_max: int) -> None:
         database.run(
-            lambda session: tell_too_large(
+            lambda session: alert_too_large(
                 session, Provider.VAPI, declared, bytes_max, clock(session)
             )
         )
@@ -131,7 +131,7 @@ def _large_body_alert(database: Database) -> Callable[[str, int], None]:
     return tell
 
 
-def _doors(
+def _entry_points(
     paypal: PayPalProof,
     twilio: TwilioProof,
     vapi: VapiProof,
@@ -139,20 +139,20 @@ def _doors(
     inbox: InboxBatcher,
     refusals: RefusalLog,
     database: Database,
-) -> dict[str, Door]:
-    def tell_forged(event: Received) -> None:
+) -> dict[str, WebhookEndpoint]:
+    def alert_forged(event: Received) -> None:
         transmission_id = event.transmission_id or event.external_id
         database.run(
-            lambda session: tell_differs(
+            lambda session: alert_differs(
                 session, event.source, transmission_id, event.external_id, clock(session)
             )
         )
 
-    of_paypal = Door("paypal", paypal, inbox, refusals, tell_forged=tell_forged)
+    of_paypal = WebhookEndpoint("paypal", paypal, inbox, refusals, alert_forged=alert_forged)
     # Twilio signs the whole body. A different body under the same id is a repeat with more details.
-    of_twilio = Door("twilio", twilio, inbox, refusals)
+    of_twilio = WebhookEndpoint("twilio", twilio, inbox, refusals)
     # We derive the ids of Vapi's messages. A different body under one id is the same status again.
-    of_vapi = Door("vapi", vapi, inbox, refusals)
+    of_vapi = WebhookEndpoint("vapi", vapi, inbox, refusals)
     return {
         "/webhooks/paypal": of_paypal,
         "/api/webhooks/paypal": of_paypal,
@@ -163,11 +163,14 @@ def _doors(
 
 
 def _routes(
-    doors: dict[str, Door], api: ApiDoor, status_check: StatusCheck, ready: Ready
+    entry_points: dict[str, WebhookEndpoint],
+    api: ApiEndpoint,
+    status_check: StatusCheck,
+    ready: Ready,
 ) -> list[Route]:
     return [
         # Front serves POST. These routes only answer other methods, with 405 and Allow.
-        *(Route(path, door, methods=["POST"]) for path, door in doors.items()),
+        *(Route(path, entry_point, methods=["POST"]) for path, entry_point in entry_points.items()),
         Route("/webhooks/vapi/status-check", status_check.answer, methods=["POST"]),
         Route("/api/vapi/webhook/status-check", status_check.answer, methods=["POST"]),
         *api_routes(api),

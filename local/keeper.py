@@ -50,7 +50,7 @@ def how_it_ended(code: int) -> str:
 
 
 @dataclass(frozen=True)
-class Process:
+class ChildProcess:
     """A child: its command, its readiness check and its time limits.
 
     Without `ready`, the child is ready once it has started. `ready` is called every 50 ms and must
@@ -70,7 +70,7 @@ class Keeper(threading.Thread):
 
     def __init__(
         self,
-        process: Process,
+        process: ChildProcess,
         log_dir: Path | None,
         on_exit: OnExit | None,
         on_restart: OnRestart | None = None,
@@ -188,7 +188,7 @@ class _Prefixer(threading.Thread):
                 sys.stderr.flush()
 
 
-def _popen(process: Process, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+def _popen(process: ChildProcess, output: int | IO[bytes]) -> subprocess.Popen[bytes]:
     # SIGKILL when the supervisor dies: a child may ignore a gentler signal, and it must survive a
     # kill anyway. A separate session: Ctrl-C reaches only the supervisor, which stops all children
     # in order.

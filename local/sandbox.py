@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from base.settings import SettingsError
-from local.supervisor import Process, Supervisor
+from local.supervisor import ChildProcess, Supervisor
 
 
 def start_sandbox(
@@ -33,7 +33,9 @@ def start_sandbox(
     argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(path.parent)]
     if target:
         argv += ["--target", target]
-    supervisor.start(Process("sandbox", argv, env, ready=path.exists, ready_seconds=ready_seconds))
+    supervisor.start(
+        ChildProcess("sandbox", argv, env, ready=path.exists, ready_seconds=ready_seconds)
+    )
     return _read(path)
 
 

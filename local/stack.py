@@ -21,7 +21,7 @@ from local.databases import DatabaseUrls, prepare, recreate
 from local.embedded import EmbeddedServers, Keep, ServerUrls
 from local.ports import answers, port_to_serve
 from local.sandbox import sandbox_env, start_sandbox
-from local.supervisor import OnExit, OnRestart, Process, Supervisor
+from local.supervisor import ChildProcess, OnExit, OnRestart, Supervisor
 
 #: Seconds that a process has to become ready on a busy machine.
 _READY_SECONDS = 60
@@ -176,8 +176,8 @@ class Stack:
         *,
         ready: Callable[[], bool] | None = None,
         stop_seconds: float = 15,
-    ) -> Process:
-        return Process(
+    ) -> ChildProcess:
+        return ChildProcess(
             name,
             [sys.executable, "-m", "cli.main", *arguments],
             dict(self.env),

@@ -18,9 +18,9 @@ from typing import Any
 
 from base.clock import wait_until
 from local.errors import ProcessNotReady
-from local.keeper import Keeper, OnExit, OnRestart, Process, how_it_ended
+from local.keeper import ChildProcess, Keeper, OnExit, OnRestart, how_it_ended
 
-__all__ = ["OnExit", "OnRestart", "Process", "Supervisor"]
+__all__ = ["ChildProcess", "OnExit", "OnRestart", "Supervisor"]
 
 _Handler = Callable[[int, FrameType | None], Any] | int
 
@@ -56,7 +56,7 @@ class Supervisor:
     ) -> None:
         self.stop_all()
 
-    def start(self, process: Process) -> None:
+    def start(self, process: ChildProcess) -> None:
         """Start the child, wait until it is ready, and keep it running.
 
         Raises: ProcessNotReady, after the child was stopped and forgotten; ValueError if the name
@@ -178,5 +178,5 @@ class _Signals:
         self.count += 1
 
 
-def _is_ready(process: Process) -> bool:
+def _is_ready(process: ChildProcess) -> bool:
     return process.ready is None or process.ready()

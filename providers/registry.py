@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from base.channels import Route
-from base.enums import CallClass, Provider
+from base.channels import ProviderChannel
+from base.enums import Provider, RequestClass
 from base.outcomes import Refused
 from base.settings import Settings
 from providers.http.limits import Gate, Line
@@ -39,11 +39,11 @@ class Providers:
     twilio: TwilioApi
     vapi: VapiApi
     chargeable: frozenset[Provider] = CHARGEABLE
-    call_class: CallClass = CallClass.SAFETY
+    call_class: RequestClass = RequestClass.SAFETY
     #: The same providers for calls of the other classes.
     others: tuple[Providers, ...] = ()
 
-    def for_class(self, call_class: CallClass) -> Providers:
+    def for_class(self, call_class: RequestClass) -> Providers:
         """Return the same providers for calls of another class."""
         return next(one for one in (self, *self.others) if one.call_class is call_class)
 
@@ -71,13 +71,13 @@ def build(settings: Settings, gate: Gate | None = None) -> Providers:
     every call goes out at once. The ingress has no gate, because a sender waits for its answer. If
     credentials are not set, the first request raises CredentialsRejected.
     """
-    safety, *others = (_of_class(settings, gate, one) for one in CallClass)
+    safety, *others = (_of_class(settings, gate, one) for one in RequestClass)
     return replace(safety, others=tuple(others))
 
 
-def _of_class(settings: Settings, gate: Gate | None, call_class: CallClass) -> Providers:
+def _of_class(settings: Settings, gate: Gate | None, call_class: RequestClass) -> Providers:
     def line(provider: Provider, account: str) -> Line:
-        return Line(Route(provider, account, call_class), gate)
+        return Line(ProviderChannel(provider, account, call_class), gate)
 
     return Providers(
         paypal=PayPalApi(

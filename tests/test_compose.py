@@ -8,7 +8,7 @@ import pytest
 
 from base.enums import Queue
 from base.settings import Settings, load_settings
-from chaos.house import WORKERS as WORKERS_OF_CHAOS
+from chaos.system import WORKERS as WORKERS_OF_CHAOS
 from local import ROOT
 from local.stack import WORKERS
 

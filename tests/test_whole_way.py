@@ -9,7 +9,7 @@ import pytest
 
 from base.enums import FreezeReason
 from db.models import InboxEvent, Job, WalletEntry
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.entitlement import spending_block
 from domain.wallet import operations as wallet
 
@@ -210,7 +210,7 @@ def test_a_manual_freeze_survives_the_reactivation(world):
     customer = world.customer()
     changed(world, customer, "WH-1", "SUSPENDED")
     world.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, customer.id, by="me", why="a doubt", now=now
         )
     )
@@ -227,7 +227,7 @@ def test_a_manual_freeze_survives_the_reactivation(world):
 
     # When the operator lifts it, then spending is allowed
     world.do(
-        lambda session, now: operators.lift_by_hand(
+        lambda session, now: operator_actions.lift_manually(
             session, customer.id, FreezeReason.MANUAL, by="me", why="cleared", now=now
         )
     )

@@ -20,7 +20,7 @@ from db.busy import StatementTooSlow
 from db.engine import Database, clock
 from db.jobs import lifecycle as jobs
 from db.jobs.lifecycle import Claim
-from domain.alerts.job_alerts import clear_work_alerts, tell_job_ended
+from domain.alerts.job_alerts import alert_job_ended, clear_work_alerts
 from domain.jobs.types import JOB_TYPES, call_class_of
 from providers.registry import Providers
 from workers.attempt import Run, set_cause
@@ -213,7 +213,7 @@ class Executor:
 
 
 def _tell(session: Session, claim: Claim, state: str, error: str) -> None:
-    tell_job_ended(
+    alert_job_ended(
         session,
         claim.job_id,
         claim.name,

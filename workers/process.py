@@ -18,12 +18,12 @@ from base.log import get_logger
 from base.settings import Settings
 from db.engine import Database
 from db.heartbeat import Heartbeat, process_name
-from db.redis.client import NAMESPACE, Ringer, connect
+from db.redis.client import NAMESPACE, Notifier, connect
 from domain.alerts import process_faults
 from domain.jobs.types import JOB_TYPES
 from providers.registry import Providers
 from workers.actors import ACTORS
-from workers.consumer.broker import UNKNOWN_JOB, BellBroker
+from workers.consumer.broker import UNKNOWN_JOB, NotificationBroker
 from workers.consumer.fallback import THREADS as FALLBACK_THREADS
 from workers.consumer.fallback import Fallback
 from workers.consumer.probe import RedisProbe
@@ -57,12 +57,12 @@ _SAFETY_CONNECTIONS = 1 + FALLBACK_THREADS
 _IDLE_WAIT_MS = 500
 
 
-def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> BellBroker:
+def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> NotificationBroker:
     """Make the broker with an actor for every job type, and one for unknown names.
 
     An unknown name belongs to a newer version. Its job is left to a worker that knows it.
     """
-    broker = BellBroker(  # type: ignore[no-untyped-call]
+    broker = NotificationBroker(  # type: ignore[no-untyped-call]
         client=connect(redis_url, retries=_REDIS_RETRIES),
         middleware=[TimeLimit(), ShutdownNotifications()],
         namespace=NAMESPACE,
@@ -99,7 +99,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     the longest job's time limit; a second signal ends the wait. Units: `threads` jobs run at once.
     """
     signals = StopSignals()
-    ringer = Ringer(settings.redis_url)
+    notifier = Notifier(settings.redis_url)
     name = process_name()
     longest = max(job.limit_seconds for job in JOB_TYPES.values())
     database = Database(
@@ -108,7 +108,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         # One more than the threads, for the heartbeat.
         pool_size=threads + 1 + (_SAFETY_CONNECTIONS if Queue.SAFETY in queues else 0),
         longest_seconds=longest + _TRANSACTION_MARGIN_SECONDS,
-        after_commit=ringer.ring,
+        after_commit=notifier.notify,
     )
     executor = Executor(database, providers, settings, ACTORS, name)
     broker = build_broker(settings.redis_url, executor, queues)
@@ -142,7 +142,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     if safety is not None:
         unfinished += safety.stop(limit_seconds, hurry=lambda: signals.count > 1)
     heartbeat.stop()
-    ringer.close()
+    notifier.close()
     if unfinished:
         # Their transactions end with the process. Their leases are left to expire, because no one
         # knows what their requests did at the provider.

@@ -21,7 +21,7 @@ from base.settings import Settings
 from db.clock_watch import ClockWatch
 from db.engine import Database
 from db.heartbeat import Heartbeat
-from db.jobs import notifications as bells
+from db.jobs import notifications
 from db.redis import capacity as ring_room
 from db.redis.capacity import Memory
 from db.redis.client import EPOCH_KEY, connect, push, run_id
@@ -100,7 +100,7 @@ class Relay:
         if now >= self._next_declaration:
             self._database.run(lambda session: schedules.declare(session, self._schedules))
             self._database.run(clear_old)
-            self._database.run(bells.ring_set_back)
+            self._database.run(notifications.ring_set_back)
             self._next_declaration = now + _DECLARE_SECONDS
         if now >= self._next_tick:
             for job_id in self._database.run(
@@ -130,59 +130,59 @@ class Relay:
             raise
 
     def _run_once(self, memory: Memory) -> int:
-        rung = 0
+        notified = 0
         known, server = self._client.get(EPOCH_KEY), run_id(self._client)
         is_other = known is not None and known != server.encode()
         if known is None or (is_other and time.monotonic() >= self._next_other):
             # An emptied Redis lost everything. A restarted one, or a replica, lost the last writes.
-            again = self._ring_all_again(urgent=True)
-            rung = self._ring_urgent(memory)
-            again += self._ring_all_again(urgent=False)
+            again = self._notify_all_again(urgent=True)
+            notified = self._notify_urgent(memory)
+            again += self._notify_all_again(urgent=False)
             # Set last: if the relay is killed before that, the next relay repeats all of it.
             self._client.set(EPOCH_KEY, server)
             if is_other:
                 self._next_other = time.monotonic() + _OTHER_SECONDS
             log.warning("redis may have lost bells; rung jobs are due again", jobs=again)
-        return rung + self._ring_urgent(memory) + self._ring_others(memory)
+        return notified + self._notify_urgent(memory) + self._notify_others(memory)
 
     def _make_room(self) -> None:
         if ring_room.drop_messages(self._client):
             log.error("redis_was_full", dropped="all messages", jobs="are notified again")
 
-    def _ring_urgent(self, memory: Memory) -> int:
-        return self._ring(max(_FEW, min(_BATCH, memory.room(_URGENT_SHARE))), urgent=True)
+    def _notify_urgent(self, memory: Memory) -> int:
+        return self._notify(max(_FEW, min(_BATCH, memory.room(_URGENT_SHARE))), urgent=True)
 
-    def _ring_others(self, memory: Memory) -> int:
+    def _notify_others(self, memory: Memory) -> int:
         """Notify other jobs. Leave the last part of Redis' memory to urgent ones.
 
         What workers write to Redis needs that part too.
         """
         room = memory.room(_SHARE)
         if room >= _FEW:
-            return self._ring(min(_BATCH, room), urgent=False)
+            return self._notify(min(_BATCH, room), urgent=False)
         # Other users may have filled Redis. Queues that are nearly empty are still notified.
         queues = ring_room.short_queues(self._client, _FEW)
-        return self._ring(_FEW, urgent=False, queues=queues) if queues else 0
+        return self._notify(_FEW, urgent=False, queues=queues) if queues else 0
 
-    def _ring(self, limit: int, *, urgent: bool, queues: Sequence[str] | None = None) -> int:
+    def _notify(self, limit: int, *, urgent: bool, queues: Sequence[str] | None = None) -> int:
         due = self._database.run(
-            lambda session: bells.ring_due(session, limit, urgent=urgent, queues=queues)
+            lambda session: notifications.notify_due(session, limit, urgent=urgent, queues=queues)
         )
         if due:
             try:
                 push(self._client, due)
             except redis.RedisError:
                 ids = [job.job_id for job in due]
-                self._database.run(lambda session: bells.unring(session, ids))
+                self._database.run(lambda session: notifications.unring(session, ids))
                 raise
         return len(due)
 
-    def _ring_all_again(self, *, urgent: bool) -> int:
+    def _notify_all_again(self, *, urgent: bool) -> int:
         """Make jobs due again in bounded batches, each within a statement's time limit."""
         total = 0
         while True:
             batch = self._database.run(
-                lambda session: bells.ring_all_again(session, _AGAIN_BATCH, urgent=urgent)
+                lambda session: notifications.notify_all_again(session, _AGAIN_BATCH, urgent=urgent)
             )
             total += batch
             if batch < _AGAIN_BATCH:
@@ -199,7 +199,7 @@ class Relay:
                 finally:
                     # Notified even if the schedules are locked, because jobs that end calls cannot
                     # wait for them.
-                    rung = self.run_once()
+                    notified = self.run_once()
                 self._redis_away_since = None
             except (redis.RedisError, NotYet, OutcomeUnknown) as error:
                 if isinstance(error, redis.RedisError) and self._redis_away_since is None:
@@ -207,7 +207,7 @@ class Relay:
                 log.warning("relay waits", error=str(error))
                 stop.wait(_AWAY_SECONDS)
                 continue
-            if rung < _BATCH:
+            if notified < _BATCH:
                 stop.wait(_POLL_SECONDS)
 
 

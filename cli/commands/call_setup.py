@@ -11,19 +11,21 @@ from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
 from base.money import text_from_micros
-from cli.commands.shared import act, me, micros_of, show, tell
+from cli.commands.shared import in_transaction, me, micros_of, print_result, show
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from domain.calls import entry_points as call_doors
 from domain.calls import rates as call_rates
-from domain.calls import settings as call_terms
-from domain.calls.entry_points import DoorKind
+from domain.calls import settings as call_settings
+from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import DEFAULT_ROUTE, Rate
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 
 rates = typer.Typer(no_args_is_help=True, help="Prices per minute, by route.")
 terms = typer.Typer(no_args_is_help=True, help="Limits, texts and fault policy of calls.")
-doors = typer.Typer(no_args_is_help=True, help="Entry points that lead calls to organizations.")
+entry_points = typer.Typer(
+    no_args_is_help=True, help="Entry points that lead calls to organizations."
+)
 
 Route = Annotated[
     str, typer.Option(help="default, inbound, outbound, web, or a prefix such as outbound:+44.")
@@ -35,7 +37,7 @@ def list_rates(organization_id: Org, as_json: Json = False) -> None:
     """List an organization's rates."""
 
     def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-        currency = books.balance(session, organization_id, now).currency
+        currency = wallet_queries.balance(session, organization_id, now).currency
         return [
             {
                 "route": row.route,
@@ -49,7 +51,7 @@ def list_rates(organization_id: Org, as_json: Json = False) -> None:
             for row in call_rates.list_rates(session, organization_id)
         ]
 
-    show(act(read), as_json, "rates")
+    show(in_transaction(read), as_json, "rates")
 
 
 @rates.command("set")
@@ -66,15 +68,15 @@ def set_rate(
     """Set a route's price per minute, for calls that begin from now on."""
 
     def work(session: Session, now: datetime) -> Rate:
-        currency = books.balance(session, organization_id, now).currency
+        currency = wallet_queries.balance(session, organization_id, now).currency
         rate = Rate(micros_of(per_minute, currency), increment, micros_of(minimum, currency))
         call_rates.set_rate(
             session, organization_id, rate, route=route, by=by or me(), why=why, now=now
         )
         return rate
 
-    made = asdict(act(work))
-    tell(f"{route}: {per_minute} a minute", {"route": route, **made}, as_json)
+    made = asdict(in_transaction(work))
+    print_result(f"{route}: {per_minute} a minute", {"route": route, **made}, as_json)
 
 
 @rates.command("remove")
@@ -88,7 +90,7 @@ def remove_rate(
             session, organization_id, route, by=by or me(), why=why, now=now
         )
 
-    _tell_removed(route, {"route": route, "removed": act(work)}, as_json)
+    _alert_removed(route, {"route": route, "removed": in_transaction(work)}, as_json)
 
 
 @terms.command("show")
@@ -96,10 +98,10 @@ def show_terms(organization_id: Org, as_json: Json = False) -> None:
     """Show an organization's call terms, or the defaults if none were set."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
-        books.balance(session, organization_id, now)
-        return asdict(call_terms.terms_of(session, organization_id))
+        wallet_queries.balance(session, organization_id, now)
+        return asdict(call_settings.terms_of(session, organization_id))
 
-    show(act(read), as_json, "terms")
+    show(in_transaction(read), as_json, "terms")
 
 
 @terms.command("set")
@@ -154,16 +156,16 @@ def set_terms(
     if not changes:
         with clear_errors():
             raise Failure("name at least one term to change")
-    act(
-        lambda session, now: call_terms.change_terms(
+    in_transaction(
+        lambda session, now: call_settings.change_terms(
             session, organization_id, changes, by=by or me(), why=why, now=now
         )
     )
-    tell(f"changed: {', '.join(changes)}", {"changed": changes}, as_json)
+    print_result(f"changed: {', '.join(changes)}", {"changed": changes}, as_json)
 
 
-@doors.command("list")
-def list_doors(organization_id: Org, as_json: Json = False) -> None:
+@entry_points.command("list")
+def list_entry_points(organization_id: Org, as_json: Json = False) -> None:
     """List an organization's entry points: numbers, assistants and campaigns."""
 
     def read(session: Session, now: datetime) -> list[dict[str, Any]]:
@@ -175,16 +177,16 @@ def list_doors(organization_id: Org, as_json: Json = False) -> None:
                 "brand": row.brand_id,
                 "since": row.created_at,
             }
-            for row in call_doors.list_doors(session, organization_id)
+            for row in call_doors.list_entry_points(session, organization_id)
         ]
 
-    show(act(read), as_json, "doors")
+    show(in_transaction(read), as_json, "doors")
 
 
-@doors.command("add")
-def add_door(
+@entry_points.command("add")
+def add_entry_point(
     organization_id: Org,
-    kind: DoorKind,
+    kind: EntryPointKind,
     external_id: Annotated[str, typer.Argument(help="Vapi's id, or a number as +15005550001.")],
     why: Why,
     assistant: Annotated[str | None, typer.Option(help="Assistant for inbound calls.")] = None,
@@ -193,8 +195,8 @@ def add_door(
     as_json: Json = False,
 ) -> None:
     """Assign a number, assistant or campaign to an organization as its entry point."""
-    act(
-        lambda session, now: call_doors.add_door(
+    in_transaction(
+        lambda session, now: call_doors.add_entry_point(
             session,
             organization_id,
             kind,
@@ -206,25 +208,29 @@ def add_door(
             now=now,
         )
     )
-    tell(
+    print_result(
         f"{kind} {external_id} leads to {organization_id}",
         {"kind": kind, "id": external_id, "organization": organization_id},
         as_json,
     )
 
 
-@doors.command("remove")
-def remove_door(
-    kind: DoorKind, external_id: str, why: Why, by: By = "", as_json: Json = False
+@entry_points.command("remove")
+def remove_entry_point(
+    kind: EntryPointKind, external_id: str, why: Why, by: By = "", as_json: Json = False
 ) -> None:
     """Remove an entry point. Its calls belong to no organization and are refused."""
 
     def work(session: Session, now: datetime) -> bool:
-        return call_doors.remove_door(session, kind, external_id, by=by or me(), why=why, now=now)
+        return call_doors.remove_entry_point(
+            session, kind, external_id, by=by or me(), why=why, now=now
+        )
 
-    done = {"kind": kind, "id": external_id, "removed": act(work)}
-    _tell_removed(f"{kind} {external_id}", done, as_json)
+    done = {"kind": kind, "id": external_id, "removed": in_transaction(work)}
+    _alert_removed(f"{kind} {external_id}", done, as_json)
 
 
-def _tell_removed(what: str, done: dict[str, Any], as_json: bool) -> None:
-    tell(f"{what}: {'removed' if done['removed'] else 'not found; nothing changed'}", done, as_json)
+def _alert_removed(what: str, done: dict[str, Any], as_json: bool) -> None:
+    print_result(
+        f"{what}: {'removed' if done['removed'] else 'not found; nothing changed'}", done, as_json
+    )

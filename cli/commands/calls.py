@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 from base.enums import CallStatus
 from base.money import text_from_micros
 from cli.commands import call_setup
-from cli.commands.shared import act, console, me, show, tell, utc
+from cli.commands.shared import console, in_transaction, me, print_result, show, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.models import WalletEntry
 from db.models.calls import Call
 from domain.calls import ending as endings
-from domain.calls import queries as reading
+from domain.calls import queries as call_queries
 from domain.calls import settlement
 from domain.calls.queries import CallSeen
 from domain.calls.rows import CallNotFound, end_code, shown_status
@@ -26,7 +26,7 @@ from domain.calls.rows import CallNotFound, end_code, shown_status
 app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; sum their costs.")
 app.add_typer(call_setup.rates, name="rate")
 app.add_typer(call_setup.terms, name="terms")
-app.add_typer(call_setup.doors, name="door")
+app.add_typer(call_setup.entry_points, name="door")
 
 CallId = Annotated[str, typer.Argument(help="A call id (ours, Vapi's, Twilio's) or appointment.")]
 OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization's calls.")]
@@ -45,13 +45,15 @@ def list_calls(
     unsettled: Annotated[bool, typer.Option(help="Only calls that are not settled.")] = False,
     since: Annotated[datetime | None, typer.Option(help="Only calls since then (UTC).")] = None,
     after: Annotated[str | None, typer.Option(help="Cursor from the previous page.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=reading.PAGE_MAX, help="Rows per page.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=call_queries.PAGE_MAX, help="Rows per page.")
+    ] = 50,
     as_json: Json = False,
 ) -> None:
     """List live calls and those refused in the last hour, newest first."""
 
     def read(session: Session, now: datetime) -> tuple[list[dict[str, Any]], str | None]:
-        page = reading.list_calls(
+        page = call_queries.list_calls(
             session,
             organization_id=org,
             live=not (ended or unsettled or status in (CallStatus.ENDED, CallStatus.REFUSED)),
@@ -62,10 +64,10 @@ def list_calls(
             after=after,
             limit=limit,
         )
-        cursor = reading.cursor_of(page[-1]) if len(page) == limit else None
+        cursor = call_queries.cursor_of(page[-1]) if len(page) == limit else None
         return [_line(call, now) for call in page], cursor
 
-    rows, cursor = act(read)
+    rows, cursor = in_transaction(read)
     if as_json:
         show({"calls": rows, "after": cursor}, True)
         return
@@ -79,10 +81,10 @@ def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None
     """Show a call: its hold, ledger entries, timeline, and how fast it was ended."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
-        call = reading.find_call(session, call_id, org)
+        call = call_queries.find_call(session, call_id, org)
         if call is None:
             raise CallNotFound(call_id)
-        seen = reading.see_call(session, call)
+        seen = call_queries.see_call(session, call)
         return {
             **_described(seen, now),
             "entries": [_entry(row, call.currency) for row in seen.entries],
@@ -91,7 +93,7 @@ def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None
             ],
         }
 
-    found = act(read)
+    found = in_transaction(read)
     if as_json:
         show(found, True)
         return
@@ -109,14 +111,14 @@ def end_call(
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
         call = _meant(session, call_id, org)
-        ending = endings.end_by_hand(
+        ending = endings.end_manually(
             session, call.organization_id, call.id, operator=by or me(), why=why, now=now
         )
         return {"call": call.id, "organization": call.organization_id, "ending": ending}
 
-    done = act(work)
+    done = in_transaction(work)
     state = "is being ended" if done["ending"] else "was already ending or over; nothing changed"
-    tell(f"{done['call']}: {state}", done, as_json)
+    print_result(f"{done['call']}: {state}", done, as_json)
 
 
 @app.command("settle")
@@ -134,7 +136,7 @@ def settle_call(
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
         call = _meant(session, call_id, org)
-        settlement.settle_by_hand(
+        settlement.settle_manually(
             session,
             call.organization_id,
             call.id,
@@ -150,8 +152,8 @@ def settle_call(
             "cost": _money(call.cost_micros, call.currency),
         }
 
-    done = act(work)
-    tell(f"{done['call']}: charged {done['cost']}", done, as_json)
+    done = in_transaction(work)
+    print_result(f"{done['call']}: charged {done['cost']}", done, as_json)
 
 
 @app.command("costs")
@@ -166,9 +168,11 @@ def costs(
     def read(session: Session, now: datetime) -> list[dict[str, Any]]:
         until: date = last.date() if last else now.date()
         since: date = first.date() if first else until - timedelta(days=29)
-        if not 0 <= (until - since).days < reading.DAYS_MAX:
-            raise Failure(f"--from must not be after --to; at most {reading.DAYS_MAX} days")
-        days = reading.costs_by_day(session, organization_id=org, first_day=since, last_day=until)
+        if not 0 <= (until - since).days < call_queries.DAYS_MAX:
+            raise Failure(f"--from must not be after --to; at most {call_queries.DAYS_MAX} days")
+        days = call_queries.costs_by_day(
+            session, organization_id=org, first_day=since, last_day=until
+        )
         return [
             {
                 "day": str(one.day),
@@ -181,12 +185,12 @@ def costs(
             for one in days
         ]
 
-    show(act(read), as_json, "costs of calls")
+    show(in_transaction(read), as_json, "costs of calls")
 
 
 def _meant(session: Session, call_id: str, org: str | None) -> Call:
     """Return the call that a command changes; refuse an id that several calls have."""
-    call = reading.find_call(session, call_id, org, alone=True)
+    call = call_queries.find_call(session, call_id, org, alone=True)
     if call is None:
         raise CallNotFound(call_id)
     return call
@@ -222,7 +226,7 @@ def _is_ending(call: Call) -> bool:
 
 def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
     call, hold = seen.call, seen.hold
-    told_ms, over_ms = reading.ending_ms(call)
+    told_ms, over_ms = call_queries.ending_ms(call)
     return {
         **_line(call, now),
         "vapi": call.provider_call_id,

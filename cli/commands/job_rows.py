@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from cli.errors import Failure
 from db.jobs.search import POSSIBLE, Found, family, find
-from db.models import InboxEvent, JobAttempt, OperatorAct
+from db.models import InboxEvent, JobAttempt, OperatorAction
 
 
 def describe_whole(session: Session, job_id: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def describe_whole(session: Session, job_id: str) -> dict[str, Any]:
         select(JobAttempt).where(JobAttempt.job_id == job_id).order_by(JobAttempt.attempt)
     )
     acts = session.scalars(
-        select(OperatorAct).where(OperatorAct.subject == job_id).order_by(OperatorAct.id)
+        select(OperatorAction).where(OperatorAction.subject == job_id).order_by(OperatorAction.id)
     )
     return {
         **describe(found),

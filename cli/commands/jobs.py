@@ -9,16 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from cli.commands.job_rows import describe, describe_whole
-from cli.commands.shared import act, acting, console, me, show, utc
+from cli.commands.shared import acting, console, in_transaction, me, show, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.jobs.search import ASKABLE, PAGE_MAX, Filters, page
 from domain.jobs.operator import (
-    JobAct,
+    JobAction,
     act_on_many,
-    discard_by_hand,
-    redrive_by_hand,
-    run_now_by_hand,
+    discard_manually,
+    redrive_manually,
+    run_now_manually,
 )
 from domain.jobs.types import JOB_TYPES, KEY_KEPT_SECONDS
 
@@ -66,7 +66,7 @@ def list_jobs(
     filters = _filters(
         None if state == "all" else state, name, organization, queue, error, argument, since, until
     )
-    found = act(lambda session, _: page(session, filters, after=after, limit=limit))
+    found = in_transaction(lambda session, _: page(session, filters, after=after, limit=limit))
     cursor = found[-1].job.id if len(found) == limit else None
     rows = [describe(one) for one in found]
     if as_json:
@@ -80,7 +80,7 @@ def list_jobs(
 @app.command("show")
 def show_job(job_id: JobId, as_json: Json = False) -> None:
     """Show a job: its attempts, its causes, and the actions that are possible now."""
-    found = act(lambda session, _: describe_whole(session, job_id))
+    found = in_transaction(lambda session, _: describe_whole(session, job_id))
     if as_json:
         show(found, True)
         return
@@ -112,7 +112,7 @@ def redrive(
         with clear_errors():
             raise Failure(f"--state is dead or refused, not {state!r}")
     filters = _filters(state, name, organization, queue, error, argument, since, until)
-    _act_by_hand("redrive", redrive_by_hand, job_ids, filters, limit, by, why, yes, as_json)
+    _act_manually("redrive", redrive_manually, job_ids, filters, limit, by, why, yes, as_json)
 
 
 @app.command("discard")
@@ -133,7 +133,7 @@ def discard(
 ) -> None:
     """Discard dead jobs for good. Their work stays undone."""
     filters = _filters("dead", name, organization, queue, error, argument, since, until)
-    _act_by_hand("discard", discard_by_hand, job_ids, filters, limit, by, why, yes, as_json)
+    _act_manually("discard", discard_manually, job_ids, filters, limit, by, why, yes, as_json)
 
 
 @app.command("run-now")
@@ -154,7 +154,7 @@ def run_now(
 ) -> None:
     """Run waiting jobs now, before their next attempt is due; skip running jobs."""
     filters = _filters("waiting", name, organization, queue, error, argument, since, until)
-    _act_by_hand("run now", run_now_by_hand, job_ids, filters, limit, by, why, yes, as_json)
+    _act_manually("run now", run_now_manually, job_ids, filters, limit, by, why, yes, as_json)
 
 
 @app.command("policies")
@@ -180,9 +180,9 @@ def policies(as_json: Json = False) -> None:
     show(rows, as_json, "policies")
 
 
-def _act_by_hand(
+def _act_manually(
     verb: str,
-    operation: JobAct,
+    operation: JobAction,
     job_ids: list[str] | None,
     filters: Filters,
     limit: int,

@@ -10,16 +10,16 @@ import redis
 import typer
 
 from base.channels import CALLED
-from base.enums import CallClass, Provider
+from base.enums import Provider, RequestClass
 from base.log import configure
 from base.settings import SettingsError, load_settings
-from cli.commands.shared import act, addresses, me, show
+from cli.commands.shared import addresses, in_transaction, me, show
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.redis import circuit_states as states
 from db.redis.circuit_states import CircuitState
 from db.redis.circuits import Circuits, rates_of
-from domain.operator_notes import note_act
+from domain.operator_notes import record_action
 
 app = typer.Typer(no_args_is_help=True, help="Circuit breakers and rate limits of providers.")
 
@@ -37,7 +37,7 @@ def list_providers(as_json: Json = False) -> None:
 @app.command("close-circuit")
 def close_circuit(
     provider: Provider,
-    call_class: Annotated[CallClass, typer.Argument(metavar="CLASS", help="The calls' class.")],
+    call_class: Annotated[RequestClass, typer.Argument(metavar="CLASS", help="The calls' class.")],
     why: Why,
     by: By = "",
 ) -> None:
@@ -47,7 +47,11 @@ def close_circuit(
         with clear_errors():
             raise Failure(f"{provider} has no circuits, because Holdfast does not call it")
     # Recorded first: Redis keeps its own note for one day only, for display.
-    act(lambda session, now: note_act(session, "circuit.close", subject, by=who, why=why, now=now))
+    in_transaction(
+        lambda session, now: record_action(
+            session, "circuit.close", subject, by=who, why=why, now=now
+        )
+    )
     with _circuits() as circuits:
         was_open = states.close_circuit(circuits.client, provider, call_class, by=who, why=why)
     typer.echo(f"{provider} {call_class}: {'closed' if was_open else 'was already closed'}")
@@ -65,7 +69,7 @@ def _row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
         "held back until": ", ".join(
             f"{account} {until:%H:%M:%S}" for account, until in sorted(state.held_back.items())
         ),
-        "closed by hand": state.closed_by_hand,
+        "closed by hand": state.closed_manually,
     }
 
 

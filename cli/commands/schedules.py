@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import act, show
+from cli.commands.shared import in_transaction, show
 from cli.options import Json
 from db.jobs.search import find
 from db.models import ScheduleRow
@@ -42,7 +42,7 @@ def list_schedules(as_json: Json = False) -> None:
             for row in session.scalars(select(ScheduleRow).order_by(ScheduleRow.name))
         ]
 
-    show(act(read), as_json, "schedules")
+    show(in_transaction(read), as_json, "schedules")
 
 
 def _state_of(session: Session, job_id: str | None) -> str | None:

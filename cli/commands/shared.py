@@ -20,7 +20,7 @@ from base.settings import SettingsError, load_settings, require
 from cli.errors import clear_errors
 from db.engine import Database, clock
 from db.logins import clear_addresses
-from db.redis.client import Ringer
+from db.redis.client import Notifier
 from domain.enforcement import Enforcement
 from local.stack import state_folder
 
@@ -49,22 +49,22 @@ def acting() -> Iterator[Callable[[Callable[[Session, datetime], T]], T]]:
     """
     with clear_errors():
         url, redis_url = addresses()
-        ringer = Ringer(redis_url) if redis_url else None
+        notifier = Notifier(redis_url) if redis_url else None
         try:
             with clear_addresses("DATABASE_URL"):
                 database = Database(
-                    url, name="cli", pool_size=1, after_commit=ringer.ring if ringer else None
+                    url, name="cli", pool_size=1, after_commit=notifier.notify if notifier else None
                 )
             try:
                 yield lambda fn: database.run(lambda session: fn(session, clock(session)))
             finally:
                 database.close()
         finally:
-            if ringer is not None:
-                ringer.close()
+            if notifier is not None:
+                notifier.close()
 
 
-def act(fn: Callable[[Session, datetime], T]) -> T:
+def in_transaction(fn: Callable[[Session, datetime], T]) -> T:
     """Run fn(session, now) in one transaction on the configured database."""
     with acting() as do:
         return do(fn)
@@ -141,7 +141,7 @@ def show(data: Any, as_json: bool, title: str = "") -> None:
     console.print(table)
 
 
-def tell(line: str, data: dict[str, Any], as_json: bool) -> None:
+def print_result(line: str, data: dict[str, Any], as_json: bool) -> None:
     """Print what was done, as one line or as JSON."""
     if as_json:
         show(data, True)

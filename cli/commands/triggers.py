@@ -11,7 +11,7 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings
-from cli.commands.shared import act, show
+from cli.commands.shared import in_transaction, show
 from cli.errors import Failure, clear_errors
 from cli.options import Json
 from db.locks import OrganizationNotFound
@@ -84,7 +84,7 @@ def paypal(
         if outcome is not None and event != _RESOLVED:
             raise Failure(f"--outcome is for {_RESOLVED} only")
         _sandbox()
-    act(lambda session, _: _require_organization(session, organization))
+    in_transaction(lambda session, _: _require_organization(session, organization))
     asked: dict[str, Any] = {
         "event_type": event,
         "organization_id": organization,
@@ -125,7 +125,7 @@ def vapi_number(
     subaccount: Annotated[str, typer.Option(help="Subaccount that carries its calls.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Add a number and an assistant to the sandbox's Vapi, for `call door add`."""
+    """Add a number and an assistant to the sandbox's Vapi, for `call entry_point add`."""
     assistant = _send("/vapi/assistants", {"name": number})
     made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"number": made["id"], "assistant": assistant["id"]}, as_json)

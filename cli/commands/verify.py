@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings, require
-from cli.commands.shared import act, acting
+from cli.commands.shared import acting, in_transaction
 from cli.errors import Failure, clear_errors
 from cli.expected_schema import expected_facts
 from cli.options import Json
@@ -87,7 +87,7 @@ def deployment(as_json: Json = False) -> None:
     """
     with clear_errors():
         expected = expected_facts()
-    found = act(lambda session, _: list(defects(session, expected)))
+    found = in_transaction(lambda session, _: list(defects(session, expected)))
     if as_json:
         typer.echo(json.dumps({"defects": [one._asdict() for one in found]}, indent=2))
     else:

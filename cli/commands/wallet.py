@@ -13,15 +13,15 @@ from base.enums import FreezeReason
 from base.ids import new_id
 from base.money import text_from_micros
 from cli.commands import wallet_history, watch
-from cli.commands.shared import act, me, micros_of, owner_address, show, what_followed
+from cli.commands.shared import in_transaction, me, micros_of, owner_address, show, what_followed
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.engine import Database, clock
 from db.models import WalletFreeze
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.enforcement import Enforcement
 from domain.wallet import operations as wallet
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletOutcome
 
 app = typer.Typer(no_args_is_help=True, help="Figures, history, freezes and corrections.")
@@ -37,9 +37,9 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
     """Show a wallet's balance, held and available amounts, and its active freezes."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
-        figures = books.balance(session, organization_id, now)
+        figures = wallet_queries.balance(session, organization_id, now)
         stopping, overridden = wallet.active_freezes(session, organization_id, now)
-        summed = books.entries_sum(session, organization_id)
+        summed = wallet_queries.entries_sum(session, organization_id)
         return {
             "organization": organization_id,
             "balance": f"{text_from_micros(figures.balance_micros, figures.currency)}"
@@ -53,15 +53,15 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
             "freezes": "; ".join(_freeze(row) for row in [*stopping, *overridden]) or "none",
         }
 
-    show(act(read), as_json)
+    show(in_transaction(read), as_json)
 
 
 @app.command()
 def freeze(organization_id: Org, why: Why, by: By = "") -> None:
     """Freeze a wallet manually. Only an operator can lift this freeze."""
     _told(
-        act(
-            lambda session, now: operators.freeze_by_hand(
+        in_transaction(
+            lambda session, now: operator_actions.freeze_manually(
                 session, organization_id, by=by or me(), why=why, now=now
             )
         )
@@ -74,8 +74,8 @@ def unfreeze(
 ) -> None:
     """Lift one freeze. The wallet stays frozen while another freeze is active."""
     _told(
-        act(
-            lambda session, now: operators.lift_by_hand(
+        in_transaction(
+            lambda session, now: operator_actions.lift_manually(
                 session, organization_id, reason, by=by or me(), why=why, now=now
             )
         )
@@ -92,8 +92,8 @@ def override(
 ) -> None:
     """Let a wallet spend for a limited time although one freeze is active."""
     _told(
-        act(
-            lambda session, now: operators.override_by_hand(
+        in_transaction(
+            lambda session, now: operator_actions.override_manually(
                 session,
                 organization_id,
                 reason,
@@ -119,8 +119,8 @@ def correct(
     key = key or new_id("fix")
 
     def write(session: Session, now: datetime) -> WalletOutcome:
-        currency = books.balance(session, organization_id, now).currency
-        return operators.correct_by_hand(
+        currency = wallet_queries.balance(session, organization_id, now).currency
+        return operator_actions.correct_manually(
             session,
             organization_id,
             key=key,
@@ -133,7 +133,7 @@ def correct(
 
     # Printed first: if the result is lost, the same key safely repeats this correction.
     typer.echo(f"key {key}", err=True)
-    outcome = act(write)
+    outcome = in_transaction(write)
     with clear_errors():
         if not outcome.ok:
             raise Failure(outcome.outcome)
@@ -156,8 +156,8 @@ def debt_limit(
     """
 
     def write(session: Session, now: datetime) -> WalletOutcome:
-        currency = books.balance(session, organization_id, now).currency
-        return operators.set_debt_limit_by_hand(
+        currency = wallet_queries.balance(session, organization_id, now).currency
+        return operator_actions.set_debt_limit_manually(
             session,
             organization_id,
             limit_micros=micros_of(amount, currency),
@@ -166,7 +166,7 @@ def debt_limit(
             now=now,
         )
 
-    outcome = act(write)
+    outcome = in_transaction(write)
     with clear_errors():
         if not outcome.ok:
             raise Failure(outcome.outcome)

@@ -12,11 +12,11 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.money import text_from_micros
-from cli.commands.shared import act, acting, show, utc
+from cli.commands.shared import acting, in_transaction, show, utc
 from cli.errors import Failure, clear_errors
 from cli.options import Org
 from db.models import WalletEntry
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 
 #: Columns of an export, in order.
 _COLUMNS = (
@@ -41,7 +41,9 @@ def history(
     since: Annotated[datetime | None, typer.Option(help="From this instant (UTC) on.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Before this instant (UTC).")] = None,
     after: Annotated[int | None, typer.Option(help="Cursor: last entry number of a page.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=books.PAGE_MAX, help="Rows a page.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=wallet_queries.PAGE_MAX, help="Rows a page.")
+    ] = 50,
     output: Format = "table",
 ) -> None:
     """Show entries, newest first. csv and jsonl export all matching entries."""
@@ -56,11 +58,13 @@ def history(
     if output == "table":
 
         def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-            currency = books.balance(session, organization_id, now).currency
-            page = books.history(session, organization_id, after=after, limit=limit, **filters)
+            currency = wallet_queries.balance(session, organization_id, now).currency
+            page = wallet_queries.history(
+                session, organization_id, after=after, limit=limit, **filters
+            )
             return [_line(entry, currency) for entry in page]
 
-        rows = act(read)
+        rows = in_transaction(read)
         show(rows, False, f"history of {organization_id}")
         return
     if after is not None:
@@ -81,11 +85,11 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
             page = do(
                 lambda session, _: [
                     _entry(entry)
-                    for entry in books.history(
+                    for entry in wallet_queries.history(
                         session,
                         organization_id,
                         after=after,  # noqa: B023  # called before the next turn
-                        limit=books.PAGE_MAX,
+                        limit=wallet_queries.PAGE_MAX,
                         **filters,
                     )
                 ]
@@ -95,7 +99,7 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
                     writer.writerow(row)
                 else:
                     sys.stdout.write(json.dumps(row) + "\n")
-            if len(page) < books.PAGE_MAX:
+            if len(page) < wallet_queries.PAGE_MAX:
                 return
             cursor = page[-1]["no"]
 

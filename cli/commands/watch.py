@@ -10,17 +10,17 @@ from sqlalchemy.orm import Session
 
 from base.enums import Provider
 from base.money import Amount, text_from_micros
-from cli.commands.shared import act, me, micros_of, show
+from cli.commands.shared import in_transaction, me, micros_of, show
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.alerts import alerts
-from domain.top_ups import settings as top_up_terms
+from domain.top_ups import settings as top_up_settings
 from domain.top_ups.decisions import decisions_of
-from domain.top_ups.rule import State, Terms
+from domain.top_ups.rule import State, TopUpTerms
 from domain.top_ups.settings import Method
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from domain.wallet import thresholds as levels
 from providers.registry import CHARGEABLE
 
@@ -53,17 +53,17 @@ def thresholds(
 
     def work(session: Session, now: datetime) -> list[dict[str, Any]]:
         who: dict[str, Any] = {"by": by or me(), "why": why, "now": now}
-        currency = books.balance(session, organization_id, now).currency
+        currency = wallet_queries.balance(session, organization_id, now).currency
         if amounts or clear:
             micros = [micros_of(amount, currency) for amount in amounts or ()]
-            rows = operators.set_thresholds_by_hand(session, organization_id, micros, **who)
+            rows = operator_actions.set_thresholds_manually(session, organization_id, micros, **who)
         elif rearm:
-            rows = operators.rearm_thresholds_by_hand(session, organization_id, **who)
+            rows = operator_actions.rearm_thresholds_manually(session, organization_id, **who)
         else:
             rows = levels.thresholds_of(session, organization_id)
         return [_threshold(row, currency) for row in rows]
 
-    show(act(work), as_json, f"thresholds of {organization_id}")
+    show(in_transaction(work), as_json, f"thresholds of {organization_id}")
 
 
 def auto_top_up(
@@ -97,16 +97,16 @@ def auto_top_up(
             raise Failure(f"missing: {', '.join(missing)}")
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
-        currency = books.balance(session, organization_id, now).currency
+        currency = wallet_queries.balance(session, organization_id, now).currency
         if off:
-            operators.switch_top_up_off_by_hand(
+            operator_actions.switch_top_up_off_manually(
                 session, organization_id, by=by or me(), why=why, now=now
             )
         elif provider is not None:
-            operators.switch_top_up_on_by_hand(
+            operator_actions.switch_top_up_on_manually(
                 session,
                 organization_id,
-                Terms(
+                TopUpTerms(
                     micros_of(below, currency),
                     micros_of(amount, currency),
                     micros_of(day_cap, currency),
@@ -120,7 +120,7 @@ def auto_top_up(
             )
         return _top_up(session, organization_id, currency)
 
-    _show_top_up(act(work), as_json)
+    _show_top_up(in_transaction(work), as_json)
 
 
 @app.command("list")
@@ -134,7 +134,7 @@ def list_alerts(
     as_json: Json = False,
 ) -> None:
     """List active alerts, newest first."""
-    rows = act(
+    rows = in_transaction(
         lambda session, _: [
             _alert(row)
             for row in alerts.list_alerts(
@@ -153,9 +153,9 @@ def clear_alert(
     as_json: Json = False,
 ) -> None:
     """Clear an alert that was dealt with. It is raised again if its cause recurs."""
-    cleared = act(
+    cleared = in_transaction(
         lambda session, now: _alert(
-            alerts.clear_by_hand(session, alert_id, by=by or me(), why=why, now=now)
+            alerts.clear_manually(session, alert_id, by=by or me(), why=why, now=now)
         )
     )
     show(cleared, as_json)
@@ -173,7 +173,7 @@ def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
 
 
 def _top_up(session: Session, organization_id: str, currency: str) -> dict[str, Any]:
-    settings = top_up_terms.settings_of(session, organization_id)
+    settings = top_up_settings.settings_of(session, organization_id)
     if settings is None:
         return {"organization": organization_id, "automatic_top_up": "never set up"}
     return {

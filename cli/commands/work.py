@@ -11,16 +11,15 @@ from sqlalchemy.orm import Session
 
 from base.money import text_from_micros
 from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
-from cli.commands.shared import act, acting, me, show, what_followed
+from cli.commands.shared import acting, in_transaction, me, show, what_followed
 from cli.options import By, Json, Org, Why
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
-from domain import operator_actions as operators
+from domain import operator_actions, subaccounts
 from domain import organizations as records
-from domain import subaccounts as twilio_state
 from domain.entitlement import spending_block, subscription_state
 from domain.wallet import operations as wallet
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 
 organizations = typer.Typer(no_args_is_help=True, help="Show, create and enforce organizations.")
 campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns manually.")
@@ -42,7 +41,7 @@ def list_organizations(as_json: Json = False) -> None:
             for row in rows
         ]
 
-    show(act(read), as_json, "organizations")
+    show(in_transaction(read), as_json, "organizations")
 
 
 @organizations.command("show")
@@ -55,7 +54,7 @@ def show_organization(organization_id: Org, as_json: Json = False) -> None:
             raise OrganizationNotFound(organization_id)
         return _describe(session, organization, now)
 
-    found = act(read)
+    found = in_transaction(read)
     if as_json:
         show(found, True)
         return
@@ -73,7 +72,7 @@ def create_organization(
 ) -> None:
     """Create an organization and its wallet. It may spend once it subscribes and pays."""
     typer.echo(
-        act(
+        in_transaction(
             lambda session, now: records.create_organization(
                 session, name=name, currency=currency, now=now
             )
@@ -92,7 +91,7 @@ def enforce(
     """
     with acting() as do:
         done = do(
-            lambda session, now: operators.enforce_by_hand(
+            lambda session, now: operator_actions.enforce_manually(
                 session, organization_id, by=by or me(), why=why, now=now
             )
         )
@@ -124,7 +123,7 @@ def add_brand(
 ) -> None:
     """Add a brand, and set its Twilio subaccount to the organization's entitlement."""
     typer.echo(
-        act(
+        in_transaction(
             lambda session, now: records.create_brand(
                 session, organization_id, name=name, twilio_subaccount_sid=subaccount, now=now
             )
@@ -136,15 +135,17 @@ def add_brand(
 def add_campaign(brand_id: str, name: str) -> None:
     """Add a campaign to a brand, as a draft."""
     typer.echo(
-        act(lambda session, now: records.create_campaign(session, brand_id, name=name, now=now))
+        in_transaction(
+            lambda session, now: records.create_campaign(session, brand_id, name=name, now=now)
+        )
     )
 
 
 @campaigns.command("pause")
 def pause(campaign_id: str, why: Why, by: By = "") -> None:
     """Pause a campaign manually. Only an operator can resume it."""
-    campaign = act(
-        lambda session, now: operators.pause_campaign_by_hand(
+    campaign = in_transaction(
+        lambda session, now: operator_actions.pause_campaign_manually(
             session, campaign_id, by=by or me(), why=why, now=now
         )
     )
@@ -154,8 +155,8 @@ def pause(campaign_id: str, why: Why, by: By = "") -> None:
 @campaigns.command("start")
 def start(campaign_id: str, why: Why, by: By = "") -> None:
     """Start a draft or resume a manual pause, as far as the organization may spend."""
-    campaign = act(
-        lambda session, now: operators.start_campaign_by_hand(
+    campaign = in_transaction(
+        lambda session, now: operator_actions.start_campaign_manually(
             session, campaign_id, by=by or me(), why=why, now=now
         )
     )
@@ -169,7 +170,7 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
     ).all()
     brands = session.scalars(select(Brand).where(Brand.organization_id == key)).all()
     runs = session.scalars(select(Campaign).where(Campaign.organization_id == key)).all()
-    figures = books.balance(session, key, now)
+    figures = wallet_queries.balance(session, key, now)
     return {
         "organization": f"{organization.id} {organization.name}",
         "subscription": str(subscription_state(subscriptions, now)),
@@ -195,7 +196,7 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
                 "id": one.id,
                 "name": one.name,
                 "subaccount": one.twilio_subaccount_sid,
-                "twilio": twilio_state.describe(one),
+                "twilio": subaccounts.describe(one),
                 "generation": one.twilio_generation,
             }
             for one in brands

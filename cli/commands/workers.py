@@ -38,7 +38,7 @@ def list_workers(as_json: Json = False) -> None:
     A process without a heartbeat for 10 seconds is silent: dead, stopped or cut off.
     """
     # Imported here, because a worker needs none of it and shall start soon.
-    from cli.commands.shared import act, show
+    from cli.commands.shared import in_transaction, show
     from db.engine import clock
     from db.processes import list_processes
 
@@ -58,7 +58,7 @@ def list_workers(as_json: Json = False) -> None:
             for one in list_processes(session)
         ]
 
-    show(act(read), as_json, "processes")
+    show(in_transaction(read), as_json, "processes")
 
 
 def _instant(at: datetime | None, as_json: bool) -> datetime | str | None:

@@ -93,7 +93,7 @@ class Combiner:
         """
         with self._changing:
             self._stopping = True
-        self._ring()
+        self._notify()
         if self._thread is not None:
             self._thread.join()
 
@@ -110,7 +110,7 @@ class Combiner:
         waiting = _Waiting(debit, self._sleeping_lock())
         self._waiting.append(waiting)
         if 0 < self._wanted <= len(self._waiting):
-            self._ring()
+            self._notify()
         if self._ended:
             # This check must follow the append. A thread that ends first sets `_ended`, then
             # answers what still waits. In any other order a debit could be left without a thread.
@@ -173,7 +173,7 @@ class Combiner:
                 _tell_all(self._take_everything(), DatabaseBusy("combiner: no thread"))
                 raise
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         with contextlib.suppress(RuntimeError):  # another caller has released it already
             self._wake.release()
 

@@ -20,8 +20,8 @@ from db.waits import AGAIN_SECONDS_MAX, DUE, UNLEASED
 
 #: A job that is notified more often than this without an outcome may be killing its workers. The
 #: limit of safety jobs is higher, because they are notified at shorter intervals.
-RINGS_BEFORE_COMMITTED_CLAIM = 2
-_RINGS_OF_SAFETY = 4
+NOTIFICATIONS_BEFORE_COMMITTED_CLAIM = 2
+_NOTIFICATIONS_OF_SAFETY = 4
 #: Longest error text and longest traceback that are kept of one attempt, in characters.
 _ERROR_LENGTH_MAX = 2_000
 _TRACEBACK_LENGTH_MAX = 20_000
@@ -79,7 +79,9 @@ class Claim:
     def may_kill_workers(self) -> bool:
         """Whether the job may be killing its workers; then its claims must be committed."""
         is_safety = self.queue == Queue.SAFETY
-        return self.rings > (_RINGS_OF_SAFETY if is_safety else RINGS_BEFORE_COMMITTED_CLAIM)
+        return self.rings > (
+            _NOTIFICATIONS_OF_SAFETY if is_safety else NOTIFICATIONS_BEFORE_COMMITTED_CLAIM
+        )
 
     @property
     def expected_attempt(self) -> int:
@@ -218,12 +220,14 @@ def fail(
     """
     if retry_seconds is not None and _is_superseded(session, claimed, retry_seconds):
         return finish(session, claimed, worker=worker, error=f"{_SUPERSEDED}; {error}")
-    ring = "ring_at = NULL, dead_at = clock_timestamp()" if retry_seconds is None else _WAIT
+    next_notification = (
+        "ring_at = NULL, dead_at = clock_timestamp()" if retry_seconds is None else _WAIT
+    )
     changed = _update(
         session,
         claimed,
         worker,
-        f"failures = :failures, rings = 0, last_error = :error, {ring}",
+        f"failures = :failures, rings = 0, last_error = :error, {next_notification}",
         {
             "failures": claimed.failures + 1,
             "error": _short(error),

@@ -25,7 +25,7 @@ _WAIT_URGENT = (
 )
 
 
-def ring_due(
+def notify_due(
     session: Session, limit: int, *, urgent: bool, queues: Sequence[str] | None = None
 ) -> list[Staged]:
     """Take up to `limit` jobs whose notification is due, and schedule each one's next.
@@ -71,12 +71,12 @@ def unring(session: Session, job_ids: list[str]) -> None:
     )
 
 
-def ring_all_again(session: Session, limit: int, *, urgent: bool) -> int:
+def notify_all_again(session: Session, limit: int, *, urgent: bool) -> int:
     """Make up to `limit` jobs due for notification that were notified but not claimed.
 
     The relay calls this after Redis has lost its messages. Jobs that were never notified stay as
     they are, and so do jobs that a worker has leased or locked. Locked rows are skipped, because a
-    run may last longer than a lock wait. `urgent` is as in `ring_due`. Returns the number of
+    run may last longer than a lock wait. `urgent` is as in `notify_due`. Returns the number of
     changed jobs. Fewer than `limit` means that none is left.
     """
     rows: Any = session.execute(

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from db.jobs.staging import Staged, ring_after_commit
+from db.jobs.staging import Staged, notify_after_commit
 from db.waits import UNLEASED
 
 
@@ -21,7 +21,7 @@ def redrive(session: Session, job_id: str) -> bool:
     A refused job is refused again unless the operator has removed the cause. Returns False if the
     job is neither dead nor refused, or while another job waits for the same object.
     """
-    return _ring(
+    return _notify(
         session,
         "UPDATE jobs SET dead_at = NULL, done_at = NULL, outcome = NULL, failures = 0,"
         " rings = 0, lease_until = NULL, due_at = clock_timestamp(),"
@@ -39,7 +39,7 @@ def run_now(session: Session, job_id: str) -> bool:
 
     Returns False if the job is over or dead, or if a worker has leased it.
     """
-    return _ring(
+    return _notify(
         session,
         "UPDATE jobs SET due_at = clock_timestamp(),"  # noqa: S608  # constants of ours
         " ring_at = clock_timestamp(), rings = 0 WHERE id = :id AND ring_at IS NOT NULL"
@@ -66,8 +66,8 @@ def discard(session: Session, job_id: str) -> bool:
     )
 
 
-def _ring(session: Session, statement: str, job_id: str) -> bool:
+def _notify(session: Session, statement: str, job_id: str) -> bool:
     row: Any = session.execute(text(statement), {"id": job_id}).one_or_none()
     if row is not None:
-        ring_after_commit(session, Staged(job_id, row.name, row.queue))
+        notify_after_commit(session, Staged(job_id, row.name, row.queue))
     return row is not None

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from base.ids import new_id
 
 #: Seconds after staging until the relay notifies, in case the notification of this process is lost.
-_FIRST_RING_SECONDS = 2
+_FIRST_NOTIFICATION_SECONDS = 2
 # Every job runs this statement. It bypasses SQLAlchemy's text(), which would be half of its cost.
 # Therefore it does not flush the session's pending changes.
 _STAGE = (
@@ -121,14 +121,14 @@ def insert_many(
             "cause": cause.cause,
             "correlation_id": cause.correlation_id,
             "delay": float(delay_seconds),
-            "ring": float(delay_seconds or _FIRST_RING_SECONDS),
+            "ring": float(delay_seconds or _FIRST_NOTIFICATION_SECONDS),
         }
         for organization_id, kwargs in many
     ]
     session.connection().exec_driver_sql(_STAGE, rows if len(rows) > 1 else rows[0])
     if not delay_seconds:
         for row in rows:
-            ring_after_commit(session, Staged(str(row["id"]), name, queue))
+            notify_after_commit(session, Staged(str(row["id"]), name, queue))
     return [str(row["id"]) for row in rows]
 
 
@@ -159,7 +159,7 @@ def insert_once(
             "cause": cause.cause,
             "correlation_id": cause.correlation_id,
             "delay": float(delay_seconds),
-            "ring": float(delay_seconds or _FIRST_RING_SECONDS),
+            "ring": float(delay_seconds or _FIRST_NOTIFICATION_SECONDS),
             "ids": [new_id("job") for _ in by_key],
             "kwargs": [json.dumps(kwargs) for _, kwargs in by_key.values()],
             "organizations": [organization_id for organization_id, _ in by_key.values()],
@@ -169,7 +169,7 @@ def insert_once(
     ids = {row.object_key: str(row.id) for row in rows}
     if not delay_seconds:
         for job_id in ids.values():
-            ring_after_commit(session, Staged(job_id, name, queue))
+            notify_after_commit(session, Staged(job_id, name, queue))
     return [ids[key] for key, _, _ in many]
 
 
@@ -183,6 +183,6 @@ def owed_arguments(session: Session, name: str) -> list[dict[str, Any]]:
     return [row.kwargs for row in rows]
 
 
-def ring_after_commit(session: Session, staged: Staged) -> None:
+def notify_after_commit(session: Session, staged: Staged) -> None:
     """Notify workers of a job once this session's transaction is committed."""
     session.info.setdefault(_STAGED, []).append(staged)

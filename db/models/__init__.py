@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from db.models.alerts import Alert
 from db.models.base import Base
-from db.models.jobs import InboxEvent, Job, JobAttempt, OperatorAct, ProcessRow, ScheduleRow
+from db.models.jobs import InboxEvent, Job, JobAttempt, OperatorAction, ProcessRow, ScheduleRow
 from db.models.organizations import Brand, Campaign, Organization, Subscription
 from db.models.payments import (
     PaymentDispute,
@@ -27,7 +27,7 @@ __all__ = [
     "InboxEvent",
     "Job",
     "JobAttempt",
-    "OperatorAct",
+    "OperatorAction",
     "Organization",
     "PayPalCertificate",
     "PaymentDispute",

@@ -117,7 +117,7 @@ class CallTerms(Base):
     fail_open_key: Mapped[str] = mapped_column(server_default=FetchedValue())
 
 
-class CallDoor(Base):
+class EntryPoint(Base):
     """An entry point: an assistant, phone number or campaign, and its organization."""
 
     __tablename__ = "call_doors"

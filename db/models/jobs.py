@@ -74,7 +74,7 @@ class JobAttempt(Base):
     traceback: Mapped[str | None]
 
 
-class OperatorAct(Base):
+class OperatorAction(Base):
     """One operator action: the operator, the subject, the reason and the time."""
 
     __tablename__ = "operator_acts"

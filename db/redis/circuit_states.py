@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 
-from base.channels import CALLED, Route
-from base.enums import CallClass, Provider
+from base.channels import CALLED, ProviderChannel
+from base.enums import Provider, RequestClass
 from base.log import get_logger
 from db.redis.circuits import HELD, circuit_key, member_of, outcomes_key
 
@@ -24,7 +24,7 @@ class CircuitState:
     """The current state of one circuit. All instants are of Redis's clock."""
 
     provider: Provider
-    call_class: CallClass
+    call_class: RequestClass
     #: "closed", "open", or "half-open" if the next call is a trial.
     state: str
     #: Failures within the window; 0 while the circuit is open.
@@ -34,12 +34,12 @@ class CircuitState:
     openings: int
     #: Accounts that are held back, each with the end of the hold.
     held_back: dict[str, datetime]
-    closed_by_hand: str | None
+    closed_manually: str | None
 
 
 def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState]:
     """Read the state of every circuit. Raises: redis.RedisError."""
-    routes = [Route(provider, "", of) for provider in CALLED for of in CallClass]
+    routes = [ProviderChannel(provider, "", of) for provider in CALLED for of in RequestClass]
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.zrange(HELD, 0, -1, withscores=True)
@@ -64,27 +64,27 @@ def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState
                 open_until=None if open_until is None else _instant(open_until),
                 openings=int(circuit.get(b"openings", 0)),
                 held_back=_held_back(held, member_of(route), now),
-                closed_by_hand=note.decode() if note else None,
+                closed_manually=note.decode() if note else None,
             )
         )
     return states
 
 
 def close_circuit(
-    client: redis.Redis, provider: Provider, call_class: CallClass, *, by: str, why: str
+    client: redis.Redis, provider: Provider, call_class: RequestClass, *, by: str, why: str
 ) -> bool:
     """Close a circuit, and stop holding back accounts in its class.
 
     The operator and the reason are logged, and shown with the circuit's state for a day. Returns
     False if the circuit was closed and no account was held back. Raises: redis.RedisError.
     """
-    route = Route(provider, "", call_class)
+    route = ProviderChannel(provider, "", call_class)
     held = _held_back(client.zrange(HELD, 0, -1, withscores=True), member_of(route), 0)
     with client.pipeline(transaction=True) as pipe:
         pipe.delete(circuit_key(route))
         pipe.delete(outcomes_key(route))
         for account in held:
-            pipe.zrem(HELD, member_of(Route(provider, account, call_class)))
+            pipe.zrem(HELD, member_of(ProviderChannel(provider, account, call_class)))
         pipe.set(_note_key(route), f"{by}: {why}", ex=_NOTE_SECONDS)
         was_open = bool(pipe.execute()[0])
     log.warning("circuit closed by hand", provider=provider, call_class=call_class, by=by, why=why)
@@ -114,5 +114,5 @@ def _instant(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _note_key(route: Route) -> str:
+def _note_key(route: ProviderChannel) -> str:
     return f"{circuit_key(route)}:closed"

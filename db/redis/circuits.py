@@ -19,8 +19,8 @@ from typing import TypeVar
 
 import redis
 
-from base.channels import CALLED, Route
-from base.enums import CallClass, Provider
+from base.channels import CALLED, ProviderChannel
+from base.enums import Provider, RequestClass
 from base.log import get_logger
 from base.outcomes import HeldBack
 from base.settings import Settings
@@ -43,7 +43,7 @@ TRIAL_SECONDS = 30.0
 #: wait.
 _BURST_SECONDS = 0.2
 #: Range of the seconds that a job waits while another call is the trial or Redis is unreachable.
-_LOOK_AGAIN_SECONDS = (2.0, 5.0)
+_REFRESH_AGAIN_SECONDS = (2.0, 5.0)
 #: Jobs that wait for one circuit return spread over half of the wait, at most over these seconds.
 _SPREAD_SECONDS_MAX = 30.0
 
@@ -52,7 +52,7 @@ HELD = "holdfast:held"
 
 
 @dataclass(frozen=True)
-class Policy:
+class CircuitPolicy:
     """When a circuit opens, and for how long."""
 
     failures: int
@@ -62,17 +62,17 @@ class Policy:
     open_seconds_max: float
 
 
-def circuit_key(route: Route) -> str:
+def circuit_key(route: ProviderChannel) -> str:
     """Name the Redis hash of a circuit. All accounts of the class share the circuit."""
     return f"holdfast:circuit:{route.provider}:{route.call_class}"
 
 
-def outcomes_key(route: Route) -> str:
+def outcomes_key(route: ProviderChannel) -> str:
     """Name the Redis list of a circuit's last outcomes."""
     return f"{circuit_key(route)}:outcomes"
 
 
-def member_of(route: Route) -> str:
+def member_of(route: ProviderChannel) -> str:
     """Name a channel in the sorted set of channels that are held back."""
     return f"{route.provider}:{route.call_class}:{route.account}"
 
@@ -83,8 +83,8 @@ class Circuits:
     def __init__(
         self,
         client: redis.Redis,
-        policy: Policy,
-        rates: Mapping[tuple[Provider, CallClass], float],
+        policy: CircuitPolicy,
+        rates: Mapping[tuple[Provider, RequestClass], float],
     ) -> None:
         self._client = client
         self._policy = policy
@@ -97,7 +97,7 @@ class Circuits:
     @classmethod
     def from_settings(cls, settings: Settings) -> Circuits:
         """Create the circuits of all processes that use this Redis."""
-        policy = Policy(
+        policy = CircuitPolicy(
             settings.circuit_failures,
             settings.circuit_calls,
             settings.circuit_window_seconds,
@@ -121,7 +121,7 @@ class Circuits:
         """Close all connections to Redis."""
         self._client.close()
 
-    def enter(self, route: Route, wait_seconds_max: float) -> tuple[float, str]:
+    def enter(self, route: ProviderChannel, wait_seconds_max: float) -> tuple[float, str]:
         """Admit a call to a provider; return the seconds to wait before it, and a ticket.
 
         The caller passes the ticket to `leave` after the call, with any outcome. The wait is at
@@ -129,7 +129,7 @@ class Circuits:
         """
         per_second = self._rates.get((route.provider, route.call_class))
         arguments: list[str | float] = [
-            int(route.call_class is CallClass.SAFETY),
+            int(route.call_class is RequestClass.SAFETY),
             1000 / per_second if per_second else 0,
             _ms(_BURST_SECONDS),
             _ms(wait_seconds_max),
@@ -142,15 +142,15 @@ class Circuits:
         keys = [circuit_key(route), f"holdfast:pace:{member_of(route)}", HELD]
         answer = self._ask(lambda: self._enter(keys=keys, args=arguments))
         if answer is None:
-            if route.call_class is CallClass.BULK:
-                raise HeldBack("Redis is away, so bulk waits", _look_again_seconds())
+            if route.call_class is RequestClass.BULK:
+                raise HeldBack("Redis is away, so bulk waits", _refresh_again_seconds())
             return 0.0, ""
         verdict, milliseconds, ticket = answer
         if verdict != b"go":
             raise _held_back(route, verdict.decode(), milliseconds / 1000)
         return milliseconds / 1000, ticket.decode()
 
-    def leave(self, route: Route, ticket: str, outcome: str, hold_seconds: float) -> None:
+    def leave(self, route: ProviderChannel, ticket: str, outcome: str, hold_seconds: float) -> None:
         """Record the outcome of a call: "answered", "failed" or "unknown".
 
         The account is held back for `hold_seconds`, at most HOLD_SECONDS_MAX, in this class and in
@@ -202,19 +202,19 @@ class Circuits:
         return answer
 
 
-def rates_of(settings: Settings) -> dict[tuple[Provider, CallClass], float]:
+def rates_of(settings: Settings) -> dict[tuple[Provider, RequestClass], float]:
     """Read the allowed calls per second of each account; safety calls have no limit."""
     return {
         (provider, of): getattr(settings, f"{provider}_{of}_per_second")
         for provider in CALLED
-        for of in (CallClass.MONEY, CallClass.BULK)
+        for of in (RequestClass.MONEY, RequestClass.BULK)
     }
 
 
-def _held_back(route: Route, verdict: str, seconds: float) -> HeldBack:
+def _held_back(route: ProviderChannel, verdict: str, seconds: float) -> HeldBack:
     whom = f"{route.provider}, {route.call_class}"
     if verdict == "trial":
-        return HeldBack(f"the circuit is being tried: {whom}", _look_again_seconds())
+        return HeldBack(f"the circuit is being tried: {whom}", _refresh_again_seconds())
     # The random part spreads the jobs that wait for the same instant, so that they do not all call
     # the provider at once.
     spread = random.uniform(0, min(max(1.0, seconds / 2), _SPREAD_SECONDS_MAX))  # noqa: S311
@@ -222,8 +222,8 @@ def _held_back(route: Route, verdict: str, seconds: float) -> HeldBack:
     return HeldBack(f"{said}: {whom}", seconds + spread)
 
 
-def _look_again_seconds() -> float:
-    return random.uniform(*_LOOK_AGAIN_SECONDS)  # noqa: S311  # jitter, not a secret
+def _refresh_again_seconds() -> float:
+    return random.uniform(*_REFRESH_AGAIN_SECONDS)  # noqa: S311  # jitter, not a secret
 
 
 def _ms(seconds: float) -> int:

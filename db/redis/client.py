@@ -123,9 +123,9 @@ def push(client: redis.Redis, staged: Iterable[Staged]) -> None:
     now_ms = time.time_ns() // 1_000_000
     # Each notification needs a unique id. If the same id were in the list twice, the second fetch
     # would find no payload.
-    ring = secrets.token_hex(4)
+    push_id = secrets.token_hex(4)
     for job in staged:
-        message_id = f"{job.job_id}.{ring}"
+        message_id = f"{job.job_id}.{push_id}"
         # Plain formatting takes a third of a JSON encoder's time. It is safe, because Holdfast
         # makes every value and none needs escaping.
         by_queue.setdefault(job.queue, {})[message_id] = (
@@ -142,7 +142,7 @@ def push(client: redis.Redis, staged: Iterable[Staged]) -> None:
         pipe.execute()
 
 
-class Ringer:
+class Notifier:
     """A thread that notifies workers after commits, so that requests need not wait.
 
     Its queue is bounded, and notifications may fail. The relay notifies of these jobs two seconds
@@ -157,7 +157,7 @@ class Ringer:
         self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
         self._thread.start()
 
-    def ring(self, staged: list[Staged]) -> None:
+    def notify(self, staged: list[Staged]) -> None:
         """Queue the jobs for notification and return at once."""
         if self._waiting.qsize() > _RINGER_CAPACITY:
             self._drop(len(staged))

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
 from db.models import Alert
-from domain.operator_notes import note_act
+from domain.operator_notes import record_action
 
 #: Largest number of alerts in one list.
 LIST_MAX = 500
@@ -71,7 +71,7 @@ class AlertKind(StrEnum):
     #: settled.
     SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
     #: A number or an assistant (the subject) connected a call without requesting its admission.
-    DOOR_UNASKED = "door_unasked"
+    ENTRY_POINT_UNASKED = "door_unasked"
     #: Safety jobs are due and no worker has claimed them. The subject is the queue.
     SAFETY_OVERDUE = "safety_overdue"
     #: A queue (the subject) has due jobs and no live worker.
@@ -166,13 +166,13 @@ def clear_alerts(
     return len(cleared.all())
 
 
-def clear_by_hand(session: Session, alert_id: int, *, by: str, why: str, now: datetime) -> Alert:
+def clear_manually(session: Session, alert_id: int, *, by: str, why: str, now: datetime) -> Alert:
     """Clear an alert that a person has dealt with.
 
     If its cause recurs, the alert is raised again. Replay: a cleared alert is left unchanged.
     Raises: WhoAndWhy, InvalidNote, AlertNotFound.
     """
-    note_act(session, "alert.clear", str(alert_id), by=by, why=why, now=now)
+    record_action(session, "alert.clear", str(alert_id), by=by, why=why, now=now)
     if alert_id > _NUMBER_MAX:
         raise AlertNotFound(alert_id)
     alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)

@@ -33,7 +33,7 @@ _WHOSE = """
 """
 
 
-def tell_job_ended(
+def alert_job_ended(
     session: Session,
     job_id: str,
     name: str,

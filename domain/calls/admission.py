@@ -17,11 +17,11 @@ from base.ids import new_id
 from base.masking import last_digits
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
-from db.models.calls import Call, CallDoor
-from domain.calls.entry_points import find_door, twilio_account_of
-from domain.calls.foreign import give_up_reservation
+from db.models.calls import Call, EntryPoint
+from domain.calls.entry_points import find_entry_point, twilio_account_of
+from domain.calls.foreign import release_foreign_reservation
 from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
-from domain.calls.opening import open_call, write_refused
+from domain.calls.opening import insert_refused_call, open_call
 from domain.calls.rates import Rate, find_rate, priced_number
 from domain.calls.rows import call_of_provider, note, rate_of
 from domain.calls.settings import DURATION_SECONDS_MIN, Terms, terms_of
@@ -72,14 +72,14 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
     Refuses: UNKNOWN_DOOR, NO_ASSISTANT, NO_RATE, INSUFFICIENT_FUNDS, WALLET_NOT_FOUND, the reasons
     of `spending_block`, and the refusals of `holds.reserve`.
     """
-    door = find_door(
+    entry_point = find_entry_point(
         session,
         assistant_id=ask.assistant_id,
         phone_numbers=(ask.phone_number_id, ask.our_number),
     )
-    if door is None:
+    if entry_point is None:
         return Admission(None, None, "UNKNOWN_DOOR", _UNKNOWN_TEXT)
-    organization_id = door.organization_id
+    organization_id = entry_point.organization_id
     terms = terms_of(session, organization_id)
     _take_over(session, ask, organization_id, now)
     wallet = lock_wallet(session, organization_id)
@@ -93,7 +93,7 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         if wallet is None:
             raise _NotAdmitted("WALLET_NOT_FOUND")
         if is_new:
-            _let_in(session, call, ask, door, wallet, terms=terms, now=now)
+            _let_in(session, call, ask, entry_point, wallet, terms=terms, now=now)
         else:
             _answer_again(session, call, wallet, terms, now)
     except _NotAdmitted as no:
@@ -105,7 +105,7 @@ def admit(session: Session, ask: CallAsk, now: datetime) -> Admission:
         call.id,
         None,
         terms.refusal_text,
-        assistant_id=door.assistant_id or call.assistant_id,
+        assistant_id=entry_point.assistant_id or call.assistant_id,
         max_duration_seconds=call.max_duration_seconds or DURATION_SECONDS_MIN,
         is_new=is_new,
     )
@@ -179,7 +179,7 @@ def _let_in(
     session: Session,
     call: Call,
     ask: CallAsk,
-    door: CallDoor,
+    entry_point: EntryPoint,
     wallet: Wallet,
     *,
     terms: Terms,
@@ -192,21 +192,21 @@ def _let_in(
     call.origin, call.direction = CallOrigin.ADMITTED, ask.direction
     call.our_party, call.their_party = last_digits(ask.our_number), ask.their_party
     call.twilio_call_sid, call.phone_number_id = ask.twilio_call_sid, ask.phone_number_id
-    if door.assistant_id is None:
+    if entry_point.assistant_id is None:
         raise _NotAdmitted("NO_ASSISTANT")
-    refusal = spending_block(session, door.organization_id, now)
+    refusal = spending_block(session, entry_point.organization_id, now)
     if refusal is not None:
         raise _NotAdmitted(refusal)
     number = priced_number(ask.direction, our_number=ask.our_number, their_number=ask.their_number)
-    found = find_rate(session, door.organization_id, ask.direction, number)
+    found = find_rate(session, entry_point.organization_id, ask.direction, number)
     if found is None:
         raise _NotAdmitted("NO_RATE")
     rate = found.rate
     longest = longest_seconds(rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
         raise _NotAdmitted("INSUFFICIENT_FUNDS")
-    call.twilio_account_sid = twilio_account_of(session, door) or ask.twilio_account_sid
-    call.assistant_id = door.assistant_id
+    call.twilio_account_sid = twilio_account_of(session, entry_point) or ask.twilio_account_sid
+    call.assistant_id = entry_point.assistant_id
     call.rate_route, call.number_seen = found.route, number is not None
     call.max_duration_seconds = longest
     # Metering starts at the admission. The provider's report of the start then moves it to the real
@@ -230,7 +230,7 @@ def _take_over(session: Session, ask: CallAsk, owner: str, now: datetime) -> Non
     facts = CallFacts(
         ask.external_id, None, assistant_id=ask.assistant_id, phone_number_id=ask.phone_number_id
     )
-    give_up_reservation(session, call, owner, facts, now)
+    release_foreign_reservation(session, call, owner, facts, now)
 
 
 def _remember_refusal(
@@ -242,7 +242,7 @@ def _remember_refusal(
     still open.
     """
     if is_new:
-        write_refused(session, call, wallet.currency, code, now)
+        insert_refused_call(session, call, wallet.currency, code, now)
     else:
         call.refusal = code
         note(session, call, "refused", now, code)

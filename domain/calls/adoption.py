@@ -11,17 +11,17 @@ from base.facts import CallFacts
 from base.ids import new_id
 from db.locks import lock_wallet
 from db.models import Wallet
-from db.models.calls import Call, CallDoor
+from db.models.calls import Call, EntryPoint
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.double_charges import NO_DIRECTION
 from domain.calls.ending import decide_ending
-from domain.calls.entry_points import find_door, twilio_account_of
+from domain.calls.entry_points import find_entry_point, twilio_account_of
 from domain.calls.metering import first_step_seconds
-from domain.calls.opening import open_call, write_call
+from domain.calls.opening import insert_call, open_call
 from domain.calls.pairing import find_reported, let_in_by
 from domain.calls.permission import find_permitted
 from domain.calls.rates import NO_RATE, Rate, find_rate, priced_number
-from domain.calls.rows import mark_odd, note
+from domain.calls.rows import mark_anomaly, note
 from domain.calls.settings import terms_of
 
 
@@ -34,7 +34,7 @@ def adopt(
     raise an alert and return None. If no rate fits, the row has no rate (see
     `rating.rate_by_number`). Locks the wallet, then the call.
     """
-    door = find_door(
+    entry_point = find_entry_point(
         session,
         assistant_id=facts.assistant_id,
         phone_numbers=(facts.phone_number_id,),
@@ -43,11 +43,13 @@ def adopt(
     if refused is not None:
         organization_id: str | None = refused.organization_id
     else:
-        organization_id = door.organization_id if door is not None else let_in_by(session, facts)
+        organization_id = (
+            entry_point.organization_id if entry_point is not None else let_in_by(session, facts)
+        )
     wallet = None if organization_id is None else lock_wallet(session, organization_id)
     if organization_id is None or wallet is None:
         why = "its assistant and phone number do not lead to one organization"
-        _tell_unknown(session, None, facts, why, now)
+        _alert_unknown(session, None, facts, why, now)
         return None
     # Read again under the wallet's lock, because another message may have adopted the call first.
     known = find_reported(session, facts, now) or find_permitted(session, facts)
@@ -56,15 +58,15 @@ def adopt(
     direction = facts.direction or CallDirection.INBOUND
     number = priced_number(direction, our_number=facts.our_number, their_number=facts.their_number)
     found = find_rate(session, organization_id, direction, number)
-    call = known or _new_call(session, organization_id, door, facts, direction)
+    call = known or _new_call(session, organization_id, entry_point, facts, direction)
     call.rate_route = None if found is None else found.route
     call.number_seen = found is not None and number is not None
     if found is None:
         # Without a rate nothing can be held. `rate_by_number` raises an alert and has the call
         # ended.
-        write_call(session, call, NO_RATE, wallet.currency, now)
+        insert_call(session, call, NO_RATE, wallet.currency, now)
     elif facts.status is CallStatus.ENDED:
-        write_call(session, call, found.rate, wallet.currency, now)
+        insert_call(session, call, found.rate, wallet.currency, now)
     else:
         hold_or_end(session, call, wallet, found.rate, now)
     note(session, call, "adopted", now, "refused, but it goes on" if known else "it did not ask us")
@@ -73,7 +75,7 @@ def adopt(
     # Versions before 0007 recorded no refusals, so a call that was never connected may be one that
     # they refused. It does not prove that calls of this entry point skip the admission request.
     if known is None and not call.fail_open and not facts.never_connected:
-        _tell_unasked(session, call, facts, now)
+        _alert_unasked(session, call, facts, now)
     return call
 
 
@@ -110,7 +112,7 @@ def hold_or_end(
     if not outcome.ok:
         # The call is in progress without a hold: record it and end it. Its cost until then is
         # charged.
-        write_call(session, call, rate, wallet.currency, now)
+        insert_call(session, call, rate, wallet.currency, now)
         frozen = outcome.outcome == "FROZEN_WALLET"
         if not frozen and wallet.debt_limit_micros > 0:
             return
@@ -121,7 +123,7 @@ def hold_or_end(
 def _new_call(
     session: Session,
     organization_id: str,
-    door: CallDoor | None,
+    entry_point: EntryPoint | None,
     facts: CallFacts,
     direction: CallDirection,
 ) -> Call:
@@ -136,21 +138,21 @@ def _new_call(
         organization_id=organization_id,
         id=facts.call_id if is_free else new_id("call"),
         provider_call_id=facts.external_id,
-        twilio_account_sid=twilio_account_of(session, door),
+        twilio_account_sid=twilio_account_of(session, entry_point),
         direction=direction,
         origin=CallOrigin.ADMITTED if was_let_in else CallOrigin.ADOPTED,
         fail_open=was_let_in,
         oddities=[],
     )
     if facts.direction is None and not was_let_in:
-        mark_odd(call, NO_DIRECTION)
+        mark_anomaly(call, NO_DIRECTION)
     return call
 
 
-def _tell_unasked(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+def _alert_unasked(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
     raise_alert(
         session,
-        AlertKind.DOOR_UNASKED,
+        AlertKind.ENTRY_POINT_UNASKED,
         call.organization_id,
         facts.phone_number_id or facts.assistant_id or facts.external_id,
         severity=Severity.WARNING,
@@ -159,7 +161,7 @@ def _tell_unasked(session: Session, call: Call, facts: CallFacts, now: datetime)
     )
 
 
-def _tell_unknown(
+def _alert_unknown(
     session: Session, organization_id: str | None, facts: CallFacts, why: str, now: datetime
 ) -> None:
     raise_alert(

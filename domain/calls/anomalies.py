@@ -11,7 +11,7 @@ from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 
 
-def tell_unknown_status(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
+def alert_unknown_status(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
     """Raise an alert for a call whose reported status is unknown or missing.
 
     The hold is neither extended nor released because of such a status. Replay: an active alert is
@@ -31,7 +31,7 @@ def tell_unknown_status(session: Session, call: Call, facts: CallFacts, now: dat
     )
 
 
-def tell_waived(session: Session, call: Call, waived_micros: int, now: datetime) -> None:
+def alert_waived(session: Session, call: Call, waived_micros: int, now: datetime) -> None:
     """Raise an alert: a fault of Vapi made a call free, wholly or in part."""
     raise_alert(
         session,
@@ -49,7 +49,7 @@ def tell_waived(session: Session, call: Call, waived_micros: int, now: datetime)
     )
 
 
-def tell_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
+def alert_unsettled(session: Session, call: Call, why: str, now: datetime) -> None:
     """Raise an alert for a call that only an operator can settle.
 
     Either its cost is unknown, or charging it automatically might be wrong. `why` is the reason.

@@ -19,14 +19,14 @@ from domain.calls.settings import terms_of
 
 
 @dataclass(frozen=True)
-class Charge:
+class CallCharge:
     """What a call costs, and how much of its full price is waived."""
 
     cost_micros: int
     waived_micros: int = 0
 
 
-def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int) -> Charge:
+def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int) -> CallCharge:
     """Price a call, less the minutes that are waived if a fault of Vapi ended it.
 
     The first `fault_waived_minutes` of the organization's terms are waived. The rest is charged as
@@ -36,10 +36,10 @@ def charge_for(session: Session, call: Call, facts: CallFacts, duration_ms: int)
     full_micros = rate.cost_micros(duration_ms)
     terms = terms_of(session, call.organization_id)
     if not facts.platform_fault or terms.fault_policy is not FaultPolicy.WAIVE:
-        return Charge(full_micros)
+        return CallCharge(full_micros)
     rest_ms = max(0, duration_ms - 60_000 * terms.fault_waived_minutes)
     cost_micros = rate.cost_micros(rest_ms)
-    return Charge(cost_micros, full_micros - cost_micros)
+    return CallCharge(cost_micros, full_micros - cost_micros)
 
 
 def stated_ms(call: Call, facts: CallFacts, by: str) -> int | None:

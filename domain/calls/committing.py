@@ -12,7 +12,7 @@ from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
 from domain.calls.double_charges import adopted_calls_of
 from domain.calls.merging import pair
-from domain.calls.rows import FOREIGN_NUMBER, CallNotFound, is_priced, resolve_merged
+from domain.calls.rows import FOREIGN_NUMBER, CallNotFound, is_cost_settled, resolve_merged
 from domain.calls.settlement import settle_by_api
 from domain.wallet.ledger import WalletOutcome
 
@@ -74,7 +74,7 @@ def commit_for_call(
         call = pair(session, named, provider_call_id, now)
     else:
         call = resolve_merged(session, named)
-    if duration_ms > 0 and not is_priced(call):
+    if duration_ms > 0 and not is_cost_settled(call):
         if call.refusal == FOREIGN_NUMBER:
             raise ForeignNumber(call_id)
         if call.provider_call_id is None:

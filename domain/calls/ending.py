@@ -30,7 +30,7 @@ from domain.calls.rows import (
 )
 from domain.calls.settings import terms_of
 from domain.jobs.types import END_CALL, WARN_CALL
-from domain.operator_notes import check_who_and_why, note_act
+from domain.operator_notes import check_who_and_why, record_action
 
 #: Rounds that use Twilio only if Vapi accepts no order. All later rounds use Twilio too.
 VAPI_ROUNDS = 2
@@ -96,7 +96,7 @@ def end_live_calls(session: Session, organization_id: str, cause: EndCause, now:
     return decide_endings(session, lock_live_calls(session, organization_id), cause, now)
 
 
-def end_by_hand(
+def end_manually(
     session: Session,
     organization_id: str,
     call_id: str,
@@ -114,7 +114,7 @@ def end_by_hand(
     decided = decide_ending(session, call, EndCause.OPERATOR, now)
     if decided:
         subject = f"{organization_id} {call_id}"
-        note_act(session, "call.end", subject, by=operator, why=why, now=now)
+        record_action(session, "call.end", subject, by=operator, why=why, now=now)
     return decided
 
 
@@ -133,7 +133,7 @@ def begin_round(
     call.end_rounds += 1
     if call.end_rounds >= ALERT_ROUND:
         why = f"it goes on after {call.end_rounds - 1} rounds of ending it"
-        tell_not_ended(session, call, why, now)
+        alert_not_ended(session, call, why, now)
     return Round(
         call.end_rounds,
         call.provider_call_id,
@@ -163,7 +163,7 @@ def end_round(
     if told:
         call.end_told_at = call.end_told_at or now
     elif done.at_twilio_too and not is_over(call):
-        tell_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
+        alert_not_ended(session, call, "neither Vapi nor Twilio accepted the order to end it", now)
     note(session, call, "end_told", now, f"round {done.number}: {', '.join(told) or 'nobody'}")
     if is_over(call):
         return None
@@ -207,7 +207,7 @@ def _carriers(session: Session, call: Call) -> tuple[str, ...]:
     return tuple(sid for sid in sids if sid is not None)
 
 
-def tell_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
+def alert_not_ended(session: Session, call: Call, why: str, now: datetime) -> None:
     """Raise an alert for a call that goes on although it should have ended."""
     raise_alert(
         session,

@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
 from db.models import Brand, Wallet
-from db.models.calls import CallDoor
-from domain.operator_notes import note_act
+from db.models.calls import EntryPoint
+from domain.operator_notes import record_action
 from domain.wallet.ledger import WalletNotFound
 
 _ID_LENGTH_MAX = 64
 
 
-class DoorKind(StrEnum):
+class EntryPointKind(StrEnum):
     """The kinds of entry points; a phone number is Vapi's id of it, or the number."""
 
     ASSISTANT = "assistant"
@@ -29,32 +29,32 @@ class DoorKind(StrEnum):
     CAMPAIGN = "campaign"
 
 
-class InvalidDoor(Refused):
+class InvalidEntryPoint(Refused):
     """An entry point's id is invalid or taken, or its brand is not the organization's."""
 
     def __init__(self, why: str) -> None:
         super().__init__("INVALID_DOOR", why)
 
 
-def find_door(
+def find_entry_point(
     session: Session,
     *,
     assistant_id: str | None = None,
     phone_numbers: Iterable[str | None] = (),
     campaign_id: str | None = None,
-) -> CallDoor | None:
+) -> EntryPoint | None:
     """Find a call's entry point; return None if it leads to no single organization.
 
     If a message names several entry points, all must belong to the same organization. For example,
     one organization's phone number with another one's assistant leads to none.
     """
-    found = _doors_named(session, assistant_id, phone_numbers, campaign_id)
-    if len({door.organization_id for door in found}) != 1:
+    found = _entry_points_named(session, assistant_id, phone_numbers, campaign_id)
+    if len({entry_point.organization_id for entry_point in found}) != 1:
         return None
     return found[0]
 
 
-def leads_elsewhere(
+def belongs_to_another(
     session: Session,
     organization_id: str | None,
     *,
@@ -62,14 +62,14 @@ def leads_elsewhere(
     phone_numbers: Iterable[str | None] = (),
 ) -> bool:
     """Return whether any of these entry points belongs to another organization."""
-    found = _doors_named(session, assistant_id, phone_numbers, None)
-    return any(door.organization_id != organization_id for door in found)
+    found = _entry_points_named(session, assistant_id, phone_numbers, None)
+    return any(entry_point.organization_id != organization_id for entry_point in found)
 
 
-def add_door(
+def add_entry_point(
     session: Session,
     organization_id: str,
-    kind: DoorKind,
+    kind: EntryPointKind,
     external_id: str,
     *,
     assistant_id: str | None = None,
@@ -81,92 +81,94 @@ def add_door(
     """Assign an entry point to an organization.
 
     `assistant_id` answers its inbound calls. `brand_id` names the brand whose Twilio subaccount
-    carries them. Replay: the entry point gets the new assistant and brand. Raises: InvalidDoor,
-    WalletNotFound, WhoAndWhy, InvalidNote.
+    carries them. Replay: the entry point gets the new assistant and brand. Raises:
+    InvalidEntryPoint, WalletNotFound, WhoAndWhy, InvalidNote.
     """
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
     if not 0 < len(external_id) <= _ID_LENGTH_MAX or "\0" in external_id:
-        raise InvalidDoor(f"an entry point's id must have 1 to {_ID_LENGTH_MAX} characters")
+        raise InvalidEntryPoint(f"an entry point's id must have 1 to {_ID_LENGTH_MAX} characters")
     if assistant_id is not None and not 0 < len(assistant_id) <= _ID_LENGTH_MAX:
-        raise InvalidDoor(f"an assistant's id must have 1 to {_ID_LENGTH_MAX} characters")
+        raise InvalidEntryPoint(f"an assistant's id must have 1 to {_ID_LENGTH_MAX} characters")
     if brand_id is not None:
         brand = session.get(Brand, brand_id)
         if brand is None or brand.organization_id != organization_id:
-            raise InvalidDoor(f"the brand {brand_id} does not belong to the organization")
-    door = session.get(CallDoor, (str(kind), external_id), populate_existing=True)
-    if door is None:
-        door = CallDoor(
+            raise InvalidEntryPoint(f"the brand {brand_id} does not belong to the organization")
+    entry_point = session.get(EntryPoint, (str(kind), external_id), populate_existing=True)
+    if entry_point is None:
+        entry_point = EntryPoint(
             kind=str(kind),
             external_id=external_id,
             organization_id=organization_id,
             created_at=now,
         )
-        session.add(door)
-    elif door.organization_id != organization_id:
-        raise InvalidDoor(f"{external_id} belongs to another organization")
-    door.assistant_id, door.brand_id = assistant_id, brand_id
+        session.add(entry_point)
+    elif entry_point.organization_id != organization_id:
+        raise InvalidEntryPoint(f"{external_id} belongs to another organization")
+    entry_point.assistant_id, entry_point.brand_id = assistant_id, brand_id
     session.flush()
-    note_act(session, "call_door.add", f"{kind} {external_id}", by=by, why=why, now=now)
+    record_action(session, "call_door.add", f"{kind} {external_id}", by=by, why=why, now=now)
 
 
-def remove_door(
-    session: Session, kind: DoorKind, external_id: str, *, by: str, why: str, now: datetime
+def remove_entry_point(
+    session: Session, kind: EntryPointKind, external_id: str, *, by: str, why: str, now: datetime
 ) -> bool:
     """Remove an entry point; return False if there was none.
 
     Calls through it then belong to no organization. Raises: WhoAndWhy, InvalidNote.
     """
     removed = session.execute(
-        delete(CallDoor)
-        .where(CallDoor.kind == str(kind), CallDoor.external_id == external_id)
-        .returning(CallDoor.external_id)
+        delete(EntryPoint)
+        .where(EntryPoint.kind == str(kind), EntryPoint.external_id == external_id)
+        .returning(EntryPoint.external_id)
     ).one_or_none()
     if removed is not None:
-        note_act(session, "call_door.remove", f"{kind} {external_id}", by=by, why=why, now=now)
+        record_action(session, "call_door.remove", f"{kind} {external_id}", by=by, why=why, now=now)
     return removed is not None
 
 
-def list_doors(session: Session, organization_id: str) -> list[CallDoor]:
+def list_entry_points(session: Session, organization_id: str) -> list[EntryPoint]:
     """List an organization's entry points, ordered by kind and id."""
     return list(
         session.scalars(
-            select(CallDoor)
-            .where(CallDoor.organization_id == organization_id)
-            .order_by(CallDoor.kind, CallDoor.external_id)
+            select(EntryPoint)
+            .where(EntryPoint.organization_id == organization_id)
+            .order_by(EntryPoint.kind, EntryPoint.external_id)
         )
     )
 
 
-def twilio_account_of(session: Session, door: CallDoor | None) -> str | None:
+def twilio_account_of(session: Session, entry_point: EntryPoint | None) -> str | None:
     """Return the Twilio subaccount that carries an entry point's calls, if known."""
-    if door is None or door.brand_id is None:
+    if entry_point is None or entry_point.brand_id is None:
         return None
-    return session.scalar(select(Brand.twilio_subaccount_sid).where(Brand.id == door.brand_id))
+    return session.scalar(
+        select(Brand.twilio_subaccount_sid).where(Brand.id == entry_point.brand_id)
+    )
 
 
-def _doors_named(
+def _entry_points_named(
     session: Session,
     assistant_id: str | None,
     phone_numbers: Iterable[str | None],
     campaign_id: str | None,
-) -> Sequence[CallDoor]:
+) -> Sequence[EntryPoint]:
     named = [
         (str(kind), external_id)
         for kind, external_id in (
-            (DoorKind.ASSISTANT, assistant_id),
-            (DoorKind.CAMPAIGN, campaign_id),
-            *((DoorKind.PHONE_NUMBER, one) for one in phone_numbers),
+            (EntryPointKind.ASSISTANT, assistant_id),
+            (EntryPointKind.CAMPAIGN, campaign_id),
+            *((EntryPointKind.PHONE_NUMBER, one) for one in phone_numbers),
         )
         if external_id
     ]
     if not named:
         return []
     return session.scalars(
-        select(CallDoor)
-        .where(tuple_(CallDoor.kind, CallDoor.external_id).in_(named))
+        select(EntryPoint)
+        .where(tuple_(EntryPoint.kind, EntryPoint.external_id).in_(named))
         # Descending order puts the phone number first. It decides which assistant answers and which
         # brand carries the call.
-        .order_by(CallDoor.kind.desc(), CallDoor.external_id)
+        .order_by(EntryPoint.kind.desc(), EntryPoint.external_id)
         .execution_options(populate_existing=True)
     ).all()

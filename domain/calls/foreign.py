@@ -17,8 +17,8 @@ from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
 from domain.calls.ending import decide_ending
-from domain.calls.entry_points import find_door, leads_elsewhere
-from domain.calls.rows import FOREIGN_NUMBER, is_priced, mark_odd, note
+from domain.calls.entry_points import belongs_to_another, find_entry_point
+from domain.calls.rows import FOREIGN_NUMBER, is_cost_settled, mark_anomaly, note
 from domain.calls.settlement import settle
 
 
@@ -32,7 +32,7 @@ def is_foreign(session: Session, call: Call, facts: CallFacts) -> bool:
     known = (call.phone_number_id, call.assistant_id)
     if known == (facts.phone_number_id, facts.assistant_id):
         return False
-    return leads_elsewhere(
+    return belongs_to_another(
         session,
         call.organization_id,
         assistant_id=facts.assistant_id,
@@ -42,13 +42,13 @@ def is_foreign(session: Session, call: Call, facts: CallFacts) -> bool:
 
 def owner_of(session: Session, facts: CallFacts) -> str | None:
     """Return the one organization that owns a report's number and assistant, if any."""
-    door = find_door(
+    entry_point = find_entry_point(
         session, assistant_id=facts.assistant_id, phone_numbers=(facts.phone_number_id,)
     )
-    return None if door is None else door.organization_id
+    return None if entry_point is None else entry_point.organization_id
 
 
-def give_up_reservation(
+def release_foreign_reservation(
     session: Session, reservation: Call, owner: str | None, facts: CallFacts, now: datetime
 ) -> Call | None:
     """Take a call from the organization that reserved it, and alert both.
@@ -63,8 +63,8 @@ def give_up_reservation(
     if call is None or call.refusal == FOREIGN_NUMBER:
         return None if call is None or owner is not None else call
     _tell(session, call, owner, facts, now)
-    mark_odd(call, "foreign_number")
-    if is_priced(call):
+    mark_anomaly(call, "foreign_number")
+    if is_cost_settled(call):
         return call
     call.refusal = FOREIGN_NUMBER
     note(session, call, "refused", now, f"its number or assistant belongs to {owner or 'others'}")
@@ -90,7 +90,7 @@ def _tell(session: Session, call: Call, owner: str | None, facts: CallFacts, now
                 "owner": owner,
                 "phone_number": facts.phone_number_id,
                 "assistant": facts.assistant_id,
-                "charged_micros": call.cost_micros if is_priced(call) else None,
+                "charged_micros": call.cost_micros if is_cost_settled(call) else None,
             },
             now=now,
         )

@@ -17,15 +17,15 @@ from db.locks import lock_call
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.double_charges import is_outgoing
-from domain.calls.ending import decide_ending, tell_not_ended
+from domain.calls.ending import alert_not_ended, decide_ending
 from domain.calls.rows import (
     FOREIGN_NUMBER,
     TALKING,
     call_of_provider,
     has_rate,
     hold_end,
-    is_priced,
-    mark_odd,
+    is_cost_settled,
+    mark_anomaly,
     merged_ids,
     note,
     rate_of,
@@ -33,7 +33,7 @@ from domain.calls.rows import (
     stage_for,
 )
 from domain.calls.withholding import end_withholding
-from domain.jobs.types import LOOK_AT_CALL
+from domain.jobs.types import REFRESH_CALL
 from domain.wallet import holds
 
 
@@ -72,7 +72,7 @@ def pair(session: Session, reservation: Call, provider_call_id: str, now: dateti
         raise PairedOtherwise(reservation.id, provider_call_id)
     locked = lock_call(session, adopted.organization_id, adopted.id)
     if locked is None or (_charged(reservation) and _charged(locked)):
-        _tell_charged_twice(session, reservation, adopted, now)
+        _alert_charged_twice(session, reservation, adopted, now)
         return reservation
     _merge(session, reservation, locked, now)
     end_withholding(session, reservation, now)
@@ -89,13 +89,13 @@ def may_merge(session: Session, reservation: Call, adopted: Call) -> bool:
 
 
 def _charged(call: Call) -> bool:
-    return is_priced(call) and bool(call.cost_micros)
+    return is_cost_settled(call) and bool(call.cost_micros)
 
 
 def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
     """Merge two rows of one call: the adopted one goes on, the other points to it."""
     was_charged = _charged(adopted)
-    if not is_priced(adopted):
+    if not is_cost_settled(adopted):
         _take_rate(adopted, reservation)
     adopted.appointment_id = adopted.appointment_id or reservation.appointment_id
     reserved = _release(session, reservation, now)
@@ -104,7 +104,7 @@ def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) ->
     else:
         _keep_reserved(session, adopted, reserved, now)
     if was_charged:
-        _tell_if_dearer(session, reservation, adopted, now)
+        _alert_if_dearer(session, reservation, adopted, now)
     adopted.their_party = adopted.their_party or reservation.their_party
     if reservation.settled_at is None:
         reservation.settled_at, reservation.settled_by = now, "merged"
@@ -182,15 +182,15 @@ def _charged_by(session: Session, reservation: Call, adopted: Call, now: datetim
     note(session, adopted, "settled", now, f"charged as {reservation.id}")
     clear_alerts(session, AlertKind.CALL_UNSETTLED, adopted.organization_id, adopted.id, now=now)
     if is_talking:
-        tell_not_ended(session, adopted, "it goes on, although the company settled it", now)
+        alert_not_ended(session, adopted, "it goes on, although the company settled it", now)
         decide_ending(session, adopted, EndCause.SETTLED, now)
     elif adopted.status == CallStatus.ENDED:
-        stage_for(session, LOOK_AT_CALL, [adopted])
+        stage_for(session, REFRESH_CALL, [adopted])
 
 
-def _tell_charged_twice(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+def _alert_charged_twice(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
     for call in (reservation, adopted):
-        mark_odd(call, "charged_twice")
+        mark_anomaly(call, "charged_twice")
     raise_alert(
         session,
         AlertKind.CALL_CHARGED_TWICE,
@@ -207,7 +207,7 @@ def _tell_charged_twice(session: Session, reservation: Call, adopted: Call, now:
     )
 
 
-def _tell_if_dearer(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
+def _alert_if_dearer(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:
     """Raise an alert if the reservation's number has another price than was charged.
 
     This applies only if the adopted call was charged without a number.

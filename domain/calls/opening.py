@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from base.enums import CallStatus
 from db.models.calls import Call
 from domain.calls.rates import Rate
-from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note
+from domain.calls.rows import BEGIN_REFRESH_SECONDS, hold_end, note
 from domain.wallet import holds
 from domain.wallet.ledger import WalletOutcome
 
@@ -46,7 +46,7 @@ def open_call(
         expires_at=expires_at,
     )
     if outcome.ok:
-        write_call(session, call, rate, currency, now)
+        insert_call(session, call, rate, currency, now)
         note(session, call, "reserved", now, f"{seconds} s")
     return outcome
 
@@ -78,7 +78,7 @@ def hold_for(
     )
 
 
-def write_call(session: Session, call: Call, rate: Rate, currency: str, now: datetime) -> None:
+def insert_call(session: Session, call: Call, rate: Rate, currency: str, now: datetime) -> None:
     """Write a new call's row, or reopen a refused one, with its first rate."""
     # If a refused call is reopened, its refusal no longer settles it.
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
@@ -88,12 +88,14 @@ def write_call(session: Session, call: Call, rate: Rate, currency: str, now: dat
     call.increment_seconds = rate.increment_seconds
     call.minimum_micros = rate.minimum_micros
     call.created_at = now
-    call.tick_at = now if call.metered_from else now + timedelta(seconds=BEGIN_LOOK_SECONDS)
+    call.tick_at = now if call.metered_from else now + timedelta(seconds=BEGIN_REFRESH_SECONDS)
     session.add(call)
     session.flush()
 
 
-def write_refused(session: Session, call: Call, currency: str, refusal: str, now: datetime) -> None:
+def insert_refused_call(
+    session: Session, call: Call, currency: str, refusal: str, now: datetime
+) -> None:
     """Write the row of a refused call: it is over, costs nothing and has no hold.
 
     Its rate is 0, because none was applied. Replay: the same reason adds no line to the timeline.

@@ -18,7 +18,7 @@ from base.enums import CallDirection
 from base.facts import CallFacts
 from db.locks import lock_call, lock_wallet
 from db.models.calls import Call, CallTerms
-from domain.calls.foreign import give_up_reservation, is_foreign, owner_of
+from domain.calls.foreign import is_foreign, owner_of, release_foreign_reservation
 from domain.calls.rows import FOREIGN_NUMBER, call_of_provider
 
 _TOKEN_BYTES = 24
@@ -47,7 +47,7 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
     if found is None:
         return None
     if is_foreign(session, found, facts):
-        return give_up_reservation(session, found, owner_of(session, facts), facts, now)
+        return release_foreign_reservation(session, found, owner_of(session, facts), facts, now)
     lock_wallet(session, found.organization_id)
     call = lock_call(session, found.organization_id, found.id)
     # Checked again under the lock: the call may meanwhile be paired with another one, or go on in

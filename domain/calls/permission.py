@@ -18,9 +18,9 @@ from base.ids import new_id
 from base.masking import last_digits
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
-from db.models.calls import Call, CallDoor
+from db.models.calls import Call, EntryPoint
 from domain.calls.admission import longest_seconds
-from domain.calls.entry_points import find_door, twilio_account_of
+from domain.calls.entry_points import find_entry_point, twilio_account_of
 from domain.calls.metering import first_step_seconds
 from domain.calls.opening import open_call
 from domain.calls.rates import find_rate
@@ -63,15 +63,15 @@ def permit(
     because two requests for it could not be recognized as one. CALL_SETTLED while the permitted
     call is being ended.
     """
-    door = find_door(
+    entry_point = find_entry_point(
         session,
         assistant_id=ask.assistant_id,
         phone_numbers=(ask.phone_number_id,),
         campaign_id=ask.campaign_id,
     )
-    if door is None:
+    if entry_point is None:
         return Permission(None, None, "UNKNOWN_DOOR")
-    organization_id = door.organization_id
+    organization_id = entry_point.organization_id
     wallet = lock_wallet(session, organization_id)
     # Read under the wallet's lock, so that two simultaneous requests for a contact create one hold.
     known = _open_permission(session, organization_id, ask)
@@ -84,7 +84,7 @@ def permit(
     if not ask.contact_id or wallet is None:
         return Permission(organization_id, None, "NO_CONTACT" if wallet else "WALLET_NOT_FOUND")
     expires_at = now + timedelta(seconds=permission_seconds)
-    made = _hold(session, ask, door, wallet, expires_at=expires_at, now=now)
+    made = _hold(session, ask, entry_point, wallet, expires_at=expires_at, now=now)
     if isinstance(made, str):
         return Permission(organization_id, None, made)
     return Permission(organization_id, made.id, None, is_new=True)
@@ -98,19 +98,19 @@ def find_permitted(session: Session, facts: CallFacts) -> Call | None:
     """
     if facts.campaign_id is None or facts.their_party is None:
         return None
-    door = find_door(
+    entry_point = find_entry_point(
         session,
         assistant_id=facts.assistant_id,
         phone_numbers=(facts.phone_number_id,),
         campaign_id=facts.campaign_id,
     )
-    if door is None or facts.direction not in (None, CallDirection.OUTBOUND):
+    if entry_point is None or facts.direction not in (None, CallDirection.OUTBOUND):
         return None
-    lock_wallet(session, door.organization_id)
+    lock_wallet(session, entry_point.organization_id)
     call_id = session.scalar(
         select(Call.id)
         .where(
-            Call.organization_id == door.organization_id,
+            Call.organization_id == entry_point.organization_id,
             Call.campaign_id == facts.campaign_id,
             Call.their_party == facts.their_party,
             Call.provider_call_id.is_(None),
@@ -119,7 +119,7 @@ def find_permitted(session: Session, facts: CallFacts) -> Call | None:
         .order_by(Call.created_at, Call.id)
         .limit(1)
     )
-    return None if call_id is None else lock_call(session, door.organization_id, call_id)
+    return None if call_id is None else lock_call(session, entry_point.organization_id, call_id)
 
 
 def take_over(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
@@ -162,29 +162,31 @@ def _open_permission(session: Session, organization_id: str, ask: PredialAsk) ->
 def _hold(
     session: Session,
     ask: PredialAsk,
-    door: CallDoor,
+    entry_point: EntryPoint,
     wallet: Wallet,
     *,
     expires_at: datetime,
     now: datetime,
 ) -> Call | str:
     """Hold the first step of a call; return its row, or the code of the refusal."""
-    refusal = spending_block(session, door.organization_id, now)
+    refusal = spending_block(session, entry_point.organization_id, now)
     if refusal is not None:
         return refusal
-    found = find_rate(session, door.organization_id, CallDirection.OUTBOUND, ask.their_number)
+    found = find_rate(
+        session, entry_point.organization_id, CallDirection.OUTBOUND, ask.their_number
+    )
     if found is None:
         return "NO_RATE"
-    terms = terms_of(session, door.organization_id)
+    terms = terms_of(session, entry_point.organization_id)
     longest = longest_seconds(found.rate, wallet.balance_micros - wallet.held_micros, terms)
     if longest is None:
         return "INSUFFICIENT_FUNDS"
     call = Call(
-        organization_id=door.organization_id,
+        organization_id=entry_point.organization_id,
         id=new_id("call"),
         direction=CallDirection.OUTBOUND,
         origin=CallOrigin.ADMITTED,
-        twilio_account_sid=twilio_account_of(session, door),
+        twilio_account_sid=twilio_account_of(session, entry_point),
         their_party=last_digits(ask.their_number),
         assistant_id=ask.assistant_id,
         phone_number_id=ask.phone_number_id,

@@ -16,7 +16,13 @@ from base.enums import CallStatus
 from base.outcomes import Refused
 from db.models import CallHold, Wallet, WalletEntry
 from db.models.calls import Call, CallTimeline
-from domain.calls.rows import NEVER_BEGUN, CallNotFound, holds_of, merged_ids, resolve_merged
+from domain.calls.rows import (
+    SETTLED_WITHOUT_ADMISSION,
+    CallNotFound,
+    holds_of,
+    merged_ids,
+    resolve_merged,
+)
 
 #: The most calls on one page, and the most days in one report.
 PAGE_MAX = 500
@@ -166,7 +172,9 @@ def list_calls(
     if unsettled:
         statement = statement.where(Call.settled_at.is_(None))
     if status is CallStatus.REFUSED:
-        statement = statement.where(Call.refusal.is_not(None), Call.settled_by.in_(NEVER_BEGUN))
+        statement = statement.where(
+            Call.refusal.is_not(None), Call.settled_by.in_(SETTLED_WITHOUT_ADMISSION)
+        )
     elif status is not None:
         statement = statement.where(Call.status == status)
     if since is not None:
@@ -219,7 +227,7 @@ def costs_by_day(
             Call.created_at <= datetime.combine(last_day, time.max, UTC),
             Call.merged_into.is_(None),
             # This also leaves out unsettled calls, because the comparison with NULL is not true.
-            Call.settled_by.not_in(NEVER_BEGUN),
+            Call.settled_by.not_in(SETTLED_WITHOUT_ADMISSION),
         )
         .group_by(Call.organization_id, day, Call.currency)
         .order_by(day, Call.organization_id)

@@ -17,7 +17,7 @@ from base.enums import CallDirection
 from base.outcomes import Refused
 from db.models import Wallet
 from db.models.calls import CallRate
-from domain.operator_notes import check_who_and_why, note_act
+from domain.operator_notes import check_who_and_why, record_action
 from domain.wallet.ledger import WalletNotFound
 
 #: The route whose rate applies if no other route fits.
@@ -167,7 +167,7 @@ def set_rate(
         .values(organization_id=organization_id, route=route, **values)
         .on_conflict_do_update(index_elements=("organization_id", "route"), set_=values)
     )
-    note_act(session, "call_rate.set", f"{organization_id} {route}", by=by, why=why, now=now)
+    record_action(session, "call_rate.set", f"{organization_id} {route}", by=by, why=why, now=now)
 
 
 def remove_rate(
@@ -183,7 +183,9 @@ def remove_rate(
         .returning(CallRate.route)
     ).one_or_none()
     if removed is not None:
-        note_act(session, "call_rate.remove", f"{organization_id} {route}", by=by, why=why, now=now)
+        record_action(
+            session, "call_rate.remove", f"{organization_id} {route}", by=by, why=why, now=now
+        )
     return removed is not None
 
 

@@ -17,7 +17,7 @@ from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.ending import decide_ending
 from domain.calls.rates import RouteRate, find_rate, fits, priced_number, specificity
-from domain.calls.rows import TALKING, has_rate, is_priced, mark_odd, note, rate_of
+from domain.calls.rows import TALKING, has_rate, is_cost_settled, mark_anomaly, note, rate_of
 
 
 def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:
@@ -40,8 +40,8 @@ def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime
         _refuse(session, call, now)
         return
     call.number_seen = number is not None
-    if is_priced(call):
-        _tell_if_dearer_or_cheaper(session, call, found, now)
+    if is_cost_settled(call):
+        _alert_if_dearer_or_cheaper(session, call, found, now)
     elif number is None or not _keeps_its_rate(call, direction, found, number):
         _apply(session, call, found, now)
     session.flush()
@@ -72,7 +72,7 @@ def _apply(session: Session, call: Call, found: RouteRate, now: datetime) -> Non
     call.minimum_micros = found.rate.minimum_micros
     if call.tick_at is not None and call.metered_from is not None:
         call.tick_at = now
-    mark_odd(call, "re_rated")
+    mark_anomaly(call, "re_rated")
     detail = f"{found.route}: {found.rate.micros_per_minute} micros a minute"
     note(session, call, "re_rated", now, f"{detail}, before {was.micros_per_minute}")
     clear_alerts(
@@ -86,9 +86,9 @@ def _apply(session: Session, call: Call, found: RouteRate, now: datetime) -> Non
 
 def _refuse(session: Session, call: Call, now: datetime) -> None:
     """Raise an alert for an unsettled call that no rate fits; end it if in progress."""
-    if is_priced(call):
+    if is_cost_settled(call):
         return
-    mark_odd(call, "no_rate")
+    mark_anomaly(call, "no_rate")
     raise_alert(
         session,
         AlertKind.CALL_UNKNOWN,
@@ -102,7 +102,7 @@ def _refuse(session: Session, call: Call, now: datetime) -> None:
         decide_ending(session, call, EndCause.NO_RATE, now)
 
 
-def _tell_if_dearer_or_cheaper(
+def _alert_if_dearer_or_cheaper(
     session: Session, call: Call, found: RouteRate, now: datetime
 ) -> None:
     """Raise an alert if a call was charged by another rate than that of its number."""

@@ -18,11 +18,11 @@ from db.locks import lock_call, lock_calls, lock_wallet
 from db.models import CallHold
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
-from domain.calls.anomalies import clear_unanswered, tell_unsettled
-from domain.calls.rows import HOLD_GRACE_SECONDS, TALKING, mark_odd, note, stage_for
-from domain.calls.settlement import close_expired, settle_by_word
+from domain.calls.anomalies import alert_unsettled, clear_unanswered
+from domain.calls.rows import HOLD_GRACE_SECONDS, TALKING, mark_anomaly, note, stage_for
+from domain.calls.settlement import close_expired, settle_from_provider
 from domain.jobs.staging import owed, stage_many
-from domain.jobs.types import EXPIRE_HOLDS, LOOK_AT_CALL
+from domain.jobs.types import EXPIRE_HOLDS, REFRESH_CALL
 from domain.wallet import holds
 
 #: The most calls, and the most organizations, that one sweep handles.
@@ -57,19 +57,19 @@ def sweep(
     looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
     # While the provider's circuit breaker is open, a refresh is postponed and does not fail, so it
     # raises no alert itself.
-    waiting = owed(session, LOOK_AT_CALL) if looks else set()
-    unasked = [call for call in looks if (call.organization_id, call.id) not in waiting]
+    waiting = owed(session, REFRESH_CALL) if looks else set()
+    unreported = [call for call in looks if (call.organization_id, call.id) not in waiting]
     for call in looks:
         call.asked_at = now
-        if call not in unasked:
-            _tell_unanswered(session, call, "its refresh is still waiting", now)
-    stage_for(session, LOOK_AT_CALL, unasked)
+        if call not in unreported:
+            _alert_unanswered(session, call, "its refresh is still waiting", now)
+    stage_for(session, REFRESH_CALL, unreported)
     organizations = _organizations_to_expire(session, now)
     stage_many(session, EXPIRE_HOLDS, [(one, {"organization_id": one}) for one in organizations])
-    return len(unasked), len(organizations)
+    return len(unreported), len(organizations)
 
 
-def expire_unasked(session: Session, organization_id: str, now: datetime) -> list[str]:
+def expire_unreported(session: Session, organization_id: str, now: datetime) -> list[str]:
     """Release an organization's expired holds whose calls have no provider's id.
 
     Return the ids of the calls. Locks the wallet. Bounds: SWEEP_MAX holds. Replay: nothing is left
@@ -104,15 +104,15 @@ def call_is_absent(session: Session, organization_id: str, call_id: str, now: da
         return
     if (now - call.created_at).total_seconds() < ABSENT_SECONDS:
         return
-    mark_odd(call, "absent")
+    mark_anomaly(call, "absent")
     note(session, call, "absent", now, "the provider knows no such call")
     hold = holds.hold_of_call(session, organization_id, call_id)
     is_held = hold is not None and hold.status == HoldStatus.OPEN
     if call.status == CallStatus.ENDED and call.provider_call_id is not None:
         # The call existed, so our own meter settles it. Without a meter, an operator must.
-        settle_by_word(session, call, CallFacts(call.provider_call_id, None), "look", now)
+        settle_from_provider(session, call, CallFacts(call.provider_call_id, None), "look", now)
     elif call.status in TALKING:
-        tell_unsettled(session, call, "it was in progress, and Vapi no longer knows it", now)
+        alert_unsettled(session, call, "it was in progress, and Vapi no longer knows it", now)
     elif not is_held or holds.expire(session, organization_id, call_ids=[call_id], now=now):
         close_expired(session, call, now)
     else:
@@ -142,14 +142,14 @@ def call_is_unreadable(
         return
     reported_by = now - timedelta(seconds=report_seconds)
     if call.ended_seen_at is None or call.ended_seen_at > reported_by:
-        _tell_unanswered(session, call, why, now)
+        _alert_unanswered(session, call, why, now)
         return
-    mark_odd(call, "unreadable")
+    mark_anomaly(call, "unreadable")
     note(session, call, "unreadable", now, why)
-    settle_by_word(session, call, CallFacts(call.provider_call_id or "", None), "look", now)
+    settle_from_provider(session, call, CallFacts(call.provider_call_id or "", None), "look", now)
 
 
-def put_off_hold(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
+def postpone_expiry(session: Session, organization_id: str, call_id: str, now: datetime) -> None:
     """Postpone the expiry of a hold, because the provider reports the call as live.
 
     The hold then lasts at least HOLD_GRACE_SECONDS from now.
@@ -163,7 +163,7 @@ def put_off_hold(session: Session, organization_id: str, call_id: str, now: date
     )
 
 
-def tell_unanswered(
+def alert_unanswered(
     session: Session, organization_id: str, call_id: str, why: str, now: datetime
 ) -> None:
     """Raise an alert if the provider does not answer about a call; the hold stays.
@@ -172,10 +172,10 @@ def tell_unanswered(
     """
     call = lock_call(session, organization_id, call_id)
     if call is not None and call.settled_at is None:
-        _tell_unanswered(session, call, why, now)
+        _alert_unanswered(session, call, why, now)
 
 
-def _tell_unanswered(session: Session, call: Call, why: str, now: datetime) -> None:
+def _alert_unanswered(session: Session, call: Call, why: str, now: datetime) -> None:
     raise_alert(
         session,
         AlertKind.HOLD_UNANSWERED,

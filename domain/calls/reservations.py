@@ -18,7 +18,7 @@ from db.locks import lock_wallet
 from db.models import Wallet
 from db.models.calls import Call
 from domain.calls.merging import PairedOtherwise, may_merge, pair
-from domain.calls.opening import hold_for, open_call, write_call
+from domain.calls.opening import hold_for, insert_call, open_call
 from domain.calls.pairing import new_pairing_token
 from domain.calls.rates import find_rate
 from domain.calls.rows import call_of_provider, rate_of, resolve_merged
@@ -114,7 +114,7 @@ def _reserved_late(
     found = find_rate(session, call.organization_id, CallDirection.OUTBOUND, number)
     call.rate_route = found.route if found is not None else other.rate_route
     rate = found.rate if found is not None else rate_of(other)
-    write_call(session, call, rate, other.currency, now)
+    insert_call(session, call, rate, other.currency, now)
     return _paired(session, call, str(other.provider_call_id), seconds=seconds, now=now)
 
 

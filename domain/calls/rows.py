@@ -21,7 +21,7 @@ from domain.jobs.types import JobType
 #: to arrive.
 HOLD_GRACE_SECONDS = 900
 #: How often a call that has not begun is refreshed, in seconds.
-BEGIN_LOOK_SECONDS = 30
+BEGIN_REFRESH_SECONDS = 30
 #: The statuses of a call in progress: it was connected and has not ended.
 TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
 #: The statuses before the provider reports that the call was connected.
@@ -35,7 +35,7 @@ _CLOSED_UNPRICED = ("expiry", "withdrawn")
 #: The refusal of a call whose number or assistant belongs to another organization.
 FOREIGN_NUMBER = "FOREIGN_NUMBER"
 #: `settled_by` of calls that were refused, or whose admission was withdrawn.
-NEVER_BEGUN = ("refused", "withdrawn")
+SETTLED_WITHOUT_ADMISSION = ("refused", "withdrawn")
 
 
 class CallNotFound(Refused):
@@ -117,7 +117,7 @@ def has_rate(call: Call) -> bool:
     return call.micros_per_minute > 0
 
 
-def is_priced(call: Call) -> bool:
+def is_cost_settled(call: Call) -> bool:
     """Return whether a call is settled with a known cost."""
     return call.settled_at is not None and call.settled_by not in _CLOSED_UNPRICED
 
@@ -145,7 +145,7 @@ def shown_status(call: Call) -> str:
     A refused call is `refused` if it never began. A call that is settled before its provider
     reported it connected is `settled`, because no more reports are expected.
     """
-    if call.refusal and call.settled_by in NEVER_BEGUN:
+    if call.refusal and call.settled_by in SETTLED_WITHOUT_ADMISSION:
         return CallStatus.REFUSED
     if call.settled_at is not None and call.status in _NOT_CONNECTED:
         return SETTLED
@@ -182,7 +182,7 @@ def note(session: Session, call: Call, what: str, now: datetime, detail: str = "
     )
 
 
-def mark_odd(call: Call, *oddities: str) -> None:
+def mark_anomaly(call: Call, *oddities: str) -> None:
     """Add anomalies to a call, by their short names.
 
     Replay: adds nothing.

@@ -18,7 +18,7 @@ from base.outcomes import Refused
 from db.locks import lock_wallet
 from db.models import Wallet
 from db.models.calls import CallTerms
-from domain.operator_notes import check_who_and_why, note_act
+from domain.operator_notes import check_who_and_why, record_action
 from domain.wallet.ledger import WalletNotFound
 
 #: The longest spoken text, in characters.
@@ -38,7 +38,7 @@ _BOUNDS = {
 }
 
 
-class InvalidTerms(Refused):
+class InvalidCallTerms(Refused):
     """A term is out of its bounds."""
 
     def __init__(self, why: str) -> None:
@@ -93,7 +93,7 @@ def set_terms(
 ) -> None:
     """Set an organization's call terms; live calls use them from now on.
 
-    Replay: the same terms again update only operator, reason and time. Raises: InvalidTerms,
+    Replay: the same terms again update only operator, reason and time. Raises: InvalidCallTerms,
     WalletNotFound, WhoAndWhy, InvalidNote.
     """
     check_who_and_why(by, why)
@@ -112,7 +112,7 @@ def set_terms(
         .values(organization_id=organization_id, **values)
         .on_conflict_do_update(index_elements=("organization_id",), set_=values)
     )
-    note_act(session, "call_terms.set", organization_id, by=by, why=why, now=now)
+    record_action(session, "call_terms.set", organization_id, by=by, why=why, now=now)
 
 
 def change_terms(
@@ -139,8 +139,8 @@ def change_terms(
 def _check(terms: Terms) -> None:
     for name, (lowest, highest) in _BOUNDS.items():
         if not lowest <= getattr(terms, name) <= highest:
-            raise InvalidTerms(f"{name} must be {lowest} to {highest}")
+            raise InvalidCallTerms(f"{name} must be {lowest} to {highest}")
     for name in ("refusal_text", "warning_text", "ending_text"):
         text = getattr(terms, name)
         if not 0 < len(text.strip()) <= TEXT_LENGTH_MAX or "\0" in text:
-            raise InvalidTerms(f"{name} must have 1 to {TEXT_LENGTH_MAX} characters")
+            raise InvalidCallTerms(f"{name} must have 1 to {TEXT_LENGTH_MAX} characters")

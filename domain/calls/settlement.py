@@ -14,24 +14,24 @@ from base.facts import CALL_DURATION_MS_MAX, CallFacts
 from base.outcomes import Refused
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.anomalies import clear_unanswered, tell_unsettled, tell_waived
+from domain.calls.anomalies import alert_unsettled, alert_waived, clear_unanswered
 from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
 from domain.calls.rates import Rate, find_rate
 from domain.calls.rows import (
     TALKING,
     call_and_wallet,
     has_rate,
+    is_cost_settled,
     is_over,
     is_permission,
-    is_priced,
-    mark_odd,
+    mark_anomaly,
     note,
     rate_of,
     stage_for,
 )
-from domain.calls.withholding import Withheld, tell_ambiguous, withhold
-from domain.jobs.types import LOOK_AT_CALL
-from domain.operator_notes import note_act
+from domain.calls.withholding import Withheld, alert_ambiguous, withhold
+from domain.jobs.types import REFRESH_CALL
+from domain.operator_notes import record_action
 from domain.wallet import holds
 from domain.wallet.ledger import WalletOutcome
 
@@ -58,7 +58,9 @@ class NotSettled(Refused):
         super().__init__(code, call_id, call=call_id)
 
 
-def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now: datetime) -> None:
+def settle_from_provider(
+    session: Session, call: Call, facts: CallFacts, by: str, now: datetime
+) -> None:
     """Settle an ended call by its provider's report or by a refresh.
 
     `by` is "report" or "look" (a refresh). If a report has no duration, or denies a conversation
@@ -71,21 +73,21 @@ def settle_by_word(session: Session, call: Call, facts: CallFacts, by: str, now:
     by a later report.
     """
     duration_ms = stated_ms(call, facts, by)
-    if is_priced(call):
+    if is_cost_settled(call):
         _compare(session, call, facts, duration_ms, by=by, now=now)
         return
     if duration_ms == 0 and has_talked(session, call):
-        mark_odd(call, "talk_denied")
+        mark_anomaly(call, "talk_denied")
         duration_ms = None
     if duration_ms is None and by == "report":
-        stage_for(session, LOOK_AT_CALL, [call])
+        stage_for(session, REFRESH_CALL, [call])
         return
     if duration_ms is None:
         duration_ms = metered_ms(call)
         if duration_ms is None:
-            tell_unsettled(session, call, "neither Vapi nor our meter has its duration", now)
+            alert_unsettled(session, call, "neither Vapi nor our meter has its duration", now)
             return
-        mark_odd(call, "metered_by_us")
+        mark_anomaly(call, "metered_by_us")
     _charge(session, call, facts, duration_ms, by=by, now=now)
 
 
@@ -98,26 +100,26 @@ def _charge(
     If the ledger refuses the charge, an alert is raised too.
     """
     if duration_ms and not has_rate(call):
-        tell_unsettled(session, call, "its organization has no rate for it", now)
+        alert_unsettled(session, call, "its organization has no rate for it", now)
         return
     charge = charge_for(session, call, facts, duration_ms)
     withheld = withhold(session, call, duration_ms, now) if charge.cost_micros else Withheld()
     if withheld.why is not None:
-        tell_unsettled(session, call, withheld.why, now)
+        alert_unsettled(session, call, withheld.why, now)
         return
     try:
         cost = charge.cost_micros
         settle(session, call, duration_ms=duration_ms, cost_micros=cost, by=by, now=now)
     except NotSettled as no:
         # The ledger would refuse a later report as well, so an operator must decide.
-        tell_unsettled(session, call, f"the ledger refused the charge: {no.code}", now)
+        alert_unsettled(session, call, f"the ledger refused the charge: {no.code}", now)
         return
     if withheld.rival is not None:
-        tell_ambiguous(session, call, withheld.rival, now)
+        alert_ambiguous(session, call, withheld.rival, now)
     if charge.waived_micros:
-        mark_odd(call, "platform_fault_waived")
+        mark_anomaly(call, "platform_fault_waived")
         note(session, call, "waived", now, f"{charge.waived_micros} micros: {facts.ended_reason}")
-        tell_waived(session, call, charge.waived_micros, now)
+        alert_waived(session, call, charge.waived_micros, now)
 
 
 def _compare(
@@ -134,13 +136,13 @@ def _compare(
     If a report has no duration, the call is refreshed first.
     """
     if duration_ms is None and by == "report":
-        stage_for(session, LOOK_AT_CALL, [call])
+        stage_for(session, REFRESH_CALL, [call])
         return
     if duration_ms == 0 and not call.cost_micros and has_talked(session, call):
         # The call was settled as one without a conversation. The provider reported it in progress
         # later.
         why = "it was settled as never talked, but its provider says that somebody talked"
-        _tell_differs(session, call, now, why=why)
+        _alert_differs(session, call, now, why=why)
         return
     if duration_ms is None:
         duration_ms = metered_ms(call)
@@ -148,7 +150,7 @@ def _compare(
         return
     cost = charge_for(session, call, facts, duration_ms).cost_micros
     if call.cost_micros != cost:
-        _tell_differs(session, call, now, said_micros=cost, said_ms=duration_ms)
+        _alert_differs(session, call, now, said_micros=cost, said_ms=duration_ms)
 
 
 def settle(
@@ -181,7 +183,7 @@ def settle(
     call.withheld_for = None
     session.flush()
     note(session, call, "settled", now, f"{by}: {duration_ms} ms, {cost_micros} micros")
-    _tell_shortfall(session, call, now)
+    _alert_shortfall(session, call, now)
     _clear_answered(session, call, now)
     return outcome
 
@@ -201,17 +203,17 @@ def settle_by_api(
     if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
-    if call.status in TALKING and not is_priced(call):
+    if call.status in TALKING and not is_cost_settled(call):
         raise Refused("CALL_IN_PROGRESS", call_id, call=call_id)
     cost = _rate_to_charge(session, call).cost_micros(duration_ms)
-    if is_priced(call):
+    if is_cost_settled(call):
         if call.cost_micros != cost:
             raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
         return WalletOutcome("OK", replayed=True)
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="api", now=now)
 
 
-def settle_by_hand(
+def settle_manually(
     session: Session,
     organization_id: str,
     call_id: str,
@@ -231,11 +233,13 @@ def settle_by_hand(
     if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
     call, _ = call_and_wallet(session, organization_id, call_id)
-    if is_priced(call) and is_over(call):
+    if is_cost_settled(call) and is_over(call):
         raise CallSettled(call_id)
-    note_act(session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now)
+    record_action(
+        session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now
+    )
     cost = _rate_to_charge(session, call).cost_micros(duration_ms)
-    if is_priced(call) and call.cost_micros and cost != call.cost_micros:
+    if is_cost_settled(call) and call.cost_micros and cost != call.cost_micros:
         raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
 
@@ -279,7 +283,7 @@ def _clear_answered(session: Session, call: Call, now: datetime) -> None:
         clear_alerts(session, unknown, call.organization_id, call.provider_call_id, now=now)
 
 
-def _tell_differs(session: Session, call: Call, now: datetime, **said: int | str) -> None:
+def _alert_differs(session: Session, call: Call, now: datetime, **said: int | str) -> None:
     raise_alert(
         session,
         AlertKind.CALL_DIFFERS,
@@ -291,7 +295,7 @@ def _tell_differs(session: Session, call: Call, now: datetime, **said: int | str
     )
 
 
-def _tell_shortfall(session: Session, call: Call, now: datetime) -> None:
+def _alert_shortfall(session: Session, call: Call, now: datetime) -> None:
     hold = holds.hold_of_call(session, call.organization_id, call.id)
     if hold is None or not hold.shortfall_micros:
         return

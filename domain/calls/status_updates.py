@@ -16,18 +16,18 @@ from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.calls.adoption import adopt
-from domain.calls.anomalies import clear_unanswered, tell_unknown_status
+from domain.calls.anomalies import alert_unknown_status, clear_unanswered
 from domain.calls.charges import has_talked
-from domain.calls.ending import decide_ending, tell_not_ended
+from domain.calls.ending import alert_not_ended, decide_ending
 from domain.calls.foreign import is_foreign
 from domain.calls.pairing import find_reported
 from domain.calls.permission import find_permitted, take_over
 from domain.calls.rating import rate_by_number
-from domain.calls.rows import TALKING, is_over, is_priced, mark_odd, note, stage_for
+from domain.calls.rows import TALKING, is_cost_settled, is_over, mark_anomaly, note, stage_for
 from domain.calls.second_holds import hold_again
-from domain.calls.settlement import settle_by_word
+from domain.calls.settlement import settle_from_provider
 from domain.calls.withholding import end_withholding
-from domain.jobs.types import END_CALL, LOOK_AT_CALL
+from domain.jobs.types import END_CALL, REFRESH_CALL
 
 #: The order of the statuses. A report of a status before the current one is late.
 _ORDER = {
@@ -41,7 +41,7 @@ _ORDER = {
 _BEGUN = (*TALKING, CallStatus.ENDED)
 
 
-def take_in_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
+def apply_report(session: Session, report: CallReport, heard_at: datetime, now: datetime) -> bool:
     """Apply a verified report to its call; return False if there is no call for it.
 
     `heard_at` is when the message arrived. An unknown call is adopted once it is in progress or
@@ -65,13 +65,13 @@ def take_in_report(session: Session, report: CallReport, heard_at: datetime, now
         call = hold_again(session, call, report.facts, now)
     _take_in(session, call, report.facts, heard_at=heard_at, talking_ms=report.talking_ms, now=now)
     if report.facts.unknown_status is not None and call.settled_at is None:
-        tell_unknown_status(session, call, report.facts, now)
-        stage_for(session, LOOK_AT_CALL, [call])
+        alert_unknown_status(session, call, report.facts, now)
+        stage_for(session, REFRESH_CALL, [call])
     if report.final:
         _end(session, call, report.facts, now)
     rate_by_number(session, call, report.facts, now)
     if report.final:
-        settle_by_word(session, call, report.facts, "report", now)
+        settle_from_provider(session, call, report.facts, "report", now)
     return True
 
 
@@ -92,7 +92,7 @@ def _keep_refused(session: Session, call: Call, facts: CallFacts, now: datetime)
         note(session, call, "ended", now, facts.ended_reason or "")
 
 
-def take_in_look(
+def apply_refresh(
     session: Session, organization_id: str, call_id: str, facts: CallFacts, now: datetime
 ) -> None:
     """Apply the result of a call's refresh, and settle the call if it has ended.
@@ -106,7 +106,7 @@ def take_in_look(
     if known is not None and is_foreign(session, known, facts):
         # The call may belong to another organization. Handled as a report, the facts lead to that
         # one.
-        take_in_report(session, CallReport(facts, final=False, talking_ms=talking_ms), now, now)
+        apply_report(session, CallReport(facts, final=False, talking_ms=talking_ms), now, now)
         return
     call = _locked(session, organization_id, call_id)
     if call is None or call.status == CallStatus.REFUSED:
@@ -116,11 +116,11 @@ def take_in_look(
     _take_in(session, call, facts, heard_at=now, talking_ms=talking_ms, now=now)
     rate_by_number(session, call, facts, now)
     if facts.status is CallStatus.ENDED:
-        settle_by_word(session, call, facts, "look", now)
+        settle_from_provider(session, call, facts, "look", now)
     if facts.status is not None and facts.unknown_status is None:
         clear_unanswered(session, organization_id, call.id, now)
     elif not was_settled:
-        tell_unknown_status(session, call, facts, now)
+        alert_unknown_status(session, call, facts, now)
 
 
 def _locked(session: Session, organization_id: str, call_id: str) -> Call | None:
@@ -171,8 +171,8 @@ def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
     denied the conversation.
     """
     note(session, call, CallStatus.IN_PROGRESS, now, "heard after its end")
-    if is_priced(call) and not call.cost_micros:
-        stage_for(session, LOOK_AT_CALL, [call])
+    if is_cost_settled(call) and not call.cost_micros:
+        stage_for(session, REFRESH_CALL, [call])
 
 
 def _reopen(session: Session, call: Call, now: datetime) -> None:
@@ -180,7 +180,7 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
 
     A call that may go on gets a second hold instead (see domain/calls/second_holds).
     """
-    if call.settled_at is None or is_priced(call):
+    if call.settled_at is None or is_cost_settled(call):
         return
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     note(session, call, "reopened", now, "somebody talks although its hold was released")
@@ -197,7 +197,7 @@ def _end_settled(session: Session, call: Call, now: datetime) -> None:
     """
     if call.settled_at is None or is_over(call):
         return
-    tell_not_ended(session, call, "it goes on, although the company settled it", now)
+    alert_not_ended(session, call, "it goes on, although the company settled it", now)
     if not decide_ending(session, call, EndCause.SETTLED, now):
         # Its end was decided before its settlement, and the rounds of ending it stopped then.
         stage_for(session, END_CALL, [call])
@@ -208,7 +208,7 @@ def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime
     if talking_ms is not None and not 0 <= talking_ms <= CALL_DURATION_MS_MAX:
         # A timestamp in unexpected units would make the call seem very long, and end it for lack of
         # credit.
-        mark_odd(call, "talking_ms")
+        mark_anomaly(call, "talking_ms")
         talking_ms = None
     began = heard_at - timedelta(milliseconds=talking_ms or 0)
     # A call that we admitted cannot have begun before its admission. Any other call may have begun
@@ -246,4 +246,4 @@ def _fill_in(call: Call, facts: CallFacts) -> None:
     call.ended_reason = facts.ended_reason or call.ended_reason
     if facts.provider_cost_micros is not None:
         call.provider_cost_micros = facts.provider_cost_micros
-    mark_odd(call, *facts.oddities)
+    mark_anomaly(call, *facts.oddities)

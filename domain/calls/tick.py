@@ -22,9 +22,9 @@ from db.waits import TICK_SECONDS_MAX
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
 from domain.calls.ending import decide_endings, decide_warnings
 from domain.calls.metering import Metered, share_out
-from domain.calls.rows import BEGIN_LOOK_SECONDS, hold_end, note, rate_of, stage_for
+from domain.calls.rows import BEGIN_REFRESH_SECONDS, hold_end, note, rate_of, stage_for
 from domain.calls.settings import DURATION_SECONDS_MAX, terms_of
-from domain.jobs.types import LOOK_AT_CALL
+from domain.jobs.types import REFRESH_CALL
 from domain.wallet import holds
 from domain.wallet.operations import active_freezes
 
@@ -263,10 +263,10 @@ def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
     """
     due = [call for call in calls if _call_is_due(call, now)]
     for call in due:
-        call.tick_at = now + timedelta(seconds=BEGIN_LOOK_SECONDS)
+        call.tick_at = now + timedelta(seconds=BEGIN_REFRESH_SECONDS)
     asked = [call for call in due if call.provider_call_id is not None]
     for call in asked:
         call.asked_at = now
         note(session, call, "asked", now, "has it begun?")
-    stage_for(session, LOOK_AT_CALL, asked)
+    stage_for(session, REFRESH_CALL, asked)
     return len(asked)

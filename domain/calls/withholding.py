@@ -24,10 +24,17 @@ from base.enums import CallOrigin
 from db.locks import lock_calls
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
-from domain.calls.anomalies import tell_unsettled
+from domain.calls.anomalies import alert_unsettled
 from domain.calls.double_charges import CLOCKS_DIFFER, is_outgoing
-from domain.calls.rows import FOREIGN_NUMBER, is_priced, mark_odd, merged_ids, note, stage_for
-from domain.jobs.types import LOOK_AT_CALL
+from domain.calls.rows import (
+    FOREIGN_NUMBER,
+    is_cost_settled,
+    mark_anomaly,
+    merged_ids,
+    note,
+    stage_for,
+)
+from domain.jobs.types import REFRESH_CALL
 
 #: How long after the company's commit a report without timestamps may still arrive.
 _REPORT_LATE = timedelta(seconds=900)
@@ -95,7 +102,7 @@ def withhold(session: Session, call: Call, duration_ms: int, now: datetime) -> W
     The wallet and the call must already be locked. Replay: a call that waits goes on waiting while
     its reservation is charged and unpaired.
     """
-    if is_priced(call):
+    if is_cost_settled(call):
         return Withheld()
     if call.refusal == FOREIGN_NUMBER:
         return Withheld("its number or assistant belongs to other organizations; see call_foreign")
@@ -135,13 +142,13 @@ def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
         _let_go(session, call, f"{reservation.id} is paired with another call", now)
 
 
-def tell_ambiguous(session: Session, call: Call, rival: tuple[str, str], now: datetime) -> None:
+def alert_ambiguous(session: Session, call: Call, rival: tuple[str, str], now: datetime) -> None:
     """Raise an alert for a charged call that may belong to a charged reservation.
 
     Another call may belong to that reservation too, and waits for it.
     """
     reservation_id, waiting = rival
-    mark_odd(call, "may_be_reserved")
+    mark_anomaly(call, "may_be_reserved")
     raise_alert(
         session,
         AlertKind.CALL_AMBIGUOUS,
@@ -240,7 +247,7 @@ def _assign(session: Session, call: Call, path: Sequence[_Edge], now: datetime) 
             # Its alert still names its former reservation.
             kind = AlertKind.CALL_UNSETTLED
             clear_alerts(session, kind, one.organization_id, one.id, now=now)
-            tell_unsettled(session, one, _why(one, edge.reservation_id), now)
+            alert_unsettled(session, one, _why(one, edge.reservation_id), now)
     session.flush()
 
 
@@ -277,7 +284,7 @@ def _let_go(session: Session, call: Call, why: str, now: datetime) -> None:
     session.flush()
     note(session, call, "withheld_no_more", now, why)
     clear_alerts(session, AlertKind.CALL_UNSETTLED, call.organization_id, call.id, now=now)
-    stage_for(session, LOOK_AT_CALL, [call])
+    stage_for(session, REFRESH_CALL, [call])
 
 
 def _why(call: Call, reservation: str) -> str:

@@ -8,12 +8,12 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
-from db.jobs import operator as job_acts
+from db.jobs import operator as job_operator
 from domain.alerts.job_alerts import clear_job_alert
-from domain.operator_notes import note_act
+from domain.operator_notes import record_action
 
 #: One of the three operations below.
-JobAct = Callable[..., None]
+JobAction = Callable[..., None]
 
 
 class JobActImpossible(Refused):
@@ -23,43 +23,43 @@ class JobActImpossible(Refused):
         super().__init__("JOB_ACT_IMPOSSIBLE", f"{job_id} {detail}", job=job_id)
 
 
-def redrive_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+def redrive_manually(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
     """Give a dead or refused job all of its attempts again, and notify a worker.
 
     The job's alert is cleared. Raises: WhoAndWhy, InvalidNote, JobActImpossible. The latter also
     while another job waits to refresh the same object.
     """
-    note_act(session, "job.redrive", job_id, by=by, why=why, now=now)
-    if not job_acts.redrive(session, job_id):
+    record_action(session, "job.redrive", job_id, by=by, why=why, now=now)
+    if not job_operator.redrive(session, job_id):
         raise JobActImpossible(
             job_id, "is neither dead nor refused, or another job refreshes its object"
         )
     clear_job_alert(session, job_id, now)
 
 
-def discard_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+def discard_manually(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
     """End a dead job without doing its work, and clear its alert. It never runs again.
 
     Raises: WhoAndWhy, InvalidNote, JobActImpossible.
     """
-    note_act(session, "job.discard", job_id, by=by, why=why, now=now)
-    if not job_acts.discard(session, job_id):
+    record_action(session, "job.discard", job_id, by=by, why=why, now=now)
+    if not job_operator.discard(session, job_id):
         raise JobActImpossible(job_id, "is not a dead job")
     clear_job_alert(session, job_id, now)
 
 
-def run_now_by_hand(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+def run_now_manually(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
     """End a job's wait for its next attempt, and notify a worker.
 
     Raises: WhoAndWhy, InvalidNote; JobActImpossible if the job is over or a worker has leased it.
     """
-    note_act(session, "job.run_now", job_id, by=by, why=why, now=now)
-    if not job_acts.run_now(session, job_id):
+    record_action(session, "job.run_now", job_id, by=by, why=why, now=now)
+    if not job_operator.run_now(session, job_id):
         raise JobActImpossible(job_id, "does not wait: it is over, or a worker has it")
 
 
 def act_on_many(
-    session: Session, act: JobAct, job_ids: Iterable[str], *, by: str, why: str, now: datetime
+    session: Session, act: JobAction, job_ids: Iterable[str], *, by: str, why: str, now: datetime
 ) -> int:
     """Apply an operation to each job that allows it, and return how many it changed.
 

@@ -10,11 +10,11 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from base.enums import CallClass, Provider, Queue
+from base.enums import Provider, Queue, RequestClass
 from base.outcomes import Refused
 
 #: The class of the provider calls that a queue's jobs make. For any other queue it is bulk.
-_CALL_CLASSES = {Queue.SAFETY: CallClass.SAFETY, Queue.BILLING: CallClass.MONEY}
+_CALL_CLASSES = {Queue.SAFETY: RequestClass.SAFETY, Queue.BILLING: RequestClass.MONEY}
 #: Seconds by which a lease outlasts the actor's own limit: the time to record the outcome.
 LEASE_MARGIN_SECONDS = 5
 #: Seconds for which a provider remembers the idempotency key of a request. A request that is sent
@@ -34,7 +34,7 @@ class KeyForgotten(ValueError):
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetryPolicy:
     """How often a job is tried. Waits double from `base_seconds` up to `cap_seconds`."""
 
     attempts: int
@@ -72,7 +72,7 @@ class JobType:
     name: str
     queue: Queue
     arguments: tuple[str, ...]
-    policy: Policy
+    policy: RetryPolicy
     calls_provider: bool
     limit_seconds: float
     key_of: Provider | None = None
@@ -106,13 +106,13 @@ class JobType:
 
 #: For work in our own database, where an error is a bug or an outage: 20 attempts in about 2.5
 #: hours.
-_OWN = Policy(attempts=20, base_seconds=1, cap_seconds=900)
+_OWN = RetryPolicy(attempts=20, base_seconds=1, cap_seconds=900)
 #: For calls to a provider: attempts for about a day, so that nothing is dropped while the provider
 #: is down. All of these jobs read or set a state, so no key can be forgotten meanwhile.
-_PROVIDER = Policy(attempts=160, base_seconds=1, cap_seconds=600)
+_PROVIDER = RetryPolicy(attempts=160, base_seconds=1, cap_seconds=600)
 #: As `_PROVIDER`, but with waits of at most 60 s. While a lost request may still take effect, the
 #: subaccount must be read often, also by a job whose earlier attempts failed.
-_CONVERGE = Policy(attempts=1_500, base_seconds=1, cap_seconds=60)
+_CONVERGE = RetryPolicy(attempts=1_500, base_seconds=1, cap_seconds=60)
 #: Failed attempts after which the actor gives up if Vapi does not respond, for a warning and for a
 #: refresh of a call. A late warning is useless, and the next sweep reads the call again.
 WARN_TRIES = 4
@@ -120,8 +120,8 @@ ASK_TRIES = 4
 #: These policies allow more attempts than the actor uses. The actor gives up by itself, and its job
 #: is done. If the policy ended with them, a worker that is killed in the last attempt would leave a
 #: dead job. An operator would have to check it, although nothing is left to do.
-_WARN = Policy(attempts=20, base_seconds=1, cap_seconds=4)
-_LOOK = Policy(attempts=20, base_seconds=1, cap_seconds=10)
+_WARN = RetryPolicy(attempts=20, base_seconds=1, cap_seconds=4)
+_LOOK = RetryPolicy(attempts=20, base_seconds=1, cap_seconds=10)
 
 PROCESS_EVENT = JobType(
     "process_event",
@@ -177,7 +177,7 @@ RECONCILE_TWILIO = JobType(
     death_means="Subaccounts are not checked for changes made at Twilio itself: a suspended "
     "one may have been opened there.",
 )
-LOOK_AT_SUBSCRIPTION = JobType(
+REFRESH_SUBSCRIPTION = JobType(
     "look_at_subscription",
     Queue.SAFETY,
     ("provider", "external_id"),
@@ -188,7 +188,7 @@ LOOK_AT_SUBSCRIPTION = JobType(
     "stay open without paying.",
     refreshes=True,
 )
-LOOK_AT_PAYMENT = JobType(
+REFRESH_PAYMENT = JobType(
     "look_at_payment",
     Queue.BILLING,
     ("provider", "kind", "external_id"),
@@ -200,7 +200,7 @@ LOOK_AT_PAYMENT = JobType(
     refreshes=True,
 )
 #: The job may read two objects, each within 12 s: the dispute, and a payment that is not known yet.
-LOOK_AT_DISPUTE = JobType(
+REFRESH_DISPUTE = JobType(
     "look_at_dispute",
     Queue.BILLING,
     ("provider", "external_id"),
@@ -260,7 +260,7 @@ WARN_CALL = JobType(
     death_means="A caller was not warned that the credit is nearly gone. The call is still "
     "ended in time.",
 )
-LOOK_AT_CALL = JobType(
+REFRESH_CALL = JobType(
     "look_at_call",
     Queue.BILLING,
     ("organization_id", "call_id"),
@@ -303,15 +303,15 @@ JOB_TYPES: dict[str, JobType] = {
         CONVERGE_TWILIO,
         CHECK_SUBACCOUNT,
         RECONCILE_TWILIO,
-        LOOK_AT_SUBSCRIPTION,
-        LOOK_AT_PAYMENT,
-        LOOK_AT_DISPUTE,
+        REFRESH_SUBSCRIPTION,
+        REFRESH_PAYMENT,
+        REFRESH_DISPUTE,
         FREEZE_WALLET,
         UNFREEZE_WALLET,
         DECIDE_TOP_UP,
         END_CALL,
         WARN_CALL,
-        LOOK_AT_CALL,
+        REFRESH_CALL,
         RECONCILE_CALLS,
         EXPIRE_HOLDS,
         PRUNE,
@@ -319,6 +319,6 @@ JOB_TYPES: dict[str, JobType] = {
 }
 
 
-def call_class_of(queue: str) -> CallClass:
+def call_class_of(queue: str) -> RequestClass:
     """Return the class of the provider calls that a queue's jobs make."""
-    return _CALL_CLASSES.get(Queue(queue), CallClass.BULK)
+    return _CALL_CLASSES.get(Queue(queue), RequestClass.BULK)

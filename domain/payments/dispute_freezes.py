@@ -41,7 +41,7 @@ def place_freeze(
     wanted = _reason(reason)
     _lock(session, organization_id)
     since = _stands_since(session, organization_id, wanted, cause)
-    if since is not None and not _lifted_by_hand(session, organization_id, wanted, cause, since):
+    if since is not None and not _lifted_manually(session, organization_id, wanted, cause, since):
         why = f"{wanted} {cause}"
         wallets.freeze(session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause)
     return enforce_entitlement(session, organization_id, now)
@@ -112,7 +112,7 @@ def _dispute_of(cause: str) -> tuple[str, str]:
     return provider, external_id
 
 
-def _lifted_by_hand(
+def _lifted_manually(
     session: Session, organization_id: str, reason: FreezeReason, cause: str, since: datetime
 ) -> bool:
     return (

@@ -18,8 +18,8 @@ from domain.enforcement import enforce_entitlement
 from domain.jobs.staging import stage
 from domain.jobs.types import (
     FREEZE_WALLET,
-    LOOK_AT_DISPUTE,
-    LOOK_AT_PAYMENT,
+    REFRESH_DISPUTE,
+    REFRESH_PAYMENT,
     UNFREEZE_WALLET,
     JobType,
 )
@@ -40,7 +40,7 @@ def report(session: Session, event: DisputeReport, now: datetime) -> None:
         _stage_freeze(session, FREEZE_WALLET, organization_id, event)
     stage(
         session,
-        LOOK_AT_DISPUTE,
+        REFRESH_DISPUTE,
         concerned[0] if len(concerned) == 1 else None,
         provider=str(event.provider),
         external_id=event.external_id,
@@ -91,7 +91,7 @@ def record_dispute(
     return outcome
 
 
-def tell_unsettled(
+def alert_unsettled(
     session: Session, provider: str, external_id: str, refused: Refused, now: datetime
 ) -> None:
     """Raise the alert of a dispute that only a person can settle.
@@ -138,7 +138,7 @@ def _look_at_refunds_again(session: Session, organization_id: str, facts: Disput
     for refund in settlements.refunds_of(session, facts.provider, facts.payment_external_id):
         stage(
             session,
-            LOOK_AT_PAYMENT,
+            REFRESH_PAYMENT,
             organization_id,
             provider=refund.provider,
             kind="refund",

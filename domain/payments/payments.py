@@ -14,7 +14,7 @@ from db.models import Organization
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.enforcement import enforce_entitlement
 from domain.jobs.staging import stage
-from domain.jobs.types import LOOK_AT_PAYMENT
+from domain.jobs.types import REFRESH_PAYMENT
 from domain.payments.settlements import payment_owner, settle_refund
 from domain.wallet import operations as wallets
 from domain.wallet.ledger import WalletOutcome
@@ -41,7 +41,7 @@ def report(session: Session, event: PaymentReport) -> None:
     """Stage the job that reads a reported payment from its provider."""
     stage(
         session,
-        LOOK_AT_PAYMENT,
+        REFRESH_PAYMENT,
         None,
         provider=str(event.provider),
         kind=event.kind,
@@ -73,7 +73,7 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
         if facts.refund.state is RefundState.PENDING:
             stage(
                 session,
-                LOOK_AT_PAYMENT,
+                REFRESH_PAYMENT,
                 organization_id,
                 delay_seconds=PENDING_REFUND_SECONDS,
                 provider=str(facts.provider),
@@ -89,7 +89,7 @@ def record_payment(session: Session, facts: PaymentFacts, now: datetime) -> Wall
     return outcome
 
 
-def tell_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now: datetime) -> None:
+def alert_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now: datetime) -> None:
     """Raise the alert of a payment that only a person can settle.
 
     The alert belongs to the organization that the payment names, or to none if that is not ours. No
@@ -115,13 +115,13 @@ def tell_unsettled(session: Session, facts: PaymentFacts, refused: Refused, now:
     )
 
 
-def tell_unreadable(
+def alert_unreadable(
     session: Session, provider: str, external_id: str, refused: Refused, now: datetime
 ) -> None:
     """Raise the alert of a payment or refund whose provider's response is unreadable.
 
     The alert has no organization, because the response would have named it. Replay and clearing: as
-    tell_unsettled.
+    alert_unsettled.
     """
     raise_alert(
         session,

@@ -22,11 +22,11 @@ from domain.jobs.staging import stage
 from domain.jobs.types import DECIDE_TOP_UP
 from domain.top_ups.rule import (
     DECISION_LIFE,
-    Charge,
     Enough,
     Past,
     State,
-    Terms,
+    TopUpCharge,
+    TopUpTerms,
     Verdict,
     Wait,
     Why,
@@ -62,7 +62,7 @@ def decide(
         now,
         hindrance=hindrance_of(session, settings, chargeable, now),
     )
-    if isinstance(verdict, Charge):
+    if isinstance(verdict, TopUpCharge):
         decision = _decided(session, settings, wallet, verdict.micros, now)
         ask(session, settings, decision.expires_at, now)
     elif isinstance(verdict, Wait):
@@ -71,7 +71,7 @@ def decide(
         # Armed without a top-up, because a level that stays crossed would never be detected again.
         # The rule itself prevents bursts of charges.
         settings.armed, settings.crossed_at = True, None
-    _tell_cap(session, settings, verdict, now)
+    _alert_cap(session, settings, verdict, now)
     session.flush()
     session.expire(wallet)
     return verdict
@@ -109,8 +109,8 @@ def decisions_of(session: Session, organization_id: str, limit: int) -> list[Top
     )
 
 
-def _terms(settings: TopUpSettings) -> Terms:
-    return Terms(
+def _terms(settings: TopUpSettings) -> TopUpTerms:
+    return TopUpTerms(
         settings.below_micros,
         settings.amount_micros,
         settings.day_cap_micros,
@@ -191,7 +191,7 @@ def ask(session: Session, settings: TopUpSettings, until: datetime, now: datetim
     )
 
 
-def _tell_cap(session: Session, settings: TopUpSettings, verdict: Verdict, now: datetime) -> None:
+def _alert_cap(session: Session, settings: TopUpSettings, verdict: Verdict, now: datetime) -> None:
     kind, organization_id = AlertKind.TOP_UP_CAPPED, settings.organization_id
     if isinstance(verdict, Wait) and verdict.why is Why.DAY_CAP:
         details = {
@@ -208,5 +208,5 @@ def _tell_cap(session: Session, settings: TopUpSettings, verdict: Verdict, now: 
             details=details,
             now=now,
         )
-    elif isinstance(verdict, Charge | Enough):
+    elif isinstance(verdict, TopUpCharge | Enough):
         clear_alerts(session, kind, organization_id, now=now)

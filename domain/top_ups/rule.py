@@ -47,7 +47,7 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True)
-class Terms:
+class TopUpTerms:
     """The terms: the level, the amount of one top-up, and the caps for 24 hours."""
 
     below_micros: int
@@ -70,15 +70,15 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Charge:
-    """Charge this amount."""
+class TopUpCharge:
+    """TopUpCharge this amount."""
 
     micros: int
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Charge nothing now, and evaluate again at `until`."""
+    """TopUpCharge nothing now, and evaluate again at `until`."""
 
     until: datetime
     why: Why
@@ -89,11 +89,11 @@ class Enough:
     """Available money is not below the level."""
 
 
-Verdict = Charge | Wait | Enough
+Verdict = TopUpCharge | Wait | Enough
 
 
 def decide_top_up(
-    terms: Terms,
+    terms: TopUpTerms,
     available_micros: int,
     past: Sequence[Past],
     now: datetime,
@@ -120,7 +120,7 @@ def decide_top_up(
     if retry is not None and retry > now:
         return Wait(retry, Why.BACK_OFF)
     room = _room_at(terms, past, now)
-    return Wait(room, Why.DAY_CAP) if room > now else Charge(terms.amount_micros)
+    return Wait(room, Why.DAY_CAP) if room > now else TopUpCharge(terms.amount_micros)
 
 
 def back_off_ends(past: Sequence[Past]) -> datetime | None:
@@ -144,7 +144,7 @@ def back_off_ends(past: Sequence[Past]) -> datetime | None:
     return ended_at + min(BACK_OFF_FIRST * doubled, BACK_OFF_LONGEST)
 
 
-def _room_at(terms: Terms, past: Sequence[Past], now: datetime) -> datetime:
+def _room_at(terms: TopUpTerms, past: Sequence[Past], now: datetime) -> datetime:
     """Return when the daily caps allow one more charge: `now` if they already do."""
     counted = sorted(
         (one.decided_at, one.micros)

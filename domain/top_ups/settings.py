@@ -15,7 +15,7 @@ from db.locks import lock_organization, lock_wallet
 from db.models import TopUpSettings, Wallet
 from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.top_ups.decisions import expire_decisions
-from domain.top_ups.rule import Terms
+from domain.top_ups.rule import TopUpTerms
 from domain.wallet.ledger import WalletNotFound
 
 #: Largest number of charges in 24 hours, whatever the terms.
@@ -31,7 +31,7 @@ class CannotCharge(Refused):
         super().__init__("CANNOT_CHARGE", f"{provider} cannot charge a stored payment method yet")
 
 
-class InvalidTerms(Refused):
+class InvalidTopUpTerms(Refused):
     """The terms contradict each other or are out of bounds."""
 
     def __init__(self, detail: str) -> None:
@@ -61,7 +61,7 @@ def settings_of(session: Session, organization_id: str) -> TopUpSettings | None:
 def switch_on(
     session: Session,
     organization_id: str,
-    terms: Terms,
+    terms: TopUpTerms,
     method: Method,
     *,
     chargeable: Collection[Provider],
@@ -73,7 +73,7 @@ def switch_on(
 
     A pending decision expires if its charge has not begun, because it was made on the old terms. If
     available money is below the level, the level counts as crossed at once. Units: amounts are 1 to
-    10^15 micros, charges 1 to 100 in 24 hours. Raises: CannotCharge, InvalidTerms,
+    10^15 micros, charges 1 to 100 in 24 hours. Raises: CannotCharge, InvalidTopUpTerms,
     OrganizationNotFound, WalletNotFound.
     """
     if method.provider not in chargeable:
@@ -115,16 +115,16 @@ def switch_off(
     return _written(session, settings)
 
 
-def _check(terms: Terms, method: Method) -> None:
+def _check(terms: TopUpTerms, method: Method) -> None:
     below, amount, day_cap, count = astuple(terms)
     if not all(1 <= micros <= AMOUNT_MICROS_MAX for micros in (below, amount, day_cap)):
-        raise InvalidTerms(f"each amount is 1 to {AMOUNT_MICROS_MAX} micros")
+        raise InvalidTopUpTerms(f"each amount is 1 to {AMOUNT_MICROS_MAX} micros")
     if amount > day_cap:
-        raise InvalidTerms("one top-up is more than the cap of a day")
+        raise InvalidTopUpTerms("one top-up is more than the cap of a day")
     if not 1 <= count <= DAY_COUNT_MAX:
-        raise InvalidTerms(f"1 to {DAY_COUNT_MAX} charges a day, not {count}")
+        raise InvalidTopUpTerms(f"1 to {DAY_COUNT_MAX} charges a day, not {count}")
     if not method.external_id.strip() or len(method.external_id) > _METHOD_LENGTH_MAX:
-        raise InvalidTerms(f"a payment method's id has 1 to {_METHOD_LENGTH_MAX} characters")
+        raise InvalidTopUpTerms(f"a payment method's id has 1 to {_METHOD_LENGTH_MAX} characters")
 
 
 def _lock(session: Session, organization_id: str) -> None:

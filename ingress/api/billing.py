@@ -11,11 +11,10 @@ from base.facts import CALL_DURATION_MS_MAX
 from base.money import exponent_of, text_from_micros
 from base.outcomes import Refused
 from db.models import WalletEntry
-from domain.calls import committing, rows
-from domain.calls import reservations as reserving
+from domain.calls import committing, reservations, rows
 from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.wallet import holds
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from ingress.api.endpoint import Asked, RefusedByUs
 from ingress.api.fields import milliseconds_of
 from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
@@ -36,7 +35,7 @@ def reserve_credits(session: Session, asked: Asked, now: datetime) -> dict[str, 
     number = fields.optional_text("to", length_max=16)
     appointment_id = fields.optional_text("appointmentId")
     fields.nothing_else()
-    reserved = reserving.reserve_for_call(
+    reserved = reservations.reserve_for_call(
         session,
         asked.bearer.organization_id,
         call_id=call_id,
@@ -98,7 +97,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
             raise
         # Returned, not raised: the pairing is kept, so that later reports charge the call once.
         return RefusedByUs(no.code, no.detail)
-    balance = books.balance(session, organization_id, now)
+    balance = wallet_queries.balance(session, organization_id, now)
     held = rows.holds_of(session, done.call, rows.merged_ids(session, done.call))
     return {
         "success": True,
@@ -116,7 +115,7 @@ def commit_credits(session: Session, asked: Asked, now: datetime) -> dict[str, A
 def read_wallet(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     """Show the wallet's balance, held, available and outstanding amounts."""
     asked.fields.nothing_else()
-    found = books.balance(session, asked.bearer.organization_id, now)
+    found = wallet_queries.balance(session, asked.bearer.organization_id, now)
     return {
         "organizationId": found.organization_id,
         "currency": found.currency,
@@ -134,8 +133,8 @@ def read_transactions(session: Session, asked: Asked, now: datetime) -> dict[str
     cursor = asked.fields.whole("cursor", lowest=0, highest=2**62, default=2**62)
     asked.fields.nothing_else()
     organization_id = asked.bearer.organization_id
-    currency = books.balance(session, organization_id, now).currency
-    page = books.history(session, organization_id, after=cursor, limit=limit)
+    currency = wallet_queries.balance(session, organization_id, now).currency
+    page = wallet_queries.history(session, organization_id, after=cursor, limit=limit)
     return {
         "transactions": [_entry(one, currency) for one in page],
         "nextCursor": str(page[-1].entry_no) if len(page) == limit else None,

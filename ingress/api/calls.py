@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from base.money import text_from_micros
 from db.models.calls import Call
-from domain.calls import queries as reading
+from domain.calls import queries as call_queries
 from domain.calls.rows import CallNotFound, end_code, parties, shown_status
 from ingress.api.endpoint import Asked
 from ingress.api.fields import Fields
@@ -26,10 +26,10 @@ def read_call(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     """
     asked.fields.nothing_else()
     call_id = Fields(dict(asked.path)).text("id")
-    call = reading.find_call(session, call_id, asked.bearer.organization_id)
+    call = call_queries.find_call(session, call_id, asked.bearer.organization_id)
     if call is None:
         raise CallNotFound(call_id)
-    seen = reading.see_call(session, call)
+    seen = call_queries.see_call(session, call)
     return {
         **_shown(call),
         "mergedCallIds": seen.merged,
@@ -48,11 +48,11 @@ def read_costs(session: Session, asked: Asked, now: datetime) -> dict[str, Any]:
     last = asked.fields.day("to") or now.date()
     first = asked.fields.day("from") or last - timedelta(days=_DAYS_DEFAULT - 1)
     asked.fields.nothing_else()
-    if not 0 <= (last - first).days < reading.DAYS_MAX:
+    if not 0 <= (last - first).days < call_queries.DAYS_MAX:
         raise HttpRefusal(
-            400, "Malformed", f"from must not be after to, at most {reading.DAYS_MAX} days."
+            400, "Malformed", f"from must not be after to, at most {call_queries.DAYS_MAX} days."
         )
-    days = reading.costs_by_day(
+    days = call_queries.costs_by_day(
         session, organization_id=asked.bearer.organization_id, first_day=first, last_day=last
     )
     return {

@@ -73,7 +73,7 @@ class RefusedByUs(Exception):
 Work = Callable[[Session, Asked, datetime], dict[str, Any] | RefusedByUs]
 
 
-class ApiDoor:
+class ApiEndpoint:
     """Turns plain functions into API endpoints."""
 
     def __init__(self, tokens: Tokens, database: Database) -> None:

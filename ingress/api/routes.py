@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ingress.api import billing, calls
-from ingress.api.endpoint import ApiDoor
+from ingress.api.endpoint import ApiEndpoint
 from ingress.api.openapi import document
 
 _READS_WALLET, _READS_CALLS, _WRITES_CALLS = "wallet:read", "calls:read", "calls:write"
 
 
-def routes(door: ApiDoor) -> list[Route]:
+def routes(entry_point: ApiEndpoint) -> list[Route]:
     """List the API's routes."""
     reads = [
         ("/api/billing/wallet", _READS_WALLET, billing.read_wallet),
@@ -27,9 +27,12 @@ def routes(door: ApiDoor) -> list[Route]:
         ("/api/billing/commit-credits", _WRITES_CALLS, billing.commit_credits),
     ]
     return [
-        *(Route(path, door.endpoint(scope, work), methods=["GET"]) for path, scope, work in reads),
         *(
-            Route(path, door.endpoint(scope, work), methods=["POST"])
+            Route(path, entry_point.endpoint(scope, work), methods=["GET"])
+            for path, scope, work in reads
+        ),
+        *(
+            Route(path, entry_point.endpoint(scope, work), methods=["POST"])
             for path, scope, work in writes
         ),
         Route("/api/openapi.json", _describe, methods=["GET"]),

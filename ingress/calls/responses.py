@@ -22,7 +22,7 @@ from domain.calls.pairing import fail_open_token
 from domain.calls.permission import Permission
 from domain.calls.settings import Terms
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
-from ingress.calls.snapshot import KnownDoor, Snapshot
+from ingress.calls.snapshot import KnownEntryPoint, Snapshot
 from providers.vapi.events import (
     ASSISTANT_REQUEST,
     PREDIAL,
@@ -73,12 +73,12 @@ class CallAnswers:
 
     async def _admit(self, ask: CallAsk, until: float) -> dict[str, Any]:
         # Read once: the undo and the answer without the database must use the same terms.
-        door = self._snapshot.door_of(ask)
-        undo = None if _is_open(door) else _withdraw
+        entry_point = self._snapshot.entry_point_of(ask)
+        undo = None if _is_open(entry_point) else _withdraw
         try:
             made = await self._urgent.run(_admitting(ask), until=until, undo=undo)
         except _NO_ANSWER as error:
-            return self._without_an_answer(ask, door, error)
+            return self._without_an_answer(ask, entry_point, error)
         except Exception:
             # If a bug left Vapi without an answer, the caller would hear silence until it gives up.
             log.exception("call not decided", call=ask.external_id)
@@ -90,23 +90,25 @@ class CallAnswers:
         return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
 
     def _without_an_answer(
-        self, ask: CallAsk, door: KnownDoor | None, error: Exception
+        self, ask: CallAsk, entry_point: KnownEntryPoint | None, error: Exception
     ) -> dict[str, Any]:
         log.error(
             "call decided without the database",
             call=ask.external_id,
-            admitted=_is_open(door),
+            admitted=_is_open(entry_point),
             error=type(error).__name__,
         )
-        if door is None or not _is_open(door):
-            return answer_refused(door.refusal_text if door else Terms().refusal_text)
+        if entry_point is None or not _is_open(entry_point):
+            return answer_refused(entry_point.refusal_text if entry_point else Terms().refusal_text)
         # The first report of this call creates its row and starts metering (domain/calls/adoption).
         call_id = new_id("call")
         token = fail_open_token(
-            door.fail_open_key or "", door.organization_id, call_id, ask.external_id
+            entry_point.fail_open_key or "", entry_point.organization_id, call_id, ask.external_id
         )
-        ours = {OUR_ORGANIZATION: door.organization_id, OUR_CALL: call_id, OUR_TOKEN: token}
-        return answer_admitted(str(door.assistant_id), int(door.fail_open_seconds or 0), ours)
+        ours = {OUR_ORGANIZATION: entry_point.organization_id, OUR_CALL: call_id, OUR_TOKEN: token}
+        return answer_admitted(
+            str(entry_point.assistant_id), int(entry_point.fail_open_seconds or 0), ours
+        )
 
     async def _predial(self, ask: PredialAsk, until: float) -> dict[str, Any]:
         try:
@@ -129,12 +131,14 @@ def _admitting(ask: CallAsk) -> Callable[[Session, datetime], Admission]:
     return lambda session, now: admission.admit(session, ask, now)
 
 
-def _is_open(door: KnownDoor | None) -> bool:
+def _is_open(entry_point: KnownEntryPoint | None) -> bool:
     """Return whether a call is admitted without the database.
 
     If so, a decision that was made too late is kept.
     """
-    return door is not None and bool(door.fail_open_seconds and door.assistant_id)
+    return entry_point is not None and bool(
+        entry_point.fail_open_seconds and entry_point.assistant_id
+    )
 
 
 def _withdraw(session: Session, made: Admission | Permission, now: datetime) -> None:

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from base.facts import CallAsk
 from base.log import get_logger
 from db.engine import Database
-from db.models.calls import CallDoor, CallTerms
-from domain.calls.entry_points import DoorKind
+from db.models.calls import CallTerms, EntryPoint
+from domain.calls.entry_points import EntryPointKind
 from domain.calls.settings import Terms
 
 log = get_logger(__name__)
@@ -30,7 +30,7 @@ _FIRST_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class KnownDoor:
+class KnownEntryPoint:
     """An entry point's organization and assistant, and its terms without a database."""
 
     organization_id: str
@@ -47,7 +47,7 @@ class Snapshot:
     def __init__(self, database: Database, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self._database = database
         self._refresh_seconds = refresh_seconds
-        self._doors: dict[tuple[str, str], KnownDoor] = {}
+        self._entry_points: dict[tuple[str, str], KnownEntryPoint] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -63,25 +63,25 @@ class Snapshot:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def door_of(self, ask: CallAsk) -> KnownDoor | None:
+    def entry_point_of(self, ask: CallAsk) -> KnownEntryPoint | None:
         """Find the entry point of a call in the last copy.
 
         None if none is known, or if the call's numbers and assistant lead to several organizations.
         """
         # In the same order as the database query (domain/calls/entry_points).
         numbers = sorted(one for one in (ask.phone_number_id, ask.our_number) if one)
-        named = [(DoorKind.PHONE_NUMBER, one) for one in numbers]
+        named = [(EntryPointKind.PHONE_NUMBER, one) for one in numbers]
         if ask.assistant_id:
-            named.append((DoorKind.ASSISTANT, ask.assistant_id))
-        found = [self._doors.get((str(kind), name)) for kind, name in named]
-        known = [door for door in found if door is not None]
-        if len({door.organization_id for door in known}) != 1:
+            named.append((EntryPointKind.ASSISTANT, ask.assistant_id))
+        found = [self._entry_points.get((str(kind), name)) for kind, name in named]
+        known = [entry_point for entry_point in found if entry_point is not None]
+        if len({entry_point.organization_id for entry_point in known}) != 1:
             return None
         return known[0]
 
     def refresh(self) -> None:
         """Read all entry points and their organizations' terms once."""
-        self._doors = self._database.run(_read)
+        self._entry_points = self._database.run(_read)
 
     async def _run(self) -> None:
         while True:
@@ -95,21 +95,21 @@ class Snapshot:
             log.warning("doors not read; the last reading stands", error=str(error))
 
 
-def _read(session: Session) -> dict[tuple[str, str], KnownDoor]:
+def _read(session: Session) -> dict[tuple[str, str], KnownEntryPoint]:
     rows = session.execute(
         select(
-            CallDoor.kind,
-            CallDoor.external_id,
-            CallDoor.organization_id,
-            CallDoor.assistant_id,
+            EntryPoint.kind,
+            EntryPoint.external_id,
+            EntryPoint.organization_id,
+            EntryPoint.assistant_id,
             CallTerms.fail_open,
             CallTerms.fail_open_seconds,
             CallTerms.refusal_text,
             CallTerms.fail_open_key,
-        ).outerjoin(CallTerms, CallTerms.organization_id == CallDoor.organization_id)
+        ).outerjoin(CallTerms, CallTerms.organization_id == EntryPoint.organization_id)
     )
     return {
-        (row.kind, row.external_id): KnownDoor(
+        (row.kind, row.external_id): KnownEntryPoint(
             row.organization_id,
             row.assistant_id,
             row.fail_open_seconds if row.fail_open else None,

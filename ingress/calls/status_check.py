@@ -20,7 +20,7 @@ from base.problems import Problem
 from domain.calls.rows import CallNotFound
 from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.calls.status_check import StatusAnswer, check_status
-from ingress.api.endpoint import ApiDoor, body_of, object_of, refused, unavailable
+from ingress.api.endpoint import ApiEndpoint, body_of, object_of, refused, unavailable
 from ingress.api.fields import Fields
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
 from ingress.http.responses import HttpRefusal, problem_response
@@ -38,9 +38,11 @@ class StatusCheck:
     optional.
     """
 
-    def __init__(self, verifier: VapiWebhookVerifier, door: ApiDoor, urgent: Urgent) -> None:
+    def __init__(
+        self, verifier: VapiWebhookVerifier, entry_point: ApiEndpoint, urgent: Urgent
+    ) -> None:
         self._verifier = verifier
-        self._door = door
+        self._entry_point = entry_point
         self._urgent = urgent
 
     async def answer(self, request: Request) -> Response:
@@ -77,9 +79,9 @@ class StatusCheck:
         try:
             self._verifier.prove(request.headers, body, now=utc_now())
         except ForgedWebhook as error:
-            if not self._door.is_open:
+            if not self._entry_point.is_open:
                 raise HttpRefusal(401, "Not authorized", str(error)) from None
-            return self._door.prove(request, SCOPE).organization_id
+            return self._entry_point.prove(request, SCOPE).organization_id
         return None
 
 

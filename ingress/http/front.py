@@ -16,16 +16,16 @@ class Front:
     It answers a bug in a webhook endpoint with 500, as the middleware does elsewhere.
     """
 
-    def __init__(self, app: ASGIApp, doors: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, entry_points: Mapping[str, ASGIApp]) -> None:
         self._app = app
-        self._doors = doors
+        self._entry_points = entry_points
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            door = self._doors.get(scope["path"])
-            if door is not None:
+            entry_point = self._entry_points.get(scope["path"])
+            if entry_point is not None:
                 try:
-                    await door(scope, receive, send)
+                    await entry_point(scope, receive, send)
                 except Exception as error:
                     response = await on_error(Request(scope), error)
                     await response(scope, receive, send)

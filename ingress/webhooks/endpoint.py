@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 Prove = Callable[[Delivery, str], Awaitable[Received | Answered]]
 
 
-class Door:
+class WebhookEndpoint:
     """A webhook endpoint: verify with `prove`, store, and only then answer 2xx.
 
     It is a complete ASGI application: only the server is between it and the socket.
@@ -53,7 +53,7 @@ class Door:
         inbox: InboxBatcher,
         refusals: RefusalLog,
         *,
-        tell_forged: Callable[[Received], None] | None = None,
+        alert_forged: Callable[[Received], None] | None = None,
     ) -> None:
         self._source = source
         self._prove = prove
@@ -61,7 +61,7 @@ class Door:
         self._refusals = refusals
         #: Raises an alert if a known event id arrives with a different body. Without it, such a
         #: delivery counts as a repeat.
-        self._tell_forged = tell_forged
+        self._alert_forged = alert_forged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one delivery with 2xx only after its event is committed."""
@@ -98,12 +98,12 @@ class Door:
             raise _later("It cannot be verified now.") from None
         except InboxUnavailable as error:
             raise _later(f"It cannot be stored now ({error}).") from None
-        if verdict is Verdict.DIFFERS and self._tell_forged is not None:
+        if verdict is Verdict.DIFFERS and self._alert_forged is not None:
             self._log(correlation_id).error(
                 "another body under an id seen before", external_id=event.external_id
             )
             try:
-                await to_thread.run_sync(self._tell_forged, event)
+                await to_thread.run_sync(self._alert_forged, event)
             except (NotYet, OutcomeUnknown) as error:
                 self._log(correlation_id).warning("no alert", error=str(error))
             raise HttpRefusal(

@@ -38,14 +38,14 @@ class VapiProof:
     """
 
     def __init__(
-        self, settings: Settings, answers: CallAnswers, tell_too_large: Callable[[str, int], None]
+        self, settings: Settings, answers: CallAnswers, alert_too_large: Callable[[str, int], None]
     ) -> None:
         self._bytes_max = settings.vapi_body_bytes_max
         self._verifier = VapiWebhookVerifier.from_settings(settings)
         self._answers = answers
         self._large = LargeBodies()
         #: Raises an alert when an authenticated sender's message was refused for its size.
-        self._tell_too_large = tell_too_large
+        self._alert_too_large = alert_too_large
 
     async def __call__(self, delivery: Delivery, correlation_id: str) -> Received | Answered:
         began = time.monotonic()
@@ -88,6 +88,6 @@ class VapiProof:
     async def _tell(self, delivery: Delivery) -> None:
         declared = delivery.headers.get("content-length", "unknown")
         try:
-            await to_thread.run_sync(self._tell_too_large, declared, self._bytes_max)
+            await to_thread.run_sync(self._alert_too_large, declared, self._bytes_max)
         except (NotYet, OutcomeUnknown) as error:
             log.warning("no_alert_about_a_large_body", error=str(error))

@@ -15,8 +15,8 @@ from base.clock import wait_until
 from base.enums import CallStatus
 from db.models import Alert, CallHold, WalletEntry
 from db.models.calls import Call, CallTimeline
-from domain import operator_actions as operators
-from domain.calls.entry_points import DoorKind, add_door
+from domain import operator_actions
+from domain.calls.entry_points import EntryPointKind, add_entry_point
 from domain.calls.queries import ending_ms
 from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
@@ -34,7 +34,7 @@ _THREE_MINUTES = 180 * 10_000
 TERMS = Terms(step_seconds=6, margin_seconds=8, warn_before_seconds=12)
 _AT_ONCE = 10
 #: Most further attempts of one caller.
-_RINGS_AGAIN = 5
+_NOTIFICATIONS_AGAIN = 5
 #: Delay of Vapi's reports about the ten calls.
 _REPORT_DELAY_SECONDS = 6
 #: Verdict on a call that is not answered yet.
@@ -68,10 +68,10 @@ class Phone:
             org = own.organization_id
             set_rate(session, org, RATE, by="demo", why="the price list", now=now)
             set_terms(session, org, terms, by="demo", why="short calls", now=now)
-            add_door(
+            add_entry_point(
                 session,
                 org,
-                DoorKind.PHONE_NUMBER,
+                EntryPointKind.PHONE_NUMBER,
                 number["id"],
                 assistant_id=assistant_id,
                 brand_id=own.brand_ids[0],
@@ -90,7 +90,7 @@ class Phone:
         wait_until(lambda: (own.refusal(), own.twilio()) == expected, limit_seconds=_OPEN_SECONDS)
         return cls(own, number["id"])
 
-    def ring(self, count: int = 1, **more: Any) -> list[str]:
+    def notify(self, count: int = 1, **more: Any) -> list[str]:
         """Place this many calls at once and return their ids."""
         asked = {
             "direction": "inbound",
@@ -196,7 +196,7 @@ def lost_reports(on: Set, report: Report) -> None:
     """Lose the reports of two calls: the calls must be refreshed and charged."""
     report.scene("Calls whose reports are lost")
     phone = Phone.open(on, TERMS, _THREE_MINUTES)
-    ids = phone.ring(2, talk_seconds=1.2, behaviour={"lose_reports": True})
+    ids = phone.notify(2, talk_seconds=1.2, behaviour={"lose_reports": True})
     report.eventually("both are over", lambda: phone.over(ids), 2)
     report.eventually("both are charged all the same", phone.settled, 2)
     report.check("by asking", {call.settled_by for call in phone.calls()}, {"look"})
@@ -207,11 +207,11 @@ def frozen(on: Set, report: Report) -> None:
     """Freeze the wallet during two calls: both must end and be charged."""
     report.scene("An operator freezes the wallet while somebody talks")
     phone = Phone.open(on, TERMS, 10 * _THREE_MINUTES)
-    ids = phone.ring(2)
+    ids = phone.notify(2)
     report.eventually("both talk", lambda: phone.times("in_progress"), 2)
     org = phone.on.organization_id
     on.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, org, by="demo", why="something is wrong", now=now
         )
     )
@@ -227,7 +227,7 @@ def no_money(on: Set, report: Report) -> None:
     """Call an organization without money: the call must be refused."""
     report.scene("Somebody rings up an organization without money")
     phone = Phone.open(on, TERMS, 0)
-    (call_id,) = phone.ring()
+    (call_id,) = phone.notify()
     report.eventually("the call is refused", lambda: phone.verdicts([call_id]), ["refused"])
     spoken = [said["text"] for said in phone.seen(call_id)["spoken"]]
     report.check("and told so", spoken, [TERMS.refusal_text])
@@ -252,10 +252,10 @@ def _ring_until_answered(phone: Phone, report: Report, **more: Any) -> str:
     The ingress refuses a call that it cannot decide within two seconds. This demonstration is about
     how calls end, so a refusal on a busy machine must not spoil it.
     """
-    for again in range(_RINGS_AGAIN + 1):
+    for again in range(_NOTIFICATIONS_AGAIN + 1):
         if again:
             report.tell("the call was not decided in time; the caller tries again")
-        (call_id,) = phone.ring(**more)
+        (call_id,) = phone.notify(**more)
         wait_until(partial(phone.are_decided, [call_id]), limit_seconds=_OPEN_SECONDS)
         if phone.verdicts([call_id]) != ["refused"]:
             break

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from base.enums import FreezeReason
 from db.models import InboxEvent, Job, WalletEntry
-from domain import operator_actions as operators
+from domain import operator_actions
 from local.demo.report import Report
 from local.demo.set import Set
 from local.stack import SAFETY_WORKERS
@@ -152,7 +152,7 @@ def manual_freeze(on: Set, report: Report) -> None:
     """Freeze the wallet manually: only a person may lift this freeze."""
     report.scene("A freeze by hand survives the reactivation")
     on.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, on.organization_id, by="demo", why="fraud check", now=now
         )
     )
@@ -170,7 +170,7 @@ def manual_freeze(on: Set, report: Report) -> None:
         ["wallet_frozen", "wallet_frozen", "manual_pause"],
     )
     on.do(
-        lambda session, now: operators.lift_by_hand(
+        lambda session, now: operator_actions.lift_manually(
             session, on.organization_id, FreezeReason.MANUAL, by="demo", why="cleared", now=now
         )
     )

@@ -23,9 +23,8 @@ from db.models import (
     WalletEntry,
     WalletFreeze,
 )
-from db.redis.client import NAMESPACE, Ringer, connect
-from domain import operator_actions as operators
-from domain import organizations
+from db.redis.client import NAMESPACE, Notifier, connect
+from domain import operator_actions, organizations
 from domain.entitlement import spending_block
 from domain.wallet import operations as wallet
 from local.stack import Stack
@@ -41,7 +40,7 @@ class Set:
     database: Database
     control: httpx.Client
     redis: redis.Redis
-    ringer: Ringer
+    notifier: Notifier
     organization_id: str = ""
     brand_ids: list[str] = field(default_factory=list)
     sids: list[str] = field(default_factory=list)
@@ -50,13 +49,13 @@ class Set:
     @classmethod
     def build(cls, stack: Stack) -> Set:
         """Connect to the running processes."""
-        ringer = Ringer(stack.env["REDIS_URL"])
+        notifier = Notifier(stack.env["REDIS_URL"])
         return cls(
             stack,
-            Database(stack.urls.app_url, name="demo", pool_size=4, after_commit=ringer.ring),
+            Database(stack.urls.app_url, name="demo", pool_size=4, after_commit=notifier.notify),
             httpx.Client(base_url=f"{stack.info['base_url']}/_control", timeout=30),
             connect(stack.env["REDIS_URL"]),
-            ringer,
+            notifier,
         )
 
     def close(self) -> None:
@@ -64,7 +63,7 @@ class Set:
         self.database.close()
         self.control.close()
         self.redis.close()
-        self.ringer.close()
+        self.notifier.close()
 
     def do(self, fn: Callable[[Session, datetime], T]) -> T:
         """Run fn(session, now) in one transaction, as the company's backend would."""
@@ -98,7 +97,9 @@ class Set:
             self.brand_ids.append(self._brand(name, subaccount["sid"]))
         for name in ("Spring", "Summer", "Autumn"):
             self.campaign_ids.append(self._campaign(name))
-        self.do(lambda session, now: operators.pause_campaign(session, self.campaign_ids[2], now))
+        self.do(
+            lambda session, now: operator_actions.pause_campaign(session, self.campaign_ids[2], now)
+        )
 
     def wallet(self) -> Wallet:
         """Read the wallet's current row."""
@@ -241,7 +242,7 @@ class Set:
             campaign_id = organizations.create_campaign(
                 session, self.brand_ids[0], name=name, now=now
             )
-            operators.start_campaign(session, campaign_id, now)
+            operator_actions.start_campaign(session, campaign_id, now)
             return campaign_id
 
         return self.do(work)

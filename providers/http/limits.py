@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from base.channels import Route
+from base.channels import ProviderChannel
 
 #: A call waits at most this many seconds for its turn. If its turn is later, the job waits instead.
 WAIT_SECONDS_MAX = 1.0
@@ -24,10 +24,10 @@ HOLD_SECONDS_DEFAULT = 1.0
 class Gate(Protocol):
     """Admits calls for all processes together, by rate limits and circuit breakers."""
 
-    def enter(self, route: Route, wait_seconds_max: float) -> tuple[float, str]:
+    def enter(self, route: ProviderChannel, wait_seconds_max: float) -> tuple[float, str]:
         """Return the seconds to wait before the call, and a ticket. Raises: HeldBack."""
 
-    def leave(self, route: Route, ticket: str, outcome: str, hold_seconds: float) -> None:
+    def leave(self, route: ProviderChannel, ticket: str, outcome: str, hold_seconds: float) -> None:
         """Give the ticket back, with the outcome of the call."""
 
 
@@ -57,7 +57,7 @@ class Passage:
 class Line:
     """A provider channel. Without a gate, every call goes out at once."""
 
-    route: Route
+    route: ProviderChannel
     gate: Gate | None = None
     #: The account belongs to a customer, whose own errors do not count against the provider.
     is_tenants: bool = False

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from base.enums import CallClass
+from base.enums import RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected, ProviderSilent
 from providers.http.limits import Line
@@ -25,7 +25,7 @@ class Turns:
     """The turns of threads that wait for one provider. Only safety calls are limited."""
 
     def __init__(self, line: Line | None, again_seconds: float) -> None:
-        self._is_shared = line is not None and line.route.call_class is CallClass.SAFETY
+        self._is_shared = line is not None and line.route.call_class is RequestClass.SAFETY
         self._again_seconds = again_seconds
         self._is_silent = False
         # Only the owner can release an RLock. An actor's time limit may interrupt between any two

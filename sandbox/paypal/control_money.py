@@ -15,7 +15,7 @@ from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.paypal.disputes import open_dispute, reopen_dispute, resolve_dispute
 from sandbox.paypal.events import Told, deliver
-from sandbox.paypal.scenario import tell_of_dispute
+from sandbox.paypal.scenario import alert_of_dispute
 from sandbox.paypal.state import capture_of, money
 
 
@@ -135,7 +135,7 @@ class MoneyControl:
         asset = {"asset_symbol": asked.asset, "quantity": "0.5"} if asked.asset else None
         ids = [asked.capture_id, *asked.also]
         dispute = open_dispute(self._sandbox.paypal, ids, amount, asset)
-        return await self._answer(tell_of_dispute("CREATED", dispute), asked, 201)
+        return await self._answer(alert_of_dispute("CREATED", dispute), asked, 201)
 
     async def resolve(self, request: Request) -> Response:
         """Resolve a dispute with any outcome and deliver the event."""
@@ -147,7 +147,7 @@ class MoneyControl:
         refunded = money(asked.refunded, currency) if asked.refunded else None
         borne = money(asked.borne_by_seller, currency) if asked.borne_by_seller else None
         resolve_dispute(dispute, asked.outcome_code, refunded, borne)
-        return await self._answer(tell_of_dispute("RESOLVED", dispute), asked)
+        return await self._answer(alert_of_dispute("RESOLVED", dispute), asked)
 
     async def reopen(self, request: Request) -> Response:
         """Reopen a dispute, as an appeal does, and deliver the event."""
@@ -156,7 +156,7 @@ class MoneyControl:
         if dispute is None:
             return refuse("no such dispute", 404)
         reopen_dispute(dispute)
-        return await self._answer(tell_of_dispute("UPDATED", dispute), asked)
+        return await self._answer(alert_of_dispute("UPDATED", dispute), asked)
 
     async def _answer(self, told: Told, asked: Asked, code: int = 200) -> Response:
         deliveries: list[Json] = []

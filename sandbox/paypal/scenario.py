@@ -206,10 +206,10 @@ def _tell_dispute(sandbox: Sandbox, event_type: str, subject: Subject) -> Told:
         resolve_dispute(dispute, subject.outcome_code or "RESOLVED_BUYER_FAVOUR", None)
     elif word == "UPDATED" and dispute["status"] == "RESOLVED":
         reopen_dispute(dispute)
-    return tell_of_dispute(word, dispute)
+    return alert_of_dispute(word, dispute)
 
 
-def tell_of_dispute(word: str, dispute: Json) -> Told:
+def alert_of_dispute(word: str, dispute: Json) -> Told:
     """Return the content of a dispute's event, which has a version 1 resource."""
     return Told(f"CUSTOMER.DISPUTE.{word}", "dispute", dispute, resource_version="")
 

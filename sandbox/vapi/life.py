@@ -1,4 +1,4 @@
-"""The life of a call at Vapi, from the first ring to the report.
+"""The life of a call at Vapi, from the first notify to the report.
 
 Each call is one task that sleeps, so a thousand idle calls cost nothing. Four things end an
 accepted call: a control message that is obeyed, the maximum duration, the people on the line, and

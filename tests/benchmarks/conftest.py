@@ -1,11 +1,11 @@
-"""The ingress of the ingress tests, and a `House` that uses the test's servers."""
+"""The ingress of the ingress tests, and a `System` that uses the test's servers."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.house import House
 from benchmarks.server import Bench
+from benchmarks.system import System
 from local.supervisor import Supervisor
 from tests.ingress.conftest import ingress, signer, start_ingress
 
@@ -18,7 +18,7 @@ def bench(urls):
 
 
 @pytest.fixture
-def house(bench, urls, sandbox, tmp_path):
-    """A `House` whose ingress and worker are started by the test itself."""
+def system(bench, urls, sandbox, tmp_path):
+    """A `System` whose ingress and worker are started by the test itself."""
     with Supervisor(tmp_path) as supervisor:
-        yield House(bench, urls.redis_url, {}, sandbox.info, supervisor)
+        yield System(bench, urls.redis_url, {}, sandbox.info, supervisor)

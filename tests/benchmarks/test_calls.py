@@ -88,30 +88,30 @@ def test_an_answer_other_than_yes_ends_a_paced_benchmark(ingress):
         pace(ingress.port, [forged], per_second=100, connections=1)
 
 
-def test_status_checks_are_answered_to_the_second_and_change_nothing(ingress, house):
-    calls = make_calls(house, 3)
-    secret = house.sandbox["vapi"]["server_secret"]
+def test_status_checks_are_answered_to_the_second_and_change_nothing(ingress, system):
+    calls = make_calls(system, 3)
+    secret = system.sandbox["vapi"]["server_secret"]
     requests = [ask_about(call_id, secret) for call_id in calls * 2]
     paced = pace(ingress.port, requests, per_second=200, connections=2)
-    check_answers(house, calls, paced.bodies)
+    check_answers(system, calls, paced.bodies)
     assert len(paced.bodies) == 6
 
 
-def test_a_wrong_answer_or_a_wallet_that_asking_changed_ends_the_benchmark(house):
-    calls = make_calls(house, 1)
+def test_a_wrong_answer_or_a_wallet_that_asking_changed_ends_the_benchmark(system):
+    calls = make_calls(system, 1)
     with pytest.raises(SystemExit, match="1 of 1 answers"):
-        check_answers(house, calls, [b'{"endCall": false, "remainingSeconds": 3569}'])
-    house.ask(
+        check_answers(system, calls, [b'{"endCall": false, "remainingSeconds": 3569}'])
+    system.ask(
         "SELECT wallet_credit(organization_id, 'k', 1, 'USD', 'credit', 'x', '', now()) FROM calls"
     )
     with pytest.raises(SystemExit, match="changed 1 wallets"):
-        check_answers(house, calls, [])
+        check_answers(system, calls, [])
 
 
 @pytest.mark.parametrize("door", ["holds", "domain_holds"])
-def test_each_cycle_reserves_extends_and_commits_once(door, bench):
+def test_each_cycle_reserves_extends_and_commits_once(entry_point, bench):
     wallets = bench.make_wallets(2)
-    _, answered = run_callers(Order(bench.app_url, door, wallets, 2, 0.5), processes=1)
+    _, answered = run_callers(Order(bench.app_url, entry_point, wallets, 2, 0.5), processes=1)
     assert answered
     check_cycles(bench, wallets, answered)
     with pytest.raises(SystemExit, match=f"{answered} cycles for {answered + 1}"):
@@ -170,16 +170,16 @@ def ended_for_its_credit(world, phone: Phone) -> Call:
     return phone.row(call_id)
 
 
-def test_a_killed_call_is_timed_by_both_sides_from_its_decision(world, house):
+def test_a_killed_call_is_timed_by_both_sides_from_its_decision(world, system):
     row = ended_for_its_credit(world, Phone(world))
-    (killed,) = killed_calls(house, talk_seconds=0)
+    (killed,) = killed_calls(system, talk_seconds=0)
     assert killed.told == (row.ended_seen_at - row.end_decided_at).total_seconds()
     # The sandbox reports whole milliseconds and cuts off the rest.
     assert -0.001 < killed.ended <= killed.told
     assert killed.late == (row.end_decided_at - row.metered_from).total_seconds()
 
 
-def test_a_call_whose_customer_hung_up_is_not_counted_as_killed(world, house):
+def test_a_call_whose_customer_hung_up_is_not_counted_as_killed(world, system):
     # Given a call that heard the closing message, and whose customer hung up earlier
     phone = Phone(world)
     call_id = phone.call()
@@ -193,27 +193,27 @@ def test_a_call_whose_customer_hung_up_is_not_counted_as_killed(world, house):
     phone.run_until_over(call_id)
     # Then
     with pytest.raises(SystemExit, match="customer-ended-call"):
-        killed_calls(house, talk_seconds=0)
+        killed_calls(system, talk_seconds=0)
 
 
-def test_a_call_that_was_told_something_else_ends_the_benchmark(world, house):
+def test_a_call_that_was_told_something_else_ends_the_benchmark(world, system):
     phone = Phone(world)
     phone.terms(ending_text="Please hold the line.")
     ended_for_its_credit(world, phone)
     with pytest.raises(SystemExit, match="Please hold the line"):
-        killed_calls(house, talk_seconds=0)
+        killed_calls(system, talk_seconds=0)
 
 
-def test_the_caller_of_a_killed_call_has_paid_for_it_and_no_more(world, house):
+def test_the_caller_of_a_killed_call_has_paid_for_it_and_no_more(world, system):
     phone = Phone(world, micros=1_000_000)
     ended_for_its_credit(world, phone)
-    check_wallets(house, 1_000_000)
+    check_wallets(system, 1_000_000)
     with pytest.raises(SystemExit, match="1 wallets"):
-        check_wallets(house, 1_000_001)
+        check_wallets(system, 1_000_001)
 
 
-def test_a_call_charged_a_micro_too_much_ends_the_benchmark(world, house):
+def test_a_call_charged_a_micro_too_much_ends_the_benchmark(world, system):
     row = ended_for_its_credit(world, Phone(world))
-    house.ask("UPDATE calls SET cost_micros = cost_micros + 1 WHERE id = %s", row.id)
+    system.ask("UPDATE calls SET cost_micros = cost_micros + 1 WHERE id = %s", row.id)
     with pytest.raises(SystemExit, match="wrong"):
-        killed_calls(house, talk_seconds=0)
+        killed_calls(system, talk_seconds=0)

@@ -14,8 +14,8 @@ from chaos.facts import Customer, read_facts
 from chaos.journal import Journal, read_journal
 from chaos.report import Report, refusals
 from db.address import driver_url
-from domain import operator_actions as operators
-from domain.calls import reservations as reserving
+from domain import operator_actions
+from domain.calls import reservations
 from domain.calls.rates import set_rate
 from domain.wallet import holds
 from domain.wallet import operations as wallet
@@ -118,9 +118,9 @@ class AtRest:
 
 @pytest.fixture
 def at_rest(world, urls, tmp_path):
-    house = AtRest(world, urls, tmp_path / "journal")
-    assert house.problems() == []
-    return house
+    system = AtRest(world, urls, tmp_path / "journal")
+    assert system.problems() == []
+    return system
 
 
 def test_a_debit_that_was_answered_but_never_written_is_lost(at_rest):
@@ -392,7 +392,7 @@ def take_phone(at_rest, provider_call_id: str) -> None:
 
     def reserve(session, now):
         set_rate(session, at_rest.org, CALL_RATE, by="x", why="y", now=now)
-        return reserving.reserve_for_call(
+        return reservations.reserve_for_call(
             session,
             at_rest.org,
             call_id="p1",
@@ -440,7 +440,7 @@ def test_a_call_that_nobody_made_is_doubled(at_rest):
 def test_a_freeze_by_hand_is_right_until_it_is_lifted(at_rest):
     # Given a freeze that an operator placed
     at_rest.world.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, at_rest.org, by="x", why="y", now=now
         )
     )

@@ -22,7 +22,7 @@ from chaos.processes import is_stopped
 from chaos.servers import KillableServer
 from db.redis.client import connect
 from domain.wallet import operations as wallet
-from local.supervisor import Process, Supervisor
+from local.supervisor import ChildProcess, Supervisor
 from tests.chaos.yes import answering_yes
 from tests.support.servers import server_folder
 
@@ -38,7 +38,7 @@ def supervisor():
     workers = Supervisor()
     argv = [sys.executable, "-c", "import time; time.sleep(600)"]
     for name in ("safety-1", "safety-2"):
-        workers.start(Process(name, argv, dict(os.environ)))
+        workers.start(ChildProcess(name, argv, dict(os.environ)))
         assert wait_until(lambda name=name: workers.alive(name), limit_seconds=10)
     yield workers
     for name in workers.names():
@@ -47,7 +47,7 @@ def supervisor():
 
 
 @pytest.fixture
-def house(world, supervisor):
+def system(world, supervisor):
     """A system with one customer. Its ingress accepts everything and does nothing."""
     made = world.customer(micros=0)
     customer = Customer(made.id, False, made.sids[0], made.campaign_ids, made.subscription_id)
@@ -61,27 +61,27 @@ def house(world, supervisor):
         )
 
 
-def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(house, monkeypatch):
+def test_closing_event_is_lost_when_its_wallet_is_not_frozen_in_time(system, monkeypatch):
     monkeypatch.setattr(drills, "OVERLOADED", 1e9)
     # Given a system in which no worker does anything
-    done = closing_while(nothing_broken, within_seconds=0.3)(house, random.Random(1))
+    done = closing_while(nothing_broken, within_seconds=0.3)(system, random.Random(1))
     # When its customer's subscription is suspended, then a problem names the organization
     (problem,) = done.problems
-    assert (problem.kind, problem.ids) == ("lost", (house.drilled[0].organization_id,))
+    assert (problem.kind, problem.ids) == ("lost", (system.drilled[0].organization_id,))
     assert "not frozen within 0.3 s (nothing is broken)" in problem.words
     assert (done.struck, done.closed_seconds) == (True, ())
 
 
-def test_late_freeze_is_told_and_not_counted_on_an_overloaded_machine(house, monkeypatch):
+def test_late_freeze_is_told_and_not_counted_on_an_overloaded_machine(system, monkeypatch):
     monkeypatch.setattr(drills, "OVERLOADED", -1.0)
-    done = closing_while(nothing_broken, within_seconds=0.3)(house, random.Random(1))
+    done = closing_while(nothing_broken, within_seconds=0.3)(system, random.Random(1))
     assert done.problems == ()
     assert "1 are late, and not counted" in done.words
 
 
-def test_closing_event_is_timed_when_its_wallet_is_frozen(house, world):
+def test_closing_event_is_timed_when_its_wallet_is_frozen(system, world):
     # Given a system that freezes the wallet when the event is accepted
-    organization_id = house.drilled[0].organization_id
+    organization_id = system.drilled[0].organization_id
 
     def control(method, path, body=None):
         answer = world.sandbox.control(method, path, body)
@@ -89,20 +89,20 @@ def test_closing_event_is_timed_when_its_wallet_is_frozen(house, world):
             freeze(world, organization_id)
         return answer
 
-    house.control = control
+    system.control = control
     # When the subscription is suspended, then there is no problem, and the time is recorded
-    done = closing_while(nothing_broken, within_seconds=60)(house, random.Random(1))
+    done = closing_while(nothing_broken, within_seconds=60)(system, random.Random(1))
     assert done.problems == ()
     (seconds,) = done.closed_seconds
     assert 0 <= seconds < 60
     # And a customer whose wallet is already frozen is not suspended again
-    again = closing_while(nothing_broken, within_seconds=60)(house, random.Random(1))
+    again = closing_while(nothing_broken, within_seconds=60)(system, random.Random(1))
     assert (again.struck, again.problems) == (False, ())
 
 
-def test_one_safety_worker_is_stopped_while_events_come(house):
-    pids = [house.supervisor.pid(name) for name in ("safety-1", "safety-2")]
-    with safety_worker_stopped(house, random.Random(1)) as words:
+def test_one_safety_worker_is_stopped_while_events_come(system):
+    pids = [system.supervisor.pid(name) for name in ("safety-1", "safety-2")]
+    with safety_worker_stopped(system, random.Random(1)) as words:
         assert wait_until(lambda: sum(map(is_stopped, pids)) == 1, limit_seconds=10)
         assert words in ("SIGSTOP: safety-1", "SIGSTOP: safety-2")
     assert wait_until(lambda: not any(map(is_stopped, pids)), limit_seconds=10)
@@ -112,12 +112,12 @@ def test_valkey_refuses_writes_while_it_is_full_and_is_silent_while_hung():
     with server_folder() as folder:
         server = KillableServer(Path(folder) / "valkey", postgres=False)
         server.start()
-        house = SimpleNamespace(valkey=server)
+        system = SimpleNamespace(valkey=server)
         try:
             with closing(connect(server.url, timeout_seconds=0.5)) as client:
-                with valkey_full(house, random.Random(1)), pytest.raises(redis.OutOfMemoryError):
+                with valkey_full(system, random.Random(1)), pytest.raises(redis.OutOfMemoryError):
                     client.set("key", "value")
-                with valkey_hung(house, random.Random(1)), pytest.raises(redis.TimeoutError):
+                with valkey_hung(system, random.Random(1)), pytest.raises(redis.TimeoutError):
                     client.get("key")
             # And it accepts writes again
             with closing(connect(server.url)) as client:

@@ -37,3 +37,13 @@ def test_endings_raise_what_an_undo_raised_after_all_others_ended():
     with pytest.raises(ZeroDivisionError):
         endings.close()
     assert ended.is_set()
+
+
+def test_slow_undo_delays_no_other():
+    # Given a fault whose end waits for something, and one that ends after it
+    endings, free = Endings(), threading.Event()
+    endings.after(0.0, lambda: free.wait(10))
+    # When the second one is due, then it ends, and the first can go on
+    endings.after(0.05, free.set)
+    assert free.wait(10)
+    endings.close()

@@ -35,7 +35,7 @@ def test_examples_name_every_subject_when_there_are_too_many():
 def test_evidence_explains_the_job_behind_many_lost_debits(world, urls, tmp_path):
     # Given a job that waits, and more lost debits than are explained of one kind
     job_id = world.stage("reconcile_calls")
-    house = SimpleNamespace(
+    system = SimpleNamespace(
         journal=tmp_path / "journal",
         logs=tmp_path,
         owner_url=urls.owner_url,
@@ -46,7 +46,7 @@ def test_evidence_explains_the_job_behind_many_lost_debits(world, urls, tmp_path
     report.problems.append(Problem("lost", f"job {job_id} x: waiting", (job_id,)))
     # When the evidence is written
     path = tmp_path / "evidence.json"
-    write_evidence(house, report, path)
+    write_evidence(system, report, path)
     # Then the job is explained by its row
     told = json.loads(path.read_text())
     job = next(one for one in told["explained"] if one["words"].startswith("job "))

@@ -12,7 +12,7 @@ import pytest
 
 from base.clock import wait_until
 from chaos.faults import KINDS, Planned, plan, strike
-from local.supervisor import Process, Supervisor
+from local.supervisor import ChildProcess, Supervisor
 
 
 def test_a_seed_gives_the_same_faults_at_the_same_times():
@@ -45,25 +45,25 @@ def test_what_lasts_long_is_not_begun_when_it_could_not_end_in_time():
 @pytest.mark.parametrize("kind", ["worker_killed", "relay_frozen", "worker_frozen_asking"])
 def test_a_fault_that_found_nobody_is_none(world, urls, kind):
     # Given a system in which no process runs
-    house = SimpleNamespace(
+    system = SimpleNamespace(
         supervisor=Supervisor(), control=world.sandbox.control, owner_url=urls.owner_url
     )
     # When the fault is carried out, then it is reported as not struck
-    assert not strike(house, Planned(0.0, kind, "1")).struck
+    assert not strike(system, Planned(0.0, kind, "1")).struck
 
 
 def test_a_worker_that_sleeps_already_is_not_woken_by_another_freeze():
     # Given a worker that was frozen for longer than any lease
     supervisor = Supervisor()
     argv = [sys.executable, "-c", "import time; time.sleep(600)"]
-    supervisor.start(Process("billing-1", argv, dict(os.environ)))
-    house = SimpleNamespace(supervisor=supervisor)
+    supervisor.start(ChildProcess("billing-1", argv, dict(os.environ)))
+    system = SimpleNamespace(supervisor=supervisor)
     try:
-        long = strike(house, Planned(0.0, "worker_frozen_past_lease", "1"))
+        long = strike(system, Planned(0.0, "worker_frozen_past_lease", "1"))
         assert (long.struck, long.seconds) == (True, 37.0)
         assert wait_until(lambda: state_of(supervisor.pid("billing-1")) == "T", limit_seconds=10)
         # When it should be frozen again for less time, then nothing is done that would need an undo
-        short = strike(house, Planned(0.0, "worker_frozen", "1"))
+        short = strike(system, Planned(0.0, "worker_frozen", "1"))
         assert (short.struck, short.seconds) == (False, 0.0)
         # And it wakes when the first freeze is over
         long.undo()

@@ -7,27 +7,27 @@ import socket
 import sys
 
 from base.clock import wait_until
-from chaos.house import House, Plan
-from local.supervisor import Process, Supervisor
+from chaos.system import Plan, System
+from local.supervisor import ChildProcess, Supervisor
 from tests.chaos.yes import answering_yes
 
 
 def test_away_lists_a_process_that_is_down_and_a_mute_ingress(tmp_path):
     # Given a worker that runs and one that ends at once, an ingress that can store events and one
     # that cannot be reached
-    house = House(Plan(), folder=tmp_path)
-    house.supervisor = Supervisor()
+    system = System(Plan(), folder=tmp_path)
+    system.supervisor = Supervisor()
     with answering_yes() as port, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        house.ports = [port, closed.getsockname()[1]]
+        system.ports = [port, closed.getsockname()[1]]
         try:
             for name, words in (("safety-1", "import time; time.sleep(600)"), ("safety-2", "1/0")):
                 argv = [sys.executable, "-c", words]
-                house.supervisor.start(Process(name, argv, dict(os.environ)))
+                system.supervisor.start(ChildProcess(name, argv, dict(os.environ)))
             # Then the second worker and the second ingress are reported as down, except while the
             # worker is being restarted, and the system is not ready
             away = ["safety-2", "ingress-2"]
-            assert wait_until(lambda: house.away() == away, limit_seconds=20)
-            assert not house.ready()
+            assert wait_until(lambda: system.away() == away, limit_seconds=20)
+            assert not system.ready()
         finally:
-            house.supervisor.stop_all()
+            system.supervisor.stop_all()

@@ -7,8 +7,7 @@ import pytest
 from base.clock import wait_until
 from chaos.customers import CALL_RATE
 from chaos.phone_count import talked_ms
-from domain.calls import committing
-from domain.calls import reservations as reserving
+from domain.calls import committing, reservations
 from domain.calls.rates import set_rate
 from tests.chaos.test_count import AtRest
 
@@ -16,10 +15,10 @@ from tests.chaos.test_count import AtRest
 class Dialled:
     """A reserved call that the sandbox dialled and ended; it is not charged yet."""
 
-    def __init__(self, house: AtRest) -> None:
-        self.house, self.world = house, house.world
+    def __init__(self, system: AtRest) -> None:
+        self.system, self.world = system, system.world
         self.world.do(
-            lambda session, now: set_rate(session, house.org, CALL_RATE, by="x", why="y", now=now)
+            lambda session, now: set_rate(session, system.org, CALL_RATE, by="x", why="y", now=now)
         )
         control = self.world.sandbox.control
         asked = {"deliver": False, "queued_seconds": 0, "ring_seconds": 0, "talk_seconds": 0.1}
@@ -27,14 +26,14 @@ class Dialled:
         path = f"/vapi/calls/{self.vapi_id}"
         assert wait_until(lambda: control("GET", path)["ended"] is not None, limit_seconds=10)
         self.ms = talked_ms(control("GET", path)["call"])
-        house.told("book", "o1", 0, "OK")
-        house.told("dial", "o1", 0, self.vapi_id)
+        system.told("book", "o1", 0, "OK")
+        system.told("dial", "o1", 0, self.vapi_id)
 
     def reserve(self, call_id: str = "o1", vapi_id: str | None = None) -> None:
         reserved = self.world.do(
-            lambda session, now: reserving.reserve_for_call(
+            lambda session, now: reservations.reserve_for_call(
                 session,
-                self.house.org,
+                self.system.org,
                 call_id=call_id,
                 provider_call_id=vapi_id,
                 estimated_seconds=10,
@@ -47,7 +46,7 @@ class Dialled:
         done = self.world.do(
             lambda session, now: committing.commit_for_call(
                 session,
-                self.house.org,
+                self.system.org,
                 call_id=call_id,
                 duration_ms=self.ms if ms is None else ms,
                 now=now,
@@ -56,7 +55,7 @@ class Dialled:
         assert done.outcome.ok
 
     def problems(self) -> list[str]:
-        return self.house.problems()
+        return self.system.problems()
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ def test_outgoing_call_is_lost_when_its_hold_is_open(dialled):
 
 
 def test_reservation_is_doubled_when_charged_and_never_dialled(charged):
-    charged.house.told("book", "o2", 0, "OK")
+    charged.system.told("book", "o2", 0, "OK")
     charged.reserve("o2")
     charged.commit("o2", 1_000)
     assert charged.problems() == ["doubled outgoing", "drift wallet"]
@@ -125,15 +124,15 @@ def test_reservation_is_doubled_when_charged_and_never_dialled(charged):
     ],
 )
 def test_outgoing_call_is_lost_when_the_answer_is_wrong(charged, what, outcome, expected):
-    charged.house.told(what, "o1", 0, outcome)
+    charged.system.told(what, "o1", 0, outcome)
     assert charged.problems() == expected
 
 
 @pytest.mark.parametrize("what", ["longer", "denied"])
 def test_contradicting_report_is_lost_until_a_person_is_told(charged, what):
-    charged.house.told(what, "o1", 0, "OK")
+    charged.system.told(what, "o1", 0, "OK")
     assert charged.problems() == ["lost outgoing"]
-    charged.house.sql(
+    charged.system.sql(
         "INSERT INTO alerts (kind, organization_id, subject, severity, details, raised_at)"
         f" VALUES ('call_differs', '{charged.house.org}', 'o1', 'warning', '{{}}', now())"
     )
@@ -141,6 +140,6 @@ def test_contradicting_report_is_lost_until_a_person_is_told(charged, what):
 
 
 def test_denied_conversation_is_right_when_the_call_is_marked(charged):
-    charged.house.told("denied", "o1", 0, "OK")
-    charged.house.sql("UPDATE calls SET oddities = ARRAY['talk_denied']")
+    charged.system.told("denied", "o1", 0, "OK")
+    charged.system.sql("UPDATE calls SET oddities = ARRAY['talk_denied']")
     assert charged.problems() == []

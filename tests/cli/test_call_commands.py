@@ -11,8 +11,7 @@ from base.enums import CallDirection
 from base.facts import CallAsk
 from db.address import driver_url
 from db.engine import clock
-from domain.calls import admission
-from domain.calls import reservations as reserving
+from domain.calls import admission, reservations
 from tests.domain.support import subscribe
 from tests.support.world import fund, make_organization
 
@@ -40,7 +39,7 @@ def call(org, run, database):
 def reserve(database, org: str, call_id: str, **more) -> None:
     more = {"provider_call_id": None, "appointment_id": "appointment-1", **more}
     reserved = database.run(
-        lambda session: reserving.reserve_for_call(
+        lambda session: reservations.reserve_for_call(
             session, org, call_id=call_id, estimated_seconds=60, now=clock(session), **more
         )
     )
@@ -190,7 +189,7 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
     rate = data(run, "call", "rate", "set", org, "--per-minute", "0.12", *why)
     faults = ("--fault-policy", "charge", "--fault-waived-minutes", "5")
     terms = data(run, "call", "terms", "set", org, *faults, *why)
-    door = data(run, "call", "door", "add", org, "assistant", "a1", *why)
+    entry_point = data(run, "call", "door", "add", org, "assistant", "a1", *why)
     gone = data(run, "call", "door", "remove", "assistant", "a1", *why)
     none = data(run, "call", "rate", "remove", org, "inbound", *why)
     # Then each of them reports what it did
@@ -201,7 +200,7 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
         "minimum_micros": 0,
     }
     assert terms == {"changed": {"fault_policy": "charge", "fault_waived_minutes": 5}}
-    assert door == {"kind": "assistant", "id": "a1", "organization": org}
+    assert entry_point == {"kind": "assistant", "id": "a1", "organization": org}
     assert gone == {"kind": "assistant", "id": "a1", "removed": True}
     assert none == {"route": "inbound", "removed": False}
     # And each actual change is in the history, with name and reason

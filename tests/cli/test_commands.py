@@ -17,8 +17,8 @@ from psycopg import sql
 
 from base.settings import Settings
 from db.address import driver_url
-from db.models import OperatorAct
-from domain import operator_actions as operators
+from db.models import OperatorAction
+from domain import operator_actions
 from local import ROOT
 from tests.support.world import fund
 
@@ -202,25 +202,27 @@ def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     words = ("campaign", "pause", customer.campaign_ids[0], "--why", "complaint", "--by", "ann")
     assert run(*words)[0] == 0
     world.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, customer.id, by="t", why="t", now=now
         )
     )
     world.do(
-        lambda session, now: operators.lift_by_hand(
+        lambda session, now: operator_actions.lift_manually(
             session, customer.id, "manual", by="t", why="t", now=now
         )
     )
     assert world.campaign(customer.campaign_ids[0]).pause_reason == "manual_pause"
     assert world.campaign(customer.campaign_ids[1]).status == "running"
-    (noted,) = world.read(OperatorAct, subject=customer.campaign_ids[0])
+    (noted,) = world.read(OperatorAction, subject=customer.campaign_ids[0])
     assert (noted.act, noted.operator, noted.why) == ("campaign.pause", "ann", "complaint")
 
 
 def test_a_posture_is_enforced_by_command_with_who_and_why(run, database, organization_id):
     words = ("org", "enforce", organization_id, "--why", "to be sure", "--by", "ann")
     assert run(*words)[1].startswith("subscription ")
-    (noted,) = database.run(lambda s: s.query(OperatorAct).filter_by(subject=organization_id).all())
+    (noted,) = database.run(
+        lambda s: s.query(OperatorAction).filter_by(subject=organization_id).all()
+    )
     assert (noted.act, noted.operator, noted.why) == ("organization.enforce", "ann", "to be sure")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from base.enums import Provider
-from db.models import OperatorAct
+from db.models import OperatorAction
 from domain.jobs import schedules
 from domain.jobs.types import JOB_TYPES, KEY_KEPT_SECONDS
 from tests.db.jobs.support import WAIT, claim, fail, finish, row, stage
@@ -18,7 +18,7 @@ def dead(database, name="work"):
 
 
 def acts(database, job_id):
-    rows = database.run(lambda s: s.query(OperatorAct).filter_by(subject=job_id).all())
+    rows = database.run(lambda s: s.query(OperatorAction).filter_by(subject=job_id).all())
     return [(one.act, one.operator, one.why) for one in rows]
 
 

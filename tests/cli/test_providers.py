@@ -8,7 +8,7 @@ import logging
 import pytest
 import structlog
 
-from db.models import OperatorAct
+from db.models import OperatorAction
 from tests.db.redis.support import BULK, call, circuits, open_circuit
 
 
@@ -68,7 +68,7 @@ def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis
     assert (row["circuit"], row["held back until"]) == ("closed", "")
     assert row["closed by hand"] == f"ann: {why}"
     # And they are recorded in the database, which keeps them longer than Redis does
-    (noted,) = database.run(lambda s: s.query(OperatorAct).all())
+    (noted,) = database.run(lambda s: s.query(OperatorAction).all())
     assert (noted.act, noted.subject) == ("circuit.close", "twilio:bulk")
     assert (noted.operator, noted.why) == ("ann", why)
 

@@ -49,8 +49,8 @@ def line(trigger, world, run):
     made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
     rate = ("call", "rate", "set", customer.id, "--per-minute", "0.60", "--increment", "60")
     assert run(*rate, "--why", "test")[0] == 0
-    door = ("call", "door", "add", customer.id, "phone_number", made["number"])
-    assert run(*door, "--assistant", made["assistant"], "--why", "test")[0] == 0
+    entry_point = ("call", "door", "add", customer.id, "phone_number", made["number"])
+    assert run(*entry_point, "--assistant", made["assistant"], "--why", "test")[0] == 0
     return customer, made
 
 

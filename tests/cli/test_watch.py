@@ -10,8 +10,8 @@ from base.enums import Provider
 from db.engine import clock
 from domain.top_ups import charges as top_up_charges
 from domain.top_ups import decisions as top_ups
-from domain.top_ups import settings as top_up_terms
-from domain.top_ups.rule import Terms
+from domain.top_ups import settings as top_up_settings
+from domain.top_ups.rule import TopUpTerms
 from domain.top_ups.settings import Method
 from tests.support.world import fund
 
@@ -91,13 +91,13 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
     run, database, organization_id
 ):
     # Given an automatic top-up that is switched on and crossed, with a decision
-    terms = Terms(20_000_000, 50_000_000, 100_000_000, 3)
+    terms = TopUpTerms(20_000_000, 50_000_000, 100_000_000, 3)
     method = Method(Provider.PAYPAL, "card-1")
     who = {"by": "ann", "why": "asked"}
 
     def agree(session):
         now = clock(session)
-        top_up_terms.switch_on(
+        top_up_settings.switch_on(
             session, organization_id, terms, method, chargeable=PAYPAL, now=now, **who
         )
         top_ups.decide(session, organization_id, now, chargeable=PAYPAL)

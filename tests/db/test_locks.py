@@ -12,8 +12,7 @@ from db import locks
 from db.busy import DatabaseBusy
 from db.engine import clock
 from db.locks import OrganizationNotFound
-from domain import operator_actions as operators
-from domain import organizations
+from domain import operator_actions, organizations
 from tests.db.support import holding, hurried
 from tests.support.world import make_organization
 
@@ -37,7 +36,7 @@ def house(shared):
             {"id": new_id("sub"), "org": organization_id, "now": now},
         )
         campaign_id = organizations.create_campaign(session, brand_id, name="c", now=now)
-        operators.start_campaign(session, campaign_id, now)
+        operator_actions.start_campaign(session, campaign_id, now)
         return {"org": organization_id, "brand": brand_id}
 
     return shared.run(work)

@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from base.outcomes import NotYet, OutcomeUnknown
 from db.engine import Database, clock
-from domain.operator_actions import freeze_by_hand
-from domain.wallet import queries as books
+from domain.operator_actions import freeze_manually
+from domain.wallet import queries as wallet_queries
 from tests.support.cuttable import Way
 from tests.support.world import make_organization
 
@@ -66,12 +66,12 @@ def test_a_transaction_that_goes_on_for_too_long_is_lost_with_all_it_did(databas
     organization = make_organization(shared)
 
     def slow(session):
-        freeze_by_hand(session, organization, by="me", why="test", now=clock(session))
+        freeze_manually(session, organization, by="me", why="test", now=clock(session))
         session.execute(text("SELECT pg_sleep(3)"))
 
     with pytest.raises(NotYet):
         database.run(slow)
-    balance = shared.run(lambda s: books.balance(s, organization, clock(s)))
+    balance = shared.run(lambda s: wallet_queries.balance(s, organization, clock(s)))
     assert not balance.frozen
 
 

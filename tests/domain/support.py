@@ -17,11 +17,10 @@ from base.enums import Provider, SubscriptionStatus
 from base.facts import PaymentFacts, SubscriptionFacts, SubscriptionReport
 from db.engine import Database
 from db.models import Base, Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
-from domain import operator_actions as operators
-from domain import organizations, subscriptions
+from domain import operator_actions, organizations, subscriptions
 from domain.payments import payments
 from domain.wallet import operations as wallet
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletOutcome
 
 #: The instant at which every test begins.
@@ -92,7 +91,7 @@ def _move(
 
 def figures(database: Database, org: str) -> tuple[int, int]:
     """Return a wallet's balance and outstanding amount."""
-    found = database.run(lambda session: books.balance(session, org, T0))
+    found = database.run(lambda session: wallet_queries.balance(session, org, T0))
     assert found.consistent
     return found.balance_micros, found.owed_micros
 
@@ -189,11 +188,11 @@ def look(
 ) -> float | None:
     """Refresh a subscription with this status and record it."""
     begun = database.run(
-        lambda s: subscriptions.begin_look(s, Provider.PAYPAL, external_id, lease_seconds=60)
+        lambda s: subscriptions.begin_refresh(s, Provider.PAYPAL, external_id, lease_seconds=60)
     )
     answer = facts(external_id, org, status, **more)
     return database.run(
-        lambda s: subscriptions.record_look(s, begun, answer, now, grace_seconds=grace_seconds)
+        lambda s: subscriptions.record_refresh(s, begun, answer, now, grace_seconds=grace_seconds)
     )
 
 
@@ -248,7 +247,7 @@ def make_campaign(database: Database, brand_id: str, *, started: bool = True) ->
     def work(session: Session) -> str:
         campaign_id = organizations.create_campaign(session, brand_id, name="c", now=T0)
         if started:
-            operators.start_campaign(session, campaign_id, T0)
+            operator_actions.start_campaign(session, campaign_id, T0)
         return campaign_id
 
     return database.run(work)

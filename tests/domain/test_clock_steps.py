@@ -15,13 +15,12 @@ from base.enums import Provider
 from db.clock_watch import Step
 from db.jobs import due
 from db.models import Alert
-from domain import clock_steps, subscriptions
-from domain import subaccounts as twilio_state
+from domain import clock_steps, subaccounts, subscriptions
 from domain.calls import reconcile as watch
 from domain.calls import tick as ticks
 from domain.calls.admission import withdraw
 from domain.calls.permission import PERMISSION_SECONDS
-from domain.calls.reconcile import expire_unasked
+from domain.calls.reconcile import expire_unreported
 from tests.db.jobs.support import change, claim, finish, seconds_until, stage
 from tests.domain.calls.support import Line, execute
 from tests.domain.calls.test_permission import Campaign
@@ -114,8 +113,8 @@ def test_permission_is_held_as_long_as_meant_after_a_step_back(database):
     assert (expires_at - now).total_seconds() == pytest.approx(PERMISSION_SECONDS, abs=0.001)
     # Then the hold is returned when its time is over, and not an hour later
     early, due = expires_at - timedelta(seconds=1), expires_at
-    assert campaign.do(lambda s: expire_unasked(s, campaign.id, early)) == []
-    assert campaign.do(lambda s: expire_unasked(s, campaign.id, due)) == [permitted.call_id]
+    assert campaign.do(lambda s: expire_unreported(s, campaign.id, early)) == []
+    assert campaign.do(lambda s: expire_unreported(s, campaign.id, due)) == [permitted.call_id]
     assert campaign.cents() == (100, 0, 0)
 
 
@@ -134,7 +133,7 @@ def test_hold_of_the_future_is_pulled_back_by_the_sweep(database):
     hold = campaign.hold(permitted.call_id)
     assert hold.expires_at == now + timedelta(seconds=1 + PERMISSION_SECONDS)
     assert campaign.hold(nearly.call_id).expires_at == before
-    assert campaign.do(lambda s: expire_unasked(s, campaign.id, hold.expires_at))
+    assert campaign.do(lambda s: expire_unreported(s, campaign.id, hold.expires_at))
 
 
 def test_hold_keeps_its_end_when_it_was_made_since_or_is_over(database):
@@ -215,7 +214,7 @@ def test_lease_on_a_subscription_is_over_when_it_is_longer_than_any(database):
         " look_lease_until = clock_timestamp() + interval '1 hour'",
     )
     look = database.run(
-        lambda s: subscriptions.begin_look(
+        lambda s: subscriptions.begin_refresh(
             s, Provider.PAYPAL, external_id(database), lease_seconds=20
         )
     )
@@ -238,7 +237,7 @@ def test_lease_on_a_subaccount_is_over_when_it_is_longer_than_any(database):
         org=organization_id,
         sid="AC" + "0" * 32,
     )
-    hand = database.run(lambda s: twilio_state.take(s, "b1", lease_seconds=35, unsure_seconds=120))
+    hand = database.run(lambda s: subaccounts.take(s, "b1", lease_seconds=35, unsure_seconds=120))
     assert hand.brand_id == "b1"
 
 

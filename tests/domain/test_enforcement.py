@@ -10,7 +10,7 @@ from sqlalchemy import text
 from base.enums import FreezeReason
 from db.locks import OrganizationNotFound
 from db.models import Subscription
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.enforcement import enforce_entitlement
 from domain.entitlement import BlockReason, SubscriptionState, spending_block, subscription_state
 from domain.wallet import operations as wallet
@@ -116,7 +116,7 @@ class Scene:
         self.brands = [make_brand(database, org) for _ in range(2)]
         self.campaign = make_campaign(database, self.brands[0])
         self.by_hand = make_campaign(database, self.brands[1])
-        database.run(lambda s: operators.pause_campaign(s, self.by_hand, T0))
+        database.run(lambda s: operator_actions.pause_campaign(s, self.by_hand, T0))
         forget_jobs(database, org)
 
     def seen(self, now=T0):
@@ -325,7 +325,7 @@ def test_an_organization_that_is_not_there_is_refused(shared):
 
 def override(database, org, until, reason=FreezeReason.SUBSCRIPTION_INACTIVE, now=T0):
     return database.run(
-        lambda s: operators.override_by_hand(
+        lambda s: operator_actions.override_manually(
             s, org, reason, until=until, by="ann", why="emergency", now=now
         )
     )

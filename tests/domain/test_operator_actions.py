@@ -9,7 +9,7 @@ from base.enums import FreezeReason
 from base.money import InvalidAmount
 from base.outcomes import Refused
 from db.locks import OrganizationNotFound
-from db.models import OperatorAct
+from db.models import OperatorAction
 from domain import operator_actions as operators
 from domain.entitlement import BlockReason
 from domain.operator_actions import CampaignNotFound
@@ -101,7 +101,9 @@ def prepare(database, org, name):
 
 def noted(database, subject):
     rows = database.run(
-        lambda s: s.query(OperatorAct).filter_by(subject=subject).order_by(OperatorAct.id).all()
+        lambda s: (
+            s.query(OperatorAction).filter_by(subject=subject).order_by(OperatorAction.id).all()
+        )
     )
     return [(one.act, one.operator, one.why, one.acted_at) for one in rows]
 

@@ -21,7 +21,7 @@ from domain.enforcement import enforce_entitlement
 from domain.entitlement import BlockReason, spending_block
 from domain.wallet import assets
 from domain.wallet import operations as wallet
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from tests.db.support import at_once, one_behind_the_other
 from tests.domain.support import (
     T0,
@@ -127,7 +127,7 @@ def test_frozen_wallet_blocks_sends_balance_check(shared, org, running):
     # Given a frozen wallet: its balance is shown, grows and cannot be spent
     freeze(shared, org)
     credit(shared, org, FIVE)
-    found = shared.run(lambda session: books.balance(session, org, T0))
+    found = shared.run(lambda session: wallet_queries.balance(session, org, T0))
     assert (found.balance_micros, found.frozen, found.consistent) == (2 * FIVE, True, True)
     assert debit(shared, org, 1).outcome == "FROZEN_WALLET"
 

@@ -12,8 +12,7 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.outcomes import NotYet
 from db.locks import BrandNotFound, lock_brand
-from domain import organizations
-from domain import subaccounts as twilio_state
+from domain import organizations, subaccounts
 from tests.db.support import at_once, wait_for_waiters
 from tests.domain.support import T0, brand, columns_of, later, look, make_brand, staged, subscribe
 
@@ -29,17 +28,17 @@ def scene(shared, org):
 
 def take(database, brand_id, *, lease=60.0, unsure=120.0):
     return database.run(
-        lambda s: twilio_state.take(s, brand_id, lease_seconds=lease, unsure_seconds=unsure)
+        lambda s: subaccounts.take(s, brand_id, lease_seconds=lease, unsure_seconds=unsure)
     )
 
 
 def record(database, hand, status, now=T0):
     found = SubaccountFacts(hand.sid, TwilioStatus(status))
-    return database.run(lambda s: twilio_state.record(s, hand, found, now))
+    return database.run(lambda s: subaccounts.record(s, hand, found, now))
 
 
 def release(database, hand, **more):
-    return database.run(lambda s: twilio_state.give_back(s, hand, **more))
+    return database.run(lambda s: subaccounts.give_back(s, hand, **more))
 
 
 def expire(database, brand_id):
@@ -163,7 +162,7 @@ def test_sent_request_of_an_outdated_lease_holder_causes_a_new_read(shared, org,
     # When the outdated holder's request has taken effect after all
     seen = SubaccountFacts(outdated.sid, SUSPENDED)
     told = shared.run(
-        lambda s: twilio_state.record(s, outdated, seen, later(1), sent_unsure_seconds=60)
+        lambda s: subaccounts.record(s, outdated, seen, later(1), sent_unsure_seconds=60)
     )
     # Then its result is not stored, but the subaccount is read again, repeatedly while it is unsure
     assert told is None
@@ -248,18 +247,18 @@ def test_state_that_only_an_operator_can_repair_is_not_tried_again(shared, scene
     release(shared, hand, problem=f"SUBACCOUNT_{status.upper()}")
     found = brand(shared, scene[1])
     assert (found.twilio_actual, found.twilio_converged) == (status, None)
-    assert twilio_state.describe(found) == f"SUBACCOUNT_{status.upper()}"
+    assert subaccounts.describe(found) == f"SUBACCOUNT_{status.upper()}"
     # After a manual repair, only the next good reading clears the problem
     hand = take(shared, scene[1])
     assert brand(shared, scene[1]).twilio_problem is not None
     record(shared, hand, "active")
     assert brand(shared, scene[1]).twilio_problem is None
-    assert twilio_state.describe(brand(shared, scene[1])) == "active"
+    assert subaccounts.describe(brand(shared, scene[1])) == "active"
 
 
 def test_brand_with_an_unknown_state_is_described_as_such(shared, scene):
     found = brand(shared, scene[1])
-    assert twilio_state.describe(found) == "unknown, should be active"
+    assert subaccounts.describe(found) == "unknown, should be active"
 
 
 def test_a_brand_that_is_not_there_or_has_no_subaccount_is_refused(shared, org):

@@ -42,13 +42,15 @@ def new_id():
 
 def begin(database, external_id, *, lease=60):
     return database.run(
-        lambda s: subscriptions.begin_look(s, PAYPAL, external_id, lease_seconds=lease)
+        lambda s: subscriptions.begin_refresh(s, PAYPAL, external_id, lease_seconds=lease)
     )
 
 
 def record(database, begun, org, status, now=T0, **more):
     answer = facts(begun.external_id, org, status, **more)
-    return database.run(lambda s: subscriptions.record_look(s, begun, answer, now, grace_seconds=0))
+    return database.run(
+        lambda s: subscriptions.record_refresh(s, begun, answer, now, grace_seconds=0)
+    )
 
 
 def end_lease(database, external_id):
@@ -286,7 +288,7 @@ def test_expired_lease_is_taken_over_and_its_refresh_records_nothing(shared, org
     assert found.look_token == newest.token
     assert standing(shared, org) == set()
     # It cannot return another refresh's lease either
-    shared.run(lambda s: subscriptions.give_back_look(s, outdated))
+    shared.run(lambda s: subscriptions.release_refresh(s, outdated))
     with pytest.raises(NotYet):
         begin(shared, one)
     assert record(shared, newest, org, "suspended") is None
@@ -304,7 +306,7 @@ def test_refresh_with_an_expired_lease_may_record_if_not_taken_over(shared, org)
 def test_refresh_without_a_result_returns_its_lease(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
-    shared.run(lambda s: subscriptions.give_back_look(s, begun))
+    shared.run(lambda s: subscriptions.release_refresh(s, begun))
     assert begin(shared, one)
 
 

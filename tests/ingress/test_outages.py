@@ -14,7 +14,7 @@ from db.models import InboxEvent, Job
 from db.redis.client import connect
 from tests.ingress.house import paypal_event
 from tests.ingress.webhooks.test_paypal import is_refused
-from tests.workers.scenes import eventually, rung
+from tests.workers.scenes import eventually, notified
 
 
 @pytest.fixture
@@ -152,4 +152,4 @@ def test_a_new_event_is_rung_for_at_once_and_a_repeat_is_not(world, start_ingres
 
         # Then its one job was notified once
         (job,) = world.read(Job)
-        assert eventually(lambda: rung(client) == [job.id])
+        assert eventually(lambda: notified(client) == [job.id])

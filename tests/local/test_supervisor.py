@@ -17,7 +17,7 @@ from base.clock import wait_until
 from local import ROOT
 from local.errors import ProcessNotReady
 from local.server import is_alive
-from local.supervisor import Process, Supervisor
+from local.supervisor import ChildProcess, Supervisor
 
 _SLEEPS = "import time; time.sleep(600)"
 #: When it is stopped, it writes its name to a file that all children share.
@@ -41,14 +41,15 @@ _SUPERVISOR = (
     """
 import os, sys
 from pathlib import Path
-from local.supervisor import Process, Supervisor
+from local.supervisor import ChildProcess, Supervisor
 folder = Path(sys.argv[1])
 stubborn = '''"""
     + _STUBBORN
     + """'''
 with Supervisor(folder) as supervisor:
-    supervisor.start(Process("plain", [sys.executable, "-c", "import time; time.sleep(600)"], {}))
-    supervisor.start(Process(
+    plain = [sys.executable, "-c", "import time; time.sleep(600)"]
+    supervisor.start(ChildProcess("plain", plain, {}))
+    supervisor.start(ChildProcess(
         "stubborn",
         [sys.executable, "-c", stubborn, str(folder / "ready")],
         {},
@@ -92,7 +93,7 @@ def test_a_child_that_dies_unasked_is_started_again_and_reported(tmp_path: Path)
         on_exit=lambda name, code: exits.append((name, code)),
         on_restart=lambda name, pid: again.append((name, pid)),
     ) as supervisor:
-        supervisor.start(Process("worker", python(_SLEEPS), {}))
+        supervisor.start(ChildProcess("worker", python(_SLEEPS), {}))
         first = supervisor.pid("worker")
         # When
         supervisor.kill("worker")
@@ -112,7 +113,7 @@ def test_waits_between_restarts_grow(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path, on_exit=lambda *_: deaths.append(time.monotonic()))
     with supervisor:
         # When
-        supervisor.start(Process("broken", ["/bin/false"], {}))
+        supervisor.start(ChildProcess("broken", ["/bin/false"], {}))
         assert wait_until(lambda: len(deaths) >= 4, limit_seconds=10)
     # Then the waits are at least 0.1, 0.2 and 0.4 s
     waits = [later - earlier for earlier, later in itertools.pairwise(deaths)]
@@ -127,7 +128,7 @@ def test_a_listener_that_fails_does_not_end_the_keeping(tmp_path: Path) -> None:
         raise RuntimeError(f"{name} {code}")
 
     with Supervisor(tmp_path, on_exit=fail) as supervisor:
-        supervisor.start(Process("worker", python(_SLEEPS), {}))
+        supervisor.start(ChildProcess("worker", python(_SLEEPS), {}))
         # When
         supervisor.kill("worker")
         # Then
@@ -140,7 +141,7 @@ def test_children_are_stopped_in_the_reverse_order_of_start(tmp_path: Path) -> N
     with Supervisor(tmp_path) as supervisor:
         for name in ("first", "second", "third"):
             ready = tmp_path / f"told.{name}"
-            supervisor.start(Process(name, python(_TELLS, told, name), {}, ready=ready.exists))
+            supervisor.start(ChildProcess(name, python(_TELLS, told, name), {}, ready=ready.exists))
         # When
         supervisor.stop_all()
         # Then
@@ -153,7 +154,7 @@ def test_a_stubborn_child_is_killed_after_its_limit(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     with Supervisor(tmp_path) as supervisor:
         supervisor.start(
-            Process("stubborn", python(_STUBBORN, ready), {}, ready.exists, stop_seconds=0.5)
+            ChildProcess("stubborn", python(_STUBBORN, ready), {}, ready.exists, stop_seconds=0.5)
         )
         pid = supervisor.pid("stubborn")
         assert pid is not None
@@ -175,7 +176,7 @@ def test_what_a_child_started_dies_with_it(tmp_path: Path) -> None:
         "import os; os.rename(sys.argv[1] + '.new', sys.argv[1]); time.sleep(600)"
     )
     with Supervisor(tmp_path) as supervisor:
-        supervisor.start(Process("parent", python(code, note), {}, ready=note.exists))
+        supervisor.start(ChildProcess("parent", python(code, note), {}, ready=note.exists))
         grandchild = int(note.read_text())
         # When
         supervisor.kill("parent")
@@ -214,7 +215,7 @@ def test_a_second_ctrl_c_ends_the_patience_with_a_stubborn_child(tmp_path: Path)
 
 def test_child_that_ends_before_it_is_ready_is_an_error_and_not_restarted(tmp_path: Path) -> None:
     # Given
-    child = Process("broken", python("raise SystemExit(3)"), {}, ready=lambda: False)
+    child = ChildProcess("broken", python("raise SystemExit(3)"), {}, ready=lambda: False)
     with Supervisor(tmp_path) as supervisor:
         # When / Then
         with pytest.raises(ProcessNotReady, match=r"broken ended \(exit code 3\)"):
@@ -225,7 +226,7 @@ def test_child_that_ends_before_it_is_ready_is_an_error_and_not_restarted(tmp_pa
 def test_a_child_that_is_never_ready_is_stopped_after_its_limit(tmp_path: Path) -> None:
     # Given
     seen: list[int | None] = []
-    child = Process(
+    child = ChildProcess(
         "slow",
         python(_SLEEPS),
         {},
@@ -246,7 +247,9 @@ def test_output_goes_to_a_file_of_its_own_across_restarts(tmp_path: Path) -> Non
     code = "import os, time; print('I am', os.environ['WHO'], flush=True); time.sleep(600)"
     with Supervisor(tmp_path / "logs") as supervisor:
         supervisor.start(
-            Process("talker", python(code), {"WHO": "one"}, lambda: "I am one" in log.read_text())
+            ChildProcess(
+                "talker", python(code), {"WHO": "one"}, lambda: "I am one" in log.read_text()
+            )
         )
         # When
         supervisor.kill("talker")
@@ -265,7 +268,9 @@ def test_output_goes_to_the_terminal_after_the_childs_name(capfd: pytest.Capture
 
     # When
     with Supervisor() as supervisor:
-        supervisor.start(Process("talker", python("print('hello'); input()"), dict(os.environ)))
+        supervisor.start(
+            ChildProcess("talker", python("print('hello'); input()"), dict(os.environ))
+        )
         # Then
         assert wait_until(is_shown, limit_seconds=5)
 
@@ -273,7 +278,7 @@ def test_output_goes_to_the_terminal_after_the_childs_name(capfd: pytest.Capture
 def test_no_thread_is_left_when_all_is_stopped(tmp_path: Path) -> None:
     # Given
     with Supervisor(tmp_path) as supervisor:
-        supervisor.start(Process("one", python(_SLEEPS), {}))
-        supervisor.start(Process("two", python(_SLEEPS), {}))
+        supervisor.start(ChildProcess("one", python(_SLEEPS), {}))
+        supervisor.start(ChildProcess("two", python(_SLEEPS), {}))
     # When / Then
     assert not [thread for thread in threading.enumerate() if "keeper" in thread.name]

@@ -8,7 +8,7 @@ import pytest
 from db.address import driver_url
 from db.engine import Database
 from tests.db.shared import shared, shared_urls
-from tests.model.doors import Doors
+from tests.model.doors import EntryPoints
 
 __all__ = ["doors", "looking", "shared", "shared_urls"]
 
@@ -16,7 +16,7 @@ __all__ = ["doors", "looking", "shared", "shared_urls"]
 @pytest.fixture(scope="module")
 def doors(shared, shared_urls):
     owner = Database(shared_urls.owner_url, name="test owner", pool_size=8)
-    yield Doors(shared, owner)
+    yield EntryPoints(shared, owner)
     owner.close()
 
 

@@ -14,7 +14,7 @@ from base.facts import PaymentFacts
 from base.outcomes import Refused
 from db.busy import DatabaseBusy
 from db.engine import Database
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.payments import payments
 from domain.wallet import assets, debits, holds
 from domain.wallet import operations as wallets
@@ -31,7 +31,7 @@ _TRIES_MAX = 20
 
 
 @dataclass(frozen=True)
-class Doors:
+class EntryPoints:
     """Carries out operations as the application, as the owner, or by a combined debit."""
 
     database: Database
@@ -84,7 +84,9 @@ class _Acts:
 
     @staticmethod
     def correct(s: Session, org: str, amount: int, now: datetime, **more: Any) -> WalletOutcome:
-        return operators.correct_by_hand(s, org, amount_micros=amount, now=now, **ANN, **more)
+        return operator_actions.correct_manually(
+            s, org, amount_micros=amount, now=now, **ANN, **more
+        )
 
     @staticmethod
     def settle(s: Session, now: datetime, **values: Any) -> WalletOutcome:
@@ -105,23 +107,25 @@ class _Acts:
         return Answer("OK", told=lifted)
 
     @staticmethod
-    def freeze_by_hand(s: Session, org: str, now: datetime) -> Answer:
-        operators.freeze_by_hand(s, org, now=now, **ANN)
+    def freeze_manually(s: Session, org: str, now: datetime) -> Answer:
+        operator_actions.freeze_manually(s, org, now=now, **ANN)
         return Answer("OK")
 
     @staticmethod
-    def lift_by_hand(s: Session, org: str, reason: str, now: datetime) -> Answer:
-        operators.lift_by_hand(s, org, FreezeReason(reason), now=now, **ANN)
+    def lift_manually(s: Session, org: str, reason: str, now: datetime) -> Answer:
+        operator_actions.lift_manually(s, org, FreezeReason(reason), now=now, **ANN)
         return Answer("OK")
 
     @staticmethod
-    def override_by_hand(s: Session, org: str, reason: str, until: float, now: datetime) -> Answer:
-        operators.override_by_hand(s, org, FreezeReason(reason), until=later(until), now=now, **ANN)
+    def override_manually(s: Session, org: str, reason: str, until: float, now: datetime) -> Answer:
+        operator_actions.override_manually(
+            s, org, FreezeReason(reason), until=later(until), now=now, **ANN
+        )
         return Answer("OK")
 
     @staticmethod
     def set_debt_limit(s: Session, org: str, limit: int, now: datetime) -> WalletOutcome:
-        return operators.set_debt_limit_by_hand(s, org, limit_micros=limit, now=now, **ANN)
+        return operator_actions.set_debt_limit_manually(s, org, limit_micros=limit, now=now, **ANN)
 
     @staticmethod
     def rebuild(s: Session, org: str, now: datetime) -> WalletOutcome:

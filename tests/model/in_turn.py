@@ -87,17 +87,17 @@ class InTurn(Ledger):
         return self.ask("unfreeze", drawn)
 
     @rule(target=done, drawn=arguments("freeze_by_hand"))
-    def freeze_by_hand(self, drawn: dict[str, Any]) -> Operation:
+    def freeze_manually(self, drawn: dict[str, Any]) -> Operation:
         """Detect a manual freeze that is lifted by anything but an operator."""
         return self.ask("freeze_by_hand", drawn)
 
     @rule(target=done, drawn=arguments("lift_by_hand"))
-    def lift_by_hand(self, drawn: dict[str, Any]) -> Operation:
+    def lift_manually(self, drawn: dict[str, Any]) -> Operation:
         """Detect a manual lift of the subscription's freeze, or a refusal with an entry."""
         return self.ask("lift_by_hand", drawn)
 
     @rule(target=done, drawn=arguments("override_by_hand"))
-    def override_by_hand(self, drawn: dict[str, Any]) -> Operation:
+    def override_manually(self, drawn: dict[str, Any]) -> Operation:
         """Detect an override still valid at its end, or valid for another reason."""
         return self.ask("override_by_hand", drawn)
 

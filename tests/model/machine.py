@@ -22,7 +22,7 @@ from tests.domain.support import T0
 from tests.model.asking import Asking
 from tests.model.books import Books, Operation
 from tests.model.calls import Wallet
-from tests.model.doors import Doors
+from tests.model.doors import EntryPoints
 from tests.model.model import Answer
 from tests.model.picture import Picture
 
@@ -42,7 +42,7 @@ _POSTURE_DONE = {
 class Ledger(RuleBasedStateMachine):
     """Wallets with some money, their model, and a time that only moves forward."""
 
-    def __init__(self, doors: Doors, looking: psycopg.Connection[Any]) -> None:
+    def __init__(self, doors: EntryPoints, looking: psycopg.Connection[Any]) -> None:
         super().__init__()
         self.doors = doors
         orgs = doors.database.run(_make_customers)

@@ -193,12 +193,12 @@ class Purse:
         """Lift one cause of a reason, or all its causes; other reasons stay."""
         return Answer("OK", told=self._lift(reason, cause))
 
-    def freeze_by_hand(self, now: float) -> Answer:
+    def freeze_manually(self, now: float) -> Answer:
         self._freeze("manual", "")
         self.follow_subscription()
         return Answer("OK")
 
-    def lift_by_hand(self, reason: str, now: float) -> Answer:
+    def lift_manually(self, reason: str, now: float) -> Answer:
         if reason == SUBSCRIPTION:
             raise No("NOT_BY_HAND")
         if not self._lift(reason):
@@ -206,7 +206,7 @@ class Purse:
         self.follow_subscription()
         return Answer("OK")
 
-    def override_by_hand(self, reason: str, until: float, now: float) -> Answer:
+    def override_manually(self, reason: str, until: float, now: float) -> Answer:
         """Let the wallet spend despite the reason, until the given time and not at it."""
         if not now < until <= now + DAYS_30:
             raise No("INVALID_OVERRIDE")

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from base.channels import CALLED
-from base.enums import CallClass, Provider
+from base.enums import Provider, RequestClass
 from base.settings import Settings
 from providers import registry
 from providers.errors import CredentialsRejected
@@ -60,8 +60,8 @@ def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
 
 def test_each_class_of_call_has_vapis_client_of_its_own():
     providers = registry.build(Settings())
-    clients = [providers.for_class(one).vapi for one in CallClass]
-    assert len({id(one) for one in clients}) == len(CallClass)
+    clients = [providers.for_class(one).vapi for one in RequestClass]
+    assert len({id(one) for one in clients}) == len(RequestClass)
     providers.close()
 
 

@@ -13,7 +13,7 @@ def start_call(house: House, **more: object) -> dict:
     return house.control("POST", "/vapi/calls", {"organization_id": "org_a", **more})
 
 
-def ring_in(house: House, number: dict, **more: object) -> dict:
+def notify_in(house: House, number: dict, **more: object) -> dict:
     asked = {"direction": "inbound", "number_id": number["id"], **more}
     return house.control("POST", "/vapi/calls", asked)
 

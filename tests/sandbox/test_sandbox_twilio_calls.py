@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from twilio.request_validator import RequestValidator
 
 from base.clock import wait_until
-from tests.sandbox.calling import end_leg, parent, read_leg, ring_in, start_call, wait_for_status
+from tests.sandbox.calling import end_leg, notify_in, parent, read_leg, start_call, wait_for_status
 from tests.support.sandbox import SANDBOX_SECONDS
 
 PUBLIC = "https://hooks.holdfast.example/webhooks/twilio"
@@ -89,7 +89,7 @@ def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assista
     telling = house.control("POST", "/vapi/numbers", asked)
     # When calls of a number without a callback, and of one with a callback, are over
     start_call(house, number_id=silent["id"], talk_seconds=0, deliver=False)
-    call = ring_in(house, telling, deliver=False)
+    call = notify_in(house, telling, deliver=False)
     wait_for_status(house, call, "in-progress")
     end_leg(house, call, account["sid"])
     # Then the second call's changes were reported, each once, in Twilio's form

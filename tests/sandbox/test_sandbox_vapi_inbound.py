@@ -10,10 +10,10 @@ from base.clock import wait_until
 from tests.sandbox.calling import (
     api,
     end_leg,
+    notify_in,
     order,
     read_call,
     read_leg,
-    ring_in,
     seen,
     wait_for_status,
 )
@@ -30,7 +30,7 @@ def test_a_call_asks_for_its_assistant_and_is_given_its_limit(
 ):
     listener.replies["assistant-request"] = admit(assistant, 11)
     # When a caller dials a number without an assistant
-    call = ring_in(house, number, to="+15005550009")
+    call = notify_in(house, number, to="+15005550009")
     shown = wait_for_status(house, call, "in-progress")
     # Then the request contains everything that identifies the organization
     (asked,) = listener.messages(call["id"], "assistant-request")
@@ -97,7 +97,7 @@ def test_an_answer_that_is_not_whole_ends_the_call_before_it_began(
 ):
     reply, reason = REFUSALS[name]
     listener.replies["assistant-request"] = reply
-    call = ring_in(house, number)
+    call = notify_in(house, number)
     # Then it ends for the documented reason, was never started, and costs nothing
     shown = wait_for_status(house, call, "ended")
     assert shown["endedReason"] == PREFIX + reason
@@ -121,7 +121,7 @@ def test_an_answer_that_is_not_whole_ends_the_call_before_it_began(
 )
 def test_the_longest_time_has_bounds(house, listener, number, assistant, longest, taken):
     listener.replies["assistant-request"] = admit(assistant, longest)
-    call = ring_in(house, number)
+    call = notify_in(house, number)
     if taken:
         wait_for_status(house, call, "in-progress")
         assert seen(house, call)["longest_seconds"] == longest
@@ -134,7 +134,7 @@ def test_a_late_answer_is_none_at_all(house, listener, number, assistant):
     # Given an ingress that answers too late / When a call waits half a second for it
     never = listener.replies["assistant-request"] = admit(assistant)
     never.wait = threading.Event()
-    call = ring_in(house, number, answer_limit_seconds=0.5)
+    call = notify_in(house, number, answer_limit_seconds=0.5)
     # Then it ends after that time, and not before
     assert wait_for_status(house, call, "ended")["endedReason"] == PREFIX + "failed"
     decision = seen(house, call)["decision"]
@@ -146,7 +146,7 @@ def test_a_late_answer_is_none_at_all(house, listener, number, assistant):
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert "startedAt" not in report
     # Then a call without that setting would wait as long as Vapi does
-    other = ring_in(house, number)
+    other = notify_in(house, number)
     assert wait_until(lambda: seen(house, other)["decision"] is not None, limit_seconds=5)
     assert seen(house, other)["decision"]["limit_seconds"] == 7.5
 
@@ -156,7 +156,7 @@ def test_a_caller_who_hangs_up_while_it_is_asked_is_not_connected(
 ):
     reply = listener.replies["assistant-request"] = admit(assistant)
     reply.wait = threading.Event()
-    call = ring_in(house, number)
+    call = notify_in(house, number)
     listener.wait_for_message(call["id"], "assistant-request")
     # When the leg ends before the answer
     ended = end_leg(house, call, account["sid"])
@@ -178,7 +178,7 @@ def test_a_number_with_an_assistant_of_its_own_asks_nobody(house, listener, acco
         "/vapi/numbers",
         {"number": "+15005550002", "twilio_sid": account["sid"], "assistant_id": assistant["id"]},
     )
-    call = ring_in(house, fixed, talk_seconds=0)
+    call = notify_in(house, fixed, talk_seconds=0)
     # Then the conversation takes place without a request
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert report["startedAt"] and report["call"]["assistantId"] == assistant["id"]
@@ -191,13 +191,13 @@ def test_a_server_of_its_own_is_told_instead_of_the_ingress(house, listener, ass
     elsewhere = {"server_url": f"{listener.url}/elsewhere"}
     number = house.control("POST", "/vapi/numbers", elsewhere)
     listener.replies["assistant-request"] = admit(assistant)
-    call = ring_in(house, number, talk_seconds=0)
+    call = notify_in(house, number, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
     assert {one.path for one in listener.heard} == {"/elsewhere"}
     # Then an assistant's own server takes precedence over the number's
     other = house.control("POST", "/vapi/assistants", {"server_url": f"{listener.url}/third"})
     listener.replies["assistant-request"] = admit(other)
-    call = ring_in(house, number, talk_seconds=0)
+    call = notify_in(house, number, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
     told = [one for one in listener.heard if one.message()["call"]["id"] == call["id"]]
     paths = {one.message()["type"]: one.path for one in told}

@@ -11,10 +11,10 @@ import pytest
 from base.clock import wait_until
 from tests.sandbox.calling import (
     end_leg,
+    notify_in,
     order,
     read_call,
     read_leg,
-    ring_in,
     seen,
     start_call,
     wait_for_status,
@@ -164,7 +164,7 @@ def cpu_seconds(house) -> float:
 
 def test_hundreds_ring_in_at_once_and_each_is_decided(house, listener, number, assistant):
     # Given an ingress that refuses / When two hundred calls ring at the same time
-    calls = [ring_in(house, number, report=False) for _ in range(200)]
+    calls = [notify_in(house, number, report=False) for _ in range(200)]
     assert wait_until(
         lambda: len(house.control("GET", "/vapi/calls?status=ended")) == 200,
         limit_seconds=SANDBOX_SECONDS,

@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 from base.settings import Settings
 from db.engine import Database, clock
 from db.models import Brand, Campaign, InboxEvent, Job, Subscription, Wallet
-from domain import operator_actions as operators
-from domain import organizations
+from domain import operator_actions, organizations
 from domain.wallet import operations as wallet
 from providers.registry import Providers
 from tests.support.sandbox import House
@@ -126,7 +125,7 @@ class World:
             for sid in sids
         ]
         campaign_ids = [self._campaign(brand_ids[0], name) for name in ("a", "b", "by hand")]
-        self.do(lambda session, now: operators.pause_campaign(session, campaign_ids[2], now))
+        self.do(lambda session, now: operator_actions.pause_campaign(session, campaign_ids[2], now))
         self.run_due()
         return Customer(organization_id, subscription["id"], brand_ids, sids, campaign_ids)
 
@@ -224,7 +223,7 @@ class World:
     def _campaign(self, brand_id: str, name: str) -> str:
         def work(session: Session, now: datetime) -> str:
             campaign_id = organizations.create_campaign(session, brand_id, name=name, now=now)
-            operators.start_campaign(session, campaign_id, now)
+            operator_actions.start_campaign(session, campaign_id, now)
             return campaign_id
 
         return self.do(work)

@@ -11,7 +11,7 @@ from typing import Any
 from base.enums import Queue
 from base.settings import load_settings
 from db.engine import Database
-from db.jobs import notifications as bells
+from db.jobs import notifications
 from db.redis.client import connect
 from domain.jobs import schedules
 from domain.jobs import types as domain_jobs
@@ -47,11 +47,11 @@ def die_between_claim_and_push() -> None:
     ).run_once()
 
 
-def ring_once(times: int) -> None:
+def notify_once(times: int) -> None:
     """Claim the due urgent notifications `times` times, as a relay does."""
     database = Database(load_settings().database_url, name="relay")
     for _ in range(times):
-        database.run(lambda session: bells.ring_due(session, 500, urgent=True))
+        database.run(lambda session: notifications.notify_due(session, 500, urgent=True))
 
 
 def die_between_tick_and_commit() -> None:

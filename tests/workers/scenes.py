@@ -94,7 +94,7 @@ def pay(world: World, organization_id: str, value: str = "10.00", **more: Any) -
     return made
 
 
-def stage_look(world: World, external_id: str, kind: str = "capture") -> str:
+def stage_refresh(world: World, external_id: str, kind: str = "capture") -> str:
     """Stage another refresh of a PayPal payment and return the job's id.
 
     The refresh is a job of its own, even if an equal one waits.
@@ -111,13 +111,13 @@ def jobs_of(world: World, name: str) -> list[Job]:
     return sorted(world.read(Job, name=name), key=lambda job: job.id)
 
 
-def ring(world: World, client: redis.Redis, *job_ids: str) -> None:
+def notify(world: World, client: redis.Redis, *job_ids: str) -> None:
     """Notify of jobs as the product does after a commit."""
     found = [world.job(job_id) for job_id in job_ids]
     push(client, [Staged(job.id, job.name, job.queue) for job in found])
 
 
-def rung(client: redis.Redis, queue: str = "safety") -> list[str]:
+def notified(client: redis.Redis, queue: str = "safety") -> list[str]:
     """List the ids of the jobs whose messages wait in Redis."""
     messages = client.lrange(f"{NAMESPACE}:{queue}", 0, -1)
     return sorted(message.decode().partition(".")[0] for message in messages)

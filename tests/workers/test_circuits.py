@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from base.channels import Route
-from base.enums import CallClass, Provider, Queue
+from base.channels import ProviderChannel
+from base.enums import Provider, Queue, RequestClass
 from db.redis import circuit_states
 from db.redis.circuits import circuit_key
 from db.redis.client import connect
@@ -20,7 +20,7 @@ from tests.workers.scenes import (
     jobs_of,
     newest_attempt,
     pay,
-    stage_look,
+    stage_refresh,
     want,
 )
 
@@ -37,14 +37,14 @@ def governed(world, redis_client):
 
 @pytest.fixture
 def money(world):
-    return Route(Provider.PAYPAL, world.settings.paypal_client_id, CallClass.MONEY)
+    return ProviderChannel(Provider.PAYPAL, world.settings.paypal_client_id, RequestClass.MONEY)
 
 
 def asked(world) -> int:
     return len(world.sandbox.requests(provider="paypal", path_contains="/v2/payments/"))
 
 
-def state_of(client, route: Route):
+def state_of(client, route: ProviderChannel):
     found = circuit_states.read_states(client, POLICY.window_seconds)
     return next(
         one for one in found if (one.provider, one.call_class) == (route.provider, route.call_class)
@@ -54,11 +54,11 @@ def state_of(client, route: Route):
 @pytest.mark.parametrize(
     ("queue", "call_class"),
     [
-        (Queue.SAFETY, CallClass.SAFETY),
-        (Queue.BILLING, CallClass.MONEY),
-        (Queue.MAINTENANCE, CallClass.BULK),
-        (Queue.CALLBACKS, CallClass.BULK),
-        (Queue.MESSAGING, CallClass.BULK),
+        (Queue.SAFETY, RequestClass.SAFETY),
+        (Queue.BILLING, RequestClass.MONEY),
+        (Queue.MAINTENANCE, RequestClass.BULK),
+        (Queue.CALLBACKS, RequestClass.BULK),
+        (Queue.MESSAGING, RequestClass.BULK),
     ],
 )
 def test_a_queue_says_what_its_jobs_calls_are_worth(queue, call_class):
@@ -71,14 +71,14 @@ def test_a_job_that_meets_an_open_circuit_waits_and_uses_up_no_attempt(
     # Given a payment whose refresh failed until the circuit opened
     capture = pay(governed, organization)
     governed.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
-    first = stage_look(governed, capture)
+    first = stage_refresh(governed, capture)
     outcomes = [governed.executor.execute(first)]
     assert state_of(redis_client, money).state == "open"
     before, failures = asked(governed), governed.job(first).failures
 
     # When it is due again, and so are others
     governed.due_now()
-    others = [stage_look(governed, capture) for _ in range(3)]
+    others = [stage_refresh(governed, capture) for _ in range(3)]
     outcomes = [governed.executor.execute(job_id) for job_id in (first, *others)]
 
     # Then all wait for the next trial, nothing is sent, and no attempt is used up
@@ -97,7 +97,7 @@ def test_after_an_outage_one_job_tries_and_the_others_follow(
     # Given an outage that opened the circuit, and jobs that wait
     capture = pay(governed, organization)
     governed.sandbox.fault("paypal", "status", status=503, match=PAYMENTS)
-    jobs = [stage_look(governed, capture) for _ in range(8)]
+    jobs = [stage_refresh(governed, capture) for _ in range(8)]
     for job_id in jobs:
         governed.executor.execute(job_id)
     before = asked(governed)
@@ -127,8 +127,8 @@ def test_a_suspension_goes_on_while_every_circuit_is_open(governed, redis_client
     customer = governed.customer()
     account = governed.settings.twilio_account_sid
     fleet = circuits(redis_client)
-    for of in CallClass:
-        route = Route(Provider.TWILIO, account, of)
+    for of in RequestClass:
+        route = ProviderChannel(Provider.TWILIO, account, of)
         for _ in range(POLICY.failures):
             fleet.leave(route, "", "failed", 60)
         assert state_of(redis_client, route).state == "open"
@@ -139,8 +139,11 @@ def test_a_suspension_goes_on_while_every_circuit_is_open(governed, redis_client
 
     # Then it is suspended, and the answer closed the circuit of safety calls alone
     assert governed.twilio_status(customer.sids[0]) == "suspended"
-    states = {of: state_of(redis_client, Route(Provider.TWILIO, account, of)) for of in CallClass}
-    assert [states[of].state for of in CallClass] == ["closed", "open", "open"]
+    states = {
+        of: state_of(redis_client, ProviderChannel(Provider.TWILIO, account, of))
+        for of in RequestClass
+    }
+    assert [states[of].state for of in RequestClass] == ["closed", "open", "open"]
 
 
 def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
@@ -158,7 +161,7 @@ def test_a_look_staged_for_safety_is_made_while_one_for_money_waits(
             session, JOB_TYPES["look_at_payment"], None, queue=Queue.SAFETY, **arguments
         )
     )
-    of_money = stage_look(governed, capture)
+    of_money = stage_refresh(governed, capture)
     # Then the queue of each job decides its class
     assert governed.executor.execute(of_money) == "postponed"
     assert governed.executor.execute(of_safety) == "done"
@@ -170,7 +173,7 @@ def test_one_workers_429_holds_back_the_account_for_all(governed, organization, 
     governed.sandbox.fault(
         "paypal", "status", status=429, headers={"Retry-After": "40"}, match=PAYMENTS, times=1
     )
-    jobs = [stage_look(governed, capture) for _ in range(3)]
+    jobs = [stage_refresh(governed, capture) for _ in range(3)]
     assert governed.executor.execute(jobs[0]) == "failed"
 
     # When the others run, Then nothing is sent, and they wait as long
@@ -211,7 +214,7 @@ def test_two_workers_see_one_circuit(world, processes, organization, redis_clien
     # Given a provider that is down, and two worker processes with many payments to refresh
     capture = pay(world, organization)
     fault = world.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
-    jobs = [stage_look(world, capture) for _ in range(30)]
+    jobs = [stage_refresh(world, capture) for _ in range(30)]
     environment = {"CIRCUIT_FAILURES": "4", "CIRCUIT_CALLS": "8", "CIRCUIT_OPEN_SECONDS": "3600"}
     for _ in range(2):
         processes.worker("billing", threads=2, CIRCUIT_OPEN_SECONDS_MAX="3600", **environment)

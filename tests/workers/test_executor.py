@@ -12,10 +12,10 @@ from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from db.address import driver_url
 from db.busy import StatementTooSlow
 from db.engine import Database, clock
-from db.jobs import operator as job_acts
+from db.jobs import operator as job_operator
 from db.models import Brand, Job, JobAttempt, Organization
 from domain.jobs.types import JOB_TYPES
-from tests.workers.crimes import die_in_job, ring_once
+from tests.workers.crimes import die_in_job, notify_once
 from tests.workers.scenes import execute_sql, newest_attempt
 from workers.attempt import Later
 from workers.executor import Executor
@@ -187,7 +187,7 @@ def test_job_is_dead_when_its_policy_is_used_up_and_runs_when_redriven(world):
     assert run.execute(job_id) == "taken"
 
     # And when it is redriven, it has all of its attempts again
-    assert world.do(lambda session, _: job_acts.redrive(session, job_id))
+    assert world.do(lambda session, _: job_operator.redrive(session, job_id))
     assert executor(world, lambda run, **_: None).execute(job_id) == "done"
 
 
@@ -342,7 +342,7 @@ def test_a_job_that_kills_its_workers_ends_dead(world, processes):
     # And once it was notified more than four times, each further death counts
     for _ in range(5):
         world.due_now()
-        assert processes.call(ring_once, 1).ended() == 0
+        assert processes.call(notify_once, 1).ended() == 0
     for deaths in (1, 2, 3):
         assert _killed_by(processes, job_id) == -9
         assert world.job(job_id).attempt == deaths

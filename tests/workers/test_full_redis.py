@@ -11,7 +11,7 @@ from db.jobs.staging import Staged
 from db.redis.capacity import drop_messages, read_memory
 from db.redis.client import EPOCH_KEY, NAMESPACE, connect, push, run_id
 from tests.support.killable_redis import killable_redis
-from tests.workers.scenes import eventually, execute_sql, rung
+from tests.workers.scenes import eventually, execute_sql, notified
 from workers.relay import Relay
 
 #: Bytes that the small Redis has for messages, in addition to what an empty one uses.
@@ -70,7 +70,7 @@ def test_redis_full_of_our_messages_empties_itself(world, processes, client, sma
     worker = processes.worker(queue)
     relay = processes.relay()
     assert eventually(lambda: all(world.job(one.id).done_at for one in jobs)), worker.said()
-    assert eventually(lambda: rung(client, queue) == []), relay.said()
+    assert eventually(lambda: notified(client, queue) == []), relay.said()
     assert read_memory(client).room(0.75) > 0
 
 
@@ -106,7 +106,7 @@ def test_messages_are_dropped_only_while_redis_is_full(world, client, organizati
     # When the relay runs, Then nothing is dropped
     assert read_memory(client).room(1.0) > 0
     relay.run_once()
-    assert rung(client, "billing") == ["job_1"]
+    assert notified(client, "billing") == ["job_1"]
 
 
 def test_relay_notifies_no_more_than_fits(world, client):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from db.jobs import operator as job_acts
+from db.jobs import operator as job_operator
 from db.models import Job
 from domain import organizations
 from domain.enforcement import enforce_entitlement
@@ -41,7 +41,7 @@ def test_mended_subaccount_is_activated_when_its_job_is_redriven(world):
     # When it is mended at Twilio and the refused job is redriven
     world.sandbox.control("POST", path, {"suspended_by_twilio": False, "status": "suspended"})
     refused = max((one.id for one in world.read(Job) if one.outcome == "refused"), default="")
-    assert world.do(lambda session, _: job_acts.redrive(session, refused))
+    assert world.do(lambda session, _: job_operator.redrive(session, refused))
     world.run_due()
 
     # Then it is active, and no problem is left

@@ -11,10 +11,10 @@ from base.enums import Queue
 from base.outcomes import Refused
 from db.models import Alert
 from domain.alerts import alerts
-from domain.jobs.operator import discard_by_hand, redrive_by_hand
+from domain.jobs.operator import discard_manually, redrive_manually
 from domain.jobs.types import JOB_TYPES
 from tests.support.world import make_organization
-from tests.workers.scenes import execute_sql, pay, run, stage_look
+from tests.workers.scenes import execute_sql, pay, run, stage_refresh
 from workers.actors import ACTORS
 from workers.executor import Executor
 
@@ -136,7 +136,7 @@ def test_job_does_not_end_when_its_alert_cannot_be_written(world, monkeypatch):
     assert [one.subject for one in standing(world)] == [job_id]
 
 
-@pytest.mark.parametrize("act", [redrive_by_hand, discard_by_hand])
+@pytest.mark.parametrize("act", [redrive_manually, discard_manually])
 def test_alert_is_cleared_when_a_person_redrives_or_discards(world, act):
     job_id = staged(world, "freeze_wallet")
     last_attempt(world, job_id, "freeze_wallet")
@@ -144,7 +144,7 @@ def test_alert_is_cleared_when_a_person_redrives_or_discards(world, act):
     assert failing.execute(job_id) == "dead"
     world.do(lambda session, now: act(session, job_id, by="ann", why="seen", now=now))
     assert standing(world) == []
-    if act is redrive_by_hand:
+    if act is redrive_manually:
         # When it dies again, it has an alert again
         last_attempt(world, job_id, "freeze_wallet")
         assert failing.execute(job_id) == "dead"
@@ -253,7 +253,7 @@ def test_subscription_of_nobody_is_told_once_until_it_can_be_settled(world):
 
 def test_payment_of_nobody_is_told_as_a_payment_alone(world):
     capture_id = pay(world, "org_of_nobody")
-    assert run(world, stage_look(world, capture_id)) == "refused"
+    assert run(world, stage_refresh(world, capture_id)) == "refused"
     assert [one.subject for one in standing(world, "payment_unsettled")] == [capture_id]
     assert standing(world) == []
 

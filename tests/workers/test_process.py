@@ -16,11 +16,11 @@ from tests.workers.scenes import (
     fetched,
     held,
     newest_attempt,
+    notified,
+    notify,
     pay,
     release,
-    ring,
-    rung,
-    stage_look,
+    stage_refresh,
 )
 
 
@@ -31,9 +31,9 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
     organization_id = make_organization(world.database)
     capture_id = pay(world, organization_id)
     fault = world.sandbox.fault("paypal", "hold", match={"path_contains": capture_id}, times=1)
-    jobs = [stage_look(world, capture_id) for _ in range(3)]
+    jobs = [stage_refresh(world, capture_id) for _ in range(3)]
     worker = processes.worker("billing", threads=1)
-    ring(world, redis_client, *jobs)
+    notify(world, redis_client, *jobs)
     assert held(world, fault)
 
     # When it is asked to stop, and then the provider answers
@@ -46,7 +46,7 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
     outcomes = [world.job(job_id).outcome for job_id in jobs]
     assert outcomes[0] == "done"
     left = [job_id for job_id in jobs if world.job(job_id).done_at is None]
-    assert rung(redis_client, "billing") == sorted(left)
+    assert notified(redis_client, "billing") == sorted(left)
     assert fetched(redis_client, "billing") == 0
 
     # And another worker does them
@@ -64,11 +64,11 @@ def test_a_worker_fetches_no_more_than_it_can_run(world, processes, redis_client
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
         holder.execute("SELECT 1 FROM organizations FOR UPDATE")
         worker = processes.worker("safety", threads=2)
-        ring(world, redis_client, *jobs)
+        notify(world, redis_client, *jobs)
         assert eventually(lambda: fetched(redis_client, "safety") == 2)
 
         # When another worker is free, Then it can fetch the rest
-        assert len(rung(redis_client, "safety")) >= 6
+        assert len(notified(redis_client, "safety")) >= 6
         worker.kill()
 
 
@@ -76,20 +76,20 @@ def test_a_worker_leaves_other_queues_alone(world, processes, redis_client):
     # Given a worker of the billing queue, and jobs of the safety and the billing queue
     organization_id = make_organization(world.database)
     urgent = world.stage("enforce_organization", organization_id=organization_id)
-    money = stage_look(world, "7XX")
+    money = stage_refresh(world, "7XX")
     processes.worker("billing")
-    ring(world, redis_client, urgent, money)
+    notify(world, redis_client, urgent, money)
 
     # When its own job has run, Then the other still waits
     assert eventually(lambda: world.job(money).failures == 1)
-    assert rung(redis_client, "safety") == [urgent]
+    assert notified(redis_client, "safety") == [urgent]
     assert world.job(urgent).attempt == 0
 
 
 def test_the_name_of_the_worker_is_kept_with_each_attempt(world, processes, redis_client):
     job_id = world.stage("enforce_organization", organization_id="org_none")
     worker = processes.worker("safety")
-    ring(world, redis_client, job_id)
+    notify(world, redis_client, job_id)
 
     assert eventually(lambda: world.job(job_id).outcome == "refused")
     assert newest_attempt(world, job_id).worker.endswith(f":{worker.pid}")

@@ -17,7 +17,7 @@ from db.redis.client import EPOCH_KEY, NAMESPACE, connect, run_id
 from local.embedded import EmbeddedServers
 from tests.support.servers import server_folder
 from tests.workers.crimes import die_between_claim_and_push
-from tests.workers.scenes import eventually, execute_sql, ring, rung
+from tests.workers.scenes import eventually, execute_sql, notified, notify
 from workers.relay import Relay
 
 
@@ -57,7 +57,7 @@ def test_the_relay_rings_only_what_is_due_and_then_waits_longer_each_time(
 
     # When the relay runs, Then it notifies of the due job
     assert relay.run_once() == 1
-    assert rung(redis_client, "billing") == [first]
+    assert notified(redis_client, "billing") == [first]
     assert world.job(second).rings == 0
 
     # And it repeats the notification only later, and after a longer wait each time
@@ -79,7 +79,7 @@ def test_a_finished_or_dead_job_is_never_rung(world, relay, redis_client, organi
     )
 
     assert relay.run_once() == 0
-    assert rung(redis_client) == []
+    assert notified(redis_client) == []
 
 
 def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
@@ -89,11 +89,11 @@ def test_an_emptied_redis_is_noticed_and_all_that_waits_is_rung_again(
     processes.relay()
     job_ids = stage(world, organization, 20)
     world.due_now()
-    assert eventually(lambda: rung(redis_client) == sorted(job_ids))
+    assert eventually(lambda: notified(redis_client) == sorted(job_ids))
 
     # When Redis is emptied, Then they are notified again soon, long before their next notification
     redis_client.flushall()
-    assert eventually(lambda: rung(redis_client) == sorted(job_ids))
+    assert eventually(lambda: notified(redis_client) == sorted(job_ids))
     assert eventually(lambda: redis_client.get(EPOCH_KEY) is not None)
 
     # And every one of them runs
@@ -108,13 +108,13 @@ def test_once_another_redis_answers_all_that_waits_is_rung_again(world, organiza
     world.due_now()
     client = relay._client
     relay.run_once()
-    assert rung(client) == [job_id]
+    assert notified(client) == [job_id]
     client.delete(*client.keys(f"{NAMESPACE}:*"))
     assert relay.run_once() == 0
     client.set(EPOCH_KEY, "of the one before")
     # When the relay runs, Then it notifies long before the job's next notification
     assert relay.run_once() == 1
-    assert rung(client) == [job_id]
+    assert notified(client) == [job_id]
     assert client.get(EPOCH_KEY) == run_id(client).encode()
 
 
@@ -143,7 +143,7 @@ def test_a_redis_that_does_not_say_who_it_is_is_noticed_when_it_is_emptied(
     assert [relay.run_once(), relay.run_once()] == [1, 0]
     redis_client.flushall()
     assert relay.run_once() == 1
-    assert rung(redis_client) == [job_id]
+    assert notified(redis_client) == [job_id]
 
 
 def test_job_that_runs_long_does_not_keep_redis_from_being_refilled(
@@ -161,7 +161,7 @@ def test_job_that_runs_long_does_not_keep_redis_from_being_refilled(
         relay.run_once()
 
         # Then the other one is notified again
-        assert rung(redis_client) == [waiting]
+        assert notified(redis_client) == [waiting]
 
 
 def test_leased_and_postponed_jobs_are_not_notified_after_redis_is_emptied(
@@ -184,7 +184,7 @@ def test_leased_and_postponed_jobs_are_not_notified_after_redis_is_emptied(
 
     redis_client.flushall()
     assert relay.run_once() == 0
-    assert rung(redis_client) == []
+    assert notified(redis_client) == []
 
 
 def test_jobs_are_notified_after_a_redis_outage_and_none_is_lost(world, organization):
@@ -210,7 +210,7 @@ def test_jobs_are_notified_after_a_redis_outage_and_none_is_lost(world, organiza
             # Then, when Redis is back, all are notified
             servers = EmbeddedServers(folder / "state", fast=True, postgres=False)
             client_back = connect(servers.start().redis_url)
-            assert eventually(lambda: rung(client_back) == sorted(job_ids))
+            assert eventually(lambda: notified(client_back) == sorted(job_ids))
             stop.set()
             running.result()
         client_back.close()
@@ -229,7 +229,7 @@ def test_what_is_due_is_rung_although_the_schedules_cannot_be_read(
         running = pool.submit(relay.run_until, stop)
         try:
             # Then jobs are notified all the same
-            assert eventually(lambda: job_id in rung(redis_client))
+            assert eventually(lambda: job_id in notified(redis_client))
         finally:
             stop.set()
             holder.rollback()
@@ -276,7 +276,7 @@ def test_two_relays_at_once_ring_each_job_once(world, urls, redis_client, organi
 
     # Then each job is notified, by one of them
     assert sum(counts) == 60
-    assert rung(redis_client) == sorted(job_ids)
+    assert notified(redis_client) == sorted(job_ids)
 
 
 def test_a_relay_killed_between_its_claim_and_its_push_loses_nothing(
@@ -301,10 +301,10 @@ def test_a_bell_that_rings_twice_runs_a_job_once(world, processes, redis_client,
     # Given two notifications of one job
     (job_id,) = stage(world, organization)
     processes.worker("safety")
-    ring(world, redis_client, job_id, job_id)
+    notify(world, redis_client, job_id, job_id)
 
     # When both were fetched, Then the job ran once
-    assert eventually(lambda: rung(redis_client) == [] and all_done(world, [job_id]))
+    assert eventually(lambda: notified(redis_client) == [] and all_done(world, [job_id]))
     assert world.read(Job, id=job_id)[0].attempt == 1
 
 
@@ -320,11 +320,11 @@ def test_urgent_work_waits_behind_no_backlog(world, relay, redis_client, organiz
     )
     # When the relay runs once, Then it notifies of the urgent job, and of a batch of the others
     relay.run_once()
-    assert rung(redis_client) == [urgent]
-    assert len(rung(redis_client, "callbacks")) == 3
+    assert notified(redis_client) == [urgent]
+    assert len(notified(redis_client, "callbacks")) == 3
     # And when Redis was emptied, the urgent job is in the first batch again
     monkeypatch.setattr("workers.relay._AGAIN_BATCH", 3)
     redis_client.flushdb()
     relay.run_once()
-    assert rung(redis_client) == [urgent]
-    assert len(rung(redis_client, "callbacks")) == 3
+    assert notified(redis_client) == [urgent]
+    assert len(notified(redis_client, "callbacks")) == 3

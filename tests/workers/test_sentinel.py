@@ -9,7 +9,7 @@ import redis
 
 from db.models import JobAttempt
 from db.redis.circuits import HELD, Circuits
-from db.redis.client import EPOCH_KEY, Ringer, connect, run_id
+from db.redis.client import EPOCH_KEY, Notifier, connect, run_id
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
 from tests.db.redis.support import BULK, MONEY
@@ -41,8 +41,8 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
     master = service.master()
     processes.worker("safety", REDIS_URL=service.url)
     relay = processes.relay(REDIS_URL=service.url)
-    ringer = Ringer(service.url)
-    world.database.after_commit = ringer.ring
+    notifier = Notifier(service.url)
+    world.database.after_commit = notifier.notify
     staged = []
 
     def stage_some() -> None:
@@ -85,7 +85,7 @@ def test_jobs_staged_before_during_and_after_a_failover_are_each_done_once(
         assert eventually(lambda: old.info("replication")["role"] == "slave", FAILOVER_SECONDS)
     stage_some()
     assert eventually(all_done, FAILOVER_SECONDS)
-    ringer.close()
+    notifier.close()
 
 
 @pytest.mark.timeout(300)

@@ -19,11 +19,11 @@ from tests.workers.scenes import (
     fetched,
     held,
     newest_attempt,
+    notified,
+    notify,
     pay,
     release,
-    ring,
-    rung,
-    stage_look,
+    stage_refresh,
 )
 from workers.process import build_broker
 from workers.shutdown import stop_worker
@@ -61,19 +61,19 @@ def test_fetched_jobs_go_back_before_the_running_one_is_finished(
 ):
     # Given a worker whose one thread runs a long job, and that has fetched a job of a second queue
     fault = hold(world, capture)
-    running = stage_look(world, capture)
+    running = stage_refresh(world, capture)
     waiting = [world.stage("process_event", event_id=f"evt_{n}") for n in range(3)]
     worker = processes.worker("billing", "safety", threads=1)
-    ring(world, redis_client, running)
+    notify(world, redis_client, running)
     assert held(world, fault)
-    ring(world, redis_client, *waiting)
+    notify(world, redis_client, *waiting)
     assert eventually(lambda: fetched(redis_client, "safety") == 1)
 
     # When it is asked to stop
     worker.process.terminate()
 
     # Then all that it has not begun is in the queue again while it still works
-    assert eventually(lambda: rung(redis_client, "safety") == sorted(waiting))
+    assert eventually(lambda: notified(redis_client, "safety") == sorted(waiting))
     assert fetched(redis_client, "safety") == 0
     assert worker.process.is_alive()
     assert world.job(running).done_at is None
@@ -82,7 +82,7 @@ def test_fetched_jobs_go_back_before_the_running_one_is_finished(
     release(world, fault)
     assert worker.ended() == 0, worker.said()
     assert world.job(running).outcome == "done"
-    assert rung(redis_client, "safety") == sorted(waiting)
+    assert notified(redis_client, "safety") == sorted(waiting)
 
 
 def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis_client):
@@ -98,8 +98,8 @@ def test_a_worker_that_was_asked_to_stop_fetches_nothing_more(world, urls, redis
 
     # And a new message stays in the queue for others
     job_id = world.stage("process_event", event_id="evt_none")
-    ring(world, redis_client, job_id)
-    assert rung(redis_client) == [job_id]
+    notify(world, redis_client, job_id)
+    assert notified(redis_client) == [job_id]
     broker.close()
 
 
@@ -121,7 +121,7 @@ def test_a_redis_that_takes_nothing_back_keeps_no_worker_from_stopping(
     # Given a worker with a fetched message that it has not processed, and a silent Redis
     monkeypatch.setattr("workers.shutdown._HAND_BACK_SECONDS", 0.1)
     broker, worker, fetching = worker_that_looks_no_more(world, urls)
-    ring(world, redis_client, world.stage("process_event", event_id="evt_none"))
+    notify(world, redis_client, world.stage("process_event", event_id="evt_none"))
     fetching.consumer.message_cache = broker.do_fetch("safety", 1)
     speaks = threading.Event()
     monkeypatch.setattr(fetching, "requeue_messages", lambda _: speaks.wait(60))
@@ -138,9 +138,9 @@ def test_second_signal_ends_a_worker_at_once_and_another_does_its_job(
 ):
     # Given a worker in the middle of a job
     fault = hold(world, capture)
-    job_id = stage_look(world, capture)
+    job_id = stage_refresh(world, capture)
     worker = processes.worker("billing", threads=1)
-    ring(world, redis_client, job_id)
+    notify(world, redis_client, job_id)
     assert held(world, fault)
 
     # When it is asked to stop twice
@@ -169,12 +169,12 @@ def test_job_that_this_worker_does_not_know_is_left_to_one_that_does(
     older = processes.call(work_as_an_older_version)
     older.wait_for("worker started")
     job_id = world.stage("enforce_organization", organization_id=organization)
-    ring(world, redis_client, job_id)
+    notify(world, redis_client, job_id)
     assert eventually(lambda: "job of an unknown name" in older.said())
 
     # When it was notified of the job, Then it acknowledged the message and left the job untouched
     assert eventually(lambda: fetched(redis_client, "safety") == 0)
-    assert rung(redis_client) == []
+    assert notified(redis_client) == []
     assert (world.job(job_id).attempt, world.job(job_id).failures) == (0, 0)
     assert dead_letters(redis_client) == []
 
@@ -192,7 +192,7 @@ def test_actor_that_does_not_end_is_stopped_at_its_limit(
     worker = processes.call(work_without_end)
     worker.wait_for("worker started")
     endless = world.stage("enforce_organization", organization_id=organization)
-    ring(world, redis_client, endless)
+    notify(world, redis_client, endless)
 
     # When its time limit is over, Then the attempt has failed
     assert eventually(lambda: world.job(endless).failures == 1)
@@ -200,16 +200,16 @@ def test_actor_that_does_not_end_is_stopped_at_its_limit(
 
     # And the thread runs the next job
     other = world.stage("process_event", event_id="evt_none")
-    ring(world, redis_client, other)
+    notify(world, redis_client, other)
     assert eventually(lambda: world.job(other).outcome == "refused")
     assert dead_letters(redis_client) == []
 
 
 def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_client, capture):
     # Given jobs that end in every way: done, refused, failed, dead, and one whose row is deleted
-    done = stage_look(world, capture)
+    done = stage_refresh(world, capture)
     refused = world.stage("process_event", event_id="evt_none")
-    failed = stage_look(world, "7UNKNOWN")
+    failed = stage_refresh(world, "7UNKNOWN")
     dead = world.stage("enforce_organization", organization_id="org_x")
     execute_sql(
         world,
@@ -217,7 +217,7 @@ def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_c
         dead,
     )
     gone = world.stage("process_event", event_id="evt_none")
-    ring(world, redis_client, done, refused, failed, dead, gone)
+    notify(world, redis_client, done, refused, failed, dead, gone)
     execute_sql(world, "DELETE FROM jobs WHERE id = %s", gone)
     processes.worker("safety", "billing")
 
@@ -231,7 +231,7 @@ def test_whatever_becomes_of_jobs_no_message_is_buried(world, processes, redis_c
     )
 
     # Then no message is left in Redis, and none is among Dramatiq's dead letters
-    assert rung(redis_client) == rung(redis_client, "billing") == []
+    assert notified(redis_client) == notified(redis_client, "billing") == []
     assert dead_letters(redis_client) == []
 
 
@@ -239,7 +239,7 @@ def test_a_message_that_fails_outside_of_all_care_is_acknowledged_too(world, url
     # Given a message that Dramatiq itself treats as failed
     broker = build_broker(urls.redis_url, world.executor, {Queue.SAFETY})
     job_id = world.stage("process_event", event_id="evt_none")
-    ring(world, redis_client, job_id)
+    notify(world, redis_client, job_id)
     consumer = broker.consume("safety", prefetch=1, timeout=50)
     message = next(one for one in consumer if one is not None)
     assert fetched(redis_client, "safety") == 1
@@ -264,7 +264,7 @@ def test_a_worker_stops_in_order_while_the_database_holds_its_job_up(
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
         holder.execute("SELECT 1 FROM organizations FOR UPDATE")
         worker = processes.worker("safety", threads=1)
-        ring(world, redis_client, job_id)
+        notify(world, redis_client, job_id)
         assert eventually(lambda: fetched(redis_client, "safety") == 1)
 
         # When it is asked to stop, Then the lock timeout ends the wait, and the worker stops

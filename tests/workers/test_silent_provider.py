@@ -7,8 +7,7 @@ import uuid
 import pytest
 
 from base.enums import EndCause
-from domain.calls import ending as endings
-from domain.calls import reservations as reserving
+from domain.calls import ending, reservations
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from tests.workers.scenes import clear_faults, eventually, want
@@ -25,7 +24,7 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
     def reserve(session, now):
         set_rate(session, customer.id, Rate(60_000, 1), by="me", why="test", now=now)
         for call_id in ids:
-            reserving.reserve_for_call(
+            reservations.reserve_for_call(
                 session,
                 customer.id,
                 call_id=call_id,
@@ -37,7 +36,7 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
     def end(session, now):
         for call_id in ids:
             call, _ = call_and_wallet(session, customer.id, call_id)
-            assert endings.decide_ending(session, call, EndCause.OPERATOR, now)
+            assert ending.decide_ending(session, call, EndCause.OPERATOR, now)
 
     world.do(reserve)
     world.sandbox.fault("vapi", "delay", seconds=60)

@@ -14,9 +14,8 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from cli.main import app
 from db.models import Alert, Brand, Job
-from domain import operator_actions as operators
+from domain import operator_actions, subaccounts
 from domain import subaccount_checks as twilio_checks
-from domain import subaccounts as twilio_state
 from domain.jobs import schedules
 from domain.jobs.schedules import SCHEDULES, Schedule
 from domain.jobs.types import RECONCILE_TWILIO
@@ -38,7 +37,7 @@ def sid(customer):
 
 def enforce(world, customer):
     return world.do(
-        lambda session, now: operators.enforce_by_hand(
+        lambda session, now: operator_actions.enforce_manually(
             session, customer.id, by="ann", why="to be sure", now=now
         )
     )
@@ -249,7 +248,7 @@ def check_an_hour_later(world, brand_id, sid):
     facts = SubaccountFacts(sid, TwilioStatus.ACTIVE)
     for minutes, left in ((59, 1), (61, 0)):
         world.do(
-            lambda session, now, minutes=minutes: twilio_state.note_check(
+            lambda session, now, minutes=minutes: subaccounts.note_check(
                 session, brand_id, facts, now + timedelta(minutes=minutes)
             )
         )

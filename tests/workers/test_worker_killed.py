@@ -14,9 +14,9 @@ from tests.workers.scenes import (
     execute_sql,
     jobs_of,
     newest_attempt,
+    notify,
     pay,
-    ring,
-    stage_look,
+    stage_refresh,
 )
 
 
@@ -39,7 +39,7 @@ def test_a_job_whose_worker_is_killed_runs_again_and_takes_effect_once(
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
         holder.execute("SELECT 1 FROM organizations FOR UPDATE")
         victim = processes.worker("safety")
-        ring(world, redis_client, job_id)
+        notify(world, redis_client, job_id)
         assert eventually(lambda: is_waiting(world))
 
         # When the worker is killed
@@ -63,9 +63,9 @@ def test_provider_job_of_a_killed_worker_runs_again_after_its_lease(world, proce
     organization_id = make_organization(world.database)
     capture_id = pay(world, organization_id)
     fault = world.sandbox.fault("paypal", "hold", match={"path_contains": capture_id}, times=1)
-    job_id = stage_look(world, capture_id)
+    job_id = stage_refresh(world, capture_id)
     victim = processes.worker("billing")
-    ring(world, redis_client, job_id)
+    notify(world, redis_client, job_id)
     assert eventually(lambda: world.sandbox.fault_now(fault)["held"] == 1)
 
     # When it is killed, Then the job stays claimed until its lease is over
@@ -89,7 +89,7 @@ def test_what_a_killed_worker_had_fetched_is_not_lost(world, processes, redis_cl
     with psycopg.connect(driver_url(urls.owner_url)) as holder:
         holder.execute("SELECT 1 FROM organizations FOR UPDATE")
         victim = processes.worker("safety", threads=2)
-        ring(world, redis_client, *job_ids)
+        notify(world, redis_client, *job_ids)
         assert eventually(lambda: unacknowledged(redis_client) >= 2)
 
         # When it is killed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
-from domain.payments.payments import record_payment, tell_unreadable, tell_unsettled
+from domain.payments.payments import alert_unreadable, alert_unsettled, record_payment
 from domain.top_ups import decisions as top_ups
 from workers.attempt import Run
 
@@ -24,7 +24,7 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
         unreadable = error
         run.refuse(
             unreadable,
-            lambda session: tell_unreadable(session, provider, external_id, unreadable, run.now),
+            lambda session: alert_unreadable(session, provider, external_id, unreadable, run.now),
         )
         return
 
@@ -35,7 +35,7 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
         run.record(record)
     except Refused as error:
         refused = error
-        run.refuse(refused, lambda session: tell_unsettled(session, facts, refused, run.now))
+        run.refuse(refused, lambda session: alert_unsettled(session, facts, refused, run.now))
 
 
 def decide_top_up(run: Run, organization_id: str) -> None:

@@ -15,9 +15,9 @@ from base.log import get_logger
 from base.outcomes import HeldBack, NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from db.models.calls import Call
 from domain.calls import ending as endings
-from domain.calls import reconcile as watch
+from domain.calls import reconcile
 from domain.calls.ending import Round
-from domain.calls.status_updates import take_in_look
+from domain.calls.status_updates import apply_refresh
 from domain.jobs.types import ASK_TRIES, WARN_TRIES
 from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
 from providers.vapi.api import VapiCall
@@ -113,7 +113,7 @@ def reconcile_calls(run: Run) -> None:
 
     Replay: a call is refreshed at most once a minute.
     """
-    looks, organizations = watch.sweep(
+    looks, organizations = reconcile.sweep(
         run.own,
         run.now,
         report_seconds=run.settings.vapi_report_seconds,
@@ -127,7 +127,7 @@ def expire_holds(run: Run, organization_id: str) -> None:
 
     Replay: nothing is left to expire.
     """
-    watch.expire_unasked(run.own, organization_id, run.now)
+    reconcile.expire_unreported(run.own, organization_id, run.now)
 
 
 def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], float]:
@@ -178,7 +178,7 @@ def _not_read(
 ) -> Callable[[Session], None]:
     def record(session: Session) -> None:
         if isinstance(error, AnswerUnreadable):
-            watch.call_is_unreadable(
+            reconcile.call_is_unreadable(
                 session,
                 organization_id,
                 call_id,
@@ -187,7 +187,7 @@ def _not_read(
                 report_seconds=run.settings.vapi_report_seconds,
             )
         else:
-            watch.tell_unanswered(session, organization_id, call_id, str(error), run.now)
+            reconcile.alert_unanswered(session, organization_id, call_id, str(error), run.now)
 
     return record
 
@@ -197,12 +197,12 @@ def _taking_in(
 ) -> Callable[[Session], None]:
     def record(session: Session) -> None:
         if found is None:
-            watch.call_is_absent(session, organization_id, call_id, run.now)
+            reconcile.call_is_absent(session, organization_id, call_id, run.now)
             return
-        take_in_look(session, organization_id, call_id, found.facts, run.now)
+        apply_refresh(session, organization_id, call_id, found.facts, run.now)
         # A call with an unknown status is not taken for a live one.
         if found.facts.status not in (None, CallStatus.ENDED):
-            watch.put_off_hold(session, organization_id, call_id, run.now)
+            reconcile.postpone_expiry(session, organization_id, call_id, run.now)
 
     return record
 

@@ -24,7 +24,7 @@ def look_at_dispute(run: Run, provider: str, external_id: str) -> None:
         refused = error
         run.refuse(
             refused,
-            lambda session: disputes.tell_unsettled(
+            lambda session: disputes.alert_unsettled(
                 session, provider, external_id, refused, run.now
             ),
         )

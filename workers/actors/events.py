@@ -7,7 +7,7 @@ from base.facts import OtherReport, Report
 from base.log import get_logger
 from base.outcomes import Refused
 from db.inbox import events
-from domain.events import take_in, tell_unreadable
+from domain.events import alert_unreadable, take_in
 from providers.errors import MalformedWebhook
 from providers.paypal.events import parse as parse_paypal
 from providers.vapi import events as vapi
@@ -31,7 +31,7 @@ def process_event(run: Run, event_id: str) -> None:
         take_in(run.own, event, report_of(event.source, event.event_type, event.body), run.now)
     except MalformedWebhook as error:
         log.error("malformed event", event_type=event.event_type, error=str(error))
-        tell_unreadable(run.own, event, str(error), run.now)
+        alert_unreadable(run.own, event, str(error), run.now)
     events.mark(run.own, event)
 
 

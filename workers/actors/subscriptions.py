@@ -8,7 +8,7 @@ from base.enums import Provider
 from base.outcomes import Refused
 from domain import subscriptions
 from domain.enforcement import enforce_entitlement
-from domain.jobs.types import LOOK_AT_SUBSCRIPTION
+from domain.jobs.types import REFRESH_SUBSCRIPTION
 from domain.subscriptions import Look
 from workers.attempt import Later, Run
 
@@ -31,11 +31,11 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
     runs; the provider's errors.
     """
     look = run.transaction(
-        lambda session: subscriptions.begin_look(
+        lambda session: subscriptions.begin_refresh(
             session,
             Provider(provider),
             external_id,
-            lease_seconds=LOOK_AT_SUBSCRIPTION.lease_seconds,
+            lease_seconds=REFRESH_SUBSCRIPTION.lease_seconds,
         )
     )
     try:
@@ -44,11 +44,11 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
         _refuse(run, look, error)
         return
     except BaseException:
-        run.transaction(lambda session: subscriptions.give_back_look(session, look))
+        run.transaction(lambda session: subscriptions.release_refresh(session, look))
         raise
 
     def record(session: Session) -> Later | None:
-        seconds = subscriptions.record_look(
+        seconds = subscriptions.record_refresh(
             session,
             look,
             facts,
@@ -65,5 +65,5 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
 
 def _refuse(run: Run, look: Look, refused: Refused) -> None:
     run.refuse(
-        refused, lambda session: subscriptions.tell_unsettled(session, look, refused, run.now)
+        refused, lambda session: subscriptions.alert_unsettled(session, look, refused, run.now)
     )

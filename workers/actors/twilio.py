@@ -11,7 +11,7 @@ from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
-from domain import subaccount_checks as twilio_checks
+from domain import subaccount_checks
 from domain import subaccounts as twilio_state
 from domain.jobs.types import CONVERGE_TWILIO
 from domain.subaccounts import Hand
@@ -92,7 +92,7 @@ def check_subaccount(run: Run, brand_id: str) -> None:
 
 def reconcile_twilio(run: Run) -> None:
     """Stage the checks of subaccounts that are due. Replay: a staged check is not due."""
-    staged = twilio_checks.stage_due_checks(run.own, run.now)
+    staged = subaccount_checks.stage_due_checks(run.own, run.now)
     log.info("subaccount_checks_staged", count=staged)
 
 

@@ -18,19 +18,21 @@ from workers.consumer.fetch import PromptConsumer
 UNKNOWN_JOB = "unknown_job"
 
 
-class _BellConsumer(PromptConsumer):
+class _NotificationConsumer(PromptConsumer):
     def nack(self, message: MessageProxy) -> None:
         # An interrupt may still hit outside the wrapper that catches all errors. The relay repeats
         # the notification.
         self.ack(message)
 
 
-class BellBroker(RedisBroker):
+class NotificationBroker(RedisBroker):
     """A Redis broker with an actor for every name, and without dead letters."""
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> _BellConsumer:
+    def consume(
+        self, queue_name: str, prefetch: int = 1, timeout: int = 5000
+    ) -> _NotificationConsumer:
         """Make the consumer that fetches a queue's messages."""
-        return _BellConsumer(self, queue_name, prefetch, timeout)
+        return _NotificationConsumer(self, queue_name, prefetch, timeout)
 
     def get_actor(self, actor_name: str) -> Actor[..., Any]:
         """Return the actor of a name, or the actor for unknown jobs."""

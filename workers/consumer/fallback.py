@@ -39,7 +39,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class _Signals:
+class _Orders:
     """Events for the threads: take jobs from PostgreSQL; stop."""
 
     taking: threading.Event
@@ -88,7 +88,7 @@ class Fallback:
     ) -> None:
         self._probe = probe
         self._limits = limits or Limits()
-        self._signals = _Signals(threading.Event(), threading.Event())
+        self._signals = _Orders(threading.Event(), threading.Event())
         self._outage = Outage(self._limits.after_seconds)
         self._threads = [threading.Thread(target=self._watch, name="redis-probe", daemon=True)]
         for calls_provider, count in ((False, OWN_THREADS), (True, PROVIDER_THREADS)):
@@ -150,7 +150,7 @@ class _Look:
     """Finds the next due job of these names, for one thread at a time."""
 
     def __init__(
-        self, database: Database, names: Sequence[str], poll_seconds: float, signals: _Signals
+        self, database: Database, names: Sequence[str], poll_seconds: float, signals: _Orders
     ) -> None:
         self._database = database
         self._names = names

@@ -40,14 +40,14 @@ BEFORE = 1_000_000
 
 
 @pytest.fixture
-def rung() -> list[Staged]:
+def notified() -> list[Staged]:
     """The jobs that `after_commit` received."""
     return []
 
 
 @pytest.fixture
-def combiner(shared_urls, rung) -> Iterator[Combiner]:
-    made = Combiner(shared_urls.app_url, after_commit=rung.extend)
+def combiner(shared_urls, notified) -> Iterator[Combiner]:
+    made = Combiner(shared_urls.app_url, after_commit=notified.extend)
     yield made
     made.stop()
 
@@ -363,7 +363,7 @@ def test_caller_that_timed_out_does_not_block_the_callers_behind_it(
 
 
 def test_debit_stages_one_enforcement_when_it_empties_the_wallet(
-    shared, shared_urls, combiner, rung, org
+    shared, shared_urls, combiner, notified, org
 ):
     other = make_organization(shared, micros=2)
     # Crediting the empty wallets staged enforcement jobs of its own.
@@ -375,7 +375,7 @@ def test_debit_stages_one_enforcement_when_it_empties_the_wallet(
     # Then the emptied wallet has one job, and `after_commit` received it
     (job,) = jobs_of(shared, other)
     assert jobs_of(shared, org) == []
-    assert rung == [Staged(job.id, "enforce_organization", "safety")]
+    assert notified == [Staged(job.id, "enforce_organization", "safety")]
     same_transaction = (
         "SELECT (SELECT xmin::text FROM jobs WHERE id = %s) = (SELECT xmin::text FROM"
         " wallet_entries WHERE organization_id = %s AND operation_key = 'b')"

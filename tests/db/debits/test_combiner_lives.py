@@ -75,13 +75,13 @@ def test_a_database_combines_from_the_first_debit_until_it_is_closed(shared, doo
 
 
 def test_database_notifies_of_the_jobs_that_a_commit_staged(shared_urls, org):
-    rung: list[Staged] = []
-    door = Database(shared_urls.app_url, name="door", after_commit=rung.extend)
+    notified: list[Staged] = []
+    door = Database(shared_urls.app_url, name="door", after_commit=notified.extend)
     door.combiner.debit(ask(org, "some"))
-    assert rung == []
+    assert notified == []
     door.combiner.debit(ask(org, "all", FUNDS - 1))
     door.close()
-    assert [(job.name, job.queue) for job in rung] == [("enforce_organization", "safety")]
+    assert [(job.name, job.queue) for job in notified] == [("enforce_organization", "safety")]
 
 
 @dying

@@ -5,8 +5,7 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from db.jobs import lifecycle as jobs
-from db.jobs import notifications as bells
-from db.jobs import staging
+from db.jobs import notifications, staging
 from db.models import Job, JobAttempt
 
 #: A wait or lease that is longer than any test, in seconds.
@@ -83,7 +82,7 @@ def fail(database, claimed, retry=WAIT):
     )
 
 
-def ring_due(database, limit=500):
+def notify_due(database, limit=500):
     """Notify of the due jobs in the queue that `stage` uses by default."""
-    staged = database.run(lambda session: bells.ring_due(session, limit, urgent=True))
+    staged = database.run(lambda session: notifications.notify_due(session, limit, urgent=True))
     return [one.job_id for one in staged]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from db.jobs import operator as job_acts
+from db.jobs import operator as job_operator
 from db.jobs.staging import Staged
 from tests.db.jobs.support import WAIT, abandon, change, claim, fail, finish, postpone, row, stage
 
 
 def redrive(database, job_id):
-    return database.run(lambda session: job_acts.redrive(session, job_id))
+    return database.run(lambda session: job_operator.redrive(session, job_id))
 
 
 def discard(database, job_id):
-    return database.run(lambda session: job_acts.discard(session, job_id))
+    return database.run(lambda session: job_operator.discard(session, job_id))
 
 
 def run_now(database, job_id):
-    return database.run(lambda session: job_acts.run_now(session, job_id))
+    return database.run(lambda session: job_operator.run_now(session, job_id))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from db.jobs import operator as job_acts
+from db.jobs import operator as job_operator
 from db.jobs import retention
 from db.models import InboxEvent, Job, JobAttempt
 from tests.db.jobs.support import change, claim, fail, finish, row, stage
@@ -62,7 +62,7 @@ def test_jobs_that_are_over_go_with_their_attempts(emptied):
         done(emptied, outcome)
     discarded = stage(emptied)
     fail(emptied, claim(emptied, discarded), retry=None)
-    emptied.run(lambda s: job_acts.discard(s, discarded))
+    emptied.run(lambda s: job_operator.discard(s, discarded))
 
     assert prune(emptied) == 3
     assert left(emptied) == []
@@ -104,7 +104,7 @@ def test_a_batch_is_bounded_and_takes_the_oldest_first(emptied):
 def test_pruning_skips_locked_jobs_and_takes_the_rest(emptied):
     # Given a refused job that an operator is redriving
     refused, over = done(emptied, "refused"), done(emptied)
-    with holding(emptied, lambda s: job_acts.redrive(s, refused)):
+    with holding(emptied, lambda s: job_operator.redrive(s, refused)):
         # When old jobs are pruned, Then the locked job is skipped
         assert prune(emptied) == 1
     assert left(emptied) == [refused]

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.jobs import operator as job_acts
+from db.jobs import operator as job_operator
 from db.jobs import search as job_search
 from db.jobs import staging
 from db.jobs.search import ASKABLE, POSSIBLE, STATES, Filters, UnboundedSearch
 from db.jobs.staging import Cause
 from db.models import Job
-from tests.db.jobs.support import WAIT, abandon, change, claim, fail, finish, ring_due, stage
+from tests.db.jobs.support import WAIT, abandon, change, claim, fail, finish, notify_due, stage
 
 
 def state_of(database, job_id):
@@ -36,7 +36,7 @@ def one_of_each(emptied):
     """One job in each state."""
     made = {state: stage(emptied, name=state, kwargs={"of": state}) for state in STATES}
     change(emptied, made["sent"], "ring_at = clock_timestamp()")
-    assert ring_due(emptied) == [made["sent"]]
+    assert notify_due(emptied) == [made["sent"]]
     claim(emptied, made["running"])
     claim(emptied, made["abandoned"])
     abandon(emptied, made["abandoned"])
@@ -44,7 +44,7 @@ def one_of_each(emptied):
     finish(emptied, claim(emptied, made["done"]))
     finish(emptied, claim(emptied, made["refused"]), outcome="refused", error="NO_SUCH: Thing_1")
     fail(emptied, claim(emptied, made["discarded"]), retry=None)
-    emptied.run(lambda session: job_acts.discard(session, made["discarded"]))
+    emptied.run(lambda session: job_operator.discard(session, made["discarded"]))
     fail(emptied, claim(emptied, made["dead"]), retry=None)
     return made
 
@@ -65,7 +65,11 @@ def test_open_means_not_done_and_not_dead(emptied, one_of_each):
 
 
 def test_possible_actions_are_those_that_the_row_allows(emptied, one_of_each):
-    acts = {"redrive": job_acts.redrive, "discard": job_acts.discard, "run-now": job_acts.run_now}
+    acts = {
+        "redrive": job_operator.redrive,
+        "discard": job_operator.discard,
+        "run-now": job_operator.run_now,
+    }
     for state, job_id in one_of_each.items():
         for name, act in acts.items():
             with Session(emptied.engine) as session:

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from base.channels import Route
-from base.enums import CallClass, Provider
+from base.channels import ProviderChannel
+from base.enums import Provider, RequestClass
 from base.outcomes import HeldBack
 from db.redis import circuits as under_test
 from db.redis.circuits import Circuits, circuit_key, outcomes_key
@@ -88,7 +88,7 @@ def test_a_circuit_belongs_to_one_provider_and_one_class(fleet):
     # Given failures of bulk calls
     open_circuit(fleet, BULK)
     # Then neither safety nor money calls nor another provider are held back
-    for route in (SAFETY, MONEY, Route(Provider.PAYPAL, "AC1", CallClass.BULK)):
+    for route in (SAFETY, MONEY, ProviderChannel(Provider.PAYPAL, "AC1", RequestClass.BULK)):
         fleet.enter(route, 1.0)
 
 
@@ -250,7 +250,7 @@ def test_each_account_and_each_class_has_a_rate_of_its_own(redis_client):
     with pytest.raises(HeldBack):
         for _ in range(5):
             fleet.enter(BULK, 0.5)
-    for route in (MONEY, Route(Provider.TWILIO, "AC2", CallClass.BULK), SAFETY):
+    for route in (MONEY, ProviderChannel(Provider.TWILIO, "AC2", RequestClass.BULK), SAFETY):
         assert fleet.enter(route, 0.5)[0] == 0.0
 
 
@@ -265,7 +265,7 @@ def test_a_hold_keeps_the_account_back_in_its_class_and_less_urgent_ones(urls, f
                 elsewhere.enter(route, 1.0)
             assert 15 < caught.value.delay_seconds <= 31
         elsewhere.enter(SAFETY, 1.0)
-        elsewhere.enter(Route(Provider.TWILIO, "AC2", CallClass.BULK), 1.0)
+        elsewhere.enter(ProviderChannel(Provider.TWILIO, "AC2", RequestClass.BULK), 1.0)
     # And when the hold is over, calls go out one after the other
     holds_are_over(redis_client)
     assert fleet.enter(MONEY, 1.0)[0] == 0.0

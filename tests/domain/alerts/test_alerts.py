@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from db.models import OperatorAct
+from db.models import OperatorAction
 from domain.alerts.alerts import (
     AlertKind,
     AlertNotFound,
     Severity,
     clear_alerts,
-    clear_by_hand,
+    clear_manually,
     list_alerts,
     raise_alert,
 )
@@ -91,7 +91,7 @@ def test_a_list_is_the_newest_first_and_bounded(shared, org):
 
 def by_hand(database, alert_id, why="dealt with", now=T0):
     return database.run(
-        lambda session: clear_by_hand(session, alert_id, by="ann", why=why, now=now)
+        lambda session: clear_manually(session, alert_id, by="ann", why=why, now=now)
     )
 
 
@@ -101,7 +101,7 @@ def test_alert_cleared_by_an_operator_records_who_and_why(shared, org):
     assert by_hand(shared, row.id, now=later(5)).cleared_at == later(5)
     assert listed(shared, organization_id=org) == []
     act = shared.run(
-        lambda session: session.query(OperatorAct).filter_by(subject=str(row.id)).one()
+        lambda session: session.query(OperatorAction).filter_by(subject=str(row.id)).one()
     )
     assert (act.act, act.operator, act.why) == ("alert.clear", "ann", "dealt with")
     assert raised(shared, org)

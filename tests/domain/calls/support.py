@@ -20,14 +20,18 @@ from base.facts import CallAsk, CallFacts, CallReport
 from db.engine import Database
 from db.models import Alert, CallHold
 from db.models.calls import Call, CallTerms, CallTimeline
-from domain import operator_actions as operators
-from domain.calls import admission, committing, settlement
-from domain.calls import ending as endings
-from domain.calls import reconcile as watch
-from domain.calls import reservations as reserving
-from domain.calls import status_updates as words
+from domain import operator_actions
+from domain.calls import (
+    admission,
+    committing,
+    ending,
+    reconcile,
+    reservations,
+    settlement,
+    status_updates,
+)
 from domain.calls import tick as ticks
-from domain.calls.entry_points import DoorKind, add_door
+from domain.calls.entry_points import EntryPointKind, add_entry_point
 from domain.calls.pairing import fail_open_token
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
@@ -58,7 +62,9 @@ class Line:
             self.pay(cents)
         self.rate(RATE)
         self.terms(**NO_WARNING)
-        self.door(DoorKind.PHONE_NUMBER, self.number_id, assistant_id=self.assistant_id)
+        self.entry_point(
+            EntryPointKind.PHONE_NUMBER, self.number_id, assistant_id=self.assistant_id
+        )
 
     # Setup
 
@@ -79,9 +85,9 @@ class Line:
         terms = replace(Terms(), **changes)
         self.do(lambda session: set_terms(session, self.id, terms, by="ann", why="test", now=T0))
 
-    def door(self, kind: DoorKind, external_id: str, **more: Any) -> None:
+    def entry_point(self, kind: EntryPointKind, external_id: str, **more: Any) -> None:
         self.do(
-            lambda session: add_door(
+            lambda session: add_entry_point(
                 session, self.id, kind, external_id, by="ann", why="test", now=T0, **more
             )
         )
@@ -90,9 +96,11 @@ class Line:
         """Freeze only the wallet; enforcement does not run."""
         self.do(lambda s: wallet.freeze(s, self.id, reason, by="ann", why="test", now=now))
 
-    def freeze_by_hand(self, now: datetime = T0) -> None:
+    def freeze_manually(self, now: datetime = T0) -> None:
         """Freeze as an operator does, with enforcement."""
-        self.do(lambda s: operators.freeze_by_hand(s, self.id, by="ann", why="test", now=now))
+        self.do(
+            lambda s: operator_actions.freeze_manually(s, self.id, by="ann", why="test", now=now)
+        )
 
     def enforce(self, now: datetime = T0) -> None:
         """Run enforcement, as the job does that a change of facts stages."""
@@ -132,11 +140,11 @@ class Line:
         provider: str | None = "",
         now: datetime = T0,
         **more: Any,
-    ) -> reserving.Reserved:
+    ) -> reservations.Reserved:
         """Reserve for an outgoing call. The default `provider` gives it a new provider ID."""
         provider_call_id = str(uuid.uuid4()) if provider == "" else provider
         return self.do(
-            lambda session: reserving.reserve_for_call(
+            lambda session: reservations.reserve_for_call(
                 session,
                 self.id,
                 call_id=call_id,
@@ -213,7 +221,7 @@ class Line:
     ) -> bool:
         """Apply a provider's message about a call."""
         report = CallReport(self.facts(call, status, **changes), final=final, talking_ms=talking_ms)
-        return self.do(lambda s: words.take_in_report(s, report, heard_at or now, now))
+        return self.do(lambda s: status_updates.apply_report(s, report, heard_at or now, now))
 
     def report(self, call: Call | str, seconds: float | None, now: datetime = T0, **more: Any):
         """Apply the provider's report after the end of a call."""
@@ -223,7 +231,7 @@ class Line:
     def look(self, call: Call, status: str, now: datetime = T0, **changes: Any) -> None:
         """Apply a refresh of the call."""
         found = self.facts(call, status, **changes)
-        self.do(lambda s: words.take_in_look(s, self.id, call.id, found, now))
+        self.do(lambda s: status_updates.apply_refresh(s, self.id, call.id, found, now))
 
     # Actions
 
@@ -233,7 +241,7 @@ class Line:
     def decide(self, call_id: str, now: datetime = T0) -> bool:
         def work(session):
             call, _ = call_and_wallet(session, self.id, call_id)
-            return endings.decide_ending(session, call, EndCause.OPERATOR, now)
+            return ending.decide_ending(session, call, EndCause.OPERATOR, now)
 
         return self.do(work)
 
@@ -242,10 +250,10 @@ class Line:
             lambda s: settlement.settle_by_api(s, self.id, call_id, round(seconds * 1000), now)
         )
 
-    def settle_by_hand(self, call_id: str, seconds: float, now: datetime = T0, *, why: str = "x"):
+    def settle_manually(self, call_id: str, seconds: float, now: datetime = T0, *, why: str = "x"):
         ms = round(seconds * 1000)
         return self.do(
-            lambda s: settlement.settle_by_hand(
+            lambda s: settlement.settle_manually(
                 s, self.id, call_id, duration_ms=ms, operator="ann", why=why, now=now
             )
         )
@@ -287,7 +295,7 @@ def other(shared):
 
 def absent(line: Line, now: datetime, call_id: str = "c1") -> None:
     """Record that the provider does not know the call."""
-    line.do(lambda session: watch.call_is_absent(session, line.id, call_id, now))
+    line.do(lambda session: reconcile.call_is_absent(session, line.id, call_id, now))
 
 
 def unknown_alerts(database: Database, external_id: str) -> list[Alert]:

@@ -9,7 +9,7 @@ import pytest
 
 from base.enums import CallDirection
 from domain.calls.admission import withdraw
-from domain.calls.entry_points import DoorKind
+from domain.calls.entry_points import EntryPointKind
 from domain.calls.metering import LEAD_SECONDS
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.settings import Terms
@@ -156,7 +156,7 @@ def without_rate(line):
 
 
 def without_assistant(line):
-    line.door(DoorKind.PHONE_NUMBER, line.number_id)
+    line.entry_point(EntryPointKind.PHONE_NUMBER, line.number_id)
 
 
 def spent(line):
@@ -198,14 +198,14 @@ def test_call_without_a_known_entry_point_is_refused_with_the_default_text(line)
 
 def test_entry_points_of_two_organizations_refuse_the_call(line, shared):
     other = Line(shared, make_organization(shared))
-    other.door(DoorKind.ASSISTANT, other.assistant_id, assistant_id=other.assistant_id)
+    other.entry_point(EntryPointKind.ASSISTANT, other.assistant_id, assistant_id=other.assistant_id)
     made = line.admit(assistant_id=other.assistant_id)
     assert made.refusal == "UNKNOWN_DOOR"
     assert nothing_stays(line) and nothing_stays(other)
 
 
 def test_number_takes_precedence_and_an_unknown_assistant_is_ignored(line):
-    line.door(DoorKind.ASSISTANT, "of-the-door" + line.id[-8:], assistant_id="its-own")
+    line.entry_point(EntryPointKind.ASSISTANT, "of-the-door" + line.id[-8:], assistant_id="its-own")
     made = line.admit(assistant_id="of-the-door" + line.id[-8:])
     assert made.assistant_id == line.assistant_id
     assert line.admit(now=T0, assistant_id="nobodys").refusal is None
@@ -217,7 +217,7 @@ def test_number_takes_precedence_and_an_unknown_assistant_is_ignored(line):
 
 def test_a_number_is_known_by_itself_as_well_as_by_its_id(line):
     number = f"+1{int(line.id[-6:], 36):012d}"[:15]
-    line.door(DoorKind.PHONE_NUMBER, number, assistant_id="other")
+    line.entry_point(EntryPointKind.PHONE_NUMBER, number, assistant_id="other")
     made = line.admit(phone_number_id=None, our_number=number)
     assert made.assistant_id == "other"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from domain.calls.admission import withdraw
-from domain.calls.entry_points import DoorKind
+from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import Rate, remove_rate
-from domain.calls.reconcile import expire_unasked
+from domain.calls.reconcile import expire_unreported
 from domain.calls.tick import Ticked
 from domain.wallet import holds
 from tests.db.support import at_once, patiently
@@ -131,7 +131,7 @@ def test_concurrent_messages_about_an_unknown_call_make_one_call(line):
 
 
 def test_adopted_call_is_found_by_its_assistant_or_number(line):
-    line.door(DoorKind.ASSISTANT, line.assistant_id)
+    line.entry_point(EntryPointKind.ASSISTANT, line.assistant_id)
     assert line.hear(
         name(line), "in_progress", phone_number_id=None, assistant_id=line.assistant_id
     )
@@ -149,7 +149,7 @@ def test_call_of_no_organization_is_alerted_once(line, final):
     assert alert.details["phone_number"] == "another"
     assert line.calls() == []
     # Until an operator adds its number
-    line.door(DoorKind.PHONE_NUMBER, f"another-{line.id}"[:64])
+    line.entry_point(EntryPointKind.PHONE_NUMBER, f"another-{line.id}"[:64])
     assert line.hear(name(line), "in_progress", phone_number_id=f"another-{line.id}"[:64])
     assert unknown_alerts(line.database, name(line)) == []
 
@@ -168,7 +168,7 @@ def test_call_without_a_rate_is_alerted_and_ended(line):
 
 def test_call_of_two_organizations_is_given_to_neither(line, shared):
     other = Line(shared, make_organization(shared))
-    other.door(DoorKind.ASSISTANT, other.assistant_id)
+    other.entry_point(EntryPointKind.ASSISTANT, other.assistant_id)
     assert not line.hear(name(line), "in_progress", assistant_id=other.assistant_id)
     assert line.calls() == other.calls() == []
     assert len(unknown_alerts(shared, name(line))) == 1
@@ -233,7 +233,7 @@ def test_a_web_call_has_its_own_rate(line):
 def given_up(line, how):
     line.reserve("c1", seconds=30, provider=None)
     if how == "expired":
-        assert line.do(lambda s: expire_unasked(s, line.id, later(930))) == ["c1"]
+        assert line.do(lambda s: expire_unreported(s, line.id, later(930))) == ["c1"]
     else:
         assert line.do(lambda s: withdraw(s, line.id, "c1", later(930)))
     assert (line.cents(), line.call().cost_micros) == ((100, 0, 0), 0)
@@ -258,7 +258,7 @@ def test_a_call_that_was_given_up_and_talks_goes_on_and_is_charged(line, how):
 def test_a_call_that_was_given_up_and_talks_ends_with_a_freeze(line, how):
     ours = given_up(line, how)
     line.hear(name(line), "in_progress", later(940), **ours)
-    line.freeze_by_hand(later(941))
+    line.freeze_manually(later(941))
     assert line.call(line.call().merged_into).end_cause == "frozen_wallet"
 
 

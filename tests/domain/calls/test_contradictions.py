@@ -6,12 +6,11 @@ from functools import partial
 
 import pytest
 
-from domain.calls import ending as endings
+from domain.calls import ending, status_check
 from domain.calls import reconcile as watch
-from domain.calls import status_check as status
 from domain.calls.admission import withdraw
-from domain.calls.entry_points import DoorKind
-from domain.calls.reconcile import ABSENT_SECONDS, expire_unasked
+from domain.calls.entry_points import EntryPointKind
+from domain.calls.reconcile import ABSENT_SECONDS, expire_unreported
 from domain.calls.settlement import CallSettled, NotSettled
 from domain.calls.tick import Ticked
 from tests.domain.calls.support import CENT, OVER, Line, absent, execute
@@ -37,7 +36,7 @@ def test_ids_sent_by_a_stranger_do_not_charge_another_organization(line, other):
 
 def test_call_of_two_organizations_is_not_given_to_a_third_that_it_names(line, other):
     third = Line(line.database, make_organization(line.database))
-    other.door(DoorKind.ASSISTANT, other.assistant_id)
+    other.entry_point(EntryPointKind.ASSISTANT, other.assistant_id)
     assert not line.hear(
         f"v-{line.id}",
         "in_progress",
@@ -76,7 +75,7 @@ def test_debt_limit_used_by_a_call_that_is_over_is_not_lent_again(line):
     now = later(116 + 33)
     remaining = line.do(
         lambda s: (
-            status.check_status(
+            status_check.check_status(
                 s, "c2", organization_id=line.id, said_seconds=0, now=now
             ).remaining_seconds
         )
@@ -99,7 +98,7 @@ def test_ending_is_resumed_when_a_returned_call_talks(line, how):
     line.reserve("c1", seconds=30, provider=None)
     assert line.decide("c1", later(5))
     if how == "expired":
-        assert line.do(lambda s: expire_unasked(s, line.id, later(OVER))) == ["c1"]
+        assert line.do(lambda s: expire_unreported(s, line.id, later(OVER))) == ["c1"]
     else:
         assert line.do(lambda s: withdraw(s, line.id, "c1", later(OVER)))
     forget_jobs(line.database, line.id)
@@ -128,10 +127,10 @@ def test_call_that_talks_after_the_company_settled_it_is_ended_and_alerted(
     assert line.jobs("end_call") == ["c1"]
     assert line.call().end_cause == ("operator" if was_ending else "settled")
     assert [one.severity for one in line.alerts("call_not_ended")] == ["critical"]
-    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(6))).speaks
+    assert line.do(lambda s: ending.begin_round(s, line.id, "c1", later(6))).speaks
     # And its price stays the company's
     line.report(line.call(), 9, later(14))
-    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(15))) is None
+    assert line.do(lambda s: ending.begin_round(s, line.id, "c1", later(15))) is None
     assert (line.cents(), line.alerts("call_not_ended")) == ((100 - seconds, 0, 0), [])
     assert [one.details["said_ms"] for one in line.alerts("call_differs")] == [9_000]
 
@@ -143,17 +142,17 @@ def test_operator_ends_a_talking_call_that_the_company_settled(line, by_company,
     line.settle_by_api("c1", by_company, later(3))
     line.hear(line.call(), "in_progress", later(5))
     absent(line, later(ABSENT_SECONDS + 1), "c1")
-    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(600))) is not None
+    assert line.do(lambda s: ending.begin_round(s, line.id, "c1", later(600))) is not None
     # When an operator settles it with the actual duration, which may not contradict the charge
     if by_company:
         with pytest.raises(NotSettled):
-            line.settle_by_hand("c1", 0, later(600))
-    line.settle_by_hand("c1", by_hand, later(601))
+            line.settle_manually("c1", 0, later(600))
+    line.settle_manually("c1", by_hand, later(601))
     # Then it is over, and charged once
-    assert line.do(lambda s: endings.begin_round(s, line.id, "c1", later(602))) is None
+    assert line.do(lambda s: ending.begin_round(s, line.id, "c1", later(602))) is None
     assert (line.cents(), line.call().settled_by) == ((cents, 0, 0), "operator")
     with pytest.raises(CallSettled):
-        line.settle_by_hand("c1", by_hand, later(603))
+        line.settle_manually("c1", by_hand, later(603))
 
 
 def test_settled_call_is_not_ended_when_it_did_not_talk_since(line):
@@ -162,10 +161,10 @@ def test_settled_call_is_not_ended_when_it_did_not_talk_since(line):
     line.hear(line.call(), "ringing", later(1))
     line.settle_by_api("c1", 0, later(2))
     line.reserve("c2")
-    line.settle_by_hand("c2", 0, later(2))
+    line.settle_manually("c2", 0, later(2))
     # When the wallet is frozen, and the second call has another message
     line.hear(line.call("c2"), "in_progress", later(3))
-    line.freeze_by_hand(later(4))
+    line.freeze_manually(later(4))
     # Then no ending is staged for calls that are settled
     assert line.jobs("end_call") == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.enums import EndCause
-from db.models import OperatorAct, Subscription
+from db.models import OperatorAction, Subscription
 from domain.calls import ending as endings
 from domain.calls.ending import ALERT_ROUND, VAPI_ROUNDS
 from domain.calls.rows import CallNotFound
@@ -64,7 +64,7 @@ def test_end_is_decided_once(ending):
 
 def test_many_deciders_at_once_decide_once(line):
     line.reserve()
-    jobs = [patiently(lambda: line.decide("c1"))] * 8 + [patiently(line.freeze_by_hand)] * 2
+    jobs = [patiently(lambda: line.decide("c1"))] * 8 + [patiently(line.freeze_manually)] * 2
     results = at_once(jobs)
     assert not [one for one in results if isinstance(one, BaseException)]
     assert line.jobs("end_call") == ["c1"]
@@ -87,7 +87,7 @@ def test_operator_ends_a_call_with_a_reason_and_once(line):
 
     def by_hand(why="abuse", call_id="c1"):
         return line.do(
-            lambda s: endings.end_by_hand(s, line.id, call_id, operator="ann", why=why, now=T0)
+            lambda s: endings.end_manually(s, line.id, call_id, operator="ann", why=why, now=T0)
         )
 
     with pytest.raises(WhoAndWhy):
@@ -96,7 +96,7 @@ def test_operator_ends_a_call_with_a_reason_and_once(line):
         by_hand(call_id="another")
     assert line.jobs("end_call") == []
     assert [by_hand(), by_hand()] == [True, False]
-    acts = line.do(lambda s: s.query(OperatorAct).filter_by(subject=f"{line.id} c1").all())
+    acts = line.do(lambda s: s.query(OperatorAction).filter_by(subject=f"{line.id} c1").all())
     assert [(act.act, act.operator) for act in acts] == [("call.end", "ann")]
 
 
@@ -159,7 +159,7 @@ def test_ended_call_has_no_further_round(ending, over):
     if over == "ended":
         ending.hear(ending.call(), "ended", later(1))
     else:
-        ending.settle_by_hand("c1", 1, later(1))
+        ending.settle_manually("c1", 1, later(1))
     assert end(ending, done, ["say"]) is None
     assert begin(ending) is None
     assert ending.call().end_rounds == 1
@@ -237,7 +237,7 @@ def causes(line):
 
 
 def test_manual_freeze_ends_all_live_calls(three):
-    three.freeze_by_hand(later(1))
+    three.freeze_manually(later(1))
     assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
     assert three.jobs("end_call") == ["c1", "c2"]
     assert apply(three).calls_ended == 0
@@ -262,7 +262,7 @@ def test_end_that_is_only_reported_lets_calls_use_their_holds(three):
 
 def test_another_freeze_beside_a_reported_end_ends_them(three):
     tell(three.database, subscription_of(three), closing=True, now=later(1))
-    three.freeze_by_hand(later(2))
+    three.freeze_manually(later(2))
     assert causes(three) == ["frozen_wallet", "frozen_wallet", None]
 
 

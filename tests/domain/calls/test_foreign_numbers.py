@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.outcomes import Refused
-from domain.calls.entry_points import DoorKind
+from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import Rate, remove_rate
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, Line
@@ -97,19 +97,19 @@ def test_a_caller_is_admitted_although_another_has_reserved_the_call(line, cheap
 
 def test_call_with_numbers_of_two_organizations_is_ended_without_a_charge(line, cheap, shared):
     third = Line(shared, make_organization(shared))
-    third.door(DoorKind.ASSISTANT, third.assistant_id)
+    third.entry_point(EntryPointKind.ASSISTANT, third.assistant_id)
     cheap.reserve("c1", provider=name(line))
-    doors = {"assistant_id": third.assistant_id}
-    line.hear(name(line), "in_progress", later(1), **doors)
+    entry_points = {"assistant_id": third.assistant_id}
+    line.hear(name(line), "in_progress", later(1), **entry_points)
     call = cheap.call()
     assert (call.end_cause, cheap.jobs("end_call")) == ("foreign_number", ["c1"])
     # When its report arrives, Then an operator decides which organization pays
-    line.report(name(line), 20, later(20), **doors)
+    line.report(name(line), 20, later(20), **entry_points)
     assert cheap.call().settled_at is None
     assert len(cheap.alerts("call_unsettled")) == 1
     assert code_of(lambda: cheap.commit("c1", 20, later(21))) == "FOREIGN_NUMBER"
     assert (line.cents(), third.cents()) == ((100, 0, 0), (100, 0, 0))
-    cheap.settle_by_hand("c1", 0, later(40))
+    cheap.settle_manually("c1", 0, later(40))
     assert cheap.cents() == (100, 0, 0)
 
 
@@ -175,9 +175,9 @@ def test_foreign_call_without_a_rate_is_settled_manually_at_a_later_rate(unrated
     cheap.reserve("c1", provider=name(unrated))
     unrated.report(name(unrated), 15, later(20), direction="outbound")
     (call,) = unrated.calls()
-    assert code_of(lambda: unrated.settle_by_hand(call.id, 15, later(30))) == "NO_RATE"
+    assert code_of(lambda: unrated.settle_manually(call.id, 15, later(30))) == "NO_RATE"
     unrated.rate(Rate(60 * CENT, 1))
-    unrated.settle_by_hand(call.id, 15, later(31))
+    unrated.settle_manually(call.id, 15, later(31))
     assert (cheap.cents(), unrated.cents()) == ((100, 0, 0), (85, 0, 0))
     assert unrated.alerts("call_unsettled") == unknown_of(unrated, call) == []
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from base.outcomes import Refused
-from domain.calls import queries as reading
-from domain.calls import status_check as status
+from domain.calls import queries as call_queries
+from domain.calls import status_check
 from domain.calls.rates import Rate
-from domain.calls.reconcile import expire_unasked
+from domain.calls.reconcile import expire_unreported
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, Line
 from tests.domain.support import T0, later
@@ -31,7 +31,7 @@ def talks(line, now=T0, mark="v", **more):
 
 def charges(line):
     """List the entries that charged calls, as (key, cents)."""
-    found = line.do(lambda s: [reading.see_call(s, s.merge(call)) for call in line.calls()])
+    found = line.do(lambda s: [call_queries.see_call(s, s.merge(call)) for call in line.calls()])
     entries = {entry.entry_no: entry for one in found for entry in one.entries}
     return [(one.operation_key, one.amount_micros / CENT) for one in entries.values()]
 
@@ -43,7 +43,7 @@ def code_of(work):
 
 
 def shown(line, any_id):
-    return line.do(lambda s: reading.see_call(s, reading.find_call(s, any_id, line.id)))
+    return line.do(lambda s: call_queries.see_call(s, call_queries.find_call(s, any_id, line.id)))
 
 
 @pytest.mark.parametrize("pairs_by", ["reserve", "commit"])
@@ -77,7 +77,7 @@ def test_a_call_reported_before_its_pairing_is_charged_once(line, reported, pair
     assert (seen.call.id, seen.merged) == (call.id, ["c1"])
     assert shown(line, call.id).call.id == shown(line, "visit").call.id == call.id
     assert [one.what for one in seen.timeline].count("merged") == 2
-    assert [one.id for one in line.do(lambda s: list(reading.list_calls(
+    assert [one.id for one in line.do(lambda s: list(call_queries.list_calls(
         s, organization_id=line.id, live=False)))] == [call.id]  # fmt: skip
 
 
@@ -288,7 +288,7 @@ def test_a_paired_call_that_talks_after_its_commit_is_ended(line):
 def test_a_paired_call_that_talks_is_ended_though_an_operator_settled(line):
     # Given a reservation that an operator has settled, and a call that continues
     line.reserve("c1", seconds=30, provider=None)
-    line.settle_by_hand("c1", 20, later(21))
+    line.settle_manually("c1", 20, later(21))
     call = talks(line, later(22))
     # When the company pairs them, Then the call does not continue unmetered
     line.reserve("c1", provider=name(line), now=later(23))
@@ -332,7 +332,7 @@ def test_call_that_was_charged_twice_is_alerted(line):
     line.reserve("c1", seconds=30, provider=None)
     line.commit("c1", 20, later(21))
     call = talks(line, later(22))
-    line.settle_by_hand(call.id, 20, later(23))
+    line.settle_manually(call.id, 20, later(23))
     assert line.cents() == (60, 0, 0)
     # When the company pairs them, Then no entry is rewritten, and an alert is raised
     for second in (30, 31):
@@ -345,7 +345,7 @@ def test_call_that_was_charged_twice_is_alerted(line):
 
 def test_an_expired_reservation_is_merged_too(line):
     line.reserve("c1", seconds=30, provider=None)
-    assert line.do(lambda s: expire_unasked(s, line.id, later(930))) == ["c1"]
+    assert line.do(lambda s: expire_unreported(s, line.id, later(930))) == ["c1"]
     call = talks(line, later(940))
     line.reserve("c1", provider=name(line), now=later(941))
     line.report(call, 20, later(960))
@@ -360,7 +360,7 @@ def test_costs_count_a_merged_call_once(line):
     line.commit("c1", 20, later(30), name(line))
     day = T0.date()
     (costs,) = line.do(
-        lambda s: reading.costs_by_day(s, organization_id=line.id, first_day=day, last_day=day)
+        lambda s: call_queries.costs_by_day(s, organization_id=line.id, first_day=day, last_day=day)
     )
     assert (costs.calls, costs.cost_micros) == (1, 20 * CENT)
 
@@ -372,7 +372,7 @@ def test_status_of_a_merged_call_is_returned_by_any_of_its_ids(line):
 
     def left(call_id, organization_id):
         return line.do(
-            lambda s: status.check_status(
+            lambda s: status_check.check_status(
                 s, call_id, organization_id=organization_id, said_seconds=None, now=later(10)
             )
         ).remaining_seconds

@@ -7,10 +7,10 @@ import pytest
 from base.facts import PredialAsk
 from domain.calls import permission
 from domain.calls.admission import withdraw
-from domain.calls.entry_points import DoorKind
+from domain.calls.entry_points import EntryPointKind
 from domain.calls.permission import PERMISSION_SECONDS, Permission
 from domain.calls.rates import Rate, remove_rate
-from domain.calls.reconcile import expire_unasked
+from domain.calls.reconcile import expire_unreported
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, RATE, Line
 from tests.domain.support import T0, later
@@ -24,7 +24,7 @@ class Campaign(Line):
     def __init__(self, database, org, *, cents):
         super().__init__(database, org, cents=cents)
         self.campaign_id = f"camp-{org}"[:64]
-        self.door(DoorKind.CAMPAIGN, self.campaign_id)
+        self.entry_point(EntryPointKind.CAMPAIGN, self.campaign_id)
 
     def permit(self, contact_id="1", now=T0, number=UK) -> Permission:
         ask = PredialAsk(self.campaign_id, contact_id, None, None, number)
@@ -118,10 +118,11 @@ def test_campaign_without_an_organization_is_not_permitted(campaign):
 def test_a_permission_that_is_not_used_expires_soon_and_counts_as_no_call(campaign):
     made = campaign.permit()
     assert (
-        campaign.do(lambda s: expire_unasked(s, campaign.id, later(PERMISSION_SECONDS - 1))) == []
+        campaign.do(lambda s: expire_unreported(s, campaign.id, later(PERMISSION_SECONDS - 1)))
+        == []
     )
     over = later(PERMISSION_SECONDS)
-    assert campaign.do(lambda s: expire_unasked(s, campaign.id, over)) == [made.call_id]
+    assert campaign.do(lambda s: expire_unreported(s, campaign.id, over)) == [made.call_id]
     assert campaign.cents() == (180, 0, 0)
     assert campaign.call(made.call_id).settled_by == "withdrawn"
     # And the contact may be permitted again
@@ -169,7 +170,7 @@ def test_campaign_call_without_permission_is_adopted(campaign):
 def test_freeze_ends_a_permitted_call_only_once_it_is_dialled(campaign):
     # Given a permission, and then a freeze
     made = campaign.permit()
-    campaign.freeze_by_hand(later(5))
+    campaign.freeze_manually(later(5))
     assert campaign.call(made.call_id).end_cause == "frozen_wallet"
     assert campaign.jobs("end_call") == []
     assert campaign.permit(now=later(6)).refusal == "CALL_SETTLED"

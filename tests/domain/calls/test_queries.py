@@ -9,9 +9,8 @@ import pytest
 
 from base.enums import CallStatus, EndCause
 from db.models.calls import Call
-from domain.calls import admission
-from domain.calls import queries as reading
-from domain.calls import reconcile as watch
+from domain.calls import admission, reconcile
+from domain.calls import queries as call_queries
 from domain.calls.queries import CallNotUnique, UnboundedList, find_call, list_calls
 from domain.calls.rows import CallNotFound, parties
 from tests.domain.calls.support import CENT, Line, after
@@ -33,15 +32,15 @@ def listed(line: Line, **more) -> list[str]:
 def costs(line: Line, first: date = DAY, last: date = DAY, org: str | None = "") -> list:
     organization_id = line.id if org == "" else org
     return line.do(
-        lambda session: reading.costs_by_day(
+        lambda session: call_queries.costs_by_day(
             session, organization_id=organization_id, first_day=first, last_day=last
         )
     )
 
 
-def seen(line: Line, call_id: str) -> reading.CallSeen:
+def seen(line: Line, call_id: str) -> call_queries.CallSeen:
     return line.do(
-        lambda session: reading.see_call(session, session.get_one(Call, (line.id, call_id)))
+        lambda session: call_queries.see_call(session, session.get_one(Call, (line.id, call_id)))
     )
 
 
@@ -51,7 +50,7 @@ def paged(line: Line, size: int, **asked) -> list[tuple[str, str]]:
     page = line.do(lambda session: list_calls(session, limit=size, **asked))
     while page:
         found += [(call.organization_id, call.id) for call in page]
-        after = reading.cursor_of(page[-1])
+        after = call_queries.cursor_of(page[-1])
         page = line.do(partial(list_calls, limit=size, after=after, **asked))
     return found
 
@@ -127,7 +126,7 @@ def test_a_call_is_seen_with_its_hold_its_entries_and_its_timeline(line):
 def test_entry_of_a_late_report_is_shown_too(line):
     # Given a hold that expired, and a report after that
     line.reserve("c1", seconds=30, provider=None)
-    line.do(lambda session: watch.expire_unasked(session, line.id, after(T0, 5000)))
+    line.do(lambda session: reconcile.expire_unreported(session, line.id, after(T0, 5000)))
     assert line.call().settled_by == "expiry"
     ours = line.metadata()
     line.hear("vapi-late", "ended", after(T0, 5100), final=True, duration_ms=4000, **ours)
@@ -267,13 +266,13 @@ def test_times_of_an_ending_are_in_milliseconds():
         end_told_at=after(T0, 0.1234),
         ended_seen_at=after(T0, 1.9996),
     )
-    assert reading.ending_ms(call) == (123, 2000)
+    assert call_queries.ending_ms(call) == (123, 2000)
     call.end_told_at = None
-    assert reading.ending_ms(call) == (None, 2000)
+    assert call_queries.ending_ms(call) == (None, 2000)
 
 
 def test_call_that_ended_by_itself_has_no_times_of_an_ending():
-    assert reading.ending_ms(Call(ended_seen_at=T0)) == (None, None)
+    assert call_queries.ending_ms(Call(ended_seen_at=T0)) == (None, None)
 
 
 def test_caller_is_the_first_party_in_either_direction():

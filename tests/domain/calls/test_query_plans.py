@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from db.address import driver_url
-from domain.calls import queries as reading
+from domain.calls import queries as call_queries
 from domain.calls.queries import find_call, list_calls
 from tests.domain.calls.support import Line
 from tests.domain.support import T0
@@ -64,8 +64,8 @@ def crowd(shared, shared_urls):
         (lambda s, org: list_calls(s, **OWN, organization_id=org), _FEW),
         (lambda s, org: list_calls(s, **OWN, organization_id=org, after=f"{org}/crowd1005"), _FEW),
         (lambda s, org: list_calls(s, live=False, since=T0), _A_FEW_EACH),
-        (lambda s, org: reading.costs_by_day(s, organization_id=org, **SUNDAY), _FEW),
-        (lambda s, org: reading.costs_by_day(s, **SUNDAY), _A_FEW_EACH),
+        (lambda s, org: call_queries.costs_by_day(s, organization_id=org, **SUNDAY), _FEW),
+        (lambda s, org: call_queries.costs_by_day(s, **SUNDAY), _A_FEW_EACH),
     ],
     ids=["id", "vapi", "visit", "sid", "own-id", "own-visit", "live", "refused",
          "unsettled", "own", "page",

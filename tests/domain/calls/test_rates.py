@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.enums import CallDirection
-from db.models import OperatorAct
+from db.models import OperatorAction
 from domain.calls.rates import (
     INCREMENTS_SECONDS,
     RATE_MICROS_MAX,
@@ -157,7 +157,7 @@ def test_a_rate_is_set_anew_and_listed_and_taken_away_once(line):
         return remove_rate(session, line.id, "web", by="ann", why="test", now=later(1))
 
     assert (line.do(remove), line.do(remove)) == (True, False)
-    acts = line.do(lambda s: s.query(OperatorAct).filter_by(subject=f"{line.id} web").all())
+    acts = line.do(lambda s: s.query(OperatorAction).filter_by(subject=f"{line.id} web").all())
     assert sorted(act.act for act in acts) == ["call_rate.remove"] + ["call_rate.set"] * 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.outcomes import Refused
-from domain.calls.entry_points import DoorKind
+from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.tick import Ticked
 from tests.domain.calls.support import CENT, Line, execute, unknown_alerts
@@ -225,7 +225,7 @@ def test_call_without_a_rate_is_stored_alerted_and_ended(uk_only):
     assert (call.settled_at, uk_only.cents()) == (None, (1_000, 0, 0))
     assert len(uk_only.alerts("call_unsettled")) == 1
     with pytest.raises(Refused, match="NO_RATE"):
-        uk_only.settle_by_hand(call.id, 8, later(20))
+        uk_only.settle_manually(call.id, 8, later(20))
     # And once a rate is set, the next refresh charges the call
     uk_only.rate(Rate(DEAR, 1), "outbound:+1")
     uk_only.look(call, "ended", later(80), duration_ms=8_000, **numbers(US))
@@ -239,7 +239,7 @@ def test_call_without_a_rate_is_stored_alerted_and_ended(uk_only):
 def test_operator_settles_a_call_without_a_rate_at_the_default_set_later(uk_only):
     uk_only.report(name(uk_only), 8, later(13), direction="outbound", **numbers(US))
     uk_only.rate(Rate(CHEAP, 1))
-    uk_only.settle_by_hand(the_call(uk_only).id, 10, later(20))
+    uk_only.settle_manually(the_call(uk_only).id, 10, later(20))
     assert the_call(uk_only).cost_micros == 2 * CENT
     assert uk_only.alerts("call_unsettled") == uk_only.alerts("call_unknown") == []
 
@@ -264,7 +264,7 @@ def test_reserved_call_to_a_number_without_a_rate_is_ended_and_alerted(uk_only):
 
 
 def test_a_call_by_an_assistant_alone_is_priced_by_its_number(priced):
-    priced.door(DoorKind.ASSISTANT, priced.assistant_id)
+    priced.entry_point(EntryPointKind.ASSISTANT, priced.assistant_id)
     given = {"phone_number_id": None, "assistant_id": priced.assistant_id, "direction": "outbound"}
     priced.report(name(priced), 60, later(60), **given, **numbers())
     assert the_call(priced).cost_micros == DEAR

@@ -42,7 +42,7 @@ def sweep(line, now, *, still_owed=False):
 
 
 def expire(line, now):
-    return line.do(lambda s: watch.expire_unasked(s, line.id, now))
+    return line.do(lambda s: watch.expire_unreported(s, line.id, now))
 
 
 # Which calls are refreshed
@@ -242,17 +242,17 @@ def test_repeated_absence_changes_nothing(line):
 
 def test_hold_of_a_live_call_is_postponed(line):
     line.reserve(seconds=30)
-    line.do(lambda s: watch.put_off_hold(s, line.id, "c1", later(OVER)))
+    line.do(lambda s: watch.postpone_expiry(s, line.id, "c1", later(OVER)))
     assert line.hold().expires_at == later(OVER + 900)
     # Never earlier
-    line.do(lambda s: watch.put_off_hold(s, line.id, "c1", later(10)))
+    line.do(lambda s: watch.postpone_expiry(s, line.id, "c1", later(10)))
     assert line.hold().expires_at == later(OVER + 900)
 
 
 def test_failed_refresh_keeps_the_hold_and_its_alert_until_a_response(line):
     line.reserve(seconds=30)
     for _ in range(2):
-        line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "503 " * 100, later(OVER)))
+        line.do(lambda s: watch.alert_unanswered(s, line.id, "c1", "503 " * 100, later(OVER)))
     (alert,) = line.alerts("hold_unanswered")
     assert len(alert.details["why"]) == 200
     assert line.hold().status == "open"
@@ -263,7 +263,7 @@ def test_failed_refresh_keeps_the_hold_and_its_alert_until_a_response(line):
 def test_alert_of_a_failed_refresh_is_cleared_when_a_report_settles(line):
     line.reserve(seconds=10)
     line.hear(line.call(), "in_progress")
-    line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "503", later(OVER)))
+    line.do(lambda s: watch.alert_unanswered(s, line.id, "c1", "503", later(OVER)))
     line.report(line.call(), 4, later(OVER + 1))
     assert line.call().settled_by == "report"
     assert line.alerts("hold_unanswered") == []
@@ -274,5 +274,5 @@ def test_failed_refresh_of_a_call_settled_meanwhile_raises_no_alert(line):
     line.reserve()
     line.settle_by_api("c1", 1_000)
     # When the refresh fails, Then there is no alert, which nothing would ever clear
-    line.do(lambda s: watch.tell_unanswered(s, line.id, "c1", "no answer", later(1)))
+    line.do(lambda s: watch.alert_unanswered(s, line.id, "c1", "no answer", later(1)))
     assert line.alerts("hold_unanswered") == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.enums import CallStatus
-from domain.calls import queries as reading
+from domain.calls import queries as call_queries
 from domain.calls.admission import withdraw
 from domain.calls.rates import remove_rate
 from domain.calls.rows import shown_status
@@ -40,7 +40,7 @@ def test_a_refused_call_is_kept_with_its_reason(line, why):
     elif why == "NO_RATE":
         line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
     else:
-        line.door("phone_number", line.number_id, assistant_id=None)
+        line.entry_point("phone_number", line.number_id, assistant_id=None)
     # When a call arrives
     made = line.admit(external_id=name(line))
     # Then it is refused, and its row shows the reason
@@ -126,7 +126,9 @@ def test_refused_calls_are_listed_among_the_newest_live_ones(poor):
     live = {"organization_id": poor.id}
 
     def listed(**asked):
-        return poor.do(lambda s: [one.refusal for one in reading.list_calls(s, **live, **asked)])
+        return poor.do(
+            lambda s: [one.refusal for one in call_queries.list_calls(s, **live, **asked)]
+        )
 
     assert listed(refused_since=later(-10)) == ["INSUFFICIENT_FUNDS"]
     assert listed(refused_since=later(10)) == listed() == []
@@ -138,6 +140,6 @@ def test_refused_call_does_not_count_among_the_costs(poor):
     poor.admit(external_id=name(poor))
     day = T0.date()
     costs = poor.do(
-        lambda s: reading.costs_by_day(s, organization_id=poor.id, first_day=day, last_day=day)
+        lambda s: call_queries.costs_by_day(s, organization_id=poor.id, first_day=day, last_day=day)
     )
     assert costs == []

@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import event, text
 
 from base.facts import CallReport
-from domain.calls import queries as reading
+from domain.calls import queries as call_queries
 from domain.calls import reconcile as watch
-from domain.calls import status_updates as words
+from domain.calls import status_updates
 from domain.calls.admission import withdraw
 from domain.calls.rates import Rate
-from domain.calls.reconcile import expire_unasked
+from domain.calls.reconcile import expire_unreported
 from domain.calls.tick import Ticked
 from domain.wallet import operations as wallet
 from tests.db.support import at_once, one_behind_the_other, patiently
@@ -31,7 +31,7 @@ def expired(line, *, paired=True, **more):
     if paired:
         absent(line, later(OVER))
     else:
-        assert line.do(lambda s: expire_unasked(s, line.id, later(OVER))) == ["c1"]
+        assert line.do(lambda s: expire_unreported(s, line.id, later(OVER))) == ["c1"]
     assert (line.hold().status, line.call().settled_by) == ("expired", "expiry")
     return ours
 
@@ -81,7 +81,9 @@ def test_call_is_held_for_again_when_it_talks_after_its_expiry(line, paired):
     assert (now.status, now.settled_at, now.billed_micros) == ("expired", gone.settled_at, None)
     # And both IDs and the appointment find it
     for one in ("c1", call.id, "visit", name(line)):
-        seen = line.do(lambda s, one=one: reading.see_call(s, reading.find_call(s, one, line.id)))
+        seen = line.do(
+            lambda s, one=one: call_queries.see_call(s, call_queries.find_call(s, one, line.id))
+        )
         assert (seen.call.id, seen.merged) == (call.id, ["c1"])
     assert line.commit("c1", 100, later(1050)).outcome.replayed
 
@@ -219,7 +221,7 @@ def test_call_that_was_to_end_gets_no_second_hold(line):
     line.reserve("c1", provider=None)
     ours = line.metadata()
     assert line.decide("c1", later(5))
-    line.do(lambda s: expire_unasked(s, line.id, later(OVER)))
+    line.do(lambda s: expire_unreported(s, line.id, later(OVER)))
     line.hear(name(line), "in_progress", later(940), **ours)
     assert (line.cents(), line.call("c1").merged_into) == ((100, 0, 0), None)
 
@@ -286,7 +288,7 @@ def test_report_behind_the_expiry_takes_a_second_hold(shared, shared_urls, line)
     one_behind_the_other(
         shared,
         shared_urls.owner_url,
-        lambda session: expire_unasked(session, line.id, later(OVER)),
+        lambda session: expire_unreported(session, line.id, later(OVER)),
         lambda: line.hear(name(line), "in_progress", later(940), **ours),
     )
     assert (line.hold("c1").status, line.cents()) == ("expired", (100, 60, 0))
@@ -299,7 +301,7 @@ def test_expiry_behind_a_report_leaves_the_first_hold(shared, shared_urls, line)
         shared,
         shared_urls.owner_url,
         lambda session: _hear_in(session, line, "in_progress", later(OVER), **ours),
-        lambda: line.do(lambda s: expire_unasked(s, line.id, later(OVER))),
+        lambda: line.do(lambda s: expire_unreported(s, line.id, later(OVER))),
     )
     assert (done, line.hold("c1").status, len(line.calls())) == ([], "open", 1)
     line.report(name(line), 20, later(950), **ours)
@@ -333,7 +335,7 @@ def test_reports_expiry_ticks_and_freeze_at_once_charge_once(line):
     ours = line.metadata()
     talks = patiently(lambda: line.hear(name(line), "in_progress", later(940), **ours))
     jobs = [
-        patiently(lambda: line.do(lambda s: expire_unasked(s, line.id, later(OVER)))),
+        patiently(lambda: line.do(lambda s: expire_unreported(s, line.id, later(OVER)))),
         patiently(lambda: line.tick(later(941))),
         patiently(lambda: line.freeze(later(941))),
     ]
@@ -390,7 +392,7 @@ def _spend(line, cents):
 
 def _hear_in(session, line, status, now, **more):
     report = CallReport(line.facts(name(line), status, **more), final=False)
-    assert words.take_in_report(session, report, now, now)
+    assert status_updates.apply_report(session, report, now, now)
 
 
 def _all_of(line):

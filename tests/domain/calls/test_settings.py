@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from base.enums import FaultPolicy
-from domain.calls.settings import InvalidTerms, Terms, change_terms, set_terms, terms_of
+from domain.calls.settings import InvalidCallTerms, Terms, change_terms, set_terms, terms_of
 from domain.operator_notes import WhoAndWhy
 from domain.wallet.ledger import WalletNotFound
 from tests.db.support import one_behind_the_other
@@ -54,7 +54,7 @@ def test_each_number_has_its_bounds_and_the_bounds_themselves_are_taken(
     for value in (lowest, highest):
         line.terms(**{name: value})
     for value in (lowest - 1, highest + 1):
-        with pytest.raises(InvalidTerms, match=name):
+        with pytest.raises(InvalidCallTerms, match=name):
             line.terms(**{name: value})
     assert getattr(line.do(lambda s: terms_of(s, line.id)), name) == highest
 
@@ -63,7 +63,7 @@ def test_each_number_has_its_bounds_and_the_bounds_themselves_are_taken(
 def test_spoken_text_is_neither_empty_nor_too_long(line, name):
     line.terms(**{name: "x" * 500})
     for text in ("", " \n", "x" * 501, "a\0b"):
-        with pytest.raises(InvalidTerms, match=name):
+        with pytest.raises(InvalidCallTerms, match=name):
             line.terms(**{name: text})
 
 
@@ -97,7 +97,7 @@ def test_change_of_terms_out_of_bounds_or_without_a_wallet_is_refused(line):
             lambda s: change_terms(s, org, {"margin_seconds": 0}, by="ann", why="w", now=T0)
         )
 
-    with pytest.raises(InvalidTerms):
+    with pytest.raises(InvalidCallTerms):
         change(line.id)
     with pytest.raises(WalletNotFound):
         change("nobody")

@@ -9,12 +9,11 @@ import pytest
 
 from base.facts import CALL_DURATION_MS_MAX
 from base.outcomes import Refused
-from db.models import OperatorAct
-from domain.calls import ending as endings
+from db.models import OperatorAction
+from domain.calls import ending, settlement
 from domain.calls import reconcile as watch
-from domain.calls import settlement
 from domain.calls.rates import Rate
-from domain.calls.reconcile import expire_unasked
+from domain.calls.reconcile import expire_unreported
 from domain.calls.rows import CallNotFound
 from domain.calls.settlement import NotSettled
 from domain.enforcement import enforce_entitlement
@@ -164,7 +163,7 @@ def test_hold_stays_until_an_operator_settles_when_duration_is_unknown(line, beg
     assert len(line.alerts("call_unsettled")) == 1
     assert line.call(call_id).settled_at is None
     # When an operator has settled it
-    line.settle_by_hand(call_id, 9, later(90))
+    line.settle_manually(call_id, 9, later(90))
     assert line.cents() == (91, 0, 0)
     assert line.alerts("call_unsettled") == []
 
@@ -221,7 +220,7 @@ def test_call_whose_hold_was_committed_differently_needs_an_operator(reserved):
     (alert,) = reserved.alerts("call_unsettled")
     assert alert.details["why"] == "the ledger refused the charge: IDEMPOTENCY_CONFLICT"
     # An operator may settle it for the amount that was charged
-    reserved.settle_by_hand("c1", 5, later(500))
+    reserved.settle_manually("c1", 5, later(500))
     assert (reserved.cents(), reserved.call().cost_micros) == ((95, 0, 0), 5 * CENT)
     assert reserved.alerts("call_unsettled") == []
 
@@ -251,7 +250,7 @@ def test_api_settlement_is_refused_beyond_the_longest_call_or_if_unknown(reserve
 
 def test_api_charges_directly_after_the_hold_expired(line):
     line.reserve(seconds=30, provider=None)
-    line.do(lambda s: expire_unasked(s, line.id, later(930)))
+    line.do(lambda s: expire_unreported(s, line.id, later(930)))
     line.settle_by_api("c1", 20, later(940))
     assert line.cents() == (80, 0, 0)
     assert (line.call().settled_by, line.hold().billed_micros) == ("api", 20 * CENT)
@@ -262,14 +261,16 @@ def test_api_charges_directly_after_the_hold_expired(line):
 
 def test_an_operator_settles_once_with_a_reason(reserved):
     with pytest.raises(WhoAndWhy):
-        reserved.settle_by_hand("c1", 10, later(500), why=" ")
+        reserved.settle_manually("c1", 10, later(500), why=" ")
     assert reserved.call().settled_at is None
-    reserved.settle_by_hand("c1", 10, later(500), why="the report was lost")
+    reserved.settle_manually("c1", 10, later(500), why="the report was lost")
     assert (reserved.cents(), reserved.call().settled_by) == ((90, 0, 0), "operator")
     with pytest.raises(Refused) as no:
-        reserved.settle_by_hand("c1", 10, later(500))
+        reserved.settle_manually("c1", 10, later(500))
     assert no.value.code == "CALL_SETTLED"
-    acts = reserved.do(lambda s: s.query(OperatorAct).filter_by(subject=f"{reserved.id} c1").all())
+    acts = reserved.do(
+        lambda s: s.query(OperatorAction).filter_by(subject=f"{reserved.id} c1").all()
+    )
     assert [(act.act, act.operator, act.why) for act in acts] == [
         ("call.settle", "ann", "the report was lost")
     ]
@@ -277,14 +278,14 @@ def test_an_operator_settles_once_with_a_reason(reserved):
 
 def test_operator_may_settle_a_call_whose_hold_expired(line):
     line.reserve(seconds=30, provider=None)
-    line.do(lambda s: expire_unasked(s, line.id, later(930)))
-    line.settle_by_hand("c1", 10, later(500))
+    line.do(lambda s: expire_unreported(s, line.id, later(930)))
+    line.settle_manually("c1", 10, later(500))
     assert line.cents() == (90, 0, 0)
 
 
 def test_a_bound_holds_for_operators_too(reserved):
     with pytest.raises(Refused, match="ms"):
-        reserved.settle_by_hand("c1", CALL_DURATION_MS_MAX / 1000 + 1, later(500))
+        reserved.settle_manually("c1", CALL_DURATION_MS_MAX / 1000 + 1, later(500))
     assert reserved.cents() == (100, 30, 0)
 
 
@@ -300,20 +301,18 @@ def test_settling_a_call_that_could_not_be_ended_clears_its_alert(line, settled_
     line.reserve(provider=None)
     line.decide("c1")
     for number in range(1, 4):
-        told = line.do(
-            lambda s, number=number: endings.begin_round(s, line.id, "c1", later(number))
-        )
+        told = line.do(lambda s, number=number: ending.begin_round(s, line.id, "c1", later(number)))
         line.do(
-            lambda s, told=told: endings.end_round(s, line.id, "c1", told, told=[], now=later(4))
+            lambda s, told=told: ending.end_round(s, line.id, "c1", told, told=[], now=later(4))
         )
     assert len(line.alerts("call_not_ended")) == 1
     # When it is settled, or its hold expires
     if settled_by == "operator":
-        line.settle_by_hand("c1", 5, later(500))
+        line.settle_manually("c1", 5, later(500))
     elif settled_by == "api":
         line.settle_by_api("c1", 5, later(500))
     else:
-        line.do(lambda s: expire_unasked(s, line.id, later(1_000)))
+        line.do(lambda s: expire_unreported(s, line.id, later(1_000)))
     # Then its ending is over, and the alert is cleared
     assert line.call().settled_by == settled_by
     assert line.alerts("call_not_ended") == []
@@ -324,12 +323,12 @@ def test_manual_settlement_clears_all_alerts_that_it_answers(reserved):
     call = reserved.call()
 
     def tell(session):
-        endings.tell_not_ended(session, call, "it does not end", later(20))
-        settlement.tell_unsettled(session, call, "its duration cannot be told", later(20))
-        watch.tell_unanswered(session, reserved.id, "c1", "silent", later(20))
+        ending.alert_not_ended(session, call, "it does not end", later(20))
+        settlement.alert_unsettled(session, call, "its duration cannot be told", later(20))
+        watch.alert_unanswered(session, reserved.id, "c1", "silent", later(20))
 
     reserved.do(tell)
-    reserved.settle_by_hand("c1", 5, later(500))
+    reserved.settle_manually("c1", 5, later(500))
     for kind in ("call_not_ended", "call_unsettled", "hold_unanswered"):
         assert reserved.alerts(kind) == [], kind
 

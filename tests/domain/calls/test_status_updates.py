@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 
 from base.facts import CallReport
-from domain.calls import status_updates as words
+from domain.calls import status_updates
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT
 from tests.domain.support import T0, later
@@ -24,15 +24,15 @@ def say(session, line, call_id, word, now):
     external_id = f"{call_id}-{line.id}"
     if word == "report":
         facts = line.facts(external_id, "ended", duration_ms=30_000)
-        words.take_in_report(session, CallReport(facts, final=True), now, now)
+        status_updates.apply_report(session, CallReport(facts, final=True), now, now)
     elif word.startswith("look"):
         status = "in_progress" if word.endswith("progress") else "ended"
         duration_ms = 30_000 if status == "ended" else None
         facts = line.facts(external_id, status, duration_ms=duration_ms, started_at=later(-5))
-        words.take_in_look(session, line.id, call_id, facts, now)
+        status_updates.apply_refresh(session, line.id, call_id, facts, now)
     else:
         report = CallReport(line.facts(external_id, word), final=False, talking_ms=0)
-        words.take_in_report(session, report, now, now)
+        status_updates.apply_report(session, report, now, now)
 
 
 def tell_all(line, call_id, order):

@@ -11,8 +11,7 @@ import pytest
 
 from base.facts import CallReport
 from db.engine import clock
-from domain.calls import reconcile as watch
-from domain.calls import status_updates as words
+from domain.calls import reconcile, status_updates
 from domain.calls import tick as ticks
 from domain.calls.tick import Ticked
 from domain.wallet import operations as wallets
@@ -67,7 +66,7 @@ def test_a_tick_behind_a_report_leaves_the_call_alone(shared, shared_urls, talki
     report = CallReport(talking.facts(call, "ended", duration_ms=40_000), final=True)
 
     def settle(session):
-        assert words.take_in_report(session, report, later(53), later(53))
+        assert status_updates.apply_report(session, report, later(53), later(53))
 
     assert behind(shared, shared_urls, settle, talking, later(53)) == Ticked()
     assert talking.cents() == (60, 0, 0)
@@ -89,7 +88,7 @@ def test_report_behind_a_tick_returns_what_it_added(shared, shared_urls, talking
 def test_an_expiry_behind_a_tick_finds_the_hold_put_off(shared, shared_urls, talking):
     # Given an expired hold, of a call that its provider does not know yet
     def expire():
-        talking.do(lambda s: watch.call_is_absent(s, talking.id, talking.call_id, later(961)))
+        talking.do(lambda s: reconcile.call_is_absent(s, talking.id, talking.call_id, later(961)))
 
     talking.pay(10_000)
     one_behind_the_other(shared, shared_urls.owner_url, tick_at(talking, later(961)), expire)
@@ -100,7 +99,7 @@ def test_an_expiry_behind_a_tick_finds_the_hold_put_off(shared, shared_urls, tal
 
 def test_a_tick_behind_an_expiry_leaves_the_call_alone(shared, shared_urls, talking):
     def expire(session):
-        watch.call_is_absent(session, talking.id, talking.call_id, later(961))
+        reconcile.call_is_absent(session, talking.id, talking.call_id, later(961))
 
     talking.pay(10_000)
     assert behind(shared, shared_urls, expire, talking, later(961)) == Ticked()
@@ -161,7 +160,7 @@ def test_calls_let_in_while_the_wallet_is_ticked_and_frozen_all_end(line):
     # Given calls that arrive while an operator freezes the wallet
     line.pay(900)
     jobs = [patiently(line.admit) for _ in range(8)]
-    jobs.insert(4, patiently(lambda: line.freeze_by_hand(T0)))
+    jobs.insert(4, patiently(lambda: line.freeze_manually(T0)))
     jobs.append(patiently(lambda: line.tick(later(1))))
     results = at_once(jobs)
     assert not [one for one in results if isinstance(one, BaseException)]

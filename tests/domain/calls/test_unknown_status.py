@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from domain.calls import reconcile as watch
+from domain.calls import reconcile
 from tests.domain.calls.support import OVER, absent
 from tests.domain.support import forget_jobs, later
 
@@ -21,7 +21,7 @@ def talking(line):
 def test_unknown_status_is_alerted_and_not_taken_as_alive(talking, status):
     # Given an open alert and an expired hold
     before = talking.hold().expires_at
-    talking.do(lambda s: watch.tell_unanswered(s, talking.id, "c1", "503", later(OVER)))
+    talking.do(lambda s: reconcile.alert_unanswered(s, talking.id, "c1", "503", later(OVER)))
     # When a refresh returns an unknown status
     talking.look(talking.call(), None, later(OVER + 1), unknown_status=status)
     # Then an alert is raised, the hold is neither extended nor returned, and nothing is cleared

@@ -183,7 +183,7 @@ def test_waiting_call_is_charged_when_its_number_turns_out_different(line):
 def test_manual_settlement_frees_the_reservation_for_another_call(line):
     charged(line)
     call = over(line, "u", 5)
-    line.settle_by_hand(call.id, 5, later(70))
+    line.settle_manually(call.id, 5, later(70))
     over(line, "v", 10, said=71)
     assert (waiting(line), line.cents()) == ({"v": "c1"}, (75, 0, 0))
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from db.models import OperatorAct
+from db.models import OperatorAction
 from domain.jobs.operator import (
     JobActImpossible,
     act_on_many,
-    discard_by_hand,
-    redrive_by_hand,
-    run_now_by_hand,
+    discard_manually,
+    redrive_manually,
+    run_now_manually,
 )
 from domain.operator_notes import InvalidNote, WhoAndWhy
 from tests.db.jobs.support import claim, fail, finish, postpone, row, stage
 from tests.domain.support import T0
 
 ACTS = {
-    "job.redrive": redrive_by_hand,
-    "job.discard": discard_by_hand,
-    "job.run_now": run_now_by_hand,
+    "job.redrive": redrive_manually,
+    "job.discard": discard_manually,
+    "job.run_now": run_now_manually,
 }
 
 
@@ -38,7 +38,7 @@ def do(database, name, job_id, *, by="ann", why="mended"):
 
 
 def written(database, job_id):
-    rows = database.run(lambda s: s.query(OperatorAct).filter_by(subject=job_id).all())
+    rows = database.run(lambda s: s.query(OperatorAction).filter_by(subject=job_id).all())
     return [(one.act, one.operator, one.why, one.acted_at) for one in rows]
 
 
@@ -79,7 +79,7 @@ def test_action_on_many_jobs_is_done_on_those_that_allow_it(shared):
 
     # When all three are redriven in one action
     count = shared.run(
-        lambda s: act_on_many(s, redrive_by_hand, [*dead, gone], by="bob", why="all", now=T0)
+        lambda s: act_on_many(s, redrive_manually, [*dead, gone], by="bob", why="all", now=T0)
     )
 
     # Then two are redriven, and an action is recorded for each

@@ -10,13 +10,13 @@ import pytest
 from base.enums import Provider
 from base.facts import DisputeReport, PaymentReport, SubscriptionReport
 from db.jobs import lifecycle as jobs
-from db.jobs import operator as job_acts
+from db.jobs import operator as job_operator
 from db.models import Job
 from domain import subscriptions
 from domain.jobs.staging import stage, stage_many
-from domain.jobs.types import CONVERGE_TWILIO, LOOK_AT_CALL, LOOK_AT_PAYMENT
+from domain.jobs.types import CONVERGE_TWILIO, REFRESH_CALL, REFRESH_PAYMENT
 from domain.payments import disputes, payments
-from tests.db.jobs import support as jobs_by_hand
+from tests.db.jobs import support as job_support
 from tests.db.jobs.support import claim, row, seconds_until
 from tests.db.support import at_once
 from tests.domain.calls.support import line
@@ -33,7 +33,7 @@ def call_id():
 def refresh(database, call_id, *, delay=0.0):
     return database.run(
         lambda s: stage(
-            s, LOOK_AT_CALL, "o", delay_seconds=delay, organization_id="o", call_id=call_id
+            s, REFRESH_CALL, "o", delay_seconds=delay, organization_id="o", call_id=call_id
         )
     )
 
@@ -70,7 +70,7 @@ def test_refreshes_staged_together_name_one_job_for_each_object(shared, call_id)
         ("o", {"organization_id": "o", "call_id": one})
         for one in (call_id, f"{call_id}-2", call_id)
     ]
-    ids = shared.run(lambda s: stage_many(s, LOOK_AT_CALL, many))
+    ids = shared.run(lambda s: stage_many(s, REFRESH_CALL, many))
     assert ids[0] == ids[2] != ids[1]
     assert owed(shared, call_id=call_id) == [ids[0]]
 
@@ -120,14 +120,14 @@ def test_a_refresh_that_failed_alone_waits(shared, call_id):
 
 def test_a_refresh_that_waits_for_its_time_is_brought_forward(shared):
     given = {"provider": "paypal", "kind": "refund", "external_id": f"R-{secrets.token_hex(6)}"}
-    first = shared.run(lambda s: stage(s, LOOK_AT_PAYMENT, None, delay_seconds=21_600, **given))
+    first = shared.run(lambda s: stage(s, REFRESH_PAYMENT, None, delay_seconds=21_600, **given))
     assert seconds_until(shared, first, "ring_at") > 21_000
-    assert shared.run(lambda s: stage(s, LOOK_AT_PAYMENT, "o", **given)) == first
+    assert shared.run(lambda s: stage(s, REFRESH_PAYMENT, "o", **given)) == first
     assert seconds_until(shared, first, "due_at") <= 0
     assert seconds_until(shared, first, "ring_at") <= 2
     assert row(shared, first).organization_id == "o"
     # And a job that is due is not postponed
-    shared.run(lambda s: stage(s, LOOK_AT_PAYMENT, None, delay_seconds=21_600, **given))
+    shared.run(lambda s: stage(s, REFRESH_PAYMENT, None, delay_seconds=21_600, **given))
     assert seconds_until(shared, first, "due_at") <= 0
 
 
@@ -136,7 +136,7 @@ def test_refresh_is_not_begun_before_its_request_is_committed(shared, call_id):
     staged, release = threading.Event(), threading.Event()
 
     def ask(session):
-        stage(session, LOOK_AT_CALL, "o", organization_id="o", call_id=call_id)
+        stage(session, REFRESH_CALL, "o", organization_id="o", call_id=call_id)
         staged.set()
         assert release.wait(20)
 
@@ -154,9 +154,9 @@ def test_dead_refresh_is_not_redriven_beside_a_waiting_one(shared, call_id):
     assert fail(shared, claim(shared, first), None)
     second = refresh(shared, call_id)
     assert second != first
-    assert not shared.run(lambda s: job_acts.redrive(s, first))
-    jobs_by_hand.change(shared, second, "ring_at = NULL, done_at = now(), outcome = 'done'")
-    assert shared.run(lambda s: job_acts.redrive(s, first))
+    assert not shared.run(lambda s: job_operator.redrive(s, first))
+    job_support.change(shared, second, "ring_at = NULL, done_at = now(), outcome = 'done'")
+    assert shared.run(lambda s: job_operator.redrive(s, first))
 
 
 def test_the_events_of_one_object_are_one_job(shared):

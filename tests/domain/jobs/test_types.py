@@ -14,16 +14,16 @@ from domain.jobs.types import (
     FREEZE_WALLET,
     JOB_TYPES,
     KEY_KEPT_SECONDS,
-    LOOK_AT_CALL,
-    LOOK_AT_SUBSCRIPTION,
+    REFRESH_CALL,
+    REFRESH_SUBSCRIPTION,
     JobType,
     KeyForgotten,
-    Policy,
+    RetryPolicy,
 )
 
 
 def test_waits_double_up_to_the_cap_and_half_of_each_is_chance():
-    policy = Policy(attempts=10, base_seconds=1, cap_seconds=60)
+    policy = RetryPolicy(attempts=10, base_seconds=1, cap_seconds=60)
     for failures, full in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1_000, 60)]:
         waits = [policy.wait_seconds(failures) for _ in range(200)]
         assert all(full / 2 <= wait <= full for wait in waits)
@@ -32,9 +32,9 @@ def test_waits_double_up_to_the_cap_and_half_of_each_is_chance():
 
 
 def test_the_span_is_the_sum_of_the_longest_waits():
-    assert Policy(attempts=1, base_seconds=1, cap_seconds=60).span_seconds == 0
-    assert Policy(attempts=4, base_seconds=1, cap_seconds=60).span_seconds == 1 + 2 + 4
-    assert Policy(attempts=5, base_seconds=1, cap_seconds=3).span_seconds == 1 + 2 + 3 + 3
+    assert RetryPolicy(attempts=1, base_seconds=1, cap_seconds=60).span_seconds == 0
+    assert RetryPolicy(attempts=4, base_seconds=1, cap_seconds=60).span_seconds == 1 + 2 + 4
+    assert RetryPolicy(attempts=5, base_seconds=1, cap_seconds=3).span_seconds == 1 + 2 + 3 + 3
 
 
 def test_every_job_is_declared_under_its_own_name_and_stops_by_itself():
@@ -64,7 +64,7 @@ def test_idempotency_keys_are_known_as_long_as_providers_document():
 
 
 def keyed(provider, attempts):
-    policy = Policy(attempts=attempts, base_seconds=600, cap_seconds=600)
+    policy = RetryPolicy(attempts=attempts, base_seconds=600, cap_seconds=600)
     return JobType("buy", Queue.BILLING, (), policy, True, 55, key_of=provider)
 
 
@@ -81,7 +81,7 @@ def test_job_that_outlives_its_idempotency_key_cannot_be_declared(provider, most
 
 
 def test_the_share_of_chance_is_the_policys_own():
-    steady = Policy(attempts=3, base_seconds=8, cap_seconds=60, jitter=0)
+    steady = RetryPolicy(attempts=3, base_seconds=8, cap_seconds=60, jitter=0)
     assert {steady.wait_seconds(2) for _ in range(50)} == {16}
 
 
@@ -112,7 +112,7 @@ def test_unread_subaccount_is_never_left_alone_for_more_than_a_minute():
 )
 def test_other_arguments_than_those_declared_are_a_bug(shared, arguments):
     with pytest.raises(TypeError, match="look_at_subscription takes"):
-        shared.run(lambda s: stage(s, LOOK_AT_SUBSCRIPTION, None, **arguments))
+        shared.run(lambda s: stage(s, REFRESH_SUBSCRIPTION, None, **arguments))
     assert shared.run(lambda s: s.query(Job).count()) == 0
 
 
@@ -120,7 +120,7 @@ def test_job_is_staged_in_its_own_queue_by_default(shared):
     arguments = {"provider": "paypal", "external_id": "I-1"}
 
     def work(session):
-        own = stage(session, LOOK_AT_SUBSCRIPTION, "org_1", **arguments)
+        own = stage(session, REFRESH_SUBSCRIPTION, "org_1", **arguments)
         other = stage(
             session,
             FREEZE_WALLET,
@@ -142,24 +142,24 @@ def test_many_jobs_are_staged_at_once_and_listed_until_they_are_over(
     shared,
 ):
     many = [(f"org_{n}", {"organization_id": f"org_{n}", "call_id": f"c{n}"}) for n in range(3)]
-    ids = shared.run(lambda s: stage_many(s, LOOK_AT_CALL, many))
+    ids = shared.run(lambda s: stage_many(s, REFRESH_CALL, many))
     staged = shared.run(lambda s: [s.get_one(Job, one) for one in ids])
     assert [(job.organization_id, job.kwargs) for job in staged] == many
     assert {(job.name, job.queue) for job in staged} == {("look_at_call", "billing")}
     assert len({job.correlation_id for job in staged}) == 1
-    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == {(f"org_{n}", f"c{n}") for n in range(3)}
+    assert shared.run(lambda s: owed(s, REFRESH_CALL)) == {(f"org_{n}", f"c{n}") for n in range(3)}
 
     shared.run(lambda s: s.delete(s.get_one(Job, ids[0])))
-    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == {("org_1", "c1"), ("org_2", "c2")}
+    assert shared.run(lambda s: owed(s, REFRESH_CALL)) == {("org_1", "c1"), ("org_2", "c2")}
     shared.run(lambda s: [s.delete(s.get_one(Job, one)) for one in ids[1:]])
-    assert shared.run(lambda s: owed(s, LOOK_AT_CALL)) == set()
+    assert shared.run(lambda s: owed(s, REFRESH_CALL)) == set()
 
 
 def test_staging_many_does_nothing_for_none_or_with_wrong_arguments(shared):
-    assert shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [])) == []
+    assert shared.run(lambda s: stage_many(s, REFRESH_CALL, [])) == []
     good = (None, {"organization_id": "o", "call_id": "c"})
     with pytest.raises(TypeError, match="look_at_call takes"):
-        shared.run(lambda s: stage_many(s, LOOK_AT_CALL, [good, (None, {"call_id": "c"})]))
+        shared.run(lambda s: stage_many(s, REFRESH_CALL, [good, (None, {"call_id": "c"})]))
     assert shared.run(lambda s: s.query(Job).count()) == 0
 
 

@@ -11,7 +11,7 @@ from base.enums import DisputeState, FreezeReason, Provider
 from base.facts import DisputeFacts, DisputeReport
 from base.outcomes import Refused
 from db.locks import OrganizationNotFound
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.payments import settlements
 from domain.payments.dispute_freezes import cause_of_dispute, lift_freeze, place_freeze
 from domain.wallet import operations as wallet
@@ -130,7 +130,7 @@ def test_lifting_one_dispute_leaves_another_and_a_manual_freeze(shared, org, pai
     other = f"P-{secrets.token_hex(6)}"
     shared.run(lambda s: wallet.settle(s, org, payment(other, org, 100), T0))
     place(shared, org, report(shared, other))
-    shared.run(lambda s: operators.freeze_by_hand(s, org, by="ann", why="fraud", now=T0))
+    shared.run(lambda s: operator_actions.freeze_manually(s, org, by="ann", why="fraud", now=T0))
     shared.run(lambda s: provider_says(s, org, paid, LOST))
     lift(shared, org, cause)
     assert standing(shared, org) == {"dispute", "manual"}
@@ -153,7 +153,7 @@ def test_freeze_lifted_by_an_operator_stays_lifted_until_new_state(shared, org, 
     cause = report(shared, paid)
     place(shared, org, cause)
     shared.run(
-        lambda s: operators.lift_by_hand(
+        lambda s: operator_actions.lift_manually(
             s, org, FreezeReason.DISPUTE, by="ann", why="vouched for", now=later(1)
         )
     )

@@ -19,7 +19,7 @@ from db.models import Job
 from domain.payments import payments
 from domain.payments.payments import NotATopUp, PaymentNotOurs
 from domain.wallet import operations as wallet
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from tests.db.support import (
     Impatient,
     at_once,
@@ -128,7 +128,7 @@ def test_payment_moves_the_same_money_in_any_order_of_reports(shared, telling):
 
     shared.run(work)
     assert figures(shared, org) == (left, 0)
-    assert shared.run(lambda session: books.entries_sum(session, org)) == left
+    assert shared.run(lambda session: wallet_queries.entries_sum(session, org)) == left
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 
 from base.enums import Provider
 from base.outcomes import NotYet, Refused
-from domain.top_ups.rule import DAY, DECISION_LIFE, GAP, RECHECK, Charge, Enough, Wait, Why
+from domain.top_ups.rule import DAY, DECISION_LIFE, GAP, RECHECK, Enough, TopUpCharge, Wait, Why
 from tests.db.support import at_once
 from tests.domain.support import T0, debit, entries, figures, later, payment, staged
 from tests.domain.wallet.hold_support import settle
@@ -127,7 +127,7 @@ def test_one_payment_ends_one_decision(shared, low, decided):
 
 def test_charge_for_an_expired_decision_is_credited_nevertheless(shared, low, decided):
     # Given a decision that expired, and another that waits
-    assert decide(shared, low, T0 + DECISION_LIFE) == Charge(100)
+    assert decide(shared, low, T0 + DECISION_LIFE) == TopUpCharge(100)
     charged(shared, low, decided, T0 + DECISION_LIFE)
     assert (figures(shared, low), states(shared, low)) == ((140, 0), ["charged", "decided"])
 
@@ -139,7 +139,7 @@ def test_charge_that_does_not_reach_the_level_is_checked_again(shared, low):
     charged(shared, low, newest(shared, low).id, later(1))
     assert settings(shared, low).asks_at == later(1) + GAP
     assert len(staged(shared, low, "decide_top_up")) == before + 1
-    assert decide(shared, low, later(1) + GAP) == Charge(100)
+    assert decide(shared, low, later(1) + GAP) == TopUpCharge(100)
 
 
 # Declined.
@@ -158,23 +158,23 @@ def test_decline_is_alerted_and_tried_again_after_the_back_off(shared, low, deci
     assert decide(shared, low, settings(shared, low).asks_at) == Wait(retry, Why.BACK_OFF)
     assert settings(shared, low).asks_at == retry
     assert decide(shared, low, retry - timedelta(microseconds=1)) == Wait(retry, Why.BACK_OFF)
-    assert decide(shared, low, retry) == Charge(100)
+    assert decide(shared, low, retry) == TopUpCharge(100)
 
 
 def test_declines_in_a_row_double_the_wait_and_a_success_resets_it(shared, low):
     now = T0
     for hours in (1, 2, 4, 8, 16, 24, 24):
-        assert decide(shared, low, now) == Charge(100)
+        assert decide(shared, low, now) == TopUpCharge(100)
         declined(shared, newest(shared, low).id, now)
         retry = now + timedelta(hours=hours)
         assert decide(shared, low, now + GAP) == Wait(retry, Why.BACK_OFF)
         now = retry
     assert told(shared, low, kind="top_up_declined") == ["paypal"]
-    assert decide(shared, low, now) == Charge(100)
+    assert decide(shared, low, now) == TopUpCharge(100)
     charged(shared, low, newest(shared, low).id, now)
     assert standing(shared, low, "top_up_declined") == []
     debit(shared, low, 100, now=now)
-    assert decide(shared, low, now + GAP) == Charge(100)
+    assert decide(shared, low, now + GAP) == TopUpCharge(100)
     declined(shared, newest(shared, low).id, now + GAP)
     retry = now + GAP + timedelta(hours=1)
     assert decide(shared, low, now + 2 * GAP) == Wait(retry, Why.BACK_OFF)
@@ -219,10 +219,10 @@ def test_a_charge_that_began_before_other_terms_is_waited_for(shared, low, decid
 
 
 def use_up(database, org, count):
-    """Charge `count` times, an hour apart, and spend each 100 at once."""
+    """TopUpCharge `count` times, an hour apart, and spend each 100 at once."""
     for n in range(count):
         now = T0 + n * timedelta(hours=1)
-        assert decide(database, org, now) == Charge(100)
+        assert decide(database, org, now) == TopUpCharge(100)
         charged(database, org, decisions(database, org)[-1].id, now + timedelta(seconds=1))
         debit(database, org, 100, now=now + timedelta(seconds=2))
 
@@ -236,7 +236,7 @@ def test_the_cap_in_money_holds_until_a_day_has_passed(shared, low):
     assert standing(shared, low, "top_up_capped") == ["paypal"]
     # Then it waits until the first is exactly a day old
     assert decide(shared, low, end - timedelta(microseconds=1)) == Wait(end, Why.DAY_CAP)
-    assert decide(shared, low, end) == Charge(100)
+    assert decide(shared, low, end) == TopUpCharge(100)
     assert told(shared, low, kind="top_up_capped") == ["paypal"]
     assert standing(shared, low, "top_up_capped") == []
 
@@ -264,7 +264,7 @@ def test_declined_charge_counts_against_no_cap(shared, low):
     switch_on(shared, low, replace(TERMS, day_cap_count=1))
     decide(shared, low)
     declined(shared, decisions(shared, low)[0].id)
-    assert decide(shared, low, later(3600)) == Charge(100)
+    assert decide(shared, low, later(3600)) == TopUpCharge(100)
 
 
 def test_crossings_in_a_burst_charge_once_a_gap(shared, low):
@@ -273,5 +273,5 @@ def test_crossings_in_a_burst_charge_once_a_gap(shared, low):
     assert settings(shared, low).crossings == 2
     for seconds in (3, 20, 59):
         assert decide(shared, low, later(seconds)) == Wait(T0 + GAP, Why.BURST)
-    assert decide(shared, low, T0 + GAP) == Charge(100)
+    assert decide(shared, low, T0 + GAP) == TopUpCharge(100)
     assert decisions(shared, low)[1].idempotency_key == f"topup:{low}:2:1"

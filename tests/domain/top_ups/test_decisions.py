@@ -14,7 +14,7 @@ from base.enums import FreezeReason, Provider
 from base.ids import new_id
 from base.outcomes import Refused
 from domain.top_ups import decisions as top_ups
-from domain.top_ups.rule import DAY, DECISION_LIFE, GAP, RECHECK, Charge, Enough, Wait, Why
+from domain.top_ups.rule import DAY, DECISION_LIFE, GAP, RECHECK, Enough, TopUpCharge, Wait, Why
 from domain.top_ups.settings import Method
 from tests.db.support import at_once, scalar
 from tests.domain.support import T0, credit, debit, figures, forget_jobs, later, staged
@@ -162,7 +162,7 @@ def test_an_organization_without_it_stages_nothing(shared, funded):
 
 
 def test_decision_is_stored_with_a_key_made_of_its_crossing(shared, low):
-    assert decide(shared, low, later(1)) == Charge(100)
+    assert decide(shared, low, later(1)) == TopUpCharge(100)
     (one,) = decisions(shared, low)
     assert one.idempotency_key == f"topup:{low}:1:1"
     assert (one.state, one.amount_micros, one.currency) == ("decided", 100, "USD")
@@ -180,7 +180,7 @@ def test_deciding_again_while_it_is_pending_adds_nothing(shared, low):
 
 def test_concurrent_decisions_decide_once(shared, low):
     verdicts = at_once([lambda: decide(shared, low)] * 8)
-    assert verdicts.count(Charge(100)) == 1
+    assert verdicts.count(TopUpCharge(100)) == 1
     assert states(shared, low) == ["decided"]
 
 
@@ -205,7 +205,7 @@ def test_decision_that_is_rolled_back_leaves_no_trace(shared, low):
         top_ups.decide(session, low, T0, chargeable=CHARGEABLE)
         session.rollback()
     assert states(shared, low) == []
-    assert decide(shared, low) == Charge(100)
+    assert decide(shared, low) == TopUpCharge(100)
     assert decisions(shared, low)[0].idempotency_key == f"topup:{low}:1:1"
 
 
@@ -236,13 +236,13 @@ def test_top_up_is_not_decided_while_frozen(shared, low, reason):
     freeze(shared, low, reason)
     assert decide(shared, low) == Wait(T0 + RECHECK, Why.FROZEN)
     unfreeze(shared, low, reason)
-    assert decide(shared, low) == Charge(100)
+    assert decide(shared, low) == TopUpCharge(100)
 
 
 def test_freeze_that_more_money_ends_does_not_prevent_a_top_up(shared, low):
     commit(shared, low, 60)
     assert figures(shared, low) == (0, 20)
-    assert decide(shared, low) == Charge(100)
+    assert decide(shared, low) == TopUpCharge(100)
 
 
 # When the next check is due.
@@ -264,7 +264,7 @@ def test_decision_stages_the_check_that_expires_it_if_not_charged(shared, low):
     decide(shared, low)
     assert looks(shared, low) == [3600]
     # When its time is over
-    assert decide(shared, low, T0 + DECISION_LIFE) == Charge(100)
+    assert decide(shared, low, T0 + DECISION_LIFE) == TopUpCharge(100)
     # Then it is expired, and the next decision has a new key
     assert states(shared, low) == ["expired", "decided"]
     assert decisions(shared, low)[1].idempotency_key == f"topup:{low}:1:2"
@@ -286,7 +286,7 @@ def test_new_terms_expire_the_waiting_decision(shared, low):
     switch_on(shared, low, replace(TERMS, amount_micros=200), now=later(5))
     assert states(shared, low) == ["expired"]
     assert decide(shared, low, later(5)) == Wait(T0 + GAP, Why.BURST)
-    assert decide(shared, low, T0 + GAP) == Charge(200)
+    assert decide(shared, low, T0 + GAP) == TopUpCharge(200)
 
 
 def test_switching_off_expires_the_decision_and_watches_nothing(shared, low):

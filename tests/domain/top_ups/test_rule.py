@@ -16,11 +16,11 @@ from domain.top_ups.rule import (
     DECISION_LIFE,
     GAP,
     RECHECK,
-    Charge,
     Enough,
     Past,
     State,
-    Terms,
+    TopUpCharge,
+    TopUpTerms,
     Wait,
     Why,
     back_off_ends,
@@ -28,7 +28,7 @@ from domain.top_ups.rule import (
 )
 from tests.domain.support import T0
 
-TERMS = Terms(below_micros=50, amount_micros=100, day_cap_micros=250, day_cap_count=3)
+TERMS = TopUpTerms(below_micros=50, amount_micros=100, day_cap_micros=250, day_cap_count=3)
 HOUR = timedelta(hours=1)
 TICK = timedelta(microseconds=1)
 
@@ -45,9 +45,9 @@ def rule(*before, available=0, terms=TERMS, now=T0, hindrance=None):
 
 
 def test_it_charges_below_the_level_and_not_at_it():
-    assert rule(available=49) == Charge(100)
+    assert rule(available=49) == TopUpCharge(100)
     assert rule(available=50) == Enough()
-    assert rule(available=-7) == Charge(100)
+    assert rule(available=-7) == TopUpCharge(100)
 
 
 @pytest.mark.parametrize("why", [Why.FROZEN, Why.CANNOT_CHARGE])
@@ -68,7 +68,7 @@ def test_while_a_decision_is_pending_there_is_no_other():
 def test_two_decisions_are_a_gap_apart(state):
     before = past(state, GAP - TICK)
     assert rule(before) == Wait(T0 + TICK, Why.BURST)
-    assert rule(past(state, GAP)) == Charge(100)
+    assert rule(past(state, GAP)) == TopUpCharge(100)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_the_wait_after_declines_doubles_from_an_hour_to_a_day(declines, hours):
     assert back_off_ends(before) == before[0].ended_at + timedelta(hours=hours)
     end = before[0].ended_at + timedelta(hours=hours)
     assert rule(*before, now=end - TICK) == Wait(end, Why.BACK_OFF)
-    assert rule(*before, now=end) == Charge(100)
+    assert rule(*before, now=end) == TopUpCharge(100)
 
 
 def test_a_success_resets_the_back_off_and_an_expired_decision_does_not():
     two = [past(State.DECLINED, 3 * HOUR), past(State.DECLINED, 9 * HOUR)]
-    assert rule(*two, past(State.CHARGED, 5 * HOUR)) == Charge(100)
+    assert rule(*two, past(State.CHARGED, 5 * HOUR)) == TopUpCharge(100)
     assert back_off_ends([*two, past(State.CHARGED, 2 * HOUR)]) is None
     soon = [past(State.DECLINED, HOUR), past(State.EXPIRED, 30 * GAP), past(State.DECLINED, DAY)]
     assert rule(*soon) == Wait(soon[0].ended_at + 2 * HOUR, Why.BACK_OFF)
@@ -92,7 +92,7 @@ def test_a_success_resets_the_back_off_and_an_expired_decision_does_not():
 
 def test_the_cap_in_money_is_used_to_its_exact_limit():
     # Given 150 of 250 in the last 24 hours: exactly 100 more fit
-    assert rule(past(State.CHARGED, HOUR, 150)) == Charge(100)
+    assert rule(past(State.CHARGED, HOUR, 150)) == TopUpCharge(100)
     one = past(State.CHARGED, HOUR, 151)
     assert rule(one) == Wait(one.decided_at + DAY, Why.DAY_CAP)
 
@@ -100,21 +100,21 @@ def test_the_cap_in_money_is_used_to_its_exact_limit():
 def test_the_cap_in_number_is_used_to_its_exact_limit():
     terms = replace(TERMS, day_cap_micros=10**9)
     two = [past(State.CHARGED, n * HOUR) for n in (1, 2)]
-    assert rule(*two, terms=terms) == Charge(100)
+    assert rule(*two, terms=terms) == TopUpCharge(100)
     third = past(State.CHARGED, 3 * HOUR)
     assert rule(*two, third, terms=terms) == Wait(third.decided_at + DAY, Why.DAY_CAP)
 
 
 def test_charge_a_day_old_does_not_count_and_a_younger_one_does():
     old = past(State.CHARGED, DAY, 250)
-    assert rule(old) == Charge(100)
+    assert rule(old) == TopUpCharge(100)
     assert rule(past(State.CHARGED, DAY - TICK, 250)) == Wait(T0 + TICK, Why.DAY_CAP)
 
 
 def test_declined_and_expired_ones_do_not_count_against_the_cap():
     before = [past(State.EXPIRED, n * HOUR, 10**6) for n in range(2, 9)]
     declined = past(State.DECLINED, 12 * HOUR, 10**6)
-    assert rule(*before, declined) == Charge(100)
+    assert rule(*before, declined) == TopUpCharge(100)
 
 
 def test_it_waits_until_enough_of_the_past_has_left_the_day():
@@ -132,7 +132,7 @@ _ANSWERS = st.sampled_from([State.CHARGED, State.CHARGED, State.DECLINED, State.
 _SECONDS = st.one_of(st.integers(0, 120), st.integers(0, 4 * 86_400))
 _STEPS = st.lists(st.tuples(_SECONDS, _ANSWERS, st.booleans(), st.booleans()), max_size=60)
 _TERMS = st.builds(
-    lambda amount, more, count: Terms(50, amount, amount + more, count),
+    lambda amount, more, count: TopUpTerms(50, amount, amount + more, count),
     st.integers(1, 1000),
     st.integers(0, 5000),
     st.integers(1, 6),
@@ -157,11 +157,11 @@ def test_random_histories_break_no_promise(terms, steps):
             for _ in range(5):
                 history = _expired(history, now)
                 verdict = decide_top_up(terms, 0, history, now)
-                if isinstance(verdict, Charge):
+                if isinstance(verdict, TopUpCharge):
                     break
                 assert isinstance(verdict, Wait)
                 now = verdict.until
-        assert isinstance(verdict, Charge)
+        assert isinstance(verdict, TopUpCharge)
         _check_promises(terms, history, now)
         history = _expired(history, now)
         made = Past(State.DECIDED, verdict.micros, now, now + DECISION_LIFE)
@@ -179,7 +179,7 @@ def _expired(history: list[Past], now) -> list[Past]:
     ]
 
 
-def _check_promises(terms: Terms, history: list[Past], now) -> None:
+def _check_promises(terms: TopUpTerms, history: list[Past], now) -> None:
     """Check what must be true of a charge that was just allowed."""
     counted = [
         one

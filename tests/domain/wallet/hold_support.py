@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.wallet import assets, holds
 from domain.wallet import operations as wallet
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from tests.domain.support import T0, credit, later, money_state, payment
 
 #: When a hold of these tests ends unless it is extended.
@@ -90,7 +90,9 @@ def buy(database, org, amount, key, *, asset="+15005550006", currency="USD", now
 def set_limit(database, org, limit, **more):
     given = {"by": "ann", "why": "good customer", "now": T0, **more}
     return database.run(
-        lambda session: operators.set_debt_limit_by_hand(session, org, limit_micros=limit, **given)
+        lambda session: operator_actions.set_debt_limit_manually(
+            session, org, limit_micros=limit, **given
+        )
     )
 
 
@@ -122,9 +124,9 @@ def money(database, org):
     """Return balance, held and outstanding amount; check the invariants first."""
     found, in_holds, summed = database.run(
         lambda session: (
-            books.balance(session, org, T0),
+            wallet_queries.balance(session, org, T0),
             session.execute(_OPEN_HOLDS_SUM, {"org": org}).scalar_one(),
-            books.entries_sum(session, org),
+            wallet_queries.entries_sum(session, org),
         )
     )
     assert found.consistent

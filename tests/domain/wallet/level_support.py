@@ -9,8 +9,8 @@ from db.models import Wallet
 from domain.alerts import alerts
 from domain.top_ups import charges as top_up_charges
 from domain.top_ups import decisions as top_ups
-from domain.top_ups import settings as top_up_terms
-from domain.top_ups.rule import Terms
+from domain.top_ups import settings as top_up_settings
+from domain.top_ups.rule import TopUpTerms
 from domain.top_ups.settings import Method
 from domain.wallet import thresholds
 from tests.domain.support import T0, credit, debit, payment, subscribe
@@ -19,7 +19,7 @@ from tests.domain.support import T0, credit, debit, payment, subscribe
 CHARGEABLE = frozenset({Provider.PAYPAL})
 CARD = Method(Provider.PAYPAL, "card-1")
 #: Below 50 micros, charge 100; at most 250 and three charges in 24 hours.
-TERMS = Terms(below_micros=50, amount_micros=100, day_cap_micros=250, day_cap_count=3)
+TERMS = TopUpTerms(below_micros=50, amount_micros=100, day_cap_micros=250, day_cap_count=3)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def top_up(database, org, amount):
 
 def switch_on(database, org, terms=TERMS, *, method=CARD, chargeable=CHARGEABLE, now=T0):
     return database.run(
-        lambda session: top_up_terms.switch_on(
+        lambda session: top_up_settings.switch_on(
             session,
             org,
             terms,
@@ -90,7 +90,7 @@ def switch_on(database, org, terms=TERMS, *, method=CARD, chargeable=CHARGEABLE,
 
 def switch_off(database, org, now=T0):
     return database.run(
-        lambda session: top_up_terms.switch_off(session, org, by="ann", why="asked", now=now)
+        lambda session: top_up_settings.switch_off(session, org, by="ann", why="asked", now=now)
     )
 
 
@@ -125,4 +125,4 @@ def declined(database, decision_id, now=T0, code="card_declined"):
 
 
 def settings(database, org):
-    return database.run(lambda session: top_up_terms.settings_of(session, org))
+    return database.run(lambda session: top_up_settings.settings_of(session, org))

@@ -9,7 +9,7 @@ import pytest
 from base.enums import FreezeReason
 from base.outcomes import Refused
 from db.models import WalletFreeze
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletNotFound
 from domain.wallet.operations import UnknownFreeze
 from tests.db.support import at_once
@@ -102,8 +102,8 @@ def test_an_override_lets_spend_until_its_end_and_not_at_it(shared, org):
     override(shared, org, later(60))
     assert debit(shared, org, 1, now=later(59.999999)).ok
     assert debit(shared, org, 1, now=later(60)).outcome == "FROZEN_WALLET"
-    assert shared.run(lambda s: books.balance(s, org, later(59)).frozen) is False
-    assert shared.run(lambda s: books.balance(s, org, later(60)).frozen) is True
+    assert shared.run(lambda s: wallet_queries.balance(s, org, later(59)).frozen) is False
+    assert shared.run(lambda s: wallet_queries.balance(s, org, later(60)).frozen) is True
     note = entries(shared, org)[3]
     assert (note.kind, note.note) == ("override", "ann: emergency (until 2026-03-01T12:01:00Z)")
 
@@ -163,4 +163,4 @@ def test_freezes_of_a_wallet_that_is_not_there_are_refused(shared):
     with pytest.raises(WalletNotFound):
         override(shared, org, later(60))
     with pytest.raises(WalletNotFound):
-        shared.run(lambda session: books.balance(session, org, T0))
+        shared.run(lambda session: wallet_queries.balance(session, org, T0))

@@ -13,7 +13,7 @@ from db.busy import DatabaseBusy
 from db.models import Wallet
 from domain.operator_notes import WhoAndWhy
 from domain.wallet import operations as wallets
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletOutcome, call_ledger
 from tests.db.support import Impatient, at_once, holding, one_behind_the_other
 from tests.domain.support import (
@@ -298,7 +298,9 @@ def test_concurrent_debits_and_credits_add_up_without_gaps(shared, org):
     for before, after in pairwise(rows):
         assert after.balance_before_micros == before.balance_after_micros
         assert after.previous_hash == before.hash
-    assert shared.run(lambda session: books.entries_sum(session, org)) == 1_000 - 32 * 4 * 4
+    assert (
+        shared.run(lambda session: wallet_queries.entries_sum(session, org)) == 1_000 - 32 * 4 * 4
+    )
 
 
 @pytest.mark.parametrize("move", MOVES)

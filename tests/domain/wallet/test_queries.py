@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.models import Wallet
 from domain.wallet import operations as wallets
-from domain.wallet import queries as books
+from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletNotFound
 from tests.domain.support import (
     T0,
@@ -86,14 +86,14 @@ def test_session_that_read_the_wallet_before_sees_the_new_balance(shared, org):
 def test_the_balance_shows_every_figure(shared, shared_urls, org):
     credit(shared, org, 100)
     as_owner(shared_urls, f"UPDATE wallets SET held_micros = 30 WHERE organization_id = '{org}'")
-    found = shared.run(lambda session: books.balance(session, org, T0))
+    found = shared.run(lambda session: wallet_queries.balance(session, org, T0))
     assert (found.balance_micros, found.held_micros, found.available_micros) == (100, 30, 70)
     assert (found.currency, found.owed_micros, found.entry_no) == ("USD", 0, 1)
     assert (found.frozen, found.consistent) == (False, True)
 
 
 def history(database, org, **filters):
-    found = database.run(lambda session: books.history(session, org, **filters))
+    found = database.run(lambda session: wallet_queries.history(session, org, **filters))
     return [entry.entry_no for entry in found]
 
 
@@ -136,7 +136,7 @@ def test_damaged_wallet_is_detected_and_rebuilt_from_its_entries(
     as_owner(
         shared_urls, f"UPDATE wallets SET {damage} WHERE organization_id = '{org}'", broken=True
     )
-    assert shared.run(lambda session: books.balance(session, org, T0)).consistent is False
+    assert shared.run(lambda session: wallet_queries.balance(session, org, T0)).consistent is False
     # When the owner rebuilds it
     assert rebuild(owner, org).balance_micros == 60
     # Then it agrees with its entries, one of which records the rebuild, and money moves again

@@ -10,8 +10,8 @@ from sqlalchemy import update
 
 from base.clock import wait_until
 from db.models.calls import Call
-from domain import operator_actions as operators
-from ingress.api.endpoint import ApiDoor
+from domain import operator_actions
+from ingress.api.endpoint import ApiEndpoint
 from ingress.api.openapi import document
 from ingress.api.routes import routes
 from tests.ingress.api.backend import COMMIT, Backend, is_problem
@@ -82,7 +82,7 @@ def test_what_cannot_be_covered_is_refused_and_nothing_is_held(backend):
 
 def test_a_frozen_wallet_is_refused(backend):
     backend.caller.world.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, backend.caller.id, by="me", why="test", now=now
         )
     )
@@ -236,7 +236,7 @@ def test_the_description_names_every_route(ingress):
     assert described == document()
     served = {
         (route.path, method)
-        for route in routes(ApiDoor(None, None))
+        for route in routes(ApiEndpoint(None, None))
         for method in route.methods - {"HEAD"}
         if route.path != "/api/openapi.json"
     }

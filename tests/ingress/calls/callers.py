@@ -15,7 +15,7 @@ import jwt
 
 from db.models import CallHold
 from db.models.calls import Call
-from domain.calls.entry_points import DoorKind, add_door
+from domain.calls.entry_points import EntryPointKind, add_entry_point
 from domain.calls.rates import Rate, set_rate
 from domain.calls.settings import Terms, set_terms
 from tests.support.world import World
@@ -39,19 +39,19 @@ class Caller:
             {"number": "+15005550099", "twilio_sid": self.customer.sids[0]},
         )["id"]
         self.rate(RATE)
-        self.door(self.assistant_id)
+        self.entry_point(self.assistant_id)
 
     def rate(self, rate: Rate) -> None:
         self.world.do(
             lambda session, now: set_rate(session, self.id, rate, by="me", why="test", now=now)
         )
 
-    def door(self, assistant_id: str | None) -> None:
+    def entry_point(self, assistant_id: str | None) -> None:
         self.world.do(
-            lambda session, now: add_door(
+            lambda session, now: add_entry_point(
                 session,
                 self.id,
-                DoorKind.PHONE_NUMBER,
+                EntryPointKind.PHONE_NUMBER,
                 self.number_id,
                 assistant_id=assistant_id,
                 by="me",
@@ -62,8 +62,8 @@ class Caller:
 
     def campaign(self, campaign_id: str) -> None:
         self.world.do(
-            lambda session, now: add_door(
-                session, self.id, DoorKind.CAMPAIGN, campaign_id, by="me", why="test", now=now
+            lambda session, now: add_entry_point(
+                session, self.id, EntryPointKind.CAMPAIGN, campaign_id, by="me", why="test", now=now
             )
         )
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from base.clock import wait_until
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.calls.admission import Admission
 from domain.calls.reservations import reserve_for_call
 from domain.calls.settings import Terms
@@ -91,7 +91,7 @@ def test_with_money_for_just_ten_seconds_it_is_let_in(world, ingress):
 
 def test_a_frozen_organization_is_refused(caller, ingress):
     caller.world.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, caller.id, by="me", why="test", now=now
         )
     )
@@ -101,7 +101,7 @@ def test_a_frozen_organization_is_refused(caller, ingress):
 
 def test_what_is_said_to_those_who_are_refused_is_the_organizations_own(caller, ingress):
     caller.terms(refusal_text="Please top up first.")
-    caller.door(None)
+    caller.entry_point(None)
     told = send(ingress, caller.message("assistant-request")).json()
     assert told == {"error": "Please top up first."}
 

@@ -13,7 +13,7 @@ import pytest
 
 from base.clock import wait_until
 from db.engine import Database
-from domain.calls.entry_points import DoorKind, add_door
+from domain.calls.entry_points import EntryPointKind, add_entry_point
 from ingress.calls.snapshot import Snapshot
 from providers.vapi.events import call_ask_of, parse
 from tests.ingress.calls.callers import Caller, send
@@ -58,10 +58,10 @@ def test_the_same_assistant_answers_with_the_database_and_without(
     # Given an entry point for the number's id, and in one case another for the number itself
     if by_number:
         caller.world.do(
-            lambda session, now: add_door(
+            lambda session, now: add_entry_point(
                 session,
                 caller.id,
-                DoorKind.PHONE_NUMBER,
+                EntryPointKind.PHONE_NUMBER,
                 "+15005550099",
                 assistant_id="by-number",
                 by="me",
@@ -83,10 +83,10 @@ def test_call_with_two_organizations_is_refused_without_the_database_too(
 ):
     other = Caller(world)
     other.world.do(
-        lambda session, now: add_door(
+        lambda session, now: add_entry_point(
             session,
             other.id,
-            DoorKind.ASSISTANT,
+            EntryPointKind.ASSISTANT,
             "others",
             assistant_id="others",
             by="me",
@@ -111,8 +111,8 @@ def test_terms_that_change_are_read_again_and_stand_while_they_cannot_be(caller,
         snapshot = Snapshot(database, refresh_seconds=0.1)
 
         def seconds() -> int | None:
-            door = snapshot.door_of(ask)
-            return door.fail_open_seconds if door is not None else None
+            entry_point = snapshot.entry_point_of(ask)
+            return entry_point.fail_open_seconds if entry_point is not None else None
 
         await snapshot.start()
         assert seconds() == BLIND_SECONDS

@@ -6,9 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from base.enums import FreezeReason
-from domain import operator_actions as operators
-from domain.calls import ending as endings
-from domain.calls import reservations as reserving
+from domain import operator_actions
+from domain.calls import ending, reservations
 from domain.calls.settings import Terms
 from domain.calls.settlement import settle_by_api
 from domain.wallet import operations as wallet
@@ -27,7 +26,7 @@ def caller(world):
 
 def reserve(caller: Caller, call_id: str, vapi_id: str, *, seconds: int) -> None:
     reserved = caller.world.do(
-        lambda session, now: reserving.reserve_for_call(
+        lambda session, now: reservations.reserve_for_call(
             session,
             caller.id,
             call_id=call_id,
@@ -146,7 +145,7 @@ def test_an_approved_debt_limit_counts(caller, ingress):
 def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ingress):
     headers = vapi_headers(ingress.sandbox)
     caller.world.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, caller.id, by="me", why="test", now=now
         )
     )
@@ -158,7 +157,7 @@ def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ing
 
 def test_a_call_that_an_operator_ends_must_end(caller, ingress):
     caller.world.do(
-        lambda session, now: endings.end_by_hand(
+        lambda session, now: ending.end_manually(
             session, caller.id, "test-1", operator="me", why="test", now=now
         )
     )

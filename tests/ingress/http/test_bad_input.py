@@ -19,10 +19,10 @@ DOORS = {
     "/api/webhooks/paypal": "application/json",
     "/webhooks/twilio": "application/x-www-form-urlencoded",
 }
-doors = pytest.mark.parametrize("path", sorted(DOORS))
+entry_points = pytest.mark.parametrize("path", sorted(DOORS))
 
 
-@doors
+@entry_points
 def test_an_unknown_content_type_is_refused(world, ingress, path):
     for given in ("text/plain", "", "multipart/form-data; boundary=x", None):
         headers = {} if given is None else {"Content-Type": given}
@@ -57,13 +57,13 @@ def test_a_signed_body_that_cannot_be_read_is_malformed(world, ingress):
     assert nothing_is_stored(world)
 
 
-@doors
+@entry_points
 def test_an_empty_body_is_malformed(world, ingress, path):
     answer = ingress.client.post(path, content=b"", headers={"Content-Type": DOORS[path]})
     assert is_refused(answer, 400)
 
 
-@doors
+@entry_points
 def test_a_body_that_is_declared_too_large_is_refused_unread(ingress, path):
     # When a length of a gigabyte is declared and no byte of the body is sent
     answer = ingress.raw(
@@ -76,7 +76,7 @@ def test_a_body_that_is_declared_too_large_is_refused_unread(ingress, path):
     assert PROBLEM.encode() in answer
 
 
-@doors
+@entry_points
 def test_a_body_that_is_too_large_without_saying_so_is_refused(world, ingress, path):
     # When chunks are sent without end and without a declared length
     chunks = (b"x" * 65536 for _ in range(40))
@@ -103,7 +103,7 @@ def test_the_largest_body_is_taken_in_and_one_byte_more_is_not(world, start_ingr
     assert len(world.read(InboxEvent)) == 1
 
 
-@doors
+@entry_points
 def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch):
     # Given a sender that begins a body and then stops
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
@@ -119,7 +119,7 @@ def test_a_body_that_takes_too_long_is_refused(world, ingress, path, monkeypatch
     assert nothing_is_stored(world)
 
 
-@doors
+@entry_points
 def test_a_slow_body_is_answered_and_does_not_keep_its_connection(ingress, path, monkeypatch):
     # Given a sender that sends slowly and did not ask to close the connection
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
@@ -178,7 +178,7 @@ def test_an_unknown_route_is_not_found(ingress):
         assert "location" not in answer.headers
 
 
-@doors
+@entry_points
 def test_another_method_is_not_allowed(ingress, path):
     for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS"):
         answer = ingress.client.request(method, path)

@@ -20,11 +20,11 @@ def ask():
     async def elsewhere(_request):
         return PlainTextResponse("elsewhere")
 
-    async def door(_scope, _receive, _send):
+    async def entry_point(_scope, _receive, _send):
         raise KeyError("a secret")
 
     app = Starlette(routes=[Route("/webhooks/x", elsewhere, methods=["GET", "POST"])])
-    transport = httpx.ASGITransport(Front(app, {"/webhooks/x": door}))
+    transport = httpx.ASGITransport(Front(app, {"/webhooks/x": entry_point}))
 
     async def request(method):
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

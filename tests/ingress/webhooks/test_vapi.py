@@ -10,7 +10,7 @@ import time
 import pytest
 
 from db.models import Alert, CallHold, InboxEvent, Job
-from domain import operator_actions as operators
+from domain import operator_actions
 from tests.ingress.calls.callers import send, vapi_headers
 from tests.providers.support import SAMPLES
 
@@ -199,7 +199,7 @@ def test_a_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
     caller.campaign("campaign-1")
     assert send(ingress, predial(caller)).json() == {"eligible": True}
     caller.world.do(
-        lambda session, now: operators.freeze_by_hand(
+        lambda session, now: operator_actions.freeze_manually(
             session, caller.id, by="me", why="test", now=now
         )
     )

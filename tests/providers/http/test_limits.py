@@ -15,9 +15,9 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from base.channels import Route
+from base.channels import ProviderChannel
 from base.clock import wait_until
-from base.enums import CallClass, Provider
+from base.enums import Provider, RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable
 from providers.http.client import Answer, Deadline, ask_again, build_client, exchange
 from providers.http.limits import Line
@@ -34,8 +34,8 @@ def fleet(redis_client):
     return circuits(redis_client)
 
 
-def line_of(fleet, call_class=CallClass.BULK, account=PARENT) -> Line:
-    return Line(Route(Provider.TWILIO, account, call_class), fleet)
+def line_of(fleet, call_class=RequestClass.BULK, account=PARENT) -> Line:
+    return Line(ProviderChannel(Provider.TWILIO, account, call_class), fleet)
 
 
 def send(url: str, line: Line, method: str = "GET", seconds: float = 10, **more) -> Answer:
@@ -124,16 +124,16 @@ def test_a_429_holds_the_whole_account_back_until_then(fleet, loopback: Loopback
     # Given one worker's call, answered 429 with a wait of 30 seconds
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": text(30)})
     with pytest.raises(ProviderUnavailable):
-        send(loopback.url, line_of(fleet, CallClass.MONEY))
+        send(loopback.url, line_of(fleet, RequestClass.MONEY))
     # When others call this account, Then nothing but safety calls is sent; other accounts are not
     # held back
     loopback.answer = lambda asked: Reply(200)
-    for held in (CallClass.MONEY, CallClass.BULK):
+    for held in (RequestClass.MONEY, RequestClass.BULK):
         with pytest.raises(HeldBack) as caught:
             send(loopback.url, line_of(fleet, held))
         assert caught.value.delay_seconds > 20
-    assert send(loopback.url, line_of(fleet, CallClass.SAFETY)).status == 200
-    assert send(loopback.url, line_of(fleet, CallClass.BULK, OTHER)).status == 200
+    assert send(loopback.url, line_of(fleet, RequestClass.SAFETY)).status == 200
+    assert send(loopback.url, line_of(fleet, RequestClass.BULK, OTHER)).status == 200
 
 
 def test_a_503_that_names_a_time_holds_back_too(fleet, loopback: Loopback):
@@ -156,8 +156,8 @@ def test_many_429_to_our_own_account_open_the_circuit(fleet, loopback: Loopback)
     loopback.answer = lambda asked: Reply(429)
     for _ in range(POLICY.failures):
         with pytest.raises(ProviderUnavailable):
-            send(loopback.url, line_of(fleet, CallClass.SAFETY))
-    assert fleet.enter(line_of(fleet, CallClass.SAFETY).route, 1.0)[1].startswith("safety:")
+            send(loopback.url, line_of(fleet, RequestClass.SAFETY))
+    assert fleet.enter(line_of(fleet, RequestClass.SAFETY).route, 1.0)[1].startswith("safety:")
 
 
 def ask_twilio(loopback: Loopback, line: Line, path: str) -> int:
@@ -170,7 +170,7 @@ def ask_twilio(loopback: Loopback, line: Line, path: str) -> int:
 def test_one_tenants_flood_holds_back_that_tenant_alone(fleet, loopback: Loopback):
     # Given a subaccount that is rate limited more often than opens a circuit
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "30"})
-    safety, bulk = line_of(fleet, CallClass.SAFETY), line_of(fleet)
+    safety, bulk = line_of(fleet, RequestClass.SAFETY), line_of(fleet)
     for _ in range(2 * POLICY.failures):
         with pytest.raises(ProviderUnavailable):
             ask_twilio(loopback, safety, f"{TENANT}/Messages.json")

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from base.channels import Route
-from base.enums import CallClass, Provider
+from base.channels import ProviderChannel
+from base.enums import Provider, RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import CredentialsRejected, ProviderSilent
 from providers.http import probe as under_test
@@ -21,8 +21,8 @@ def soon(monkeypatch):
     monkeypatch.setattr(under_test, "_SILENT_SECONDS", 0.0)
 
 
-def turns_of(call_class: CallClass) -> Turns:
-    return Turns(Line(Route(Provider.TWILIO, "AC1", call_class)), 5.0)
+def turns_of(call_class: RequestClass) -> Turns:
+    return Turns(Line(ProviderChannel(Provider.TWILIO, "AC1", call_class)), 5.0)
 
 
 def fail(turns: Turns, error: Exception) -> None:
@@ -54,7 +54,7 @@ def is_held_back_beside_another(turns: Turns) -> bool:
 
 @pytest.mark.parametrize("error", [ProviderSilent("not reached"), OutcomeUnknown("lost")])
 def test_safety_calls_take_turns_until_one_is_answered(error):
-    turns = turns_of(CallClass.SAFETY)
+    turns = turns_of(RequestClass.SAFETY)
     assert not is_held_back_beside_another(turns)
     fail(turns, error)
     # The waiting call ends with an answer, so all calls go out again
@@ -71,20 +71,20 @@ def test_safety_calls_take_turns_until_one_is_answered(error):
     ],
 )
 def test_an_answer_that_is_a_no_is_an_answer(no):
-    turns = turns_of(CallClass.SAFETY)
+    turns = turns_of(RequestClass.SAFETY)
     fail(turns, ProviderSilent("not reached"))
     fail(turns, no)
     assert not is_held_back_beside_another(turns)
 
 
 def test_an_error_of_ours_leaves_the_turn_to_others():
-    turns = turns_of(CallClass.SAFETY)
+    turns = turns_of(RequestClass.SAFETY)
     fail(turns, ProviderSilent("not reached"))
     fail(turns, KeyError("a bug"))
     assert is_held_back_beside_another(turns)
 
 
-@pytest.mark.parametrize("call_class", [CallClass.MONEY, CallClass.BULK])
+@pytest.mark.parametrize("call_class", [RequestClass.MONEY, RequestClass.BULK])
 def test_others_are_held_back_by_their_circuits_alone(call_class):
     turns = turns_of(call_class)
     fail(turns, ProviderSilent("not reached"))

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from base.channels import Route
+from base.channels import ProviderChannel
 from base.clock import wait_until
-from base.enums import CallClass, CallStatus, Provider
+from base.enums import CallStatus, Provider, RequestClass
 from base.outcomes import HeldBack, OutcomeUnknown, ProviderUnavailable, Refused
 from providers.errors import AnswerTooLarge, AnswerUnreadable, CredentialsRejected
 from providers.http.limits import Line
@@ -312,7 +312,7 @@ def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox, monkey
     # Given safety calls, one of which has timed out
     monkeypatch.setattr("providers.http.probe._SILENT_SECONDS", 0.0)
     known, call_id = sandbox.info["vapi"], begun(sandbox)
-    line = Line(Route(Provider.VAPI, "vapi", CallClass.SAFETY))
+    line = Line(ProviderChannel(Provider.VAPI, "vapi", RequestClass.SAFETY))
     api = VapiApi(known["api_key"], known["base_url"], window_seconds=SANDBOX_SECONDS, line=line)
     fault = sandbox.fault("vapi", "drop")
     with pytest.raises(ProviderUnavailable):

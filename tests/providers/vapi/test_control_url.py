@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from base.channels import Route
-from base.enums import CallClass, Provider
+from base.channels import ProviderChannel
+from base.enums import Provider, RequestClass
 from base.outcomes import HeldBack, Refused
 from providers.http.limits import Line
 from providers.vapi.api import VapiApi
@@ -14,15 +14,15 @@ from providers.vapi.api import VapiApi
 class Closed:
     """A gate that holds every request back, so that a test sees what would be sent."""
 
-    def enter(self, route: Route, wait_seconds_max: float) -> tuple[float, str]:
+    def enter(self, route: ProviderChannel, wait_seconds_max: float) -> tuple[float, str]:
         raise HeldBack("closed")
 
-    def leave(self, route: Route, ticket: str, outcome: str, hold_seconds: float) -> None:
+    def leave(self, route: ProviderChannel, ticket: str, outcome: str, hold_seconds: float) -> None:
         raise AssertionError("nothing had gone out")
 
 
 def held(base_url: str = "") -> VapiApi:
-    line = Line(Route(Provider.VAPI, "vapi", CallClass.BULK), Closed())
+    line = Line(ProviderChannel(Provider.VAPI, "vapi", RequestClass.BULK), Closed())
     return VapiApi("key", base_url, window_seconds=1, line=line)
 
 

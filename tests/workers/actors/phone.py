@@ -9,7 +9,7 @@ from base.clock import wait_until
 from base.enums import EndCause
 from db.models import Alert, CallHold
 from db.models.calls import Call, CallTimeline
-from domain.calls import reservations as reserving
+from domain.calls import reservations
 from domain.calls.ending import decide_ending
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
@@ -64,7 +64,7 @@ class Phone:
         )
         call_id = f"c-{made['id'][:8]}"
         reserved = self.world.do(
-            lambda session, now: reserving.reserve_for_call(
+            lambda session, now: reservations.reserve_for_call(
                 session,
                 self.id,
                 call_id=call_id,

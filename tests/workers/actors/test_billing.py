@@ -9,11 +9,19 @@ import pytest
 
 from db.jobs.retention import prune_jobs
 from db.models import Alert, WalletEntry
-from domain.jobs.operator import redrive_by_hand
+from domain.jobs.operator import redrive_manually
 from domain.wallet import operations as wallet
 from providers.paypal import amounts
 from tests.domain.wallet.support import bare_organization
-from tests.workers.scenes import another_thread, clear_faults, held, pay, release, run, stage_look
+from tests.workers.scenes import (
+    another_thread,
+    clear_faults,
+    held,
+    pay,
+    release,
+    run,
+    stage_refresh,
+)
 
 LOOK = {"method": "GET", "path_contains": "/v2/payments/"}
 TEN = 10_000_000
@@ -40,10 +48,10 @@ def moved(world, organization_id):
 
 def test_a_payment_is_credited_once_however_often_it_is_looked_at(world, organization):
     capture_id = pay(world, organization)
-    first = stage_look(world, capture_id)
+    first = stage_refresh(world, capture_id)
 
     assert [run(world, first), run(world, first)] == ["done", "taken"]
-    assert run(world, stage_look(world, capture_id)) == "done"
+    assert run(world, stage_refresh(world, capture_id)) == "done"
 
     assert moved(world, organization) == [TEN]
 
@@ -52,7 +60,7 @@ def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
     # Given four refreshes that all wait for PayPal's answer
     capture_id = pay(world, organization)
     fault = world.sandbox.fault("paypal", "hold", match=LOOK, times=4)
-    ids = [stage_look(world, capture_id) for _ in range(4)]
+    ids = [stage_refresh(world, capture_id) for _ in range(4)]
     with another_thread() as start:
         outcomes = [start(run, world, job_id) for job_id in ids]
         assert held(world, fault, 4)
@@ -69,17 +77,17 @@ def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
 
 @pytest.mark.parametrize("status", ["PENDING", "DECLINED"])
 def test_money_that_is_not_ours_is_not_credited(world, organization, status):
-    assert run(world, stage_look(world, pay(world, organization, status=status))) == "done"
+    assert run(world, stage_refresh(world, pay(world, organization, status=status))) == "done"
     assert moved(world, organization) == []
 
 
 def test_a_payment_that_paypal_does_not_know_now_is_asked_for_again(world, organization):
-    assert run(world, stage_look(world, "7XX0000000000000A")) == "failed"
+    assert run(world, stage_refresh(world, "7XX0000000000000A")) == "failed"
     assert moved(world, organization) == []
 
 
 def test_a_payment_that_names_nobody_is_kept_for_a_person(world):
-    job_id = stage_look(world, pay(world, "org_of_nobody"))
+    job_id = stage_refresh(world, pay(world, "org_of_nobody"))
 
     assert run(world, job_id) == "refused"
     assert world.job(job_id).last_error.startswith("UNKNOWN_ORGANIZATION")
@@ -94,7 +102,7 @@ def told(world):
 def test_uncredited_payment_keeps_its_alert_after_its_job_is_pruned(world):
     # Given a completed payment that names no organization of ours
     capture_id = pay(world, "org_of_nobody")
-    job_id = stage_look(world, capture_id)
+    job_id = stage_refresh(world, capture_id)
     assert run(world, job_id) == "refused"
     # When its job has ended longer ago than jobs are kept
     later = timedelta(days=40)
@@ -108,12 +116,12 @@ def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
     # Given a payment of an organization that has no wallet yet
     organization = bare_organization(world.database)
     capture_id = pay(world, organization)
-    first = stage_look(world, capture_id)
-    assert run(world, first) == run(world, stage_look(world, capture_id)) == "refused"
+    first = stage_refresh(world, capture_id)
+    assert run(world, first) == run(world, stage_refresh(world, capture_id)) == "refused"
     assert told(world) == [(organization, capture_id, "WALLET_NOT_FOUND")]
     # When the wallet exists, and an operator redrives the job
     world.do(lambda s, now: wallet.open_wallet(s, organization, "USD", now))
-    world.do(lambda s, now: redrive_by_hand(s, first, by="ann", why="has a wallet", now=now))
+    world.do(lambda s, now: redrive_manually(s, first, by="ann", why="has a wallet", now=now))
     assert run(world, first) == "done"
     # Then the payment is credited, and the alert is cleared
     assert moved(world, organization) == [TEN]
@@ -126,7 +134,7 @@ def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
     world.do(lambda s, now: wallet.open_wallet(s, organization, "KWD", now))
     capture_id = pay(world, organization, currency="KWD")
     refund_id = give_back(world, capture_id, "3.00")
-    jobs = [stage_look(world, capture_id), stage_look(world, refund_id, "refund")]
+    jobs = [stage_refresh(world, capture_id), stage_refresh(world, refund_id, "refund")]
     assert [run(world, job) for job in jobs] == ["refused", "refused"]
     assert sorted(told(world)) == sorted(
         (None, subject, "INVALID_AMOUNT") for subject in (capture_id, refund_id)
@@ -134,7 +142,7 @@ def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
     # When the currency is known, and an operator redrives the jobs
     monkeypatch.setitem(amounts.DECIMALS, "KWD", 3)
     for job in jobs:
-        world.do(lambda s, now, job=job: redrive_by_hand(s, job, by="ann", why="known", now=now))
+        world.do(lambda s, now, job=job: redrive_manually(s, job, by="ann", why="known", now=now))
     assert [run(world, job) for job in jobs] == ["done", "done"]
     # Then both are settled, and their alerts are cleared
     assert balance(world, organization) == 7_000_000
@@ -142,12 +150,14 @@ def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
 
 
 def test_a_payment_of_nobody_that_did_not_come_in_is_told_to_nobody(world):
-    assert run(world, stage_look(world, pay(world, "org_of_nobody", status="PENDING"))) == "refused"
+    assert (
+        run(world, stage_refresh(world, pay(world, "org_of_nobody", status="PENDING"))) == "refused"
+    )
     assert told(world) == []
 
 
 def test_a_payment_in_another_currency_is_refused_and_changes_nothing(world, organization):
-    job_id = stage_look(world, pay(world, organization, currency="EUR"))
+    job_id = stage_refresh(world, pay(world, organization, currency="EUR"))
 
     assert run(world, job_id) == "refused"
     assert world.job(job_id).last_error.startswith("CURRENCY_MISMATCH")
@@ -162,7 +172,7 @@ def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
     world, organization, kind, more
 ):
     # Given a payment, and a PayPal that does not answer
-    job_id = stage_look(world, pay(world, organization))
+    job_id = stage_refresh(world, pay(world, organization))
     world.sandbox.fault("paypal", kind, match=LOOK, **more)
     assert run(world, job_id) == "failed"
     assert moved(world, organization) == []
@@ -179,7 +189,7 @@ def test_while_paypal_is_away_nothing_is_credited_and_nothing_is_dropped(
 def test_a_lost_answer_is_asked_for_again(world, organization):
     world.sandbox.fault("paypal", "act_then_drop", match=LOOK, times=1)
 
-    assert run(world, stage_look(world, pay(world, organization))) == "done"
+    assert run(world, stage_refresh(world, pay(world, organization))) == "done"
     assert moved(world, organization) == [TEN]
 
 
@@ -195,7 +205,7 @@ def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organ
             ("refund", refunds[0]),
             ("capture", capture_id),
         ]:
-            assert run(world, stage_look(world, external_id, kind)) == "done"
+            assert run(world, stage_refresh(world, external_id, kind)) == "done"
 
     # Then the balance is the rest
     assert balance(world, organization) == 5_000_000
@@ -204,7 +214,7 @@ def test_refunds_and_their_payment_may_come_in_any_order_and_repeat(world, organ
 def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization):
     # Given a credited payment of which most was spent
     capture_id = pay(world, organization)
-    assert run(world, stage_look(world, capture_id)) == "done"
+    assert run(world, stage_refresh(world, capture_id)) == "done"
     world.do(
         lambda session, now: wallet.correct(
             session,
@@ -219,7 +229,9 @@ def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization
     )
 
     # When all of it is refunded
-    assert run(world, stage_look(world, give_back(world, capture_id, "10.00"), "refund")) == "done"
+    assert (
+        run(world, stage_refresh(world, give_back(world, capture_id, "10.00"), "refund")) == "done"
+    )
 
     # Then the balance is debited, and the rest is an outstanding amount
     wallet_row = world.wallet(organization)
@@ -244,7 +256,7 @@ def fee(world, organization):
 
 def test_refund_of_a_subscription_fee_never_moves_the_wallet(world, organization, fee):
     # Given a partial refund of a fee
-    job = stage_look(world, give_back(world, fee, "1.00"), "refund")
+    job = stage_refresh(world, give_back(world, fee, "1.00"), "refund")
     # When the refund is refreshed, Then no money moves
     assert run(world, job) == "refused"
     assert world.job(job).last_error.startswith("NOT_A_TOP_UP")

@@ -6,7 +6,7 @@ import json
 
 from base.clock import wait_until
 from db.models import Alert
-from domain.calls import ending as endings
+from domain.calls import ending
 from domain.calls.settings import Terms
 from domain.calls.settlement import settle_by_api
 from domain.calls.tick import due_organizations, tick
@@ -55,7 +55,7 @@ def test_a_deaf_call_is_ended_by_twilio(phone):
     phone.decide(call_id)
     phone.run_until_over(call_id)
     row = phone.row(call_id)
-    assert row.end_rounds > endings.VAPI_ROUNDS
+    assert row.end_rounds > ending.VAPI_ROUNDS
     assert phone.seen(row.provider_call_id)["leg"]["status"] == "completed"
 
 
@@ -65,7 +65,7 @@ def test_a_call_that_nobody_can_end_is_told_to_a_person_and_keeps_its_hold(phone
     phone.world.sandbox.fault("twilio", "status", status=500, match={"path_contains": "/Calls/"})
     phone.decide(call_id)
     # When the order was repeated several times
-    phone.rounds(call_id, endings.ALERT_ROUND)
+    phone.rounds(call_id, ending.ALERT_ROUND)
     # Then an alert is open, and the hold still has the money
     alerts = phone.world.read(Alert, kind="call_not_ended", subject=call_id)
     assert [alert.cleared_at for alert in alerts] == [None]

@@ -8,8 +8,7 @@ from datetime import timedelta
 import pytest
 
 from base.clock import wait_until
-from domain.calls import ending as endings
-from domain.calls import reservations as reserving
+from domain.calls import ending, reservations
 from domain.calls.rows import HOLD_GRACE_SECONDS
 from domain.jobs.types import ASK_TRIES, WARN_TRIES
 from providers import registry
@@ -75,7 +74,7 @@ def test_where_twilios_answer_is_lost_too_it_is_told_again(phone):
     # Each round asks both subaccounts, because it is unknown which of them carries the call
     phone.world.sandbox.fault("twilio", "drop", match=LEG, times=4)
     phone.decide(call_id)
-    for _ in range(endings.VAPI_ROUNDS + 2):
+    for _ in range(ending.VAPI_ROUNDS + 2):
         phone.round()
     assert phone.leg(call_id) == "in-progress"
     phone.run_until_over(call_id)
@@ -89,7 +88,7 @@ def test_call_without_a_leg_that_ignores_orders_raises_an_alert_at_once(phone):
     execute_sql(phone.world, "UPDATE calls SET twilio_call_sid = NULL")
     phone.world.sandbox.fault("vapi", "status", status=503)
     phone.decide(call_id)
-    phone.rounds(call_id, endings.VAPI_ROUNDS + 1)
+    phone.rounds(call_id, ending.VAPI_ROUNDS + 1)
     (alert,) = phone.alerts("call_not_ended", call_id)
     assert alert.details["why"] == "neither Vapi nor Twilio accepted the order to end it"
     assert phone.hold(call_id).status == "open"
@@ -99,7 +98,7 @@ def test_the_alert_is_cleared_when_it_is_over_after_all(phone):
     call_id = phone.call(behaviour={"deaf": True})
     phone.world.sandbox.fault("twilio", "status", status=500, match=LEG)
     phone.decide(call_id)
-    phone.rounds(call_id, endings.ALERT_ROUND)
+    phone.rounds(call_id, ending.ALERT_ROUND)
     assert len(phone.alerts("call_not_ended", call_id)) == 1
     clear_faults(phone.world)
     phone.run_until_over(call_id)
@@ -158,8 +157,8 @@ def test_looks_at_once_settle_once(phone):
 
 def warned(phone, call_id):
     phone.world.do(
-        lambda session, now: endings.decide_warnings(
-            session, [endings.lock_call(session, phone.id, call_id)], now
+        lambda session, now: ending.decide_warnings(
+            session, [ending.lock_call(session, phone.id, call_id)], now
         )
     )
 
@@ -231,7 +230,7 @@ def test_question_is_done_when_the_worker_of_its_last_try_is_killed(phone):
 def reserve_for(phone, provider_call_id, call_id="c1", *, seconds_ago=0):
     """Reserve ten seconds for a call, now or `seconds_ago` seconds ago."""
     reserved = phone.world.do(
-        lambda session, now: reserving.reserve_for_call(
+        lambda session, now: reservations.reserve_for_call(
             session,
             phone.id,
             call_id=call_id,

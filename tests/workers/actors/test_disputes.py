@@ -17,7 +17,7 @@ from tests.workers.scenes import (
     newest_attempt,
     pay,
     release,
-    stage_look,
+    stage_refresh,
 )
 
 LOOK = {"method": "GET", "path_contains": "/v1/customer/disputes/"}
@@ -47,7 +47,7 @@ def open_dispute(world, capture, **more):
 
 
 def look_at_payment(world, external_id, kind="capture"):
-    assert world.executor.execute(stage_look(world, external_id, kind)) == "done"
+    assert world.executor.execute(stage_refresh(world, external_id, kind)) == "done"
     world.run_due()
 
 

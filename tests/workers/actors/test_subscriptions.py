@@ -180,7 +180,7 @@ def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
     # Given a refresh that was answered while the subscription was active, and is slow to record
     customer = world.customer()
     begin = lambda: world.do(  # noqa: E731
-        lambda session, _: subscriptions.begin_look(
+        lambda session, _: subscriptions.begin_refresh(
             session, Provider.PAYPAL, customer.subscription_id, lease_seconds=60
         )
     )
@@ -200,7 +200,7 @@ def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
     )
     assert (
         world.do(
-            lambda session, now: subscriptions.record_look(
+            lambda session, now: subscriptions.record_refresh(
                 session, slow, facts, now, grace_seconds=0
             )
         )
@@ -251,7 +251,7 @@ def test_event_that_arrives_during_an_opening_refresh_has_its_own_refresh(world)
     run(world, look(world, customer.subscription_id))
     world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
     began = world.do(
-        lambda session, _: subscriptions.begin_look(
+        lambda session, _: subscriptions.begin_refresh(
             session, Provider.PAYPAL, customer.subscription_id, lease_seconds=60
         )
     )
@@ -268,7 +268,9 @@ def test_event_that_arrives_during_an_opening_refresh_has_its_own_refresh(world)
     world.receive("WH-2", kind, body.encode())
     assert world.executor.execute("job_WH-2") == "done"
     world.do(
-        lambda session, now: subscriptions.record_look(session, began, facts, now, grace_seconds=0)
+        lambda session, now: subscriptions.record_refresh(
+            session, began, facts, now, grace_seconds=0
+        )
     )
 
     # Then the old answer opens nothing, and the event's own refresh confirms the suspension

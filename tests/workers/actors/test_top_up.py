@@ -15,8 +15,8 @@ from base.enums import Provider
 from db.engine import Database, clock
 from db.models import Alert, TopUpDecision, TopUpSettings
 from domain.top_ups import decisions as top_ups
-from domain.top_ups import settings as top_up_terms
-from domain.top_ups.rule import Terms
+from domain.top_ups import settings as top_up_settings
+from domain.top_ups.rule import TopUpTerms
 from domain.top_ups.settings import Method
 from domain.wallet import operations as wallet
 from domain.wallet import thresholds
@@ -25,7 +25,7 @@ from tests.support.world import World
 from tests.workers.scenes import another_thread, eventually, jobs_of
 
 PAYPAL = frozenset({Provider.PAYPAL})
-TERMS = Terms(
+TERMS = TopUpTerms(
     below_micros=20_000_000, amount_micros=50_000_000, day_cap_micros=10**8, day_cap_count=2
 )
 #: Decides as the actor does, prints that, and waits to be killed before the commit.
@@ -56,7 +56,7 @@ def low(charging):
     """A customer whose debit crossed the automatic top-up's limit; its job is staged."""
     customer = charging.customer(micros=50_000_000)
     charging.do(
-        lambda session, now: top_up_terms.switch_on(
+        lambda session, now: top_up_settings.switch_on(
             session,
             customer.id,
             TERMS,

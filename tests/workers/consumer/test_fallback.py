@@ -15,7 +15,7 @@ from db.models import JobAttempt, WalletFreeze
 from db.redis.client import connect
 from local.ports import free_ports
 from tests.support.killable_redis import killable_redis
-from tests.workers.scenes import eventually, execute_sql, held, release, ring, rung, want
+from tests.workers.scenes import eventually, execute_sql, held, notified, notify, release, want
 from workers.consumer.fallback import (
     OWN_THREADS,
     PROVIDER_THREADS,
@@ -91,9 +91,9 @@ def test_closing_event_freezes_while_redis_takes_no_work(world, processes, own_r
     own_redis.mend()
     later = world.stage("enforce_organization", organization_id=customer.id)
     with connect(own_redis.url) as client:
-        ring(world, client, later)
+        notify(world, client, later)
         assert eventually(lambda: world.job(later).outcome == "done")
-        assert eventually(lambda: rung(client) == [])
+        assert eventually(lambda: notified(client) == [])
     assert len(freezes(world, customer.id)) == 1
 
 
@@ -101,14 +101,14 @@ def test_job_whose_message_is_in_stopped_redis_runs_once(world, processes, own_r
     # Given jobs whose messages are in a Redis that stops before a worker starts
     jobs = [world.stage("enforce_organization", organization_id=organization) for _ in range(8)]
     with connect(own_redis.url) as client:
-        ring(world, client, *jobs, *jobs)
+        notify(world, client, *jobs, *jobs)
         own_redis.make_stopped()
         worker = processes.worker("safety", REDIS_URL=own_redis.url)
 
         # When the worker has run them without Redis, and Redis is back
         assert eventually(lambda: all(world.job(one).done_at for one in jobs)), worker.said()
         own_redis.mend()
-        assert eventually(lambda: rung(client) == [])
+        assert eventually(lambda: notified(client) == [])
 
         # Then each job had one attempt
         assert eventually(lambda: "redis_takes_work_again" in worker.said())

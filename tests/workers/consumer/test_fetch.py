@@ -10,7 +10,7 @@ from dramatiq.errors import ConnectionClosed
 from db.jobs.staging import Staged
 from db.redis.client import NAMESPACE, connect, push
 from tests.workers.scenes import LIMIT_SECONDS, eventually
-from workers.consumer.broker import BellBroker
+from workers.consumer.broker import NotificationBroker
 
 #: Longer than any test lasts: a thread that only this wait ends is too late.
 NEVER_MS = 600_000
@@ -29,10 +29,10 @@ def patient(urls):
 
 @pytest.fixture
 def broker(patient):
-    return BellBroker(client=patient, middleware=[], namespace=NAMESPACE)
+    return NotificationBroker(client=patient, middleware=[], namespace=NAMESPACE)
 
 
-def bell(number):
+def notification(number):
     return Staged(f"job_{number}", "process_event", QUEUE)
 
 
@@ -60,7 +60,7 @@ def test_a_message_that_comes_while_nobody_works_is_fetched_at_once(broker, redi
     assert eventually(lambda: is_waiting(redis_client))
 
     # When another client pushes a message as Dramatiq does
-    push(redis_client, [bell(1)])
+    push(redis_client, [notification(1)])
 
     # Then the consumer has it
     thread.join(LIMIT_SECONDS)
@@ -69,7 +69,7 @@ def test_a_message_that_comes_while_nobody_works_is_fetched_at_once(broker, redi
 
 def test_waiting_leaves_the_queue_as_it_is(broker, redis_client):
     consumer = broker.consume(QUEUE, prefetch=2, timeout=NEVER_MS)
-    push(redis_client, [bell(number) for number in range(5)])
+    push(redis_client, [notification(number) for number in range(5)])
     before = redis_client.lrange(f"{NAMESPACE}:{QUEUE}", 0, -1)
     consumer._wait_for_message()
     assert redis_client.lrange(f"{NAMESPACE}:{QUEUE}", 0, -1) == before
@@ -78,7 +78,7 @@ def test_waiting_leaves_the_queue_as_it_is(broker, redis_client):
 def test_no_more_is_fetched_than_there_are_free_threads(broker, redis_client):
     # Given a consumer whose one thread is at work, and another message
     consumer = broker.consume(QUEUE, prefetch=1, timeout=NEVER_MS)
-    push(redis_client, [bell(1), bell(2)])
+    push(redis_client, [notification(1), notification(2)])
     first = next(consumer)
     fetched = []
     thread = in_thread(consumer, fetched)

@@ -13,7 +13,7 @@ from base.enums import DisputeState, Provider, RefundState
 from base.facts import DisputeFacts, RefundFacts
 from db.address import driver_url
 from db.models import Wallet
-from domain import operator_actions as operators
+from domain import operator_actions
 from domain.payments.settlements import settle_dispute, settle_refund
 from domain.wallet import assets, debits, holds
 from domain.wallet import operations as wallet
@@ -80,7 +80,14 @@ def busy_wallet(database, urls):
     )
     assert expired == ["c3"]
     # When a call costs more than the debt limit allows, and new money pays all of it
-    done(database, operators.set_debt_limit_by_hand, org, limit_micros=20, by="ann", why="good")
+    done(
+        database,
+        operator_actions.set_debt_limit_manually,
+        org,
+        limit_micros=20,
+        by="ann",
+        why="good",
+    )
     commit(database, org, "c5", 30)
     credit(database, org, 2_000)
     rebuild(urls, org)

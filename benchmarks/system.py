@@ -24,7 +24,7 @@ from db.redis.client import connect
 from local import ROOT
 from local.ports import answers
 from local.sandbox import sandbox_env, start_sandbox
-from local.supervisor import Process, Supervisor
+from local.supervisor import ChildProcess, Supervisor
 
 #: Time limit in seconds for a process to become ready. The machine may be busy with other work.
 _READY_SECONDS = 60
@@ -41,7 +41,7 @@ _SUBSCRIBED = """
 
 
 @dataclass
-class House:
+class System:
     """The servers' addresses, the processes' environment, and their supervisor."""
 
     bench: Bench
@@ -73,7 +73,7 @@ class House:
     ) -> Iterator[None]:
         """Run `python -m MODULE ...` until the block ends."""
         self.supervisor.start(
-            Process(
+            ChildProcess(
                 name,
                 [sys.executable, "-m", *module],
                 {**self.env, **more},
@@ -179,7 +179,7 @@ class House:
 
 
 @contextmanager
-def bench_house() -> Iterator[House]:
+def bench_system() -> Iterator[System]:
     """Run PostgreSQL and Valkey durably, and the sandbox; remove all at the end."""
     with (
         durable_servers(redis=True) as servers,
@@ -199,4 +199,4 @@ def bench_house() -> Iterator[House]:
             "REDIS_URL": servers.redis_url,
             "PUBLIC_URL": "https://bench.holdfast.example",
         }
-        yield House(servers.bench, servers.redis_url, env, info, supervisor)
+        yield System(servers.bench, servers.redis_url, env, info, supervisor)

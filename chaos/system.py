@@ -31,7 +31,7 @@ from local import ROOT
 from local.databases import prepare
 from local.ports import answers, free_ports
 from local.sandbox import sandbox_env, start_sandbox
-from local.supervisor import Process, Supervisor
+from local.supervisor import ChildProcess, Supervisor
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Plan:
 
 
 @dataclass
-class House:
+class System:
     """All processes of a run. The driver's own connections bypass the proxy."""
 
     plan: Plan
@@ -75,7 +75,7 @@ class House:
     #: Customers without traffic of their own. The drills block and restore them.
     drilled: list[Customer] = field(default_factory=list)
 
-    def __enter__(self) -> House:
+    def __enter__(self) -> System:
         # For root, the servers run as another user, which must be able to enter the folder.
         self.folder.chmod(0o711)
         self.logs = self.folder / "logs"
@@ -234,7 +234,7 @@ class House:
 
     def _run(self, name: str, words: list[str], **more: str) -> None:
         argv = [sys.executable, "-m", *words]
-        self.supervisor.start(Process(name, argv, {**self.env, **more}))
+        self.supervisor.start(ChildProcess(name, argv, {**self.env, **more}))
 
 
 def _through(url: str, port: int) -> str:
