@@ -1,7 +1,7 @@
-"""A group of commands that imports a command's module when it is needed.
+"""A group of commands that imports a command's module when it is invoked.
 
 A process that is killed serves again only after its imports. A worker that imported every command
-would take twice as long.
+would take twice as long. Help needs no import, because the group has the help texts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 
@@ -20,6 +20,8 @@ from typer.main import get_command, get_group
 class Lazy:
     """Where a command is: a module and its attribute, a function or a Typer."""
 
+    #: The first paragraph of the command's own help.
+    help: str
     module: str
     attribute: str = "app"
     hidden: bool = False
@@ -36,19 +38,22 @@ class Lazy:
             single.command(**self.options)(target)
             command = get_command(single)
         command.name = name
-        command.hidden = self.hidden
         return command
 
 
 def lazy_group(commands: Mapping[str, Lazy]) -> type[TyperGroup]:
-    """Make the class of a group that loads each of these commands when it is needed."""
+    """Make the class of a group that loads one of these commands when it is invoked."""
 
     class LazyGroup(TyperGroup):
-        def list_commands(self, ctx: Any) -> list[str]:
-            return list(commands)
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes)
+            self.commands = {
+                name: TyperCommand(name, help=lazy.help, hidden=lazy.hidden)
+                for name, lazy in commands.items()
+            }
 
-        def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            lazy = commands.get(cmd_name)
-            return None if lazy is None else lazy.load(cmd_name)
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            name, _, rest = super().resolve_command(ctx, args)
+            return name, commands[str(name)].load(str(name)), rest
 
     return LazyGroup

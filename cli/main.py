@@ -9,35 +9,68 @@ from cli.lazy_group import Lazy, lazy_group
 _ANY_ARGUMENTS = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
 #: Pass every argument to the command's own parser, also --help.
 _PASSED_ON = {**_ANY_ARGUMENTS, "add_help_option": False}
-_COMMANDS = {
-    "up": Lazy("cli.commands.up", "up"),
-    "migrate": Lazy("cli.commands.migrate", "migrate"),
-    "ingress": Lazy("cli.commands.serve", "ingress"),
-    "worker": Lazy("cli.commands.workers"),
-    "relay": Lazy("cli.commands.serve", "relay"),
-    "token": Lazy("cli.commands.tokens", "token"),
-    "trigger": Lazy("cli.commands.triggers"),
-    "bench": Lazy("cli.commands.bench", "bench", options=_PASSED_ON),
-    "chaos": Lazy("cli.commands.chaos", "chaos", options=_PASSED_ON),
-    "sandbox": Lazy("cli.commands.sandbox"),
-    "org": Lazy("cli.commands.work", "organizations"),
-    "wallet": Lazy("cli.commands.wallet"),
-    "alert": Lazy("cli.commands.watch"),
-    "verify": Lazy("cli.commands.verify"),
-    "reconcile": Lazy("cli.commands.reconcile"),
-    "campaign": Lazy("cli.commands.work", "campaigns"),
-    "call": Lazy("cli.commands.calls"),
-    "job": Lazy("cli.commands.jobs"),
-    "jobs": Lazy("cli.commands.jobs", hidden=True),
-    "schedule": Lazy("cli.commands.schedules"),
-    "provider": Lazy("cli.commands.providers"),
-    "demo": Lazy("cli.commands.demo", "demo"),
-    "test": Lazy("cli.checks", "test", options=_ANY_ARGUMENTS),
+COMMANDS = {
+    "up": Lazy("Run everything on this machine until Ctrl-C.", "cli.commands.up", "up"),
+    "migrate": Lazy(
+        "Bring the database to a revision, as its owner (DATABASE_OWNER_URL).",
+        "cli.commands.migrate",
+        "migrate",
+    ),
+    "ingress": Lazy(
+        "Run the ingress: it verifies webhooks and records them.", "cli.commands.serve", "ingress"
+    ),
+    "worker": Lazy("Run a worker, or list the processes that run.", "cli.commands.workers"),
+    "relay": Lazy(
+        "Run a relay, which repeats lost notifications and stages periodic jobs.",
+        "cli.commands.serve",
+        "relay",
+    ),
+    "token": Lazy(
+        "Print a token for the API, signed with this machine's own key (API_JWKS_FILE).",
+        "cli.commands.tokens",
+        "token",
+    ),
+    "trigger": Lazy("Make the sandbox send webhooks and place calls.", "cli.commands.triggers"),
+    "bench": Lazy(
+        "Run the named benchmarks, or all, and compare each with its baseline.",
+        "cli.commands.bench",
+        "bench",
+        options=_PASSED_ON,
+    ),
+    "chaos": Lazy(
+        "Inject faults under traffic, then count lost, doubled and drifted results.",
+        "cli.commands.chaos",
+        "chaos",
+        options=_PASSED_ON,
+    ),
+    "sandbox": Lazy("The providers' stand-ins.", "cli.commands.sandbox"),
+    "org": Lazy("Show, create and enforce organizations.", "cli.commands.work", "organizations"),
+    "wallet": Lazy("Figures, history, freezes and corrections.", "cli.commands.wallet"),
+    "alert": Lazy("List and clear alerts.", "cli.commands.watch"),
+    "verify": Lazy("Verify ledger and deployment; write signed anchors.", "cli.commands.verify"),
+    "reconcile": Lazy("Compare with a provider now, repair, and report.", "cli.commands.reconcile"),
+    "campaign": Lazy("Pause and start campaigns manually.", "cli.commands.work", "campaigns"),
+    "call": Lazy("List, show, end and settle calls; sum their costs.", "cli.commands.calls"),
+    "job": Lazy("List, show, redrive, discard and run jobs.", "cli.commands.jobs"),
+    "jobs": Lazy("List, show, redrive, discard and run jobs.", "cli.commands.jobs", hidden=True),
+    "schedule": Lazy("Periodic work.", "cli.commands.schedules"),
+    "provider": Lazy("Circuit breakers and rate limits of providers.", "cli.commands.providers"),
+    "demo": Lazy(
+        "Run a demonstration: start everything, send webhooks, and check each effect.",
+        "cli.commands.demo",
+        "demo",
+    ),
+    "test": Lazy(
+        "Run style, types, layers and tests; further arguments go to pytest.",
+        "cli.checks",
+        "test",
+        options=_ANY_ARGUMENTS,
+    ),
 }
 
 app = typer.Typer(
     name="holdfast",
-    cls=lazy_group(_COMMANDS),
+    cls=lazy_group(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
