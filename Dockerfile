@@ -18,6 +18,7 @@ COPY domain ./domain
 COPY providers ./providers
 COPY ingress ./ingress
 COPY workers ./workers
+COPY local ./local
 COPY cli ./cli
 
 USER holdfast

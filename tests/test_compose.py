@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,39 @@ NOT_THERE = {
 #: The ingress's own address is set where it is started.
 OF_INGRESS = {"HOST", "PORT"}
 EVERY = [name.upper() for name in Settings.model_fields]
+
+
+#: The packages that production runs.
+PRODUCT = {"base", "db", "domain", "providers", "ingress", "workers", "local", "cli"}
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_image_has_every_package_of_the_product():
+    copied = re.findall(r"^COPY (\w+) \./\1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(copied) == PRODUCT
+
+
+def test_wheel_has_every_package_and_data_file():
+    tools = project()["tool"]
+    named = {one.removesuffix("*") for one in tools["setuptools"]["packages"]["find"]["include"]}
+    assert named == set(tools["importlinter"]["root_packages"]) >= PRODUCT
+    # Files that no package finds by itself are listed as data.
+    data = {
+        path
+        for package, patterns in tools["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    others = {
+        path
+        for package in named
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
+    }
+    assert data == others
 
 
 def shared_environment() -> dict[str, str]:

@@ -8,6 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from cli import __version__
 from cli.main import COMMANDS, app
 from local import ROOT
 
@@ -49,3 +50,8 @@ def test_typo_suggests_a_command():
     done = CliRunner().invoke(app, ["walet"])
     assert done.exit_code == 2
     assert "'wallet'" in done.output
+
+
+def test_version_is_that_of_the_package():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"{__version__}\n")
