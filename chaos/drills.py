@@ -171,7 +171,7 @@ def _wait_until_frozen(
 
 
 def _open_again(system: System, customers: list[Customer]) -> None:
-    """Send each customer an event that opens again until an ingress accepts it, as PayPal does."""
+    """Send an event that opens each customer again until an ingress accepts it."""
     events = [_event(system, "BILLING.SUBSCRIPTION.ACTIVATED", one) for one in customers]
     for event_id in events:
         if not _deliver(system, event_id, _SENT_SECONDS):

@@ -108,10 +108,10 @@ def test_a_wrong_answer_or_a_wallet_that_asking_changed_ends_the_benchmark(syste
         check_answers(system, calls, [])
 
 
-@pytest.mark.parametrize("door", ["holds", "domain_holds"])
-def test_each_cycle_reserves_extends_and_commits_once(entry_point, bench):
+@pytest.mark.parametrize("method", ["holds", "domain_holds"])
+def test_each_cycle_reserves_extends_and_commits_once(method, bench):
     wallets = bench.make_wallets(2)
-    _, answered = run_callers(Order(bench.app_url, entry_point, wallets, 2, 0.5), processes=1)
+    _, answered = run_callers(Order(bench.app_url, method, wallets, 2, 0.5), processes=1)
     assert answered
     check_cycles(bench, wallets, answered)
     with pytest.raises(SystemExit, match=f"{answered} cycles for {answered + 1}"):

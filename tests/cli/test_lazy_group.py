@@ -17,7 +17,7 @@ HEAVY = ("sqlalchemy", "alembic", "httpx", "twilio", "dramatiq", "starlette")
 
 
 def imported_by(*arguments: str) -> set[str]:
-    """Run the command in a process of its own and return the heavy modules it imported."""
+    """Run the command in its own process; return the heavy modules it imported."""
     code = (
         "import sys; from cli.main import app\n"
         f"try: app({list(arguments)!r})\n"

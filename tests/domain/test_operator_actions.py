@@ -64,38 +64,38 @@ def state_of(database, campaign_id):
 
 
 ACTS = {
-    "freeze_by_hand": ((), {}),
-    "lift_by_hand": ((MANUAL,), {}),
-    "override_by_hand": ((MANUAL,), {"until": later(60)}),
-    "correct_by_hand": ((), {"key": "k", "amount_micros": 5, "currency": "USD"}),
-    "enforce_by_hand": ((), {}),
-    "set_thresholds_by_hand": (([5, 7],), {}),
-    "rearm_thresholds_by_hand": ((), {}),
-    "switch_top_up_on_by_hand": ((TERMS, CARD), {"chargeable": CHARGEABLE}),
-    "switch_top_up_off_by_hand": ((), {}),
+    "freeze_manually": ((), {}),
+    "lift_manually": ((MANUAL,), {}),
+    "override_manually": ((MANUAL,), {"until": later(60)}),
+    "correct_manually": ((), {"key": "k", "amount_micros": 5, "currency": "USD"}),
+    "enforce_manually": ((), {}),
+    "set_thresholds_manually": (([5, 7],), {}),
+    "rearm_thresholds_manually": ((), {}),
+    "switch_top_up_on_manually": ((TERMS, CARD), {"chargeable": CHARGEABLE}),
+    "switch_top_up_off_manually": ((), {}),
 }
 #: Actions that are recorded in the ledger, with the kind of entry that records each.
 ENTRIES = {
-    "freeze_by_hand": "freeze",
-    "lift_by_hand": "unfreeze",
-    "override_by_hand": "override",
-    "correct_by_hand": "BALANCE_CORRECTION",
+    "freeze_manually": "freeze",
+    "lift_manually": "unfreeze",
+    "override_manually": "override",
+    "correct_manually": "BALANCE_CORRECTION",
 }
 #: Actions that are recorded separately, because the rows that they write may be overwritten.
 NOTED = {
-    "enforce_by_hand": "organization.enforce",
-    "set_thresholds_by_hand": "thresholds.set",
-    "rearm_thresholds_by_hand": "thresholds.rearm",
-    "switch_top_up_on_by_hand": "top_up.on",
-    "switch_top_up_off_by_hand": "top_up.off",
+    "enforce_manually": "organization.enforce",
+    "set_thresholds_manually": "thresholds.set",
+    "rearm_thresholds_manually": "thresholds.rearm",
+    "switch_top_up_on_manually": "top_up.on",
+    "switch_top_up_off_manually": "top_up.off",
 }
 
 
 def prepare(database, org, name):
     """Create what the action needs: a freeze to lift or override, or terms to end."""
-    if name in ("lift_by_hand", "override_by_hand"):
-        act(database, "freeze_by_hand", org)
-    if name == "switch_top_up_off_by_hand":
+    if name in ("lift_manually", "override_manually"):
+        act(database, "freeze_manually", org)
+    if name == "switch_top_up_off_manually":
         switch_on(database, org)
 
 
@@ -139,9 +139,9 @@ def test_action_on_overwritten_rows_is_recorded_with_name_and_reason(shared, org
 
 
 def test_each_change_and_removal_of_thresholds_is_recorded(shared, org):
-    act(shared, "set_thresholds_by_hand", org, [5], by="ann", why="asked")
-    act(shared, "set_thresholds_by_hand", org, [7], by="bob", why="asked again")
-    act(shared, "set_thresholds_by_hand", org, [], by="cyd", why="no more", now=later(5))
+    act(shared, "set_thresholds_manually", org, [5], by="ann", why="asked")
+    act(shared, "set_thresholds_manually", org, [7], by="bob", why="asked again")
+    act(shared, "set_thresholds_manually", org, [], by="cyd", why="no more", now=later(5))
     assert shared.run(lambda s: thresholds_of(s, org)) == []
     assert noted(shared, org) == [
         ("thresholds.set", "ann", "asked", T0),
@@ -152,7 +152,7 @@ def test_each_change_and_removal_of_thresholds_is_recorded(shared, org):
 
 @pytest.mark.parametrize("verb", ["start", "pause"])
 def test_action_on_a_campaign_is_recorded_with_name_and_reason(shared, running, verb):
-    name = f"{verb}_campaign_by_hand"
+    name = f"{verb}_campaign_manually"
     if verb == "start":
         pause(shared, running)
     before = state_of(shared, running)
@@ -167,9 +167,9 @@ def test_action_on_a_campaign_is_recorded_with_name_and_reason(shared, running, 
 
 def test_refused_action_is_not_recorded(shared, org):
     with pytest.raises(CampaignNotFound):
-        act(shared, "pause_campaign_by_hand", "cmp_none")
+        act(shared, "pause_campaign_manually", "cmp_none")
     with pytest.raises(InvalidAmount):
-        act(shared, "set_thresholds_by_hand", org, [0])
+        act(shared, "set_thresholds_manually", org, [0])
     assert noted(shared, org) == noted(shared, "cmp_none") == []
 
 
@@ -179,7 +179,7 @@ def test_manual_enforcement_repairs_a_wrong_state(shared, org, running):
             text("UPDATE campaigns SET status = 'paused', pause_reason = 'wallet_frozen'")
         )
     )
-    assert act(shared, "enforce_by_hand", org).campaigns_resumed == 1
+    assert act(shared, "enforce_manually", org).campaigns_resumed == 1
     assert state_of(shared, running)[0] == "running"
 
 
@@ -191,50 +191,50 @@ def test_an_organization_that_is_not_there_is_refused(shared, name):
 
 
 def test_manual_freeze_pauses_at_once_and_is_only_lifted_manually(shared, org, running):
-    found = act(shared, "freeze_by_hand", org)
+    found = act(shared, "freeze_manually", org)
     assert (found.block, found.campaigns_paused) == (BlockReason.FROZEN_WALLET, 1)
     assert state_of(shared, running) == ("paused", "wallet_frozen", False)
     before = money_state(shared, org)
-    assert act(shared, "freeze_by_hand", org, why="again").campaigns_paused == 0
+    assert act(shared, "freeze_manually", org, why="again").campaigns_paused == 0
     assert money_state(shared, org) == before
-    found = act(shared, "lift_by_hand", org, MANUAL)
+    found = act(shared, "lift_manually", org, MANUAL)
     assert (found.block, found.campaigns_resumed) == (None, 1)
     assert state_of(shared, running) == ("running", None, False)
 
 
 def test_freeze_that_is_not_active_cannot_be_lifted(shared, org):
     with pytest.raises(UnknownFreeze):
-        act(shared, "lift_by_hand", org, MANUAL)
+        act(shared, "lift_manually", org, MANUAL)
 
 
 def test_subscription_freeze_is_not_lifted_manually(shared, org):
     one = subscribe(shared, org)
     look(shared, one, org, "suspended")
     with pytest.raises(Refused) as caught:
-        act(shared, "lift_by_hand", org, FreezeReason.SUBSCRIPTION_INACTIVE)
+        act(shared, "lift_manually", org, FreezeReason.SUBSCRIPTION_INACTIVE)
     assert caught.value.code == "NOT_BY_HAND"
     assert standing(shared, org) == {"subscription_inactive"}
 
 
 def test_an_override_resumes_campaigns_in_the_same_commit(shared, org, running):
-    act(shared, "freeze_by_hand", org)
-    assert act(shared, "override_by_hand", org, MANUAL, until=later(60)).campaigns_resumed == 1
+    act(shared, "freeze_manually", org)
+    assert act(shared, "override_manually", org, MANUAL, until=later(60)).campaigns_resumed == 1
     assert state_of(shared, running)[0] == "running"
 
 
 def test_correction_moves_money_and_is_enforced(shared, org, running):
-    outcome = act(shared, "correct_by_hand", org, key="k", amount_micros=-100, currency="USD")
+    outcome = act(shared, "correct_manually", org, key="k", amount_micros=-100, currency="USD")
     assert (outcome.ok, figures(shared, org)) == (True, (0, 0))
     assert state_of(shared, running) == ("paused", "wallet_depleted", False)
-    again = act(shared, "correct_by_hand", org, key="k", amount_micros=-100, currency="USD")
+    again = act(shared, "correct_manually", org, key="k", amount_micros=-100, currency="USD")
     assert again.replayed
-    act(shared, "correct_by_hand", org, key="k2", amount_micros=1, currency="USD")
+    act(shared, "correct_manually", org, key="k2", amount_micros=1, currency="USD")
     assert state_of(shared, running)[0] == "running"
 
 
 def test_a_correction_that_is_refused_changes_nothing(shared, org):
     before = len(entries(shared, org))
-    outcome = act(shared, "correct_by_hand", org, key="k", amount_micros=-1, currency="USD")
+    outcome = act(shared, "correct_manually", org, key="k", amount_micros=-1, currency="USD")
     assert outcome.outcome == "INSUFFICIENT_FUNDS"
     assert len(entries(shared, org)) == before
 
@@ -251,8 +251,8 @@ def test_campaign_paused_manually_is_started_only_manually(shared, org, running)
     pause(shared, running)
     pause(shared, running)
     assert state_of(shared, running) == ("paused", "manual_pause", True)
-    act(shared, "freeze_by_hand", org)
-    act(shared, "lift_by_hand", org, MANUAL)
+    act(shared, "freeze_manually", org)
+    act(shared, "lift_manually", org, MANUAL)
     assert state_of(shared, running) == ("paused", "manual_pause", True)
     start(shared, running)
     start(shared, running)
@@ -264,14 +264,14 @@ def test_campaign_started_while_spending_is_blocked_resumes_by_itself(shared, or
     pause(shared, running)
     start(shared, running)
     assert state_of(shared, running) == ("paused", "wallet_depleted", False)
-    act(shared, "correct_by_hand", org, key="k", amount_micros=1, currency="USD")
+    act(shared, "correct_manually", org, key="k", amount_micros=1, currency="USD")
     assert state_of(shared, running)[0] == "running"
 
 
 def test_campaign_paused_by_the_system_can_also_be_paused_manually(shared, org, running):
-    act(shared, "freeze_by_hand", org)
+    act(shared, "freeze_manually", org)
     pause(shared, running)
-    act(shared, "lift_by_hand", org, MANUAL)
+    act(shared, "lift_manually", org, MANUAL)
     assert state_of(shared, running) == ("paused", "manual_pause", True)
 
 
