@@ -134,7 +134,7 @@ def test_contradicting_report_is_lost_until_a_person_is_told(charged, what):
     assert charged.problems() == ["lost outgoing"]
     charged.system.sql(
         "INSERT INTO alerts (kind, organization_id, subject, severity, details, raised_at)"
-        f" VALUES ('call_differs', '{charged.house.org}', 'o1', 'warning', '{{}}', now())"
+        f" VALUES ('call_differs', '{charged.system.org}', 'o1', 'warning', '{{}}', now())"
     )
     assert charged.problems() == []
 

@@ -76,9 +76,9 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "settle_alone": _payment,
     "freeze": {"org": _orgs, "reason": _reasons, "cause": _causes},
     "unfreeze": {"org": _frozen, "reason": _standing, "cause": st.one_of(st.none(), _causes)},
-    "freeze_by_hand": {"org": _orgs},
-    "lift_by_hand": {"org": _frozen, "reason": _standing},
-    "override_by_hand": {
+    "freeze_manually": {"org": _orgs},
+    "lift_manually": {"org": _frozen, "reason": _standing},
+    "override_manually": {
         "org": _frozen,
         "reason": _standing,
         "until": st.sampled_from([1, 30, 60, 30, 60, 0, 30 * 86_400, 30 * 86_400 + 1]),

@@ -86,20 +86,20 @@ class InTurn(Ledger):
         """Detect an unfreeze that lifts other reasons or causes too."""
         return self.ask("unfreeze", drawn)
 
-    @rule(target=done, drawn=arguments("freeze_by_hand"))
+    @rule(target=done, drawn=arguments("freeze_manually"))
     def freeze_manually(self, drawn: dict[str, Any]) -> Operation:
         """Detect a manual freeze that is lifted by anything but an operator."""
-        return self.ask("freeze_by_hand", drawn)
+        return self.ask("freeze_manually", drawn)
 
-    @rule(target=done, drawn=arguments("lift_by_hand"))
+    @rule(target=done, drawn=arguments("lift_manually"))
     def lift_manually(self, drawn: dict[str, Any]) -> Operation:
         """Detect a manual lift of the subscription's freeze, or a refusal with an entry."""
-        return self.ask("lift_by_hand", drawn)
+        return self.ask("lift_manually", drawn)
 
-    @rule(target=done, drawn=arguments("override_by_hand"))
+    @rule(target=done, drawn=arguments("override_manually"))
     def override_manually(self, drawn: dict[str, Any]) -> Operation:
         """Detect an override still valid at its end, or valid for another reason."""
-        return self.ask("override_by_hand", drawn)
+        return self.ask("override_manually", drawn)
 
     @rule(target=done, drawn=arguments("set_debt_limit"))
     def set_debt_limit(self, drawn: dict[str, Any]) -> Operation:
@@ -235,7 +235,7 @@ class InTurn(Ledger):
             cost = Near("headroom", 5)
             self.ask("commit", {**its, "call": f"d{self.made}", "amount": cost})
         if by_hand:
-            self.ask("freeze_by_hand", {"org": org})
+            self.ask("freeze_manually", {"org": org})
         self.ask("credit", {**its, "key": "new", "amount": paid, "kind": "credit"})
 
     @rule(name=st.sampled_from(sorted(ARGUMENTS)), data=st.data())

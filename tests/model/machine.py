@@ -33,9 +33,9 @@ _POSTURE_DONE = {
     "correct",
     "settle",
     "settle_alone",
-    "freeze_by_hand",
-    "lift_by_hand",
-    "override_by_hand",
+    "freeze_manually",
+    "lift_manually",
+    "override_manually",
 }
 
 

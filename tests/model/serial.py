@@ -16,7 +16,7 @@ from tests.model.model import Answer
 from tests.model.picture import Picture
 
 #: These also update the entitlement, so that an unchanged answer can hide a change.
-_WITH_POSTURE = {"correct", "settle", "freeze_by_hand", "lift_by_hand", "override_by_hand"}
+_WITH_ENFORCEMENT = {"correct", "settle", "freeze_manually", "lift_manually", "override_manually"}
 
 Asked = list[tuple[Operation, Answer]]
 
@@ -32,7 +32,7 @@ def explain(books: Books, asked: Asked, now: float, end: Picture) -> Books | Non
         after = books.copy()
         if after.do(operation, now) != answer or not _is_on_the_way(after, end):
             continue
-        if after == books and operation.name not in _WITH_POSTURE:
+        if after == books and operation.name not in _WITH_ENFORCEMENT:
             # The operation is explained here, and changes nothing for the others wherever it is
             # placed.
             unplaced.discard(place)
