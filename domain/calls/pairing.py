@@ -44,6 +44,9 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
     found = call_of_provider(session, facts.external_id)
     if found is None:
         found = _reservation_named(session, facts)
+    if found is None and facts.call_id:
+        # Between the two reads another report may have moved the reservation to the call.
+        found = call_of_provider(session, facts.external_id)
     if found is None:
         return None
     if is_foreign(session, found, facts):

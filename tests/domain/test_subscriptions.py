@@ -119,7 +119,7 @@ def test_an_opening_event_opens_nothing_by_itself(shared, org):
     assert standing(shared, org) == {"subscription_inactive"}
     tell(shared, one, closing=True, occurred_at=later(-10))
     assert (
-        tell(shared, one, opening=True, occurred_at=later(10)).standing
+        tell(shared, one, opening=True, occurred_at=later(10)).subscription_state
         is SubscriptionState.INACTIVE
     )
 

@@ -203,7 +203,7 @@ def test_own_job_clears_no_alert_when_its_transaction_fails(world, monkeypatch):
 
     job_id = staged(world, "freeze_wallet")
     with monkeypatch.context() as patched:
-        patched.setattr("db.jobs.finish", broken)
+        patched.setattr("db.jobs.lifecycle.finish", broken)
         executor(world, lambda run, **_: None).execute(job_id)
     assert len(standing(world)) == 1
 

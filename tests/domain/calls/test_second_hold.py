@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import event, text
 
 from base.facts import CallReport
+from domain.calls import pairing, status_updates
 from domain.calls import queries as call_queries
 from domain.calls import reconcile as watch
-from domain.calls import status_updates
 from domain.calls.admission import withdraw
 from domain.calls.rates import Rate
 from domain.calls.reconcile import expire_unreported
@@ -268,6 +268,22 @@ def test_two_reports_at_once_take_one_second_hold(line):
     assert (line.cents(), len(line.calls())) == ((100, 60, 0), 2)
     line.report(name(line), 20, later(960), **ours)
     assert line.cents() == (80, 0, 0)
+
+
+def test_report_finds_the_call_that_another_report_makes_meanwhile(line, monkeypatch):
+    # Given a report that has found no call of the provider yet
+    ours = expired(line, paired=False)
+    named = pairing._reservation_named
+
+    def after_another(session, facts):
+        monkeypatch.setattr(pairing, "_reservation_named", named)
+        assert line.hear(name(line), "in_progress", later(940), **ours)
+        return named(session, facts)
+
+    monkeypatch.setattr(pairing, "_reservation_named", after_another)
+    # When another report moves the reservation to the call, then the first one finds that call
+    assert line.hear(name(line), "ringing", later(941), **ours)
+    assert (line.cents(), len(line.calls())) == ((100, 60, 0), 2)
 
 
 def test_report_behind_a_report_is_about_the_call_that_goes_on(shared, shared_urls, line):

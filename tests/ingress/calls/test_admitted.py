@@ -143,7 +143,8 @@ def test_three_of_fifty_predialled_contacts_are_eligible(world, ingress):
 
     # Then three are eligible, and the whole balance is held for them
     assert wait_until(lambda: eligible() == 3, limit_seconds=LIMIT_SECONDS)
-    assert [hold.reserved_micros for hold in caller.holds()] == [600_000] * 3
+    open_holds = [one.reserved_micros for one in caller.holds() if one.status == "open"]
+    assert open_holds == [600_000] * 3
     assert caller.world.wallet(caller.id).held_micros == 1_800_000
 
 

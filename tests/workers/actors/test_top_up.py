@@ -34,10 +34,10 @@ import sys, time
 from sqlalchemy.orm import Session
 from base.enums import Provider
 from db.engine import Database, clock
-from domain import top_ups
+from domain.top_ups.decisions import decide
 database = Database(sys.argv[1], name="victim", pool_size=1)
 with Session(database.engine) as session:
-    top_ups.decide(session, sys.argv[2], clock(session), chargeable={Provider.PAYPAL})
+    decide(session, sys.argv[2], clock(session), chargeable={Provider.PAYPAL})
     print("decided", flush=True)
     time.sleep(60)
 """
