@@ -18,7 +18,7 @@ from db.jobs import lifecycle as jobs
 from db.jobs import staging
 from db.jobs.lifecycle import Claim
 from db.jobs.staging import Cause
-from domain.alerts.job_alerts import clear_work_alerts
+from domain.jobs.alerts import clear_work_alerts
 from domain.jobs.types import JOB_TYPES
 from providers.registry import Providers
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from base.outcomes import Refused
 from db.jobs import operator as job_operator
-from domain.alerts.job_alerts import clear_job_alert
+from domain.jobs.alerts import clear_job_alert
 from domain.operator_notes import record_action
 
 #: One of the three operations below.

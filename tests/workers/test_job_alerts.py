@@ -127,7 +127,7 @@ def test_job_does_not_end_when_its_alert_cannot_be_written(world, monkeypatch):
         raise SQLAlchemyError("no alert")
 
     with monkeypatch.context() as patched:
-        patched.setattr("domain.alerts.job_alerts.raise_alert", broken)
+        patched.setattr("domain.jobs.alerts.raise_alert", broken)
         assert executor(world, raising(RuntimeError("x"))).execute(job_id) == "unknown"
     # Then the job is not dead yet: it is retried, and dies with an alert
     assert world.job(job_id).dead_at is None
