@@ -49,6 +49,7 @@ COMMANDS = {
     "sandbox": Lazy("The providers' stand-ins.", "cli.commands.sandbox"),
     "org": Lazy("Show, create and enforce organizations.", "cli.commands.work", "organizations"),
     "wallet": Lazy("Figures, history, freezes and corrections.", "cli.commands.wallet"),
+    "action": Lazy("List what operators did manually.", "cli.commands.actions"),
     "alert": Lazy("List and clear alerts.", "cli.commands.watch"),
     "verify": Lazy("Verify ledger and deployment; write signed anchors.", "cli.commands.verify"),
     "reconcile": Lazy("Compare with a provider now, repair, and report.", "cli.commands.reconcile"),

@@ -1,0 +1,77 @@
+"""List operator actions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from cli.commands.shared import console, in_transaction, show, utc
+from cli.options import Json
+from db.models import OperatorAction
+from domain.operator_notes import PAGE_MAX, list_actions
+
+app = typer.Typer(no_args_is_help=True, help="List what operators did manually.")
+
+
+@app.callback()
+def actions() -> None:
+    """List what operators did manually."""
+
+
+@app.command("list")
+def list_operator_actions(
+    organization: Annotated[
+        str | None, typer.Option("--org", help="Only on this organization and what it owns.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Only subjects that begin with this text; or a call's id.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Only by this operator: the exact name.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from this instant (UTC) on.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE_MAX, help="Rows a page.")] = 50,
+    after: Annotated[str | None, typer.Option(help="Cursor: last action id of a page.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List operator actions, newest first."""
+    found = in_transaction(
+        lambda session, _: list_actions(
+            session,
+            organization_id=organization,
+            subject=subject,
+            by=by,
+            since=utc(since),
+            after=after,
+            limit=limit,
+        )
+    )
+    cursor = found[-1].id if len(found) == limit else None
+    if as_json:
+        show({"actions": [_data(one) for one in found], "after": cursor}, True)
+        return
+    show([_row(one) for one in found], False, "operator actions")
+    if cursor:
+        console.print(f"more: --after {cursor}")
+
+
+def _data(one: OperatorAction) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "action": one.act,
+        "subject": one.subject,
+        "by": one.operator,
+        "why": one.why,
+        "acted_at": one.acted_at.astimezone(UTC).isoformat(),
+    }
+
+
+def _row(one: OperatorAction) -> dict[str, Any]:
+    """Describe an action in one line of a table; the id is shown as the cursor only."""
+    return {
+        "at": one.acted_at.astimezone(UTC),
+        "action": one.act,
+        "subject": one.subject,
+        "by": one.operator,
+        "why": one.why,
+    }
