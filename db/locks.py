@@ -9,17 +9,24 @@ locked row.
 
 from __future__ import annotations
 
+import time
 from typing import TypeVar
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus, CampaignStatus
+from base.log import get_logger
 from base.outcomes import Refused
 from db.models import Base, Brand, Campaign, Organization, Subscription, Wallet
 from db.models.calls import Call
 
+log = get_logger(__name__)
 M = TypeVar("M", bound=Base)
+
+#: A wallet's lock that takes longer than this, in seconds, is logged. Such a wait delays the money
+#: of one organization, and at twice this time the server gives up.
+LOCK_WAIT_SECONDS = 1.0
 
 
 class OrganizationNotFound(Refused):
@@ -68,8 +75,28 @@ def lock_subscriptions(session: Session, organization_id: str) -> list[Subscript
 
 def lock_wallet(session: Session, organization_id: str) -> Wallet | None:
     """Lock a wallet with the ledger's function; return None if there is no wallet."""
-    session.execute(text("SELECT wallet_lock(:id)"), {"id": organization_id})
+    began = time.monotonic()
+    try:
+        session.execute(text("SELECT wallet_lock(:id)"), {"id": organization_id})
+    finally:
+        warn_if_waited(began, organization_id)
     return session.get(Wallet, organization_id, populate_existing=True)
+
+
+def warn_if_waited(began: float, *organization_ids: str) -> None:
+    """Log `lock_wait` if a statement that locks these wallets took too long.
+
+    `began` is its start on the monotonic clock. The statements do little else than wait for the
+    lock.
+    """
+    seconds = time.monotonic() - began
+    if seconds > LOCK_WAIT_SECONDS:
+        log.warning(
+            "lock_wait",
+            organization=organization_ids[0],
+            wallets=len(organization_ids),
+            waited_ms=round(seconds * 1000),
+        )
 
 
 def lock_call(session: Session, organization_id: str, call_id: str) -> Call | None:

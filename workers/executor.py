@@ -5,6 +5,7 @@ It never raises to Dramatiq, which acknowledges every message. A message is only
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Executor:
         stored; the relay then repeats the notification.
         """
         attempt = _Attempt()
+        began = time.monotonic()
         with bound(job=job_id):
             try:
                 self._run(job_id, attempt)
@@ -75,6 +77,8 @@ class Executor:
                 except (Exception, Interrupt) as second:
                     log.warning("job left to its bell", error=repr(error), second=repr(second))
                     return "unknown"
+            if attempt.claim is not None and attempt.outcome == "done":
+                _log_done(attempt.claim, time.monotonic() - began)
         if attempt.claim is None:
             return "dead" if attempt.buried else "taken"
         return attempt.outcome
@@ -210,6 +214,17 @@ class Executor:
 
     def _end(self, write: Callable[[Session], bool]) -> None:
         self.database.run(write)
+
+
+def _log_done(claim: Claim, seconds: float) -> None:
+    # After the commit, so that the line is true.
+    log.info(
+        "job_done",
+        job_name=claim.name,
+        organization=claim.organization_id,
+        duration_ms=round(seconds * 1000, 1),
+        correlation_id=claim.correlation_id,
+    )
 
 
 def _tell(session: Session, claim: Claim, state: str, error: str) -> None:

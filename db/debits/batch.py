@@ -19,6 +19,7 @@ from base.outcomes import OutcomeUnknown
 from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy
 from db.connection import connect_alone, text_array
 from db.jobs.staging import Staged
+from db.locks import warn_if_waited
 
 #: Never prepared, because a transaction pooler may pass each batch to another server connection.
 _CALL = (
@@ -86,6 +87,7 @@ class CombinedCall:
         org_array, key_array, currency_array, counter_array, job_array = map(text_array, texts)
         amount_array = f"{{{','.join(map(str, amounts))}}}"
         connection = self._connected()
+        began = time.monotonic()
         try:
             row: Any = connection.execute(
                 _CALL,
@@ -102,6 +104,8 @@ class CombinedCall:
                 raise
             self.disconnect()
             raise OutcomeUnknown("connection lost in a combined debit") from error
+        finally:
+            warn_if_waited(began, *set(orgs))
         *columns, staged = row
         if staged:
             self._after_commit([Staged(job, "enforce_organization", "safety") for job in staged])

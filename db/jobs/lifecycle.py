@@ -38,6 +38,7 @@ _WAIT = (
 # their cost. Therefore they do not flush the session's pending changes.
 _CLAIM = (
     "SELECT name, kwargs, queue, correlation_id, attempt, failures, rings, object_key,"  # noqa: S608
+    " organization_id,"
     " lease_until IS NOT NULL AS abandoned, clock_timestamp() AS now FROM jobs"
     f" WHERE id = %(id)s AND done_at IS NULL AND dead_at IS NULL AND {DUE} AND {UNLEASED}"
     " FOR NO KEY UPDATE SKIP LOCKED"
@@ -74,6 +75,7 @@ class Claim:
     started_at: datetime
     #: The object that the job refreshes. At most one job waits for each object.
     object_key: str | None = None
+    organization_id: str | None = None
 
     @property
     def may_kill_workers(self) -> bool:
@@ -115,6 +117,7 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
         committed=committed,
         started_at=row.now,
         object_key=row.object_key,
+        organization_id=row.organization_id,
     )
     if committed:
         session.execute(

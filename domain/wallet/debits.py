@@ -16,7 +16,7 @@ from db.engine import Database, forget
 from db.models import Wallet
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
-from domain.wallet.ledger import WalletOutcome, refusable
+from domain.wallet.ledger import WalletOutcome, log_refusal, refusable
 
 __all__ = ["Debit", "debit_many", "debit_now"]
 
@@ -47,7 +47,9 @@ def debit_now(database: Database, debit: Debit) -> WalletOutcome:
         if not _is_storable(given):
             return WalletOutcome(code, replayed=False)
     bounded = debit._replace(amount_micros=refusable(debit.amount_micros))
-    return WalletOutcome(*database.combiner.debit(bounded))
+    outcome = WalletOutcome(*database.combiner.debit(bounded))
+    log_refusal(debit.organization_id, outcome.outcome, what="debit")
+    return outcome
 
 
 def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list[WalletOutcome]:
@@ -73,6 +75,8 @@ def debit_many(session: Session, debits: Sequence[Debit], now: datetime) -> list
         },
     ).one()
     outcomes = [WalletOutcome(*answer) for answer in zip(*row, strict=True)]
+    for organization_id, one in zip(orgs, outcomes, strict=True):
+        log_refusal(organization_id, one.outcome, what="debit")
     for organization_id in dict.fromkeys(orgs):
         forget(session, Wallet, organization_id)
     crossed = {org for org, one in zip(orgs, outcomes, strict=True) if one.crossed_zero}

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from base.log import get_logger
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
 from db.engine import forget
+from db.locks import warn_if_waited
 from db.models import Wallet
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
 
+log = get_logger(__name__)
+
+#: Refusals that keep an organization from spending; see domain/entitlement.py.
+WANT_OF_FUNDS = ("INSUFFICIENT_FUNDS", "FROZEN_WALLET", "SUBSCRIPTION_INACTIVE")
 #: A parameter such as `:org`, but not a cast such as `::text`.
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
 #: Written for the driver, because it runs after every charged call and every credit.
@@ -78,9 +85,24 @@ def call_ledger(session: Session, function: str, /, **values: Any) -> WalletOutc
 
     Pending changes of the session are not flushed.
     """
-    row = session.connection().exec_driver_sql(_driver_statement(function), values).one()
+    began = time.monotonic()
+    try:
+        row = session.connection().exec_driver_sql(_driver_statement(function), values).one()
+    finally:
+        warn_if_waited(began, values["org"])
     forget(session, Wallet, values["org"])
     return WalletOutcome(*row)
+
+
+def log_refusal(organization_id: str | None, reason: str | None, **ids: str | None) -> bool:
+    """Log `spending_refused` if the reason is that the organization may not spend now.
+
+    Returns whether it was logged. `ids` names what was refused; it must hold no personal data.
+    """
+    is_for_funds = reason in WANT_OF_FUNDS
+    if is_for_funds:
+        log.info("spending_refused", organization=organization_id, reason=reason, **ids)
+    return is_for_funds
 
 
 def refusable(amount_micros: int) -> int:

@@ -17,7 +17,14 @@ from db.models import WalletFreeze
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
 from domain.operator_notes import check_note, check_who_and_why
-from domain.wallet.ledger import WalletOutcome, call_ledger, follow_up, refusable, require_wallet
+from domain.wallet.ledger import (
+    WalletOutcome,
+    call_ledger,
+    follow_up,
+    log_refusal,
+    refusable,
+    require_wallet,
+)
 
 #: The longest override of a freeze, so that an emergency measure cannot become permanent.
 OVERRIDE_DAYS_MAX = 30
@@ -109,6 +116,7 @@ def debit(
         note=note,
         now=now,
     )
+    log_refusal(organization_id, outcome.outcome, what="debit")
     return follow_up(session, organization_id, outcome)
 
 

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.problems import Problem
 from db.engine import Database, clock
+from domain.wallet.ledger import log_refusal
 from ingress.api.fields import Fields
 from ingress.api.tokens import BadToken, Bearer, NotConfigured, Tokens
 from ingress.http.body import media_type_of, read_body
@@ -87,6 +88,9 @@ class ApiEndpoint:
         async def answer(request: Request) -> Response:
             try:
                 bearer = self.prove(request, scope)
+            except HttpRefusal as refusal:
+                return refused(refusal)
+            try:
                 asked = Asked(bearer, await fields_of(request), request.path_params)
                 content = await to_thread.run_sync(
                     lambda: self._database.run(
@@ -97,11 +101,11 @@ class ApiEndpoint:
             except HttpRefusal as refusal:
                 return refused(refusal)
             except (RefusedByUs, Refused) as no:
-                return _problem(no)
+                return _refuse(bearer, no)
             except (NotYet, OutcomeUnknown) as error:
                 return refused(unavailable(error))
             if isinstance(content, RefusedByUs):
-                return _problem(content)
+                return _refuse(bearer, content)
             return JSONResponse(content)
 
         return answer
@@ -130,7 +134,8 @@ class ApiEndpoint:
         return bearer
 
 
-def _problem(no: RefusedByUs | Refused) -> Response:
+def _refuse(bearer: Bearer, no: RefusedByUs | Refused) -> Response:
+    log_refusal(bearer.organization_id, no.code, what="request")
     return problem_response(Problem(_STATUSES.get(no.code, 409), no.code, no.detail))
 
 

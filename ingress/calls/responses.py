@@ -21,6 +21,7 @@ from domain.calls.admission import Admission
 from domain.calls.pairing import fail_open_token
 from domain.calls.permission import Permission
 from domain.calls.settings import Terms
+from domain.wallet.ledger import log_refusal
 from ingress.calls.deadline import ANSWER_SECONDS, TooLate, Urgent
 from ingress.calls.snapshot import KnownEntryPoint, Snapshot
 from providers.vapi.events import (
@@ -84,7 +85,9 @@ class CallAnswers:
             log.exception("call not decided", call=ask.external_id)
             return answer_refused(Terms().refusal_text)
         if made.refusal is not None or made.assistant_id is None:
-            log.info("call refused", call=ask.external_id, reason=made.refusal)
+            org, reason = made.organization_id, made.refusal
+            if not log_refusal(org, reason, what="call", call=ask.external_id):
+                log.info("call refused", call=ask.external_id, reason=reason)
             return answer_refused(made.text)
         ours = {OUR_ORGANIZATION: made.organization_id or "", OUR_CALL: made.call_id or ""}
         return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
@@ -119,8 +122,10 @@ class CallAnswers:
                 until=until,
                 undo=_withdraw,
             )
-            if made.refusal is not None:
-                log.info("contact refused", campaign=ask.campaign_id, reason=made.refusal)
+            org, reason = made.organization_id, made.refusal
+            logged = log_refusal(org, reason, what="contact", campaign=ask.campaign_id)
+            if reason is not None and not logged:
+                log.info("contact refused", campaign=ask.campaign_id, reason=reason)
             return answer_predial(made.refusal is None)
         except _NO_ANSWER as error:
             log.error("campaign not decided", campaign=ask.campaign_id, error=type(error).__name__)

@@ -6,13 +6,17 @@ import secrets
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from base.ids import new_id
 from db import locks
 from db.busy import DatabaseBusy
+from db.debits.batch import Debit
 from db.engine import clock
 from db.locks import OrganizationNotFound
 from domain import operator_actions, organizations
+from domain.wallet import debits
+from domain.wallet import operations as wallets
 from tests.db.support import holding, hurried
 from tests.support.world import make_organization
 
@@ -134,3 +138,42 @@ def test_only_brands_with_a_subaccount_and_runnable_campaigns_are_locked(shared,
         )
 
     assert shared.run(work) == (["b"], ["c"])
+
+
+def spend(session, organization_id):
+    return wallets.debit(
+        session, organization_id, key="k", amount_micros=1, currency="USD", now=clock(session)
+    )
+
+
+@pytest.mark.parametrize("lock", [locks.lock_wallet, spend], ids=["lock", "ledger"])
+def test_long_wait_for_a_wallet_is_logged(shared, house, monkeypatch, lock):
+    monkeypatch.setattr(locks, "LOCK_WAIT_SECONDS", 0.05)
+    org = house["org"]
+    with (
+        capture_logs() as logs,
+        holding(shared, lambda session: locks.lock_wallet(session, org)),
+        pytest.raises(DatabaseBusy),
+    ):
+        shared.run(lambda session: (hurried(session), lock(session, org)))
+    (line,) = [one for one in logs if one["event"] == "lock_wait"]
+    assert (line["organization"], line["log_level"]) == (org, "warning")
+    assert line["waited_ms"] >= 100
+
+
+def test_long_wait_of_a_combined_debit_is_logged(shared, house, monkeypatch):
+    monkeypatch.setattr(locks, "LOCK_WAIT_SECONDS", 0.05)
+    debit = Debit(house["org"], "k", 1, "USD", "messages")
+    with (
+        capture_logs() as logs,
+        holding(shared, lambda session: locks.lock_wallet(session, house["org"])),
+        pytest.raises(DatabaseBusy),
+    ):
+        debits.debit_now(shared, debit)
+    assert house["org"] in {one["organization"] for one in logs if one["event"] == "lock_wait"}
+
+
+def test_short_wait_for_a_wallet_is_not_logged(shared, house):
+    with capture_logs() as logs:
+        shared.run(lambda session: locks.lock_wallet(session, house["org"]))
+    assert not [one for one in logs if one["event"] == "lock_wait"]

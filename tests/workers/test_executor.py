@@ -7,6 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
+from structlog.testing import capture_logs
 
 from base.outcomes import NotYet, OutcomeUnknown, ProviderUnavailable, Refused
 from db.address import driver_url
@@ -14,7 +15,9 @@ from db.busy import StatementTooSlow
 from db.engine import Database, clock
 from db.jobs import operator as job_operator
 from db.models import Brand, Job, JobAttempt, Organization
+from domain.jobs.staging import stage
 from domain.jobs.types import JOB_TYPES
+from tests.support.world import make_organization
 from tests.workers.crimes import die_in_job, notify_once
 from tests.workers.scenes import execute_sql, newest_attempt
 from workers.attempt import Later
@@ -77,6 +80,26 @@ def test_an_actor_with_a_provider_ends_its_job_with_what_it_records(world):
     # Then both the answer and the outcome are stored
     assert world.read(Organization, id="one")
     assert world.job(job_id).outcome == "done"
+
+
+def test_done_job_is_logged_once_with_duration_and_organization(world):
+    # Given a job of an organization, and one that is refused
+    organization_id = make_organization(world.database)
+    job = JOB_TYPES[OWN]
+    job_id = world.do(
+        lambda session, _: stage(session, job, organization_id, organization_id=organization_id)
+    )
+    refused = staged(world)
+    with capture_logs() as logs:
+        # When they run, and a second notification of the first one comes
+        run = executor(world, lambda run, organization_id: None)
+        assert [run.execute(job_id), run.execute(job_id)] == ["done", "taken"]
+        executor(world, raising(Refused("NOT_FOUND"))).execute(refused)
+    # Then the done job is logged once
+    (line,) = [one for one in logs if one["event"] == "job_done"]
+    assert (line["job_name"], line["organization"]) == (OWN, organization_id)
+    assert line["duration_ms"] > 0
+    assert (line["log_level"], line["correlation_id"][:4]) == ("info", "cor_")
 
 
 @pytest.mark.parametrize("name", [OWN, OUTSIDE])

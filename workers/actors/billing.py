@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from base.log import get_logger
 from base.outcomes import Refused
 from domain.payments.payments import alert_unreadable, alert_unsettled, record_payment
 from domain.top_ups import decisions as top_ups
+from domain.wallet.ledger import WalletOutcome
 from workers.attempt import Run
+
+log = get_logger(__name__)
 
 
 def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> None:
@@ -28,14 +32,27 @@ def look_at_payment(run: Run, provider: str, kind: str, external_id: str) -> Non
         )
         return
 
+    settled: list[WalletOutcome] = []
+
     def record(session: Session) -> None:
-        record_payment(session, facts, run.now)
+        settled[:] = [record_payment(session, facts, run.now)]
 
     try:
         run.record(record)
     except Refused as error:
         refused = error
         run.refuse(refused, lambda session: alert_unsettled(session, facts, refused, run.now))
+        return
+    if facts.captured_micros:
+        log.info(
+            "payment_settled",
+            organization=facts.organization_id,
+            provider=provider,
+            payment=facts.external_id,
+            captured_micros=facts.captured_micros,
+            currency=facts.currency,
+            replayed=settled[0].replayed,
+        )
 
 
 def decide_top_up(run: Run, organization_id: str) -> None:

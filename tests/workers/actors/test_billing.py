@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from db.jobs.retention import prune_jobs
 from db.models import Alert, WalletEntry
@@ -54,6 +55,21 @@ def test_a_payment_is_credited_once_however_often_it_is_looked_at(world, organiz
     assert run(world, stage_refresh(world, capture_id)) == "done"
 
     assert moved(world, organization) == [TEN]
+
+
+def test_settled_payment_is_logged_with_what_was_captured(world, organization):
+    capture_id = pay(world, organization)
+    with capture_logs() as logs:
+        run(world, stage_refresh(world, capture_id))
+        run(world, stage_refresh(world, capture_id))
+        run(world, stage_refresh(world, pay(world, organization, status="DECLINED")))
+    told = [one for one in logs if one["event"] == "payment_settled"]
+    assert [(one["payment"], one["replayed"]) for one in told] == [
+        (capture_id, False),
+        (capture_id, True),
+    ]
+    assert {one["organization"] for one in told} == {organization}
+    assert {(one["captured_micros"], one["currency"]) for one in told} == {(TEN, "USD")}
 
 
 def test_looks_at_one_payment_at_once_credit_it_once(world, organization):
