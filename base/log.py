@@ -1,4 +1,4 @@
-"""Structured logs on stderr: one JSON object a line, with a correlation id.
+"""Structured logs on stderr: JSON lines or console lines, with a correlation id.
 
 Bodies, tokens, phone numbers, and addresses of providers' certificates or control URLs are never
 logged.
@@ -7,20 +7,31 @@ logged.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import structlog
 
+LogFormat = Literal["json", "console"]
 
-def configure(level: str = "INFO") -> None:
-    """Send the records of structlog and of all libraries to stderr as JSON lines."""
+
+def configure(level: str = "INFO", log_format: LogFormat = "json") -> None:
+    """Send the records of structlog and of all libraries to stderr.
+
+    `json` writes one JSON object a line. `console` writes lines for a terminal, with the local
+    time and in colour unless NO_COLOR is set (no-color.org).
+    """
+    is_console = log_format == "console"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        if is_console
+        else structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -34,18 +45,28 @@ def configure(level: str = "INFO") -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
+                *_renderers(is_console),
             ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # These libraries log every request at INFO, which would bury Holdfast's own records. The
-    # records of httpx would also show whole URLs.
-    for name in ("httpx", "httpcore", "twilio", "uvicorn.access", "dramatiq"):
+    # These libraries log every request or migration at INFO, which would bury Holdfast's own
+    # records. The records of httpx would also show whole URLs.
+    for name in ("httpx", "httpcore", "twilio", "uvicorn.access", "dramatiq", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _renderers(is_console: bool) -> list[structlog.typing.Processor]:
+    if is_console:
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=not os.environ.get("NO_COLOR"),
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

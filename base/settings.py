@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     )
     holdfast_state: Path = Field(Path("var"), description="Folder for embedded servers' data")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level")
+    log_format: Literal["json", "console"] = Field(
+        "json", description="Log lines as JSON, or coloured for a terminal"
+    )
     webhook_body_bytes_max: int = Field(
         1_048_576, ge=1024, le=16_777_216, description="Largest webhook body accepted, in bytes"
     )

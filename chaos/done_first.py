@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     asked = parser.parse_args()
     settings = load_settings()
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     vars(app)["Executor"] = DoneFirst
     app.serve(settings, registry.build(settings), set(asked.queue), asked.threads)
 

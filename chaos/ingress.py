@@ -17,7 +17,7 @@ PERMISSION_SECONDS = 20.0
 def main() -> None:
     """Serve as `holdfast ingress` does, with the shorter limit."""
     settings = load_settings()
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     app.serve(settings, registry.build(settings), permission_seconds=PERMISSION_SECONDS)
 
 

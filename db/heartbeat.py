@@ -28,9 +28,9 @@ _JITTER = 0.2
 _STOP_SECONDS = 3.0
 
 
-def process_name() -> str:
-    """Name this process for operators by its host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def process_name(process_id: int | None = None) -> str:
+    """Name a process of this host, by default this one, by host and process id."""
+    return f"{socket.gethostname()}:{process_id or os.getpid()}"
 
 
 class Heartbeat:

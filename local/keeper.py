@@ -21,6 +21,7 @@ from typing import IO
 from base.clock import wait_until
 from base.log import get_logger
 from local.launch import Account, tied_argv
+from local.log_lines import LineFormat, prefixed
 
 #: Seconds before a dead child is restarted: the first and the longest wait. Each doubles the last.
 _BACKOFF_SECONDS_FIRST = 0.1
@@ -74,12 +75,14 @@ class Keeper(threading.Thread):
         log_dir: Path | None,
         on_exit: OnExit | None,
         on_restart: OnRestart | None = None,
+        line_format: LineFormat = prefixed,
     ) -> None:
         super().__init__(name=f"keeper of {process.name}", daemon=True)
         self._process = process
         self._log_dir = log_dir
         self._on_exit = on_exit
         self._on_restart = on_restart
+        self._line_format = line_format
         self._stopping = threading.Event()
         #: Held while a child is started, and to decide that no more are started.
         self._starting = threading.Lock()
@@ -162,7 +165,7 @@ class Keeper(threading.Thread):
             return None
         self.pid = child.pid
         if child.stdout is not None:
-            _Prefixer(self._process.name, child.stdout).start()
+            _Copier(self._process.name, child.stdout, self._line_format).start()
         return child
 
     def _popen(self) -> subprocess.Popen[bytes]:
@@ -172,19 +175,20 @@ class Keeper(threading.Thread):
             return _popen(self._process, log)
 
 
-class _Prefixer(threading.Thread):
-    """Copies a child's output to standard error, each line after the child's name."""
+class _Copier(threading.Thread):
+    """Copies a child's output to standard error, each line with the child's name."""
 
-    def __init__(self, name: str, output: IO[bytes]) -> None:
+    def __init__(self, name: str, output: IO[bytes], line_format: LineFormat) -> None:
         super().__init__(name=f"output of {name}", daemon=True)
-        self._prefix = f"{name} | "
+        self._child = name
         self._output = output
+        self._line_format = line_format
 
     def run(self) -> None:
         with self._output:
             for line in self._output:
                 text = line.decode(errors="replace").rstrip("\r\n")
-                sys.stderr.write(f"{self._prefix}{text}\n")
+                sys.stderr.write(self._line_format(self._child, text) + "\n")
                 sys.stderr.flush()
 
 

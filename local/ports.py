@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 
@@ -34,6 +35,19 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
+
+
+def faults_at(url: str) -> list[dict[str, Any]]:
+    """Return the faults that a /readyz address shows; an outage is one fault, too."""
+    try:
+        answer = httpx.get(url, timeout=5)
+        told: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, ValueError):
+        return [{"kind": "not_ready", "message": f"{url} does not answer"}]
+    if answer.status_code != 200:
+        return [{"kind": "not_ready", "message": str(told.get("detail", answer.status_code))}]
+    faults: list[dict[str, Any]] = told.get("faults", [])
+    return faults
 
 
 def answers(url: str) -> bool:

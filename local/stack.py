@@ -14,17 +14,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from base.clock import wait_until
+from base.log import LogFormat
 from base.settings import Settings
+from db.engine import Database
+from db.heartbeat import process_name
+from db.processes import list_processes
 from db.redis.client import connect
 from local import ROOT
 from local.databases import DatabaseUrls, prepare, recreate
 from local.embedded import EmbeddedServers, Keep, ServerUrls
-from local.ports import answers, port_to_serve
+from local.log_lines import LineFormat, aligned, coloured, json_line
+from local.ports import answers, faults_at, port_to_serve
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import ChildProcess, OnExit, OnRestart, Supervisor
 
 #: Seconds that a process has to become ready on a busy machine.
 _READY_SECONDS = 60
+#: Seconds after which the processes' first heartbeats are no longer waited for.
+_SERVING_SECONDS = 120
 #: Queues and number of threads of each worker process.
 WORKERS = {
     # Two: if one is stopped or stuck, the other still stops organizations from spending.
@@ -57,13 +65,17 @@ class Stack:
         on_exit: OnExit | None = None,
         on_restart: OnRestart | None = None,
         told: Callable[[str], None] = lambda _: None,
+        log_format: LogFormat | None = None,
     ) -> None:
         self.state = state
-        self.supervisor = Supervisor(logs, on_exit, on_restart)
+        self.supervisor = Supervisor(
+            logs, on_exit, on_restart, _line_format(log_format or settings.log_format)
+        )
         self._keep = Keep(on_exit, on_restart)
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
+            "LOG_FORMAT": log_format or settings.log_format,
         }
         self.urls = DatabaseUrls(None, settings.database_url)
         self.info: dict[str, Any] = {}
@@ -99,6 +111,36 @@ class Stack:
         self.supervisor.stop_all()
         if self._servers is not None:
             self._servers.stop()
+
+    def wait_until_serving(self) -> list[dict[str, Any]]:
+        """Wait until every process has reported and /readyz shows no fault.
+
+        A process reports by its first heartbeat. Before that, /readyz would be degraded, because
+        no relay is live. Returns the faults that remain after the time limit, among them each
+        process that has not reported.
+        """
+        faults: list[dict[str, Any]] = []
+        with contextlib.closing(Database(self.urls.app_url, name="up", pool_size=1)) as database:
+
+            def is_serving() -> bool:
+                live = {one.name for one in database.run(list_processes) if one.live}
+                faults[:] = [
+                    {"kind": "process_silent", "message": f"{name} has not reported yet"}
+                    for name, row in self._expected().items()
+                    if row not in live
+                ] or faults_at(f"{self.ingress_url}/readyz")
+                return not faults
+
+            wait_until(is_serving, limit_seconds=_SERVING_SECONDS, every_seconds=0.2)
+        return faults
+
+    def _expected(self) -> dict[str, str]:
+        """Return the name in the table of processes for each process that has a heartbeat."""
+        return {
+            name: process_name(self.supervisor.pid(name))
+            for name in self.supervisor.names()
+            if name != "sandbox"
+        }
 
     def _start(self) -> None:
         settings = self._settings
@@ -185,6 +227,12 @@ class Stack:
             stop_seconds=stop_seconds,
             ready_seconds=_READY_SECONDS,
         )
+
+
+def _line_format(log_format: LogFormat) -> LineFormat:
+    if log_format == "json":
+        return json_line
+    return aligned if os.environ.get("NO_COLOR") else coloured
 
 
 def _empty(served: ServerUrls) -> None:

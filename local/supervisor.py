@@ -19,6 +19,7 @@ from typing import Any
 from base.clock import wait_until
 from local.errors import ProcessNotReady
 from local.keeper import ChildProcess, Keeper, OnExit, OnRestart, how_it_ended
+from local.log_lines import LineFormat, prefixed
 
 __all__ = ["ChildProcess", "OnExit", "OnRestart", "Supervisor"]
 
@@ -29,8 +30,8 @@ class Supervisor:
     """The children of this process, in the order in which they were started.
 
     With `log_dir`, each child writes to <log_dir>/<name>.log. Otherwise its lines go to standard
-    error after its name. `on_exit` is called on the child's thread for each unexpected end, and
-    `on_restart` when the child has been restarted.
+    error as `line_format` writes them: by default, after its name. `on_exit` is called on the
+    child's thread for each unexpected end, and `on_restart` when the child has been restarted.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class Supervisor:
         log_dir: Path | None = None,
         on_exit: OnExit | None = None,
         on_restart: OnRestart | None = None,
+        line_format: LineFormat = prefixed,
     ) -> None:
         self._log_dir = log_dir
         self._on_exit = on_exit
         self._on_restart = on_restart
+        self._line_format = line_format
         self._keepers: dict[str, Keeper] = {}
         self._signals = _Signals()
 
@@ -66,7 +69,7 @@ class Supervisor:
             raise ValueError(f"{process.name} is already started")
         if self._log_dir is not None:
             self._log_dir.mkdir(parents=True, exist_ok=True)
-        keeper = Keeper(process, self._log_dir, self._on_exit, self._on_restart)
+        keeper = Keeper(process, self._log_dir, self._on_exit, self._on_restart, self._line_format)
         self._keepers[process.name] = keeper
         keeper.start()
 

@@ -77,7 +77,7 @@ def _row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
 def _circuits() -> Iterator[Circuits]:
     with clear_errors():
         settings = load_settings()
-        configure(settings.log_level)
+        configure(settings.log_level, settings.log_format)
         url = settings.redis_url or addresses()[1]
         if not url:
             raise SettingsError("missing setting: REDIS_URL (or run: holdfast up)")

@@ -63,7 +63,7 @@ def require_providers(settings: Settings) -> None:
 
 def _serving_settings() -> Settings:
     settings = load_settings()
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     require(settings, "database_url", "redis_url")
     check_serving_login(settings.database_url)
     return settings

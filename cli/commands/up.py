@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
+import time
 from typing import Annotated
 
 import typer
 
-from base.settings import load_settings
+from base.log import LogFormat, configure
+from base.settings import Settings, load_settings
 from cli.commands.serve import require_providers
 from cli.commands.shared import console
 from cli.commands.tokens import keys_file
@@ -28,9 +33,12 @@ def up(
     """
     with clear_errors():
         settings = load_settings()
+        began = time.monotonic()
         state = state_folder(settings)
         if not sandbox:
             require_providers(settings)
+        log_format = _log_format(settings)
+        configure(settings.log_level, log_format)
 
         def told(name: str) -> None:
             console.print(f"starting {name}")
@@ -44,19 +52,61 @@ def up(
             console.print(f"[bold]{name}[/bold] restarted (process {pid})")
 
         stack = Stack(
-            settings, state, sandbox=sandbox, on_exit=on_exit, on_restart=on_restart, told=told
+            settings,
+            state,
+            sandbox=sandbox,
+            on_exit=on_exit,
+            on_restart=on_restart,
+            told=told,
+            log_format=log_format,
         )
         if sandbox:
             # So that the API accepts the tokens that `holdfast token` prints.
             stack.env.setdefault("API_JWKS_FILE", str(keys_file(settings)))
         with stack:
             _keep_addresses(stack)
-            console.print(f"[bold]ingress[/bold] {stack.ingress_url}/webhooks/paypal")
-            if sandbox:
-                console.print(f"[bold]sandbox[/bold] {stack.info['base_url']}")
-            console.print("Ctrl-C stops all.")
+            faults = stack.wait_until_serving()
+            state_now = "degraded" if faults else "ready"
+            lines = [
+                f"{state_now} after {time.monotonic() - began:.1f} s",
+                *(f"fault: {fault['kind']}: {fault['message']}" for fault in faults),
+                *_next_steps(stack, sandbox=sandbox),
+                "Ctrl-C stops all.",
+            ]
+            console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
             stack.supervisor.wait()
             console.print("stopping")
+
+
+def _log_format(settings: Settings) -> LogFormat:
+    """Return LOG_FORMAT if it is set; otherwise choose by where the log lines go."""
+    if "log_format" in settings.model_fields_set:
+        return settings.log_format
+    return "console" if sys.stderr.isatty() else "json"
+
+
+def _next_steps(stack: Stack, *, sandbox: bool) -> list[str]:
+    """List the addresses, and the commands that a newcomer would run next."""
+    # Another terminal needs these settings too, if they are set here.
+    exports = [
+        f"  export {name}={shlex.quote(os.environ[name])}"
+        for name in ("HOLDFAST_STATE", "API_JWKS_FILE")
+        if os.environ.get(name)
+    ]
+    is_open = "API_JWKS_FILE" in stack.env
+    pay = "  ./run trigger paypal PAYMENT.CAPTURE.COMPLETED --org $ORG"
+    return [
+        f"ingress  {stack.ingress_url}/webhooks/paypal, /webhooks/twilio, /webhooks/vapi",
+        f"API      {stack.ingress_url}/api"
+        + ("" if is_open else " (closed: API_JWKS_FILE is not set)"),
+        *([f"sandbox  {stack.info['base_url']}"] if sandbox else []),
+        "Next, in another terminal:",
+        *exports,
+        '  ORG=$(./run org create "Acme" --currency USD)',
+        pay if sandbox else f"{pay}  # needs `./run up --sandbox`",
+        "  ./run wallet show $ORG",
+        *(["  ./run token --org $ORG  # for the API"] if is_open else []),
+    ]
 
 
 def _keep_addresses(stack: Stack) -> None:

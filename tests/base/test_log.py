@@ -1,8 +1,10 @@
-"""Logs: one JSON object per line, with the bound fields, from a separate process."""
+"""Logs: JSON lines or console lines, with bound fields, from a separate process."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,8 @@ from local import ROOT
 _PROGRAM = """
 import logging
 from base.log import bound, configure, get_logger
-configure("INFO")
+import sys
+configure("INFO", *sys.argv[1:])
 log = get_logger("test")
 with bound(correlation_id="cor_1", job=None):
     log.info("inside", size=3)
@@ -36,3 +39,34 @@ def test_every_record_is_one_json_object_on_stderr():
     assert (records[0]["level"], records[0]["logger"]) == ("info", "test")
     assert "correlation_id" not in records[1]
     assert "ZeroDivisionError" in records[2]["exception"]
+
+
+def console_lines(**environment: str) -> str:
+    bare = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    ran = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, "console"],
+        cwd=ROOT,
+        env=bare | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == ""
+    return ran.stderr
+
+
+def test_console_format_writes_coloured_lines_for_a_person():
+    coloured = console_lines()
+    assert "\x1b[" in coloured
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    first = plain.splitlines()[0]
+    assert re.match(r"\d\d:\d\d:\d\d \[info +\] inside +\[test\]", first)
+    assert "correlation_id=cor_1" in first
+    assert "size=3" in first
+    assert "ZeroDivisionError: division by zero" in plain
+    assert "too quiet" not in plain
+    assert "secret" not in plain
+
+
+def test_console_format_has_no_colour_if_no_color_is_set():
+    assert "\x1b[" not in console_lines(NO_COLOR="1")

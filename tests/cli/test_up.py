@@ -1,14 +1,16 @@
-"""`holdfast up` reports which process died, by which signal, and restarts it."""
+"""`holdfast up`: what it prints, and that it restarts what dies."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 
+import httpx
 import pytest
 
 from base.clock import wait_until
@@ -33,14 +35,11 @@ def running():
             if name not in ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "PORT")
         }
         env |= {"PYTHONPATH": str(ROOT), "HOLDFAST_STATE": str(folder / "state"), "COLUMNS": "200"}
-        env["PYTHONUNBUFFERED"] = "1"
-        process = subprocess.Popen(
-            command("up", "--sandbox"),
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        env |= {"PYTHONUNBUFFERED": "1", "PORT": "0"}
+        with (folder / "stderr").open("wb") as log:
+            process = subprocess.Popen(
+                command("up", "--sandbox"), env=env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
         reader.start()
@@ -58,6 +57,43 @@ def listed(env: dict[str, str]) -> list[dict[str, object]]:
         command("worker", "list", "--json"), env=env, capture_output=True, text=True, check=False
     )
     return json.loads(done.stdout) if done.returncode == 0 else []
+
+
+@pytest.mark.timeout(400)
+def test_up_is_ready_and_its_commands_work_when_it_says_so(running):
+    env, state, lines = running
+    # When it says that it is ready
+    assert wait_until(
+        lambda: any("Ctrl-C stops all" in line for line in lines), limit_seconds=2 * _UP_SECONDS
+    ), lines
+    told = "".join(lines)
+
+    # Then /readyz is not degraded
+    base = re.search(r"^API +(http://\S+)/api$", told, re.MULTILINE)[1]
+    assert httpx.get(f"{base}/readyz", timeout=30).json() == {"status": "ready"}
+    assert "ready after" in told
+
+    # And the commands that it prints work as printed: an organization is made, pays, and is shown
+    first, *others = [line.strip() for line in lines if "$ORG" in line or "ORG=$" in line]
+    assert len(others) == 3
+    script = "\n".join([line.strip() for line in lines if line.startswith("  export ")] + [first])
+    for line in others:
+        script += f"\n{line} || exit 1\nsleep 3"
+    ran = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    organization, token = ran.stdout, ran.stdout.split()[-1]
+    assert re.search(r"balance +│ [1-9]", organization), organization
+    answer = httpx.get(
+        f"{base}/api/wallet/balance", headers={"Authorization": f"Bearer {token}"}, timeout=30
+    )
+    assert answer.status_code == 200, answer.text
+
+    # And its log is JSON lines, each with the name of its process
+    log = (state.parent / "stderr").read_text().splitlines()
+    records = [json.loads(line) for line in log]
+    assert {"relay", "worker-billing", "worker-safety-1"} <= {one.get("process") for one in records}
 
 
 @pytest.mark.timeout(400)
