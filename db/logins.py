@@ -31,9 +31,15 @@ def clear_addresses(name: str) -> Iterator[None]:
     except (psycopg.OperationalError, OperationalError) as error:
         cause = error.orig if isinstance(error, OperationalError) else error
         reason = str(cause).strip().splitlines()[0]
-        raise SettingsError(f"{name}: cannot connect: {reason}") from None
-    except (psycopg.ProgrammingError, ArgumentError, ValueError):
-        raise SettingsError(f"{name}: not an address of a PostgreSQL database") from None
+        raise SettingsError(
+            f"{name}: cannot connect: {reason}; check {name} and that PostgreSQL runs there"
+        ) from None
+    # ImportError: SQLAlchemy knows the scheme, such as mysql://, but its driver is not installed.
+    except (psycopg.ProgrammingError, ArgumentError, ValueError, ImportError):
+        raise SettingsError(
+            f"{name}: not an address of a PostgreSQL database; write"
+            " postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        ) from None
 
 
 def set_password(owner_url: str, role: str, password: str) -> None:

@@ -1,4 +1,4 @@
-"""A refusal for want of funds is logged once, with its reason and nothing personal."""
+"""A refusal for want of funds is logged once, with its reason."""
 
 from __future__ import annotations
 
