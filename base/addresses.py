@@ -15,7 +15,14 @@ _SERVER_SCHEMES = ("redis", "rediss", "unix")
 _SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 #: Port of a Sentinel if the address names none. Source: Redis, "High availability".
 _SENTINEL_PORT = 26379
+_SERVER_FORM = (
+    "must be redis://USER:PASSWORD@HOST:PORT/DB; user, password, port and DB are optional"
+)
 _OPTIONS = {"sentinel_username", "sentinel_password"}
+
+
+class _Malformed(ValueError):
+    """An address has the wrong form. The message shows none of it."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,29 @@ def check_redis_address(url: str) -> None:
 
     Raises: ValueError, which describes the accepted forms and never shows the address.
     """
-    if sentinel_address(url) is None and urlsplit(url).scheme not in _SERVER_SCHEMES:
+    try:
+        is_parsed = sentinel_address(url) is not None or _is_server(url)
+    except ValueError as error:
+        # urllib's own messages may quote the address.
+        raise ValueError(str(error) if type(error) is _Malformed else _SERVER_FORM) from None
+    if not is_parsed:
         raise ValueError(
             "must start with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
         )
+
+
+def _is_server(url: str) -> bool:
+    """Return whether this is a single server's address. Raises: ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in _SERVER_SCHEMES:
+        return False
+    if parts.scheme != "unix":
+        db = parts.path.strip("/")
+        if parts.port == 0 or not (db or "0").isdecimal():
+            raise _Malformed(_SERVER_FORM)
+    elif not parts.path.strip("/"):
+        raise _Malformed("must be unix:///path/of/the/socket?db=0")
+    return True
 
 
 def sentinel_address(url: str) -> SentinelAddress | None:
@@ -58,7 +84,7 @@ def sentinel_address(url: str) -> SentinelAddress | None:
     service, _, db = parts.path.strip("/").partition("/")
     options = parse_qs(parts.query)
     if not service or not (db or "0").isdecimal() or set(options) - _OPTIONS:
-        raise ValueError("must be redis+sentinel://host:port,host:port/service/db")
+        raise _Malformed("must be redis+sentinel://host:port,host:port/service/db")
     return SentinelAddress(
         sentinels=tuple(_host_and_port(host) for host in hosts.split(",")),
         service=unquote(service),
@@ -77,5 +103,5 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if not colon or text.endswith("]"):
         host, port = text, str(_SENTINEL_PORT)
     if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise ValueError("each Sentinel is host:port")
+        raise _Malformed("each Sentinel is host:port")
     return host.strip("[]"), int(port)

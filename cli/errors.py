@@ -14,7 +14,7 @@ import typer
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from base.settings import SettingsError
 from cli import database_errors
-from local.errors import EmbeddedServerError, ProcessNotReady
+from local.errors import EmbeddedServerError, ProcessNotReady, WaitExpired
 
 
 class Failure(Exception):
@@ -26,7 +26,7 @@ def clear_errors() -> Iterator[None]:
     """Turn expected errors into one line and exit status 1 (settings: 2)."""
     try:
         yield
-    except (Refused, Failure, EmbeddedServerError, ProcessNotReady) as error:
+    except (Refused, Failure, EmbeddedServerError, ProcessNotReady, WaitExpired) as error:
         _stop(str(error), 1)
     except NotYet as error:
         _stop(database_errors.describe(error), 1)

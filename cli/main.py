@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
+from base.log import configure
 from cli import __version__
 from cli.lazy_group import Lazy, lazy_group
 
@@ -100,7 +102,8 @@ def holdfast(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; a command's warnings go to standard error, not to its output."""
+    configure("WARNING", "console" if sys.stderr.isatty() else "json")
     app(prog_name="holdfast")
 
 

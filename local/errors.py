@@ -7,5 +7,15 @@ class EmbeddedServerError(Exception):
     """An embedded PostgreSQL or Valkey could not be started or stopped."""
 
 
+class WaitExpired(Exception):
+    """The demo waited in vain for something on which its next step depends."""
+
+    def __init__(self, wait: str, seconds: float) -> None:
+        super().__init__(
+            f"the demo waited {seconds:g} s for {wait}; the machine may be too busy:"
+            " stop other programs and run it again"
+        )
+
+
 class ProcessNotReady(Exception):
     """A child process ended, or the time limit passed, before it was ready."""

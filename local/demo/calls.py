@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from base.clock import wait_until
 from base.enums import CallStatus
 from db.models import Alert, CallHold, WalletEntry
 from db.models.calls import Call, CallTimeline
@@ -42,8 +41,6 @@ _UNDECIDED = "undecided"
 #: A call that ignores Vapi's orders is ended by Twilio, in the third round. That is at best four
 #: seconds after the first order.
 _DEAF_TERMS = replace(TERMS, margin_seconds=12, warn_before_seconds=14)
-#: Seconds until an organization that has paid must be able to spend.
-_OPEN_SECONDS = 60
 
 
 @dataclass
@@ -54,8 +51,11 @@ class Phone:
     number_id: str
 
     @classmethod
-    def open(cls, on: Set, terms: Terms, micros: int) -> Phone:
-        """Create an organization with this much money and a number to call."""
+    def open(cls, on: Set, report: Report, terms: Terms, micros: int) -> Phone:
+        """Create an organization with this much money and a number to call.
+
+        Raises: WaitExpired.
+        """
         own = replace(on, organization_id="", brand_ids=[], sids=[], campaign_ids=[])
         own.create()
         own.ask("POST", "/paypal/subscriptions", {"organization_id": own.organization_id})
@@ -87,7 +87,10 @@ class Phone:
         own.do(set_up)
         # Wait until the subscription is refreshed from PayPal. Without money, spending is refused.
         expected = (None if micros else "INSUFFICIENT_FUNDS", ["active"] * len(own.sids))
-        wait_until(lambda: (own.refusal(), own.twilio()) == expected, limit_seconds=_OPEN_SECONDS)
+        report.wait_for(
+            "a new organization's subscription to be read from PayPal",
+            lambda: (own.refusal(), own.twilio()) == expected,
+        )
         return cls(own, number["id"])
 
     def notify(self, count: int = 1, **more: Any) -> list[str]:
@@ -170,7 +173,7 @@ class Phone:
 def ten_on_one_wallet(on: Set, report: Report) -> None:
     """Run ten calls on money for three minutes: each must end by itself, in time."""
     report.scene("Ten calls at once, and money for three minutes in all")
-    phone = Phone.open(on, TERMS, _THREE_MINUTES)
+    phone = Phone.open(on, report, TERMS, _THREE_MINUTES)
     ids = _ring_ten(phone, report)
     _end_and_charge(phone, ids, report)
     report.check("each was warned once", phone.times("warned"), _AT_ONCE)
@@ -185,7 +188,7 @@ def ten_on_one_wallet(on: Set, report: Report) -> None:
 def ten_that_hear_nothing(on: Set, report: Report) -> None:
     """Run ten calls that ignore Vapi's orders: Twilio must end them in time."""
     report.scene("The same, and Vapi hears no order to end")
-    phone = Phone.open(on, _DEAF_TERMS, _THREE_MINUTES)
+    phone = Phone.open(on, report, _DEAF_TERMS, _THREE_MINUTES)
     ids = _ring_ten(phone, report, deaf=True)
     _end_and_charge(phone, ids, report)
     completed = [(phone.seen(one)["leg"] or {}).get("status") for one in ids]
@@ -195,7 +198,7 @@ def ten_that_hear_nothing(on: Set, report: Report) -> None:
 def lost_reports(on: Set, report: Report) -> None:
     """Lose the reports of two calls: the calls must be refreshed and charged."""
     report.scene("Calls whose reports are lost")
-    phone = Phone.open(on, TERMS, _THREE_MINUTES)
+    phone = Phone.open(on, report, TERMS, _THREE_MINUTES)
     ids = phone.notify(2, talk_seconds=1.2, behaviour={"lose_reports": True})
     report.eventually("both are over", lambda: phone.over(ids), 2)
     report.eventually("both are charged all the same", phone.settled, 2)
@@ -206,7 +209,7 @@ def lost_reports(on: Set, report: Report) -> None:
 def frozen(on: Set, report: Report) -> None:
     """Freeze the wallet during two calls: both must end and be charged."""
     report.scene("An operator freezes the wallet while somebody talks")
-    phone = Phone.open(on, TERMS, 10 * _THREE_MINUTES)
+    phone = Phone.open(on, report, TERMS, 10 * _THREE_MINUTES)
     ids = phone.notify(2)
     report.eventually("both talk", lambda: phone.times("in_progress"), 2)
     org = phone.on.organization_id
@@ -226,7 +229,7 @@ def frozen(on: Set, report: Report) -> None:
 def no_money(on: Set, report: Report) -> None:
     """Call an organization without money: the call must be refused."""
     report.scene("Somebody rings up an organization without money")
-    phone = Phone.open(on, TERMS, 0)
+    phone = Phone.open(on, report, TERMS, 0)
     (call_id,) = phone.notify()
     report.eventually("the call is refused", lambda: phone.verdicts([call_id]), ["refused"])
     spoken = [said["text"] for said in phone.seen(call_id)["spoken"]]
@@ -256,7 +259,7 @@ def _ring_until_answered(phone: Phone, report: Report, **more: Any) -> str:
         if again:
             report.tell("the call was not decided in time; the caller tries again")
         (call_id,) = phone.notify(**more)
-        wait_until(partial(phone.are_decided, [call_id]), limit_seconds=_OPEN_SECONDS)
+        report.wait_for(f"a decision on call {call_id}", partial(phone.are_decided, [call_id]))
         if phone.verdicts([call_id]) != ["refused"]:
             break
     return call_id

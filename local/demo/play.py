@@ -25,9 +25,8 @@ def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
     console = None if as_json else Console()
     report = Report(console)
     state = state_folder(settings) / ("demo" if story is Story.WAY else f"demo-{story}")
-    # Any free port, unless one is requested, so that the demo runs beside `holdfast up`.
-    if "port" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"port": 0})
+    # Any free port, even if PORT is set, so that the demo runs beside `holdfast up`.
+    settings = settings.model_copy(update={"port": 0})
     report.scene("Everything starts, each a process of its own")
     stack = Stack(settings, state, sandbox=True, fresh=True, logs=state / "logs", told=report.tell)
     if story is Story.CALLS:

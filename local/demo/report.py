@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from base.clock import wait_until
+from local.errors import WaitExpired
 
 #: Longest wait for an effect, in seconds. Most effects take a fraction of a second.
 _EFFECT_SECONDS = 60
@@ -35,9 +36,11 @@ class Scene:
 class Report:
     """Collects scenes and checks. With a console, it shows them as they happen."""
 
-    def __init__(self, console: Console | None) -> None:
+    def __init__(self, console: Console | None, *, effect_seconds: float = _EFFECT_SECONDS) -> None:
         self._console = console
+        self._effect_seconds = effect_seconds
         self._began = time.monotonic()
+        self._expired: list[str] = []
         self.scenes: list[Scene] = []
 
     @property
@@ -75,13 +78,27 @@ class Report:
             found[:] = [look()]
             return bool(found[0] == expected)
 
-        wait_until(is_expected, limit_seconds=_EFFECT_SECONDS)
+        if not wait_until(is_expected, limit_seconds=self._effect_seconds):
+            text = f"expected {expected!r}, found {found[0]!r} after {self._effect_seconds:g} s"
+            self._expired.append(f"{name!r} after {self._effect_seconds:g} s")
+            self._note(Check(name, False, text))
+            return
         self.check(name, found[0], expected)
+
+    def wait_for(self, wait: str, condition: Callable[[], bool]) -> None:
+        """Wait for something on which the next step depends.
+
+        Raises: WaitExpired, which names the wait and its seconds.
+        """
+        if not wait_until(condition, limit_seconds=self._effect_seconds):
+            raise WaitExpired(wait, self._effect_seconds)
 
     def end(self) -> str:
         """Show and return the last line: how many checks passed and failed."""
         passed = len(self.checks) - self.failed
         line = f"demo: {passed} checks passed, {self.failed} failed"
+        if self._expired:
+            line += f"; waits that expired: {', '.join(self._expired)}"
         self._say(f"\n[dim]{time.monotonic() - self._began:.1f} s[/dim]")
         if self._console is not None:
             self._console.print(line, highlight=False, markup=False)

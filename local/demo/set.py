@@ -27,6 +27,7 @@ from db.redis.client import NAMESPACE, Notifier, connect
 from domain import operator_actions, organizations
 from domain.entitlement import spending_block
 from domain.wallet import operations as wallet
+from local.errors import WaitExpired
 from local.stack import Stack
 
 T = TypeVar("T")
@@ -71,7 +72,11 @@ class Set:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Send a request to the sandbox's control plane and return its answer."""
-        answer = self.control.request(method, path, json=body)
+        try:
+            answer = self.control.request(method, path, json=body)
+        except httpx.TimeoutException:
+            seconds = float(self.control.timeout.read or 0)
+            raise WaitExpired(f"the sandbox to answer {method} {path}", seconds) from None
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

@@ -40,6 +40,11 @@ def test_one_servers_address_is_left_to_the_client(url):
     [
         "http://h:1/0",
         "h:6379",
+        "redis://:hidden@h:port/0",
+        "redis://:hidden@h:99999/0",
+        "rediss://:hidden@h/zero",
+        "redis://[hidden",
+        "unix://",
         "redis+sentinel://h:1",
         "redis+sentinel://h:1/service/x",
         "redis+sentinel://h:x/service",

@@ -7,7 +7,9 @@ import json
 import psycopg
 import pytest
 
+from base.settings import SettingsError
 from db.address import driver_url
+from db.logins import check_serving_login
 from local.ports import free_ports
 from tests.conftest import PASSWORD
 from tests.support.world import with_database
@@ -69,3 +71,32 @@ def test_command_asks_whether_up_runs_when_it_uses_its_servers(run, monkeypatch,
     assert (code, out) == (1, "")
     assert "Connection refused" in err
     assert err.endswith("; is `./run up` running?\n")
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "sqlite", "nonsense"])
+def test_command_names_the_form_of_a_url_that_is_not_postgresql(run, monkeypatch, scheme):
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://holdfast:s3cret@127.0.0.1/holdfast")
+    code, out, err = run("org", "list")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("holdfast: DATABASE_URL: not an address of a PostgreSQL database; ")
+    assert "postgresql://USER:PASSWORD@HOST:PORT/DATABASE" in err
+    assert "s3cret" not in err
+
+
+def test_command_names_the_form_of_a_redis_url_that_cannot_be_parsed(run, monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://:s3cret@cache:port/0")
+    code, out, err = run("org", "create", "Acme")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("holdfast: wrong setting: REDIS_URL: must be redis://USER:PASSWORD@")
+    assert "s3cret" not in err
+
+
+def test_process_says_what_to_check_when_no_server_listens():
+    (port,) = free_ports(1)
+    with pytest.raises(SettingsError) as caught:
+        check_serving_login(f"postgresql://holdfast_app:s3cret@127.0.0.1:{port}/holdfast")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith("DATABASE_URL: cannot connect: ")
+    assert line.endswith("; check DATABASE_URL and that PostgreSQL runs there")
+    assert "s3cret" not in line
