@@ -15,9 +15,7 @@ _SERVER_SCHEMES = ("redis", "rediss", "unix")
 _SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 #: Port of a Sentinel if the address names none. Source: Redis, "High availability".
 _SENTINEL_PORT = 26379
-_SERVER_FORM = (
-    "must be redis://USER:PASSWORD@HOST:PORT/DB; user, password, port and DB are optional"
-)
+_SERVER_FORM = "must be redis://USER:PASSWORD@HOST:PORT/DB; all but HOST may be left out"
 _OPTIONS = {"sentinel_username", "sentinel_password"}
 
 

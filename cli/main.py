@@ -102,7 +102,8 @@ def holdfast(
 
 
 def main() -> None:
-    """Run the command line; a command's warnings go to standard error, not to its output."""
+    """Run the command line."""
+    # Warnings go to standard error. structlog's default would write them into a command's output.
     configure("WARNING", "console" if sys.stderr.isatty() else "json")
     app(prog_name="holdfast")
 
