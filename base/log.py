@@ -33,8 +33,11 @@ def configure(level: str = "INFO", log_format: LogFormat = "json") -> None:
         if is_console
         else structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # The same list object as before, because loggers that were used already keep a reference to it.
+    processors = structlog.get_config()["processors"]
+    processors[:] = [*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
