@@ -58,8 +58,8 @@ def test_a_wallet_is_shown_with_exact_figures(run, organization_id):
 def test_a_freeze_by_hand_is_placed_and_lifted_with_who_and_why(run, organization_id):
     assert run("wallet", "freeze", organization_id, "--why", "fraud", "--by", "ann")[0] == 0
     frozen = json.loads(run("wallet", "show", organization_id, "--json")[1])
-    (placed,) = frozen["freezes"]
-    assert (placed["reason"], placed["placed_by"], placed["note"]) == ("manual", "ann", "fraud")
+    (placed,) = [one for one in frozen["freezes"] if one["reason"] == "manual"]
+    assert (placed["placed_by"], placed["note"]) == ("ann", "fraud")
     assert run("wallet", "unfreeze", organization_id, "--why", "cleared", "--by", "ann")[0] == 0
     history = run("wallet", "history", organization_id)[1]
     assert "ann: fraud" in history
@@ -71,7 +71,7 @@ def test_an_override_lets_it_spend_although_a_reason_stands(run, organization_id
     options = ("--reason", "manual", "--hours", "1", "--why", "customer calls")
     assert run("wallet", "override", organization_id, *options)[0] == 0
     shown = json.loads(run("wallet", "show", organization_id, "--json")[1])
-    (placed,) = shown["freezes"]
+    (placed,) = [one for one in shown["freezes"] if one["reason"] == "manual"]
     assert (placed["note"], placed["override_note"]) == ("fraud", "customer calls")
     assert datetime.fromisoformat(placed["override_until"]) > datetime.now(UTC)
 
@@ -105,7 +105,8 @@ def test_history_is_shown_with_the_decimals_of_its_currency(run):
     debit, credit = [line for line in told.splitlines() if "BALANCE_CORRECTION" in line]
     assert re.search(r"debit +20.000001 JPY +99.999999 JPY", debit)
     assert re.search(r"credit +120 JPY +120 JPY", credit)
-    rows = json.loads(run("wallet", "history", organization_id, "--json", "--limit", "2")[1])
+    kind = ("--kind", "BALANCE_CORRECTION")
+    rows = json.loads(run("wallet", "history", organization_id, "--json", *kind)[1])
     assert [(row["direction"], row["amount_micros"]) for row in rows] == [
         ("debit", 20_000_001),
         ("credit", 120_000_000),

@@ -76,8 +76,8 @@ def test_trigger_vapi_number_makes_a_number_with_its_assistant(trigger, world, s
     customer = world.customer()
     made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
     # Then both can be named to `trigger vapi` and `call door add`
-    number = api(sandbox, "GET", f"/phone-number/{made['number']}").json()
-    assistant = api(sandbox, "GET", f"/assistant/{made['assistant']}").json()
+    number = api(sandbox, "GET", f"/phone-number/{made['phone_number_id']}").json()
+    assistant = api(sandbox, "GET", f"/assistant/{made['assistant_id']}").json()
     assert (number["number"], number["twilioAccountSid"]) == (NUMBER, customer.sids[0])
     assert assistant["name"] == NUMBER
 
