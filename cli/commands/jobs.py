@@ -230,9 +230,9 @@ def _report(verb: str, selected: int, changed: int, as_json: bool) -> None:
         f"{verb}: {changed} of {selected} jobs{left}",
         {
             "action": verb.replace(" ", "_"),
-            "selected": selected,
-            "changed": changed,
-            "skipped": skipped,
+            "jobs_selected": selected,
+            "jobs_changed": changed,
+            "jobs_skipped": skipped,
         },
         as_json,
     )

@@ -1,4 +1,4 @@
-"""Format typed rows for people: tables and records, on a terminal and as plain text.
+"""Format typed rows as tables and records, on a terminal or as plain text.
 
 Amounts are shown with their currency, instants in UTC, durations with their unit.
 """
@@ -19,7 +19,7 @@ from base.money import text_from_micros
 #: What a unit's suffix in a key becomes behind the value.
 _UNITS = {"_seconds": " s", "_ms": " ms"}
 _ID_SUFFIXES = ("_id", "_ids", "_sid")
-#: Columns whose text is coloured: those with these names, or with these words last.
+#: Columns whose text is coloured: those with these names, also after a prefix.
 _STATE_NAMES = ("status", "state", "outcome", "severity", "circuit")
 _GOOD = {
     *("active", "allowed", "admitted", "armed", "charged", "charging", "committed", "done"),

@@ -155,6 +155,7 @@ def test_a_broken_wallet_row_is_rebuilt_from_its_entries(run, urls, organization
         (("wallet", "freeze", "ORG", "--why", " "), "REASON_REQUIRED"),
         (("wallet", "unfreeze", "ORG", "--why", "x"), "FREEZE_NOT_FOUND: manual"),
         (("wallet", "history", "ORG", "--format", "xml"), "--format is table, csv or jsonl"),
+        (("wallet", "history", "ORG", "--format", "csv", "--json"), "--json prints one page"),
         (("org", "show", "nope"), "ORGANIZATION_NOT_FOUND: nope"),
         (("org", "create", ""), "INVALID_NAME"),
         (("org", "create", "X", "--currency", "ABC"), "unknown currency 'ABC'"),
