@@ -288,12 +288,3 @@ def _doubt(session: Session, brand: Brand, unsure_seconds: float) -> None:
         {"unsure": float(unsure_seconds), "id": brand.id},
     )
     stage(session, CONVERGE_TWILIO, brand.organization_id, brand_id=brand.id)
-
-
-def describe(brand: Brand) -> str:
-    """Describe the state of the subaccount for people."""
-    if brand.twilio_problem:
-        return brand.twilio_problem
-    if brand.twilio_actual == brand.twilio_desired:
-        return str(brand.twilio_actual)
-    return f"{brand.twilio_actual or 'unknown'}, should be {brand.twilio_desired}"

@@ -10,10 +10,11 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
-from base.money import text_from_micros
-from cli.commands.shared import in_transaction, me, micros_of, print_result, show
+from cli.commands.output import print_result, show
+from cli.commands.shared import in_transaction, me, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
+from db.models.calls import CallRate
 from domain.calls import entry_points as call_doors
 from domain.calls import rates as call_rates
 from domain.calls import settings as call_settings
@@ -41,12 +42,10 @@ def list_rates(organization_id: Org, as_json: Json = False) -> None:
         return [
             {
                 "route": row.route,
-                "a minute": f"{text_from_micros(row.micros_per_minute, currency)} {currency}",
-                "counted by": f"{row.increment_seconds} s",
-                "at least": text_from_micros(row.minimum_micros, currency),
-                "set by": row.set_by,
-                "why": row.set_why,
-                "at": row.set_at,
+                **_prices(row, currency),
+                "set_by": row.set_by,
+                "reason": row.set_why,
+                "set_at": row.set_at,
             }
             for row in call_rates.list_rates(session, organization_id)
         ]
@@ -67,16 +66,17 @@ def set_rate(
 ) -> None:
     """Set a route's price per minute, for calls that begin from now on."""
 
-    def work(session: Session, now: datetime) -> Rate:
+    def work(session: Session, now: datetime) -> dict[str, Any]:
         currency = wallet_queries.balance(session, organization_id, now).currency
         rate = Rate(micros_of(per_minute, currency), increment, micros_of(minimum, currency))
         call_rates.set_rate(
             session, organization_id, rate, route=route, by=by or me(), why=why, now=now
         )
-        return rate
+        return _prices(rate, currency)
 
-    made = asdict(in_transaction(work))
-    print_result(f"{route}: {per_minute} a minute", {"route": route, **made}, as_json)
+    done = {"organization_id": organization_id, "action": "set_rate", "route": route}
+    done |= in_transaction(work)
+    print_result(f"{route}: {per_minute} a minute", done, as_json)
 
 
 @rates.command("remove")
@@ -90,7 +90,13 @@ def remove_rate(
             session, organization_id, route, by=by or me(), why=why, now=now
         )
 
-    _alert_removed(route, {"route": route, "removed": in_transaction(work)}, as_json)
+    done = {
+        "organization_id": organization_id,
+        "action": "remove_rate",
+        "route": route,
+        "changed": in_transaction(work),
+    }
+    _print_removed(route, done, as_json)
 
 
 @terms.command("show")
@@ -99,7 +105,8 @@ def show_terms(organization_id: Org, as_json: Json = False) -> None:
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
         wallet_queries.balance(session, organization_id, now)
-        return asdict(call_settings.terms_of(session, organization_id))
+        terms = asdict(call_settings.terms_of(session, organization_id))
+        return {"organization_id": organization_id, **terms}
 
     show(in_transaction(read), as_json, "terms")
 
@@ -161,7 +168,8 @@ def set_terms(
             session, organization_id, changes, by=by or me(), why=why, now=now
         )
     )
-    print_result(f"changed: {', '.join(changes)}", {"changed": changes}, as_json)
+    done = {"organization_id": organization_id, "action": "set_terms", "terms": changes}
+    print_result(f"changed: {', '.join(changes)}", done, as_json)
 
 
 @entry_points.command("list")
@@ -172,15 +180,16 @@ def list_entry_points(organization_id: Org, as_json: Json = False) -> None:
         return [
             {
                 "kind": row.kind,
-                "id": row.external_id,
-                "answered by": row.assistant_id,
-                "brand": row.brand_id,
-                "since": row.created_at,
+                "external_id": row.external_id,
+                "organization_id": row.organization_id,
+                "assistant_id": row.assistant_id,
+                "brand_id": row.brand_id,
+                "created_at": row.created_at,
             }
             for row in call_doors.list_entry_points(session, organization_id)
         ]
 
-    show(in_transaction(read), as_json, "doors")
+    show(in_transaction(read), as_json, "entry points")
 
 
 @entry_points.command("add")
@@ -210,7 +219,14 @@ def add_entry_point(
     )
     print_result(
         f"{kind} {external_id} leads to {organization_id}",
-        {"kind": kind, "id": external_id, "organization": organization_id},
+        {
+            "kind": kind,
+            "external_id": external_id,
+            "organization_id": organization_id,
+            "assistant_id": assistant,
+            "brand_id": brand,
+            "action": "add_entry_point",
+        },
         as_json,
     )
 
@@ -226,11 +242,25 @@ def remove_entry_point(
             session, kind, external_id, by=by or me(), why=why, now=now
         )
 
-    done = {"kind": kind, "id": external_id, "removed": in_transaction(work)}
-    _alert_removed(f"{kind} {external_id}", done, as_json)
+    done = {
+        "kind": kind,
+        "external_id": external_id,
+        "action": "remove_entry_point",
+        "changed": in_transaction(work),
+    }
+    _print_removed(f"{kind} {external_id}", done, as_json)
 
 
-def _alert_removed(what: str, done: dict[str, Any], as_json: bool) -> None:
+def _prices(rate: Rate | CallRate, currency: str) -> dict[str, Any]:
+    return {
+        "per_minute_micros": rate.micros_per_minute,
+        "increment_seconds": rate.increment_seconds,
+        "minimum_micros": rate.minimum_micros,
+        "currency": currency,
+    }
+
+
+def _print_removed(what: str, done: dict[str, Any], as_json: bool) -> None:
     print_result(
-        f"{what}: {'removed' if done['removed'] else 'not found; nothing changed'}", done, as_json
+        f"{what}: {'removed' if done['changed'] else 'not found; nothing changed'}", done, as_json
     )

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from base.enums import CallStatus
 from base.money import text_from_micros
 from cli.commands import call_setup
-from cli.commands.shared import console, in_transaction, me, print_result, show, utc
+from cli.commands.output import print_result, show, show_page
+from cli.commands.shared import in_transaction, me, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.models import WalletEntry
@@ -27,6 +28,14 @@ app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; 
 app.add_typer(call_setup.rates, name="rate")
 app.add_typer(call_setup.terms, name="terms")
 app.add_typer(call_setup.entry_points, name="door")
+
+#: Vapi bills in US dollars.
+_PROVIDER_CURRENCY = "USD"
+#: Columns of `call list`'s table.
+_LIST_COLUMNS = (
+    *("call_id", "organization_id", "direction", "their_number", "status", "refusal"),
+    *("duration_ms", "cost_micros", "admitted_at"),
+)
 
 CallId = Annotated[str, typer.Argument(help="A call id (ours, Vapi's, Twilio's) or appointment.")]
 OfOrg = Annotated[str | None, typer.Option("--org", help="Only this organization's calls.")]
@@ -44,7 +53,9 @@ def list_calls(
     ] = None,
     unsettled: Annotated[bool, typer.Option(help="Only calls that are not settled.")] = False,
     since: Annotated[datetime | None, typer.Option(help="Only calls since then (UTC).")] = None,
-    after: Annotated[str | None, typer.Option(help="Cursor from the previous page.")] = None,
+    after: Annotated[
+        str | None, typer.Option(help="ORGANIZATION/CALL of a page's last row.")
+    ] = None,
     limit: Annotated[
         int, typer.Option(min=1, max=call_queries.PAGE_MAX, help="Rows per page.")
     ] = 50,
@@ -68,12 +79,7 @@ def list_calls(
         return [_line(call, now) for call in page], cursor
 
     rows, cursor = in_transaction(read)
-    if as_json:
-        show({"calls": rows, "after": cursor}, True)
-        return
-    show(rows, False, "calls")
-    if cursor:
-        console.print(f"more: --after {cursor}")
+    show_page(rows, cursor, as_json, "calls", columns=_LIST_COLUMNS)
 
 
 @app.command("show")
@@ -89,18 +95,12 @@ def show_call(call_id: CallId, org: OfOrg = None, as_json: Json = False) -> None
             **_described(seen, now),
             "entries": [_entry(row, call.currency) for row in seen.entries],
             "timeline": [
-                {"at": one.at, "what": one.what, "detail": one.detail} for one in seen.timeline
+                {"at": one.at, "event": one.what, "detail": one.detail or None}
+                for one in seen.timeline
             ],
         }
 
-    found = in_transaction(read)
-    if as_json:
-        show(found, True)
-        return
-    entries, timeline = found.pop("entries"), found.pop("timeline")
-    show(found, False)
-    show(entries, False, "entries")
-    show(timeline, False, "timeline")
+    show(in_transaction(read), as_json)
 
 
 @app.command("end")
@@ -114,11 +114,16 @@ def end_call(
         ending = endings.end_manually(
             session, call.organization_id, call.id, operator=by or me(), why=why, now=now
         )
-        return {"call": call.id, "organization": call.organization_id, "ending": ending}
+        return {
+            "call_id": call.id,
+            "organization_id": call.organization_id,
+            "action": "end",
+            "changed": ending,
+        }
 
     done = in_transaction(work)
-    state = "is being ended" if done["ending"] else "was already ending or over; nothing changed"
-    print_result(f"{done['call']}: {state}", done, as_json)
+    state = "is being ended" if done["changed"] else "was already ending or over; nothing changed"
+    print_result(f"{done['call_id']}: {state}", done, as_json)
 
 
 @app.command("settle")
@@ -146,14 +151,17 @@ def settle_call(
             now=now,
         )
         return {
-            "call": call.id,
-            "organization": call.organization_id,
+            "call_id": call.id,
+            "organization_id": call.organization_id,
+            "action": "settle",
             "duration_ms": duration_ms,
-            "cost": _money(call.cost_micros, call.currency),
+            "cost_micros": call.cost_micros,
+            "currency": call.currency,
         }
 
     done = in_transaction(work)
-    print_result(f"{done['call']}: charged {done['cost']}", done, as_json)
+    cost = text_from_micros(done["cost_micros"] or 0, done["currency"])
+    print_result(f"{done['call_id']}: charged {cost} {done['currency']}", done, as_json)
 
 
 @app.command("costs")
@@ -175,12 +183,14 @@ def costs(
         )
         return [
             {
-                "day": str(one.day),
-                "organization": one.organization_id,
+                "day": one.day,
+                "organization_id": one.organization_id,
                 "calls": one.calls,
-                "seconds": one.seconds,
-                "cost": f"{text_from_micros(one.cost_micros, one.currency)} {one.currency}",
-                "vapi": f"{text_from_micros(one.provider_cost_micros, 'USD')} USD",
+                "duration_seconds": one.seconds,
+                "cost_micros": one.cost_micros,
+                "currency": one.currency,
+                "provider_cost_micros": one.provider_cost_micros,
+                "provider_cost_currency": _PROVIDER_CURRENCY,
             }
             for one in days
         ]
@@ -198,77 +208,65 @@ def _meant(session: Session, call_id: str, org: str | None) -> Call:
 
 def _line(call: Call, now: datetime) -> dict[str, Any]:
     began = call.metered_from
-    talked = call.duration_ms / 1000 if call.duration_ms is not None else None
-    if talked is None and began is not None and call.ended_seen_at is None:
-        talked = int((now - began).total_seconds())
+    duration_ms = call.duration_ms
+    if duration_ms is None and began is not None and call.ended_seen_at is None:
+        duration_ms = (now - began) // timedelta(milliseconds=1)
     return {
-        "call": call.id,
-        "organization": call.organization_id,
+        "call_id": call.id,
+        "organization_id": call.organization_id,
         "direction": call.direction,
-        "with": call.their_party,
-        "status": _status(call),
-        "seconds": talked,
-        "cost": _money(call.cost_micros, call.currency),
-        "let in": call.created_at,
+        "their_number": call.their_party,
+        "status": shown_status(call),
+        "refusal": call.refusal,
+        "is_ending": call.end_decided_at is not None and call.ended_seen_at is None,
+        "duration_ms": duration_ms,
+        "cost_micros": call.cost_micros,
+        "currency": call.currency,
+        "admitted_at": call.created_at,
     }
-
-
-def _status(call: Call) -> str:
-    status = shown_status(call)
-    if status == CallStatus.REFUSED:
-        return f"{status}, {call.refusal}"
-    return f"{status}, ending" if _is_ending(call) else status
-
-
-def _is_ending(call: Call) -> bool:
-    return call.end_decided_at is not None and call.ended_seen_at is None
 
 
 def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
     call, hold = seen.call, seen.hold
-    told_ms, over_ms = call_queries.ending_ms(call)
+    ordered_ms, ended_ms = call_queries.ending_ms(call)
     return {
         **_line(call, now),
-        "vapi": call.provider_call_id,
-        "also": ", ".join(seen.merged) or None,
-        "withheld for": None if call.settled_at else call.withheld_for,
-        "twilio": call.twilio_call_sid,
-        "appointment": call.appointment_id,
-        "our number": call.our_party,
-        "rate": f"{text_from_micros(call.micros_per_minute, call.currency)} {call.currency} a"
-        f" minute, by {call.increment_seconds} s,"
-        f" at least {text_from_micros(call.minimum_micros, call.currency)}",
+        "provider_call_id": call.provider_call_id,
+        "twilio_call_sid": call.twilio_call_sid,
+        "appointment_id": call.appointment_id,
+        "campaign_id": call.campaign_id,
+        "merged_ids": seen.merged,
+        "withheld_for_id": None if call.settled_at else call.withheld_for,
+        "our_number": call.our_party,
         "route": call.rate_route,
-        "campaign": call.campaign_id,
-        "capped at": f"{call.max_duration_seconds} s" if call.max_duration_seconds else None,
-        "hold": None
-        if hold is None
-        else f"{hold.status}, {text_from_micros(hold.reserved_micros, call.currency)}",
-        "owed": None if hold is None else _money(hold.shortfall_micros, call.currency),
-        "ended for": call.ended_reason,
-        "we refused it for": call.refusal,
-        "we ended it for": end_code(call),
-        "decided at": call.end_decided_at,
-        "told after": None if told_ms is None else f"{told_ms} ms",
-        "over after": None if over_ms is None else f"{over_ms} ms",
-        "duration": None if call.duration_ms is None else f"{call.duration_ms} ms",
-        "settled by": call.settled_by,
-        "odd": ", ".join(call.oddities) or None,
-        "fail open": call.fail_open,
+        "per_minute_micros": call.micros_per_minute,
+        "increment_seconds": call.increment_seconds,
+        "minimum_micros": call.minimum_micros,
+        "max_duration_seconds": call.max_duration_seconds or None,
+        "hold_status": hold and hold.status,
+        "reserved_micros": hold and hold.reserved_micros,
+        "shortfall_micros": hold and hold.shortfall_micros,
+        "ended_reason": call.ended_reason,
+        "end_cause": end_code(call),
+        "end_decided_at": call.end_decided_at,
+        "ordered_after_ms": ordered_ms,
+        "ended_after_ms": ended_ms,
+        "settled_by": call.settled_by,
+        "settled_at": call.settled_at,
+        "anomalies": list(call.oddities),
+        "fail_open": call.fail_open,
     }
 
 
 def _entry(row: WalletEntry, currency: str) -> dict[str, Any]:
     return {
-        "no": row.entry_no,
+        "entry_no": row.entry_no,
         "kind": row.kind,
-        "amount": text_from_micros(row.amount_micros, currency),
-        "balance": text_from_micros(row.balance_after_micros, currency),
+        "direction": row.direction,
+        "amount_micros": row.amount_micros,
+        "balance_after_micros": row.balance_after_micros,
+        "currency": currency,
     }
-
-
-def _money(micros: int | None, currency: str) -> str | None:
-    return None if micros is None else f"{text_from_micros(micros, currency)} {currency}"
 
 
 def _milliseconds_of(seconds: str) -> int:

@@ -30,23 +30,29 @@ def describe_whole(session: Session, job_id: str) -> dict[str, Any]:
     )
     return {
         **describe(found),
-        "staged": job.staged_at,
-        "due": job.due_at,
+        "staged_at": job.staged_at,
+        "due_at": job.due_at,
         "lease_until": job.lease_until,
         "worker": job.worker,
-        "done": job.done_at,
-        "dead": job.dead_at,
+        "done_at": job.done_at,
+        "dead_at": job.dead_at,
         "attempt": job.attempt,
         "postponements": job.postponements,
         "cause": job.cause,
-        "correlation": job.correlation_id,
+        "correlation_id": job.correlation_id,
         "event": None if related.event is None else _event(related.event),
-        "possible": list(POSSIBLE.get(found.state, ())),
+        "possible_actions": list(POSSIBLE.get(found.state, ())),
         "attempts": [_attempt(one) for one in attempts],
         "causes": [_brief(one) for one in related.causes],
-        "others": [_brief(one) for one in related.others],
-        "acts": [
-            {"act": one.act, "by": one.operator, "why": one.why, "at": one.acted_at} for one in acts
+        "related_jobs": [_brief(one) for one in related.others],
+        "operator_actions": [
+            {
+                "action": one.act,
+                "operator": one.operator,
+                "reason": one.why,
+                "acted_at": one.acted_at,
+            }
+            for one in acts
         ],
     }
 
@@ -55,32 +61,37 @@ def describe(found: Found) -> dict[str, Any]:
     """Describe a job in one line."""
     job = found.job
     return {
-        "id": job.id,
+        "job_id": job.id,
         "job": job.name,
         "state": found.state,
         "queue": job.queue,
-        "organization": job.organization_id,
+        "organization_id": job.organization_id,
         "arguments": job.kwargs,
         "failures": job.failures,
-        "next": job.ring_at,
+        "next_notification_at": job.ring_at,
         "error": job.last_error,
     }
 
 
 def _brief(found: Found) -> dict[str, Any]:
-    return {"id": found.job.id, "job": found.job.name, "state": found.state}
+    return {"job_id": found.job.id, "job": found.job.name, "state": found.state}
 
 
-def _event(event: InboxEvent) -> str:
-    return f"{event.id} {event.source} {event.event_type} {event.external_id}"
+def _event(event: InboxEvent) -> dict[str, Any]:
+    return {
+        "inbox_event_id": event.id,
+        "source": event.source,
+        "event_type": event.event_type,
+        "external_id": event.external_id,
+    }
 
 
 def _attempt(one: JobAttempt) -> dict[str, Any]:
     return {
         "attempt": one.attempt,
         "worker": one.worker,
-        "started": one.started_at,
-        "ended": one.ended_at,
+        "started_at": one.started_at,
+        "ended_at": one.ended_at,
         "outcome": one.outcome,
         "error": one.error,
         "traceback": one.traceback,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cli.commands.job_rows import describe, describe_whole
-from cli.commands.shared import acting, console, in_transaction, me, show, utc
+from cli.commands.output import print_result, show, show_page
+from cli.commands.shared import acting, in_transaction, me, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.jobs.search import ASKABLE, PAGE_MAX, Filters, page
@@ -68,26 +69,13 @@ def list_jobs(
     )
     found = in_transaction(lambda session, _: page(session, filters, after=after, limit=limit))
     cursor = found[-1].job.id if len(found) == limit else None
-    rows = [describe(one) for one in found]
-    if as_json:
-        show({"jobs": rows, "after": cursor}, True)
-        return
-    show(rows, False, f"{state} jobs")
-    if cursor:
-        console.print(f"more: --after {cursor}")
+    show_page([describe(one) for one in found], cursor, as_json, f"{state} jobs")
 
 
 @app.command("show")
 def show_job(job_id: JobId, as_json: Json = False) -> None:
     """Show a job: its attempts, its causes, and the actions that are possible now."""
-    found = in_transaction(lambda session, _: describe_whole(session, job_id))
-    if as_json:
-        show(found, True)
-        return
-    lists = {name: found.pop(name) for name in ("attempts", "causes", "others", "acts")}
-    show(found, False)
-    for name, rows in lists.items():
-        show(rows, False, name)
+    show(in_transaction(lambda session, _: describe_whole(session, job_id)), as_json)
 
 
 @app.command("redrive")
@@ -163,17 +151,16 @@ def policies(as_json: Json = False) -> None:
     rows = [
         {
             "job": job.name,
-            "queue": str(job.queue),
+            "queue": job.queue,
             "attempts": job.policy.attempts,
             "first_wait_seconds": job.policy.base_seconds,
             "longest_wait_seconds": job.policy.cap_seconds,
             "jitter": job.policy.jitter,
             "span_hours": round(job.total_seconds / 3600, 1),
-            "limit_seconds": job.limit_seconds,
-            "permanent": ", ".join(error.__name__ for error in job.policy.permanent),
-            "key": None
-            if job.key_of is None
-            else f"{job.key_of}: {KEY_KEPT_SECONDS[job.key_of]} s",
+            "time_limit_seconds": job.limit_seconds,
+            "permanent_errors": [error.__name__ for error in job.policy.permanent],
+            "idempotency_provider": job.key_of,
+            "key_kept_seconds": None if job.key_of is None else KEY_KEPT_SECONDS[job.key_of],
         }
         for job in JOB_TYPES.values()
     ]
@@ -236,12 +223,19 @@ def _confirm(question: str, as_json: bool) -> None:
         raise Failure("cancelled; nothing changed")
 
 
-def _report(verb: str, chosen: int, done: int, as_json: bool) -> None:
-    if as_json:
-        show({"chosen": chosen, "done": done, "left": chosen - done}, True)
-        return
-    left = f"; {chosen - done} skipped because their state changed" if done < chosen else ""
-    typer.echo(f"{verb}: {done} of {chosen} jobs{left}")
+def _report(verb: str, selected: int, changed: int, as_json: bool) -> None:
+    skipped = selected - changed
+    left = f"; {skipped} skipped because their state changed" if skipped else ""
+    print_result(
+        f"{verb}: {changed} of {selected} jobs{left}",
+        {
+            "action": verb.replace(" ", "_"),
+            "jobs_selected": selected,
+            "jobs_changed": changed,
+            "jobs_skipped": skipped,
+        },
+        as_json,
+    )
 
 
 def _filters(

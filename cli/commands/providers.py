@@ -13,7 +13,8 @@ from base.channels import CALLED
 from base.enums import Provider, RequestClass
 from base.log import configure
 from base.settings import SettingsError, load_settings
-from cli.commands.shared import addresses, in_transaction, me, show
+from cli.commands.output import print_result, show
+from cli.commands.shared import addresses, in_transaction, me
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.redis import circuit_states as states
@@ -40,6 +41,7 @@ def close_circuit(
     call_class: Annotated[RequestClass, typer.Argument(metavar="CLASS", help="The calls' class.")],
     why: Why,
     by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Close a circuit and release its held-back accounts; calls go out at once."""
     who, subject = by or me(), f"{provider}:{call_class}"
@@ -54,22 +56,32 @@ def close_circuit(
     )
     with _circuits() as circuits:
         was_open = states.close_circuit(circuits.client, provider, call_class, by=who, why=why)
-    typer.echo(f"{provider} {call_class}: {'closed' if was_open else 'was already closed'}")
+    print_result(
+        f"{provider} {call_class}: {'closed' if was_open else 'was already closed'}",
+        {
+            "provider": provider,
+            "request_class": call_class,
+            "action": "close_circuit",
+            "changed": bool(was_open),
+        },
+        as_json,
+    )
 
 
 def _row(state: CircuitState, per_second: float | None) -> dict[str, Any]:
     return {
-        "provider": str(state.provider),
-        "class": str(state.call_class),
+        "provider": state.provider,
+        "request_class": state.call_class,
         "circuit": state.state,
         "failures": state.failures,
-        "open until": state.open_until,
+        "open_until": state.open_until,
         "openings": state.openings,
-        "per second": per_second,
-        "held back until": ", ".join(
-            f"{account} {until:%H:%M:%S}" for account, until in sorted(state.held_back.items())
-        ),
-        "closed by hand": state.closed_manually,
+        "requests_per_second": per_second,
+        "held_back": [
+            {"account_id": account, "until": until}
+            for account, until in sorted(state.held_back.items())
+        ],
+        "last_manual_close": state.closed_manually,
     }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import acting, show
+from cli.commands.output import show
+from cli.commands.shared import acting
 from cli.options import Json
 from domain import subaccount_checks as twilio_checks
 from domain.subaccount_checks import CheckOutcome, SubaccountCheck
@@ -72,15 +72,14 @@ def all_in_line(checks: Collection[SubaccountCheck]) -> bool:
 
 def describe(check: SubaccountCheck) -> dict[str, Any]:
     """Return a check as a row of data. Its outcome is one of CheckOutcome's values."""
-    row = asdict(check)
     return {
-        "organization_id": row["organization_id"],
-        "brand_id": row["brand_id"],
-        "subaccount": row["subaccount"],
-        "outcome": str(check.outcome),
-        "found": row["found"],
-        "desired": row["desired"],
-        "problem": row["problem"],
+        "organization_id": check.organization_id,
+        "brand_id": check.brand_id,
+        "subaccount_sid": check.subaccount,
+        "outcome": check.outcome,
+        "found_state": check.found,
+        "desired_state": check.desired,
+        "problem": check.problem,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from base.settings import load_settings
-from cli.commands.shared import show
+from cli.commands.output import show
 from cli.errors import clear_errors
 from cli.options import Json
 from local.sandbox import sandbox_info
@@ -24,11 +24,4 @@ def info(as_json: Json = False) -> None:
     """Print the running sandbox's addresses, keys and webhook ids."""
     with clear_errors():
         found = sandbox_info(state_folder(load_settings()))
-    if as_json:
-        show(found, True)
-        return
-    for name, value in found.items():
-        if isinstance(value, dict):
-            show(value, False, name)
-        else:
-            typer.echo(f"{name}: {value}")
+    show(found, as_json)

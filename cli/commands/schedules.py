@@ -9,7 +9,8 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from cli.commands.shared import in_transaction, show
+from cli.commands.output import show
+from cli.commands.shared import in_transaction
 from cli.options import Json
 from db.jobs.search import find
 from db.models import ScheduleRow
@@ -33,11 +34,11 @@ def list_schedules(as_json: Json = False) -> None:
             {
                 "schedule": row.name,
                 "job": known[row.name].job.name if row.name in known else None,
-                "every_seconds": row.every_seconds,
-                "next": row.next_at,
-                "last": row.last_at,
-                "last_job": row.last_job_id,
-                "last_state": _state_of(session, row.last_job_id),
+                "interval_seconds": row.every_seconds,
+                "next_at": row.next_at,
+                "last_at": row.last_at,
+                "last_job_id": row.last_job_id,
+                "last_job_state": _state_of(session, row.last_job_id),
             }
             for row in session.scalars(select(ScheduleRow).order_by(ScheduleRow.name))
         ]

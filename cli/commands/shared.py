@@ -1,18 +1,15 @@
-"""Helpers of the commands: database access, output, and errors in one line."""
+"""Helpers of the commands: database access, operators, and errors in one line."""
 
 from __future__ import annotations
 
 import getpass
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import typer
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy.orm import Session
 
 from base.money import Amount
@@ -22,6 +19,7 @@ from db.engine import Database, clock
 from db.logins import clear_addresses
 from db.redis.client import Notifier
 from domain.enforcement import Enforcement
+from domain.entitlement import BlockReason
 from local.stack import state_folder
 
 T = TypeVar("T")
@@ -39,6 +37,22 @@ def what_followed(done: Enforcement) -> str:
         f"campaigns paused {done.campaigns_paused}, resumed {done.campaigns_resumed};"
         f" calls ended {done.calls_ended}"
     )
+
+
+def consequences(done: Enforcement) -> dict[str, Any]:
+    """Return what an operator action did, as typed values."""
+    return {
+        **permission(done.block),
+        "subscription_state": done.subscription_state,
+        "campaigns_paused": done.campaigns_paused,
+        "campaigns_resumed": done.campaigns_resumed,
+        "calls_ended": done.calls_ended,
+    }
+
+
+def permission(block: BlockReason | None) -> dict[str, Any]:
+    """Return whether an organization may spend, and the reason if it may not."""
+    return {"may_spend": block is None, "block_reason": block}
 
 
 @contextmanager
@@ -115,41 +129,3 @@ def micros_of(amount: str, currency: str) -> int:
 def utc(given: datetime | None) -> datetime | None:
     """Read an instant without a time zone as UTC."""
     return None if given is None else given.replace(tzinfo=given.tzinfo or UTC)
-
-
-def show(data: Any, as_json: bool, title: str = "") -> None:
-    """Print a mapping or a list of mappings, as a table or as JSON."""
-    if as_json:
-        sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
-        return
-    rows = data if isinstance(data, list) else [data]
-    if not rows:
-        console.print(f"{title}: none" if title else "none")
-        return
-    table = Table(title=title or None, title_justify="left")
-    if isinstance(data, list):
-        for name in rows[0]:
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            table.add_row(*[_text(value) for value in row.values()])
-    else:
-        table.add_column("")
-        table.add_column("", overflow="fold")
-        table.show_header = False
-        for name, value in data.items():
-            table.add_row(name, _text(value))
-    console.print(table)
-
-
-def print_result(line: str, data: dict[str, Any], as_json: bool) -> None:
-    """Print what was done, as one line or as JSON."""
-    if as_json:
-        show(data, True)
-    else:
-        typer.echo(line)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    return "" if value is None else str(value)

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,9 @@ import jwt
 import typer
 
 from base.settings import Settings, load_settings
+from cli.commands.output import print_result
 from cli.errors import Failure, clear_errors
+from cli.options import Json
 from ingress.api.tokens import LIFE_SECONDS_MAX
 from local.stack import state_folder
 
@@ -28,22 +31,30 @@ def token(
     organization: Annotated[str, typer.Option("--org", help="Organization it acts for.")],
     scope: Annotated[list[str] | None, typer.Option(help="Scope it grants; repeatable.")] = None,
     hours: Annotated[int, typer.Option(min=1, max=_HOURS_MAX, help="Hours until it expires.")] = 1,
+    as_json: Json = False,
 ) -> None:
     """Print a token for the API, signed with this machine's own key (API_JWKS_FILE)."""
     with clear_errors():
         settings = load_settings()
         path = settings.api_jwks_file or keys_file(settings)
         key = _signing_key(path)
+        expires = int(time.time()) + hours * 3_600
+        granted = " ".join(scope or SCOPES)
         claims = {
             "org": organization,
-            "scope": " ".join(scope or SCOPES),
+            "scope": granted,
             "aud": settings.api_audience,
-            "exp": int(time.time()) + hours * 3_600,
+            "exp": expires,
             **({"iss": settings.api_issuer} if settings.api_issuer else {}),
         }
-    typer.echo(
-        jwt.encode(claims, _bytes_of(key["k"]), algorithm="HS256", headers={"kid": key["kid"]})
-    )
+    made = jwt.encode(claims, _bytes_of(key["k"]), algorithm="HS256", headers={"kid": key["kid"]})
+    done = {
+        "token": made,
+        "organization_id": organization,
+        "scopes": granted.split(),
+        "expires_at": datetime.fromtimestamp(expires, UTC),
+    }
+    print_result(made, done, as_json)
 
 
 def keys_file(settings: Settings) -> Path:

@@ -11,7 +11,8 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings
-from cli.commands.shared import in_transaction, show
+from cli.commands.output import show
+from cli.commands.shared import in_transaction
 from cli.errors import Failure, clear_errors
 from cli.options import Json
 from db.locks import OrganizationNotFound
@@ -95,7 +96,11 @@ def paypal(
         asked["outcome_code"] = _CODES[outcome]
     deliveries = _send("/paypal/events", asked)
     rows = [
-        {"event": one["event_id"], "status": one["status_code"], "answer": _verdict(one["body"])}
+        {
+            "event_id": one["event_id"],
+            "http_status": one["status_code"],
+            "answer": _verdict(one["body"]),
+        }
         for one in deliveries
     ]
     show(rows, as_json, event)
@@ -116,7 +121,7 @@ def vapi(
         "behaviour": {"deaf": deaf},
     }
     made = _send("/vapi/calls", asked)
-    show({"call": made["id"], "status": made["status"]}, as_json)
+    show({"provider_call_id": made["id"], "status": made["status"]}, as_json)
 
 
 @app.command("vapi-number")
@@ -125,10 +130,10 @@ def vapi_number(
     subaccount: Annotated[str, typer.Option(help="Subaccount that carries its calls.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Add a number and an assistant to the sandbox's Vapi, for `call entry_point add`."""
+    """Add a number and an assistant to the sandbox's Vapi, for `call door add`."""
     assistant = _send("/vapi/assistants", {"name": number})
     made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
-    show({"number": made["id"], "assistant": assistant["id"]}, as_json)
+    show({"phone_number_id": made["id"], "assistant_id": assistant["id"]}, as_json)
 
 
 def _require_organization(session: Session, organization_id: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session
 
 from base.settings import load_settings, require
+from cli.commands.output import json_text, print_result, show
 from cli.commands.shared import acting, in_transaction
 from cli.errors import Failure, clear_errors
 from cli.expected_schema import expected_facts
@@ -64,6 +64,7 @@ def ledger(org: OneOrg = "", heads: Heads = None, as_json: Json = False) -> None
 @app.command()
 def anchor(
     file: Annotated[Path, typer.Argument(help="File to write; keep it outside the database.")],
+    as_json: Json = False,
 ) -> None:
     """Write all chain heads to a signed file, for verify ledger --heads."""
     with acting() as do:
@@ -74,7 +75,12 @@ def anchor(
             write_private(file, b"".join(lines).decode())
         except OSError as error:
             raise Failure(f"cannot write {file}: {error.strerror}") from None
-    typer.echo(f"anchored {len(lines) - 2} wallets at {now:%Y-%m-%d %H:%M:%S} UTC in {file}")
+    wallets = len(lines) - 2
+    print_result(
+        f"anchored {wallets} wallets at {now.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC in {file}",
+        {"action": "anchor", "wallets": wallets, "anchored_at": now, "file": str(file)},
+        as_json,
+    )
 
 
 @app.command()
@@ -89,7 +95,7 @@ def deployment(as_json: Json = False) -> None:
         expected = expected_facts()
     found = in_transaction(lambda session, _: list(defects(session, expected)))
     if as_json:
-        typer.echo(json.dumps({"defects": [one._asdict() for one in found]}, indent=2))
+        show({"objects": len(expected.objects), "defects": [one._asdict() for one in found]}, True)
     else:
         for one in found:
             typer.echo(str(one))
@@ -133,10 +139,10 @@ def _print_json(findings: Iterator[Finding], tally: verify.Tally, *, tail_checke
     sys.stdout.write('{"findings": [')
     before = "\n  "
     for finding in findings:
-        sys.stdout.write(before + json.dumps(asdict(finding)))
+        sys.stdout.write(before + json_text(asdict(finding), indent=None))
         before = ",\n  "
     rest = {"wallets": tally.wallets, "entries": tally.entries, "tail_checked": tail_checked}
-    sys.stdout.write(f"], {json.dumps(rest)[1:]}\n")
+    sys.stdout.write(f"], {json_text(rest, indent=None)[1:]}\n")
 
 
 def _read(file: Path) -> dict[str, Head]:

@@ -11,9 +11,16 @@ from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
 from base.ids import new_id
-from base.money import text_from_micros
 from cli.commands import wallet_history, watch
-from cli.commands.shared import in_transaction, me, micros_of, owner_address, show, what_followed
+from cli.commands.output import print_result, show
+from cli.commands.shared import (
+    consequences,
+    in_transaction,
+    me,
+    micros_of,
+    owner_address,
+    what_followed,
+)
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.engine import Database, clock
@@ -41,45 +48,49 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
         stopping, overridden = wallet.active_freezes(session, organization_id, now)
         summed = wallet_queries.entries_sum(session, organization_id)
         return {
-            "organization": organization_id,
-            "balance": f"{text_from_micros(figures.balance_micros, figures.currency)}"
-            f" {figures.currency}",
-            "held": text_from_micros(figures.held_micros, figures.currency),
-            "available": text_from_micros(figures.available_micros, figures.currency),
-            "owed": text_from_micros(figures.owed_micros, figures.currency),
+            "organization_id": organization_id,
+            "balance_micros": figures.balance_micros,
+            "held_micros": figures.held_micros,
+            "available_micros": figures.available_micros,
+            "outstanding_micros": figures.owed_micros,
+            "currency": figures.currency,
             "entries": figures.entry_no,
             "consistent": figures.consistent and summed == figures.balance_micros,
             "frozen": figures.frozen,
-            "freezes": "; ".join(_freeze(row) for row in [*stopping, *overridden]) or "none",
+            "freezes": [_freeze(row) for row in [*stopping, *overridden]],
         }
 
     show(in_transaction(read), as_json)
 
 
 @app.command()
-def freeze(organization_id: Org, why: Why, by: By = "") -> None:
+def freeze(organization_id: Org, why: Why, by: By = "", as_json: Json = False) -> None:
     """Freeze a wallet manually. Only an operator can lift this freeze."""
-    _told(
-        in_transaction(
-            lambda session, now: operator_actions.freeze_manually(
-                session, organization_id, by=by or me(), why=why, now=now
-            )
+    done = in_transaction(
+        lambda session, now: operator_actions.freeze_manually(
+            session, organization_id, by=by or me(), why=why, now=now
         )
     )
+    changed = {"action": "freeze", "reason": FreezeReason.MANUAL}
+    _print_consequences(organization_id, changed, done, as_json)
 
 
 @app.command()
 def unfreeze(
-    organization_id: Org, why: Why, reason: Reason = FreezeReason.MANUAL, by: By = ""
+    organization_id: Org,
+    why: Why,
+    reason: Reason = FreezeReason.MANUAL,
+    by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Lift one freeze. The wallet stays frozen while another freeze is active."""
-    _told(
-        in_transaction(
-            lambda session, now: operator_actions.lift_manually(
-                session, organization_id, reason, by=by or me(), why=why, now=now
-            )
+    done = in_transaction(
+        lambda session, now: operator_actions.lift_manually(
+            session, organization_id, reason, by=by or me(), why=why, now=now
         )
     )
+    changed = {"action": "unfreeze", "reason": reason}
+    _print_consequences(organization_id, changed, done, as_json)
 
 
 @app.command()
@@ -89,21 +100,20 @@ def override(
     reason: Reason,
     hours: Annotated[float, typer.Option(help="For how long.", min=0.01, max=720)],
     by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Let a wallet spend for a limited time although one freeze is active."""
-    _told(
-        in_transaction(
-            lambda session, now: operator_actions.override_manually(
-                session,
-                organization_id,
-                reason,
-                until=now + timedelta(hours=hours),
-                by=by or me(),
-                why=why,
-                now=now,
-            )
+
+    def work(session: Session, now: datetime) -> tuple[Enforcement, datetime]:
+        until = now + timedelta(hours=hours)
+        done = operator_actions.override_manually(
+            session, organization_id, reason, until=until, by=by or me(), why=why, now=now
         )
-    )
+        return done, until
+
+    done, until = in_transaction(work)
+    changed = {"action": "override", "reason": reason, "override_until": until}
+    _print_consequences(organization_id, changed, done, as_json)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -113,31 +123,45 @@ def correct(
     why: Why,
     by: By = "",
     key: Annotated[str, typer.Option(help="Idempotency key; reuse it to repeat.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Correct a balance with a ledger entry that records the operator and the reason."""
 
     key = key or new_id("fix")
 
-    def write(session: Session, now: datetime) -> WalletOutcome:
+    def write(session: Session, now: datetime) -> tuple[WalletOutcome, int, str]:
         currency = wallet_queries.balance(session, organization_id, now).currency
-        return operator_actions.correct_manually(
+        micros = micros_of(amount, currency)
+        outcome = operator_actions.correct_manually(
             session,
             organization_id,
             key=key,
-            amount_micros=micros_of(amount, currency),
+            amount_micros=micros,
             currency=currency,
             by=by or me(),
             why=why,
             now=now,
         )
+        return outcome, micros, currency
 
     # Printed first: if the result is lost, the same key safely repeats this correction.
     typer.echo(f"key {key}", err=True)
-    outcome = in_transaction(write)
-    with clear_errors():
-        if not outcome.ok:
-            raise Failure(outcome.outcome)
-    typer.echo(f"{'replay of' if outcome.replayed else 'wrote'} entry {outcome.entry_no}")
+    outcome, micros, currency = in_transaction(write)
+    _check(outcome)
+    print_result(
+        f"{'replay of' if outcome.replayed else 'wrote'} entry {outcome.entry_no}",
+        {
+            "organization_id": organization_id,
+            "action": "correct",
+            "changed": not outcome.replayed,
+            "amount_micros": micros,
+            "balance_after_micros": outcome.balance_micros,
+            "currency": currency,
+            "entry_no": outcome.entry_no,
+            "idempotency_key": key,
+        },
+        as_json,
+    )
 
 
 @app.command("debt-limit", context_settings={"ignore_unknown_options": True})
@@ -148,6 +172,7 @@ def debt_limit(
     ],
     why: Why,
     by: By = "",
+    as_json: Json = False,
 ) -> None:
     """Approve a debt limit, which only call costs may use, not assets or messages.
 
@@ -155,30 +180,34 @@ def debt_limit(
     no longer covered is ended.
     """
 
-    def write(session: Session, now: datetime) -> WalletOutcome:
+    def write(session: Session, now: datetime) -> tuple[WalletOutcome, int, str]:
         currency = wallet_queries.balance(session, organization_id, now).currency
-        return operator_actions.set_debt_limit_manually(
-            session,
-            organization_id,
-            limit_micros=micros_of(amount, currency),
-            by=by or me(),
-            why=why,
-            now=now,
+        micros = micros_of(amount, currency)
+        outcome = operator_actions.set_debt_limit_manually(
+            session, organization_id, limit_micros=micros, by=by or me(), why=why, now=now
         )
+        return outcome, micros, currency
 
-    outcome = in_transaction(write)
-    with clear_errors():
-        if not outcome.ok:
-            raise Failure(outcome.outcome)
-    typer.echo(
+    outcome, micros, currency = in_transaction(write)
+    _check(outcome)
+    print_result(
         "already set; nothing changed"
         if outcome.replayed
-        else f"approved; recorded in entry {outcome.entry_no}"
+        else f"approved; recorded in entry {outcome.entry_no}",
+        {
+            "organization_id": organization_id,
+            "action": "set_debt_limit",
+            "changed": not outcome.replayed,
+            "debt_limit_micros": micros,
+            "currency": currency,
+            "entry_no": outcome.entry_no,
+        },
+        as_json,
     )
 
 
 @app.command()
-def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
+def rebuild(organization_id: Org, why: Why, by: By = "", as_json: Json = False) -> None:
     """Rebuild a wallet's row from its entries and open holds, as the database owner.
 
     The rebuild is recorded in an entry with the operator and the reason.
@@ -195,16 +224,40 @@ def rebuild(organization_id: Org, why: Why, by: By = "") -> None:
             raise Failure(str(error.orig).splitlines()[0]) from None
         finally:
             database.close()
-    typer.echo(f"rebuilt; recorded in entry {outcome.entry_no}")
-
-
-def _freeze(row: WalletFreeze) -> str:
-    over = f", overridden until {row.override_until:%Y-%m-%d %H:%M}" if row.override_until else ""
-    return (
-        f"{row.reason} by {row.placed_by} at {row.placed_at:%Y-%m-%d %H:%M}: {row.placed_why}{over}"
+    print_result(
+        f"rebuilt; recorded in entry {outcome.entry_no}",
+        {
+            "organization_id": organization_id,
+            "action": "rebuild",
+            "changed": True,
+            "entry_no": outcome.entry_no,
+        },
+        as_json,
     )
 
 
-def _told(done: Enforcement) -> None:
+def _freeze(row: WalletFreeze) -> dict[str, Any]:
+    return {
+        "reason": row.reason,
+        "cause": row.cause,
+        "placed_by": row.placed_by,
+        "placed_at": row.placed_at,
+        "note": row.placed_why,
+        "override_until": row.override_until,
+        "override_by": row.override_by,
+        "override_note": row.override_why,
+    }
+
+
+def _check(outcome: WalletOutcome) -> None:
+    with clear_errors():
+        if not outcome.ok:
+            raise Failure(outcome.outcome)
+
+
+def _print_consequences(
+    organization_id: str, changed: dict[str, Any], done: Enforcement, as_json: bool
+) -> None:
     may = "may spend" if done.block is None else f"may not spend: {done.block}"
-    typer.echo(f"{may}; {what_followed(done)}")
+    data = {"organization_id": organization_id, **changed, **consequences(done)}
+    print_result(f"{may}; {what_followed(done)}", data, as_json)

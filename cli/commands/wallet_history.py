@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from datetime import datetime
 from typing import Annotated, Any
@@ -11,25 +10,31 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
-from base.money import text_from_micros
-from cli.commands.shared import acting, in_transaction, show, utc
+from cli.commands.output import json_text, show_page
+from cli.commands.shared import acting, in_transaction, utc
 from cli.errors import Failure, clear_errors
-from cli.options import Org
+from cli.options import Json, Org
 from db.models import WalletEntry
 from domain.wallet import queries as wallet_queries
 
 #: Columns of an export, in order.
 _COLUMNS = (
-    "no",
-    "at",
+    "entry_no",
+    "created_at",
     "kind",
     "direction",
     "amount_micros",
     "balance_after_micros",
-    "owed_after_micros",
+    "outstanding_after_micros",
+    "currency",
     "counter_account",
-    "key",
+    "idempotency_key",
     "note",
+)
+#: Columns of the table.
+_TABLE_COLUMNS = (
+    *("entry_no", "created_at", "kind", "direction", "amount_micros", "balance_after_micros"),
+    *("counter_account", "note"),
 )
 
 Format = Annotated[str, typer.Option("--format", help="table, csv or jsonl.")]
@@ -45,6 +50,7 @@ def history(
         int, typer.Option(min=1, max=wallet_queries.PAGE_MAX, help="Rows a page.")
     ] = 50,
     output: Format = "table",
+    as_json: Json = False,
 ) -> None:
     """Show entries, newest first. csv and jsonl export all matching entries."""
     filters: dict[str, Any] = {
@@ -62,13 +68,17 @@ def history(
             page = wallet_queries.history(
                 session, organization_id, after=after, limit=limit, **filters
             )
-            return [_line(entry, currency) for entry in page]
+            return [_entry(entry, currency) for entry in page]
 
         rows = in_transaction(read)
-        show(rows, False, f"history of {organization_id}")
+        cursor = rows[-1]["entry_no"] if len(rows) == limit else None
+        title = f"history of {organization_id}"
+        show_page(rows, cursor, as_json, title, columns=_TABLE_COLUMNS)
         return
-    if after is not None:
-        with clear_errors():
+    with clear_errors():
+        if as_json:
+            raise Failure("--json prints one page; it cannot be combined with an export's --format")
+        if after is not None:
             raise Failure("--after works only with --format table; an export has no pages")
     _export(organization_id, output, filters)
 
@@ -80,11 +90,14 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
         writer.writeheader()
     cursor: int | None = None
     with acting() as do:
+        currency = do(
+            lambda session, now: wallet_queries.balance(session, organization_id, now).currency
+        )
         while True:
             after = cursor
             page = do(
                 lambda session, _: [
-                    _entry(entry)
+                    _entry(entry, currency)
                     for entry in wallet_queries.history(
                         session,
                         organization_id,
@@ -96,37 +109,25 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
             )
             for row in page:
                 if output == "csv":
-                    writer.writerow(row)
+                    writer.writerow(row | {"created_at": row["created_at"].isoformat()})
                 else:
-                    sys.stdout.write(json.dumps(row) + "\n")
+                    sys.stdout.write(json_text(row, indent=None) + "\n")
             if len(page) < wallet_queries.PAGE_MAX:
                 return
-            cursor = page[-1]["no"]
+            cursor = page[-1]["entry_no"]
 
 
-def _entry(entry: WalletEntry) -> dict[str, Any]:
+def _entry(entry: WalletEntry, currency: str) -> dict[str, Any]:
     return {
-        "no": entry.entry_no,
-        "at": entry.created_at.isoformat(),
+        "entry_no": entry.entry_no,
+        "created_at": entry.created_at,
         "kind": entry.kind,
         "direction": entry.direction,
         "amount_micros": entry.amount_micros,
         "balance_after_micros": entry.balance_after_micros,
-        "owed_after_micros": entry.owed_after_micros,
+        "outstanding_after_micros": entry.owed_after_micros,
+        "currency": currency,
         "counter_account": entry.counter_account,
-        "key": entry.operation_key,
+        "idempotency_key": entry.operation_key,
         "note": entry.note,
-    }
-
-
-def _line(entry: WalletEntry, currency: str) -> dict[str, Any]:
-    """Return an entry as a table row: the amount with its sign, the purpose last."""
-    sign = {"credit": "+", "debit": "-"}.get(entry.direction, "")
-    return {
-        "no": entry.entry_no,
-        "at": entry.created_at,
-        "kind": entry.kind,
-        "amount": f"{sign}{text_from_micros(entry.amount_micros, currency)}" if sign else "",
-        "balance": text_from_micros(entry.balance_after_micros, currency),
-        "what for": entry.note or entry.counter_account,
     }

@@ -9,8 +9,8 @@ import typer
 from sqlalchemy.orm import Session
 
 from base.enums import Provider
-from base.money import Amount, text_from_micros
-from cli.commands.shared import in_transaction, me, micros_of, show
+from cli.commands.output import show
+from cli.commands.shared import in_transaction, me, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
@@ -27,7 +27,7 @@ from providers.registry import CHARGEABLE
 app = typer.Typer(no_args_is_help=True, help="List and clear alerts.")
 
 #: Number of decisions shown with the settings.
-_DECISIONS_SHOWN = 10
+_DECISIONS = 10
 
 WhyIfChanged = Annotated[str, typer.Option("--why", help="The reason; required for a change.")]
 
@@ -120,7 +120,7 @@ def auto_top_up(
             )
         return _top_up(session, organization_id, currency)
 
-    _show_top_up(in_transaction(work), as_json)
+    show(in_transaction(work), as_json)
 
 
 @app.command("list")
@@ -163,76 +163,66 @@ def clear_alert(
 
 def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
     return {
-        "threshold": str(Amount(row.threshold_micros, currency)),
+        "threshold_micros": row.threshold_micros,
+        "currency": currency,
         "state": "armed" if row.armed else "crossed",
         "crossed_at": row.crossed_at,
         "set_by": row.set_by,
         "set_at": row.set_at,
-        "why": row.set_why,
+        "reason": row.set_why,
     }
 
 
 def _top_up(session: Session, organization_id: str, currency: str) -> dict[str, Any]:
+    # An organization that never switched it on has the same keys, with null.
     settings = top_up_settings.settings_of(session, organization_id)
-    if settings is None:
-        return {"organization": organization_id, "automatic_top_up": "never set up"}
     return {
-        "organization": organization_id,
-        "automatic_top_up": _standing(settings),
-        "provider": settings.provider,
-        "payment_method": settings.payment_method,
-        "below": text_from_micros(settings.below_micros, currency),
-        "amount": text_from_micros(settings.amount_micros, currency),
+        "organization_id": organization_id,
+        "state": _state(settings),
+        "crossed_at": settings and settings.crossed_at,
+        "next_check_at": settings and settings.asks_at,
+        "provider": settings and settings.provider,
+        "payment_method_id": settings and settings.payment_method,
+        "below_micros": settings and settings.below_micros,
+        "amount_micros": settings and settings.amount_micros,
+        "day_cap_micros": settings and settings.day_cap_micros,
         "currency": currency,
-        "day_cap": text_from_micros(settings.day_cap_micros, currency),
-        "day_count": settings.day_cap_count,
-        "set_by": settings.set_by,
-        "set_at": settings.set_at,
-        "why": settings.set_why,
-        "decisions": [
-            _decision(row, currency)
-            for row in decisions_of(session, organization_id, _DECISIONS_SHOWN)
-        ],
+        "day_count_max": settings and settings.day_cap_count,
+        "set_by": settings and settings.set_by,
+        "set_at": settings and settings.set_at,
+        "reason": settings and settings.set_why,
+        "decisions": [_decision(row) for row in decisions_of(session, organization_id, _DECISIONS)],
     }
 
 
-def _standing(settings: TopUpSettings) -> str:
+def _state(settings: TopUpSettings | None) -> str:
+    """Return "on", "crossed" (on, and a top-up is due), "off" or "never_set"."""
+    if settings is None:
+        return "never_set"
     if not settings.enabled:
         return "off"
-    if settings.armed:
-        return "on"
-    looks = f"; next check {settings.asks_at:%Y-%m-%d %H:%M:%S}" if settings.asks_at else ""
-    return f"on; crossed {settings.crossed_at:%Y-%m-%d %H:%M:%S}{looks}"
+    return "on" if settings.armed else "crossed"
 
 
-def _decision(row: TopUpDecision, currency: str) -> dict[str, Any]:
-    state = row.state
-    if state == State.DECIDED:
-        state = "being charged" if row.charging_at else "decided, not charged yet"
+def _decision(row: TopUpDecision) -> dict[str, Any]:
+    charging = row.state == State.DECIDED and row.charging_at is not None
     return {
-        "id": row.id,
-        "amount": text_from_micros(row.charged_micros or row.amount_micros, currency),
-        "state": state,
+        "decision_id": row.id,
+        "amount_micros": row.charged_micros or row.amount_micros,
+        "currency": row.currency,
+        "state": "charging" if charging else row.state,
         "decided_at": row.decided_at,
         "ended_at": row.ended_at,
-        "outcome": row.payment_external_id or row.decline_code,
+        "payment_id": row.payment_external_id,
+        "decline_code": row.decline_code,
     }
-
-
-def _show_top_up(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        show(found, True)
-        return
-    decisions = found.pop("decisions", [])
-    show(found, False)
-    show(decisions, False, "decisions")
 
 
 def _alert(row: Alert) -> dict[str, Any]:
     return {
-        "id": row.id,
+        "alert_id": row.id,
         "kind": row.kind,
-        "organization": row.organization_id,
+        "organization_id": row.organization_id,
         "subject": row.subject,
         "severity": row.severity,
         "raised_at": row.raised_at,

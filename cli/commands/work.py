@@ -9,13 +9,14 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.money import text_from_micros
+from base.enums import CampaignStatus
+from cli.commands.output import print_result, show
 from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
-from cli.commands.shared import acting, in_transaction, me, show, what_followed
+from cli.commands.shared import acting, consequences, in_transaction, me, permission, what_followed
 from cli.options import By, Json, Org, Why
 from db.locks import OrganizationNotFound
 from db.models import Brand, Campaign, Organization, Subscription
-from domain import operator_actions, subaccounts
+from domain import operator_actions
 from domain import organizations as records
 from domain.entitlement import spending_block, subscription_state
 from domain.wallet import operations as wallet
@@ -37,7 +38,11 @@ def list_organizations(as_json: Json = False) -> None:
             select(Organization).order_by(Organization.id.desc()).limit(_LIST_MAX)
         )
         return [
-            {"id": row.id, "name": row.name, "spending": _spending(session, row.id, now)}
+            {
+                "organization_id": row.id,
+                "name": row.name,
+                **permission(spending_block(session, row.id, now)),
+            }
             for row in rows
         ]
 
@@ -54,30 +59,23 @@ def show_organization(organization_id: Org, as_json: Json = False) -> None:
             raise OrganizationNotFound(organization_id)
         return _describe(session, organization, now)
 
-    found = in_transaction(read)
-    if as_json:
-        show(found, True)
-        return
-    for name, rows in found.items():
-        if isinstance(rows, list):
-            show(rows, False, name)
-        else:
-            typer.echo(f"{name}: {rows}")
+    show(in_transaction(read), as_json)
 
 
 @organizations.command("create")
 def create_organization(
     name: str,
     currency: Annotated[str, typer.Option(help="Currency of its wallet (ISO 4217).")] = "USD",
+    as_json: Json = False,
 ) -> None:
     """Create an organization and its wallet. It may spend once it subscribes and pays."""
-    typer.echo(
-        in_transaction(
-            lambda session, now: records.create_organization(
-                session, name=name, currency=currency, now=now
-            )
+    created = in_transaction(
+        lambda session, now: records.create_organization(
+            session, name=name, currency=currency, now=now
         )
     )
+    done = {"organization_id": created, "action": "create", "name": name, "currency": currency}
+    print_result(created, done, as_json)
 
 
 @organizations.command("enforce")
@@ -96,22 +94,17 @@ def enforce(
             )
         )
         checks = wait_for_checks(do, done.subaccount_jobs.values(), wait)
-    if as_json:
-        show(
-            {
-                "organization_id": organization_id,
-                "subscription": str(done.subscription_state),
-                "campaigns_paused": done.campaigns_paused,
-                "campaigns_resumed": done.campaigns_resumed,
-                "calls_ended": done.calls_ended,
-                "subaccounts": [describe(one) for one in checks],
-            },
-            True,
-        )
-    else:
-        typer.echo(f"subscription {done.subscription_state}; {what_followed(done)}")
-        for one in checks:
-            typer.echo(sentence(one))
+    lines = [f"subscription {done.subscription_state}; {what_followed(done)}"]
+    print_result(
+        "\n".join([*lines, *map(sentence, checks)]),
+        {
+            "organization_id": organization_id,
+            "action": "enforce",
+            **consequences(done),
+            "subaccounts": [describe(one) for one in checks],
+        },
+        as_json,
+    )
     raise typer.Exit(0 if all_in_line(checks) else 1)
 
 
@@ -120,47 +113,71 @@ def add_brand(
     organization_id: Org,
     name: str,
     subaccount: Annotated[str | None, typer.Option(help="Its Twilio subaccount: AC…")] = None,
+    as_json: Json = False,
 ) -> None:
     """Add a brand, and set its Twilio subaccount to the organization's entitlement."""
-    typer.echo(
-        in_transaction(
-            lambda session, now: records.create_brand(
-                session, organization_id, name=name, twilio_subaccount_sid=subaccount, now=now
-            )
+    created = in_transaction(
+        lambda session, now: records.create_brand(
+            session, organization_id, name=name, twilio_subaccount_sid=subaccount, now=now
         )
     )
+    done = {
+        "brand_id": created,
+        "organization_id": organization_id,
+        "action": "add_brand",
+        "name": name,
+        "subaccount_sid": subaccount,
+    }
+    print_result(created, done, as_json)
 
 
 @organizations.command("add-campaign")
-def add_campaign(brand_id: str, name: str) -> None:
+def add_campaign(brand_id: str, name: str, as_json: Json = False) -> None:
     """Add a campaign to a brand, as a draft."""
-    typer.echo(
-        in_transaction(
-            lambda session, now: records.create_campaign(session, brand_id, name=name, now=now)
-        )
+    created = in_transaction(
+        lambda session, now: records.create_campaign(session, brand_id, name=name, now=now)
     )
+    done = {
+        "campaign_id": created,
+        "brand_id": brand_id,
+        "action": "add_campaign",
+        "name": name,
+        "status": CampaignStatus.DRAFT,
+    }
+    print_result(created, done, as_json)
 
 
 @campaigns.command("pause")
-def pause(campaign_id: str, why: Why, by: By = "") -> None:
+def pause(campaign_id: str, why: Why, by: By = "", as_json: Json = False) -> None:
     """Pause a campaign manually. Only an operator can resume it."""
     campaign = in_transaction(
         lambda session, now: operator_actions.pause_campaign_manually(
             session, campaign_id, by=by or me(), why=why, now=now
         )
     )
-    typer.echo(f"{campaign.id} {campaign.status} {campaign.pause_reason}")
+    _print_campaign(campaign, "pause", as_json)
 
 
 @campaigns.command("start")
-def start(campaign_id: str, why: Why, by: By = "") -> None:
+def start(campaign_id: str, why: Why, by: By = "", as_json: Json = False) -> None:
     """Start a draft or resume a manual pause, as far as the organization may spend."""
     campaign = in_transaction(
         lambda session, now: operator_actions.start_campaign_manually(
             session, campaign_id, by=by or me(), why=why, now=now
         )
     )
-    typer.echo(f"{campaign.id} {campaign.status} {campaign.pause_reason or ''}".rstrip())
+    _print_campaign(campaign, "start", as_json)
+
+
+def _print_campaign(campaign: Campaign, action: str, as_json: bool) -> None:
+    done = {
+        "campaign_id": campaign.id,
+        "action": action,
+        "status": campaign.status,
+        "pause_reason": campaign.pause_reason,
+    }
+    line = f"{campaign.id} {campaign.status} {campaign.pause_reason or ''}".rstrip()
+    print_result(line, done, as_json)
 
 
 def _describe(session: Session, organization: Organization, now: datetime) -> dict[str, Any]:
@@ -172,42 +189,45 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
     runs = session.scalars(select(Campaign).where(Campaign.organization_id == key)).all()
     figures = wallet_queries.balance(session, key, now)
     return {
-        "organization": f"{organization.id} {organization.name}",
-        "subscription": str(subscription_state(subscriptions, now)),
-        "spending": _spending(session, key, now),
-        "available": f"{text_from_micros(figures.available_micros, figures.currency)}"
-        f" {figures.currency}",
+        "organization_id": organization.id,
+        "name": organization.name,
+        "subscription_state": subscription_state(subscriptions, now),
+        **permission(spending_block(session, key, now)),
+        "available_micros": figures.available_micros,
+        "currency": figures.currency,
         "freezes": [
-            {"reason": one.reason, "cause": one.cause, "since": one.placed_at}
+            {"reason": one.reason, "cause": one.cause, "placed_at": one.placed_at}
             for one in wallet.active_freezes(session, key, now)[0]
         ],
         "subscriptions": [
             {
+                "subscription_id": one.external_id,
                 "provider": one.provider,
-                "id": one.external_id,
                 "status": one.status,
                 "closing_reported_at": one.closing_reported_at,
-                "looked_at": one.looked_at,
+                "refreshed_at": one.looked_at,
             }
             for one in subscriptions
         ],
         "brands": [
             {
-                "id": one.id,
+                "brand_id": one.id,
                 "name": one.name,
-                "subaccount": one.twilio_subaccount_sid,
-                "twilio": subaccounts.describe(one),
+                "subaccount_sid": one.twilio_subaccount_sid,
+                "actual_state": one.twilio_actual,
+                "desired_state": one.twilio_desired,
+                "problem": one.twilio_problem,
                 "generation": one.twilio_generation,
             }
             for one in brands
         ],
         "campaigns": [
-            {"id": one.id, "name": one.name, "status": one.status, "reason": one.pause_reason}
+            {
+                "campaign_id": one.id,
+                "name": one.name,
+                "status": one.status,
+                "pause_reason": one.pause_reason,
+            }
             for one in runs
         ],
     }
-
-
-def _spending(session: Session, organization_id: str, now: datetime) -> str:
-    refusal = spending_block(session, organization_id, now)
-    return "allowed" if refusal is None else f"refused: {refusal}"

@@ -38,7 +38,8 @@ def list_workers(as_json: Json = False) -> None:
     A process without a heartbeat for 10 seconds is silent: dead, stopped or cut off.
     """
     # Imported here, because a worker needs none of it and shall start soon.
-    from cli.commands.shared import in_transaction, show
+    from cli.commands.output import show
+    from cli.commands.shared import in_transaction
     from db.engine import clock
     from db.processes import list_processes
 
@@ -48,18 +49,14 @@ def list_workers(as_json: Json = False) -> None:
             {
                 "process": one.name,
                 "kind": one.kind,
-                "queues": list(one.queues) if as_json else " ".join(one.queues),
+                "queues": list(one.queues),
                 "state": "live" if one.live else "silent",
-                "started_at": _instant(one.started_at, as_json),
-                "seen_at": _instant(one.seen_at, as_json),
-                "seen_seconds_ago": round((now - one.seen_at).total_seconds(), 1),
-                "redis_away_since": _instant(one.redis_away_since, as_json),
+                "started_at": one.started_at,
+                "seen_at": one.seen_at,
+                "silent_seconds": round((now - one.seen_at).total_seconds(), 1),
+                "redis_away_since": one.redis_away_since,
             }
             for one in list_processes(session)
         ]
 
     show(in_transaction(read), as_json, "processes")
-
-
-def _instant(at: datetime | None, as_json: bool) -> datetime | str | None:
-    return at.isoformat() if at is not None and as_json else at

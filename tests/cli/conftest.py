@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from cli.main import app
 from tests.support.world import make_organization
+
+
+@pytest.fixture(autouse=True)
+def records_as_before():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    # The command's log handler writes to an error output that is closed by now.
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import psycopg
 import pytest
@@ -69,12 +70,10 @@ def test_a_rate_is_set_listed_and_removed(org, run):
         "--minimum", "0.02", "--route", "outbound:+44", "--why", "prices",
     )  # fmt: skip
     (row,) = data(run, "call", "rate", "list", org)
-    assert (row["route"], row["a minute"], row["counted by"], row["at least"]) == (
-        "outbound:+44",
-        "0.12 USD",
-        "6 s",
-        "0.02",
-    )
+    assert row["route"] == "outbound:+44"
+    assert (row["per_minute_micros"], row["minimum_micros"]) == (120_000, 20_000)
+    assert (row["currency"], row["increment_seconds"]) == ("USD", 6)
+    assert datetime.fromisoformat(row["set_at"]).tzinfo is not None
     assert "removed" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
     assert "not found" in told(run, "call", "rate", "remove", org, "outbound:+44", "--why", "gone")
     assert data(run, "call", "rate", "list", org) == []
@@ -106,7 +105,7 @@ def test_only_the_named_terms_change(org, run):
 def test_a_door_is_one_organizations(org, run, database):
     told(run, "call", "door", "add", org, "phone_number", "n1", "--assistant", "a1", "--why", "x")
     (row,) = data(run, "call", "door", "list", org)
-    assert (row["kind"], row["id"], row["answered by"]) == ("phone_number", "n1", "a1")
+    assert (row["kind"], row["external_id"], row["assistant_id"]) == ("phone_number", "n1", "a1")
     other = make_organization(database)
     assert "INVALID_DOOR" in refused(
         run, "call", "door", "add", other, "phone_number", "n1", "--why", "x"
@@ -115,14 +114,14 @@ def test_a_door_is_one_organizations(org, run, database):
 
 
 def test_a_call_is_listed_and_shown_by_each_of_its_ids(call, org, run):
-    found = data(run, "call", "list")
-    (row,) = found["calls"]
-    assert (row["call"], row["organization"], row["status"]) == (call, org, "admitted")
-    assert found["after"] is None
+    (row,) = data(run, "call", "list")
+    assert (row["call_id"], row["organization_id"], row["status"]) == (call, org, "admitted")
+    assert (row["refusal"], row["is_ending"], row["cost_micros"]) == (None, False, None)
     for name in (call, "019d0000-0000-7000-8000-000000000001", "appointment-1"):
         shown = data(run, "call", "show", name)
-        assert (shown["call"], shown["hold"]) == (call, "open, 0.60")
-    assert [one["what"] for one in shown["timeline"]] == ["reserved"]
+        assert (shown["call_id"], shown["hold_status"]) == (call, "open")
+        assert (shown["reserved_micros"], shown["shortfall_micros"]) == (600_000, 0)
+    assert [one["event"] for one in shown["timeline"]] == ["reserved"]
     assert "CALL_NOT_FOUND" in refused(run, "call", "show", "other")
 
 
@@ -133,18 +132,17 @@ def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
 
     # When calls are listed with filters
     def listed(*asked: str) -> list[str]:
-        return [row["call"] for row in data(run, "call", "list", *asked)["calls"]]
+        return [row["call_id"] for row in data(run, "call", "list", *asked)]
 
     # Then only the matching calls are listed, in pages if there is a limit
     assert listed() == [call]
     assert listed("--all", "--org", org) == ["visit-2", call]
     assert listed("--unsettled") == listed("--status", "admitted") == [call]
     assert listed("--status", "ended", "--org", org) == []
-    first = data(run, "call", "list", "--all", "--org", org, "--limit", "1")
-    assert listed("--all", "--org", org, "--limit", "1", "--after", first["after"]) == [call]
-    assert f"more: --after {org}/visit-2" in told(
-        run, "call", "list", "--all", "--org", org, "--limit", "1"
-    )
+    page = ("--all", "--org", org, "--limit", "1")
+    assert listed(*page, "--after", f"{org}/visit-2") == [call]
+    for form in ((), ("--json",)):
+        assert run("call", "list", *page, *form)[2] == f"more: --after {org}/visit-2\n"
     assert "UNBOUNDED_SEARCH" in refused(run, "call", "list", "--all")
     assert "CALL_NOT_FOUND" in refused(run, "call", "list", "--after", "nothing")
 
@@ -161,11 +159,11 @@ def test_a_call_that_is_not_the_only_one_is_not_acted_on(call, org, run, databas
         # Then nothing is done, and both organizations are named
         assert "CALL_NOT_UNIQUE" in line and org in line and other in line
     for one in (org, other):
-        assert data(run, "call", "show", call, "--org", one)["we ended it for"] is None
+        assert data(run, "call", "show", call, "--org", one)["end_cause"] is None
     # And with the organization named, only its call is ended
     done = data(run, "call", "end", call, "--org", other, "--why", "x")
-    assert done == {"call": call, "organization": other, "ending": True}
-    assert data(run, "call", "show", call, "--org", org)["we ended it for"] is None
+    assert done == {"call_id": call, "organization_id": other, "action": "end", "changed": True}
+    assert data(run, "call", "show", call, "--org", org)["end_cause"] is None
 
 
 def test_appointment_is_refused_as_a_call_id_when_it_has_several_calls(call, org, run, database):
@@ -178,9 +176,9 @@ def test_appointment_is_refused_as_a_call_id_when_it_has_several_calls(call, org
         assert call in line and "visit-2" in line
     for one in (call, "visit-2"):
         shown = data(run, "call", "show", one)
-        assert (shown["we ended it for"], shown["cost"]) == (None, None)
+        assert (shown["end_cause"], shown["cost_micros"]) == (None, None)
     # And `call show` shows the newest
-    assert data(run, "call", "show", "appointment-1")["call"] == "visit-2"
+    assert data(run, "call", "show", "appointment-1")["call_id"] == "visit-2"
 
 
 def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
@@ -194,15 +192,29 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
     none = data(run, "call", "rate", "remove", org, "inbound", *why)
     # Then each of them reports what it did
     assert rate == {
+        "organization_id": org,
+        "action": "set_rate",
         "route": "default",
-        "micros_per_minute": 120_000,
+        "per_minute_micros": 120_000,
         "increment_seconds": 1,
         "minimum_micros": 0,
+        "currency": "USD",
     }
-    assert terms == {"changed": {"fault_policy": "charge", "fault_waived_minutes": 5}}
-    assert entry_point == {"kind": "assistant", "id": "a1", "organization": org}
-    assert gone == {"kind": "assistant", "id": "a1", "removed": True}
-    assert none == {"route": "inbound", "removed": False}
+    assert terms == {
+        "organization_id": org,
+        "action": "set_terms",
+        "terms": {"fault_policy": "charge", "fault_waived_minutes": 5},
+    }
+    named = {"kind": "assistant", "external_id": "a1"}
+    added = {"organization_id": org, "assistant_id": None, "brand_id": None}
+    assert entry_point == named | added | {"action": "add_entry_point"}
+    assert gone == named | {"action": "remove_entry_point", "changed": True}
+    assert none == {
+        "organization_id": org,
+        "action": "remove_rate",
+        "route": "inbound",
+        "changed": False,
+    }
     # And each actual change is in the history, with name and reason
     with psycopg.connect(driver_url(urls.owner_url)) as connection:
         acts = connection.execute("SELECT act, operator, why FROM operator_acts ORDER BY id")
@@ -215,15 +227,18 @@ def test_what_is_changed_is_told_as_data_too_with_who_and_why(org, run, urls):
 def test_a_call_is_ended_by_hand_once(call, run):
     assert "is being ended" in told(run, "call", "end", call, "--why", "a complaint")
     assert "already" in told(run, "call", "end", call, "--why", "a complaint")
-    assert data(run, "call", "show", call)["we ended it for"] == "OPERATOR"
+    assert data(run, "call", "show", call)["end_cause"] == "OPERATOR"
 
 
 def test_a_call_is_settled_by_hand_and_adds_to_the_costs(call, org, run, database):
     assert "0.13" in told(run, "call", "settle", call, "--seconds", "12.5", "--why", "by the log")
     shown = data(run, "call", "show", call)
-    assert (shown["cost"], shown["settled by"]) == ("0.13 USD", "operator")
+    assert (shown["cost_micros"], shown["settled_by"]) == (130_000, "operator")
+    assert (shown["currency"], shown["duration_ms"]) == ("USD", 12_500)
     (day,) = data(run, "call", "costs")
-    assert (day["organization"], day["calls"], day["cost"]) == (org, 1, "0.13 USD")
+    assert (day["organization_id"], day["calls"]) == (org, 1)
+    assert (day["cost_micros"], day["currency"]) == (130_000, "USD")
+    assert (day["provider_cost_micros"], day["provider_cost_currency"]) == (0, "USD")
     again = ("call", "settle", call, "--seconds", "1", "--why", "x")
     assert "CALL_SETTLED" in refused(run, *again)
     fund(database, org, 1)
@@ -232,7 +247,7 @@ def test_a_call_is_settled_by_hand_and_adds_to_the_costs(call, org, run, databas
 @pytest.mark.parametrize("seconds", ["long", "-1", "1e9", "nan", ""])
 def test_a_duration_that_is_none_is_refused_and_nothing_is_charged(call, run, seconds):
     refused(run, "call", "settle", call, f"--seconds={seconds}", "--why", "x")
-    assert data(run, "call", "show", call)["cost"] is None
+    assert data(run, "call", "show", call)["cost_micros"] is None
 
 
 def test_costs_of_days_that_are_none_are_refused(org, run):
@@ -246,10 +261,10 @@ def test_a_refused_call_is_listed_and_shown_with_its_reason(org, run, database):
     made = database.run(lambda session: admission.admit(session, ask, clock(session)))
     assert made.refusal is not None
     # Then its call is listed beside the live calls, and shown with the reason
-    (row,) = data(run, "call", "list")["calls"]
-    assert row["status"] == f"refused, {made.refusal}"
-    (row,) = data(run, "call", "list", "--status", "refused", "--org", org)["calls"]
-    assert row["with"] == "…0006"
+    (row,) = data(run, "call", "list")
+    assert (row["status"], row["refusal"]) == ("refused", made.refusal)
+    (row,) = data(run, "call", "list", "--status", "refused", "--org", org)
+    assert row["their_number"] == "…0006"
     shown = data(run, "call", "show", "v-1")
-    assert (shown["we refused it for"], shown["hold"]) == (made.refusal, None)
+    assert (shown["refusal"], shown["hold_status"]) == (made.refusal, None)
     assert "UNBOUNDED_SEARCH" in refused(run, "call", "list", "--status", "refused")

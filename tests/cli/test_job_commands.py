@@ -22,6 +22,11 @@ def acts(database, job_id):
     return [(one.act, one.operator, one.why) for one in rows]
 
 
+def counts(selected, changed):
+    skipped = selected - changed
+    return {"jobs_selected": selected, "jobs_changed": changed, "jobs_skipped": skipped}
+
+
 def listed(run, *arguments):
     code, out, err = run("job", "list", "--json", *arguments)
     assert code == 0, err
@@ -30,26 +35,27 @@ def listed(run, *arguments):
 
 def test_jobs_are_found_by_all_that_is_known_of_them(run, database):
     owed, gone = stage(database, name="a"), dead(database, "b")
-    assert [one["id"] for one in listed(run)["jobs"]] == [owed]
-    (shown,) = listed(run, "--state", "dead", "--job", "b", "--error", "BOO", "--queue", "safety")[
-        "jobs"
-    ]
-    assert (shown["id"], shown["state"], shown["error"]) == (gone, "dead", "boom")
+    assert [one["job_id"] for one in listed(run)] == [owed]
+    (shown,) = listed(run, "--state", "dead", "--job", "b", "--error", "BOO", "--queue", "safety")
+    assert (shown["job_id"], shown["state"], shown["error"]) == (gone, "dead", "boom")
     argument = "event_id=evt_of_b"
     since = "2020-01-01"
     found = listed(run, "--state", "all", "--argument", argument, "--since", since)
-    assert [one["id"] for one in found["jobs"]] == [gone]
-    assert listed(run, "--state", "all", "--until", since)["jobs"] == []
-    assert listed(run, "--state", "all", "--org", "org_none")["jobs"] == []
+    assert [one["job_id"] for one in found] == [gone]
+    assert listed(run, "--state", "all", "--until", since) == []
+    assert listed(run, "--state", "all", "--org", "org_none") == []
 
 
 def test_pages_follow_each_other_by_cursor(run, database):
     ids = sorted((stage(database) for _ in range(5)), reverse=True)
     first = listed(run, "--limit", "3")
-    assert [one["id"] for one in first["jobs"]] == ids[:3]
-    second = listed(run, "--limit", "3", "--after", first["after"])
-    assert ([one["id"] for one in second["jobs"]], second["after"]) == (ids[3:], None)
-    assert f"more: --after {ids[2]}" in run("job", "list", "--limit", "3")[1]
+    assert [one["job_id"] for one in first] == ids[:3]
+    second = listed(run, "--limit", "3", "--after", first[-1]["job_id"])
+    assert [one["job_id"] for one in second] == ids[3:]
+    # The cursor is on standard error, so that standard output has rows only.
+    for form in ((), ("--json",)):
+        assert run("job", "list", "--limit", "3", *form)[2] == f"more: --after {ids[2]}\n"
+    assert run("job", "list", "--limit", "6")[2] == ""
 
 
 def test_a_job_is_shown_whole_with_its_attempts_and_what_can_be_done(run, database):
@@ -59,12 +65,11 @@ def test_a_job_is_shown_whole_with_its_attempts_and_what_can_be_done(run, databa
 
     shown = json.loads(run("job", "show", job_id, "--json")[1])
 
-    assert (shown["state"], shown["possible"]) == ("dead", ["redrive", "discard"])
+    assert (shown["state"], shown["possible_actions"]) == ("dead", ["redrive", "discard"])
     assert [one["error"] for one in shown["attempts"]] == ["boom", "boom"]
     assert [one["traceback"] for one in shown["attempts"]] == ["trace", "trace"]
-    assert [(one["act"], one["by"], one["why"]) for one in shown["acts"]] == [
-        ("job.redrive", "ann", "mended")
-    ]
+    (done,) = shown["operator_actions"]
+    assert (done["action"], done["operator"], done["reason"]) == ("job.redrive", "ann", "mended")
     assert "boom" in run("job", "show", job_id)[1]
 
 
@@ -75,7 +80,7 @@ def test_one_job_is_redriven_discarded_and_run_now_by_id(run, database):
     assert run("job", "redrive", again, "--why", "a")[1] == "redrive: 1 of 1 jobs\n"
     assert run("job", "discard", away, "--why", "b")[0] == 0
     out = run("job", "run-now", waiting, "--why", "c", "--by", "ann", "--json")[1]
-    assert json.loads(out) == {"chosen": 1, "done": 1, "left": 0}
+    assert json.loads(out) == {"action": "run_now", **counts(1, 1)}
 
     assert row(database, again).dead_at is None
     assert row(database, away).outcome == "discarded"
@@ -91,7 +96,7 @@ def test_a_bulk_act_takes_what_its_filters_find_up_to_its_limit(run, database):
     out = run("job", "redrive", "--job", "mine", "--limit", "3", "--why", "x", "--yes", "--json")[1]
 
     # Then the newest three are redriven, and nothing else
-    assert json.loads(out) == {"chosen": 3, "done": 3, "left": 0}
+    assert json.loads(out) == {"action": "redrive", **counts(3, 3)}
     assert [row(database, one).dead_at is None for one in mine] == [False, True, True, True]
     assert row(database, other).dead_at is not None
     assert [len(acts(database, one)) for one in (*mine, other)] == [0, 1, 1, 1, 0]
@@ -130,7 +135,7 @@ def test_every_policy_is_listed_under_both_names_of_the_command(run):
     for one in first:
         assert one["attempts"] == JOB_TYPES[one["job"]].policy.attempts
         assert one["span_hours"] == round(JOB_TYPES[one["job"]].total_seconds / 3600, 1)
-        assert one["permanent"].startswith("Refused")
+        assert one["permanent_errors"][0] == "Refused"
     assert set(KEY_KEPT_SECONDS) == set(Provider)
 
 
@@ -140,8 +145,8 @@ def test_schedules_are_listed_with_their_next_and_last_tick(run, database):
     listed = {one["schedule"]: one for one in json.loads(run("schedule", "list", "--json")[1])}
     assert set(listed) == {one.name for one in schedules.SCHEDULES}
     shown = listed["prune"]
-    assert (shown["schedule"], shown["job"], shown["every_seconds"]) == ("prune", "prune", 3600)
-    assert (shown["last"], shown["last_job"]) == (None, None)
+    assert (shown["schedule"], shown["job"], shown["interval_seconds"]) == ("prune", "prune", 3600)
+    assert (shown["last_at"], shown["last_job_id"]) == (None, None)
 
     database.run(
         lambda s: s.connection().exec_driver_sql("UPDATE schedules SET next_at = clock_timestamp()")
@@ -151,5 +156,5 @@ def test_schedules_are_listed_with_their_next_and_last_tick(run, database):
     listed = {one["schedule"]: one for one in json.loads(run("schedule", "list", "--json")[1])}
     assert set(listed) == {one.name for one in schedules.SCHEDULES}
     shown = listed["prune"]
-    assert shown["last_job"] in staged
-    assert shown["last_state"] == "staged"
+    assert shown["last_job_id"] in staged
+    assert shown["last_job_state"] == "staged"

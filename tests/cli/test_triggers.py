@@ -49,8 +49,8 @@ def line(trigger, world, run):
     made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
     rate = ("call", "rate", "set", customer.id, "--per-minute", "0.60", "--increment", "60")
     assert run(*rate, "--why", "test")[0] == 0
-    entry_point = ("call", "door", "add", customer.id, "phone_number", made["number"])
-    assert run(*entry_point, "--assistant", made["assistant"], "--why", "test")[0] == 0
+    entry_point = ("call", "door", "add", customer.id, "phone_number", made["phone_number_id"])
+    assert run(*entry_point, "--assistant", made["assistant_id"], "--why", "test")[0] == 0
     return customer, made
 
 
@@ -61,10 +61,10 @@ def test_trigger_paypal_sends_signed_events_that_close_an_organization(trigger, 
     # When the same event is sent three times at once
     sent = trigger("paypal", SUSPENDED, "--org", customer.id, "--copies", "3")
     # Then it is accepted once, and each answer is shown
-    assert [one["status"] for one in sent] == [200] * 3
-    assert len({one["event"] for one in sent}) == 1
+    assert [one["http_status"] for one in sent] == [200] * 3
+    assert len({one["event_id"] for one in sent}) == 1
     assert sorted(one["answer"] for one in sent) == ["duplicate", "duplicate", "new"]
-    (event,) = world.read(InboxEvent, external_id=sent[0]["event"])
+    (event,) = world.read(InboxEvent, external_id=sent[0]["event_id"])
     assert (event.source, event.event_type) == ("paypal", SUSPENDED)
     # And it takes away the organization's entitlement
     world.run_due()
@@ -76,8 +76,8 @@ def test_trigger_vapi_number_makes_a_number_with_its_assistant(trigger, world, s
     customer = world.customer()
     made = trigger("vapi-number", NUMBER, "--subaccount", customer.sids[0])
     # Then both can be named to `trigger vapi` and `call door add`
-    number = api(sandbox, "GET", f"/phone-number/{made['number']}").json()
-    assistant = api(sandbox, "GET", f"/assistant/{made['assistant']}").json()
+    number = api(sandbox, "GET", f"/phone-number/{made['phone_number_id']}").json()
+    assistant = api(sandbox, "GET", f"/assistant/{made['assistant_id']}").json()
     assert (number["number"], number["twilioAccountSid"]) == (NUMBER, customer.sids[0])
     assert assistant["name"] == NUMBER
 
@@ -85,16 +85,16 @@ def test_trigger_vapi_number_makes_a_number_with_its_assistant(trigger, world, s
 def test_trigger_vapi_rings_in_and_the_call_is_charged(trigger, line, world):
     customer, made = line
     # When a caller dials the number and talks for a second
-    call = trigger("vapi", made["number"], "--talk", "1")
+    call = trigger("vapi", made["phone_number_id"], "--talk", "1")
 
     def settled() -> bool:
         world.run_due()
-        found = world.read(Call, provider_call_id=call["call"])
+        found = world.read(Call, provider_call_id=call["provider_call_id"])
         return bool(found) and found[0].settled_at is not None
 
     # Then the call is admitted, ends, and costs one increment
     assert wait_until(settled, limit_seconds=PROCESS_SECONDS, every_seconds=0.2)
-    (known,) = world.read(Call, provider_call_id=call["call"])
+    (known,) = world.read(Call, provider_call_id=call["provider_call_id"])
     assert (known.organization_id, known.origin, known.cost_micros) == (
         customer.id,
         "admitted",
@@ -107,7 +107,11 @@ def test_trigger_vapi_rings_in_and_the_call_is_charged(trigger, line, world):
 @pytest.mark.parametrize("deaf", [False, True])
 def test_trigger_vapi_hears_an_order_to_end_unless_it_is_deaf(trigger, line, sandbox, deaf):
     _, made = line
-    call = {"id": trigger("vapi", made["number"], *(["--deaf"] if deaf else []))["call"]}
+    call = {
+        "id": trigger("vapi", made["phone_number_id"], *(["--deaf"] if deaf else []))[
+            "provider_call_id"
+        ]
+    }
     talks = lambda: read_call(sandbox, call)["status"] == "in-progress"  # noqa: E731
     assert wait_until(talks, limit_seconds=PROCESS_SECONDS, every_seconds=0.1)
     # When it is ordered to end, then it ends unless it ignores the order

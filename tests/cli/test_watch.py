@@ -22,12 +22,6 @@ TERMS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def wide(monkeypatch):
-    """Makes the terminal wide, so that tables are printed without line breaks."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-
 def data(answer):
     assert answer[0] == 0, answer
     return json.loads(answer[1])
@@ -39,10 +33,11 @@ def test_thresholds_are_set_shown_and_removed(run, organization_id):
     rows = data(
         run(*words, "--set", "20", "--set", "1.5", "--why", "asked", "--by", "ann", "--json")
     )
-    assert [(row["threshold"], row["state"], row["set_by"]) for row in rows] == [
-        ("20.00 USD", "crossed", "ann"),
-        ("1.50 USD", "armed", "ann"),
+    assert [(row["threshold_micros"], row["state"], row["set_by"]) for row in rows] == [
+        (20_000_000, "crossed", "ann"),
+        (1_500_000, "armed", "ann"),
     ]
+    assert {row["currency"] for row in rows} == {"USD"}
     # Then they are shown with their states, and the crossed one's alert is listed
     assert data(run(*words, "--json")) == rows
     assert "20.00 USD" in run(*words)[1]
@@ -61,10 +56,10 @@ def test_thresholds_are_set_shown_and_removed(run, organization_id):
 def test_an_alert_is_cleared_by_hand_with_a_reason(run, organization_id):
     run("wallet", "thresholds", organization_id, "--set", "20", "--why", "asked")
     (alert,) = data(run("alert", "list", "--org", organization_id, "--json"))
-    code, _, err = run("alert", "clear", str(alert["id"]), "--why", " ")
+    code, _, err = run("alert", "clear", str(alert["alert_id"]), "--why", " ")
     assert (code, "who and why must be given" in err) == (1, True)
-    cleared = data(run("alert", "clear", str(alert["id"]), "--why", "told them", "--json"))
-    assert (cleared["id"], cleared["cleared_at"] is not None) == (alert["id"], True)
+    cleared = data(run("alert", "clear", str(alert["alert_id"]), "--why", "told them", "--json"))
+    assert (cleared["alert_id"], cleared["cleared_at"] is not None) == (alert["alert_id"], True)
     assert data(run("alert", "list", "--org", organization_id, "--json")) == []
     code, _, err = run("alert", "clear", "999999999", "--why", "told them")
     assert (code, "ALERT_NOT_FOUND" in err) == (1, True)
@@ -76,7 +71,7 @@ def test_a_crossed_threshold_is_armed_again_by_hand(run, database, organization_
     fund(database, organization_id, 30_000_000)
     assert data(run(*words, "--json"))[0]["state"] == "crossed"
     (row,) = data(run(*words, "--rearm", "--why", "paid by cheque", "--json"))
-    assert (row["state"], row["why"]) == ("armed", "paid by cheque")
+    assert (row["state"], row["reason"]) == ("armed", "paid by cheque")
 
 
 def test_automatic_top_up_is_refused_while_no_provider_can_charge(run, organization_id):
@@ -84,7 +79,7 @@ def test_automatic_top_up_is_refused_while_no_provider_can_charge(run, organizat
     code, out, err = run(*words, *TERMS, "--why", "asked")
     assert (code, out) == (1, "")
     assert err == "holdfast: CANNOT_CHARGE: paypal cannot charge a stored payment method yet\n"
-    assert data(run(*words, "--json"))["automatic_top_up"] == "never set up"
+    assert data(run(*words, "--json"))["state"] == "never_set"
 
 
 def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
@@ -105,22 +100,22 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
     database.run(agree)
     words = ("wallet", "auto-top-up", organization_id)
     shown = data(run(*words, "--json"))
-    assert shown["automatic_top_up"].startswith("on; crossed ")
-    assert (shown["below"], shown["amount"]) == ("20.00", "50.00")
-    assert (shown["day_cap"], shown["day_count"]) == ("100.00", 3)
+    assert (shown["state"], shown["crossed_at"] is not None) == ("crossed", True)
+    assert (shown["below_micros"], shown["amount_micros"]) == (20_000_000, 50_000_000)
+    assert (shown["day_cap_micros"], shown["day_count_max"]) == (100_000_000, 3)
     (decision,) = shown["decisions"]
-    assert (decision["amount"], decision["state"]) == ("50.00", "decided, not charged yet")
-    assert "decided, not charged yet" in run(*words)[1]
+    assert (decision["amount_micros"], decision["state"]) == (50_000_000, "decided")
+    assert "50.00 USD  decided" in run(*words)[1]
     # When the charge is declined and automatic top-up is switched off
     database.run(
         lambda session: top_up_charges.record_declined(
-            session, decision["id"], "no funds", clock(session)
+            session, decision["decision_id"], "no funds", clock(session)
         )
     )
     shown = data(run(*words, "--off", "--why", "asked", "--by", "bob", "--json"))
-    assert (shown["automatic_top_up"], shown["set_by"]) == ("off", "bob")
+    assert (shown["state"], shown["set_by"]) == ("off", "bob")
     (decision,) = shown["decisions"]
-    assert (decision["state"], decision["outcome"]) == ("declined", "no funds")
+    assert (decision["state"], decision["decline_code"]) == ("declined", "no funds")
 
 
 @pytest.mark.parametrize(

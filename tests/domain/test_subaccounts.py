@@ -247,18 +247,12 @@ def test_state_that_only_an_operator_can_repair_is_not_tried_again(shared, scene
     release(shared, hand, problem=f"SUBACCOUNT_{status.upper()}")
     found = brand(shared, scene[1])
     assert (found.twilio_actual, found.twilio_converged) == (status, None)
-    assert subaccounts.describe(found) == f"SUBACCOUNT_{status.upper()}"
+    assert found.twilio_problem == f"SUBACCOUNT_{status.upper()}"
     # After a manual repair, only the next good reading clears the problem
     hand = take(shared, scene[1])
     assert brand(shared, scene[1]).twilio_problem is not None
     record(shared, hand, "active")
     assert brand(shared, scene[1]).twilio_problem is None
-    assert subaccounts.describe(brand(shared, scene[1])) == "active"
-
-
-def test_brand_with_an_unknown_state_is_described_as_such(shared, scene):
-    found = brand(shared, scene[1])
-    assert subaccounts.describe(found) == "unknown, should be active"
 
 
 def test_a_brand_that_is_not_there_or_has_no_subaccount_is_refused(shared, org):

@@ -364,14 +364,14 @@ def test_enforce_command_fails_when_a_subaccount_is_unusable(world, customer, si
     code, printed = holdfast(*words, world=world)
     told = data_in(printed)
     assert code == 1
-    assert told["subscription"] == "active"
+    assert told["subscription_state"] == "active"
     assert told["subaccounts"][0] == {
         "organization_id": customer.id,
         "brand_id": customer.brand_ids[0],
-        "subaccount": sid,
+        "subaccount_sid": sid,
         "outcome": "needs_person",
-        "found": "closed",
-        "desired": "active",
+        "found_state": "closed",
+        "desired_state": "active",
         "problem": "SUBACCOUNT_CLOSED",
     }
     assert told["subaccounts"][1]["outcome"] == "in_line"
@@ -390,11 +390,11 @@ def test_reconcile_command_repairs_all_or_one_organization(world, customer, sid,
         set_at_twilio(world, drifted, status="suspended")
     one = ("reconcile", "twilio", "--org", customer.id, "--json")
     code, printed = holdfast(*one, world=world)
-    outcomes = {one["subaccount"]: one["outcome"] for one in data_in(printed)}
+    outcomes = {one["subaccount_sid"]: one["outcome"] for one in data_in(printed)}
     assert outcomes == {sid: "repaired", customer.sids[1]: "in_line"}
     assert code == 0
     code, printed = holdfast("reconcile", "twilio", "--json", world=world)
-    outcomes = {one["subaccount"]: one["outcome"] for one in data_in(printed)}
+    outcomes = {one["subaccount_sid"]: one["outcome"] for one in data_in(printed)}
     assert outcomes == {
         sid: "in_line",
         customer.sids[1]: "in_line",
