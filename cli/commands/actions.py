@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from cli.commands.shared import console, in_transaction, show, utc
+from cli.commands.output import show_page
+from cli.commands.shared import in_transaction, utc
 from cli.options import Json
 from db.models import OperatorAction
 from domain.operator_notes import PAGE_MAX, list_actions
@@ -47,29 +48,13 @@ def list_operator_actions(
         )
     )
     cursor = found[-1].id if len(found) == limit else None
-    if as_json:
-        show({"actions": [_data(one) for one in found], "after": cursor}, True)
-        return
-    show([_row(one) for one in found], False, "operator actions")
-    if cursor:
-        console.print(f"more: --after {cursor}")
-
-
-def _data(one: OperatorAction) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "action": one.act,
-        "subject": one.subject,
-        "by": one.operator,
-        "why": one.why,
-        "acted_at": one.acted_at.astimezone(UTC).isoformat(),
-    }
+    show_page([_row(one) for one in found], cursor, as_json, "operator actions")
 
 
 def _row(one: OperatorAction) -> dict[str, Any]:
-    """Describe an action in one line of a table; the id is shown as the cursor only."""
     return {
-        "at": one.acted_at.astimezone(UTC),
+        "id": one.id,
+        "acted_at": one.acted_at,
         "action": one.act,
         "subject": one.subject,
         "by": one.operator,

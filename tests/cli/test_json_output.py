@@ -24,6 +24,7 @@ from tests.domain.support import subscribe
 WITHOUT_JSON = {"up", "ingress", "worker", "relay", "bench", "chaos", "test", "migrate"}
 #: Commands that show data, with arguments. Those of `LISTS` print a list.
 LISTS = {
+    "action list": "",
     "org list": "",
     "alert list": "",
     "call list": "",
