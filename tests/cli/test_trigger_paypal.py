@@ -32,7 +32,7 @@ def trigger(run, organization_id, sandbox):
         code, out, err = run(*words)
         assert (code, err) == (0, "")
         (delivery,) = json.loads(out)
-        sent = sandbox.control("GET", f"/paypal/events/{delivery['event']}")
+        sent = sandbox.control("GET", f"/paypal/events/{delivery['event_id']}")
         return sent["body"].encode()
 
     return send
