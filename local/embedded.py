@@ -1,7 +1,8 @@
-"""PostgreSQL and Valkey as children of this process, for a machine without them.
+"""Run PostgreSQL and Valkey as child processes, for a machine without them.
 
-They listen only on unix sockets in a private folder. They stop whenever this process dies, for any
-reason. One state folder serves one process. Their data survives every kind of stop.
+They listen only on unix sockets in a private folder. On Linux they also stop if this process is
+killed; elsewhere the next start stops them. Only one process may use a state folder at a time. With
+durable settings (`fast=False`), their data survives a kill and a crash of the machine.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class EmbeddedServers:
 
     `fast=True` is for tests: a crash of the machine may lose or damage PostgreSQL's data, and
     Valkey starts empty each time. A kill of any process still loses nothing in PostgreSQL.
-    `postgres_bin` and `redis_bin` name folders with other programs to run. With `keep`, a server
-    that dies unexpectedly is started again on its data.
+    `postgres_bin` and `redis_bin` are folders whose programs are used instead. With `keep`, a
+    server that dies unexpectedly is started again with the same data.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class EmbeddedServers:
         self._postgres_bin = postgres_bin
         self._redis_bin = redis_bin
         self._keep = keep
-        # For the server only: a program that starts it as another account must not see them.
+        # Set by /usr/bin/env for PostgreSQL only. The program that changes the account runs before
+        # that, and must not inherit these variables.
         self._postgres_env = [
             f"{name}={value}" for name, value in (postgres_environment or {}).items()
         ]
@@ -134,7 +136,7 @@ class EmbeddedServers:
         return ServerUrls(owner_url, redis_url)
 
     def stop(self) -> None:
-        """Stop Valkey, then PostgreSQL, in an orderly way. Replay: nothing happens.
+        """Shut down Valkey, then PostgreSQL. Replay: changes nothing.
 
         Stop their clients first: connected clients lose their connection.
         """
@@ -160,10 +162,10 @@ class EmbeddedServers:
         self._lock_file = file
 
     def _make_socket_folder(self) -> Path:
-        """Create the folder for sockets, in /tmp if its own path cannot be used.
+        """Create the folder for sockets: `run` in the state folder, or one in /tmp.
 
-        A path cannot be used if it is too long for a socket or contains PostgreSQL's separator,
-        the comma.
+        The folder is in /tmp if the path of `run` is too long for a socket or contains a comma.
+        PostgreSQL reads a comma as a separator between folders.
         """
         self._remove_socket_folder()
         folder = self._state / "run"
@@ -247,7 +249,7 @@ class EmbeddedServers:
         unfinished.rename(data)  # last: a run killed inside initdb leaves no partial cluster
 
     def _create_database(self, password: str) -> None:
-        # Not with an address: psycopg would read a comma in the folder as a list of hosts.
+        # With keyword arguments, neither the folder nor the password needs quoting.
         with psycopg.connect(
             host=str(self._sockets),
             port=5432,

@@ -1,4 +1,4 @@
-"""One attempt at a job: its transactions, its providers, and ways to end it."""
+"""The context of one attempt at a job: its transactions, providers and outcome."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ class Run:
 
     @property
     def own(self) -> Session:
-        """The session of an actor that uses only our database."""
+        """The session of an actor that uses only our database.
+
+        Raises: TypeError for an actor that calls a provider.
+        """
         if self.session is None:
             raise TypeError(f"{self.claim.name} calls a provider: it has no transaction to share")
         return self.session
@@ -106,8 +109,8 @@ class Run:
     def refuse(self, refused: Refused, fn: Callable[[Session], None]) -> None:
         """End the attempt as refused, together with what fn stores, in one commit.
 
-        This is for a refusal that is an answer in business terms. If it needs an alert, fn raises
-        it.
+        This is for a refusal with a business reason, which raises no `job_dead` alert. If a person
+        must act, fn raises another alert.
         """
 
         def work(session: Session) -> str:
@@ -123,7 +126,9 @@ class Run:
         log.info("job refused", code=refused.code, detail=refused.detail)
 
     def check_lease(self) -> None:
-        """Check that a request sent now ends before the lease does.
+        """Check that enough of the lease is left to send a request.
+
+        A later request could take effect while another worker has the lease.
 
         Raises: LeaseTooOld after half of the lease.
         """
@@ -133,5 +138,8 @@ class Run:
 
 
 def set_cause(session: Session, claim: Claim) -> None:
-    """Give jobs that are staged in this session the claim's correlation ID."""
+    """Set the claimed job as the cause of all jobs staged in this session.
+
+    They also get the correlation ID of the claimed job.
+    """
     staging.set_cause(session, Cause(claim.job_id, claim.correlation_id))

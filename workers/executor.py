@@ -1,4 +1,4 @@
-"""Runs one job and writes every outcome to its row. Nothing else retries a job.
+"""Run one job and store its outcome in its row. Dramatiq never retries a job.
 
 It never raises to Dramatiq, which acknowledges every message. A message is only a notification.
 """
@@ -27,14 +27,17 @@ from providers.registry import Providers
 from workers.attempt import Run, set_cause
 
 log = get_logger(__name__)
-#: The most seconds for which a provider's Retry-After is followed.
+#: A longer Retry-After of a provider counts as this many seconds.
 RETRY_AFTER_SECONDS_MAX = 60.0
 Actor = Callable[..., Any]
 
 
 @dataclass
 class _Attempt:
-    """What is known about the job after a transaction has read it."""
+    """The state of one execution: the claim, and how the job ended.
+
+    The first transaction sets `claim`, or `buried` if it ended the job as dead.
+    """
 
     claim: Claim | None = None
     buried: bool = False
@@ -119,8 +122,8 @@ class Executor:
             attempt.buried = True
         elif job.calls_provider or claim.failures or claim.may_kill_workers:
             # A job that was notified several times without an outcome may be killing its workers.
-            # Its attempts must count, although its own transaction never commits. So the claim is
-            # committed first. After the first counted failure, every attempt counts.
+            # Its attempts must count although its work never commits, so the claim is committed
+            # before the work. The same applies to a job that has failed before.
             attempt.claim = jobs.claim(
                 session, job_id, worker=self.worker, lease_seconds=job.lease_seconds
             )
@@ -217,7 +220,7 @@ class Executor:
 
 
 def _log_done(claim: Claim, seconds: float) -> None:
-    # After the commit, so that the line is true.
+    # Called after the commit. A rollback would make the line wrong.
     log.info(
         "job_done",
         job_name=claim.name,

@@ -1,4 +1,4 @@
-"""Low-balance thresholds, automatic top-up, and alerts."""
+"""Show and change low-balance thresholds, automatic top-up and alerts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from providers.registry import CHARGEABLE
 
 app = typer.Typer(no_args_is_help=True, help="List and clear alerts.")
 
-#: Number of decisions shown with the settings.
+#: Number of top-up decisions that are shown with the top-up settings.
 _DECISIONS = 10
 
 WhyIfChanged = Annotated[str, typer.Option("--why", help="The reason; required for a change.")]
@@ -174,7 +174,7 @@ def _threshold(row: WalletThreshold, currency: str) -> dict[str, Any]:
 
 
 def _top_up(session: Session, organization_id: str, currency: str) -> dict[str, Any]:
-    # An organization that never switched it on has the same keys, with null.
+    # If automatic top-up was never switched on, the output has the same keys with null.
     settings = top_up_settings.settings_of(session, organization_id)
     return {
         "organization_id": organization_id,

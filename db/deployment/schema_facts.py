@@ -1,7 +1,7 @@
-"""Read from the catalogs what the migrations define: objects and grants.
+"""Read the objects and grants of a schema from PostgreSQL's catalogs.
 
-The facts of two databases at the same revision are equal, even on different major versions of
-PostgreSQL. They do not depend on object ids or on the order of creation.
+Two databases at the same revision have equal facts, even on different major versions of PostgreSQL.
+The facts do not depend on object ids or on the order of creation.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ _OURS = """
 _OBJECTS = _OURS + "UNION ALL".join(
     (_FUNCTIONS, _TABLES, _COLUMNS, _CONSTRAINTS, _TRIGGERS, _RULES, _POLICIES, _INDEXES)
 )
-# The privileges that an owner has on its objects do not count as grants.
+# An owner's privileges on its own objects are not grants and are left out.
 _GRANTS = (
     _OURS  # noqa: S608  # nothing in it is a value
     + """
@@ -143,7 +143,7 @@ _GRANTS = (
 
 
 def read_facts(session: Session) -> Facts:
-    """Read the facts of the connected database's schema. Any login may do this."""
+    """Read the facts of the connected database's schema. Any role may do this."""
     objects = {
         Object(kind, name, table): attributes
         for kind, name, table, attributes in session.execute(text(_OBJECTS))

@@ -1,8 +1,9 @@
 """Pairing: find the call that a provider report is about, and prove the match.
 
-A report belongs to the call with the same provider's id. Otherwise it belongs to the call whose ids
-and token are in its metadata. The token proves that the company, or we, supplied the ids. Any
-visitor can start a web call in a browser with any ids, so metadata never pairs a web call.
+A report belongs to the call that has the report's provider call id. If there is none, it belongs to
+the call whose ids and token are in the report's metadata. The token proves that the company or
+Holdfast supplied the ids. Any visitor can start a web call in a browser with any ids, so metadata
+never pairs a web call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TOKEN_BYTES = 24
 
 
 def new_pairing_token() -> str:
-    """Generate an unguessable token of 32 characters that need no quoting."""
+    """Generate an unguessable token of 32 URL-safe characters."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
@@ -38,14 +39,15 @@ def fail_open_token(key: str, organization_id: str, call_id: str, provider_call_
 def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | None:
     """Find the call that a report is about; lock its wallet, then the call.
 
-    If the report names another organization's number or assistant, the reservation is given up. The
-    owner of the number then pays (see domain/calls/foreign).
+    If the reported call uses another organization's number or assistant, its reservation is
+    released. The organization that owns them then pays (see domain/calls/foreign).
     """
     found = call_of_provider(session, facts.external_id)
     if found is None:
         found = _reservation_named(session, facts)
     if found is None and facts.call_id:
-        # Between the two reads another report may have moved the reservation to the call.
+        # Another report may have paired the reservation after the first read. The call then has the
+        # provider's call id.
         found = call_of_provider(session, facts.external_id)
     if found is None:
         return None
@@ -53,8 +55,8 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
         return release_foreign_reservation(session, found, owner_of(session, facts), facts, now)
     lock_wallet(session, found.organization_id)
     call = lock_call(session, found.organization_id, found.id)
-    # Checked again under the lock: the call may meanwhile be paired with another one, or go on in
-    # another row.
+    # Check again under the lock. Meanwhile another report may have paired the reservation with
+    # another provider call, or merged it into another row.
     if call is None or (call.provider_call_id != facts.external_id and not _fits(call, facts)):
         moved = call_of_provider(session, facts.external_id)
         if moved is None or moved.organization_id != found.organization_id:
@@ -64,10 +66,10 @@ def find_reported(session: Session, facts: CallFacts, now: datetime) -> Call | N
 
 
 def let_in_by(session: Session, facts: CallFacts) -> str | None:
-    """Return the organization that admitted a call while the database did not answer.
+    """Return the organization of a call that was admitted without the database.
 
-    A signature in the call's metadata proves this, for this one call at the provider. Return None
-    without valid proof. Outbound and web calls are never accepted.
+    The metadata must contain a signature for this one call at the provider. Return None if it does
+    not, and for outbound and web calls.
     """
     if facts.direction not in (None, CallDirection.INBOUND):
         return None

@@ -1,6 +1,6 @@
 """Call terms of an organization: steps, margins, warnings, texts, fault policy.
 
-An organization that has set no terms has the defaults.
+An organization that has set no terms gets the defaults.
 """
 
 from __future__ import annotations
@@ -51,17 +51,19 @@ class Terms:
 
     #: Seconds of talk time that the first hold and each extension cover.
     step_seconds: int = 60
-    #: How many seconds before its hold is used up a call is ended, so that the end is within the
-    #: hold. The tick's own lead is added to this.
+    #: A call is ended this many seconds before its hold is used up, so that the end is within the
+    #: hold. The tick adds LEAD_SECONDS to this.
     margin_seconds: int = 5
-    #: How many seconds before its credit ends a call is warned, once. 0 means never.
+    #: A call is warned once, this many seconds before its credit ends. 0 means never.
     warn_before_seconds: int = 60
     max_duration_seconds: int = 3_600
-    #: Whether a call is admitted if our database does not answer in time, and for how long.
+    #: Whether a call is admitted if the database does not answer in time. Such a call may last
+    #: `fail_open_seconds`.
     fail_open: bool = False
     fail_open_seconds: int = 60
     fault_policy: FaultPolicy = FaultPolicy.WAIVE
-    #: How many minutes from its start are waived if a fault of Vapi ended the call.
+    #: If a fault of Vapi ended a call, its first minutes are not charged, up to this number.
+    #: Applies only to FaultPolicy.WAIVE.
     fault_waived_minutes: int = 10
     refusal_text: str = "We cannot take your call at the moment. Please try again later."
     warning_text: str = "This call will end soon."

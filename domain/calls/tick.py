@@ -1,7 +1,7 @@
 """Tick one wallet's live calls: meter them, extend their holds, warn and end them.
 
-One transaction per wallet, with a few statements for any number of calls. Nothing here waits for a
-provider; jobs send the orders.
+One transaction ticks all calls of a wallet, in a few statements for any number of calls. This
+module calls no provider. It stages jobs that warn, end and refresh the calls.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Ticked:
 
 
 def tick_debtors_at_once(session: Session, organization_id: str, now: datetime) -> int:
-    """Make the calls that were lent credit due now; return how many.
+    """Make all calls with lent credit due for a tick now; return how many.
 
-    The next tick takes back what the debt limit no longer allows. The organization must already be
-    locked.
+    If the debt limit was lowered, the next tick takes the excess back. The organization must
+    already be locked.
     """
     lock_wallet(session, organization_id)
     live = lock_live_calls(session, organization_id)
@@ -180,8 +180,8 @@ def _meter(call: Call, hold: CallHold | None, now: datetime) -> Metered:
 def _debt_room(session: Session, wallet: Wallet, meters: Sequence[Metered]) -> int:
     """Return the part of the debt limit that is neither used nor lent.
 
-    What was lent to a call that has ended stays lent until the call is settled. The result is
-    negative if the limit was lowered below what is used and lent.
+    Credit that was lent to an ended call counts as lent until the call is settled. The result is
+    negative if the debt limit was lowered below the used and lent amount.
     """
     if wallet.debt_limit_micros == 0 and not any(one.debt_micros for one in meters):
         return 0
@@ -207,7 +207,7 @@ def _hold_first(
 ) -> None:
     """Reserve the first hold of calls that began without one.
 
-    They were in progress on lent credit, and money has become available since.
+    Until now these calls ran on lent credit, and money has become available since.
     """
     for one in meters:
         if not one.extend_micros or one.call_id in known_holds:
@@ -250,16 +250,16 @@ def _extend(
     )
     for one, outcome in zip(extended, outcomes, strict=True):
         if outcome != "OK":
-            # The amounts were computed under the same lock, so only a hold beyond all bounds is
-            # refused. The call must then end.
+            # The amounts were computed under the same lock, so the money is available. An extension
+            # is refused only if the hold would exceed its limits. The call must then end.
             log.error("hold_not_extended", call=one.call_id, outcome=outcome)
             one.end = True
 
 
 def _ask(session: Session, calls: Sequence[Call], now: datetime) -> int:
-    """Stage a refresh of due calls that have not begun.
+    """Stage a refresh of due calls that are not metered yet.
 
-    Without it, a lost first message would leave a call unmetered.
+    If Vapi's message that the call began was lost, the refresh starts the metering.
     """
     due = [call for call in calls if _call_is_due(call, now)]
     for call in due:

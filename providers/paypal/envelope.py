@@ -1,4 +1,4 @@
-"""Reads the envelope of every PayPal event strictly. `events.py` interprets it."""
+"""Parse the members that all PayPal events share. `events.py` interprets them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ class Envelope(NamedTuple):
 def read(body: bytes) -> Envelope:
     """Read an event's envelope from the received bytes.
 
-    Raises: MalformedWebhook if the body is no JSON object, has no plain id and event_type, or
-    repeats a key at any depth. With a repeated key, two readers could see two different events.
+    Raises: MalformedWebhook if the body is not a JSON object, or repeats a key at any depth.
+    Parsers differ in which value of a repeated key they use, so two readers could see two different
+    events. It is also raised if `id` or `event_type` is missing or does not match its pattern
+    above.
     """
     event = _strict_object(body)
     external_id, event_type = event.get("id"), event.get("event_type")

@@ -26,13 +26,14 @@ from providers.twilio.mapping import raise_for_error
 from providers.twilio.tokens import TokenMemory
 from providers.twilio.transport import TWILIO_URL, Transport
 
-#: Retry delay in seconds while another thread waits for the provider: as long as that wait lasts.
+#: Seconds by which a job is postponed while another thread waits for a silent provider. The
+#: request of that thread takes about as long.
 _TURN_SECONDS = 5.0
 
 _SUBACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}", re.ASCII)
-#: The SDK reads this in place of the process's environment. There, TWILIO_EDGE or TWILIO_REGION
-#: would send our credentials to another host than the configured one. The dictionary must not be
-#: empty, because then the SDK would read the process's environment after all.
+#: The SDK reads this dictionary instead of the process's environment. In the environment,
+#: TWILIO_EDGE or TWILIO_REGION would send our credentials to another host than the configured one.
+#: If the dictionary were empty, the SDK would read the environment.
 _NO_ENVIRONMENT = {"TWILIO_EDGE": ""}
 
 
@@ -85,9 +86,9 @@ class TwilioApi:
     def set_subaccount_status(self, sid: str, status: TwilioStatus) -> SubaccountFacts:
         """Suspend or activate a subaccount. Calls in progress continue.
 
-        Replay: setting the status that it already has is no error. The request is sent once.
-        Raises: OutcomeUnknown for a lost response, 5xx or a response that is not Twilio's: it may
-        have happened, and it may still happen. ProviderUnavailable if it did not happen. Refused
+        Replay: setting the current status again is no error. The request is sent once. Raises:
+        OutcomeUnknown for a lost response, a 5xx or a response that is not Twilio's. The change may
+        then have happened, or may still happen. ProviderUnavailable if it did not happen. Refused
         (SUSPENDED_BY_TWILIO, SUBACCOUNT_CLOSED, SUBACCOUNT_MISSING, INVALID_ID, INVALID_STATUS,
         PARENT_ACCOUNT). CredentialsRejected; HeldBack.
         """
@@ -112,8 +113,8 @@ class TwilioApi:
     def live_calls(self, sid: str, *, window_seconds: float | None = None) -> list[str]:
         """List the calls of an account that are queued, ringing or in progress, each once.
 
-        The list is complete, or an error is raised. Units: `window_seconds` is the time limit for a
-        caller that has less time than this client's own window. Raises: Refused (INVALID_ID,
+        The list is complete, or an error is raised. `window_seconds` limits the time of the
+        request; the default is this client's own limit. Raises: Refused (INVALID_ID,
         SUBACCOUNT_MISSING), ProviderUnavailable, CredentialsRejected, HeldBack.
         """
         self._check_sid(sid)
@@ -168,7 +169,7 @@ class TwilioApi:
         return () if token is None else (token,)
 
     def newer_token(self, sid: str, than: str) -> str | None:
-        """Fetch a subaccount's token again after a signature by `than` failed.
+        """Fetch a token again after a callback's signature did not fit the token `than`.
 
         None means that Twilio confirmed a moment ago that there is no newer token. Threads that ask
         at the same time share one request. Raises: as subaccount_token. It also raises for a few
@@ -211,8 +212,8 @@ class TwilioApi:
     def _sdk(self, deadline: Deadline) -> Client:
         if not self._account_sid or not self._auth_tokens:
             raise CredentialsRejected("TWILIO_ACCOUNT_SID or TWILIO_AUTH_TOKEN is not set")
-        # The SDK's objects are not made for several threads, so each request gets new ones. They
-        # share the connections below them.
+        # The SDK's objects are not thread-safe, so each request gets new ones. They share the HTTP
+        # connections of `self._client`.
         return Client(
             self._account_sid,
             self._auth_tokens[0],
