@@ -224,7 +224,7 @@ def _provider(provider: str, kind: str, span: tuple[float, float], **more: Any) 
 
         def undo() -> None:
             if kind == "hold":
-                # The senders have timed out by now. Their requests reach the provider all the same.
+                # The senders have timed out by now. Release their requests to the provider.
                 system.control("POST", f"/faults/{made['id']}/release")
             system.control("DELETE", f"/faults/{made['id']}")
 

@@ -253,7 +253,7 @@ def _commit(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
 
 
 def _give_back(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
-    """Close a reservation that was refused but took effect all the same.
+    """Close a reservation that took effect although its response was a refusal.
 
     Commit zero if the call was not dialled, otherwise its duration.
     """

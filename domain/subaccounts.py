@@ -41,7 +41,7 @@ class Hand:
     token: str
     desired: TwilioStatus
     generation: int
-    #: The subaccount had reached the newest generation, and no request of ours was lost since. Any
+    #: The subaccount had reached the newest generation, and no request from Holdfast was lost. Any
     #: other state is then a change made on Twilio's side.
     settled: bool = False
 

@@ -67,7 +67,7 @@ class AlertKind(StrEnum):
     #: A verified event (the subject) cannot be parsed; nothing has been done about it.
     EVENT_UNREADABLE = "event_unreadable"
     #: The provider's response about a subscription (the subject) cannot be settled here, for
-    #: example because it names no organization of ours. Cleared when a later response can be
+    #: example because it names no known organization. Cleared when a later response can be
     #: settled.
     SUBSCRIPTION_UNSETTLED = "subscription_unsettled"
     #: A number or an assistant (the subject) connected a call without requesting its admission.

@@ -24,7 +24,7 @@ PENDING_REFUND_SECONDS = 6 * 3_600.0
 
 
 class PaymentNotOurs(Refused):
-    """The payment names no organization of ours; a person must match it."""
+    """The payment names no known organization. A person must match it."""
 
     def __init__(self, external_id: str) -> None:
         super().__init__("UNKNOWN_ORGANIZATION", external_id, payment=external_id)

@@ -201,7 +201,7 @@ def lost_reports(on: Set, report: Report) -> None:
     phone = Phone.open(on, report, TERMS, _THREE_MINUTES)
     ids = phone.notify(2, talk_seconds=1.2, behaviour={"lose_reports": True})
     report.eventually("both are over", lambda: phone.over(ids), 2)
-    report.eventually("both are charged all the same", phone.settled, 2)
+    report.eventually("both are charged nevertheless", phone.settled, 2)
     report.check("by asking", {call.settled_by for call in phone.calls()}, {"look"})
     _books(phone, ids, _THREE_MINUTES, report)
 

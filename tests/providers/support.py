@@ -89,14 +89,14 @@ class Loopback:
             do_GET = do_POST = _serve
 
             def log_message(self, format: str, *args: object) -> None:
-                pass
+                """Write no line for a request."""
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             request_queue_size = 64
 
             def handle_error(self, request: object, client_address: object) -> None:
-                pass  # Some tests use a client that closes its connection early.
+                """Ignore the error of a client that closes its connection early."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

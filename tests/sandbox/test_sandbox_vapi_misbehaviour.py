@@ -98,7 +98,7 @@ def test_a_call_that_ignores_its_longest_time_ends_when_the_customer_does(house)
 def test_messages_are_lost_and_doubled_as_told(house, listener, behaviour, updates, reports, lost):
     misbehave(house, **behaviour)
     call = start_call(house, talk_seconds=0)
-    # Then it ends all the same, and a later call is reported as usual
+    # Then it ends nevertheless, and a later call is reported as usual
     assert wait_until(lambda: seen(house, call)["lost"] == lost, limit_seconds=SANDBOX_SECONDS)
     listener.wait_for_message(call["id"], "status-update", updates)
     listener.wait_for_message(call["id"], "end-of-call-report", reports)

@@ -51,7 +51,7 @@ def test_a_wallet_that_somebody_holds_is_left_for_the_next_look(world, meter):
     with ThreadPoolExecutor(1) as pool:
         holding = pool.submit(world.do, hold_it)
         assert locked.wait(LIMIT_SECONDS)
-        # When the meter runs, Then it ticks the other wallet all the same
+        # When the meter runs, Then it ticks the other wallet nevertheless
         assert meter.tick_once() == 2
         assert (due(held), due(free)) == (True, False)
         release.set()

@@ -228,7 +228,7 @@ def test_what_is_due_is_rung_although_the_schedules_cannot_be_read(
         holder.execute("LOCK TABLE schedules IN ACCESS EXCLUSIVE MODE")
         running = pool.submit(relay.run_until, stop)
         try:
-            # Then jobs are notified all the same
+            # Then jobs are notified nevertheless
             assert eventually(lambda: job_id in notified(redis_client))
         finally:
             stop.set()

@@ -45,7 +45,7 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
     # When all of the calls must end
     world.do(end)
     assert eventually(lambda: world.sandbox.requests(provider="vapi"))
-    # Then freezing and suspending are done all the same
+    # Then freezing and suspending are done nevertheless
     brand = world.brands(customer.id)[0]
     for job_id in (
         world.stage("enforce_organization", organization_id=customer.id),
@@ -65,7 +65,7 @@ def test_subscriptions_that_cannot_be_looked_at_do_not_delay_a_suspension(world,
     for number in range(MANY):
         world.stage("look_at_subscription", provider="paypal", external_id=f"I-{number}")
     assert eventually(lambda: world.sandbox.requests(provider="paypal"))
-    # When a subaccount is to be suspended, Then it is suspended all the same
+    # When a subaccount is to be suspended, Then it is suspended nevertheless
     brand = world.brands(customer.id)[0]
     job_id = want(world, brand.id, "suspended")
     assert eventually(lambda: world.job(job_id).done_at is not None, LIMIT_SECONDS)
@@ -80,7 +80,7 @@ def test_subaccounts_that_cannot_be_suspended_do_not_delay_a_freeze(world, proce
     processes.relay()
     jobs = [want(world, world.brands(one.id)[0].id, "suspended") for one in customers]
     assert eventually(lambda: world.sandbox.requests(provider="twilio"))
-    # When an entitlement is enforced, Then that is done all the same
+    # When an entitlement is enforced, Then that is done nevertheless
     job_id = world.stage("enforce_organization", organization_id=customers[0].id)
     assert eventually(lambda: world.job(job_id).done_at is not None, LIMIT_SECONDS)
     # And once Twilio answers, all are suspended

@@ -172,7 +172,7 @@ def test_drift_is_told_when_the_repairs_answer_was_lost(world, customer, sid):
     world.due_now()
     set_unsure_over(world)
     world.run_due()
-    # Then the drift is reported all the same
+    # Then the drift is reported nevertheless
     assert world.twilio_status(sid) == "suspended"
     assert standing(world) == {("subaccount_drifted", sid)}
 

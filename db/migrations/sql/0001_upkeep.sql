@@ -12,7 +12,8 @@ CREATE TABLE operator_acts (
 );
 CREATE INDEX operator_acts_subject ON operator_acts (subject, id);
 
--- Periodic work. domain/jobs/schedules.py declares it; whoever moves next_at stages the job with it.
+-- Periodic work, which domain/jobs/schedules.py declares. The transaction that moves next_at also
+-- stages the job.
 CREATE TABLE schedules (
     name          text COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 64),
     -- As the relay that ticked it last declares it.

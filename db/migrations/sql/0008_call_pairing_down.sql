@@ -1,6 +1,6 @@
--- Turns a merged reservation into one that the company settled. Its cost is recorded on the other
--- call. A withdrawn reservation would have no price, and the previous version would charge it once
--- more.
+-- Mark each merged reservation as settled by the company. The cost stays on the other call. If the
+-- reservation were marked as withdrawn instead, it would have no price, and the previous version
+-- would charge it a second time.
 ALTER TABLE call_terms DROP COLUMN fail_open_key;
 DROP INDEX calls_adopted, calls_unpaired, calls_merged_into;
 ALTER TABLE calls DROP CONSTRAINT calls_merged, DROP CONSTRAINT calls_settled_by_check,

@@ -122,7 +122,7 @@ def test_a_pairing_stays_though_the_request_is_refused(backend, ingress):
     assert held(backend) == 30 * CENT
     # When the company reserves again, or commits another duration, it is refused
     assert is_problem(backend.reserve("c1", vapiCallId=vapi.id), 409, "CALL_SETTLED")
-    # Then the two are one call all the same
+    # Then the two are one call nevertheless
     assert (charges(backend), held(backend)) == ([20 * CENT], 0)
     other = backend.post(COMMIT, callId="c1", durationSeconds=21, vapiCallId=vapi.id)
     assert is_problem(other, 409, "IDEMPOTENCY_CONFLICT")

@@ -127,7 +127,7 @@ def test_silent_provider_does_not_keep_fallback_from_freezing(world, start_fallb
     start_fallback(NOWHERE)
     assert held(world, fault, PROVIDER_THREADS)
 
-    # When a job that needs only our database is due, Then it runs all the same
+    # When a job that needs only our database is due, Then it runs nevertheless
     own = world.stage("enforce_organization", organization_id=customers[0].id)
     assert eventually(lambda: world.job(own).outcome == "done")
     assert world.sandbox.fault_now(fault)["held"] == PROVIDER_THREADS
