@@ -175,6 +175,14 @@ class Queue(StrEnum):
     MESSAGING = "messaging"
 
 
+class BlockReason(StrEnum):
+    """Why an organization may not spend."""
+
+    SUBSCRIPTION_INACTIVE = "SUBSCRIPTION_INACTIVE"
+    FROZEN_WALLET = "FROZEN_WALLET"
+    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+
+
 class RequestClass(StrEnum):
     """The urgency of a call to a provider, most urgent first.
 

@@ -19,7 +19,7 @@ from base.enums import FreezeReason
 from chaos.scene import Client, Scene, Wish
 from db.engine import clock
 from domain import operator_actions
-from domain.wallet import operations as wallet
+from domain.wallet import freezes as wallet_freezes
 
 #: Seconds between two lapses, and the duration of one lapse.
 _LAPSE_EVERY_SECONDS = (2.0, 5.0)
@@ -127,6 +127,6 @@ def _lift(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
         )
 
     # If the answer to an earlier identical request was lost, the freeze is already lifted.
-    with contextlib.suppress(wallet.UnknownFreeze):
+    with contextlib.suppress(wallet_freezes.UnknownFreeze):
         scene.database.run(lambda session: lift(session, clock(session)))
     return ["OK"]

@@ -13,7 +13,7 @@ from base.enums import Queue
 from base.log import configure, get_logger
 from base.settings import load_settings
 from db.jobs import lifecycle as jobs
-from db.jobs.lifecycle import Claim
+from db.jobs.attempts import Claim
 from domain.jobs.types import JOB_TYPES
 from providers import registry
 from workers import process as app

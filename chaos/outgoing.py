@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Any
@@ -20,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from base.clock import wait_until
 from base.outcomes import Refused
+from chaos.contradictions import denied_report, longer_report
 from chaos.phone_count import talked_ms
 from chaos.reports import read_record, send_report, wait_for_end
 from chaos.scene import UNANSWERED, Client, Scene, Wish
@@ -38,7 +38,6 @@ _DOUBLED_SHARE = 0.2
 #: conversation.
 _LONGER_SHARE = 0.25
 _DENIED_SHARE = 0.25
-_LONGER_SECONDS = 30
 #: Seconds in which the product must know a fact. After that the traffic continues without it.
 _KNOWN_WITHIN_SECONDS = 20.0
 _POLL_SECONDS = 0.4
@@ -155,7 +154,7 @@ def _lead(scene: Scene, call: Outgoing) -> None:
     if call.is_committed:
         _ask(scene, call, "bill", _commit)
     if call.contradiction == "longer" and _wait_until_known(scene, call, "settled_at IS NOT NULL"):
-        _contradict(scene, call, "longer", _longer(call))
+        _contradict(scene, call, "longer", longer_report(call.record))
 
 
 def _ask(scene: Scene, call: Outgoing, what: str, act: Callable[..., list[str]]) -> bool:
@@ -208,7 +207,7 @@ def _end(scene: Scene, call: Outgoing) -> None:
         scene.post.control("POST", f"/vapi/calls/{call.vapi_id}/end", {})
     call.record = wait_for_end(scene, call.vapi_id, 3 * _LONGEST_SECONDS)
     if talked:
-        _contradict(scene, call, "denied", _denied(call))
+        _contradict(scene, call, "denied", denied_report(call.record))
 
 
 # -- the backend's requests -------------------------------------------------------------------
@@ -291,24 +290,6 @@ def _contradict(scene: Scene, call: Outgoing, what: str, fields: dict[str, Any])
     scene.journal.asked(what, organization_id, call_id)
     if send_report(scene, call.vapi_id, fields):
         scene.journal.told(what, organization_id, call_id, "OK")
-
-
-def _longer(call: Outgoing) -> dict[str, Any]:
-    """Make a report of a conversation that is 30 s longer than Vapi reported before."""
-    shown = dict(call.record)
-    began = shown.get("startedAt") or shown["endedAt"]
-    longer = timedelta(milliseconds=talked_ms(shown), seconds=_LONGER_SECONDS)
-    ended = (datetime.fromisoformat(began) + longer).isoformat()
-    seconds = talked_ms(shown) / 1000 + _LONGER_SECONDS
-    times = {"startedAt": began, "endedAt": ended}
-    return times | {"durationSeconds": round(seconds, 3), "call": shown | times}
-
-
-def _denied(call: Outgoing) -> dict[str, Any]:
-    """Make a report of an unanswered call, although Vapi reported a conversation."""
-    reason = {"endedReason": "customer-did-not-answer"}
-    shown = {name: value for name, value in call.record.items() if name != "startedAt"}
-    return reason | {"startedAt": None, "durationSeconds": 0, "call": shown | reason}
 
 
 def _wait_until_known(scene: Scene, call: Outgoing, condition: str) -> bool:

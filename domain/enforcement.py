@@ -12,15 +12,22 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from base.enums import CampaignStatus, EndCause, FreezeReason, PauseReason, TwilioStatus
+from base.enums import (
+    BlockReason,
+    CampaignStatus,
+    EndCause,
+    FreezeReason,
+    PauseReason,
+    TwilioStatus,
+)
 from db.locks import lock_brands, lock_campaigns, lock_entitlement, lock_wallet
 from db.models import Campaign
 from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.calls.ending import end_live_calls
-from domain.entitlement import BlockReason, SubscriptionState, subscription_state, wallet_block
+from domain.entitlement import SubscriptionState, subscription_state, wallet_block
 from domain.jobs.staging import stage
 from domain.jobs.types import CONVERGE_TWILIO
-from domain.wallet import operations as wallets
+from domain.wallet import freezes as wallet_freezes
 
 #: The name under which freezes are placed and lifted here.
 SYSTEM = "system"
@@ -83,13 +90,13 @@ def _freeze_or_lift(
 ) -> None:
     reason = FreezeReason.SUBSCRIPTION_INACTIVE
     if state is SubscriptionState.ACTIVE:
-        wallets.unfreeze(
+        wallet_freezes.unfreeze(
             session, organization_id, reason, by=SYSTEM, why="subscription active", now=now
         )
     else:
         reported = state is SubscriptionState.REPORTED
         why = "end reported" if reported else "subscription inactive"
-        wallets.freeze(session, organization_id, reason, by=SYSTEM, why=why, now=now)
+        wallet_freezes.freeze(session, organization_id, reason, by=SYSTEM, why=why, now=now)
 
 
 def _end_cause(
@@ -101,7 +108,7 @@ def _end_cause(
     """
     if state is SubscriptionState.INACTIVE:
         return EndCause.SUBSCRIPTION_INACTIVE
-    freezes, _ = wallets.active_freezes(session, organization_id, now)
+    freezes, _ = wallet_freezes.active_freezes(session, organization_id, now)
     others = {row.reason for row in freezes} - {FreezeReason.SUBSCRIPTION_INACTIVE}
     return EndCause.FROZEN_WALLET if others else None
 

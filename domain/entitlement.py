@@ -13,9 +13,9 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.enums import FreezeReason, SubscriptionStatus
+from base.enums import BlockReason, FreezeReason, SubscriptionStatus
 from db.models import Subscription, Wallet
-from domain.wallet import operations as wallets
+from domain.wallet import freezes as wallet_freezes
 
 
 class SubscriptionState(StrEnum):
@@ -27,14 +27,6 @@ class SubscriptionState(StrEnum):
     REPORTED = "reported"
     #: The provider's API reports that none is open.
     INACTIVE = "inactive"
-
-
-class BlockReason(StrEnum):
-    """Why an organization may not spend."""
-
-    SUBSCRIPTION_INACTIVE = "SUBSCRIPTION_INACTIVE"
-    FROZEN_WALLET = "FROZEN_WALLET"
-    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
 
 
 def spending_block(session: Session, organization_id: str, now: datetime) -> BlockReason | None:
@@ -64,7 +56,7 @@ def wallet_block(
 
     An operator's override of the freeze for an inactive subscription counts as active.
     """
-    freezes, overridden = wallets.active_freezes(session, organization_id, now)
+    freezes, overridden = wallet_freezes.active_freezes(session, organization_id, now)
     inactive_allowed = FreezeReason.SUBSCRIPTION_INACTIVE in {row.reason for row in overridden}
     if state is not SubscriptionState.ACTIVE and not inactive_allowed:
         return BlockReason.SUBSCRIPTION_INACTIVE

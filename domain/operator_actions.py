@@ -21,6 +21,7 @@ from domain.operator_notes import check_who_and_why, record_action
 from domain.top_ups import settings as top_up_settings
 from domain.top_ups.rule import TopUpTerms
 from domain.top_ups.settings import Method
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 from domain.wallet import thresholds
 from domain.wallet.ledger import WalletOutcome, call_ledger, refusable
@@ -43,7 +44,7 @@ def freeze_manually(
     """
     check_who_and_why(by, why)
     lock_entitlement(session, organization_id)
-    wallets.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
+    wallet_freezes.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
     return enforce_entitlement(session, organization_id, now)
 
 
@@ -65,8 +66,8 @@ def lift_manually(
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
         raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
     lock_entitlement(session, organization_id)
-    if not wallets.unfreeze(session, organization_id, reason, by=by, why=why, now=now):
-        raise wallets.UnknownFreeze(organization_id, reason)
+    if not wallet_freezes.unfreeze(session, organization_id, reason, by=by, why=why, now=now):
+        raise wallet_freezes.UnknownFreeze(organization_id, reason)
     return enforce_entitlement(session, organization_id, now)
 
 
@@ -87,7 +88,7 @@ def override_manually(
     """
     check_who_and_why(by, why)
     lock_entitlement(session, organization_id)
-    wallets.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
+    wallet_freezes.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
     return enforce_entitlement(session, organization_id, now)
 
 

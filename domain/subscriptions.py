@@ -7,7 +7,6 @@ response decides, so events that are late, out of order or forged do no lasting 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 
@@ -17,19 +16,18 @@ from sqlalchemy.orm import Session
 from base.enums import Provider, SubscriptionStatus
 from base.facts import SubscriptionFacts, SubscriptionReport
 from base.ids import new_id
-from base.outcomes import NotYet, Refused
+from base.outcomes import Refused
 from db.locks import lock_organization, lock_subscriptions
 from db.models import Organization, Subscription
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.enforcement import Enforcement, enforce_entitlement
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION, REFRESH_SUBSCRIPTION
+from domain.subscription_refresh import Look, release_refresh
 
 #: Seconds between the reads of a subscription whose response contradicts a newer event. After these
 #: reads the response is accepted.
 CONTRADICTION_WAITS_SECONDS = (5.0, 30.0, 120.0)
-#: Seconds after which a job retries, if another worker is refreshing the subscription.
-_TAKEN_WAIT_SECONDS = 2.0
 #: Seconds after which a subscription that has just been inserted is refreshed under a lease.
 _FIRST_WAIT_SECONDS = 0.0
 _OPEN = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
@@ -40,20 +38,6 @@ class UnknownOrganization(Refused):
 
     def __init__(self, external_id: str) -> None:
         super().__init__("UNKNOWN_ORGANIZATION", external_id, subscription=external_id)
-
-
-@dataclass(frozen=True)
-class Look:
-    """A refresh in progress: the token of its lease, and how many reports had arrived.
-
-    `leased` is False if the subscription had no row when the refresh began.
-    """
-
-    provider: Provider
-    external_id: str
-    token: str
-    reports: int
-    leased: bool = True
 
 
 def report(
@@ -101,39 +85,6 @@ def _stage_refresh(
         provider=str(event.provider),
         external_id=event.external_id,
     )
-
-
-def begin_refresh(
-    session: Session, provider: Provider, external_id: str, *, lease_seconds: float
-) -> Look:
-    """Take the lease on refreshing one subscription.
-
-    A subscription that is not known yet has no row and therefore no lease. Of several refreshes,
-    the first to record inserts the row, and all of them read again. Raises: NotYet while another
-    worker's lease runs.
-    """
-    look = Look(provider, external_id, new_id("lse"), 0, leased=False)
-    row = session.execute(
-        text(
-            "UPDATE subscriptions SET look_token = :token, look_lease_until = clock_timestamp()"
-            " + make_interval(secs => :lease) WHERE provider = :provider AND external_id = :id"
-            " AND (look_lease_until IS NULL OR look_lease_until <= clock_timestamp()"
-            # The end is further away than a lease can be: the clock was set back.
-            " OR look_lease_until > clock_timestamp() + make_interval(secs => :lease))"
-            " RETURNING reports"
-        ),
-        {"token": look.token, "lease": lease_seconds, "provider": str(provider), "id": external_id},
-    ).one_or_none()
-    if row is not None:
-        return Look(provider, external_id, look.token, row.reports)
-    known = session.scalar(
-        select(Subscription.id).where(
-            Subscription.provider == provider, Subscription.external_id == external_id
-        )
-    )
-    if known is not None:
-        raise NotYet("another look at this subscription is running", _TAKEN_WAIT_SECONDS)
-    return look
 
 
 def record_refresh(
@@ -224,17 +175,6 @@ def clear_unsettled(
     """Clear the alert of a subscription whose response can now be settled."""
     for told in (None, organization_id):
         clear_alerts(session, AlertKind.SUBSCRIPTION_UNSETTLED, told, external_id, now=now)
-
-
-def release_refresh(session: Session, look: Look) -> None:
-    """Give the lease back after a refresh that recorded nothing."""
-    session.execute(
-        text(
-            "UPDATE subscriptions SET look_token = NULL, look_lease_until = NULL"
-            " WHERE provider = :provider AND external_id = :id AND look_token = :token"
-        ),
-        {"provider": str(look.provider), "id": look.external_id, "token": look.token},
-    )
 
 
 def _contradicts(subscription: Subscription, facts: SubscriptionFacts) -> bool:

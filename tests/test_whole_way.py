@@ -11,7 +11,7 @@ from base.enums import FreezeReason
 from db.models import InboxEvent, Job, WalletEntry
 from domain import operator_actions
 from domain.entitlement import spending_block
-from domain.wallet import operations as wallet
+from domain.wallet import freezes as wallet_freezes
 
 TEN = 10_000_000
 
@@ -47,7 +47,7 @@ def campaigns(world, customer):
 
 def freezes(world, organization_id):
     stopping, _ = world.do(
-        lambda session, now: wallet.active_freezes(session, organization_id, now)
+        lambda session, now: wallet_freezes.active_freezes(session, organization_id, now)
     )
     return [row.reason for row in stopping]
 

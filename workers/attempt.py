@@ -16,7 +16,7 @@ from base.settings import Settings
 from db.engine import Database, clock
 from db.jobs import lifecycle as jobs
 from db.jobs import staging
-from db.jobs.lifecycle import Claim
+from db.jobs.attempts import Claim
 from db.jobs.staging import Cause
 from domain.jobs.alerts import clear_work_alerts
 from domain.jobs.types import JOB_TYPES

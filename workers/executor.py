@@ -20,7 +20,7 @@ from base.settings import Settings
 from db.busy import StatementTooSlow
 from db.engine import Database, clock
 from db.jobs import lifecycle as jobs
-from db.jobs.lifecycle import Claim
+from db.jobs.attempts import Claim
 from domain.jobs.alerts import alert_job_ended, clear_work_alerts
 from domain.jobs.types import JOB_TYPES, call_class_of
 from providers.registry import Providers

@@ -14,6 +14,7 @@ from cli.commands.shared import acting, in_transaction, me, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.jobs.search import ASKABLE, PAGE_MAX, Filters, page
+from domain.jobs.declaration import KEY_KEPT_SECONDS
 from domain.jobs.operator import (
     JobAction,
     act_on_many,
@@ -21,7 +22,7 @@ from domain.jobs.operator import (
     redrive_manually,
     run_now_manually,
 )
-from domain.jobs.types import JOB_TYPES, KEY_KEPT_SECONDS
+from domain.jobs.types import JOB_TYPES
 
 app = typer.Typer(no_args_is_help=True, help="List, show, redrive, discard and run jobs.")
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from sqlalchemy.orm import Session
 
+from base.enums import BlockReason
 from base.money import Amount
 from base.settings import SettingsError, load_settings, require
 from cli.errors import clear_errors
@@ -19,7 +20,6 @@ from db.engine import Database, clock
 from db.logins import clear_addresses
 from db.redis.client import Notifier
 from domain.enforcement import Enforcement
-from domain.entitlement import BlockReason
 from local.stack import state_folder
 
 T = TypeVar("T")

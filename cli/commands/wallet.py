@@ -27,6 +27,7 @@ from db.engine import Database, clock
 from db.models import WalletFreeze
 from domain import operator_actions
 from domain.enforcement import Enforcement
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
 from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletOutcome
@@ -45,7 +46,7 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
         figures = wallet_queries.balance(session, organization_id, now)
-        stopping, overridden = wallet.active_freezes(session, organization_id, now)
+        stopping, overridden = wallet_freezes.active_freezes(session, organization_id, now)
         summed = wallet_queries.entries_sum(session, organization_id)
         return {
             "organization_id": organization_id,

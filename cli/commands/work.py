@@ -19,7 +19,7 @@ from db.models import Brand, Campaign, Organization, Subscription
 from domain import operator_actions
 from domain import organizations as records
 from domain.entitlement import spending_block, subscription_state
-from domain.wallet import operations as wallet
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import queries as wallet_queries
 
 organizations = typer.Typer(no_args_is_help=True, help="Show, create and enforce organizations.")
@@ -197,7 +197,7 @@ def _describe(session: Session, organization: Organization, now: datetime) -> di
         "currency": figures.currency,
         "freezes": [
             {"reason": one.reason, "cause": one.cause, "placed_at": one.placed_at}
-            for one in wallet.active_freezes(session, key, now)[0]
+            for one in wallet_freezes.active_freezes(session, key, now)[0]
         ],
         "subscriptions": [
             {

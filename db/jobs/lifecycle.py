@@ -8,23 +8,13 @@ its transaction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from base.enums import Queue
+from db.jobs.attempts import Claim, short_error, write_attempt
 from db.waits import AGAIN_SECONDS_MAX, DUE, UNLEASED
-
-#: A job that is notified more often than this without an outcome may be killing its workers. The
-#: limit of safety jobs is higher, because they are notified at shorter intervals.
-NOTIFICATIONS_BEFORE_COMMITTED_CLAIM = 2
-_NOTIFICATIONS_OF_SAFETY = 4
-#: Longest error text and longest traceback that are kept of one attempt, in characters.
-_ERROR_LENGTH_MAX = 2_000
-_TRACEBACK_LENGTH_MAX = 20_000
 
 #: The error text of a job that is finished because another job waits for the same object.
 _SUPERSEDED = "another job refreshes the same object"
@@ -54,41 +44,6 @@ _FINISH = (
     " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
     " outcome = excluded.outcome, error = excluded.error RETURNING job_id"
 )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job that this worker has claimed.
-
-    `committed` is true if the claim is committed before the work, with a lease.
-    """
-
-    job_id: str
-    name: str
-    kwargs: dict[str, Any]
-    queue: str
-    correlation_id: str
-    attempt: int
-    failures: int
-    rings: int
-    committed: bool
-    started_at: datetime
-    #: The object that the job refreshes. At most one job waits for each object.
-    object_key: str | None = None
-    organization_id: str | None = None
-
-    @property
-    def may_kill_workers(self) -> bool:
-        """Whether the job may be killing its workers; then its claims must be committed."""
-        is_safety = self.queue == Queue.SAFETY
-        return self.rings > (
-            _NOTIFICATIONS_OF_SAFETY if is_safety else NOTIFICATIONS_BEFORE_COMMITTED_CLAIM
-        )
-
-    @property
-    def expected_attempt(self) -> int:
-        """The attempt number in the row while this claim is the newest one."""
-        return self.attempt if self.committed else self.attempt - 1
 
 
 def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
@@ -137,7 +92,7 @@ def claim(session: Session, job_id: str, *, worker: str, lease_seconds: float) -
                 "lease": float(lease_seconds),
             },
         )
-        _write_attempt(session, claimed, worker)
+        write_attempt(session, claimed, worker)
     return claimed
 
 
@@ -175,7 +130,7 @@ def finish(
             "worker": worker,
             "started_at": claimed.started_at,
             "outcome": outcome,
-            "error": _short(error),
+            "error": short_error(error),
         },
     )
     return ended.one_or_none() is not None
@@ -202,7 +157,7 @@ def postpone(
         },
     )
     if changed:
-        _write_attempt(session, claimed, worker, outcome="postponed", error=detail)
+        write_attempt(session, claimed, worker, outcome="postponed", error=detail)
     return changed
 
 
@@ -233,12 +188,12 @@ def fail(
         f"failures = :failures, rings = 0, last_error = :error, {next_notification}",
         {
             "failures": claimed.failures + 1,
-            "error": _short(error),
+            "error": short_error(error),
             "delay": None if retry_seconds is None else min(retry_seconds, AGAIN_SECONDS_MAX),
         },
     )
     if changed:
-        _write_attempt(session, claimed, worker, outcome="failed", error=error, traceback=traceback)
+        write_attempt(session, claimed, worker, outcome="failed", error=error, traceback=traceback)
     return changed
 
 
@@ -279,45 +234,3 @@ def _update(
         ).one_or_none()
         is not None
     )
-
-
-def _write_attempt(
-    session: Session,
-    claimed: Claim,
-    worker: str,
-    *,
-    outcome: str | None = None,
-    error: str | None = None,
-    traceback: str | None = None,
-) -> None:
-    session.execute(
-        text(
-            "INSERT INTO job_attempts (job_id, attempt, worker, started_at, ended_at, outcome,"
-            " error, traceback) VALUES (:id, :attempt, :worker, :started_at,"
-            " CASE WHEN CAST(:outcome AS text) IS NULL THEN NULL ELSE clock_timestamp() END,"
-            " :outcome, :error, :traceback)"
-            " ON CONFLICT (job_id, attempt) DO UPDATE SET ended_at = excluded.ended_at,"
-            " outcome = excluded.outcome, error = excluded.error, traceback = excluded.traceback"
-        ),
-        {
-            "id": claimed.job_id,
-            "attempt": claimed.attempt,
-            "worker": worker,
-            "started_at": claimed.started_at,
-            "outcome": outcome,
-            "error": _short(error),
-            "traceback": _storable(traceback[-_TRACEBACK_LENGTH_MAX:] if traceback else None),
-        },
-    )
-
-
-def _short(error: str | None) -> str | None:
-    return _storable(error[:_ERROR_LENGTH_MAX] if error else None)
-
-
-def _storable(text_of_others: str | None) -> str | None:
-    # PostgreSQL's text accepts neither NUL nor half a surrogate pair. A provider's text may contain
-    # both, and the failed INSERT would lose the attempt.
-    if text_of_others is None:
-        return None
-    return text_of_others.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

@@ -14,8 +14,8 @@ from db.locks import lock_call, lock_wallet
 from db.models import CallHold, Wallet
 from db.models.calls import Call, CallTimeline
 from domain.calls.rates import Rate
+from domain.jobs.declaration import JobType
 from domain.jobs.staging import stage_many
-from domain.jobs.types import JobType
 
 #: Seconds from the end of its covered time until a hold expires. This is longer than a report takes
 #: to arrive.

@@ -26,7 +26,7 @@ from domain.calls.rows import BEGIN_REFRESH_SECONDS, hold_end, note, rate_of, st
 from domain.calls.settings import DURATION_SECONDS_MAX, terms_of
 from domain.jobs.types import REFRESH_CALL
 from domain.wallet import holds
-from domain.wallet.operations import active_freezes
+from domain.wallet.freezes import active_freezes
 
 log = get_logger(__name__)
 

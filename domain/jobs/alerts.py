@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from base.enums import Queue
 from db.models import Alert
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
-from domain.jobs.types import JOB_TYPES, JobType
+from domain.jobs.declaration import JobType
+from domain.jobs.types import JOB_TYPES
 
 #: Characters of an error that an alert keeps. The job's row and its attempts keep the rest.
 _ERROR_LENGTH_MAX = 500

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from base.ids import new_id
 from db.jobs import schedules as rows
 from db.jobs.staging import Cause, set_cause
+from domain.jobs.declaration import JobType
 from domain.jobs.staging import stage
-from domain.jobs.types import PRUNE, RECONCILE_CALLS, RECONCILE_TWILIO, JobType
+from domain.jobs.types import PRUNE, RECONCILE_CALLS, RECONCILE_TWILIO
 
 
 @dataclass(frozen=True)

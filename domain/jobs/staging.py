@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import Queue
 from db.jobs import staging
-from domain.jobs.types import JobType
+from domain.jobs.declaration import JobType
 
 #: Longest key of an object, in characters.
 _KEY_LENGTH_MAX = 300

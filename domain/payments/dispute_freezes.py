@@ -17,7 +17,7 @@ from db.locks import lock_entitlement, lock_wallet
 from db.models import Wallet, WalletFreeze
 from domain.enforcement import SYSTEM, Enforcement, enforce_entitlement
 from domain.payments.settlements import known_dispute
-from domain.wallet import operations as wallets
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet.ledger import WalletNotFound
 
 _DEBTS = (FreezeReason.REFUND_SHORTFALL, FreezeReason.CALL_SHORTFALL)
@@ -43,7 +43,9 @@ def place_freeze(
     since = _stands_since(session, organization_id, wanted, cause)
     if since is not None and not _lifted_manually(session, organization_id, wanted, cause, since):
         why = f"{wanted} {cause}"
-        wallets.freeze(session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause)
+        wallet_freezes.freeze(
+            session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause
+        )
     return enforce_entitlement(session, organization_id, now)
 
 
@@ -60,7 +62,9 @@ def lift_freeze(
     derived_here = wanted is not FreezeReason.SUBSCRIPTION_INACTIVE
     if derived_here and _stands_since(session, organization_id, wanted, cause) is None:
         why = f"{wanted} {cause} is settled"
-        wallets.unfreeze(session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause)
+        wallet_freezes.unfreeze(
+            session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause
+        )
     return enforce_entitlement(session, organization_id, now)
 
 

@@ -15,14 +15,9 @@ from base.outcomes import Refused
 from db.locks import lock_entitlement
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.enforcement import enforce_entitlement
+from domain.jobs.declaration import JobType
 from domain.jobs.staging import stage
-from domain.jobs.types import (
-    FREEZE_WALLET,
-    REFRESH_DISPUTE,
-    REFRESH_PAYMENT,
-    UNFREEZE_WALLET,
-    JobType,
-)
+from domain.jobs.types import FREEZE_WALLET, REFRESH_DISPUTE, REFRESH_PAYMENT, UNFREEZE_WALLET
 from domain.payments import settlements
 from domain.payments.dispute_freezes import cause_of_dispute
 from domain.payments.payments import record_payment

@@ -32,7 +32,7 @@ from domain.top_ups.rule import (
     Why,
     decide_top_up,
 )
-from domain.wallet.operations import active_freezes
+from domain.wallet.freezes import active_freezes
 
 #: Decisions that are read. 24 hours cannot contain more, with 100 charges and one expired decision
 #: each hour.

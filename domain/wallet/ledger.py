@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from base.enums import BlockReason
 from base.log import get_logger
 from base.money import AMOUNT_MICROS_MAX
 from base.outcomes import Refused
@@ -24,8 +25,6 @@ from domain.jobs.types import ENFORCE_ORGANIZATION
 
 log = get_logger(__name__)
 
-#: Refusals that keep an organization from spending; see domain/entitlement.py.
-WANT_OF_FUNDS = ("INSUFFICIENT_FUNDS", "FROZEN_WALLET", "SUBSCRIPTION_INACTIVE")
 #: A parameter such as `:org`, but not a cast such as `::text`.
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
 #: Written for the driver, because it runs after every charged call and every credit.
@@ -99,7 +98,7 @@ def log_refusal(organization_id: str | None, reason: str | None, **ids: str | No
 
     Returns whether it was logged. `ids` names what was refused; it must hold no personal data.
     """
-    is_for_funds = reason in WANT_OF_FUNDS
+    is_for_funds = reason in tuple(BlockReason)
     if is_for_funds:
         log.info("spending_refused", organization=organization_id, reason=reason, **ids)
     return is_for_funds

@@ -13,8 +13,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.models import Wallet, WalletEntry
+from domain.wallet.freezes import active_freezes
 from domain.wallet.ledger import WalletNotFound
-from domain.wallet.operations import active_freezes
 
 #: Largest number of entries on one page of the history.
 PAGE_MAX = 1_000

@@ -21,7 +21,7 @@ from chaos.facts import Customer
 from chaos.processes import is_stopped
 from chaos.servers import KillableServer
 from db.redis.client import connect
-from domain.wallet import operations as wallet
+from domain.wallet import freezes as wallet_freezes
 from local.supervisor import ChildProcess, Supervisor
 from tests.chaos.yes import answering_yes
 from tests.support.servers import server_folder
@@ -128,7 +128,7 @@ def test_valkey_refuses_writes_while_it_is_full_and_is_silent_while_hung():
 
 def freeze(world, organization_id):
     world.do(
-        lambda session, now: wallet.freeze(
+        lambda session, now: wallet_freezes.freeze(
             session,
             organization_id,
             FreezeReason.SUBSCRIPTION_INACTIVE,

@@ -7,7 +7,8 @@ import json
 from base.enums import Provider
 from db.models import OperatorAction
 from domain.jobs import schedules
-from domain.jobs.types import JOB_TYPES, KEY_KEPT_SECONDS
+from domain.jobs.declaration import KEY_KEPT_SECONDS
+from domain.jobs.types import JOB_TYPES
 from tests.db.jobs.support import WAIT, claim, fail, finish, row, stage
 
 

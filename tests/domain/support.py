@@ -17,7 +17,7 @@ from base.enums import Provider, SubscriptionStatus
 from base.facts import PaymentFacts, SubscriptionFacts, SubscriptionReport
 from db.engine import Database
 from db.models import Base, Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
-from domain import operator_actions, organizations, subscriptions
+from domain import operator_actions, organizations, subscription_refresh, subscriptions
 from domain.payments import payments
 from domain.wallet import operations as wallet
 from domain.wallet import queries as wallet_queries
@@ -188,7 +188,9 @@ def look(
 ) -> float | None:
     """Refresh a subscription with this status and record it."""
     begun = database.run(
-        lambda s: subscriptions.begin_refresh(s, Provider.PAYPAL, external_id, lease_seconds=60)
+        lambda s: subscription_refresh.begin_refresh(
+            s, Provider.PAYPAL, external_id, lease_seconds=60
+        )
     )
     answer = facts(external_id, org, status, **more)
     return database.run(

@@ -15,7 +15,7 @@ from base.enums import Provider
 from db.clock_watch import Step
 from db.jobs import due
 from db.models import Alert
-from domain import clock_steps, subaccounts, subscriptions
+from domain import clock_steps, subaccounts, subscription_refresh
 from domain.calls import reconcile as watch
 from domain.calls import tick as ticks
 from domain.calls.admission import withdraw
@@ -214,7 +214,7 @@ def test_lease_on_a_subscription_is_over_when_it_is_longer_than_any(database):
         " look_lease_until = clock_timestamp() + interval '1 hour'",
     )
     look = database.run(
-        lambda s: subscriptions.begin_refresh(
+        lambda s: subscription_refresh.begin_refresh(
             s, Provider.PAYPAL, external_id(database), lease_seconds=20
         )
     )

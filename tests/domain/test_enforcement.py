@@ -7,12 +7,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from base.enums import FreezeReason
+from base.enums import BlockReason, FreezeReason
 from db.locks import OrganizationNotFound
 from db.models import Subscription
 from domain import operator_actions
 from domain.enforcement import enforce_entitlement
-from domain.entitlement import BlockReason, SubscriptionState, spending_block, subscription_state
+from domain.entitlement import SubscriptionState, spending_block, subscription_state
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
 from tests.db.support import at_once
 from tests.domain.support import (
@@ -44,11 +45,11 @@ def block_of(database, org, now=T0):
 
 
 def freeze(database, org, reason=FreezeReason.MANUAL):
-    database.run(lambda s: wallet.freeze(s, org, reason, by="ann", why="test", now=T0))
+    database.run(lambda s: wallet_freezes.freeze(s, org, reason, by="ann", why="test", now=T0))
 
 
 def lift(database, org, reason=FreezeReason.MANUAL):
-    database.run(lambda s: wallet.unfreeze(s, org, reason, by="ann", why="test", now=T0))
+    database.run(lambda s: wallet_freezes.unfreeze(s, org, reason, by="ann", why="test", now=T0))
 
 
 def pause_reason(database, campaign_id):

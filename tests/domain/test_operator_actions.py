@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from base.enums import FreezeReason
+from base.enums import BlockReason, FreezeReason
 from base.money import InvalidAmount
 from base.outcomes import Refused
 from db.locks import OrganizationNotFound
 from db.models import OperatorAction
 from domain import operator_actions as operators
-from domain.entitlement import BlockReason
 from domain.operator_actions import CampaignNotFound
 from domain.operator_notes import InvalidNote, WhoAndWhy
-from domain.wallet.operations import UnknownFreeze
+from domain.wallet.freezes import UnknownFreeze
 from domain.wallet.thresholds import thresholds_of
 from tests.domain.support import (
     T0,

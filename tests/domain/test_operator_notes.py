@@ -6,14 +6,14 @@ import pytest
 
 from base.outcomes import Refused
 from domain.operator_notes import BY_LENGTH_MAX, NOTE_LENGTH_MAX, WHY_LENGTH_MAX
-from domain.wallet import operations as wallets
+from domain.wallet import freezes as wallet_freezes
 from tests.domain.support import T0, correct, credit, debit, entries, later, money_state
 from tests.domain.wallet.support import freeze, unfreeze
 
 
 def override(database, org, by="ann", why="b"):
     return database.run(
-        lambda session: wallets.override(
+        lambda session: wallet_freezes.override(
             session, org, "manual", until=later(60), by=by, why=why, now=T0
         )
     )

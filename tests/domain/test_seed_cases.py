@@ -15,10 +15,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from base.enums import BlockReason
 from base.money import AMOUNT_MICROS_MAX, micros_from_text
 from db.engine import Database
 from domain.enforcement import enforce_entitlement
-from domain.entitlement import BlockReason, spending_block
+from domain.entitlement import spending_block
 from domain.wallet import assets
 from domain.wallet import operations as wallet
 from domain.wallet import queries as wallet_queries

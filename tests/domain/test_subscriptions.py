@@ -14,7 +14,7 @@ from sqlalchemy import text
 from base.enums import Provider
 from base.outcomes import NotYet
 from db.models import Job, Subscription
-from domain import subscriptions
+from domain import subscription_refresh, subscriptions
 from domain.entitlement import SubscriptionState
 from domain.subscriptions import UnknownOrganization
 from tests.db.support import at_once
@@ -42,7 +42,7 @@ def new_id():
 
 def begin(database, external_id, *, lease=60):
     return database.run(
-        lambda s: subscriptions.begin_refresh(s, PAYPAL, external_id, lease_seconds=lease)
+        lambda s: subscription_refresh.begin_refresh(s, PAYPAL, external_id, lease_seconds=lease)
     )
 
 
@@ -288,7 +288,7 @@ def test_expired_lease_is_taken_over_and_its_refresh_records_nothing(shared, org
     assert found.look_token == newest.token
     assert standing(shared, org) == set()
     # It cannot return another refresh's lease either
-    shared.run(lambda s: subscriptions.release_refresh(s, outdated))
+    shared.run(lambda s: subscription_refresh.release_refresh(s, outdated))
     with pytest.raises(NotYet):
         begin(shared, one)
     assert record(shared, newest, org, "suspended") is None
@@ -306,7 +306,7 @@ def test_refresh_with_an_expired_lease_may_record_if_not_taken_over(shared, org)
 def test_refresh_without_a_result_returns_its_lease(shared, org):
     one = subscribe(shared, org)
     begun = begin(shared, one)
-    shared.run(lambda s: subscriptions.release_refresh(s, begun))
+    shared.run(lambda s: subscription_refresh.release_refresh(s, begun))
     assert begin(shared, one)
 
 

@@ -17,6 +17,7 @@ from db.engine import Database
 from domain import operator_actions
 from domain.payments import payments
 from domain.wallet import assets, debits, holds
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 from domain.wallet.debits import Debit
 from domain.wallet.ledger import WalletOutcome
@@ -98,12 +99,12 @@ class _Acts:
 
     @staticmethod
     def freeze(s: Session, org: str, reason: str, cause: str, now: datetime) -> Answer:
-        placed = wallets.freeze(s, org, FreezeReason(reason), cause=cause, now=now, **ANN)
+        placed = wallet_freezes.freeze(s, org, FreezeReason(reason), cause=cause, now=now, **ANN)
         return Answer("OK", told=placed)
 
     @staticmethod
     def unfreeze(s: Session, org: str, reason: str, cause: str | None, now: datetime) -> Answer:
-        lifted = wallets.unfreeze(s, org, FreezeReason(reason), cause=cause, now=now, **ANN)
+        lifted = wallet_freezes.unfreeze(s, org, FreezeReason(reason), cause=cause, now=now, **ANN)
         return Answer("OK", told=lifted)
 
     @staticmethod

@@ -6,10 +6,10 @@ from sqlalchemy.orm import Session
 
 from base.enums import Provider
 from base.outcomes import Refused
-from domain import subscriptions
+from domain import subscription_refresh, subscriptions
 from domain.enforcement import enforce_entitlement
 from domain.jobs.types import REFRESH_SUBSCRIPTION
-from domain.subscriptions import Look
+from domain.subscription_refresh import Look
 from workers.attempt import Later, Run
 
 
@@ -31,7 +31,7 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
     runs; the provider's errors.
     """
     look = run.transaction(
-        lambda session: subscriptions.begin_refresh(
+        lambda session: subscription_refresh.begin_refresh(
             session,
             Provider(provider),
             external_id,
@@ -44,7 +44,7 @@ def look_at_subscription(run: Run, provider: str, external_id: str) -> None:
         _refuse(run, look, error)
         return
     except BaseException:
-        run.transaction(lambda session: subscriptions.release_refresh(session, look))
+        run.transaction(lambda session: subscription_refresh.release_refresh(session, look))
         raise
 
     def record(session: Session) -> Later | None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db.models import Wallet, WalletEntry
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -70,8 +71,8 @@ def test_chain_recomputed_in_python_equals_the_stored_one(shared, org):
         wallets.credit(session, org, key="c", amount_micros=3, note="naïve ☂ 'quoted'", **common)
         wallets.debit(session, org, key="d", amount_micros=2, **common)
         wallets.correct(session, org, key="x", amount_micros=-1, operator="o", why="y", **common)
-        wallets.freeze(session, org, wallets.FreezeReason.MANUAL, by="o", why="y", now=NOW)
-        wallets.unfreeze(session, org, wallets.FreezeReason.MANUAL, by="o", why="y", now=NOW)
+        wallet_freezes.freeze(session, org, wallets.FreezeReason.MANUAL, by="o", why="y", now=NOW)
+        wallet_freezes.unfreeze(session, org, wallets.FreezeReason.MANUAL, by="o", why="y", now=NOW)
 
     shared.run(work)
 

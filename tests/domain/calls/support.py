@@ -37,7 +37,7 @@ from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
 from domain.calls.settings import Terms, set_terms
 from domain.enforcement import enforce_entitlement
-from domain.wallet import operations as wallet
+from domain.wallet import freezes as wallet_freezes
 from tests.domain.support import T0, credit, staged, subscribe
 from tests.domain.wallet.hold_support import money, set_limit
 from tests.support.world import make_organization
@@ -94,7 +94,7 @@ class Line:
 
     def freeze(self, now: datetime = T0, reason: FreezeReason = FreezeReason.MANUAL) -> None:
         """Freeze only the wallet; enforcement does not run."""
-        self.do(lambda s: wallet.freeze(s, self.id, reason, by="ann", why="test", now=now))
+        self.do(lambda s: wallet_freezes.freeze(s, self.id, reason, by="ann", why="test", now=now))
 
     def freeze_manually(self, now: datetime = T0) -> None:
         """Freeze as an operator does, with enforcement."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from base.enums import EndCause
+from base.enums import BlockReason, EndCause
 from db.models import OperatorAction, Subscription
 from domain.calls import ending as endings
 from domain.calls.ending import ALERT_ROUND, VAPI_ROUNDS
 from domain.calls.rows import CallNotFound
 from domain.enforcement import enforce_entitlement
-from domain.entitlement import BlockReason, SubscriptionState
+from domain.entitlement import SubscriptionState
 from domain.operator_notes import WhoAndWhy
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, execute

@@ -14,6 +14,7 @@ from db.engine import clock
 from domain.calls import reconcile, status_updates
 from domain.calls import tick as ticks
 from domain.calls.tick import Ticked
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, Line
@@ -55,7 +56,7 @@ def test_tick_behind_a_debit_shares_the_rest(shared, shared_urls, talking):
 
 def test_a_tick_behind_a_freeze_ends_the_call_for_it(shared, shared_urls, talking):
     def freeze(session):
-        wallets.freeze(session, talking.id, "manual", by="ann", why="test", now=later(53))
+        wallet_freezes.freeze(session, talking.id, "manual", by="ann", why="test", now=later(53))
 
     assert behind(shared, shared_urls, freeze, talking, later(53)) == Ticked(ended=1)
     assert talking.call(talking.call_id).end_cause == "frozen_wallet"

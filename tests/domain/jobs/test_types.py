@@ -8,17 +8,14 @@ from base.enums import Provider, Queue
 from base.outcomes import Refused
 from db.models import Job
 from db.waits import AGAIN_SECONDS_MAX, LEASE_SECONDS_MAX
+from domain.jobs.declaration import KEY_KEPT_SECONDS, JobType, KeyForgotten, RetryPolicy
 from domain.jobs.staging import owed, stage, stage_many
 from domain.jobs.types import (
     CONVERGE_TWILIO,
     FREEZE_WALLET,
     JOB_TYPES,
-    KEY_KEPT_SECONDS,
     REFRESH_CALL,
     REFRESH_SUBSCRIPTION,
-    JobType,
-    KeyForgotten,
-    RetryPolicy,
 )
 
 

@@ -16,6 +16,7 @@ from base.outcomes import Refused
 from db.models import Job, PaymentDispute
 from domain.payments import disputes, settlements
 from domain.payments.payments import NotATopUp, PaymentNotOurs
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
 from tests.db.support import at_once, patiently
 from tests.domain.support import (
@@ -97,7 +98,7 @@ def test_dispute_of_spent_money_is_outstanding_and_freezes_until_won(shared, org
 
 
 def test_a_dispute_takes_from_a_frozen_wallet_too(shared, org, paid):
-    shared.run(lambda s: wallet.freeze(s, org, "manual", by="a", why="b", now=T0))
+    shared.run(lambda s: wallet_freezes.freeze(s, org, "manual", by="a", why="b", now=T0))
     assert settle(shared, org, dispute(paid)).balance_micros == 0
 
 

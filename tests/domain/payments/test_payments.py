@@ -18,6 +18,7 @@ from db.busy import DatabaseBusy
 from db.models import Job
 from domain.payments import payments
 from domain.payments.payments import NotATopUp, PaymentNotOurs
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
 from domain.wallet import queries as wallet_queries
 from tests.db.support import (
@@ -170,7 +171,7 @@ def test_next_top_up_pays_the_outstanding_amount_and_lifts_its_freeze(shared, or
     debit(shared, org, 80)
     settle(shared, org, one, 100, 100)
     for reason in (FreezeReason.MANUAL, FreezeReason.DISPUTE):
-        shared.run(lambda s, r=reason: wallet.freeze(s, org, r, by="a", why="b", now=T0))
+        shared.run(lambda s, r=reason: wallet_freezes.freeze(s, org, r, by="a", why="b", now=T0))
     # When too little is paid, and then the rest
     settle(shared, org, new_id(), 50)
     assert figures(shared, org) == (0, 30)

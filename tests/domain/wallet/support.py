@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from base.enums import FreezeReason
 from db.address import driver_url
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 from tests.domain.support import T0
 
@@ -17,7 +18,7 @@ MANUAL = FreezeReason.MANUAL
 
 def freeze(database, org, reason=MANUAL, **more):
     return database.run(
-        lambda session: wallets.freeze(
+        lambda session: wallet_freezes.freeze(
             session, org, reason, **{"by": "ann", "why": "test", "now": T0, **more}
         )
     )
@@ -25,7 +26,7 @@ def freeze(database, org, reason=MANUAL, **more):
 
 def unfreeze(database, org, reason=MANUAL, **more):
     return database.run(
-        lambda session: wallets.unfreeze(
+        lambda session: wallet_freezes.unfreeze(
             session, org, reason, **{"by": "ann", "why": "test", "now": T0, **more}
         )
     )
@@ -33,7 +34,7 @@ def unfreeze(database, org, reason=MANUAL, **more):
 
 def override(database, org, until, reason=MANUAL, now=T0):
     database.run(
-        lambda session: wallets.override(
+        lambda session: wallet_freezes.override(
             session, org, reason, until=until, by="ann", why="emergency", now=now
         )
     )

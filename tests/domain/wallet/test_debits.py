@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.engine import clock
 from db.models import Wallet
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
 from domain.wallet.debits import Debit, debit_many, debit_now
 from domain.wallet.ledger import WalletOutcome
@@ -280,7 +281,7 @@ def test_a_freeze_placed_while_the_lock_was_waited_for_is_seen(shared, shared_ur
     outcomes = one_behind_the_other(
         shared,
         shared_urls.owner_url,
-        lambda session: wallet.freeze(
+        lambda session: wallet_freezes.freeze(
             session, org, "manual", by="ann", why="test", now=clock(session)
         ),
         lambda: many(shared, [ask(org, "k", 4)]),
@@ -355,7 +356,7 @@ def test_debit_now_is_refused_while_frozen_and_allowed_under_an_override(shared,
     freeze(shared, org)
     assert debit_now(shared, ask(org, "k")).outcome == "FROZEN_WALLET"
     shared.run(
-        lambda session: wallet.override(
+        lambda session: wallet_freezes.override(
             session,
             org,
             "manual",

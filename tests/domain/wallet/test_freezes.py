@@ -10,8 +10,8 @@ from base.enums import FreezeReason
 from base.outcomes import Refused
 from db.models import WalletFreeze
 from domain.wallet import queries as wallet_queries
+from domain.wallet.freezes import UnknownFreeze
 from domain.wallet.ledger import WalletNotFound
-from domain.wallet.operations import UnknownFreeze
 from tests.db.support import at_once
 from tests.domain.support import (
     T0,

@@ -10,7 +10,7 @@ from domain import operator_actions
 from domain.calls import ending, reservations
 from domain.calls.settings import Terms
 from domain.calls.settlement import settle_by_api
-from domain.wallet import operations as wallet
+from domain.wallet import freezes as wallet_freezes
 from domain.wallet.ledger import call_ledger
 from tests.ingress.calls.callers import Caller, send, vapi_headers
 
@@ -117,7 +117,7 @@ def test_the_reason_for_which_a_call_is_ended_has_one_code(caller, ingress, sign
 
 def test_a_refused_call_must_end_for_its_reason(caller, ingress, signer):
     caller.world.do(
-        lambda session, now: wallet.freeze(
+        lambda session, now: wallet_freezes.freeze(
             session, caller.id, FreezeReason.MANUAL, by="me", why="test", now=now
         )
     )
@@ -169,7 +169,7 @@ def test_a_call_that_an_operator_ends_must_end(caller, ingress):
 def test_frozen_call_must_end_unless_the_freeze_is_only_reported(caller, ingress):
     def freeze(reason: FreezeReason) -> None:
         caller.world.do(
-            lambda session, now: wallet.freeze(
+            lambda session, now: wallet_freezes.freeze(
                 session, caller.id, reason, by="me", why="test", now=now
             )
         )

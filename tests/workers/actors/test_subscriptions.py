@@ -7,7 +7,7 @@ import pytest
 from base.enums import Provider, SubscriptionStatus
 from base.facts import SubscriptionFacts
 from db.models import Job, Subscription
-from domain import subscriptions
+from domain import subscription_refresh, subscriptions
 from domain.entitlement import spending_block
 from tests.support.world import make_organization
 from tests.workers.scenes import (
@@ -180,7 +180,7 @@ def test_a_look_whose_lease_was_taken_over_changes_nothing(world):
     # Given a refresh that was answered while the subscription was active, and is slow to record
     customer = world.customer()
     begin = lambda: world.do(  # noqa: E731
-        lambda session, _: subscriptions.begin_refresh(
+        lambda session, _: subscription_refresh.begin_refresh(
             session, Provider.PAYPAL, customer.subscription_id, lease_seconds=60
         )
     )
@@ -251,7 +251,7 @@ def test_event_that_arrives_during_an_opening_refresh_has_its_own_refresh(world)
     run(world, look(world, customer.subscription_id))
     world.set_status_at_paypal(customer.subscription_id, "ACTIVE")
     began = world.do(
-        lambda session, _: subscriptions.begin_refresh(
+        lambda session, _: subscription_refresh.begin_refresh(
             session, Provider.PAYPAL, customer.subscription_id, lease_seconds=60
         )
     )

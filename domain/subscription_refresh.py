@@ -1,0 +1,74 @@
+"""The lease on reading a subscription from its provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from base.enums import Provider
+from base.ids import new_id
+from base.outcomes import NotYet
+from db.models import Subscription
+
+#: Seconds after which a job retries, if another worker is refreshing the subscription.
+_TAKEN_WAIT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """A refresh in progress: the token of its lease, and how many reports had arrived.
+
+    `leased` is False if the subscription had no row when the refresh began.
+    """
+
+    provider: Provider
+    external_id: str
+    token: str
+    reports: int
+    leased: bool = True
+
+
+def begin_refresh(
+    session: Session, provider: Provider, external_id: str, *, lease_seconds: float
+) -> Look:
+    """Take the lease on refreshing one subscription.
+
+    A subscription that is not known yet has no row and therefore no lease. Of several refreshes,
+    the first to record inserts the row, and all of them read again. Raises: NotYet while another
+    worker's lease runs.
+    """
+    look = Look(provider, external_id, new_id("lse"), 0, leased=False)
+    row = session.execute(
+        text(
+            "UPDATE subscriptions SET look_token = :token, look_lease_until = clock_timestamp()"
+            " + make_interval(secs => :lease) WHERE provider = :provider AND external_id = :id"
+            " AND (look_lease_until IS NULL OR look_lease_until <= clock_timestamp()"
+            # The end is further away than a lease can be: the clock was set back.
+            " OR look_lease_until > clock_timestamp() + make_interval(secs => :lease))"
+            " RETURNING reports"
+        ),
+        {"token": look.token, "lease": lease_seconds, "provider": str(provider), "id": external_id},
+    ).one_or_none()
+    if row is not None:
+        return Look(provider, external_id, look.token, row.reports)
+    known = session.scalar(
+        select(Subscription.id).where(
+            Subscription.provider == provider, Subscription.external_id == external_id
+        )
+    )
+    if known is not None:
+        raise NotYet("another look at this subscription is running", _TAKEN_WAIT_SECONDS)
+    return look
+
+
+def release_refresh(session: Session, look: Look) -> None:
+    """Give the lease back after a refresh that recorded nothing."""
+    session.execute(
+        text(
+            "UPDATE subscriptions SET look_token = NULL, look_lease_until = NULL"
+            " WHERE provider = :provider AND external_id = :id AND look_token = :token"
+        ),
+        {"provider": str(look.provider), "id": look.external_id, "token": look.token},
+    )

@@ -1,0 +1,145 @@
+"""Place, lift and override the freezes of a wallet."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from base.enums import FreezeReason
+from base.outcomes import Refused
+from db.models import WalletFreeze
+from domain.jobs.staging import stage
+from domain.jobs.types import ENFORCE_ORGANIZATION
+from domain.operator_notes import check_who_and_why
+from domain.wallet.ledger import require_wallet
+
+#: The longest override of a freeze, so that an emergency measure cannot become permanent.
+OVERRIDE_DAYS_MAX = 30
+
+
+class UnknownFreeze(Refused):
+    """The wallet has no active freeze with this reason."""
+
+    def __init__(self, organization_id: str, reason: str) -> None:
+        super().__init__("FREEZE_NOT_FOUND", reason, organization=organization_id)
+
+
+def freeze(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+    cause: str = "",
+) -> bool:
+    """Place a freeze; return False if it is already active, which changes nothing.
+
+    Raises: WalletNotFound, WhoAndWhy, InvalidNote.
+    """
+    check_who_and_why(by, why)
+    require_wallet(session, organization_id)
+    placed = session.execute(
+        text("SELECT wallet_freeze(:org, :reason, :cause, :by, :why, :now)"),
+        {
+            "org": organization_id,
+            "reason": str(reason),
+            "cause": cause,
+            "by": by,
+            "why": why,
+            "now": now,
+        },
+    ).scalar_one()
+    return bool(placed)
+
+
+def unfreeze(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    by: str,
+    why: str,
+    now: datetime,
+    cause: str | None = None,
+) -> int:
+    """Lift a reason's freezes, of one cause or of all, and return how many.
+
+    The wallet stays frozen while a freeze with another reason is active. Raises: WalletNotFound,
+    WhoAndWhy, InvalidNote.
+    """
+    check_who_and_why(by, why)
+    require_wallet(session, organization_id)
+    lifted: int = session.execute(
+        text("SELECT wallet_unfreeze(:org, :reason, :cause, :by, :why, :now)"),
+        {
+            "org": organization_id,
+            "reason": str(reason),
+            "cause": cause,
+            "by": by,
+            "why": why,
+            "now": now,
+        },
+    ).scalar_one()
+    return lifted
+
+
+def override(
+    session: Session,
+    organization_id: str,
+    reason: FreezeReason,
+    *,
+    until: datetime,
+    by: str,
+    why: str,
+    now: datetime,
+) -> None:
+    """Let the wallet spend until a given time although this reason's freeze is active.
+
+    A job staged here enforces the entitlement again when the override ends. The debit itself
+    compares the end with `now` and does not depend on the job. Raises: WalletNotFound,
+    UnknownFreeze, WhoAndWhy, InvalidNote; Refused INVALID_OVERRIDE if `until` is past or more than
+    30 days away.
+    """
+    check_who_and_why(by, why)
+    seconds = (until - now).total_seconds()
+    if not 0 < seconds <= OVERRIDE_DAYS_MAX * 86_400:
+        raise Refused("INVALID_OVERRIDE", f"the end must lie within {OVERRIDE_DAYS_MAX} days")
+    require_wallet(session, organization_id)
+    count: int = session.execute(
+        text("SELECT wallet_override(:org, :reason, :until, :by, :why, :now)"),
+        {
+            "org": organization_id,
+            "reason": str(reason),
+            "until": until,
+            "by": by,
+            "why": why,
+            "now": now,
+        },
+    ).scalar_one()
+    if not count:
+        raise UnknownFreeze(organization_id, reason)
+    stage(
+        session,
+        ENFORCE_ORGANIZATION,
+        organization_id,
+        delay_seconds=seconds + 1,
+        organization_id=organization_id,
+    )
+
+
+def active_freezes(
+    session: Session, organization_id: str, now: datetime
+) -> tuple[list[WalletFreeze], list[WalletFreeze]]:
+    """Return the active freezes that stop spending, and those overridden at `now`."""
+    rows = session.scalars(
+        select(WalletFreeze)
+        .where(WalletFreeze.organization_id == organization_id, WalletFreeze.lifted_at.is_(None))
+        .order_by(WalletFreeze.id)
+        .execution_options(populate_existing=True)
+    ).all()
+    overridden = [row for row in rows if row.override_until and row.override_until > now]
+    return [row for row in rows if row not in overridden], overridden
