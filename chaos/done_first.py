@@ -43,7 +43,7 @@ class DoneFirst(Executor):
                 return "taken"
             self._act(claim)
         except Exception as error:
-            log.warning("job failed after it was done", error=repr(error))
+            log.warning("job_failed_after_done", error=repr(error))
             return "unknown"
         return "done"
 

@@ -1,7 +1,8 @@
-"""Check the language of docstrings, comments, documents and test names.
+"""Check the language of texts, test names and log events.
 
 The rules: a function's docstring opens with an imperative, the first line of a docstring has at
-most 80 characters, no text uses a banned term, and a test's name has at most 70 characters.
+most 80 characters, no text uses a banned term, a test's name has at most 70 characters, and a log
+event is a snake_case key that is written out.
 Text in backticks and quotes is not checked, because it names code or quotes a message.
 """
 
@@ -36,6 +37,10 @@ _NO_IMPERATIVE = frozenset(
 #: Imperatives that end like a third person.
 _ENDS_WITH_S = frozenset({"access", "address", "discuss", "express", "pass", "process"})
 _CODE = re.compile(r"`[^`]*`|\"[^\"]*\"")
+#: A logger, as it is written at the place of a call: `log`, `_log`, `self._log(...)`.
+_LOGGER = re.compile(r"(^|\.)_?log(ger)?\b")
+_LOG_METHODS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
+_EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _PRAGMA = re.compile(r"#\s*(noqa|type:|pragma|fmt:)")
 _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -43,7 +48,12 @@ _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 def check_python(path: str, source: str) -> list[str]:
     """List the language findings of one Python file, each as `path:line: message`."""
     tree = ast.parse(source)
-    findings = [*_docstring_findings(tree), *_comment_findings(source), *_name_findings(tree)]
+    findings = [
+        *_docstring_findings(tree),
+        *_comment_findings(source),
+        *_name_findings(tree),
+        *_event_findings(tree),
+    ]
     return [f"{path}:{line}: {message}" for line, message in sorted(findings)]
 
 
@@ -124,6 +134,20 @@ def _name_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
             continue
         if len(node.name) > TEST_NAME_MAX:
             yield node.lineno, f"the test's name has more than {TEST_NAME_MAX} characters"
+
+
+def _event_findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        method, logger = node.func.attr, ast.unparse(node.func.value)
+        if method in _LOG_METHODS and _LOGGER.search(logger) and not _is_event(node.args[:1]):
+            yield node.lineno, "the log event is not a snake_case key"
+
+
+def _is_event(first: list[ast.expr]) -> bool:
+    event = first[0].value if first and isinstance(first[0], ast.Constant) else None
+    return isinstance(event, str) and _EVENT.fullmatch(event) is not None
 
 
 def _banned(text: str) -> list[str]:

@@ -109,7 +109,7 @@ class Database:
             except DBAPIError as error:
                 cause = error.orig
                 if isinstance(cause, _OVERTAKEN):
-                    log.warning("transaction re-run", error=type(cause).__name__, left=left)
+                    log.warning("transaction_rerun", error=type(cause).__name__, left=left)
                     if left:
                         time.sleep(random.uniform(0, RERUN_WAIT_SECONDS))  # noqa: S311
                         continue

@@ -69,7 +69,7 @@ class Patience:
                     _, connection = self._out.pop(key)
                     _cut(connection)
             if silent:
-                log.error("silent connections cut", count=len(silent))
+                log.error("silent_connections_cut", count=len(silent))
 
 
 def _cut(connection: Any) -> None:

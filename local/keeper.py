@@ -129,14 +129,14 @@ class Keeper(threading.Thread):
             try:
                 self._on_exit(self._process.name, code)
             except Exception:  # a failing callback must not end this thread
-                _log.exception("on_exit failed", process=self._process.name)
+                _log.exception("on_exit_failed", process=self._process.name)
 
     def _tell_restart(self, pid: int) -> None:
         if self._on_restart is not None:
             try:
                 self._on_restart(self._process.name, pid)
             except Exception:
-                _log.exception("on_restart failed", process=self._process.name)
+                _log.exception("on_restart_failed", process=self._process.name)
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         with self._starting:
@@ -161,7 +161,7 @@ class Keeper(threading.Thread):
         try:
             child = self._popen()
         except OSError as error:  # out of processes or files: treated like an immediate exit
-            _log.error("cannot start", process=self._process.name, error=str(error))
+            _log.error("process_not_started", process=self._process.name, error=str(error))
             return None
         self.pid = child.pid
         if child.stdout is not None:

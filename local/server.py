@@ -106,12 +106,12 @@ class Server:
                 try:
                     process, told_before = self._spawn(argv)
                 except OSError as error:
-                    log.warning("server not started again", server=self._name, error=str(error))
+                    log.warning("server_not_restarted", server=self._name, error=str(error))
                     continue
             try:
                 self._wait_until_ready(process, told_before, is_ready)
             except EmbeddedServerError as error:
-                log.warning("server not started again", server=self._name, error=str(error))
+                log.warning("server_not_restarted", server=self._name, error=str(error))
                 if process.poll() is None:
                     process.send_signal(self._last_signal)
                     process.wait()
@@ -182,7 +182,7 @@ def _tell(told: Callable[[str, int], None] | None, name: str, number: int) -> No
         try:
             told(name, number)
         except Exception:  # a failing callback must not end the keeper thread
-            log.exception("server's end or restart not told", server=name)
+            log.exception("server_callback_failed", server=name)
 
 
 def stop_leftover(data: Path, pid_file: Path, stop_signal: signal.Signals) -> None:

@@ -123,7 +123,7 @@ class Run:
             return "refused" if ended else "taken"
 
         self.outcome = self.transaction(work)
-        log.info("job refused", code=refused.code, detail=refused.detail)
+        log.info("job_refused", code=refused.code, detail=refused.detail)
 
     def check_lease(self) -> None:
         """Check that enough of the lease is left to send a request.

@@ -78,7 +78,7 @@ class Executor:
                 try:
                     return self._write_down(attempt.claim, error)
                 except (Exception, Interrupt) as second:
-                    log.warning("job left to its bell", error=repr(error), second=repr(second))
+                    log.warning("job_outcome_not_recorded", error=repr(error), second=repr(second))
                     return "unknown"
             if attempt.claim is not None and attempt.outcome == "done":
                 _log_done(attempt.claim, time.monotonic() - began)
@@ -114,11 +114,11 @@ class Executor:
         if job is None:
             # The job type is newer than this worker. The relay repeats the notification until a
             # worker that knows the type takes it.
-            log.error("job of an unknown name", job_name=claim.name)
+            log.error("job_name_unknown", job_name=claim.name)
         elif claim.failures >= job.policy.attempts:
             error = "out of attempts: its workers died"
             self._bury(session, claim, error, None)
-            log.error("job dead", job_name=claim.name, error=error)
+            log.error("job_dead", job_name=claim.name, error=error)
             attempt.buried = True
         elif job.calls_provider or claim.failures or claim.may_kill_workers:
             # A job that was notified several times without an outcome may be killing its workers.
@@ -161,7 +161,7 @@ class Executor:
             raise error
         with bound(correlation_id=claim.correlation_id, job_name=claim.name):
             if isinstance(error, Refused):
-                log.info("job refused", code=error.code, detail=error.detail)
+                log.info("job_refused", code=error.code, detail=error.detail)
                 refusal = str(error)
                 self._end(lambda session: self._refuse(session, claim, refusal))
                 return "refused"
@@ -189,14 +189,14 @@ class Executor:
         trace = "".join(traceback.format_exception(error))
         if wait is None:
             self._end(lambda session: self._bury(session, claim, repr(error), trace))
-            log.error("job dead", error=repr(error), failures=failures)
+            log.error("job_dead", error=repr(error), failures=failures)
             return "dead"
         self._end(
             lambda s: jobs.fail(
                 s, claim, worker=self.worker, error=repr(error), traceback=trace, retry_seconds=wait
             )
         )
-        log.warning("job failed", error=repr(error), failures=failures, retry_seconds=wait)
+        log.warning("job_failed", error=repr(error), failures=failures, retry_seconds=wait)
         return "failed"
 
     def _bury(self, session: Session, claim: Claim, error: str, trace: str | None) -> bool:

@@ -76,14 +76,14 @@ class Meter:
         try:
             done = self._database.run(lambda session: _tick(session, organization_id))
         except (NotYet, OutcomeUnknown) as error:
-            log.warning("wallet not ticked", organization=organization_id, error=str(error))
+            log.warning("wallet_not_ticked", organization=organization_id, error=str(error))
         except Exception:
             # A bug in one wallet's tick must not keep other wallets' calls from being ended.
-            log.exception("tick failed", organization=organization_id)
+            log.exception("tick_failed", organization=organization_id)
         else:
             if done.ended or done.warned:
                 log.info(
-                    "calls metered",
+                    "calls_metered",
                     organization=organization_id,
                     extended=done.extended,
                     warned=done.warned,
@@ -97,6 +97,6 @@ class Meter:
                 found = self.tick_once()
             except Exception as error:
                 # The database is away. Meanwhile the time limit at the provider bounds each call.
-                log.warning("calls not metered", error=str(error))
+                log.warning("calls_not_metered", error=str(error))
             if found < WALLETS_MAX:
                 self._stopped.wait(POLL_SECONDS * random.uniform(1 - _JITTER, 1))  # noqa: S311

@@ -132,9 +132,9 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         check=process_faults.check if safety else None,
     )
     heartbeat.start()
-    log.info("worker started", queues=sorted(queues), threads=threads, worker=name)
+    log.info("worker_started", queues=sorted(queues), threads=threads, worker=name)
     signals.wait()
-    log.info("worker stopping", worker=name)
+    log.info("worker_stopping", worker=name)
     limit_seconds = longest + 5
     if safety is not None:
         safety.stop_taking()
@@ -146,11 +146,11 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
     if unfinished:
         # Their transactions end with the process. Their leases are left to expire, because no one
         # knows what their requests did at the provider.
-        log.error("worker ended with jobs unfinished", jobs=unfinished, worker=name)
+        log.error("worker_stopped_with_unfinished_jobs", jobs=unfinished, worker=name)
         os._exit(1)
     broker.close()
     database.close()
-    log.info("worker stopped", worker=name)
+    log.info("worker_stopped", worker=name)
 
 
 class SafetyThreads:

@@ -106,7 +106,7 @@ class Relay:
             for job_id in self._database.run(
                 lambda session: schedules.tick(session, self._schedules)
             ):
-                log.info("periodic job staged", job=job_id)
+                log.info("periodic_job_staged", job=job_id)
             self._next_tick = now + _TICK_SECONDS
 
     def run_once(self) -> int:
@@ -142,12 +142,12 @@ class Relay:
             self._client.set(EPOCH_KEY, server)
             if is_other:
                 self._next_other = time.monotonic() + _OTHER_SECONDS
-            log.warning("redis may have lost bells; rung jobs are due again", jobs=again)
+            log.warning("redis_lost_notifications", jobs=again)
         return notified + self._notify_urgent(memory) + self._notify_others(memory)
 
     def _make_room(self) -> None:
         if ring_room.drop_messages(self._client):
-            log.error("redis_was_full", dropped="all messages", jobs="are notified again")
+            log.error("redis_was_full", action="drop_messages_and_notify_again")
 
     def _notify_urgent(self, memory: Memory) -> int:
         return self._notify(max(_FEW, min(_BATCH, memory.room(_URGENT_SHARE))), urgent=True)
@@ -204,7 +204,7 @@ class Relay:
             except (redis.RedisError, NotYet, OutcomeUnknown) as error:
                 if isinstance(error, redis.RedisError) and self._redis_away_since is None:
                     self._redis_away_since = time.monotonic()
-                log.warning("relay waits", error=str(error))
+                log.warning("relay_pass_failed", error=str(error))
                 stop.wait(_AWAY_SECONDS)
                 continue
             if notified < _BATCH:
@@ -224,7 +224,7 @@ def serve(settings: Settings) -> None:
         settings.database_url, name="relay", pool_size=3, longest_seconds=_LONGEST_SECONDS
     )
     client = connect(settings.redis_url)
-    log.info("relay started")
+    log.info("relay_started")
     relay = Relay(database, client)
     heartbeat = Heartbeat(
         database,
@@ -238,4 +238,4 @@ def serve(settings: Settings) -> None:
         relay.run_until(stop)
     heartbeat.stop()
     database.close()
-    log.info("relay stopped")
+    log.info("relay_stopped")

@@ -72,7 +72,7 @@ def _hand_back_soon(worker: Worker, hurry: Callable[[], bool]) -> None:
     handing.start()
     wait_until(lambda: hurry() or not handing.is_alive(), limit_seconds=_HAND_BACK_SECONDS)
     if handing.is_alive():
-        log.warning("not handed back in time; left to the relay")
+        log.warning("messages_not_returned_in_time")
 
 
 def _hand_back(worker: Worker) -> None:
@@ -98,4 +98,4 @@ def _hand_back(worker: Worker) -> None:
         try:
             worker.consumers[name].requeue_messages(messages)
         except redis.RedisError as error:
-            log.warning("not handed back; left to the relay", jobs=len(messages), error=str(error))
+            log.warning("messages_not_returned", jobs=len(messages), error=str(error))

@@ -192,7 +192,7 @@ class Combiner:
             while batch := self._next_batch():
                 self._answer(batch)
         except BaseException:
-            log.exception("combiner thread died")
+            log.exception("combiner_thread_died")
             raise
         finally:
             try:
@@ -285,7 +285,7 @@ class Combiner:
             groups.setdefault(group_of(one), []).append(one)
         if len(groups) == 1:
             return False
-        log.warning("combined debits taken apart", size=len(batch), groups=len(groups))
+        log.warning("combined_debits_split", size=len(batch), groups=len(groups))
         for group in groups.values():
             self._answer(group)
         return True

@@ -128,7 +128,7 @@ class InboxBatcher:
                 _refuse(batch, error)
                 if not isinstance(error, Exception):
                     raise
-                log.error("inbox batch failed", size=len(batch), error=type(error).__name__)
+                log.error("inbox_batch_failed", size=len(batch), error=type(error).__name__)
 
     async def _store(self, batch: list[_Waiting]) -> None:
         events = [event for event, _ in batch]
@@ -212,7 +212,7 @@ def _tell(events: list[Received], verdicts: list[Verdict]) -> None:
     A line for each event would cost as much as the verification of the event.
     """
     log.info(
-        "webhooks received",
+        "webhooks_received",
         events=[
             f"{one.correlation_id} {one.source} {one.event_type} {one.external_id} {verdict}"
             for one, verdict in zip(events, verdicts, strict=True)

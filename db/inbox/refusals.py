@@ -42,7 +42,7 @@ class RefusalLog:
         """Count one refused delivery and add it to the list."""
         self._listed.append((source, status, reason[:200], utc_now()))
         self._counts[source, status] += 1
-        log.warning("delivery refused", source=source, status=status, reason=reason)
+        log.warning("delivery_refused", source=source, status=status, reason=reason)
 
     async def start(self) -> None:
         """Start the task that writes once a second."""
@@ -85,7 +85,7 @@ class RefusalLog:
             self._counts.update(counts)
             if not isinstance(error, psycopg.Error | TimeoutError):
                 raise
-            log.warning("refusals not written", error=type(error).__name__)
+            log.warning("refusals_not_written", error=type(error).__name__)
             return False
         return True
 

@@ -87,7 +87,7 @@ def close_circuit(
             pipe.zrem(HELD, member_of(ProviderChannel(provider, account, call_class)))
         pipe.set(_note_key(route), f"{by}: {why}", ex=_NOTE_SECONDS)
         was_open = bool(pipe.execute()[0])
-    log.warning("circuit closed by hand", provider=provider, call_class=call_class, by=by, why=why)
+    log.warning("circuit_closed_manually", provider=provider, call_class=call_class, by=by, why=why)
     return was_open or bool(held)
 
 

@@ -172,7 +172,8 @@ class Circuits:
         changed = self._ask(lambda: self._leave(keys=keys, args=arguments))
         if changed:
             log.warning(
-                f"circuit {changed.decode()}",
+                "circuit_changed",
+                state=changed.decode(),
                 provider=route.provider,
                 call_class=route.call_class,
             )
@@ -196,7 +197,7 @@ class Circuits:
             answer = question()
         except (redis.RedisError, OSError) as error:
             self._away_until = time.monotonic() + AWAY_SECONDS
-            log.warning("circuits go on without Redis", error=str(error))
+            log.warning("circuits_redis_away", error=str(error))
             return None
         self._away_until = 0.0
         return answer

@@ -173,7 +173,7 @@ class Notifier:
         self._dropped += count
         now = time.monotonic()
         if now >= self._next_log:
-            log.warning("ringer is full; left to the relay", jobs=self._dropped)
+            log.warning("notifications_dropped", jobs=self._dropped)
             self._dropped, self._next_log = 0, now + 1
 
     def close(self) -> None:
@@ -189,7 +189,7 @@ class Notifier:
                 try:
                     push(self._client, batch)
                 except redis.RedisError as error:
-                    log.warning("ring failed; left to the relay", jobs=len(batch), error=str(error))
+                    log.warning("notification_failed", jobs=len(batch), error=str(error))
             if closing:
                 return
 

@@ -54,12 +54,12 @@ def sweep(
     refreshed, and skips calls that another transaction has locked. Bounds: SWEEP_MAX of each.
     """
     session.execute(_PULL_BACK, {"now": now, "ahead": _FUTURE_SECONDS})
-    looks = _calls_to_ask(session, now, report_seconds, silent_seconds)
+    due = _calls_to_ask(session, now, report_seconds, silent_seconds)
     # While the provider's circuit breaker is open, a refresh is postponed and does not fail, so it
     # raises no alert itself.
-    waiting = owed(session, REFRESH_CALL) if looks else set()
-    unreported = [call for call in looks if (call.organization_id, call.id) not in waiting]
-    for call in looks:
+    waiting = owed(session, REFRESH_CALL) if due else set()
+    unreported = [call for call in due if (call.organization_id, call.id) not in waiting]
+    for call in due:
         call.asked_at = now
         if call not in unreported:
             _alert_unanswered(session, call, "its refresh is still waiting", now)

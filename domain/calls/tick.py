@@ -222,7 +222,7 @@ def _hold_first(
             now=now,
         )
         if not outcome.ok:
-            log.error("call not held for", call=one.call_id, outcome=outcome.outcome)
+            log.error("call_hold_not_reserved", call=one.call_id, outcome=outcome.outcome)
             one.end = True
 
 

@@ -83,7 +83,7 @@ class Keys:
             self._keys = read_keys(self._path.read_text())
             self._stamp = stamp
         except (OSError, ValueError) as error:
-            log.error("API_JWKS_FILE not read; the last keys stand", error=str(error))
+            log.error("api_keys_not_read", error=str(error))
 
 
 def read_keys(content: str) -> dict[str, tuple[str, Any]]:

@@ -154,7 +154,7 @@ class Urgent:
             self._database.run(lambda session: undo(session, result, clock(session)))
         except Exception as error:
             # The provider's report that the call ended at once releases the money as well.
-            log.warning("not undone", error=str(error))
+            log.warning("late_admission_not_undone", error=str(error))
 
 
 def _in_time(session: Session, fn: Callable[[Session, datetime], T]) -> T:

@@ -82,12 +82,12 @@ class CallAnswers:
             return self._without_an_answer(ask, entry_point, error)
         except Exception:
             # If a bug left Vapi without an answer, the caller would hear silence until it gives up.
-            log.exception("call not decided", call=ask.external_id)
+            log.exception("call_not_decided", call=ask.external_id)
             return answer_refused(Terms().refusal_text)
         if made.refusal is not None or made.assistant_id is None:
             org, reason = made.organization_id, made.refusal
             if not log_refusal(org, reason, what="call", call=ask.external_id):
-                log.info("call refused", call=ask.external_id, reason=reason)
+                log.info("call_refused", call=ask.external_id, reason=reason)
             return answer_refused(made.text)
         ours = {OUR_ORGANIZATION: made.organization_id or "", OUR_CALL: made.call_id or ""}
         return answer_admitted(made.assistant_id, made.max_duration_seconds, ours)
@@ -96,7 +96,7 @@ class CallAnswers:
         self, ask: CallAsk, entry_point: KnownEntryPoint | None, error: Exception
     ) -> dict[str, Any]:
         log.error(
-            "call decided without the database",
+            "call_decided_without_database",
             call=ask.external_id,
             admitted=_is_open(entry_point),
             error=type(error).__name__,
@@ -125,10 +125,10 @@ class CallAnswers:
             org, reason = made.organization_id, made.refusal
             logged = log_refusal(org, reason, what="contact", campaign=ask.campaign_id)
             if reason is not None and not logged:
-                log.info("contact refused", campaign=ask.campaign_id, reason=reason)
+                log.info("contact_refused", campaign=ask.campaign_id, reason=reason)
             return answer_predial(made.refusal is None)
         except _NO_ANSWER as error:
-            log.error("campaign not decided", campaign=ask.campaign_id, error=type(error).__name__)
+            log.error("campaign_not_decided", campaign=ask.campaign_id, error=type(error).__name__)
             return answer_predial(False)
 
 

@@ -92,7 +92,7 @@ class Snapshot:
         try:
             await to_thread.run_sync(self.refresh, abandon_on_cancel=True)
         except Exception as error:
-            log.warning("doors not read; the last reading stands", error=str(error))
+            log.warning("entry_points_not_read", error=str(error))
 
 
 def _read(session: Session) -> dict[tuple[str, str], KnownEntryPoint]:

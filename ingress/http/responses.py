@@ -58,5 +58,5 @@ async def on_http_exception(_request: Request, error: Exception) -> Response:
 
 async def on_error(_request: Request, error: Exception) -> Response:
     """Answer a bug with 500, and log its cause instead of showing it to the caller."""
-    log.error("unexpected error", exc_info=error)
+    log.error("unexpected_error", exc_info=error)
     return problem_response(Problem(500, "Unexpected error", "It is logged; send it again."))

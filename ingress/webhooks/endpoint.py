@@ -94,18 +94,16 @@ class WebhookEndpoint:
         except MalformedWebhook as error:
             raise HttpRefusal(400, "Malformed", str(error)) from None
         except (CertificateUnavailable, ProviderUnavailable, CredentialsRejected) as error:
-            self._log(correlation_id).error("cannot verify now", error=str(error))
+            self._log(correlation_id).error("verification_unavailable", error=str(error))
             raise _later("It cannot be verified now.") from None
         except InboxUnavailable as error:
             raise _later(f"It cannot be stored now ({error}).") from None
         if verdict is Verdict.DIFFERS and self._alert_forged is not None:
-            self._log(correlation_id).error(
-                "another body under an id seen before", external_id=event.external_id
-            )
+            self._log(correlation_id).error("event_differs", external_id=event.external_id)
             try:
                 await to_thread.run_sync(self._alert_forged, event)
             except (NotYet, OutcomeUnknown) as error:
-                self._log(correlation_id).warning("no alert", error=str(error))
+                self._log(correlation_id).warning("alert_not_raised", error=str(error))
             raise HttpRefusal(
                 401,
                 "Not proved to be the provider's",

@@ -90,4 +90,4 @@ class VapiProof:
         try:
             await to_thread.run_sync(self._alert_too_large, declared, self._bytes_max)
         except (NotYet, OutcomeUnknown) as error:
-            log.warning("no_alert_about_a_large_body", error=str(error))
+            log.warning("large_body_alert_not_raised", error=str(error))

@@ -72,6 +72,27 @@ def test_long_test_name_is_found():
     ]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        'log.info("call refused", call=call)',
+        'log.error(f"circuit_{state}")',
+        'self._log(found).warning("No_alert")',
+        "_log.exception(name)",
+        "log.warning()",
+    ],
+)
+def test_log_event_that_is_no_snake_case_key_is_found(call):
+    assert python(call) == ["a.py:1: the log event is not a snake_case key"]
+
+
+@pytest.mark.parametrize(
+    "call", ['log.info("job_done")', 'client.info("a b")', 'self._log(x).error("a2")', "log.bind()"]
+)
+def test_snake_case_events_and_other_calls_are_accepted(call):
+    assert python(call) == []
+
+
 def test_document_is_checked_outside_its_code():
     text = "A door.\n\n    a door in code\n\n```\ndoor\n```\n`door`\n"
     assert check_document("a.md", text) == ["a.md:1: banned term: door"]

@@ -51,7 +51,7 @@ def test_a_circuit_closed_by_hand_lets_calls_out_and_says_who_and_why(run, redis
     code, out, err = run("provider", "close-circuit", "twilio", "bulk", "--why", why, "--by", "ann")
     # Then calls go out, and the operator and the reason are logged and shown
     assert (code, out) == (0, "twilio bulk: closed\n")
-    assert "circuit closed by hand" in err
+    assert "circuit_closed_manually" in err
     assert why in err
     fleet.enter(BULK, 1.0)
     row = shown(run, "twilio", "bulk")

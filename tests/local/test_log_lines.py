@@ -14,8 +14,8 @@ from tests.local.test_supervisor import python
 
 
 def test_json_line_adds_the_process_to_a_record():
-    told = json.loads(json_line("relay", '{"event": "relay started", "level": "info"}'))
-    assert told == {"process": "relay", "event": "relay started", "level": "info"}
+    told = json.loads(json_line("relay", '{"event": "relay_started", "level": "info"}'))
+    assert told == {"process": "relay", "event": "relay_started", "level": "info"}
 
 
 @pytest.mark.parametrize("line", ["Traceback (most recent call last):", "[1]", '"x"', "", "{"])

@@ -83,7 +83,7 @@ class Processes:
         """Start a worker and wait until it works."""
         parts = [part for queue in queues for part in ("--queue", queue)]
         worker = self.command("worker", *parts, "--threads", str(threads), **environment)
-        worker.wait_for("worker started")
+        worker.wait_for("worker_started")
         return worker
 
     def ingress(self, port: int) -> Running:
@@ -96,7 +96,7 @@ class Processes:
     def relay(self, **environment: str) -> Running:
         """Start a relay and wait until it runs."""
         relay = self.command("relay", **environment)
-        relay.wait_for("relay started")
+        relay.wait_for("relay_started")
         return relay
 
     def call(self, function: Callable[..., None], *arguments: Any, **environment: str) -> Running:

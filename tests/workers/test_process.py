@@ -42,7 +42,7 @@ def test_a_worker_asked_to_stop_finishes_what_runs_and_hands_the_rest_back(
 
     # Then it stops cleanly, the running job is done, and the others are back in the queue
     assert worker.ended() == 0, worker.said()
-    assert "worker stopped" in worker.said()
+    assert "worker_stopped" in worker.said()
     outcomes = [world.job(job_id).outcome for job_id in jobs]
     assert outcomes[0] == "done"
     left = [job_id for job_id in jobs if world.job(job_id).done_at is None]
@@ -99,7 +99,7 @@ def test_a_relay_asked_to_stop_ends_in_order(processes):
     relay = processes.relay()
 
     assert relay.stop() == 0
-    assert "relay stopped" in relay.said()
+    assert "relay_stopped" in relay.said()
 
 
 @pytest.mark.parametrize("command", [("worker", "--queue", "safety"), ("relay",), ("ingress",)])
@@ -153,5 +153,5 @@ def test_the_command_line_starts_a_worker_as_production_does(processes):
     _, rest = worker.communicate(timeout=30)
 
     # Then it started and stopped cleanly
-    assert b"worker started" in first
+    assert b"worker_started" in first
     assert worker.returncode == 0, rest

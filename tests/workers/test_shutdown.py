@@ -145,12 +145,12 @@ def test_second_signal_ends_a_worker_at_once_and_another_does_its_job(
 
     # When it is asked to stop twice
     worker.process.terminate()
-    worker.wait_for("worker stopping")
+    worker.wait_for("worker_stopping")
     worker.process.terminate()
 
     # Then it ends although its job is not finished, and reports that
     assert worker.ended() == 1, worker.said()
-    assert "ended with jobs unfinished" in worker.said()
+    assert "worker_stopped_with_unfinished_jobs" in worker.said()
     assert world.job(job_id).lease_until is not None
 
     # And another worker takes the job over after its lease, and the money is credited once
@@ -167,10 +167,10 @@ def test_job_that_this_worker_does_not_know_is_left_to_one_that_does(
 ):
     # Given a worker of an older version, and a job that a newer version introduced
     older = processes.call(work_as_an_older_version)
-    older.wait_for("worker started")
+    older.wait_for("worker_started")
     job_id = world.stage("enforce_organization", organization_id=organization)
     notify(world, redis_client, job_id)
-    assert eventually(lambda: "job of an unknown name" in older.said())
+    assert eventually(lambda: "job_name_unknown" in older.said())
 
     # When it was notified of the job, Then it acknowledged the message and left the job untouched
     assert eventually(lambda: fetched(redis_client, "safety") == 0)
@@ -190,7 +190,7 @@ def test_actor_that_does_not_end_is_stopped_at_its_limit(
 ):
     # Given a worker of one thread whose first job never ends
     worker = processes.call(work_without_end)
-    worker.wait_for("worker started")
+    worker.wait_for("worker_started")
     endless = world.stage("enforce_organization", organization_id=organization)
     notify(world, redis_client, endless)
 

@@ -77,7 +77,7 @@ def warn_call(run: Run, organization_id: str, call_id: str) -> None:
         except (OutcomeUnknown, ProviderUnavailable, CredentialsRejected) as error:
             if run.claim.failures + 1 < WARN_TRIES:
                 raise
-            log.warning("not warned", call=call_id, error=str(error))
+            log.warning("call_not_warned", call=call_id, error=str(error))
     run.record(lambda _: None)
 
 
@@ -113,13 +113,13 @@ def reconcile_calls(run: Run) -> None:
 
     Replay: a call is refreshed at most once a minute.
     """
-    looks, organizations = reconcile.sweep(
+    refreshes, organizations = reconcile.sweep(
         run.own,
         run.now,
         report_seconds=run.settings.vapi_report_seconds,
         silent_seconds=run.settings.vapi_silent_seconds,
     )
-    log.info("calls_swept", looks=looks, organizations=organizations)
+    log.info("calls_swept", refreshes=refreshes, organizations=organizations)
 
 
 def expire_holds(run: Run, organization_id: str) -> None:
@@ -149,7 +149,7 @@ def _tell_vapi(run: Run, round_: Round) -> tuple[VapiCall | None, list[str], flo
     except HeldBack as error:
         held_back_seconds = error.delay_seconds
     except _NO_WORD as error:
-        log.warning("vapi_not_told", call=round_.provider_call_id, error=str(error))
+        log.warning("vapi_not_notified", call=round_.provider_call_id, error=str(error))
     return found, told, held_back_seconds
 
 
@@ -167,7 +167,7 @@ def _tell_twilio(run: Run, round_: Round) -> list[str]:
         try:
             run.providers.twilio.complete_call(account, round_.twilio_call_sid)
         except _NO_WORD as error:
-            log.warning("twilio_not_told", call=round_.twilio_call_sid, error=str(error))
+            log.warning("twilio_not_notified", call=round_.twilio_call_sid, error=str(error))
         else:
             return ["twilio"]
     return []

@@ -30,7 +30,7 @@ def process_event(run: Run, event_id: str) -> None:
     try:
         take_in(run.own, event, report_of(event.source, event.event_type, event.body), run.now)
     except MalformedWebhook as error:
-        log.error("malformed event", event_type=event.event_type, error=str(error))
+        log.error("event_unreadable", event_type=event.event_type, error=str(error))
         alert_unreadable(run.own, event, str(error), run.now)
     events.mark(run.own, event)
 

@@ -132,7 +132,7 @@ def _complete_calls_first(run: Run, sid: str) -> None:
     try:
         _complete_calls(run, sid, seconds=_CALLS_FIRST_SECONDS)
     except (NotYet, ProviderUnavailable, CredentialsRejected, Refused) as error:
-        log.warning("calls not ended before the suspension", subaccount=sid, error=str(error))
+        log.warning("calls_not_ended_before_suspension", subaccount=sid, error=str(error))
 
 
 def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None:

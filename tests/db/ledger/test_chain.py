@@ -71,8 +71,12 @@ def test_chain_recomputed_in_python_equals_the_stored_one(shared, org):
         wallets.credit(session, org, key="c", amount_micros=3, note="naïve ☂ 'quoted'", **common)
         wallets.debit(session, org, key="d", amount_micros=2, **common)
         wallets.correct(session, org, key="x", amount_micros=-1, operator="o", why="y", **common)
-        wallet_freezes.freeze(session, org, wallet_freezes.FreezeReason.MANUAL, by="o", why="y", now=NOW)
-        wallet_freezes.unfreeze(session, org, wallet_freezes.FreezeReason.MANUAL, by="o", why="y", now=NOW)
+        wallet_freezes.freeze(
+            session, org, wallet_freezes.FreezeReason.MANUAL, by="o", why="y", now=NOW
+        )
+        wallet_freezes.unfreeze(
+            session, org, wallet_freezes.FreezeReason.MANUAL, by="o", why="y", now=NOW
+        )
 
     shared.run(work)
 
