@@ -139,61 +139,26 @@ class Settings(BaseSettings):
         description="How long nothing is heard of a live call before we ask",
     )
 
-    circuit_failures: int = Field(
-        8, ge=1, le=1000, description="So many failures among a provider's last calls open it"
-    )
-    circuit_calls: int = Field(20, ge=1, le=1000, description="How many last calls are looked at")
-    circuit_window_seconds: float = Field(
-        60, ge=SECONDS_MIN, le=3600, description="How long ago such a call may have been"
-    )
-    circuit_open_seconds: float = Field(
-        5,
-        ge=SECONDS_MIN,
-        le=3600,
-        description="How long an open circuit waits before its first trial",
-    )
-    circuit_open_seconds_max: float = Field(
-        300,
-        ge=SECONDS_MIN,
-        le=86_400,
-        description="The wait doubles with each failed trial up to this",
-    )
-
-    # Calls per second, for each account and class. Safety calls have no limit. PayPal publishes no
-    # limit, but requests that clients do not poll. Twilio limits concurrency (error 20429), and
-    # messages to 2000 per second (error 63017).
-    paypal_money_per_second: float = Field(
-        10, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
-    )
-    paypal_bulk_per_second: float = Field(5, ge=PER_SECOND_MIN, le=1000, description="Other calls")
+    # Twilio limits concurrent requests (error 20429) and messages (2000 a second, error 63017). The
+    # limits depend on the account. Safety calls have no limit here.
     twilio_money_per_second: float = Field(
-        20, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
+        20,
+        ge=PER_SECOND_MIN,
+        le=1000,
+        description="Most requests about money per second to one Twilio account",
     )
-    twilio_bulk_per_second: float = Field(50, ge=PER_SECOND_MIN, le=1000, description="Other calls")
-    vapi_money_per_second: float = Field(
-        10, ge=PER_SECOND_MIN, le=1000, description="Calls for money"
+    twilio_bulk_per_second: float = Field(
+        50,
+        ge=PER_SECOND_MIN,
+        le=1000,
+        description="Most other requests per second to one Twilio account",
     )
-    vapi_bulk_per_second: float = Field(5, ge=PER_SECOND_MIN, le=1000, description="Other calls")
 
     @field_validator("redis_url")
     @classmethod
     def _is_a_redis(cls, value: str) -> str:
         if value:
             check_redis_address(value)
-        return value
-
-    @field_validator("circuit_calls")
-    @classmethod
-    def _can_open(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("circuit_failures", 0):
-            raise ValueError("must not be less than CIRCUIT_FAILURES, or no circuit ever opens")
-        return value
-
-    @field_validator("circuit_open_seconds_max")
-    @classmethod
-    def _is_not_below_the_first_wait(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("circuit_open_seconds", 0):
-            raise ValueError("must not be less than CIRCUIT_OPEN_SECONDS")
         return value
 
     @field_validator("twilio_recheck_seconds")

@@ -15,7 +15,6 @@ from base.settings import load_settings
 from db.jobs import lifecycle as jobs
 from db.jobs.attempts import Claim
 from domain.jobs.types import JOB_TYPES
-from providers import registry
 from workers import process as app
 from workers.executor import Executor
 
@@ -64,7 +63,7 @@ def main() -> None:
     settings = load_settings()
     configure(settings.log_level, settings.log_format)
     vars(app)["Executor"] = DoneFirst
-    app.serve(settings, registry.build(settings), set(asked.queue), asked.threads)
+    app.serve(settings, set(asked.queue), asked.threads)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from base.log import get_logger
 from base.settings import Settings
 from db.engine import Database
 from db.heartbeat import Heartbeat, process_name
+from db.redis.circuits import POLICY, CircuitPolicy, Circuits
 from db.redis.client import NAMESPACE, Notifier, connect
 from domain.alerts import process_faults
 from domain.jobs.types import JOB_TYPES
-from providers.registry import Providers
+from providers.registry import build as build_providers
 from workers.actors import ACTORS
 from workers.consumer.broker import UNKNOWN_JOB, NotificationBroker
 from workers.consumer.fallback import THREADS as FALLBACK_THREADS
@@ -92,13 +93,16 @@ def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> Noti
     return broker
 
 
-def serve(settings: Settings, providers: Providers, queues: set[Queue], threads: int) -> None:
+def serve(
+    settings: Settings, queues: set[Queue], threads: int, *, circuit: CircuitPolicy = POLICY
+) -> None:
     """Work on the queues until SIGTERM or SIGINT, then stop gracefully.
 
     Messages that were only fetched go back to their queues at once. Running jobs may finish within
     the longest job's time limit; a second signal ends the wait. Units: `threads` jobs run at once.
     """
     signals = StopSignals()
+    circuits = Circuits.from_settings(settings, circuit)
     notifier = Notifier(settings.redis_url)
     name = process_name()
     longest = max(job.limit_seconds for job in JOB_TYPES.values())
@@ -110,6 +114,7 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         longest_seconds=longest + _TRANSACTION_MARGIN_SECONDS,
         after_commit=notifier.notify,
     )
+    providers = build_providers(settings, circuits)
     executor = Executor(database, providers, settings, ACTORS, name)
     broker = build_broker(settings.redis_url, executor, queues)
     worker = Worker(
@@ -149,6 +154,8 @@ def serve(settings: Settings, providers: Providers, queues: set[Queue], threads:
         log.error("worker_stopped_with_unfinished_jobs", jobs=unfinished, worker=name)
         os._exit(1)
     broker.close()
+    providers.close()
+    circuits.close()
     database.close()
     log.info("worker_stopped", worker=name)
 

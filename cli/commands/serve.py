@@ -28,13 +28,9 @@ def serve_worker(queues: set[Queue], threads: int) -> None:
     with clear_errors():
         settings = _serving_settings()
         require_providers(settings)
-        from db.redis.circuits import Circuits
-        from providers.registry import build
         from workers.process import serve
 
-        circuits = Circuits.from_settings(settings)
-        serve(settings, build(settings, circuits), queues, threads)
-        circuits.close()
+        serve(settings, queues, threads)
 
 
 def relay() -> None:

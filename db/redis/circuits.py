@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import redis
 
-from base.channels import CALLED, ProviderChannel
+from base.channels import ProviderChannel
 from base.enums import Provider, RequestClass
 from base.log import get_logger
 from base.outcomes import HeldBack
@@ -62,6 +62,20 @@ class CircuitPolicy:
     open_seconds_max: float
 
 
+#: The policy of every circuit. Only tests use another one.
+POLICY = CircuitPolicy(
+    failures=8, calls=20, window_seconds=60, open_seconds=5, open_seconds_max=300
+)
+#: Calls per second to one account. PayPal publishes no limit, but requests that clients do not
+#: poll. Vapi publishes none. Twilio's limits depend on the account, so they are settings.
+_RATES = {
+    (Provider.PAYPAL, RequestClass.MONEY): 10.0,
+    (Provider.PAYPAL, RequestClass.BULK): 5.0,
+    (Provider.VAPI, RequestClass.MONEY): 10.0,
+    (Provider.VAPI, RequestClass.BULK): 5.0,
+}
+
+
 def circuit_key(route: ProviderChannel) -> str:
     """Name the Redis hash of a circuit. All accounts of the class share the circuit."""
     return f"holdfast:circuit:{route.provider}:{route.call_class}"
@@ -95,15 +109,8 @@ class Circuits:
         self._looking = threading.Lock()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Circuits:
+    def from_settings(cls, settings: Settings, policy: CircuitPolicy = POLICY) -> Circuits:
         """Create the circuits of all processes that use this Redis."""
-        policy = CircuitPolicy(
-            settings.circuit_failures,
-            settings.circuit_calls,
-            settings.circuit_window_seconds,
-            settings.circuit_open_seconds,
-            settings.circuit_open_seconds_max,
-        )
         client = connect(settings.redis_url, timeout_seconds=REDIS_SECONDS)
         return cls(client, policy, rates_of(settings))
 
@@ -206,9 +213,9 @@ class Circuits:
 def rates_of(settings: Settings) -> dict[tuple[Provider, RequestClass], float]:
     """Read the allowed calls per second of each account; safety calls have no limit."""
     return {
-        (provider, of): getattr(settings, f"{provider}_{of}_per_second")
-        for provider in CALLED
-        for of in (RequestClass.MONEY, RequestClass.BULK)
+        **_RATES,
+        (Provider.TWILIO, RequestClass.MONEY): settings.twilio_money_per_second,
+        (Provider.TWILIO, RequestClass.BULK): settings.twilio_bulk_per_second,
     }
 
 

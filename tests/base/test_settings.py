@@ -85,14 +85,13 @@ def float_of(value):
 
 
 def test_every_duration_and_rate_is_tested():
-    assert len(DURATIONS) >= 10
-    assert len(RATES) == 6
+    assert len(DURATIONS) >= 7
+    assert len(RATES) == 2
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ({"CIRCUIT_OPEN_SECONDS": "10"}, {"CIRCUIT_OPEN_SECONDS_MAX": "9"}),
         ({"TWILIO_UNSURE_SECONDS": "10"}, {"TWILIO_RECHECK_SECONDS": "11"}),
     ],
 )
@@ -155,9 +154,3 @@ def test_what_is_given_is_not_missing(monkeypatch):
 def test_an_address_loses_its_last_slash(monkeypatch):
     monkeypatch.setenv("PUBLIC_URL", "https://example.test/")
     assert load_settings().public_url == "https://example.test"
-
-
-def test_a_circuit_that_could_never_open_is_refused(monkeypatch):
-    monkeypatch.setenv("CIRCUIT_FAILURES", "21")
-    with pytest.raises(SettingsError, match="CIRCUIT_CALLS: must not be less"):
-        load_settings()

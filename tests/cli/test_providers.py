@@ -20,8 +20,18 @@ def test_every_circuit_is_listed_with_its_limit(run):
     rows = json.loads(run("provider", "list", "--json")[1])
     assert [one["provider"] for one in rows] == ["paypal"] * 3 + ["twilio"] * 3 + ["vapi"] * 3
     assert {one["circuit"] for one in rows} == {"closed"}
-    assert shown(run, "twilio", "bulk")["requests_per_second"] == 50
-    assert shown(run, "twilio", "safety")["requests_per_second"] is None
+    rates = {(one["provider"], one["request_class"]): one["requests_per_second"] for one in rows}
+    assert rates == {
+        ("paypal", "safety"): None,
+        ("paypal", "money"): 10,
+        ("paypal", "bulk"): 5,
+        ("twilio", "safety"): None,
+        ("twilio", "money"): 20,
+        ("twilio", "bulk"): 50,
+        ("vapi", "safety"): None,
+        ("vapi", "money"): 10,
+        ("vapi", "bulk"): 5,
+    }
 
 
 def test_failures_and_an_open_circuit_are_shown(run, redis_client):

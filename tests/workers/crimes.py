@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from base.enums import Queue
+from base.log import configure
 from base.settings import load_settings
 from db.engine import Database
 from db.jobs import notifications
+from db.redis.circuits import CircuitPolicy
 from db.redis.client import connect
 from domain.jobs import schedules
 from domain.jobs import types as domain_jobs
@@ -80,7 +82,14 @@ def work_without_end() -> None:
     domain_jobs.JOB_TYPES["enforce_organization"] = replace(
         domain_jobs.ENFORCE_ORGANIZATION, limit_seconds=1
     )
-    app.serve(settings, registry.build(settings), {Queue.SAFETY}, 1)
+    app.serve(settings, {Queue.SAFETY}, 1)
+
+
+def work_with_circuits(policy: CircuitPolicy) -> None:
+    """Run a billing worker of two threads whose circuits have this policy."""
+    settings = load_settings()
+    configure(settings.log_level, settings.log_format)
+    app.serve(settings, {Queue.BILLING}, 2, circuit=policy)
 
 
 def work_as_an_older_version() -> None:
@@ -88,4 +97,4 @@ def work_as_an_older_version() -> None:
     settings = load_settings()
     del app.ACTORS["enforce_organization"]
     del domain_jobs.JOB_TYPES["enforce_organization"]
-    app.serve(settings, registry.build(settings), {Queue.SAFETY}, 2)
+    app.serve(settings, {Queue.SAFETY}, 2)

@@ -7,13 +7,14 @@ import pytest
 from base.channels import ProviderChannel
 from base.enums import Provider, Queue, RequestClass
 from db.redis import circuit_states
-from db.redis.circuits import circuit_key
+from db.redis.circuits import CircuitPolicy, circuit_key
 from db.redis.client import connect
 from domain.jobs.staging import stage
 from domain.jobs.types import JOB_TYPES, call_class_of
 from providers import registry
 from tests.db.redis.support import POLICY, circuits, holds_are_over, wait_is_over
 from tests.support.world import World
+from tests.workers.crimes import work_with_circuits
 from tests.workers.scenes import (
     clear_faults,
     eventually,
@@ -215,9 +216,11 @@ def test_two_workers_see_one_circuit(world, processes, organization, redis_clien
     capture = pay(world, organization)
     fault = world.sandbox.fault("paypal", "status", status=500, match=PAYMENTS)
     jobs = [stage_refresh(world, capture) for _ in range(30)]
-    environment = {"CIRCUIT_FAILURES": "4", "CIRCUIT_CALLS": "8", "CIRCUIT_OPEN_SECONDS": "3600"}
+    policy = CircuitPolicy(
+        failures=4, calls=8, window_seconds=60, open_seconds=3600, open_seconds_max=3600
+    )
     for _ in range(2):
-        processes.worker("billing", threads=2, CIRCUIT_OPEN_SECONDS_MAX="3600", **environment)
+        processes.call(work_with_circuits, policy).wait_for("worker started")
     processes.relay()
 
     # When they have tried all of them
