@@ -32,7 +32,7 @@ def _sequences(config: pytest.Config, usual: int) -> settings:
 
 
 @pytest.mark.timeout(_HANGS)
-def test_in_turn_every_operation_answers_and_leaves_what_the_model_does(
+def test_sequence_of_operations_agrees_with_the_model(
     doors, looking, pytestconfig
 ):
     sequences = _sequences(pytestconfig, IN_TURN)
@@ -43,7 +43,7 @@ def test_in_turn_every_operation_answers_and_leaves_what_the_model_does(
 
 
 @pytest.mark.timeout(_HANGS)
-def test_at_once_some_order_explains_all_answers_and_what_is_left(doors, looking, pytestconfig):
+def test_concurrent_operations_agree_with_some_order_in_the_model(doors, looking, pytestconfig):
     sequences = _sequences(pytestconfig, AT_ONCE)
 
     # Threads cannot be shrunk: a failure may not happen again.

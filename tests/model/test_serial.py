@@ -37,7 +37,7 @@ def race(doors, looking):
     return books, list(zip(debits, answers, strict=True)), picture
 
 
-def test_of_two_debits_of_the_last_money_one_was_first(race):
+def test_order_is_found_when_one_of_two_debits_takes_the_last_money(race):
     books, asked, picture = race
 
     found = explain(books, asked, 0, picture)
@@ -47,20 +47,20 @@ def test_of_two_debits_of_the_last_money_one_was_first(race):
     assert not picture.shows(found)
 
 
-def test_that_both_had_the_last_money_cannot_be_explained(race):
+def test_no_order_is_found_when_both_debits_took_the_last_money(race):
     books, asked, picture = race
     paid = next(answer for _, answer in asked if answer.code == OK)
 
     assert explain(books, [(one, paid) for one, _ in asked], 0, picture) is None
 
 
-def test_that_neither_had_the_money_cannot_be_explained(race):
+def test_no_order_is_found_when_neither_debit_took_the_money(race):
     books, asked, picture = race
 
     assert explain(books, [(one, Answer(NO)) for one, _ in asked], 0, picture) is None
 
 
-def test_an_answer_with_a_balance_that_never_was_cannot_be_explained(race):
+def test_no_order_is_found_when_an_answer_has_an_impossible_balance(race):
     books, asked, picture = race
     wrong = [
         (one, replace(answer, balance=1) if answer.code == OK else answer) for one, answer in asked
@@ -69,7 +69,7 @@ def test_an_answer_with_a_balance_that_never_was_cannot_be_explained(race):
     assert explain(books, wrong, 0, picture) is None
 
 
-def test_what_is_there_without_having_been_asked_for_cannot_be_explained(race):
+def test_no_order_is_found_when_an_entry_was_not_requested(race):
     books, asked, picture = race
 
     assert explain(books, [one for one in asked if one[1].code != OK], 0, picture) is None

@@ -14,7 +14,7 @@ from tests.providers.support import SID, Loopback, Reply
 CALL = "019d0000-0000-7000-8000-000000000003"
 
 
-def test_providers_without_credentials_are_built_and_say_so_when_asked(loopback: Loopback):
+def test_provider_without_credentials_raises_at_its_first_request(loopback: Loopback):
     # Given settings with base URLs but no credentials
     settings = Settings(
         paypal_base_url=loopback.url, twilio_base_url=loopback.url, vapi_base_url=loopback.url
@@ -32,7 +32,7 @@ def test_providers_without_credentials_are_built_and_say_so_when_asked(loopback:
     assert loopback.asked == []
 
 
-def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
+def test_rejected_credentials_are_not_a_refused_job(loopback: Loopback):
     # Given providers that reject our credentials
     loopback.answer = lambda asked: Reply(401, b'{"error":"invalid_client"}')
     providers = registry.build(
@@ -58,13 +58,13 @@ def test_refused_credentials_are_no_refusal_of_the_work(loopback: Loopback):
     assert len(loopback.asked) == 3
 
 
-def test_each_class_of_call_has_vapis_client_of_its_own():
+def test_each_request_class_has_its_own_vapi_client():
     providers = registry.build(Settings())
     clients = [providers.for_class(one).vapi for one in RequestClass]
     assert len({id(one) for one in clients}) == len(RequestClass)
     providers.close()
 
 
-def test_a_provider_is_called_one_if_there_is_a_client_for_it():
+def test_called_providers_are_those_that_have_a_client():
     # Circuit breakers, rate limits and what an operator sees of them follow this list.
     assert set(CALLED) == set(Provider) & {one.name for one in fields(registry.Providers)}

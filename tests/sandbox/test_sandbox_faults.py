@@ -30,7 +30,7 @@ def status_of(house, account) -> str:
 SUSPENDING = {"method": "POST", "path_contains": "/Accounts/", "form": {"Status": "suspended"}}
 
 
-def test_a_held_request_lands_late_though_its_sender_gave_up(house, account):
+def test_held_request_takes_effect_after_its_sender_gave_up(house, account):
     # Given that suspensions are held back / When one is sent and its sender gives up
     fault = house.fault("twilio", "hold", match=SUSPENDING, times=1)
     with pytest.raises(httpx.ReadTimeout):
@@ -45,7 +45,7 @@ def test_a_held_request_lands_late_though_its_sender_gave_up(house, account):
     assert house.fault_now(fault)["hits"] == 1
 
 
-def test_a_held_request_is_answered_to_a_sender_who_waits(house, account):
+def test_held_request_is_answered_if_its_sender_waits(house, account):
     fault = house.fault("twilio", "hold", match=SUSPENDING)
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(set_status, house, account, "suspended")
@@ -56,7 +56,7 @@ def test_a_held_request_is_answered_to_a_sender_who_waits(house, account):
         assert answer.result(SANDBOX_SECONDS).json()["status"] == "suspended"
 
 
-def test_a_held_request_vanishes_with_its_fault(house, account):
+def test_held_request_is_dropped_when_its_fault_is_removed(house, account):
     fault = house.fault("twilio", "hold")
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(set_status, house, account, "suspended")
@@ -69,7 +69,7 @@ def test_a_held_request_vanishes_with_its_fault(house, account):
 
 
 @pytest.mark.parametrize(("kind", "after"), [("act_then_drop", "suspended"), ("drop", "active")])
-def test_a_dropped_connection_says_nothing_of_the_effect(house, account, kind, after):
+def test_dropped_connection_hides_whether_the_request_took_effect(house, account, kind, after):
     house.fault("twilio", kind, times=1)
     with pytest.raises(httpx.RemoteProtocolError):
         set_status(house, account, "suspended")
@@ -78,14 +78,14 @@ def test_a_dropped_connection_says_nothing_of_the_effect(house, account, kind, a
     assert set_status(house, account, "suspended").status_code == 200
 
 
-def test_an_answer_that_never_comes_leaves_the_effect(house, account):
+def test_request_takes_effect_although_it_is_never_answered(house, account):
     house.fault("twilio", "act_then_timeout", seconds=30)
     with pytest.raises(httpx.ReadTimeout):
         set_status(house, account, "suspended", timeout=0.3)
     assert status_of(house, account) == "suspended"
 
 
-def test_a_delay_and_a_refusal_are_seen_as_such(house, account):
+def test_delay_and_refusal_faults_reach_the_client(house, account):
     slow = house.fault("twilio", "delay", seconds=0.3, times=1)
     start = time.monotonic()
     assert set_status(house, account, "suspended").status_code == 200
@@ -97,7 +97,7 @@ def test_a_delay_and_a_refusal_are_seen_as_such(house, account):
     assert status_of(house, account) == "suspended"
 
 
-def test_the_journal_proves_who_was_asked_and_keeps_no_secret(house, account, paypal):
+def test_journal_lists_requests_and_contains_no_secret(house, account, paypal):
     assert house.requests(provider="twilio") == []
     set_status(house, account, "suspended")
     (entry,) = house.requests(provider="twilio", path_contains=account["sid"])

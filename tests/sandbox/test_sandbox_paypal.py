@@ -51,7 +51,7 @@ def subscription(house, **more):
     return house.control("POST", "/paypal/subscriptions", body)
 
 
-def test_a_delivered_webhook_verifies_by_the_offline_recipe(house, listener):
+def test_delivered_webhook_verifies_offline(house, listener):
     # Given an organization without a subscription / When PayPal reports that it was cancelled
     told = event(house, "BILLING.SUBSCRIPTION.CANCELLED", organization_id="org_ä")
     # Then one was made and cancelled, and the webhook is signed over its exact bytes
@@ -68,7 +68,7 @@ def test_a_delivered_webhook_verifies_by_the_offline_recipe(house, listener):
 @pytest.mark.parametrize(
     "event_type", ["PAYMENT.CAPTURE.COMPLETED", "BILLING.SUBSCRIPTION.ACTIVATED"]
 )
-def test_a_forged_body_of_the_same_crc_verifies_too(house, listener, event_type):
+def test_forged_body_with_the_same_crc_verifies(house, listener, event_type):
     # Given a genuine event / When an attacker sends another body with its exact headers
     (genuine,) = event(house, event_type)
     house.control("POST", f"/paypal/events/{genuine['event_id']}/redeliver", {"forge": "body_crc"})
@@ -110,7 +110,7 @@ def test_copies_and_redeliveries_are_the_same_bytes(house, listener):
     assert stored["body"].encode() == heard[0].body
 
 
-def test_a_refused_delivery_is_tried_again(house, listener):
+def test_refused_delivery_is_sent_again(house, listener):
     # Given an ingress that is down for one delivery
     listener.answers = [503]
     # When an event is sent / Then PayPal repeats it
@@ -120,7 +120,7 @@ def test_a_refused_delivery_is_tried_again(house, listener):
     assert first.body == second.body
 
 
-def test_a_stale_event_says_what_was_and_changes_nothing(house, paypal, listener):
+def test_stale_event_shows_the_old_state_and_changes_nothing(house, paypal, listener):
     # Given a cancelled subscription / When an old event reports that it is active
     made = subscription(house, status="CANCELLED")
     event(
@@ -148,7 +148,7 @@ def verification(house, headers, body: bytes, **changed) -> dict:
     return {"content": text.encode() + b', "webhook_event": ' + body + b"}"}
 
 
-def test_the_verification_call_takes_the_event_as_it_was_written(house, paypal, listener):
+def test_verification_api_checks_the_event_byte_for_byte(house, paypal, listener):
     event(house, "PAYMENT.CAPTURE.COMPLETED")
     (heard,) = listener.wait_for(1)
     path = "/v1/notifications/verify-webhook-signature"
@@ -195,7 +195,7 @@ def test_wrong_credentials_and_tokens_are_refused(house, paypal):
         ("EXPIRED", "suspend", None),
     ],
 )
-def test_a_subscription_moves_only_as_the_rules_allow(
+def test_subscription_changes_only_to_allowed_states(
     house, paypal, listener, status, operation, after
 ):
     # Given a subscription / When a status change is requested
@@ -215,7 +215,7 @@ def test_a_subscription_moves_only_as_the_rules_allow(
         assert shown["status"] == status and not listener.heard
 
 
-def test_a_reason_is_required_and_bounded_and_failures_forbid_activation(house, paypal, listener):
+def test_subscription_change_is_refused_without_a_reason_or_when_past_due(house, paypal, listener):
     made = subscription(house, status="ACTIVE")
     path = f"/v1/billing/subscriptions/{made['id']}"
     assert paypal.post(f"{path}/cancel", json={}).status_code == 400
@@ -231,7 +231,7 @@ def test_a_reason_is_required_and_bounded_and_failures_forbid_activation(house, 
     assert paypal.get(path).json()["billing_info"]["failed_payments_count"] == 3
 
 
-def test_creating_with_one_request_id_makes_one_subscription(house, paypal, listener):
+def test_one_request_id_creates_one_subscription(house, paypal, listener):
     body = {"plan_id": "P-1", "custom_id": "org_b"}
     headers = {"PayPal-Request-Id": "same"}
     first = paypal.post("/v1/billing/subscriptions", json=body, headers=headers)
@@ -242,7 +242,7 @@ def test_creating_with_one_request_id_makes_one_subscription(house, paypal, list
     assert json.loads(heard.body)["event_type"] == "BILLING.SUBSCRIPTION.CREATED"
 
 
-def test_refunds_add_up_and_stop_at_the_whole(house, paypal, listener):
+def test_refunds_add_up_to_the_captured_amount_at_most(house, paypal, listener):
     # Given a payment of 20.00
     capture = house.control(
         "POST",
@@ -284,7 +284,7 @@ def paid(house, **more):
     return house.control("POST", "/paypal/captures", body)
 
 
-def test_a_pending_refund_that_fails_marks_its_capture_anew(house, paypal, listener):
+def test_failed_pending_refund_updates_its_capture(house, paypal, listener):
     # Given a payment with a pending refund of all of it
     capture = paid(house)
     path = f"/v2/payments/captures/{capture['id']}"
@@ -300,7 +300,7 @@ def test_a_pending_refund_that_fails_marks_its_capture_anew(house, paypal, liste
     assert paypal.get(path).json()["status"] == "COMPLETED"
 
 
-def test_a_dispute_is_opened_resolved_and_opened_again(house, paypal, listener):
+def test_dispute_is_opened_resolved_and_opened_again(house, paypal, listener):
     # Given a dispute of a part of a payment
     capture = paid(house)
     made = house.control("POST", "/paypal/disputes", {"capture_id": capture["id"], "value": "7.50"})
@@ -351,13 +351,13 @@ def test_triggered_dispute_events_set_what_they_imply(house, paypal, listener):
     "path",
     ["/disputes/PP-D-NONE/resolve", "/disputes/PP-D-NONE/reopen", "/refunds/NONE/status"],
 )
-def test_what_is_not_there_is_told(house, path):
+def test_control_answers_404_for_an_unknown_object(house, path):
     asked = {"resolve": {"outcome_code": "NONE"}, "status": {"status": "FAILED"}, "reopen": {}}
     house.control("POST", f"/paypal{path}", asked[path.rsplit("/", 1)[1]], 404)
     house.control("POST", "/paypal/disputes", {"capture_id": "NONE"}, 404)
 
 
-def test_a_top_up_names_its_order_and_a_fee_has_none(house, paypal, listener):
+def test_top_up_names_its_order_and_a_fee_names_none(house, paypal, listener):
     capture = paid(house)
     assert capture["supplementary_data"]["related_ids"]["order_id"]
     event(house, "PAYMENT.SALE.COMPLETED")
@@ -365,7 +365,7 @@ def test_a_top_up_names_its_order_and_a_fee_has_none(house, paypal, listener):
     assert "supplementary_data" not in paypal.get(f"/v2/payments/captures/{sale}").json()
 
 
-def test_a_subscriptions_payment_is_told_in_the_first_shape(house, paypal, listener):
+def test_subscription_payment_event_has_the_first_shape(house, paypal, listener):
     made = subscription(house)
     event(house, "PAYMENT.SALE.COMPLETED", value="12.00", currency="EUR")
     event(house, "PAYMENT.SALE.REVERSED", value="12.00", currency="EUR")
@@ -378,7 +378,7 @@ def test_a_subscriptions_payment_is_told_in_the_first_shape(house, paypal, liste
     assert shown["amount"] == {"currency_code": "EUR", "value": "12.00"}
 
 
-def test_a_slip_in_what_is_asked_is_told(house):
+def test_control_names_each_wrong_field(house):
     answer = house.control("POST", "/paypal/captures", {"organisation_id": "x", "value": 1.5}, 422)
     assert {one["field"] for one in answer["fields"]} >= {"organization_id", "organisation_id"}
     event_of_nobody = {"event_type": "BILLING.SUBSCRIPTION.EXPIRED", "resource_id": "I-NOBODY"}

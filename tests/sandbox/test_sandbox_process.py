@@ -15,7 +15,7 @@ from local import ROOT
 from tests.support.sandbox import start, stop
 
 
-def test_a_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
+def test_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
     # Given a running sandbox with a request that is held without limit
     house = start(tmp_path, "--target", "http://127.0.0.1:9/")
     info_file = tmp_path / "sandbox.json"

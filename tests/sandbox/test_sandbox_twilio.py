@@ -36,7 +36,7 @@ def code_of(call) -> tuple[int, int]:
     return refused.value.status, refused.value.code
 
 
-def test_the_sdk_suspends_reads_back_and_restores(house, client, account):
+def test_sdk_suspends_reads_and_restores_a_subaccount(house, client, account):
     # Given an active subaccount / When it is suspended, twice
     of = client.api.v2010.accounts(account["sid"])
     assert of.fetch().status == "active"
@@ -58,7 +58,7 @@ def test_the_sdk_suspends_reads_back_and_restores(house, client, account):
     assert shown["requests"] == 7
 
 
-def test_the_sdk_makes_a_subaccount_with_a_token_of_its_own(house, client):
+def test_sdk_creates_a_subaccount_with_its_own_token(house, client):
     made = client.api.v2010.accounts.create(friendly_name="Beta")
     assert made.status == "active" and len(made.auth_token) == 32
     own = Client(made.sid, made.auth_token, http_client=Rewriting(house.info["twilio"]["base_url"]))
@@ -94,7 +94,7 @@ def test_wrong_credentials_are_refused(house, account):
     assert code_of(wrong.api.v2010.accounts(account["sid"]).fetch) == (401, 20003)
 
 
-def test_running_calls_outlive_a_suspension_until_they_are_completed(house, client, account):
+def test_live_calls_continue_during_a_suspension_until_completed(house, client, account):
     call = house.control("POST", "/twilio/calls", {"sid": account["sid"]})
     of = client.api.v2010.accounts(account["sid"])
     of.update(status="suspended")

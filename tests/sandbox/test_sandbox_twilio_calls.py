@@ -29,7 +29,7 @@ def sids(page: dict) -> list[str]:
     return [one["sid"] for one in page["calls"]]
 
 
-def test_a_client_that_forgets_the_second_page_misses_calls(house, account):
+def test_list_of_calls_has_a_second_page(house, account):
     # Given sixty calls, of which five are over
     made = [house.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(60)]
     for one in made[::12]:
@@ -49,7 +49,7 @@ def test_a_client_that_forgets_the_second_page_misses_calls(house, account):
     assert sids(list_calls(house, account, To="+15005550000")) == []
 
 
-def test_what_ends_between_two_pages_hides_nothing(house, account):
+def test_pages_list_every_call_when_calls_end_between_them(house, account):
     made = [house.control("POST", "/twilio/calls", {"sid": account["sid"]}) for _ in range(6)]
     first = list_calls(house, account, Status="in-progress", PageSize=2)
     # When the calls of the first page end, and another begins, before the second page is requested
@@ -63,7 +63,7 @@ def test_what_ends_between_two_pages_hides_nothing(house, account):
     assert found == [one["sid"] for one in reversed(made[:4])] and third["next_page_uri"] is None
 
 
-def test_canceled_ends_only_what_nobody_has_answered(house, account):
+def test_canceled_ends_only_an_unanswered_leg(house, account):
     talking = house.control("POST", "/twilio/calls", {"sid": account["sid"]})
     ringing = house.control("POST", "/twilio/calls", {"sid": account["sid"], "status": "ringing"})
     for one in (talking, ringing):
@@ -78,7 +78,7 @@ def forms(listener) -> list[dict]:
     return [dict(parse_qsl(one.body.decode(), keep_blank_values=True)) for one in heard]
 
 
-def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assistant):
+def test_status_callback_of_a_leg_is_sent_only_if_requested(house, listener, account, assistant):
     silent = house.control("POST", "/vapi/numbers", {"twilio_sid": account["sid"]})
     asked = {
         "number": "+15005550002",
@@ -112,7 +112,7 @@ def test_a_legs_changes_are_told_only_if_asked(house, listener, account, assista
         assert validator.validate(PUBLIC, form, one.headers["X-Twilio-Signature"])
 
 
-def test_a_leg_that_twilio_ended_stays_as_it_ended(house, listener, account):
+def test_ended_leg_keeps_its_final_status(house, listener, account):
     # Given a call that rings for long / When its leg is completed before an answer
     call = start_call(house, twilio_sid=account["sid"], ring_seconds=60, leg_callback_url="")
     wait_for_status(house, call, "ringing")
@@ -124,7 +124,7 @@ def test_a_leg_that_twilio_ended_stays_as_it_ended(house, listener, account):
     assert sorted(one["CallStatus"] for one in forms(listener)) == ["completed", "ringing"]
 
 
-def test_a_call_of_twilios_own_is_told_too(house, listener, account):
+def test_twilio_call_without_vapi_sends_callbacks(house, listener, account):
     asked = {"sid": account["sid"], "callback_url": "", "status": "ringing"}
     call = house.control("POST", "/twilio/calls", asked)
     end_leg(house, {"phoneCallProviderId": call["sid"]}, account["sid"])

@@ -17,7 +17,7 @@ def asked(number, assistant):
     }
 
 
-def test_a_backend_makes_a_call_that_lives(house, listener, account, asked):
+def test_call_is_created_by_the_api_and_runs(house, listener, account, asked):
     # When a call is made with the key
     made = api(house, "POST", "/call", asked | {"name": "First"})
     assert made.status_code == 201
@@ -56,20 +56,20 @@ def test_a_backend_makes_a_call_that_lives(house, listener, account, asked):
         ({"assistantId": None}, "Assistant"),
     ],
 )
-def test_a_call_that_vapi_would_not_take_is_refused(house, asked, change, why):
+def test_call_is_refused_when_vapi_would_refuse_it(house, asked, change, why):
     answer = api(house, "POST", "/call", asked | change)
     assert answer.status_code == 400 and why in answer.json()["message"]
     assert house.control("GET", "/vapi/calls") == []
 
 
-def test_an_assistant_caps_what_nobody_overrides(house, number, asked):
+def test_assistants_maximum_duration_applies_without_overrides(house, number, asked):
     short = house.control("POST", "/vapi/assistants", {"max_duration_seconds": 30})
     del asked["assistantOverrides"]
     call = api(house, "POST", "/call", asked | {"assistantId": short["id"]}).json()
     assert seen(house, call)["longest_seconds"] == 30 and "assistantOverrides" not in call
 
 
-def test_everything_but_the_control_address_wants_the_key(house, number, assistant, asked):
+def test_api_requires_the_key_except_at_the_control_url(house, number, assistant, asked):
     call = api(house, "POST", "/call", asked).json()
     for method, path in (
         ("POST", "/call"),
@@ -86,7 +86,7 @@ def test_everything_but_the_control_address_wants_the_key(house, number, assista
     assert read_call(house, call)["id"] == call["id"]
 
 
-def test_numbers_and_assistants_are_read_back(house, number, assistant, account):
+def test_numbers_and_assistants_are_listed_and_read(house, number, assistant, account):
     assert api(house, "GET", "/phone-number").json() == [number]
     assert api(house, "GET", f"/phone-number/{number['id']}").json() == number
     assert number["twilioAccountSid"] == account["sid"] and "assistantId" not in number

@@ -28,7 +28,7 @@ from tests.support.sandbox import SANDBOX_SECONDS
         ),
     ],
 )
-def test_a_call_lives_until_its_control_address_ends_it(house, listener, told, reason):
+def test_call_continues_until_its_control_url_ends_it(house, listener, told, reason):
     # Given a call in progress, whose customer would talk for long
     call = start_call(house, talk_seconds=60)
     wait_for_status(house, call, "in-progress")
@@ -56,14 +56,14 @@ def test_a_call_lives_until_its_control_address_ends_it(house, listener, told, r
     assert shown["seconds"] == shown["ended"] - shown["began"]
 
 
-def test_call_of_a_campaign_bears_its_id(house, listener):
+def test_call_of_a_campaign_has_the_campaigns_id(house, listener):
     call = start_call(house, campaign_id="campaign-1", talk_seconds=0)
     assert read_call(house, call)["campaignId"] == "campaign-1"
     (report,) = listener.wait_for_message(call["id"], "end-of-call-report")
     assert report["call"]["campaignId"] == "campaign-1"
 
 
-def test_what_is_said_goes_on_while_the_call_does(house, listener):
+def test_speech_is_unfinished_when_the_call_ends_during_it(house, listener):
     call = start_call(house)
     wait_for_status(house, call, "in-progress")
     # When it is ordered to speak and, after that, to speak for long and then end
@@ -82,14 +82,14 @@ def test_what_is_said_goes_on_while_the_call_does(house, listener):
     assert order(house, call, type="dance").status_code == 404
 
 
-def test_control_address_refuses_unknown_orders_and_accepts_the_rest(house):
+def test_control_url_refuses_unknown_orders(house):
     call = start_call(house, deliver=False)
     assert order(house, call, type="dance").status_code == 400
     assert order(house, call, type="add-message", message={}).is_success
     assert seen(house, call)["control_messages"] == 1
 
 
-def test_a_call_ends_at_its_longest_or_unanswered_or_with_its_leg(house, listener, account):
+def test_call_ends_at_its_maximum_unanswered_or_with_its_leg(house, listener, account):
     long = start_call(house, max_duration_seconds=0.2)
     lost = start_call(house, answered=False, twilio_sid=account["sid"])
     legged = start_call(house, twilio_sid=account["sid"])
@@ -113,7 +113,7 @@ def test_a_call_ends_at_its_longest_or_unanswered_or_with_its_leg(house, listene
     assert 0.2 <= seen(house, long)["seconds"] < 0.4
 
 
-def test_a_call_that_vapi_ends_takes_its_leg_along(house, number, account, assistant):
+def test_twilio_leg_ends_when_vapi_ends_the_call(house, number, account, assistant):
     call = start_call(house, number_id=number["id"], assistant_id=assistant["id"], deliver=False)
     wait_for_status(house, call, "in-progress")
     leg = read_leg(house, call, account["sid"])
@@ -129,7 +129,7 @@ def test_a_call_that_vapi_ends_takes_its_leg_along(house, number, account, assis
     assert leg["status"] == "completed" and leg["duration"] == "0" and leg["end_time"]
 
 
-def test_a_suspended_subaccount_carries_no_new_call(house, listener, number, account):
+def test_suspended_subaccount_carries_no_new_call(house, listener, number, account):
     house.control("POST", f"/twilio/subaccounts/{account['sid']}", {"status": "suspended"})
     # When a call is begun / Then it fails before any phone rings, and leaves no leg
     call = start_call(house, number_id=number["id"])
@@ -143,7 +143,7 @@ def test_a_suspended_subaccount_carries_no_new_call(house, listener, number, acc
     assert listener.messages(kind="assistant-request") == []
 
 
-def test_a_reset_forgets_calls_numbers_and_behaviour(house, listener, number, assistant):
+def test_reset_forgets_calls_numbers_and_behaviour(house, listener, number, assistant):
     call = start_call(house, number_id=number["id"], queued_seconds=0, talk_seconds=0.5)
     listener.wait_for_message(call["id"], "status-update", 2)
     house.control("POST", "/vapi/behaviour", {"deaf": True})

@@ -25,7 +25,7 @@ def admit(assistant: dict, longest: object = 60, **more: object) -> Reply:
     return Reply({"assistantId": assistant["id"], "assistantOverrides": overrides, **more})
 
 
-def test_a_call_asks_for_its_assistant_and_is_given_its_limit(
+def test_inbound_call_gets_its_assistant_and_maximum_duration(
     house, listener, number, account, assistant
 ):
     listener.replies["assistant-request"] = admit(assistant, 11)
@@ -92,7 +92,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_an_answer_that_is_not_whole_ends_the_call_before_it_began(
+def test_inbound_call_ends_when_the_answer_is_incomplete(
     house, listener, number, account, name
 ):
     reply, reason = REFUSALS[name]
@@ -119,7 +119,7 @@ def test_an_answer_that_is_not_whole_ends_the_call_before_it_began(
     ("longest", "taken"),
     [(10, True), (43_200, True), (9, False), (43_201, False), (9.99, False), ("60", False)],
 )
-def test_the_longest_time_has_bounds(house, listener, number, assistant, longest, taken):
+def test_maximum_duration_is_bounded(house, listener, number, assistant, longest, taken):
     listener.replies["assistant-request"] = admit(assistant, longest)
     call = notify_in(house, number)
     if taken:
@@ -130,7 +130,7 @@ def test_the_longest_time_has_bounds(house, listener, number, assistant, longest
         assert ended["endedReason"] == PREFIX + "returned-invalid-assistant"
 
 
-def test_a_late_answer_is_none_at_all(house, listener, number, assistant):
+def test_late_answer_counts_as_none(house, listener, number, assistant):
     # Given an ingress that answers too late / When a call waits half a second for it
     never = listener.replies["assistant-request"] = admit(assistant)
     never.wait = threading.Event()
@@ -151,7 +151,7 @@ def test_a_late_answer_is_none_at_all(house, listener, number, assistant):
     assert seen(house, other)["decision"]["limit_seconds"] == 7.5
 
 
-def test_a_caller_who_hangs_up_while_it_is_asked_is_not_connected(
+def test_caller_is_not_connected_after_a_hang_up_before_the_answer(
     house, listener, number, account, assistant
 ):
     reply = listener.replies["assistant-request"] = admit(assistant)
@@ -172,7 +172,7 @@ def test_a_caller_who_hangs_up_while_it_is_asked_is_not_connected(
     assert "assistantId" not in read_call(house, call)
 
 
-def test_a_number_with_an_assistant_of_its_own_asks_nobody(house, listener, account, assistant):
+def test_number_with_its_own_assistant_sends_no_request(house, listener, account, assistant):
     fixed = house.control(
         "POST",
         "/vapi/numbers",
@@ -187,7 +187,7 @@ def test_a_number_with_an_assistant_of_its_own_asks_nobody(house, listener, acco
     assert api(house, "GET", f"/phone-number/{fixed['id']}").json() == fixed
 
 
-def test_a_server_of_its_own_is_told_instead_of_the_ingress(house, listener, assistant):
+def test_messages_go_to_the_number_or_assistants_own_server(house, listener, assistant):
     elsewhere = {"server_url": f"{listener.url}/elsewhere"}
     number = house.control("POST", "/vapi/numbers", elsewhere)
     listener.replies["assistant-request"] = admit(assistant)
@@ -205,7 +205,7 @@ def test_a_server_of_its_own_is_told_instead_of_the_ingress(house, listener, ass
     assert paths["status-update"] == paths["end-of-call-report"] == "/third"
 
 
-def test_an_inbound_call_needs_a_number_that_is_there(house):
+def test_inbound_call_is_refused_without_a_known_number(house):
     house.control("POST", "/vapi/calls", {"direction": "inbound"}, code=422)
     asked = {"direction": "inbound", "number_id": "x"}
     house.control("POST", "/vapi/calls", asked, code=404)

@@ -51,7 +51,7 @@ def send(house, kind: str, **more: object) -> list[dict]:
     return house.control("POST", "/vapi/messages", {"type": kind, **more})
 
 
-def test_every_type_can_be_sent_with_what_its_model_requires(house, listener):
+def test_message_of_every_type_has_the_required_fields(house, listener):
     call = start_call(house, deliver=False, talk_seconds=0)
     wait_for_status(house, call, "ended")
     for kind, required in REQUIRED.items():
@@ -70,7 +70,7 @@ def test_every_type_can_be_sent_with_what_its_model_requires(house, listener):
     assert asked["id"] and asked["function"]["name"]
 
 
-def test_a_lost_message_is_not_sent_again(house, listener):
+def test_lost_message_is_not_sent_again(house, listener):
     # Given an ingress that refuses / When a message is sent / Then it is sent once
     listener.answers = [500]
     sent = send(house, "assistant-request", fields={"a": 1})
@@ -86,7 +86,7 @@ def test_a_lost_message_is_not_sent_again(house, listener):
     assert len(listener.messages(kind="assistant-request")) == 1
 
 
-def test_what_a_call_tells_is_not_sent_again_either(house, listener):
+def test_refused_message_of_a_call_is_not_sent_again(house, listener):
     # Given an ingress that refuses all messages of a call
     listener.answers = [500] * 4
     call = start_call(house, talk_seconds=0)
@@ -97,7 +97,7 @@ def test_what_a_call_tells_is_not_sent_again_either(house, listener):
     assert len(listener.messages(call["id"])) == 4
 
 
-def test_a_call_that_goes_on_has_no_report(house):
+def test_report_cannot_be_sent_for_a_live_call(house):
     call = start_call(house, deliver=False)
     asked = {"type": "end-of-call-report", "call_id": call["id"]}
     house.control("POST", "/vapi/messages", asked, code=422)
@@ -118,7 +118,7 @@ def test_a_call_that_goes_on_has_no_report(house):
         (Reply({"eligible": True}, 500), False),
     ],
 )
-def test_a_contact_is_called_only_for_a_plain_yes(house, listener, reply, eligible):
+def test_contact_is_dialled_only_when_the_answer_is_eligible(house, listener, reply, eligible):
     listener.replies["campaign.predial"] = reply
     (sent,) = send(house, "campaign.predial", fields={"campaignId": "c1"})
     assert sent["eligible"] is eligible
@@ -132,7 +132,7 @@ def prove(house, mode: str, **more: object) -> None:
     house.control("POST", "/vapi/authentication", {"mode": mode, **more})
 
 
-def test_each_way_of_proof_is_what_vapi_documents(house, listener):
+def test_messages_carry_each_documented_kind_of_credential(house, listener):
     known = house.info["vapi"]
     for mode, proof in {
         "bearer": {"Authorization": f"Bearer {known['server_secret']}"},
@@ -159,7 +159,7 @@ def signed(house, heard, algorithm: str = "sha256") -> bool:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512", "sha1"])
 @pytest.mark.parametrize(("unit", "in_a_second"), [("ms", 1000), ("seconds", 1)])
-def test_a_signature_is_over_the_time_and_the_body(house, listener, algorithm, unit, in_a_second):
+def test_signature_covers_the_timestamp_and_the_body(house, listener, algorithm, unit, in_a_second):
     prove(house, "hmac", algorithm=algorithm, timestamp_unit=unit)
     send(house, "hang")
     heard = listener.heard[-1]
@@ -178,7 +178,7 @@ def test_a_signature_is_over_the_time_and_the_body(house, listener, algorithm, u
 @pytest.mark.parametrize(
     ("mode", "is_used"), [("bearer", False), ("x-vapi-secret", False), ("hmac", True)]
 )
-def test_info_says_whether_the_hmac_secret_is_used(house, mode, is_used):
+def test_info_shows_whether_messages_are_signed(house, mode, is_used):
     prove(house, mode)
     shown = house.control("GET", "/info")["vapi"]
     assert (shown["authentication"], shown["hmac_secret_is_used"]) == (mode, is_used)

@@ -26,7 +26,7 @@ def misbehave(house, **changes: object) -> dict:
     return house.control("POST", "/vapi/behaviour", changes)
 
 
-def test_a_deaf_call_answers_and_goes_on_until_twilio_ends_it(house, listener, account):
+def test_deaf_call_continues_until_twilio_ends_it(house, listener, account):
     # Given two calls, of which one ignores orders and its maximum duration
     deaf = start_call(house, twilio_sid=account["sid"], max_duration_seconds=0.3)
     other = start_call(house, twilio_sid=account["sid"])
@@ -57,7 +57,7 @@ def test_a_deaf_call_answers_and_goes_on_until_twilio_ends_it(house, listener, a
     assert listener.wait_for_message(deaf["id"], "end-of-call-report")
 
 
-def test_a_call_may_be_deaf_to_speech_alone(house, number, assistant):
+def test_deaf_call_may_ignore_speech_only(house, number, assistant):
     misbehave(house, deaf_to_say=True)
     call = start_call(house, number_id=number["id"], assistant_id=assistant["id"], deliver=False)
     wait_for_status(house, call, "in-progress")
@@ -71,7 +71,7 @@ def test_a_call_may_be_deaf_to_speech_alone(house, number, assistant):
     wait_for_status(house, call, "ended")
 
 
-def test_a_call_that_ignores_its_longest_time_ends_when_the_customer_does(house):
+def test_call_ignoring_its_maximum_ends_when_the_customer_hangs_up(house):
     call = start_call(
         house,
         max_duration_seconds=0.1,
@@ -95,7 +95,7 @@ def test_a_call_that_ignores_its_longest_time_ends_when_the_customer_does(house)
         ({"lose_probability": 1}, 0, 0, ["status-update"] * 3 + ["end-of-call-report"]),
     ],
 )
-def test_messages_are_lost_and_doubled_as_told(house, listener, behaviour, updates, reports, lost):
+def test_messages_are_lost_and_repeated_as_configured(house, listener, behaviour, updates, reports, lost):
     misbehave(house, **behaviour)
     call = start_call(house, talk_seconds=0)
     # Then it ends nevertheless, and a later call is reported as usual
@@ -109,21 +109,21 @@ def test_messages_are_lost_and_doubled_as_told(house, listener, behaviour, updat
     assert len(listener.messages(call["id"], "end-of-call-report")) == reports
 
 
-def test_a_report_comes_as_late_as_told(house, listener):
+def test_report_is_sent_after_the_configured_delay(house, listener):
     misbehave(house, report_delay_seconds=0.7)
     call = start_call(house, talk_seconds=0)
     listener.wait_for_message(call["id"], "end-of-call-report")
     assert time.monotonic() - seen(house, call)["ended"] >= 0.7
 
 
-def test_misbehaviour_is_asked_for_strictly(house):
+def test_misbehaviour_is_refused_when_a_field_or_call_is_invalid(house):
     house.control("POST", "/vapi/behaviour", {"death": True}, code=422)
     house.control("POST", "/vapi/behaviour", {"lose_probability": 2}, code=422)
     house.control("POST", "/vapi/behaviour", {"call_id": "x", "deaf": True}, code=404)
     assert not any(house.control("GET", "/vapi/behaviour").values())
 
 
-def test_an_unanswered_look_at_a_call_is_a_fault_like_any(house):
+def test_read_of_a_call_fails_once_when_a_fault_is_set(house):
     call = start_call(house, deliver=False)
     house.fault("vapi", "status", status=503, times=1, match={"path_contains": "/call/"})
     assert read_call(house, call)["name"] == "FAULT"
@@ -131,7 +131,7 @@ def test_an_unanswered_look_at_a_call_is_a_fault_like_any(house):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads CPU time as Linux has it")
-def test_a_thousand_idle_calls_cost_next_to_nothing(house, listener, number, account):
+def test_thousand_idle_calls_use_little_processor_time(house, listener, number, account):
     # Given a thousand calls with legs, and one more that talks for two seconds
     for _ in range(1000):
         start_call(house, number_id=number["id"], deliver=False)
@@ -162,7 +162,7 @@ def cpu_seconds(house) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_hundreds_ring_in_at_once_and_each_is_decided(house, listener, number, assistant):
+def test_hundreds_of_inbound_calls_at_once_each_get_an_answer(house, listener, number, assistant):
     # Given an ingress that refuses / When two hundred calls ring at the same time
     calls = [notify_in(house, number, report=False) for _ in range(200)]
     assert wait_until(

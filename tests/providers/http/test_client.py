@@ -28,7 +28,7 @@ def send(url: str, *, repeatable: bool, seconds: float = 5.0, **more) -> http.An
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_a_refused_connection_never_happened(repeatable):
+def test_refused_connection_is_unavailable_for_a_change(repeatable):
     # Given a port on which no process listens
     with socket.socket() as spare:
         spare.bind(("127.0.0.1", 0))
@@ -46,7 +46,7 @@ def test_a_refused_connection_never_happened(repeatable):
     [None, Reply(500), Reply(503), Reply(302, headers={"Location": "/"}), Reply(200, b"x" * 2000)],
     ids=["lost", "500", "503", "redirect", "too large"],
 )
-def test_a_lost_answer_is_a_doubt_only_for_a_change(loopback: Loopback, repeatable, error, reply):
+def test_lost_answer_is_unknown_only_for_a_change(loopback: Loopback, repeatable, error, reply):
     # Given a provider that received the request
     loopback.answer = lambda asked: reply
     # When its answer is lost or unusable, Then the outcome is unknown only for a change
@@ -56,14 +56,14 @@ def test_a_lost_answer_is_a_doubt_only_for_a_change(loopback: Loopback, repeatab
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_a_429_did_not_happen_and_tells_the_wait(loopback: Loopback, repeatable):
+def test_429_is_unavailable_and_names_the_wait(loopback: Loopback, repeatable):
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "7"})
     with pytest.raises(ProviderUnavailable) as caught:
         send(loopback.url, repeatable=repeatable)
     assert caught.value.retry_after_seconds == 7.0
 
 
-def test_a_hanging_answer_ends_with_the_deadline(loopback: Loopback):
+def test_hanging_answer_ends_at_the_deadline(loopback: Loopback):
     # Given a provider that does not answer
     release = threading.Event()
     loopback.answer = lambda asked: release.wait(5) and None
@@ -76,19 +76,19 @@ def test_a_hanging_answer_ends_with_the_deadline(loopback: Loopback):
     assert time.monotonic() - began < 2
 
 
-def test_a_question_is_asked_three_times_at_most(loopback: Loopback):
+def test_read_is_sent_three_times_at_most(loopback: Loopback):
     loopback.answer = lambda asked: Reply(500)
     with pytest.raises(ProviderUnavailable):
         ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(10))
     assert len(loopback.asked) == 3
 
 
-def test_a_question_is_answered_on_the_second_try(loopback: Loopback):
+def test_read_succeeds_on_the_second_try(loopback: Loopback):
     loopback.answer = lambda asked: Reply(500 if len(loopback.asked) == 1 else 200)
     assert ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(10)).status == 200
 
 
-def test_a_long_wait_asked_for_ends_the_asking(loopback: Loopback):
+def test_long_requested_wait_ends_the_tries(loopback: Loopback):
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "30"})
     with pytest.raises(ProviderUnavailable) as caught:
         ask_again(lambda: send(loopback.url, repeatable=True), Deadline.after(60))
@@ -96,7 +96,7 @@ def test_a_long_wait_asked_for_ends_the_asking(loopback: Loopback):
     assert len(loopback.asked) == 1
 
 
-def test_a_short_wait_asked_for_is_kept_to(loopback: Loopback):
+def test_short_requested_wait_is_followed(loopback: Loopback):
     loopback.answer = lambda asked: (
         Reply(429, headers={"Retry-After": "1"}) if len(loopback.asked) == 1 else Reply(200)
     )

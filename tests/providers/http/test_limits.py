@@ -65,7 +65,7 @@ def test_lost_answers_and_5xx_open_the_circuit(fleet, loopback: Loopback, reply,
     assert len(loopback.asked) == POLICY.failures
 
 
-def test_a_provider_that_is_not_reached_opens_the_circuit(fleet):
+def test_provider_that_is_not_reached_opens_the_circuit(fleet):
     with socket.socket() as spare:
         spare.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{spare.getsockname()[1]}"
@@ -76,7 +76,7 @@ def test_a_provider_that_is_not_reached_opens_the_circuit(fleet):
         send(url, line_of(fleet))
 
 
-def test_an_answer_that_does_not_come_in_time_counts(fleet, loopback: Loopback):
+def test_late_answer_counts_as_a_failure(fleet, loopback: Loopback):
     loopback.answer = lambda asked: Reply(200, b"x" * 100)
     for _ in range(POLICY.failures):
         with socket.socket() as silent, pytest.raises(ProviderUnavailable):
@@ -88,7 +88,7 @@ def test_an_answer_that_does_not_come_in_time_counts(fleet, loopback: Loopback):
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 409, 422])
-def test_what_a_provider_says_no_to_never_counts(fleet, loopback: Loopback, status):
+def test_refusals_never_count_as_failures(fleet, loopback: Loopback, status):
     # Given many answers that are no failure of the provider
     loopback.answer = lambda asked: Reply(status)
     for _ in range(3 * POLICY.calls):
@@ -100,7 +100,7 @@ def test_what_a_provider_says_no_to_never_counts(fleet, loopback: Loopback, stat
     assert len(loopback.asked) == 3 * POLICY.calls
 
 
-def test_a_no_is_an_answer_that_closes_the_circuit(fleet, loopback: Loopback, redis_client):
+def test_refusal_closes_the_circuit(fleet, loopback: Loopback, redis_client):
     loopback.answer = lambda asked: Reply(500)
     for _ in range(POLICY.failures):
         with pytest.raises(ProviderUnavailable):
@@ -120,7 +120,7 @@ def as_a_date(seconds: int) -> str:
 
 
 @pytest.mark.parametrize("text", [in_seconds, as_a_date])
-def test_a_429_holds_the_whole_account_back_until_then(fleet, loopback: Loopback, text):
+def test_429_holds_the_account_back_until_the_named_time(fleet, loopback: Loopback, text):
     # Given one worker's call, answered 429 with a wait of 30 seconds
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": text(30)})
     with pytest.raises(ProviderUnavailable):
@@ -136,7 +136,7 @@ def test_a_429_holds_the_whole_account_back_until_then(fleet, loopback: Loopback
     assert send(loopback.url, line_of(fleet, RequestClass.BULK, OTHER)).status == 200
 
 
-def test_a_503_that_names_a_time_holds_back_too(fleet, loopback: Loopback):
+def test_503_with_a_time_holds_the_account_back(fleet, loopback: Loopback):
     loopback.answer = lambda asked: Reply(503, headers={"Retry-After": "30"})
     with pytest.raises(ProviderUnavailable):
         send(loopback.url, line_of(fleet))
@@ -144,7 +144,7 @@ def test_a_503_that_names_a_time_holds_back_too(fleet, loopback: Loopback):
         send(loopback.url, line_of(fleet))
 
 
-def test_a_429_without_a_time_holds_back_for_a_moment(fleet, loopback: Loopback):
+def test_429_without_a_time_holds_the_account_back_briefly(fleet, loopback: Loopback):
     loopback.answer = lambda asked: Reply(429)
     with pytest.raises(ProviderUnavailable):
         send(loopback.url, line_of(fleet))
@@ -167,7 +167,7 @@ def ask_twilio(loopback: Loopback, line: Line, path: str) -> int:
     return answer.status_code
 
 
-def test_one_tenants_flood_holds_back_that_tenant_alone(fleet, loopback: Loopback):
+def test_429_to_a_subaccount_holds_back_that_subaccount_only(fleet, loopback: Loopback):
     # Given a subaccount that is rate limited more often than opens a circuit
     loopback.answer = lambda asked: Reply(429, headers={"Retry-After": "30"})
     safety, bulk = line_of(fleet, RequestClass.SAFETY), line_of(fleet)
@@ -185,7 +185,7 @@ def test_one_tenants_flood_holds_back_that_tenant_alone(fleet, loopback: Loopbac
     assert fleet.enter(safety.route, 1.0)[1] == ""
 
 
-def test_a_place_that_comes_free_soon_is_waited_for(redis_client, loopback: Loopback):
+def test_call_waits_for_the_rate_limit_when_the_wait_is_short(redis_client, loopback: Loopback):
     # Given a rate of five calls in four seconds
     loopback.answer = lambda asked: Reply(200)
     line = line_of(circuits(redis_client, per_second=1.25))
@@ -197,7 +197,7 @@ def test_a_place_that_comes_free_soon_is_waited_for(redis_client, loopback: Loop
     assert time.monotonic() - began >= 3 * 0.8 - 0.2
 
 
-def test_that_we_had_no_connection_free_says_nothing_of_the_provider(fleet, loopback: Loopback):
+def test_exhausted_connection_pool_opens_no_circuit(fleet, loopback: Loopback):
     # Given a client whose only connection is in use
     release = threading.Event()
     loopback.answer = lambda asked: release.wait(20) and Reply(200)
@@ -222,7 +222,7 @@ def test_that_we_had_no_connection_free_says_nothing_of_the_provider(fleet, loop
     assert fleet.enter(line.route, 1.0)[1] == ""
 
 
-def test_a_question_is_not_asked_again_of_an_open_circuit(fleet, loopback: Loopback):
+def test_read_is_not_repeated_when_the_circuit_opens(fleet, loopback: Loopback):
     # Given a circuit that opens after the second of three tries
     loopback.answer = lambda asked: Reply(500)
     line = line_of(fleet)
@@ -235,7 +235,7 @@ def test_a_question_is_not_asked_again_of_an_open_circuit(fleet, loopback: Loopb
     assert len(loopback.asked) == 3
 
 
-def test_a_trial_that_we_ourselves_broke_off_is_left_to_another(fleet, loopback, redis_client):
+def test_interrupted_trial_is_given_to_another_call(fleet, loopback, redis_client):
     # Given an open circuit whose wait is over
     loopback.answer = lambda asked: Reply(500)
     line = line_of(fleet)

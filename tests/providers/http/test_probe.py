@@ -53,7 +53,7 @@ def is_held_back_beside_another(turns: Turns) -> bool:
 
 
 @pytest.mark.parametrize("error", [ProviderSilent("not reached"), OutcomeUnknown("lost")])
-def test_safety_calls_take_turns_until_one_is_answered(error):
+def test_one_safety_call_at_a_time_probes_until_one_is_answered(error):
     turns = turns_of(RequestClass.SAFETY)
     assert not is_held_back_beside_another(turns)
     fail(turns, error)
@@ -70,14 +70,14 @@ def test_safety_calls_take_turns_until_one_is_answered(error):
         CredentialsRejected("HTTP 401"),
     ],
 )
-def test_an_answer_that_is_a_no_is_an_answer(no):
+def test_refusal_counts_as_an_answer(no):
     turns = turns_of(RequestClass.SAFETY)
     fail(turns, ProviderSilent("not reached"))
     fail(turns, no)
     assert not is_held_back_beside_another(turns)
 
 
-def test_an_error_of_ours_leaves_the_turn_to_others():
+def test_internal_error_lets_another_call_probe():
     turns = turns_of(RequestClass.SAFETY)
     fail(turns, ProviderSilent("not reached"))
     fail(turns, KeyError("a bug"))
@@ -85,7 +85,7 @@ def test_an_error_of_ours_leaves_the_turn_to_others():
 
 
 @pytest.mark.parametrize("call_class", [RequestClass.MONEY, RequestClass.BULK])
-def test_others_are_held_back_by_their_circuits_alone(call_class):
+def test_other_classes_are_not_limited_to_one_probe(call_class):
     turns = turns_of(call_class)
     fail(turns, ProviderSilent("not reached"))
     assert not is_held_back_beside_another(turns)

@@ -21,7 +21,7 @@ from providers.paypal.amounts import DECIMALS, micros_from_paypal, paypal_from_m
         ("1000000000.00", "USD", 10**15),
     ],
 )
-def test_an_amount_is_exact(value, currency, micros):
+def test_amount_is_exact(value, currency, micros):
     assert micros_from_paypal(value, currency) == micros
 
 
@@ -47,7 +47,7 @@ def test_an_amount_is_exact(value, currency, micros):
         ("1.00", ["USD"]),
     ],
 )
-def test_an_amount_that_is_not_exact_or_not_paypals_is_refused(value, currency):
+def test_inexact_or_unsupported_amount_is_refused(value, currency):
     with pytest.raises(InvalidAmount):
         micros_from_paypal(value, currency)
 
@@ -59,7 +59,7 @@ def test_forints_and_taiwan_dollars_have_no_decimals_at_paypal():
 @pytest.mark.parametrize("currency", DECIMALS)
 @settings(max_examples=25)
 @given(data=st.data())
-def test_every_amount_of_every_currency_there_and_back_is_the_same(currency, data):
+def test_every_amount_survives_both_conversions(currency, data):
     bound = AMOUNT_MICROS_MAX // 10 ** (6 - DECIMALS[currency])
     micros = data.draw(st.integers(-bound, bound)) * 10 ** (6 - DECIMALS[currency])
     text = paypal_from_micros(micros, currency)
@@ -84,6 +84,6 @@ def test_micros_that_paypal_cannot_take_are_refused(micros, currency):
         paypal_from_micros(micros, currency)
 
 
-def test_every_difference_from_iso_4217_is_one_that_is_meant():
+def test_decimals_differ_from_iso_4217_only_as_documented():
     differing = {code for code, decimals in DECIMALS.items() if Currency(code).exponent != decimals}
     assert differing == {"HUF", "TWD"}

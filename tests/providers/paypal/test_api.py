@@ -86,7 +86,7 @@ def total(value: str, currency: str = "USD") -> dict[str, Any]:
         ("EXPIRED", 0, SubscriptionStatus.EXPIRED),
     ],
 )
-def test_a_subscription_is_read_in_our_words(api, paypal, status, failed, expected):
+def test_subscription_is_mapped_to_our_terms(api, paypal, status, failed, expected):
     paypal.holds(
         f"/v1/billing/subscriptions/{SUBSCRIPTION}",
         status=status,
@@ -115,7 +115,7 @@ def test_paypals_own_example_of_a_subscription_is_read(api, paypal):
 
 
 @pytest.mark.parametrize("status", ["FROZEN", "active", "", None, ["ACTIVE"]])
-def test_an_unknown_status_is_refused_and_never_guessed(api, paypal, status):
+def test_unknown_status_is_refused(api, paypal, status):
     paypal.holds(f"/v1/billing/subscriptions/{SUBSCRIPTION}", status=status)
     paypal.capture(status)
     for ask in (
@@ -127,7 +127,7 @@ def test_an_unknown_status_is_refused_and_never_guessed(api, paypal, status):
         assert caught.value.code == "UNKNOWN_STATUS"
 
 
-def test_what_paypal_does_not_know_now_is_asked_for_again(api, paypal):
+def test_unknown_object_raises_provider_unavailable(api, paypal):
     for ask in (
         lambda: api.get_subscription(SUBSCRIPTION),
         lambda: api.get_payment("capture", CAPTURE),
@@ -138,7 +138,7 @@ def test_what_paypal_does_not_know_now_is_asked_for_again(api, paypal):
 
 
 @pytest.mark.parametrize("evil", ["", "../x", "a/b", "a?b", "a%2fb", "I-1\n", "é", "a" * 51, "-"])
-def test_an_odd_id_never_gets_into_an_address(api, paypal, loopback, evil):
+def test_invalid_id_is_refused_without_a_request(api, paypal, loopback, evil):
     for ask in (
         lambda: api.get_subscription(evil),
         lambda: api.get_payment("capture", evil),
@@ -161,7 +161,7 @@ def test_an_odd_id_never_gets_into_an_address(api, paypal, loopback, evil):
         ("FAILED", 0, 0),
     ],
 )
-def test_only_money_that_is_ours_is_captured(api, paypal, status, captured, refunded):
+def test_only_a_completed_capture_counts_as_captured(api, paypal, status, captured, refunded):
     paypal.capture(status, custom_id="org_1")
     assert api.get_payment("capture", CAPTURE) == PaymentFacts(
         Provider.PAYPAL, CAPTURE, "org_1", "USD", captured, refunded
@@ -182,7 +182,7 @@ def test_only_money_that_is_ours_is_captured(api, paypal, status, captured, refu
         ("REFUNDED", "COMPLETED", {}, RefundState.COMPLETED, None),
     ],
 )  # fmt: skip
-def test_a_refund_is_read_with_its_own_amount_and_state_beside_its_capture(
+def test_refund_has_its_own_amount_and_state_beside_its_capture(
     api, paypal, capture, refund, more, state, total_micros
 ):
     paypal.capture(capture)
@@ -193,7 +193,7 @@ def test_a_refund_is_read_with_its_own_amount_and_state_beside_its_capture(
     assert facts.refund == RefundFacts(REFUND, 3_000_000, total_micros, state, AT, AT)
 
 
-def test_a_payment_is_as_old_as_its_last_update(api, paypal):
+def test_payment_has_the_time_of_its_last_update(api, paypal):
     paypal.capture("COMPLETED", update_time="2026-05-04T04:00:00-07:00")
     paypal.refund(create_time="2026-05-04T10:00:00Z", update_time="2026-05-04T11:00:00Z")
     facts = api.get_payment("refund", REFUND)
@@ -204,7 +204,7 @@ def test_a_payment_is_as_old_as_its_last_update(api, paypal):
 
 
 @pytest.mark.parametrize("status", ["DONE", "completed", None])
-def test_an_unknown_state_of_a_refund_is_refused_and_never_guessed(api, paypal, status):
+def test_refund_with_an_unknown_state_is_refused(api, paypal, status):
     paypal.capture("COMPLETED")
     paypal.refund(status)
     with pytest.raises(Refused) as caught:
@@ -222,12 +222,12 @@ def test_an_unknown_state_of_a_refund_is_refused_and_never_guessed(api, paypal, 
         ({}, False),
     ],
 )
-def test_a_payment_says_whether_it_was_made_through_an_order(api, paypal, more, ordered):
+def test_payment_shows_whether_an_order_made_it(api, paypal, more, ordered):
     paypal.capture("COMPLETED", **more)
     assert api.get_payment("capture", CAPTURE).ordered is ordered
 
 
-def test_a_refund_in_another_currency_is_refused(api, paypal):
+def test_refund_in_another_currency_is_refused(api, paypal):
     paypal.capture("COMPLETED")
     paypal.refund(seller_payable_breakdown=total("5.00", "EUR"))
     with pytest.raises(Refused) as caught:
@@ -249,7 +249,7 @@ def test_a_refund_in_another_currency_is_refused(api, paypal):
         [{"rel": "self", "href": f"https://api.paypal.com/v2/payments/captures/{CAPTURE}"}],
     ],
 )
-def test_a_refund_whose_capture_cannot_be_told_is_refused(api, paypal, links):
+def test_refund_without_a_known_capture_is_refused(api, paypal, links):
     paypal.capture("COMPLETED")
     paypal.refund(links=links)
     with pytest.raises(Refused) as caught:
@@ -257,7 +257,7 @@ def test_a_refund_whose_capture_cannot_be_told_is_refused(api, paypal, links):
     assert caught.value.code == "NO_CAPTURE"
 
 
-def test_an_address_in_an_answer_is_never_asked(api, paypal, loopback):
+def test_url_in_an_answer_is_never_requested(api, paypal, loopback):
     # Given a refund whose link names another host
     paypal.capture("COMPLETED")
     href = f"http://10.24.121.37/v2/payments/captures/{CAPTURE}"
@@ -275,7 +275,7 @@ def test_an_address_in_an_answer_is_never_asked(api, paypal, loopback):
     [None, {}, {"value": 10.0, "currency_code": "USD"}, {"value": "-1.00", "currency_code": "USD"},
      {"value": "1.50", "currency_code": "HUF"}, {"value": "1.00", "currency_code": "KWD"}],
 )  # fmt: skip
-def test_an_amount_that_is_not_exact_is_refused(api, paypal, amount):
+def test_amount_that_is_not_exact_is_refused(api, paypal, amount):
     paypal.holds(f"/v2/payments/captures/{CAPTURE}", status="COMPLETED", amount=amount)
     with pytest.raises(InvalidAmount):
         api.get_payment("capture", CAPTURE)
@@ -298,13 +298,13 @@ def test_another_kind_is_refused(api, paypal):
     ],
     ids=["lost", "500", "429", "html", "list", "another"],
 )
-def test_an_answer_that_is_none_is_an_outage(api, paypal, reply):
+def test_invalid_answer_is_an_outage(api, paypal, reply):
     paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = reply
     with pytest.raises(ProviderUnavailable):
         api.get_subscription(SUBSCRIPTION)
 
 
-def test_a_passing_failure_is_not_noticed(api, paypal, loopback):
+def test_request_succeeds_after_a_short_failure(api, paypal, loopback):
     paypal.capture("COMPLETED")
     good = paypal.replies[f"/v2/payments/captures/{CAPTURE}"]
     replies = iter([Reply(502, b"<html>"), None, good])
@@ -313,20 +313,20 @@ def test_a_passing_failure_is_not_noticed(api, paypal, loopback):
     assert len(loopback.paths("/v1/oauth2/token")) == 1
 
 
-def test_any_other_no_is_no_word_on_what_was_asked(api, paypal, loopback):
+def test_unexpected_4xx_is_an_outage_and_no_refusal(api, paypal, loopback):
     paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = json_reply({}, 422)
     with pytest.raises(ProviderUnavailable, match="422"):
         api.get_subscription(SUBSCRIPTION)
     assert len(loopback.paths("/v1/billing")) == 3
 
 
-def test_a_forbidden_answer_needs_a_person(api, paypal):
+def test_forbidden_answer_raises_credentials_rejected(api, paypal):
     paypal.replies[f"/v1/billing/subscriptions/{SUBSCRIPTION}"] = json_reply({}, 403)
     with pytest.raises(CredentialsRejected):
         api.get_subscription(SUBSCRIPTION)
 
 
-def test_one_token_serves_many_threads_until_it_ends(api, paypal, loopback):
+def test_threads_share_one_token_until_it_expires(api, paypal, loopback):
     paypal.capture("COMPLETED")
     threads = [
         threading.Thread(target=api.get_payment, args=("capture", CAPTURE)) for _ in range(8)
@@ -373,7 +373,7 @@ def test_time_limit_of_a_thread_that_waits_for_the_token_blocks_no_other(api, pa
         assert pool.submit(api.get_payment, "capture", CAPTURE).result(timeout=20)
 
 
-def test_a_token_is_renewed_shortly_before_it_ends(api, paypal, loopback):
+def test_token_is_renewed_shortly_before_it_ends(api, paypal, loopback):
     # Given tokens whose lifetime is no longer than the margin
     paypal.capture("COMPLETED")
     paypal.expires_in = 60
@@ -382,7 +382,7 @@ def test_a_token_is_renewed_shortly_before_it_ends(api, paypal, loopback):
     assert len(loopback.paths("/v1/oauth2/token")) == 2
 
 
-def test_a_token_that_is_refused_is_renewed_once(api, paypal, loopback):
+def test_refused_token_is_renewed_once(api, paypal, loopback):
     # Given a token that PayPal has revoked
     paypal.capture("COMPLETED")
     api.get_payment("capture", CAPTURE)
@@ -392,7 +392,7 @@ def test_a_token_that_is_refused_is_renewed_once(api, paypal, loopback):
     assert len(loopback.paths("/v1/oauth2/token")) == 2
 
 
-def test_a_fresh_token_that_is_refused_too_needs_a_person(api, paypal, loopback):
+def test_refused_fresh_token_raises_credentials_rejected(api, paypal, loopback):
     paypal.replies[f"/v2/payments/captures/{CAPTURE}"] = json_reply({}, 401)
     with pytest.raises(CredentialsRejected):
         api.get_payment("capture", CAPTURE)
@@ -400,7 +400,7 @@ def test_a_fresh_token_that_is_refused_too_needs_a_person(api, paypal, loopback)
 
 
 @pytest.mark.parametrize("token", [None, 5, "", "a\r\nX: y", "é"])
-def test_a_token_that_is_none_is_an_outage(api, loopback, token):
+def test_invalid_token_is_an_outage(api, loopback, token):
     loopback.answer = lambda asked: Reply(200, json.dumps({"access_token": token}).encode())
     with pytest.raises(ProviderUnavailable):
         api.get_subscription(SUBSCRIPTION)

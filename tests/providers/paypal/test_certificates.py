@@ -87,7 +87,7 @@ def url(loopback: Loopback) -> str:
         f"{LIVE}{'C' * 101}",
     ],
 )
-def test_an_evil_address_is_refused_before_anything_is_asked(evil):
+def test_certificate_url_of_another_host_is_refused_unread(evil):
     store = CertificateStore.from_settings(Settings())
     with pytest.raises(ForgedWebhook):
         store.check_url(evil)
@@ -109,7 +109,7 @@ def test_each_environment_has_its_own_hosts():
     sandbox.close()
 
 
-def test_a_stand_in_takes_the_place_of_paypals_hosts(loopback: Loopback, url):
+def test_base_url_replaces_paypals_hosts(loopback: Loopback, url):
     store = CertificateStore.from_settings(Settings(paypal_base_url=loopback.url))
     store.check_url(url)
     with pytest.raises(ForgedWebhook):
@@ -118,19 +118,19 @@ def test_a_stand_in_takes_the_place_of_paypals_hosts(loopback: Loopback, url):
 
 
 @pytest.mark.parametrize("base", ["http://10.0.0.1:80", "http://127.0.0.1.evil.example"])
-def test_a_stand_in_elsewhere_needs_https(base):
+def test_base_url_of_another_machine_needs_https(base):
     with pytest.raises(SettingsError):
         CertificateStore.from_settings(Settings(paypal_base_url=base))
 
 
-def test_an_issuer_file_that_cannot_be_used_is_named(tmp_path):
+def test_unusable_issuer_file_is_named(tmp_path):
     for path in (tmp_path / "absent.pem", tmp_path / "empty.pem"):
         (tmp_path / "empty.pem").write_bytes(b"not a certificate")
         with pytest.raises(SettingsError, match="PAYPAL_CA_FILE"):
             CertificateStore.from_settings(Settings(paypal_ca_file=path))
 
 
-def test_a_certificate_is_fetched_once_and_kept(store, loopback, url, leaf):
+def test_certificate_is_fetched_once_and_cached(store, loopback, url, leaf):
     # Given an empty store, When a key is requested twice
     assert store.cached(url) is None
     first = store.key(url, now=NOW)
@@ -143,14 +143,14 @@ def test_a_certificate_is_fetched_once_and_kept(store, loopback, url, leaf):
     assert len(loopback.asked) == 1
 
 
-def test_a_certificate_is_kept_by_its_whole_address(store, loopback, url):
+def test_certificate_is_cached_by_its_whole_url(store, loopback, url):
     store.key(url, now=NOW)
     assert store.cached(f"{url}2") is None
     store.key(f"{url}2", now=NOW)
     assert len(loopback.asked) == 2
 
 
-def test_a_kept_certificate_is_fetched_again_after_its_time(store, loopback, url, clock):
+def test_cached_certificate_is_fetched_again_after_its_lifetime(store, loopback, url, clock):
     store.key(url, now=NOW)
     clock.seconds += certificates.TTL_SECONDS - 1
     # Shortly before the certificate expires from the store, it is no longer reported as cached
@@ -162,7 +162,7 @@ def test_a_kept_certificate_is_fetched_again_after_its_time(store, loopback, url
     assert len(loopback.asked) == 2
 
 
-def test_a_kept_certificate_outlives_a_failing_host_but_not_for_ever(store, loopback, url, clock):
+def test_cached_certificate_is_used_for_a_time_when_its_host_fails(store, loopback, url, clock):
     # Given a stored certificate, and a host that then serves HTML
     store.key(url, now=NOW)
     loopback.answer = lambda asked: Reply(200, b"<html>")
@@ -191,7 +191,7 @@ def test_a_kept_certificate_outlives_a_failing_host_but_not_for_ever(store, loop
     ],
     ids=["lost", "400", "500", "html", "empty", "too large", "junk pem"],
 )
-def test_a_failed_download_is_no_forgery_and_is_soon_tried_again(
+def test_failed_download_is_undecided_and_soon_tried_again(
     store, loopback, url, clock, leaf, reply
 ):
     # Given a host that cannot serve the certificate
@@ -220,7 +220,7 @@ def asked_again_after(store, loopback, url, clock) -> float:
     return clock.seconds - begun - 0.25
 
 
-def test_a_host_that_fails_again_is_asked_ever_more_rarely(store, loopback, url, clock, leaf):
+def test_wait_grows_when_a_host_fails_again(store, loopback, url, clock, leaf):
     # Given a host that answers every request with 429
     loopback.answer = lambda asked: Reply(429)
     with pytest.raises(CertificateUnavailable):
@@ -240,7 +240,7 @@ def test_a_host_that_fails_again_is_asked_ever_more_rarely(store, loopback, url,
 
 
 @pytest.mark.parametrize(("status", "given", "kept"), [(429, 7, 7), (503, 7, 7), (429, 3600, 60)])
-def test_a_wait_that_the_host_asks_for_is_kept_to_within_reason(
+def test_wait_requested_by_the_host_is_followed_within_bounds(
     store, loopback, url, clock, status, given, kept
 ):
     loopback.answer = lambda asked: Reply(status, headers={"Retry-After": str(given)})
@@ -249,7 +249,7 @@ def test_a_wait_that_the_host_asks_for_is_kept_to_within_reason(
     assert asked_again_after(store, loopback, url, clock) == kept
 
 
-def test_failures_remembered_are_bounded(store, loopback, url):
+def test_number_of_remembered_failures_is_bounded(store, loopback, url):
     # Given more failing addresses than the store remembers
     loopback.answer = lambda asked: Reply(404)
     for number in range(certificates._FAILURES_MAX + 5):
@@ -258,7 +258,7 @@ def test_failures_remembered_are_bounded(store, loopback, url):
     assert len(store._failures) == certificates._FAILURES_MAX
 
 
-def test_a_redirect_is_not_followed(store, loopback, url, leaf):
+def test_redirect_is_not_followed(store, loopback, url, leaf):
     def answer(asked):
         if asked.path.startswith(CERTIFICATES_PATH):
             return Reply(302, headers={"Location": f"{loopback.url}/elsewhere"})
@@ -270,7 +270,7 @@ def test_a_redirect_is_not_followed(store, loopback, url, leaf):
     assert loopback.paths("/elsewhere") == []
 
 
-def test_made_up_addresses_push_out_no_certificate(store, loopback, url):
+def test_unknown_urls_evict_no_certificate(store, loopback, url):
     # Given a stored certificate
     store.key(url, now=NOW)
     # When more addresses fail than the store remembers
@@ -303,7 +303,7 @@ def test_threads_that_miss_at_once_fetch_once(store, loopback, url, leaf):
     assert len(loopback.asked) == 1
 
 
-def test_a_certificate_is_held_to_its_dates_also_when_kept(store, url, leaf):
+def test_cached_certificate_is_refused_outside_its_dates(store, url, leaf):
     start, end = leaf.certificate.not_valid_before_utc, leaf.certificate.not_valid_after_utc
     for instant in (start, end, NOW):
         store.key(url, now=instant)
@@ -313,7 +313,7 @@ def test_a_certificate_is_held_to_its_dates_also_when_kept(store, url, leaf):
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_address_without_a_certificate_is_a_forgery_asked_for_once(store, loopback, url, status):
+def test_url_without_a_certificate_is_forged_after_one_request(store, loopback, url, status):
     loopback.answer = lambda asked: Reply(status)
     for _ in range(3):
         with pytest.raises(ForgedWebhook):
@@ -321,7 +321,7 @@ def test_address_without_a_certificate_is_a_forgery_asked_for_once(store, loopba
     assert len(loopback.asked) == 1
 
 
-def test_known_certificate_is_used_on_when_its_address_answers_404(store, loopback, url, clock):
+def test_cached_certificate_is_used_when_its_url_answers_404(store, loopback, url, clock):
     store.key(url, now=NOW)
     loopback.answer = lambda asked: Reply(404)
     clock.seconds += certificates.TTL_SECONDS + 1
@@ -340,7 +340,7 @@ def flood(store, url, count, prefix="X"):
             store.key(f"{url}{prefix}{number}", now=NOW)
 
 
-def test_unknown_addresses_are_rate_limited(limited, loopback, url, clock):
+def test_unknown_urls_are_rate_limited(limited, loopback, url, clock):
     # Given more invented addresses than the bucket has tokens
     loopback.answer = lambda asked: Reply(404)
     flood(limited, url, 50)
@@ -358,7 +358,7 @@ def test_unknown_addresses_are_rate_limited(limited, loopback, url, clock):
     assert len(loopback.asked) == UNKNOWN_BURST + 1
 
 
-def test_genuine_address_is_asked_for_at_its_second_message(limited, loopback, url, leaf):
+def test_genuine_url_is_requested_at_its_second_message(limited, loopback, url, leaf):
     # Given a flood that has spent the tokens for new addresses
     loopback.answer = lambda asked: (
         Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
@@ -374,7 +374,7 @@ def test_genuine_address_is_asked_for_at_its_second_message(limited, loopback, u
     assert loopback.paths().count(f"{CERTIFICATES_PATH}CERT-1") == 1
 
 
-def test_kept_certificate_is_renewed_when_no_token_is_left(limited, loopback, url, leaf, clock):
+def test_cached_certificate_is_renewed_when_no_token_is_left(limited, loopback, url, leaf, clock):
     loopback.answer = lambda asked: (
         Reply(200, leaf.pem) if asked.path.endswith("-1") else Reply(404)
     )
@@ -412,7 +412,7 @@ def remembering(loopback, clock, memory, issuers_pem=None):
     )
 
 
-def test_certificate_is_remembered_when_it_was_fetched_and_verified(loopback, clock, url, leaf):
+def test_certificate_is_stored_when_fetched_and_verified(loopback, clock, url, leaf):
     memory = Remembered()
     store = remembering(loopback, clock, memory)
     loopback.answer = lambda asked: Reply(404)
@@ -426,7 +426,7 @@ def test_certificate_is_remembered_when_it_was_fetched_and_verified(loopback, cl
     store.close()
 
 
-def test_remembered_certificate_is_used_without_asking(loopback, clock, url):
+def test_stored_certificate_is_used_without_a_request(loopback, clock, url):
     # Given a certificate under a configured issuer, stored an hour ago
     root = issue("root", ca=True)
     genuine = issue(LIVE_NAME, root)
@@ -444,7 +444,7 @@ def test_remembered_certificate_is_used_without_asking(loopback, clock, url):
     store.close()
 
 
-def test_remembered_certificate_is_verified_again(loopback, clock, url):
+def test_stored_certificate_is_verified_again(loopback, clock, url):
     # Given stored certificates of another issuer, with another name, unreadable, or for another
     # host
     root = issue("root", ca=True)
@@ -469,7 +469,7 @@ def test_remembered_certificate_is_verified_again(loopback, clock, url):
     store.close()
 
 
-def test_remembered_address_alone_is_trusted_without_issuers(loopback, clock, url, leaf):
+def test_without_issuers_only_a_stored_url_is_trusted(loopback, clock, url, leaf):
     # Given no issuers, and another party's certificate stored under a known address
     memory = Remembered(RememberedCertificate(url, issue(LIVE_NAME).pem, 0.0))
     store = remembering(loopback, clock, memory)
@@ -484,7 +484,7 @@ def test_remembered_address_alone_is_trusted_without_issuers(loopback, clock, ur
     store.close()
 
 
-def test_memory_is_read_again_for_an_unknown_address(loopback, clock, url):
+def test_store_is_read_again_for_an_unknown_url(loopback, clock, url):
     # Given a process that started before another process found the certificate
     root = issue("root", ca=True)
     memory = Remembered()

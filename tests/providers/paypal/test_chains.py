@@ -28,7 +28,7 @@ def check(leaf: Issued, *issuers: Issued, name: str = LIVE_NAME, now: datetime =
     trusted_certificate(leaf.pem, name, bundle).check_instant(now)
 
 
-def test_a_chain_of_configured_issuers_is_believed(root, leaf, intermediate, below):
+def test_chain_to_a_configured_issuer_is_accepted(root, leaf, intermediate, below):
     check(leaf)
     check(leaf, root)
     check(below, root, intermediate)
@@ -64,7 +64,7 @@ def test_paypals_real_certificates_chain_to_digicerts(cert, name, at):
         trusted_certificate(pem, LIVE_NAME if name == SANDBOX_NAME else SANDBOX_NAME, bundle)
 
 
-def test_another_name_is_anothers_certificate(root, leaf):
+def test_certificate_with_another_name_is_forged(root, leaf):
     for name in ("paypal.com", f"x.{LIVE_NAME}", SANDBOX_NAME, f"{LIVE_NAME}.evil.example"):
         with pytest.raises(ForgedWebhook):
             check(leaf, name=name)
@@ -77,7 +77,7 @@ def test_another_name_is_anothers_certificate(root, leaf):
         check(issue("*.paypal.com", root, key=leaf.key))
 
 
-def test_an_issuer_of_the_same_name_but_another_key_is_not_believed(root, leaf):
+def test_issuer_with_the_same_name_and_another_key_is_forged(root, leaf):
     impostor = issue("A root", ca=True)
     with pytest.raises(ForgedWebhook):
         check(leaf, impostor)
@@ -87,7 +87,7 @@ def test_an_issuer_of_the_same_name_but_another_key_is_not_believed(root, leaf):
     check(leaf, impostor, root)
 
 
-def test_an_issuer_that_may_not_issue_is_not_believed(root, leaf, intermediate, below):
+def test_issuer_that_may_not_issue_is_forged(root, leaf, intermediate, below):
     # Given an ordinary certificate of the same issuer that signs another one
     ordinary = issue("ordinary.example", root)
     with pytest.raises(ForgedWebhook):
@@ -99,7 +99,7 @@ def test_an_issuer_that_may_not_issue_is_not_believed(root, leaf, intermediate, 
 
 
 @pytest.mark.parametrize("is_issuer_allowed", [True, False])
-def test_an_issuer_is_believed_if_its_key_usage_allows_certificates(root, is_issuer_allowed):
+def test_issuer_is_accepted_if_its_key_usage_allows_certificates(root, is_issuer_allowed):
     issuer = issue("An issuer", root, ca=True, may_sign_certificates=is_issuer_allowed)
     leaf = issue(LIVE_NAME, issuer)
     if is_issuer_allowed:
@@ -112,7 +112,7 @@ def test_an_issuer_is_believed_if_its_key_usage_allows_certificates(root, is_iss
 @pytest.mark.parametrize(
     ("algorithm", "is_strong"), [(SHA224(), False), (SHA384(), True), (SHA512(), True)]
 )
-def test_a_certificate_is_believed_if_its_signature_hash_is_strong(root, algorithm, is_strong):
+def test_certificate_is_accepted_if_its_signature_hash_is_strong(root, algorithm, is_strong):
     leaf = issue(LIVE_NAME, root, algorithm=algorithm)
     if is_strong:
         check(leaf, root)
@@ -121,7 +121,7 @@ def test_a_certificate_is_believed_if_its_signature_hash_is_strong(root, algorit
         check(leaf, root)
 
 
-def test_a_chain_is_believed_up_to_four_issuers(root):
+def test_chain_of_up_to_four_issuers_is_accepted(root):
     # One key signs all of them, since only the number of issuers matters
     chain = [root]
     for number in range(4):
@@ -131,7 +131,7 @@ def test_a_chain_is_believed_up_to_four_issuers(root):
         check(issue(LIVE_NAME, chain[4], key=root.key), *chain)
 
 
-def test_issuers_that_issue_each_other_are_not_believed(root):
+def test_issuers_that_issue_each_other_are_forged(root):
     first = issue("The other", ca=True)
     one = issue("The one", first, ca=True)
     other = issue("The other", one, key=first.key, ca=True)
@@ -139,12 +139,12 @@ def test_issuers_that_issue_each_other_are_not_believed(root):
         check(issue(LIVE_NAME, one, key=root.key), one, other)
 
 
-def test_a_certificate_that_signs_itself_is_not_believed(root):
+def test_self_signed_certificate_is_forged(root):
     with pytest.raises(ForgedWebhook):
         check(issue(LIVE_NAME), root)
 
 
-def test_every_certificate_of_the_chain_must_hold(root, below, intermediate):
+def test_every_certificate_of_the_chain_must_be_valid(root, below, intermediate):
     brief = issue(
         "An intermediate", root, key=intermediate.key, ca=True, start=NOW - timedelta(9), days=5
     )
@@ -158,7 +158,7 @@ def test_every_certificate_of_the_chain_must_hold(root, below, intermediate):
         check(below, old_root, intermediate)
 
 
-def test_a_weak_or_strange_key_is_not_believed(root):
+def test_weak_or_unknown_key_is_forged(root):
     with pytest.raises(ForgedWebhook):
         check(issue(LIVE_NAME, root, bits=1024))
     curve = issue(LIVE_NAME, root, key=ec.generate_private_key(ec.SECP256R1()))  # type: ignore[arg-type]
@@ -166,11 +166,11 @@ def test_a_weak_or_strange_key_is_not_believed(root):
         check(curve)
 
 
-def test_a_page_instead_of_a_certificate_is_no_forgery():
+def test_page_instead_of_a_certificate_leaves_it_undecided():
     with pytest.raises(CertificateUnavailable):
         trusted_certificate(b"<html>", LIVE_NAME, None)
 
 
-def test_a_bundle_without_certificates_is_an_error():
+def test_bundle_without_certificates_is_an_error():
     with pytest.raises(ValueError, match=r"."):
         load_bundle(b"")

@@ -62,7 +62,7 @@ def facts(state: DisputeState, micros: int = 7_500_000, stated_at=UPDATED) -> Di
     "status",
     ["OPEN", "WAITING_FOR_BUYER_RESPONSE", "WAITING_FOR_SELLER_RESPONSE", "UNDER_REVIEW", "OTHER"],
 )
-def test_a_dispute_that_is_not_resolved_is_open(api, loopback, status):
+def test_dispute_that_is_not_resolved_is_open(api, loopback, status):
     # While a dispute is open, the outcome of an earlier stage is ignored
     holds(loopback, status=status, dispute_outcome={"outcome_code": "RESOLVED_SELLER_FAVOUR"})
     assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN)
@@ -80,12 +80,12 @@ def test_a_dispute_that_is_not_resolved_is_open(api, loopback, status):
         ("NONE", DisputeState.WON),
     ],
 )
-def test_a_resolved_dispute_is_lost_by_whoever_bears_it(api, loopback, code, state):
+def test_resolved_dispute_is_lost_when_the_seller_bears_it(api, loopback, code, state):
     holds(loopback, status="RESOLVED", dispute_outcome={"outcome_code": code})
     assert api.get_dispute(DISPUTE) == facts(state)
 
 
-def test_of_a_lost_dispute_only_what_was_refunded_is_lost(api, loopback):
+def test_lost_dispute_has_the_refunded_amount(api, loopback):
     outcome = {"outcome_code": "RESOLVED_BUYER_FAVOUR", "amount_refunded": usd("2.00")}
     holds(loopback, status="RESOLVED", dispute_outcome=outcome)
     assert api.get_dispute(DISPUTE) == facts(DisputeState.LOST, 2_000_000)
@@ -131,12 +131,12 @@ SELLERS = moved("SELLER", "DEBIT", "2.25")
         ([moved("SELLER", "DEBIT", "20.00", "CHARGEBACK_FEE")], 7_500_000),
     ],
 )
-def test_lost_dispute_takes_the_sellers_part_alone(api, loopback, movements, micros):
+def test_lost_dispute_has_only_the_sellers_part(api, loopback, movements, micros):
     holds(loopback, **lost(*movements))
     assert api.get_dispute(DISPUTE) == facts(DisputeState.LOST, micros)
 
 
-def test_movements_say_nothing_while_a_dispute_is_open_or_won(api, loopback):
+def test_movements_are_ignored_while_a_dispute_is_open_or_won(api, loopback):
     holds(loopback, money_movements=[SELLERS])
     assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN)
 
@@ -155,7 +155,7 @@ def test_movements_say_nothing_while_a_dispute_is_open_or_won(api, loopback):
         (moved("PARTNER", "DEBIT", "1.00"), "UNKNOWN_MOVEMENT"),
     ],
 )
-def test_lost_dispute_is_refused_when_a_movement_is_odd(api, loopback, movement, code):
+def test_lost_dispute_is_refused_when_a_movement_is_invalid(api, loopback, movement, code):
     holds(loopback, **lost(SELLERS, movement))
     with pytest.raises(Refused) as caught:
         api.get_dispute(DISPUTE)
@@ -175,7 +175,7 @@ def test_dispute_is_read_when_it_lists_one_payment_twice(api, loopback):
     assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN)
 
 
-def test_without_an_update_it_is_as_old_as_its_beginning(api, loopback):
+def test_dispute_without_an_update_has_the_time_of_its_opening(api, loopback):
     holds(loopback, update_time=None)
     assert api.get_dispute(DISPUTE) == facts(DisputeState.OPEN, stated_at=OPENED)
 
@@ -218,7 +218,7 @@ def test_without_an_update_it_is_as_old_as_its_beginning(api, loopback):
         ),
     ],
 )
-def test_what_cannot_be_told_is_refused_and_never_guessed(api, loopback, changed, code):
+def test_dispute_is_refused_when_a_field_is_unknown(api, loopback, changed, code):
     holds(loopback, **changed)
     with pytest.raises(Refused) as caught:
         api.get_dispute(DISPUTE)
@@ -226,19 +226,19 @@ def test_what_cannot_be_told_is_refused_and_never_guessed(api, loopback, changed
 
 
 @pytest.mark.parametrize("amount", [None, {}, usd("-1.00"), usd("1.50", "JPY"), usd("1.001")])
-def test_an_amount_that_is_not_exact_is_refused(api, loopback, amount):
+def test_amount_that_is_not_exact_is_refused(api, loopback, amount):
     holds(loopback, dispute_amount=amount)
     with pytest.raises(InvalidAmount):
         api.get_dispute(DISPUTE)
 
 
-def test_an_answer_about_another_dispute_is_an_outage(api, loopback):
+def test_answer_about_another_dispute_is_an_outage(api, loopback):
     holds(loopback, dispute_id="PP-D-1")
     with pytest.raises(ProviderUnavailable):
         api.get_dispute(DISPUTE)
 
 
-def test_an_odd_id_is_never_asked_about(api, loopback):
+def test_invalid_id_is_refused_without_a_request(api, loopback):
     with pytest.raises(Refused) as caught:
         api.get_dispute("../x")
     assert caught.value.code == "INVALID_ID"

@@ -34,7 +34,7 @@ from providers.paypal import envelope
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_a_body_that_two_readers_could_read_differently_is_malformed(body):
+def test_ambiguous_body_is_malformed(body):
     with pytest.raises(MalformedWebhook):
         envelope.read(body)
 

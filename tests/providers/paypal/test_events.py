@@ -58,12 +58,12 @@ def event(event_type: str, resource: object, **more: object) -> bytes:
         ("PAYMENT.FAILED", False, False),
     ],
 )
-def test_a_subscriptions_event_says_whether_it_closes_or_opens(name, closing, opening):
+def test_subscription_event_is_closing_or_opening(name, closing, opening):
     report = parse(event(f"BILLING.SUBSCRIPTION.{name}", {"id": "I-1"}))
     assert report == SubscriptionReport(Provider.PAYPAL, "I-1", closing, AT, opening)
 
 
-def test_a_state_in_the_resource_changes_nothing():
+def test_event_type_decides_and_not_the_resources_state():
     # Given a cancellation whose resource is ACTIVE, because events can arrive out of order
     report = parse(event("BILLING.SUBSCRIPTION.CANCELLED", {"id": "I-1", "status": "ACTIVE"}))
     # Then the event's type decides
@@ -71,7 +71,7 @@ def test_a_state_in_the_resource_changes_nothing():
     assert report.closing
 
 
-def test_a_subscriptions_fee_is_never_a_payment():
+def test_subscription_fee_is_no_payment():
     report = parse(event("PAYMENT.SALE.COMPLETED", {"id": "S1", "billing_agreement_id": "I-1"}))
     assert report == SubscriptionReport(Provider.PAYPAL, "I-1", False, AT)
     assert parse(event("PAYMENT.SALE.COMPLETED", {"id": "S1"})) == OtherReport(
@@ -80,13 +80,13 @@ def test_a_subscriptions_fee_is_never_a_payment():
 
 
 @pytest.mark.parametrize("name", ["COMPLETED", "DENIED", "DECLINED", "PENDING"])
-def test_a_captures_event_asks_for_the_capture(name):
+def test_capture_event_names_the_capture(name):
     report = parse(event(f"PAYMENT.CAPTURE.{name}", {"id": "3C1", "amount": {"value": "9.00"}}))
     assert report == PaymentReport(Provider.PAYPAL, "capture", "3C1")
 
 
 @pytest.mark.parametrize("name", ["REFUNDED", "REVERSED"])
-def test_money_given_back_asks_for_the_refund_in_both_shapes(name):
+def test_refund_event_names_the_refund_in_both_shapes(name):
     assert parse(event(f"PAYMENT.CAPTURE.{name}", {"id": "8VC"})) == PaymentReport(
         Provider.PAYPAL, "refund", "8VC"
     )
@@ -96,7 +96,7 @@ def test_money_given_back_asks_for_the_refund_in_both_shapes(name):
 
 
 @pytest.mark.parametrize("name", ["PENDING", "COMPLETED", "FAILED", "CANCELLED"])
-def test_what_becomes_of_a_refund_asks_for_the_refund(name):
+def test_refund_status_event_names_the_refund(name):
     assert parse(event(f"PAYMENT.REFUND.{name}", {"id": "8VC"})) == PaymentReport(
         Provider.PAYPAL, "refund", "8VC"
     )
@@ -105,7 +105,7 @@ def test_what_becomes_of_a_refund_asks_for_the_refund(name):
 @pytest.mark.parametrize(
     ("name", "opening"), [("CREATED", True), ("UPDATED", False), ("RESOLVED", False)]
 )
-def test_a_disputes_event_says_whether_it_begins_and_names_its_payment(name, opening):
+def test_dispute_event_names_its_payment_and_whether_it_opens(name, opening):
     about = {"dispute_id": "PP-D-1", "disputed_transactions": [{"seller_transaction_id": "3C1"}]}
     report = parse(event(f"CUSTOMER.DISPUTE.{name}", about))
     assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", ("3C1",), opening)
@@ -122,20 +122,20 @@ def test_a_disputes_event_says_whether_it_begins_and_names_its_payment(name, ope
         [{"seller_transaction_id": "../x"}],
     ],
 )
-def test_a_dispute_without_a_plain_payment_names_none(listed):
+def test_dispute_event_names_no_payment_when_its_id_is_invalid(listed):
     about = {"dispute_id": "PP-D-1", "disputed_transactions": listed}
     report = parse(event("CUSTOMER.DISPUTE.CREATED", about))
     assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", (), True)
 
 
-def test_a_disputes_event_names_every_payment_once():
+def test_dispute_event_names_every_payment_once():
     listed = [{"seller_transaction_id": one} for one in ("3C1", "3C2", "../x", "3C1")]
     about = {"dispute_id": "PP-D-1", "disputed_transactions": listed}
     report = parse(event("CUSTOMER.DISPUTE.CREATED", about))
     assert report == DisputeReport(Provider.PAYPAL, "PP-D-1", ("3C1", "3C2"), True)
 
 
-def test_a_dispute_without_a_plain_id_is_malformed():
+def test_dispute_event_is_malformed_when_its_id_is_invalid():
     with pytest.raises(MalformedWebhook):
         parse(event("CUSTOMER.DISPUTE.CREATED", {"id": "PP-D-1"}))
 
@@ -153,7 +153,7 @@ def test_a_dispute_without_a_plain_id_is_malformed():
         ),
     ],
 )
-def test_real_dispute_samples_are_understood(path, expected):
+def test_real_dispute_samples_are_parsed(path, expected):
     body = sample(f"paypal/unsigned/djpaypal_customer.dispute.{path}.json").read_bytes()
     assert parse(body) == expected
 
@@ -169,7 +169,7 @@ def test_real_dispute_samples_are_understood(path, expected):
         "payment.capture.completed",
     ],
 )
-def test_any_other_event_is_other(event_type):
+def test_unknown_event_is_an_other_report(event_type):
     assert parse(event(event_type, {"id": "1"})) == OtherReport(event_type)
     assert queue_of(event_type) is None
 
@@ -200,13 +200,13 @@ def test_every_event_that_reports_something_has_a_queue(event_type):
     "event_type",
     ["BILLING.SUBSCRIPTION.CANCELLED", "PAYMENT.CAPTURE.COMPLETED", "PAYMENT.CAPTURE.REFUNDED"],
 )
-def test_an_event_without_the_id_it_needs_is_malformed(event_type, resource):
+def test_event_without_the_id_it_needs_is_malformed(event_type, resource):
     with pytest.raises(MalformedWebhook):
         parse(event(event_type, resource))
 
 
 @pytest.mark.parametrize("value", ["I 1", 7, ["I-1"], ""])
-def test_a_fee_with_an_odd_subscription_is_malformed(value):
+def test_fee_with_an_invalid_subscription_is_malformed(value):
     with pytest.raises(MalformedWebhook):
         parse(event("PAYMENT.SALE.COMPLETED", {"id": "S1", "billing_agreement_id": value}))
 
@@ -223,7 +223,7 @@ def test_a_fee_with_an_odd_subscription_is_malformed(value):
         "9999-12-31T23:59:59-14:00",
     ],
 )
-def test_a_junk_time_is_no_time(junk):
+def test_invalid_time_is_none(junk):
     assert instant_of(junk) is None
     report = parse(event("BILLING.SUBSCRIPTION.CANCELLED", {"id": "I-1"}, create_time=junk))
     assert isinstance(report, SubscriptionReport)
@@ -233,7 +233,7 @@ def test_a_junk_time_is_no_time(junk):
 @pytest.mark.parametrize(
     "text", ["2026-05-04T11:00:00Z", "2026-05-04T11:00:00.000Z", "2026-05-04T04:00:00-07:00"]
 )
-def test_a_time_is_read_as_paypal_writes_it(text):
+def test_time_is_read_as_paypal_writes_it(text):
     assert instant_of(text) == AT
 
 
@@ -247,7 +247,7 @@ def test_a_time_is_read_as_paypal_writes_it(text):
         ("unsigned/djpaypal_payment.sale.completed--from-subscription.json", (None, False)),
     ],
 )
-def test_real_subscription_samples_are_understood(path, expected):
+def test_real_subscription_samples_are_parsed(path, expected):
     report = parse(sample(f"paypal/{path}").read_bytes())
     assert isinstance(report, SubscriptionReport)
     external_id, closing = expected
@@ -255,6 +255,6 @@ def test_real_subscription_samples_are_understood(path, expected):
     assert external_id is None or report.external_id == external_id
 
 
-def test_a_real_refund_of_the_older_shape_is_asked_for_by_its_own_id():
+def test_real_refund_of_the_older_shape_names_its_own_id():
     body = sample("paypal/unsigned/djpaypal_payment.capture.refunded.json").read_bytes()
     assert parse(body) == PaymentReport(Provider.PAYPAL, "refund", "8VC964970N548345V")

@@ -81,7 +81,7 @@ def test_every_real_signed_sample_verifies(name):
     assert not is_signed(key_of(pem), transmission, webhook_id, body + b" ")
 
 
-def test_a_real_delivery_verifies_in_whole_at_its_time(loopback, api, tmp_path):
+def test_real_delivery_is_verified_at_its_own_time(loopback, api, tmp_path):
     # Given the sandbox's delivery of 2015, its certificate, and DigiCert's issuers
     headers, body, webhook_id, pem = delivery("sandbox_payment_sale_completed_2015a")
     loopback.answer = lambda asked: Reply(200, pem)
@@ -109,7 +109,7 @@ def test_a_real_delivery_verifies_in_whole_at_its_time(loopback, api, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in SIGNED if name.startswith("sim_")] or ["absent"])
-def test_the_simulators_messages_are_refused_with_a_webhook_of_our_own(name, loopback, verifier):
+def test_simulator_message_is_refused_under_our_webhook_id(name, loopback, verifier):
     # Given a message of the simulator, signed with PayPal's live certificate
     headers, body, _, pem = delivery(name)
     loopback.answer = lambda asked: Reply(200, pem)
@@ -124,17 +124,17 @@ def test_the_simulators_messages_are_refused_with_a_webhook_of_our_own(name, loo
 @pytest.mark.parametrize(
     "webhook_id", ["WEBHOOK_ID", "webhook_id", "", "a b", "x" * 51, "a|b", "a-b", "a_b"]
 )
-def test_the_simulators_webhook_id_is_never_ours(webhook_id, verifier):
+def test_simulators_webhook_id_is_refused_as_a_setting(webhook_id, verifier):
     with pytest.raises(SettingsError):
         PayPalWebhookVerifier(webhook_id=webhook_id, certificates=verifier.certificates)
 
 
-def test_a_webhook_id_must_be_set(api):
+def test_verifier_requires_a_webhook_id(api):
     with pytest.raises(SettingsError, match="PAYPAL_WEBHOOK_ID"):
         PayPalWebhookVerifier.from_settings(Settings(), api)
 
 
-def test_a_signed_message_is_verified(verifier, url, leaf):
+def test_signed_message_is_verified(verifier, url, leaf):
     headers = sign(leaf.key, BODY, url=url)
     assert proved(verifier, headers, BODY, now=NOW) == VerifiedWebhook(
         external_id="WH-1",
@@ -163,13 +163,13 @@ def test_another_body_with_the_same_crc32_passes_the_verifier(verifier, url, lea
     "time",
     ["2026-05-04t11:59:58z", "2026-05-04T11:58:60Z", "2026-05-04T11:59:58.12345678901Z"],
 )
-def test_webhook_is_proved_whatever_way_its_time_is_written(time, verifier, url, leaf):
+def test_webhook_is_verified_in_every_format_of_its_time(time, verifier, url, leaf):
     headers = sign(leaf.key, BODY, url=url, time=time)
     assert proved(verifier, headers, BODY, now=NOW).event_type == "PAYMENT.CAPTURE.COMPLETED"
 
 
 @pytest.mark.parametrize("length", [1, 255])
-def test_signature_of_another_length_is_forged_without_asking(
+def test_signature_of_another_length_is_forged_without_a_request(
     length, verifier, url, leaf, loopback
 ):
     headers = sign(leaf.key, BODY, url=url)
@@ -190,7 +190,7 @@ HEADERS = [
 
 @pytest.mark.parametrize("name", HEADERS)
 @pytest.mark.parametrize("value", [None, "", "x" * 501, "é", "a|b", " ", "0"])
-def test_a_missing_or_odd_header_is_a_forgery_found_without_asking(
+def test_missing_or_invalid_header_is_forged_without_a_request(
     name, value, verifier, url, leaf, loopback
 ):
     headers = sign(leaf.key, BODY, url=url)
@@ -209,7 +209,7 @@ def test_a_missing_or_odd_header_is_a_forgery_found_without_asking(
 @pytest.mark.parametrize(
     ("name", "character"), [("PAYPAL-TRANSMISSION-SIG", "A"), ("PAYPAL-CERT-URL", "x")]
 )
-def test_a_header_of_more_than_500_characters_is_a_forgery(name, character, url, leaf):
+def test_header_of_more_than_500_characters_is_forged(name, character, url, leaf):
     headers = sign(leaf.key, BODY, url=url)
     assert transmission_of({**headers, name: character * 500}).id
     # Base64 has blocks of four characters, so only the length is wrong
@@ -231,19 +231,19 @@ def test_a_header_of_more_than_500_characters_is_a_forgery(name, character, url,
         ("PAYPAL-AUTH-ALGO", "none"),
     ],
 )
-def test_an_altered_header_is_a_forgery(name, value, verifier, url, leaf):
+def test_altered_header_is_forged(name, value, verifier, url, leaf):
     headers = {**sign(leaf.key, BODY, url=url), name: value}
     with pytest.raises(ForgedWebhook):
         proved(verifier, headers, BODY, now=NOW)
 
 
-def test_a_header_given_twice_with_two_values_is_a_forgery(verifier, url, leaf):
+def test_header_with_two_values_is_forged(verifier, url, leaf):
     headers = {**sign(leaf.key, BODY, url=url), "paypal-cert-url": f"{url}2"}
     with pytest.raises(ForgedWebhook):
         proved(verifier, headers, BODY, now=NOW)
 
 
-def test_a_message_signed_by_another_key_is_a_forgery(verifier, url, root):
+def test_message_signed_by_another_key_is_forged(verifier, url, root):
     with pytest.raises(ForgedWebhook):
         proved(verifier, sign(root.key, BODY, url=url), BODY, now=NOW)
 
@@ -258,7 +258,7 @@ def test_a_message_signed_by_another_key_is_a_forgery(verifier, url, root):
         (timedelta(hours=-1, seconds=-1), False),
     ],
 )
-def test_a_transmission_is_believed_for_as_long_as_paypal_tries(
+def test_transmission_is_accepted_while_paypal_repeats_it(
     age, accepted, verifier, url, leaf, loopback
 ):
     time = (NOW - age).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -272,7 +272,7 @@ def test_a_transmission_is_believed_for_as_long_as_paypal_tries(
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"not json", b'{"id":"1","id":"2"}'])
-def test_verified_empty_message_is_malformed_and_unverified_one_is_forged(
+def test_empty_message_is_malformed_if_verified_and_forged_otherwise(
     body, verifier, url, leaf, root
 ):
     with pytest.raises(MalformedWebhook):
@@ -292,14 +292,14 @@ def test_only_the_first_message_needs_the_network(verifier, url, leaf, loopback)
     assert len(loopback.asked) == asked
 
 
-def test_an_evil_certificate_address_is_refused_by_the_verifier(verifier, leaf, loopback):
+def test_certificate_url_of_another_host_is_refused(verifier, leaf, loopback):
     evil = f"{loopback.url}@evil.example{CERTIFICATES_PATH}CERT-1"
     with pytest.raises(ForgedWebhook):
         proved(verifier, sign(leaf.key, BODY, url=evil), BODY, now=NOW)
     assert loopback.asked == []
 
 
-def test_a_certificate_that_cannot_be_had_is_no_verdict(verifier, url, leaf, loopback):
+def test_missing_certificate_leaves_the_message_undecided(verifier, url, leaf, loopback):
     loopback.answer = lambda asked: Reply(503)
     with pytest.raises(CertificateUnavailable):
         proved(verifier, sign(leaf.key, BODY, url=url), BODY, now=NOW)
@@ -323,7 +323,7 @@ def paypal_says(loopback: Loopback, reply: Reply | None) -> None:
     )
 
 
-def test_paypals_api_is_asked_with_the_body_byte_for_byte(asking, loopback, url, leaf):
+def test_verification_request_contains_the_body_byte_for_byte(asking, loopback, url, leaf):
     # Given a body that changes if it is parsed and written again, and a PayPal that accepts it
     body = BODY.replace(b'"summary":', b'"price": 1.0,  "summary":')
     paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
@@ -342,7 +342,7 @@ def test_paypals_api_is_asked_with_the_body_byte_for_byte(asking, loopback, url,
     assert loopback.paths(CERTIFICATES_PATH) == []
 
 
-def test_paypals_api_is_not_asked_about_a_certificate_of_another_host(asking, loopback, url, leaf):
+def test_certificate_of_another_host_is_forged_without_a_request(asking, loopback, url, leaf):
     # Given a PayPal that would accept it
     paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
     elsewhere = url.replace("127.0.0.1", "127.0.0.2")
@@ -351,7 +351,7 @@ def test_paypals_api_is_not_asked_about_a_certificate_of_another_host(asking, lo
     assert loopback.asked == []
 
 
-def test_paypals_no_is_a_forgery(asking, loopback, url, leaf):
+def test_message_is_forged_when_paypal_answers_failure(asking, loopback, url, leaf):
     paypal_says(loopback, json_reply({"verification_status": "FAILURE"}))
     with pytest.raises(ForgedWebhook):
         proved(asking, sign(leaf.key, BODY, url=url), BODY, now=NOW)
@@ -362,7 +362,7 @@ def test_paypals_no_is_a_forgery(asking, loopback, url, leaf):
     [None, Reply(500), Reply(429), json_reply({}), json_reply({}, 400), Reply(200, b"<html>")],
     ids=["lost", "500", "429", "no verdict", "400", "html"],
 )
-def test_an_error_of_paypals_api_is_no_verdict(asking, loopback, url, leaf, reply):
+def test_error_of_paypals_api_leaves_the_message_undecided(asking, loopback, url, leaf, reply):
     paypal_says(loopback, reply)
     with pytest.raises(ProviderUnavailable):
         proved(asking, sign(leaf.key, BODY, url=url), BODY, now=NOW)
@@ -381,7 +381,7 @@ def test_an_error_of_paypals_api_is_no_verdict(asking, loopback, url, leaf, repl
     ],
     ids=repr,
 )
-def test_a_body_cannot_add_to_the_question(asking, loopback, url, leaf, body):
+def test_incomplete_body_is_forged_without_a_request(asking, loopback, url, leaf, body):
     # Given a PayPal that would accept it, and a body that is not one whole object
     paypal_says(loopback, json_reply({"verification_status": "SUCCESS"}))
     # When it is verified, Then it is refused without asking PayPal

@@ -30,7 +30,7 @@ CURRENCIES = sorted({c.code for c in Currency if c.exponent == 2} | set(UNITS))
         (10**11, "usd", AMOUNT_MICROS_MAX),
     ],
 )
-def test_an_amount_is_exact_both_ways(amount, currency, micros):
+def test_amount_is_exact_both_ways(amount, currency, micros):
     assert micros_from_stripe(amount, currency) == micros
     assert stripe_from_micros(micros, currency) == amount
 
@@ -59,7 +59,7 @@ def test_an_amount_is_exact_both_ways(amount, currency, micros):
         (1, "uyi"),
     ],
 )
-def test_an_amount_that_is_not_exact_or_not_stripes_is_refused(amount, currency):
+def test_inexact_or_unsupported_amount_is_refused(amount, currency):
     with pytest.raises(InvalidAmount):
         micros_from_stripe(amount, currency)
 
@@ -86,7 +86,7 @@ def test_micros_that_stripe_cannot_take_are_refused(micros, currency):
 @pytest.mark.parametrize("currency", CURRENCIES)
 @settings(max_examples=15)
 @given(data=st.data())
-def test_every_amount_of_every_currency_there_and_back_is_the_same(currency, data):
+def test_every_amount_survives_both_conversions(currency, data):
     unit = unit_of(currency)
     bound = AMOUNT_MICROS_MAX // 10 ** (6 - unit.exponent) // unit.step
     amount = data.draw(st.integers(-bound, bound)) * unit.step
@@ -104,7 +104,7 @@ def test_any_micros_become_exactly_that_amount_or_are_refused(currency, micros):
     assert micros_from_stripe(amount, currency) == micros
 
 
-def test_zero_and_three_decimals_are_those_that_stripe_lists():
+def test_currencies_of_zero_and_three_decimals_match_stripes_list():
     zero = {code for code, unit in UNITS.items() if unit == (0, 1)}
     three = {code for code, unit in UNITS.items() if unit == (3, 10)}
     whole = {code for code, unit in UNITS.items() if unit == (2, 100)}
@@ -117,6 +117,6 @@ def test_zero_and_three_decimals_are_those_that_stripe_lists():
     assert UNITS["HUF"] == UNITS["TWD"] == (2, 1)
 
 
-def test_every_difference_from_iso_4217_is_one_that_is_meant():
+def test_decimals_differ_from_iso_4217_only_as_documented():
     differing = {code for code, unit in UNITS.items() if Currency(code).exponent != unit.exponent}
     assert differing == {"ISK", "MGA", "UGX"}

@@ -47,7 +47,7 @@ def api(loopback: Loopback, clock: Clock) -> Iterator[TwilioApi]:
 
 
 @pytest.mark.parametrize("status", ["active", "suspended", "closed"])
-def test_a_subaccount_is_read_with_the_parents_credentials(api, loopback, status):
+def test_subaccount_is_read_with_the_parents_credentials(api, loopback, status):
     loopback.answer = lambda asked: account(status)
     assert api.get_subaccount(SID) == SubaccountFacts(SID, TwilioStatus(status))
     asked = loopback.asked[0]
@@ -63,13 +63,13 @@ def test_twilios_own_example_of_an_account_is_read(api, loopback):
 
 
 @pytest.mark.parametrize("reply", [error(20404, 404), problem(20404, 404), Reply(404, b"<html>")])
-def test_a_subaccount_that_twilio_does_not_know_is_absent(api, loopback, reply):
+def test_subaccount_that_twilio_does_not_know_is_absent(api, loopback, reply):
     loopback.answer = lambda asked: reply
     assert api.get_subaccount(SID) == SubaccountFacts(SID, TwilioStatus.ABSENT)
 
 
 @pytest.mark.parametrize("status", ["absent", "frozen", "", None, 5])
-def test_a_status_that_is_not_twilios_is_never_guessed(api, loopback, status):
+def test_unknown_account_status_is_refused(api, loopback, status):
     loopback.answer = lambda asked: account(status)
     with pytest.raises(Refused) as caught:
         api.get_subaccount(SID)
@@ -80,7 +80,7 @@ def test_a_status_that_is_not_twilios_is_never_guessed(api, loopback, status):
 
 
 @pytest.mark.parametrize("status", [TwilioStatus.ACTIVE, TwilioStatus.SUSPENDED])
-def test_a_status_is_set_by_one_request(api, loopback, status):
+def test_status_is_set_by_one_request(api, loopback, status):
     loopback.answer = lambda asked: account(parse_qs(asked.body.decode())["Status"][0])
     assert api.set_subaccount_status(SID, status) == SubaccountFacts(SID, status)
     assert [(asked.method, asked.path, asked.body) for asked in loopback.asked] == [
@@ -89,13 +89,13 @@ def test_a_status_is_set_by_one_request(api, loopback, status):
 
 
 @pytest.mark.parametrize("status", [TwilioStatus.CLOSED, TwilioStatus.ABSENT])
-def test_a_subaccount_is_never_closed(api, loopback, status):
+def test_subaccount_is_never_closed(api, loopback, status):
     with pytest.raises(Refused):
         api.set_subaccount_status(SID, status)
     assert loopback.asked == []
 
 
-def test_the_parents_own_state_is_never_changed(api, loopback):
+def test_parent_account_is_never_changed(api, loopback):
     with pytest.raises(Refused) as caught:
         api.set_subaccount_status(PARENT, TwilioStatus.SUSPENDED)
     assert caught.value.code == "PARENT_ACCOUNT"
@@ -104,7 +104,7 @@ def test_the_parents_own_state_is_never_changed(api, loopback):
 
 @pytest.mark.parametrize("make", [error, problem])
 @pytest.mark.parametrize("code", [21475, 21476])
-def test_a_no_that_is_no_word_on_the_subaccount_is_asked_again(api, loopback, make, code):
+def test_unrelated_4xx_is_an_outage_and_no_refusal(api, loopback, make, code):
     loopback.answer = lambda asked: make(code, 400)
     with pytest.raises(ProviderUnavailable, match=str(code)):
         api.set_subaccount_status(SID, TwilioStatus.ACTIVE)
@@ -119,7 +119,7 @@ def test_a_no_that_is_no_word_on_the_subaccount_is_asked_again(api, loopback, ma
         (20404, 404, "SUBACCOUNT_MISSING"),
     ],
 )
-def test_twilios_no_is_a_refusal_in_our_words(api, loopback, make, code, status, expected):
+def test_twilio_error_is_mapped_to_our_refusal(api, loopback, make, code, status, expected):
     loopback.answer = lambda asked: make(code, status)
     with pytest.raises(Refused) as caught:
         api.set_subaccount_status(SID, TwilioStatus.ACTIVE)
@@ -144,14 +144,14 @@ def test_twilios_no_is_a_refusal_in_our_words(api, loopback, make, code, status,
     ],
     ids=["lost", "502", "500", "500 rfc 9457", "html", "list", "302", "another", "odd", "odd day"],
 )
-def test_a_change_without_a_clear_answer_is_unknown_and_sent_once(api, loopback, reply):
+def test_change_without_a_clear_answer_is_unknown_and_sent_once(api, loopback, reply):
     loopback.answer = lambda asked: reply
     with pytest.raises(OutcomeUnknown):
         api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
     assert len(loopback.asked) == 1
 
 
-def test_a_change_that_hangs_is_unknown(loopback):
+def test_change_that_hangs_is_unknown(loopback):
     # Given a Twilio that accepts the request and does not answer
     release = threading.Event()
     loopback.answer = lambda asked: release.wait(5) and None
@@ -164,7 +164,7 @@ def test_a_change_that_hangs_is_unknown(loopback):
     assert len(loopback.asked) == 1
 
 
-def test_too_many_requests_never_happened_and_tell_the_wait(api, loopback):
+def test_429_is_unavailable_and_names_the_wait(api, loopback):
     loopback.answer = lambda asked: error(20429, 429, Retry_After="9")
     with pytest.raises(ProviderUnavailable) as caught:
         api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
@@ -172,20 +172,20 @@ def test_too_many_requests_never_happened_and_tell_the_wait(api, loopback):
     assert len(loopback.asked) == 1
 
 
-def test_a_change_that_could_not_be_sent_did_not_happen():
+def test_unsent_change_is_unavailable():
     api = TwilioApi(PARENT, "parent-token", "http://127.0.0.1:1", window_seconds=1)
     with pytest.raises(ProviderUnavailable):
         api.set_subaccount_status(SID, TwilioStatus.SUSPENDED)
     api.close()
 
 
-def test_a_question_is_asked_again(api, loopback):
+def test_read_is_repeated(api, loopback):
     replies = iter([Reply(502, b"<html>"), None, account("suspended")])
     loopback.answer = lambda asked: next(replies)
     assert api.get_subaccount(SID).status is TwilioStatus.SUSPENDED
 
 
-def test_a_question_without_an_answer_is_an_outage_and_never_absent(api, loopback):
+def test_unanswered_read_is_an_outage_and_never_absent(api, loopback):
     for reply in (None, Reply(500), error(20429, 429), Reply(200, b"<html>")):
         loopback.answer = lambda asked, reply=reply: reply
         with pytest.raises(ProviderUnavailable):
@@ -193,7 +193,7 @@ def test_a_question_without_an_answer_is_an_outage_and_never_absent(api, loopbac
 
 
 @pytest.mark.parametrize("reply", [error(20003, 401), error(20005, 403)])
-def test_refused_credentials_need_a_person(api, loopback, reply):
+def test_refused_credentials_raise_credentials_rejected(api, loopback, reply):
     loopback.answer = lambda asked: reply
     with pytest.raises(CredentialsRejected):
         api.get_subaccount(SID)
@@ -204,7 +204,7 @@ def test_refused_credentials_need_a_person(api, loopback, reply):
 @pytest.mark.parametrize(
     "sid", ["", "AC1", PARENT.upper(), f"{SID}\n", f"{SID[:-3]}/..", "CA" + SID[2:]]
 )
-def test_an_odd_sid_never_gets_into_an_address(api, loopback, sid):
+def test_invalid_sid_is_refused_without_a_request(api, loopback, sid):
     for ask in (
         lambda: api.get_subaccount(sid),
         lambda: api.set_subaccount_status(sid, TwilioStatus.ACTIVE),
@@ -215,7 +215,7 @@ def test_an_odd_sid_never_gets_into_an_address(api, loopback, sid):
     assert loopback.asked == []
 
 
-def test_a_region_in_the_environment_sends_nothing_elsewhere(api, loopback, monkeypatch):
+def test_twilio_region_variable_does_not_change_the_host(api, loopback, monkeypatch):
     # Given environment variables that would send the SDK to another host
     monkeypatch.setenv("TWILIO_REGION", "au1")
     monkeypatch.setenv("TWILIO_EDGE", "sydney")
@@ -223,7 +223,7 @@ def test_a_region_in_the_environment_sends_nothing_elsewhere(api, loopback, monk
     assert len(loopback.asked) == 1
 
 
-def test_a_token_is_asked_for_once_and_again_after_its_time(api, loopback, clock):
+def test_token_is_fetched_once_and_again_after_its_lifetime(api, loopback, clock):
     # Given an empty cache
     assert api.proof_tokens(SID) == ()
     # When a token is requested twice, Then Twilio is asked once
@@ -238,7 +238,7 @@ def test_a_token_is_asked_for_once_and_again_after_its_time(api, loopback, clock
     assert api.subaccount_token(SID) == "rolled"
 
 
-def test_the_parents_token_is_known(api, loopback):
+def test_parents_token_is_known_without_a_request(api, loopback):
     assert api.subaccount_token(PARENT) == "parent-token"
     assert loopback.asked == []
 
@@ -247,7 +247,7 @@ def test_the_parents_token_is_known(api, loopback):
     ("status", "code", "told"),
     [(404, 20404, Refused), (503, 20500, ProviderUnavailable), (401, 20003, CredentialsRejected)],
 )
-def test_failed_fetch_of_a_token_is_not_repeated_for_a_moment(
+def test_failed_token_fetch_is_not_repeated_at_once(
     api, loopback, clock, status, code, told
 ):
     # Given a first fetch that fails
@@ -267,7 +267,7 @@ def test_failed_fetch_of_a_token_is_not_repeated_for_a_moment(
     assert api.subaccount_token(SID) == "subaccount-token"
 
 
-def test_an_answer_without_a_token_is_an_outage(api, loopback):
+def test_answer_without_a_token_is_an_outage(api, loopback):
     loopback.answer = lambda asked: account(auth_token=None)
     with pytest.raises(ProviderUnavailable):
         api.subaccount_token(SID)
@@ -295,7 +295,7 @@ def test_many_threads_share_one_client(api, loopback):
 
 
 @pytest.mark.parametrize("known", [20003, 20404, 20429, 21476, 21477, 21478, 21479, 20500])
-def test_twilios_documented_errors_are_all_one_of_our_outcomes(api, loopback, known):
+def test_every_documented_twilio_error_has_an_outcome(api, loopback, known):
     bodies = json.loads(sample("twilio/error_bodies.json").read_text())
     found = next(body for body in bodies if body["body"]["code"] == known)
     loopback.answer = lambda asked: json_reply(found["body"], found["http_status"])
@@ -320,7 +320,7 @@ def test_token_is_refetched_once_until_the_wait_is_over(api, loopback, clock):
     assert (api.proof_tokens(SID), len(loopback.asked)) == (("rolled",), 3)
 
 
-def test_refetch_that_failed_tells_nobody_that_there_is_no_newer_token(api, loopback, clock):
+def test_failed_refetch_does_not_count_as_no_newer_token(api, loopback, clock):
     # Given a cached token, and a refetch that fails
     assert api.subaccount_token(SID) == "subaccount-token"
     loopback.answer = lambda asked: error(20404, 404)
@@ -337,7 +337,7 @@ def test_refetch_that_failed_tells_nobody_that_there_is_no_newer_token(api, loop
     assert api.newer_token(SID, "subaccount-token") == "rolled"
 
 
-def test_threads_that_ask_for_one_token_share_a_request(api, loopback):
+def test_concurrent_fetches_of_one_token_share_a_request(api, loopback):
     # Given a Twilio that answers when eight threads have asked
     go_on = threading.Event()
 
@@ -355,7 +355,7 @@ def test_threads_that_ask_for_one_token_share_a_request(api, loopback):
     assert len(loopback.asked) == 1
 
 
-def test_two_parent_tokens_prove_and_the_first_one_asks(loopback):
+def test_both_parent_tokens_verify_and_requests_use_the_first(loopback):
     loopback.answer = lambda asked: account()
     api = TwilioApi(PARENT, " first , second ", loopback.url)
     assert api.proof_tokens(PARENT) == ("first", "second")

@@ -55,7 +55,7 @@ def page(*sids: object, then: object = None, **more: object) -> Reply:
     return json_reply({"calls": calls, "next_page_uri": then, **more})
 
 
-def test_all_that_live_in_an_account_are_listed_and_nothing_else(api, sandbox, sid):
+def test_list_has_exactly_the_live_calls_of_the_account(api, sandbox, sid):
     # Given calls in every state, and a call of another account
     live = [begin(sandbox, sid, status) for status in ("queued", "ringing", "in-progress")]
     over = begin(sandbox, sid)
@@ -66,7 +66,7 @@ def test_all_that_live_in_an_account_are_listed_and_nothing_else(api, sandbox, s
     assert sorted(api.live_calls(sid)) == sorted(live)
 
 
-def test_an_account_without_calls_has_none(api, sid):
+def test_account_without_calls_has_an_empty_list(api, sid):
     assert api.live_calls(sid) == []
 
 
@@ -83,20 +83,20 @@ def test_calls_of_a_suspended_account_are_listed_and_ended(api, sandbox, sid):
     assert api.complete_call(sid, call) is False
 
 
-def test_a_call_that_the_account_does_not_have_is_neither_live_nor_over(api, sid):
+def test_call_unknown_to_the_account_is_neither_live_nor_over(api, sid):
     assert api.call_is_live(sid, CALL) is None
     with pytest.raises(Refused) as caught:
         api.complete_call(sid, CALL)
     assert caught.value.code == "CALL_MISSING"
 
 
-def test_an_account_that_twilio_does_not_know_has_no_list(api):
+def test_unknown_account_has_no_list(api):
     with pytest.raises(Refused) as caught:
         api.live_calls(SID)
     assert caught.value.code == "SUBACCOUNT_MISSING"
 
 
-def test_two_at_once_end_a_call_once(api, sandbox, sid):
+def test_concurrent_ends_complete_a_call_once(api, sandbox, sid):
     call = begin(sandbox, sid)
     ended: list[bool] = []
     threads = [
@@ -110,7 +110,7 @@ def test_two_at_once_end_a_call_once(api, sandbox, sid):
     assert sorted(ended) == [False] * 7 + [True]
 
 
-def test_an_end_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox, sid):
+def test_lost_answer_to_an_end_is_unknown_and_sent_once(api, sandbox, sid):
     # Given a Twilio that acts and loses its answer
     call = begin(sandbox, sid)
     sandbox.fault("twilio", "act_then_drop", match={"method": "POST"})
@@ -122,7 +122,7 @@ def test_an_end_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox, 
     assert api.call_is_live(sid, call) is False
 
 
-def test_every_page_is_asked_for(api, sandbox, sid):
+def test_every_page_is_requested(api, sandbox, sid):
     # Given more calls than fit on one page
     live = {begin(sandbox, sid) for _ in range(1_003)}
     # Then all of them are listed, each once
@@ -131,7 +131,7 @@ def test_every_page_is_asked_for(api, sandbox, sid):
     assert set(found) == live
 
 
-def test_pages_are_read_in_order_of_a_calls_life_and_list_each_call_once(odd, loopback):
+def test_pages_follow_the_call_states_and_list_each_call_once(odd, loopback):
     # Given a call that starts to ring, and is answered, while calls are listed
     sids = [f"CA{number:032x}" for number in range(5)]
     following = f"{PATH}.json?Status=ringing&PageSize=1000&Page=1&PageToken=PA{sids[1]}"
@@ -175,7 +175,7 @@ def test_pages_are_read_in_order_of_a_calls_life_and_list_each_call_once(odd, lo
         page(then=f"{PATH}/../../Keys.json?Page=1"),
     ],
 )
-def test_a_list_that_breaks_off_is_an_outage_and_never_shorter(odd, loopback, second):
+def test_incomplete_list_is_an_outage(odd, loopback, second):
     # Given a first page, and a faulty answer in place of the second
     following = f"{PATH}.json?Status=queued&PageSize=1000&Page=1&PageToken=PA1"
     loopback.answer = lambda asked: (
@@ -187,7 +187,7 @@ def test_a_list_that_breaks_off_is_an_outage_and_never_shorter(odd, loopback, se
     assert {urlsplit(asked.path).path for asked in loopback.asked} == {f"{PATH}.json"}
 
 
-def test_a_page_that_fails_is_asked_for_again_alone(odd, loopback):
+def test_failed_page_alone_is_requested_again(odd, loopback):
     following = f"{PATH}.json?Status=queued&PageSize=1000&Page=1&PageToken=PA1"
     seconds = iter([Reply(503), None, page()])
 
@@ -201,7 +201,7 @@ def test_a_page_that_fails_is_asked_for_again_alone(odd, loopback):
     assert len(loopback.asked) == 6
 
 
-def test_a_list_without_an_end_is_given_up_in_time(odd, loopback):
+def test_endless_list_is_given_up_at_the_deadline(odd, loopback):
     following = f"{PATH}.json?Status=queued&PageSize=1000&Page=1&PageToken=PA1"
     loopback.answer = lambda asked: page(CALL, then=following)
     with pytest.raises(ProviderUnavailable):
@@ -209,7 +209,7 @@ def test_a_list_without_an_end_is_given_up_in_time(odd, loopback):
 
 
 @pytest.mark.parametrize("reply", [error(20003, 401), error(20005, 403), Reply(401, b"<html>")])
-def test_refused_credentials_need_a_person(odd, loopback, reply):
+def test_refused_credentials_raise_credentials_rejected(odd, loopback, reply):
     loopback.answer = lambda asked: reply
     for ask in (
         lambda: odd.live_calls(SID),
@@ -233,7 +233,7 @@ def test_refused_credentials_need_a_person(odd, loopback, reply):
         json_reply({"sid": CALL, "date_created": 5}),
     ],
 )
-def test_an_end_without_a_clear_answer_is_unknown_and_sent_once(odd, loopback, reply):
+def test_unclear_answer_to_an_end_is_unknown_and_sent_once(odd, loopback, reply):
     loopback.answer = lambda asked: reply
     with pytest.raises(OutcomeUnknown):
         odd.complete_call(SID, CALL)
@@ -254,12 +254,12 @@ def test_call_is_live_refuses_when_the_status_is_unknown(odd, loopback, status):
 
 
 @pytest.mark.parametrize("reply", [error(21220, 400), error(21220, 404)])
-def test_a_call_that_was_over_already_is_no_error(odd, loopback, reply):
+def test_ending_a_finished_call_is_no_error(odd, loopback, reply):
     loopback.answer = lambda asked: reply
     assert odd.complete_call(SID, CALL) is False
 
 
-def test_an_end_that_could_not_be_sent_or_was_turned_away_did_not_happen(odd, loopback):
+def test_unsent_or_refused_end_is_unavailable(odd, loopback):
     loopback.answer = lambda asked: error(20429, 429)
     with pytest.raises(ProviderUnavailable):
         odd.complete_call(SID, CALL)
@@ -289,7 +289,7 @@ def test_every_state_of_a_call_is_live_or_over(odd, loopback, status, is_live):
 
 
 @pytest.mark.parametrize("status", ["resting", "", None, 5])
-def test_a_state_that_is_not_twilios_is_never_guessed(odd, loopback, status):
+def test_unknown_call_status_is_refused(odd, loopback, status):
     loopback.answer = lambda asked: json_reply({"sid": CALL, "status": status})
     with pytest.raises(Refused) as caught:
         odd.call_is_live(SID, CALL)
@@ -305,7 +305,7 @@ def test_twilios_own_example_of_a_call_is_read(odd, loopback):
 
 
 @pytest.mark.parametrize("bad", ["", "CA1", CALL + "\n", CALL.upper() + "g", "SM" + "1" * 32])
-def test_an_odd_sid_never_gets_into_an_address(odd, loopback, bad):
+def test_invalid_sid_is_refused_without_a_request(odd, loopback, bad):
     for ask in (
         lambda: odd.complete_call(SID, bad),
         lambda: odd.call_is_live(SID, bad),
@@ -319,7 +319,7 @@ def test_an_odd_sid_never_gets_into_an_address(odd, loopback, bad):
     assert loopback.asked == []
 
 
-def test_the_callers_window_bounds_every_question(odd, loopback):
+def test_callers_time_limit_bounds_every_request(odd, loopback):
     # Given a Twilio that accepts the request and does not answer
     release = threading.Event()
     loopback.answer = lambda asked: release.wait(10) and None

@@ -63,7 +63,7 @@ def test_every_sample_verifies_and_no_altered_one_does(name):
             judge(*altered)
 
 
-def test_a_callback_is_refused_without_a_token_whatever_signed_it():
+def test_callback_is_refused_when_no_token_is_known():
     # Given a signature with the empty key, which an attacker can make
     body = b"CallSid=CA1"
     signature = sign(PUBLIC + PATH, [("CallSid", "CA1")], token="")
@@ -85,7 +85,7 @@ def test_every_value_of_a_repeated_name_is_signed():
         judge(b"A=1&A=2&A=3", signature)
 
 
-def test_the_query_is_part_of_what_is_signed():
+def test_signature_covers_the_query_string():
     path = f"{PATH}?call=1"
     signature = sign(PUBLIC + path, [("A", "1")])
     judge(b"A=1", signature, path)
@@ -93,7 +93,7 @@ def test_the_query_is_part_of_what_is_signed():
         judge(b"A=1", signature, f"{PATH}?call=2")
 
 
-def test_a_json_body_is_held_to_its_signed_hash():
+def test_json_body_must_match_its_signed_hash():
     body = b'{"a": 1}'
     path = f"{PATH}?bodySHA256={hashlib.sha256(body).hexdigest()}"
     signature = sign(PUBLIC + path)
@@ -103,7 +103,7 @@ def test_a_json_body_is_held_to_its_signed_hash():
             judge(other, signature, path)
 
 
-def test_a_body_without_a_signed_hash_is_never_let_through_unread():
+def test_json_body_without_a_signed_hash_is_refused():
     # Given a signature over an address alone, as of a GET callback
     signature = sign(PUBLIC + PATH)
     # When a body is sent with it, Then it is a forgery
@@ -113,7 +113,7 @@ def test_a_body_without_a_signed_hash_is_never_let_through_unread():
 
 
 @pytest.mark.parametrize("path", ["", "x", "@evil.example/", ":80/x", ".evil.example/"])
-def test_a_path_that_would_change_the_host_is_a_forgery(path):
+def test_path_that_would_change_the_host_is_a_forgery(path):
     with pytest.raises(ForgedWebhook):
         judge(b"A=1", sign(PUBLIC + path, [("A", "1")]), path)
 
@@ -121,12 +121,12 @@ def test_a_path_that_would_change_the_host_is_a_forgery(path):
 @pytest.mark.parametrize(
     "body", [b"\xff\xfe", b"&".join(b"a%d=1" % number for number in range(501))]
 )
-def test_a_body_that_cannot_be_read_is_a_forgery(body):
+def test_body_that_cannot_be_read_is_a_forgery(body):
     with pytest.raises(ForgedWebhook):
         judge(body, "x")
 
 
-def test_the_account_is_read_before_anything_is_proved():
+def test_account_is_read_before_verification():
     assert account_sid_of(f"A=1&AccountSid={SID}".encode()) == SID
     assert account_sid_of(f"AccountSid={SID}&AccountSid={SID}".encode()) == SID
 
@@ -144,13 +144,13 @@ def test_the_account_is_read_before_anything_is_proved():
         f"AccountSid={SID}&AccountSid={SID[:-1]}2".encode(),
     ],
 )
-def test_an_odd_account_is_malformed(body):
+def test_invalid_account_is_malformed(body):
     with pytest.raises(MalformedWebhook):
         account_sid_of(body)
 
 
 @pytest.mark.parametrize("name", [one for one in NAMES if "voice" in one] or ["absent"])
-def test_every_sample_about_a_call_is_named_by_the_call_and_how_far_it_is(name):
+def test_call_sample_is_identified_by_call_and_status(name):
     meta = json.loads(sample(f"twilio/{name}").read_text())
     params = dict(meta["params_in_order"])
     named = external_id_of({key: [value] for key, value in params.items()})
@@ -167,11 +167,11 @@ def test_every_sample_about_a_call_is_named_by_the_call_and_how_far_it_is(name):
         ({"CallSid": "CA1", "CallStatus": "completed", "SequenceNumber": "3"}, "CA1:completed:3"),
     ],
 )
-def test_a_callback_is_named_by_what_it_tells(params, expected):
+def test_callback_is_identified_by_its_object_and_status(params, expected):
     assert external_id_of({key: [value] for key, value in params.items()}) == expected
 
 
-def test_the_longest_name_has_64_characters():
+def test_longest_event_id_has_64_characters():
     sid = "CA" + "0" * 32
     params = {"CallSid": [sid], "CallStatus": ["a" * 20], "SequenceNumber": ["123456"]}
     assert len(external_id_of(params)) <= 64
@@ -192,6 +192,6 @@ def test_the_longest_name_has_64_characters():
         {"CallSid": ["CA1"], "CallStatus": ["completed"], "SequenceNumber": ["-1"]},
     ],
 )
-def test_a_callback_that_cannot_be_named_is_malformed(params):
+def test_callback_without_an_object_is_malformed(params):
     with pytest.raises(MalformedWebhook):
         external_id_of(params)

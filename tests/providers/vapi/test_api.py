@@ -55,7 +55,7 @@ def wait_for(api: VapiApi, external_id: str, status: CallStatus) -> None:
     assert wait_until(is_so, limit_seconds=SANDBOX_SECONDS)
 
 
-def test_a_living_call_is_read_with_its_control_address(api, sandbox):
+def test_live_call_is_read_with_its_control_url(api, sandbox):
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
     found = api.get_call(external_id)
@@ -66,7 +66,7 @@ def test_a_living_call_is_read_with_its_control_address(api, sandbox):
     assert found.control_url.endswith(f"/call/{external_id}/control")
 
 
-def test_a_call_that_is_over_is_read_with_what_it_came_to(api, sandbox):
+def test_ended_call_is_read_with_duration_and_cost(api, sandbox):
     external_id = begun(sandbox, talk_seconds=0.2)
     wait_for(api, external_id, CallStatus.ENDED)
     facts = api.get_call(external_id).facts
@@ -77,18 +77,18 @@ def test_a_call_that_is_over_is_read_with_what_it_came_to(api, sandbox):
     assert (facts.never_connected, facts.oddities) == (False, ())
 
 
-def test_a_call_that_nobody_answered_is_read_as_such(api, sandbox):
+def test_unanswered_call_is_read_as_unanswered(api, sandbox):
     external_id = begun(sandbox, answered=False)
     wait_for(api, external_id, CallStatus.ENDED)
     facts = api.get_call(external_id).facts
     assert (facts.duration_ms, facts.never_connected) == (0, True)
 
 
-def test_a_call_that_vapi_does_not_know_is_none(api):
+def test_call_that_vapi_does_not_know_is_none(api):
     assert api.get_call(str(uuid4())) is None
 
 
-def test_a_call_is_ended_and_told_again_that_it_is_over(api, sandbox):
+def test_ending_an_ended_call_is_no_error(api, sandbox):
     # Given a live call
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
@@ -103,7 +103,7 @@ def test_a_call_is_ended_and_told_again_that_it_is_over(api, sandbox):
 
 
 @pytest.mark.parametrize("then_end", [False, True])
-def test_a_call_is_told_something_and_ends_after_it_only_if_so_asked(api, sandbox, then_end):
+def test_speech_ends_the_call_only_if_requested(api, sandbox, then_end):
     # Given a live call
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
@@ -124,7 +124,7 @@ def test_a_call_is_told_something_and_ends_after_it_only_if_so_asked(api, sandbo
 
 
 @pytest.mark.parametrize("kind", ["act_then_drop", "status"])
-def test_an_order_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox, kind):
+def test_lost_answer_to_an_order_is_unknown_and_sent_once(api, sandbox, kind):
     # Given a call whose control address loses its answers
     external_id = begun(sandbox)
     wait_for(api, external_id, CallStatus.IN_PROGRESS)
@@ -136,14 +136,14 @@ def test_an_order_whose_answer_is_lost_is_unknown_and_was_sent_once(api, sandbox
     assert len(sandbox.requests(provider="vapi", path_contains="/control")) == 1
 
 
-def test_an_order_that_could_not_be_sent_did_not_happen():
+def test_unsent_order_is_unavailable():
     api = VapiApi("key", "http://127.0.0.1:1", window_seconds=1)
     with pytest.raises(ProviderUnavailable):
         api.end("http://127.0.0.1:1/call/x/control")
     api.close()
 
 
-def test_a_question_is_asked_again_and_a_changed_key_needs_a_person(api, sandbox):
+def test_read_is_repeated_and_a_changed_key_is_rejected(api, sandbox):
     external_id = begun(sandbox)
     sandbox.fault("vapi", "status", status=502, times=1)
     sandbox.fault("vapi", "drop", times=1)
@@ -154,7 +154,7 @@ def test_a_question_is_asked_again_and_a_changed_key_needs_a_person(api, sandbox
     stranger.close()
 
 
-def test_without_a_key_nothing_is_asked(loopback):
+def test_no_request_is_sent_without_a_key(loopback):
     api = VapiApi("", loopback.url, window_seconds=5)
     with pytest.raises(CredentialsRejected):
         api.get_call(CALL)
@@ -166,7 +166,7 @@ def test_without_a_key_nothing_is_asked(loopback):
     "external_id",
     ["", "x", "../assistant", f"{CALL}/..", f"{CALL}\n", CALL.replace("-", ""), f"{{{CALL}}}"],
 )
-def test_an_odd_id_never_gets_into_an_address(odd, loopback, external_id):
+def test_invalid_id_is_refused_without_a_request(odd, loopback, external_id):
     with pytest.raises(Refused) as caught:
         odd.get_call(external_id)
     assert caught.value.code == "INVALID_ID"
@@ -193,7 +193,7 @@ def test_an_odd_id_never_gets_into_an_address(odd, loopback, external_id):
         json_reply({"status": "ended"}),
     ],
 )
-def test_a_question_without_vapis_own_answer_is_an_outage_and_never_absent(odd, loopback, reply):
+def test_unanswered_read_is_an_outage_and_never_absent(odd, loopback, reply):
     loopback.answer = lambda asked: reply
     with pytest.raises(ProviderUnavailable):
         odd.get_call(CALL)
@@ -219,7 +219,7 @@ def large(size: int) -> Reply:
     return json_reply(shown)
 
 
-def test_a_call_of_several_megabytes_is_read(odd, loopback):
+def test_call_of_several_megabytes_is_read(odd, loopback):
     loopback.answer = lambda asked: large(2_400_000)
     assert odd.get_call(CALL).facts.duration_ms == 127_598
 
@@ -244,14 +244,14 @@ def test_get_call_raises_too_large_once_when_the_call_is_over_its_bound(loopback
         (b"[]", ProviderUnavailable),
     ],
 )
-def test_only_a_call_that_is_vapis_own_is_unreadable(odd, loopback, body, error):
+def test_only_an_answer_about_the_call_can_be_unreadable(odd, loopback, body, error):
     loopback.answer = lambda asked: Reply(200, body)
     with pytest.raises(ProviderUnavailable) as caught:
         odd.get_call(CALL)
     assert type(caught.value) is error
 
 
-def test_an_answer_is_read_with_a_control_address_or_without(odd, loopback):
+def test_call_is_read_with_or_without_a_control_url(odd, loopback):
     for monitor in (None, [], "x", {}, {"controlUrl": 5}):
         shown = call(status="ended", endedAt=ENDED, monitor=monitor)
         loopback.answer = lambda asked, shown=shown: json_reply(shown)
@@ -277,7 +277,7 @@ def test_an_answer_is_read_with_a_control_address_or_without(odd, loopback):
         (None, OutcomeUnknown),
     ],
 )
-def test_every_answer_to_an_order_has_an_outcome_and_it_is_sent_once(
+def test_every_answer_to_an_order_has_an_outcome(
     odd, loopback, reply, expected
 ):
     loopback.answer = lambda asked: reply
@@ -294,7 +294,7 @@ def test_every_answer_to_an_order_has_an_outcome_and_it_is_sent_once(
         assert loopback.paths() == ["/control"]
 
 
-def test_what_controls_a_call_stands_in_no_log_and_no_text(api, sandbox, caplog):
+def test_control_url_appears_in_no_log_and_no_message(api, sandbox, caplog):
     # Given everything that is logged
     caplog.set_level(logging.DEBUG)
     external_id = begun(sandbox)
@@ -308,7 +308,7 @@ def test_what_controls_a_call_stands_in_no_log_and_no_text(api, sandbox, caplog)
     assert [one.getMessage() for one in ours if "/control" in one.getMessage()] == []
 
 
-def test_one_thread_at_a_time_waits_for_a_vapi_that_says_nothing(sandbox, monkeypatch):
+def test_one_thread_at_a_time_waits_for_a_silent_vapi(sandbox, monkeypatch):
     # Given safety calls, one of which has timed out
     monkeypatch.setattr("providers.http.probe._SILENT_SECONDS", 0.0)
     known, call_id = sandbox.info["vapi"], begun(sandbox)

@@ -51,7 +51,7 @@ def goes_out(api: VapiApi, control_url: str) -> bool:
         "  <https://api.vapi.ai/a/control> ",
     ],
 )
-def test_an_address_of_vapis_own_is_spoken_to(base_url, control_url):
+def test_order_is_sent_to_a_control_url_of_vapi(base_url, control_url):
     api = held(base_url)
     assert goes_out(api, control_url)
     api.close()
@@ -95,13 +95,13 @@ def test_an_address_of_vapis_own_is_spoken_to(base_url, control_url):
         "http://169.254.169.254/latest",
     ],
 )
-def test_any_other_address_is_refused_before_anything_is_sent(control_url):
+def test_any_other_control_url_is_refused_without_a_request(control_url):
     api = held()
     assert not goes_out(api, control_url)
     api.close()
 
 
-def test_of_a_stand_in_only_its_own_scheme_host_and_port_are_spoken_to():
+def test_control_url_must_match_the_base_urls_scheme_host_and_port():
     api = held("http://127.0.0.1:8099/vapi")
     assert goes_out(api, "http://127.0.0.1:8099/vapi/call/x/control")
     for other in (

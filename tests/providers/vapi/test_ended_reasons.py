@@ -130,12 +130,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("reason", "expected"), CASES)
-def test_each_reason_has_one_class(reason, expected):
+def test_each_end_reason_has_one_class(reason, expected):
     assert class_of(reason) is expected
 
 
 @pytest.mark.parametrize(("reason", "kind"), CASES)
-def test_the_class_decides_how_a_talked_call_is_read(reason, kind):
+def test_connected_call_is_a_platform_fault_by_its_end_reason(reason, kind):
     content = parsed(report(endedReason=reason)).content
     found = call_facts(content["call"], content)
     assert (found.duration_ms, found.never_connected) == (127_598, False)
@@ -145,7 +145,7 @@ def test_the_class_decides_how_a_talked_call_is_read(reason, kind):
 
 
 @pytest.mark.parametrize(("reason", "kind"), CASES)
-def test_the_class_decides_whether_a_call_without_a_start_is_free(reason, kind):
+def test_class_decides_whether_a_call_without_a_start_is_free(reason, kind):
     message = report(
         ("startedAt", "durationSeconds"),
         endedReason=reason,
@@ -156,13 +156,13 @@ def test_the_class_decides_whether_a_call_without_a_start_is_free(reason, kind):
     assert found.never_connected is (kind is ReasonClass.NEVER_CONNECTED)
 
 
-def test_a_platform_fault_that_never_connected_may_still_be_waived():
+def test_platform_fault_that_never_connected_may_still_be_waived():
     assert is_platform_fault(f"{IN_PROGRESS}vapifault-worker-not-available")
     assert is_platform_fault("call.start.error-vapifault-database-error")
     assert not is_platform_fault("call.start.error-subscription-frozen")
 
 
-def test_the_reasons_in_the_public_samples_are_ordinary():
+def test_reasons_in_the_public_samples_are_ordinary():
     files = sorted((SAMPLES / "vapi").glob("*.json"))
     if not files:
         pytest.skip("the public samples are not here")

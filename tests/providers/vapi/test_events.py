@@ -55,12 +55,12 @@ from tests.providers.vapi.support import (
         b'{"message":' * 50_000,
     ],
 )
-def test_what_is_no_message_is_malformed(body):
+def test_body_without_a_message_is_malformed(body):
     with pytest.raises(MalformedWebhook):
         messages.parse(body)
 
 
-def test_numbers_are_read_from_their_text_and_never_become_floats():
+def test_numbers_never_become_floats():
     message = messages.parse(
         b'{"message":{"type":"hang","cost":0.1931,"big":12345678901234567.123456789,"n":7}}'
     )
@@ -87,7 +87,7 @@ def test_numbers_are_read_from_their_text_and_never_become_floats():
         ({}, None),
     ],
 )
-def test_when_a_message_was_sent_is_read_in_either_unit_or_not_at_all(timestamp, sent_ms):
+def test_time_of_a_message_is_read_in_either_unit(timestamp, sent_ms):
     assert parsed({"type": "hang", "timestamp": timestamp}).sent_ms == sent_ms
 
 
@@ -104,7 +104,7 @@ def test_when_a_message_was_sent_is_read_in_either_unit_or_not_at_all(timestamp,
         (status_update("ended", endedReason="\n"), f"{CALL}:status-update:ended"),
     ],
 )
-def test_a_fact_of_a_calls_life_is_named_by_what_identifies_it(message, expected):
+def test_call_event_is_identified_by_its_fact(message, expected):
     assert messages.external_id_of(parsed(message)) == expected
     # And it has the same name if it is sent again later
     assert messages.external_id_of(parsed(message | {"timestamp": 5})) == expected
@@ -119,7 +119,7 @@ def test_a_fact_of_a_calls_life_is_named_by_what_identifies_it(message, expected
         (report(endedReason="r" * 200), f"{CALL}:end-of-call-report:"),
     ],
 )
-def test_a_report_has_another_name_when_its_body_differs(message, start):
+def test_report_with_another_body_has_another_id(message, start):
     name = messages.external_id_of(parsed(message))
     assert name.startswith(start) and len(name) <= 200
     # The same bytes are one event
@@ -147,14 +147,14 @@ def test_a_report_has_another_name_when_its_body_differs(message, start):
         {"type": "campaign.predial", "campaignId": "c"},
     ],
 )
-def test_what_tells_nothing_of_a_known_call_is_named_by_its_body(message):
+def test_event_without_a_known_call_is_identified_by_its_body(message):
     name = messages.external_id_of(parsed(message))
     assert name.startswith("body:") and len(name) == 69
     assert messages.external_id_of(parsed(message)) == name
     assert messages.external_id_of(parsed(message | {"timestamp": 5})) != name
 
 
-def test_the_longest_name_has_200_characters_and_long_reasons_differ():
+def test_longest_event_id_has_200_characters():
     def name(reason: str, status: str = "ended") -> str:
         message = status_update(status, endedReason=reason, call=call(id="a" * 64))
         return messages.external_id_of(parsed(message))
@@ -210,7 +210,7 @@ def test_every_type_is_answered_or_ignored_or_kept():
         assert not messages.is_ignored(kind), kind
 
 
-def test_a_status_is_a_report_that_is_not_final():
+def test_status_is_a_report_that_is_not_final():
     found = messages.report_of(parsed(status_update("in-progress")))
     assert isinstance(found, CallReport)
     assert (found.final, found.talking_ms) == (False, 5_000)
@@ -218,7 +218,7 @@ def test_a_status_is_a_report_that_is_not_final():
     assert (found.facts.organization_id, found.facts.call_id) == ("org_1", "call_1")
 
 
-def test_a_report_is_final():
+def test_report_is_final():
     found = messages.report_of(parsed(report()))
     assert isinstance(found, CallReport)
     assert (found.final, found.facts.status) == (True, CallStatus.ENDED)
@@ -235,13 +235,13 @@ def test_a_report_is_final():
         (None, None),
     ],
 )
-def test_how_long_it_was_talked_is_told_by_vapis_clock_within_bounds(timestamp, talking_ms):
+def test_talked_seconds_are_bounded_and_by_vapis_clock(timestamp, talking_ms):
     found = messages.report_of(parsed(status_update(timestamp=timestamp)))
     assert isinstance(found, CallReport)
     assert found.talking_ms == talking_ms
 
 
-def test_without_a_start_nobody_knows_how_long_it_was_talked():
+def test_talked_seconds_are_none_without_a_start():
     found = messages.report_of(parsed(status_update(call=call(("startedAt",)))))
     assert isinstance(found, CallReport)
     assert found.talking_ms is None
@@ -249,17 +249,17 @@ def test_without_a_start_nobody_knows_how_long_it_was_talked():
 
 @pytest.mark.parametrize("named", [None, "x", [], {}, {"id": ""}, {"id": "a b"}, {"id": "a\n"}])
 @pytest.mark.parametrize("make", [report, status_update])
-def test_a_word_on_a_call_that_names_none_is_malformed(make, named):
+def test_call_message_without_a_call_id_is_malformed(make, named):
     with pytest.raises(MalformedWebhook):
         messages.report_of(parsed(make(call=named)))
 
 
 @pytest.mark.parametrize("kind", ["hang", "call.rewound", "tool-calls", "Status-Update"])
-def test_any_other_type_is_other(kind):
+def test_unknown_type_is_an_other_report(kind):
     assert messages.report_of(parsed({"type": kind, "call": call()})) == OtherReport(kind)
 
 
-def test_a_call_that_comes_in_is_read_and_the_callers_number_masked():
+def test_inbound_request_is_read_with_the_callers_number_masked():
     asked = {
         "type": "assistant-request",
         "phoneNumber": {"id": "number-2", "number": "+15005550001", "twilioAccountSid": ACCOUNT},
@@ -282,7 +282,7 @@ def test_a_call_that_comes_in_is_read_and_the_callers_number_masked():
     assert "+15005550006" not in repr(read)
 
 
-def test_what_stands_in_the_call_alone_is_found_there():
+def test_fields_are_read_from_the_call_when_missing_beside_it():
     inner = call(
         ("phoneNumberId",),
         type="webCall",
@@ -296,12 +296,12 @@ def test_what_stands_in_the_call_alone_is_found_there():
 @pytest.mark.parametrize(
     "number", ["15005550001", "+1 500 555 0001", "sip:a@b", "", "+" + "1" * 16, "+١٢٣٤٥", 5, None]
 )
-def test_a_number_of_ours_that_is_not_e164_is_none(number):
+def test_number_of_ours_that_is_not_e164_is_none(number):
     asked = {"type": "assistant-request", "phoneNumber": {"number": number}, "call": call()}
     assert messages.call_ask_of(parsed(asked)).our_number is None
 
 
-def test_odd_parts_of_a_question_are_none_and_never_believed():
+def test_invalid_parts_of_a_request_are_none():
     inner = {
         "id": CALL,
         "type": 5,
@@ -316,7 +316,7 @@ def test_odd_parts_of_a_question_are_none_and_never_believed():
     )
 
 
-def test_a_question_without_a_call_is_malformed():
+def test_request_without_a_call_is_malformed():
     for named in ({}, {"call": None}, {"call": {"id": "a/b"}}):
         with pytest.raises(MalformedWebhook):
             messages.call_ask_of(parsed({"type": "assistant-request", **named}))
@@ -337,19 +337,19 @@ def test_a_question_without_a_call_is_malformed():
         ),
     ],
 )
-def test_a_campaigns_question_is_read(fields, expected):
+def test_predial_request_is_read(fields, expected):
     assert messages.predial_of(parsed({"type": "campaign.predial", **fields})) == expected
 
 
 @pytest.mark.parametrize(
     "fields", [{}, {"campaignId": ""}, {"campaignId": 5}, {"campaignId": "c" * 65}]
 )
-def test_a_campaigns_question_without_a_campaign_is_malformed(fields):
+def test_predial_request_without_a_campaign_is_malformed(fields):
     with pytest.raises(MalformedWebhook):
         messages.predial_of(parsed({"type": "campaign.predial", **fields}))
 
 
-def test_the_answers_are_vapis_own_shapes():
+def test_answers_have_the_documented_shapes():
     assert messages.answer_admitted("a", 60, {"holdfast_call": "call_1"}) == {
         "assistantId": "a",
         "assistantOverrides": {
@@ -374,12 +374,12 @@ def test_the_answers_are_vapis_own_shapes():
         ("transfer-destination-request", {}),
     ],
 )
-def test_other_questions_get_an_answer_of_their_type(kind, expected):
+def test_other_requests_get_an_answer_of_their_type(kind, expected):
     assert kind in messages.ANSWERED_TYPES
     assert messages.answer_other(kind) == expected
 
 
-def test_a_handoff_is_declined_with_the_fields_its_schema_requires():
+def test_handoff_is_declined_with_the_fields_its_schema_requires():
     answer = messages.answer_other("handoff-destination-request")
     assert answer["destination"] == {}
     assert answer["error"]
@@ -391,6 +391,6 @@ def test_every_answered_type_has_an_answer():
         assert isinstance(messages.answer_other(kind), dict)
 
 
-def test_a_message_written_by_these_tests_is_what_vapi_writes():
+def test_message_written_by_these_tests_is_what_vapi_writes():
     assert b'"cost": 0.1931' in written(report())
     assert STARTED.encode() in written(report())

@@ -39,7 +39,7 @@ def reading(body: bytes):
 
 @pytest.mark.parametrize("more", [{}, PARTIES, *ODD])
 @pytest.mark.parametrize("make", [report, status_update])
-def test_a_large_message_is_read_like_a_small_one(make, more):
+def test_large_message_is_parsed_like_a_small_one(make, more):
     # Given the same message, small and with everything that a conversation adds
     small, large = make(**more), make(**more) | HEAVY
     assert len(written(large)) > lean.LEAN_FROM_BYTES
@@ -51,12 +51,12 @@ def test_a_large_message_is_read_like_a_small_one(make, more):
     assert messages.stored_body(messages.parse(written(large))) == stored
 
 
-def test_a_small_message_is_stored_byte_for_byte():
+def test_small_message_is_stored_byte_for_byte():
     body = written(report())
     assert messages.stored_body(messages.parse(body)) == body
 
 
-def test_a_browsers_large_metadata_keeps_only_our_ids():
+def test_large_metadata_of_a_web_call_keeps_only_our_ids():
     ours = {"holdfast_organization": "org_1", "holdfast_call": "call_1", "holdfast_x": "y"}
     metadata = {f"key{number}": "x" * 50 for number in range(16_000)} | ours
     inner = call(type="webCall", assistantOverrides={"metadata": metadata})
@@ -68,7 +68,7 @@ def test_a_browsers_large_metadata_keeps_only_our_ids():
     assert kept == ours
 
 
-def test_what_is_stored_is_bounded_whatever_the_message_holds():
+def test_stored_body_is_bounded_for_any_message():
     deep: dict = {"call": {}}
     for _ in range(200):
         deep = {"call": deep, "customer": {"number": "1" * 900}, "id": "x" * 900}
@@ -79,7 +79,7 @@ def test_what_is_stored_is_bounded_whatever_the_message_holds():
     assert len(messages.stored_body(messages.parse(body))) < 100_000
 
 
-def test_a_large_message_is_as_strictly_read_as_a_small_one():
+def test_large_message_is_parsed_as_strictly_as_a_small_one():
     filler = b'"transcript":"' + b"x" * lean.LEAN_FROM_BYTES + b'"'
     for inner in (
         b'"type":"hang","type":"transcript",' + filler,
@@ -91,7 +91,7 @@ def test_a_large_message_is_as_strictly_read_as_a_small_one():
             messages.parse(b'{"message":{' + inner + b"}}")
 
 
-def test_a_large_question_is_read_like_a_small_one():
+def test_large_request_is_parsed_like_a_small_one():
     asked = {"type": "assistant-request", **PARTIES, "call": call()}
     dialled = {
         "type": "campaign.predial",
@@ -108,20 +108,20 @@ def test_a_large_question_is_read_like_a_small_one():
     both(dialled, messages.predial_of)
 
 
-def test_a_call_from_the_api_is_read_for_its_facts():
+def test_call_from_the_api_has_the_same_facts():
     shown = call(status="ended", monitor={"controlUrl": "https://x", "listenUrl": "y"}) | HEAVY
     body = json.dumps(shown).encode()
     assert call_facts(lean.read_call(body)) == call_facts(read_object(body))
     assert lean.read_call(body)["monitor"] == {"controlUrl": "https://x"}
 
 
-def test_numbers_are_written_by_their_text():
+def test_numbers_keep_their_text():
     text = b'{"message":{"cost":0.1931000,"timestamp":1777888805000,"status":null,"type":"x"}}'
     assert read_object(lean.write(lean.read_message(text))) == read_object(text)
     assert b"0.1931000" in lean.write(lean.read_message(text))
 
 
-def test_the_public_samples_are_read_alike():
+def test_public_samples_are_parsed_alike():
     files = sorted((SAMPLES / "vapi").glob("*.json"))
     if not files:
         pytest.skip("the public samples are not here")

@@ -29,7 +29,7 @@ def facts(message: dict[str, Any]) -> CallFacts:
     return call_facts(content["call"], content)
 
 
-def test_a_whole_report_is_read_whole():
+def test_every_field_of_a_report_is_read():
     message = report(
         phoneNumber={"id": "number-2", "number": "+15005550001", "twilioAccountSid": ACCOUNT}
     )
@@ -58,7 +58,7 @@ def test_a_whole_report_is_read_whole():
     assert "+1500555" not in repr(read)
 
 
-def test_a_call_read_from_the_api_is_read_by_the_same_rules():
+def test_call_from_the_api_is_read_by_the_same_rules():
     from_message = facts(report())
     shown = call(
         status="ended", endedAt=ENDED, endedReason="customer-ended-call", cost=Decimal("0.1931")
@@ -77,7 +77,7 @@ def test_a_call_read_from_the_api_is_read_by_the_same_rules():
         ("ended", CallStatus.ENDED),
     ],
 )
-def test_a_status_is_read_in_our_words(word, expected):
+def test_status_is_mapped_to_our_terms(word, expected):
     assert facts(status_update(word)).status is expected
 
 
@@ -95,7 +95,7 @@ def test_a_status_is_read_in_our_words(word, expected):
         ({}, "?"),
     ],
 )
-def test_a_status_that_we_do_not_know_is_none_and_named(word, named):
+def test_unknown_status_is_none_and_an_anomaly(word, named):
     found = facts(status_update(word))
     assert (found.status, found.oddities) == (None, ("status",))
     assert found.unknown_status == named
@@ -105,7 +105,7 @@ def test_a_status_that_we_do_not_know_is_none_and_named(word, named):
 @pytest.mark.parametrize(
     "end", [{"endedAt": ENDED, "endedReason": "customer-ended-call"}, {"endedAt": ENDED}]
 )
-def test_a_call_has_ended_when_only_its_end_says_so(status, end):
+def test_call_with_only_an_end_has_ended(status, end):
     shown = call(status=status, **end)
     found = call_facts(shown)
     assert (found.status, found.duration_ms) == (CallStatus.ENDED, 127_598)
@@ -115,25 +115,25 @@ def test_a_call_has_ended_when_only_its_end_says_so(status, end):
 
 
 @pytest.mark.parametrize("end", [{}, {"endedAt": None, "endedReason": None}])
-def test_a_call_without_status_or_end_has_no_status(end):
+def test_call_without_status_or_end_has_no_status(end):
     found = call_facts(call(("status",), **end))
     assert (found.status, found.unknown_status, found.duration_ms) == (None, None, None)
 
 
-def test_a_known_status_is_believed_before_an_end():
+def test_known_status_takes_precedence_over_an_end():
     # The end is used only if the copy has no status that we know
     found = call_facts(call(status="in-progress", endedAt=ENDED))
     assert (found.status, found.unknown_status) == (CallStatus.IN_PROGRESS, None)
 
 
-def test_a_message_that_says_no_status_leaves_it_to_its_copy_of_the_call():
+def test_message_without_a_status_uses_the_status_in_its_call():
     assert facts(status_update(None)).status is CallStatus.IN_PROGRESS
     nowhere = facts(status_update(None, call=call(("status",))))
     assert (nowhere.status, nowhere.oddities) == (None, ())
 
 
 @pytest.mark.parametrize("make", [lambda **more: status_update("ended", **more), report])
-def test_a_stale_copy_of_the_call_does_not_make_an_end_undone(make):
+def test_stale_call_in_a_report_does_not_undo_the_end(make):
     # Given a report of the end whose copy of the call is still in progress
     found = facts(make(call=call(status="in-progress")))
     # Then the call has ended
@@ -183,13 +183,13 @@ def test_a_stale_copy_of_the_call_does_not_make_an_end_undone(make):
         ),
     ],
 )
-def test_how_long_it_was_talked(fields, duration_ms, oddities):
+def test_duration_of_a_connected_call_is_read_with_its_anomalies(fields, duration_ms, oddities):
     found = facts(report(**fields))
     assert (found.duration_ms, found.oddities) == (duration_ms, oddities)
     assert not found.never_connected
 
 
-def test_a_live_call_has_no_duration_and_no_reason_of_its_end():
+def test_live_call_has_no_duration_and_no_end_reason():
     found = facts(status_update(durationSeconds=5, endedReason="hangup"))
     assert (found.duration_ms, found.ended_reason) == (None, None)
 
@@ -215,7 +215,7 @@ def test_a_live_call_has_no_duration_and_no_reason_of_its_end():
     ],
 )
 @pytest.mark.parametrize("counted", [None, 0, Decimal("0.0"), "?", -5])
-def test_a_call_that_nobody_answered_was_not_talked_at_all(reason, counted):
+def test_unanswered_call_has_a_duration_of_zero(reason, counted):
     found = facts(
         report(
             ("startedAt",),
@@ -241,7 +241,7 @@ def test_a_call_that_nobody_answered_was_not_talked_at_all(reason, counted):
         "",
     ],
 )
-def test_a_call_without_a_start_whose_reason_does_not_say_why_is_not_free(reason):
+def test_call_without_a_start_and_a_clear_reason_is_not_free(reason):
     found = facts(
         report(
             ("startedAt", "durationSeconds"),
@@ -254,7 +254,7 @@ def test_a_call_without_a_start_whose_reason_does_not_say_why_is_not_free(reason
 
 @pytest.mark.parametrize("where", ["message", "call"])
 @pytest.mark.parametrize("start", [STARTED, "at ten", 5])
-def test_call_with_a_start_anywhere_was_connected_whatever_its_reason(where, start):
+def test_call_with_a_start_was_connected_for_any_end_reason(where, start):
     inner = call(("startedAt",), status="ended")
     message = report(("startedAt", "durationSeconds"), endedReason=NEVER, call=inner)
     (message if where == "message" else inner)["startedAt"] = start
@@ -263,7 +263,7 @@ def test_call_with_a_start_anywhere_was_connected_whatever_its_reason(where, sta
     assert found.duration_ms == (127_598 if start == STARTED else None)
 
 
-def test_call_that_talked_although_unanswered_costs_its_talk_time():
+def test_call_reported_unanswered_costs_its_talk_time():
     found = facts(
         report(("startedAt",), endedReason=NEVER, call=call(("startedAt",), status="ended"))
     )
@@ -271,7 +271,7 @@ def test_call_that_talked_although_unanswered_costs_its_talk_time():
     assert found.oddities == ("talked_unanswered",)
 
 
-def test_a_call_that_has_not_ended_was_not_left_unanswered():
+def test_live_call_is_not_unanswered():
     found = facts(status_update("ringing", endedReason=NEVER, call=call(("startedAt",))))
     assert (found.duration_ms, found.never_connected) == (None, False)
 
@@ -295,12 +295,12 @@ def test_a_call_that_has_not_ended_was_not_left_unanswered():
         (None, None, ("cost",)),
     ],
 )
-def test_what_it_costs_us_is_read_exactly_or_not_at_all(cost, micros, oddities):
+def test_provider_cost_is_exact_or_none(cost, micros, oddities):
     found = facts(report(cost=cost))
     assert (found.provider_cost_micros, found.oddities) == (micros, oddities)
 
 
-def test_a_cost_that_is_not_told_is_no_oddity_and_one_in_the_call_counts():
+def test_missing_cost_is_no_anomaly_and_the_calls_cost_counts():
     assert facts(report(("cost",))).provider_cost_micros is None
     assert facts(report(("cost",))).oddities == ()
     inner = call(status="ended", cost=Decimal("0.5"))
@@ -308,7 +308,7 @@ def test_a_cost_that_is_not_told_is_no_oddity_and_one_in_the_call_counts():
 
 
 @pytest.mark.parametrize("reason", [5, "\x00", "r" * 201, [], " "])
-def test_a_reason_that_cannot_be_kept_is_none_and_named(reason):
+def test_unstorable_end_reason_is_none_and_an_anomaly(reason):
     found = facts(report(endedReason=reason))
     assert (found.ended_reason, found.oddities) == (None, ("endedReason",))
     assert (found.duration_ms, found.platform_fault) == (127_598, False)
@@ -317,12 +317,12 @@ def test_a_reason_that_cannot_be_kept_is_none_and_named(reason):
 @pytest.mark.parametrize(
     "metadata", [None, [], "x", {}, {"holdfast_call": 5, "holdfast_organization": ["org_1"]}]
 )
-def test_our_ids_are_plain_texts_or_none(metadata):
+def test_our_ids_are_valid_ids_or_none(metadata):
     found = facts(status_update(call=call(assistantOverrides={"metadata": metadata})))
     assert (found.organization_id, found.call_id) == (None, None)
 
 
-def test_a_pairing_token_is_read_beside_our_ids():
+def test_pairing_token_is_read_beside_our_ids():
     metadata = {"holdfast_call": "c1", "holdfast_token": "secret"}
     found = facts(status_update(call=call(assistantOverrides={"metadata": metadata})))
     assert (found.call_id, found.pairing_token) == ("c1", "secret")
@@ -338,7 +338,7 @@ def test_our_ids_have_64_characters_at_most():
 
 
 @pytest.mark.parametrize("value", [None, 5, [], {}, "x", True, Decimal("1e999999")])
-def test_no_junk_in_any_field_breaks_a_reading(value):
+def test_invalid_value_in_any_field_never_raises(value):
     names = (*report(), "phoneNumber", "customer", "status", "endedReason")
     inner = (*call(), "phoneNumber", "endedAt", "endedReason", "cost", "durationSeconds")
     for name in names:

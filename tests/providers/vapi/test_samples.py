@@ -26,7 +26,7 @@ def facts_of(name: str) -> CallFacts:
 
 
 @pytest.mark.parametrize("name", NAMES or ["absent"])
-def test_every_sample_has_a_defined_reading(name):
+def test_every_sample_has_a_defined_report(name):
     message = read(name)
     kind = json.loads(sample(f"vapi/{name}").read_text())["message"]["type"]
     assert message.type == kind
@@ -45,36 +45,36 @@ def test_every_sample_has_a_defined_reading(name):
             messages.report_of(message)
 
 
-def test_the_call_that_comes_in_is_asked_about():
+def test_inbound_sample_is_a_request_for_admission():
     ask = messages.call_ask_of(read("01_assistant-request_inbound.json"))
     assert (ask.our_number, ask.their_party) == ("+15005550001", "…0006")
     assert (ask.direction, ask.assistant_id) == (CallDirection.INBOUND, None)
 
 
-def test_a_stale_copy_of_the_call_is_not_believed_about_its_end():
+def test_stale_call_in_a_sample_does_not_undo_the_end():
     facts = facts_of("04_status-update_ended.json")
     assert (facts.status, facts.oddities) == (CallStatus.ENDED, ("stale_status",))
     assert facts.ended_reason == "customer-ended-call"
 
 
-def test_a_report_is_read_exactly():
+def test_report_is_read_exactly():
     facts = facts_of("07_end-of-call-report_customer-ended.json")
     assert (facts.duration_ms, facts.provider_cost_micros) == (127_598, 193_100)
     assert facts.oddities == ()
 
 
-def test_a_count_that_contradicts_the_instants_is_named_and_not_taken():
+def test_duration_that_contradicts_the_instants_is_an_anomaly():
     facts = facts_of("08_end-of-call-report_exceeded-max-duration.json")
     assert (facts.duration_ms, facts.oddities) == (127_598, ("durations_disagree",))
 
 
-def test_a_report_without_any_duration_has_none():
+def test_report_without_any_duration_has_none():
     facts = facts_of("91_odd_null_duration.json")
     assert (facts.duration_ms, facts.never_connected) == (None, False)
     assert facts.started_at is not None
 
 
-def test_what_is_slow_is_no_end_and_what_is_new_is_kept():
+def test_hang_is_ignored_and_an_unknown_type_is_kept():
     assert messages.is_ignored(read("14_hang.json").type)
     assert messages.is_ignored(read("17_conversation-update.json").type)
     assert not messages.is_ignored(read("93_odd_unknown_type.json").type)

@@ -37,7 +37,7 @@ def signature(
 
 
 @pytest.mark.parametrize("settings", [{}, {"VAPI_SERVER_SECRET": " , "}])
-def test_without_a_credential_nothing_is_ever_proved(settings):
+def test_every_message_is_forged_when_no_credential_is_set(settings):
     one = verifier(**settings)
     for headers in (
         {},
@@ -50,7 +50,7 @@ def test_without_a_credential_nothing_is_ever_proved(settings):
         assert not is_proved(one, **headers)
 
 
-def test_a_secret_is_taken_as_bearer_and_as_vapis_own_header():
+def test_secret_is_accepted_as_bearer_and_in_vapis_header():
     one = verifier(VAPI_SERVER_SECRET="s3cret")
     assert is_proved(one, authorization="Bearer s3cret")
     assert is_proved(one, authorization="bearer  s3cret ")
@@ -79,11 +79,11 @@ def test_a_secret_is_taken_as_bearer_and_as_vapis_own_header():
         {"x_vapi_signature": "s3cret"},
     ],
 )
-def test_a_missing_or_wrong_secret_is_a_forgery(headers):
+def test_missing_or_wrong_secret_is_forged(headers):
     assert not is_proved(verifier(VAPI_SERVER_SECRET="s3cret"), **headers)
 
 
-def test_two_secrets_are_taken_while_they_rotate_and_never_their_list():
+def test_both_secrets_are_accepted_during_a_rotation():
     one = verifier(VAPI_SERVER_SECRET="old, new")
     assert is_proved(one, authorization="Bearer old")
     assert is_proved(one, x_vapi_secret="new")
@@ -93,7 +93,7 @@ def test_two_secrets_are_taken_while_they_rotate_and_never_their_list():
 
 @pytest.mark.parametrize("name", ["authorization", "x_vapi_secret", "x_signature", "x_timestamp"])
 @pytest.mark.parametrize("text", ["Bearer ß\xff", "\u20ac", "\ud800", "\x00", "\uff11\uff17"])
-def test_a_header_beyond_ascii_does_no_harm(name, text):
+def test_header_beyond_ascii_never_raises(name, text):
     good = {
         "authorization": "Bearer s3cret",
         "x_signature": signature(),
@@ -105,7 +105,7 @@ def test_a_header_beyond_ascii_does_no_harm(name, text):
     assert is_proved(one, **{**good, name: text}) == (name == "x_vapi_secret")
 
 
-def test_a_secret_beyond_ascii_is_compared_as_it_was_sent():
+def test_secret_beyond_ascii_is_compared_byte_for_byte():
     one = verifier(VAPI_SERVER_SECRET="grüße")
     assert is_proved(one, x_vapi_secret="grüße".encode().decode("latin-1"))
     assert not is_proved(one, x_vapi_secret="gr??e")
@@ -113,7 +113,7 @@ def test_a_secret_beyond_ascii_is_compared_as_it_was_sent():
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512", "sha1"])
 @pytest.mark.parametrize("at", [AT, f"{AT}000", f"{AT}123"])
-def test_a_signature_is_taken_by_the_configured_algorithm_alone(algorithm, at):
+def test_signature_is_accepted_in_the_configured_algorithm_only(algorithm, at):
     # Given a credential that signs with one algorithm
     one = verifier(VAPI_HMAC_SECRET="key", VAPI_HMAC_ALGORITHM=algorithm)
     for other in ("sha256", "sha512", "sha1", "md5"):
@@ -144,28 +144,28 @@ def test_a_signature_is_taken_by_the_configured_algorithm_alone(algorithm, at):
         {"x_vapi_signature": signature(), "x_timestamp": AT},
     ],
 )
-def test_a_missing_or_wrong_signature_is_a_forgery(headers):
+def test_missing_or_wrong_signature_is_forged(headers):
     assert not is_proved(verifier(VAPI_HMAC_SECRET="key"), **headers)
 
 
 @pytest.mark.parametrize(
     "at", ["soon", "-1", "1e9", "1777896000.0", "0", " ", "9" * 16, "1_777_896_000", "²"]
 )
-def test_a_time_that_is_no_number_near_ours_is_a_forgery(at):
+def test_timestamp_far_from_ours_or_invalid_is_forged(at):
     made = signature(at=at.strip()) if at.isascii() else signature()
     assert not is_proved(verifier(VAPI_HMAC_SECRET="key"), x_signature=made, x_timestamp=at)
 
 
 @pytest.mark.parametrize("unit", [1, 1000])
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_a_signed_time_may_be_just_so_far_from_ours(unit, sign):
+def test_timestamp_is_accepted_up_to_its_exact_limit(unit, sign):
     one = verifier(VAPI_HMAC_SECRET="key")
     for seconds, taken in ((TOLERANCE_SECONDS, True), (TOLERANCE_SECONDS + 1, False)):
         at = str(int((NOW + timedelta(seconds=sign * seconds)).timestamp()) * unit)
         assert is_proved(one, x_signature=signature(at=at), x_timestamp=at) is taken
 
 
-def test_a_configured_signature_is_demanded_and_so_is_a_configured_secret():
+def test_every_configured_credential_is_required():
     # Given both credentials, Then neither is enough alone
     one = verifier(VAPI_HMAC_SECRET="key", VAPI_SERVER_SECRET="s3cret")
     signed = {"x_signature": signature(), "x_timestamp": AT}
@@ -175,7 +175,7 @@ def test_a_configured_signature_is_demanded_and_so_is_a_configured_secret():
     assert is_proved(one, authorization="Bearer s3cret", **signed)
 
 
-def test_the_signatures_headers_may_have_other_names():
+def test_signatures_headers_may_have_other_names():
     one = verifier(
         VAPI_HMAC_SECRET="key",
         VAPI_HMAC_HEADER="X-Hook-Signature",
@@ -195,7 +195,7 @@ def test_the_signatures_headers_may_have_other_names():
         ("hmac", "sha1", "ms"),
     ],
 )
-def test_what_the_stand_in_sends_is_proved_and_its_forgeries_are_not(
+def test_sandbox_messages_verify_and_its_forgeries_do_not(
     sandbox: House, listener, mode, algorithm, unit
 ):
     # Given a sandbox Vapi that uses one of its authentication modes
