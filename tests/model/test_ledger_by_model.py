@@ -32,9 +32,7 @@ def _sequences(config: pytest.Config, usual: int) -> settings:
 
 
 @pytest.mark.timeout(_HANGS)
-def test_sequence_of_operations_agrees_with_the_model(
-    doors, looking, pytestconfig
-):
+def test_sequence_of_operations_agrees_with_the_model(doors, looking, pytestconfig):
     sequences = _sequences(pytestconfig, IN_TURN)
 
     run_state_machine_as_test(

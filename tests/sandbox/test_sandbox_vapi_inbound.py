@@ -92,9 +92,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_inbound_call_ends_when_the_answer_is_incomplete(
-    house, listener, number, account, name
-):
+def test_inbound_call_ends_when_the_answer_is_incomplete(house, listener, number, account, name):
     reply, reason = REFUSALS[name]
     listener.replies["assistant-request"] = reply
     call = notify_in(house, number)

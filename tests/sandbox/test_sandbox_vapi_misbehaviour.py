@@ -95,7 +95,9 @@ def test_call_ignoring_its_maximum_ends_when_the_customer_hangs_up(house):
         ({"lose_probability": 1}, 0, 0, ["status-update"] * 3 + ["end-of-call-report"]),
     ],
 )
-def test_messages_are_lost_and_repeated_as_configured(house, listener, behaviour, updates, reports, lost):
+def test_messages_are_lost_and_repeated_as_configured(
+    house, listener, behaviour, updates, reports, lost
+):
     misbehave(house, **behaviour)
     call = start_call(house, talk_seconds=0)
     # Then it ends nevertheless, and a later call is reported as usual

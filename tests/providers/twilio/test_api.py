@@ -247,9 +247,7 @@ def test_parents_token_is_known_without_a_request(api, loopback):
     ("status", "code", "told"),
     [(404, 20404, Refused), (503, 20500, ProviderUnavailable), (401, 20003, CredentialsRejected)],
 )
-def test_failed_token_fetch_is_not_repeated_at_once(
-    api, loopback, clock, status, code, told
-):
+def test_failed_token_fetch_is_not_repeated_at_once(api, loopback, clock, status, code, told):
     # Given a first fetch that fails
     loopback.answer = lambda asked: error(code, status)
     with pytest.raises(told) as first:

@@ -277,9 +277,7 @@ def test_call_is_read_with_or_without_a_control_url(odd, loopback):
         (None, OutcomeUnknown),
     ],
 )
-def test_every_answer_to_an_order_has_an_outcome(
-    odd, loopback, reply, expected
-):
+def test_every_answer_to_an_order_has_an_outcome(odd, loopback, reply, expected):
     loopback.answer = lambda asked: reply
     for tell in (
         lambda: odd.end(f"{loopback.url}/control"),
