@@ -16,10 +16,10 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from base.enums import TwilioStatus
-from db.locks import OrganizationNotFound
-from db.models import Brand, Job, Organization
+from db.models import Brand, Job
 from domain.jobs.staging import stage_many
 from domain.jobs.types import CHECK_SUBACCOUNT, CONVERGE_TWILIO
+from domain.organization_queries import require_organization
 
 #: Time between two checks of a subaccount. It leaves some hours to spare, so that each one is
 #: checked once a day.
@@ -91,8 +91,8 @@ def stage_checks(session: Session, organization_id: str | None, now: datetime) -
 
     Return the job ids by brand. Raises: OrganizationNotFound.
     """
-    if organization_id is not None and session.get(Organization, organization_id) is None:
-        raise OrganizationNotFound(organization_id)
+    if organization_id is not None:
+        require_organization(session, organization_id)
     wanted = select(Brand).where(Brand.twilio_subaccount_sid.is_not(None)).order_by(Brand.id)
     if organization_id is not None:
         wanted = wanted.where(Brand.organization_id == organization_id)

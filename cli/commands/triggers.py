@@ -8,15 +8,13 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from sqlalchemy.orm import Session
 
 from base.settings import load_settings
 from cli.commands.output import show
 from cli.commands.shared import in_transaction
 from cli.errors import Failure, clear_errors
 from cli.options import Json
-from db.locks import OrganizationNotFound
-from db.models import Organization
+from domain.organization_queries import require_organization
 from local.sandbox import sandbox_info
 from local.stack import state_folder
 
@@ -85,7 +83,7 @@ def paypal(
         if outcome is not None and event != _RESOLVED:
             raise Failure(f"--outcome is for {_RESOLVED} only")
         _sandbox()
-    in_transaction(lambda session, _: _require_organization(session, organization))
+    in_transaction(lambda session, _: require_organization(session, organization))
     asked: dict[str, Any] = {
         "event_type": event,
         "organization_id": organization,
@@ -134,11 +132,6 @@ def vapi_number(
     assistant = _send("/vapi/assistants", {"name": number})
     made = _send("/vapi/numbers", {"number": number, "twilio_sid": subaccount})
     show({"phone_number_id": made["id"], "assistant_id": assistant["id"]}, as_json)
-
-
-def _require_organization(session: Session, organization_id: str) -> None:
-    if session.get(Organization, organization_id) is None:
-        raise OrganizationNotFound(organization_id)
 
 
 def _sandbox() -> dict[str, Any]:

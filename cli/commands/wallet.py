@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -24,10 +25,8 @@ from cli.commands.shared import (
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.engine import Database, clock
-from db.models import WalletFreeze
 from domain import operator_actions
 from domain.enforcement import Enforcement
-from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
 from domain.wallet import queries as wallet_queries
 from domain.wallet.ledger import WalletOutcome
@@ -45,8 +44,8 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
     """Show a wallet's balance, held and available amounts, and its active freezes."""
 
     def read(session: Session, now: datetime) -> dict[str, Any]:
-        figures = wallet_queries.balance(session, organization_id, now)
-        stopping, overridden = wallet_freezes.active_freezes(session, organization_id, now)
+        found = wallet_queries.read_wallet(session, organization_id, now)
+        figures = found.balance
         summed = wallet_queries.entries_sum(session, organization_id)
         return {
             "organization_id": organization_id,
@@ -58,7 +57,7 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
             "entries": figures.entry_no,
             "consistent": figures.consistent and summed == figures.balance_micros,
             "frozen": figures.frozen,
-            "freezes": [_freeze(row) for row in [*stopping, *overridden]],
+            "freezes": [asdict(one) for one in [*found.stopping, *found.overridden]],
         }
 
     show(in_transaction(read), as_json)
@@ -235,19 +234,6 @@ def rebuild(organization_id: Org, why: Why, by: By = "", as_json: Json = False) 
         },
         as_json,
     )
-
-
-def _freeze(row: WalletFreeze) -> dict[str, Any]:
-    return {
-        "reason": row.reason,
-        "cause": row.cause,
-        "placed_by": row.placed_by,
-        "placed_at": row.placed_at,
-        "note": row.placed_why,
-        "override_until": row.override_until,
-        "override_by": row.override_by,
-        "override_note": row.override_why,
-    }
 
 
 def _check(outcome: WalletOutcome) -> None:

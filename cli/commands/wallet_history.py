@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy.orm import Session
 
 from cli.commands.output import json_text, show_page
 from cli.commands.shared import acting, in_transaction, utc
 from cli.errors import Failure, clear_errors
 from cli.options import Json, Org
-from db.models import WalletEntry
 from domain.wallet import queries as wallet_queries
 
 #: Columns of an export, in order.
-_COLUMNS = (
-    "entry_no",
-    "created_at",
-    "kind",
-    "direction",
-    "amount_micros",
-    "balance_after_micros",
-    "outstanding_after_micros",
-    "currency",
-    "counter_account",
-    "idempotency_key",
-    "note",
-)
+_COLUMNS = tuple(field.name for field in fields(wallet_queries.EntryView))
 #: Columns of the table.
 _TABLE_COLUMNS = (
     *("entry_no", "created_at", "kind", "direction", "amount_micros", "balance_after_micros"),
@@ -62,16 +49,13 @@ def history(
         with clear_errors():
             raise Failure(f"--format is table, csv or jsonl, not {output!r}")
     if output == "table":
-
-        def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-            currency = wallet_queries.balance(session, organization_id, now).currency
-            page = wallet_queries.history(
+        page = in_transaction(
+            lambda session, _: wallet_queries.history(
                 session, organization_id, after=after, limit=limit, **filters
             )
-            return [_entry(entry, currency) for entry in page]
-
-        rows = in_transaction(read)
-        cursor = rows[-1]["entry_no"] if len(rows) == limit else None
+        )
+        rows = [asdict(entry) for entry in page]
+        cursor = page[-1].entry_no if len(page) == limit else None
         title = f"history of {organization_id}"
         show_page(rows, cursor, as_json, title, columns=_TABLE_COLUMNS)
         return
@@ -90,44 +74,22 @@ def _export(organization_id: str, output: str, filters: dict[str, Any]) -> None:
         writer.writeheader()
     cursor: int | None = None
     with acting() as do:
-        currency = do(
-            lambda session, now: wallet_queries.balance(session, organization_id, now).currency
-        )
         while True:
             after = cursor
             page = do(
-                lambda session, _: [
-                    _entry(entry, currency)
-                    for entry in wallet_queries.history(
-                        session,
-                        organization_id,
-                        after=after,  # noqa: B023  # called before the next turn
-                        limit=wallet_queries.PAGE_MAX,
-                        **filters,
-                    )
-                ]
+                lambda session, _: wallet_queries.history(
+                    session,
+                    organization_id,
+                    after=after,  # noqa: B023  # called before the next turn
+                    limit=wallet_queries.PAGE_MAX,
+                    **filters,
+                )
             )
-            for row in page:
+            for row in map(asdict, page):
                 if output == "csv":
                     writer.writerow(row | {"created_at": row["created_at"].isoformat()})
                 else:
                     sys.stdout.write(json_text(row, indent=None) + "\n")
             if len(page) < wallet_queries.PAGE_MAX:
                 return
-            cursor = page[-1]["entry_no"]
-
-
-def _entry(entry: WalletEntry, currency: str) -> dict[str, Any]:
-    return {
-        "entry_no": entry.entry_no,
-        "created_at": entry.created_at,
-        "kind": entry.kind,
-        "direction": entry.direction,
-        "amount_micros": entry.amount_micros,
-        "balance_after_micros": entry.balance_after_micros,
-        "outstanding_after_micros": entry.owed_after_micros,
-        "currency": currency,
-        "counter_account": entry.counter_account,
-        "idempotency_key": entry.operation_key,
-        "note": entry.note,
-    }
+            cursor = page[-1].entry_no

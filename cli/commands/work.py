@@ -2,64 +2,56 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus
-from cli.commands.output import print_result, show
+from cli.commands.output import print_result, show, show_page
 from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
 from cli.commands.shared import acting, consequences, in_transaction, me, permission, what_followed
 from cli.options import By, Json, Org, Why
-from db.locks import OrganizationNotFound
-from db.models import Brand, Campaign, Organization, Subscription
-from domain import operator_actions
+from db.models import Campaign
+from domain import operator_actions, organization_queries
 from domain import organizations as records
-from domain.entitlement import spending_block, subscription_state
-from domain.wallet import freezes as wallet_freezes
-from domain.wallet import queries as wallet_queries
+from domain.organization_queries import OrganizationView
 
 organizations = typer.Typer(no_args_is_help=True, help="Show, create and enforce organizations.")
-campaigns = typer.Typer(no_args_is_help=True, help="Pause and start campaigns manually.")
+campaigns = typer.Typer(no_args_is_help=True, help="List, pause and start campaigns.")
 
-#: Most rows of a list.
-_LIST_MAX = 200
+Limit = Annotated[int, typer.Option(min=1, max=organization_queries.PAGE_MAX, help="Rows a page.")]
 
 
 @organizations.command("list")
-def list_organizations(as_json: Json = False) -> None:
-    """List the newest organizations."""
-
-    def read(session: Session, now: datetime) -> list[dict[str, Any]]:
-        rows = session.scalars(
-            select(Organization).order_by(Organization.id.desc()).limit(_LIST_MAX)
+def list_organizations(
+    after: Annotated[
+        str | None, typer.Option(help="Cursor: last organization id of a page.")
+    ] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List organizations and whether they may spend, newest first."""
+    page = in_transaction(
+        lambda session, now: organization_queries.list_organizations(
+            session, now, after=after, limit=limit
         )
-        return [
-            {
-                "organization_id": row.id,
-                "name": row.name,
-                **permission(spending_block(session, row.id, now)),
-            }
-            for row in rows
-        ]
-
-    show(in_transaction(read), as_json, "organizations")
+    )
+    rows = [
+        {"organization_id": one.organization_id, "name": one.name, **permission(one.block)}
+        for one in page
+    ]
+    cursor = page[-1].organization_id if len(page) == limit else None
+    show_page(rows, cursor, as_json, "organizations")
 
 
 @organizations.command("show")
 def show_organization(organization_id: Org, as_json: Json = False) -> None:
-    """Show an organization's entitlement, subscriptions, brands and campaigns."""
-
-    def read(session: Session, now: datetime) -> dict[str, Any]:
-        organization = session.get(Organization, organization_id)
-        if organization is None:
-            raise OrganizationNotFound(organization_id)
-        return _describe(session, organization, now)
-
-    show(in_transaction(read), as_json)
+    """Show an organization's entitlement, subscriptions, brands and newest campaigns."""
+    found = in_transaction(
+        lambda session, now: organization_queries.read_organization(session, organization_id, now)
+    )
+    show(_described(found), as_json)
 
 
 @organizations.command("create")
@@ -147,6 +139,25 @@ def add_campaign(brand_id: str, name: str, as_json: Json = False) -> None:
     print_result(created, done, as_json)
 
 
+@campaigns.command("list")
+def list_campaigns(
+    organization_id: Annotated[
+        str | None, typer.Option("--org", help="Only this organization's campaigns.")
+    ] = None,
+    after: Annotated[str | None, typer.Option(help="Cursor: last campaign id of a page.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List campaigns, newest first."""
+    page = in_transaction(
+        lambda session, _: organization_queries.list_campaigns(
+            session, organization_id=organization_id, after=after, limit=limit
+        )
+    )
+    cursor = page[-1].campaign_id if len(page) == limit else None
+    show_page([asdict(one) for one in page], cursor, as_json, "campaigns")
+
+
 @campaigns.command("pause")
 def pause(campaign_id: str, why: Why, by: By = "", as_json: Json = False) -> None:
     """Pause a campaign manually. Only an operator can resume it."""
@@ -180,54 +191,29 @@ def _print_campaign(campaign: Campaign, action: str, as_json: bool) -> None:
     print_result(line, done, as_json)
 
 
-def _describe(session: Session, organization: Organization, now: datetime) -> dict[str, Any]:
-    key = organization.id
-    subscriptions = session.scalars(
-        select(Subscription).where(Subscription.organization_id == key)
-    ).all()
-    brands = session.scalars(select(Brand).where(Brand.organization_id == key)).all()
-    runs = session.scalars(select(Campaign).where(Campaign.organization_id == key)).all()
-    figures = wallet_queries.balance(session, key, now)
+def _described(found: OrganizationView) -> dict[str, Any]:
+    figures = found.wallet.balance
     return {
-        "organization_id": organization.id,
-        "name": organization.name,
-        "subscription_state": subscription_state(subscriptions, now),
-        **permission(spending_block(session, key, now)),
+        "organization_id": found.organization_id,
+        "name": found.name,
+        "subscription_state": found.subscription_state,
+        **permission(found.block),
         "available_micros": figures.available_micros,
         "currency": figures.currency,
         "freezes": [
             {"reason": one.reason, "cause": one.cause, "placed_at": one.placed_at}
-            for one in wallet_freezes.active_freezes(session, key, now)[0]
+            for one in found.wallet.stopping
         ],
-        "subscriptions": [
-            {
-                "subscription_id": one.external_id,
-                "provider": one.provider,
-                "status": one.status,
-                "closing_reported_at": one.closing_reported_at,
-                "refreshed_at": one.looked_at,
-            }
-            for one in subscriptions
-        ],
-        "brands": [
-            {
-                "brand_id": one.id,
-                "name": one.name,
-                "subaccount_sid": one.twilio_subaccount_sid,
-                "actual_state": one.twilio_actual,
-                "desired_state": one.twilio_desired,
-                "problem": one.twilio_problem,
-                "generation": one.twilio_generation,
-            }
-            for one in brands
-        ],
+        "subscriptions": [asdict(one) for one in found.subscriptions],
+        "brands": [asdict(one) for one in found.brands],
         "campaigns": [
             {
-                "campaign_id": one.id,
+                "campaign_id": one.campaign_id,
                 "name": one.name,
                 "status": one.status,
                 "pause_reason": one.pause_reason,
             }
-            for one in runs
+            for one in found.campaigns
         ],
+        "has_more_campaigns": found.has_more_campaigns,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -17,6 +19,13 @@ from domain.wallet.ledger import require_wallet
 
 #: The longest override of a freeze, so that an emergency measure cannot become permanent.
 OVERRIDE_DAYS_MAX = 30
+
+
+class ActiveFreezes(NamedTuple):
+    """A wallet's active freezes: those that stop spending, and those overridden now."""
+
+    stopping: list[WalletFreeze]
+    overridden: list[WalletFreeze]
 
 
 class UnknownFreeze(Refused):
@@ -131,15 +140,23 @@ def override(
     )
 
 
-def active_freezes(
-    session: Session, organization_id: str, now: datetime
-) -> tuple[list[WalletFreeze], list[WalletFreeze]]:
+def active_freezes(session: Session, organization_id: str, now: datetime) -> ActiveFreezes:
     """Return the active freezes that stop spending, and those overridden at `now`."""
-    rows = session.scalars(
+    return active_freezes_of(session, (organization_id,), now)[organization_id]
+
+
+def active_freezes_of(
+    session: Session, organization_ids: Collection[str], now: datetime
+) -> dict[str, ActiveFreezes]:
+    """Return each organization's active freezes, read in one statement."""
+    found: dict[str, ActiveFreezes] = {key: ActiveFreezes([], []) for key in organization_ids}
+    for row in session.scalars(
         select(WalletFreeze)
-        .where(WalletFreeze.organization_id == organization_id, WalletFreeze.lifted_at.is_(None))
+        .where(WalletFreeze.organization_id.in_(organization_ids), WalletFreeze.lifted_at.is_(None))
         .order_by(WalletFreeze.id)
         .execution_options(populate_existing=True)
-    ).all()
-    overridden = [row for row in rows if row.override_until and row.override_until > now]
-    return [row for row in rows if row not in overridden], overridden
+    ):
+        is_overridden = row.override_until is not None and row.override_until > now
+        active = found[row.organization_id]
+        (active.overridden if is_overridden else active.stopping).append(row)
+    return found

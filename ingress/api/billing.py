@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from base.facts import CALL_DURATION_MS_MAX
 from base.money import exponent_of, text_from_micros
 from base.outcomes import Refused
-from db.models import WalletEntry
 from domain.calls import committing, reservations, rows
 from domain.calls.settings import DURATION_SECONDS_MAX
 from domain.wallet import holds
 from domain.wallet import queries as wallet_queries
+from domain.wallet.queries import EntryView
 from ingress.api.endpoint import Asked, RefusedByUs
 from ingress.api.fields import milliseconds_of
 from providers.vapi.mapping import OUR_CALL, OUR_ORGANIZATION, OUR_TOKEN
@@ -133,23 +133,22 @@ def read_transactions(session: Session, asked: Asked, now: datetime) -> dict[str
     cursor = asked.fields.whole("cursor", lowest=0, highest=2**62, default=2**62)
     asked.fields.nothing_else()
     organization_id = asked.bearer.organization_id
-    currency = wallet_queries.balance(session, organization_id, now).currency
     page = wallet_queries.history(session, organization_id, after=cursor, limit=limit)
     return {
-        "transactions": [_entry(one, currency) for one in page],
+        "transactions": [_entry(one) for one in page],
         "nextCursor": str(page[-1].entry_no) if len(page) == limit else None,
     }
 
 
-def _entry(entry: WalletEntry, currency: str) -> dict[str, Any]:
+def _entry(entry: EntryView) -> dict[str, Any]:
     return {
         "id": str(entry.entry_no),
         "type": entry.kind,
         "direction": entry.direction,
-        "currency": currency,
-        **_amount("amount", entry.amount_micros, currency),
-        **_amount("balanceAfter", entry.balance_after_micros, currency),
-        "referenceId": entry.operation_key,
+        "currency": entry.currency,
+        **_amount("amount", entry.amount_micros, entry.currency),
+        **_amount("balanceAfter", entry.balance_after_micros, entry.currency),
+        "referenceId": entry.idempotency_key,
         "createdAt": entry.created_at.isoformat(),
     }
 

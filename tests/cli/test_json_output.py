@@ -26,6 +26,7 @@ WITHOUT_JSON = {"up", "ingress", "worker", "relay", "bench", "chaos", "test", "m
 LISTS = {
     "action list": "",
     "org list": "",
+    "campaign list": "",
     "alert list": "",
     "call list": "",
     "call costs": "",

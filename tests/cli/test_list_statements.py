@@ -1,0 +1,107 @@
+"""A list sends as many statements for twenty rows as for one."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from db.address import driver_url
+from db.engine import clock
+from domain.wallet import operations as wallet
+from tests.db.shared import shared, shared_urls
+from tests.support.statements import recorded
+from tests.support.world import make_organization
+
+__all__ = ["shared", "shared_urls"]
+
+MANY = 20
+#: Write so many rows of a list. `%(tag)s` makes their names new, and `%(org)s` owns them.
+_SUBSCRIPTIONS = """
+    INSERT INTO subscriptions (id, organization_id, provider, external_id, status, created_at)
+    SELECT 'sub_' || %(tag)s || n, %(org)s, 'paypal', 'I-' || %(tag)s || n, 'active', now()
+    FROM generate_series(1, %(rows)s) n
+"""
+_BRANDS = """
+    INSERT INTO brands (id, organization_id, name, created_at)
+    SELECT 'brd_' || %(tag)s || n, %(org)s, 'North', now() FROM generate_series(1, %(rows)s) n
+"""
+_CAMPAIGNS = """
+    WITH brand AS (
+        INSERT INTO brands (id, organization_id, name, created_at)
+        VALUES ('brd_' || %(tag)s, %(org)s, 'North', now()) RETURNING id
+    )
+    INSERT INTO campaigns (id, organization_id, brand_id, name, status, created_at)
+    SELECT 'cmp_' || %(tag)s || n, %(org)s, brand.id, 'Spring', 'draft', now()
+    FROM brand, generate_series(1, %(rows)s) n
+"""
+
+
+def make_organizations(database, _org, rows):
+    for _ in range(rows):
+        make_organization(database)
+
+
+def make_entries(database, org, rows):
+    def work(session):
+        for row in range(rows):
+            wallet.credit(
+                session,
+                org,
+                key=f"{rows} {row}",
+                amount_micros=1_000_000,
+                currency="USD",
+                now=clock(session),
+            )
+
+    database.run(work)
+
+
+#: Each list: its command, what makes its rows, and the key of its rows in the output.
+LISTS = {
+    "organizations": ("org list --limit 1000", make_organizations, None),
+    "subscriptions": ("org show ORG", _SUBSCRIPTIONS, "subscriptions"),
+    "brands": ("org show ORG", _BRANDS, "brands"),
+    "campaigns of an organization": ("org show ORG", _CAMPAIGNS, "campaigns"),
+    "campaigns": ("campaign list --org ORG", _CAMPAIGNS, None),
+    "entries": ("wallet history ORG", make_entries, None),
+}
+
+
+@pytest.fixture
+def read(shared_urls, monkeypatch):
+    """A function that runs a command; it returns its output and its statements."""
+    monkeypatch.setenv("DATABASE_URL", shared_urls.app_url)
+    monkeypatch.setenv("REDIS_URL", shared_urls.redis_url)
+
+    def invoke(words):
+        with recorded() as sent:
+            done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout), len(sent)
+
+    return invoke
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_sends_the_same_statements_for_many_rows(read, shared, shared_urls, name):
+    words, make, key = LISTS[name]
+    org = make_organization(shared)
+    words = [org if word == "ORG" else word for word in words.split()]
+
+    def rows_and_statements(more):
+        if callable(make):
+            make(shared, org, more)
+        else:
+            with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
+                owner.execute(make, {"org": org, "tag": f"{org}{more}x", "rows": more})
+        data, statements = read(words)
+        return len(data if key is None else data[key]), statements
+
+    few, statements = rows_and_statements(1)
+    assert rows_and_statements(MANY - 1) == (few + MANY - 1, statements)
+    assert few > 0
+    assert statements > 0
