@@ -32,7 +32,7 @@ from tests.support import pooler
 from tests.support.cuttable import Way
 from tests.support.processes import Processes
 from tests.support.sandbox import House, start, stop
-from tests.support.servers import server_folder
+from tests.support.servers import make_owner_login_quick, quick_verifier, server_folder
 from tests.support.world import Urls, World, with_database
 
 PASSWORD = secrets.token_urlsafe(12)
@@ -83,6 +83,8 @@ def servers() -> Iterator[ServerUrls]:
                 redis=not given.redis_url,
             )
         )
+        if not given.owner_url:
+            make_owner_login_quick(made.owner_url)
         yield ServerUrls(given.owner_url or made.owner_url, given.redis_url or made.redis_url)
 
 
@@ -93,7 +95,7 @@ def template(servers: ServerUrls) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {TEMPLATE}")
         owner_url = with_database(servers.owner_url, TEMPLATE)
         migrate(owner_url)
-        set_password(owner_url, "holdfast_app", PASSWORD)
+        set_password(owner_url, "holdfast_app", quick_verifier(PASSWORD))
         yield TEMPLATE
         connection.execute(f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
 
@@ -191,10 +193,10 @@ def settings(urls: Urls, sandbox: House) -> Settings:
 
 
 @pytest.fixture
-def world(database: Database, settings: Settings, sandbox: House) -> Iterator[World]:
+def world(urls: Urls, database: Database, settings: Settings, sandbox: House) -> Iterator[World]:
     """An empty Holdfast with providers: creates organizations and runs due jobs here."""
     providers = registry.build(settings)
-    yield World(database, settings, sandbox, providers)
+    yield World(urls.owner_url, database, settings, sandbox, providers)
     providers.close()
 
 

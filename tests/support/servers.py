@@ -5,13 +5,20 @@ They are never mocks, but real PostgreSQL and Redis processes on private sockets
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from db.address import driver_url
+from db.logins import set_password
 from local.embedded import EmbeddedServers, ServerUrls
 
 #: Folders in which Debian 12 has the programs of PostgreSQL 15 and Redis 7.
@@ -36,6 +43,30 @@ def server_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def quick_verifier(password: str) -> str:
+    """Return a password's SCRAM verifier with one iteration instead of 4096.
+
+    PostgreSQL stores it in place of the password. A login then costs both sides a few milliseconds
+    of computing less, and a run of the tests logs in ten thousand times. Source: RFC 5802.
+    """
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    stored_key = hashlib.sha256(client_key).digest()
+    salt_text, stored, server = (
+        base64.b64encode(part).decode() for part in (salt, stored_key, server_key)
+    )
+    return f"SCRAM-SHA-256$1:{salt_text}${stored}:{server}"
+
+
+def make_owner_login_quick(owner_url: str) -> None:
+    """Keep the owner's password on a test server, but store it as a quick verifier."""
+    owner = urlsplit(driver_url(owner_url))
+    assert owner.username and owner.password
+    set_password(owner_url, owner.username, quick_verifier(unquote(owner.password)))
 
 
 def _in_memory() -> str | None:
@@ -67,4 +98,5 @@ def debian_servers() -> Iterator[ServerUrls]:
             redis_bin=DEBIAN_REDIS_BIN,
         ) as urls,
     ):
+        make_owner_login_quick(urls.owner_url)
         yield urls

@@ -32,7 +32,7 @@ PAYMENTS = {"path_contains": "/v2/payments/"}
 def governed(world, redis_client):
     """The same world as a worker has it: its calls pass the shared circuit breakers."""
     providers = registry.build(world.settings, circuits(redis_client))
-    yield World(world.database, world.settings, world.sandbox, providers)
+    yield World(world.owner_url, world.database, world.settings, world.sandbox, providers)
     providers.close()
 
 
@@ -193,7 +193,7 @@ def test_while_redis_is_away_money_goes_on_and_bulk_waits(world, organization):
     # Given a worker that cannot reach Redis
     away = circuits(connect("unix:///nowhere/valkey.sock?db=0", timeout_seconds=0.2))
     providers = registry.build(world.settings, away)
-    blind = World(world.database, world.settings, world.sandbox, providers)
+    blind = World(world.owner_url, world.database, world.settings, world.sandbox, providers)
     arguments = {"provider": "paypal", "kind": "capture", "external_id": pay(blind, organization)}
     jobs = [
         blind.do(

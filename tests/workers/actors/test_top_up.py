@@ -48,7 +48,7 @@ def charging(world):
     """The world with a provider that can charge a stored payment method."""
     others = tuple(replace(one, chargeable=PAYPAL) for one in world.providers.others)
     providers = replace(world.providers, chargeable=PAYPAL, others=others)
-    return World(world.database, world.settings, world.sandbox, providers)
+    return World(world.owner_url, world.database, world.settings, world.sandbox, providers)
 
 
 @pytest.fixture
