@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.commands.output import show_page
 from cli.commands.shared import in_transaction, utc
 from cli.options import Json
-from db.models import OperatorAction
-from domain.operator_notes import PAGE_MAX, list_actions
+from domain.operator_queries import PAGE_MAX, list_actions
 
 app = typer.Typer(no_args_is_help=True, help="List what operators did manually.")
 
@@ -48,15 +48,4 @@ def list_operator_actions(
         )
     )
     cursor = found[-1].id if len(found) == limit else None
-    show_page([_row(one) for one in found], cursor, as_json, "operator actions")
-
-
-def _row(one: OperatorAction) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "acted_at": one.acted_at,
-        "action": one.act,
-        "subject": one.subject,
-        "by": one.operator,
-        "why": one.why,
-    }
+    show_page([asdict(one) for one in found], cursor, as_json, "operator actions")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from cli.commands.job_rows import describe, describe_whole
 from cli.commands.output import print_result, show, show_page
 from cli.commands.shared import acting, in_transaction, me, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
-from db.jobs.search import ASKABLE, PAGE_MAX, Filters, page
+from db.jobs.search import ASKABLE, PAGE_MAX, Filters
 from domain.jobs.declaration import KEY_KEPT_SECONDS
 from domain.jobs.operator import (
     JobAction,
@@ -22,6 +22,7 @@ from domain.jobs.operator import (
     redrive_manually,
     run_now_manually,
 )
+from domain.jobs.queries import JobView, list_jobs, read_job
 from domain.jobs.types import JOB_TYPES
 
 app = typer.Typer(no_args_is_help=True, help="List, show, redrive, discard and run jobs.")
@@ -49,7 +50,7 @@ ManyIds = Annotated[
 
 
 @app.command("list")
-def list_jobs(
+def list_found(
     state: Annotated[
         str, typer.Option(help=f"{', '.join(ASKABLE)}, or all.", show_default=True)
     ] = "open",
@@ -68,15 +69,19 @@ def list_jobs(
     filters = _filters(
         None if state == "all" else state, name, organization, queue, error, argument, since, until
     )
-    found = in_transaction(lambda session, _: page(session, filters, after=after, limit=limit))
-    cursor = found[-1].job.id if len(found) == limit else None
-    show_page([describe(one) for one in found], cursor, as_json, f"{state} jobs")
+    found = in_transaction(lambda session, _: list_jobs(session, filters, after=after, limit=limit))
+    cursor = found[-1].job_id if len(found) == limit else None
+    show_page([asdict(one) for one in found], cursor, as_json, f"{state} jobs")
 
 
 @app.command("show")
 def show_job(job_id: JobId, as_json: Json = False) -> None:
     """Show a job: its attempts, its causes, and the actions that are possible now."""
-    show(in_transaction(lambda session, _: describe_whole(session, job_id)), as_json)
+    found = in_transaction(lambda session, _: read_job(session, job_id))
+    with clear_errors():
+        if found is None:
+            raise Failure(f"no such job: {job_id}")
+    show(_described(found), as_json)
 
 
 @app.command("redrive")
@@ -210,11 +215,29 @@ def _chosen(do: Any, filters: Filters, limit: int) -> list[str]:
     while len(chosen) < limit:
         after = chosen[-1] if chosen else None
         size = min(limit - len(chosen), PAGE_MAX)
-        found = do(lambda session, _: page(session, filters, after=after, limit=size))  # noqa: B023
-        chosen += [one.job.id for one in found]
+        found = do(lambda session, _: list_jobs(session, filters, after=after, limit=size))  # noqa: B023
+        chosen += [one.job_id for one in found]
         if len(found) < size:
             break
     return chosen
+
+
+def _described(found: JobView) -> dict[str, Any]:
+    values = asdict(found)
+    summary, actions = values.pop("summary"), values.pop("operator_actions")
+    return {
+        **summary,
+        **values,
+        "operator_actions": [
+            {
+                "action": one["action"],
+                "operator": one["by"],
+                "reason": one["why"],
+                "acted_at": one["acted_at"],
+            }
+            for one in actions
+        ],
+    }
 
 
 def _confirm(question: str, as_json: bool) -> None:

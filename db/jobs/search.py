@@ -1,8 +1,9 @@
 """Search jobs, and define the states that a job can be in. This module only reads.
 
-Pages are ordered by id, which is the order of staging. Indexes serve searches for open, dead or
-refused jobs, and for one organization. Names, arguments and errors have no index, because every
-step of a job would have to maintain it. A search of finished jobs by these needs a start time.
+Pages are ordered by id, which is the order of staging. Indexes serve searches for open, dead,
+refused or discarded jobs, and for one organization. Names, arguments and errors have no index,
+because every step of a job would have to maintain it. A search of finished jobs by these needs a
+start time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, literal, select
 from sqlalchemy.orm import Session
 
 from base.ids import first_id
@@ -59,7 +60,8 @@ POSSIBLE: Mapping[str, tuple[str, ...]] = {
     "refused": ("redrive",),
     "dead": ("redrive", "discard"),
 }
-_STATE = case(*((condition, name) for name, condition in STATES.items()))
+#: The state of a job, as a column.
+STATE = case(*((condition, name) for name, condition in STATES.items()))
 
 
 class UnboundedSearch(Refused):
@@ -81,10 +83,20 @@ class Found:
 
 
 @dataclass(frozen=True)
+class CausingEvent:
+    """The inbox event that led to a job."""
+
+    inbox_event_id: str
+    source: str
+    event_type: str
+    external_id: str
+
+
+@dataclass(frozen=True)
 class Family:
     """A job's event and causes, oldest first, and other jobs with its correlation id."""
 
-    event: InboxEvent | None
+    event: CausingEvent | None
     causes: list[Found]
     others: list[Found]
 
@@ -142,7 +154,7 @@ def page(
 
     A page has at most PAGE_MAX jobs. Raises: UnboundedSearch.
     """
-    query = select(Job, _STATE).where(*filters.conditions())
+    query = select(Job, STATE).where(*filters.conditions())
     if after is not None:
         query = query.where(Job.id < after)
     rows = session.execute(query.order_by(Job.id.desc()).limit(min(limit, PAGE_MAX)))
@@ -151,7 +163,7 @@ def page(
 
 def find(session: Session, job_id: str) -> Found | None:
     """Read one job and its state; return None if it does not exist or was pruned."""
-    row: Any = session.execute(select(Job, _STATE).where(Job.id == job_id)).one_or_none()
+    row: Any = session.execute(select(Job, STATE).where(Job.id == job_id)).one_or_none()
     return None if row is None else Found(row[0], row[1])
 
 
@@ -161,21 +173,34 @@ def family(session: Session, job: Job) -> Family:
     A pruned cause ends the chain. `others` lists further jobs among the newest 200 with the same
     correlation id.
     """
-    causes: list[Found] = []
-    cause = job.cause
-    while cause is not None and len(causes) < _FAMILY_MAX:
-        found = find(session, cause)
-        if found is None:
-            break
-        causes.insert(0, found)
-        cause = found.job.cause
-    event = session.get(InboxEvent, cause) if cause is not None else None
+    causes = _causes(session, job)
+    first = causes[0].job.cause if causes else job.cause
+    event = session.execute(
+        select(
+            InboxEvent.id, InboxEvent.source, InboxEvent.event_type, InboxEvent.external_id
+        ).where(InboxEvent.id == first)
+    ).one_or_none()
     known = {job.id, *(one.job.id for one in causes)}
     rows = session.execute(
-        select(Job, _STATE)
+        select(Job, STATE)
         .where(Job.correlation_id == job.correlation_id)
         .order_by(Job.id.desc())
         .limit(_FAMILY_MAX)
     )
     others = [Found(one, state) for one, state in rows if one.id not in known]
-    return Family(event, causes, others[::-1])
+    return Family(None if event is None else CausingEvent(*event), causes, others[::-1])
+
+
+def _causes(session: Session, job: Job) -> list[Found]:
+    """Read the chain of jobs that led to a job, oldest first, in one statement."""
+    distance = literal(1).label("distance")
+    chain = select(Job.id, Job.cause, distance).where(Job.id == job.cause).cte(recursive=True)
+    chain = chain.union_all(
+        select(Job.id, Job.cause, chain.c.distance + 1).where(
+            Job.id == chain.c.cause, chain.c.distance < _FAMILY_MAX
+        )
+    )
+    rows = session.execute(
+        select(Job, STATE).join(chain, chain.c.id == Job.id).order_by(chain.c.distance.desc())
+    )
+    return [Found(one, state) for one, state in rows]

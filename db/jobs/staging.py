@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from base.ids import new_id
 
 #: Seconds after staging until the relay notifies, in case the notification of this process is lost.
-_FIRST_NOTIFICATION_SECONDS = 2
+FIRST_NOTIFICATION_SECONDS = 2
 # Every job runs this statement. It bypasses SQLAlchemy's text(), which would be half of its cost.
 # Therefore it does not flush the session's pending changes.
 _STAGE = (
@@ -121,7 +121,7 @@ def insert_many(
             "cause": cause.cause,
             "correlation_id": cause.correlation_id,
             "delay": float(delay_seconds),
-            "ring": float(delay_seconds or _FIRST_NOTIFICATION_SECONDS),
+            "ring": float(delay_seconds or FIRST_NOTIFICATION_SECONDS),
         }
         for organization_id, kwargs in many
     ]
@@ -159,7 +159,7 @@ def insert_once(
             "cause": cause.cause,
             "correlation_id": cause.correlation_id,
             "delay": float(delay_seconds),
-            "ring": float(delay_seconds or _FIRST_NOTIFICATION_SECONDS),
+            "ring": float(delay_seconds or FIRST_NOTIFICATION_SECONDS),
             "ids": [new_id("job") for _ in by_key],
             "kwargs": [json.dumps(kwargs) for _, kwargs in by_key.values()],
             "organizations": [organization_id for organization_id, _ in by_key.values()],

@@ -39,6 +39,58 @@ _CAMPAIGNS = """
     FROM brand, generate_series(1, %(rows)s) n
 """
 
+_SCHEDULES = """
+    WITH job AS (
+        INSERT INTO jobs (id, name, kwargs, queue, correlation_id, ring_at)
+        SELECT 'job_' || %(tag)s || n, 'prune', '{}', 'maintenance', 'cor', now()
+        FROM generate_series(1, %(rows)s) n RETURNING id
+    )
+    INSERT INTO schedules (name, every_seconds, next_at, declared_at, last_job_id)
+    SELECT id, 60, now(), now(), id FROM job
+"""
+_PROCESSES = """
+    INSERT INTO processes (id, kind, name, queues, started_at, seen_at)
+    SELECT %(tag)s || n, 'worker', 'worker', '{safety}', now(), now()
+    FROM generate_series(1, %(rows)s) n
+"""
+_JOBS = """
+    INSERT INTO jobs (id, name, kwargs, organization_id, queue, correlation_id, ring_at)
+    SELECT 'job_' || %(tag)s || n, 'prune', '{}', %(org)s, 'maintenance', 'cor', now()
+    FROM generate_series(1, %(rows)s) n
+"""
+#: The job JOB, and so many attempts, causes or jobs of the same webhook.
+_JOB = """
+    INSERT INTO jobs (id, name, kwargs, queue, correlation_id, ring_at)
+    VALUES (%(job)s, 'prune', '{}', 'maintenance', %(org)s, now()) ON CONFLICT DO NOTHING;
+"""
+_ATTEMPTS = (
+    _JOB
+    + """
+    INSERT INTO job_attempts (job_id, attempt, worker, started_at)
+    SELECT %(job)s, %(rows)s * 100 + n, 'w', now() FROM generate_series(1, %(rows)s) n
+"""
+)
+_RELATED = (
+    _JOB
+    + """
+    INSERT INTO jobs (id, name, kwargs, queue, correlation_id, ring_at)
+    SELECT 'job_' || %(tag)s || n, 'prune', '{}', 'maintenance', %(org)s, now()
+    FROM generate_series(1, %(rows)s) n
+"""
+)
+_CAUSES = """
+    INSERT INTO jobs (id, name, kwargs, queue, cause, correlation_id, ring_at)
+    SELECT CASE n WHEN last THEN %(job)s ELSE 'job_' || %(org)s || n END, 'prune', '{}',
+        'maintenance', 'job_' || %(org)s || n - 1, 'cor', now()
+    FROM (SELECT %(rows)s + (%(rows)s > 1)::integer AS last) x, generate_series(0, last) n
+    ON CONFLICT (id) DO UPDATE SET cause = excluded.cause
+"""
+_ACTIONS = """
+    INSERT INTO operator_acts (id, act, subject, operator, why, acted_at)
+    SELECT 'act_' || %(tag)s || n, 'test.done', %(org)s, 'ann', 'x', now()
+    FROM generate_series(1, %(rows)s) n
+"""
+
 
 def make_organizations(database, _org, rows):
     for _ in range(rows):
@@ -68,6 +120,13 @@ LISTS = {
     "campaigns of an organization": ("org show ORG", _CAMPAIGNS, "campaigns"),
     "campaigns": ("campaign list --org ORG", _CAMPAIGNS, None),
     "entries": ("wallet history ORG", make_entries, None),
+    "jobs": ("job list --org ORG", _JOBS, None),
+    "attempts": ("job show JOB", _ATTEMPTS, "attempts"),
+    "causes": ("job show JOB", _CAUSES, "causes"),
+    "related jobs": ("job show JOB", _RELATED, "related_jobs"),
+    "schedules": ("schedule list", _SCHEDULES, None),
+    "processes": ("worker list", _PROCESSES, None),
+    "operator actions": ("action list --org ORG", _ACTIONS, None),
 }
 
 
@@ -90,14 +149,17 @@ def read(shared_urls, monkeypatch):
 def test_a_list_sends_the_same_statements_for_many_rows(read, shared, shared_urls, name):
     words, make, key = LISTS[name]
     org = make_organization(shared)
-    words = [org if word == "ORG" else word for word in words.split()]
+    job = f"job_of_{org}"
+    words = [{"ORG": org, "JOB": job}.get(word, word) for word in words.split()]
 
     def rows_and_statements(more):
         if callable(make):
             make(shared, org, more)
         else:
+            values = {"org": org, "job": job, "tag": f"{org}{more}x", "rows": more}
             with psycopg.connect(driver_url(shared_urls.owner_url), autocommit=True) as owner:
-                owner.execute(make, {"org": org, "tag": f"{org}{more}x", "rows": more})
+                for statement in make.split(";"):
+                    owner.execute(statement, values)
         data, statements = read(words)
         return len(data if key is None else data[key]), statements
 

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from sqlalchemy import event
 
 from base.ids import new_id
 from db.address import driver_url
@@ -16,9 +15,11 @@ from domain.alerts.alerts import AlertKind, Severity, clear_manually, list_alert
 from domain.calls.entry_points import EntryPointKind, add_entry_point
 from domain.calls.rates import Rate, set_rate
 from domain.jobs.operator import discard_manually
-from domain.operator_notes import PAGE_MAX, list_actions, record_action
+from domain.operator_notes import record_action
+from domain.operator_queries import PAGE_MAX, list_actions
 from tests.db.jobs.support import change, claim, fail, stage
 from tests.domain.calls.support import Line
+from tests.support.statements import pages_read
 from tests.support.world import make_organization
 
 #: Bound in pages for a search that reads its own rows. The whole table has about 400 pages.
@@ -38,7 +39,7 @@ def act(database, subject, *, by="ann", name="test.done", at=None):
 
 def listed(database, **filters):
     found = database.run(lambda s: list_actions(s, **{"limit": PAGE_MAX, **filters}))
-    return [(one.act, one.subject) for one in found]
+    return [(one.action, one.subject) for one in found]
 
 
 def test_actions_are_listed_newest_first_by_each_filter(shared):
@@ -71,7 +72,7 @@ def test_pages_stay_stable_while_actions_are_added(shared):
     pages, after = [], None
     for _ in range(4):
         found = shared.run(lambda s: list_actions(s, subject=subject, after=after, limit=2))  # noqa: B023
-        pages += [(one.act, one.subject) for one in found]
+        pages += [(one.action, one.subject) for one in found]
         after = found[-1].id if found else after
         # When another action is recorded between two pages
         act(shared, f"{subject} later")
@@ -156,24 +157,7 @@ def crowd(shared, shared_urls):
     ids=["all", "organization", "subject", "page"],
 )
 def test_list_reads_few_pages_among_many_actions(crowd, shared, filters):
-    pages, statements = shared.run(lambda s: _pages_read(s, {"limit": 20, **filters}))
-    assert statements == 1
-    assert 0 < pages <= _FEW
-
-
-def _pages_read(session, filters) -> tuple[int, int]:
-    """Count the pages that the list reads when it runs once more, and its statements."""
-    connection, sent = session.connection(), []
-
-    def note(_conn, cursor, statement, parameters, _context, _many):
-        sent.append((statement, parameters))
-
-    event.listen(connection, "before_cursor_execute", note)
-    list_actions(session, **filters)
-    event.remove(connection, "before_cursor_execute", note)
-    statement, values = sent[0]
-    told = connection.exec_driver_sql(
-        f"EXPLAIN (ANALYZE, FORMAT JSON, BUFFERS) {statement}", values
+    pages = shared.run(
+        lambda session: pages_read(session, lambda s: list_actions(s, **{"limit": 20, **filters}))
     )
-    plan = told.scalar_one()[0]["Plan"]
-    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], len(sent)
+    assert 0 < pages <= _FEW

@@ -6,13 +6,13 @@ from datetime import date
 
 import psycopg
 import pytest
-from sqlalchemy import event
 
 from db.address import driver_url
 from domain.calls import queries as call_queries
 from domain.calls.queries import find_call, list_calls
 from tests.domain.calls.support import Line
 from tests.domain.support import T0
+from tests.support.statements import pages_read
 from tests.support.world import make_organization
 
 SID = "CA" + "7" * 32
@@ -72,25 +72,5 @@ def crowd(shared, shared_urls):
          "since", "own-day", "day"],
 )  # fmt: skip
 def test_query_reads_its_own_rows_and_not_all_calls(crowd, shared, asked, pages_max):
-    pages = shared.run(lambda session: _pages_read(session, lambda: asked(session, crowd)))
+    pages = shared.run(lambda session: pages_read(session, lambda s: asked(s, crowd)))
     assert 0 < pages <= pages_max
-
-
-def _pages_read(session, work) -> int:
-    """Count the pages that the statements of `work` read when they run once more."""
-    connection, sent = session.connection(), []
-
-    def note(_conn, cursor, statement, parameters, _context, _many):
-        sent.append((statement, parameters))
-
-    event.listen(connection, "before_cursor_execute", note)
-    work()
-    event.remove(connection, "before_cursor_execute", note)
-    pages = 0
-    for statement, values in sent:
-        told = connection.exec_driver_sql(
-            f"EXPLAIN (ANALYZE, FORMAT JSON, BUFFERS) {statement}", values
-        )
-        plan = told.scalar_one()[0]["Plan"]
-        pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    return pages
