@@ -23,6 +23,7 @@ from db.engine import Database
 from db.heartbeat import Heartbeat
 from db.jobs import notifications
 from db.redis import capacity as ring_room
+from db.redis.backlog import heads_of_long_queues
 from db.redis.capacity import Memory
 from db.redis.client import EPOCH_KEY, connect, push, run_id
 from domain.alerts import process_faults
@@ -165,8 +166,12 @@ class Relay:
         return self._notify(_FEW, urgent=False, queues=queues) if queues else 0
 
     def _notify(self, limit: int, *, urgent: bool, queues: Sequence[str] | None = None) -> int:
+        # An urgent job is notified again even if its message may still wait.
+        heads = {} if urgent else heads_of_long_queues(self._client)
         due = self._database.run(
-            lambda session: notifications.notify_due(session, limit, urgent=urgent, queues=queues)
+            lambda session: notifications.notify_due(
+                session, limit, urgent=urgent, queues=queues, heads=heads
+            )
         )
         if due:
             try:

@@ -5,7 +5,8 @@ Every instant here is the database's `clock_timestamp()`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import text
@@ -23,10 +24,29 @@ _WAIT_URGENT = (
     "CASE WHEN rings < 3 THEN interval '2 seconds' * power(2, rings) ELSE"
     " least(interval '15 seconds' * power(2, least(rings - 3, 6)), interval '10 minutes') END"
 )
+#: The wait until the next check of a job whose message still waits. It doubles, too. If the message
+#: was lost after all, one of these checks finds that younger messages have passed.
+_WAIT_BEHIND = (
+    "least(greatest(clock_timestamp() - due_at, interval '2 seconds'), interval '2 minutes')"
+)
+#: SQL condition: the job's message still waits behind the head of its queue. Messages are first in,
+#: first out, and ids have the order of staging. So the message of a job that is younger than the
+#: head's still waits, if one was sent: by a relay, or by the process that staged the job to run at
+#: once.
+_IS_BEHIND = (
+    "((rings > 0 OR (attempt = 0 AND due_at <= staged_at + interval '1 second')) AND EXISTS ("
+    "SELECT FROM unnest(CAST(:long AS text[]), CAST(:heads AS text[])) AS head (queue, job_id)"
+    " WHERE head.queue = jobs.queue AND head.job_id < jobs.id))"
+)
 
 
 def notify_due(
-    session: Session, limit: int, *, urgent: bool, queues: Sequence[str] | None = None
+    session: Session,
+    limit: int,
+    *,
+    urgent: bool,
+    queues: Sequence[str] | None = None,
+    heads: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Staged]:
     """Take up to `limit` jobs whose notification is due, and schedule each one's next.
 
@@ -37,21 +57,32 @@ def notify_due(
     A safety job is first notified again after 2, 4 and 8 s, because the worker that fetched the
     notification may be dead or stopped. Several relays may call this at once. Each gets different
     rows.
+
+    `heads` maps each queue in which many messages wait to the job id of its first message. A job
+    whose own message waits behind it is not notified and not returned, because a second message
+    would only be more work. Its notification does not count as one more without an outcome.
     """
     rows = session.execute(
         text(
-            "WITH due AS MATERIALIZED (SELECT id FROM jobs"  # noqa: S608  # constants of ours
+            f"WITH due AS MATERIALIZED (SELECT id, {_IS_BEHIND} AS is_behind FROM jobs"  # noqa: S608
             f" WHERE ring_at <= (SELECT clock_timestamp()){_OF_QUEUE[urgent]}"
             f"{'' if queues is None else ' AND queue = ANY (:queues)'}"
             " ORDER BY ring_at LIMIT :limit"
             " FOR NO KEY UPDATE SKIP LOCKED)"
-            " UPDATE jobs SET rings = least(rings + 1, 1000),"
-            f" ring_at = clock_timestamp() + {_WAIT_URGENT if urgent else _WAIT}"
-            " FROM due WHERE jobs.id = due.id RETURNING jobs.id, jobs.name, jobs.queue"
+            " UPDATE jobs SET rings = CASE WHEN is_behind THEN greatest(rings, 1)"
+            " ELSE least(rings + 1, 1000) END, ring_at = clock_timestamp()"
+            f" + CASE WHEN is_behind THEN {_WAIT_BEHIND}"
+            f" ELSE {_WAIT_URGENT if urgent else _WAIT} END"
+            " FROM due WHERE jobs.id = due.id RETURNING jobs.id, jobs.name, jobs.queue, is_behind"
         ),
-        {"limit": limit} if queues is None else {"limit": limit, "queues": list(queues)},
+        {
+            "limit": limit,
+            "long": list(heads),
+            "heads": list(heads.values()),
+            **({} if queues is None else {"queues": list(queues)}),
+        },
     )
-    return [Staged(row.id, row.name, row.queue) for row in rows]
+    return [Staged(row.id, row.name, row.queue) for row in rows if not row.is_behind]
 
 
 def unring(session: Session, job_ids: list[str]) -> None:
