@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from base.settings import SettingsError
+from local.ports import port_to_serve
 from local.supervisor import ChildProcess, Supervisor
 
 
@@ -21,18 +22,23 @@ def start_sandbox(
     *,
     ready_seconds: float,
     target: str = "",
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Start the sandbox on any free port and return its addresses and keys.
 
-    Its folder is in `state`, and it sends its webhooks to `target`. Raises: ProcessNotReady.
+    Its folder is in `state`, and it sends its webhooks to `target`. With `keep`, a restart keeps
+    its resources and its port. Raises: ProcessNotReady.
     """
     path = _info_file(state)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A killed sandbox leaves its file behind, and the new one would seem ready.
     path.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(path.parent)]
+    port = _usual_port(path.with_name("port")) if keep else 0
+    argv = [sys.executable, "-m", "sandbox", "--port", str(port), "--state", str(path.parent)]
     if target:
         argv += ["--target", target]
+    if keep:
+        argv.append("--keep")
     supervisor.start(
         ChildProcess("sandbox", argv, env, ready=path.exists, ready_seconds=ready_seconds)
     )
@@ -84,6 +90,19 @@ def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
 def _info_file(state: Path) -> Path:
     """Return the file with addresses and keys; it exists once the sandbox listens."""
     return state / "sandbox" / "sandbox.json"
+
+
+def _usual_port(path: Path) -> int:
+    """Return the port that the file names if it is free; otherwise note another one.
+
+    The addresses of live calls, which the database has, contain the port.
+    """
+    try:
+        return port_to_serve("127.0.0.1", int(path.read_text()))
+    except (OSError, ValueError, SettingsError):
+        port = port_to_serve("127.0.0.1", 0)
+        path.write_text(str(port))
+        return port
 
 
 def _read(path: Path) -> dict[str, Any]:

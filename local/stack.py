@@ -206,6 +206,8 @@ class Stack:
             self.state,
             self.env,
             target=self.ingress_url,
+            # Empty servers know none of the resources that an earlier sandbox had.
+            keep=not self._fresh,
             ready_seconds=_READY_SECONDS,
         )
         self.env.update(sandbox_env(self.info))

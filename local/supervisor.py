@@ -80,7 +80,8 @@ class Supervisor:
             settled = wait_until(is_ready_or_dead, limit_seconds=process.ready_seconds)
             if keeper.exits and process.ready is not None:
                 raise ProcessNotReady(
-                    f"{process.name} ended ({how_it_ended(keeper.last_code)}) before it was ready"
+                    f"{process.name} ended ({how_it_ended(keeper.last_code)}) before it was ready;"
+                    f" {self._where(process)} says why"
                 )
             if not settled:
                 raise ProcessNotReady(
@@ -89,6 +90,11 @@ class Supervisor:
         except BaseException:
             self.stop(process.name)
             raise
+
+    def _where(self, process: ChildProcess) -> str:
+        if self._log_dir is None:
+            return "its output above"
+        return str(self._log_dir / f"{process.name}.log")
 
     def stop(self, name: str) -> None:
         """Stop the child with SIGTERM, then SIGKILL after its `stop_seconds`.

@@ -1,7 +1,8 @@
 """Stand-ins for PayPal, Twilio, Stripe and Vapi: one process on loopback.
 
-They speak HTTP, have their own keys, keep their state in memory and sign real webhooks. The process
-must never be given a real provider's key. It never listens beyond 127.0.0.1.
+They speak HTTP, have their own keys, and sign real webhooks. They keep their state in memory and,
+if requested, in a file. The process must never be given a real provider's key. It never listens
+beyond 127.0.0.1.
 
 Every provider's folder has the same files:
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sandbox.paypal.api
 import sandbox.stripe.api
@@ -47,7 +51,27 @@ def build_app(house: Sandbox) -> Starlette:
             ],
         ),
     ]
-    return Starlette(routes=routes, exception_handlers={ValidationError: _tell_what_is_wrong})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_SaveFirst, save=house.save)],
+        exception_handlers={ValidationError: _tell_what_is_wrong},
+    )
+
+
+class _SaveFirst:
+    """Saves the state before each answer."""
+
+    def __init__(self, app: ASGIApp, save: Callable[[], None]) -> None:
+        self._app = app
+        self._save = save
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def save_and_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._save()
+            await send(message)
+
+        await self._app(scope, receive, save_and_send)
 
 
 def _provider(

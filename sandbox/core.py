@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sandbox.delivery import Courier
 from sandbox.exchange import Json
 from sandbox.faults import Faults
 from sandbox.journal import Journal
 from sandbox.keys import CERTIFICATE_NAME, Keys
 from sandbox.paypal.state import PayPalState
+from sandbox.store import Shelf, Store
 from sandbox.stripe.state import StripeState
 from sandbox.twilio.state import TwilioState
 from sandbox.vapi.state import VapiState
 
 
 class Sandbox:
-    """What the stand-ins share. All of it lives in one process and one event loop."""
+    """What the stand-ins share. All of it lives in one process and one event loop.
 
-    def __init__(self, keys: Keys, base_url: str, target: str) -> None:
+    A store with a file keeps the providers' resources across restarts.
+    """
+
+    def __init__(self, keys: Keys, base_url: str, target: str, store: Store | None = None) -> None:
         self.keys = keys
         self.base_url = base_url
         #: Base address of the ingress. A webhook goes to `/webhooks/<provider>` below it.
         self.target = target.rstrip("/")
         self.journal = Journal()
         self.faults = Faults()
-        self.courier = Courier()
+        self.courier = Courier(before_send=self.save)
+        self._store = store or Store()
         self._start_afresh()
+        self._store.load(self._shelves())
+
+    def save(self) -> None:
+        """Write what has changed, before an answer or a webhook shows it."""
+        self._store.save(self._shelves())
 
     def webhook_url(self, provider: str) -> str:
         """Return the address that a provider's webhooks are delivered to."""
@@ -44,6 +56,7 @@ class Sandbox:
         self.faults.clear()
         self.courier.cancel()
         self.journal.clear()
+        self._store.clear()
         self._start_afresh()
         self.paypal.tokens = tokens
 
@@ -64,7 +77,7 @@ class Sandbox:
             "twilio": {
                 "base_url": self.api_url("twilio"),
                 "account_sid": secrets.twilio_account_sid,
-                "auth_token": secrets.twilio_auth_token,
+                "auth_token": self.twilio.parent.auth_token,
             },
             "stripe": {
                 "base_url": self.api_url("stripe"),
@@ -81,6 +94,10 @@ class Sandbox:
                 "hmac_secret_is_used": self.vapi.authentication.mode == "hmac",
             },
         }
+
+    def _shelves(self) -> list[Shelf[Any]]:
+        states = (self.paypal, self.twilio, self.stripe, self.vapi)
+        return [shelf for state in states for shelf in state.shelves()]
 
     def _start_afresh(self) -> None:
         secrets = self.keys.secrets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,13 @@ class Parcel:
 
 
 class Courier:
-    """Sends parcels, records the responses, and retries in the background."""
+    """Sends parcels, records the responses, and retries in the background.
 
-    def __init__(self) -> None:
+    `before_send` is called before a parcel is sent for the first time.
+    """
+
+    def __init__(self, before_send: Callable[[], None]) -> None:
+        self._before_send = before_send
         self.recent: deque[Json] = deque(maxlen=_RECENT_MAX)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._client = httpx.AsyncClient(
@@ -58,6 +62,7 @@ class Courier:
         If `retry` is set, a copy that was not answered with 2xx is sent again later, in the
         background.
         """
+        self._before_send()
         results = await asyncio.gather(*(self._try(parcel, 1) for _ in range(copies)))
         for result in results:
             if retry and not accepted(result):
@@ -74,6 +79,7 @@ class Courier:
         At the limit the connection is closed, even if part of the response has arrived. The result
         then has the error "TimeoutError".
         """
+        self._before_send()
         try:
             async with asyncio.timeout(limit_seconds):
                 return await self._try(parcel, 1)

@@ -103,6 +103,6 @@ def iso_seconds(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def iso_ms() -> str:
-    """Format the current time as RFC 3339 in milliseconds, with `Z`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def iso_ms(at: datetime | None = None) -> str:
+    """Format an instant (default: now) as RFC 3339 in milliseconds, with `Z`."""
+    return (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -22,6 +22,8 @@ from sandbox.app import build_app
 from sandbox.core import Sandbox
 from sandbox.gate import TRANSPORT
 from sandbox.keys import load_keys, write_private
+from sandbox.store import Store
+from sandbox.vapi.life import resume
 
 
 class _Protocol(H11Protocol):
@@ -64,29 +66,29 @@ class _Server(uvicorn.Server):
         self._sandbox.faults.clear()
 
 
-def serve(port: int, state: Path, target: str) -> None:
-    """Serve until SIGTERM or SIGINT.
+def serve(port: int, state: Path, target: str, *, keep: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, and keep the resources in `state` if requested.
 
-    Raises: OSError if the port is taken.
+    Raises: OSError if the port is taken; StateUnreadable.
     """
     # asyncio turns Nagle's algorithm off only if the socket was created with IPPROTO_TCP. Otherwise
     # each response takes 40 ms longer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
-        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         info_file = state / "sandbox.json"
         info_file.unlink(missing_ok=True)
         try:
-            asyncio.run(_serve(listener, base_url, state, target, info_file))
+            asyncio.run(_serve(listener, state, target, keep))
         finally:
             info_file.unlink(missing_ok=True)
 
 
-async def _serve(
-    listener: socket.socket, base_url: str, state: Path, target: str, info_file: Path
-) -> None:
-    sandbox = Sandbox(load_keys(state / "keys"), base_url, target)
+async def _serve(listener: socket.socket, state: Path, target: str, keep: bool) -> None:
+    store = Store(state / "state.db" if keep else None)
+    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    sandbox = Sandbox(load_keys(state / "keys"), base_url, target, store)
+    resume(sandbox)
     config = uvicorn.Config(
         build_app(sandbox),
         http=_Protocol,
@@ -100,6 +102,8 @@ async def _serve(
         timeout_graceful_shutdown=0,
     )
     try:
-        await _Server(config, sandbox, info_file).serve(sockets=[listener])
+        await _Server(config, sandbox, state / "sandbox.json").serve(sockets=[listener])
     finally:
         await sandbox.courier.close()
+        sandbox.save()
+        store.close()

@@ -25,6 +25,7 @@ from sandbox.paypal.state import (
     set_subscription_status,
 )
 from sandbox.paypal.webhooks import give_certificate, verify_signature
+from sandbox.store import Shelf
 
 #: Lifetime of a token in seconds, as at PayPal.
 _TOKEN_SECONDS = 32_400
@@ -33,11 +34,17 @@ _REASON_MAX = 128
 _CUSTOM_ID = re.compile(r"[\x20-\x7e]{1,127}")
 
 
-def _found(kind: dict[str, Json], call: Call) -> Json:
+def _found(kind: Shelf[Json], call: Call) -> Json:
     resource = kind.get(call.params["id"])
     if resource is None:
         raise problem(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID", "No such resource.")
     return resource
+
+
+def _request_id(call: Call, operation: str) -> str:
+    """Return PayPal-Request-Id with its operation, or a blank if there is none."""
+    given = call.headers.get("paypal-request-id", "")
+    return f"{operation} {given}" if given else ""
 
 
 def _authorized(handler: Handler) -> Handler:
@@ -95,8 +102,8 @@ def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
     Replay: a request with a known PayPal-Request-Id returns the subscription of the first request.
     """
     body = _body(call)
-    request_id = ("subscription", call.headers.get("paypal-request-id", ""))
-    made = sandbox.paypal.made_by_request.get(request_id) if request_id[1] else None
+    request_id = _request_id(call, "subscription")
+    made = sandbox.paypal.made_by_request.get(request_id)
     if made is not None:
         return _shown(call, sandbox.paypal.subscriptions[made], 200)
     plan_id = body.get("plan_id")
@@ -106,7 +113,7 @@ def create_subscription(sandbox: Sandbox, call: Call) -> Answer:
     if custom_id is not None and not _CUSTOM_ID.fullmatch(str(custom_id)):
         raise invalid("/custom_id", "INVALID_PARAMETER_SYNTAX", "Not printable ASCII.")
     subscription = sandbox.paypal.add_subscription(plan_id, custom_id, "APPROVAL_PENDING")
-    if request_id[1]:
+    if request_id:
         sandbox.paypal.made_by_request[request_id] = subscription["id"]
     announce(sandbox, Told("BILLING.SUBSCRIPTION.CREATED", "subscription", subscription))
     return _shown(call, subscription, 201)
@@ -185,13 +192,13 @@ def refund_capture(sandbox: Sandbox, call: Call) -> Answer:
     Replay: a request with a known PayPal-Request-Id returns the refund of the first request.
     """
     capture = _found(sandbox.paypal.captures, call)
-    request_id = (f"refund {capture['id']}", call.headers.get("paypal-request-id", ""))
-    made = sandbox.paypal.made_by_request.get(request_id) if request_id[1] else None
+    request_id = _request_id(call, f"refund {capture['id']}")
+    made = sandbox.paypal.made_by_request.get(request_id)
     if made is not None:
         return _shown(call, sandbox.paypal.refunds[made], 200)
     value = _refundable(sandbox, capture, (_body(call) if call.body else {}).get("amount"))
     refund = sandbox.paypal.add_refund(capture, value)
-    if request_id[1]:
+    if request_id:
         sandbox.paypal.made_by_request[request_id] = refund["id"]
     announce(sandbox, Told("PAYMENT.CAPTURE.REFUNDED", "refund", refund))
     return _shown(call, refund, 201)

@@ -95,18 +95,17 @@ def reopen_dispute(dispute: Json) -> None:
 
 def newest_about(state: PayPalState, capture_id: str) -> Json | None:
     """Return the newest dispute of a capture, if there is one."""
-    found = [one for one in state.disputes.values() if disputed_capture(one) == capture_id]
-    return found[-1] if found else None
+    return state.disputes.newest(lambda one: disputed_capture(one) == capture_id)
 
 
 def newest_open(state: PayPalState, organization_id: str) -> Json | None:
     """Return the newest unresolved dispute of an organization's captures, if any."""
-    for dispute in reversed(state.disputes.values()):
+
+    def is_theirs(dispute: Json) -> bool:
         capture = state.captures.get(disputed_capture(dispute), {})
-        is_theirs = bool(organization_id) and capture.get("custom_id") == organization_id
-        if is_theirs and dispute["status"] != "RESOLVED":
-            return dispute
-    return None
+        return bool(organization_id) and capture.get("custom_id") == organization_id
+
+    return state.disputes.newest(lambda one: one["status"] != "RESOLVED" and is_theirs(one))
 
 
 def disputed_capture(dispute: Json) -> str:

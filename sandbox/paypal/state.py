@@ -6,11 +6,13 @@ Amounts are decimal strings. They are added as decimals, never as floats.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from sandbox.exchange import Json, iso_seconds, letters
+from sandbox.store import Shelf
 
 #: Base address of the links in responses and events. It leads nowhere, so a client that follows a
 #: link fails and is noticed. As with PayPal's own links, only the path has a meaning.
@@ -35,23 +37,34 @@ class StoredEvent:
     body: bytes
 
 
-@dataclass
 class PayPalState:
     """PayPal's resources by PayPal's IDs, oldest first."""
 
-    subscriptions: dict[str, Json] = field(default_factory=dict)
-    captures: dict[str, Json] = field(default_factory=dict)
-    refunds: dict[str, Json] = field(default_factory=dict)
-    disputes: dict[str, Json] = field(default_factory=dict)
-    events: dict[str, StoredEvent] = field(default_factory=dict)
-    #: ID of the resource that the first request made, by operation and PayPal-Request-Id.
-    made_by_request: dict[tuple[str, str], str] = field(default_factory=dict)
-    tokens: dict[str, datetime] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.subscriptions: Shelf[Json] = Shelf("paypal.subscriptions")
+        self.captures: Shelf[Json] = Shelf("paypal.captures")
+        self.refunds: Shelf[Json] = Shelf("paypal.refunds")
+        self.disputes: Shelf[Json] = Shelf("paypal.disputes")
+        self.events: Shelf[StoredEvent] = Shelf("paypal.events", _pack_event, _unpack_event)
+        #: ID of the resource that the first request made, by operation and PayPal-Request-Id.
+        self.made_by_request: Shelf[str] = Shelf("paypal.requests")
+        #: Not kept. A client whose token a restart has made invalid requests another one.
+        self.tokens: dict[str, datetime] = {}
 
-    def newest(self, kind: dict[str, Json], organization_id: str) -> Json | None:
+    def shelves(self) -> list[Shelf[Any]]:
+        """List what a restart keeps."""
+        return [
+            self.subscriptions,
+            self.captures,
+            self.refunds,
+            self.disputes,
+            self.events,
+            self.made_by_request,
+        ]
+
+    def newest(self, kind: Shelf[Json], organization_id: str) -> Json | None:
         """Return the organization's newest resource of a kind, if any."""
-        fitting = (one for one in kind.values() if one.get("custom_id") == organization_id)
-        return next(iter(reversed(list(fitting))), None)
+        return kind.newest(lambda one: one.get("custom_id") == organization_id)
 
     def add_subscription(self, plan_id: str, custom_id: str | None, status: str) -> Json:
         """Create a subscription in any status."""
@@ -176,6 +189,14 @@ class PayPalState:
         else:
             status = "PARTIALLY_REFUNDED" if self.refunded_of(capture["id"]) else "COMPLETED"
         self.set_capture_status(capture, status)
+
+
+def _pack_event(event: StoredEvent) -> Json:
+    return asdict(event) | {"body": event.body.decode()}
+
+
+def _unpack_event(packed: Json) -> StoredEvent:
+    return StoredEvent(**packed | {"body": packed["body"].encode()})
 
 
 def _billing_info() -> Json:

@@ -10,6 +10,7 @@ import re
 from sandbox.core import Sandbox
 from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
 from sandbox.gate import Handler
+from sandbox.store import Shelf
 from sandbox.stripe.events import announce
 from sandbox.stripe.state import set_subscription_status
 
@@ -50,7 +51,7 @@ def _authorized(handler: Handler) -> Handler:
     return checked
 
 
-def _found(kind: dict[str, Json], call: Call, what: str) -> Json:
+def _found(kind: Shelf[Json], call: Call, what: str) -> Json:
     found = kind.get(call.params["id"])
     if found is None:
         raise _missing(what)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict
+from typing import Any
 
 from sandbox.exchange import Answer, Json
+from sandbox.store import Shelf
 
 #: The API version of the events.
 API_VERSION = "2026-10-28.endive"
@@ -18,22 +20,29 @@ _MONTH_SECONDS = 30 * 86_400
 _PRICE_CENTS = 4_900
 
 
-@dataclass
+#: Path and form of the first request with an idempotency key, and its response.
+_Answered = tuple[str, dict[str, str], Answer]
+
+
 class StripeState:
     """Stripe's resources by Stripe's IDs, oldest first."""
 
-    subscriptions: dict[str, Json] = field(default_factory=dict)
-    sessions: dict[str, Json] = field(default_factory=dict)
-    events: dict[str, Json] = field(default_factory=dict)
-    #: By idempotency key: path and form of the first request, and its response.
-    answers: dict[str, tuple[str, dict[str, str], Answer]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.subscriptions: Shelf[Json] = Shelf("stripe.subscriptions")
+        self.sessions: Shelf[Json] = Shelf("stripe.sessions")
+        self.events: Shelf[Json] = Shelf("stripe.events")
+        #: By idempotency key.
+        self.answers: Shelf[_Answered] = Shelf("stripe.answers", _pack_answered, _unpack_answered)
+
+    def shelves(self) -> list[Shelf[Any]]:
+        """List what a restart keeps."""
+        return [self.subscriptions, self.sessions, self.events, self.answers]
 
     def newest_subscription(self, organization_id: str) -> Json | None:
         """Return the organization's newest subscription, if any."""
-        for one in reversed(self.subscriptions.values()):
-            if one["metadata"].get("organization_id") == organization_id:
-                return one
-        return None
+        return self.subscriptions.newest(
+            lambda one: one["metadata"].get("organization_id") == organization_id
+        )
 
     def add_subscription(
         self, customer: str, price: str, metadata: dict[str, str], status: str
@@ -118,6 +127,16 @@ class StripeState:
         }
         self.events[event["id"]] = event
         return event
+
+
+def _pack_answered(answered: _Answered) -> list[Any]:
+    path, form, answer = answered
+    return [path, form, asdict(answer) | {"body": answer.body.decode()}]
+
+
+def _unpack_answered(packed: list[Any]) -> _Answered:
+    path, form, answer = packed
+    return path, form, Answer(**answer | {"body": answer["body"].encode()})
 
 
 def set_subscription_status(subscription: Json, status: str) -> None:

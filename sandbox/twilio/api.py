@@ -5,10 +5,10 @@ Source: Twilio's published specification (twilio_api_v2010) and its pages on err
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sandbox.core import Sandbox
-from sandbox.exchange import Answer, Call, Rejected, json_answer, same_secret
+from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_secret
 from sandbox.gate import Handler
 from sandbox.twilio.calls import TwilioCall
 from sandbox.twilio.pages import page
@@ -122,7 +122,7 @@ def _check_status(sandbox: Sandbox, account: Account, status: str) -> None:
 
 def list_calls(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     """Answer GET Calls.json, optionally filtered by status, To or From."""
-    found = [one.shown for one in sandbox.twilio.calls.get(account.sid, {}).values()]
+    found = _of_account(account, (one.shown for one in sandbox.twilio.calls.values()))
     return page(call, "calls", found, filters={"Status": "status", "To": "to", "From": "from"})
 
 
@@ -162,14 +162,14 @@ def create_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
 
 def list_messages(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     """Answer GET Messages.json, optionally filtered by To."""
-    found = list(sandbox.twilio.messages.get(account.sid, {}).values())
+    found = _of_account(account, sandbox.twilio.messages.values())
     return page(call, "messages", found, filters={"To": "to"})
 
 
 def fetch_message(sandbox: Sandbox, call: Call, account: Account) -> Answer:
     """Answer GET Messages/{MessageSid}.json."""
-    one = sandbox.twilio.messages.get(account.sid, {}).get(call.params["sid"])
-    if one is None:
+    one = sandbox.twilio.messages.get(call.params["sid"])
+    if one is None or one["account_sid"] != account.sid:
         raise _not_found(call)
     return json_answer(one)
 
@@ -179,9 +179,13 @@ def not_found(sandbox: Sandbox, call: Call) -> Answer:
     raise _not_found(call)
 
 
+def _of_account(account: Account, found: Iterable[Json]) -> list[Json]:
+    return [one for one in found if one["account_sid"] == account.sid]
+
+
 def _find_call(sandbox: Sandbox, account: Account, call: Call) -> TwilioCall:
-    one = sandbox.twilio.calls.get(account.sid, {}).get(call.params["sid"])
-    if one is None:
+    one = sandbox.twilio.calls.get(call.params["sid"])
+    if one is None or one.shown["account_sid"] != account.sid:
         raise _not_found(call)
     return one
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from sandbox.exchange import Json
+from sandbox.store import monotonic_clock, wall_clock
 
 LIVE_STATUSES = ("queued", "ringing", "in-progress")
 
@@ -24,6 +25,9 @@ class TwilioCall:
     watchers: list[Callable[[TwilioCall], None]] = field(default_factory=list)
     #: Monotonic seconds at which the call was answered.
     began: float | None = None
+    #: Address of the callbacks about changes of status, and how many were sent. None: no callbacks.
+    callback_url: str | None = None
+    callbacks: int = 0
 
     @property
     def over(self) -> bool:
@@ -50,6 +54,22 @@ class TwilioCall:
         if self.over:
             seconds = 0 if self.began is None else int(time.monotonic() - self.began)
             self.shown |= {"end_time": now, "duration": str(seconds)}
+
+
+def pack_call(call: TwilioCall) -> Json:
+    """Return what a restart keeps of a call."""
+    return {
+        "shown": call.shown,
+        "began_at": wall_clock(call.began),
+        "callback_url": call.callback_url,
+        "callbacks": call.callbacks,
+    }
+
+
+def unpack_call(packed: Json) -> TwilioCall:
+    """Make a call of what was kept, without its watchers."""
+    began = monotonic_clock(packed["began_at"])
+    return TwilioCall(packed["shown"], [], began, packed["callback_url"], packed["callbacks"])
 
 
 def rfc2822_now() -> str:

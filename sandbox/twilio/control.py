@@ -100,7 +100,7 @@ class TwilioControl:
             return refuse("no such subaccount", 404)
         call = self._sandbox.twilio.add_call(account, asked.to, asked.from_, asked.status)
         if asked.callback_url is not None:
-            tell_of(self._sandbox, account, call, asked.callback_url)
+            tell_of(self._sandbox, call, asked.callback_url)
         return JSONResponse(call.shown, 201)
 
     async def send_callback(self, request: Request) -> Response:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from itertools import count
 from urllib.parse import urlencode, urlsplit
 
 from sandbox.core import Sandbox
@@ -51,16 +50,18 @@ def callback(sandbox: Sandbox, account: Account, url: str, params: dict[str, str
     )
 
 
-def tell_of(sandbox: Sandbox, account: Account, call: TwilioCall, url: str) -> None:
+def tell_of(sandbox: Sandbox, call: TwilioCall, url: str) -> None:
     """Send a callback for every later change of the call's status, once each.
 
     `url` has the same meaning as in callback(). A callback is never repeated. A receiver that
     missed one has to read the call from the API.
     """
-    numbers = count()
+    call.callback_url = url
 
     def tell(call: TwilioCall) -> None:
-        form = _voice_form(call, next(numbers))
+        account = sandbox.twilio.accounts[call.shown["account_sid"]]
+        form = _voice_form(call, call.callbacks)
+        call.callbacks += 1
         sandbox.courier.post(callback(sandbox, account, url, form), retry=False)
 
     call.watchers.append(tell)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from sandbox.exchange import Json, iso_ms
-from sandbox.twilio.calls import TwilioCall, rfc2822_now
+from sandbox.store import Shelf
+from sandbox.twilio.calls import TwilioCall, pack_call, rfc2822_now, unpack_call
 
 #: API version. Every path begins with it.
 VERSION = "2010-04-01"
@@ -63,13 +65,24 @@ class TwilioState:
 
     def __init__(self, parent_sid: str, parent_token: str) -> None:
         now = rfc2822_now()
-        self.parent = Account(
+        self.accounts: Shelf[Account] = Shelf("twilio.accounts", asdict, _unpack_account)
+        self._parent_sid = parent_sid
+        self.accounts[parent_sid] = Account(
             parent_sid, parent_token, "Parent", parent_sid, created_at=now, updated_at=now
         )
-        self.accounts: dict[str, Account] = {parent_sid: self.parent}
-        #: Calls and messages by account ID, then by their own ID.
-        self.calls: dict[str, dict[str, TwilioCall]] = {}
-        self.messages: dict[str, dict[str, Json]] = {}
+        self.calls: Shelf[TwilioCall] = Shelf(
+            "twilio.calls", pack_call, lambda packed: self._noted(unpack_call(packed))
+        )
+        self.messages: Shelf[Json] = Shelf("twilio.messages")
+
+    @property
+    def parent(self) -> Account:
+        """The account that owns the others."""
+        return self.accounts[self._parent_sid]
+
+    def shelves(self) -> list[Shelf[Any]]:
+        """List what a restart keeps."""
+        return [self.accounts, self.calls, self.messages]
 
     def add_subaccount(self, friendly_name: str, via: str) -> Account:
         """Create an active subaccount of the parent."""
@@ -112,7 +125,7 @@ class TwilioState:
             "uri": f"/{VERSION}/Accounts/{account.sid}/Calls/{sid}.json",
         }
         call = TwilioCall(shown, began=time.monotonic() if answered else None)
-        self.calls.setdefault(account.sid, {})[sid] = call
+        self.calls[sid] = self._noted(call)
         return call
 
     def add_message(self, account: Account, form: dict[str, str]) -> Json:
@@ -142,5 +155,13 @@ class TwilioState:
             "subresource_uris": {},
             "uri": f"/{VERSION}/Accounts/{account.sid}/Messages/{sid}.json",
         }
-        self.messages.setdefault(account.sid, {})[sid] = message
+        self.messages[sid] = message
         return message
+
+    def _noted(self, call: TwilioCall) -> TwilioCall:
+        call.watchers.append(lambda one: self.calls.note(one.shown["sid"]))
+        return call
+
+
+def _unpack_account(packed: Json) -> Account:
+    return Account(**packed)

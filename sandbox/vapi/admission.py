@@ -21,8 +21,6 @@ from sandbox.vapi.calls import LiveCall
 from sandbox.vapi.events import assistant_request, parcel
 from sandbox.vapi.state import allowed_length
 
-#: Time limit of the response to an assistant-request, in seconds.
-ANSWER_SECONDS = 7.5
 _PREFIX = "assistant-request-"
 
 

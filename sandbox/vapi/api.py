@@ -13,7 +13,7 @@ from sandbox.exchange import Answer, Call, Json, Rejected, json_answer, same_sec
 from sandbox.gate import Handler
 from sandbox.vapi.admission import wrong_in_overrides
 from sandbox.vapi.calls import LiveCall
-from sandbox.vapi.life import Plan, carry, live
+from sandbox.vapi.life import carry, live
 
 #: Control messages that are accepted without effect, beside end-call and say.
 _OTHER_TYPES = frozenset({"add-message", "append-context", "control", "transfer", "handoff"})
@@ -64,7 +64,7 @@ def create_call(sandbox: Sandbox, call: Call) -> Answer:
     account = sandbox.twilio.accounts.get(number.shown.get("twilioAccountSid", ""))
     if account is not None:
         carry(sandbox, made, account, number.shown["number"], number.leg_callback_url)
-    sandbox.courier.spawn(live(sandbox, made, Plan()))
+    sandbox.courier.spawn(live(sandbox, made))
     return json_answer(made.shown, 201)
 
 
@@ -142,6 +142,7 @@ async def _speak(call: LiveCall, text: str, *, then_end: bool) -> None:
     if call.over:
         return
     speech["finished"] = time.monotonic()
+    call.changed()
     if then_end:
         call.end("assistant-said-message-with-end-call-enabled")
 

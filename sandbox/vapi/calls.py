@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from sandbox.exchange import Json, iso_ms
+from sandbox.store import monotonic_clock, wall_clock
 from sandbox.twilio.calls import TwilioCall
+
+#: Time limit of the response to an assistant-request, in seconds.
+ANSWER_SECONDS = 7.5
 
 #: Price of one second of talk, in US dollars.
 _COST_PER_SECOND = Decimal("0.0015")
+#: Fields of a call that a restart keeps as they are, and its monotonic times.
+_KEPT = (
+    *("shown", "longest_seconds", "server_url", "behaviour", "reason", "ended_after_seconds"),
+    *("decision", "orders", "spoken", "lost"),
+)
+_TIMES = ("made", "began", "ended")
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,28 @@ class PhoneNumber:
     shown: Json
     #: As in Twilio's callback(): "" is the ingress. None means no callbacks.
     leg_callback_url: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a call proceeds. Times are in seconds.
+
+    If `talk_seconds` is None, the call continues until it is ended from outside or reaches its
+    maximum duration.
+    """
+
+    queued_seconds: float = 0.05
+    ring_seconds: float = 0.1
+    talk_seconds: float | None = None
+    answered: bool = True
+    report: bool = True
+    report_after_seconds: float = 0.1
+    answer_limit_seconds: float = ANSWER_SECONDS
+    deliver: bool = True
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass
@@ -38,6 +72,7 @@ class LiveCall:
     server_url: str = ""
     number: PhoneNumber | None = None
     leg: TwilioCall | None = None
+    plan: Plan = field(default_factory=Plan)
     #: Settings in which this call differs from the behaviour of all calls.
     behaviour: dict[str, Any] = field(default_factory=dict)
     #: Set to end the call. The first reason given is kept.
@@ -53,16 +88,29 @@ class LiveCall:
     spoken: list[Json] = field(default_factory=list)
     #: Types of the messages that were lost on purpose.
     lost: list[str] = field(default_factory=list)
+    #: Called when something has changed without a lookup of the call by its ID.
+    changed: Callable[[], None] = _nothing
+    #: Seconds of talk before the sandbox was restarted, and if the call had ended by then, its end.
+    seconds_before: float = 0
+    ended_after_seconds: float | None = None
 
     @property
     def over(self) -> bool:
         """Whether the call was ended. Its end may not have been reported yet."""
         return self.hang_up.is_set()
 
-    def end(self, reason: str) -> None:
-        """Hang up. Replay: a call ends once, for the first reason."""
-        self.reason = self.reason or reason
+    def end(self, reason: str, *, after_seconds: float | None = None) -> None:
+        """Hang up. Replay: a call ends once, for the first reason.
+
+        If the given seconds of talk were over before a restart, the call ended after them.
+        """
+        if self.over:
+            return
+        self.reason = reason
+        if after_seconds is not None and after_seconds < self.seconds_before:
+            self.ended_after_seconds = after_seconds
         self.hang_up.set()
+        self.changed()
 
     async def last(self, seconds: float | None) -> None:
         """Wait for the given seconds or until the call ends; None waits for the end only."""
@@ -80,7 +128,7 @@ class LiveCall:
             self.began = time.monotonic()
             self.shown["startedAt"] = now
         if status == "ended":
-            self.ended = time.monotonic()
+            now = iso_ms(self._set_end())
             # Vapi's API has the cost as a JSON number. The sandbox never adds these floats up.
             cost = float(Decimal(str(round(self.seconds(), 3))) * _COST_PER_SECOND)
             self.shown |= {
@@ -89,6 +137,13 @@ class LiveCall:
                 "cost": cost,
                 "costBreakdown": {"vapi": cost, "total": cost},
             }
+        self.changed()
+
+    def _set_end(self) -> datetime:
+        now = self.ended = time.monotonic()
+        if self.began is not None and self.ended_after_seconds is not None:
+            self.ended = self.began + self.ended_after_seconds
+        return datetime.now(UTC) - timedelta(seconds=now - self.ended)
 
     def seconds(self) -> float:
         """Return the seconds of talk so far."""
@@ -101,6 +156,7 @@ class LiveCall:
         self.orders.append(
             {"type": kind, "obeyed": obeyed, "at": iso_ms(), "received": time.monotonic()}
         )
+        self.changed()
 
     def note_speech(self, text: str) -> Json:
         """Record a text that is being spoken. The caller sets `finished` when it is over."""
@@ -111,4 +167,24 @@ class LiveCall:
             "finished": None,
         }
         self.spoken.append(speech)
+        self.changed()
         return speech
+
+
+def pack_call(call: LiveCall) -> Json:
+    """Return what a restart keeps of a call. Its number and leg are kept elsewhere."""
+    packed: Json = {name: getattr(call, name) for name in _KEPT}
+    times = {f"{name}_at": wall_clock(getattr(call, name)) for name in _TIMES}
+    return packed | times | {"plan": asdict(call.plan), "over": call.over}
+
+
+def unpack_call(packed: Json, numbers: Mapping[str, PhoneNumber]) -> LiveCall:
+    """Make a call of what was kept, without its leg."""
+    times: Json = {name: monotonic_clock(packed.pop(f"{name}_at")) for name in _TIMES}
+    over, plan = packed.pop("over"), Plan(**packed.pop("plan"))
+    number = numbers.get(packed["shown"].get("phoneNumberId", ""))
+    call = LiveCall(**packed, **times, plan=plan, number=number)
+    call.seconds_before = call.seconds()
+    if over:
+        call.hang_up.set()
+    return call

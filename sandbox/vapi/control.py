@@ -13,11 +13,10 @@ from sandbox.asking import Asked, refuse, understand
 from sandbox.core import Sandbox
 from sandbox.exchange import Json
 from sandbox.twilio.state import Account
-from sandbox.vapi.admission import ANSWER_SECONDS
 from sandbox.vapi.behaviour import Behaviour
-from sandbox.vapi.calls import LiveCall, PhoneNumber
+from sandbox.vapi.calls import ANSWER_SECONDS, LiveCall, PhoneNumber, Plan
 from sandbox.vapi.events import Forgery, parcel
-from sandbox.vapi.life import Plan, carry, live
+from sandbox.vapi.life import carry, live
 from sandbox.vapi.messages import eligible, write
 from sandbox.vapi.state import LONGEST_SECONDS_DEFAULT
 
@@ -114,6 +113,7 @@ class VapiCallControl:
         if asked.campaign_id:
             call.shown["campaignId"] = asked.campaign_id
         call.behaviour = asked.behaviour.model_dump(exclude_unset=True)
+        call.plan = _plan(asked)
         if not inbound:
             state.connect(call, state.assistants.get(asked.assistant_id), _overrides(asked))
         if account is not None:
@@ -122,7 +122,7 @@ class VapiCallControl:
             if url is None and number is not None:
                 url = number.leg_callback_url
             carry(self._sandbox, call, account, ours, url)
-        self._sandbox.courier.spawn(live(self._sandbox, call, _plan(asked)))
+        self._sandbox.courier.spawn(live(self._sandbox, call))
         return JSONResponse(call.shown, 201)
 
     async def list_calls(self, request: Request) -> Response:

@@ -8,7 +8,6 @@ the end of the leg at Twilio.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from secrets import SystemRandom
 
 from sandbox.core import Sandbox
@@ -16,29 +15,11 @@ from sandbox.exchange import Json
 from sandbox.twilio.calls import TwilioCall
 from sandbox.twilio.events import tell_of
 from sandbox.twilio.state import Account
-from sandbox.vapi.admission import ANSWER_SECONDS, find_assistant
+from sandbox.vapi.admission import find_assistant
 from sandbox.vapi.calls import LiveCall
 from sandbox.vapi.events import end_of_call_report, parcel, status_update
 
 _random = SystemRandom()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a call proceeds. Times are in seconds.
-
-    If `talk_seconds` is None, the call continues until it is ended from outside or reaches its
-    maximum duration.
-    """
-
-    queued_seconds: float = 0.05
-    ring_seconds: float = 0.1
-    talk_seconds: float | None = None
-    answered: bool = True
-    report: bool = True
-    report_after_seconds: float = 0.1
-    answer_limit_seconds: float = ANSWER_SECONDS
-    deliver: bool = True
 
 
 def carry(
@@ -56,50 +37,78 @@ def carry(
         leg = sandbox.twilio.add_call(account, our_number, customer, "ringing", "inbound")
     else:
         leg = sandbox.twilio.add_call(account, customer, our_number, "queued")
-    call.leg = leg
     call.shown["phoneCallProviderId"] = leg.shown["sid"]
+    _tie(call, leg)
+    if callback_url is not None:
+        tell_of(sandbox, leg, callback_url)
+
+
+def _tie(call: LiveCall, leg: TwilioCall) -> None:
+    call.leg = leg
 
     def follow(leg: TwilioCall) -> None:
         if leg.over:
             call.end("customer-ended-call")
 
     leg.watchers.append(follow)
-    if callback_url is not None:
-        tell_of(sandbox, account, leg, callback_url)
+    follow(leg)
 
 
-async def live(sandbox: Sandbox, call: LiveCall, plan: Plan) -> None:
-    """Run a call from its start to its report."""
+def resume(sandbox: Sandbox) -> None:
+    """Continue the calls that were live when the sandbox stopped.
+
+    A call that was in progress was so meanwhile, as at a real provider. If its time was over by
+    then, it ended at that time. A call that rang rings again. The messages of that time are lost.
+    """
+    for leg in sandbox.twilio.calls.values():
+        if leg.callback_url is not None:
+            tell_of(sandbox, leg, leg.callback_url)
+    for call in sandbox.vapi.calls.values():
+        leg_of_call = sandbox.twilio.calls.get(call.shown["phoneCallProviderId"])
+        if leg_of_call is not None:
+            _tie(call, leg_of_call)
+        if call.ended is None:
+            sandbox.courier.spawn(live(sandbox, call))
+
+
+async def live(sandbox: Sandbox, call: LiveCall) -> None:
+    """Run a call to its report, from its start or from where it was."""
+    if call.began is None and not call.over:
+        await _ring(sandbox, call)
+    if call.began is not None:
+        await _talk(sandbox, call)
+    _move(sandbox, call, "ended")
+    await _report(sandbox, call)
+
+
+async def _ring(sandbox: Sandbox, call: LiveCall) -> None:
+    plan = call.plan
     if call.shown["type"] == "inboundPhoneCall":
         await find_assistant(sandbox, call, plan.answer_limit_seconds)
         await call.last(plan.ring_seconds)
     else:
         await call.last(plan.queued_seconds)
         if not call.over:
-            _move(sandbox, call, plan, "ringing")
+            _move(sandbox, call, "ringing")
             await call.last(plan.ring_seconds)
         if not plan.answered:
             call.end("customer-did-not-answer")
     if not call.over:
-        _move(sandbox, call, plan, "in-progress")
-        await _talk(sandbox, call, plan)
-    _move(sandbox, call, plan, "ended")
-    await _report(sandbox, call, plan)
+        _move(sandbox, call, "in-progress")
 
 
-async def _talk(sandbox: Sandbox, call: LiveCall, plan: Plan) -> None:
-    talk, longest = plan.talk_seconds, call.longest_seconds
+async def _talk(sandbox: Sandbox, call: LiveCall) -> None:
+    talk, longest, before = call.plan.talk_seconds, call.longest_seconds, call.seconds_before
     if talk is None or talk >= longest:
-        await call.last(longest)
+        await call.last(longest - before)
         if call.over:
             return
         if not sandbox.vapi.behaviour_of(call).ignore_max_duration:
-            call.end("exceeded-max-duration")
+            call.end("exceeded-max-duration", after_seconds=longest)
             return
-        await call.last(None if talk is None else talk - longest)
-    else:
-        await call.last(talk)
-    call.end("customer-ended-call")
+        before = max(before, longest)
+    await call.last(None if talk is None else talk - before)
+    call.end("customer-ended-call", after_seconds=talk)
 
 
 def _end_of_leg(call: LiveCall) -> str:
@@ -108,32 +117,31 @@ def _end_of_leg(call: LiveCall) -> str:
     return "no-answer" if call.reason == "customer-did-not-answer" else "canceled"
 
 
-def _move(sandbox: Sandbox, call: LiveCall, plan: Plan, status: str) -> None:
+def _move(sandbox: Sandbox, call: LiveCall, status: str) -> None:
     call.set_status(status)
     if call.leg is not None:
         call.leg.move(_end_of_leg(call) if status == "ended" else status)
     lost = sandbox.vapi.behaviour_of(call).lose_status
-    _tell(sandbox, call, plan, status_update(call), lost=lost)
+    _tell(sandbox, call, status_update(call), lost=lost)
 
 
-async def _report(sandbox: Sandbox, call: LiveCall, plan: Plan) -> None:
-    if not plan.report:
+async def _report(sandbox: Sandbox, call: LiveCall) -> None:
+    if not call.plan.report:
         return
     delay = sandbox.vapi.behaviour_of(call).report_delay_seconds
-    await asyncio.sleep(plan.report_after_seconds if delay is None else delay)
+    await asyncio.sleep(call.plan.report_after_seconds if delay is None else delay)
     behaviour = sandbox.vapi.behaviour_of(call)
     copies = 2 if behaviour.double_reports else 1
     message = end_of_call_report(call)
-    _tell(sandbox, call, plan, message, lost=behaviour.lose_reports, copies=copies)
+    _tell(sandbox, call, message, lost=behaviour.lose_reports, copies=copies)
 
 
-def _tell(
-    sandbox: Sandbox, call: LiveCall, plan: Plan, message: Json, *, lost: bool, copies: int = 1
-) -> None:
-    if not plan.deliver:
+def _tell(sandbox: Sandbox, call: LiveCall, message: Json, *, lost: bool, copies: int = 1) -> None:
+    if not call.plan.deliver:
         return
     if lost or _random.random() < sandbox.vapi.behaviour_of(call).lose_probability:
         call.lost.append(message["type"])
+        call.changed()
         return
     addressed = parcel(sandbox, message, call.server_url)
     sandbox.courier.spawn(sandbox.courier.send(addressed, copies=copies, retry=False))

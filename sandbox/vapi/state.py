@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 from uuid import uuid4
 
 from sandbox.exchange import Json, iso_ms
+from sandbox.store import Shelf
 from sandbox.vapi.behaviour import Behaviour
-from sandbox.vapi.calls import LiveCall, PhoneNumber
+from sandbox.vapi.calls import LiveCall, PhoneNumber, pack_call, unpack_call
 
 #: Maximum duration of a call, in seconds: the default of an assistant without one, and the bounds.
 LONGEST_SECONDS_DEFAULT = 600
@@ -26,16 +28,21 @@ class Authentication:
     timestamp_unit: Literal["ms", "seconds"] = "ms"
 
 
-@dataclass
 class VapiState:
     """Vapi's resources by Vapi's IDs, and its settings."""
 
-    calls: dict[str, LiveCall] = field(default_factory=dict)
-    numbers: dict[str, PhoneNumber] = field(default_factory=dict)
-    assistants: dict[str, Json] = field(default_factory=dict)
-    behaviour: Behaviour = field(default_factory=Behaviour)
-    authentication: Authentication = field(default_factory=Authentication)
-    account_id: str = field(default_factory=lambda: str(uuid4()))
+    def __init__(self) -> None:
+        self.numbers: Shelf[PhoneNumber] = Shelf("vapi.numbers", asdict, _unpack_number)
+        self.assistants: Shelf[Json] = Shelf("vapi.assistants")
+        self.calls: Shelf[LiveCall] = Shelf("vapi.calls", pack_call, self._unpack_call)
+        # A restart does not keep these two: it ends faults, and clients get the default again.
+        self.behaviour = Behaviour()
+        self.authentication = Authentication()
+        self.account_id = str(uuid4())
+
+    def shelves(self) -> list[Shelf[Any]]:
+        """List what a restart keeps. The numbers come before the calls that use them."""
+        return [self.numbers, self.assistants, self.calls]
 
     def add_assistant(self, name: str, longest_seconds: int, server_url: str) -> Json:
         """Create an assistant."""
@@ -85,7 +92,7 @@ class VapiState:
         }
         if number is not None:
             shown["phoneNumberId"] = number.shown["id"]
-        call = LiveCall(shown, LONGEST_SECONDS_DEFAULT, number=number)
+        call = self._noted(LiveCall(shown, LONGEST_SECONDS_DEFAULT, number=number))
         self.calls[shown["id"]] = call
         return call
 
@@ -113,9 +120,20 @@ class VapiState:
         """Return a call's current behaviour: that of all calls with the call's changes."""
         return self.behaviour.model_copy(update=call.behaviour)
 
+    def _noted(self, call: LiveCall) -> LiveCall:
+        call.changed = partial(self.calls.note, call.shown["id"])
+        return call
+
+    def _unpack_call(self, packed: Json) -> LiveCall:
+        return self._noted(unpack_call(packed, self.numbers))
+
     def _resource(self) -> Json:
         now = iso_ms()
         return {"id": str(uuid4()), "orgId": self.account_id, "createdAt": now, "updatedAt": now}
+
+
+def _unpack_number(packed: Json) -> PhoneNumber:
+    return PhoneNumber(**packed)
 
 
 def allowed_length(value: object) -> bool:

@@ -32,6 +32,7 @@ def test_restart_keeps_the_keys_and_a_stop_is_clean(tmp_path):
     assert stop(house) == 0
     assert time.monotonic() - began < 30
     assert not info_file.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["keys"]
     # When it starts again / Then its keys are the same
     again = start(tmp_path)
     for name in ("paypal", "twilio", "stripe", "vapi"):

@@ -112,10 +112,15 @@ class House:
 
 def start(state: Path, *arguments: str) -> House:
     command = [sys.executable, "-m", "sandbox", "--port", "0", "--state", str(state), *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
     info = state / "sandbox.json"
-    ready = wait_until(lambda: info.exists() or process.poll() is not None, limit_seconds=20)
-    assert ready and info.exists()
+    # A killed sandbox leaves its file behind, and the new one would seem ready.
+    info.unlink(missing_ok=True)
+    process = subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    ready = wait_until(lambda: info.exists() or process.poll() is not None, limit_seconds=120)
+    if not ready:
+        process.kill()
+        process.wait()
+    assert info.exists()
     return House(process, json.loads(info.read_text()))
 
 
