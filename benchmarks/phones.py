@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from base.operators import Operator
 from benchmarks.system import System
 from db.engine import Database, clock
 from domain import organizations
@@ -31,7 +32,7 @@ def open_phone(system: System, database: Database, terms: Terms, *, seconds: int
     """Create an organization with money for the given seconds of talk, and its number."""
     assistant_id = system.control("POST", "/vapi/assistants", {"name": "Voice"})["id"]
     number_id = system.control("POST", "/vapi/numbers", {"number": "+15005550111"})["id"]
-    words = {"by": "bench", "why": "a measurement"}
+    operator = Operator("bench", "a measurement")
     organization_id = database.run(
         lambda session: organizations.create_organization(
             session, name="bench", currency="USD", now=clock(session)
@@ -41,16 +42,16 @@ def open_phone(system: System, database: Database, terms: Terms, *, seconds: int
 
     def set_up(session: Session) -> None:
         now = clock(session)
-        set_rate(session, organization_id, RATE, now=now, **words)
-        set_terms(session, organization_id, terms, now=now, **words)
+        set_rate(session, organization_id, RATE, operator=operator, now=now)
+        set_terms(session, organization_id, terms, operator=operator, now=now)
         add_entry_point(
             session,
             organization_id,
             EntryPointKind.PHONE_NUMBER,
             number_id,
             assistant_id=assistant_id,
+            operator=operator,
             now=now,
-            **words,
         )
         wallet.credit(
             session,

@@ -16,6 +16,7 @@ from random import Random
 from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
+from base.operators import Operator
 from chaos.scene import Client, Scene, Wish
 from db.engine import clock
 from domain import operator_actions
@@ -114,7 +115,9 @@ def _freeze(scene: Scene) -> None:
 def _place(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
     def work(session: Session) -> None:
         now = clock(session)
-        operator_actions.freeze_manually(session, wishes[0][0], by="chaos", why="a drill", now=now)
+        operator_actions.freeze_manually(
+            session, wishes[0][0], operator=Operator("chaos", "a drill"), now=now
+        )
 
     scene.database.run(work)
     return ["OK"]
@@ -123,7 +126,11 @@ def _place(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
 def _lift(scene: Scene, wishes: Sequence[Wish]) -> list[str]:
     def lift(session: Session, now: datetime) -> None:
         operator_actions.lift_manually(
-            session, wishes[0][0], FreezeReason.MANUAL, by="chaos", why="the drill is over", now=now
+            session,
+            wishes[0][0],
+            FreezeReason.MANUAL,
+            operator=Operator("chaos", "the drill is over"),
+            now=now,
         )
 
     # If the answer to an earlier identical request was lost, the freeze is already lifted.

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from base.operators import Operator
 from chaos.facts import Customer
 from chaos.system import System
 from domain import operator_actions, organizations
@@ -17,6 +18,7 @@ from domain.jobs.staging import stage
 from domain.jobs.types import REFRESH_PAYMENT, REFRESH_SUBSCRIPTION
 
 #: What calls cost and how they are metered. Calls last seconds, because the faults do.
+DRILL = Operator("chaos", "a drill")
 CALL_RATE = Rate(micros_per_minute=60_000, increment_seconds=1, minimum_micros=500)
 CALL_TERMS = Terms(step_seconds=6, margin_seconds=3, warn_before_seconds=4, max_duration_seconds=20)
 #: Settings for calls that ignore their maximum duration: the shortest maximum that is allowed, and
@@ -50,7 +52,7 @@ def make_overlong(system: System, number: int) -> Customer:
     terms = replace(CALL_TERMS, max_duration_seconds=_OVERLONG_SECONDS)
     system.do(
         lambda session, now: set_terms(
-            session, customer.organization_id, terms, by="chaos", why="a drill", now=now
+            session, customer.organization_id, terms, operator=DRILL, now=now
         )
     )
     _subscribe(system, [customer])
@@ -70,8 +72,7 @@ def make_campaigner(system: System, number: int) -> Customer:
             customer.organization_id,
             EntryPointKind.CAMPAIGN,
             CAMPAIGN_ID,
-            by="chaos",
-            why="a drill",
+            operator=DRILL,
             now=now,
         )
     )
@@ -150,15 +151,14 @@ def _open_phone(
     *,
     now: datetime,
 ) -> None:
-    set_rate(session, organization_id, CALL_RATE, by="chaos", why="a drill", now=now)
-    set_terms(session, organization_id, CALL_TERMS, by="chaos", why="a drill", now=now)
+    set_rate(session, organization_id, CALL_RATE, operator=DRILL, now=now)
+    set_terms(session, organization_id, CALL_TERMS, operator=DRILL, now=now)
     add_entry_point(
         session,
         organization_id,
         EntryPointKind.PHONE_NUMBER,
         number_id,
         assistant_id=assistant_id,
-        by="chaos",
-        why="a drill",
+        operator=DRILL,
         now=now,
     )

@@ -20,6 +20,7 @@ from base.enums import (
     PauseReason,
     TwilioStatus,
 )
+from base.operators import Operator
 from db.locks import lock_brands, lock_campaigns, lock_entitlement, lock_wallet
 from db.models import Campaign
 from domain.alerts.alerts import AlertKind, clear_alerts
@@ -91,12 +92,18 @@ def _freeze_or_lift(
     reason = FreezeReason.SUBSCRIPTION_INACTIVE
     if state is SubscriptionState.ACTIVE:
         wallet_freezes.unfreeze(
-            session, organization_id, reason, by=SYSTEM, why="subscription active", now=now
+            session,
+            organization_id,
+            reason,
+            operator=Operator(SYSTEM, "subscription active"),
+            now=now,
         )
     else:
         reported = state is SubscriptionState.REPORTED
         why = "end reported" if reported else "subscription inactive"
-        wallet_freezes.freeze(session, organization_id, reason, by=SYSTEM, why=why, now=now)
+        wallet_freezes.freeze(
+            session, organization_id, reason, operator=Operator(SYSTEM, why), now=now
+        )
 
 
 def _end_cause(

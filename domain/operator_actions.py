@@ -12,12 +12,13 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.enums import CampaignStatus, FreezeReason, PauseReason, Provider
+from base.operators import Operator
 from base.outcomes import Refused
 from db.locks import lock_entitlement, lock_organization
 from db.models import Campaign, TopUpSettings, WalletThreshold
 from domain.calls.tick import tick_debtors_at_once
 from domain.enforcement import Enforcement, enforce_entitlement
-from domain.operator_notes import check_who_and_why, record_action
+from domain.operator_notes import record_action
 from domain.top_ups import settings as top_up_settings
 from domain.top_ups.rule import TopUpTerms
 from domain.top_ups.settings import Method
@@ -35,16 +36,14 @@ class CampaignNotFound(Refused):
 
 
 def freeze_manually(
-    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, *, operator: Operator, now: datetime
 ) -> Enforcement:
     """Place the manual freeze, which only an operator lifts.
 
-    Replay: an active manual freeze is left unchanged. Raises: WhoAndWhy, InvalidNote,
-    OrganizationNotFound, WalletNotFound.
+    Replay: an active manual freeze is left unchanged. Raises: OrganizationNotFound, WalletNotFound.
     """
-    check_who_and_why(by, why)
     lock_entitlement(session, organization_id)
-    wallet_freezes.freeze(session, organization_id, FreezeReason.MANUAL, by=by, why=why, now=now)
+    wallet_freezes.freeze(session, organization_id, FreezeReason.MANUAL, operator=operator, now=now)
     return enforce_entitlement(session, organization_id, now)
 
 
@@ -53,20 +52,18 @@ def lift_manually(
     organization_id: str,
     reason: FreezeReason,
     *,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> Enforcement:
     """Lift a freeze, except the subscription's, which follows the provider alone.
 
-    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
-    NOT_BY_HAND for `subscription_inactive`, which an operator may override for a time instead.
+    Raises: OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused NOT_BY_HAND for
+    `subscription_inactive`, which an operator may override for a time instead.
     """
-    check_who_and_why(by, why)
     if reason is FreezeReason.SUBSCRIPTION_INACTIVE:
         raise Refused("NOT_BY_HAND", "it follows the subscription; override it for a time instead")
     lock_entitlement(session, organization_id)
-    if not wallet_freezes.unfreeze(session, organization_id, reason, by=by, why=why, now=now):
+    if not wallet_freezes.unfreeze(session, organization_id, reason, operator=operator, now=now):
         raise wallet_freezes.UnknownFreeze(organization_id, reason)
     return enforce_entitlement(session, organization_id, now)
 
@@ -77,18 +74,17 @@ def override_manually(
     reason: FreezeReason,
     *,
     until: datetime,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> Enforcement:
     """Let the organization spend until a given time although a freeze is active.
 
-    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused
-    INVALID_OVERRIDE.
+    Raises: OrganizationNotFound, WalletNotFound, UnknownFreeze; Refused INVALID_OVERRIDE.
     """
-    check_who_and_why(by, why)
     lock_entitlement(session, organization_id)
-    wallet_freezes.override(session, organization_id, reason, until=until, by=by, why=why, now=now)
+    wallet_freezes.override(
+        session, organization_id, reason, until=until, operator=operator, now=now
+    )
     return enforce_entitlement(session, organization_id, now)
 
 
@@ -99,15 +95,13 @@ def correct_manually(
     key: str,
     amount_micros: int,
     currency: str,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> WalletOutcome:
     """Correct a balance with a separate entry; see operations.correct.
 
-    Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
+    Raises: OrganizationNotFound.
     """
-    check_who_and_why(by, why)
     lock_entitlement(session, organization_id)
     outcome = wallets.correct(
         session,
@@ -115,8 +109,7 @@ def correct_manually(
         key=key,
         amount_micros=amount_micros,
         currency=currency,
-        operator=by,
-        why=why,
+        operator=operator,
         now=now,
     )
     if outcome.ok:
@@ -125,7 +118,7 @@ def correct_manually(
 
 
 def set_debt_limit_manually(
-    session: Session, organization_id: str, *, limit_micros: int, by: str, why: str, now: datetime
+    session: Session, organization_id: str, *, limit_micros: int, operator: Operator, now: datetime
 ) -> WalletOutcome:
     """Approve how far below zero the cost of calls may take the available money.
 
@@ -133,18 +126,16 @@ def set_debt_limit_manually(
     outstanding amount, so the entitlement does not change. Live calls that use some of the limit
     become due for their tick at once. The tick takes back what a lower limit no longer allows.
     Replay: the same limit again changes nothing. Refuses: DEBT_ABOVE_LIMIT if the wallet is further
-    below zero now; INVALID_AMOUNT, WALLET_NOT_FOUND. Raises: WhoAndWhy, InvalidNote,
-    OrganizationNotFound.
+    below zero now; INVALID_AMOUNT, WALLET_NOT_FOUND. Raises: OrganizationNotFound.
     """
-    check_who_and_why(by, why)
     lock_organization(session, organization_id)
     outcome = call_ledger(
         session,
         "wallet_set_debt_limit(:org, :limit, :operator, :why, :now)",
         org=organization_id,
         limit=refusable(limit_micros),
-        operator=by,
-        why=why,
+        operator=operator.name,
+        why=operator.reason,
         now=now,
     )
     if outcome.ok and not outcome.replayed:
@@ -157,28 +148,27 @@ def set_thresholds_manually(
     organization_id: str,
     micros: Sequence[int],
     *,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> list[WalletThreshold]:
     """Replace the wallet's thresholds; see thresholds.set_thresholds.
 
-    Raises: WhoAndWhy, InvalidNote, and what `set_thresholds` raises.
+    Raises: what `set_thresholds` raises.
     """
     act = "thresholds.set" if micros else "thresholds.clear"
-    record_action(session, act, organization_id, by=by, why=why, now=now)
-    return thresholds.set_thresholds(session, organization_id, micros, by=by, why=why, now=now)
+    record_action(session, act, organization_id, operator=operator, now=now)
+    return thresholds.set_thresholds(session, organization_id, micros, operator=operator, now=now)
 
 
 def rearm_thresholds_manually(
-    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, *, operator: Operator, now: datetime
 ) -> list[WalletThreshold]:
     """Arm thresholds again without a top-up; see thresholds.rearm_thresholds.
 
-    Raises: WhoAndWhy, InvalidNote, and what `rearm_thresholds` raises.
+    Raises: what `rearm_thresholds` raises.
     """
-    record_action(session, "thresholds.rearm", organization_id, by=by, why=why, now=now)
-    return thresholds.rearm_thresholds(session, organization_id, by=by, why=why, now=now)
+    record_action(session, "thresholds.rearm", organization_id, operator=operator, now=now)
+    return thresholds.rearm_thresholds(session, organization_id, operator=operator, now=now)
 
 
 def switch_top_up_on_manually(
@@ -188,68 +178,64 @@ def switch_top_up_on_manually(
     method: Method,
     *,
     chargeable: Collection[Provider],
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> TopUpSettings:
     """Switch automatic top-up on or change its terms; see top_ups/settings.py.
 
-    Raises: WhoAndWhy, InvalidNote, and what `switch_on` raises.
+    Raises: what `switch_on` raises.
     """
-    record_action(session, "top_up.on", organization_id, by=by, why=why, now=now)
+    record_action(session, "top_up.on", organization_id, operator=operator, now=now)
     return top_up_settings.switch_on(
-        session, organization_id, terms, method, chargeable=chargeable, by=by, why=why, now=now
+        session, organization_id, terms, method, chargeable=chargeable, operator=operator, now=now
     )
 
 
 def switch_top_up_off_manually(
-    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, *, operator: Operator, now: datetime
 ) -> TopUpSettings:
     """Switch automatic top-up off; see top_ups/settings.py.
 
-    Raises: WhoAndWhy, InvalidNote, and what `switch_off` raises.
+    Raises: what `switch_off` raises.
     """
-    record_action(session, "top_up.off", organization_id, by=by, why=why, now=now)
-    return top_up_settings.switch_off(session, organization_id, by=by, why=why, now=now)
+    record_action(session, "top_up.off", organization_id, operator=operator, now=now)
+    return top_up_settings.switch_off(session, organization_id, operator=operator, now=now)
 
 
 def enforce_manually(
-    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, *, operator: Operator, now: datetime
 ) -> Enforcement:
     """Derive the entitlement again, enforce it, and read every subaccount at Twilio.
 
     `subaccount_jobs` of the result names the jobs that read and repair; see
-    domain/subaccount_checks.py. Raises: WhoAndWhy, InvalidNote, OrganizationNotFound.
+    domain/subaccount_checks.py. Raises: OrganizationNotFound.
     """
-    check_who_and_why(by, why)
     posture = enforce_entitlement(session, organization_id, now, heal=True, check_twilio=True)
-    record_action(session, "organization.enforce", organization_id, by=by, why=why, now=now)
+    record_action(session, "organization.enforce", organization_id, operator=operator, now=now)
     return posture
 
 
 def start_campaign_manually(
-    session: Session, campaign_id: str, *, by: str, why: str, now: datetime
+    session: Session, campaign_id: str, *, operator: Operator, now: datetime
 ) -> Campaign:
     """Start or resume a campaign and record the action; see start_campaign.
 
-    Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
+    Raises: CampaignNotFound.
     """
-    check_who_and_why(by, why)
     campaign = start_campaign(session, campaign_id, now)
-    record_action(session, "campaign.start", campaign.id, by=by, why=why, now=now)
+    record_action(session, "campaign.start", campaign.id, operator=operator, now=now)
     return campaign
 
 
 def pause_campaign_manually(
-    session: Session, campaign_id: str, *, by: str, why: str, now: datetime
+    session: Session, campaign_id: str, *, operator: Operator, now: datetime
 ) -> Campaign:
     """Pause a campaign, which only an operator resumes; see pause_campaign.
 
-    Raises: WhoAndWhy, InvalidNote, CampaignNotFound.
+    Raises: CampaignNotFound.
     """
-    check_who_and_why(by, why)
     campaign = pause_campaign(session, campaign_id, now)
-    record_action(session, "campaign.pause", campaign.id, by=by, why=why, now=now)
+    record_action(session, "campaign.pause", campaign.id, operator=operator, now=now)
     return campaign
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from base.enums import FreezeReason
+from base.operators import Operator
 from db.models import InboxEvent, Job, WalletEntry
 from domain import operator_actions
 from domain.entitlement import spending_block
@@ -211,7 +212,7 @@ def test_a_manual_freeze_survives_the_reactivation(world):
     changed(world, customer, "WH-1", "SUSPENDED")
     world.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, customer.id, by="me", why="a doubt", now=now
+            session, customer.id, operator=Operator("me", "a doubt"), now=now
         )
     )
 
@@ -228,7 +229,7 @@ def test_a_manual_freeze_survives_the_reactivation(world):
     # When the operator lifts it, then spending is allowed
     world.do(
         lambda session, now: operator_actions.lift_manually(
-            session, customer.id, FreezeReason.MANUAL, by="me", why="cleared", now=now
+            session, customer.id, FreezeReason.MANUAL, operator=Operator("me", "cleared"), now=now
         )
     )
     assert is_open(world, customer)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
 from cli.commands.output import print_result, show
-from cli.commands.shared import in_transaction, me, micros_of
+from cli.commands.shared import acting_operator, in_transaction, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.models.calls import CallRate
@@ -65,13 +65,12 @@ def set_rate(
     as_json: Json = False,
 ) -> None:
     """Set a route's price per minute, for calls that begin from now on."""
+    operator = acting_operator(by, why)
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
         currency = wallet_queries.balance(session, organization_id, now).currency
         rate = Rate(micros_of(per_minute, currency), increment, micros_of(minimum, currency))
-        call_rates.set_rate(
-            session, organization_id, rate, route=route, by=by or me(), why=why, now=now
-        )
+        call_rates.set_rate(session, organization_id, rate, route=route, operator=operator, now=now)
         return _prices(rate, currency)
 
     done = {"organization_id": organization_id, "action": "set_rate", "route": route}
@@ -84,11 +83,10 @@ def remove_rate(
     organization_id: Org, route: str, why: Why, by: By = "", as_json: Json = False
 ) -> None:
     """Remove a route's rate. Its calls use a less specific route, or are refused."""
+    operator = acting_operator(by, why)
 
     def work(session: Session, now: datetime) -> bool:
-        return call_rates.remove_rate(
-            session, organization_id, route, by=by or me(), why=why, now=now
-        )
+        return call_rates.remove_rate(session, organization_id, route, operator=operator, now=now)
 
     done = {
         "organization_id": organization_id,
@@ -145,6 +143,7 @@ def set_terms(
     as_json: Json = False,
 ) -> None:
     """Change an organization's call terms. Options that are not given stay unchanged."""
+    operator = acting_operator(by, why)
     given = {
         "step_seconds": step_seconds,
         "margin_seconds": margin_seconds,
@@ -165,7 +164,7 @@ def set_terms(
             raise Failure("name at least one term to change")
     in_transaction(
         lambda session, now: call_settings.change_terms(
-            session, organization_id, changes, by=by or me(), why=why, now=now
+            session, organization_id, changes, operator=operator, now=now
         )
     )
     done = {"organization_id": organization_id, "action": "set_terms", "terms": changes}
@@ -204,6 +203,7 @@ def add_entry_point(
     as_json: Json = False,
 ) -> None:
     """Assign a number, assistant or campaign to an organization as its entry point."""
+    operator = acting_operator(by, why)
     in_transaction(
         lambda session, now: call_doors.add_entry_point(
             session,
@@ -212,8 +212,7 @@ def add_entry_point(
             external_id,
             assistant_id=assistant,
             brand_id=brand,
-            by=by or me(),
-            why=why,
+            operator=operator,
             now=now,
         )
     )
@@ -236,11 +235,10 @@ def remove_entry_point(
     kind: EntryPointKind, external_id: str, why: Why, by: By = "", as_json: Json = False
 ) -> None:
     """Remove an entry point. Its calls belong to no organization and are refused."""
+    operator = acting_operator(by, why)
 
     def work(session: Session, now: datetime) -> bool:
-        return call_doors.remove_entry_point(
-            session, kind, external_id, by=by or me(), why=why, now=now
-        )
+        return call_doors.remove_entry_point(session, kind, external_id, operator=operator, now=now)
 
     done = {
         "kind": kind,

@@ -13,7 +13,7 @@ from base.enums import CallStatus
 from base.money import text_from_micros
 from cli.commands import call_setup
 from cli.commands.output import print_result, show, show_page
-from cli.commands.shared import in_transaction, me, utc
+from cli.commands.shared import acting_operator, in_transaction, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.models import WalletEntry
@@ -108,11 +108,12 @@ def end_call(
     call_id: CallId, why: Why, org: OfOrg = None, by: By = "", as_json: Json = False
 ) -> None:
     """Order the end of a call. It counts as over when its provider reports the end."""
+    operator = acting_operator(by, why)
 
     def work(session: Session, now: datetime) -> dict[str, Any]:
         call = _meant(session, call_id, org)
         ending = endings.end_manually(
-            session, call.organization_id, call.id, operator=by or me(), why=why, now=now
+            session, call.organization_id, call.id, operator=operator, now=now
         )
         return {
             "call_id": call.id,
@@ -136,6 +137,7 @@ def settle_call(
     as_json: Json = False,
 ) -> None:
     """Charge a call whose cost cannot be determined, and treat the call as over."""
+    operator = acting_operator(by, why)
     with clear_errors():
         duration_ms = _milliseconds_of(seconds)
 
@@ -146,8 +148,7 @@ def settle_call(
             call.organization_id,
             call.id,
             duration_ms=duration_ms,
-            operator=by or me(),
-            why=why,
+            operator=operator,
             now=now,
         )
         return {

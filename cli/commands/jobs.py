@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from base.operators import Operator
 from cli.commands.output import print_result, show, show_page
-from cli.commands.shared import acting, in_transaction, me, utc
+from cli.commands.shared import acting, acting_operator, in_transaction, utc
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.jobs.search import ASKABLE, PAGE_MAX, Filters
@@ -102,11 +103,12 @@ def redrive(
     as_json: Json = False,
 ) -> None:
     """Run dead or refused jobs again with all attempts. Fix the cause first."""
+    operator = acting_operator(by, why)
     if state not in ("dead", "refused"):
         with clear_errors():
             raise Failure(f"--state is dead or refused, not {state!r}")
     filters = _filters(state, name, organization, queue, error, argument, since, until)
-    _act_manually("redrive", redrive_manually, job_ids, filters, limit, by, why, yes, as_json)
+    _act_manually("redrive", redrive_manually, job_ids, filters, limit, operator, yes, as_json)
 
 
 @app.command("discard")
@@ -126,8 +128,9 @@ def discard(
     as_json: Json = False,
 ) -> None:
     """Discard dead jobs for good. Their work stays undone."""
+    operator = acting_operator(by, why)
     filters = _filters("dead", name, organization, queue, error, argument, since, until)
-    _act_manually("discard", discard_manually, job_ids, filters, limit, by, why, yes, as_json)
+    _act_manually("discard", discard_manually, job_ids, filters, limit, operator, yes, as_json)
 
 
 @app.command("run-now")
@@ -147,8 +150,9 @@ def run_now(
     as_json: Json = False,
 ) -> None:
     """Run waiting jobs now, before their next attempt is due; skip running jobs."""
+    operator = acting_operator(by, why)
     filters = _filters("waiting", name, organization, queue, error, argument, since, until)
-    _act_manually("run now", run_now_manually, job_ids, filters, limit, by, why, yes, as_json)
+    _act_manually("run now", run_now_manually, job_ids, filters, limit, operator, yes, as_json)
 
 
 @app.command("policies")
@@ -179,16 +183,14 @@ def _act_manually(
     job_ids: list[str] | None,
     filters: Filters,
     limit: int,
-    by: str,
-    why: str,
+    operator: Operator,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Apply an action to one named job, or to those of many jobs that still allow it."""
-    who = by or me()
     with acting() as do:
         if job_ids and len(job_ids) == 1:
-            do(lambda session, now: operation(session, job_ids[0], by=who, why=why, now=now))
+            do(lambda session, now: operation(session, job_ids[0], operator=operator, now=now))
             _report(verb, 1, 1, as_json)
             return
         chosen = job_ids or _chosen(do, filters, limit)
@@ -202,8 +204,7 @@ def _act_manually(
                     session,
                     operation,
                     part,  # noqa: B023  # called before the next turn
-                    by=who,
-                    why=why,
+                    operator=operator,
                     now=now,
                 )
             )

@@ -14,7 +14,7 @@ from base.enums import Provider, RequestClass
 from base.log import configure
 from base.settings import SettingsError, load_settings
 from cli.commands.output import print_result, show
-from cli.commands.shared import addresses, in_transaction, me
+from cli.commands.shared import acting_operator, addresses, in_transaction
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Why
 from db.redis import circuit_states as states
@@ -44,18 +44,19 @@ def close_circuit(
     as_json: Json = False,
 ) -> None:
     """Close a circuit and release its held-back accounts; calls go out at once."""
-    who, subject = by or me(), f"{provider}:{call_class}"
+    operator = acting_operator(by, why)
+    subject = f"{provider}:{call_class}"
     if provider not in CALLED:
         with clear_errors():
             raise Failure(f"{provider} has no circuits, because Holdfast does not call it")
     # Recorded first: Redis keeps its own note for one day only, for display.
     in_transaction(
         lambda session, now: record_action(
-            session, "circuit.close", subject, by=who, why=why, now=now
+            session, "circuit.close", subject, operator=operator, now=now
         )
     )
     with _circuits() as circuits:
-        was_open = states.close_circuit(circuits.client, provider, call_class, by=who, why=why)
+        was_open = states.close_circuit(circuits.client, provider, call_class, operator=operator)
     print_result(
         f"{provider} {call_class}: {'closed' if was_open else 'was already closed'}",
         {

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import BlockReason
 from base.money import Amount
+from base.operators import Operator
 from base.settings import SettingsError, load_settings, require
 from cli.errors import clear_errors
 from db.engine import Database, clock
@@ -26,9 +27,14 @@ T = TypeVar("T")
 console = Console()
 
 
-def me() -> str:
-    """Return the login name of the person who runs the command."""
-    return getpass.getuser()
+def acting_operator(by: str, why: str) -> Operator:
+    """Return the operator of a command, by default the login that runs it.
+
+    An empty reason ends the command with one line.
+    """
+    with clear_errors():
+        return Operator(by or getpass.getuser(), why)
+    raise AssertionError("unreachable")
 
 
 def what_followed(done: Enforcement) -> str:

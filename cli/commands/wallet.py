@@ -15,9 +15,9 @@ from base.ids import new_id
 from cli.commands import wallet_history, watch
 from cli.commands.output import print_result, show
 from cli.commands.shared import (
+    acting_operator,
     consequences,
     in_transaction,
-    me,
     micros_of,
     owner_address,
     what_followed,
@@ -66,9 +66,10 @@ def show_wallet(organization_id: Org, as_json: Json = False) -> None:
 @app.command()
 def freeze(organization_id: Org, why: Why, by: By = "", as_json: Json = False) -> None:
     """Freeze a wallet manually. Only an operator can lift this freeze."""
+    operator = acting_operator(by, why)
     done = in_transaction(
         lambda session, now: operator_actions.freeze_manually(
-            session, organization_id, by=by or me(), why=why, now=now
+            session, organization_id, operator=operator, now=now
         )
     )
     changed = {"action": "freeze", "reason": FreezeReason.MANUAL}
@@ -84,9 +85,10 @@ def unfreeze(
     as_json: Json = False,
 ) -> None:
     """Lift one freeze. The wallet stays frozen while another freeze is active."""
+    operator = acting_operator(by, why)
     done = in_transaction(
         lambda session, now: operator_actions.lift_manually(
-            session, organization_id, reason, by=by or me(), why=why, now=now
+            session, organization_id, reason, operator=operator, now=now
         )
     )
     changed = {"action": "unfreeze", "reason": reason}
@@ -103,11 +105,12 @@ def override(
     as_json: Json = False,
 ) -> None:
     """Let a wallet spend for a limited time although one freeze is active."""
+    operator = acting_operator(by, why)
 
     def work(session: Session, now: datetime) -> tuple[Enforcement, datetime]:
         until = now + timedelta(hours=hours)
         done = operator_actions.override_manually(
-            session, organization_id, reason, until=until, by=by or me(), why=why, now=now
+            session, organization_id, reason, until=until, operator=operator, now=now
         )
         return done, until
 
@@ -126,7 +129,7 @@ def correct(
     as_json: Json = False,
 ) -> None:
     """Correct a balance with a ledger entry that records the operator and the reason."""
-
+    operator = acting_operator(by, why)
     key = key or new_id("fix")
 
     def write(session: Session, now: datetime) -> tuple[WalletOutcome, int, str]:
@@ -138,8 +141,7 @@ def correct(
             key=key,
             amount_micros=micros,
             currency=currency,
-            by=by or me(),
-            why=why,
+            operator=operator,
             now=now,
         )
         return outcome, micros, currency
@@ -179,12 +181,13 @@ def debt_limit(
     Lowering the limit takes back credit that live calls were lent and have not used. A call that is
     no longer covered is ended.
     """
+    operator = acting_operator(by, why)
 
     def write(session: Session, now: datetime) -> tuple[WalletOutcome, int, str]:
         currency = wallet_queries.balance(session, organization_id, now).currency
         micros = micros_of(amount, currency)
         outcome = operator_actions.set_debt_limit_manually(
-            session, organization_id, limit_micros=micros, by=by or me(), why=why, now=now
+            session, organization_id, limit_micros=micros, operator=operator, now=now
         )
         return outcome, micros, currency
 
@@ -212,12 +215,13 @@ def rebuild(organization_id: Org, why: Why, by: By = "", as_json: Json = False) 
 
     The rebuild is recorded in an entry with the operator and the reason.
     """
+    operator = acting_operator(by, why)
     with clear_errors():
         database = Database(owner_address(), name="rebuild", pool_size=1)
         try:
             outcome = database.run(
                 lambda session: wallet.rebuild(
-                    session, organization_id, operator=by or me(), why=why, now=clock(session)
+                    session, organization_id, operator=operator, now=clock(session)
                 )
             )
         except DBAPIError as error:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import Provider
 from cli.commands.output import show
-from cli.commands.shared import in_transaction, me, micros_of
+from cli.commands.shared import acting_operator, in_transaction, micros_of
 from cli.errors import Failure, clear_errors
 from cli.options import By, Json, Org, Why
 from db.models import Alert, TopUpDecision, TopUpSettings, WalletThreshold
@@ -52,13 +52,16 @@ def thresholds(
             raise Failure("use only one of --set, --clear and --rearm")
 
     def work(session: Session, now: datetime) -> list[dict[str, Any]]:
-        who: dict[str, Any] = {"by": by or me(), "why": why, "now": now}
         currency = wallet_queries.balance(session, organization_id, now).currency
         if amounts or clear:
             micros = [micros_of(amount, currency) for amount in amounts or ()]
-            rows = operator_actions.set_thresholds_manually(session, organization_id, micros, **who)
+            rows = operator_actions.set_thresholds_manually(
+                session, organization_id, micros, operator=acting_operator(by, why), now=now
+            )
         elif rearm:
-            rows = operator_actions.rearm_thresholds_manually(session, organization_id, **who)
+            rows = operator_actions.rearm_thresholds_manually(
+                session, organization_id, operator=acting_operator(by, why), now=now
+            )
         else:
             rows = levels.thresholds_of(session, organization_id)
         return [_threshold(row, currency) for row in rows]
@@ -100,7 +103,7 @@ def auto_top_up(
         currency = wallet_queries.balance(session, organization_id, now).currency
         if off:
             operator_actions.switch_top_up_off_manually(
-                session, organization_id, by=by or me(), why=why, now=now
+                session, organization_id, operator=acting_operator(by, why), now=now
             )
         elif provider is not None:
             operator_actions.switch_top_up_on_manually(
@@ -114,8 +117,7 @@ def auto_top_up(
                 ),
                 Method(provider, method),
                 chargeable=CHARGEABLE,
-                by=by or me(),
-                why=why,
+                operator=acting_operator(by, why),
                 now=now,
             )
         return _top_up(session, organization_id, currency)
@@ -153,9 +155,10 @@ def clear_alert(
     as_json: Json = False,
 ) -> None:
     """Clear an alert that was dealt with. It is raised again if its cause recurs."""
+    operator = acting_operator(by, why)
     cleared = in_transaction(
         lambda session, now: _alert(
-            alerts.clear_manually(session, alert_id, by=by or me(), why=why, now=now)
+            alerts.clear_manually(session, alert_id, operator=operator, now=now)
         )
     )
     show(cleared, as_json)

@@ -10,7 +10,14 @@ import typer
 from base.enums import CampaignStatus
 from cli.commands.output import print_result, show, show_page
 from cli.commands.reconcile import Wait, all_in_line, describe, sentence, wait_for_checks
-from cli.commands.shared import acting, consequences, in_transaction, me, permission, what_followed
+from cli.commands.shared import (
+    acting,
+    acting_operator,
+    consequences,
+    in_transaction,
+    permission,
+    what_followed,
+)
 from cli.options import By, Json, Org, Why
 from db.models import Campaign
 from domain import operator_actions, organization_queries
@@ -79,10 +86,11 @@ def enforce(
     The state of each subaccount is read at Twilio, and drift is repaired. The exit status is 1
     unless every subaccount is in line now.
     """
+    operator = acting_operator(by, why)
     with acting() as do:
         done = do(
             lambda session, now: operator_actions.enforce_manually(
-                session, organization_id, by=by or me(), why=why, now=now
+                session, organization_id, operator=operator, now=now
             )
         )
         checks = wait_for_checks(do, done.subaccount_jobs.values(), wait)
@@ -161,9 +169,10 @@ def list_campaigns(
 @campaigns.command("pause")
 def pause(campaign_id: str, why: Why, by: By = "", as_json: Json = False) -> None:
     """Pause a campaign manually. Only an operator can resume it."""
+    operator = acting_operator(by, why)
     campaign = in_transaction(
         lambda session, now: operator_actions.pause_campaign_manually(
-            session, campaign_id, by=by or me(), why=why, now=now
+            session, campaign_id, operator=operator, now=now
         )
     )
     _print_campaign(campaign, "pause", as_json)
@@ -172,9 +181,10 @@ def pause(campaign_id: str, why: Why, by: By = "", as_json: Json = False) -> Non
 @campaigns.command("start")
 def start(campaign_id: str, why: Why, by: By = "", as_json: Json = False) -> None:
     """Start a draft or resume a manual pause, as far as the organization may spend."""
+    operator = acting_operator(by, why)
     campaign = in_transaction(
         lambda session, now: operator_actions.start_campaign_manually(
-            session, campaign_id, by=by or me(), why=why, now=now
+            session, campaign_id, operator=operator, now=now
         )
     )
     _print_campaign(campaign, "start", as_json)

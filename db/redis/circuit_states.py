@@ -11,6 +11,7 @@ import redis
 from base.channels import CALLED, ProviderChannel
 from base.enums import Provider, RequestClass
 from base.log import get_logger
+from base.operators import Operator
 from db.redis.circuits import HELD, circuit_key, member_of, outcomes_key
 
 log = get_logger(__name__)
@@ -71,7 +72,7 @@ def read_states(client: redis.Redis, window_seconds: float) -> list[CircuitState
 
 
 def close_circuit(
-    client: redis.Redis, provider: Provider, call_class: RequestClass, *, by: str, why: str
+    client: redis.Redis, provider: Provider, call_class: RequestClass, *, operator: Operator
 ) -> bool:
     """Close a circuit, and stop holding back accounts in its class.
 
@@ -85,9 +86,15 @@ def close_circuit(
         pipe.delete(outcomes_key(route))
         for account in held:
             pipe.zrem(HELD, member_of(ProviderChannel(provider, account, call_class)))
-        pipe.set(_note_key(route), f"{by}: {why}", ex=_NOTE_SECONDS)
+        pipe.set(_note_key(route), f"{operator.name}: {operator.reason}", ex=_NOTE_SECONDS)
         was_open = bool(pipe.execute()[0])
-    log.warning("circuit_closed_manually", provider=provider, call_class=call_class, by=by, why=why)
+    log.warning(
+        "circuit_closed_manually",
+        provider=provider,
+        call_class=call_class,
+        by=operator.name,
+        why=operator.reason,
+    )
     return was_open or bool(held)
 
 

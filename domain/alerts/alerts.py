@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models import Alert
 from domain.operator_notes import record_action
@@ -166,13 +167,13 @@ def clear_alerts(
     return len(cleared.all())
 
 
-def clear_manually(session: Session, alert_id: int, *, by: str, why: str, now: datetime) -> Alert:
+def clear_manually(session: Session, alert_id: int, *, operator: Operator, now: datetime) -> Alert:
     """Clear an alert that a person has dealt with.
 
     If its cause recurs, the alert is raised again. Replay: a cleared alert is left unchanged.
-    Raises: WhoAndWhy, InvalidNote, AlertNotFound.
+    Raises: AlertNotFound.
     """
-    record_action(session, "alert.clear", str(alert_id), by=by, why=why, now=now)
+    record_action(session, "alert.clear", str(alert_id), operator=operator, now=now)
     if alert_id > _NUMBER_MAX:
         raise AlertNotFound(alert_id)
     alert = session.get(Alert, alert_id, with_for_update=True, populate_existing=True)

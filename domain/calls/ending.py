@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from base.enums import CallStatus, EndCause
+from base.operators import Operator
 from db.locks import lock_call, lock_live_calls
 from db.models import Brand
 from db.models.calls import Call
@@ -30,7 +31,7 @@ from domain.calls.rows import (
 )
 from domain.calls.settings import terms_of
 from domain.jobs.types import END_CALL, WARN_CALL
-from domain.operator_notes import check_who_and_why, record_action
+from domain.operator_notes import record_action
 
 #: Rounds that use Twilio only if Vapi accepts no order. All later rounds use Twilio too.
 VAPI_ROUNDS = 2
@@ -101,20 +102,18 @@ def end_manually(
     organization_id: str,
     call_id: str,
     *,
-    operator: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> bool:
     """End a call for an operator; return False if it was already ending or over.
 
-    Raises: CallNotFound, WhoAndWhy, InvalidNote.
+    Raises: CallNotFound.
     """
-    check_who_and_why(operator, why)
     call, _ = call_and_wallet(session, organization_id, call_id)
     decided = decide_ending(session, call, EndCause.OPERATOR, now)
     if decided:
         subject = f"{organization_id} {call_id}"
-        record_action(session, "call.end", subject, by=operator, why=why, now=now)
+        record_action(session, "call.end", subject, operator=operator, now=now)
     return decided
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models import Brand, Wallet
 from db.models.calls import EntryPoint
@@ -74,15 +75,14 @@ def add_entry_point(
     *,
     assistant_id: str | None = None,
     brand_id: str | None = None,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> None:
     """Assign an entry point to an organization.
 
     `assistant_id` answers its inbound calls. `brand_id` names the brand whose Twilio subaccount
     carries them. Replay: the entry point gets the new assistant and brand. Raises:
-    InvalidEntryPoint, WalletNotFound, WhoAndWhy, InvalidNote.
+    InvalidEntryPoint, WalletNotFound.
     """
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
@@ -107,15 +107,15 @@ def add_entry_point(
         raise InvalidEntryPoint(f"{external_id} belongs to another organization")
     entry_point.assistant_id, entry_point.brand_id = assistant_id, brand_id
     session.flush()
-    record_action(session, "call_door.add", f"{kind} {external_id}", by=by, why=why, now=now)
+    record_action(session, "call_door.add", f"{kind} {external_id}", operator=operator, now=now)
 
 
 def remove_entry_point(
-    session: Session, kind: EntryPointKind, external_id: str, *, by: str, why: str, now: datetime
+    session: Session, kind: EntryPointKind, external_id: str, *, operator: Operator, now: datetime
 ) -> bool:
     """Remove an entry point; return False if there was none.
 
-    Calls through it then belong to no organization. Raises: WhoAndWhy, InvalidNote.
+    Calls through it then belong to no organization.
     """
     removed = session.execute(
         delete(EntryPoint)
@@ -123,7 +123,9 @@ def remove_entry_point(
         .returning(EntryPoint.external_id)
     ).one_or_none()
     if removed is not None:
-        record_action(session, "call_door.remove", f"{kind} {external_id}", by=by, why=why, now=now)
+        record_action(
+            session, "call_door.remove", f"{kind} {external_id}", operator=operator, now=now
+        )
     return removed is not None
 
 

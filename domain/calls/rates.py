@@ -14,10 +14,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from base.enums import CallDirection
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models import Wallet
 from db.models.calls import CallRate
-from domain.operator_notes import check_who_and_why, record_action
+from domain.operator_notes import record_action
 from domain.wallet.ledger import WalletNotFound
 
 #: The route whose rate applies if no other route fits.
@@ -140,17 +141,15 @@ def set_rate(
     rate: Rate,
     *,
     route: str = DEFAULT_ROUTE,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> None:
     """Set a route's rate, for calls that begin from now on.
 
     A route is "default", a direction, or a direction with a number prefix, such as "outbound:+44".
     Replay: the same rate again updates only operator, reason and time. Raises: InvalidRate,
-    WalletNotFound, WhoAndWhy, InvalidNote.
+    WalletNotFound.
     """
-    check_who_and_why(by, why)
     _check(rate, route)
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
@@ -158,8 +157,8 @@ def set_rate(
         "micros_per_minute": rate.micros_per_minute,
         "increment_seconds": rate.increment_seconds,
         "minimum_micros": rate.minimum_micros,
-        "set_by": by,
-        "set_why": why,
+        "set_by": operator.name,
+        "set_why": operator.reason,
         "set_at": now,
     }
     session.execute(
@@ -167,16 +166,15 @@ def set_rate(
         .values(organization_id=organization_id, route=route, **values)
         .on_conflict_do_update(index_elements=("organization_id", "route"), set_=values)
     )
-    record_action(session, "call_rate.set", f"{organization_id} {route}", by=by, why=why, now=now)
+    record_action(
+        session, "call_rate.set", f"{organization_id} {route}", operator=operator, now=now
+    )
 
 
 def remove_rate(
-    session: Session, organization_id: str, route: str, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, route: str, *, operator: Operator, now: datetime
 ) -> bool:
-    """Remove a route's rate; return False if there was none.
-
-    Raises: WhoAndWhy, InvalidNote.
-    """
+    """Remove a route's rate; return False if there was none."""
     removed = session.execute(
         delete(CallRate)
         .where(CallRate.organization_id == organization_id, CallRate.route == route)
@@ -184,7 +182,7 @@ def remove_rate(
     ).one_or_none()
     if removed is not None:
         record_action(
-            session, "call_rate.remove", f"{organization_id} {route}", by=by, why=why, now=now
+            session, "call_rate.remove", f"{organization_id} {route}", operator=operator, now=now
         )
     return removed is not None
 

@@ -14,11 +14,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from base.enums import FaultPolicy
+from base.operators import Operator
 from base.outcomes import Refused
 from db.locks import lock_wallet
 from db.models import Wallet
 from db.models.calls import CallTerms
-from domain.operator_notes import check_who_and_why, record_action
+from domain.operator_notes import record_action
 from domain.wallet.ledger import WalletNotFound
 
 #: The longest spoken text, in characters.
@@ -91,22 +92,21 @@ def terms_of(session: Session, organization_id: str) -> Terms:
 
 
 def set_terms(
-    session: Session, organization_id: str, terms: Terms, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, terms: Terms, *, operator: Operator, now: datetime
 ) -> None:
     """Set an organization's call terms; live calls use them from now on.
 
     Replay: the same terms again update only operator, reason and time. Raises: InvalidCallTerms,
-    WalletNotFound, WhoAndWhy, InvalidNote.
+    WalletNotFound.
     """
-    check_who_and_why(by, why)
     _check(terms)
     if session.get(Wallet, organization_id) is None:
         raise WalletNotFound(organization_id)
     values = {
         **asdict(terms),
         "fault_policy": str(terms.fault_policy),
-        "set_by": by,
-        "set_why": why,
+        "set_by": operator.name,
+        "set_why": operator.reason,
         "set_at": now,
     }
     session.execute(
@@ -114,7 +114,7 @@ def set_terms(
         .values(organization_id=organization_id, **values)
         .on_conflict_do_update(index_elements=("organization_id",), set_=values)
     )
-    record_action(session, "call_terms.set", organization_id, by=by, why=why, now=now)
+    record_action(session, "call_terms.set", organization_id, operator=operator, now=now)
 
 
 def change_terms(
@@ -122,8 +122,7 @@ def change_terms(
     organization_id: str,
     changes: Mapping[str, Any],
     *,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> Terms:
     """Change only the named terms; return all terms.
@@ -134,7 +133,7 @@ def change_terms(
     if lock_wallet(session, organization_id) is None:
         raise WalletNotFound(organization_id)
     terms = replace(terms_of(session, organization_id), **changes)
-    set_terms(session, organization_id, terms, by=by, why=why, now=now)
+    set_terms(session, organization_id, terms, operator=operator, now=now)
     return terms
 
 

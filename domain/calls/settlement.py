@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import CallDirection, HoldStatus
 from base.facts import CALL_DURATION_MS_MAX, CallFacts
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
@@ -219,16 +220,14 @@ def settle_manually(
     call_id: str,
     *,
     duration_ms: int,
-    operator: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> WalletOutcome:
     """Settle a call for the duration that an operator states.
 
     The call is then over for us, whatever its provider reports. If the company settled a call that
     is still in progress, only a settlement of 0 can be replaced by another cost. Units:
-    `duration_ms` 0 to 43,260,000. Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled,
-    WhoAndWhy, InvalidNote.
+    `duration_ms` 0 to 43,260,000. Raises: InvalidDuration, CallNotFound, CallSettled, NotSettled.
     """
     if not 0 <= duration_ms <= CALL_DURATION_MS_MAX:
         raise InvalidDuration(call_id)
@@ -236,7 +235,7 @@ def settle_manually(
     if is_cost_settled(call) and is_over(call):
         raise CallSettled(call_id)
     record_action(
-        session, "call.settle", f"{organization_id} {call_id}", by=operator, why=why, now=now
+        session, "call.settle", f"{organization_id} {call_id}", operator=operator, now=now
     )
     cost = _rate_to_charge(session, call).cost_micros(duration_ms)
     if is_cost_settled(call) and call.cost_micros and cost != call.cost_micros:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from base.operators import Operator
 from base.outcomes import Refused
 from db.jobs import operator as job_operator
 from domain.jobs.alerts import clear_job_alert
@@ -23,13 +24,13 @@ class JobActImpossible(Refused):
         super().__init__("JOB_ACT_IMPOSSIBLE", f"{job_id} {detail}", job=job_id)
 
 
-def redrive_manually(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+def redrive_manually(session: Session, job_id: str, *, operator: Operator, now: datetime) -> None:
     """Give a dead or refused job all of its attempts again, and notify a worker.
 
-    The job's alert is cleared. Raises: WhoAndWhy, InvalidNote, JobActImpossible. The latter also
-    while another job waits to refresh the same object.
+    The job's alert is cleared. Raises: JobActImpossible, also while another job waits to refresh
+    the same object.
     """
-    record_action(session, "job.redrive", job_id, by=by, why=why, now=now)
+    record_action(session, "job.redrive", job_id, operator=operator, now=now)
     if not job_operator.redrive(session, job_id):
         raise JobActImpossible(
             job_id, "is neither dead nor refused, or another job refreshes its object"
@@ -37,40 +38,40 @@ def redrive_manually(session: Session, job_id: str, *, by: str, why: str, now: d
     clear_job_alert(session, job_id, now)
 
 
-def discard_manually(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+def discard_manually(session: Session, job_id: str, *, operator: Operator, now: datetime) -> None:
     """End a dead job without doing its work, and clear its alert. It never runs again.
 
-    Raises: WhoAndWhy, InvalidNote, JobActImpossible.
+    Raises: JobActImpossible.
     """
-    record_action(session, "job.discard", job_id, by=by, why=why, now=now)
+    record_action(session, "job.discard", job_id, operator=operator, now=now)
     if not job_operator.discard(session, job_id):
         raise JobActImpossible(job_id, "is not a dead job")
     clear_job_alert(session, job_id, now)
 
 
-def run_now_manually(session: Session, job_id: str, *, by: str, why: str, now: datetime) -> None:
+def run_now_manually(session: Session, job_id: str, *, operator: Operator, now: datetime) -> None:
     """End a job's wait for its next attempt, and notify a worker.
 
-    Raises: WhoAndWhy, InvalidNote; JobActImpossible if the job is over or a worker has leased it.
+    Raises: JobActImpossible if the job is over or a worker has leased it.
     """
-    record_action(session, "job.run_now", job_id, by=by, why=why, now=now)
+    record_action(session, "job.run_now", job_id, operator=operator, now=now)
     if not job_operator.run_now(session, job_id):
         raise JobActImpossible(job_id, "does not wait: it is over, or a worker has it")
 
 
 def act_on_many(
-    session: Session, act: JobAction, job_ids: Iterable[str], *, by: str, why: str, now: datetime
+    session: Session, act: JobAction, job_ids: Iterable[str], *, operator: Operator, now: datetime
 ) -> int:
     """Apply an operation to each job that allows it, and return how many it changed.
 
     The jobs are processed in the order of their ids, so that bulk operations of two operators do
-    not deadlock. Raises: WhoAndWhy, InvalidNote.
+    not deadlock.
     """
     done = 0
     for job_id in sorted(job_ids):
         try:
             with session.begin_nested():
-                act(session, job_id, by=by, why=why, now=now)
+                act(session, job_id, operator=operator, now=now)
         except JobActImpossible:
             continue
         done += 1

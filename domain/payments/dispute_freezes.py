@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from base.enums import DisputeState, FreezeReason, Provider
+from base.operators import Operator
 from base.outcomes import Refused
 from db.locks import lock_entitlement, lock_wallet
 from db.models import Wallet, WalletFreeze
@@ -44,7 +45,7 @@ def place_freeze(
     if since is not None and not _lifted_manually(session, organization_id, wanted, cause, since):
         why = f"{wanted} {cause}"
         wallet_freezes.freeze(
-            session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause
+            session, organization_id, wanted, operator=Operator(SYSTEM, why), now=now, cause=cause
         )
     return enforce_entitlement(session, organization_id, now)
 
@@ -63,7 +64,7 @@ def lift_freeze(
     if derived_here and _stands_since(session, organization_id, wanted, cause) is None:
         why = f"{wanted} {cause} is settled"
         wallet_freezes.unfreeze(
-            session, organization_id, wanted, by=SYSTEM, why=why, now=now, cause=cause
+            session, organization_id, wanted, operator=Operator(SYSTEM, why), now=now, cause=cause
         )
     return enforce_entitlement(session, organization_id, now)
 

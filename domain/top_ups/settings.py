@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import Provider
 from base.money import AMOUNT_MICROS_MAX
+from base.operators import Operator
 from base.outcomes import Refused
 from db.locks import lock_organization, lock_wallet
 from db.models import TopUpSettings, Wallet
@@ -65,8 +66,7 @@ def switch_on(
     method: Method,
     *,
     chargeable: Collection[Provider],
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> TopUpSettings:
     """Switch automatic top-up on, or change its terms.
@@ -89,12 +89,12 @@ def switch_on(
     settings.provider, settings.payment_method = str(method.provider), method.external_id
     settings.below_micros, settings.amount_micros = terms.below_micros, terms.amount_micros
     settings.day_cap_micros, settings.day_cap_count = terms.day_cap_micros, terms.day_cap_count
-    settings.set_by, settings.set_why, settings.set_at = by, why, now
+    settings.set_by, settings.set_why, settings.set_at = operator.name, operator.reason, now
     return _written(session, settings)
 
 
 def switch_off(
-    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, *, operator: Operator, now: datetime
 ) -> TopUpSettings:
     """Switch automatic top-up off, and expire a decision that waits for its charge.
 
@@ -109,7 +109,7 @@ def switch_off(
         return settings
     expire_decisions(session, organization_id, now, all_waiting=True)
     settings.enabled, settings.armed, settings.crossed_at = False, True, None
-    settings.set_by, settings.set_why, settings.set_at = by, why, now
+    settings.set_by, settings.set_why, settings.set_at = operator.name, operator.reason, now
     for kind in (AlertKind.TOP_UP_DECLINED, AlertKind.TOP_UP_CAPPED):
         clear_alerts(session, kind, organization_id, now=now)
     return _written(session, settings)

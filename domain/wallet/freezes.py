@@ -10,11 +10,11 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models import WalletFreeze
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
-from domain.operator_notes import check_who_and_why
 from domain.wallet.ledger import require_wallet
 
 #: The longest override of a freeze, so that an emergency measure cannot become permanent.
@@ -40,16 +40,14 @@ def freeze(
     organization_id: str,
     reason: FreezeReason,
     *,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
     cause: str = "",
 ) -> bool:
     """Place a freeze; return False if it is already active, which changes nothing.
 
-    Raises: WalletNotFound, WhoAndWhy, InvalidNote.
+    Raises: WalletNotFound.
     """
-    check_who_and_why(by, why)
     require_wallet(session, organization_id)
     placed = session.execute(
         text("SELECT wallet_freeze(:org, :reason, :cause, :by, :why, :now)"),
@@ -57,8 +55,8 @@ def freeze(
             "org": organization_id,
             "reason": str(reason),
             "cause": cause,
-            "by": by,
-            "why": why,
+            "by": operator.name,
+            "why": operator.reason,
             "now": now,
         },
     ).scalar_one()
@@ -70,17 +68,14 @@ def unfreeze(
     organization_id: str,
     reason: FreezeReason,
     *,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
     cause: str | None = None,
 ) -> int:
     """Lift a reason's freezes, of one cause or of all, and return how many.
 
-    The wallet stays frozen while a freeze with another reason is active. Raises: WalletNotFound,
-    WhoAndWhy, InvalidNote.
+    The wallet stays frozen while a freeze with another reason is active. Raises: WalletNotFound.
     """
-    check_who_and_why(by, why)
     require_wallet(session, organization_id)
     lifted: int = session.execute(
         text("SELECT wallet_unfreeze(:org, :reason, :cause, :by, :why, :now)"),
@@ -88,8 +83,8 @@ def unfreeze(
             "org": organization_id,
             "reason": str(reason),
             "cause": cause,
-            "by": by,
-            "why": why,
+            "by": operator.name,
+            "why": operator.reason,
             "now": now,
         },
     ).scalar_one()
@@ -102,18 +97,15 @@ def override(
     reason: FreezeReason,
     *,
     until: datetime,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> None:
     """Let the wallet spend until a given time although this reason's freeze is active.
 
     A job staged here enforces the entitlement again when the override ends. The debit itself
     compares the end with `now` and does not depend on the job. Raises: WalletNotFound,
-    UnknownFreeze, WhoAndWhy, InvalidNote; Refused INVALID_OVERRIDE if `until` is past or more than
-    30 days away.
+    UnknownFreeze; Refused INVALID_OVERRIDE if `until` is past or more than 30 days away.
     """
-    check_who_and_why(by, why)
     seconds = (until - now).total_seconds()
     if not 0 < seconds <= OVERRIDE_DAYS_MAX * 86_400:
         raise Refused("INVALID_OVERRIDE", f"the end must lie within {OVERRIDE_DAYS_MAX} days")
@@ -124,8 +116,8 @@ def override(
             "org": organization_id,
             "reason": str(reason),
             "until": until,
-            "by": by,
-            "why": why,
+            "by": operator.name,
+            "why": operator.reason,
             "now": now,
         },
     ).scalar_one()

@@ -10,9 +10,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from base.facts import PaymentFacts
+from base.operators import Operator
 from domain.jobs.staging import stage
 from domain.jobs.types import ENFORCE_ORGANIZATION
-from domain.operator_notes import check_note, check_who_and_why
+from domain.operator_notes import check_note
 from domain.wallet.ledger import (
     WalletOutcome,
     call_ledger,
@@ -113,16 +114,14 @@ def correct(
     key: str,
     amount_micros: int,
     currency: str,
-    operator: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> WalletOutcome:
     """Correct the balance with an entry of kind BALANCE_CORRECTION.
 
     A negative amount debits. Replay: as `credit`. Refuses: INSUFFICIENT_FUNDS if the debit exceeds
-    the debt limit, and what `credit` refuses. Raises: WhoAndWhy, InvalidNote.
+    the debt limit, and what `credit` refuses.
     """
-    check_who_and_why(operator, why)
     outcome = call_ledger(
         session,
         "wallet_correct(:org, :key, :direction, :amount, :currency, :operator, :why, :now)",
@@ -131,8 +130,8 @@ def correct(
         direction="credit" if amount_micros > 0 else "debit",
         amount=refusable(abs(amount_micros)),
         currency=currency,
-        operator=operator,
-        why=why,
+        operator=operator.name,
+        why=operator.reason,
         now=now,
     )
     return follow_up(session, organization_id, outcome, key)
@@ -165,22 +164,20 @@ def settle(
 
 
 def rebuild(
-    session: Session, organization_id: str, *, operator: str, why: str, now: datetime
+    session: Session, organization_id: str, *, operator: Operator, now: datetime
 ) -> WalletOutcome:
     """Rebuild the wallet row from its entries and its open holds.
 
     Only the database owner's login may call it. Raises: the database's `data_corrupted` error if
-    the entries do not add up, or if more is held than balance and debt limit allow; WalletNotFound,
-    WhoAndWhy, InvalidNote.
+    the entries do not add up, or if more is held than balance and debt limit allow; WalletNotFound.
     """
-    check_who_and_why(operator, why)
     require_wallet(session, organization_id)
     outcome = call_ledger(
         session,
         "wallet_rebuild(:org, :operator, :why, :now)",
         org=organization_id,
-        operator=operator,
-        why=why,
+        operator=operator.name,
+        why=operator.reason,
         now=now,
     )
     # The entitlement was derived from the row as it was before.

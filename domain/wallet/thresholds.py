@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from base.money import AMOUNT_MICROS_MAX, InvalidAmount
+from base.operators import Operator
 from base.outcomes import Refused
 from db.locks import lock_organization, lock_wallet
 from db.models import Wallet, WalletThreshold
@@ -48,8 +49,7 @@ def set_thresholds(
     organization_id: str,
     micros: Sequence[int],
     *,
-    by: str,
-    why: str,
+    operator: Operator,
     now: datetime,
 ) -> list[WalletThreshold]:
     """Replace the wallet's thresholds by these, and return them.
@@ -75,8 +75,8 @@ def set_thresholds(
             WalletThreshold(
                 organization_id=organization_id,
                 threshold_micros=one,
-                set_by=by,
-                set_why=why,
+                set_by=operator.name,
+                set_why=operator.reason,
                 set_at=now,
             )
         )
@@ -86,7 +86,7 @@ def set_thresholds(
 
 
 def rearm_thresholds(
-    session: Session, organization_id: str, *, by: str, why: str, now: datetime
+    session: Session, organization_id: str, *, operator: Operator, now: datetime
 ) -> list[WalletThreshold]:
     """Arm crossed thresholds again, up to the available money, without a top-up.
 
@@ -102,7 +102,7 @@ def rearm_thresholds(
     ]
     for row in rearmed:
         row.armed, row.crossed_at = True, None
-        row.set_by, row.set_why, row.set_at = by, why, now
+        row.set_by, row.set_why, row.set_at = operator.name, operator.reason, now
     if rearmed:
         subjects = [str(row.threshold_micros) for row in rearmed]
         clear_alerts(session, AlertKind.LOW_BALANCE, organization_id, *subjects, now=now)

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from base.enums import CallStatus
+from base.operators import Operator
 from db.models import Alert, CallHold, WalletEntry
 from db.models.calls import Call, CallTimeline
 from domain import operator_actions
@@ -66,8 +67,8 @@ class Phone:
 
         def set_up(session: Any, now: datetime) -> None:
             org = own.organization_id
-            set_rate(session, org, RATE, by="demo", why="the price list", now=now)
-            set_terms(session, org, terms, by="demo", why="short calls", now=now)
+            set_rate(session, org, RATE, operator=Operator("demo", "the price list"), now=now)
+            set_terms(session, org, terms, operator=Operator("demo", "short calls"), now=now)
             add_entry_point(
                 session,
                 org,
@@ -75,8 +76,7 @@ class Phone:
                 number["id"],
                 assistant_id=assistant_id,
                 brand_id=own.brand_ids[0],
-                by="demo",
-                why="its number",
+                operator=Operator("demo", "its number"),
                 now=now,
             )
             if micros:
@@ -215,7 +215,7 @@ def frozen(on: Set, report: Report) -> None:
     org = phone.on.organization_id
     on.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, org, by="demo", why="something is wrong", now=now
+            session, org, operator=Operator("demo", "something is wrong"), now=now
         )
     )
     report.eventually("both are ended", lambda: phone.over(ids), 2)

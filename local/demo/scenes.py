@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import text
 
 from base.enums import FreezeReason
+from base.operators import Operator
 from db.models import InboxEvent, Job, WalletEntry
 from domain import operator_actions
 from local.demo.report import Report
@@ -153,7 +154,7 @@ def manual_freeze(on: Set, report: Report) -> None:
     report.scene("A freeze by hand survives the reactivation")
     on.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, on.organization_id, by="demo", why="fraud check", now=now
+            session, on.organization_id, operator=Operator("demo", "fraud check"), now=now
         )
     )
     on.send(SUSPENDED)
@@ -171,7 +172,11 @@ def manual_freeze(on: Set, report: Report) -> None:
     )
     on.do(
         lambda session, now: operator_actions.lift_manually(
-            session, on.organization_id, FreezeReason.MANUAL, by="demo", why="cleared", now=now
+            session,
+            on.organization_id,
+            FreezeReason.MANUAL,
+            operator=Operator("demo", "cleared"),
+            now=now,
         )
     )
     _opens(on, report)

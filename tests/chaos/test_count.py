@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from base.clock import wait_until
+from base.operators import Operator
 from chaos.count import count_problems
 from chaos.customers import CALL_RATE
 from chaos.facts import Customer, read_facts
@@ -391,7 +392,7 @@ def take_phone(at_rest, provider_call_id: str) -> None:
     """Admit the call and settle it by its provider's record."""
 
     def reserve(session, now):
-        set_rate(session, at_rest.org, CALL_RATE, by="x", why="y", now=now)
+        set_rate(session, at_rest.org, CALL_RATE, operator=Operator("x", "y"), now=now)
         return reservations.reserve_for_call(
             session,
             at_rest.org,
@@ -441,7 +442,7 @@ def test_a_freeze_by_hand_is_right_until_it_is_lifted(at_rest):
     # Given a freeze that an operator placed
     at_rest.world.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, at_rest.org, by="x", why="y", now=now
+            session, at_rest.org, operator=Operator("x", "y"), now=now
         )
     )
     assert "lost freeze" in at_rest.problems()

@@ -15,6 +15,7 @@ import redis
 
 from base.clock import wait_until
 from base.enums import FreezeReason
+from base.operators import Operator
 from chaos import drills
 from chaos.drills import closing_while, safety_worker_stopped, valkey_full, valkey_hung
 from chaos.facts import Customer
@@ -132,8 +133,7 @@ def freeze(world, organization_id):
             session,
             organization_id,
             FreezeReason.SUBSCRIPTION_INACTIVE,
-            by="test",
-            why="suspended",
+            operator=Operator("test", "suspended"),
             now=now,
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.clock import wait_until
+from base.operators import Operator
 from chaos.customers import CALL_RATE
 from chaos.phone_count import talked_ms
 from domain.calls import committing, reservations
@@ -18,7 +19,9 @@ class Dialled:
     def __init__(self, system: AtRest) -> None:
         self.system, self.world = system, system.world
         self.world.do(
-            lambda session, now: set_rate(session, system.org, CALL_RATE, by="x", why="y", now=now)
+            lambda session, now: set_rate(
+                session, system.org, CALL_RATE, operator=Operator("x", "y"), now=now
+            )
         )
         control = self.world.sandbox.control
         asked = {"deliver": False, "queued_seconds": 0, "ring_seconds": 0, "talk_seconds": 0.1}

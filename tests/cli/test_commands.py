@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from base.operators import Operator
 from base.settings import Settings
 from db.address import driver_url
 from db.models import OperatorAction
@@ -217,12 +218,12 @@ def test_a_manual_pause_by_command_is_never_resumed_by_the_system(run, world):
     assert run(*words)[0] == 0
     world.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, customer.id, by="t", why="t", now=now
+            session, customer.id, operator=Operator("t", "t"), now=now
         )
     )
     world.do(
         lambda session, now: operator_actions.lift_manually(
-            session, customer.id, "manual", by="t", why="t", now=now
+            session, customer.id, "manual", operator=Operator("t", "t"), now=now
         )
     )
     assert world.campaign(customer.campaign_ids[0]).pause_reason == "manual_pause"

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from base.enums import Provider
+from base.operators import Operator
 from db.engine import clock
 from domain.top_ups import charges as top_up_charges
 from domain.top_ups import decisions as top_ups
@@ -57,7 +58,7 @@ def test_an_alert_is_cleared_by_hand_with_a_reason(run, organization_id):
     run("wallet", "thresholds", organization_id, "--set", "20", "--why", "asked")
     (alert,) = data(run("alert", "list", "--org", organization_id, "--json"))
     code, _, err = run("alert", "clear", str(alert["alert_id"]), "--why", " ")
-    assert (code, "who and why must be given" in err) == (1, True)
+    assert (code, "the reason must not be empty" in err) == (1, True)
     cleared = data(run("alert", "clear", str(alert["alert_id"]), "--why", "told them", "--json"))
     assert (cleared["alert_id"], cleared["cleared_at"] is not None) == (alert["alert_id"], True)
     assert data(run("alert", "list", "--org", organization_id, "--json")) == []
@@ -88,12 +89,12 @@ def test_automatic_top_up_is_shown_with_its_decisions_and_switched_off(
     # Given an automatic top-up that is switched on and crossed, with a decision
     terms = TopUpTerms(20_000_000, 50_000_000, 100_000_000, 3)
     method = Method(Provider.PAYPAL, "card-1")
-    who = {"by": "ann", "why": "asked"}
+    operator = Operator("ann", "asked")
 
     def agree(session):
         now = clock(session)
         top_up_settings.switch_on(
-            session, organization_id, terms, method, chargeable=PAYPAL, now=now, **who
+            session, organization_id, terms, method, chargeable=PAYPAL, operator=operator, now=now
         )
         top_ups.decide(session, organization_id, now, chargeable=PAYPAL)
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
+from base.operators import Operator
 from base.outcomes import NotYet, OutcomeUnknown
 from db.engine import Database, clock
 from domain.operator_actions import freeze_manually
@@ -66,7 +67,7 @@ def test_a_transaction_that_goes_on_for_too_long_is_lost_with_all_it_did(databas
     organization = make_organization(shared)
 
     def slow(session):
-        freeze_manually(session, organization, by="me", why="test", now=clock(session))
+        freeze_manually(session, organization, operator=Operator("me", "test"), now=clock(session))
         session.execute(text("SELECT pg_sleep(3)"))
 
     with pytest.raises(NotYet):

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import Provider, SubscriptionStatus
 from base.facts import PaymentFacts, SubscriptionFacts, SubscriptionReport
+from base.operators import Operator
 from db.engine import Database
 from db.models import Base, Brand, Campaign, Job, Subscription, WalletEntry, WalletFreeze
 from domain import operator_actions, organizations, subscription_refresh, subscriptions
@@ -25,6 +26,7 @@ from domain.wallet.ledger import WalletOutcome
 
 #: The instant at which every test begins.
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+ANN = Operator("ann", "test")
 #: The tables that hold a wallet and everything that belongs to it.
 _TABLES = (
     "wallets",
@@ -70,7 +72,7 @@ def debit(database: Database, org: str, amount: int, *, key: str = "", **more: A
 def correct(database: Database, org: str, amount: int, *, key: str = "", **more: Any):
     """Correct a balance as an operator with a reason."""
     return _move(
-        database, wallet.correct, org, amount, key, {"operator": "ann", "why": "typo", **more}
+        database, wallet.correct, org, amount, key, {"operator": Operator("ann", "typo"), **more}
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from base.enums import BlockReason, FreezeReason
+from base.operators import Operator
 from db.locks import OrganizationNotFound
 from db.models import Subscription
 from domain import operator_actions
@@ -17,6 +18,7 @@ from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallet
 from tests.db.support import at_once
 from tests.domain.support import (
+    ANN,
     T0,
     brand,
     campaign,
@@ -45,11 +47,11 @@ def block_of(database, org, now=T0):
 
 
 def freeze(database, org, reason=FreezeReason.MANUAL):
-    database.run(lambda s: wallet_freezes.freeze(s, org, reason, by="ann", why="test", now=T0))
+    database.run(lambda s: wallet_freezes.freeze(s, org, reason, operator=ANN, now=T0))
 
 
 def lift(database, org, reason=FreezeReason.MANUAL):
-    database.run(lambda s: wallet_freezes.unfreeze(s, org, reason, by="ann", why="test", now=T0))
+    database.run(lambda s: wallet_freezes.unfreeze(s, org, reason, operator=ANN, now=T0))
 
 
 def pause_reason(database, campaign_id):
@@ -223,8 +225,7 @@ def test_first_reason_is_named_and_the_next_one_when_it_clears(scene, shared):
             key="all",
             amount_micros=-1_000,
             currency="USD",
-            operator="ann",
-            why="test",
+            operator=ANN,
             now=T0,
         )
     )
@@ -327,7 +328,7 @@ def test_an_organization_that_is_not_there_is_refused(shared):
 def override(database, org, until, reason=FreezeReason.SUBSCRIPTION_INACTIVE, now=T0):
     return database.run(
         lambda s: operator_actions.override_manually(
-            s, org, reason, until=until, by="ann", why="emergency", now=now
+            s, org, reason, until=until, operator=Operator("ann", "emergency"), now=now
         )
     )
 

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from base.ids import new_id
+from base.operators import Operator
 from db.address import driver_url
 from db.engine import clock
 from domain import operator_actions, organizations
@@ -34,7 +35,11 @@ _CROWD = """
 
 
 def act(database, subject, *, by="ann", name="test.done", at=None):
-    database.run(lambda s: record_action(s, name, subject, by=by, why="asked", now=at or clock(s)))
+    database.run(
+        lambda s: record_action(
+            s, name, subject, operator=Operator(by, "asked"), now=at or clock(s)
+        )
+    )
 
 
 def listed(database, **filters):
@@ -83,7 +88,7 @@ def test_pages_stay_stable_while_actions_are_added(shared):
 
 def test_an_organization_has_all_actions_on_what_belongs_to_it(shared, org):
     other = make_organization(shared)
-    who = {"by": "ann", "why": "asked"}
+    operator = Operator("ann", "asked")
 
     def work(session):
         now = clock(session)
@@ -91,10 +96,10 @@ def test_an_organization_has_all_actions_on_what_belongs_to_it(shared, org):
             session, org, name="North", twilio_subaccount_sid=None, now=now
         )
         campaign = organizations.create_campaign(session, brand, name="Spring", now=now)
-        operator_actions.start_campaign_manually(session, campaign, **who, now=now)
-        operator_actions.enforce_manually(session, org, **who, now=now)
-        operator_actions.enforce_manually(session, other, **who, now=now)
-        set_rate(session, org, Rate(600_000, 60), **who, now=now)
+        operator_actions.start_campaign_manually(session, campaign, operator=operator, now=now)
+        operator_actions.enforce_manually(session, org, operator=operator, now=now)
+        operator_actions.enforce_manually(session, other, operator=operator, now=now)
+        set_rate(session, org, Rate(600_000, 60), operator=operator, now=now)
         add_entry_point(
             session,
             org,
@@ -102,19 +107,19 @@ def test_an_organization_has_all_actions_on_what_belongs_to_it(shared, org):
             f"number-{org[-8:]}",
             assistant_id=None,
             brand_id=None,
-            **who,
+            operator=operator,
             now=now,
         )
         kind, severity = AlertKind.PAYMENT_UNSETTLED, Severity.INFO
         raise_alert(session, kind, org, "x", severity=severity, details={}, now=now)
         (alert,) = list_alerts(session, organization_id=org)
-        clear_manually(session, alert.id, **who, now=now)
+        clear_manually(session, alert.id, operator=operator, now=now)
 
     shared.run(work)
     job_id = stage(shared)
     change(shared, job_id, f"organization_id = '{org}'")
     fail(shared, claim(shared, job_id), retry=None)
-    shared.run(lambda s: discard_manually(s, job_id, **who, now=clock(s)))
+    shared.run(lambda s: discard_manually(s, job_id, operator=operator, now=clock(s)))
 
     assert sorted(name for name, _ in listed(shared, organization_id=org)) == [
         "alert.clear",

@@ -1,22 +1,15 @@
-"""Notes, names and reasons that the ledger cannot store are refused first."""
+"""Notes that the ledger cannot store are refused first."""
 
 from __future__ import annotations
 
 import pytest
 
+from base.operators import NAME_LENGTH_MAX, REASON_LENGTH_MAX, Operator
 from base.outcomes import Refused
-from domain.operator_notes import BY_LENGTH_MAX, NOTE_LENGTH_MAX, WHY_LENGTH_MAX
+from domain.operator_notes import NOTE_LENGTH_MAX
 from domain.wallet import freezes as wallet_freezes
 from tests.domain.support import T0, correct, credit, debit, entries, later, money_state
 from tests.domain.wallet.support import freeze, unfreeze
-
-
-def override(database, org, by="ann", why="b"):
-    return database.run(
-        lambda session: wallet_freezes.override(
-            session, org, "manual", until=later(60), by=by, why=why, now=T0
-        )
-    )
 
 
 @pytest.mark.parametrize("move", [credit, debit])
@@ -37,38 +30,16 @@ def test_the_longest_note_is_kept_whole(shared, org, move):
     assert entries(shared, org)[-1].note == "é" * NOTE_LENGTH_MAX
 
 
-@pytest.mark.parametrize("act", ["correct", "freeze", "unfreeze", "override"])
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"by": "x" * (BY_LENGTH_MAX + 1)},
-        {"why": "x" * (WHY_LENGTH_MAX + 1)},
-        {"by": "a\0"},
-        {"why": "\0"},
-        {"why": "half \ud800"},
-    ],
-)
-def test_unstorable_name_or_reason_is_refused_and_changes_nothing(shared, org, act, given):
-    acts = {
-        "correct": lambda by="ann", why="b": correct(shared, org, 1, operator=by, why=why),
-        "freeze": lambda **more: freeze(shared, org, cause="another", **more),
-        "unfreeze": lambda **more: unfreeze(shared, org, **more),
-        "override": lambda **more: override(shared, org, **more),
-    }
-    freeze(shared, org)
-    before = money_state(shared, org)
-    with pytest.raises(Refused) as caught:
-        acts[act](**given)
-    assert caught.value.code == "INVALID_NOTE"
-    assert money_state(shared, org) == before
-
-
-def test_the_longest_name_and_reason_are_kept(shared, org):
-    longest = {"by": "n" * BY_LENGTH_MAX, "why": "w" * WHY_LENGTH_MAX}
-    assert correct(shared, org, 1, operator=longest["by"], why=longest["why"]).ok
-    assert freeze(shared, org, **longest)
-    override(shared, org, **longest)
-    assert unfreeze(shared, org, **longest) == 1
+def test_ledger_stores_the_longest_name_and_reason(shared, org):
+    longest = Operator("é" * NAME_LENGTH_MAX, "w" * REASON_LENGTH_MAX)
+    assert correct(shared, org, 1, operator=longest).ok
+    assert freeze(shared, org, operator=longest)
+    shared.run(
+        lambda session: wallet_freezes.override(
+            session, org, "manual", until=later(60), operator=longest, now=T0
+        )
+    )
+    assert unfreeze(shared, org, operator=longest) == 1
 
 
 @pytest.mark.parametrize(

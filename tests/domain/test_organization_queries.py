@@ -15,7 +15,7 @@ from domain.organization_queries import (
     read_organization,
 )
 from domain.wallet import freezes
-from tests.domain.support import T0, credit, make_brand, make_campaign, subscribe
+from tests.domain.support import ANN, T0, credit, make_brand, make_campaign, subscribe
 from tests.support.world import make_organization
 
 
@@ -30,7 +30,7 @@ def spender(database):
 def freeze(database, organization_id):
     database.run(
         lambda session: freezes.freeze(
-            session, organization_id, FreezeReason.MANUAL, by="ann", why="x", now=T0
+            session, organization_id, FreezeReason.MANUAL, operator=ANN, now=T0
         )
     )
 

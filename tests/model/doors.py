@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from base.enums import FreezeReason, Provider
 from base.facts import PaymentFacts
+from base.operators import Operator
 from base.outcomes import Refused
 from db.busy import DatabaseBusy
 from db.engine import Database
@@ -26,7 +27,7 @@ from tests.model.books import Operation
 from tests.model.model import Answer
 
 #: The operator of manual actions, and the reason.
-ANN = {"by": "ann", "why": "test"}
+ANN = Operator("ann", "test")
 #: How often an operation is repeated that timed out waiting for a lock, and so did nothing.
 _TRIES_MAX = 20
 
@@ -86,7 +87,7 @@ class _Acts:
     @staticmethod
     def correct(s: Session, org: str, amount: int, now: datetime, **more: Any) -> WalletOutcome:
         return operator_actions.correct_manually(
-            s, org, amount_micros=amount, now=now, **ANN, **more
+            s, org, amount_micros=amount, now=now, operator=ANN, **more
         )
 
     @staticmethod
@@ -99,38 +100,44 @@ class _Acts:
 
     @staticmethod
     def freeze(s: Session, org: str, reason: str, cause: str, now: datetime) -> Answer:
-        placed = wallet_freezes.freeze(s, org, FreezeReason(reason), cause=cause, now=now, **ANN)
+        placed = wallet_freezes.freeze(
+            s, org, FreezeReason(reason), cause=cause, now=now, operator=ANN
+        )
         return Answer("OK", told=placed)
 
     @staticmethod
     def unfreeze(s: Session, org: str, reason: str, cause: str | None, now: datetime) -> Answer:
-        lifted = wallet_freezes.unfreeze(s, org, FreezeReason(reason), cause=cause, now=now, **ANN)
+        lifted = wallet_freezes.unfreeze(
+            s, org, FreezeReason(reason), cause=cause, now=now, operator=ANN
+        )
         return Answer("OK", told=lifted)
 
     @staticmethod
     def freeze_manually(s: Session, org: str, now: datetime) -> Answer:
-        operator_actions.freeze_manually(s, org, now=now, **ANN)
+        operator_actions.freeze_manually(s, org, now=now, operator=ANN)
         return Answer("OK")
 
     @staticmethod
     def lift_manually(s: Session, org: str, reason: str, now: datetime) -> Answer:
-        operator_actions.lift_manually(s, org, FreezeReason(reason), now=now, **ANN)
+        operator_actions.lift_manually(s, org, FreezeReason(reason), now=now, operator=ANN)
         return Answer("OK")
 
     @staticmethod
     def override_manually(s: Session, org: str, reason: str, until: float, now: datetime) -> Answer:
         operator_actions.override_manually(
-            s, org, FreezeReason(reason), until=later(until), now=now, **ANN
+            s, org, FreezeReason(reason), until=later(until), now=now, operator=ANN
         )
         return Answer("OK")
 
     @staticmethod
     def set_debt_limit(s: Session, org: str, limit: int, now: datetime) -> WalletOutcome:
-        return operator_actions.set_debt_limit_manually(s, org, limit_micros=limit, now=now, **ANN)
+        return operator_actions.set_debt_limit_manually(
+            s, org, limit_micros=limit, now=now, operator=ANN
+        )
 
     @staticmethod
     def rebuild(s: Session, org: str, now: datetime) -> WalletOutcome:
-        return wallets.rebuild(s, org, operator="ann", why="test", now=now)
+        return wallets.rebuild(s, org, operator=ANN, now=now)
 
     @staticmethod
     def reserve(

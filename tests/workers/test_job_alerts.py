@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from base.enums import Queue
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models import Alert
 from domain.alerts import alerts
@@ -142,7 +143,7 @@ def test_alert_is_cleared_when_a_person_redrives_or_discards(world, act):
     last_attempt(world, job_id, "freeze_wallet")
     failing = executor(world, raising(RuntimeError("x")))
     assert failing.execute(job_id) == "dead"
-    world.do(lambda session, now: act(session, job_id, by="ann", why="seen", now=now))
+    world.do(lambda session, now: act(session, job_id, operator=Operator("ann", "seen"), now=now))
     assert standing(world) == []
     if act is redrive_manually:
         # When it dies again, it has an alert again

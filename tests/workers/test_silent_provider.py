@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from base.enums import EndCause
+from base.operators import Operator
 from domain.calls import ending, reservations
 from domain.calls.rates import Rate, set_rate
 from domain.calls.rows import call_and_wallet
@@ -22,7 +23,7 @@ def test_calls_that_cannot_be_ended_do_not_delay_a_suspension(world, processes):
     ids = [f"c{number}" for number in range(CALLS)]
 
     def reserve(session, now):
-        set_rate(session, customer.id, Rate(60_000, 1), by="me", why="test", now=now)
+        set_rate(session, customer.id, Rate(60_000, 1), operator=Operator("me", "test"), now=now)
         for call_id in ids:
             reservations.reserve_for_call(
                 session,

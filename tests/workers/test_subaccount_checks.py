@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from base.enums import TwilioStatus
 from base.facts import SubaccountFacts
+from base.operators import Operator
 from cli.main import app
 from db.models import Alert, Brand, Job
 from domain import operator_actions, subaccounts
@@ -38,7 +39,7 @@ def sid(customer):
 def enforce(world, customer):
     return world.do(
         lambda session, now: operator_actions.enforce_manually(
-            session, customer.id, by="ann", why="to be sure", now=now
+            session, customer.id, operator=Operator("ann", "to be sure"), now=now
         )
     )
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
+from base.operators import Operator
 from db.models import Wallet, WalletEntry
 from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
@@ -70,12 +71,14 @@ def test_chain_recomputed_in_python_equals_the_stored_one(shared, org):
         common = {"currency": "USD", "now": NOW}
         wallets.credit(session, org, key="c", amount_micros=3, note="naïve ☂ 'quoted'", **common)
         wallets.debit(session, org, key="d", amount_micros=2, **common)
-        wallets.correct(session, org, key="x", amount_micros=-1, operator="o", why="y", **common)
+        wallets.correct(
+            session, org, key="x", amount_micros=-1, operator=Operator("o", "y"), **common
+        )
         wallet_freezes.freeze(
-            session, org, wallet_freezes.FreezeReason.MANUAL, by="o", why="y", now=NOW
+            session, org, wallet_freezes.FreezeReason.MANUAL, operator=Operator("o", "y"), now=NOW
         )
         wallet_freezes.unfreeze(
-            session, org, wallet_freezes.FreezeReason.MANUAL, by="o", why="y", now=NOW
+            session, org, wallet_freezes.FreezeReason.MANUAL, operator=Operator("o", "y"), now=NOW
         )
 
     shared.run(work)

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from base.enums import CallDirection, CallStatus, EndCause, FreezeReason
 from base.facts import CallAsk, CallFacts, CallReport
+from base.operators import Operator
 from db.engine import Database
 from db.models import Alert, CallHold
 from db.models.calls import Call, CallTerms, CallTimeline
@@ -38,7 +39,7 @@ from domain.calls.rows import call_and_wallet
 from domain.calls.settings import Terms, set_terms
 from domain.enforcement import enforce_entitlement
 from domain.wallet import freezes as wallet_freezes
-from tests.domain.support import T0, credit, staged, subscribe
+from tests.domain.support import ANN, T0, credit, staged, subscribe
 from tests.domain.wallet.hold_support import money, set_limit
 from tests.support.world import make_organization
 
@@ -75,32 +76,32 @@ class Line:
         assert set_limit(self.database, self.id, cents * CENT).ok
 
     def rate(self, rate: Rate, route: str = "default") -> None:
-        self.do(
-            lambda session: set_rate(
-                session, self.id, rate, route=route, by="ann", why="test", now=T0
-            )
-        )
+        self.do(lambda session: set_rate(session, self.id, rate, route=route, operator=ANN, now=T0))
 
     def terms(self, **changes: Any) -> None:
         terms = replace(Terms(), **changes)
-        self.do(lambda session: set_terms(session, self.id, terms, by="ann", why="test", now=T0))
+        self.do(lambda session: set_terms(session, self.id, terms, operator=ANN, now=T0))
 
     def entry_point(self, kind: EntryPointKind, external_id: str, **more: Any) -> None:
         self.do(
             lambda session: add_entry_point(
-                session, self.id, kind, external_id, by="ann", why="test", now=T0, **more
+                session,
+                self.id,
+                kind,
+                external_id,
+                operator=ANN,
+                now=T0,
+                **more,
             )
         )
 
     def freeze(self, now: datetime = T0, reason: FreezeReason = FreezeReason.MANUAL) -> None:
         """Freeze only the wallet; enforcement does not run."""
-        self.do(lambda s: wallet_freezes.freeze(s, self.id, reason, by="ann", why="test", now=now))
+        self.do(lambda s: wallet_freezes.freeze(s, self.id, reason, operator=ANN, now=now))
 
     def freeze_manually(self, now: datetime = T0) -> None:
         """Freeze as an operator does, with enforcement."""
-        self.do(
-            lambda s: operator_actions.freeze_manually(s, self.id, by="ann", why="test", now=now)
-        )
+        self.do(lambda s: operator_actions.freeze_manually(s, self.id, operator=ANN, now=now))
 
     def enforce(self, now: datetime = T0) -> None:
         """Run enforcement, as the job does that a change of facts stages."""
@@ -254,7 +255,7 @@ class Line:
         ms = round(seconds * 1000)
         return self.do(
             lambda s: settlement.settle_manually(
-                s, self.id, call_id, duration_ms=ms, operator="ann", why=why, now=now
+                s, self.id, call_id, duration_ms=ms, operator=Operator("ann", why), now=now
             )
         )
 

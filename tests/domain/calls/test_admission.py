@@ -15,7 +15,7 @@ from domain.calls.rates import Rate, remove_rate
 from domain.calls.settings import Terms
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, RATE, Line, after
-from tests.domain.support import T0, debit, later, tell
+from tests.domain.support import ANN, T0, debit, later, tell
 from tests.domain.wallet.hold_support import everything
 from tests.support.world import make_organization
 
@@ -152,7 +152,7 @@ def reported(line):
 
 
 def without_rate(line):
-    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
 
 
 def without_assistant(line):

@@ -15,7 +15,7 @@ from domain.calls.tick import Ticked
 from domain.wallet import holds
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, RATE, Line, unknown_alerts
-from tests.domain.support import T0, later
+from tests.domain.support import ANN, T0, later
 from tests.support.world import make_organization
 
 
@@ -155,7 +155,7 @@ def test_call_of_no_organization_is_alerted_once(line, final):
 
 
 def test_call_without_a_rate_is_alerted_and_ended(line):
-    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
     assert line.hear(name(line), "in_progress")
     assert [one.details["why"] for one in line.alerts("call_unknown")] == ["no rate"]
     assert (the_call(line).end_cause, line.cents()) == ("no_rate", (100, 0, 0))

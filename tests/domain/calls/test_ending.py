@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from base.enums import BlockReason, EndCause
+from base.operators import Operator
 from db.models import OperatorAction, Subscription
 from domain.calls import ending as endings
 from domain.calls.ending import ALERT_ROUND, VAPI_ROUNDS
 from domain.calls.rows import CallNotFound
 from domain.enforcement import enforce_entitlement
 from domain.entitlement import SubscriptionState
-from domain.operator_notes import WhoAndWhy
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, execute
 from tests.domain.support import T0, debit, later, look, make_brand, tell
@@ -85,13 +85,13 @@ def test_a_call_that_is_over_is_not_ended(line, over):
 def test_operator_ends_a_call_with_a_reason_and_once(line):
     line.reserve()
 
-    def by_hand(why="abuse", call_id="c1"):
+    def by_hand(call_id="c1"):
         return line.do(
-            lambda s: endings.end_manually(s, line.id, call_id, operator="ann", why=why, now=T0)
+            lambda s: endings.end_manually(
+                s, line.id, call_id, operator=Operator("ann", "abuse"), now=T0
+            )
         )
 
-    with pytest.raises(WhoAndWhy):
-        by_hand("")
     with pytest.raises(CallNotFound):
         by_hand(call_id="another")
     assert line.jobs("end_call") == []

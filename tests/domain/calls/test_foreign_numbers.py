@@ -9,7 +9,7 @@ from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import Rate, remove_rate
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import CENT, Line
-from tests.domain.support import T0, later
+from tests.domain.support import ANN, T0, later
 from tests.support.world import make_organization
 
 
@@ -125,7 +125,7 @@ def test_charge_made_before_the_number_was_known_stays_and_is_alerted(line, chea
 def unrated(shared):
     """An organization with a number and money, and without any rate."""
     made = Line(shared, make_organization(shared))
-    made.do(lambda s: remove_rate(s, made.id, "default", by="ann", why="test", now=T0))
+    made.do(lambda s: remove_rate(s, made.id, "default", operator=ANN, now=T0))
     return made
 
 

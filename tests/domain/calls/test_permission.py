@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.facts import PredialAsk
+from base.operators import Operator
 from domain.calls import permission
 from domain.calls.admission import withdraw
 from domain.calls.entry_points import EntryPointKind
@@ -96,7 +97,9 @@ def test_a_contact_is_priced_by_its_number(campaign):
 
 
 def test_without_a_rate_no_contact_is_permitted(campaign):
-    campaign.do(lambda s: remove_rate(s, campaign.id, "default", by="a", why="b", now=T0))
+    campaign.do(
+        lambda s: remove_rate(s, campaign.id, "default", operator=Operator("a", "b"), now=T0)
+    )
     assert campaign.permit().refusal == "NO_RATE"
     assert campaign.calls() == []
 

@@ -18,9 +18,8 @@ from domain.calls.rates import (
     remove_rate,
     set_rate,
 )
-from domain.operator_notes import WhoAndWhy
 from domain.wallet.ledger import WalletNotFound
-from tests.domain.support import T0, later
+from tests.domain.support import ANN, T0, later
 
 INBOUND, OUTBOUND, WEB = CallDirection.INBOUND, CallDirection.OUTBOUND, CallDirection.WEB
 rates = st.builds(
@@ -138,7 +137,7 @@ def test_the_longest_route_that_fits_is_taken(line):
 def test_default_rate_is_used_where_no_other_fits_and_may_be_removed(line):
     set_route(line, "outbound:+44", 9)
     assert found(line, WEB, None) == 600_000
-    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
     assert found(line, WEB, None) is None
     assert found(line, OUTBOUND, "+15") is None
     assert found(line, OUTBOUND, "+44") == 9
@@ -154,7 +153,7 @@ def test_a_rate_is_set_anew_and_listed_and_taken_away_once(line):
     ]
 
     def remove(session):
-        return remove_rate(session, line.id, "web", by="ann", why="test", now=later(1))
+        return remove_rate(session, line.id, "web", operator=ANN, now=later(1))
 
     assert (line.do(remove), line.do(remove)) == (True, False)
     acts = line.do(lambda s: s.query(OperatorAction).filter_by(subject=f"{line.id} web").all())
@@ -193,13 +192,6 @@ def test_the_dearest_rate_and_the_highest_minimum_are_taken(line):
     assert found(line, INBOUND, "+123456789012345") == RATE_MICROS_MAX
 
 
-def test_rate_needs_a_name_a_reason_and_a_wallet(line, shared):
-    def set_for(organization_id, by):
-        shared.run(
-            lambda s: set_rate(s, organization_id, Rate(600_000, 1), by=by, why="test", now=T0)
-        )
-
-    with pytest.raises(WhoAndWhy):
-        set_for(line.id, " ")
+def test_rate_needs_a_wallet(shared):
     with pytest.raises(WalletNotFound):
-        set_for("nobody", "ann")
+        shared.run(lambda s: set_rate(s, "nobody", Rate(600_000, 1), operator=ANN, now=T0))

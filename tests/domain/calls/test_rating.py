@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from base.operators import Operator
 from base.outcomes import Refused
 from domain.calls.entry_points import EntryPointKind
 from domain.calls.rates import Rate, remove_rate
 from domain.calls.tick import Ticked
 from tests.domain.calls.support import CENT, Line, execute, unknown_alerts
-from tests.domain.support import T0, later
+from tests.domain.support import ANN, T0, later
 
 UK = "+447700900123"
 US = "+15005550123"
@@ -38,7 +39,7 @@ def uk_only(shared, org):
 
 
 def without_default(line):
-    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
 
 
 def name(line):
@@ -175,7 +176,11 @@ def test_a_call_keeps_the_rate_that_its_number_had_when_it_began(priced):
 
 def test_a_call_keeps_its_rate_when_the_route_was_removed_since(priced):
     priced.reserve(number=UK)
-    priced.do(lambda s: remove_rate(s, priced.id, "outbound:+44", by="a", why="b", now=later(1)))
+    priced.do(
+        lambda s: remove_rate(
+            s, priced.id, "outbound:+44", operator=Operator("a", "b"), now=later(1)
+        )
+    )
     priced.report(priced.call(), 60, later(80), **numbers())
     assert priced.call().cost_micros == DEAR
 

@@ -11,7 +11,7 @@ from domain.calls.rates import remove_rate
 from domain.calls.rows import shown_status
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import RATE, Line, unknown_alerts
-from tests.domain.support import T0, later
+from tests.domain.support import ANN, T0, later
 
 REFUSED = "assistant-request-returned-error"
 
@@ -38,7 +38,7 @@ def test_a_refused_call_is_kept_with_its_reason(line, why):
     elif why == "FROZEN_WALLET":
         line.freeze()
     elif why == "NO_RATE":
-        line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+        line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
     else:
         line.entry_point("phone_number", line.number_id, assistant_id=None)
     # When a call arrives

@@ -9,7 +9,7 @@ from domain.calls.rates import Rate, remove_rate
 from domain.calls.reservations import reserve_for_call
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, Line
-from tests.domain.support import T0, later, look
+from tests.domain.support import ANN, T0, later, look
 from tests.domain.wallet.hold_support import everything, expire
 from tests.domain.wallet.support import bare_organization
 from tests.support.world import make_organization
@@ -67,7 +67,7 @@ def test_reserving_is_refused_while_the_wallet_is_frozen(line):
     before = everything(line.database, line.id)
     assert code(line.reserve()) == "FROZEN_WALLET"
     # Also without a rate: the freeze is reported first
-    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
     assert code(line.reserve()) == "FROZEN_WALLET"
     assert (line.calls(), everything(line.database, line.id)) == ([], before)
 
@@ -83,7 +83,7 @@ def test_reserving_is_refused_while_the_subscription_is_inactive(shared, org):
 
 
 def test_reserving_is_refused_without_a_rate(line):
-    line.do(lambda s: remove_rate(s, line.id, "default", by="ann", why="test", now=T0))
+    line.do(lambda s: remove_rate(s, line.id, "default", operator=ANN, now=T0))
     before = everything(line.database, line.id)
     assert code(line.reserve()) == "NO_RATE"
     assert (line.calls(), everything(line.database, line.id)) == ([], before)

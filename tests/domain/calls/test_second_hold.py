@@ -16,7 +16,7 @@ from domain.calls.tick import Ticked
 from domain.wallet import freezes as wallet_freezes
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, OVER, absent, execute
-from tests.domain.support import debit, later
+from tests.domain.support import ANN, debit, later
 from tests.domain.wallet.hold_support import everything
 
 
@@ -340,7 +340,7 @@ def test_report_behind_a_freeze_has_the_call_ended(shared, shared_urls, line):
     one_behind_the_other(
         shared,
         shared_urls.owner_url,
-        lambda s: wallet_freezes.freeze(s, line.id, "manual", by="ann", why="test", now=later(939)),
+        lambda s: wallet_freezes.freeze(s, line.id, "manual", operator=ANN, now=later(939)),
         lambda: line.hear(name(line), "in_progress", later(940), **ours),
     )
     assert (going_on(line).end_cause, line.cents()) == ("frozen_wallet", (100, 0, 0))

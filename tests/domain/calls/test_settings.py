@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from base.enums import FaultPolicy
+from base.operators import Operator
 from domain.calls.settings import InvalidCallTerms, Terms, change_terms, set_terms, terms_of
-from domain.operator_notes import WhoAndWhy
 from domain.wallet.ledger import WalletNotFound
 from tests.db.support import one_behind_the_other
 from tests.domain.support import T0
@@ -33,7 +33,11 @@ def test_terms_are_set_and_set_anew(line):
         ending_text="now",
     )
     for terms in (wanted, replace(wanted, step_seconds=31)):
-        line.do(lambda s, terms=terms: set_terms(s, line.id, terms, by="ann", why="w", now=T0))
+        line.do(
+            lambda s, terms=terms: set_terms(
+                s, line.id, terms, operator=Operator("ann", "w"), now=T0
+            )
+        )
         assert line.do(lambda session: terms_of(session, line.id)) == terms
 
 
@@ -67,17 +71,15 @@ def test_spoken_text_is_neither_empty_nor_too_long(line, name):
             line.terms(**{name: text})
 
 
-def test_terms_need_a_name_a_reason_and_a_wallet(line):
-    with pytest.raises(WhoAndWhy):
-        line.do(lambda s: set_terms(s, line.id, Terms(), by="ann", why="", now=T0))
+def test_terms_need_a_wallet(line):
     with pytest.raises(WalletNotFound):
-        line.do(lambda s: set_terms(s, "nobody", Terms(), by="ann", why="w", now=T0))
+        line.do(lambda s: set_terms(s, "nobody", Terms(), operator=Operator("ann", "w"), now=T0))
 
 
 def test_concurrent_changes_of_different_terms_both_last(line, shared, shared_urls):
     # Given a change of one term that is not committed
     def change(session, **changes):
-        return change_terms(session, line.id, changes, by="ann", why="w", now=T0)
+        return change_terms(session, line.id, changes, operator=Operator("ann", "w"), now=T0)
 
     # When an operator changes a different term meanwhile
     terms = one_behind_the_other(
@@ -94,7 +96,9 @@ def test_concurrent_changes_of_different_terms_both_last(line, shared, shared_ur
 def test_change_of_terms_out_of_bounds_or_without_a_wallet_is_refused(line):
     def change(org):
         return line.do(
-            lambda s: change_terms(s, org, {"margin_seconds": 0}, by="ann", why="w", now=T0)
+            lambda s: change_terms(
+                s, org, {"margin_seconds": 0}, operator=Operator("ann", "w"), now=T0
+            )
         )
 
     with pytest.raises(InvalidCallTerms):

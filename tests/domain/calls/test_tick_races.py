@@ -18,7 +18,7 @@ from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
 from tests.db.support import at_once, one_behind_the_other, patiently
 from tests.domain.calls.support import CENT, Line
-from tests.domain.support import T0, debit, later
+from tests.domain.support import ANN, T0, debit, later
 from tests.support.world import make_organization
 from workers.meter import Meter
 
@@ -56,7 +56,7 @@ def test_tick_behind_a_debit_shares_the_rest(shared, shared_urls, talking):
 
 def test_a_tick_behind_a_freeze_ends_the_call_for_it(shared, shared_urls, talking):
     def freeze(session):
-        wallet_freezes.freeze(session, talking.id, "manual", by="ann", why="test", now=later(53))
+        wallet_freezes.freeze(session, talking.id, "manual", operator=ANN, now=later(53))
 
     assert behind(shared, shared_urls, freeze, talking, later(53)) == Ticked(ended=1)
     assert talking.call(talking.call_id).end_cause == "frozen_wallet"

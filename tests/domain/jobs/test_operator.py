@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from base.operators import Operator
 from db.models import OperatorAction
 from domain.jobs.operator import (
     JobActImpossible,
@@ -12,7 +13,6 @@ from domain.jobs.operator import (
     redrive_manually,
     run_now_manually,
 )
-from domain.operator_notes import InvalidNote, WhoAndWhy
 from tests.db.jobs.support import claim, fail, finish, postpone, row, stage
 from tests.domain.support import T0
 
@@ -33,8 +33,8 @@ def made_for(database, name):
     return job_id
 
 
-def do(database, name, job_id, *, by="ann", why="mended"):
-    return database.run(lambda s: ACTS[name](s, job_id, by=by, why=why, now=T0))
+def do(database, name, job_id):
+    return database.run(lambda s: ACTS[name](s, job_id, operator=Operator("ann", "mended"), now=T0))
 
 
 def written(database, job_id):
@@ -47,19 +47,6 @@ def test_action_is_done_and_recorded_in_one_commit(shared, name):
     job_id = made_for(shared, name)
     do(shared, name, job_id)
     assert written(shared, job_id) == [(name, "ann", "mended", T0)]
-
-
-@pytest.mark.parametrize("name", ACTS)
-@pytest.mark.parametrize(
-    ("by", "why"), [("", "x"), ("ann", " "), ("a" * 201, "x"), ("ann", "x" * 501), ("a\0", "x")]
-)
-def test_action_without_name_and_reason_is_not_done(shared, name, by, why):
-    job_id = made_for(shared, name)
-    before = row(shared, job_id).due_at, row(shared, job_id).dead_at
-    with pytest.raises((WhoAndWhy, InvalidNote)):
-        do(shared, name, job_id, by=by, why=why)
-    assert (row(shared, job_id).due_at, row(shared, job_id).dead_at) == before
-    assert written(shared, job_id) == []
 
 
 @pytest.mark.parametrize("name", ACTS)
@@ -79,7 +66,9 @@ def test_action_on_many_jobs_is_done_on_those_that_allow_it(shared):
 
     # When all three are redriven in one action
     count = shared.run(
-        lambda s: act_on_many(s, redrive_manually, [*dead, gone], by="bob", why="all", now=T0)
+        lambda s: act_on_many(
+            s, redrive_manually, [*dead, gone], operator=Operator("bob", "all"), now=T0
+        )
     )
 
     # Then two are redriven, and an action is recorded for each

@@ -9,6 +9,7 @@ import pytest
 
 from base.enums import DisputeState, FreezeReason, Provider
 from base.facts import DisputeFacts, DisputeReport
+from base.operators import Operator
 from base.outcomes import Refused
 from db.locks import OrganizationNotFound
 from domain import operator_actions
@@ -130,7 +131,11 @@ def test_lifting_one_dispute_leaves_another_and_a_manual_freeze(shared, org, pai
     other = f"P-{secrets.token_hex(6)}"
     shared.run(lambda s: wallet.settle(s, org, payment(other, org, 100), T0))
     place(shared, org, report(shared, other))
-    shared.run(lambda s: operator_actions.freeze_manually(s, org, by="ann", why="fraud", now=T0))
+    shared.run(
+        lambda s: operator_actions.freeze_manually(
+            s, org, operator=Operator("ann", "fraud"), now=T0
+        )
+    )
     shared.run(lambda s: provider_says(s, org, paid, LOST))
     lift(shared, org, cause)
     assert standing(shared, org) == {"dispute", "manual"}
@@ -154,7 +159,7 @@ def test_freeze_lifted_by_an_operator_stays_lifted_until_new_state(shared, org, 
     place(shared, org, cause)
     shared.run(
         lambda s: operator_actions.lift_manually(
-            s, org, FreezeReason.DISPUTE, by="ann", why="vouched for", now=later(1)
+            s, org, FreezeReason.DISPUTE, operator=Operator("ann", "vouched for"), now=later(1)
         )
     )
     place(shared, org, cause, now=later(2))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from base.enums import DisputeState, Provider, RefundState
 from base.facts import DisputeFacts, DisputeReport, RefundFacts
 from base.money import AMOUNT_MICROS_MAX
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models import Job, PaymentDispute
 from domain.payments import disputes, settlements
@@ -98,7 +99,9 @@ def test_dispute_of_spent_money_is_outstanding_and_freezes_until_won(shared, org
 
 
 def test_a_dispute_takes_from_a_frozen_wallet_too(shared, org, paid):
-    shared.run(lambda s: wallet_freezes.freeze(s, org, "manual", by="a", why="b", now=T0))
+    shared.run(
+        lambda s: wallet_freezes.freeze(s, org, "manual", operator=Operator("a", "b"), now=T0)
+    )
     assert settle(shared, org, dispute(paid)).balance_micros == 0
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from base.enums import FreezeReason, Provider
 from base.facts import PaymentReport
 from base.money import AMOUNT_MICROS_MAX
+from base.operators import Operator
 from base.outcomes import Refused
 from db.busy import DatabaseBusy
 from db.models import Job
@@ -171,7 +172,11 @@ def test_next_top_up_pays_the_outstanding_amount_and_lifts_its_freeze(shared, or
     debit(shared, org, 80)
     settle(shared, org, one, 100, 100)
     for reason in (FreezeReason.MANUAL, FreezeReason.DISPUTE):
-        shared.run(lambda s, r=reason: wallet_freezes.freeze(s, org, r, by="a", why="b", now=T0))
+        shared.run(
+            lambda s, r=reason: wallet_freezes.freeze(
+                s, org, r, operator=Operator("a", "b"), now=T0
+            )
+        )
     # When too little is paid, and then the rest
     settle(shared, org, new_id(), 50)
     assert figures(shared, org) == (0, 30)
@@ -190,7 +195,7 @@ def test_every_credit_pays_the_outstanding_amount_first(shared, org, by):
     settle(shared, org, one, 100, 100)
 
     def work(session):
-        more = {"operator": "a", "why": "b"} if by == "correct" else {}
+        more = {"operator": Operator("a", "b")} if by == "correct" else {}
         move = getattr(wallet, by)
         return move(session, org, key="k", amount_micros=101, currency="USD", now=T0, **more)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
+from base.operators import Operator
 from domain import operator_actions
 from domain.wallet import assets, holds
 from domain.wallet import operations as wallet
@@ -88,7 +89,7 @@ def buy(database, org, amount, key, *, asset="+15005550006", currency="USD", now
 
 
 def set_limit(database, org, limit, **more):
-    given = {"by": "ann", "why": "good customer", "now": T0, **more}
+    given = {"operator": Operator("ann", "good customer"), "now": T0, **more}
     return database.run(
         lambda session: operator_actions.set_debt_limit_manually(
             session, org, limit_micros=limit, **given

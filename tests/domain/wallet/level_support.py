@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.enums import Provider
+from base.operators import Operator
 from db.models import Wallet
 from domain.alerts import alerts
 from domain.top_ups import charges as top_up_charges
@@ -32,15 +33,20 @@ def low(shared, org):
     return org
 
 
-def set_thresholds(database, org, *micros, now=T0, by="ann", why="agreed"):
+AGREED = Operator("ann", "agreed")
+
+
+def set_thresholds(database, org, *micros, now=T0, operator=AGREED):
     return database.run(
-        lambda session: thresholds.set_thresholds(session, org, micros, by=by, why=why, now=now)
+        lambda session: thresholds.set_thresholds(session, org, micros, operator=operator, now=now)
     )
 
 
 def rearm(database, org, now=T0):
     return database.run(
-        lambda session: thresholds.rearm_thresholds(session, org, by="bob", why="fixed", now=now)
+        lambda session: thresholds.rearm_thresholds(
+            session, org, operator=Operator("bob", "fixed"), now=now
+        )
     )
 
 
@@ -81,8 +87,7 @@ def switch_on(database, org, terms=TERMS, *, method=CARD, chargeable=CHARGEABLE,
             terms,
             method,
             chargeable=chargeable,
-            by="ann",
-            why="agreed",
+            operator=AGREED,
             now=now,
         )
     )
@@ -90,7 +95,9 @@ def switch_on(database, org, terms=TERMS, *, method=CARD, chargeable=CHARGEABLE,
 
 def switch_off(database, org, now=T0):
     return database.run(
-        lambda session: top_up_settings.switch_off(session, org, by="ann", why="asked", now=now)
+        lambda session: top_up_settings.switch_off(
+            session, org, operator=Operator("ann", "asked"), now=now
+        )
     )
 
 

@@ -8,10 +8,11 @@ import psycopg
 from sqlalchemy import text
 
 from base.enums import FreezeReason
+from base.operators import Operator
 from db.address import driver_url
 from domain.wallet import freezes as wallet_freezes
 from domain.wallet import operations as wallets
-from tests.domain.support import T0
+from tests.domain.support import ANN, T0
 
 MANUAL = FreezeReason.MANUAL
 
@@ -19,7 +20,7 @@ MANUAL = FreezeReason.MANUAL
 def freeze(database, org, reason=MANUAL, **more):
     return database.run(
         lambda session: wallet_freezes.freeze(
-            session, org, reason, **{"by": "ann", "why": "test", "now": T0, **more}
+            session, org, reason, **{"operator": ANN, "now": T0, **more}
         )
     )
 
@@ -27,7 +28,7 @@ def freeze(database, org, reason=MANUAL, **more):
 def unfreeze(database, org, reason=MANUAL, **more):
     return database.run(
         lambda session: wallet_freezes.unfreeze(
-            session, org, reason, **{"by": "ann", "why": "test", "now": T0, **more}
+            session, org, reason, **{"operator": ANN, "now": T0, **more}
         )
     )
 
@@ -35,14 +36,14 @@ def unfreeze(database, org, reason=MANUAL, **more):
 def override(database, org, until, reason=MANUAL, now=T0):
     database.run(
         lambda session: wallet_freezes.override(
-            session, org, reason, until=until, by="ann", why="emergency", now=now
+            session, org, reason, until=until, operator=Operator("ann", "emergency"), now=now
         )
     )
 
 
 def rebuild(database, org):
     return database.run(
-        lambda session: wallets.rebuild(session, org, operator="ann", why="disk", now=T0)
+        lambda session: wallets.rebuild(session, org, operator=Operator("ann", "disk"), now=T0)
     )
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from base.operators import Operator
 from db.engine import clock
 from db.models import Wallet
 from domain.wallet import freezes as wallet_freezes
@@ -17,6 +18,7 @@ from domain.wallet.debits import Debit, debit_many, debit_now
 from domain.wallet.ledger import WalletOutcome
 from tests.db.support import at_once, holding, hurried, one_behind_the_other
 from tests.domain.support import (
+    ANN,
     T0,
     credit,
     entries,
@@ -282,7 +284,7 @@ def test_a_freeze_placed_while_the_lock_was_waited_for_is_seen(shared, shared_ur
         shared,
         shared_urls.owner_url,
         lambda session: wallet_freezes.freeze(
-            session, org, "manual", by="ann", why="test", now=clock(session)
+            session, org, "manual", operator=ANN, now=clock(session)
         ),
         lambda: many(shared, [ask(org, "k", 4)]),
     )
@@ -361,8 +363,7 @@ def test_debit_now_is_refused_while_frozen_and_allowed_under_an_override(shared,
             org,
             "manual",
             until=clock(session) + (later(60) - T0),
-            by="ann",
-            why="emergency",
+            operator=Operator("ann", "emergency"),
             now=clock(session),
         )
     )

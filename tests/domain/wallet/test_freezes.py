@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from base.enums import FreezeReason
+from base.operators import Operator
 from base.outcomes import Refused
 from db.models import WalletFreeze
 from domain.wallet import queries as wallet_queries
@@ -52,10 +53,10 @@ def test_wallet_is_frozen_while_any_reason_is_active(shared, org):
 
 
 def test_placing_and_lifting_are_recorded_once_with_name_and_reason(shared, org):
-    assert freeze(shared, org, by="ann", why="phone call") is True
-    assert freeze(shared, org, by="bob", why="again") is False
-    assert unfreeze(shared, org, by="cyd", why="solved") == 1
-    assert unfreeze(shared, org, by="dan", why="again") == 0
+    assert freeze(shared, org, operator=Operator("ann", "phone call")) is True
+    assert freeze(shared, org, operator=Operator("bob", "again")) is False
+    assert unfreeze(shared, org, operator=Operator("cyd", "solved")) == 1
+    assert unfreeze(shared, org, operator=Operator("dan", "again")) == 0
     notes = [(e.kind, e.direction, e.counter_account, e.note) for e in entries(shared, org)[1:]]
     assert notes == [
         ("freeze", "note", "manual", "ann: phone call"),

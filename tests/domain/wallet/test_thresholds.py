@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from base.money import InvalidAmount
+from base.operators import Operator
 from base.outcomes import Refused
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
 from domain.wallet import operations as wallets
@@ -156,7 +157,7 @@ def test_refused_replayed_or_rolled_back_debit_alerts_nothing(shared, funded):
     freeze(shared, funded)
     assert debit(shared, funded, 60).outcome == "FROZEN_WALLET"
     with Session(shared.engine) as session:
-        correction = {"currency": "USD", "operator": "a", "why": "b", "now": T0}
+        correction = {"currency": "USD", "operator": Operator("a", "b"), "now": T0}
         wallets.correct(session, funded, key="k", amount_micros=-60, **correction)
         session.rollback()
     assert (crossed(shared, funded), told(shared, funded)) == ([], [])
@@ -292,7 +293,7 @@ def test_threshold_set_above_available_is_crossed_at_once(shared, funded):
 def test_setting_thresholds_again_leaves_them_unchanged(shared, funded):
     set_thresholds(shared, funded, 50)
     debit(shared, funded, 60)
-    row = set_thresholds(shared, funded, 50, now=later(60), by="bob")[0]
+    row = set_thresholds(shared, funded, 50, now=later(60), operator=Operator("bob", "agreed"))[0]
     assert (row.armed, row.set_by) == (False, "ann")
     assert told(shared, funded) == ["50"]
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from base.clock import wait_until
+from base.operators import Operator
 from db.models.calls import Call
 from domain import operator_actions
 from ingress.api.endpoint import ApiEndpoint
@@ -83,7 +84,7 @@ def test_what_cannot_be_covered_is_refused_and_nothing_is_held(backend):
 def test_a_frozen_wallet_is_refused(backend):
     backend.caller.world.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, backend.caller.id, by="me", why="test", now=now
+            session, backend.caller.id, operator=Operator("me", "test"), now=now
         )
     )
     assert is_problem(backend.reserve(), 402, "FROZEN_WALLET")

@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 
+from base.operators import Operator
 from db.models import CallHold
 from db.models.calls import Call
 from domain.calls.entry_points import EntryPointKind, add_entry_point
@@ -43,7 +44,9 @@ class Caller:
 
     def rate(self, rate: Rate) -> None:
         self.world.do(
-            lambda session, now: set_rate(session, self.id, rate, by="me", why="test", now=now)
+            lambda session, now: set_rate(
+                session, self.id, rate, operator=Operator("me", "test"), now=now
+            )
         )
 
     def entry_point(self, assistant_id: str | None) -> None:
@@ -54,8 +57,7 @@ class Caller:
                 EntryPointKind.PHONE_NUMBER,
                 self.number_id,
                 assistant_id=assistant_id,
-                by="me",
-                why="test",
+                operator=Operator("me", "test"),
                 now=now,
             )
         )
@@ -63,14 +65,23 @@ class Caller:
     def campaign(self, campaign_id: str) -> None:
         self.world.do(
             lambda session, now: add_entry_point(
-                session, self.id, EntryPointKind.CAMPAIGN, campaign_id, by="me", why="test", now=now
+                session,
+                self.id,
+                EntryPointKind.CAMPAIGN,
+                campaign_id,
+                operator=Operator("me", "test"),
+                now=now,
             )
         )
 
     def terms(self, **changes: Any) -> None:
         self.world.do(
             lambda session, now: set_terms(
-                session, self.id, replace(Terms(), **changes), by="me", why="test", now=now
+                session,
+                self.id,
+                replace(Terms(), **changes),
+                operator=Operator("me", "test"),
+                now=now,
             )
         )
 

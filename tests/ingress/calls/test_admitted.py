@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from base.clock import wait_until
+from base.operators import Operator
 from domain import operator_actions
 from domain.calls.admission import Admission
 from domain.calls.reservations import reserve_for_call
@@ -92,7 +93,7 @@ def test_with_money_for_just_ten_seconds_it_is_let_in(world, ingress):
 def test_a_frozen_organization_is_refused(caller, ingress):
     caller.world.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, caller.id, by="me", why="test", now=now
+            session, caller.id, operator=Operator("me", "test"), now=now
         )
     )
     assert send(ingress, caller.message("assistant-request")).json() == REFUSED

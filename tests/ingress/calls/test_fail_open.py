@@ -12,6 +12,7 @@ import json
 import pytest
 
 from base.clock import wait_until
+from base.operators import Operator
 from db.engine import Database
 from domain.calls.entry_points import EntryPointKind, add_entry_point
 from ingress.calls.snapshot import Snapshot
@@ -64,8 +65,7 @@ def test_the_same_assistant_answers_with_the_database_and_without(
                 EntryPointKind.PHONE_NUMBER,
                 "+15005550099",
                 assistant_id="by-number",
-                by="me",
-                why="test",
+                operator=Operator("me", "test"),
                 now=now,
             )
         )
@@ -89,8 +89,7 @@ def test_call_with_two_organizations_is_refused_without_the_database_too(
             EntryPointKind.ASSISTANT,
             "others",
             assistant_id="others",
-            by="me",
-            why="test",
+            operator=Operator("me", "test"),
             now=now,
         )
     )

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from base.enums import FreezeReason
+from base.operators import Operator
 from domain import operator_actions
 from domain.calls import ending, reservations
 from domain.calls.settings import Terms
@@ -118,7 +119,7 @@ def test_the_reason_for_which_a_call_is_ended_has_one_code(caller, ingress, sign
 def test_a_refused_call_must_end_for_its_reason(caller, ingress, signer):
     caller.world.do(
         lambda session, now: wallet_freezes.freeze(
-            session, caller.id, FreezeReason.MANUAL, by="me", why="test", now=now
+            session, caller.id, FreezeReason.MANUAL, operator=Operator("me", "test"), now=now
         )
     )
     message = caller.message("assistant-request", "vapi-9")
@@ -146,7 +147,7 @@ def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ing
     headers = vapi_headers(ingress.sandbox)
     caller.world.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, caller.id, by="me", why="test", now=now
+            session, caller.id, operator=Operator("me", "test"), now=now
         )
     )
     told = {"endCall": True, "message": Terms().ending_text}
@@ -158,7 +159,7 @@ def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ing
 def test_a_call_that_an_operator_ends_must_end(caller, ingress):
     caller.world.do(
         lambda session, now: ending.end_manually(
-            session, caller.id, "test-1", operator="me", why="test", now=now
+            session, caller.id, "test-1", operator=Operator("me", "test"), now=now
         )
     )
     answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
@@ -170,7 +171,7 @@ def test_frozen_call_must_end_unless_the_freeze_is_only_reported(caller, ingress
     def freeze(reason: FreezeReason) -> None:
         caller.world.do(
             lambda session, now: wallet_freezes.freeze(
-                session, caller.id, reason, by="me", why="test", now=now
+                session, caller.id, reason, operator=Operator("me", "test"), now=now
             )
         )
 

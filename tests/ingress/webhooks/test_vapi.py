@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from base.operators import Operator
 from db.models import Alert, CallHold, InboxEvent, Job
 from domain import operator_actions
 from tests.ingress.calls.callers import send, vapi_headers
@@ -200,7 +201,7 @@ def test_a_campaign_may_dial_while_its_organization_may_spend(caller, ingress):
     assert send(ingress, predial(caller)).json() == {"eligible": True}
     caller.world.do(
         lambda session, now: operator_actions.freeze_manually(
-            session, caller.id, by="me", why="test", now=now
+            session, caller.id, operator=Operator("me", "test"), now=now
         )
     )
     assert send(ingress, predial(caller)).json() == {"eligible": False}

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from base.clock import wait_until
 from base.enums import EndCause
+from base.operators import Operator
 from db.models import Alert, CallHold
 from db.models.calls import Call, CallTimeline
 from domain.calls import reservations
@@ -29,14 +30,20 @@ class Phone:
         self.customer = world.customer(micros=micros)
         self.id = self.customer.id
         world.do(
-            lambda session, now: set_rate(session, self.id, RATE, by="me", why="test", now=now)
+            lambda session, now: set_rate(
+                session, self.id, RATE, operator=Operator("me", "test"), now=now
+            )
         )
         self.terms(step_seconds=10, warn_before_seconds=0)
 
     def terms(self, **changes) -> None:
         self.world.do(
             lambda session, now: set_terms(
-                session, self.id, replace(Terms(), **changes), by="me", why="test", now=now
+                session,
+                self.id,
+                replace(Terms(), **changes),
+                operator=Operator("me", "test"),
+                now=now,
             )
         )
 

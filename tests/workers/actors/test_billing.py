@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from base.operators import Operator
 from db.jobs.retention import prune_jobs
 from db.models import Alert, WalletEntry
 from domain.jobs.operator import redrive_manually
@@ -137,7 +138,9 @@ def test_a_payment_of_a_customer_is_told_until_it_can_be_credited(world):
     assert told(world) == [(organization, capture_id, "WALLET_NOT_FOUND")]
     # When the wallet exists, and an operator redrives the job
     world.do(lambda s, now: wallet.open_wallet(s, organization, "USD", now))
-    world.do(lambda s, now: redrive_manually(s, first, by="ann", why="has a wallet", now=now))
+    world.do(
+        lambda s, now: redrive_manually(s, first, operator=Operator("ann", "has a wallet"), now=now)
+    )
     assert run(world, first) == "done"
     # Then the payment is credited, and the alert is cleared
     assert moved(world, organization) == [TEN]
@@ -158,7 +161,11 @@ def test_what_cannot_be_read_is_told_until_it_can_be(world, monkeypatch):
     # When the currency is known, and an operator redrives the jobs
     monkeypatch.setitem(amounts.DECIMALS, "KWD", 3)
     for job in jobs:
-        world.do(lambda s, now, job=job: redrive_manually(s, job, by="ann", why="known", now=now))
+        world.do(
+            lambda s, now, job=job: redrive_manually(
+                s, job, operator=Operator("ann", "known"), now=now
+            )
+        )
     assert [run(world, job) for job in jobs] == ["done", "done"]
     # Then both are settled, and their alerts are cleared
     assert balance(world, organization) == 7_000_000
@@ -238,8 +245,7 @@ def test_a_refund_of_money_already_spent_is_owed_and_freezes(world, organization
             key="spent",
             amount_micros=-9_000_000,
             currency="USD",
-            operator="me",
-            why="spent",
+            operator=Operator("me", "spent"),
             now=now,
         )
     )

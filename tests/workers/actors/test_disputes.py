@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from base.operators import Operator
 from db.models import Alert, PaymentDispute, WalletEntry, WalletFreeze
 from domain.payments import disputes
 from domain.wallet import freezes as wallet_freezes
@@ -231,7 +232,11 @@ def test_an_appeal_opens_again_and_a_late_event_does_not(world, org, capture):
 def test_a_manual_freeze_outlives_the_dispute(world, org, capture):
     dispute = open_dispute(world, capture)
     looked_at(world, dispute)
-    world.do(lambda s, now: wallet_freezes.freeze(s, org, "manual", by="ann", why="fraud", now=now))
+    world.do(
+        lambda s, now: wallet_freezes.freeze(
+            s, org, "manual", operator=Operator("ann", "fraud"), now=now
+        )
+    )
     ask(world, f"disputes/{dispute}/resolve", outcome_code="RESOLVED_SELLER_FAVOUR")
     looked_at(world, dispute)
     assert reasons(world, org) == ["manual"]

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from base.enums import Provider
+from base.operators import Operator
 from db.engine import Database, clock
 from db.models import Alert, TopUpDecision, TopUpSettings
 from domain.top_ups import decisions as top_ups
@@ -62,8 +63,7 @@ def low(charging):
             TERMS,
             Method(Provider.PAYPAL, "card"),
             chargeable=PAYPAL,
-            by="ann",
-            why="agreed",
+            operator=Operator("ann", "agreed"),
             now=now,
         )
     )
@@ -136,7 +136,7 @@ def test_debit_whose_connection_dies_before_its_commit_crosses_nothing(charging,
     # Given thresholds, and a debit below one of them that is not committed
     charging.do(
         lambda session, now: thresholds.set_thresholds(
-            session, low, [5_000_000], by="ann", why="agreed", now=now
+            session, low, [5_000_000], operator=Operator("ann", "agreed"), now=now
         )
     )
     database = Database(urls.app_url, name="victim", pool_size=1)

@@ -11,6 +11,7 @@ import pytest
 
 from base.enums import DisputeState, Provider, RefundState
 from base.facts import DisputeFacts, RefundFacts
+from base.operators import Operator
 from db.address import driver_url
 from db.models import Wallet
 from domain import operator_actions
@@ -85,8 +86,7 @@ def busy_wallet(database, urls):
         operator_actions.set_debt_limit_manually,
         org,
         limit_micros=20,
-        by="ann",
-        why="good",
+        operator=Operator("ann", "good"),
     )
     commit(database, org, "c5", 30)
     credit(database, org, 2_000)
