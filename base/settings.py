@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from base.addresses import check_redis_address
@@ -17,8 +17,6 @@ from base.addresses import check_redis_address
 #: Source: PayPal's notifications_webhooks_v1 OpenAPI file, field webhook_id.
 _WEBHOOK_ID = re.compile(r"[A-Za-z0-9]{1,50}", re.ASCII)
 
-#: Shortest time that a setting accepts, in seconds. Below it, waits would become busy loops.
-SECONDS_MIN = 0.1
 #: Lowest rate that a setting accepts, per second. Below it, a call would be delayed for minutes.
 PER_SECOND_MIN = 0.01
 
@@ -38,105 +36,100 @@ class Settings(BaseSettings):
 
     # These contain passwords. They must not show in a repr.
     database_url: str = Field(
-        "", repr=False, description="PostgreSQL as the role holdfast_app, which serves"
+        "",
+        repr=False,
+        description="PostgreSQL address for all serving processes, as holdfast_app",
     )
     database_owner_url: str = Field(
-        "", repr=False, description="PostgreSQL as a superuser or owner: migrate and rebuild only"
+        "",
+        repr=False,
+        description="PostgreSQL address of a superuser or owner, for migrations and rebuilds only",
     )
-    redis_url: str = Field("", repr=False, description="Redis or Valkey that carries the jobs")
+    redis_url: str = Field(
+        "",
+        repr=False,
+        description="Redis or Valkey address; Redis carries the notifications of jobs",
+    )
 
-    host: str = Field("127.0.0.1", description="Address the ingress listens on")
-    port: int = Field(8080, ge=0, le=65535, description="Port the ingress listens on")
+    host: str = Field("127.0.0.1", description="Address on which the ingress listens")
+    port: int = Field(
+        8080, ge=0, le=65535, description="Port on which the ingress listens; 0 takes any free port"
+    )
     public_url: str = Field(
-        "", description="https address providers reach us at; Twilio signs it (PUBLIC_URL)"
+        "", description="Address at which providers reach the ingress; Twilio signs it"
     )
-    holdfast_state: Path = Field(Path("var"), description="Folder for embedded servers' data")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level")
+    holdfast_state: Path = Field(Path("var"), description="Folder for the data of embedded servers")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged"
+    )
     log_format: Literal["json", "console"] = Field(
-        "json", description="Log lines as JSON, or coloured for a terminal"
-    )
-    webhook_body_bytes_max: int = Field(
-        1_048_576, ge=1024, le=16_777_216, description="Largest webhook body accepted, in bytes"
+        "json", description="Write log lines as JSON, or as text for a terminal"
     )
 
-    paypal_client_id: str = Field("", description="REST app's client id")
-    paypal_client_secret: SecretStr = Field(SecretStr(""), description="REST app's secret")
-    paypal_webhook_id: str = Field("", description="Id of our webhook at PayPal")
-    paypal_environment: Literal["live", "sandbox"] = Field("live", description="Which PayPal")
-    paypal_base_url: str = Field("", description="Another address of PayPal's API (a stand-in)")
+    paypal_client_id: str = Field("", description="Client ID of our REST app at PayPal")
+    paypal_client_secret: SecretStr = Field(
+        SecretStr(""), description="Secret of our REST app at PayPal"
+    )
+    paypal_webhook_id: str = Field(
+        "", description="ID of our webhook at PayPal, which its signatures include"
+    )
+    paypal_environment: Literal["live", "sandbox"] = Field(
+        "live", description="PayPal system that is called and whose webhooks are accepted"
+    )
+    paypal_base_url: str = Field("", description="Address of PayPal's API, if not PayPal's own")
     paypal_verification: Literal["offline", "api"] = Field(
-        "offline", description="Check signatures by certificate, or ask PayPal's API"
+        "offline",
+        description="Verify webhooks with PayPal's certificate, or by asking PayPal's API",
     )
     paypal_ca_file: Path | None = Field(
-        None, description="PEM of the issuers that PayPal's certificate must chain to"
-    )
-    paypal_certificate_name: str = Field(
-        "", description="Name the certificate must bear, if not PayPal's own (a stand-in)"
+        None, description="PEM file of the issuers that PayPal's certificate must chain to"
     )
 
     api_jwks_file: Path | None = Field(
-        None, description="JWKS of the keys that prove the API's tokens; without it, it is closed"
+        None,
+        description="JWKS file that verifies the API's tokens; without it the API is closed",
     )
-    api_audience: str = Field("holdfast", min_length=1, description="Whom a token is for")
-    api_issuer: str = Field("", description="Who a token must be by, if anybody")
+    api_audience: str = Field(
+        "holdfast", min_length=1, description="Audience (aud) that the API's tokens must name"
+    )
+    api_issuer: str = Field(
+        "", description="Issuer (iss) that the API's tokens must name; empty accepts any issuer"
+    )
 
     ledger_anchor_key: SecretStr = Field(
-        SecretStr(""), description="Signs the file of all chains' heads (verify anchor)"
+        SecretStr(""), description="Key that signs the chain heads written by verify anchor"
     )
 
     jobs_kept_days: int = Field(
-        30, ge=1, le=3_650, description="How long a job that is over is kept, with its attempts"
+        30, ge=1, le=3_650, description="Days for which a finished job and its attempts are kept"
     )
     payloads_kept_days: int = Field(
-        90, ge=4, le=3_650, description="How long a handled event's body is kept"
+        90, ge=4, le=3_650, description="Days for which the body of a handled event is kept"
     )
 
     subscription_grace_seconds: int = Field(
-        0, ge=0, le=7_776_000, description="How long a failed payment leaves an organization open"
+        0,
+        ge=0,
+        le=7_776_000,
+        description="Seconds for which a subscription with a failed payment counts as active",
     )
 
-    twilio_account_sid: str = Field("", description="The parent account")
+    twilio_account_sid: str = Field("", description="SID of our parent account at Twilio")
     twilio_auth_token: SecretStr = Field(
-        SecretStr(""), description="The parent account's token; two by a comma to rotate"
+        SecretStr(""),
+        description="Auth token of the parent account; two, separated by a comma, while it rotates",
     )
-    twilio_base_url: str = Field("", description="Another address of Twilio's API (a stand-in)")
-    twilio_unsure_seconds: float = Field(
-        120, ge=SECONDS_MIN, le=3600, description="How long a lost request may still land at Twilio"
-    )
-    twilio_recheck_seconds: float = Field(
-        10, ge=SECONDS_MIN, le=600, description="How often an unsure subaccount is read again"
-    )
+    twilio_base_url: str = Field("", description="Address of Twilio's API, if not Twilio's own")
 
-    vapi_api_key: SecretStr = Field(SecretStr(""), description="The private key of Vapi's API")
-    vapi_base_url: str = Field("", description="Another address of Vapi's API (a stand-in)")
+    vapi_api_key: SecretStr = Field(SecretStr(""), description="Private key for Vapi's API")
+    vapi_base_url: str = Field("", description="Address of Vapi's API, if not Vapi's own")
     vapi_server_secret: SecretStr = Field(
-        SecretStr(""), description="What Vapi's messages bear as proof; two by a comma to rotate"
+        SecretStr(""),
+        description="Secret in Vapi's messages; two, separated by a comma, while it rotates",
     )
     vapi_hmac_secret: SecretStr = Field(
-        SecretStr(""), description="Signs Vapi's messages; where it is set, it is demanded"
-    )
-    vapi_hmac_algorithm: Literal["sha256", "sha512", "sha1"] = Field(
-        "sha256", description="How they are signed"
-    )
-    vapi_hmac_header: str = Field("x-signature", description="Header of their signature")
-    vapi_hmac_timestamp_header: str = Field("x-timestamp", description="Header of their time")
-    vapi_body_bytes_max: int = Field(
-        16_777_216,
-        ge=1024,
-        le=67_108_864,
-        description="Largest message from Vapi, and largest call read from its API, in bytes",
-    )
-    vapi_report_seconds: float = Field(
-        120,
-        ge=SECONDS_MIN,
-        le=86_400,
-        description="How long a call's report is waited for before we ask",
-    )
-    vapi_silent_seconds: float = Field(
-        180,
-        ge=SECONDS_MIN,
-        le=86_400,
-        description="How long nothing is heard of a live call before we ask",
+        SecretStr(""),
+        description="Key of the HMAC of Vapi's messages; if set, every message must be signed",
     )
 
     # Twilio limits concurrent requests (error 20429) and messages (2000 a second, error 63017). The
@@ -159,15 +152,6 @@ class Settings(BaseSettings):
     def _is_a_redis(cls, value: str) -> str:
         if value:
             check_redis_address(value)
-        return value
-
-    @field_validator("twilio_recheck_seconds")
-    @classmethod
-    def _rechecks_while_unsure(cls, value: float, info: ValidationInfo) -> float:
-        if value > info.data.get("twilio_unsure_seconds", value):
-            raise ValueError(
-                "must not be more than TWILIO_UNSURE_SECONDS, or nothing is read again"
-            )
         return value
 
     @field_validator("public_url", "paypal_base_url", "twilio_base_url", "vapi_base_url")

@@ -1,21 +1,20 @@
 """A worker with a wrong order: it commits a job as done before the job's effect.
 
-Only the sabotage done-first starts it, in place of `holdfast worker`.
+Only the sabotage done-first starts it, in place of `local.worker`.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 
 from sqlalchemy.orm import Session
 
-from base.enums import Queue
-from base.log import configure, get_logger
-from base.settings import load_settings
+from base.log import get_logger
 from db.jobs import lifecycle as jobs
 from db.jobs.attempts import Claim
 from domain.jobs.types import JOB_TYPES
-from workers import process as app
+from local import worker
+from workers import process
 from workers.executor import Executor
 
 log = get_logger(__name__)
@@ -55,15 +54,9 @@ class DoneFirst(Executor):
 
 
 def main() -> None:
-    """Process queues as `holdfast worker` does, but with the executor `DoneFirst`."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--queue", action="append", type=Queue, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    asked = parser.parse_args()
-    settings = load_settings()
-    configure(settings.log_level, settings.log_format)
-    vars(app)["Executor"] = DoneFirst
-    app.serve(settings, set(asked.queue), asked.threads)
+    """Process queues as the run's other workers do, but with the executor `DoneFirst`."""
+    vars(process)["Executor"] = DoneFirst
+    worker.work(*worker.parsed(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ from base.settings import load_settings
 from ingress import app
 from providers import registry
 
-#: Seconds for which an unused permission holds money.
-PERMISSION_SECONDS = 20.0
+LIMITS = app.IngressLimits(permission_seconds=20.0)
 
 
 def main() -> None:
     """Serve as `holdfast ingress` does, with the shorter limit."""
     settings = load_settings()
     configure(settings.log_level, settings.log_format)
-    app.serve(settings, registry.build(settings), permission_seconds=PERMISSION_SECONDS)
+    app.serve(settings, registry.build(settings), LIMITS)
 
 
 if __name__ == "__main__":

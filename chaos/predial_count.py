@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from chaos.customers import CALL_RATE, CALL_TERMS
 from chaos.facts import Facts, Problem
-from chaos.ingress import PERMISSION_SECONDS
+from chaos.ingress import LIMITS
 from chaos.phone_count import talked_ms
 from domain.calls.metering import seconds_to_end_in_time
 
@@ -81,4 +81,4 @@ def _permitted(facts: Facts) -> Iterator[tuple[str, _Permitted]]:
 def _earliest_expiry(facts: Facts, asked_at: float) -> float:
     """Return when a permission requested at `asked_at` can expire first."""
     steps = [at for at in facts.clock_forward_at if at >= asked_at]
-    return min([asked_at + PERMISSION_SECONDS, *steps])
+    return min([asked_at + LIMITS.permission_seconds, *steps])

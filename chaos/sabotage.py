@@ -43,7 +43,7 @@ def plan_of(sabotage: str) -> Plan:
     """Return how the sabotage changes the processes."""
     return Plan(
         relays=sabotage != "relay-off",
-        worker_module="chaos.done_first" if sabotage == "done-first" else "",
+        worker_module="chaos.done_first" if sabotage == "done-first" else "local.worker",
     )
 
 

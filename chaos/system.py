@@ -32,6 +32,8 @@ from local.databases import prepare
 from local.ports import answers, free_ports
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import ChildProcess, Supervisor
+from local.worker import worker_arguments
+from workers.provider_waits import ProviderWaits
 
 T = TypeVar("T")
 
@@ -45,11 +47,8 @@ WORKERS = {
     "rest-1": (("maintenance", "callbacks", "messaging"), 2),
 }
 RELAYS = ("relay-1", "relay-2")
-#: How long a lost request may still take effect at Twilio, and the interval of checks for it. They
-#: are as short as the faults allow, so that a run is soon at rest.
-_TWILIO = {"TWILIO_UNSURE_SECONDS": "12", "TWILIO_RECHECK_SECONDS": "1"}
-#: The same for calls: how long to wait for a report, and how long a live call may be silent.
-_VAPI = {"VAPI_REPORT_SECONDS": "4", "VAPI_SILENT_SECONDS": "12"}
+#: As short as the faults allow, so that a run is soon at rest.
+_WAITS = ProviderWaits(unsure_seconds=12, recheck_seconds=1, report_seconds=4, silent_seconds=12)
 #: Seconds within which all processes must be ready, also on a busy machine.
 _READY_SECONDS = 180.0
 
@@ -59,9 +58,8 @@ class Plan:
     """How the processes of this run differ from the usual ones."""
 
     relays: bool = True
-    #: The module that runs as a worker with `--queue Q … --threads N`. If it is empty, `holdfast
-    #: worker` runs.
-    worker_module: str = ""
+    #: The module that runs as a worker.
+    worker_module: str = "local.worker"
 
 
 @dataclass
@@ -192,8 +190,6 @@ class System:
             "PUBLIC_URL": f"http://127.0.0.1:{front}",
             "HOST": "127.0.0.1",
             "LOG_LEVEL": "INFO",
-            **_TWILIO,
-            **_VAPI,
         }
         # No serving process may have the database owner's address.
         self.env.pop("DATABASE_OWNER_URL", None)
@@ -216,11 +212,7 @@ class System:
         for name, port in zip(INGRESSES, self.ports, strict=True):
             self._run(name, ["chaos.ingress"], PORT=str(port))
         for name, (queues, threads) in WORKERS.items():
-            arguments = [part for queue in queues for part in ("--queue", queue)]
-            module = [self.plan.worker_module] if self.plan.worker_module else []
-            self._run(
-                name, [*(module or ["cli.main", "worker"]), *arguments, "--threads", str(threads)]
-            )
+            self._run(name, [self.plan.worker_module, *worker_arguments(queues, threads, _WAITS)])
         relays = RELAYS if self.plan.relays else ()
         for name in relays:
             self._run(name, ["cli.main", "relay"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import uvicorn
 from anyio import move_on_after, to_thread
@@ -39,6 +40,7 @@ from ingress.webhooks.twilio import TwilioProof
 from ingress.webhooks.vapi import VapiProof
 from providers.paypal.webhook import PayPalWebhookVerifier
 from providers.registry import Providers
+from providers.vapi.api import CALL_BYTES_MAX
 from providers.vapi.webhook import VapiWebhookVerifier
 
 #: Seconds that requests in flight have to finish after SIGTERM.
@@ -49,13 +51,25 @@ _CERTIFICATES_SECONDS = 3.0
 _LONGEST_SECONDS = 15.0
 
 
-def build_app(
-    settings: Settings, providers: Providers, *, permission_seconds: float = PERMISSION_SECONDS
-) -> ASGIApp:
+@dataclass(frozen=True)
+class IngressLimits:
+    """Limits of the ingress. Fault runs and tests use other ones."""
+
+    #: Bytes of the largest webhook body accepted from PayPal or Twilio.
+    body_bytes_max: int = 1_048_576
+    #: Bytes of the largest message accepted from Vapi. It may contain the record of a call.
+    vapi_bytes_max: int = CALL_BYTES_MAX
+    #: Seconds for which a campaign's permission to dial holds money.
+    permission_seconds: float = PERMISSION_SECONDS
+
+
+LIMITS = IngressLimits()
+
+
+def build_app(settings: Settings, providers: Providers, limits: IngressLimits = LIMITS) -> ASGIApp:
     """Build the application.
 
-    A campaign's permission to dial holds money for `permission_seconds`. Raises: SettingsError if
-    PayPal's webhook id is missing or malformed.
+    Raises: SettingsError if PayPal's webhook id is missing or malformed.
     """
     notifier = Notifier(settings.redis_url)
     database = Database(
@@ -75,14 +89,16 @@ def build_app(
     urgent = Urgent(settings.database_url)
     snapshot = Snapshot(database)
     api = ApiEndpoint(Tokens(settings), database)
-    status_check = StatusCheck(VapiWebhookVerifier.from_settings(settings), api, urgent)
+    vapi_verifier = VapiWebhookVerifier.from_settings(settings)
+    status_check = StatusCheck(vapi_verifier, api, urgent)
     entry_points = _entry_points(
-        PayPalProof(settings, verifier),
-        TwilioProof(settings, providers.twilio, database),
+        PayPalProof(verifier, limits.body_bytes_max),
+        TwilioProof(settings, providers.twilio, database, limits.body_bytes_max),
         VapiProof(
-            settings,
-            CallAnswers(urgent, snapshot, permission_seconds=permission_seconds),
+            vapi_verifier,
+            CallAnswers(urgent, snapshot, permission_seconds=limits.permission_seconds),
             _large_body_alert(database),
+            limits.vapi_bytes_max,
         ),
         inbox=inbox,
         refusals=refusals,
@@ -179,15 +195,10 @@ def _routes(
     ]
 
 
-def serve(
-    settings: Settings, providers: Providers, *, permission_seconds: float = PERMISSION_SECONDS
-) -> None:
-    """Serve until SIGTERM or SIGINT, then finish requests in flight.
-
-    The parameters are those of build_app.
-    """
+def serve(settings: Settings, providers: Providers, limits: IngressLimits = LIMITS) -> None:
+    """Serve until SIGTERM or SIGINT, then finish requests in flight."""
     uvicorn.run(
-        build_app(settings, providers, permission_seconds=permission_seconds),
+        build_app(settings, providers, limits),
         host=settings.host,
         port=settings.port,
         log_config=None,

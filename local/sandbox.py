@@ -77,7 +77,8 @@ def sandbox_env(info: dict[str, Any]) -> dict[str, str]:
         "PAYPAL_CLIENT_SECRET": paypal["client_secret"],
         "PAYPAL_WEBHOOK_ID": paypal["webhook_id"],
         "PAYPAL_CA_FILE": paypal["ca_file"],
-        "PAYPAL_CERTIFICATE_NAME": paypal["certificate_name"],
+        # The sandbox signs with a certificate of the name that PayPal's own sandbox uses.
+        "PAYPAL_ENVIRONMENT": "sandbox",
         "TWILIO_BASE_URL": twilio["base_url"],
         "TWILIO_ACCOUNT_SID": twilio["account_sid"],
         "TWILIO_AUTH_TOKEN": twilio["auth_token"],

@@ -28,6 +28,8 @@ from local.log_lines import LineFormat, aligned, coloured, json_line
 from local.ports import answers, faults_at, port_to_serve
 from local.sandbox import sandbox_env, start_sandbox
 from local.supervisor import ChildProcess, OnExit, OnRestart, Supervisor
+from local.worker import worker_arguments
+from workers.provider_waits import ProviderWaits
 
 #: Seconds that a process has to become ready on a busy machine.
 _READY_SECONDS = 60
@@ -52,7 +54,10 @@ def state_folder(settings: Settings) -> Path:
 
 
 class Stack:
-    """Starts everything in order, knows the addresses, and stops it in reverse order."""
+    """Starts everything in order, knows the addresses, and stops it in reverse order.
+
+    With `waits`, the workers are those of `local.worker`, otherwise those of production.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Stack:
         on_restart: OnRestart | None = None,
         told: Callable[[str], None] = lambda _: None,
         log_format: LogFormat | None = None,
+        waits: ProviderWaits | None = None,
     ) -> None:
         self.state = state
         self.supervisor = Supervisor(
@@ -84,6 +90,7 @@ class Stack:
         self._fresh = fresh
         self._servers: EmbeddedServers | None = None
         self._told = told
+        self._waits = waits
 
     @property
     def ingress_url(self) -> str:
@@ -153,7 +160,9 @@ class Stack:
         self._told("ingress")
         self.supervisor.start(
             self._process(
-                "ingress", ["ingress"], ready=lambda: answers(f"{self.ingress_url}/readyz")
+                "ingress",
+                ["cli.main", "ingress"],
+                ready=lambda: answers(f"{self.ingress_url}/readyz"),
             )
         )
         for name in WORKERS:
@@ -165,18 +174,15 @@ class Stack:
         queues, threads = WORKERS[name]
         self._told(name)
         arguments = [part for queue in queues for part in ("--queue", queue)]
-        self.supervisor.start(
-            self._process(
-                name,
-                ["worker", *arguments, "--threads", str(threads)],
-                stop_seconds=_WORKER_STOP_SECONDS,
-            )
-        )
+        words = ["cli.main", "worker", *arguments, "--threads", str(threads)]
+        if self._waits is not None:
+            words = ["local.worker", *worker_arguments(queues, threads, self._waits)]
+        self.supervisor.start(self._process(name, words, stop_seconds=_WORKER_STOP_SECONDS))
 
     def start_relay(self) -> None:
         """Start the relay process."""
         self._told("relay")
-        self.supervisor.start(self._process("relay", ["relay"]))
+        self.supervisor.start(self._process("relay", ["cli.main", "relay"]))
 
     def _start_servers(self) -> None:
         settings = self._settings
@@ -223,7 +229,7 @@ class Stack:
     ) -> ChildProcess:
         return ChildProcess(
             name,
-            [sys.executable, "-m", "cli.main", *arguments],
+            [sys.executable, "-m", *arguments],
             dict(self.env),
             ready=ready,
             stop_seconds=stop_seconds,

@@ -11,7 +11,7 @@ from base.settings import Settings
 from providers.http.limits import Gate, Line
 from providers.paypal.api import PayPalApi
 from providers.twilio.api import TwilioApi
-from providers.vapi.api import VapiApi
+from providers.vapi.api import CALL_BYTES_MAX, VapiApi
 
 #: Source: the servers of PayPal's OpenAPI files.
 _PAYPAL_URLS = {
@@ -64,18 +64,23 @@ class Providers:
             one.vapi.close()
 
 
-def build(settings: Settings, gate: Gate | None = None) -> Providers:
+def build(
+    settings: Settings, gate: Gate | None = None, *, call_bytes_max: int = CALL_BYTES_MAX
+) -> Providers:
     """Make the providers' clients without sending a request.
 
     The result is for safety calls, and holds the clients for the other classes. Without a gate,
     every call goes out at once. The ingress has no gate, because a sender waits for its answer. If
-    credentials are not set, the first request raises CredentialsRejected.
+    credentials are not set, the first request raises CredentialsRejected. A larger record of a call
+    than `call_bytes_max` is not read.
     """
-    safety, *others = (_of_class(settings, gate, one) for one in RequestClass)
+    safety, *others = (_of_class(settings, gate, one, call_bytes_max) for one in RequestClass)
     return replace(safety, others=tuple(others))
 
 
-def _of_class(settings: Settings, gate: Gate | None, call_class: RequestClass) -> Providers:
+def _of_class(
+    settings: Settings, gate: Gate | None, call_class: RequestClass, call_bytes_max: int
+) -> Providers:
     def line(provider: Provider, account: str) -> Line:
         return Line(ProviderChannel(provider, account, call_class), gate)
 
@@ -97,7 +102,7 @@ def _of_class(settings: Settings, gate: Gate | None, call_class: RequestClass) -
             settings.vapi_api_key.get_secret_value(),
             settings.vapi_base_url,
             window_seconds=_VAPI_WINDOW_SECONDS,
-            bytes_max=settings.vapi_body_bytes_max,
+            bytes_max=call_bytes_max,
             line=line(Provider.VAPI, "vapi"),
         ),
         call_class=call_class,

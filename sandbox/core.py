@@ -8,7 +8,7 @@ from sandbox.delivery import Courier
 from sandbox.exchange import Json
 from sandbox.faults import Faults
 from sandbox.journal import Journal
-from sandbox.keys import CERTIFICATE_NAME, Keys
+from sandbox.keys import Keys
 from sandbox.paypal.state import PayPalState
 from sandbox.store import Shelf, Store
 from sandbox.stripe.state import StripeState
@@ -72,7 +72,6 @@ class Sandbox:
                 "client_secret": secrets.paypal_client_secret,
                 "webhook_id": secrets.paypal_webhook_id,
                 "ca_file": str(self.keys.ca_file),
-                "certificate_name": CERTIFICATE_NAME,
             },
             "twilio": {
                 "base_url": self.api_url("twilio"),

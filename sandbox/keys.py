@@ -19,8 +19,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sandbox.exchange import letters
 
-#: Common name and only alternative name of the certificate that signs PayPal's webhooks.
-CERTIFICATE_NAME = "messageverificationcerts.sandbox.holdfast.example"
+#: Common name and only alternative name of the certificate that signs PayPal's webhooks: the name
+#: that PayPal's own sandbox uses. Source: the certificates of real deliveries.
+CERTIFICATE_NAME = "messageverificationcerts.sandbox.paypal.com"
 #: A certificate that expires within this time is renewed at the next start. PayPal renews its
 #: certificate too.
 _RENEW_BEFORE = timedelta(days=30)
@@ -123,7 +124,8 @@ def _load_leaf(
     certificate_file = folder / "paypal-signer.pem"
     if certificate_file.exists():
         leaf = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-        if leaf.not_valid_after_utc - _RENEW_BEFORE > datetime.now(UTC):
+        expires_soon = leaf.not_valid_after_utc - _RENEW_BEFORE <= datetime.now(UTC)
+        if leaf.subject == _name(CERTIFICATE_NAME) and not expires_soon:
             return _read_key(folder / "paypal-signer.key"), leaf
     key = _new_key(folder / "paypal-signer.key")
     usage = x509.KeyUsage(True, False, True, False, False, False, False, False, False)

@@ -175,10 +175,7 @@ def sandbox(running_sandbox: House) -> Iterator[House]:
 
 @pytest.fixture
 def settings(urls: Urls, sandbox: House) -> Settings:
-    """Settings for the fresh database and the sandbox.
-
-    The waits for lost requests are short.
-    """
+    """Settings for the fresh database and the sandbox."""
     env = {key.lower(): value for key, value in sandbox_env(sandbox.info).items()}
     return Settings.model_validate(
         {
@@ -186,8 +183,6 @@ def settings(urls: Urls, sandbox: House) -> Settings:
             "database_url": urls.app_url,
             "redis_url": urls.redis_url,
             "public_url": "http://127.0.0.1:1",
-            "twilio_unsure_seconds": 3,
-            "twilio_recheck_seconds": 0.2,
         }
     )
 
@@ -202,7 +197,7 @@ def world(urls: Urls, database: Database, settings: Settings, sandbox: House) ->
 
 @pytest.fixture
 def processes(urls: Urls, sandbox: House, tmp_path: Path) -> Iterator[Processes]:
-    """Starts the holdfast command, with short waits for lost requests."""
+    """Starts the holdfast command and workers, with short waits for lost requests."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     made = Processes(
         {
@@ -211,8 +206,6 @@ def processes(urls: Urls, sandbox: House, tmp_path: Path) -> Iterator[Processes]
             "PYTHONPATH": str(ROOT),
             "DATABASE_URL": urls.app_url,
             "REDIS_URL": urls.redis_url,
-            "TWILIO_UNSURE_SECONDS": "3",
-            "TWILIO_RECHECK_SECONDS": "0.2",
         },
         tmp_path,
     )

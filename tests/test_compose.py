@@ -15,12 +15,11 @@ from local import ROOT
 from local.stack import WORKERS
 
 #: Settings that a container does not get. Only `migrate` has the owner's address. The others are a
-#: folder for embedded servers, and the addresses and the name of the stand-ins.
+#: folder for embedded servers, and the stand-ins' addresses.
 NOT_THERE = {
     "DATABASE_OWNER_URL",
     "HOLDFAST_STATE",
     "PAYPAL_BASE_URL",
-    "PAYPAL_CERTIFICATE_NAME",
     "TWILIO_BASE_URL",
     "VAPI_BASE_URL",
 }

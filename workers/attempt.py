@@ -21,6 +21,7 @@ from db.jobs.staging import Cause
 from domain.jobs.alerts import clear_work_alerts
 from domain.jobs.types import JOB_TYPES
 from providers.registry import Providers
+from workers.provider_waits import ProviderWaits
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Run:
     database: Database
     providers: Providers
     settings: Settings
+    waits: ProviderWaits
     claim: Claim
     worker: str
     now: datetime

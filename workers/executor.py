@@ -25,6 +25,7 @@ from domain.jobs.alerts import alert_job_ended, clear_work_alerts
 from domain.jobs.types import JOB_TYPES, call_class_of
 from providers.registry import Providers
 from workers.attempt import Run, set_cause
+from workers.provider_waits import PRODUCTION_WAITS, ProviderWaits
 
 log = get_logger(__name__)
 #: A longer Retry-After of a provider counts as this many seconds.
@@ -55,12 +56,15 @@ class Executor:
         settings: Settings,
         actors: Mapping[str, Actor],
         worker: str,
+        *,
+        waits: ProviderWaits = PRODUCTION_WAITS,
     ) -> None:
         self.database = database
         self.providers = providers
         self.settings = settings
         self.actors = actors
         self.worker = worker
+        self.waits = waits
 
     def execute(self, job_id: str) -> str:
         """Run the job if it is free, and return the outcome.
@@ -150,6 +154,7 @@ class Executor:
             self.database,
             self.providers.for_class(call_class_of(claim.queue)),
             self.settings,
+            self.waits,
             claim,
             self.worker,
             claim.started_at,

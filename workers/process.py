@@ -30,6 +30,7 @@ from workers.consumer.fallback import Fallback
 from workers.consumer.probe import RedisProbe
 from workers.executor import Executor
 from workers.meter import Meter
+from workers.provider_waits import PRODUCTION_WAITS, ProviderWaits
 from workers.shutdown import StopSignals, stop_worker
 
 log = get_logger(__name__)
@@ -94,7 +95,12 @@ def build_broker(redis_url: str, executor: Executor, queues: set[Queue]) -> Noti
 
 
 def serve(
-    settings: Settings, queues: set[Queue], threads: int, *, circuit: CircuitPolicy = POLICY
+    settings: Settings,
+    queues: set[Queue],
+    threads: int,
+    *,
+    waits: ProviderWaits = PRODUCTION_WAITS,
+    circuit: CircuitPolicy = POLICY,
 ) -> None:
     """Work on the queues until SIGTERM or SIGINT, then stop gracefully.
 
@@ -115,7 +121,7 @@ def serve(
         after_commit=notifier.notify,
     )
     providers = build_providers(settings, circuits)
-    executor = Executor(database, providers, settings, ACTORS, name)
+    executor = Executor(database, providers, settings, ACTORS, name, waits=waits)
     broker = build_broker(settings.redis_url, executor, queues)
     worker = Worker(
         broker,

@@ -7,7 +7,6 @@ from anyio import CapacityLimiter, to_thread
 from base.clock import utc_now
 from base.enums import Provider
 from base.log import bound
-from base.settings import Settings
 from db.inbox.batcher import Received
 from ingress.http.body import read_body
 from ingress.http.delivery import Delivery
@@ -22,8 +21,8 @@ _WAITING_MAX = 16
 class PayPalProof:
     """Verifies that a request is PayPal's, and waits for the network only if needed."""
 
-    def __init__(self, settings: Settings, verifier: PayPalWebhookVerifier) -> None:
-        self._bytes_max = settings.webhook_body_bytes_max
+    def __init__(self, verifier: PayPalWebhookVerifier, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
         self._verifier = verifier
         self._limiter = CapacityLimiter(_WAITING_MAX)
 

@@ -45,10 +45,11 @@ class TwilioProof:
         settings: Settings,
         twilio: TwilioApi,
         database: Database,
+        bytes_max: int,
         *,
         wait_seconds: float = _WAIT_SECONDS,
     ) -> None:
-        self._bytes_max = settings.webhook_body_bytes_max
+        self._bytes_max = bytes_max
         self._public_url = settings.public_url or f"http://{settings.host}:{settings.port}"
         self._twilio = twilio
         self._database = database

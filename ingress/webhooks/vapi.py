@@ -14,7 +14,6 @@ from base.clock import utc_now
 from base.enums import Provider
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown
-from base.settings import Settings
 from db.inbox.batcher import Received
 from ingress.calls.responses import CallAnswers
 from ingress.http.body import LargeBodies, read_body
@@ -38,10 +37,14 @@ class VapiProof:
     """
 
     def __init__(
-        self, settings: Settings, answers: CallAnswers, alert_too_large: Callable[[str, int], None]
+        self,
+        verifier: VapiWebhookVerifier,
+        answers: CallAnswers,
+        alert_too_large: Callable[[str, int], None],
+        bytes_max: int,
     ) -> None:
-        self._bytes_max = settings.vapi_body_bytes_max
-        self._verifier = VapiWebhookVerifier.from_settings(settings)
+        self._bytes_max = bytes_max
+        self._verifier = verifier
         self._answers = answers
         self._large = LargeBodies()
         #: Raises an alert when an authenticated sender's message was refused for its size.

@@ -23,9 +23,10 @@ from domain.calls.settings import Terms, set_terms
 from domain.wallet import operations as wallet
 from local.demo.report import Report
 from local.demo.set import Set
+from workers.provider_waits import ProviderWaits
 
-#: Settings of the processes: a missing report is noticed after two seconds, while a person watches.
-QUICK = {"VAPI_REPORT_SECONDS": "2"}
+#: A missing report is noticed after two seconds instead of two minutes, while a person watches.
+WAITS = ProviderWaits(report_seconds=2)
 #: One cent per second, billed by the second. Three minutes cost 1.80 dollars.
 RATE = Rate(micros_per_minute=600_000, increment_seconds=1)
 _THREE_MINUTES = 180 * 10_000

@@ -28,10 +28,15 @@ def run_demo(settings: Settings, story: Story, *, as_json: bool) -> int:
     # Any free port, even if PORT is set, so that the demo runs beside `holdfast up`.
     settings = settings.model_copy(update={"port": 0})
     report.scene("Everything starts, each a process of its own")
-    stack = Stack(settings, state, sandbox=True, fresh=True, logs=state / "logs", told=report.tell)
-    if story is Story.CALLS:
-        # A lost report is noticed after two seconds instead of two minutes.
-        stack.env |= calls.QUICK
+    stack = Stack(
+        settings,
+        state,
+        sandbox=True,
+        fresh=True,
+        logs=state / "logs",
+        told=report.tell,
+        waits=calls.WAITS if story is Story.CALLS else None,
+    )
     with stack:
         on = Set.build(stack)
         try:

@@ -38,8 +38,9 @@ _HOSTS = {
     "live": ("api.paypal.com", "api-m.paypal.com"),
     "sandbox": ("api.sandbox.paypal.com", "api-m.sandbox.paypal.com"),
 }
-#: The name in the certificates. Source: the certificates of real deliveries.
-_NAMES = {
+#: The name in the certificates. A stand-in's certificate has one too.
+#: Source: the certificates of real deliveries.
+CERTIFICATE_NAMES = {
     "live": "messageverificationcerts.paypal.com",
     "sandbox": "messageverificationcerts.sandbox.paypal.com",
 }
@@ -117,7 +118,7 @@ class CertificateStore:
             prefixes=tuple(
                 f"{at}{CERTIFICATES_PATH}" for at in ([base_url] if base_url else hosts)
             ),
-            name=settings.paypal_certificate_name or _NAMES[settings.paypal_environment],
+            name=CERTIFICATE_NAMES[settings.paypal_environment],
             issuers_pem=issuers_pem,
             memory=memory,
         )

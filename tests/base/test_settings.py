@@ -57,8 +57,8 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
         ("PAYPAL_WEBHOOK_ID", " 8PT597110X687430"),
         ("PAYPAL_WEBHOOK_ID", "x" * 51),
         ("PAYPAL_ENVIRONMENT", "test"),
-        ("WEBHOOK_BODY_BYTES_MAX", "1"),
-        ("TWILIO_UNSURE_SECONDS", "0"),
+        ("JOBS_KEPT_DAYS", "0"),
+        ("TWILIO_BULK_PER_SECOND", "0"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(monkeypatch, name, value):
@@ -85,21 +85,8 @@ def float_of(value):
 
 
 def test_every_duration_and_rate_is_tested():
-    assert len(DURATIONS) >= 7
+    assert len(DURATIONS) == 3
     assert len(RATES) == 2
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ({"TWILIO_UNSURE_SECONDS": "10"}, {"TWILIO_RECHECK_SECONDS": "11"}),
-    ],
-)
-def test_durations_that_contradict_each_other_are_named(monkeypatch, first, second):
-    (name,) = second
-    assert f"{name}: must not be" in refusal(monkeypatch, **first, **second)
-    monkeypatch.setenv(name, "10")
-    load_settings()
 
 
 def test_a_webhook_id_of_letters_and_digits_is_accepted(monkeypatch):

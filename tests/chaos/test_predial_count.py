@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chaos.facts import Facts
-from chaos.ingress import PERMISSION_SECONDS
+from chaos.ingress import LIMITS
 from chaos.journal import Story, Wish
 from chaos.predial_count import HOLD_MICROS, predial
 
@@ -78,7 +78,7 @@ def test_campaign_is_doubled_when_one_contact_too_many_is_permitted():
 def test_unused_permission_counts_until_it_may_have_expired(late, expected):
     campaign = Campaign(1)
     campaign.permit("a", 0.0, 1.0)
-    campaign.permit("b", PERMISSION_SECONDS - 1, PERMISSION_SECONDS + late)
+    campaign.permit("b", LIMITS.permission_seconds - 1, LIMITS.permission_seconds + late)
     assert campaign.problems() == expected
 
 

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from base.clock import wait_until
-from ingress.app import build_app
+from ingress.app import IngressLimits, build_app
 from ingress.http.protocol import BoundedProtocol
 from providers import registry
 from tests.ingress.api.backend import Backend
@@ -60,7 +60,7 @@ def backend(world, ingress, signer):
 
 @contextlib.contextmanager
 def _serving(settings, sandbox, **limits):
-    app = build_app(settings, registry.build(settings), **limits)
+    app = build_app(settings, registry.build(settings), IngressLimits(**limits))
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, http=BoundedProtocol

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from sandbox.keys import CERTIFICATE_NAME
+
 
 def verify_offline(house, headers, body, webhook_id=None) -> None:
     """Verify a webhook as the receiver does, without a request to PayPal's API.
@@ -27,7 +29,7 @@ def verify_offline(house, headers, body, webhook_id=None) -> None:
         httpx.get(got["PAYPAL-CERT-URL"], trust_env=False).raise_for_status().content
     )
     issuer = x509.load_pem_x509_certificate(Path(known["ca_file"]).read_bytes())
-    name = x509.DNSName(known["certificate_name"])
+    name = x509.DNSName(CERTIFICATE_NAME)
     PolicyBuilder().store(Store([issuer])).build_server_verifier(name).verify(leaf, [])
     text = "|".join(
         [

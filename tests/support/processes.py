@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from base.clock import wait_until
+from base.enums import Queue
 from local.ports import answers
+from local.worker import work
+from tests.support.world import WAITS
+from workers.provider_waits import ProviderWaits
 
 #: Seconds within which a process must start or end, also on a busy machine.
 PROCESS_SECONDS = 30.0
@@ -79,10 +83,12 @@ class Processes:
         """Run `holdfast ARGUMENTS`; keyword arguments are environment variables."""
         return self.call(_run_command, arguments, **environment)
 
-    def worker(self, *queues: str, threads: int = 2, **environment: str) -> Running:
+    def worker(
+        self, *queues: str, threads: int = 2, waits: ProviderWaits = WAITS, **environment: str
+    ) -> Running:
         """Start a worker and wait until it works."""
-        parts = [part for queue in queues for part in ("--queue", queue)]
-        worker = self.command("worker", *parts, "--threads", str(threads), **environment)
+        asked = {Queue(queue) for queue in queues}
+        worker = self.call(work, asked, threads, waits, **environment)
         worker.wait_for("worker_started")
         return worker
 

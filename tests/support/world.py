@@ -21,8 +21,13 @@ from tests.support.prepared import Prepared, is_new
 from tests.support.sandbox import House
 from workers.actors import ACTORS
 from workers.executor import Executor
+from workers.provider_waits import ProviderWaits
 
 T = TypeVar("T")
+
+
+#: Short waits for lost requests.
+WAITS = ProviderWaits(unsure_seconds=3, recheck_seconds=0.2)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class World:
         self.settings = settings
         self.sandbox = sandbox
         self.providers = providers
-        self.executor = Executor(database, providers, settings, ACTORS, "test-worker")
+        self.executor = Executor(database, providers, settings, ACTORS, "test-worker", waits=WAITS)
 
     def do(self, fn: Callable[[Session, datetime], T]) -> T:
         """Run `fn(session, now)` in a transaction."""

@@ -28,9 +28,8 @@ OUTSIDE = "converge_twilio"
 
 
 def executor(world, actor, worker="worker-a"):
-    return Executor(
-        world.database, world.providers, world.settings, {OWN: actor, OUTSIDE: actor}, worker
-    )
+    actors = {OWN: actor, OUTSIDE: actor}
+    return Executor(world.database, world.providers, world.settings, actors, worker)
 
 
 def staged(world, name=OWN):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from db.models import Brand, Job
+from tests.support.world import WAITS
 from tests.workers.scenes import (
     asked,
     eventually,
@@ -14,6 +16,9 @@ from tests.workers.scenes import (
     set_leases_over,
     set_unsure_over,
 )
+
+#: A lost request stays possible until the test ends it.
+LONG = replace(WAITS, unsure_seconds=30)
 
 
 def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, processes):
@@ -26,7 +31,7 @@ def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, 
         "twilio", "hold", match={"method": "POST", "form": {"Status": "suspended"}}
     )
     tell(world, customer, "WH-1", "SUSPENDED")
-    first = processes.worker("safety", TWILIO_UNSURE_SECONDS="30")
+    first = processes.worker("safety", waits=LONG)
     processes.relay()
     assert held(world, fault)
 
@@ -35,7 +40,7 @@ def test_dead_workers_late_suspension_is_reversed_after_the_reactivation(world, 
     # When that worker is killed, and PayPal reactivates the subscription
     first.kill()
     tell(world, customer, "WH-2", "ACTIVATED")
-    processes.worker("safety", TWILIO_UNSURE_SECONDS="30")
+    processes.worker("safety", waits=LONG)
 
     # Then the new worker sends nothing about it to Twilio while the dead worker's lease lasts
     assert eventually(lambda: reactivation(world).postponements >= 2)

@@ -116,8 +116,8 @@ def reconcile_calls(run: Run) -> None:
     refreshes, organizations = reconcile.sweep(
         run.own,
         run.now,
-        report_seconds=run.settings.vapi_report_seconds,
-        silent_seconds=run.settings.vapi_silent_seconds,
+        report_seconds=run.waits.report_seconds,
+        silent_seconds=run.waits.silent_seconds,
     )
     log.info("calls_swept", refreshes=refreshes, organizations=organizations)
 
@@ -184,7 +184,7 @@ def _not_read(
                 call_id,
                 str(error),
                 run.now,
-                report_seconds=run.settings.vapi_report_seconds,
+                report_seconds=run.waits.report_seconds,
             )
         else:
             reconcile.alert_unanswered(session, organization_id, call_id, str(error), run.now)

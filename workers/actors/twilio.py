@@ -44,7 +44,7 @@ def converge_twilio(run: Run, brand_id: str) -> None:
             session,
             brand_id,
             lease_seconds=CONVERGE_TWILIO.lease_seconds,
-            unsure_seconds=run.settings.twilio_unsure_seconds,
+            unsure_seconds=run.waits.unsure_seconds,
         )
     )
     try:
@@ -58,13 +58,13 @@ def converge_twilio(run: Run, brand_id: str) -> None:
         raise
     except BaseException:
         # A response was lost, or the job's time limit interrupted the wait for one.
-        _give_back(run, hand, unsure_seconds=run.settings.twilio_unsure_seconds)
+        _give_back(run, hand, unsure_seconds=run.waits.unsure_seconds)
         raise
 
     def end(session: Session) -> Later | None:
         read_seconds_ago = time.monotonic() - read_began
         if twilio_state.give_back(session, hand, read_seconds_ago=read_seconds_ago):
-            return Later(run.settings.twilio_recheck_seconds, "a lost request may still land")
+            return Later(run.waits.recheck_seconds, "a lost request may still land")
         return None
 
     run.record(end)
@@ -158,7 +158,7 @@ def _complete_calls(run: Run, sid: str, *, seconds: float | None = None) -> None
 def _recording(
     run: Run, hand: Hand, facts: SubaccountFacts, *, sent: bool
 ) -> Callable[[Session], Hand | None]:
-    unsure_seconds = run.settings.twilio_unsure_seconds if sent else None
+    unsure_seconds = run.waits.unsure_seconds if sent else None
     return lambda session: twilio_state.record(
         session, hand, facts, run.now, sent_unsure_seconds=unsure_seconds
     )

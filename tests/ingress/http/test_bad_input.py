@@ -88,7 +88,7 @@ def test_a_body_that_is_too_large_without_saying_so_is_refused(world, ingress, p
 
 def test_the_largest_body_is_taken_in_and_one_byte_more_is_not(world, start_ingress, settings):
     # Given a limit of 2048 bytes
-    ingress = start_ingress(settings.model_copy(update={"webhook_body_bytes_max": 2048}))
+    ingress = start_ingress(settings, body_bytes_max=2048)
     event = json.loads(paypal_event())
 
     def of_size(size):

@@ -22,6 +22,7 @@ from base.clock import wait_until
 from db.address import driver_url
 from db.models import InboxEvent, PayPalCertificate
 from providers.paypal import certificates
+from providers.paypal.certificates import CERTIFICATE_NAMES
 from providers.paypal.unknown_names import UNKNOWN_BURST
 from sandbox.paypal.events import signed_text
 from tests.ingress.house import Message, paypal_event
@@ -146,7 +147,7 @@ def test_poisoned_store_lets_no_forgery_in(
     genuine = ingress.genuine()
     url = genuine.headers["PAYPAL-CERT-URL"]
     assert ingress.send(genuine).status_code == 200
-    mine = issue(settings.paypal_certificate_name, start=datetime(2026, 1, 1, tzinfo=UTC))
+    mine = issue(CERTIFICATE_NAMES["sandbox"], start=datetime(2026, 1, 1, tzinfo=UTC))
     with psycopg.connect(driver_url(urls.app_url), autocommit=True) as connection:
         connection.execute("UPDATE paypal_certificates SET pem = %s", (mine.pem,))
     more = {} if with_issuers else {"paypal_ca_file": None}

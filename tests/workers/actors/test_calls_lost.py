@@ -404,8 +404,8 @@ def test_the_sweep_has_holds_that_nobody_can_be_asked_about_expired(phone):
 
 def small(phone):
     """Limit the worker's executor to 10000 bytes of a call's record."""
-    settings = phone.world.settings.model_copy(update={"vapi_body_bytes_max": 10_000})
-    providers = registry.build(settings)
+    settings = phone.world.settings
+    providers = registry.build(settings, call_bytes_max=10_000)
     phone.world.executor = Executor(
         phone.world.database, providers, settings, ACTORS, "test-worker"
     )
