@@ -43,10 +43,10 @@ class OutcomeUnknown(Exception):
 
 
 class ProviderUnavailable(Exception):
-    """A provider could not be reached or could not answer the request.
+    """A provider could not be reached or gave no usable answer.
 
-    The cause is a lost connection, a 5xx or a 429. `retry_after_seconds` is the delay that the
-    provider requested, if it requested one.
+    The cause is a lost connection, a 5xx, a 429, or a body that cannot be read.
+    `retry_after_seconds` is the delay that the provider requested, if it requested one.
     """
 
     def __init__(self, detail: str, retry_after_seconds: float | None = None) -> None:
