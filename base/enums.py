@@ -103,6 +103,27 @@ class CallStatus(StrEnum):
     REFUSED = "refused"
 
 
+class CallBillingState(StrEnum):
+    """What a call's money does now: derived from its row in domain/calls/billing.
+
+    The order is that of a call's life. Each call is in exactly one state.
+    """
+
+    HELD = "held"
+    TALKING = "talking"
+    ENDING = "ending"
+    AWAITING_REPORT = "awaiting_report"
+    WITHHELD = "withheld"
+    AWAITING_OPERATOR = "awaiting_operator"
+    TALKING_UNPAID = "talking_unpaid"
+    CHARGED = "charged"
+    FREE = "free"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+    REFUSED = "refused"
+    MERGED = "merged"
+
+
 class CallOrigin(StrEnum):
     """How Holdfast learned of a call."""
 

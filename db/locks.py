@@ -15,11 +15,11 @@ from typing import TypeVar
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, CampaignStatus
+from base.enums import CampaignStatus
 from base.log import get_logger
 from base.outcomes import Refused
 from db.models import Base, Brand, Campaign, Organization, Subscription, Wallet
-from db.models.calls import Call
+from db.models.calls import IS_LIVE, Call
 
 log = get_logger(__name__)
 M = TypeVar("M", bound=Base)
@@ -127,11 +127,7 @@ def lock_live_calls(session: Session, organization_id: str) -> list[Call]:
     return list(
         session.scalars(
             select(Call)
-            .where(
-                Call.organization_id == organization_id,
-                Call.status != CallStatus.ENDED,
-                Call.settled_at.is_(None),
-            )
+            .where(Call.organization_id == organization_id, IS_LIVE)
             .order_by(Call.id)
             .with_for_update(key_share=True)
             .execution_options(populate_existing=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus
+from base.enums import CallBillingState, CallStatus
 from base.money import text_from_micros
 from cli.commands import call_setup
 from cli.commands.output import print_result, show, show_page
@@ -21,8 +21,9 @@ from db.models.calls import Call
 from domain.calls import ending as endings
 from domain.calls import queries as call_queries
 from domain.calls import settlement
+from domain.calls.billing import STATES, billing_state, shown_status, withheld_for
 from domain.calls.queries import CallSeen
-from domain.calls.rows import CallNotFound, end_code, shown_status
+from domain.calls.rows import CallNotFound, end_code
 
 app = typer.Typer(no_args_is_help=True, help="List, show, end and settle calls; sum their costs.")
 app.add_typer(call_setup.rates, name="rate")
@@ -33,8 +34,8 @@ app.add_typer(call_setup.entry_points, name="door")
 _PROVIDER_CURRENCY = "USD"
 #: Columns of `call list`'s table.
 _LIST_COLUMNS = (
-    *("call_id", "organization_id", "direction", "their_number", "status", "refusal"),
-    *("duration_ms", "cost_micros", "admitted_at"),
+    *("call_id", "organization_id", "direction", "their_number", "status", "billing_state"),
+    *("refusal", "duration_ms", "cost_micros", "admitted_at"),
 )
 
 CallId = Annotated[str, typer.Argument(help="A call id (ours, Vapi's, Twilio's) or appointment.")]
@@ -50,6 +51,10 @@ def list_calls(
     status: Annotated[
         CallStatus | None,
         typer.Option(help="Only this status. ended and refused require --org or --since."),
+    ] = None,
+    state: Annotated[
+        CallBillingState | None,
+        typer.Option(help="Only this billing state. From talking_unpaid on, as for ended."),
     ] = None,
     unsettled: Annotated[bool, typer.Option(help="Only calls that are not settled.")] = False,
     since: Annotated[datetime | None, typer.Option(help="Only calls since then (UTC).")] = None,
@@ -67,9 +72,12 @@ def list_calls(
         page = call_queries.list_calls(
             session,
             organization_id=org,
-            live=not (ended or unsettled or status in (CallStatus.ENDED, CallStatus.REFUSED)),
+            live=not (
+                ended or unsettled or state or status in (CallStatus.ENDED, CallStatus.REFUSED)
+            ),
             refused_since=now - timedelta(hours=1),
             status=status,
+            state=state,
             unsettled=unsettled,
             since=utc(since),
             after=after,
@@ -218,6 +226,7 @@ def _line(call: Call, now: datetime) -> dict[str, Any]:
         "direction": call.direction,
         "their_number": call.their_party,
         "status": shown_status(call),
+        "billing_state": billing_state(call),
         "refusal": call.refusal,
         "is_ending": call.end_decided_at is not None and call.ended_seen_at is None,
         "duration_ms": duration_ms,
@@ -232,12 +241,13 @@ def _described(seen: CallSeen, now: datetime) -> dict[str, Any]:
     ordered_ms, ended_ms = call_queries.ending_ms(call)
     return {
         **_line(call, now),
+        "billing_meaning": STATES[billing_state(call)].money,
         "provider_call_id": call.provider_call_id,
         "twilio_call_sid": call.twilio_call_sid,
         "appointment_id": call.appointment_id,
         "campaign_id": call.campaign_id,
         "merged_ids": seen.merged,
-        "withheld_for_id": None if call.settled_at else call.withheld_for,
+        "withheld_for_id": withheld_for(call),
         "our_number": call.our_party,
         "route": call.rate_route,
         "per_minute_micros": call.micros_per_minute,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, FetchedValue, ForeignKey, Text
+from sqlalchemy import BigInteger, FetchedValue, ForeignKey, Text, and_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
+from base.enums import CallStatus
 from db.models import Base
 
 
@@ -63,6 +64,10 @@ class Call(Base):
     settled_by: Mapped[str | None]
     settled_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
+
+
+#: A live call has neither ended nor been settled. This is the condition of the index calls_live.
+IS_LIVE = and_(Call.status != CallStatus.ENDED, Call.settled_at.is_(None))
 
 
 class CallTimeline(Base):

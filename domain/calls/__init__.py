@@ -5,5 +5,6 @@ the company's outgoing calls. `adoption` takes over calls that began without any
 
 `pairing` and `merging` join a reservation with the provider's call. `tick` meters calls and extends
 their holds. `status_updates` applies provider reports. `ending` ends calls, and `settlement`
-charges them. `reconcile` refreshes silent calls and releases expired holds.
+charges them. `reconcile` refreshes silent calls and releases expired holds. `billing` derives what
+a call's money does now.
 """

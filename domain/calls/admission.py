@@ -18,6 +18,7 @@ from base.masking import last_digits
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
 from db.models.calls import Call, EntryPoint
+from domain.calls.billing import CONTINUING_STATES, billing_state
 from domain.calls.entry_points import find_entry_point, twilio_account_of
 from domain.calls.foreign import release_foreign_reservation
 from domain.calls.metering import first_step_seconds, seconds_to_end_in_time
@@ -153,9 +154,8 @@ def _answer_again(
     Raises: _NotAdmitted if the call is over, its end is decided, or it belongs to another
     organization.
     """
-    is_over = call.status == CallStatus.ENDED or call.settled_at is not None
     is_ours = call.organization_id == wallet.organization_id
-    if not is_ours or is_over or call.end_decided_at is not None:
+    if not is_ours or billing_state(call) not in CONTINUING_STATES:
         raise _NotAdmitted("CALL_SETTLED", call.id)
     if call.max_duration_seconds is None:
         call.max_duration_seconds = _cap_of(session, call, wallet, terms)

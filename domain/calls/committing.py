@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 from base.outcomes import Refused
 from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
+from domain.calls.billing import is_cost_settled
 from domain.calls.double_charges import adopted_calls_of
 from domain.calls.merging import pair
-from domain.calls.rows import FOREIGN_NUMBER, CallNotFound, is_cost_settled, resolve_merged
+from domain.calls.rows import FOREIGN_NUMBER, CallNotFound, resolve_merged
 from domain.calls.settlement import settle_by_api
 from domain.wallet.ledger import WalletOutcome
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, not_, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from base.enums import CallDirection, CallOrigin
+from base.enums import CallBillingState, CallDirection, CallOrigin
 from base.facts import CALL_DURATION_MS_MAX
 from db.models.calls import Call
+from domain.calls.billing import in_state
 
 #: The anomaly of a call that was adopted from a report without a direction.
 NO_DIRECTION = "no_direction"
@@ -43,7 +44,7 @@ def adopted_calls_of(session: Session, reservation: Call) -> Sequence[Call]:
                 Call.ended_seen_at >= reservation.created_at - CLOCKS_DIFFER,
             ),
             or_(Call.settled_at.is_(None), Call.cost_micros > 0),
-            or_(Call.settled_at.is_not(None), Call.withheld_for.is_(None)),
+            not_(in_state(CallBillingState.WITHHELD)),
         )
         .order_by(Call.created_at)
         .limit(_READ_MAX)

@@ -14,17 +14,17 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, EndCause
+from base.enums import EndCause
 from base.operators import Operator
 from db.locks import lock_call, lock_live_calls
 from db.models import Brand
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
+from domain.calls.billing import CONTINUING_STATES, billing_state, is_over
 from domain.calls.rows import (
     CallNotFound,
     call_and_wallet,
     end_code,
-    is_over,
     is_permission,
     note,
     stage_for,
@@ -186,9 +186,9 @@ def warning_of(session: Session, organization_id: str, call_id: str) -> tuple[st
     id is unknown.
     """
     call = session.get(Call, (organization_id, call_id), populate_existing=True)
-    if call is None or call.provider_call_id is None or call.status == CallStatus.ENDED:
+    if call is None or call.provider_call_id is None:
         return None
-    if call.end_decided_at is not None or call.settled_at is not None:
+    if billing_state(call) not in CONTINUING_STATES:
         return None
     return call.provider_call_id, terms_of(session, organization_id).warning_text
 

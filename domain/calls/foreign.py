@@ -16,9 +16,10 @@ from base.facts import CallFacts
 from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, raise_alert
+from domain.calls.billing import is_cost_settled
 from domain.calls.ending import decide_ending
 from domain.calls.entry_points import belongs_to_another, find_entry_point
-from domain.calls.rows import FOREIGN_NUMBER, is_cost_settled, mark_anomaly, note
+from domain.calls.rows import FOREIGN_NUMBER, mark_anomaly, note
 from domain.calls.settlement import settle
 
 

@@ -16,6 +16,7 @@ from base.outcomes import Refused
 from db.locks import lock_call
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.billing import is_cost_settled
 from domain.calls.double_charges import is_outgoing
 from domain.calls.ending import alert_not_ended, decide_ending
 from domain.calls.rows import (
@@ -24,7 +25,6 @@ from domain.calls.rows import (
     call_of_provider,
     has_rate,
     hold_end,
-    is_cost_settled,
     mark_anomaly,
     merged_ids,
     note,
@@ -89,7 +89,7 @@ def may_merge(session: Session, reservation: Call, adopted: Call) -> bool:
 
 
 def _charged(call: Call) -> bool:
-    return is_cost_settled(call) and bool(call.cost_micros)
+    return bool(call.cost_micros)
 
 
 def _merge(session: Session, reservation: Call, adopted: Call, now: datetime) -> None:

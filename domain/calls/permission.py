@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from base.enums import CallDirection, CallOrigin, CallStatus
+from base.enums import CallDirection, CallOrigin
 from base.facts import CallFacts, PredialAsk
 from base.ids import new_id
 from base.masking import last_digits
 from db.locks import lock_call, lock_wallet
 from db.models import Wallet
-from db.models.calls import Call, EntryPoint
+from db.models.calls import IS_LIVE, Call, EntryPoint
 from domain.calls.admission import longest_seconds
 from domain.calls.entry_points import find_entry_point, twilio_account_of
 from domain.calls.metering import first_step_seconds
@@ -150,8 +150,7 @@ def _open_permission(session: Session, organization_id: str, ask: PredialAsk) ->
             Call.organization_id == organization_id,
             Call.campaign_id == ask.campaign_id,
             Call.contact_id == ask.contact_id,
-            Call.status != CallStatus.ENDED,
-            Call.settled_at.is_(None),
+            IS_LIVE,
         )
         .order_by(Call.created_at.desc())
         .limit(1)

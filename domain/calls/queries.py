@@ -12,17 +12,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from sqlalchemy import ColumnElement, Date, and_, cast, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus
+from base.enums import CallBillingState, CallStatus
 from base.outcomes import Refused
 from db.models import CallHold, Wallet, WalletEntry
-from db.models.calls import Call, CallTimeline
-from domain.calls.rows import (
-    SETTLED_WITHOUT_ADMISSION,
-    CallNotFound,
-    holds_of,
-    merged_ids,
-    resolve_merged,
-)
+from db.models.calls import IS_LIVE, Call, CallTimeline
+from domain.calls.billing import NOT_ADMITTED, UNSETTLED_STATES, in_state
+from domain.calls.rows import CallNotFound, holds_of, merged_ids, resolve_merged
 
 #: The most calls on one page, and the most days in one report.
 PAGE_MAX = 500
@@ -34,6 +29,11 @@ _OF_ITS_WALLET = Wallet.organization_id == Call.organization_id
 _ID_LENGTH_MAX = 64
 #: The most calls with one id that are read, and named in an error.
 _SAME_ID_MAX = 5
+#: The states of the calls that a report of costs counts.
+_COUNTED = (
+    *(CallBillingState.TALKING_UNPAID, CallBillingState.CHARGED),
+    *(CallBillingState.FREE, CallBillingState.EXPIRED),
+)
 #: The suffixes of the operation keys of a call's entries.
 _ENTRY_KEYS = ("commit", "released", "expired")
 
@@ -144,6 +144,7 @@ def list_calls(
     live: bool = True,
     refused_since: datetime | None = None,
     status: CallStatus | None = None,
+    state: CallBillingState | None = None,
     unsettled: bool = False,
     since: datetime | None = None,
     after: str | None = None,
@@ -152,19 +153,22 @@ def list_calls(
     """List calls, newest first.
 
     `after` is the cursor of the previous page's last call. `live` leaves out calls that are over,
-    except those refused since `refused_since`. Bounds: PAGE_MAX calls.
+    except those refused since `refused_since`. Merged reservations are left out unless `state` is
+    MERGED. Bounds: PAGE_MAX calls.
 
     Raises: CallNotFound if no call is at the cursor. Raises UnboundedList unless `live`,
-    `unsettled`, an organization or `since` limits the list.
+    `unsettled`, an unsettled `state`, an organization or `since` limits the list.
     """
-    if not (live or unsettled or organization_id or since):
+    is_indexed = live or unsettled or state in UNSETTLED_STATES
+    if not (is_indexed or organization_id or since):
         raise UnboundedList
-    statement = select(Call).where(Call.merged_into.is_(None))
+    statement = select(Call)
+    if state is not None:
+        statement = statement.where(in_state(state))
+    else:
+        statement = statement.where(Call.merged_into.is_(None))
     if live:
-        # The condition of the partial index calls_live, so that PostgreSQL can use it.
-        is_live: ColumnElement[bool] = and_(
-            Call.status != CallStatus.ENDED, Call.settled_at.is_(None)
-        )
+        is_live: ColumnElement[bool] = IS_LIVE
         if refused_since is not None:
             recent = and_(Call.status == CallStatus.REFUSED, Call.created_at >= refused_since)
             is_live = or_(is_live, recent)
@@ -172,16 +176,14 @@ def list_calls(
     if unsettled:
         statement = statement.where(Call.settled_at.is_(None))
     if status is CallStatus.REFUSED:
-        statement = statement.where(
-            Call.refusal.is_not(None), Call.settled_by.in_(SETTLED_WITHOUT_ADMISSION)
-        )
+        statement = statement.where(Call.refusal.is_not(None), in_state(*NOT_ADMITTED))
     elif status is not None:
         statement = statement.where(Call.status == status)
     if since is not None:
         statement = statement.where(Call.created_at >= since)
     if organization_id is not None:
         statement = statement.where(Call.organization_id == organization_id)
-    elif not (live or unsettled):
+    elif not is_indexed:
         statement = statement.join(Wallet, _OF_ITS_WALLET)
     place = tuple_(Call.created_at, Call.organization_id, Call.id)
     if after is not None:
@@ -225,9 +227,7 @@ def costs_by_day(
         .where(
             Call.created_at >= datetime.combine(first_day, time.min, UTC),
             Call.created_at <= datetime.combine(last_day, time.max, UTC),
-            Call.merged_into.is_(None),
-            # This also leaves out unsettled calls, because the comparison with NULL is not true.
-            Call.settled_by.not_in(SETTLED_WITHOUT_ADMISSION),
+            in_state(*_COUNTED),
         )
         .group_by(Call.organization_id, day, Call.currency)
         .order_by(day, Call.organization_id)

@@ -15,9 +15,10 @@ from base.facts import CallFacts
 from base.masking import last_digits
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
+from domain.calls.billing import is_cost_settled
 from domain.calls.ending import decide_ending
 from domain.calls.rates import RouteRate, find_rate, fits, priced_number, specificity
-from domain.calls.rows import TALKING, has_rate, is_cost_settled, mark_anomaly, note, rate_of
+from domain.calls.rows import TALKING, has_rate, mark_anomaly, note, rate_of
 
 
 def rate_by_number(session: Session, call: Call, facts: CallFacts, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Rows of calls: find and lock them, read their state, write their timeline."""
+"""Rows of calls: find and lock them, read their facts, write their timeline."""
 
 from __future__ import annotations
 
@@ -24,18 +24,9 @@ HOLD_GRACE_SECONDS = 900
 BEGIN_REFRESH_SECONDS = 30
 #: The statuses of a call in progress: it was connected and has not ended.
 TALKING = (CallStatus.IN_PROGRESS, CallStatus.FORWARDING)
-#: The statuses before the provider reports that the call was connected.
-_NOT_CONNECTED = (CallStatus.ADMITTED, CallStatus.QUEUED, CallStatus.RINGING)
-#: Shown in place of these statuses once the call is settled.
-SETTLED = "settled"
 _DETAIL_LENGTH_MAX = 500
-#: `settled_by` of calls that were closed without a known cost. A later report can still charge
-#: them.
-_CLOSED_UNPRICED = ("expiry", "withdrawn")
 #: The refusal of a call whose number or assistant belongs to another organization.
 FOREIGN_NUMBER = "FOREIGN_NUMBER"
-#: `settled_by` of calls that were refused, or whose admission was withdrawn.
-SETTLED_WITHOUT_ADMISSION = ("refused", "withdrawn")
 
 
 class CallNotFound(Refused):
@@ -117,39 +108,9 @@ def has_rate(call: Call) -> bool:
     return call.micros_per_minute > 0
 
 
-def is_cost_settled(call: Call) -> bool:
-    """Return whether a call is settled with a known cost."""
-    return call.settled_at is not None and call.settled_by not in _CLOSED_UNPRICED
-
-
-def is_over(call: Call) -> bool:
-    """Return whether a call is over for us, so that it need not be ended.
-
-    It is over once its provider reports the end, or once it is settled. A settlement by the company
-    does not count while the call is in progress.
-    """
-    if call.status == CallStatus.ENDED:
-        return True
-    goes_on = call.settled_by == "api" and call.status in TALKING
-    return call.settled_at is not None and not goes_on
-
-
 def end_code(call: Call) -> str | None:
     """Return the code of the reason for which a call is ended; None if it is not."""
     return None if call.end_cause is None else EndCause(call.end_cause).upper()
-
-
-def shown_status(call: Call) -> str:
-    """Return a call's status for display.
-
-    A refused call is `refused` if it never began. A call that is settled before its provider
-    reported it connected is `settled`, because no more reports are expected.
-    """
-    if call.refusal and call.settled_by in SETTLED_WITHOUT_ADMISSION:
-        return CallStatus.REFUSED
-    if call.settled_at is not None and call.status in _NOT_CONNECTED:
-        return SETTLED
-    return call.status
 
 
 def parties(call: Call) -> tuple[str | None, str | None]:

@@ -18,8 +18,9 @@ from db.locks import lock_wallet
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.calls.adoption import hold_or_end
+from domain.calls.billing import CLOSED_UNPRICED, billing_state
 from domain.calls.opening import insert_call
-from domain.calls.rows import TALKING, has_rate, is_cost_settled, note, rate_of
+from domain.calls.rows import TALKING, has_rate, note, rate_of
 
 #: Columns that the new row copies from the old one. The old row's rate is copied separately.
 _KEPT = (
@@ -53,7 +54,7 @@ def hold_again(session: Session, call: Call, facts: CallFacts, now: datetime) ->
     The wallet and the call must already be locked. Replay: the row that goes on is found by its
     provider's id.
     """
-    is_closed = call.settled_at is not None and not is_cost_settled(call)
+    is_closed = billing_state(call) in CLOSED_UNPRICED
     may_go_on = call.status != CallStatus.ENDED and call.end_decided_at is None
     if facts.status not in TALKING or not is_closed or not may_go_on:
         return call

@@ -16,14 +16,13 @@ from base.outcomes import Refused
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import alert_unsettled, alert_waived, clear_unanswered
+from domain.calls.billing import is_cost_settled, is_over
 from domain.calls.charges import charge_for, has_talked, metered_ms, stated_ms
 from domain.calls.rates import Rate, find_rate
 from domain.calls.rows import (
     TALKING,
     call_and_wallet,
     has_rate,
-    is_cost_settled,
-    is_over,
     is_permission,
     mark_anomaly,
     note,
@@ -238,7 +237,7 @@ def settle_manually(
         session, "call.settle", f"{organization_id} {call_id}", operator=operator, now=now
     )
     cost = _rate_to_charge(session, call).cost_micros(duration_ms)
-    if is_cost_settled(call) and call.cost_micros and cost != call.cost_micros:
+    if call.cost_micros and cost != call.cost_micros:
         raise NotSettled(call_id, "IDEMPOTENCY_CONFLICT")
     return settle(session, call, duration_ms=duration_ms, cost_micros=cost, by="operator", now=now)
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, EndCause, FreezeReason
+from base.enums import CallBillingState, EndCause, FreezeReason
+from domain.calls.billing import LIVE_STATES, billing_state
 from domain.calls.rates import Rate
 from domain.calls.rows import CallNotFound
 from domain.calls.settings import Terms
@@ -21,9 +22,10 @@ from domain.calls.settings import Terms
 _QUERY = """
     SELECT c.provider_call_id IS NOT DISTINCT FROM :call AS is_providers,
         c.organization_id, c.merged_into,
-        c.status, c.refusal, c.settled_at, c.end_cause, c.metered_from, c.debt_micros,
-        c.micros_per_minute, c.increment_seconds, c.minimum_micros,
-        coalesce(h.reserved_micros, 0) AS hold_micros, t.ending_text,
+        c.status, c.refusal, c.settled_at, c.settled_by, c.cost_micros, c.withheld_for,
+        c.end_cause, c.end_decided_at, c.metered_from, c.debt_micros, c.micros_per_minute,
+        c.increment_seconds, c.minimum_micros, coalesce(h.reserved_micros, 0) AS hold_micros,
+        t.ending_text,
         w.balance_micros - w.held_micros AS available_micros, w.debt_limit_micros,
         (SELECT coalesce(sum(l.debt_micros), 0) FROM calls l
          WHERE l.organization_id = c.organization_id AND l.settled_at IS NULL
@@ -91,10 +93,13 @@ def check_status(
     return StatusAnswer(True, reason, row.ending_text or Terms().ending_text, 0)
 
 
-def _reason(row: Any) -> str | None:
-    if row.status == CallStatus.REFUSED:
+def _reason(row: Row[Any]) -> str | None:
+    state = billing_state(row)
+    if state is CallBillingState.REFUSED:
         return str(row.refusal)
-    if row.status == CallStatus.ENDED or row.settled_at is not None:
+    if state is CallBillingState.TALKING_UNPAID:
+        return EndCause.SETTLED.upper()
+    if state not in LIVE_STATES:
         return "CALL_ENDED"
     if row.end_cause is not None:
         return EndCause(row.end_cause).upper()

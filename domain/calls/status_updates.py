@@ -10,20 +10,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from base.enums import CallStatus, EndCause
+from base.enums import CallBillingState, CallStatus, EndCause
 from base.facts import CALL_DURATION_MS_MAX, CallFacts, CallReport
 from db.locks import lock_call, lock_wallet
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, clear_alerts
 from domain.calls.adoption import adopt
 from domain.calls.anomalies import alert_unknown_status, clear_unanswered
+from domain.calls.billing import CLOSED_UNPRICED, CONTINUING_STATES, billing_state
 from domain.calls.charges import has_talked
 from domain.calls.ending import alert_not_ended, decide_ending
 from domain.calls.foreign import is_foreign
 from domain.calls.pairing import find_reported
 from domain.calls.permission import find_permitted, take_over
 from domain.calls.rating import rate_by_number
-from domain.calls.rows import TALKING, is_cost_settled, is_over, mark_anomaly, note, stage_for
+from domain.calls.rows import TALKING, mark_anomaly, note, stage_for
 from domain.calls.second_holds import hold_again
 from domain.calls.settlement import settle_from_provider
 from domain.calls.withholding import end_withholding
@@ -171,7 +172,7 @@ def _note_late_talk(session: Session, call: Call, now: datetime) -> None:
     denied the conversation.
     """
     note(session, call, CallStatus.IN_PROGRESS, now, "heard after its end")
-    if is_cost_settled(call) and not call.cost_micros:
+    if billing_state(call) is CallBillingState.FREE:
         stage_for(session, REFRESH_CALL, [call])
 
 
@@ -180,7 +181,7 @@ def _reopen(session: Session, call: Call, now: datetime) -> None:
 
     A call that may go on gets a second hold instead (see domain/calls/second_holds).
     """
-    if call.settled_at is None or is_cost_settled(call):
+    if billing_state(call) not in CLOSED_UNPRICED:
         return
     call.settled_at = call.settled_by = call.cost_micros = call.duration_ms = None
     note(session, call, "reopened", now, "somebody talks although its hold was released")
@@ -195,7 +196,7 @@ def _end_settled(session: Session, call: Call, now: datetime) -> None:
 
     From here on, nothing pays for it.
     """
-    if call.settled_at is None or is_over(call):
+    if billing_state(call) is not CallBillingState.TALKING_UNPAID:
         return
     alert_not_ended(session, call, "it goes on, although the company settled it", now)
     if not decide_ending(session, call, EndCause.SETTLED, now):
@@ -216,7 +217,7 @@ def _begin(call: Call, heard_at: datetime, talking_ms: int | None, now: datetime
     earliest = began if call.metered_from is None else call.created_at
     call.metered_from = min(max(began, earliest), now)
     call.started_at = call.started_at or call.metered_from
-    if call.end_decided_at is None and call.settled_at is None:
+    if billing_state(call) in CONTINUING_STATES:
         call.tick_at = now
 
 

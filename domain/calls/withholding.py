@@ -20,20 +20,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from base.enums import CallOrigin
+from base.enums import CallBillingState, CallOrigin
 from db.locks import lock_calls
 from db.models.calls import Call
 from domain.alerts.alerts import AlertKind, Severity, clear_alerts, raise_alert
 from domain.calls.anomalies import alert_unsettled
+from domain.calls.billing import in_state, is_cost_settled
 from domain.calls.double_charges import CLOCKS_DIFFER, is_outgoing
-from domain.calls.rows import (
-    FOREIGN_NUMBER,
-    is_cost_settled,
-    mark_anomaly,
-    merged_ids,
-    note,
-    stage_for,
-)
+from domain.calls.rows import FOREIGN_NUMBER, mark_anomaly, merged_ids, note, stage_for
 from domain.jobs.types import REFRESH_CALL
 
 #: How long after the company's commit a report without timestamps may still arrive.
@@ -135,7 +129,7 @@ def end_withholding(session: Session, reservation: Call, now: datetime) -> None:
         select(Call.id).where(
             Call.organization_id == reservation.organization_id,
             Call.withheld_for == reservation.id,
-            Call.settled_at.is_(None),
+            in_state(CallBillingState.WITHHELD),
         )
     ).all()
     for call in lock_calls(session, reservation.organization_id, list(found)):

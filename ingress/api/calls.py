@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from base.money import text_from_micros
 from db.models.calls import Call
 from domain.calls import queries as call_queries
-from domain.calls.rows import CallNotFound, end_code, parties, shown_status
+from domain.calls.billing import billing_state, shown_status, withheld_for
+from domain.calls.rows import CallNotFound, end_code, parties
 from ingress.api.endpoint import Asked
 from ingress.api.fields import Fields
 from ingress.http.responses import HttpRefusal
@@ -79,6 +80,7 @@ def _shown(call: Call) -> dict[str, Any]:
         "appointmentId": call.appointment_id,
         "direction": call.direction,
         "status": shown_status(call),
+        "billingState": billing_state(call),
         "refusal": call.refusal,
         "from": from_party,
         "to": to_party,
@@ -93,7 +95,7 @@ def _shown(call: Call) -> dict[str, Any]:
         else text_from_micros(call.cost_micros, call.currency),
         "costMicros": call.cost_micros,
         "settledBy": call.settled_by,
-        "withheldFor": call.withheld_for,
+        "withheldFor": withheld_for(call),
         "oddities": call.oddities,
     }
 

@@ -117,10 +117,12 @@ def test_a_call_is_listed_and_shown_by_each_of_its_ids(call, org, run):
     (row,) = data(run, "call", "list")
     assert (row["call_id"], row["organization_id"], row["status"]) == (call, org, "admitted")
     assert (row["refusal"], row["is_ending"], row["cost_micros"]) == (None, False, None)
+    assert row["billing_state"] == "held"
     for name in (call, "019d0000-0000-7000-8000-000000000001", "appointment-1"):
         shown = data(run, "call", "show", name)
         assert (shown["call_id"], shown["hold_status"]) == (call, "open")
         assert (shown["reserved_micros"], shown["shortfall_micros"]) == (600_000, 0)
+        assert shown["billing_meaning"].startswith("A hold sets money aside.")
     assert [one["event"] for one in shown["timeline"]] == ["reserved"]
     assert "CALL_NOT_FOUND" in refused(run, "call", "show", "other")
 
@@ -139,6 +141,9 @@ def test_calls_are_listed_by_state_and_page_by_page(call, org, run, database):
     assert listed("--all", "--org", org) == ["visit-2", call]
     assert listed("--unsettled") == listed("--status", "admitted") == [call]
     assert listed("--status", "ended", "--org", org) == []
+    assert listed("--state", "held") == [call]
+    assert listed("--state", "charged", "--org", org) == ["visit-2"]
+    assert "UNBOUNDED_SEARCH" in refused(run, "call", "list", "--state", "charged")
     page = ("--all", "--org", org, "--limit", "1")
     assert listed(*page, "--after", f"{org}/visit-2") == [call]
     for form in ((), ("--json",)):

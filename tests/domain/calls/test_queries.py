@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from base.enums import CallStatus, EndCause
+from base.enums import CallBillingState, CallStatus, EndCause
 from db.models.calls import Call
 from domain.calls import admission, reconcile
 from domain.calls import queries as call_queries
@@ -162,6 +162,9 @@ def calls(line):
         ({"status": CallStatus.RINGING}, ["rings"]),
         ({"live": False, "status": CallStatus.ENDED}, ["charged", "over"]),
         ({"live": False, "status": CallStatus.ENDED, "unsettled": True}, ["over"]),
+        ({"live": False, "state": CallBillingState.TALKING}, ["talks"]),
+        ({"live": False, "state": CallBillingState.CHARGED}, ["charged"]),
+        ({"live": False, "state": CallBillingState.MERGED}, []),
         ({"live": False, "since": after(T0, 2)}, ["charged", "over"]),
         ({"live": False, "since": after(T0, 4)}, []),
         ({"live": False, "limit": 2}, ["charged", "over"]),
@@ -201,9 +204,21 @@ def test_a_cursor_of_none_is_refused(line):
 
 
 def test_all_calls_of_all_times_are_not_listed(line):
-    for asked in ({}, {"status": CallStatus.ENDED}):
+    for asked in ({}, {"status": CallStatus.ENDED}, {"state": CallBillingState.CHARGED}):
         with pytest.raises(UnboundedList):
             listed(line, live=False, **asked)
+
+
+def test_a_merged_reservation_is_listed_by_its_state_alone(line):
+    # Given a reservation that was merged into the call that Vapi reported
+    line.reserve("c1", provider=None)
+    line.hear(f"v-{line.id}", "in_progress", direction="outbound")
+    line.reserve("c1", provider=f"v-{line.id}")
+    # Then it is listed by its state, and the call that it became is listed otherwise
+    assert listed(line, organization_id=line.id, live=False, state=CallBillingState.MERGED) == [
+        "c1"
+    ]
+    assert "c1" not in listed(line, organization_id=line.id, live=False)
 
 
 def test_days_are_of_utc_and_both_are_counted(line):

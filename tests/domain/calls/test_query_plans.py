@@ -7,6 +7,7 @@ from datetime import date
 import psycopg
 import pytest
 
+from base.enums import CallBillingState
 from db.address import driver_url
 from domain.calls import queries as call_queries
 from domain.calls.queries import find_call, list_calls
@@ -61,6 +62,8 @@ def crowd(shared, shared_urls):
         (lambda s, org: list_calls(s), _FEW),
         (lambda s, org: list_calls(s, refused_since=T0), _FEW),
         (lambda s, org: list_calls(s, live=False, unsettled=True), _FEW),
+        (lambda s, org: list_calls(s, live=False, state=CallBillingState.HELD), _FEW),
+        (lambda s, org: list_calls(s, live=False, state=CallBillingState.WITHHELD), _FEW),
         (lambda s, org: list_calls(s, **OWN, organization_id=org), _FEW),
         (lambda s, org: list_calls(s, **OWN, organization_id=org, after=f"{org}/crowd1005"), _FEW),
         (lambda s, org: list_calls(s, live=False, since=T0), _A_FEW_EACH),
@@ -68,7 +71,7 @@ def crowd(shared, shared_urls):
         (lambda s, org: call_queries.costs_by_day(s, **SUNDAY), _A_FEW_EACH),
     ],
     ids=["id", "vapi", "visit", "sid", "own-id", "own-visit", "live", "refused",
-         "unsettled", "own", "page",
+         "unsettled", "held", "withheld", "own", "page",
          "since", "own-day", "day"],
 )  # fmt: skip
 def test_query_reads_its_own_rows_and_not_all_calls(crowd, shared, asked, pages_max):

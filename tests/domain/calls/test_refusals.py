@@ -7,8 +7,8 @@ import pytest
 from base.enums import CallStatus
 from domain.calls import queries as call_queries
 from domain.calls.admission import withdraw
+from domain.calls.billing import shown_status
 from domain.calls.rates import remove_rate
-from domain.calls.rows import shown_status
 from tests.db.support import at_once, patiently
 from tests.domain.calls.support import RATE, Line, unknown_alerts
 from tests.domain.support import ANN, T0, later

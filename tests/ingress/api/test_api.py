@@ -182,6 +182,7 @@ def test_a_call_is_found_by_each_of_its_ids_and_adds_to_its_days_costs(backend):
             100_000,
             "api",
         )
+        assert told["billingState"] == "charged"
     assert [one["what"] for one in told["timeline"]] == ["reserved", "settled"]
     (day,) = backend.get("/api/calls/costs").json()["days"]
     assert (day["calls"], day["seconds"], day["cost"]) == (1, 10, "0.10")
@@ -283,4 +284,25 @@ def test_a_call_that_waits_for_a_reservation_names_it(backend):
             update(Call).where(Call.id == "test-1").values(withheld_for="test-0")
         )
     )
-    assert backend.get("/api/calls/test-1").json()["withheldFor"] == "test-0"
+    # While the call goes on, its charge does not wait yet
+    shown = backend.get("/api/calls/test-1").json()
+    assert (shown["billingState"], shown["withheldFor"]) == ("held", None)
+    backend.caller.world.do(
+        lambda session, now: session.execute(
+            update(Call)
+            .where(Call.id == "test-1")
+            .values(status="ended", ended_seen_at=now, tick_at=None)
+        )
+    )
+    shown = backend.get("/api/calls/test-1").json()
+    assert (shown["billingState"], shown["withheldFor"]) == ("withheld", "test-0")
+    # And once it is settled, it names the reservation no longer
+    backend.caller.world.do(
+        lambda session, now: session.execute(
+            update(Call)
+            .where(Call.id == "test-1")
+            .values(settled_at=now, settled_by="operator", cost_micros=0)
+        )
+    )
+    shown = backend.get("/api/calls/test-1").json()
+    assert (shown["billingState"], shown["withheldFor"]) == ("free", None)

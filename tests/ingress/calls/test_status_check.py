@@ -156,6 +156,18 @@ def test_a_frozen_and_a_settled_call_must_end_and_the_reason_is_told(caller, ing
     assert ask(ingress, "vapi-1", headers).json() == {**told, "reason": "CALL_ENDED"}
 
 
+def test_a_call_that_continues_after_its_settlement_must_end(caller, ingress):
+    # Given a call that the company settled before it was connected
+    caller.world.do(lambda session, now: settle_by_api(session, caller.id, "test-1", 1_000, now))
+    # When Vapi reports it in progress
+    message = caller.message("status-update", call_id="vapi-1", status="in-progress")
+    assert send(ingress, message).status_code == 200
+    caller.world.run_due()
+    # Then the reason is its settlement: it is not over yet
+    answer = ask(ingress, "vapi-1", vapi_headers(ingress.sandbox)).json()
+    assert (answer["endCall"], answer["reason"]) == (True, "SETTLED")
+
+
 def test_a_call_that_an_operator_ends_must_end(caller, ingress):
     caller.world.do(
         lambda session, now: ending.end_manually(
