@@ -54,7 +54,7 @@ def list_calls(
     ] = None,
     state: Annotated[
         CallBillingState | None,
-        typer.Option(help="Only this billing state. From talking_unpaid on, as for ended."),
+        typer.Option(help="Only this billing state. Settled calls require --org or --since."),
     ] = None,
     unsettled: Annotated[bool, typer.Option(help="Only calls that are not settled.")] = False,
     since: Annotated[datetime | None, typer.Option(help="Only calls since then (UTC).")] = None,

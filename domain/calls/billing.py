@@ -183,7 +183,7 @@ _SHOWN_SETTLED = "settled"
 
 
 def billing_state(call: Call | Row[Any]) -> State:
-    """Derive a call's billing state from its row, or from a result row with its columns."""
+    """Derive the billing state of a call, or of a result row with its columns."""
     return next(state for state, row in STATES.items() if row.condition.holds(call))
 
 

@@ -1,4 +1,4 @@
-"""Billing states in real stories: each state and each transition of the table is reached."""
+"""Billing states in real stories, which reach each transition of the table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPORTED, NAMED = later(5), later(20)
 
 
 class Observed(Line):
-    """A line that records the billing states of each of its calls after every transaction."""
+    """A line that records its calls' billing states after every transaction."""
 
     def __init__(self, database, org, others=()):
         self.paths: dict[str, list[CallBillingState]] = {}
@@ -375,7 +375,7 @@ STORIES = [
 
 @pytest.fixture
 def line(shared, org):
-    """An organization whose calls are observed, and two others with numbers of their own."""
+    """An organization whose calls are observed, and two with other numbers."""
     others = [Line(shared, make_organization(shared)) for _ in range(2)]
     return Observed(shared, org, others)
 

@@ -43,7 +43,7 @@ _DERIVED = {
 
 @pytest.fixture(scope="module")
 def combinations(shared_urls):
-    """Return a session in which `calls` has each combination that the checks allow, once."""
+    """Return a session whose `calls` has each combination that the checks allow."""
     database = Database(shared_urls.owner_url, name="owner", pool_size=1)
     with Session(database.engine) as session:
         _fill(session)
@@ -132,7 +132,10 @@ def _section() -> str:
 
 
 def _diagram() -> set[tuple[str, str]]:
-    """Read the arrows of the diagram; an arrow from or to a box is one for each of its states."""
+    """Read the arrows of the diagram.
+
+    An arrow from or to a box is one for each of its states.
+    """
     _, _, drawn = _section().partition("```mermaid\n")
     lines = [line.strip() for line in drawn.partition("```")[0].splitlines()]
     boxes: dict[str, set[str]] = {}
