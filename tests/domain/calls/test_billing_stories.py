@@ -17,7 +17,7 @@ from domain.calls.billing import FIRST_STATES, STATES, UNSETTLED_STATES, billing
 from domain.calls.rates import remove_rate
 from domain.calls.reconcile import expire_unreported
 from tests.domain.calls.support import OVER, RATE, Line, absent
-from tests.domain.support import T0, later
+from tests.domain.support import ANN, T0, later
 from tests.support.world import make_organization
 
 #: When Vapi first reports an unknown call, and when it names a number of another organization.
@@ -54,7 +54,7 @@ class Observed(Line):
         return f"{mark}-{self.id}"[:64]
 
     def unrate(self):
-        self.do(lambda s: remove_rate(s, self.id, "default", by="ann", why="test", now=T0))
+        self.do(lambda s: remove_rate(s, self.id, "default", operator=ANN, now=T0))
 
     def unpaired(self, *, seconds=30):
         """Reserve a call without Vapi's ID."""
