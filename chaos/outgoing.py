@@ -205,7 +205,7 @@ def _end(scene: Scene, call: Outgoing) -> None:
         talked = _wait_until_known(scene, call, "status = 'in_progress'")
         time.sleep(call.talk_seconds)
         scene.post.control("POST", f"/vapi/calls/{call.vapi_id}/end", {})
-    call.record = wait_for_end(scene, call.vapi_id, 3 * _LONGEST_SECONDS)
+    call.record = wait_for_end(scene.post, call.vapi_id, 3 * _LONGEST_SECONDS)
     if talked:
         _contradict(scene, call, "denied", denied_report(call.record))
 
@@ -258,7 +258,9 @@ def _give_back(scene: Scene, call: Outgoing, _: Sequence[Wish]) -> list[str]:
     """
     if call.vapi_id:
         return [
-            _commit_once(scene, call, talked_ms(read_record(scene, call.vapi_id)), call.vapi_id)
+            _commit_once(
+                scene, call, talked_ms(read_record(scene.post, call.vapi_id)), call.vapi_id
+            )
         ]
     return [_commit_once(scene, call, 0, None)]
 

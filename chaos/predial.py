@@ -121,7 +121,7 @@ def _ask(scene: Scene, contact: _Contact) -> bool:
 def _lead(scene: Scene, contact: _Contact) -> None:
     """Dial the contact, and have its call's report sent until it is accepted."""
     call_id = _dial(scene, contact)
-    wait_for_end(scene, call_id, _END_WITHIN_SECONDS)
+    wait_for_end(scene.post, call_id, _END_WITHIN_SECONDS)
     send_report(scene, call_id, {})
 
 

@@ -10,29 +10,35 @@ import time
 from typing import Any
 
 from base.clock import wait_until
+from chaos.post import Post
 from chaos.scene import Scene
 
 _POLL_SECONDS = 0.4
 
 
-def wait_for_end(scene: Scene, vapi_id: str, limit_seconds: float) -> dict[str, Any]:
+class CallGoesOn(Exception):
+    """A call at the sandbox's Vapi did not end within the limit."""
+
+
+def wait_for_end(post: Post, vapi_id: str, limit_seconds: float) -> dict[str, Any]:
     """Wait until a call has ended, and return Vapi's record of it.
 
-    If the limit passes first, return the record at that time.
+    Raises: CallGoesOn if the limit passes first. The thread then counts as died, which is a loss.
     """
     record: dict[str, Any] = {}
 
     def ended() -> bool:
-        record.update(read_record(scene, vapi_id))
+        record.update(read_record(post, vapi_id))
         return bool(record["status"] == "ended")
 
-    wait_until(ended, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS)
+    if not wait_until(ended, limit_seconds=limit_seconds, every_seconds=_POLL_SECONDS):
+        raise CallGoesOn(f"{vapi_id} is {record['status']} after {limit_seconds:g} s")
     return record
 
 
-def read_record(scene: Scene, vapi_id: str) -> dict[str, Any]:
+def read_record(post: Post, vapi_id: str) -> dict[str, Any]:
     """Return Vapi's record of a call, as the sandbox shows it."""
-    answer = scene.post.http.get(f"/vapi/calls/{vapi_id}")
+    answer = post.http.get(f"/vapi/calls/{vapi_id}")
     answer.raise_for_status()
     record: dict[str, Any] = answer.json()["call"]
     return record
