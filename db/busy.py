@@ -5,6 +5,9 @@ Nothing of such a transaction was committed.
 
 from __future__ import annotations
 
+import psycopg
+from psycopg import errors
+
 from base.outcomes import NotYet
 
 #: Most runs of a transaction that conflicts with others, for example by a deadlock. The first run
@@ -28,3 +31,26 @@ class StatementTooSlow(DatabaseBusy):
     For a job this is a failed attempt, not a postponement, because a repetition would most likely
     be as slow.
     """
+
+
+#: Errors that the work itself causes. A repetition would most likely end in the same way.
+_TOO_SLOW = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
+#: Errors that pass. After a failover a server only reads; a new connection may reach the new one.
+_PASSING = (
+    errors.LockNotAvailable,
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.ReadOnlySqlTransaction,
+    psycopg.OperationalError,
+)
+
+
+def passing_error(cause: BaseException | None) -> DatabaseBusy | None:
+    """Convert an error of the server or the connection, if a later try may succeed.
+
+    A full disk is not converted, because it stays full until a person acts.
+    """
+    if isinstance(cause, errors.DiskFull) or not isinstance(cause, _TOO_SLOW + _PASSING):
+        return None
+    kind = StatementTooSlow if isinstance(cause, _TOO_SLOW) else DatabaseBusy
+    return kind(f"database: {type(cause).__name__}")

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-import psycopg
 from psycopg import errors
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -24,18 +23,16 @@ from sqlalchemy.orm import Session
 from base.log import get_logger
 from base.outcomes import NotYet, OutcomeUnknown, Refused
 from db.address import sqlalchemy_url
-from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy, StatementTooSlow
+from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy, passing_error
 from db.debits.combiner import Combiner
 from db.jobs.staging import Staged, staged_in
-from db.watchdog import Patience
+from db.watchdog import Watchdog
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
 #: Conflicts with another transaction. If the function is run again, it sees the other's changes.
 _OVERTAKEN = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
-#: Errors that the function itself causes. A re-run would most likely end in the same way.
-_TOO_SLOW = (errors.QueryCanceled, errors.IdleInTransactionSessionTimeout)
 
 
 class Database:
@@ -74,7 +71,8 @@ class Database:
             },
         )
         self.after_commit = after_commit
-        self._patience = None if longest_seconds is None else Patience(self.engine, longest_seconds)
+        if longest_seconds is not None:
+            Watchdog(longest_seconds).watch_pool(self.engine)
         self._combiner: Combiner | None = None
         self._combiner_pid = 0
         self._making_combiner = threading.Lock()
@@ -113,11 +111,10 @@ class Database:
                     if left:
                         time.sleep(random.uniform(0, RERUN_WAIT_SECONDS))  # noqa: S311
                         continue
-                if isinstance(cause, _TOO_SLOW):
-                    raise StatementTooSlow(f"database: {type(cause).__name__}") from error
-                if _is_passing(cause):
-                    raise DatabaseBusy(f"database: {type(cause).__name__}") from error
-                raise
+                passing = passing_error(cause)
+                if passing is None:
+                    raise
+                raise passing from error
         raise AssertionError("unreachable")
 
     def now(self) -> datetime:
@@ -131,8 +128,6 @@ class Database:
         """
         self.combiner.stop()
         self.engine.dispose()
-        if self._patience is not None:
-            self._patience.stop()
 
     def _run_once(self, fn: Callable[[Session], T]) -> T:
         with Session(self.engine, expire_on_commit=False) as session:
@@ -185,14 +180,3 @@ def _is_lost(error: DBAPIError) -> bool:
     If the server reported the error itself, it has rolled the transaction back.
     """
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
-
-
-def _is_passing(cause: BaseException | None) -> bool:
-    return isinstance(
-        cause,
-        errors.LockNotAvailable
-        | errors.DeadlockDetected
-        | errors.SerializationFailure
-        # After a failover this server only reads. The next connection may reach the new one.
-        | errors.ReadOnlySqlTransaction,
-    ) or (isinstance(cause, psycopg.OperationalError) and not isinstance(cause, errors.DiskFull))

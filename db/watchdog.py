@@ -1,7 +1,9 @@
-"""Cut pooled connections that a silent server leaves without a response.
+"""Shut down connections whose server does not respond.
 
-The server's own limits end a statement only while the server still responds. Without this watchdog,
-a thread would wait for a silent server for hours, and the pool would lose the connection.
+The server's own limits end a statement only while the server responds. Without this watchdog, a
+thread would wait for a silent server for hours, and a pool would lose the connection. TCP's
+timeouts do not notice every silent server: if the server behind a pooler vanishes, the pooler still
+acknowledges the packets.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -23,53 +26,61 @@ log = get_logger(__name__)
 _LOOK_SECONDS = 0.25
 
 
-class Patience:
-    """A watchdog that cuts connections checked out for more than `longest_seconds`.
+class Watchdog:
+    """Shuts down each connection that is in use for more than `longest_seconds`.
 
-    A thread that waits on such a connection gets the error of a closed connection. The watchdog has
-    one thread, which starts with the first checkout. Do not use it in a process that forks later.
+    The thread that waits for the server gets the error of a closed connection. The watchdog has one
+    thread, which runs while a connection is in use. Do not use it in a process that forks later.
     """
 
-    def __init__(self, engine: Engine, longest_seconds: float) -> None:
+    def __init__(self, longest_seconds: float) -> None:
         self._longest_seconds = longest_seconds
-        self._out: dict[Any, tuple[float, Any]] = {}
+        self._in_use: dict[Any, tuple[float, Any]] = {}
         self._lock = threading.Lock()
-        self._is_stopped = False
-        self._thread: threading.Thread | None = None
-        event.listen(engine, "checkout", self._taken)
-        event.listen(engine, "checkin", self._returned)
-        event.listen(engine, "invalidate", self._lost)
+        self._is_running = False
 
-    def stop(self) -> None:
-        """End the watchdog once every connection is returned to the pool."""
-        self._is_stopped = True
+    def watch_pool(self, engine: Engine) -> None:
+        """Watch every connection from its checkout until it is returned to the pool."""
+        event.listen(engine, "checkout", lambda wire, record, _proxy: self._begin(record, wire))
+        event.listen(engine, "checkin", lambda _wire, record: self._end(record))
+        event.listen(engine, "invalidate", lambda _wire, record, _error: self._end(record))
 
-    def _taken(self, connection: Any, record: Any, _proxy: Any) -> None:
+    @contextlib.contextmanager
+    def watching(self, connection: Any) -> Iterator[None]:
+        """Watch a connection outside a pool while the block uses it."""
+        use = object()
+        self._begin(use, connection)
+        try:
+            yield
+        finally:
+            self._end(use)
+
+    def _begin(self, use: Any, connection: Any) -> None:
         with self._lock:
-            self._out[record] = (time.monotonic(), connection)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="patience", daemon=True)
-                self._thread.start()
+            self._in_use[use] = (time.monotonic(), connection)
+            if not self._is_running:
+                threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+                self._is_running = True
 
-    def _returned(self, _connection: Any, record: Any) -> None:
+    def _end(self, use: Any) -> None:
         # The lock keeps the watchdog from cutting a connection that was just returned or closed.
         with self._lock:
-            self._out.pop(record, None)
-
-    def _lost(self, connection: Any, record: Any, _error: Any) -> None:
-        self._returned(connection, record)
+            self._in_use.pop(use, None)
 
     def _watch(self) -> None:
-        while self._out or not self._is_stopped:
+        while True:
             time.sleep(_LOOK_SECONDS)
             with self._lock:
                 oldest = time.monotonic() - self._longest_seconds
-                silent = [key for key, (since, _) in self._out.items() if since < oldest]
-                for key in silent:
-                    _, connection = self._out.pop(key)
-                    _cut(connection)
+                silent = [use for use, (since, _) in self._in_use.items() if since < oldest]
+                for use in silent:
+                    _cut(self._in_use.pop(use)[1])
+                self._is_running = bool(self._in_use)
+                is_over = not self._is_running
             if silent:
                 log.error("silent_connections_cut", count=len(silent))
+            if is_over:
+                return
 
 
 def _cut(connection: Any) -> None:

@@ -20,6 +20,7 @@ from db.busy import RERUN_WAIT_SECONDS, RUNS_MAX, DatabaseBusy
 from db.connection import connect_alone, text_array
 from db.jobs.staging import Staged
 from db.locks import warn_if_waited
+from db.watchdog import Watchdog
 
 #: Never prepared, because a transaction pooler may pass each batch to another server connection.
 _CALL = (
@@ -50,11 +51,18 @@ Answer = tuple[str, bool, int | None, int | None, int | None, int | None, int | 
 class CombinedCall:
     """A connection for batches, opened on first use and again after a loss.
 
-    `after_commit` receives the jobs that a batch staged. It must not raise.
+    `after_commit` receives the jobs that a batch staged. It must not raise. If the server does not
+    respond within `longest_seconds`, the connection counts as lost.
     """
 
-    def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        after_commit: Callable[[list[Staged]], None],
+        longest_seconds: float,
+    ) -> None:
         self._url = database_url
+        self._watchdog = Watchdog(longest_seconds)
         self._after_commit = after_commit
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -71,7 +79,7 @@ class CombinedCall:
                 return self._call(debits)
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 if not left:
-                    raise busy(error) from error
+                    raise DatabaseBusy(f"database: {type(error).__name__}") from error
                 time.sleep(random.uniform(0, RERUN_WAIT_SECONDS))  # noqa: S311
         raise AssertionError("unreachable")
 
@@ -89,14 +97,15 @@ class CombinedCall:
         connection = self._connected()
         began = time.monotonic()
         try:
-            row: Any = connection.execute(
-                _CALL,
-                (org_array, key_array, amount_array, currency_array, counter_array, job_array),
-            ).fetchone()
+            with self._watchdog.watching(connection):
+                row: Any = connection.execute(
+                    _CALL,
+                    (org_array, key_array, amount_array, currency_array, counter_array, job_array),
+                ).fetchone()
         except errors.ReadOnlySqlTransaction as error:
             # After a failover this server only reads. The next connection may reach the new one.
             self.disconnect()
-            raise busy(error) from error
+            raise DatabaseBusy(f"database: {type(error).__name__}") from error
         except BaseException as error:
             # If the connection is alive, the server reported the error and rolled back. In every
             # other case the batch may have been committed.
@@ -118,8 +127,3 @@ class CombinedCall:
             except psycopg.OperationalError as error:
                 raise DatabaseBusy("combiner: no connection") from error
         return self._connection
-
-
-def busy(error: psycopg.Error) -> DatabaseBusy:
-    """Convert an error of the server to DatabaseBusy, because nothing was committed."""
-    return DatabaseBusy(f"database: {type(error).__name__}")

@@ -20,8 +20,8 @@ from psycopg import errors
 
 from base.log import get_logger
 from base.outcomes import OutcomeUnknown
-from db.busy import DatabaseBusy
-from db.debits.batch import Answer, CombinedCall, Debit, busy
+from db.busy import DatabaseBusy, passing_error
+from db.debits.batch import Answer, CombinedCall, Debit
 from db.jobs.staging import Staged
 
 __all__ = ["Answer", "Combiner", "Debit"]
@@ -35,6 +35,9 @@ _WAITING_MAX = 10_000
 #: Seconds that a caller waits for its answer. This is longer than a lock wait, a statement and
 #: their re-runs can take together. Afterwards the outcome is unknown.
 _ANSWER_SECONDS = 20.0
+#: Seconds without a response after which the server counts as lost. This is longer than a statement
+#: may take.
+_LONGEST_SECONDS = 8.0
 #: Seconds that a batch waits for callers that just got an answer, because they often send another
 #: debit at once.
 _LINGER_SECONDS = 0.001
@@ -67,8 +70,9 @@ class Combiner:
         database_url: str,
         *,
         after_commit: Callable[[list[Staged]], None] = lambda _staged: None,
+        longest_seconds: float = _LONGEST_SECONDS,
     ) -> None:
-        self._call = CombinedCall(database_url, after_commit)
+        self._call = CombinedCall(database_url, after_commit, longest_seconds)
         self._waiting: deque[_Waiting] = deque()
         self._locks = threading.local()
         # The thread sleeps on `_wake`. `_wanted` is the number of waiting callers at which it is to
@@ -102,7 +106,8 @@ class Combiner:
 
         A replay with the same key returns the first result, as `wallet_debit` does. After
         OutcomeUnknown the caller must repeat the debit with the same key. Raises: DatabaseBusy if
-        nothing was committed; OutcomeUnknown if the debit may have been committed; the server's
+        nothing was committed, and StatementTooSlow if the cause is a time limit; OutcomeUnknown if
+        the debit may have been committed; DiskFull if the server cannot store it; the server's
         error if this debit alone causes it.
         """
         if self._stopping or len(self._waiting) >= _WAITING_MAX:
@@ -244,9 +249,9 @@ class Combiner:
         except errors.LockNotAvailable as error:
             # One wallet is locked by another transaction. The other wallets need not wait for it.
             if not self._answer_apart(batch, lambda one: one.debit.organization_id):
-                _tell_all(batch, busy(error))
+                _tell_all(batch, passing_error(error) or error)
         except psycopg.OperationalError as error:
-            _tell_all(batch, busy(error))
+            _tell_all(batch, passing_error(error) or error)
         except Exception as error:
             # One debit fails with an error of the server. It must not fail the others.
             if not self._answer_apart(batch, id):

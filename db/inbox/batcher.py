@@ -21,6 +21,7 @@ from base.log import get_logger
 from db.address import driver_url
 from db.connection import text_array
 from db.jobs.staging import Staged
+from db.watchdog import Watchdog
 
 log = get_logger(__name__)
 
@@ -29,8 +30,8 @@ _BATCH_MAX = 64
 #: Most events that may wait in one process. Further ones are refused as unavailable, and the
 #: provider sends them again.
 _WAITING_MAX = 2_000
-#: Seconds that the statement may take. After that the connection is closed.
-_STATEMENT_SECONDS = 6
+#: Seconds that the statement may take. After that the connection counts as lost.
+_LONGEST_SECONDS = 6.0
 #: Errors that a single event can cause: text that cannot be stored, or a violated constraint.
 _BAD_ROW = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
 
@@ -73,8 +74,15 @@ class InboxBatcher:
     `after_commit` receives the jobs that were staged for new events.
     """
 
-    def __init__(self, database_url: str, after_commit: Callable[[list[Staged]], None]) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        after_commit: Callable[[list[Staged]], None],
+        *,
+        longest_seconds: float = _LONGEST_SECONDS,
+    ) -> None:
         self._url = driver_url(database_url)
+        self._watchdog = Watchdog(longest_seconds)
         self._after_commit = after_commit
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
@@ -153,7 +161,7 @@ class InboxBatcher:
         jobs = new_ids("job", len(events))
         connection = await self._connected()
         try:
-            async with asyncio.timeout(_STATEMENT_SECONDS):
+            with self._watchdog.watching(connection):
                 cursor = await connection.execute(
                     _RECEIVE,
                     (

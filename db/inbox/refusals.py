@@ -16,6 +16,7 @@ import psycopg
 from base.clock import utc_now
 from base.log import get_logger
 from db.address import driver_url
+from db.watchdog import Watchdog
 
 log = get_logger(__name__)
 
@@ -24,15 +25,16 @@ LIST_MAX = 1_000
 #: Most refusals of one second in the list. All of them are counted.
 _PER_SECOND_MAX = 100
 _FLUSH_SECONDS = 1.0
-#: Seconds that one flush may take. A write to a silent server would not end without this limit.
-_WRITE_SECONDS = 5.0
+#: Seconds that one write may take. After that the connection counts as lost.
+_LONGEST_SECONDS = 5.0
 
 
 class RefusalLog:
     """The refused deliveries of this process, which are written to the database."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, longest_seconds: float = _LONGEST_SECONDS) -> None:
         self._url = driver_url(database_url)
+        self._watchdog = Watchdog(longest_seconds)
         self._listed: deque[tuple[str, int, str, datetime]] = deque(maxlen=_PER_SECOND_MAX)
         self._counts: Counter[tuple[str, int]] = Counter()
         self._stopping = asyncio.Event()
@@ -78,12 +80,11 @@ class RefusalLog:
         self._listed.clear()
         self._counts = Counter()
         try:
-            async with asyncio.timeout(_WRITE_SECONDS):
-                await self._write(listed, counts)
+            await self._write(listed, counts)
         except BaseException as error:
             # The next flush writes these counts again. The list is only a sample and may lose rows.
             self._counts.update(counts)
-            if not isinstance(error, psycopg.Error | TimeoutError):
+            if not isinstance(error, psycopg.Error):
                 raise
             log.warning("refusals_not_written", error=type(error).__name__)
             return False
@@ -92,24 +93,24 @@ class RefusalLog:
     async def _write(
         self, listed: list[tuple[str, int, str, datetime]], counts: Counter[tuple[str, int]]
     ) -> None:
-        async with (
-            await psycopg.AsyncConnection.connect(
-                self._url, connect_timeout=2, prepare_threshold=None
-            ) as connection,
-            connection.cursor() as cursor,
-        ):
-            await cursor.executemany(
-                "INSERT INTO refused_deliveries (source, status, reason, refused_at)"
-                " VALUES (%s, %s, %s, %s)",
-                listed,
-            )
-            await cursor.executemany(
-                "INSERT INTO refusal_counts AS c (source, status, count) VALUES (%s, %s, %s)"
-                " ON CONFLICT (source, status) DO UPDATE SET count = c.count + excluded.count",
-                [(source, status, count) for (source, status), count in sorted(counts.items())],
-            )
-            await cursor.execute(
-                "DELETE FROM refused_deliveries WHERE id <= (SELECT max(id) FROM"
-                " refused_deliveries) - %s",
-                (LIST_MAX,),
-            )
+        connection = await psycopg.AsyncConnection.connect(
+            self._url, connect_timeout=2, prepare_threshold=None
+        )
+        # The commit, at the end of the inner block, is watched too.
+        with self._watchdog.watching(connection):
+            async with connection, connection.cursor() as cursor:
+                await cursor.executemany(
+                    "INSERT INTO refused_deliveries (source, status, reason, refused_at)"
+                    " VALUES (%s, %s, %s, %s)",
+                    listed,
+                )
+                await cursor.executemany(
+                    "INSERT INTO refusal_counts AS c (source, status, count) VALUES (%s, %s, %s)"
+                    " ON CONFLICT (source, status) DO UPDATE SET count = c.count + excluded.count",
+                    [(source, status, count) for (source, status), count in sorted(counts.items())],
+                )
+                await cursor.execute(
+                    "DELETE FROM refused_deliveries WHERE id <= (SELECT max(id) FROM"
+                    " refused_deliveries) - %s",
+                    (LIST_MAX,),
+                )

@@ -48,7 +48,6 @@ def connect(url: str, *, retries: int = 0, timeout_seconds: float = 5) -> redis.
     connection: dict[str, Any] = {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": min(2, timeout_seconds),
-        "health_check_interval": 30,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
     }
     service = sentinel_address(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
+from base.clock import wait_until
 from base.operators import Operator
 from base.outcomes import NotYet, OutcomeUnknown
 from db.engine import Database, clock
+from db.watchdog import Watchdog
 from domain.operator_actions import freeze_manually
 from domain.wallet import queries as wallet_queries
 from tests.support.cuttable import Way
@@ -90,3 +93,27 @@ def test_connection_in_the_pool_is_not_cut(database):
 def test_without_a_limit_nothing_is_cut(shared):
     slow = text(f"SELECT pg_sleep({LONGEST_SECONDS * 2}), 1 AS one")
     assert shared.run(lambda s: s.execute(slow).one()).one == 1
+
+
+def test_connection_outside_a_pool_is_cut_again_after_a_pause():
+    watchdog = Watchdog(LONGEST_SECONDS)
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        ours.settimeout(LONGEST_SECONDS + LIMIT_SECONDS)
+        # Given a server that says nothing, When a caller waits for it, Then the wait ends
+        with ours, theirs:
+            with watchdog.watching(ours):
+                assert ours.recv(1) == b""
+            # And between two uses no thread is left
+            assert wait_until(lambda: not watchdog._is_running, limit_seconds=LIMIT_SECONDS)
+
+
+def test_connection_outside_a_pool_is_left_alone_after_its_use():
+    watchdog = Watchdog(LONGEST_SECONDS)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with watchdog.watching(ours):
+            pass
+        assert wait_until(lambda: not watchdog._is_running, limit_seconds=LIMIT_SECONDS)
+        theirs.sendall(b"x")
+        assert ours.recv(1) == b"x"

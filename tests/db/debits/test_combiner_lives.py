@@ -198,18 +198,17 @@ def test_combiner_leaves_a_read_only_server_and_debits_on_a_new_connection(
     assert keys_of(shared, org) == ["first", "second"]
 
 
-def test_combiner_leaves_a_silent_server_and_debits_on_a_new_connection(shared, org, monkeypatch):
-    monkeypatch.setattr("db.connection._SILENCE_SECONDS", 3)
+def test_combiner_leaves_a_silent_server_and_debits_on_a_new_connection(shared, org):
     # Given an open connection over which no answers arrive any more
     way = Way(shared.url)
-    door = Database(way.url, name="door")
-    assert door.combiner.debit(ask(org, "first"))[0] == "OK"
+    combiner = Combiner(way.url, longest_seconds=3)
+    assert combiner.debit(ask(org, "first"))[0] == "OK"
     way.deaf.set()
     with pytest.raises(OutcomeUnknown):
-        door.combiner.debit(ask(org, "second"))
+        combiner.debit(ask(org, "second"))
     # When the server can be reached again, Then the same debit is charged, once
     way.deaf.clear()
-    assert door.combiner.debit(ask(org, "second"))[0] == "OK"
+    assert combiner.debit(ask(org, "second"))[0] == "OK"
     assert keys_of(shared, org) == ["first", "second"]
-    door.close()
+    combiner.stop()
     way.cut()

@@ -15,8 +15,6 @@ from base.enums import Queue
 from db.address import driver_url
 from db.inbox.batcher import InboxBatcher, InboxUnavailable, Received, Verdict
 from db.models import InboxEvent, Job
-from local.databases import derive_app_url
-from tests.conftest import PASSWORD
 from tests.db.support import scalar
 
 
@@ -343,17 +341,3 @@ def test_events_beyond_the_queue_limit_are_refused(urls, database):
     refused = [one for one in results if isinstance(one, InboxUnavailable)]
     assert len(refused) == 10
     assert len(stored(database)) == 2_000
-
-
-def test_inbox_leaves_a_read_only_server_and_stores_on_a_new_connection(urls):
-    # Given a connection to a read-only server, as after a failover. Without the pooler, which would
-    # give the changed connection to others
-    async def work(batcher):
-        assert await batcher.receive(event("WH-1")) is Verdict.NEW
-        await batcher._connection.execute("SET default_transaction_read_only = on")
-        with pytest.raises(InboxUnavailable):
-            await batcher.receive(event("WH-2"))
-        # When the sender repeats, Then the event is stored
-        return await batcher.receive(event("WH-2"))
-
-    assert in_inbox(derive_app_url(urls.owner_url, PASSWORD), work) is Verdict.NEW

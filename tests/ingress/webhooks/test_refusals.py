@@ -169,7 +169,6 @@ def test_stop_lets_a_connection_be_made_when_it_comes_meanwhile(world, settings,
 def test_a_database_that_says_nothing_keeps_no_ingress_from_stopping(world, way, monkeypatch):
     # Given a server that stops answering once it is asked to write
     connect = psycopg.AsyncConnection.connect
-    monkeypatch.setattr(refusals, "_WRITE_SECONDS", 0.5)
 
     async def then_silent(*arguments, **options):
         made = await connect(*arguments, **options)
@@ -177,7 +176,7 @@ def test_a_database_that_says_nothing_keeps_no_ingress_from_stopping(world, way,
         return made
 
     async def refuse_and_stop():
-        log = refusals.RefusalLog(way.url)
+        log = refusals.RefusalLog(way.url, longest_seconds=0.5)
         log.add("paypal", 401, "forged")
         with monkeypatch.context() as patch:
             patch.setattr(psycopg.AsyncConnection, "connect", then_silent)
